@@ -1,0 +1,2 @@
+//! Types shared with user space.
+#![no_std]
