@@ -1,0 +1,176 @@
+//! Everything that the machine may learn. Plain data, so that a journal can hold it.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+use crate::action::ActionId;
+use crate::link::{Addressing, Link};
+use crate::policy::Policy;
+use crate::status::{CheckItem, SourceHealth};
+use crate::types::{IfName, Ifindex, Mac, PciAddress, Time};
+
+/// One thing learnt, or one thing asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Input {
+    /// A new policy: at start, after a reload, from the host.
+    Policy(Policy),
+    /// All links there are; replaces what was known.
+    Links(Vec<Link>),
+    /// One link appeared or changed.
+    Link(Link),
+    /// One link is gone.
+    LinkGone {
+        /// Its former index.
+        ifindex: Ifindex,
+    },
+    /// Addresses and routes of all links; replaces what was known.
+    Addressings(Vec<Addressing>),
+    /// Addresses and routes of one link; replaces what was known of that one.
+    Addressing(Addressing),
+    /// The kernel is about to take a PCI device away, or has begun to.
+    Removal(Removal),
+    /// A source lost events; what it reports has to be read anew.
+    Lost(Source),
+    /// Health of a source of observations, for the status.
+    SourceHealth {
+        /// The source.
+        source: Source,
+        /// How it fares.
+        health: SourceHealth,
+        /// Its parts one by one, such as each eBPF program.
+        parts: Vec<CheckItem>,
+    },
+    /// Somebody on the channel or the local socket asks for something.
+    Command(Command),
+    /// The clock jumped, as after a migration or a long pause.
+    ClockJump {
+        /// By how much, in ms.
+        forward_ms: u64,
+    },
+    /// An action has ended.
+    Done {
+        /// Which.
+        action: ActionId,
+        /// How.
+        outcome: Outcome,
+    },
+    /// A deadline has passed; carries nothing.
+    Tick,
+}
+
+/// Where observations come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Source {
+    /// Links over rtnetlink.
+    Links,
+    /// Addresses and routes over rtnetlink.
+    Addressing,
+    /// Device events of udev, or of the kernel where no udevd runs.
+    Udev,
+    /// The eBPF monitor.
+    Ebpf,
+    /// The agent channel to the host.
+    Channel,
+}
+
+/// A stage of a PCI device's removal, as the eBPF monitor saw it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Removal {
+    /// How far it is.
+    pub stage: RemovalStage,
+    /// The device, or the slot's port above it for [`RemovalStage::ButtonPressed`].
+    pub pci: PciAddress,
+    /// When the kernel was there.
+    pub at: Time,
+}
+
+/// How far a removal is. The order is the kernel's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum RemovalStage {
+    /// pciehp saw the attention button; power goes off 5 s later unless it is
+    /// pressed again (`pciehp_handle_button_press`, `drivers/pci/hotplug/pciehp_ctrl.c`, 6.12).
+    ButtonPressed,
+    /// pciehp saw the button again and keeps the device.
+    ButtonCancelled,
+    /// ACPI asks for ejection (`acpi_hotplug_schedule`, drivers/acpi/osl.c, 6.12).
+    EjectRequested,
+    /// The PCI core removes the device (`pci_stop_and_remove_bus_device`, drivers/pci/remove.c, 6.12).
+    RemovalStarted,
+    /// The driver has begun to take its network device down; frames are lost from here on.
+    DriverStopping,
+}
+
+/// Something asked for, with an identity to answer to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Command {
+    /// Chosen by the shell; unique while the command is open.
+    pub id: CommandId,
+    /// What is asked.
+    pub request: Request,
+}
+
+/// Identity of an open command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct CommandId(pub u64);
+
+/// What can be asked of the machine. Without `bond`, the only bond there is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Request {
+    /// Move the traffic to the standby and keep it there until `Failback`.
+    Failover {
+        /// Which bond.
+        bond: Option<IfName>,
+    },
+    /// Let the VF have the traffic again.
+    Failback {
+        /// Which bond.
+        bond: Option<IfName>,
+    },
+    /// Move the traffic to the standby and release the VF: it will be unplugged.
+    PrepareUnplug {
+        /// Which bond.
+        bond: Option<IfName>,
+        /// Which VF, by permanent MAC; without it, the present one.
+        vf: Option<Mac>,
+    },
+    /// The unplug will not happen, or the migration is over: take a VF again.
+    Resume {
+        /// Which bond.
+        bond: Option<IfName>,
+    },
+    /// Tell the network again where the bond is.
+    Announce {
+        /// Which bond.
+        bond: Option<IfName>,
+    },
+}
+
+/// How an action ended. `Accepted` means acknowledged, not yet seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// The kernel took it.
+    Accepted,
+    /// The device it was meant for is gone.
+    Gone,
+    /// The kernel refused it.
+    Failed {
+        /// The error number, positive; 0 if it was no system call that failed.
+        errno: i32,
+        /// The kernel's own words (extended ACK) or the reason, in one line.
+        message: String,
+    },
+    /// No answer within the executor's deadline.
+    TimedOut,
+}

@@ -1,0 +1,1 @@
+//! Carries out the machine's actions; the only place that changes the kernel.

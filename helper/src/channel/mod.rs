@@ -1,0 +1,1 @@
+//! The agent channel to the host and the local socket.

@@ -1,0 +1,1 @@
+//! The eBPF monitor: loads the kernel programs and reads their events.

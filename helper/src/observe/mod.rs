@@ -1,0 +1,1 @@
+//! Turns what the kernel says into inputs of the machine.
