@@ -1,2 +1,24 @@
-//! Types shared with user space.
+//! What Tandem's kernel programs and the service share: the event record, the
+//! structure offsets that user space resolves, and the names of maps and
+//! programs. `no_std`, and the same bytes on both sides of the ring buffer.
 #![no_std]
+
+mod event;
+mod layout;
+
+pub use event::{DEVICE_NAME_LEN, EVENT_LEN, EventKind, IFNAME_LEN, MAC_LEN, ParseError, RawEvent};
+pub use layout::{Layout, Settings};
+
+/// Entries of the MAC filter map: more than any guest's bonds need.
+pub const MAX_MACS: u32 = 64;
+
+/// Size of the event ring buffer in bytes: a power of two and a multiple of the
+/// page size (kernel/bpf/ringbuf.c, `ringbuf_map_alloc`). Holds over 800 events.
+pub const RING_BYTES: u32 = 64 * 1024;
+
+/// `detail` bit of [`EventKind::BondPortState`]: the two bits below are known.
+pub const PORT_STATE_KNOWN: u32 = 1 << 31;
+/// `detail` bit of [`EventKind::BondPortState`]: the bond sees the port's link up.
+pub const PORT_LINK_UP: u32 = 1 << 0;
+/// `detail` bit of [`EventKind::BondPortState`]: the bond sends through the port.
+pub const PORT_TX_ENABLED: u32 = 1 << 1;

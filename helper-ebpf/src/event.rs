@@ -1,0 +1,237 @@
+//! The record that a program writes into the ring buffer.
+
+use core::fmt;
+
+/// `IFNAMSIZ` of include/uapi/linux/if.h.
+pub const IFNAME_LEN: usize = 16;
+/// `ETH_ALEN` of include/uapi/linux/if_ether.h.
+pub const MAC_LEN: usize = 6;
+/// Room for a kernel device name, with its NUL. The longest PCI address,
+/// `%04x:%02x:%02x.%d` with a 32-bit domain (drivers/pci/probe.c), has 16.
+pub const DEVICE_NAME_LEN: usize = 20;
+/// Length of one [`RawEvent`] in bytes.
+pub const EVENT_LEN: usize = 72;
+
+const KIND_AT: usize = 8;
+const DETAIL_AT: usize = 12;
+const IFINDEX_AT: usize = 16;
+const NETNS_AT: usize = 20;
+const NAME_AT: usize = 24;
+const DEVICE_AT: usize = NAME_AT + IFNAME_LEN;
+const MAC_AT: usize = DEVICE_AT + DEVICE_NAME_LEN;
+const PERM_MAC_AT: usize = MAC_AT + MAC_LEN;
+
+const _: () = assert!(size_of::<RawEvent>() == EVENT_LEN);
+const _: () = assert!(PERM_MAC_AT + MAC_LEN == EVENT_LEN);
+const _: () = assert!(core::mem::offset_of!(RawEvent, device) == DEVICE_AT);
+const _: () = assert!(core::mem::offset_of!(RawEvent, perm_mac) == PERM_MAC_AT);
+
+/// One event as it lies in the ring buffer: fixed width, no padding, fields that
+/// do not apply are zero.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RawEvent {
+    /// `bpf_ktime_get_ns`: nanoseconds of `CLOCK_MONOTONIC`.
+    pub ktime_ns: u64,
+    /// An [`EventKind`] as a number.
+    pub kind: u32,
+    /// More about the event; its meaning depends on the kind.
+    pub detail: u32,
+    /// Index of the network device, in its own network namespace.
+    pub ifindex: u32,
+    /// Inode number of the device's network namespace.
+    pub netns_inum: u32,
+    /// Name of the network device, NUL-terminated.
+    pub name: [u8; IFNAME_LEN],
+    /// Name of the bus device, NUL-terminated: the PCI address for a PCI device,
+    /// for a network device that of its parent. Cut off when it is longer.
+    pub device: [u8; DEVICE_NAME_LEN],
+    /// Current MAC of the network device.
+    pub mac: [u8; MAC_LEN],
+    /// Permanent MAC of the network device; zero where its driver has none.
+    pub perm_mac: [u8; MAC_LEN],
+}
+
+/// What happened.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EventKind {
+    /// A native PCIe slot's attention button was pressed; `device` is the slot's
+    /// port, `detail` the controller's state before the press.
+    ButtonPress = 1,
+    /// ACPI asked for the ejection of `device`.
+    AcpiEject = 2,
+    /// The kernel starts to stop and remove the PCI device `device`.
+    PciStop = 3,
+    /// The driver of the PCI device `device` is about to be removed.
+    DriverRemove = 4,
+    /// A network device was registered.
+    LinkRegistered = 5,
+    /// A network device is about to be unregistered; RTNL is held from here on.
+    LinkUnregistering = 6,
+    /// A network device was closed: its driver has stopped.
+    LinkStopped = 7,
+    /// A network device gained its carrier.
+    CarrierOn = 8,
+    /// A network device lost its carrier.
+    CarrierOff = 9,
+    /// A bond changed the state of its port; `detail` has the `PORT_*` bits.
+    BondPortState = 10,
+}
+
+impl EventKind {
+    /// Every kind, in the order of their numbers.
+    pub const ALL: [Self; 10] = [
+        Self::ButtonPress,
+        Self::AcpiEject,
+        Self::PciStop,
+        Self::DriverRemove,
+        Self::LinkRegistered,
+        Self::LinkUnregistering,
+        Self::LinkStopped,
+        Self::CarrierOn,
+        Self::CarrierOff,
+        Self::BondPortState,
+    ];
+
+    /// The kind with this number, if there is one.
+    pub fn from_number(number: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| *kind as u32 == number)
+    }
+}
+
+/// Why bytes are not a [`RawEvent`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParseError {
+    /// The record has another length than [`EVENT_LEN`].
+    Length {
+        /// The record's length in bytes.
+        found: usize,
+    },
+    /// The record names a kind that is not an [`EventKind`].
+    Kind {
+        /// The number found.
+        found: u32,
+    },
+}
+
+impl fmt::Display for ParseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Length { found } => write!(
+                f,
+                "eBPF event has {found} bytes, expected {EVENT_LEN}: the object and the service differ"
+            ),
+            Self::Kind { found } => write!(
+                f,
+                "eBPF event has unknown kind {found}: the object and the service differ"
+            ),
+        }
+    }
+}
+
+impl core::error::Error for ParseError {}
+
+impl RawEvent {
+    /// An event with every field zero.
+    pub const EMPTY: Self = Self {
+        ktime_ns: 0,
+        kind: 0,
+        detail: 0,
+        ifindex: 0,
+        netns_inum: 0,
+        name: [0; IFNAME_LEN],
+        device: [0; DEVICE_NAME_LEN],
+        mac: [0; MAC_LEN],
+        perm_mac: [0; MAC_LEN],
+    };
+
+    /// Reads one ring buffer record; never panics, whatever the bytes.
+    pub fn from_bytes(bytes: &[u8]) -> Result<(EventKind, Self), ParseError> {
+        let bytes: &[u8; EVENT_LEN] = bytes
+            .try_into()
+            .map_err(|_| ParseError::Length { found: bytes.len() })?;
+        let event = Self {
+            ktime_ns: u64::from_ne_bytes(array(bytes, 0)),
+            kind: u32::from_ne_bytes(array(bytes, KIND_AT)),
+            detail: u32::from_ne_bytes(array(bytes, DETAIL_AT)),
+            ifindex: u32::from_ne_bytes(array(bytes, IFINDEX_AT)),
+            netns_inum: u32::from_ne_bytes(array(bytes, NETNS_AT)),
+            name: array(bytes, NAME_AT),
+            device: array(bytes, DEVICE_AT),
+            mac: array(bytes, MAC_AT),
+            perm_mac: array(bytes, PERM_MAC_AT),
+        };
+        match EventKind::from_number(event.kind) {
+            Some(kind) => Ok((kind, event)),
+            None => Err(ParseError::Kind { found: event.kind }),
+        }
+    }
+}
+
+/// `N` bytes from `at` on; callers stay inside the record (asserted above).
+fn array<const N: usize>(bytes: &[u8; EVENT_LEN], at: usize) -> [u8; N] {
+    core::array::from_fn(|i| bytes[at + i])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes_of(event: &RawEvent) -> [u8; EVENT_LEN] {
+        let mut bytes = [0; EVENT_LEN];
+        bytes[0..8].copy_from_slice(&event.ktime_ns.to_ne_bytes());
+        bytes[8..12].copy_from_slice(&event.kind.to_ne_bytes());
+        bytes[12..16].copy_from_slice(&event.detail.to_ne_bytes());
+        bytes[16..20].copy_from_slice(&event.ifindex.to_ne_bytes());
+        bytes[20..24].copy_from_slice(&event.netns_inum.to_ne_bytes());
+        bytes[24..40].copy_from_slice(&event.name);
+        bytes[40..60].copy_from_slice(&event.device);
+        bytes[60..66].copy_from_slice(&event.mac);
+        bytes[66..72].copy_from_slice(&event.perm_mac);
+        bytes
+    }
+
+    #[test]
+    fn reads_back_what_the_kernel_wrote() {
+        for kind in EventKind::ALL {
+            let event = RawEvent {
+                ktime_ns: 0x0102_0304_0506_0708,
+                kind: kind as u32,
+                detail: 5,
+                ifindex: 7,
+                netns_inum: 4_026_531_840,
+                name: *b"enp1s0\0\0\0\0\0\0\0\0\0\0",
+                device: *b"0000:01:00.0\0\0\0\0\0\0\0\0",
+                mac: [2, 0, 0, 0, 0, 1],
+                perm_mac: [2, 0, 0, 0, 0, 2],
+            };
+            assert_eq!(RawEvent::from_bytes(&bytes_of(&event)), Ok((kind, event)));
+        }
+    }
+
+    #[test]
+    fn another_length_is_an_error() {
+        let long = [0u8; EVENT_LEN + 8];
+        for len in (0..EVENT_LEN).chain([EVENT_LEN + 1, EVENT_LEN + 8]) {
+            assert_eq!(
+                RawEvent::from_bytes(&long[..len]),
+                Err(ParseError::Length { found: len })
+            );
+        }
+    }
+
+    #[test]
+    fn an_unknown_kind_is_an_error() {
+        for found in [0, EventKind::ALL.len() as u32 + 1, u32::MAX] {
+            let event = RawEvent {
+                kind: found,
+                ..RawEvent::EMPTY
+            };
+            assert_eq!(
+                RawEvent::from_bytes(&bytes_of(&event)),
+                Err(ParseError::Kind { found })
+            );
+        }
+    }
+}
