@@ -24,8 +24,10 @@ pub struct Action {
     pub kind: ActionKind,
 }
 
-/// What to do. After each change of a link the executor reads the links that it
-/// touched and hands them in as `Input::Link` before `Input::Done`.
+/// What to do. After each change, successful or not, the executor reads what it
+/// touched and hands it in before `Input::Done`: links as `Input::Link` (or
+/// `Input::LinkGone`), for `MoveAddressing`, `AddAddressing` and
+/// `FlushAddressing` also addresses and routes as `Input::Addressing`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ActionKind {
@@ -58,6 +60,13 @@ pub enum ActionKind {
         link: Ifindex,
         /// New MTU in bytes.
         mtu: u32,
+    },
+    /// Set a bond's MAC; only while it has no port, so that the first one doesn't lend it another.
+    SetMac {
+        /// The bond.
+        link: Ifindex,
+        /// New MAC.
+        mac: Mac,
     },
     /// Take a link down and make it a port of the bond, which opens it again.
     Enslave {

@@ -45,6 +45,9 @@ pub enum Input {
     },
     /// Somebody on the channel or the local socket asks for something.
     Command(Command),
+    /// Promises made before the service was restarted, as `Machine::holds` gave
+    /// them. Handed in before the first `Links`.
+    Recall(Vec<Hold>),
     /// The clock jumped, as after a migration or a long pause.
     ClockJump {
         /// By how much, in ms.
@@ -106,6 +109,33 @@ pub enum RemovalStage {
     RemovalStarted,
     /// The driver has begun to take its network device down; frames are lost from here on.
     DriverStopping,
+}
+
+/// What keeps a bond's traffic on the standby beyond a restart of the service.
+/// Valid within one boot of the guest only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Hold {
+    /// The bond.
+    pub bond: IfName,
+    /// An operator moved the traffic to the standby.
+    pub operator: bool,
+    /// The VF that was prepared for its unplug.
+    pub prepared: Option<PreparedVf>,
+}
+
+/// A VF that was released because the host wants to unplug it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct PreparedVf {
+    /// Its index: another device that comes into its place is free of the hold.
+    pub ifindex: Ifindex,
+    /// Its permanent MAC.
+    pub mac: Option<Mac>,
+    /// Its PCI address.
+    pub pci: Option<PciAddress>,
+    /// Since when it is held.
+    pub since: Time,
 }
 
 /// Something asked for, with an identity to answer to.

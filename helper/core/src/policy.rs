@@ -109,7 +109,7 @@ pub enum Ownership {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum AddressingPolicy {
-    /// Those found on the standby are moved to the bond.
+    /// Those found on the standby are moved to the bond; where it has none, those on the VF.
     #[default]
     Inherit,
     /// These.
@@ -139,6 +139,10 @@ pub struct Timing {
     pub settle_ms: u64,
     /// How long an announced removal may take before it counts as cancelled, in ms.
     pub removal_timeout_ms: u64,
+    /// How long a VF that was prepared for its unplug stays out while it is still
+    /// there, in ms; 0 is for ever. A host that prepared and died must not leave
+    /// the guest off its VF.
+    pub prepared_timeout_ms: u64,
     /// How long a command of the host may take, in ms.
     pub command_timeout_ms: u64,
     /// Announcements after a switch; a fabric may miss one.
@@ -155,6 +159,7 @@ impl Default for Timing {
             hold_max_ms: 60_000,
             settle_ms: 250,
             removal_timeout_ms: 15_000,
+            prepared_timeout_ms: 120_000,
             command_timeout_ms: 10_000,
             announcements: 3,
             announcement_interval_ms: 100,

@@ -16,7 +16,7 @@ use crate::types::{IfName, Ifindex, Mac, PciAddress, Time};
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub struct Status {
-    /// Grows with each change; the same number means the same status.
+    /// Grows with each change; the same number means the same status, but for deadlines.
     pub generation: u64,
     /// Where the policy came from.
     pub policy: Origin,
