@@ -1,0 +1,379 @@
+//! What the guest answers.
+
+use alloc::borrow::ToOwned;
+use alloc::boxed::Box;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use tandem_core::status::{CommandError, CommandErrorCode, Status};
+use tandem_core::types::{IfName, Time};
+
+use crate::event::EventMessage;
+use crate::framing::{FrameError, SENTINEL};
+use crate::message::{Call, CallError, Id, RefusedRequest};
+
+/// Reply to a command that went well.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct ReturnLine<T> {
+    /// What the command returns.
+    #[serde(rename = "return")]
+    pub value: T,
+    /// The request's identity.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<Id>,
+}
+
+/// Reply to a command that did not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct ErrorLine {
+    /// What happened.
+    pub error: ErrorBody,
+    /// The request's identity.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<Id>,
+}
+
+/// An error as QGA writes it, with a code for programs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[error("{desc}")]
+pub struct ErrorBody {
+    /// QGA's error class.
+    pub class: ErrorClass,
+    /// What happened and what to do.
+    pub desc: String,
+    /// Tells causes apart: a command's or a configuration's error code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+}
+
+/// QGA's error classes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum ErrorClass {
+    /// There is no command of that name.
+    CommandNotFound,
+    /// Everything else, also classes of QGA that Tandem never sends.
+    #[serde(other)]
+    GenericError,
+}
+
+/// Returned by commands that have nothing to tell.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Empty {}
+
+/// Returned by `guest-info`; QGA's keys and Tandem's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct GuestInfo {
+    /// Version of the program.
+    pub version: String,
+    /// Version of the messages: [`crate::PROTOCOL`].
+    #[serde(rename = "tandem-protocol")]
+    pub tandem_protocol: u32,
+    /// All commands.
+    pub supported_commands: Vec<CommandInfo>,
+}
+
+/// One command in `guest-info`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub struct CommandInfo {
+    /// Its name.
+    pub name: String,
+    /// It can be used now.
+    pub enabled: bool,
+    /// It sends a reply when it went well; all of Tandem's do.
+    pub success_response: bool,
+}
+
+/// Returned by `tandem-status`. `S` is [`Status`]; a guest that serialises it
+/// once for all puts the finished text there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub struct StatusReport<S = Status> {
+    /// Version of the messages: [`crate::PROTOCOL`].
+    pub tandem_protocol: u32,
+    /// Version of the program.
+    pub version: String,
+    /// The guest's clock now, to which the moments in `status` relate.
+    pub now: Time,
+    /// Everything known.
+    pub status: S,
+}
+
+/// Returned by `tandem-configure`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub struct Configured {
+    /// The bonds that are cared for from now on.
+    pub bonds: Vec<IfName>,
+    /// False if it was what the guest had already.
+    pub changed: bool,
+}
+
+/// Why the guest does not take the host's configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct ConfigureError {
+    /// For programs.
+    pub code: ConfigureErrorCode,
+    /// What happened and what to do.
+    pub message: String,
+}
+
+/// Kinds of refusals of a configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum ConfigureErrorCode {
+    /// The guest's administrator does not allow it.
+    NotAllowed,
+    /// The guest's own files define the bonds.
+    DefinedByFile,
+    /// It contradicts itself.
+    Invalid,
+    /// It could not be kept.
+    NotStored,
+}
+
+impl<T: Serialize> ReturnLine<T> {
+    /// The line with its end.
+    pub fn to_line(&self) -> Vec<u8> {
+        line_of(self)
+    }
+}
+
+impl ErrorLine {
+    /// The line with its end.
+    pub fn to_line(&self) -> Vec<u8> {
+        line_of(self)
+    }
+}
+
+/// The reply to `guest-sync-delimited`: 0xFF, then the line.
+pub fn delimited_sync_line(sync: i64, id: Option<Id>) -> Vec<u8> {
+    let mut bytes = Vec::from([SENTINEL]);
+    bytes.extend(ReturnLine { value: sync, id }.to_line());
+    bytes
+}
+
+impl GuestInfo {
+    /// What a guest of this version answers.
+    pub fn new(version: &str) -> Self {
+        Self {
+            version: version.to_owned(),
+            tandem_protocol: crate::PROTOCOL,
+            supported_commands: Call::NAMES
+                .iter()
+                .map(|name| CommandInfo {
+                    name: (*name).to_owned(),
+                    enabled: true,
+                    success_response: true,
+                })
+                .collect(),
+        }
+    }
+}
+
+impl ErrorBody {
+    /// An error without a code.
+    pub fn generic(desc: impl Into<String>) -> Self {
+        Self {
+            class: ErrorClass::GenericError,
+            desc: desc.into(),
+            code: None,
+        }
+    }
+
+    /// The machine's code, if the guest named one that this version knows.
+    pub fn command_code(&self) -> Option<CommandErrorCode> {
+        code_from(self.code.as_deref()?)
+    }
+
+    /// The refusal's code, if the guest named one that this version knows.
+    pub fn configure_code(&self) -> Option<ConfigureErrorCode> {
+        code_from(self.code.as_deref()?)
+    }
+}
+
+impl From<&CallError> for ErrorBody {
+    fn from(error: &CallError) -> Self {
+        let class = match error {
+            CallError::UnknownCommand(_) => ErrorClass::CommandNotFound,
+            CallError::NotARequest(_) | CallError::Arguments { .. } => ErrorClass::GenericError,
+        };
+        Self {
+            class,
+            desc: error.to_string(),
+            code: None,
+        }
+    }
+}
+
+impl From<FrameError> for ErrorBody {
+    fn from(error: FrameError) -> Self {
+        Self::generic(error.to_string())
+    }
+}
+
+impl From<CommandError> for ErrorBody {
+    fn from(error: CommandError) -> Self {
+        Self {
+            class: ErrorClass::GenericError,
+            desc: error.message,
+            code: code_text(error.code),
+        }
+    }
+}
+
+impl From<ConfigureError> for ErrorBody {
+    fn from(error: ConfigureError) -> Self {
+        Self {
+            class: ErrorClass::GenericError,
+            desc: error.message,
+            code: code_text(error.code),
+        }
+    }
+}
+
+impl From<RefusedRequest> for ErrorLine {
+    fn from(refused: RefusedRequest) -> Self {
+        Self {
+            error: ErrorBody::from(&refused.error),
+            id: refused.id,
+        }
+    }
+}
+
+/// One line from guest to host, as the host reads it.
+#[derive(Debug, Clone)]
+pub enum FromGuest {
+    /// A command went well.
+    Return {
+        /// What it returned.
+        value: Box<RawValue>,
+        /// The request's identity.
+        id: Option<Id>,
+    },
+    /// A command failed.
+    Error {
+        /// What happened.
+        error: ErrorBody,
+        /// The request's identity.
+        id: Option<Id>,
+    },
+    /// Something happened.
+    Event(EventMessage),
+    /// Something happened that this version has no words for.
+    UnknownEvent {
+        /// The event's name.
+        name: String,
+    },
+}
+
+/// A line of the guest that can't be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReplyError {
+    /// Neither a reply nor an event.
+    #[error("the guest's line is neither a reply nor an event: {0}")]
+    NotAReply(String),
+    /// A reply with another content than the command's.
+    #[error("the guest's reply to {command} is not what that command returns: {reason}")]
+    WrongContent {
+        /// The command.
+        command: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// Unknown keys are passed over: a newer guest may say more.
+#[derive(Deserialize)]
+struct Incoming<'a> {
+    #[serde(rename = "return", borrow)]
+    value: Option<&'a RawValue>,
+    error: Option<ErrorBody>,
+    event: Option<String>,
+    id: Option<Id>,
+}
+
+impl FromGuest {
+    /// Reads a line without its end.
+    ///
+    /// # Errors
+    /// If it is neither a reply nor an event.
+    pub fn parse(line: &str) -> Result<Self, ReplyError> {
+        let error = |e: serde_json::Error| ReplyError::NotAReply(e.to_string());
+        let incoming: Incoming<'_> = serde_json::from_str(line).map_err(error)?;
+        match incoming {
+            Incoming {
+                value: Some(value),
+                error: None,
+                event: None,
+                id,
+            } => Ok(Self::Return {
+                value: value.to_owned(),
+                id,
+            }),
+            Incoming {
+                value: None,
+                error: Some(error),
+                event: None,
+                id,
+            } => Ok(Self::Error { error, id }),
+            Incoming {
+                value: None,
+                error: None,
+                event: Some(name),
+                ..
+            } => Ok(serde_json::from_str(line).map_or(Self::UnknownEvent { name }, Self::Event)),
+            _ => Err(ReplyError::NotAReply(
+                "it needs exactly one of `return`, `error` and `event`".to_owned(),
+            )),
+        }
+    }
+}
+
+/// Reads what a command returned, such as [`StatusReport`] or
+/// [`tandem_core::status::Answer`].
+///
+/// # Errors
+/// If it is something else.
+pub fn content<T: DeserializeOwned>(
+    command: &'static str,
+    value: &RawValue,
+) -> Result<T, ReplyError> {
+    serde_json::from_str(value.get()).map_err(|e| ReplyError::WrongContent {
+        command,
+        reason: e.to_string(),
+    })
+}
+
+/// Serialises a message and ends the line.
+pub(crate) fn line_of(message: &impl Serialize) -> Vec<u8> {
+    let mut bytes = serde_json::to_vec(message)
+        .expect("messages have text keys only, which is all that JSON asks");
+    bytes.push(b'\n');
+    bytes
+}
+
+fn code_text(code: impl Serialize) -> Option<String> {
+    match serde_json::to_value(code) {
+        Ok(serde_json::Value::String(text)) => Some(text),
+        _ => None,
+    }
+}
+
+fn code_from<T: DeserializeOwned>(text: &str) -> Option<T> {
+    serde_json::from_value(serde_json::Value::String(text.to_owned())).ok()
+}
