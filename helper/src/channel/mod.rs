@@ -1,1 +1,75 @@
 //! The agent channel to the host and the local socket.
+//!
+//! One [`Channel`] serves the virtio-serial port and every client of the unix
+//! socket with the same bytes. It never blocks and never wakes the service
+//! without cause: a peer that doesn't read is no longer read from, its events are
+//! dropped and counted, and everything kept for it has a bound.
+//!
+//! ```text
+//! virtio.rs  unix.rs      bytes, edge-triggered
+//!       \     /
+//!      session.rs         lines -> calls; open commands; outgoing.rs bounds what waits
+//!          |
+//!      server.rs          Channel: what the service sees
+//! ```
+
+mod server;
+
+use std::path::PathBuf;
+
+use tandem_core::Policy;
+use tandem_core::input::{Command, CommandId};
+
+pub use server::{Channel, ChannelError};
+
+/// Where the channel listens.
+#[derive(Debug, Clone)]
+pub struct ChannelOptions {
+    /// Path of the unix socket for the local command line; `None` for no socket.
+    pub socket: Option<PathBuf>,
+    /// Name of the virtio-serial port; `None` for no port.
+    pub port: Option<String>,
+}
+
+impl Default for ChannelOptions {
+    fn default() -> Self {
+        Self {
+            socket: Some(PathBuf::from(SOCKET_PATH)),
+            port: Some(tandem_wire::PORT_NAME.to_owned()),
+        }
+    }
+}
+
+/// Where the service's socket is.
+pub const SOCKET_PATH: &str = "/run/tandem/tandem.sock";
+
+/// What somebody on the channel wants, or what became of the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ChannelInput {
+    /// For the machine; answer with [`Channel::reply`].
+    Command(Command),
+    /// The host hands over its bonds; answer with [`Channel::configured`].
+    Configure {
+        /// Identity of the request.
+        id: CommandId,
+        /// Its origin is [`tandem_core::policy::Origin::Host`]. Not validated yet.
+        policy: Policy,
+    },
+    /// The port to the host is in another state than before; also once at start.
+    Host(HostLink),
+}
+
+/// State of the port to the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostLink {
+    /// Somebody on the host has opened it.
+    Connected,
+    /// Nobody on the host has it open.
+    Disconnected,
+    /// There is no such port, or it can't be opened; says why and what to do.
+    /// [`Channel::reopen_port`] tries again.
+    Absent {
+        /// One sentence.
+        reason: String,
+    },
+}
