@@ -1,2 +1,47 @@
-//! Tasks.
-fn main() {}
+//! Tandem's own tasks: `cargo xtask test` is all of CI, the others are parts of it or built on the same lab.
+
+mod check;
+mod project;
+mod setup;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Tandem's own tasks.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Everything that CI runs, with a line per suite and a closing total
+    Test(test::Options),
+    /// One of the checks that need no compiler
+    Check {
+        /// Which one
+        #[arg(value_enum)]
+        check: check::Check,
+    },
+    /// Install what this machine lacks to build and test (as root on Debian; elsewhere: say what)
+    Setup,
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().task {
+        Task::Test(options) => test::run(&options),
+        Task::Check { check } => check::run(check),
+        Task::Setup => setup::run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

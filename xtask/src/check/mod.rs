@@ -1,0 +1,54 @@
+//! Checks of the project itself that need no compiler. Each prints what it looked at, and fails naming
+//! every place that breaks the rule.
+
+mod addresses;
+mod deny;
+mod purity;
+mod readme;
+mod size;
+
+use anyhow::{Result, bail};
+use clap::ValueEnum;
+
+/// A check by its name on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Check {
+    /// No source file over 500 lines without a reason
+    Size,
+    /// No path of one machine and no package registry's address in the project
+    Addresses,
+    /// `tandem-core` and `tandem-wire` are no_std, and depend on what is allowed and nothing else
+    Purity,
+    /// Every command that README.md shows is run by a suite
+    Readme,
+    /// Licences, bans and sources of the dependencies, by cargo-deny
+    Deny,
+}
+
+/// Runs one check.
+pub(crate) fn run(check: Check) -> Result<()> {
+    let report = match check {
+        Check::Size => size::check()?,
+        Check::Addresses => addresses::check()?,
+        Check::Purity => purity::check()?,
+        Check::Readme => readme::check()?,
+        Check::Deny => return deny::check(),
+    };
+    println!("looked at {}", report.looked_at);
+    for finding in &report.findings {
+        println!("{finding}");
+    }
+    match report.findings.len() {
+        0 => Ok(()),
+        count => bail!("{count} findings"),
+    }
+}
+
+/// What a check saw.
+#[derive(Debug)]
+struct Report {
+    /// How much was looked at, in words.
+    looked_at: String,
+    /// One line for each place that breaks the rule.
+    findings: Vec<String>,
+}

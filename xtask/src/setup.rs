@@ -1,0 +1,25 @@
+//! Makes a machine ready: `pkg-config` and libudev's headers for the guest service, QEMU and its company for the lab.
+
+use anyhow::Result;
+use tandem_lab::artifacts::host_tools::{self, HostTool};
+
+/// What building and testing need.
+const TOOLS: [HostTool; 6] = [
+    HostTool::LibudevDev,
+    HostTool::Qemu,
+    HostTool::Iproute2,
+    HostTool::Xz,
+    HostTool::SquashfsTools,
+    HostTool::Mmdebstrap,
+];
+
+/// Installs what is missing, in one go.
+pub(crate) fn run() -> Result<()> {
+    for tool in TOOLS {
+        match tool.lack() {
+            None => println!("{tool:?}: there"),
+            Some(lack) => println!("{tool:?}: {lack}"),
+        }
+    }
+    host_tools::ensure(&TOOLS)
+}

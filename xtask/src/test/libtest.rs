@@ -1,0 +1,65 @@
+//! Reads what libtest prints: its closing lines and, where a test program died before one, the tests' own lines.
+
+use super::outcome::Outcome;
+
+/// Adds up all test programs in a log. `Outcome::elapsed` is left at zero.
+pub(super) fn count(log: &str) -> Outcome {
+    let mut total = Outcome::default();
+    let mut open = Outcome::default();
+    for line in log.lines() {
+        if let Some(closed) = closing_line(line) {
+            total.add(&closed);
+            open = Outcome::default();
+        } else if line == "ok" || (line.starts_with("test ") && line.ends_with(" ... ok")) {
+            open.passed += 1;
+        } else if line == "FAILED" || (line.starts_with("test ") && line.ends_with(" ... FAILED")) {
+            open.failed += 1;
+        }
+    }
+    total.add(&open);
+    total
+}
+
+/// The test that began last, if a test program is running.
+pub(super) fn current(log: &str) -> Option<&str> {
+    let line = log.lines().rev().find(|line| line.starts_with("test "))?;
+    line.strip_prefix("test ")?.split(" ... ").next()
+}
+
+/// `test result: ok. 3 passed; 0 failed; 1 ignored; …`
+fn closing_line(line: &str) -> Option<Outcome> {
+    let counts = line.strip_prefix("test result: ")?.split_once(". ")?.1;
+    let number = |word: &str| {
+        counts
+            .split("; ")
+            .find_map(|part| part.strip_suffix(word)?.trim().parse::<u32>().ok())
+    };
+    Some(Outcome {
+        passed: number("passed")?,
+        failed: number("failed")?,
+        skipped: number("ignored")?,
+        ..Outcome::default()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn closing_lines_of_several_programs_add_up() {
+        let log = "running 2 tests\ntest a ... ok\ntest b ... FAILED\n\n\
+                   test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.0s\n\
+                   running 3 tests\ntest result: ok. 2 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out\n";
+        let outcome = count(log);
+        assert_eq!((outcome.passed, outcome.failed, outcome.skipped), (3, 1, 1));
+    }
+
+    #[test]
+    fn a_program_that_died_counts_what_it_finished() {
+        let log = "running 3 tests\ntest one ... ok\ntest two ... lab: booting\nok\ntest three ... lab: booting\n";
+        let outcome = count(log);
+        assert_eq!((outcome.passed, outcome.failed, outcome.skipped), (2, 0, 0));
+        assert_eq!(current(log), Some("three"));
+    }
+}

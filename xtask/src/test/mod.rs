@@ -1,0 +1,106 @@
+//! `cargo xtask test`: every suite in turn, a line for each, and a closing total.
+
+mod binaries;
+mod libtest;
+mod outcome;
+mod process;
+mod suite;
+mod suites;
+
+use std::collections::HashSet;
+use std::fs;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use tandem_lab::artifacts::cache;
+
+use outcome::Outcome;
+use suite::Suite;
+
+/// The whole run ends within this time, whatever hangs.
+const TOTAL_LIMIT: Duration = Duration::from_secs(60 * 60);
+
+/// What `cargo xtask test` takes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Run this suite and what it needs; may be repeated
+    #[arg(long, value_name = "SUITE")]
+    only: Vec<String>,
+    /// Print the suites, in the order they run, and end
+    #[arg(long)]
+    list: bool,
+    /// Leave out the suites that boot virtual machines
+    #[arg(long)]
+    skip_lab: bool,
+}
+
+/// Runs what the options ask for; an error if any suite failed.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let suites = suites::all()?;
+    if options.list {
+        for suite in &suites {
+            println!("{:24} {}", suite.name, suite.about);
+        }
+        return Ok(());
+    }
+    let wanted = wanted(&suites, &options.only)?;
+    let logs = cache::target_folder().join("test-logs");
+    fs::create_dir_all(&logs).with_context(|| format!("cannot create {}", logs.display()))?;
+    let mut run = suite::Run::new(logs, Instant::now() + TOTAL_LIMIT)?;
+    let mut total = Outcome::default();
+    let mut failed: Vec<&Suite> = Vec::new();
+    for suite in suites
+        .iter()
+        .filter(|suite| wanted.contains(suite.name.as_str()))
+    {
+        let outcome = if let Some(need) = failed
+            .iter()
+            .find(|failed| suite.needs.contains(&failed.name.as_str()))
+        {
+            Outcome::not_run(format!("it needs `{}`, which failed", need.name))
+        } else if options.skip_lab && suite.is_lab {
+            Outcome::not_run("left out by --skip-lab".to_owned())
+        } else {
+            run.suite(suite)
+        };
+        println!("{}", outcome.line(&suite.name));
+        if outcome.failed > 0 {
+            println!("{}", run.tail(suite));
+            failed.push(suite);
+        }
+        total.add(&outcome);
+    }
+    for suite in &failed {
+        println!(
+            "FAILED: {} (all of its output: {})",
+            suite.name,
+            run.log_path(suite).display()
+        );
+    }
+    println!("{}", total.closing_line());
+    match failed.len() {
+        0 => Ok(()),
+        count => bail!("{count} suites failed"),
+    }
+}
+
+/// The names to run: all, or those asked for with everything they need.
+fn wanted<'a>(suites: &'a [Suite], only: &'a [String]) -> Result<HashSet<&'a str>> {
+    let mut wanted = HashSet::new();
+    let mut open: Vec<&str> = only.iter().map(String::as_str).collect();
+    if open.is_empty() {
+        open = suites.iter().map(|suite| suite.name.as_str()).collect();
+    }
+    while let Some(name) = open.pop() {
+        let suite = suites
+            .iter()
+            .find(|suite| suite.name == name)
+            .with_context(|| {
+                format!("no suite is called `{name}`; `cargo xtask test --list` names them")
+            })?;
+        if wanted.insert(suite.name.as_str()) {
+            open.extend(suite.needs);
+        }
+    }
+    Ok(wanted)
+}

@@ -1,0 +1,114 @@
+//! What came of a suite, counted.
+
+use std::time::Duration;
+
+/// Counts of tests, each check being one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Outcome {
+    /// Tests that passed.
+    pub(super) passed: u32,
+    /// Tests that failed.
+    pub(super) failed: u32,
+    /// Tests that were not run.
+    pub(super) skipped: u32,
+    /// How long the suite took.
+    pub(super) elapsed: Duration,
+    /// Why it is not simply passed.
+    pub(super) reason: Option<String>,
+}
+
+impl Outcome {
+    /// A suite that was not run.
+    pub(super) fn not_run(reason: String) -> Self {
+        Self {
+            skipped: 1,
+            reason: Some(reason),
+            ..Self::default()
+        }
+    }
+
+    /// A suite that failed as a whole.
+    pub(super) fn broken(reason: String) -> Self {
+        Self {
+            failed: 1,
+            reason: Some(reason),
+            ..Self::default()
+        }
+    }
+
+    /// Adds another suite's counts.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+        self.elapsed += other.elapsed;
+    }
+
+    /// The suite's line in the summary.
+    pub(super) fn line(&self, name: &str) -> String {
+        let mark = match self {
+            Self { failed: 1.., .. } => "FAIL",
+            Self { passed: 0, .. } => "skip",
+            _ => "ok",
+        };
+        let reason = self
+            .reason
+            .as_ref()
+            .map(|reason| format!("  {reason}"))
+            .unwrap_or_default();
+        format!(
+            "{mark:4}  {name:24} {:5} passed {:3} failed {:3} skipped {:7.1} s{reason}",
+            self.passed,
+            self.failed,
+            self.skipped,
+            self.elapsed.as_secs_f64()
+        )
+    }
+
+    /// The total's line, in the form that programs read.
+    pub(super) fn closing_line(&self) -> String {
+        format!(
+            "{} passed, {} failed, {} skipped",
+            self.passed, self.failed, self.skipped
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_tell_the_three_cases_apart() {
+        let passed = Outcome {
+            passed: 3,
+            elapsed: Duration::from_millis(1250),
+            ..Outcome::default()
+        };
+        assert_eq!(
+            passed.line("unit"),
+            "ok    unit                         3 passed   0 failed   0 skipped     1.2 s"
+        );
+        assert!(
+            Outcome::broken("exit status: 1".into())
+                .line("fmt")
+                .starts_with("FAIL  fmt")
+        );
+        let skipped = Outcome::not_run("no room".into()).line("lab-x");
+        assert!(
+            skipped.starts_with("skip  lab-x") && skipped.ends_with("  no room"),
+            "{skipped}"
+        );
+    }
+
+    #[test]
+    fn the_total_adds_up() {
+        let mut total = Outcome {
+            passed: 3,
+            skipped: 1,
+            ..Outcome::default()
+        };
+        total.add(&Outcome::broken("x".into()));
+        assert_eq!(total.closing_line(), "3 passed, 1 failed, 1 skipped");
+    }
+}

@@ -1,0 +1,314 @@
+//! One suite: what it runs, and how its output becomes counts.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use super::binaries::{self, Binary};
+use super::libtest;
+use super::outcome::Outcome;
+use super::process::{End, Watch};
+
+/// A failed suite shows at most this many of its last lines.
+const TAIL_LINES: usize = 60;
+
+/// A suite, as `--list` names it.
+#[derive(Debug)]
+pub(super) struct Suite {
+    /// Its name on the command line and in the summary.
+    pub(super) name: String,
+    /// What it checks, in one line.
+    pub(super) about: String,
+    /// It may take this long.
+    pub(super) limit: Duration,
+    /// The suites that must have passed before.
+    pub(super) needs: &'static [&'static str],
+    /// Whether it boots virtual machines.
+    pub(super) is_lab: bool,
+    /// What it runs.
+    pub(super) work: Work,
+}
+
+/// What a suite runs.
+#[derive(Debug)]
+pub(super) enum Work {
+    /// A command whose success is one check passed.
+    Check(Command),
+    /// A command that runs tests and prints libtest's closing lines.
+    Tests(Command),
+    /// A command that builds all test programs and names them on its standard output; one check.
+    Build(Command),
+    /// Every library's and program's own tests.
+    Units,
+    /// One integration test: the package's folder below the top, and the target's name.
+    Integration { folder: PathBuf, target: String },
+}
+
+/// A run over several suites.
+#[derive(Debug)]
+pub(super) struct Run {
+    logs: PathBuf,
+    deadline: Instant,
+    watch: Watch,
+    binaries: Vec<Binary>,
+}
+
+impl Run {
+    /// A run that keeps its output in the folder `logs` and ends at `deadline`.
+    pub(super) fn new(logs: PathBuf, deadline: Instant) -> Result<Self> {
+        Ok(Self {
+            logs,
+            deadline,
+            watch: Watch::new()?,
+            binaries: Vec::new(),
+        })
+    }
+
+    /// Where all of a suite's output goes.
+    pub(super) fn log_path(&self, suite: &Suite) -> PathBuf {
+        self.logs.join(format!("{}.log", suite.name))
+    }
+
+    /// The last lines of a suite's output.
+    pub(super) fn tail(&self, suite: &Suite) -> String {
+        let log = read(&self.log_path(suite));
+        let lines: Vec<_> = log.lines().collect();
+        let shown = &lines[lines.len().saturating_sub(TAIL_LINES)..];
+        shown
+            .iter()
+            .map(|line| format!("    | {line}"))
+            .collect::<Vec<_>>()
+            .join("\n")
+    }
+
+    /// Runs one suite to its end.
+    pub(super) fn suite(&mut self, suite: &Suite) -> Outcome {
+        let started = Instant::now();
+        let outcome = if self.watch.is_interrupted() {
+            Outcome::broken("interrupted".to_owned())
+        } else if started >= self.deadline {
+            Outcome::broken("the time for the whole run is over".to_owned())
+        } else {
+            self.work(suite)
+                .unwrap_or_else(|error| Outcome::broken(format!("{error:#}")))
+        };
+        Outcome {
+            elapsed: started.elapsed(),
+            ..outcome
+        }
+    }
+
+    fn work(&mut self, suite: &Suite) -> Result<Outcome> {
+        let path = self.log_path(suite);
+        let log =
+            File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
+        match &suite.work {
+            Work::Check(command) => Ok(check(self.command(suite, command, &log, None)?)),
+            Work::Tests(command) => {
+                let end = self.command(suite, command, &log, None)?;
+                Ok(tests(end, &read(&path)))
+            }
+            Work::Build(command) => {
+                let messages = self.logs.join(format!("{}.json", suite.name));
+                let stdout = File::create(&messages)
+                    .with_context(|| format!("cannot create {}", messages.display()))?;
+                let outcome = check(self.command(suite, command, &log, Some(stdout))?);
+                if outcome.failed == 0 {
+                    self.binaries = binaries::parse(&read(&messages))?;
+                }
+                Ok(outcome)
+            }
+            Work::Units => self.programs(suite, &log, |binary| !binary.is_integration),
+            Work::Integration { folder, target } => self.programs(suite, &log, |binary| {
+                binary.folder.ends_with(folder) && binary.target == *target
+            }),
+        }
+    }
+
+    /// Runs the test programs that `belongs` picks, all of them even if one fails.
+    fn programs(
+        &self,
+        suite: &Suite,
+        log: &File,
+        belongs: impl Fn(&Binary) -> bool,
+    ) -> Result<Outcome> {
+        let mut total = Outcome::default();
+        for binary in self.binaries.iter().filter(|binary| belongs(binary)) {
+            let before = log.metadata().context("cannot tell a log's length")?.len();
+            let mut program = Command::new(&binary.executable);
+            program
+                .current_dir(&binary.folder)
+                .env("CARGO_MANIFEST_DIR", &binary.folder);
+            if suite.is_lab {
+                program.arg("--test-threads=1");
+            }
+            let end = self.command(suite, &program, log, None)?;
+            let text = read(&self.log_path(suite));
+            let outcome = tests(end, text.get(usize::try_from(before)?..).unwrap_or(&text));
+            total.add(&outcome);
+            total.reason = total.reason.or(outcome.reason);
+        }
+        if total.passed + total.failed == 0 {
+            return Ok(Outcome::broken("it ran no test".to_owned()));
+        }
+        Ok(total)
+    }
+
+    fn command(
+        &self,
+        suite: &Suite,
+        command: &Command,
+        mut log: &File,
+        stdout: Option<File>,
+    ) -> Result<End> {
+        let shown = shown(command);
+        writeln!(log, "$ {shown}").context("cannot write a suite's log")?;
+        let deadline = self.deadline.min(Instant::now() + suite.limit);
+        let path = self.log_path(suite);
+        let mut command = again(command);
+        self.watch.run(
+            &mut command,
+            log,
+            stdout,
+            deadline,
+            || match libtest::current(&read(&path)) {
+                Some(test) => format!("{}: {test}", suite.name),
+                None => suite.name.clone(),
+            },
+        )
+    }
+}
+
+fn check(end: End) -> Outcome {
+    match failure(&end) {
+        None => Outcome {
+            passed: 1,
+            ..Outcome::default()
+        },
+        Some(reason) => Outcome::broken(reason),
+    }
+}
+
+fn tests(end: End, log: &str) -> Outcome {
+    let mut outcome = libtest::count(log);
+    outcome.reason = failure(&end);
+    if outcome.reason.is_some() && outcome.failed == 0 {
+        outcome.failed = 1;
+    }
+    outcome
+}
+
+fn failure(end: &End) -> Option<String> {
+    match end {
+        End::Exited(status) if status.success() => None,
+        End::Exited(status) => Some(status.to_string()),
+        End::TimedOut => Some("stopped at its deadline".to_owned()),
+        End::Interrupted => Some("interrupted".to_owned()),
+    }
+}
+
+/// A log is read as far as it is text.
+fn read(path: &Path) -> String {
+    fs::read(path)
+        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        .unwrap_or_default()
+}
+
+/// The same command once more: the standard library's cannot be cloned.
+fn again(command: &Command) -> Command {
+    let mut copy = Command::new(command.get_program());
+    copy.args(command.get_args());
+    if let Some(folder) = command.get_current_dir() {
+        copy.current_dir(folder);
+    }
+    copy.envs(
+        command
+            .get_envs()
+            .filter_map(|(name, value)| Some((name, value?))),
+    );
+    copy
+}
+
+fn shown(command: &Command) -> String {
+    std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .map(|word| word.to_string_lossy())
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run_in(folder: &Path) -> Run {
+        let watch = Watch::new().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        Run {
+            logs: folder.to_path_buf(),
+            deadline,
+            watch,
+            binaries: Vec::new(),
+        }
+    }
+
+    fn shell(script: &str, limit: Duration, work: fn(Command) -> Work) -> Suite {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        Suite {
+            name: "sample".to_owned(),
+            about: String::new(),
+            limit,
+            needs: &[],
+            is_lab: false,
+            work: work(command),
+        }
+    }
+
+    #[test]
+    fn a_check_passes_or_fails_with_its_output_in_the_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut run = run_in(folder.path());
+        let limit = Duration::from_secs(30);
+        let passed = run.suite(&shell("echo fine", limit, Work::Check));
+        assert_eq!((passed.passed, passed.failed, passed.reason), (1, 0, None));
+        let suite = shell("echo one; echo two >&2; exit 3", limit, Work::Check);
+        let failed = run.suite(&suite);
+        assert_eq!((failed.passed, failed.failed), (0, 1));
+        assert_eq!(failed.reason.as_deref(), Some("exit status: 3"));
+        assert!(run.tail(&suite).ends_with("    | one\n    | two"));
+    }
+
+    #[test]
+    fn a_suite_that_hangs_is_stopped_and_failed() {
+        let folder = tempfile::tempdir().unwrap();
+        let script = "echo 'test first ... ok'; exec sleep 3600";
+        let outcome =
+            run_in(folder.path()).suite(&shell(script, Duration::from_millis(300), Work::Tests));
+        assert_eq!((outcome.passed, outcome.failed), (1, 1));
+        assert_eq!(outcome.reason.as_deref(), Some("stopped at its deadline"));
+    }
+
+    #[test]
+    fn a_test_program_that_dies_without_a_word_is_a_failure() {
+        let folder = tempfile::tempdir().unwrap();
+        let script = "echo 'test result: ok. 2 passed; 0 failed; 0 ignored'; kill -9 $$";
+        let outcome =
+            run_in(folder.path()).suite(&shell(script, Duration::from_secs(30), Work::Tests));
+        assert_eq!((outcome.passed, outcome.failed), (2, 1));
+    }
+
+    #[test]
+    fn a_suite_without_a_single_test_fails() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut suite = shell("", Duration::from_secs(30), Work::Check);
+        suite.work = Work::Units;
+        let outcome = run_in(folder.path()).suite(&suite);
+        assert_eq!(outcome.reason.as_deref(), Some("it ran no test"));
+        assert_eq!(outcome.failed, 1);
+    }
+}

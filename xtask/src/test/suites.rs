@@ -1,0 +1,296 @@
+//! Which suites there are, in the order they run: cheap ones first, so that a slip shows early; then what
+//! compiles; then what boots virtual machines.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+use tandem_lab::artifacts::cache;
+
+use super::suite::{Suite, Work};
+use crate::project;
+
+/// The package whose integration tests boot virtual machines.
+const LAB: &str = "tandem-lab";
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// All suites.
+pub(super) fn all() -> Result<Vec<Suite>> {
+    let mut suites = checks()?;
+    suites.extend(builds()?);
+    let (lab, other): (Vec<_>, Vec<_>) = integration(&project::metadata()?)?
+        .into_iter()
+        .partition(|suite| suite.is_lab);
+    suites.extend(other);
+    suites.extend(before_the_lab()?);
+    suites.extend(lab);
+    Ok(suites)
+}
+
+fn checks() -> Result<Vec<Suite>> {
+    let check = |name: &str| project::xtask(&["check", name]).map(Work::Check);
+    Ok(vec![
+        suite(
+            "setup",
+            "what building and testing need is installed",
+            20 * MINUTE,
+            &[],
+            Work::Check(project::xtask(&["setup"])?),
+        ),
+        suite(
+            "fmt",
+            "rustfmt would change nothing",
+            MINUTE,
+            &[],
+            Work::Check(cargo(&[
+                "fmt", "--all", "--check", "--", "--color", "never",
+            ])),
+        ),
+        suite(
+            "size",
+            "no source file over 500 lines without a reason",
+            MINUTE,
+            &[],
+            check("size")?,
+        ),
+        suite(
+            "addresses",
+            "no machine's path, no registry's address",
+            MINUTE,
+            &[],
+            check("addresses")?,
+        ),
+        suite(
+            "purity",
+            "core and wire are no_std with listed dependencies only",
+            5 * MINUTE,
+            &[],
+            check("purity")?,
+        ),
+        suite(
+            "readme",
+            "each command that README.md shows is run by a test",
+            MINUTE,
+            &[],
+            check("readme")?,
+        ),
+    ])
+}
+
+fn builds() -> Result<Vec<Suite>> {
+    let clippy = cargo(&[
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ]);
+    let mut docs = cargo(&["doc", "--workspace", "--no-deps"]);
+    docs.env("RUSTDOCFLAGS", "-D warnings");
+    let build = cargo(&[
+        "test",
+        "--workspace",
+        "--no-run",
+        "--message-format=json-render-diagnostics",
+    ]);
+    let doctests = cargo(&["test", "--workspace", "--doc"]);
+    Ok(vec![
+        suite(
+            "clippy",
+            "no warning in any target",
+            15 * MINUTE,
+            &["setup"],
+            Work::Check(clippy),
+        ),
+        suite(
+            "docs",
+            "rustdoc warns of nothing",
+            10 * MINUTE,
+            &["setup"],
+            Work::Check(docs),
+        ),
+        suite(
+            "deny",
+            "licences, bans and sources of dependencies (advisories: not here)",
+            15 * MINUTE,
+            &[],
+            Work::Check(project::xtask(&["check", "deny"])?),
+        ),
+        suite(
+            "build",
+            "every test program builds",
+            15 * MINUTE,
+            &["setup"],
+            Work::Build(build),
+        ),
+        suite(
+            "unit",
+            "each library's and program's own tests",
+            10 * MINUTE,
+            &["build"],
+            Work::Units,
+        ),
+        suite(
+            "doctest",
+            "the examples in the documentation",
+            5 * MINUTE,
+            &["build"],
+            Work::Tests(doctests),
+        ),
+    ])
+}
+
+fn before_the_lab() -> Result<Vec<Suite>> {
+    let release = cargo(&[
+        "build",
+        "--release",
+        "--package",
+        "tandem-guest",
+        "--bin",
+        "tandem",
+    ]);
+    Ok(vec![
+        suite(
+            "ebpf",
+            "the committed eBPF object is what its source gives",
+            15 * MINUTE,
+            &[],
+            Work::Check(project::xtask(&["ebpf", "--check"])?),
+        ),
+        suite(
+            "release",
+            "the guest service builds as it is shipped",
+            15 * MINUTE,
+            &["setup"],
+            Work::Check(release),
+        ),
+    ])
+}
+
+/// A suite for each integration test: `lab-NAME` for the lab's, `PACKAGE-NAME` for the others.
+fn integration(metadata: &Value) -> Result<Vec<Suite>> {
+    let mut suites = Vec::new();
+    let packages = metadata["packages"]
+        .as_array()
+        .context("cargo metadata names no packages")?;
+    for package in packages {
+        let name = package["name"]
+            .as_str()
+            .context("a package without a name")?;
+        let manifest = Path::new(
+            package["manifest_path"]
+                .as_str()
+                .context("a package without a manifest")?,
+        );
+        let folder = below_top(manifest.parent().context("a manifest without a folder")?)?;
+        let mut targets: Vec<&str> = package["targets"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|target| target["kind"][0] == "test")
+            .filter_map(|target| target["name"].as_str())
+            .collect();
+        targets.sort_unstable();
+        suites.extend(
+            targets
+                .into_iter()
+                .map(|target| integration_suite(name, &folder, target)),
+        );
+    }
+    Ok(suites)
+}
+
+fn integration_suite(package: &str, folder: &Path, target: &str) -> Suite {
+    let is_lab = package == LAB;
+    let needs: &[&str] = if is_lab {
+        &["build", "release"]
+    } else {
+        &["build"]
+    };
+    let limit = if is_lab { 20 * MINUTE } else { 10 * MINUTE };
+    let short = package.trim_start_matches("tandem-");
+    let about = format!("{}/tests/{target}.rs", folder.display());
+    let work = Work::Integration {
+        folder: folder.to_path_buf(),
+        target: target.to_owned(),
+    };
+    Suite {
+        is_lab,
+        ..suite(&format!("{short}-{target}"), &about, limit, needs, work)
+    }
+}
+
+fn below_top(folder: &Path) -> Result<PathBuf> {
+    let top = cache::workspace_folder();
+    Ok(folder
+        .strip_prefix(&top)
+        .with_context(|| format!("{} lies outside of the project", folder.display()))?
+        .to_path_buf())
+}
+
+fn cargo(arguments: &[&str]) -> Command {
+    let mut cargo = project::cargo();
+    cargo.args(arguments);
+    cargo
+}
+
+fn suite(
+    name: &str,
+    about: &str,
+    limit: Duration,
+    needs: &'static [&'static str],
+    work: Work,
+) -> Suite {
+    Suite {
+        name: name.to_owned(),
+        about: about.to_owned(),
+        limit,
+        needs,
+        is_lab: false,
+        work,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_labs_tests_come_last_and_need_the_release_program() {
+        let suites = all().unwrap();
+        let first_lab = suites
+            .iter()
+            .position(|suite| suite.is_lab)
+            .unwrap_or(suites.len());
+        assert!(
+            suites[first_lab..]
+                .iter()
+                .all(|suite| suite.is_lab && suite.needs.contains(&"release"))
+        );
+    }
+
+    #[test]
+    fn names_are_unique_and_needs_come_before() {
+        let suites = all().unwrap();
+        for (index, suite) in suites.iter().enumerate() {
+            let before: Vec<_> = suites[..index]
+                .iter()
+                .map(|suite| suite.name.as_str())
+                .collect();
+            assert!(
+                !before.contains(&suite.name.as_str()),
+                "{} is there twice",
+                suite.name
+            );
+            assert!(
+                suite.needs.iter().all(|need| before.contains(need)),
+                "{} comes before what it needs",
+                suite.name
+            );
+        }
+    }
+}
