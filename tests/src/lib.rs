@@ -1,1 +1,49 @@
-//! Placeholder.
+//! Tandem's lab: real kernels in QEMU, real hot-plug, real migrations, on namespaces of one machine.
+//!
+//! ```no_run
+//! # fn main() -> anyhow::Result<()> {
+//! use tandem_lab::{Lab, Mac, NicModel};
+//!
+//! let lab = Lab::new("example")?;
+//! let (here, there) = (lab.host("a")?, lab.host("b")?);
+//! let mut vm = lab
+//!     .small_guest()
+//!     .standby(Mac::test(1))
+//!     .vf(NicModel::Igb, Mac::test(2))
+//!     .boot(&here)?;
+//! vm.sh("ip link")?;
+//! vm.unplug_vf()?;
+//! vm.migrate_to(&there)?;
+//! vm.plug_vf(NicModel::Igb, Mac::test(3))?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! | variable | meaning |
+//! |---|---|
+//! | `LAB_CACHE` | where fetched things are kept; else `target/lab` |
+//! | `LAB_KERNEL`, `LAB_MODULES` | a kernel image and its `lib/modules/RELEASE`, instead of Debian's |
+//! | `LAB_KERNEL_VERSION` | which of Debian's kernels suites use: 6.1, 6.12 or 7.3 |
+//! | `LAB_BUSYBOX` | a static busybox, instead of Debian's |
+//! | `LAB_ACCEL` | `tcg` or `kvm`, instead of trying |
+//! | `LAB_REQUIRE` | `all`: a suite that would be skipped fails |
+
+pub mod agent;
+pub mod artifacts;
+pub mod command;
+pub mod initramfs;
+mod lab;
+pub mod net;
+pub mod probe;
+pub mod process;
+pub mod qemu;
+mod run_folder;
+mod small_guest;
+mod vm;
+
+pub use artifacts::Kernel;
+pub use lab::Lab;
+pub use net::{Client, Host};
+pub use qemu::{HotPlug, Mac, MigrationReport, Nic, NicModel, Slot};
+pub use small_guest::SmallGuest;
+pub use vm::{CHANNEL_PORT_NAME, GuestImage, Hardware, Vm};

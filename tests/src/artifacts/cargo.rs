@@ -1,0 +1,62 @@
+//! Programs of this workspace that go into a guest.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::cache;
+use crate::command;
+
+const BUILD_LIMIT: Duration = Duration::from_secs(1800);
+
+/// How a program is built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Profile {
+    /// Quick to build.
+    Dev,
+    /// What is shipped: use it to measure.
+    Release,
+}
+
+/// Builds the program `binary` of the package with cargo (once per process) and gives its path.
+pub fn program(package: &str, binary: &str, profile: Profile) -> Result<PathBuf> {
+    type Key = (String, String, Profile);
+    static BUILT: Mutex<Option<HashMap<Key, PathBuf>>> = Mutex::new(None);
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    let built = built.get_or_insert_with(HashMap::new);
+    let key = (package.to_owned(), binary.to_owned(), profile);
+    if let Some(path) = built.get(&key) {
+        return Ok(path.clone());
+    }
+    command::progress(&format!("building {binary}"));
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut build = Command::new(cargo);
+    build.current_dir(cache::workspace_folder()).args([
+        "build",
+        "--package",
+        package,
+        "--bin",
+        binary,
+        "--message-format=json",
+    ]);
+    if profile == Profile::Release {
+        build.arg("--release");
+    }
+    let output = command::run(&mut build, BUILD_LIMIT)?.stdout;
+    let path = executable(&output, binary)
+        .with_context(|| format!("cargo built {package} but named no program `{binary}`"))?;
+    built.insert(key, path.clone());
+    Ok(path)
+}
+
+fn executable(messages: &str, binary: &str) -> Option<PathBuf> {
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|message| message["target"]["name"] == binary)
+        .find_map(|message| Some(PathBuf::from(message["executable"].as_str()?)))
+}

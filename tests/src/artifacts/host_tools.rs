@@ -1,0 +1,156 @@
+//! The programs the lab runs on this machine, installed with apt-get when they are missing.
+
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use super::apt::{PrivateApt, Suite};
+use super::cache::Cache;
+use super::sources::{self, Release};
+use crate::command;
+
+const INSTALL_LIMIT: Duration = Duration::from_secs(1800);
+const PROBE_LIMIT: Duration = Duration::from_secs(30);
+
+/// Something the lab needs on the machine it runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum HostTool {
+    /// QEMU for x86-64 with the `igb` NIC (8.0 or later; Debian 12 has it in backports).
+    Qemu,
+    /// `ip` and `bridge`.
+    Iproute2,
+    /// `xz`, which unpacks kernel modules.
+    Xz,
+    /// `mksquashfs`, for the full guest.
+    SquashfsTools,
+    /// `mmdebstrap`, for the full guest.
+    Mmdebstrap,
+    /// `pkg-config` and libudev's headers, to build the guest service.
+    LibudevDev,
+}
+
+impl HostTool {
+    /// What the small guest's lab needs.
+    pub const SMALL_GUEST: [Self; 3] = [Self::Qemu, Self::Iproute2, Self::Xz];
+
+    fn packages(self) -> &'static [&'static str] {
+        match self {
+            Self::Qemu => &["qemu-system-x86"],
+            Self::Iproute2 => &["iproute2"],
+            Self::Xz => &["xz-utils"],
+            Self::SquashfsTools => &["squashfs-tools"],
+            Self::Mmdebstrap => &["mmdebstrap"],
+            Self::LibudevDev => &["pkg-config", "libudev-dev"],
+        }
+    }
+
+    /// Why the tool cannot be used, or nothing if it can.
+    pub fn lack(self) -> Option<String> {
+        let missing = |programs: &[&'static str]| {
+            let missing = command::missing_programs(programs);
+            (!missing.is_empty()).then(|| format!("{} is not installed", missing.join(", ")))
+        };
+        match self {
+            Self::Qemu => qemu_lack(),
+            Self::Iproute2 => missing(&["ip", "bridge"]),
+            Self::Xz => missing(&["xz"]),
+            Self::SquashfsTools => missing(&["mksquashfs"]),
+            Self::Mmdebstrap => missing(&["mmdebstrap"]),
+            Self::LibudevDev => missing(&["pkg-config"]).or_else(|| {
+                let known = command::run(
+                    Command::new("pkg-config").args(["--exists", "libudev"]),
+                    PROBE_LIMIT,
+                );
+                known
+                    .is_err()
+                    .then(|| "libudev's development files are not installed".to_owned())
+            }),
+        }
+    }
+}
+
+/// The program that runs x86-64 guests.
+pub const QEMU: &str = "qemu-system-x86_64";
+
+fn qemu_lack() -> Option<String> {
+    if command::find_program(QEMU).is_none() {
+        return Some(format!("{QEMU} is not installed"));
+    }
+    let models = command::run(Command::new(QEMU).args(["-device", "help"]), PROBE_LIMIT);
+    match models {
+        Ok(finished) if finished.stdout.contains("\"igb\"") => None,
+        Ok(_) => Some("the installed QEMU has no `igb` NIC (it needs 8.0 or later)".to_owned()),
+        Err(error) => Some(format!("{error:#}")),
+    }
+}
+
+/// Makes sure that the tools are there: installs what is missing when this is root on Debian, else fails
+/// naming what to install.
+pub fn ensure(tools: &[HostTool]) -> Result<()> {
+    if lacks(tools).is_empty() {
+        return Ok(());
+    }
+    let cache = Cache::open()?;
+    let _lock = cache.lock("host-tools")?;
+    // Another process may have installed them while this one waited for the lock.
+    let lacks_now = lacks(tools);
+    if lacks_now.is_empty() {
+        return Ok(());
+    }
+    let reasons: Vec<_> = lacks_now
+        .iter()
+        .map(|(_, reason)| reason.as_str())
+        .collect();
+    let packages: Vec<_> = lacks_now
+        .iter()
+        .flat_map(|(tool, _)| tool.packages())
+        .copied()
+        .collect();
+    let remedy = format!(
+        "{}. As root on Debian the lab installs by itself; otherwise install the equivalent of: {}",
+        reasons.join("; "),
+        packages.join(" ")
+    );
+    if !rustix::process::geteuid().is_root() {
+        bail!("{remedy}");
+    }
+    let source = sources::debian_source().with_context(|| remedy.clone())?;
+    install(&cache, &source.suites, &packages).context(remedy)?;
+    match lacks(tools).first() {
+        None => Ok(()),
+        Some((_, reason)) => bail!("after installing {}: {reason}", packages.join(" ")),
+    }
+}
+
+fn lacks(tools: &[HostTool]) -> Vec<(HostTool, String)> {
+    tools
+        .iter()
+        .filter_map(|tool| Some((*tool, tool.lack()?)))
+        .collect()
+}
+
+fn install(cache: &Cache, machine_suites: &[String], packages: &[&str]) -> Result<()> {
+    let release = Release::of_this_machine()?;
+    let backports = Suite::BookwormBackports.name();
+    let on_bookworm = release.codename == Suite::Bookworm.name();
+    let mut suites: Vec<&str> = machine_suites.iter().map(String::as_str).collect();
+    if on_bookworm && !suites.contains(&backports) {
+        suites.push(backports);
+    }
+    let apt = PrivateApt::of_suites(cache, "host", &suites)?;
+    command::progress(&format!("installing {} (once)", packages.join(" ")));
+    let mut install = apt.command("apt-get");
+    install.env("DEBIAN_FRONTEND", "noninteractive").args([
+        "-q",
+        "-y",
+        "--no-install-recommends",
+        "-o",
+        "DPkg::Lock::Timeout=600",
+    ]);
+    if on_bookworm && packages.contains(&"qemu-system-x86") {
+        install.args(["-t", backports]);
+    }
+    command::run(install.arg("install").args(packages), INSTALL_LIMIT)?;
+    Ok(())
+}

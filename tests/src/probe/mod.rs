@@ -1,0 +1,3 @@
+//! Probes: what arrives of what was sent, in both directions.
+
+pub mod proto;

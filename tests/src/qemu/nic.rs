@@ -1,0 +1,165 @@
+//! The guest's NICs: model, MAC, place on the PCI bus, and the tap behind each.
+
+use std::fmt;
+use std::str::FromStr;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+/// A MAC address.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Mac(pub [u8; 6]);
+
+impl Mac {
+    /// A locally administered address that ends in `last`, for tests.
+    pub const fn test(last: u8) -> Self {
+        Self([0x02, 0x7a, 0x6e, 0x64, 0x6d, last])
+    }
+}
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl fmt::Debug for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for Mac {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let mut bytes = [0; 6];
+        let mut parts = text.split(':');
+        for byte in &mut bytes {
+            let part = parts
+                .next()
+                .with_context(|| format!("`{text}` is not a MAC address"))?;
+            *byte = u8::from_str_radix(part, 16)
+                .with_context(|| format!("`{text}` is not a MAC address"))?;
+        }
+        anyhow::ensure!(parts.next().is_none(), "`{text}` is not a MAC address");
+        Ok(Self(bytes))
+    }
+}
+
+/// What kind of NIC QEMU emulates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum NicModel {
+    /// virtio-net: the standby.
+    VirtioNet,
+    /// Intel 82574L, one PCI function: a stand-in for a VF.
+    E1000e,
+    /// Intel 82576 with SR-IOV: a stand-in for a VF, or a PF with real VFs inside the guest.
+    Igb,
+}
+
+impl NicModel {
+    fn device(self) -> &'static str {
+        match self {
+            Self::VirtioNet => "virtio-net-pci",
+            Self::E1000e => "e1000e",
+            Self::Igb => "igb",
+        }
+    }
+}
+
+/// Where a device sits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Slot {
+    /// On the root bus, at this device number: there from start to end.
+    RootBus(u8),
+    /// Behind the root port of this index: can be unplugged and plugged in.
+    RootPort(u8),
+}
+
+impl Slot {
+    fn bus(self) -> String {
+        match self {
+            Self::RootBus(_) => "pcie.0".to_owned(),
+            Self::RootPort(index) => format!("rp{index}"),
+        }
+    }
+
+    fn address(self) -> String {
+        match self {
+            Self::RootBus(number) => format!("0x{number:x}"),
+            Self::RootPort(_) => "0x0".to_owned(),
+        }
+    }
+}
+
+/// A NIC of the guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Nic {
+    /// QEMU's id of the device; the network behind it is `net-ID`.
+    pub id: String,
+    /// Its model.
+    pub model: NicModel,
+    /// Its permanent MAC.
+    pub mac: Mac,
+    /// Where it sits.
+    pub slot: Slot,
+    /// Device properties beyond these, such as `("failover", true)`.
+    pub properties: Vec<(String, Value)>,
+}
+
+impl Nic {
+    /// The arguments of `-device` and of QMP's `device_add`.
+    pub fn device(&self) -> Value {
+        let mut device = json!({
+            "driver": self.model.device(),
+            "id": self.id,
+            "netdev": self.netdev_id(),
+            "mac": self.mac.to_string(),
+            "bus": self.slot.bus(),
+            "addr": self.slot.address(),
+            // Without this the ROM's memory block differs between hosts and breaks migration.
+            "romfile": "",
+        });
+        for (name, value) in &self.properties {
+            device[name] = value.clone();
+        }
+        device
+    }
+
+    /// The arguments of `-netdev` and of QMP's `netdev_add`, over a tap that exists.
+    pub fn netdev(&self, tap: &str) -> Value {
+        json!({
+            "type": "tap",
+            "id": self.netdev_id(),
+            "ifname": tap,
+            "script": "no",
+            "downscript": "no",
+        })
+    }
+
+    /// QEMU's id of the network behind the device.
+    pub fn netdev_id(&self) -> String {
+        format!("net-{}", self.id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn macs_are_read_and_shown() {
+        let mac: Mac = "52:54:00:0a:0B:ff".parse().unwrap();
+        assert_eq!(mac.to_string(), "52:54:00:0a:0b:ff");
+        for wrong in [
+            "",
+            "52:54:00:0a:0b",
+            "52:54:00:0a:0b:ff:00",
+            "52:54:00:0a:0b:zz",
+        ] {
+            assert!(wrong.parse::<Mac>().is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,376 @@
+//! A guest: booted, spoken to, its NICs coming and going, moved from host to host.
+
+use std::ops::Deref;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::agent::Agent;
+use crate::agent::proto::PORT_NAME;
+use crate::lab::{Inner, Lab};
+use crate::net::Host;
+use crate::qemu::accel;
+use crate::qemu::{
+    Console, HotPlug, Listener, Mac, MachineSpec, MigrationReport, Nic, NicModel, Qemu, Qmp,
+    ReadOnlyDrive, Slot, Start, VirtioPort,
+};
+
+/// The virtio-serial port of Tandem's own channel.
+pub const CHANNEL_PORT_NAME: &str = "org.tandem.agent.0";
+/// Root ports of a guest: so many NICs can come and go.
+const ROOT_PORTS: u8 = 4;
+/// The first device number of NICs that stay.
+const FIRST_NIC_NUMBER: u8 = 4;
+/// How often the console is looked at for silence while the guest boots.
+const BOOT_STEP: Duration = Duration::from_secs(5);
+
+/// What a guest boots from.
+#[derive(Debug, Clone)]
+pub struct GuestImage {
+    /// The kernel image.
+    pub kernel: PathBuf,
+    /// The initramfs.
+    pub initramfs: PathBuf,
+    /// Kernel parameters beyond the lab's own.
+    pub kernel_parameters: Vec<String>,
+    /// Disks, read only.
+    pub drives: Vec<ReadOnlyDrive>,
+    /// The time until the lab's agent in the guest must answer.
+    pub boot_limit: Duration,
+    /// The longest time the console may be silent until then.
+    pub silence_limit: Duration,
+}
+
+/// A guest's hardware.
+#[derive(Debug, Clone)]
+pub struct Hardware {
+    /// Memory in MiB.
+    pub memory_mib: u32,
+    /// Virtual CPUs.
+    pub cpus: u8,
+    /// How hot-plug is signalled.
+    pub hot_plug: HotPlug,
+    /// Whether the guest has Tandem's channel.
+    pub channel: bool,
+    /// NICs at the start.
+    pub nics: Vec<Nic>,
+    /// Further arguments for QEMU.
+    pub extra_arguments: Vec<String>,
+}
+
+impl Default for Hardware {
+    fn default() -> Self {
+        Self {
+            memory_mib: 384,
+            cpus: 2,
+            hot_plug: HotPlug::Acpi,
+            channel: true,
+            nics: Vec::new(),
+            extra_arguments: Vec::new(),
+        }
+    }
+}
+
+impl Hardware {
+    /// Adds the standby: a virtio NIC with the id `standby` (then `standby2`, …) that stays.
+    pub fn add_standby(&mut self, mac: Mac) {
+        let staying = self
+            .nics
+            .iter()
+            .filter(|nic| matches!(nic.slot, Slot::RootBus(_)))
+            .count();
+        let number = u8::try_from(staying).unwrap_or(u8::MAX);
+        let slot = Slot::RootBus(FIRST_NIC_NUMBER.saturating_add(number));
+        let id = numbered("standby", staying);
+        self.nics.push(Nic {
+            id,
+            model: NicModel::VirtioNet,
+            mac,
+            slot,
+            properties: Vec::new(),
+        });
+    }
+
+    /// Adds a NIC that can leave, with the id `vf` (then `vf2`, …).
+    pub fn add_vf(&mut self, model: NicModel, mac: Mac) {
+        let leaving = self
+            .nics
+            .iter()
+            .filter(|nic| matches!(nic.slot, Slot::RootPort(_)))
+            .count();
+        let port = u8::try_from(leaving).unwrap_or(u8::MAX);
+        self.nics
+            .push(vf(&numbered("vf", leaving), model, mac, port));
+    }
+}
+
+fn numbered(name: &str, before: usize) -> String {
+    if before == 0 {
+        name.to_owned()
+    } else {
+        format!("{name}{}", before + 1)
+    }
+}
+
+fn vf(id: &str, model: NicModel, mac: Mac, port: u8) -> Nic {
+    Nic {
+        id: id.to_owned(),
+        model,
+        mac,
+        slot: Slot::RootPort(port),
+        properties: Vec::new(),
+    }
+}
+
+/// A running guest. Its agent's methods can be called on it directly. Dropping it kills it.
+#[derive(Debug)]
+pub struct Vm {
+    qemu: Qemu,
+    agent: Agent,
+    spec: MachineSpec,
+    host: Host,
+    booted_in: Duration,
+    lab: Arc<Inner>,
+}
+
+impl Vm {
+    /// Boots a guest on a host and waits for the lab's agent in it.
+    pub fn boot(lab: &Lab, host: &Host, image: &GuestImage, hardware: &Hardware) -> Result<Self> {
+        let nics = hardware
+            .nics
+            .iter()
+            .map(|nic| Ok((nic.clone(), host.add_tap()?)))
+            .collect::<Result<Vec<_>>>()?;
+        let mut kernel_parameters = kernel_parameters();
+        kernel_parameters.extend(image.kernel_parameters.iter().cloned());
+        let mut spec = MachineSpec {
+            kernel: image.kernel.clone(),
+            initramfs: image.initramfs.clone(),
+            kernel_parameters,
+            memory_mib: hardware.memory_mib,
+            cpus: hardware.cpus,
+            accelerator: accel::detect()?,
+            hot_plug: hardware.hot_plug,
+            root_ports: ROOT_PORTS,
+            nics,
+            ports: ports(hardware.channel),
+            drives: image.drives.clone(),
+            extra_arguments: hardware.extra_arguments.clone(),
+        };
+        let started = Instant::now();
+        let (qemu, stream) = start(lab.inner(), host, &mut spec, Start::Boot)?;
+        let agent = Agent::in_guest(stream, qemu.console().clone())?;
+        wait_agent(&agent, qemu.console(), image)?;
+        let booted_in = started.elapsed();
+        Ok(Self {
+            qemu,
+            agent,
+            spec,
+            host: host.clone(),
+            booted_in,
+            lab: Arc::clone(lab.inner()),
+        })
+    }
+
+    /// The lab's agent in the guest. Clones of it live through migrations.
+    pub fn agent(&self) -> &Agent {
+        &self.agent
+    }
+
+    /// QEMU's control connection; another one after a migration.
+    pub fn qmp(&self) -> &Qmp {
+        self.qemu.qmp()
+    }
+
+    /// The QEMU that runs the guest.
+    pub fn qemu(&self) -> &Qemu {
+        &self.qemu
+    }
+
+    /// The guest's console since it came to this host.
+    pub fn console(&self) -> &Console {
+        self.qemu.console()
+    }
+
+    /// Where it runs.
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// The time from QEMU's start to the agent's first answer.
+    pub fn booted_in(&self) -> Duration {
+        self.booted_in
+    }
+
+    /// The host's socket of Tandem's channel; another path after a migration.
+    pub fn channel_socket(&self) -> PathBuf {
+        self.qemu.folder().join("channel")
+    }
+
+    /// Connects to Tandem's channel. QEMU serves one client at a time.
+    pub fn channel(&self) -> Result<UnixStream> {
+        let path = self.channel_socket();
+        UnixStream::connect(&path).with_context(|| format!("cannot connect to {}", path.display()))
+    }
+
+    /// Fails, with the console's end, if the guest is in trouble.
+    pub fn check(&self) -> Result<()> {
+        Ok(self.console().check()?)
+    }
+
+    /// The NICs the guest has, each with its tap on the host.
+    pub fn nics(&self) -> &[(Nic, String)] {
+        &self.spec.nics
+    }
+
+    /// The name of the tap behind a NIC.
+    pub fn tap(&self, id: &str) -> Result<&str> {
+        Ok(&self.spec.nics[self.position(id)?].1)
+    }
+
+    /// Plugs a VF into the first root port, under the id `vf`.
+    pub fn plug_vf(&mut self, model: NicModel, mac: Mac) -> Result<()> {
+        self.plug(vf("vf", model, mac, 0))
+    }
+
+    /// Takes the NIC `vf` away; gives the time until the guest gave it up.
+    pub fn unplug_vf(&mut self) -> Result<Duration> {
+        self.unplug("vf")
+    }
+
+    /// Plugs in a NIC.
+    pub fn plug(&mut self, nic: Nic) -> Result<()> {
+        if self.position(&nic.id).is_ok() {
+            bail!("the guest has a NIC `{}` already", nic.id);
+        }
+        let tap = self.host.add_tap()?;
+        self.qemu.plug_nic(&nic, &tap)?;
+        self.spec.nics.push((nic, tap));
+        Ok(())
+    }
+
+    /// Takes a NIC away; gives the time until the guest gave it up.
+    pub fn unplug(&mut self, id: &str) -> Result<Duration> {
+        let position = self.position(id)?;
+        let took = self.qemu.unplug_nic(&self.spec.nics[position].0)?;
+        let (_, tap) = self.spec.nics.remove(position);
+        self.host.remove_tap(&tap)?;
+        Ok(took)
+    }
+
+    /// Moves the running guest to another host. If that fails it goes on here.
+    pub fn migrate_to(&mut self, host: &Host) -> Result<MigrationReport> {
+        let mut spec = self.spec.clone();
+        for (_, tap) in &mut spec.nics {
+            *tap = host.add_tap()?;
+        }
+        let (destination, stream) = start(&self.lab, host, &mut spec, Start::Incoming)?;
+        self.agent.pause();
+        let socket = destination.folder().join("migrate");
+        let report = match self.qemu.migrate_to(&destination, &socket) {
+            Ok(report) => report,
+            Err(error) => {
+                self.agent.unpause();
+                return Err(error);
+            }
+        };
+        self.agent.resume(stream, destination.console().clone())?;
+        let source = std::mem::replace(&mut self.qemu, destination);
+        source
+            .quit()
+            .context("the source's QEMU after the migration")?;
+        for (_, tap) in &self.spec.nics {
+            self.host.remove_tap(tap)?;
+        }
+        self.spec = spec;
+        self.host = host.clone();
+        Ok(report)
+    }
+
+    fn position(&self, id: &str) -> Result<usize> {
+        let position = self.spec.nics.iter().position(|(nic, _)| nic.id == id);
+        position.with_context(|| format!("the guest has no NIC `{id}`"))
+    }
+}
+
+impl Deref for Vm {
+    type Target = Agent;
+
+    fn deref(&self) -> &Agent {
+        &self.agent
+    }
+}
+
+/// Starts a QEMU with sockets in a folder of its own; gives it and the agent's connection.
+fn start(
+    lab: &Inner,
+    host: &Host,
+    spec: &mut MachineSpec,
+    start: Start,
+) -> Result<(Qemu, UnixStream)> {
+    let folder = lab.new_folder("vm")?;
+    for port in &mut spec.ports {
+        port.socket = socket_of(&folder, &port.name);
+    }
+    let (qemu, streams) = Qemu::start(spec, &folder, Some(host.namespace().name()), start)?;
+    let stream = streams
+        .into_iter()
+        .next()
+        .context("QEMU opened no port for the lab's agent")?;
+    Ok((qemu, stream))
+}
+
+fn ports(channel: bool) -> Vec<VirtioPort> {
+    let port = |name: &str, listener| VirtioPort {
+        name: name.to_owned(),
+        socket: PathBuf::new(),
+        listener,
+    };
+    let mut ports = vec![port(PORT_NAME, Listener::Lab)];
+    if channel {
+        ports.push(port(CHANNEL_PORT_NAME, Listener::Qemu));
+    }
+    ports
+}
+
+fn socket_of(folder: &Path, port: &str) -> PathBuf {
+    folder.join(if port == PORT_NAME { "lab" } else { "channel" })
+}
+
+fn wait_agent(agent: &Agent, console: &Console, image: &GuestImage) -> Result<()> {
+    let deadline = Instant::now() + image.boot_limit;
+    // A request waits in the socket until the guest opens the port, so one ping is enough.
+    let pinging = agent.clone();
+    let limit = image.boot_limit;
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || sender.send(pinging.ping(limit)));
+    loop {
+        if let Ok(answer) = receiver.recv_timeout(BOOT_STEP) {
+            return answer.context("the guest did not boot");
+        }
+        let silence = console.silence();
+        if silence > image.silence_limit && Instant::now() < deadline {
+            return Err(console.fail_silent(silence).into());
+        }
+    }
+}
+
+/// The lab's own kernel parameters: everything on the serial console, trouble ends the guest, and under
+/// emulation no time is spent on mitigations.
+fn kernel_parameters() -> Vec<String> {
+    [
+        "console=ttyS0",
+        "loglevel=5",
+        "panic=-1",
+        "oops=panic",
+        "mitigations=off",
+        "bonding.max_bonds=0",
+        // Two emulated CPUs share two busy cores: 21 s, the default, can pass for no fault of the guest.
+        "rcupdate.rcu_cpu_stall_timeout=60",
+    ]
+    .map(str::to_owned)
+    .to_vec()
+}
