@@ -6,21 +6,35 @@
 //! dropped and counted, and everything kept for it has a bound.
 //!
 //! ```text
-//! virtio.rs  unix.rs      bytes, edge-triggered
+//! virtio.rs  unix.rs    transports: bytes, no waiting
 //!       \     /
-//!      session.rs         lines -> calls; open commands; outgoing.rs bounds what waits
+//!       peer.rs         one connection's turn: read once, serve, write
+//!      /       \
+//! session.rs  desk.rs   lines -> calls, open commands, outgoing.rs | answers, inputs
 //!          |
-//!      server.rs          Channel: what the service sees
+//!      server.rs        Channel: what the service sees
 //! ```
 
+mod desk;
+mod outgoing;
+mod peer;
 mod server;
+mod session;
+mod unix;
+mod virtio;
 
 use std::path::PathBuf;
 
 use tandem_core::Policy;
 use tandem_core::input::{Command, CommandId};
+use tandem_core::status::{CheckItem, SourceHealth};
 
-pub use server::{Channel, ChannelError};
+pub use server::{Channel, ChannelError, MAX_CLIENTS};
+pub use tandem_wire::PORT_NAME;
+pub use unix::connect;
+
+/// Where the service's socket is.
+pub const SOCKET_PATH: &str = "/run/tandem/tandem.sock";
 
 /// Where the channel listens.
 #[derive(Debug, Clone)]
@@ -35,15 +49,12 @@ impl Default for ChannelOptions {
     fn default() -> Self {
         Self {
             socket: Some(PathBuf::from(SOCKET_PATH)),
-            port: Some(tandem_wire::PORT_NAME.to_owned()),
+            port: Some(PORT_NAME.to_owned()),
         }
     }
 }
 
-/// Where the service's socket is.
-pub const SOCKET_PATH: &str = "/run/tandem/tandem.sock";
-
-/// What somebody on the channel wants, or what became of the host.
+/// What somebody on the channel wants, or what became of the host's port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ChannelInput {
     /// For the machine; answer with [`Channel::reply`].
@@ -56,20 +67,10 @@ pub enum ChannelInput {
         policy: Policy,
     },
     /// The port to the host is in another state than before; also once at start.
-    Host(HostLink),
-}
-
-/// State of the port to the host.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum HostLink {
-    /// Somebody on the host has opened it.
-    Connected,
-    /// Nobody on the host has it open.
-    Disconnected,
-    /// There is no such port, or it can't be opened; says why and what to do.
-    /// [`Channel::reopen_port`] tries again.
-    Absent {
-        /// One sentence.
-        reason: String,
+    Health {
+        /// Missing if there is no port; [`Channel::ports_changed`] tries again.
+        health: SourceHealth,
+        /// The port, with who has it open.
+        parts: Vec<CheckItem>,
     },
 }

@@ -1,20 +1,32 @@
 //! [`Channel`]: all connections as one source of inputs.
 
+use std::future::poll_fn;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::task::{Context, Poll};
 
 use tandem_core::Status;
 use tandem_core::input::CommandId;
-use tandem_core::status::{Answer, CommandError, Event};
-use tandem_wire::reply::{ConfigureError, Configured};
+use tandem_core::status::{Answer, CheckItem, CommandError, Event, SourceHealth};
+use tandem_wire::message::Id;
+use tandem_wire::reply::{ConfigureError, Configured, ErrorBody, ErrorLine};
+use tokio::net::UnixStream;
 
+use super::desk::{Desk, event_line, wall_clock};
+use super::peer::{Peer, Transport, Turn};
+use super::session::Session;
+use super::unix::Listener;
+use super::virtio::{Port, PortFolders};
 use super::{ChannelInput, ChannelOptions};
+
+/// Connections of the local socket at a time.
+pub const MAX_CLIENTS: usize = 16;
 
 /// The socket can't be served.
 #[derive(Debug, thiserror::Error)]
 pub enum ChannelError {
     /// The socket could not be made.
-    #[error("socket {path}: {problem}")]
+    #[error("socket {}: {problem}", path.display())]
     Socket {
         /// Its path.
         path: PathBuf,
@@ -28,39 +40,236 @@ pub enum ChannelError {
 /// All connections as one source of inputs. See the module's page.
 #[derive(Debug)]
 pub struct Channel {
-    _options: ChannelOptions,
+    desk: Desk,
+    listener: Option<Listener>,
+    clients: Vec<Peer<UnixStream>>,
+    port_name: Option<String>,
+    port_folders: PortFolders,
+    port: Option<Peer<Port>>,
+    /// What the service was told of the port last.
+    told: Option<(SourceHealth, Vec<CheckItem>)>,
 }
 
 impl Channel {
-    /// Opens socket and port; call within a tokio runtime. A port that is missing
-    /// is no error: the first input says so.
+    /// Serves the socket at that path, and the host's port. Call within a tokio runtime.
     ///
     /// # Errors
-    /// If the socket can't be made, or another instance serves it.
-    pub fn open(options: ChannelOptions) -> Result<Self, ChannelError> {
-        Ok(Self { _options: options })
+    /// If the socket can't be made, or another instance serves it. A port that is
+    /// missing is no error: the first input says so.
+    pub fn open(socket: &Path) -> Result<Self, ChannelError> {
+        Self::with_options(ChannelOptions {
+            socket: Some(socket.to_owned()),
+            ..ChannelOptions::default()
+        })
+    }
+
+    /// Serves what the options name.
+    ///
+    /// # Errors
+    /// As [`Channel::open`].
+    pub fn with_options(options: ChannelOptions) -> Result<Self, ChannelError> {
+        let listener = match options.socket {
+            Some(path) => Some(Listener::bind(&path)?),
+            None => None,
+        };
+        let mut channel = Self {
+            desk: Desk::default(),
+            listener,
+            clients: Vec::new(),
+            port_name: options.port,
+            port_folders: PortFolders::default(),
+            port: None,
+            told: None,
+        };
+        channel.ports_changed();
+        Ok(channel)
     }
 
     /// The next thing that is wanted. Cancel-safe: nothing is lost if the future
-    /// is dropped. Also carries out all reading and writing, so it has to be
+    /// is dropped. It also carries out all reading and writing, so it has to be
     /// awaited again after each call of the other methods.
     pub async fn next(&mut self) -> ChannelInput {
-        std::future::pending().await
+        poll_fn(|cx| self.poll_next(cx)).await
     }
 
-    /// What `tandem-status` answers from now on. Does nothing if the generation is
-    /// the one already published.
-    pub fn publish(&mut self, _status: &Status) {}
+    /// What `tandem-status` answers from now on. Costs nothing if the generation is
+    /// the one already published; the status is serialised once, when it is asked for.
+    pub fn publish(&mut self, status: &Status) {
+        self.desk.publish(status);
+    }
 
     /// Answers a [`ChannelInput::Command`]. Ignored if its client has left.
-    pub fn reply(&mut self, _id: CommandId, _result: Result<Answer, CommandError>) {}
+    pub fn reply(&mut self, id: CommandId, result: Result<Answer, CommandError>) {
+        self.answer(id, |session, request_id| match result {
+            Ok(answer) => session.reply(answer, request_id),
+            Err(error) => session.reply_error(error.into(), request_id),
+        });
+    }
 
     /// Answers a [`ChannelInput::Configure`]. Ignored if its client has left.
-    pub fn configured(&mut self, _id: CommandId, _result: Result<Configured, ConfigureError>) {}
+    pub fn configured(&mut self, id: CommandId, result: Result<Configured, ConfigureError>) {
+        self.answer(id, |session, request_id| match result {
+            Ok(configured) => session.reply(configured, request_id),
+            Err(error) => session.reply_error(error.into(), request_id),
+        });
+    }
 
     /// Sends an event to all who subscribed.
-    pub fn notify(&mut self, _event: &Event) {}
+    pub fn notify(&mut self, event: &Event) {
+        let mut subscribed = self
+            .sessions()
+            .filter(|session| session.is_subscribed())
+            .peekable();
+        if subscribed.peek().is_none() {
+            return;
+        }
+        let now = wall_clock();
+        let line = event_line(event, now);
+        subscribed.for_each(|session| session.out.push_event(line.clone(), now));
+    }
 
-    /// Looks for the port again, if it is not open: a virtio port has appeared.
-    pub fn reopen_port(&mut self) {}
+    /// A virtio port came or went: opens the host's port if it is there now.
+    pub fn ports_changed(&mut self) {
+        let Some(name) = &self.port_name else {
+            return;
+        };
+        if self.port.is_some() {
+            return;
+        }
+        match Port::open(&self.port_folders, name) {
+            Ok(port) => {
+                self.port = Some(Peer::new(port));
+                self.tell_port();
+            }
+            Err(error) => self.tell_missing(error.to_string()),
+        }
+    }
+
+    /// Reads only once all earlier inputs are taken, so that they stay few.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<ChannelInput> {
+        if let Some(input) = self.desk.inputs.pop_front() {
+            return Poll::Ready(input);
+        }
+        let accepted = self.poll_accept(cx);
+        let port = self.poll_port(cx);
+        let clients = self.poll_clients(cx);
+        if let Some(input) = self.desk.inputs.pop_front() {
+            return Poll::Ready(input);
+        }
+        if [accepted, port, clients].contains(&Turn::Again) {
+            // Lets the service's other sources have their turn in between.
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Turn {
+        let Some(listener) = &mut self.listener else {
+            return Turn::Idle;
+        };
+        let Poll::Ready(stream) = listener.poll_accept(cx) else {
+            return Turn::Idle;
+        };
+        if self.clients.len() < MAX_CLIENTS {
+            self.clients.push(Peer::new(stream));
+        } else {
+            refuse(stream);
+        }
+        Turn::Again
+    }
+
+    fn poll_clients(&mut self, cx: &mut Context<'_>) -> Turn {
+        let mut turn = Turn::Idle;
+        let desk = &mut self.desk;
+        self.clients
+            .retain_mut(|client| match client.turn(cx, desk) {
+                Ok(Turn::Again) => {
+                    turn = Turn::Again;
+                    true
+                }
+                Ok(Turn::Idle) => !client.is_done(),
+                Err(error) => {
+                    tracing::debug!(%error, "a local connection broke off");
+                    false
+                }
+            });
+        turn
+    }
+
+    fn poll_port(&mut self, cx: &mut Context<'_>) -> Turn {
+        let Some(port) = &mut self.port else {
+            return Turn::Idle;
+        };
+        match port.turn(cx, &mut self.desk) {
+            Ok(turn) => {
+                let turn = if port.restart_if_ended() {
+                    Turn::Again
+                } else {
+                    turn
+                };
+                self.tell_port();
+                turn
+            }
+            Err(error) => {
+                self.port = None;
+                self.tell_missing(format!("the virtio-serial port is gone: {error}"));
+                Turn::Idle
+            }
+        }
+    }
+
+    fn tell_port(&mut self) {
+        let (Some(port), Some(name)) = (&self.port, &self.port_name) else {
+            return;
+        };
+        let detail = if port.transport.hung_up() {
+            "nobody on the host has it open"
+        } else {
+            "the host has it open"
+        };
+        let part = CheckItem {
+            name: name.clone(),
+            ok: true,
+            detail: detail.to_owned(),
+        };
+        self.tell(SourceHealth::Working, vec![part]);
+    }
+
+    fn tell_missing(&mut self, reason: String) {
+        self.tell(SourceHealth::Missing { reason }, Vec::new());
+    }
+
+    /// Tells the service, unless it knows.
+    fn tell(&mut self, health: SourceHealth, parts: Vec<CheckItem>) {
+        let news = Some((health, parts));
+        if self.told != news {
+            self.told = news.clone();
+            let told = news.map(|(health, parts)| ChannelInput::Health { health, parts });
+            self.desk.inputs.extend(told);
+        }
+    }
+
+    fn sessions(&mut self) -> impl Iterator<Item = &mut Session> {
+        let clients = self.clients.iter_mut().map(|client| &mut client.session);
+        clients.chain(self.port.iter_mut().map(|port| &mut port.session))
+    }
+
+    fn answer(&mut self, id: CommandId, reply: impl FnOnce(&mut Session, Option<Id>)) {
+        let open = self
+            .sessions()
+            .find_map(|session| session.close(id).map(|request_id| (session, request_id)));
+        if let Some((session, request_id)) = open {
+            reply(session, request_id);
+        }
+    }
+}
+
+/// Says why and hangs up. A client that doesn't take even this much misses the reason.
+fn refuse(stream: UnixStream) {
+    let error = ErrorBody::generic(format!(
+        "{MAX_CLIENTS} local clients are connected, which is the limit; end one of them"
+    ));
+    let line = ErrorLine { error, id: None }.to_line();
+    let written = rustix::io::write(&stream, &line);
+    tracing::debug!(?written, "a local connection was refused: too many");
 }

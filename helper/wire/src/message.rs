@@ -199,20 +199,6 @@ impl Call {
             _ => return Err(CallError::UnknownCommand(shortened(name))),
         })
     }
-
-    /// What the machine is asked for; `None` for commands that the channel answers itself.
-    pub fn machine_request(&self) -> Option<Request> {
-        Some(match self.clone() {
-            Self::TandemPrepareUnplug(UnplugArguments { bond, vf }) => {
-                Request::PrepareUnplug { bond, vf }
-            }
-            Self::TandemResume(BondArguments { bond }) => Request::Resume { bond },
-            Self::TandemAnnounce(BondArguments { bond }) => Request::Announce { bond },
-            Self::TandemFailover(BondArguments { bond }) => Request::Failover { bond },
-            Self::TandemFailback(BondArguments { bond }) => Request::Failback { bond },
-            _ => return None,
-        })
-    }
 }
 
 impl From<Request> for Call {

@@ -1,0 +1,134 @@
+//! One peer's conversation, without its transport: bytes in, calls out, replies queued.
+
+use tandem_core::input::CommandId;
+use tandem_wire::framing::Decoder;
+use tandem_wire::message::{Id, RequestLine};
+use tandem_wire::reply::{ErrorBody, ErrorLine, ReturnLine};
+
+use super::outgoing::Outgoing;
+
+/// Commands of one peer that wait for the machine.
+pub(super) const MAX_OPEN_COMMANDS: usize = 8;
+
+/// What a peer has sent and will be sent.
+#[derive(Debug)]
+pub(super) struct Session {
+    decoder: Decoder,
+    /// What was read last; its lines are taken one by one as there is room for replies.
+    input: Vec<u8>,
+    taken: usize,
+    open: Vec<OpenCommand>,
+    subscribed: bool,
+    /// What waits to be written.
+    pub(super) out: Outgoing,
+}
+
+#[derive(Debug)]
+struct OpenCommand {
+    id: CommandId,
+    /// The peer's own name for it.
+    request_id: Option<Id>,
+}
+
+impl Session {
+    pub(super) fn new() -> Self {
+        Self {
+            decoder: Decoder::new(tandem_wire::MAX_REQUEST_BYTES),
+            input: Vec::new(),
+            taken: 0,
+            open: Vec::new(),
+            subscribed: false,
+            out: Outgoing::default(),
+        }
+    }
+
+    /// True if the next bytes may be read: the last ones are used up.
+    pub(super) fn wants_input(&self) -> bool {
+        !self.has_input() && !self.out.is_full()
+    }
+
+    /// Takes what was read. Call only while [`Self::wants_input`].
+    pub(super) fn take_input(&mut self, bytes: &[u8]) {
+        self.input.clear();
+        self.input.extend_from_slice(bytes);
+        self.taken = 0;
+    }
+
+    /// The next request that can be carried out; the others are answered at once.
+    /// `None` once the input is used up or too much waits to be written.
+    pub(super) fn next_call(&mut self) -> Option<RequestLine> {
+        while !self.out.is_full() {
+            let mut rest = &self.input[self.taken..];
+            let line = self.decoder.next_line(&mut rest);
+            self.taken = self.input.len() - rest.len();
+            match line? {
+                Ok(line) => match RequestLine::parse(&line) {
+                    Ok(request) => return Some(request),
+                    Err(refused) => self.out.push_reply(ErrorLine::from(refused).to_line()),
+                },
+                Err(error) => self.reply_error(error.into(), None),
+            }
+        }
+        None
+    }
+
+    /// What was read last is not used up.
+    pub(super) fn has_input(&self) -> bool {
+        self.taken < self.input.len()
+    }
+
+    /// It wants events.
+    pub(super) fn is_subscribed(&self) -> bool {
+        self.subscribed
+    }
+
+    /// It wants events from now on, or no more; then those that wait are forgotten.
+    pub(super) fn set_subscribed(&mut self, subscribed: bool) {
+        self.subscribed = subscribed;
+        if !subscribed {
+            self.out.clear_events();
+        }
+    }
+
+    /// Answers with what the command returns.
+    pub(super) fn reply<T: serde::Serialize>(&mut self, value: T, id: Option<Id>) {
+        self.out.push_reply(ReturnLine { value, id }.to_line());
+    }
+
+    /// Answers with an error.
+    pub(super) fn reply_error(&mut self, error: ErrorBody, id: Option<Id>) {
+        self.out.push_reply(ErrorLine { error, id }.to_line());
+    }
+
+    /// There is room for one more open command.
+    pub(super) fn can_open(&self) -> bool {
+        self.open.len() < MAX_OPEN_COMMANDS
+    }
+
+    /// Notes a command that somebody else will answer.
+    pub(super) fn open(&mut self, id: CommandId, request_id: Option<Id>) {
+        self.open.push(OpenCommand { id, request_id });
+    }
+
+    /// The open command of that identity is answered now. The outer `None` says
+    /// that it isn't one of this peer's.
+    pub(super) fn close(&mut self, id: CommandId) -> Option<Option<Id>> {
+        let at = self.open.iter().position(|command| command.id == id)?;
+        Some(self.open.swap_remove(at).request_id)
+    }
+
+    /// Nothing is to be done for a peer that sends no more.
+    pub(super) fn is_done(&mut self) -> bool {
+        !self.has_input() && self.open.is_empty() && self.out.front().is_empty()
+    }
+
+    /// Nothing that waits to be written can arrive any more.
+    pub(super) fn drop_outgoing(&mut self) {
+        self.out = Outgoing::default();
+    }
+
+    /// The peer is another one from here on.
+    pub(super) fn reset(&mut self) {
+        *self = Self::new();
+    }
+}
