@@ -94,7 +94,7 @@ fn table(timeline: &Timeline, colour: Colour) -> Vec<String> {
     ] {
         if timeline.has(kind) {
             let (from, to) = timeline.frames(kind);
-            rows.push(format!("    {label:47} {}", both(from, to, colour)));
+            rows.push(format!("    {label:48} {}", both(from, to, colour)));
         }
     }
     rows

@@ -17,7 +17,7 @@ pub(crate) enum Check {
     Size,
     /// No path of one machine and no package registry's address in the project
     Addresses,
-    /// `tandem-core` and `tandem-wire` are no_std, and depend on what is allowed and nothing else
+    /// `tandem-core` and `tandem-wire` are `no_std`, and depend on what is allowed and nothing else
     Purity,
     /// Every command that README.md shows is run by a suite
     Readme,
