@@ -39,6 +39,7 @@ pub mod process;
 pub mod qemu;
 mod run_folder;
 mod small_guest;
+pub mod tandem;
 pub mod timeline;
 mod vm;
 

@@ -1,0 +1,222 @@
+//! Tandem in a small guest of the lab: set up, started, asked, and held against the kernel.
+
+mod channel;
+mod health;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use tandem_core::Status;
+use tandem_core::status::BondState;
+
+pub use channel::Channel;
+
+use crate::agent::{Background, Output};
+use crate::artifacts::cargo::{self, Profile};
+use crate::net::{GUEST_V4, GUEST_V6};
+use crate::{Host, HotPlug, Kernel, Lab, Mac, NicModel, SmallGuest, Vm};
+
+/// Where the service is in the guest.
+pub const PROGRAM: &str = "/usr/bin/tandem";
+/// Its configuration there.
+pub const CONFIG: &str = "/etc/tandem/tandem.toml";
+/// What it logs there.
+pub const LOG: &str = "/tmp/tandem.log";
+/// The bond of all suites.
+pub const BOND: &str = "bond0";
+/// How long a guest under emulation may take for a step that takes a moment on metal.
+pub const STEP_LIMIT: Duration = Duration::from_secs(60);
+
+/// What a guest of a suite has.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// Which Linux.
+    pub kernel: Kernel,
+    /// What stands in for a VF.
+    pub model: NicModel,
+    /// How hot-plug is signalled.
+    pub hot_plug: HotPlug,
+    /// The standby's MAC.
+    pub standby: Mac,
+    /// The first VF's MAC: there at boot.
+    pub vf: Mac,
+    /// MACs of VFs that may come later.
+    pub later_vfs: Vec<Mac>,
+    /// Lines added to the bond in the configuration.
+    pub bond_lines: Vec<String>,
+}
+
+impl Setup {
+    /// An igb NIC as the VF, a second one that may come later, the kernel of `LAB_KERNEL_VERSION`.
+    pub fn new() -> Result<Self> {
+        Ok(Self {
+            kernel: Kernel::from_environment()?,
+            model: NicModel::Igb,
+            hot_plug: HotPlug::Acpi,
+            standby: Mac::test(1),
+            vf: Mac::test(2),
+            later_vfs: vec![Mac::test(3)],
+            bond_lines: Vec::new(),
+        })
+    }
+
+    /// The configuration file for it.
+    pub fn config(&self) -> String {
+        let vfs: Vec<_> = std::iter::once(&self.vf)
+            .chain(&self.later_vfs)
+            .map(|mac| format!("{{ mac = \"{mac}\" }}"))
+            .collect();
+        format!(
+            "[[bond]]\nname = \"{BOND}\"\nstandby = {{ mac = \"{}\" }}\nvf = [{}]\n{}\n",
+            self.standby,
+            vfs.join(", "),
+            self.bond_lines.join("\n")
+        )
+    }
+
+    /// The guest with its NICs, the service and its configuration; not booted yet.
+    pub fn guest<'lab>(&self, lab: &'lab Lab) -> Result<SmallGuest<'lab>> {
+        Ok(lab
+            .small_guest()
+            .kernel(self.kernel)
+            .hot_plug(self.hot_plug)
+            .standby(self.standby)
+            .vf(self.model, self.vf)
+            .program(&binary()?, PROGRAM)
+            .text(CONFIG, &self.config()))
+    }
+
+    /// Boots it, with the guest's addresses on its standby, and starts the service.
+    pub fn boot(&self, lab: &Lab, host: &Host) -> Result<Guest> {
+        let vm = self.guest(lab)?.boot(host)?;
+        let mut guest = Guest {
+            vm,
+            service: None,
+            standby: self.standby,
+        };
+        guest.put_addresses_on_standby()?;
+        guest.start(&[])?;
+        Ok(guest)
+    }
+}
+
+/// The release binary of the service, as it is shipped.
+pub fn binary() -> Result<PathBuf> {
+    cargo::program("tandem-guest", "tandem", Profile::Release)
+}
+
+/// A guest with the service.
+pub struct Guest {
+    /// The virtual machine.
+    pub vm: Vm,
+    service: Option<Background>,
+    standby: Mac,
+}
+
+impl Guest {
+    /// A guest that has booted, its service not started.
+    pub fn new(vm: Vm, standby: Mac) -> Self {
+        Self {
+            vm,
+            service: None,
+            standby,
+        }
+    }
+
+    /// Gives the standby the addresses that the lab's client knows the guest by.
+    pub fn put_addresses_on_standby(&self) -> Result<()> {
+        let device = self.interface_of(self.standby)?;
+        self.vm.sh(&format!(
+            "ip link set {device} up && ip address add {GUEST_V4}/24 dev {device} && \
+             ip -6 address add {GUEST_V6}/64 dev {device} nodad"
+        ))?;
+        Ok(())
+    }
+
+    /// The interface that has this MAC, present or permanent.
+    pub fn interface_of(&self, mac: Mac) -> Result<String> {
+        let name = self.vm.sh(&format!(
+            "ip -o link | grep -E '(ether|permaddr) {mac}' | grep -v 'bond[0-9]*:' | head -n1 | cut -d: -f2"
+        ))?;
+        let name = name.trim().to_owned();
+        ensure!(
+            !name.is_empty(),
+            "no interface of the guest has the MAC {mac}"
+        );
+        Ok(name)
+    }
+
+    /// Starts the service, with more environment variables.
+    pub fn start(&mut self, env: &[(&str, &str)]) -> Result<()> {
+        let mut all = vec![("TANDEM_LOG", "debug")];
+        all.extend_from_slice(env);
+        self.service = Some(self.vm.spawn(&[PROGRAM, "run"], &all, LOG)?);
+        Ok(())
+    }
+
+    /// The service's process id.
+    pub fn pid(&self) -> Result<u32> {
+        Ok(self
+            .service
+            .as_ref()
+            .context("the service was not started")?
+            .pid)
+    }
+
+    /// Sends the service a signal, by number.
+    pub fn signal(&self, signal: i32) -> Result<()> {
+        let service = self
+            .service
+            .clone()
+            .context("the service was not started")?;
+        self.vm.signal(service, signal)
+    }
+
+    /// Kills the service as `kill -9` does, and waits until it is gone.
+    pub fn kill_service(&mut self) -> Result<()> {
+        let service = self.service.take().context("the service was not started")?;
+        self.vm.signal(service, 9)?;
+        self.vm
+            .wait(service, STEP_LIMIT)?
+            .context("the service outlived SIGKILL")?;
+        Ok(())
+    }
+
+    /// What the service logged, its last lines.
+    pub fn log_tail(&self) -> String {
+        self.vm
+            .sh(&format!("tail -n 60 {LOG}"))
+            .unwrap_or_else(|error| format!("{error:#}"))
+    }
+
+    /// Runs the service's command line in the guest.
+    pub fn tandem(&self, arguments: &[&str]) -> Result<Output> {
+        let argv: Vec<&str> = std::iter::once(PROGRAM)
+            .chain(arguments.iter().copied())
+            .collect();
+        self.vm.run(&argv, STEP_LIMIT)
+    }
+
+    /// The service's status, asked for in the guest.
+    pub fn status(&self) -> Result<Status> {
+        let output = self.tandem(&["status", "--json"])?;
+        ensure!(output.success(), "tandem status: {}", output.error_text());
+        let report: serde_json::Value = serde_json::from_str(&output.text())?;
+        serde_json::from_value(report["status"].clone()).context("the status is not understood")
+    }
+
+    /// Opens Tandem's channel, from the host's side.
+    pub fn channel(&self) -> Result<Channel> {
+        Channel::new(self.vm.channel()?, STEP_LIMIT)
+    }
+
+    /// Waits until the bond is in this state; the error tells what it is in and what the service logged.
+    pub fn await_state(&self, channel: &mut Channel, state: BondState) -> Result<Status> {
+        channel
+            .await_status(&format!("{state:?}"), STEP_LIMIT, |status| {
+                status.bonds.first().is_some_and(|bond| bond.state == state)
+            })
+            .with_context(|| format!("the service's log ends:\n{}", self.log_tail()))
+    }
+}
