@@ -166,10 +166,7 @@ impl Guest {
 
     /// Sends the service a signal, by number.
     pub fn signal(&self, signal: i32) -> Result<()> {
-        let service = self
-            .service
-            .clone()
-            .context("the service was not started")?;
+        let service = self.service.context("the service was not started")?;
         self.vm.signal(service, signal)
     }
 
