@@ -18,13 +18,17 @@ extern crate alloc;
 
 pub mod event;
 pub mod framing;
+pub mod from_guest;
 pub mod message;
 pub mod reply;
+#[cfg(feature = "schema")]
+pub mod schema;
 
 pub use event::{EventMessage, Pushed, Timestamp};
 pub use framing::{Decoder, FrameError, SENTINEL};
+pub use from_guest::{FromGuest, ReplyError};
 pub use message::{Call, CallError, Id, RequestLine};
-pub use reply::{ErrorBody, FromGuest, ReplyError};
+pub use reply::ErrorBody;
 
 /// Version of the messages. Grows when a program that knows the former version
 /// would misread the new one; new commands, keys and events don't count.

@@ -140,10 +140,15 @@ impl RequestLine {
     /// If the line is no request, or one that is not known. Nothing is guessed:
     /// unknown keys and arguments are errors too.
     pub fn parse(line: &str) -> Result<Self, RefusedRequest> {
-        let envelope: Envelope<'_> = serde_json::from_str(line).map_err(|e| RefusedRequest {
-            error: CallError::NotARequest(e.to_string()),
+        let not_a_request = |reason: String| RefusedRequest {
+            error: CallError::NotARequest(reason),
             id: None,
-        })?;
+        };
+        if !is_object(line) {
+            return Err(not_a_request("it must be an object".to_string()));
+        }
+        let envelope: Envelope<'_> =
+            serde_json::from_str(line).map_err(|e| not_a_request(e.to_string()))?;
         match Call::read(&envelope.execute, envelope.arguments) {
             Ok(call) => Ok(Self {
                 call,
@@ -188,7 +193,7 @@ impl Call {
             "guest-ping" => arguments.none(Self::GuestPing)?,
             "guest-info" => arguments.none(Self::GuestInfo)?,
             "tandem-status" => arguments.none(Self::TandemStatus)?,
-            "tandem-configure" => Self::TandemConfigure(arguments.read()?),
+            "tandem-configure" => Self::TandemConfigure(arguments.given()?.read()?),
             "tandem-prepare-unplug" => Self::TandemPrepareUnplug(arguments.read()?),
             "tandem-resume" => Self::TandemResume(arguments.read()?),
             "tandem-announce" => Self::TandemAnnounce(arguments.read()?),
@@ -221,12 +226,27 @@ struct Arguments<'a> {
 }
 
 impl Arguments<'_> {
+    /// For a command that would undo much if its arguments were forgotten.
+    fn given(&self) -> Result<&Self, CallError> {
+        match self.arguments {
+            Some(_) => Ok(self),
+            None => Err(self.error("they are missing")),
+        }
+    }
+
     fn read<T: DeserializeOwned>(&self) -> Result<T, CallError> {
         let text = self.arguments.map_or("{}", RawValue::get);
-        serde_json::from_str(text).map_err(|e| CallError::Arguments {
+        if !is_object(text) {
+            return Err(self.error("they must be an object"));
+        }
+        serde_json::from_str(text).map_err(|e| self.error(&e.to_string()))
+    }
+
+    fn error(&self, reason: &str) -> CallError {
+        CallError::Arguments {
             command: self.name.to_string(),
-            reason: shortened(&e.to_string()),
-        })
+            reason: shortened(reason),
+        }
     }
 
     fn none(&self, call: Call) -> Result<Call, CallError> {
@@ -289,6 +309,11 @@ impl schemars::JsonSchema for Id {
             "description": "Any JSON value of at most 256 bytes as text; comes back with the reply.",
         })
     }
+}
+
+/// `serde_json` would also take a list for a structure, value by value.
+pub(crate) fn is_object(text: &str) -> bool {
+    text.trim_ascii_start().starts_with('{')
 }
 
 /// Keeps replies short whatever was sent.
