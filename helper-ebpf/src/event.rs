@@ -2,9 +2,9 @@
 
 use core::fmt;
 
-/// `IFNAMSIZ` of include/uapi/linux/if.h.
+/// `IFNAMSIZ` of `include/uapi/linux/if.h`.
 pub const IFNAME_LEN: usize = 16;
-/// `ETH_ALEN` of include/uapi/linux/if_ether.h.
+/// `ETH_ALEN` of `include/uapi/linux/if_ether.h`.
 pub const MAC_LEN: usize = 6;
 /// Room for a kernel device name, with its NUL. The longest PCI address,
 /// `%04x:%02x:%02x.%d` with a 32-bit domain (drivers/pci/probe.c), has 16.
@@ -31,8 +31,8 @@ const _: () = assert!(core::mem::offset_of!(RawEvent, perm_mac) == PERM_MAC_AT);
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RawEvent {
-    /// `bpf_ktime_get_ns`: nanoseconds of `CLOCK_MONOTONIC`.
-    pub ktime_ns: u64,
+    /// `bpf_ktime_get_boot_ns`: nanoseconds of `CLOCK_BOOTTIME`.
+    pub boot_ns: u64,
     /// An [`EventKind`] as a number.
     pub kind: u32,
     /// More about the event; its meaning depends on the kind.
@@ -56,7 +56,7 @@ pub struct RawEvent {
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EventKind {
-    /// A native PCIe slot's attention button was pressed; `device` is the slot's
+    /// A native `PCIe` slot's attention button was pressed; `device` is the slot's
     /// port, `detail` the controller's state before the press.
     ButtonPress = 1,
     /// ACPI asked for the ejection of `device`.
@@ -135,7 +135,7 @@ impl core::error::Error for ParseError {}
 impl RawEvent {
     /// An event with every field zero.
     pub const EMPTY: Self = Self {
-        ktime_ns: 0,
+        boot_ns: 0,
         kind: 0,
         detail: 0,
         ifindex: 0,
@@ -152,7 +152,7 @@ impl RawEvent {
             .try_into()
             .map_err(|_| ParseError::Length { found: bytes.len() })?;
         let event = Self {
-            ktime_ns: u64::from_ne_bytes(array(bytes, 0)),
+            boot_ns: u64::from_ne_bytes(array(bytes, 0)),
             kind: u32::from_ne_bytes(array(bytes, KIND_AT)),
             detail: u32::from_ne_bytes(array(bytes, DETAIL_AT)),
             ifindex: u32::from_ne_bytes(array(bytes, IFINDEX_AT)),
@@ -180,7 +180,7 @@ mod tests {
 
     fn bytes_of(event: &RawEvent) -> [u8; EVENT_LEN] {
         let mut bytes = [0; EVENT_LEN];
-        bytes[0..8].copy_from_slice(&event.ktime_ns.to_ne_bytes());
+        bytes[0..8].copy_from_slice(&event.boot_ns.to_ne_bytes());
         bytes[8..12].copy_from_slice(&event.kind.to_ne_bytes());
         bytes[12..16].copy_from_slice(&event.detail.to_ne_bytes());
         bytes[16..20].copy_from_slice(&event.ifindex.to_ne_bytes());
@@ -196,7 +196,7 @@ mod tests {
     fn reads_back_what_the_kernel_wrote() {
         for kind in EventKind::ALL {
             let event = RawEvent {
-                ktime_ns: 0x0102_0304_0506_0708,
+                boot_ns: 0x0102_0304_0506_0708,
                 kind: kind as u32,
                 detail: 5,
                 ifindex: 7,

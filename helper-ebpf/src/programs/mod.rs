@@ -5,7 +5,7 @@ mod link;
 mod warning;
 
 use aya_ebpf::{
-    helpers::bpf_ktime_get_ns,
+    helpers::bpf_ktime_get_boot_ns,
     macros::map,
     maps::{HashMap, PerCpuArray, RingBuf},
 };
@@ -29,9 +29,9 @@ static MACS: HashMap<[u8; MAC_LEN], u8> = HashMap::with_max_entries(MAX_MACS, 0)
 fn emit(kind: EventKind, mut event: RawEvent) {
     event.kind = kind as u32;
     #[expect(unsafe_code, reason = "kernel helper without arguments")]
-    // SAFETY: bpf_ktime_get_ns has no preconditions.
-    let now_ns = unsafe { bpf_ktime_get_ns() };
-    event.ktime_ns = now_ns;
+    // SAFETY: bpf_ktime_get_boot_ns has no preconditions.
+    let now_ns = unsafe { bpf_ktime_get_boot_ns() };
+    event.boot_ns = now_ns;
     if EVENTS.output::<RawEvent>(&event, 0).is_err() {
         count_lost();
     }

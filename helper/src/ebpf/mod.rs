@@ -1,1 +1,193 @@
-//! The eBPF monitor: loads the kernel programs and reads their events.
+//! The eBPF monitor: loads the kernel programs of `helper-ebpf/` and reads their
+//! events.
+//!
+//! It gives earlier and finer knowledge, never the only knowledge: each program may
+//! be missing on its own, and [`Start::programs`] says which and why.
+
+pub mod btf;
+mod event;
+mod hooks;
+mod load;
+mod messages;
+mod reader;
+mod support;
+
+use std::{collections::BTreeSet, io};
+
+use aya::{
+    Ebpf,
+    maps::{HashMap, MapData, MapError},
+};
+use aya_log::EbpfLogger;
+use tandem_ebpf::MAX_MACS;
+use thiserror::Error;
+use tokio::io::unix::AsyncFd;
+
+pub use event::{Cause, Event, Link, LinkChange, PortState, Press, What};
+pub use hooks::Program;
+pub use load::{ProgramReport, ProgramState};
+pub use reader::{Batch, MAX_BATCH};
+pub use support::{Lockdown, Obstacle, Support};
+
+/// The programs, as `cargo xtask ebpf` built them.
+static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../helper-ebpf/tandem.bpf.o");
+
+/// What the monitor looks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// MACs, current or permanent, of network devices to report.
+    pub macs: Vec<[u8; 6]>,
+    /// Also report every network device that has a parent device: all hardware and
+    /// paravirtual NICs, whatever their MAC.
+    pub watch_parented: bool,
+}
+
+/// What came of [`Monitor::start`].
+pub struct Start {
+    /// The monitor, unless no program works.
+    pub monitor: Option<Monitor>,
+    /// Every program's state.
+    pub programs: Vec<ProgramReport>,
+}
+
+/// Why the set of watched MACs was not changed.
+#[derive(Debug, Error)]
+pub enum MacError {
+    /// There is room for [`MAX_MACS`].
+    #[error("{given} MACs are to be watched, the eBPF filter holds {MAX_MACS}; name fewer")]
+    TooMany {
+        /// How many were given.
+        given: usize,
+    },
+    /// The kernel refused the change.
+    #[error("the eBPF filter of MACs cannot be changed: {0}")]
+    Map(#[from] MapError),
+}
+
+/// The running programs. Dropping it detaches them all.
+pub struct Monitor {
+    reader: reader::Reader,
+    macs: HashMap<MapData, [u8; 6], u8>,
+    logs: AsyncFd<EbpfLogger<messages::Tracing>>,
+    /// Holds the programs and their links.
+    _programs: Ebpf,
+}
+
+#[derive(Debug, Error)]
+enum StartError {
+    #[error(transparent)]
+    Load(#[from] load::LoadError),
+    #[error("the eBPF object has no map `{0}`; it does not belong to this service")]
+    NoMap(&'static str),
+    #[error("the eBPF maps cannot be used: {0}")]
+    Map(#[from] MapError),
+    #[error("the messages of the eBPF programs cannot be read: {0}")]
+    Log(#[from] aya_log::Error),
+    #[error(transparent)]
+    Macs(#[from] MacError),
+    #[error("the eBPF events cannot be read: {0}")]
+    Read(#[from] io::Error),
+}
+
+impl Monitor {
+    /// Loads and attaches what can be. Must be called inside a tokio runtime, which
+    /// it blocks for about 0.2 s: aya reads all of the kernel's types twice.
+    pub fn start(options: &Options) -> Start {
+        let support = Support::probe();
+        let hindered = support.obstacles().into_iter().find(Obstacle::is_total);
+        let started = match hindered {
+            Some(obstacle) => Err(obstacle.to_string()),
+            None => Self::try_start(options, &support).map_err(|error| error.to_string()),
+        };
+        return_unused_memory();
+        match started {
+            Ok((monitor, programs)) => Start {
+                monitor: programs
+                    .iter()
+                    .any(ProgramReport::is_attached)
+                    .then_some(monitor),
+                programs,
+            },
+            Err(reason) => Start {
+                monitor: None,
+                programs: Program::ALL
+                    .map(|program| ProgramReport {
+                        program,
+                        state: ProgramState::Missing {
+                            reason: reason.clone(),
+                        },
+                    })
+                    .into(),
+            },
+        }
+    }
+
+    fn try_start(
+        options: &Options,
+        support: &Support,
+    ) -> Result<(Self, Vec<ProgramReport>), StartError> {
+        let load::Loaded { mut ebpf, reports } = load::load(
+            OBJECT,
+            support,
+            options.watch_parented,
+            messages::kernel_level(),
+        )?;
+        let mut map = |name| ebpf.take_map(name).ok_or(StartError::NoMap(name));
+        let reader = reader::Reader::new(map("EVENTS")?, map("LOST")?)?;
+        let macs = HashMap::try_from(map("MACS")?)?;
+        let logger = EbpfLogger::init_with_logger(&mut ebpf, messages::Tracing)?;
+        let mut monitor = Self {
+            reader,
+            macs,
+            logs: reader::watch_readable(logger)?,
+            _programs: ebpf,
+        };
+        monitor.watch_macs(&options.macs)?;
+        Ok((monitor, reports))
+    }
+
+    /// Replaces the set of watched MACs; devices that stay in it are never missed.
+    pub fn watch_macs(&mut self, macs: &[[u8; 6]]) -> Result<(), MacError> {
+        // Many virtual devices have no permanent MAC: zero would match them all.
+        let wanted: BTreeSet<[u8; 6]> = macs.iter().copied().filter(|mac| *mac != [0; 6]).collect();
+        if wanted.len() > MAX_MACS as usize {
+            return Err(MacError::TooMany {
+                given: wanted.len(),
+            });
+        }
+        let present: Vec<[u8; 6]> = self.macs.keys().collect::<Result<_, _>>()?;
+        for mac in present.iter().filter(|mac| !wanted.contains(*mac)) {
+            self.macs.remove(mac)?;
+        }
+        for mac in wanted.iter().filter(|mac| !present.contains(mac)) {
+            self.macs.insert(mac, 0, 0)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for events, and passes the programs' own messages on to `tracing`.
+    /// Nothing is lost when the future is dropped.
+    pub async fn next(&mut self) -> io::Result<Batch> {
+        loop {
+            tokio::select! {
+                batch = self.reader.next() => return batch,
+                logs = self.logs.readable_mut() => {
+                    let mut logs = logs?;
+                    logs.get_inner_mut().flush();
+                    logs.clear_ready();
+                }
+            }
+        }
+    }
+}
+
+/// Gives the memory of aya's parsed kernel types (about 45 MiB) back to the kernel:
+/// glibc would keep it for later.
+fn return_unused_memory() {
+    #[cfg(target_env = "gnu")]
+    #[expect(unsafe_code, reason = "glibc offers it as a C function only")]
+    // SAFETY: malloc_trim has no preconditions and may be called at any time.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
