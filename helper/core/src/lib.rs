@@ -17,15 +17,32 @@
 extern crate alloc;
 
 pub mod action;
+mod backoff;
+mod commands;
+mod effect;
+mod goal;
 pub mod input;
 pub mod link;
+mod machine;
+mod matching;
+mod memory;
+mod observe;
+mod outbox;
+mod plan;
 pub mod policy;
+mod problems;
+mod refusal;
 pub mod status;
+mod status_view;
 pub mod types;
+mod validate;
+mod view;
+mod world;
 
 pub use action::{Action, ActionId, ActionKind};
 pub use input::Input;
 pub use link::Link;
+pub use machine::{MAX_OPEN_COMMANDS, Machine};
 pub use policy::Policy;
 pub use status::Status;
 pub use types::{IfName, Ifindex, Mac, PciAddress, Time};

@@ -1,0 +1,225 @@
+//! How each kind of command ends.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::{Open, Task, error};
+use crate::action::ActionKind;
+use crate::input::PreparedVf;
+use crate::memory::Memory;
+use crate::status::{Answer, CommandError, CommandErrorCode, Traffic};
+use crate::types::{Mac, Time};
+use crate::view::{Port, View};
+
+/// `None` while the command goes on.
+type Ending = Option<Result<Answer, CommandError>>;
+
+impl Memory {
+    pub(super) fn resolve(&mut self, view: &View<'_>, open: &mut Open, now: Time) -> Ending {
+        if view.world.links_known() {
+            let ending = match open.task {
+                Task::Failover => self.resolve_failover(view, open),
+                Task::Failback => self.resolve_failback(view, open, now),
+                Task::Prepare { vf, target } => self.resolve_prepare(view, open, vf, target, now),
+                Task::Announce { sent } => resolve_announce(view, open, sent),
+            };
+            if ending.is_some() {
+                return ending;
+            }
+        }
+        (now >= open.deadline).then(|| Err(self.give_up(view, open)))
+    }
+
+    fn resolve_failover(&mut self, view: &View<'_>, open: &Open) -> Ending {
+        if view.traffic() == Traffic::Standby {
+            return Some(Ok(answer(view, open, true, None)));
+        }
+        if standby_may_serve(view, self) {
+            return None;
+        }
+        self.operator_hold = false;
+        Some(Err(standby_unusable(view)))
+    }
+
+    fn resolve_failback(&self, view: &View<'_>, open: &mut Open, now: Time) -> Ending {
+        if view.traffic() == Traffic::Vf {
+            return Some(Ok(answer(view, open, true, None)));
+        }
+        let usable = view
+            .vfs
+            .iter()
+            .any(|vf| vf.usable && !self.is_leaving(view.policy, vf, now));
+        if usable {
+            return None;
+        }
+        let text = "the VF may have the traffic again; none is usable now";
+        open.done.push(text.into());
+        Some(Ok(answer(view, open, false, None)))
+    }
+
+    fn resolve_prepare(
+        &mut self,
+        view: &View<'_>,
+        open: &mut Open,
+        mac: Option<Mac>,
+        target: Option<PreparedVf>,
+        now: Time,
+    ) -> Ending {
+        let Some(target) = target else {
+            return self.begin_prepare(view, open, mac, now);
+        };
+        let Some(vf) = view.port(target.ifindex) else {
+            open.done.push("the VF is gone".into());
+            return Some(Ok(answer(view, open, true, Some(&target))));
+        };
+        if self.prepared.map(|held| held.ifindex) != Some(target.ifindex) {
+            let message = "the hold on the VF was given up; ask for the status".into();
+            return Some(Err(error(CommandErrorCode::Superseded, message)));
+        }
+        if !vf.enslaved {
+            let joining = self.in_flight.as_ref().is_some_and(
+                |busy| matches!(busy.kind, ActionKind::Enslave { port, .. } if port == vf.ifindex()),
+            );
+            return (!joining).then(|| Ok(answer(view, open, true, Some(&target))));
+        }
+        if standby_may_serve(view, self) {
+            return None;
+        }
+        self.prepared = None;
+        Some(Err(standby_unusable(view)))
+    }
+
+    fn begin_prepare(
+        &mut self,
+        view: &View<'_>,
+        open: &mut Open,
+        mac: Option<Mac>,
+        now: Time,
+    ) -> Ending {
+        let vf = match mac {
+            Some(mac) => view.vfs.iter().find(|vf| vf.mac() == Some(mac)),
+            None => self.prepared_port(view).or(view.vf()),
+        };
+        let Some(vf) = vf else {
+            return Some(nothing_to_prepare(view, open, mac));
+        };
+        let held = self.prepared.filter(|held| held.ifindex == vf.ifindex());
+        let target = held.unwrap_or(PreparedVf {
+            ifindex: vf.ifindex(),
+            mac: vf.mac(),
+            pci: vf.link.pci,
+            since: now,
+        });
+        self.prepared = Some(target);
+        let target = Some(target);
+        open.task = Task::Prepare { vf: mac, target };
+        self.resolve_prepare(view, open, mac, target, now)
+    }
+
+    fn prepared_port<'v, 'a>(&self, view: &'v View<'a>) -> Option<&'v Port<'a>> {
+        view.vfs.iter().find(|vf| self.is_prepared(vf))
+    }
+
+    /// The command's time is over. What it asked for is given up, so that the
+    /// guest does not stay in a state nobody counts on.
+    fn give_up(&mut self, view: &View<'_>, open: &Open) -> CommandError {
+        match open.task {
+            Task::Failover => self.operator_hold = false,
+            Task::Prepare { target, .. } => {
+                if self.prepared.map(|one| one.ifindex) == target.map(|one| one.ifindex) {
+                    self.prepared = None;
+                }
+            }
+            Task::Failback | Task::Announce { .. } => {}
+        }
+        let name = &view.policy.name;
+        let after_ms = view.policy.timing.command_timeout_ms;
+        let obstacle = self.attempts.standing().next();
+        match obstacle {
+            Some(failure) => error(
+                CommandErrorCode::Refused,
+                format!("{name}: not done after {after_ms} ms: {}", failure.message),
+            ),
+            None => error(
+                CommandErrorCode::TimedOut,
+                format!("{name}: not done after {after_ms} ms; ask for the status"),
+            ),
+        }
+    }
+}
+
+fn resolve_announce(view: &View<'_>, open: &Open, sent: bool) -> Ending {
+    if sent {
+        return Some(Ok(answer(view, open, true, None)));
+    }
+    (view.traffic() == Traffic::None).then(|| {
+        let message = format!(
+            "{}: no port carries traffic, so nothing can be announced",
+            view.policy.name
+        );
+        Err(error(CommandErrorCode::Refused, message))
+    })
+}
+
+fn nothing_to_prepare(
+    view: &View<'_>,
+    open: &mut Open,
+    mac: Option<Mac>,
+) -> Result<Answer, CommandError> {
+    let listed = |mac| view.policy.vfs.iter().any(|vf| vf.mac == Some(mac));
+    match mac {
+        Some(mac) if !view.vfs.is_empty() && !listed(mac) => {
+            let present: Vec<String> = view
+                .vfs
+                .iter()
+                .filter_map(|vf| vf.mac().map(|mac| format!("{mac}")))
+                .collect();
+            let message = format!(
+                "{}: no VF has the permanent MAC {mac}; present: {}",
+                view.policy.name,
+                present.join(", ")
+            );
+            Err(error(CommandErrorCode::UnknownVf, message))
+        }
+        _ => {
+            open.done.push("the VF is not there".into());
+            Ok(answer(view, open, true, None))
+        }
+    }
+}
+
+/// The standby carries traffic on demand, or soon will.
+fn standby_may_serve(view: &View<'_>, memory: &Memory) -> bool {
+    let Some(standby) = &view.standby else {
+        return false;
+    };
+    let bond = view.bond().map(|bond| bond.ifindex());
+    let joining = !standby.enslaved && !standby.taken && !memory.is_refused(bond, standby);
+    standby.usable || joining || memory.assembly_grace_until().is_some()
+}
+
+fn standby_unusable(view: &View<'_>) -> CommandError {
+    let name = &view.policy.name;
+    let message = match &view.standby {
+        None => format!(
+            "{name}: no standby is present, the guest would be cut off; attach a NIC that fits the standby"
+        ),
+        Some(port) => format!(
+            "{name}: the standby {} is not usable, the guest would be cut off; give it a carrier",
+            port.link.name
+        ),
+    };
+    error(CommandErrorCode::StandbyUnusable, message)
+}
+
+fn answer(view: &View<'_>, open: &Open, ready: bool, released: Option<&PreparedVf>) -> Answer {
+    Answer {
+        bond: view.policy.name.clone(),
+        ready,
+        traffic: view.traffic(),
+        released: released.and_then(|vf| vf.mac),
+        released_pci: released.and_then(|vf| vf.pci),
+        done: open.done.clone(),
+    }
+}

@@ -1,0 +1,62 @@
+//! Which port should carry the traffic now.
+
+use crate::input::RemovalStage;
+use crate::memory::{Memory, warned};
+use crate::status::{HandoffCause, Traffic};
+use crate::types::{Ifindex, Time};
+use crate::view::{Port, View};
+use crate::world::Warning;
+
+/// The port that should carry the traffic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Goal {
+    pub(crate) port: Ifindex,
+    /// Why the traffic has to move there, if it has to.
+    pub(crate) cause: HandoffCause,
+    /// There is no time for preparations: the other port is lost, or about to be.
+    pub(crate) urgent: bool,
+}
+
+/// The best usable port; `None` while none is usable.
+pub(crate) fn goal(view: &View<'_>, memory: &Memory, now: Time) -> Option<Goal> {
+    let port = best(view, memory, now)?;
+    let from = memory.traffic.last_port();
+    let to = view.traffic_of(Some(port));
+    let from_port = from.and_then(|from| view.port(from));
+    let cause = match from {
+        None => HandoffCause::Arrival,
+        Some(_) if to == Traffic::Vf && memory.commands.failing_back() => HandoffCause::Operator,
+        Some(from) => memory.guess_cause(view, from, to, now),
+    };
+    let leaving = from_port.and_then(|port| warned(view.policy, port, now));
+    Some(Goal {
+        port,
+        cause,
+        urgent: from_port.is_none_or(|port| !port.usable) || leaving.is_some_and(Warning::is_close),
+    })
+}
+
+fn best(view: &View<'_>, memory: &Memory, now: Time) -> Option<Ifindex> {
+    let index = |port: &Port<'_>| port.ifindex();
+    let allowed = |vf: &Port<'_>| {
+        vf.usable && !memory.operator_hold && !memory.is_leaving(view.policy, vf, now)
+    };
+    let ready = |vf: &Port<'_>| {
+        vf.active
+            || !view.standby_usable()
+            || memory.commands.failing_back()
+            || memory.vfs.has_proved(view.policy, vf, now)
+    };
+    let chosen = view.vf().filter(|vf| allowed(vf) && ready(vf));
+    let present = view.vfs.iter().find(|vf| vf.active && allowed(vf));
+    let standby = view.standby.as_ref().filter(|port| port.usable);
+    let any = view.vfs.iter().find(|vf| vf.usable);
+    chosen.or(present).or(standby).or(any).map(index)
+}
+
+impl Warning {
+    /// The removal has begun; only milliseconds are left.
+    fn is_close(&self) -> bool {
+        self.last > RemovalStage::ButtonCancelled
+    }
+}

@@ -1,0 +1,418 @@
+//! The whole interface of the core: inputs go in, actions and a status come out.
+
+use alloc::format;
+use alloc::vec::Vec;
+
+use crate::action::{Action, ActionId, ActionKind};
+use crate::commands::{Reply, error};
+use crate::effect;
+use crate::input::{Command, Hold, Input, Outcome, Request, Source};
+use crate::matching::assign;
+use crate::memory::{InFlight, Memory};
+use crate::observe::Readings;
+use crate::outbox::Outbox;
+use crate::plan::{Context, wishes};
+use crate::policy::Policy;
+use crate::refusal;
+use crate::status::{BondStatus, CommandError, CommandErrorCode, Event, Status};
+use crate::status_view::{bond_status, cleared};
+use crate::types::{IfName, Time};
+use crate::view::View;
+use crate::world::World;
+
+/// Commands that may be open at once, of all bonds together.
+pub const MAX_OPEN_COMMANDS: usize = 16;
+/// An action whose end is not reported for so long counts as timed out, in ms.
+/// The executor has shorter deadlines of its own.
+const ACTION_TIMEOUT_MS: u64 = 30_000;
+
+/// Decides. Holds no resource, so that it can be dropped and started at any time.
+#[derive(Debug)]
+pub struct Machine {
+    world: World,
+    policy: Policy,
+    /// One for each bond of the policy.
+    bonds: Vec<Memory>,
+    recalled: Vec<Hold>,
+    readings: Readings,
+    outbox: Outbox,
+    status: Status,
+    deadline: Option<Time>,
+    now: Time,
+}
+
+impl Machine {
+    /// A machine that knows nothing yet; its first actions ask for links and addressing.
+    pub fn new(now: Time) -> Self {
+        let mut machine = Self {
+            world: World::default(),
+            policy: Policy::default(),
+            bonds: Vec::new(),
+            recalled: Vec::new(),
+            readings: Readings::default(),
+            outbox: Outbox::default(),
+            status: Status::default(),
+            deadline: None,
+            now,
+        };
+        machine.readings.request(Source::Links);
+        machine.readings.request(Source::Addressing);
+        machine.proceed();
+        machine
+    }
+
+    /// Learns something at the moment `now`, and decides anew. A policy that
+    /// [`Policy::validate`] refuses changes nothing; the shell validates it before.
+    pub fn handle(&mut self, now: Time, input: Input) {
+        self.now = self.now.max(now);
+        let replies = self.apply(input);
+        self.reply(replies);
+        self.proceed();
+    }
+
+    /// The next thing to do, to say or to answer; to be fetched after each
+    /// [`Machine::handle`] until there is none.
+    pub fn next_action(&mut self) -> Option<Action> {
+        self.outbox.pop()
+    }
+
+    /// When to hand in [`Input::Tick`] if nothing else comes before; always later
+    /// than the last moment handed in.
+    pub fn next_deadline(&self) -> Option<Time> {
+        self.deadline
+    }
+
+    /// What is so and why.
+    pub fn status(&self) -> &Status {
+        &self.status
+    }
+
+    /// Promises to keep over a restart of the service, for [`Input::Recall`].
+    pub fn holds(&self) -> Vec<Hold> {
+        let bonds = self.policy.bonds.iter().zip(&self.bonds);
+        let holds = bonds.map(|(policy, memory)| Hold {
+            bond: policy.name.clone(),
+            operator: memory.operator_hold,
+            prepared: memory.prepared,
+        });
+        holds
+            .filter(|hold| hold.operator || hold.prepared.is_some())
+            .collect()
+    }
+
+    fn apply(&mut self, input: Input) -> Vec<Reply> {
+        let now = self.now;
+        match input {
+            Input::Policy(policy) => return self.set_policy(policy),
+            Input::Links(links) => {
+                self.world.replace_links(now, links);
+                self.readings.arrived(Source::Links);
+            }
+            Input::Link(link) => self.world.put_link(now, link),
+            Input::LinkGone { ifindex } => self.world.remove_link(ifindex),
+            Input::Addressings(all) => {
+                self.world.replace_addressings(all);
+                self.readings.arrived(Source::Addressing);
+            }
+            Input::Addressing(one) => self.world.put_addressing(one),
+            Input::Removal(removal) => self.world.warn(now, removal),
+            Input::Lost(source) => {
+                self.world.count_lost(source);
+                self.readings.request(source);
+            }
+            Input::SourceHealth {
+                source,
+                health,
+                parts,
+            } => self.world.put_health(source, health, parts),
+            Input::Command(command) => return self.command(command),
+            Input::Recall(holds) => self.recall(holds),
+            Input::ClockJump { .. } => self.clock_jumped(),
+            Input::Done { action, outcome } => self.done(action, &outcome),
+            Input::Tick => {}
+        }
+        Vec::new()
+    }
+
+    fn set_policy(&mut self, policy: Policy) -> Vec<Reply> {
+        if policy.validate().is_err() {
+            return Vec::new();
+        }
+        let before = core::mem::replace(&mut self.policy, policy);
+        let memories = core::mem::take(&mut self.bonds);
+        let mut before: Vec<_> = before.bonds.into_iter().zip(memories).collect();
+        for bond in &self.policy.bonds {
+            let place = before.iter().position(|(old, _)| old.name == bond.name);
+            let hold = self.recalled.iter().find(|hold| hold.bond == bond.name);
+            self.bonds.push(match (place, hold) {
+                (Some(place), _) => before.swap_remove(place).1,
+                (None, Some(hold)) => Memory::recalling(hold),
+                (None, None) => Memory::default(),
+            });
+        }
+        let mut replies = Vec::new();
+        for (bond, memory) in &mut before {
+            replies.extend(memory.commands.abandon(bond));
+        }
+        replies
+    }
+
+    fn recall(&mut self, mut holds: Vec<Hold>) {
+        holds.truncate(Policy::MAX_BONDS);
+        if !self.world.links_known() {
+            for (policy, memory) in self.policy.bonds.iter().zip(&mut self.bonds) {
+                if let Some(hold) = holds.iter().find(|hold| hold.bond == policy.name) {
+                    memory.operator_hold = hold.operator;
+                    memory.prepared = hold.prepared;
+                }
+            }
+        }
+        self.recalled = holds;
+    }
+
+    /// After a migration or a long pause much may have happened unseen, and the
+    /// network has to learn where the guest is.
+    fn clock_jumped(&mut self) {
+        for source in [Source::Links, Source::Addressing, Source::Udev] {
+            self.readings.request(source);
+        }
+        for (policy, memory) in self.policy.bonds.iter().zip(&mut self.bonds) {
+            let count = policy.timing.announcements;
+            memory.traffic.announce(count, self.now);
+        }
+    }
+
+    fn command(&mut self, Command { id, request }: Command) -> Vec<Reply> {
+        if self.bonds.iter().any(|memory| memory.commands.contains(id)) {
+            return Vec::new();
+        }
+        let open: usize = self.bonds.iter().map(|memory| memory.commands.len()).sum();
+        if open >= MAX_OPEN_COMMANDS {
+            let message = format!("{open} commands are open; wait for their answers");
+            return Vec::from([(id, Err(error(CommandErrorCode::Busy, message)))]);
+        }
+        match self.named_bond(bond_of(&request)) {
+            Ok(index) => {
+                let policy = &self.policy.bonds[index];
+                self.bonds[index].accept(policy, id, &request, self.now)
+            }
+            Err(error) => Vec::from([(id, Err(error))]),
+        }
+    }
+
+    fn named_bond(&self, name: Option<&IfName>) -> Result<usize, CommandError> {
+        let bonds = &self.policy.bonds;
+        match name {
+            Some(name) => bonds
+                .iter()
+                .position(|bond| bond.name == *name)
+                .ok_or_else(|| {
+                    let message = format!("there is no bond {name} in the configuration");
+                    error(CommandErrorCode::UnknownBond, message)
+                }),
+            None if bonds.len() == 1 => Ok(0),
+            None if bonds.is_empty() => {
+                let message = "no bond is configured".into();
+                Err(error(CommandErrorCode::UnknownBond, message))
+            }
+            None => {
+                let message = format!("name one of the {} bonds", bonds.len());
+                Err(error(CommandErrorCode::BondNotNamed, message))
+            }
+        }
+    }
+
+    fn done(&mut self, id: ActionId, outcome: &Outcome) {
+        if self.readings.done(id, outcome) {
+            return;
+        }
+        let flying = |memory: &Memory| memory.in_flight.as_ref().is_some_and(|one| one.id == id);
+        if let Some(index) = self.bonds.iter().position(flying) {
+            self.finish(index, outcome);
+        }
+    }
+
+    /// Judges the action that bond `index` waited for.
+    fn finish(&mut self, index: usize, outcome: &Outcome) {
+        let now = self.now;
+        let assignments = assign(&self.world, &self.policy);
+        let policy = &self.policy.bonds[index];
+        let memory = &mut self.bonds[index];
+        let Some(InFlight { kind, text, .. }) = memory.in_flight.take() else {
+            return;
+        };
+        let view = View::new(&self.world, policy, index, &assignments, memory, now);
+        if let ActionKind::Announce { .. } = kind {
+            memory
+                .traffic
+                .announced(policy.timing.announcement_interval_ms, now);
+        }
+        let failure = refusal::failure(&view, &kind, outcome);
+        if *outcome == Outcome::Accepted && effect::is_seen(&self.world, &kind) {
+            memory.succeeded(&kind, &text, now);
+        } else {
+            let repeated = memory.attempts.failures(&kind) > 0;
+            let silent = *outcome == Outcome::Accepted && repeated;
+            let failure = failure.or_else(|| silent.then(|| refusal::no_effect(&view, &kind)));
+            let mark = refusal::mark_of(&view, &kind);
+            memory.attempts.failed(&kind, failure, mark, now);
+            // What was believed of the device may be wrong.
+            self.readings.request(Source::Links);
+            self.readings.request(Source::Addressing);
+        }
+    }
+
+    /// Decides what is next, for each bond and each source.
+    fn proceed(&mut self) {
+        self.expire();
+        let assignments = assign(&self.world, &self.policy);
+        let mut replies = Vec::new();
+        let mut events = Vec::new();
+        let mut bonds = Vec::new();
+        let mut deadlines = Vec::new();
+        let now = self.now;
+        for (index, memory) in self.bonds.iter_mut().enumerate() {
+            let policy = &self.policy.bonds[index];
+            let view = View::new(&self.world, policy, index, &assignments, memory, now);
+            events.extend(memory.update(&view, now));
+            replies.extend(memory.resolve_commands(&view, now));
+            // What was decided about commands may have changed which VF is chosen.
+            let view = View::new(&self.world, policy, index, &assignments, memory, now);
+            events.extend(memory.update(&view, now));
+            let deadline = step(&view, memory, now, |kind| self.outbox.push(kind));
+            deadlines.extend(deadline);
+            bonds.push(bond_status(&view, memory, deadline, now));
+        }
+        let started = self.readings.start(now, || self.outbox.new_id());
+        for (id, source) in started {
+            self.outbox.push_as(id, ActionKind::Observe { source });
+        }
+        deadlines.extend(self.readings.deadline().filter(|at| *at > now));
+        self.deadline = deadlines.into_iter().min();
+        self.reply(replies);
+        self.publish(bonds, events);
+    }
+
+    /// Ends what took too long and forgets what did not happen.
+    fn expire(&mut self) {
+        let now = self.now;
+        for index in 0..self.bonds.len() {
+            let late = |busy: &InFlight| now >= busy.issued_at.plus_ms(ACTION_TIMEOUT_MS);
+            if self.bonds[index].in_flight.as_ref().is_some_and(late) {
+                self.finish(index, &Outcome::TimedOut);
+            }
+        }
+        for assignment in assign(&self.world, &self.policy) {
+            let timeout_ms = self.policy.bonds[assignment.bond].timing.removal_timeout_ms;
+            let warning = self.world.warning(assignment.ifindex);
+            if warning.is_some_and(|one| now >= one.heard_at.plus_ms(timeout_ms)) {
+                self.world.forget_warning(assignment.ifindex);
+            }
+        }
+    }
+
+    fn reply(&mut self, replies: Vec<Reply>) {
+        for (command, result) in replies {
+            self.outbox.push(ActionKind::Reply { command, result });
+        }
+    }
+
+    /// Makes the new status the present one and tells what is new about it.
+    fn publish(&mut self, bonds: Vec<BondStatus>, mut events: Vec<Event>) {
+        let status = Status {
+            generation: self.status.generation,
+            policy: self.policy.origin,
+            bonds,
+            sources: self.world.sources().cloned().collect(),
+        };
+        let mut before = core::mem::replace(&mut self.status, status);
+        for bond in &self.status.bonds {
+            let old = before.bonds.iter_mut().find(|old| old.name == bond.name);
+            let Some(old) = old else {
+                events.push(state_changed(bond));
+                events.extend(raised(bond, None));
+                continue;
+            };
+            old.next_deadline = bond.next_deadline;
+            if (old.state, old.traffic) != (bond.state, bond.traffic) {
+                events.push(state_changed(bond));
+            }
+            events.extend(raised(bond, Some(old)));
+            events.extend(cleared(old, bond).into_iter().map(|code| {
+                let bond = bond.name.clone();
+                Event::ProblemCleared { bond, code }
+            }));
+        }
+        if before != self.status {
+            self.status.generation += 1;
+        }
+        for event in events {
+            self.outbox.push(ActionKind::Notify(event));
+        }
+    }
+}
+
+/// Starts the most urgent wish that need not wait. Returns when to look again.
+fn step(
+    view: &View<'_>,
+    memory: &mut Memory,
+    now: Time,
+    issue: impl FnOnce(ActionKind) -> ActionId,
+) -> Option<Time> {
+    refusal::note_marks(view, memory, now);
+    let wishes = wishes(&Context { view, memory, now });
+    let mut kept = wishes.clone();
+    kept.extend(memory.in_flight.as_ref().map(|busy| busy.kind.clone()));
+    memory.attempts.note_wanted(&kept, now);
+    let mut deadlines = memory.deadlines(view);
+    match &memory.in_flight {
+        Some(busy) => deadlines.push(busy.issued_at.plus_ms(ACTION_TIMEOUT_MS)),
+        None => {
+            deadlines.extend(wishes.iter().map(|kind| memory.attempts.next_at(kind)));
+            let ready = |kind: &ActionKind| memory.attempts.next_at(kind) <= now;
+            if let Some(kind) = wishes.into_iter().find(ready) {
+                let text = refusal::describe(view.world, &kind);
+                let id = issue(kind.clone());
+                memory.start(id, kind, text, now);
+                deadlines.push(now.plus_ms(ACTION_TIMEOUT_MS));
+            }
+        }
+    }
+    deadlines.into_iter().filter(|at| *at > now).min()
+}
+
+fn bond_of(request: &Request) -> Option<&IfName> {
+    match request {
+        Request::Failover { bond }
+        | Request::Failback { bond }
+        | Request::PrepareUnplug { bond, .. }
+        | Request::Resume { bond }
+        | Request::Announce { bond } => bond.as_ref(),
+    }
+}
+
+fn state_changed(bond: &BondStatus) -> Event {
+    Event::StateChanged {
+        bond: bond.name.clone(),
+        state: bond.state,
+        traffic: bond.traffic,
+        reason: bond.reason.clone(),
+    }
+}
+
+/// Problems that the bond did not have before.
+fn raised(bond: &BondStatus, before: Option<&BondStatus>) -> Vec<Event> {
+    let known = before.map(|before| before.problems.as_slice());
+    let known = known.unwrap_or_default();
+    let new = bond.problems.iter().filter(|problem| {
+        let same = |old: &&crate::status::Problem| {
+            old.code == problem.code && old.device == problem.device
+        };
+        !known.iter().any(|old| same(&old))
+    });
+    new.map(|problem| Event::ProblemRaised {
+        bond: bond.name.clone(),
+        problem: problem.clone(),
+    })
+    .collect()
+}

@@ -1,0 +1,217 @@
+//! What has to be remembered of a bond because the world doesn't show it:
+//! timers, promises to the host, and history. Never what a dump can tell.
+
+pub(crate) mod attempts;
+pub(crate) mod traffic;
+pub(crate) mod vfs;
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::action::{ActionId, ActionKind};
+use crate::commands::Commands;
+use crate::input::{Hold, PreparedVf};
+use crate::policy::BondPolicy;
+use crate::status::{Event, Held};
+use crate::types::{Ifindex, Time};
+use crate::view::{Bond, Port, View};
+use crate::world::Warning;
+use attempts::Attempts;
+use traffic::TrafficMemory;
+use vfs::VfMemory;
+
+/// How long a bond may take from its first port to its first traffic before it
+/// counts as down, in ms.
+const ASSEMBLY_GRACE_MS: u64 = 2_000;
+
+/// Memory of one bond.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    pub(crate) in_flight: Option<InFlight>,
+    pub(crate) attempts: Attempts,
+    pub(crate) traffic: TrafficMemory,
+    pub(crate) vfs: VfMemory,
+    pub(crate) commands: Commands,
+    /// An operator moved the traffic to the standby.
+    pub(crate) operator_hold: bool,
+    /// The VF that the host is about to unplug.
+    pub(crate) prepared: Option<PreparedVf>,
+    /// Tandem had the bond deliver the frames of all ports.
+    pub(crate) draining: bool,
+    /// When the bond got its first port while nothing carried traffic yet.
+    assembled_at: Option<Time>,
+}
+
+/// The action that the executor is busy with.
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    pub(crate) id: ActionId,
+    pub(crate) kind: ActionKind,
+    pub(crate) issued_at: Time,
+    /// What it does, in words.
+    pub(crate) text: String,
+}
+
+impl Memory {
+    /// Memory of a bond that starts with a promise from before a restart.
+    pub(crate) fn recalling(hold: &Hold) -> Self {
+        Self {
+            operator_hold: hold.operator,
+            prepared: hold.prepared,
+            ..Self::default()
+        }
+    }
+
+    /// Learns from the world. Returns what subscribers want to know of it.
+    pub(crate) fn update(&mut self, view: &View<'_>, now: Time) -> Vec<Event> {
+        self.expire_prepared(view, now);
+        let mut events = self.vfs.update(view, &mut self.traffic, now);
+        self.note_assembly(view, now);
+        self.note_traffic(view, now, &mut events);
+        events
+    }
+
+    /// The hold ends when the VF is gone, so that its successor is taken, or when
+    /// the host did not come back in time.
+    fn expire_prepared(&mut self, view: &View<'_>, now: Time) {
+        let Some(prepared) = self.prepared else {
+            return;
+        };
+        let present = view.vfs.iter().any(|vf| vf.ifindex() == prepared.ifindex);
+        let late = prepared_until(view.policy, &prepared).is_some_and(|end| now >= end);
+        let known = view.world.links_known();
+        if (known && !present) || (late && !self.commands.preparing()) {
+            self.prepared = None;
+        }
+    }
+
+    fn note_assembly(&mut self, view: &View<'_>, now: Time) {
+        match view.bond() {
+            Some(bond) if bond.facts.active.is_none() && bond.ports > 0 => {
+                if self.traffic.never_carried() {
+                    self.assembled_at.get_or_insert(now);
+                }
+            }
+            _ => self.assembled_at = None,
+        }
+    }
+
+    /// The end of the time in which a new bond may be without traffic.
+    pub(crate) fn assembly_grace_until(&self) -> Option<Time> {
+        self.assembled_at.map(|at| at.plus_ms(ASSEMBLY_GRACE_MS))
+    }
+
+    /// This VF is not to be used now, whatever its carrier.
+    pub(crate) fn is_held_out(
+        &self,
+        policy: &BondPolicy,
+        bond: Option<Ifindex>,
+        port: &Port<'_>,
+        now: Time,
+    ) -> bool {
+        let silent = port.enslaved && !port.usable;
+        self.is_leaving(policy, port, now) || self.is_refused(bond, port) || silent
+    }
+
+    /// The bond could not take this NIC in when it was last tried.
+    pub(crate) fn is_refused(&self, bond: Option<Ifindex>, port: &Port<'_>) -> bool {
+        bond.is_some_and(|bond| {
+            let port = port.ifindex();
+            let enslave = ActionKind::Enslave { port, bond };
+            self.attempts.failure(&enslave).is_some()
+        })
+    }
+
+    /// This VF is about to leave.
+    pub(crate) fn is_leaving(&self, policy: &BondPolicy, port: &Port<'_>, now: Time) -> bool {
+        self.is_prepared(port) || warned(policy, port, now).is_some()
+    }
+
+    /// The host is about to unplug this VF.
+    pub(crate) fn is_prepared(&self, port: &Port<'_>) -> bool {
+        self.prepared
+            .is_some_and(|prepared| prepared.ifindex == port.ifindex())
+    }
+
+    /// Why a VF that is present is not in use.
+    pub(crate) fn held(&self, view: &View<'_>, port: &Port<'_>, now: Time) -> Option<Held> {
+        let chosen = view.vf().is_some_and(|vf| vf.ifindex() == port.ifindex());
+        if self.is_prepared(port) {
+            Some(Held::UnplugPrepared)
+        } else if warned(view.policy, port, now).is_some() {
+            Some(Held::RemovalExpected)
+        } else if !port.enslaved && self.is_refused(view.bond().map(Bond::ifindex), port) {
+            Some(Held::Refused)
+        } else if port.enslaved && !port.usable {
+            Some(Held::NoCarrier)
+        } else if port.active {
+            None
+        } else if self.operator_hold {
+            Some(Held::Operator)
+        } else if !chosen {
+            Some(Held::NotChosen)
+        } else if port.enslaved {
+            Some(Held::Holding)
+        } else {
+            None
+        }
+    }
+
+    /// Moments at which a timer of this memory runs out, past ones included.
+    pub(crate) fn deadlines(&self, view: &View<'_>) -> Vec<Time> {
+        let mut all = Vec::new();
+        if let Some(prepared) = &self.prepared {
+            all.extend(prepared_until(view.policy, prepared));
+        }
+        for vf in &view.vfs {
+            all.extend(vf.warning.map(|warning| expiry(view.policy, warning)));
+            all.extend(self.vfs.deadlines(view.policy, vf));
+        }
+        all.extend(self.traffic.deadlines());
+        all.extend(self.assembly_grace_until());
+        all.extend(self.commands.deadline());
+        all
+    }
+}
+
+/// The removal that was announced for a port and can still be expected.
+pub(crate) fn warned<'a>(policy: &BondPolicy, port: &Port<'a>, now: Time) -> Option<&'a Warning> {
+    port.warning.filter(|warning| now < expiry(policy, warning))
+}
+
+fn expiry(policy: &BondPolicy, warning: &Warning) -> Time {
+    warning.heard_at.plus_ms(policy.timing.removal_timeout_ms)
+}
+
+fn prepared_until(policy: &BondPolicy, prepared: &PreparedVf) -> Option<Time> {
+    let limit_ms = policy.timing.prepared_timeout_ms;
+    (limit_ms > 0).then(|| prepared.since.plus_ms(limit_ms))
+}
+
+impl Memory {
+    /// The executor was given an action.
+    pub(crate) fn start(&mut self, id: ActionId, kind: ActionKind, text: String, now: Time) {
+        if let ActionKind::SetPrimary { port, .. } = kind {
+            self.traffic.requested(port);
+        }
+        self.in_flight = Some(InFlight {
+            id,
+            kind,
+            issued_at: now,
+            text,
+        });
+    }
+
+    /// An action took effect.
+    pub(crate) fn succeeded(&mut self, kind: &ActionKind, text: &str, now: Time) {
+        self.attempts.succeeded(kind, now);
+        self.commands.note_step(text);
+        match kind {
+            ActionKind::Announce { .. } => self.commands.note_announced(),
+            ActionKind::SetBondOptions { options, .. } => {
+                self.draining = options.all_ports_active.unwrap_or(self.draining);
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! What happened to each VF since it came.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use crate::input::RemovalStage;
+use crate::memory::traffic::TrafficMemory;
+use crate::policy::BondPolicy;
+use crate::status::Event;
+use crate::types::{IfName, Ifindex, Mac, Time};
+use crate::view::{Port, View};
+use crate::world::Warning;
+
+/// Losses of carrier from which it is called flapping.
+pub(crate) const FLAPPING_LOSSES: u32 = 3;
+
+/// VFs that are present, and the one that left last.
+#[derive(Debug, Default)]
+pub(crate) struct VfMemory {
+    present: BTreeMap<Ifindex, VfNote>,
+    last_gone: Option<GoneVf>,
+}
+
+#[derive(Debug)]
+struct VfNote {
+    name: IfName,
+    mac: Option<Mac>,
+    /// Since when the bond can send through it.
+    usable_since: Option<Time>,
+    losses: u32,
+    warning: Option<Warning>,
+}
+
+/// A VF that is gone.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct GoneVf {
+    pub(crate) ifindex: Ifindex,
+    pub(crate) warned_by: Option<RemovalStage>,
+    pub(crate) lead_us: Option<u64>,
+}
+
+impl VfMemory {
+    /// Learns from the world which VFs are there and how their carrier fares.
+    pub(crate) fn update(
+        &mut self,
+        view: &View<'_>,
+        traffic: &mut TrafficMemory,
+        now: Time,
+    ) -> Vec<Event> {
+        let mut events = Vec::new();
+        for vf in &view.vfs {
+            let note = self.present.entry(vf.ifindex()).or_insert_with(|| VfNote {
+                name: vf.link.name.clone(),
+                mac: None,
+                usable_since: None,
+                losses: 0,
+                warning: None,
+            });
+            note.name = vf.link.name.clone();
+            note.mac = vf.mac();
+            note.note_carrier(view.policy, vf, now);
+            if let Some(warning) = vf.warning
+                && note.warning.is_none()
+            {
+                events.push(Event::RemovalExpected {
+                    bond: view.policy.name.clone(),
+                    vf: vf.link.name.clone(),
+                    stage: warning.first,
+                    at: warning.first_at,
+                });
+            }
+            note.warning = vf.warning.copied();
+            if let Some(lead_us) = note.warning.as_ref().and_then(known_lead_us) {
+                traffic.note_lead(vf.ifindex(), lead_us);
+            }
+        }
+        self.drop_absent(view, traffic, now, &mut events);
+        events
+    }
+
+    fn drop_absent(
+        &mut self,
+        view: &View<'_>,
+        traffic: &mut TrafficMemory,
+        now: Time,
+        events: &mut Vec<Event>,
+    ) {
+        let listed = |ifindex| view.vfs.iter().any(|vf| vf.ifindex() == ifindex);
+        let absent: Vec<Ifindex> = self
+            .present
+            .keys()
+            .copied()
+            .filter(|i| !listed(*i))
+            .collect();
+        for ifindex in absent {
+            let Some(note) = self.present.remove(&ifindex) else {
+                continue;
+            };
+            // A VF that is still there merely no longer fits the policy.
+            if view.world.link(ifindex).is_some() {
+                continue;
+            }
+            let warned_by = note.warning.map(|warning| warning.first);
+            let lead_us = note.warning.map(|warning| {
+                known_lead_us(&warning).unwrap_or_else(|| now.since_us(warning.first_at))
+            });
+            let gone = GoneVf {
+                ifindex,
+                warned_by,
+                lead_us,
+            };
+            traffic.note_gone(&gone, now);
+            self.last_gone = Some(gone);
+            events.push(Event::VfRemoved {
+                bond: view.policy.name.clone(),
+                mac: note.mac,
+                lead_us,
+                warned_by,
+            });
+        }
+    }
+
+    /// The VF that left last, if it is that one.
+    pub(crate) fn gone(&self, ifindex: Ifindex) -> Option<&GoneVf> {
+        let gone = self.last_gone.as_ref();
+        gone.filter(|gone| gone.ifindex == ifindex)
+    }
+
+    /// The VF had its carrier for as long as its past demands.
+    pub(crate) fn has_proved(&self, policy: &BondPolicy, vf: &Port<'_>, now: Time) -> bool {
+        let end = self.hold_until(policy, vf);
+        end.is_some_and(|end| now >= end)
+    }
+
+    /// The VF's carrier comes and goes.
+    pub(crate) fn is_flapping(&self, policy: &BondPolicy, vf: &Port<'_>, now: Time) -> bool {
+        let Some(note) = self.present.get(&vf.ifindex()) else {
+            return false;
+        };
+        let calm = note
+            .calm_from(policy)
+            .is_some_and(|calm_from| now >= calm_from);
+        note.losses >= FLAPPING_LOSSES && !calm
+    }
+
+    /// Ends of the hold time, and of the time after which losses are forgotten.
+    pub(crate) fn deadlines(&self, policy: &BondPolicy, vf: &Port<'_>) -> Vec<Time> {
+        let note = self.present.get(&vf.ifindex());
+        let calm = note
+            .filter(|note| note.losses >= FLAPPING_LOSSES)
+            .and_then(|note| note.calm_from(policy));
+        let hold = self.hold_until(policy, vf);
+        hold.into_iter().chain(calm).collect()
+    }
+
+    fn hold_until(&self, policy: &BondPolicy, vf: &Port<'_>) -> Option<Time> {
+        let note = self.present.get(&vf.ifindex())?;
+        let since = note.usable_since?;
+        Some(since.plus_ms(hold_ms(policy, note.losses)))
+    }
+}
+
+impl VfNote {
+    fn note_carrier(&mut self, policy: &BondPolicy, vf: &Port<'_>, now: Time) {
+        if vf.usable {
+            self.usable_since.get_or_insert(now);
+        } else if let Some(since) = self.usable_since.take()
+            && vf.enslaved
+        {
+            let calm = now.since_ms(since) >= policy.timing.hold_max_ms;
+            self.losses = if calm {
+                1
+            } else {
+                self.losses.saturating_add(1)
+            };
+        }
+    }
+
+    /// When past losses are forgotten.
+    fn calm_from(&self, policy: &BondPolicy) -> Option<Time> {
+        let since = self.usable_since?;
+        Some(since.plus_ms(policy.timing.hold_max_ms))
+    }
+}
+
+/// Hold time after so many losses: doubled by each, up to the policy's bound.
+fn hold_ms(policy: &BondPolicy, losses: u32) -> u64 {
+    let factor = 1u64.checked_shl(losses).unwrap_or(u64::MAX);
+    let grown = policy.timing.hold_ms.saturating_mul(factor);
+    grown.min(policy.timing.hold_max_ms)
+}
+
+fn known_lead_us(warning: &Warning) -> Option<u64> {
+    let stopping_at = warning.stopping_at?;
+    Some(stopping_at.since_us(warning.first_at))
+}

@@ -1,0 +1,110 @@
+//! Which sources have to be read anew, and when.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use crate::action::ActionId;
+use crate::backoff::Backoff;
+use crate::input::{Outcome, Source};
+use crate::types::Time;
+
+/// A source that lost nothing for so long starts without wait again, in ms.
+const CALM_AFTER_MS: u64 = 10_000;
+/// A reading that is not reported as done for so long has failed, in ms.
+const READING_TIMEOUT_MS: u64 = 30_000;
+
+/// Readings that are due or under way.
+#[derive(Debug, Default)]
+pub(crate) struct Readings(BTreeMap<Source, Reading>);
+
+#[derive(Debug)]
+struct Reading {
+    due: bool,
+    in_flight: Option<(ActionId, Time)>,
+    not_before: Time,
+    backoff: Backoff,
+}
+
+impl Readings {
+    /// Asks for a reading. The channel and the eBPF monitor have nothing to read:
+    /// what they lost is gone, and everything else is seen by other sources too.
+    pub(crate) fn request(&mut self, source: Source) {
+        if matches!(source, Source::Channel | Source::Ebpf) {
+            return;
+        }
+        let reading = self.0.entry(source).or_insert(Reading {
+            due: false,
+            in_flight: None,
+            not_before: Time(0),
+            backoff: Backoff::new(100, 5_000),
+        });
+        reading.due = true;
+    }
+
+    /// Everything of the source arrived without being asked for.
+    pub(crate) fn arrived(&mut self, source: Source) {
+        if let Some(reading) = self.0.get_mut(&source)
+            && reading.in_flight.is_none()
+        {
+            reading.due = false;
+        }
+    }
+
+    /// Sources to read now. Each is in flight from then on, under the identity that `next_id` gives.
+    pub(crate) fn start(
+        &mut self,
+        now: Time,
+        mut next_id: impl FnMut() -> ActionId,
+    ) -> Vec<(ActionId, Source)> {
+        let mut started = Vec::new();
+        for (source, reading) in &mut self.0 {
+            reading.expire(now);
+            if !reading.due || reading.in_flight.is_some() || now < reading.not_before {
+                continue;
+            }
+            if now.since_ms(reading.not_before) > CALM_AFTER_MS {
+                reading.backoff = Backoff::new(100, 5_000);
+            }
+            let id = next_id();
+            reading.due = false;
+            reading.in_flight = Some((id, now));
+            reading.not_before = reading.backoff.fail(now);
+            started.push((id, *source));
+        }
+        started
+    }
+
+    /// A reading ended; one that failed is repeated. False if it was none of these.
+    pub(crate) fn done(&mut self, id: ActionId, outcome: &Outcome) -> bool {
+        for reading in self.0.values_mut() {
+            if reading.in_flight.is_some_and(|(one, _)| one == id) {
+                reading.in_flight = None;
+                reading.due |= *outcome != Outcome::Accepted;
+                return true;
+            }
+        }
+        false
+    }
+
+    /// When something is due next.
+    pub(crate) fn deadline(&self) -> Option<Time> {
+        let all = self
+            .0
+            .values()
+            .filter_map(|reading| match reading.in_flight {
+                Some((_, since)) => Some(since.plus_ms(READING_TIMEOUT_MS)),
+                None => reading.due.then_some(reading.not_before),
+            });
+        all.min()
+    }
+}
+
+impl Reading {
+    fn expire(&mut self, now: Time) {
+        let late = |since: Time| now >= since.plus_ms(READING_TIMEOUT_MS);
+        if self.in_flight.is_some_and(|(_, since)| late(since)) {
+            self.in_flight = None;
+            self.due = true;
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! What has to be done next, computed anew each time from the world, the policy
+//! and what has to be remembered.
+//!
+//! A wish is an action whose preconditions hold now and whose effect is not
+//! there yet. Wishes come in order of urgency; the machine carries out the first
+//! one that is not waiting after a failure. No wish means that the bond is as
+//! it should be.
+
+mod addressing;
+mod assemble;
+mod switch;
+
+pub(crate) use addressing::is_route;
+pub(crate) use assemble::{fail_over_mac, lacks_mac};
+
+use alloc::vec::Vec;
+
+use crate::action::ActionKind;
+use crate::memory::Memory;
+use crate::types::Time;
+use crate::view::{Bond, View};
+
+/// Everything a plan depends on.
+pub(crate) struct Context<'a> {
+    pub(crate) view: &'a View<'a>,
+    pub(crate) memory: &'a Memory,
+    pub(crate) now: Time,
+}
+
+/// All that should be done about a bond, the most urgent first.
+pub(crate) fn wishes(context: &Context<'_>) -> Vec<ActionKind> {
+    let view = context.view;
+    if !view.world.links_known() {
+        return Vec::new();
+    }
+    let Some(bond) = view.bond() else {
+        return assemble::create(context).into_iter().collect();
+    };
+    let mut wishes = Vec::new();
+    wishes.extend(switch::hand_over(context, bond));
+    wishes.extend(switch::announce(context, bond));
+    wishes.extend(assemble::configure(context, bond));
+    wishes.extend(switch::pin(context, bond));
+    if view.world.addressing_known() {
+        wishes.extend(addressing::onto_bond(context, bond));
+        wishes.extend(assemble::take_standby(context, bond));
+        wishes.extend(assemble::take_vf(context, bond));
+        wishes.extend(addressing::off_ports(context, bond));
+    }
+    wishes.extend(assemble::open_ports(context));
+    wishes.extend(switch::release(context, bond));
+    wishes.extend(switch::settle(context, bond));
+    wishes
+}
+
+impl Context<'_> {
+    /// The standby is in the bond, or is nothing the VF should wait for.
+    fn standby_is_served(&self, bond: &Bond<'_>) -> bool {
+        let bond = Some(bond.ifindex());
+        self.view.standby.as_ref().is_none_or(|standby| {
+            standby.enslaved || standby.taken || self.memory.is_refused(bond, standby)
+        })
+    }
+}

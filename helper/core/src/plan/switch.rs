@@ -1,0 +1,90 @@
+//! Moving the traffic, before and after.
+
+use alloc::vec::Vec;
+
+use crate::action::{ActionKind, BondOptions};
+use crate::goal::goal;
+use crate::plan::Context;
+use crate::policy::Ownership;
+use crate::types::Ifindex;
+use crate::view::Bond;
+
+/// Moves the traffic to the port that should carry it. A switch for which there
+/// is time first has the bond deliver frames that arrive late on the old port.
+pub(super) fn hand_over(context: &Context<'_>, bond: &Bond<'_>) -> Vec<ActionKind> {
+    let Some(goal) = goal(context.view, context.memory, context.now) else {
+        return Vec::new();
+    };
+    if bond.facts.active == Some(goal.port) {
+        return Vec::new();
+    }
+    let mut wishes = Vec::new();
+    if !goal.urgent && !bond.facts.all_ports_active {
+        wishes.push(all_ports_active(bond, true));
+    }
+    wishes.push(set_primary(bond, goal.port));
+    wishes
+}
+
+/// Makes the port that carries the traffic the primary too. The kernel remembers
+/// a primary by name even after it vanished and switches at once to a newcomer
+/// of that name (`bond_enslave`, `drivers/net/bonding/bond_main.c`, 6.12).
+pub(super) fn pin(context: &Context<'_>, bond: &Bond<'_>) -> Option<ActionKind> {
+    let goal = goal(context.view, context.memory, context.now)?;
+    let carries = bond.facts.active == Some(goal.port);
+    (carries && bond.facts.primary != Some(goal.port)).then(|| set_primary(bond, goal.port))
+}
+
+/// Tells the network where the bond is.
+pub(super) fn announce(context: &Context<'_>, bond: &Bond<'_>) -> Option<ActionKind> {
+    let due = context.memory.traffic.announce_due(context.now);
+    let port = bond.facts.active.filter(|_| due)?;
+    let bond = bond.ifindex();
+    Some(ActionKind::Announce { bond, port })
+}
+
+/// Lets go of a VF that the host is about to unplug, once another port is seen to
+/// carry the traffic and late frames had their time. Never takes the last usable port.
+pub(super) fn release(context: &Context<'_>, bond: &Bond<'_>) -> Option<ActionKind> {
+    let Context { view, memory, now } = context;
+    let vf = view.vfs.iter().find(|vf| memory.is_prepared(vf))?;
+    let other = bond.facts.active.and_then(|active| view.port(active))?;
+    let safe = other.usable && other.ifindex() != vf.ifindex() && memory.traffic.is_settled(*now);
+    (vf.enslaved && safe).then(|| ActionKind::Release {
+        port: vf.ifindex(),
+        bond: bond.ifindex(),
+    })
+}
+
+/// Stops to deliver frames of both ports once the switch has settled: broadcasts
+/// would arrive twice. In an adopted bond only if Tandem asked for them.
+pub(super) fn settle(context: &Context<'_>, bond: &Bond<'_>) -> Option<ActionKind> {
+    let ours = match context.view.policy.ownership {
+        Ownership::Create => true,
+        Ownership::Adopt => context.memory.draining,
+    };
+    let settled = context.memory.traffic.is_settled(context.now);
+    (ours && settled && bond.facts.all_ports_active).then(|| all_ports_active(bond, false))
+}
+
+/// The VF would join as a backup: the primary is a port that is usable now.
+/// Another VF or a foreign port may hold that place as well as the standby.
+pub(super) fn joins_as_backup(context: &Context<'_>, bond: &Bond<'_>) -> bool {
+    let usable = goal(context.view, context.memory, context.now);
+    usable.is_none_or(|goal| bond.facts.primary == Some(goal.port))
+}
+
+fn set_primary(bond: &Bond<'_>, port: Ifindex) -> ActionKind {
+    let bond = bond.ifindex();
+    ActionKind::SetPrimary { bond, port }
+}
+
+fn all_ports_active(bond: &Bond<'_>, on: bool) -> ActionKind {
+    ActionKind::SetBondOptions {
+        bond: bond.ifindex(),
+        options: BondOptions {
+            all_ports_active: Some(on),
+            ..BondOptions::default()
+        },
+    }
+}

@@ -1,0 +1,232 @@
+//! The picture of the guest that all inputs together draw. Level-triggered:
+//! whatever arrives replaces what was known of the same thing.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use crate::input::{Removal, RemovalStage, Source};
+use crate::link::{Addressing, Link, LinkKind};
+use crate::status::{CheckItem, SourceHealth, SourceStatus};
+use crate::types::{IfName, Ifindex, Time};
+
+/// Interfaces that are remembered; those beyond are ignored.
+pub(crate) const MAX_LINKS: usize = 16_384;
+/// Parts of one source that the status lists.
+const MAX_PARTS: usize = 64;
+
+/// What is known of the guest.
+#[derive(Debug, Default)]
+pub(crate) struct World {
+    links: BTreeMap<Ifindex, Known>,
+    links_known: bool,
+    addressing: BTreeMap<Ifindex, Addressing>,
+    addressing_known: bool,
+    sources: BTreeMap<Source, SourceStatus>,
+}
+
+/// One interface and what happened to it.
+#[derive(Debug)]
+struct Known {
+    link: Link,
+    /// When it was first seen; boot time for those that were there at the start.
+    first_seen: Time,
+    warning: Option<Warning>,
+}
+
+/// Announcement that a device is about to be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Warning {
+    /// What came first.
+    pub(crate) first: RemovalStage,
+    /// When that was.
+    pub(crate) first_at: Time,
+    /// How far the removal is by now.
+    pub(crate) last: RemovalStage,
+    /// When anything was last heard of it.
+    pub(crate) heard_at: Time,
+    /// When the driver began to stop.
+    pub(crate) stopping_at: Option<Time>,
+}
+
+impl World {
+    /// Links were read at least once: absence means absence.
+    pub(crate) fn links_known(&self) -> bool {
+        self.links_known
+    }
+
+    /// Addresses and routes were read at least once.
+    pub(crate) fn addressing_known(&self) -> bool {
+        self.addressing_known
+    }
+
+    /// All links, by index.
+    pub(crate) fn links(&self) -> impl Iterator<Item = &Link> {
+        self.links.values().map(|known| &known.link)
+    }
+
+    /// One link.
+    pub(crate) fn link(&self, ifindex: Ifindex) -> Option<&Link> {
+        self.links.get(&ifindex).map(|known| &known.link)
+    }
+
+    /// The link of that name. While a rename is half seen two may carry it: the newer one counts.
+    pub(crate) fn link_named(&self, name: &IfName) -> Option<&Link> {
+        self.links().filter(|link| link.name == *name).last()
+    }
+
+    /// Ports of a bond or bridge.
+    pub(crate) fn ports(&self, controller: Ifindex) -> impl Iterator<Item = &Link> {
+        self.links()
+            .filter(move |link| link.controller == Some(controller))
+    }
+
+    /// The announced removal of a link.
+    pub(crate) fn warning(&self, ifindex: Ifindex) -> Option<&Warning> {
+        self.links.get(&ifindex)?.warning.as_ref()
+    }
+
+    /// Addresses and routes of a link; `None` if there are none or they are not known.
+    pub(crate) fn addressing(&self, ifindex: Ifindex) -> Option<&Addressing> {
+        self.addressing.get(&ifindex)
+    }
+
+    /// Sources that were heard of.
+    pub(crate) fn sources(&self) -> impl Iterator<Item = &SourceStatus> {
+        self.sources.values()
+    }
+
+    /// Replaces all links. What is known of their past stays with those that are still there.
+    pub(crate) fn replace_links(&mut self, now: Time, links: Vec<Link>) {
+        let first_seen = if self.links_known { now } else { Time(0) };
+        let mut before = core::mem::take(&mut self.links);
+        for link in links.into_iter().take(MAX_LINKS) {
+            let known = match before.remove(&link.ifindex) {
+                Some(known) => Known { link, ..known },
+                None => Known {
+                    link,
+                    first_seen,
+                    warning: None,
+                },
+            };
+            self.links.insert(known.link.ifindex, known);
+        }
+        self.links_known = true;
+    }
+
+    /// Replaces one link.
+    pub(crate) fn put_link(&mut self, now: Time, link: Link) {
+        if let Some(known) = self.links.get_mut(&link.ifindex) {
+            known.link = link;
+        } else if self.links.len() < MAX_LINKS {
+            let known = Known {
+                link,
+                first_seen: now,
+                warning: None,
+            };
+            self.links.insert(known.link.ifindex, known);
+        }
+    }
+
+    /// Forgets a link that is gone.
+    pub(crate) fn remove_link(&mut self, ifindex: Ifindex) {
+        self.links.remove(&ifindex);
+        self.addressing.remove(&ifindex);
+    }
+
+    /// Replaces addresses and routes of all links.
+    pub(crate) fn replace_addressings(&mut self, all: Vec<Addressing>) {
+        self.addressing = all
+            .into_iter()
+            .take(MAX_LINKS)
+            .map(|one| (one.ifindex, one))
+            .collect();
+        self.addressing_known = true;
+    }
+
+    /// Replaces addresses and routes of one link.
+    pub(crate) fn put_addressing(&mut self, one: Addressing) {
+        let known = self.addressing.contains_key(&one.ifindex);
+        if known || self.addressing.len() < MAX_LINKS {
+            self.addressing.insert(one.ifindex, one);
+        }
+    }
+
+    /// Notes an announced removal at every device it concerns. One that is older
+    /// than the device was meant for its predecessor in the same slot.
+    pub(crate) fn warn(&mut self, now: Time, removal: Removal) {
+        for known in self.links.values_mut() {
+            if concerns(&removal, &known.link) && removal.at >= known.first_seen {
+                known.warning = warned(known.warning, now, removal);
+            }
+        }
+    }
+
+    /// The announced removal did not happen.
+    pub(crate) fn forget_warning(&mut self, ifindex: Ifindex) {
+        if let Some(known) = self.links.get_mut(&ifindex) {
+            known.warning = None;
+        }
+    }
+
+    /// Counts that a source lost events.
+    pub(crate) fn count_lost(&mut self, source: Source) {
+        let status = self.source(source);
+        status.lost = status.lost.saturating_add(1);
+    }
+
+    /// Notes how a source fares.
+    pub(crate) fn put_health(
+        &mut self,
+        source: Source,
+        health: SourceHealth,
+        mut parts: Vec<CheckItem>,
+    ) {
+        parts.truncate(MAX_PARTS);
+        let status = self.source(source);
+        status.health = health;
+        status.parts = parts;
+    }
+
+    fn source(&mut self, source: Source) -> &mut SourceStatus {
+        self.sources.entry(source).or_insert_with(|| SourceStatus {
+            source,
+            health: SourceHealth::Working,
+            lost: 0,
+            parts: Vec::new(),
+        })
+    }
+}
+
+fn concerns(removal: &Removal, link: &Link) -> bool {
+    let address = match removal.stage {
+        RemovalStage::ButtonPressed | RemovalStage::ButtonCancelled => link.pci_parent,
+        RemovalStage::EjectRequested
+        | RemovalStage::RemovalStarted
+        | RemovalStage::DriverStopping => link.pci,
+    };
+    link.kind == LinkKind::Physical && address == Some(removal.pci)
+}
+
+fn warned(before: Option<Warning>, now: Time, removal: Removal) -> Option<Warning> {
+    let Removal { stage, at, .. } = removal;
+    if stage == RemovalStage::ButtonCancelled {
+        // Past the button there is no way back.
+        return before.filter(|warning| warning.last > RemovalStage::ButtonCancelled);
+    }
+    let stopping_at = (stage == RemovalStage::DriverStopping).then_some(at);
+    Some(match before {
+        Some(warning) => Warning {
+            last: warning.last.max(stage),
+            heard_at: now,
+            stopping_at: warning.stopping_at.or(stopping_at),
+            ..warning
+        },
+        None => Warning {
+            first: stage,
+            first_at: at,
+            last: stage,
+            heard_at: now,
+            stopping_at,
+        },
+    })
+}
