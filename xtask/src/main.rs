@@ -1,5 +1,6 @@
 //! Tandem's own tasks: `cargo xtask test` is all of CI, the others are parts of it or built on the same lab.
 
+mod bench;
 mod check;
 mod project;
 mod setup;
@@ -21,6 +22,8 @@ struct Cli {
 enum Task {
     /// Everything that CI runs, with a line per suite and a closing total
     Test(test::Options),
+    /// What the service costs an idle guest: wake-ups, memory, size
+    Bench(bench::Options),
     /// One of the checks that need no compiler
     Check {
         /// Which one
@@ -34,6 +37,7 @@ enum Task {
 fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::Test(options) => test::run(&options),
+        Task::Bench(options) => bench::run(&options),
         Task::Check { check } => check::run(check),
         Task::Setup => setup::run(),
     };

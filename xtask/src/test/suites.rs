@@ -15,7 +15,8 @@ use crate::project;
 /// The package whose integration tests boot virtual machines.
 const LAB: &str = "tandem-lab";
 
-const MINUTE: Duration = Duration::from_secs(60);
+/// The same packages and features everywhere, so that nothing is compiled twice.
+const WHOLE: &str = "--workspace --features tandem-wire/schema";
 
 /// All suites.
 pub(super) fn all() -> Result<Vec<Suite>> {
@@ -27,53 +28,53 @@ pub(super) fn all() -> Result<Vec<Suite>> {
     suites.extend(other);
     suites.extend(before_the_lab()?);
     suites.extend(lab);
+    let bench = Work::Check(project::xtask(&["bench", "--idle-s", "30"])?);
+    let about = "an idle service: wake-ups, memory, size";
+    suites.push(Suite {
+        is_lab: true,
+        ..suite("bench", about, 15, &["release"], bench)
+    });
     Ok(suites)
 }
 
 fn checks() -> Result<Vec<Suite>> {
     let check = |name: &str| project::xtask(&["check", name]).map(Work::Check);
+    let setup = Work::Check(project::xtask(&["setup"])?);
+    let fmt = Work::Check(cargo("fmt --all --check -- --color never"));
     Ok(vec![
         suite(
             "setup",
-            "what building and testing need is installed",
-            20 * MINUTE,
+            "what building and testing need is there",
+            20,
             &[],
-            Work::Check(project::xtask(&["setup"])?),
+            setup,
         ),
-        suite(
-            "fmt",
-            "rustfmt would change nothing",
-            MINUTE,
-            &[],
-            Work::Check(cargo(&[
-                "fmt", "--all", "--check", "--", "--color", "never",
-            ])),
-        ),
+        suite("fmt", "rustfmt would change nothing", 1, &[], fmt),
         suite(
             "size",
             "no source file over 500 lines without a reason",
-            MINUTE,
+            1,
             &[],
             check("size")?,
         ),
         suite(
             "addresses",
             "no machine's path, no registry's address",
-            MINUTE,
+            1,
             &[],
             check("addresses")?,
         ),
         suite(
             "purity",
-            "core and wire are no_std with listed dependencies only",
-            5 * MINUTE,
+            "core and wire: no_std, listed dependencies only",
+            5,
             &[],
             check("purity")?,
         ),
         suite(
             "readme",
-            "each command that README.md shows is run by a test",
-            MINUTE,
+            "README.md's commands, requests and tables are true",
+            1,
             &[],
             check("readme")?,
         ),
@@ -81,63 +82,54 @@ fn checks() -> Result<Vec<Suite>> {
 }
 
 fn builds() -> Result<Vec<Suite>> {
-    let clippy = cargo(&[
-        "clippy",
-        "--workspace",
-        "--all-targets",
-        "--",
-        "-D",
-        "warnings",
-    ]);
-    let mut docs = cargo(&["doc", "--workspace", "--no-deps"]);
+    let clippy = cargo(&format!("clippy {WHOLE} --all-targets -- -D warnings"));
+    let mut docs = cargo(&format!("doc {WHOLE} --no-deps"));
     docs.env("RUSTDOCFLAGS", "-D warnings");
-    let build = cargo(&[
-        "test",
-        "--workspace",
-        "--no-run",
-        "--message-format=json-render-diagnostics",
-    ]);
-    let doctests = cargo(&["test", "--workspace", "--doc"]);
+    let build = cargo(&format!(
+        "test {WHOLE} --no-run --message-format=json-render-diagnostics"
+    ));
+    let doctests = cargo(&format!("test {WHOLE} --doc --no-fail-fast"));
+    let deny = project::xtask(&["check", "deny"])?;
     Ok(vec![
         suite(
             "clippy",
             "no warning in any target",
-            15 * MINUTE,
+            15,
             &["setup"],
             Work::Check(clippy),
         ),
         suite(
             "docs",
             "rustdoc warns of nothing",
-            10 * MINUTE,
+            10,
             &["setup"],
             Work::Check(docs),
         ),
         suite(
             "deny",
-            "licences, bans and sources of dependencies (advisories: not here)",
-            15 * MINUTE,
+            "dependencies: licences, bans, sources",
+            15,
             &[],
-            Work::Check(project::xtask(&["check", "deny"])?),
+            Work::Check(deny),
         ),
         suite(
             "build",
             "every test program builds",
-            15 * MINUTE,
+            15,
             &["setup"],
             Work::Build(build),
         ),
         suite(
             "unit",
             "each library's and program's own tests",
-            10 * MINUTE,
+            10,
             &["build"],
             Work::Units,
         ),
         suite(
             "doctest",
-            "the examples in the documentation",
-            5 * MINUTE,
+            "the documentation's examples",
+            5,
             &["build"],
             Work::Tests(doctests),
         ),
@@ -145,26 +137,20 @@ fn builds() -> Result<Vec<Suite>> {
 }
 
 fn before_the_lab() -> Result<Vec<Suite>> {
-    let release = cargo(&[
-        "build",
-        "--release",
-        "--package",
-        "tandem-guest",
-        "--bin",
-        "tandem",
-    ]);
+    let ebpf = project::xtask(&["ebpf", "--check"])?;
+    let release = cargo("build --release --package tandem-guest --bin tandem");
     Ok(vec![
         suite(
             "ebpf",
-            "the committed eBPF object is what its source gives",
-            15 * MINUTE,
+            "the committed eBPF object is its source's",
+            15,
             &[],
-            Work::Check(project::xtask(&["ebpf", "--check"])?),
+            Work::Check(ebpf),
         ),
         suite(
             "release",
-            "the guest service builds as it is shipped",
-            15 * MINUTE,
+            "the guest service as it is shipped",
+            15,
             &["setup"],
             Work::Check(release),
         ),
@@ -206,21 +192,20 @@ fn integration(metadata: &Value) -> Result<Vec<Suite>> {
 
 fn integration_suite(package: &str, folder: &Path, target: &str) -> Suite {
     let is_lab = package == LAB;
+    let name = format!("{}-{target}", package.trim_start_matches("tandem-"));
+    let about = format!("{}/tests/{target}.rs", folder.display());
     let needs: &[&str] = if is_lab {
         &["build", "release"]
     } else {
         &["build"]
     };
-    let limit = if is_lab { 20 * MINUTE } else { 10 * MINUTE };
-    let short = package.trim_start_matches("tandem-");
-    let about = format!("{}/tests/{target}.rs", folder.display());
     let work = Work::Integration {
         folder: folder.to_path_buf(),
         target: target.to_owned(),
     };
     Suite {
         is_lab,
-        ..suite(&format!("{short}-{target}"), &about, limit, needs, work)
+        ..suite(&name, &about, 20, needs, work)
     }
 }
 
@@ -232,23 +217,24 @@ fn below_top(folder: &Path) -> Result<PathBuf> {
         .to_path_buf())
 }
 
-fn cargo(arguments: &[&str]) -> Command {
+/// `cargo` with these arguments, none of which has a space in it.
+fn cargo(arguments: &str) -> Command {
     let mut cargo = project::cargo();
-    cargo.args(arguments);
+    cargo.args(arguments.split_whitespace());
     cargo
 }
 
 fn suite(
     name: &str,
     about: &str,
-    limit: Duration,
+    minutes: u64,
     needs: &'static [&'static str],
     work: Work,
 ) -> Suite {
     Suite {
         name: name.to_owned(),
         about: about.to_owned(),
-        limit,
+        limit: Duration::from_secs(minutes * 60),
         needs,
         is_lab: false,
         work,
