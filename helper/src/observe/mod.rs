@@ -10,8 +10,18 @@
 //! Completion (act/) ---------^                                                  then Input::Done
 //! ```
 
+mod agenda;
 pub mod clock;
+mod found;
+pub(crate) mod netlink;
+pub(crate) mod readable;
+pub(crate) mod reader;
+mod settle;
 mod sources;
+mod sysfs;
+#[cfg(test)]
+pub(crate) mod testing;
+pub mod udev;
 
 use tandem_core::action::ActionId;
 use tandem_core::input::{Input, Outcome, Source};
