@@ -24,11 +24,20 @@ pub enum Profile {
 
 /// Builds the program `binary` of the package with cargo (once per process) and gives its path.
 pub fn program(package: &str, binary: &str, profile: Profile) -> Result<PathBuf> {
-    type Key = (String, String, Profile);
+    build(package, "--bin", binary, profile)
+}
+
+/// Builds the example of the package with cargo (once per process) and gives its path.
+pub fn example(package: &str, example: &str, profile: Profile) -> Result<PathBuf> {
+    build(package, "--example", example, profile)
+}
+
+fn build(package: &str, kind: &'static str, binary: &str, profile: Profile) -> Result<PathBuf> {
+    type Key = (String, &'static str, String, Profile);
     static BUILT: Mutex<Option<HashMap<Key, PathBuf>>> = Mutex::new(None);
     let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
     let built = built.get_or_insert_with(HashMap::new);
-    let key = (package.to_owned(), binary.to_owned(), profile);
+    let key = (package.to_owned(), kind, binary.to_owned(), profile);
     if let Some(path) = built.get(&key) {
         return Ok(path.clone());
     }
@@ -39,7 +48,7 @@ pub fn program(package: &str, binary: &str, profile: Profile) -> Result<PathBuf>
         "build",
         "--package",
         package,
-        "--bin",
+        kind,
         binary,
         "--message-format=json",
     ]);
