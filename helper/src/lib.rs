@@ -8,5 +8,13 @@
 
 pub mod act;
 pub mod channel;
+pub mod check;
+pub mod config;
 pub mod ebpf;
+pub mod ebpf_inputs;
+pub mod journal;
+pub mod logging;
 pub mod observe;
+pub mod run;
+pub mod runtime;
+pub mod supervisor;

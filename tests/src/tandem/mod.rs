@@ -68,7 +68,7 @@ impl Setup {
             .map(|mac| format!("{{ mac = \"{mac}\" }}"))
             .collect();
         format!(
-            "[[bond]]\nname = \"{BOND}\"\nstandby = {{ mac = \"{}\" }}\nvf = [{}]\n{}\n",
+            "[[bond]]\nname = \"{BOND}\"\nstandby = {{ mac = \"{}\" }}\nvfs = [{}]\n{}\n",
             self.standby,
             vfs.join(", "),
             self.bond_lines.join("\n")

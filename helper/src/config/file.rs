@@ -1,0 +1,226 @@
+//! One configuration file: its keys, and where in the text they are.
+
+use std::net::IpAddr;
+use std::ops::Range;
+use std::path::Path;
+use std::str::FromStr;
+
+use serde::Deserialize;
+use tandem_core::IfName;
+use tandem_core::link::{Address, Route};
+use tandem_core::policy::{AddressingPolicy, BondPolicy, MacPolicy, Ownership, PortMatch, Timing};
+use toml::de::{DeTable, DeValue};
+
+use super::ConfigError;
+
+/// What one file says.
+pub(super) struct Parsed {
+    pub(super) accept_host_config: Option<bool>,
+    pub(super) bonds: Vec<BondPolicy>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct File {
+    accept_host_config: Option<bool>,
+    #[serde(default)]
+    bond: Vec<FileBond>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct FileBond {
+    name: IfName,
+    standby: PortMatch,
+    vfs: Vec<PortMatch>,
+    #[serde(default)]
+    mac: MacPolicy,
+    #[serde(default)]
+    ownership: Ownership,
+    #[serde(default)]
+    addressing: Addressing,
+    #[serde(default)]
+    addresses: Vec<Network>,
+    #[serde(default)]
+    routes: Vec<FileRoute>,
+    mtu: Option<u32>,
+    #[serde(default)]
+    timing: Timing,
+}
+
+#[derive(Default, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Addressing {
+    #[default]
+    Inherit,
+    Static,
+    None,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct FileRoute {
+    to: Network,
+    via: Option<IpAddr>,
+    metric: Option<u32>,
+}
+
+/// `192.0.2.5/24`, `2001:db8::5/64`.
+#[derive(Clone, Copy)]
+struct Network(Address);
+
+impl<'de> Deserialize<'de> for Network {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl FromStr for Network {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let error =
+            || format!("`{text}` is not an address with its prefix; write it like 192.0.2.5/24");
+        let (ip, prefix) = text.split_once('/').ok_or_else(error)?;
+        let ip: IpAddr = ip.parse().map_err(|_| error())?;
+        let prefix: u8 = prefix.parse().map_err(|_| error())?;
+        let longest = if ip.is_ipv4() { 32 } else { 128 };
+        if prefix > longest {
+            return Err(error());
+        }
+        Ok(Self(Address { ip, prefix }))
+    }
+}
+
+/// Reads one file's text.
+pub(super) fn parse(file: &Path, text: &str) -> Result<Parsed, ConfigError> {
+    let raw: File = toml::from_str(text).map_err(|error| ConfigError {
+        file: file.to_path_buf(),
+        position: error.span().map(|span| line_and_column(text, span.start)),
+        message: match key_at(text, error.span()) {
+            Some(key) => format!("{} (key `{key}`)", error.message().trim_end()),
+            None => error.message().trim_end().to_string(),
+        },
+    })?;
+    let mut bonds = Vec::new();
+    for (number, bond) in raw.bond.into_iter().enumerate() {
+        bonds.push(policy(bond).map_err(|(key, message)| ConfigError {
+            file: file.to_path_buf(),
+            position: position_of(text, number, key),
+            message,
+        })?);
+    }
+    Ok(Parsed {
+        accept_host_config: raw.accept_host_config,
+        bonds,
+    })
+}
+
+fn policy(bond: FileBond) -> Result<BondPolicy, (&'static str, String)> {
+    let addresses: Vec<_> = bond.addresses.iter().map(|network| network.0).collect();
+    let routes: Vec<_> = bond
+        .routes
+        .iter()
+        .map(|route| Route {
+            destination: route.to.0,
+            gateway: route.via,
+            metric: route.metric,
+        })
+        .collect();
+    let addressing = match bond.addressing {
+        Addressing::Static if addresses.is_empty() => {
+            return Err((
+                "addressing",
+                format!(
+                    "`addressing = \"static\"` of bond `{}` needs `addresses`",
+                    bond.name
+                ),
+            ));
+        }
+        Addressing::Static => AddressingPolicy::Static { addresses, routes },
+        Addressing::Inherit | Addressing::None if !addresses.is_empty() => {
+            return Err((
+                "addresses",
+                format!(
+                    "`addresses` of bond `{}` need `addressing = \"static\"`",
+                    bond.name
+                ),
+            ));
+        }
+        Addressing::Inherit | Addressing::None if !routes.is_empty() => {
+            return Err((
+                "routes",
+                format!(
+                    "`routes` of bond `{}` need `addressing = \"static\"`",
+                    bond.name
+                ),
+            ));
+        }
+        Addressing::Inherit => AddressingPolicy::Inherit,
+        Addressing::None => AddressingPolicy::None,
+    };
+    Ok(BondPolicy {
+        name: bond.name,
+        standby: bond.standby,
+        vfs: bond.vfs,
+        mac: bond.mac,
+        ownership: bond.ownership,
+        addressing,
+        mtu: bond.mtu,
+        timing: bond.timing,
+    })
+}
+
+/// Line and column, from 1, of a key of the file's bond number `bond`; the
+/// bond's own line if the key is not written there. `key` may be a path with dots.
+pub(super) fn position_of(text: &str, bond: usize, key: &str) -> Option<(usize, usize)> {
+    let document = DeTable::parse(text).ok()?;
+    let bonds = document.get_ref().get("bond")?;
+    let entry = bonds.get_ref().as_array()?.get(bond)?;
+    let mut span = entry.span();
+    let mut value = entry.get_ref();
+    for part in key.split('.') {
+        let Some(found) = value.as_table().and_then(|table| table.get_key_value(part)) else {
+            break;
+        };
+        span = found.0.span();
+        value = found.1.get_ref();
+    }
+    Some(line_and_column(text, span.start))
+}
+
+/// The dotted path of the innermost key whose value or name is at `span`.
+fn key_at(text: &str, span: Option<Range<usize>>) -> Option<String> {
+    let document = DeTable::parse(text).ok()?;
+    let mut path = Vec::new();
+    descend(document.get_ref(), &span?, &mut path).then(|| path.join("."))
+}
+
+/// Looks inside first: a `[table]`'s own span is only its header's.
+fn descend(table: &DeTable<'_>, span: &Range<usize>, path: &mut Vec<String>) -> bool {
+    let holds = |outer: Range<usize>| outer.start <= span.start && span.end <= outer.end;
+    for (key, value) in table {
+        path.push(key.get_ref().to_string());
+        let inside = match value.get_ref() {
+            DeValue::Table(inner) => descend(inner, span, path),
+            DeValue::Array(items) => items
+                .iter()
+                .filter_map(|item| item.get_ref().as_table())
+                .any(|inner| descend(inner, span, path)),
+            _ => false,
+        };
+        if inside || holds(key.span()) || holds(value.span()) {
+            return true;
+        }
+        path.pop();
+    }
+    false
+}
+
+fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
+    let before = text.get(..offset).unwrap_or(text);
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
+    (line, column)
+}

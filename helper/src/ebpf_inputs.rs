@@ -1,0 +1,199 @@
+//! What the eBPF monitor says, as inputs of the machine. It gives earlier and
+//! finer knowledge, never the only knowledge: without it the guest behaves the
+//! same, later.
+
+use tandem_core::Time;
+use tandem_core::input::{Input, Removal, RemovalStage, Source};
+use tandem_core::status::{CheckItem, SourceHealth};
+
+use crate::ebpf::{Cause, Event, LinkChange, Monitor, Options, Press, ProgramState, Start, What};
+
+/// Why the status may say that there is no early warning.
+const CONSEQUENCE: &str = "no early warning of an unplug that the host does not announce";
+
+/// The monitor as a source of inputs; works without one, and then says nothing.
+pub struct EbpfSource {
+    monitor: Option<Monitor>,
+    health: SourceHealth,
+    parts: Vec<CheckItem>,
+}
+
+impl EbpfSource {
+    /// Loads what can be loaded. Must be called inside a tokio runtime.
+    pub fn start() -> Self {
+        let options = Options {
+            macs: Vec::new(),
+            watch_parented: true,
+        };
+        let Start { monitor, programs } = Monitor::start(&options);
+        let parts: Vec<_> = programs
+            .into_iter()
+            .map(|report| {
+                let function = report.program.function();
+                let (ok, detail) = match report.state {
+                    ProgramState::Attached => (true, format!("attached to {function}")),
+                    ProgramState::Missing { reason } => (false, format!("{function}: {reason}")),
+                };
+                CheckItem {
+                    name: report.program.name().to_string(),
+                    ok,
+                    detail,
+                }
+            })
+            .collect();
+        let lack = parts.iter().find(|part| !part.ok);
+        let health = match (&monitor, lack) {
+            (Some(_), None) => SourceHealth::Working,
+            (Some(_), Some(_)) => SourceHealth::Partial,
+            (None, lack) => {
+                let reason = lack.map_or("no program works", |part| part.detail.as_str());
+                SourceHealth::Missing {
+                    reason: format!("{reason}; {CONSEQUENCE}"),
+                }
+            }
+        };
+        Self {
+            monitor,
+            health,
+            parts,
+        }
+    }
+
+    /// How it fares.
+    pub fn health(&self) -> Input {
+        Input::SourceHealth {
+            source: Source::Ebpf,
+            health: self.health.clone(),
+            parts: self.parts.clone(),
+        }
+    }
+
+    /// The next inputs; never ends without a monitor. Safe to cancel.
+    pub async fn next(&mut self) -> Vec<Input> {
+        loop {
+            let Some(monitor) = &mut self.monitor else {
+                return std::future::pending().await;
+            };
+            let inputs = match monitor.next().await {
+                Ok(batch) => {
+                    if let Some(error) = batch.malformed {
+                        tracing::warn!(%error, "an event of the kernel programs was left out");
+                    }
+                    let lost = (batch.lost > 0).then_some(Input::Lost(Source::Ebpf));
+                    let events = batch.events.iter().inspect(|event| tracing::debug!(?event));
+                    lost.into_iter()
+                        .chain(events.filter_map(|event| input(event)))
+                        .collect()
+                }
+                Err(error) => {
+                    self.monitor = None;
+                    self.health = SourceHealth::Missing {
+                        reason: format!(
+                            "the events can't be read any more: {error}; {CONSEQUENCE}"
+                        ),
+                    };
+                    vec![self.health()]
+                }
+            };
+            if !Vec::is_empty(&inputs) {
+                return inputs;
+            }
+        }
+    }
+}
+
+/// The machine's input for an event of the kernel, if it concerns the machine.
+fn input(event: &Event) -> Option<Input> {
+    let (stage, pci) = match &event.what {
+        What::Warning { cause, pci_address } => (stage(*cause)?, pci_address),
+        What::Link {
+            change: LinkChange::Stopped,
+            link,
+        } => (RemovalStage::DriverStopping, &link.parent),
+        What::Link { .. } | What::BondPort { .. } => return None,
+    };
+    let at = Time(event.boot_ns / 1000);
+    // A NIC without PCI function (virtio under MMIO, say) has no address to match.
+    let pci = pci.parse().ok()?;
+    Some(Input::Removal(Removal { stage, pci, at }))
+}
+
+fn stage(cause: Cause) -> Option<RemovalStage> {
+    match cause {
+        Cause::ButtonPress(Press::PowersOff) => Some(RemovalStage::ButtonPressed),
+        Cause::ButtonPress(Press::CancelsPowerOff) => Some(RemovalStage::ButtonCancelled),
+        Cause::ButtonPress(Press::PowersOn | Press::CancelsPowerOn | Press::Ignored) => None,
+        Cause::AcpiEject => Some(RemovalStage::EjectRequested),
+        Cause::PciStop | Cause::DriverRemove => Some(RemovalStage::RemovalStarted),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ebpf::Link;
+
+    fn event(what: What) -> Event {
+        Event {
+            boot_ns: 6_000_000,
+            what,
+        }
+    }
+
+    #[test]
+    fn a_warning_names_device_and_moment() {
+        let what = What::Warning {
+            cause: Cause::AcpiEject,
+            pci_address: "0000:02:00.0".to_string(),
+        };
+        let Some(Input::Removal(removal)) = input(&event(what)) else {
+            panic!("no removal");
+        };
+        assert_eq!(removal.stage, RemovalStage::EjectRequested);
+        assert_eq!(removal.pci.to_string(), "0000:02:00.0");
+        assert_eq!(removal.at, Time(6_000));
+    }
+
+    #[test]
+    fn a_second_press_cancels_and_a_press_for_power_on_is_nothing() {
+        let press = |press| {
+            let pci_address = "0000:00:02.0".to_string();
+            input(&event(What::Warning {
+                cause: Cause::ButtonPress(press),
+                pci_address,
+            }))
+        };
+        assert!(matches!(
+            press(Press::CancelsPowerOff),
+            Some(Input::Removal(Removal {
+                stage: RemovalStage::ButtonCancelled,
+                ..
+            }))
+        ));
+        assert_eq!(press(Press::PowersOn), None);
+    }
+
+    #[test]
+    fn a_device_without_pci_address_is_nothing() {
+        let link = Link {
+            ifindex: 2,
+            name: "eth0".to_string(),
+            parent: "virtio1".to_string(),
+            mac: [0; 6],
+            perm_mac: [0; 6],
+            netns_inum: 1,
+        };
+        assert_eq!(
+            input(&event(What::Link {
+                change: LinkChange::Stopped,
+                link
+            })),
+            None
+        );
+        let what = What::Warning {
+            cause: Cause::PciStop,
+            pci_address: String::new(),
+        };
+        assert_eq!(input(&event(what)), None);
+    }
+}

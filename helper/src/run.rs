@@ -1,0 +1,383 @@
+//! The service: one task that feeds the machine and carries out what it wants.
+//!
+//! Order of a turn: do what the machine wants, publish what it says, wait for
+//! whatever comes first. Nothing in here decides anything about a bond.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tandem_core::action::{Action, ActionKind};
+use tandem_core::input::{Hold, Input, Outcome, Source};
+use tandem_core::policy::{Origin, Policy};
+use tandem_core::status::Event;
+use tandem_core::{Machine, Time};
+use tandem_wire::reply::{ConfigureError, ConfigureErrorCode, Configured};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{Instant, sleep_until};
+
+use crate::act::Executor;
+use crate::channel::{Channel, ChannelInput};
+use crate::config::{self, Config, HOST_POLICY_PATH};
+use crate::ebpf_inputs::EbpfSource;
+use crate::journal::Journal;
+use crate::observe::{self, Completion, Observed, Sources, Touched, clock};
+use crate::runtime::{self, HOLDS_PATH};
+use crate::supervisor::Supervisor;
+
+/// What the command line chose.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The main configuration file.
+    pub config: PathBuf,
+    /// Where to record every input, if anywhere.
+    pub journal: Option<PathBuf>,
+    /// The local socket.
+    pub socket: PathBuf,
+}
+
+/// Runs until SIGTERM or SIGINT. The bonds stay as they are.
+///
+/// # Errors
+/// The configuration is wrong, or a source that nothing can replace is missing.
+pub async fn run(options: Options) -> Result<()> {
+    let config = config::load(&options.config)?;
+    let mut service = Service::start(options, config)?;
+    service.supervisor.ready();
+    service.turn().await
+}
+
+struct Service {
+    options: Options,
+    config: Config,
+    machine: Machine,
+    sources: Sources,
+    ebpf: EbpfSource,
+    channel: Channel,
+    executor: Executor,
+    journal: Journal,
+    supervisor: Supervisor,
+    published: Option<u64>,
+    kept_holds: Vec<Hold>,
+    host_policy: Option<Policy>,
+}
+
+/// What woke the loop.
+enum Wake {
+    Signal(SignalKind),
+    Observed(Vec<Observed>),
+    Ebpf(Vec<Input>),
+    Channel(ChannelInput),
+    Finished(Completion),
+    Watchdog,
+    Deadline,
+}
+
+impl Service {
+    fn start(options: Options, config: Config) -> Result<Self> {
+        let journal = Journal::create(options.journal.as_deref())?;
+        std::fs::create_dir_all(runtime::FOLDER)
+            .with_context(|| format!("can't make {}", runtime::FOLDER))?;
+        let channel = Channel::open(&options.socket)?;
+        let mut service = Self {
+            machine: Machine::new(clock::now()),
+            sources: Sources::open(observe::Options::default())?,
+            ebpf: EbpfSource::start(),
+            executor: Executor::new().context("can't start the executor")?,
+            supervisor: Supervisor::new(),
+            published: None,
+            kept_holds: Vec::new(),
+            host_policy: None,
+            options,
+            config,
+            channel,
+            journal,
+        };
+        let health = service.ebpf.health();
+        service.feed(health);
+        service.recall();
+        let policy = service.starting_policy();
+        service.adopt(policy)?;
+        Ok(service)
+    }
+
+    /// The files' bonds, else those that the host handed over before a restart.
+    fn starting_policy(&mut self) -> Policy {
+        let from_file = &self.config.policy;
+        if !from_file.bonds.is_empty() || !self.config.accept_host_config {
+            return from_file.clone();
+        }
+        match config::load_host_policy(HOST_POLICY_PATH.as_ref()) {
+            Ok(policy) => {
+                self.host_policy.clone_from(&policy);
+                policy.unwrap_or_default()
+            }
+            Err(error) => {
+                tracing::warn!(
+                    error = format!("{error:#}"),
+                    "the host's bonds are not used"
+                );
+                Policy::default()
+            }
+        }
+    }
+
+    /// Hands in the promises that an earlier run of the service made since boot.
+    fn recall(&mut self) {
+        match runtime::load::<Vec<Hold>>(HOLDS_PATH.as_ref()) {
+            Ok(Some(holds)) => {
+                self.kept_holds.clone_from(&holds);
+                self.feed(Input::Recall(holds));
+            }
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(error = format!("{error:#}"), "earlier holds are forgotten")
+            }
+        }
+    }
+
+    /// Makes a valid policy the machine's and tells the sources what matters for it.
+    fn adopt(&mut self, policy: Policy) -> Result<()> {
+        let names: Vec<_> = policy.bonds.iter().map(|bond| bond.name.clone()).collect();
+        self.sources.set_names(&names)?;
+        self.feed(Input::Policy(policy));
+        Ok(())
+    }
+
+    fn feed(&mut self, input: Input) {
+        let now = clock::now();
+        self.journal.record(now, &input);
+        self.machine.handle(now, input);
+    }
+
+    async fn turn(&mut self) -> Result<()> {
+        let mut reload = signal(SignalKind::hangup()).context("can't listen for SIGHUP")?;
+        let mut stop = [SignalKind::terminate(), SignalKind::interrupt()]
+            .map(signal)
+            .into_iter()
+            .collect::<std::io::Result<Vec<Signal>>>()
+            .context("can't listen for SIGTERM")?;
+        let mut running = FuturesUnordered::new();
+        let watchdog_interval = Supervisor::watchdog_interval();
+        let mut next_alive = watchdog_interval.map(|interval| Instant::now() + interval);
+        loop {
+            while let Some(action) = self.machine.next_action() {
+                if let Some(action) = self.answer(action) {
+                    running.push(self.executor.start(action));
+                }
+            }
+            self.publish();
+            let deadline = self.machine.next_deadline().map(instant);
+            let [terminate, interrupt] = &mut stop[..] else {
+                anyhow::bail!("two signals were asked for");
+            };
+            let wake = tokio::select! {
+                biased;
+                inputs = self.ebpf.next() => Wake::Ebpf(inputs),
+                batch = self.sources.next() => Wake::Observed(batch?),
+                Some(done) = running.next(), if !running.is_empty() => Wake::Finished(done),
+                _ = terminate.recv() => Wake::Signal(SignalKind::terminate()),
+                _ = interrupt.recv() => Wake::Signal(SignalKind::interrupt()),
+                _ = reload.recv() => Wake::Signal(SignalKind::hangup()),
+                input = self.channel.next() => Wake::Channel(input),
+                () = until(next_alive) => Wake::Watchdog,
+                () = until(deadline) => Wake::Deadline,
+            };
+            match wake {
+                Wake::Signal(kind) if kind == SignalKind::hangup() => self.reload()?,
+                Wake::Signal(_) => {
+                    self.supervisor.stopping();
+                    tracing::info!("stopped on request; bonds and traffic stay as they are");
+                    return Ok(());
+                }
+                Wake::Observed(batch) => self.observed(batch),
+                Wake::Ebpf(inputs) => inputs.into_iter().for_each(|input| self.feed(input)),
+                Wake::Channel(input) => self.asked(input)?,
+                Wake::Finished(completion) => self.sources.complete(completion),
+                Wake::Watchdog => {
+                    self.supervisor.alive();
+                    next_alive = watchdog_interval.map(|interval| Instant::now() + interval);
+                }
+                Wake::Deadline => self.feed(Input::Tick),
+            }
+        }
+    }
+
+    fn observed(&mut self, batch: Vec<Observed>) {
+        for observed in batch {
+            match observed {
+                Observed::Input(input) => self.feed(input),
+                Observed::AgentPortsChanged => self.channel.ports_changed(),
+            }
+        }
+    }
+
+    /// Answers what is no change of the kernel; gives back what the executor has to do.
+    fn answer(&mut self, action: Action) -> Option<Action> {
+        match action.kind {
+            ActionKind::Reply { command, result } => self.channel.reply(command, result),
+            ActionKind::Notify(event) => {
+                log(&event);
+                self.channel.notify(&event);
+            }
+            ActionKind::Observe {
+                source: source @ (Source::Ebpf | Source::Channel),
+            } => {
+                if source == Source::Ebpf {
+                    let health = self.ebpf.health();
+                    self.feed(health);
+                }
+                self.sources.complete(Completion {
+                    action: action.id,
+                    outcome: Outcome::Accepted,
+                    touched: Touched::default(),
+                });
+            }
+            _ => return Some(action),
+        }
+        None
+    }
+
+    fn publish(&mut self) {
+        let status = self.machine.status();
+        if self.published != Some(status.generation) {
+            self.published = Some(status.generation);
+            self.supervisor.status(status);
+            self.channel.publish(status);
+        }
+        let holds = self.machine.holds();
+        if holds != self.kept_holds {
+            if let Err(error) = runtime::store(HOLDS_PATH.as_ref(), &holds) {
+                tracing::warn!(
+                    error = format!("{error:#}"),
+                    "a restart will forget what is held"
+                );
+            }
+            self.kept_holds = holds;
+        }
+    }
+
+    fn asked(&mut self, input: ChannelInput) -> Result<()> {
+        match input {
+            ChannelInput::Command(command) => self.feed(Input::Command(command)),
+            ChannelInput::Configure { id, policy } => {
+                let result = self.take_from_host(policy)?;
+                self.channel.configured(id, result);
+            }
+            ChannelInput::Health { health, parts } => {
+                self.feed(Input::SourceHealth {
+                    source: Source::Channel,
+                    health,
+                    parts,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the host's policy if the guest's administrator and its own sense allow
+    /// it, and keeps it for a restart of the service.
+    fn take_from_host(&mut self, mut policy: Policy) -> Result<Result<Configured, ConfigureError>> {
+        let refuse = |code, message: String| Ok(Err(ConfigureError { code, message }));
+        if !self.config.policy.bonds.is_empty() {
+            return refuse(
+                ConfigureErrorCode::DefinedByFile,
+                format!(
+                    "the bonds are defined in the guest, in {}",
+                    self.options.config.display()
+                ),
+            );
+        }
+        if !self.config.accept_host_config {
+            return refuse(
+                ConfigureErrorCode::NotAllowed,
+                "the guest's administrator refuses it: accept-host-config = false".to_string(),
+            );
+        }
+        policy.origin = Origin::Host;
+        if let Err(error) = policy.validate() {
+            return refuse(
+                ConfigureErrorCode::Invalid,
+                format!("{error} (key `{}`)", error.key),
+            );
+        }
+        let changed = self.host_policy.as_ref() != Some(&policy);
+        let bonds = policy.bonds.iter().map(|bond| bond.name.clone()).collect();
+        if changed {
+            if let Err(error) = runtime::store(HOST_POLICY_PATH.as_ref(), &policy) {
+                return refuse(ConfigureErrorCode::NotStored, format!("{error:#}"));
+            }
+            tracing::info!(?bonds, "the host configured the guest");
+            self.host_policy = Some(policy.clone());
+            self.adopt(policy)?;
+        }
+        Ok(Ok(Configured { bonds, changed }))
+    }
+
+    fn reload(&mut self) -> Result<()> {
+        self.supervisor.reloading();
+        match config::load(&self.options.config) {
+            Ok(config) => {
+                self.config = config;
+                let policy = self.starting_policy();
+                self.adopt(policy)?;
+                tracing::info!(files = ?self.config.files, "configuration read anew");
+            }
+            Err(error) => tracing::error!(%error, "the old configuration stays"),
+        }
+        self.supervisor.ready();
+        Ok(())
+    }
+}
+
+fn log(event: &Event) {
+    match event {
+        Event::StateChanged {
+            bond,
+            state,
+            traffic,
+            reason,
+        } => {
+            tracing::info!(%bond, ?state, ?traffic, reason, "state");
+        }
+        Event::HandedOver { bond, handoff } => {
+            let switch_us = handoff.switch_us.unwrap_or_default();
+            tracing::info!(%bond, from = ?handoff.from, to = ?handoff.to, cause = ?handoff.cause, switch_us, "traffic moved");
+        }
+        Event::RemovalExpected {
+            bond, vf, stage, ..
+        } => {
+            tracing::info!(%bond, %vf, ?stage, "the kernel is about to remove the VF");
+        }
+        Event::VfRemoved {
+            bond, mac, lead_us, ..
+        } => {
+            let mac = mac.map(|mac| mac.to_string()).unwrap_or_default();
+            tracing::info!(%bond, mac, ?lead_us, "the VF is gone");
+        }
+        Event::ProblemRaised { bond, problem } => {
+            let device = problem
+                .device
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            tracing::warn!(%bond, device, code = ?problem.code, remedy = problem.remedy, "{}", problem.message);
+        }
+        Event::ProblemCleared { bond, code } => tracing::info!(%bond, ?code, "problem solved"),
+    }
+}
+
+/// The machine's time counts suspend, tokio's does not: a deadline may come late
+/// by the time suspended, and the clock source wakes the loop after one.
+fn instant(deadline: Time) -> Instant {
+    Instant::now() + Duration::from_micros(deadline.since_us(clock::now()))
+}
+
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
