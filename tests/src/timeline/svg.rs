@@ -28,7 +28,7 @@ const STYLE: &str = "\
 .even{fill:#1b222b}.odd{fill:#262e38}.vf{fill:#3fb950}.standby{fill:#58a6ff}.nobody{fill:#f85149}.lost{fill:#e3a04f}}";
 
 /// Right edges of the table's columns of numbers, in pixels: took, sent and lost from the guest, sent and
-/// lost to the guest, TCP stall.
+/// lost to the guest, longest gap.
 const COLUMNS: [f64; 6] = [290.0, 540.0, 600.0, 700.0, 760.0, 900.0];
 /// Left edge of the table's column of carriers, in pixels.
 const CARRIERS: f64 = 320.0;
@@ -165,7 +165,7 @@ fn table(page: &mut Page, timeline: &Timeline, top: f64) -> f64 {
     for (right, heading) in
         COLUMNS
             .into_iter()
-            .zip(["took", "sent", "lost", "sent", "lost", "longest TCP stall"])
+            .zip(["took", "sent", "lost", "sent", "lost", "longest gap"])
     {
         page.text(right, y, "dim end", heading);
     }
@@ -185,7 +185,7 @@ fn table(page: &mut Page, timeline: &Timeline, top: f64) -> f64 {
             COLUMNS[5],
             y,
             "ink end",
-            &format!("{} ms", phase.tcp_stall_ms),
+            &format!("{} ms", phase.longest_gap_ms),
         );
     }
     page.line((24.0, y + 6.0), (RIGHT, y + 6.0));

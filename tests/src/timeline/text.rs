@@ -74,7 +74,7 @@ fn table(timeline: &Timeline, colour: Colour) -> Vec<String> {
         ),
         format!(
             " #  {:14} {:>8}  {:23} {:>6} {:>6}   {:>6} {:>6}   {:>10}",
-            "phase", "took", "carried by", "sent", "lost", "sent", "lost", "TCP stall"
+            "phase", "took", "carried by", "sent", "lost", "sent", "lost", "gap"
         ),
     ];
     for (index, phase) in timeline.phases.iter().enumerate() {
@@ -85,7 +85,7 @@ fn table(timeline: &Timeline, colour: Colour) -> Vec<String> {
             seconds(phase.end_ms.saturating_sub(phase.start_ms)),
             timeline.carriers_in(phase),
             both(phase.from_guest, phase.to_guest, colour),
-            format!("{} ms", phase.tcp_stall_ms),
+            format!("{} ms", phase.longest_gap_ms),
         ));
     }
     for (kind, label) in [
