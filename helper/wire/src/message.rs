@@ -185,6 +185,25 @@ impl Call {
         "tandem-unsubscribe",
     ];
 
+    /// The command's name, one of [`Call::NAMES`].
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::GuestSync(_) => "guest-sync",
+            Self::GuestSyncDelimited(_) => "guest-sync-delimited",
+            Self::GuestPing => "guest-ping",
+            Self::GuestInfo => "guest-info",
+            Self::TandemStatus => "tandem-status",
+            Self::TandemConfigure(_) => "tandem-configure",
+            Self::TandemPrepareUnplug(_) => "tandem-prepare-unplug",
+            Self::TandemResume(_) => "tandem-resume",
+            Self::TandemAnnounce(_) => "tandem-announce",
+            Self::TandemFailover(_) => "tandem-failover",
+            Self::TandemFailback(_) => "tandem-failback",
+            Self::TandemSubscribe => "tandem-subscribe",
+            Self::TandemUnsubscribe => "tandem-unsubscribe",
+        }
+    }
+
     fn read(name: &str, arguments: Option<&RawValue>) -> Result<Self, CallError> {
         let arguments = Arguments { name, arguments };
         Ok(match name {

@@ -68,6 +68,7 @@ fn every_command_is_read_as_it_was_written_and_is_in_guest_info() {
     let names: Vec<String> = every_call()
         .into_iter()
         .map(|call| {
+            let name = call.name();
             let request = RequestLine {
                 call,
                 id: Some(Id::from(3)),
@@ -75,7 +76,8 @@ fn every_command_is_read_as_it_was_written_and_is_in_guest_info() {
             let line = String::from_utf8(request.to_line()).unwrap();
             assert_eq!(RequestLine::parse(line.trim_end()).unwrap(), request);
             let value: Value = serde_json::from_str(&line).unwrap();
-            value["execute"].as_str().unwrap().to_owned()
+            assert_eq!(value["execute"], name);
+            name.to_owned()
         })
         .collect();
     assert_eq!(names, Call::NAMES);

@@ -1,0 +1,137 @@
+//! Commands that ask the running service.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use tandem_core::input::Request;
+use tandem_core::status::Answer;
+use tandem_wire::Call;
+use tandem_wire::reply::StatusReport;
+
+use crate::cli::{Ask, StatusArgs, exit};
+use crate::client::{Client, ClientError};
+use crate::render::{self, Style};
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// The service could not be asked, or refused.
+    #[error(transparent)]
+    Service(#[from] ClientError),
+    /// The output can't be written.
+    #[error("the output can't be written: {0}")]
+    Output(#[from] io::Error),
+}
+
+impl AskError {
+    /// The command's exit status.
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            Self::Service(ClientError::NotRunning { .. }) => exit::NOT_RUNNING,
+            Self::Service(ClientError::TimedOut { .. }) => exit::TIMED_OUT,
+            Self::Service(_) | Self::Output(_) => exit::FAILED,
+        }
+    }
+}
+
+/// Colours where standard output is a terminal, unless `NO_COLOR` is set.
+fn style_of_stdout() -> Style {
+    let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    if io::stdout().is_terminal() && !unwanted {
+        Style::Coloured
+    } else {
+        Style::Plain
+    }
+}
+
+/// Carries out a command on standard output, with errors on standard error, and
+/// gives the exit status.
+pub fn ask(ask: Ask) -> u8 {
+    match carry_out(ask, style_of_stdout(), &mut io::stdout().lock()) {
+        Ok(status) => status,
+        // The reader has seen enough, as `head` has.
+        Err(AskError::Output(e)) if e.kind() == io::ErrorKind::BrokenPipe => exit::OK,
+        Err(error) => {
+            eprintln!("tandem: {error}");
+            error.exit_status()
+        }
+    }
+}
+
+/// Carries out a command, writes its result and gives the exit status.
+///
+/// # Errors
+/// If the service can't be asked or refuses, or `out` can't be written.
+pub fn carry_out(ask: Ask, style: Style, out: &mut impl Write) -> Result<u8, AskError> {
+    let (request, service) = match ask {
+        Ask::Status(args) => return status(&args, style, out),
+        Ask::Failover(args) => (Request::Failover { bond: args.bond }, args.service),
+        Ask::Failback(args) => (Request::Failback { bond: args.bond }, args.service),
+        Ask::Resume(args) => (Request::Resume { bond: args.bond }, args.service),
+        Ask::Announce(args) => (Request::Announce { bond: args.bond }, args.service),
+        Ask::PrepareUnplug(args) => {
+            let request = Request::PrepareUnplug {
+                bond: args.bond,
+                vf: args.vf,
+            };
+            (request, args.service)
+        }
+    };
+    command(&service.socket, request, service.limit, out)
+}
+
+fn command(
+    socket: &Path,
+    request: Request,
+    limit: Duration,
+    out: &mut impl Write,
+) -> Result<u8, AskError> {
+    let answer: Answer = Client::connect(socket)?.call(Call::from(request), limit)?;
+    out.write_all(render::answer(&answer).as_bytes())?;
+    Ok(if answer.ready { exit::OK } else { exit::FAILED })
+}
+
+fn status(args: &StatusArgs, style: Style, out: &mut impl Write) -> Result<u8, AskError> {
+    let limit = args.service.limit;
+    let mut client = Client::connect(&args.service.socket)?;
+    if args.watch {
+        // Before the status, so that nothing falls between the two.
+        client.subscribe(limit)?;
+    }
+    let report: StatusReport = client.call(Call::TandemStatus, limit)?;
+    let text = match (args.json, args.watch) {
+        (false, _) => render::status(&report, style),
+        (true, false) => json(serde_json::to_string_pretty(&report))?,
+        (true, true) => json(serde_json::to_string(&report))?,
+    };
+    out.write_all(text.as_bytes())?;
+    if args.watch {
+        watch(&mut client, args.json, out)?;
+    }
+    Ok(exit::OK)
+}
+
+/// Until the service stops or the output is closed.
+fn watch(client: &mut Client, as_json: bool, out: &mut impl Write) -> Result<(), AskError> {
+    if !as_json {
+        out.write_all(b"\n")?;
+    }
+    loop {
+        out.flush()?;
+        let event = match client.next_event() {
+            Ok(event) => event,
+            Err(ClientError::Closed) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        if as_json {
+            out.write_all(&event.to_line())?;
+        } else {
+            out.write_all(render::event(&event).as_bytes())?;
+        }
+    }
+}
+
+fn json(text: serde_json::Result<String>) -> io::Result<String> {
+    Ok(text? + "\n")
+}

@@ -1,0 +1,188 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use tandem_core::types::{IfName, Mac};
+
+use crate::channel::SOCKET_PATH;
+use crate::config;
+
+/// Exit statuses, the same for all commands.
+pub mod exit {
+    /// It went well.
+    pub const OK: u8 = 0;
+    /// It failed or was refused; the reason is on standard error.
+    pub const FAILED: u8 = 1;
+    /// The command line is wrong.
+    pub const USAGE: u8 = 2;
+    /// The service does not run.
+    pub const NOT_RUNNING: u8 = 3;
+    /// The service did not answer in time.
+    pub const TIMED_OUT: u8 = 4;
+    /// `check` found that Tandem works, with less than it could have.
+    pub const DEGRADED: u8 = 5;
+}
+
+const EXIT_HELP: &str = "\
+Exit status:
+  0  it went well
+  1  it failed or was refused; the reason is on standard error
+  2  the command line is wrong
+  3  the service does not run
+  4  the service did not answer in time
+  5  check: it works, with less than it could have";
+
+/// Keeps connections while the pass-through NIC (VF) leaves, the VM migrates and another VF comes
+#[derive(Debug, Parser)]
+#[command(name = "tandem", version, after_help = EXIT_HELP)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the service
+    Run(RunArgs),
+    /// Tell what Tandem needs, what of it is here, and what follows where it is not
+    Check(CheckArgs),
+    /// Feed a journal of `tandem run --journal` to the machine and print what it decides
+    Replay(ReplayArgs),
+    /// Ask the running service
+    #[command(flatten)]
+    Ask(Ask),
+}
+
+/// Commands that ask the running service.
+#[derive(Debug, Subcommand)]
+pub enum Ask {
+    /// Show bonds, ports, who carries the traffic, and why
+    Status(StatusArgs),
+    /// Move the traffic to the standby and keep it there until `failback`
+    Failover(BondArgs),
+    /// Let the VF have the traffic again
+    Failback(BondArgs),
+    /// Move the traffic to the standby and release the VF: it will be unplugged
+    PrepareUnplug(UnplugArgs),
+    /// Take a VF again after `prepare-unplug`
+    Resume(BondArgs),
+    /// Tell the network again where the bond is
+    Announce(BondArgs),
+}
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Configuration file; conf.d/*.toml beside it is read too
+    #[arg(long, value_name = "PATH", default_value = config::DEFAULT_PATH)]
+    pub config: PathBuf,
+    /// Record everything that the machine learns in this file
+    #[arg(long, value_name = "PATH")]
+    pub journal: Option<PathBuf>,
+    /// Socket for the other commands
+    #[arg(long, value_name = "PATH", default_value = SOCKET_PATH)]
+    pub socket: PathBuf,
+}
+
+/// Arguments of `check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Configuration file
+    #[arg(long, value_name = "PATH", default_value = config::DEFAULT_PATH)]
+    pub config: PathBuf,
+}
+
+/// Arguments of `replay`.
+#[derive(Debug, Args)]
+pub struct ReplayArgs {
+    /// The journal
+    pub journal: PathBuf,
+}
+
+/// How to reach the service.
+#[derive(Debug, Args)]
+pub struct ServiceArgs {
+    /// The service's socket
+    #[arg(long, value_name = "PATH", default_value = SOCKET_PATH)]
+    pub socket: PathBuf,
+    /// How long to wait for an answer
+    #[arg(long = "timeout", value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    pub limit: Duration,
+}
+
+/// Arguments of `status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Print JSON; with --watch one object a line
+    #[arg(long)]
+    pub json: bool,
+    /// Then print what happens, as it happens
+    #[arg(long)]
+    pub watch: bool,
+    /// How to reach the service.
+    #[command(flatten)]
+    pub service: ServiceArgs,
+}
+
+/// Arguments of commands about a bond.
+#[derive(Debug, Args)]
+pub struct BondArgs {
+    /// Which bond; may be left out if there is only one
+    pub bond: Option<IfName>,
+    /// How to reach the service.
+    #[command(flatten)]
+    pub service: ServiceArgs,
+}
+
+/// Arguments of `prepare-unplug`.
+#[derive(Debug, Args)]
+pub struct UnplugArgs {
+    /// Which bond; may be left out if there is only one
+    pub bond: Option<IfName>,
+    /// Which VF, by its permanent MAC; without it, the present one
+    #[arg(long, value_name = "MAC")]
+    pub vf: Option<Mac>,
+    /// How to reach the service.
+    #[command(flatten)]
+    pub service: ServiceArgs,
+}
+
+/// From one second to one day.
+fn seconds(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(seconds @ 1..=86_400) => Ok(Duration::from_secs(seconds)),
+        _ => Err("write whole seconds from 1 to 86400".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn bonds_and_macs_are_checked_here() {
+        let parse = |line: &str| Cli::try_parse_from(line.split(' '));
+        assert!(parse("tandem failover bond0").is_ok());
+        assert!(parse("tandem failover").is_ok());
+        assert!(parse("tandem failover a/b").is_err());
+        assert!(parse("tandem prepare-unplug --vf 52:54:00:00:00:01 bond0").is_ok());
+        assert!(parse("tandem prepare-unplug --vf 52:54").is_err());
+        assert!(parse("tandem status --timeout 0").is_err());
+        assert!(parse("tandem status --timeout 5 --watch --json").is_ok());
+        let error = parse("tandem fly").unwrap_err();
+        assert_eq!(error.exit_code(), i32::from(exit::USAGE));
+    }
+}

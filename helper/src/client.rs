@@ -1,0 +1,243 @@
+//! The service's client: asks over the local socket and waits no longer than it is told to.
+
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use serde::de::DeserializeOwned;
+use tandem_wire::event::EventMessage;
+use tandem_wire::framing::{Decoder, FrameError};
+use tandem_wire::from_guest::{FromGuest, ReplyError, content};
+use tandem_wire::message::{Call, Id, RequestLine};
+use tandem_wire::reply::{Empty, ErrorBody};
+
+use crate::channel;
+
+/// Events that came while a reply was waited for; the oldest go beyond that.
+const MAX_EVENTS: usize = 1024;
+
+/// Why the service could not be asked, or what it answered.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody listens on the socket.
+    #[error("tandem is not running: nobody listens on {}; start it with `systemctl start tandem`", path.display())]
+    NotRunning {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// The socket belongs to root.
+    #[error("no permission to open {}; run this command as root", path.display())]
+    NotAllowed {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// The socket can't be used.
+    #[error("{} can't be used: {source}", path.display())]
+    Socket {
+        /// The socket.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// No answer within the limit.
+    #[error("tandem did not answer within {} s; look at its log: `journalctl -u tandem`", limit.as_secs_f32())]
+    TimedOut {
+        /// The limit.
+        limit: Duration,
+    },
+    /// The service hung up, as when it is stopped.
+    #[error("tandem closed the connection before it answered")]
+    Closed,
+    /// The service refused; its own words.
+    #[error("{0}")]
+    Refused(ErrorBody),
+    /// The service answered something that this version doesn't understand.
+    #[error("{0}; is the service of another version than this command? restart it")]
+    NotUnderstood(ReplyError),
+    /// The service sent a line that is none.
+    #[error("what tandem sent is damaged: {0}")]
+    Damaged(FrameError),
+}
+
+/// A connection to the service.
+#[derive(Debug)]
+pub struct Client {
+    path: PathBuf,
+    stream: UnixStream,
+    decoder: Decoder,
+    /// Read and not yet decoded.
+    input: Vec<u8>,
+    events: VecDeque<EventMessage>,
+    last_id: u64,
+}
+
+impl Client {
+    /// Connects; doesn't wait.
+    ///
+    /// # Errors
+    /// If no service runs, or its socket can't be opened.
+    pub fn connect(path: &Path) -> Result<Self, ClientError> {
+        let path = path.to_owned();
+        match channel::connect(&path) {
+            Ok(stream) => Ok(Self {
+                path,
+                stream,
+                decoder: Decoder::new(tandem_wire::MAX_REPLY_BYTES),
+                input: Vec::new(),
+                events: VecDeque::new(),
+                last_id: 0,
+            }),
+            Err(e) => Err(match e.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                    ClientError::NotRunning { path }
+                }
+                io::ErrorKind::PermissionDenied => ClientError::NotAllowed { path },
+                _ => ClientError::Socket { path, source: e },
+            }),
+        }
+    }
+
+    /// Asks and waits for the answer, at most `limit`.
+    ///
+    /// # Errors
+    /// If the service refuses, hangs up, doesn't answer in time or not with a `T`.
+    pub fn call<T: DeserializeOwned>(
+        &mut self,
+        call: Call,
+        limit: Duration,
+    ) -> Result<T, ClientError> {
+        let deadline = Some(Deadline::after(limit));
+        let command = call.name();
+        self.last_id += 1;
+        let id = Some(Id::from(self.last_id));
+        let request = RequestLine {
+            call,
+            id: id.clone(),
+        };
+        self.send(&request.to_line(), deadline)?;
+        loop {
+            match self.receive(deadline)? {
+                FromGuest::Return { value, id: of } if of == id => {
+                    return content(command, &value).map_err(ClientError::NotUnderstood);
+                }
+                FromGuest::Error { error, id: of } if of == id || of.is_none() => {
+                    return Err(ClientError::Refused(error));
+                }
+                FromGuest::Event(event) => self.keep(event),
+                // Replies to earlier calls that were given up, and unknown events.
+                _ => {}
+            }
+        }
+    }
+
+    /// Asks for events from now on.
+    ///
+    /// # Errors
+    /// As [`Client::call`].
+    pub fn subscribe(&mut self, limit: Duration) -> Result<(), ClientError> {
+        self.call(Call::TandemSubscribe, limit).map(|Empty {}| ())
+    }
+
+    /// Waits for the next event, however long it takes.
+    ///
+    /// # Errors
+    /// If the service hangs up.
+    pub fn next_event(&mut self) -> Result<EventMessage, ClientError> {
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return Ok(event);
+            }
+            if let FromGuest::Event(event) = self.receive(None)? {
+                return Ok(event);
+            }
+        }
+    }
+
+    fn keep(&mut self, event: EventMessage) {
+        if self.events.len() == MAX_EVENTS {
+            self.events.pop_front();
+        }
+        self.events.push_back(event);
+    }
+
+    fn send(&mut self, mut bytes: &[u8], deadline: Option<Deadline>) -> Result<(), ClientError> {
+        while !bytes.is_empty() {
+            match self.stream.write(bytes) {
+                Ok(count) => bytes = &bytes[count..],
+                // A service that refuses the connection says why before it hangs up.
+                Err(e) if e.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+                Err(e) => self.wait(e, PollFlags::OUT, deadline)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self, deadline: Option<Deadline>) -> Result<FromGuest, ClientError> {
+        loop {
+            let mut rest = self.input.as_slice();
+            let line = self.decoder.next_line(&mut rest);
+            let taken = self.input.len() - rest.len();
+            self.input.drain(..taken);
+            if let Some(line) = line {
+                let line = line.map_err(ClientError::Damaged)?;
+                return FromGuest::parse(&line).map_err(ClientError::NotUnderstood);
+            }
+            let mut bytes = [0; 4096];
+            match self.stream.read(&mut bytes) {
+                Ok(0) => return Err(ClientError::Closed),
+                Ok(count) => self.input.extend_from_slice(&bytes[..count]),
+                Err(e) if e.kind() == io::ErrorKind::ConnectionReset => {
+                    return Err(ClientError::Closed);
+                }
+                Err(e) => self.wait(e, PollFlags::IN, deadline)?,
+            }
+        }
+    }
+
+    /// Waits until what failed with this error can be tried again, if it can.
+    fn wait(
+        &self,
+        error: io::Error,
+        flags: PollFlags,
+        deadline: Option<Deadline>,
+    ) -> Result<(), ClientError> {
+        let failed = |source| ClientError::Socket {
+            path: self.path.clone(),
+            source,
+        };
+        match error.kind() {
+            io::ErrorKind::Interrupted => return Ok(()),
+            io::ErrorKind::WouldBlock => {}
+            _ => return Err(failed(error)),
+        }
+        let left = deadline.map(|Deadline { until, .. }| {
+            Timespec::try_from(until.saturating_duration_since(Instant::now()))
+        });
+        let left = left.transpose().map_err(|e| failed(io::Error::other(e)))?;
+        let ready = poll(&mut [PollFd::new(&self.stream, flags)], left.as_ref());
+        match (ready, deadline) {
+            (Ok(0), Some(Deadline { limit, .. })) => Err(ClientError::TimedOut { limit }),
+            (Ok(_) | Err(Errno::INTR), _) => Ok(()),
+            (Err(errno), _) => Err(failed(errno.into())),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Deadline {
+    limit: Duration,
+    until: Instant,
+}
+
+impl Deadline {
+    fn after(limit: Duration) -> Self {
+        Self {
+            limit,
+            until: Instant::now() + limit,
+        }
+    }
+}

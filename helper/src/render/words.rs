@@ -1,0 +1,133 @@
+//! Words for people.
+
+use serde::Serialize;
+use tandem_core::input::{RemovalStage, Source};
+use tandem_core::policy::Origin;
+use tandem_core::status::{
+    BondState, HandoffCause, Held, PortStatus, ProblemCode, SourceHealth, Traffic,
+};
+use tandem_core::types::Time;
+
+pub(super) fn origin(origin: Origin) -> &'static str {
+    match origin {
+        Origin::None => {
+            "no bond is configured: write /etc/tandem/tandem.toml, or let the host configure the guest"
+        }
+        Origin::File => "configured by the guest's files",
+        Origin::Host => "configured by the host",
+    }
+}
+
+/// The word, and its colour in ECMA-48.
+pub(super) fn state(state: BondState) -> (u8, &'static str) {
+    match state {
+        BondState::Waiting => (33, "waiting"),
+        BondState::Assembling => (33, "assembling"),
+        BondState::Accelerated => (32, "accelerated"),
+        BondState::Standby => (33, "on standby"),
+        BondState::HandingOver => (33, "handing over"),
+        BondState::Unprotected => (33, "unprotected"),
+        BondState::Down => (31, "down"),
+        BondState::Blocked => (31, "blocked"),
+    }
+}
+
+pub(super) fn traffic(traffic: Traffic) -> &'static str {
+    match traffic {
+        Traffic::None => "nobody carries the traffic",
+        Traffic::Vf => "the VF carries the traffic",
+        Traffic::Standby => "the standby carries the traffic",
+        Traffic::Other => "another port carries the traffic",
+    }
+}
+
+pub(super) fn carrier(traffic: Traffic) -> &'static str {
+    match traffic {
+        Traffic::None => "nobody",
+        Traffic::Vf => "VF",
+        Traffic::Standby => "standby",
+        Traffic::Other => "another port",
+    }
+}
+
+pub(super) fn port_state(port: &PortStatus) -> &'static str {
+    match port.held {
+        _ if port.active => "carries the traffic",
+        Some(Held::Holding) => "its carrier has to hold first",
+        Some(Held::NoCarrier) => "no carrier",
+        Some(Held::UnplugPrepared) => "prepared for its unplug",
+        Some(Held::RemovalExpected) => "about to be removed",
+        Some(Held::Operator) => "an operator moved the traffic away",
+        Some(Held::Refused) => "refused by the kernel; tried again later",
+        Some(Held::NotChosen) => "another NIC was chosen",
+        None if !port.enslaved => "not in the bond yet",
+        None if !port.carrier => "no carrier",
+        None => "ready",
+    }
+}
+
+pub(super) fn cause(cause: HandoffCause) -> &'static str {
+    match cause {
+        HandoffCause::Planned => "planned by the host",
+        HandoffCause::Warned => "the kernel warned",
+        HandoffCause::Abrupt => "without a warning",
+        HandoffCause::Carrier => "carrier lost",
+        HandoffCause::Operator => "asked for by an operator",
+        HandoffCause::Arrival => "a VF came",
+    }
+}
+
+pub(super) fn warning(stage: RemovalStage) -> &'static str {
+    match stage {
+        RemovalStage::ButtonPressed => "the slot's button",
+        RemovalStage::ButtonCancelled => "the slot's button, cancelled",
+        RemovalStage::EjectRequested => "ACPI's request to eject",
+        RemovalStage::RemovalStarted => "the PCI core",
+        RemovalStage::DriverStopping => "its driver",
+    }
+}
+
+pub(super) fn source(source: Source) -> &'static str {
+    match source {
+        Source::Links => "links",
+        Source::Addressing => "addresses",
+        Source::Udev => "udev",
+        Source::Ebpf => "eBPF",
+        Source::Channel => "channel",
+    }
+}
+
+pub(super) fn health(health: &SourceHealth) -> String {
+    match health {
+        SourceHealth::Working => "working".to_owned(),
+        SourceHealth::Partial => "partly working".to_owned(),
+        SourceHealth::Missing { reason } => format!("missing: {reason}"),
+    }
+}
+
+/// The code as programs get it.
+pub(super) fn code(code: ProblemCode) -> String {
+    word(code)
+}
+
+fn word(value: impl Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => word,
+        other => format!("{other:?}"),
+    }
+}
+
+/// How long ago, in one unit.
+pub(super) fn age(at: Time, now: Time) -> String {
+    let seconds = now.since_ms(at) / 1000;
+    match seconds {
+        0..120 => format!("{seconds} s ago"),
+        120..7200 => format!("{} min ago", seconds / 60),
+        7200..172_800 => format!("{} h ago", seconds / 3600),
+        _ => format!("{} days ago", seconds / 86_400),
+    }
+}
+
+pub(super) fn joined(parts: impl IntoIterator<Item = String>, between: &str) -> String {
+    parts.into_iter().collect::<Vec<_>>().join(between)
+}
