@@ -1,17 +1,24 @@
 //! A lab: one run with its hosts, its network and its guests.
 
 use std::cell::Cell;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
 use crate::artifacts::host_tools::{self, HostTool};
 use crate::command;
 use crate::net::{Client, Host, Switch};
+use crate::probe::{FrameOptions, FrameProbe, StreamProbe};
 use crate::run_folder::RunFolder;
 use crate::small_guest::SmallGuest;
+use crate::vm::Vm;
+
+const RECORD_INTERVAL: Duration = Duration::from_millis(20);
+const STREAM_LIMIT: Duration = Duration::from_secs(60);
 
 /// Guests under emulation need all cores, so one lab runs at a time in a process.
 static TURN: Mutex<()> = Mutex::new(());
@@ -119,6 +126,37 @@ impl Lab {
     /// Describes a guest that boots from an initramfs.
     pub fn small_guest(&self) -> SmallGuest<'_> {
         SmallGuest::new(self)
+    }
+
+    /// Starts numbered frames both ways between the client and a guest at this address.
+    pub fn probe_frames(
+        &self,
+        vm: &Vm,
+        guest: IpAddr,
+        options: FrameOptions,
+    ) -> Result<FrameProbe> {
+        let client = self.client()?;
+        let own = if guest.is_ipv4() {
+            client.v4()
+        } else {
+            client.v6()
+        };
+        FrameProbe::start(
+            (client.agent(), own),
+            (vm.agent(), guest),
+            options,
+            self.folder(),
+        )
+    }
+
+    /// Starts a TCP connection from the client to a guest at this address, a record every 20 ms.
+    pub fn probe_stream(&self, vm: &Vm, guest: IpAddr) -> Result<StreamProbe> {
+        StreamProbe::start(
+            self.client()?.agent(),
+            (vm.agent(), guest),
+            RECORD_INTERVAL,
+            STREAM_LIMIT,
+        )
     }
 
     pub(crate) fn inner(&self) -> &Arc<Inner> {

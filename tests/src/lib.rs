@@ -31,6 +31,8 @@
 pub mod agent;
 pub mod artifacts;
 pub mod command;
+pub mod full_guest;
+mod guest_net;
 pub mod initramfs;
 mod lab;
 pub mod net;

@@ -176,6 +176,9 @@ impl<'lab> SmallGuest<'lab> {
         for applet in APPLETS {
             initramfs.link(&format!("/bin/{applet}"), "busybox");
         }
+        // Not busybox's shell: it runs its own applets before anything in `PATH`, its `ip` for one.
+        let shell = command::find_program("sh").context("this machine has no `sh`")?;
+        initramfs.program(&shell, "/bin/sh")?;
         // The kernel calls this path when it wants a module (kernel.modprobe).
         initramfs.link("/sbin/modprobe", "/bin/busybox");
         let ip = command::find_program("ip").context("`ip` is not installed (iproute2)")?;

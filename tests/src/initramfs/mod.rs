@@ -16,6 +16,7 @@ use anyhow::{Context, Result, bail};
 use crate::artifacts::KernelFiles;
 use crate::command;
 use cpio::Entry;
+pub(crate) use modules::ModuleTree;
 
 const LDD_LIMIT: Duration = Duration::from_secs(30);
 
@@ -86,7 +87,7 @@ impl Initramfs {
     /// Adds the named modules and all they depend on under `/lib/modules`, with the indexes modprobe
     /// reads. Gives the module names in an order in which they can be loaded.
     pub fn modules(&mut self, kernel: &KernelFiles, names: &[String]) -> Result<Vec<String>> {
-        let tree = modules::ModuleTree::open(kernel)?;
+        let tree = ModuleTree::open(kernel)?;
         let modules = tree.resolve(names)?;
         let root = format!("/lib/modules/{}", kernel.release);
         let (dep, alias) = modules::index_files(&modules);

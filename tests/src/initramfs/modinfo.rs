@@ -61,8 +61,13 @@ fn section<'a>(elf: &'a [u8], wanted: &[u8]) -> Result<&'a [u8]> {
     let header_size = number(elf, 0x3a, 2)?;
     let count = number(elf, 0x3c, 2)?;
     let names_index = number(elf, 0x3e, 2)?;
+    if headers_at > elf.len() {
+        bail!("the ELF file ends before its section headers");
+    }
+    // Both factors are 16 bits wide and the start lies in the file: this cannot overflow.
+    let header_at = |index: usize| headers_at + index * header_size;
     let body = |index: usize| -> Result<&'a [u8]> {
-        let header = headers_at + index * header_size;
+        let header = header_at(index);
         let (offset, size) = (
             number(elf, header + 0x18, 8)?,
             number(elf, header + 0x20, 8)?,
@@ -74,7 +79,7 @@ fn section<'a>(elf: &'a [u8], wanted: &[u8]) -> Result<&'a [u8]> {
     };
     let names = body(names_index)?;
     for index in 0..count {
-        let name_at = number(elf, headers_at + index * header_size, 4)?;
+        let name_at = number(elf, header_at(index), 4)?;
         let name = names
             .get(name_at..)
             .unwrap_or(&[])
