@@ -2,10 +2,10 @@
 //! field can be replayed (`tandem replay`).
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::io::{BufRead, BufReader, BufWriter, Read, Write};
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use serde::{Deserialize, Serialize};
 use tandem_core::{Input, Time};
 
@@ -84,17 +84,21 @@ pub fn read(path: &Path) -> Result<impl Iterator<Item = Result<Entry>>> {
     let file =
         File::open(path).with_context(|| format!("can't open the journal {}", path.display()))?;
     let name = path.display().to_string();
-    let mut lines = BufReader::new(file).split(b'\n');
+    let mut file = BufReader::new(file);
     let mut number = 0_usize;
     Ok(std::iter::from_fn(move || {
-        let line = lines.next()?;
         number += 1;
-        Some(line.map_err(anyhow::Error::from).and_then(|line| {
-            anyhow::ensure!(
-                line.len() <= MAX_LINE_BYTES,
-                "{name}:{number}: line too long"
-            );
-            serde_json::from_slice(&line).with_context(|| format!("{name}:{number}: no entry"))
-        }))
+        next_entry(&mut file).map(|entry| entry.with_context(|| format!("{name}:{number}: no entry")))
     }))
+}
+
+fn next_entry(file: &mut impl BufRead) -> Option<Result<Entry>> {
+    let mut line = Vec::new();
+    let limit = MAX_LINE_BYTES as u64 + 1;
+    match file.take(limit).read_until(b'\n', &mut line) {
+        Ok(0) => None,
+        Ok(_) if line.len() > MAX_LINE_BYTES => Some(Err(anyhow!("the line is too long"))),
+        Ok(_) => Some(serde_json::from_slice(&line).map_err(anyhow::Error::from)),
+        Err(error) => Some(Err(error.into())),
+    }
 }

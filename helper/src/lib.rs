@@ -7,14 +7,19 @@
 //! ```
 
 pub mod act;
+pub mod ask;
 pub mod channel;
 pub mod check;
+pub mod cli;
+pub mod client;
 pub mod config;
 pub mod ebpf;
 pub mod ebpf_inputs;
 pub mod journal;
 pub mod logging;
 pub mod observe;
+pub mod render;
+pub mod replay;
 pub mod run;
 pub mod runtime;
 pub mod supervisor;

@@ -1,2 +1,58 @@
-//! Placeholder.
-fn main() {}
+//! The command line of Tandem in the guest. No logic of its own.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use tandem_guest::check::{self, Level};
+use tandem_guest::cli::{CheckArgs, Cli, Command, RunArgs, exit};
+use tandem_guest::{ask, logging, replay, run};
+
+fn main() -> ExitCode {
+    let code = match Cli::parse().command {
+        Command::Run(arguments) => reported(serve(arguments).map(|()| exit::OK)),
+        Command::Check(arguments) => reported(report(&arguments)),
+        Command::Replay(arguments) => reported(
+            replay::replay(&arguments.journal, &mut std::io::stdout().lock()).map(|()| exit::OK),
+        ),
+        Command::Ask(question) => ask::ask(question),
+    };
+    ExitCode::from(code)
+}
+
+fn reported(result: Result<u8>) -> u8 {
+    result.unwrap_or_else(|error| {
+        eprintln!("tandem: {error:#}");
+        exit::FAILED
+    })
+}
+
+fn serve(arguments: RunArgs) -> Result<()> {
+    logging::start()?;
+    let options = run::Options {
+        config: arguments.config,
+        journal: arguments.journal,
+        socket: arguments.socket,
+    };
+    // One thread: the service waits, it doesn't compute.
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("can't start the event loop")?
+        .block_on(run::run(options))
+}
+
+fn report(arguments: &CheckArgs) -> Result<u8> {
+    let system = check::System::this().context("can't look at this system")?;
+    let report = check::check(&system, &arguments.config);
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        print!("{}", check::render(&report));
+    }
+    Ok(match report.level {
+        Level::Ok => exit::OK,
+        Level::Degraded => exit::DEGRADED,
+        Level::Fatal => exit::FAILED,
+    })
+}
