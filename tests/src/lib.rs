@@ -31,6 +31,7 @@
 pub mod agent;
 pub mod artifacts;
 pub mod command;
+pub mod demo;
 pub mod full_guest;
 mod guest_net;
 pub mod initramfs;
@@ -39,6 +40,7 @@ pub mod net;
 pub mod probe;
 pub mod process;
 pub mod qemu;
+pub mod readme;
 mod run_folder;
 mod small_guest;
 pub mod tandem;

@@ -2,6 +2,7 @@
 
 mod bench;
 mod check;
+mod demo;
 mod project;
 mod setup;
 mod test;
@@ -22,6 +23,8 @@ struct Cli {
 enum Task {
     /// Everything that CI runs, with a line per suite and a closing total
     Test(test::Options),
+    /// The whole story in one terminal: a VF leaves, the VM moves, another VF arrives
+    Demo(demo::Options),
     /// What the service costs an idle guest: wake-ups, memory, size
     Bench(bench::Options),
     /// One of the checks that need no compiler
@@ -37,6 +40,7 @@ enum Task {
 fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::Test(options) => test::run(&options),
+        Task::Demo(options) => demo::run(&options),
         Task::Bench(options) => bench::run(&options),
         Task::Check { check } => check::run(check),
         Task::Setup => setup::run(),

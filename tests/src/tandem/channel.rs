@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use tandem_core::Status;
+use tandem_wire::reply::StatusReport;
 
 /// Events kept until somebody asks for them.
 const MAX_EVENTS: usize = 10_000;
@@ -81,10 +82,28 @@ impl Channel {
         }
     }
 
+    /// The guest's status and the moment of the guest's clock it was made at.
+    pub fn report(&mut self, limit: Duration) -> Result<StatusReport> {
+        let report = self.call("tandem-status", json!({}), limit)?;
+        serde_json::from_value(report).context("the status is not understood")
+    }
+
     /// The guest's status.
     pub fn status(&mut self, limit: Duration) -> Result<Status> {
-        let report = self.call("tandem-status", json!({}), limit)?;
-        serde_json::from_value(report["status"].clone()).context("the status is not understood")
+        Ok(self.report(limit)?.status)
+    }
+
+    /// Keeps the events that come within this time.
+    pub fn listen(&mut self, time: Duration) -> Result<()> {
+        let deadline = Instant::now() + time;
+        while Instant::now() < deadline {
+            match self.read_line(deadline) {
+                Ok(message) => self.keep_event(message),
+                Err(_) if Instant::now() >= deadline => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// Waits until the guest's status is as wanted, woken by its events; asks for them first.

@@ -126,25 +126,15 @@ impl Guest {
 
     /// Gives the standby the addresses that the lab's client knows the guest by.
     pub fn put_addresses_on_standby(&self) -> Result<()> {
-        let device = self.interface_of(self.standby)?;
+        let device = self
+            .vm
+            .find_interface(self.standby)?
+            .with_context(|| format!("the guest has no NIC {}", self.standby))?;
         self.vm.sh(&format!(
             "ip link set {device} up && ip address add {GUEST_V4}/24 dev {device} && \
              ip -6 address add {GUEST_V6}/64 dev {device} nodad"
         ))?;
         Ok(())
-    }
-
-    /// The interface that has this MAC, present or permanent.
-    pub fn interface_of(&self, mac: Mac) -> Result<String> {
-        let name = self.vm.sh(&format!(
-            "ip -o link | grep -E '(ether|permaddr) {mac}' | grep -v 'bond[0-9]*:' | head -n1 | cut -d: -f2"
-        ))?;
-        let name = name.trim().to_owned();
-        ensure!(
-            !name.is_empty(),
-            "no interface of the guest has the MAC {mac}"
-        );
-        Ok(name)
     }
 
     /// Starts the service, with more environment variables.

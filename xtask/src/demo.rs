@@ -1,0 +1,59 @@
+//! `cargo xtask demo`: the whole story in one terminal, and as a picture.
+
+use std::io::IsTerminal;
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use tandem_lab::artifacts::cache;
+use tandem_lab::probe::FrameOptions;
+use tandem_lab::tandem::Setup;
+use tandem_lab::timeline::{svg, text};
+use tandem_lab::{HotPlug, NicModel, demo};
+
+use crate::setup;
+
+/// What the demo may vary.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// Frames a second in each direction
+    #[arg(long, default_value_t = 200)]
+    rate_hz: u32,
+    /// Stand in for the VF with an e1000e NIC instead of an igb
+    #[arg(long)]
+    e1000e: bool,
+    /// Hot-plug by native PCI Express (5 s from the button to the power) instead of ACPI
+    #[arg(long)]
+    native_hot_plug: bool,
+}
+
+/// Runs the story, prints it, and writes target/demo.svg.
+///
+/// # Errors
+/// A step failed, or the connection did not live through it.
+pub fn run(options: &Options) -> Result<()> {
+    setup::run()?;
+    let mut setup = Setup::new()?;
+    if options.e1000e {
+        setup.model = NicModel::E1000e;
+    }
+    if options.native_hot_plug {
+        setup.hot_plug = HotPlug::Native;
+    }
+    let frames = FrameOptions {
+        rate_hz: options.rate_hz,
+        ..FrameOptions::default()
+    };
+    let timeline = demo::run(&setup, frames)?;
+    let colour = if std::io::stdout().is_terminal() {
+        text::Colour::On
+    } else {
+        text::Colour::Off
+    };
+    println!("{}", text::render(&timeline, colour));
+    let picture = cache::target_folder().join("demo.svg");
+    std::fs::write(&picture, svg::render(&timeline))
+        .with_context(|| format!("can't write {}", picture.display()))?;
+    println!("picture: target/demo.svg");
+    ensure!(timeline.verdict.passed, "{}", timeline.verdict.text);
+    Ok(())
+}
