@@ -82,6 +82,11 @@ impl PrivateApt {
         Ok(Self { folder })
     }
 
+    /// The sources in deb822 format, for programs that set up an apt of their own.
+    pub fn sources_file(&self) -> PathBuf {
+        self.folder.join("lab.sources")
+    }
+
     /// `apt-get`, `apt-cache`, … under this configuration.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
