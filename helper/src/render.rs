@@ -3,13 +3,15 @@
 
 mod words;
 
-use tandem_core::status::{Answer, BondStatus, Event, Handoff, PortStatus, SourceStatus};
+use tandem_core::status::{
+    Answer, BondStatus, Event, Handoff, HandoffCause, PortStatus, SourceStatus,
+};
 use tandem_core::types::Time;
 use tandem_wire::event::{EventMessage, Pushed, Timestamp};
 use tandem_wire::reply::StatusReport;
 
 use words::{
-    age, cause, code, health, joined, origin, port_state, source, state, traffic, warning,
+    age, carrier, cause, code, health, joined, origin, port_state, source, state, traffic, warning,
 };
 
 /// Handoffs that are shown of those that are remembered.
@@ -164,20 +166,17 @@ fn handoff_text(handoff: &Handoff) -> String {
             .map(|us| format!(", {} ms before the driver stopped", milliseconds(us)));
         format!("warned by {}{}", warning(stage), lead.unwrap_or_default())
     });
+    let why = match (handoff.cause, warned) {
+        (HandoffCause::Warned, Some(warned)) => warned,
+        (other, Some(warned)) => format!("{}, {warned}", cause(other)),
+        (other, None) => cause(other).to_owned(),
+    };
     let switched = match handoff.switch_us {
         Some(us) => format!("switched in {} ms", milliseconds(us)),
         None => "switched by the kernel".to_owned(),
     };
-    let route = format!(
-        "{} -> {}, {}",
-        words::carrier(handoff.from),
-        words::carrier(handoff.to),
-        cause(handoff.cause)
-    );
-    joined(
-        [Some(route), warned, Some(switched)].into_iter().flatten(),
-        "; ",
-    )
+    let (from, to) = (carrier(handoff.from), carrier(handoff.to));
+    format!("{from} -> {to}: {why}; {switched}")
 }
 
 fn source_section(page: &mut Page, sources: &[SourceStatus]) {
