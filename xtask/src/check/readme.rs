@@ -3,15 +3,22 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde_json::Value;
+use tandem_core::policy::Timing;
+use tandem_lab::full_guest::install;
+use tandem_lab::{readme, tandem};
 use tandem_wire::{Call, RequestLine};
 
 use super::Report;
 use crate::project;
 
-/// A command of README.md, and what runs it: a file of the project, and words of it that do.
+/// How a command that installs a file begins.
+const INSTALL: &str = "install -D ";
+
+/// Commands of README.md, and what runs them: a file of the project, and words of it that do.
 struct Proof {
+    /// The whole command, or its beginning if it ends with a space.
     command: &'static str,
     file: &'static str,
     words: &'static str,
@@ -25,8 +32,27 @@ const fn proof(command: &'static str, file: &'static str, words: &'static str) -
     }
 }
 
-/// Every command that README.md may show, without a leading `sudo`.
-const PROOFS: [Proof; 1] = [proof("cargo xtask test", ".ci/run", "cargo xtask test")];
+/// Every command that README.md may show, without a leading `sudo`. Those that install are held against the
+/// lab's own list instead.
+const PROOFS: [Proof; 5] = [
+    proof("cargo xtask test", ".ci/run", "cargo xtask test"),
+    proof(
+        "cargo xtask demo",
+        "xtask/src/test/suites.rs",
+        "&[\"demo\"]",
+    ),
+    proof(
+        "cargo build --release --package tandem-guest --bin tandem",
+        "xtask/src/test/suites.rs",
+        "build --release --package tandem-guest --bin tandem",
+    ),
+    proof("tandem ", "tests/tests/readme.rs", "readme::commands"),
+    proof(
+        "systemctl enable tandem.service",
+        "tests/src/full_guest/mod.rs",
+        ".wanted_by(\"tandem.service\", \"multi-user.target\")",
+    ),
+];
 
 /// The committed schema of the channel, which the types gave.
 const SCHEMA: &str = "helper/schema/channel.schema.json";
@@ -34,13 +60,22 @@ const SCHEMA: &str = "helper/schema/channel.schema.json";
 const PROBLEM_CODES: &str = "/$defs/return/$defs/ProblemCode/oneOf";
 
 pub(super) fn check() -> Result<Report> {
-    let readme = project::text("README.md".as_ref())?.context("README.md is not text")?;
-    let commands = lines_of(&readme, "sh");
-    let requests = lines_of(&readme, "json");
+    let readme = readme::text()?;
+    let commands = readme::commands(&readme);
+    let requests: Vec<String> = readme::blocks(&readme, "json")
+        .iter()
+        .flat_map(|block| block.lines())
+        .map(str::to_owned)
+        .collect();
     let mut findings = unexplained(&readme)?;
     findings.extend(requests.iter().filter_map(|request| refused(request)));
-    for command in &commands {
-        match PROOFS.iter().find(|proof| proof.command == *command) {
+    findings.extend(other_defaults(&readme)?);
+    findings.extend(other_installs(&commands));
+    for command in commands
+        .iter()
+        .filter(|command| !command.starts_with(INSTALL))
+    {
+        match PROOFS.iter().find(|proof| proof.is_of(command)) {
             None => findings.push(format!(
                 "README.md: `{command}` is run by no test that {} knows",
                 file!()
@@ -56,6 +91,51 @@ pub(super) fn check() -> Result<Report> {
         ),
         findings,
     })
+}
+
+impl Proof {
+    fn is_of(&self, command: &str) -> bool {
+        command == self.command || self.command.ends_with(' ') && command.starts_with(self.command)
+    }
+}
+
+/// Files that README.md installs and the lab's full guest does not, or the other way round.
+fn other_installs(commands: &[String]) -> Vec<String> {
+    let file = |(from, to): &(&str, &str)| format!("{INSTALL}-m 644 {from} {to}");
+    let mut wanted: Vec<String> = install::FILES.iter().map(file).collect();
+    wanted.push(format!(
+        "{INSTALL}-m 755 target/release/tandem {}",
+        tandem::PROGRAM
+    ));
+    let shown: Vec<&String> = commands
+        .iter()
+        .filter(|command| command.starts_with(INSTALL))
+        .collect();
+    let lacking = wanted.iter().filter(|command| !shown.contains(command));
+    let lacking =
+        lacking.map(|command| format!("README.md: lacks `{command}`, which the full guest has"));
+    let unknown = shown.iter().filter(|command| !wanted.contains(command));
+    let unknown =
+        unknown.map(|command| format!("README.md: `{command}` is not what the full guest has"));
+    lacking.chain(unknown).collect()
+}
+
+/// Times and counts whose default README.md does not show.
+fn other_defaults(readme: &str) -> Result<Vec<String>> {
+    let Value::Object(defaults) = serde_json::to_value(Timing::default())? else {
+        bail!("the timing is not a table");
+    };
+    let lines = defaults
+        .iter()
+        .map(|(key, value)| format!("{key} = {value}"));
+    Ok(lines
+        .filter(|line| {
+            !readme
+                .lines()
+                .any(|shown| shown.split('#').next().unwrap_or("").trim() == line)
+        })
+        .map(|line| format!("README.md: does not show the default `{line}`"))
+        .collect())
 }
 
 fn missing(proof: &Proof) -> Result<Option<String>> {
@@ -99,33 +179,38 @@ fn problem_codes(schema: &str) -> Result<Vec<String>> {
         .collect())
 }
 
-/// The lines of the blocks in this language, without comments and a leading `sudo`.
-fn lines_of<'a>(markdown: &'a str, language: &str) -> Vec<&'a str> {
-    let mut lines = Vec::new();
-    let mut in_block = false;
-    for line in markdown.lines().map(str::trim) {
-        if let Some(marked) = line.strip_prefix("```") {
-            in_block = marked == language;
-        } else if in_block {
-            let line = line.split(" #").next().unwrap_or(line).trim();
-            if !line.is_empty() && !line.starts_with('#') {
-                lines.push(line.strip_prefix("sudo ").unwrap_or(line));
-            }
-        }
-    }
-    lines
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_read_from_blocks_of_the_language_only() {
-        let text = "```sh\n# a note\nsudo tandem status   # for people\n\ncargo xtask test\n```\n\
-                    ```toml\nkey = 1\n```\n```\nls\n```\n";
-        assert_eq!(lines_of(text, "sh"), ["tandem status", "cargo xtask test"]);
-        assert_eq!(lines_of(text, "toml"), ["key = 1"]);
+    fn another_default_is_found() {
+        let found = other_defaults("  hold-ms = 1000   # a note\nminimum-hold-ms = 3\n").unwrap();
+        assert!(
+            !found.iter().any(|finding| finding.contains("`hold-ms")),
+            "{found:?}"
+        );
+        assert!(
+            found
+                .iter()
+                .any(|finding| finding.contains("`settle-ms = ")),
+            "{found:?}"
+        );
+    }
+
+    #[test]
+    fn another_installation_is_found() {
+        let found = other_installs(&["install -D -m 644 x /usr/x".to_owned()]);
+        assert!(
+            found
+                .iter()
+                .any(|finding| finding.contains("lacks `install -D -m 755 target/release/tandem"))
+        );
+        assert!(
+            found
+                .iter()
+                .any(|finding| finding.contains("-m 644 x /usr/x` is not"))
+        );
     }
 
     #[test]

@@ -28,12 +28,7 @@ pub(super) fn all() -> Result<Vec<Suite>> {
     suites.extend(other);
     suites.extend(before_the_lab()?);
     suites.extend(lab);
-    let bench = Work::Check(project::xtask(&["bench", "--idle-s", "30"])?);
-    let about = "an idle service: wake-ups, memory, size";
-    suites.push(Suite {
-        is_lab: true,
-        ..suite("bench", about, 15, &["release"], bench)
-    });
+    suites.extend(stories()?);
     Ok(suites)
 }
 
@@ -155,6 +150,34 @@ fn before_the_lab() -> Result<Vec<Suite>> {
             Work::Check(release),
         ),
     ])
+}
+
+fn stories() -> Result<Vec<Suite>> {
+    let demo = Work::Check(project::xtask(&["demo"])?);
+    let bench = Work::Check(project::xtask(&["bench", "--idle-s", "30"])?);
+    let suites = [
+        suite(
+            "demo",
+            "the whole story, as a reader runs it",
+            15,
+            &["release"],
+            demo,
+        ),
+        suite(
+            "bench",
+            "an idle service: wake-ups, memory, size",
+            15,
+            &["release"],
+            bench,
+        ),
+    ];
+    Ok(suites
+        .into_iter()
+        .map(|suite| Suite {
+            is_lab: true,
+            ..suite
+        })
+        .collect())
 }
 
 /// A suite for each integration test: `lab-NAME` for the lab's, `PACKAGE-NAME` for the others.
