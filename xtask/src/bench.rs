@@ -161,7 +161,7 @@ fn wake_ups(guest: &Guest) -> Result<BTreeMap<String, u64>> {
     Ok(counts)
 }
 
-/// Lines such as `/proc/7/task/9/status:voluntary_ctxt_switches:	12`; a single thread's has no path.
+/// Lines such as `/proc/7/task/9/status:voluntary_ctxt_switches: 12`; a single thread's has no path.
 fn parse_wake_ups(said: &str) -> BTreeMap<String, u64> {
     said.lines()
         .filter(|line| !line.contains("nonvoluntary"))

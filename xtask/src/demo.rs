@@ -14,7 +14,7 @@ use crate::setup;
 
 /// What the demo may vary.
 #[derive(Debug, Args)]
-pub struct Options {
+pub(crate) struct Options {
     /// Frames a second in each direction
     #[arg(long, default_value_t = 200)]
     rate_hz: u32,
@@ -30,7 +30,7 @@ pub struct Options {
 ///
 /// # Errors
 /// A step failed, or the connection did not live through it.
-pub fn run(options: &Options) -> Result<()> {
+pub(crate) fn run(options: &Options) -> Result<()> {
     setup::run()?;
     let mut setup = Setup::new()?;
     if options.e1000e {
