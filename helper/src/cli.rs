@@ -52,6 +52,8 @@ pub enum Command {
     Check(CheckArgs),
     /// Feed a journal of `tandem run --journal` to the machine and print what it decides
     Replay(ReplayArgs),
+    /// Tell udev what an interface is to Tandem (for udev's rules)
+    Udev(UdevArgs),
     /// Ask the running service
     #[command(flatten)]
     Ask(Ask),
@@ -104,6 +106,20 @@ pub struct CheckArgs {
 pub struct ReplayArgs {
     /// The journal
     pub journal: PathBuf,
+}
+
+/// Arguments of `udev`.
+#[derive(Debug, Args)]
+pub struct UdevArgs {
+    /// Print the properties of this interface
+    #[arg(value_name = "INTERFACE", required_unless_present = "refresh")]
+    pub interface: Option<IfName>,
+    /// Have udev look again at interfaces whose properties no longer fit the configuration
+    #[arg(long, conflicts_with = "interface")]
+    pub refresh: bool,
+    /// Configuration file
+    #[arg(long, value_name = "PATH", default_value = config::DEFAULT_PATH)]
+    pub config: PathBuf,
 }
 
 /// How to reach the service.

@@ -23,3 +23,4 @@ pub mod replay;
 pub mod run;
 pub mod runtime;
 pub mod supervisor;
+pub mod udev_marks;

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::Parser;
 use tandem_guest::check::{self, Level};
-use tandem_guest::cli::{CheckArgs, Cli, Command, RunArgs, exit};
-use tandem_guest::{ask, logging, replay, run};
+use tandem_guest::cli::{CheckArgs, Cli, Command, RunArgs, UdevArgs, exit};
+use tandem_guest::{ask, logging, replay, run, udev_marks};
 
 fn main() -> ExitCode {
     let code = match Cli::parse().command {
@@ -15,6 +15,7 @@ fn main() -> ExitCode {
         Command::Replay(arguments) => reported(
             replay::replay(&arguments.journal, &mut std::io::stdout().lock()).map(|()| exit::OK),
         ),
+        Command::Udev(arguments) => reported(mark(&arguments).map(|()| exit::OK)),
         Command::Ask(question) => ask::ask(question),
     };
     ExitCode::from(code)
@@ -40,6 +41,20 @@ fn serve(arguments: RunArgs) -> Result<()> {
         .build()
         .context("can't start the event loop")?
         .block_on(run::run(options))
+}
+
+fn mark(arguments: &UdevArgs) -> Result<()> {
+    let lines = match &arguments.interface {
+        Some(interface) => udev_marks::properties(interface, &arguments.config)?,
+        None => {
+            let announced = udev_marks::refresh(&arguments.config)?;
+            announced.iter().map(|name| format!("announced {name} anew")).collect()
+        }
+    };
+    for line in lines {
+        println!("{line}");
+    }
+    Ok(())
 }
 
 fn report(arguments: &CheckArgs) -> Result<u8> {

@@ -43,6 +43,7 @@ pub use action::{Action, ActionId, ActionKind};
 pub use input::Input;
 pub use link::Link;
 pub use machine::{MAX_OPEN_COMMANDS, Machine};
+pub use matching::{Role, role_of};
 pub use policy::Policy;
 pub use status::Status;
 pub use types::{IfName, Ifindex, Mac, PciAddress, Time};

@@ -3,13 +3,13 @@
 use alloc::vec::Vec;
 
 use crate::link::{Link, LinkKind};
-use crate::policy::{Policy, PortMatch};
+use crate::policy::{BondPolicy, Policy, PortMatch};
 use crate::types::{Ifindex, Mac};
 use crate::world::World;
 
 /// What a NIC is to a bond.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Role {
+pub enum Role {
     /// Its standby.
     Standby,
     /// Its VF, by that entry of the policy's list.
@@ -36,6 +36,18 @@ pub(crate) fn assign(world: &World, policy: &Policy) -> Vec<Assignment> {
         .filter(|link| link.kind == LinkKind::Physical)
         .filter_map(|link| assign_one(link, policy))
         .collect()
+}
+
+/// The bond that a policy gives this NIC to, and its role there.
+pub fn role_of<'policy>(
+    link: &Link,
+    policy: &'policy Policy,
+) -> Option<(&'policy BondPolicy, Role)> {
+    if link.kind != LinkKind::Physical {
+        return None;
+    }
+    let assignment = assign_one(link, policy)?;
+    Some((policy.bonds.get(assignment.bond)?, assignment.role))
 }
 
 fn assign_one(link: &Link, policy: &Policy) -> Option<Assignment> {

@@ -14,6 +14,7 @@ mod agenda;
 pub mod clock;
 mod found;
 pub(crate) mod netlink;
+pub mod once;
 pub(crate) mod readable;
 pub(crate) mod reader;
 mod settle;
