@@ -8,8 +8,8 @@ use serde_json::Value;
 /// A test program of this workspace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Binary {
-    /// The target's name, such as `simulation`.
-    pub(super) target: String,
+    /// Its main source file.
+    pub(super) source: PathBuf,
     /// Whether it is an integration test (a file in a package's `tests/`), else a library's or program's own tests.
     pub(super) is_integration: bool,
     /// The package's folder, where its tests run.
@@ -37,7 +37,7 @@ pub(super) fn parse(messages: &str) -> Result<Vec<Binary>> {
 fn binary(message: &Value) -> Option<Binary> {
     let manifest = PathBuf::from(message["manifest_path"].as_str()?);
     Some(Binary {
-        target: message["target"]["name"].as_str()?.to_owned(),
+        source: PathBuf::from(message["target"]["src_path"].as_str()?),
         is_integration: message["target"]["kind"][0] == "test",
         folder: manifest.parent()?.to_path_buf(),
         executable: PathBuf::from(message["executable"].as_str()?),
@@ -50,16 +50,14 @@ mod tests {
 
     #[test]
     fn only_test_programs_are_taken() {
-        let messages = r#"{"reason":"compiler-artifact","manifest_path":"/p/core/Cargo.toml","target":{"name":"tandem_core","kind":["lib"]},"profile":{"test":false},"executable":null}
-{"reason":"compiler-artifact","manifest_path":"/p/core/Cargo.toml","target":{"name":"tandem_core","kind":["lib"]},"profile":{"test":true},"executable":"/t/tandem_core-1"}
-{"reason":"compiler-artifact","manifest_path":"/p/core/Cargo.toml","target":{"name":"simulation","kind":["test"]},"profile":{"test":true},"executable":"/t/simulation-1"}
+        let messages = r#"{"reason":"compiler-artifact","manifest_path":"/p/core/Cargo.toml","target":{"src_path":"/p/core/src/lib.rs","kind":["lib"]},"profile":{"test":false},"executable":null}
+{"reason":"compiler-artifact","manifest_path":"/p/core/Cargo.toml","target":{"src_path":"/p/core/src/lib.rs","kind":["lib"]},"profile":{"test":true},"executable":"/t/tandem_core-1"}
+{"reason":"compiler-artifact","manifest_path":"/p/core/Cargo.toml","target":{"src_path":"/p/core/tests/sim.rs","kind":["test"]},"profile":{"test":true},"executable":"/t/simulation-1"}
 {"reason":"build-finished","success":true}"#;
         let found = parse(messages).unwrap();
-        let names: Vec<_> = found
-            .iter()
-            .map(|binary| (binary.target.as_str(), binary.is_integration))
-            .collect();
-        assert_eq!(names, [("tandem_core", false), ("simulation", true)]);
+        let kinds: Vec<_> = found.iter().map(|binary| binary.is_integration).collect();
+        assert_eq!(kinds, [false, true]);
+        assert_eq!(found[1].source, PathBuf::from("/p/core/tests/sim.rs"));
         assert_eq!(found[1].folder, PathBuf::from("/p/core"));
         assert!(parse("{}").is_err());
     }

@@ -1,6 +1,7 @@
 //! `cargo xtask test`: every suite in turn, a line for each, and a closing total.
 
 mod binaries;
+mod integration;
 mod libtest;
 mod outcome;
 mod process;

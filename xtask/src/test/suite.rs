@@ -44,8 +44,8 @@ pub(super) enum Work {
     Build(Command),
     /// Every library's and program's own tests.
     Units,
-    /// One integration test: the package's folder below the top, and the target's name.
-    Integration { folder: PathBuf, target: String },
+    /// The integration test of this source file.
+    Integration(PathBuf),
 }
 
 /// A run over several suites.
@@ -123,9 +123,9 @@ impl Run {
                 Ok(outcome)
             }
             Work::Units => self.programs(suite, &log, |binary| !binary.is_integration),
-            Work::Integration { folder, target } => self.programs(suite, &log, |binary| {
-                binary.folder.ends_with(folder) && binary.target == *target
-            }),
+            Work::Integration(source) => {
+                self.programs(suite, &log, |binary| binary.source == *source)
+            }
         }
     }
 
@@ -143,12 +143,12 @@ impl Run {
             program
                 .current_dir(&binary.folder)
                 .env("CARGO_MANIFEST_DIR", &binary.folder);
+            // In CI a test that cannot run here has failed.
+            if std::env::var("CI").is_ok_and(|value| value == "true") {
+                program.env("LAB_REQUIRE", "all");
+            }
             if suite.is_lab {
                 program.arg("--test-threads=1");
-                // In CI a suite that cannot run here has failed.
-                if std::env::var("CI").is_ok_and(|value| value == "true") {
-                    program.env("LAB_REQUIRE", "all");
-                }
             }
             let end = self.command(suite, &program, log, None)?;
             let text = read(&self.log_path(suite));

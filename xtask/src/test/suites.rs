@@ -1,19 +1,14 @@
 //! Which suites there are, in the order they run: cheap ones first, so that a slip shows early; then what
 //! compiles; then what boots virtual machines.
 
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
-use serde_json::Value;
-use tandem_lab::artifacts::cache;
+use anyhow::Result;
 
+use super::integration;
 use super::suite::{Suite, Work};
 use crate::project;
-
-/// The package whose integration tests boot virtual machines.
-const LAB: &str = "tandem-lab";
 
 /// The same packages and features everywhere, so that nothing is compiled twice.
 const WHOLE: &str = "--workspace --features tandem-wire/schema";
@@ -22,7 +17,7 @@ const WHOLE: &str = "--workspace --features tandem-wire/schema";
 pub(super) fn all() -> Result<Vec<Suite>> {
     let mut suites = checks()?;
     suites.extend(builds()?);
-    let (lab, other): (Vec<_>, Vec<_>) = integration(&project::metadata()?)?
+    let (lab, other): (Vec<_>, Vec<_>) = integration::suites(&project::metadata()?)?
         .into_iter()
         .partition(|suite| suite.is_lab);
     suites.extend(other);
@@ -178,66 +173,6 @@ fn stories() -> Result<Vec<Suite>> {
             ..suite
         })
         .collect())
-}
-
-/// A suite for each integration test: `lab-NAME` for the lab's, `PACKAGE-NAME` for the others.
-fn integration(metadata: &Value) -> Result<Vec<Suite>> {
-    let mut suites = Vec::new();
-    let packages = metadata["packages"]
-        .as_array()
-        .context("cargo metadata names no packages")?;
-    for package in packages {
-        let name = package["name"]
-            .as_str()
-            .context("a package without a name")?;
-        let manifest = Path::new(
-            package["manifest_path"]
-                .as_str()
-                .context("a package without a manifest")?,
-        );
-        let folder = below_top(manifest.parent().context("a manifest without a folder")?)?;
-        let mut targets: Vec<&str> = package["targets"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter(|target| target["kind"][0] == "test")
-            .filter_map(|target| target["name"].as_str())
-            .collect();
-        targets.sort_unstable();
-        suites.extend(
-            targets
-                .into_iter()
-                .map(|target| integration_suite(name, &folder, target)),
-        );
-    }
-    Ok(suites)
-}
-
-fn integration_suite(package: &str, folder: &Path, target: &str) -> Suite {
-    let is_lab = package == LAB;
-    let name = format!("{}-{target}", package.trim_start_matches("tandem-"));
-    let about = format!("{}/tests/{target}.rs", folder.display());
-    let needs: &[&str] = if is_lab {
-        &["build", "release"]
-    } else {
-        &["build"]
-    };
-    let work = Work::Integration {
-        folder: folder.to_path_buf(),
-        target: target.to_owned(),
-    };
-    Suite {
-        is_lab,
-        ..suite(&name, &about, 20, needs, work)
-    }
-}
-
-fn below_top(folder: &Path) -> Result<PathBuf> {
-    let top = cache::workspace_folder();
-    Ok(folder
-        .strip_prefix(&top)
-        .with_context(|| format!("{} lies outside of the project", folder.display()))?
-        .to_path_buf())
 }
 
 /// `cargo` with these arguments, none of which has a space in it.
