@@ -2,6 +2,7 @@
 //! every place that breaks the rule.
 
 mod addresses;
+mod architecture;
 mod deny;
 mod purity;
 mod readme;
@@ -19,8 +20,10 @@ pub(crate) enum Check {
     Addresses,
     /// `tandem-core` and `tandem-wire` are `no_std`, and depend on what is allowed and nothing else
     Purity,
-    /// Every command that README.md shows is run by a suite
+    /// What README.md shows is run, and what it lists is complete
     Readme,
+    /// Everything that ARCHITECTURE.md names is there
+    Architecture,
     /// Licences, bans and sources of the dependencies, by cargo-deny
     Deny,
 }
@@ -32,6 +35,7 @@ pub(crate) fn run(check: Check) -> Result<()> {
         Check::Addresses => addresses::check()?,
         Check::Purity => purity::check()?,
         Check::Readme => readme::check()?,
+        Check::Architecture => architecture::check()?,
         Check::Deny => return deny::check(),
     };
     println!("looked at {}", report.looked_at);

@@ -68,6 +68,13 @@ fn checks() -> Result<Vec<Suite>> {
             &[],
             check("readme")?,
         ),
+        suite(
+            "architecture",
+            "everything that ARCHITECTURE.md names is there",
+            1,
+            &[],
+            check("architecture")?,
+        ),
     ])
 }
 
