@@ -17,6 +17,8 @@ use tandem_lab::probe::proto::{DATAGRAM_BYTES, Datagram, FrameSpec, Received, Se
 const LOG_LIMIT: usize = 4 << 20;
 /// Room for what arrives while this process does not run, in bytes.
 const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
+/// So many frames at most are sent at once to make up for late ticks.
+const CATCH_UP_TICKS: u32 = 4;
 /// How soon the receiver notices that it shall end.
 const RECEIVE_WAIT: Duration = Duration::from_millis(200);
 
@@ -177,11 +179,12 @@ impl Side {
             }
             next += interval;
             let now = Instant::now();
-            // Ticks missed while this process did not run are left out: no bursts.
-            if next < now {
+            // A few ticks that came late are caught up; after a longer stand-still they are left out, so
+            // that no burst follows it.
+            if next + interval * CATCH_UP_TICKS < now {
                 next = now + interval;
             }
-            std::thread::sleep(next - now);
+            std::thread::sleep(next.saturating_duration_since(now));
         }
     }
 

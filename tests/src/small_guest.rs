@@ -59,7 +59,7 @@ enum Content {
 #[derive(Debug, Clone)]
 pub struct SmallGuest<'lab> {
     lab: &'lab Lab,
-    kernel: Kernel,
+    kernel: Option<Kernel>,
     hardware: Hardware,
     contents: Vec<(String, Content)>,
     loaded: Vec<String>,
@@ -71,7 +71,7 @@ impl<'lab> SmallGuest<'lab> {
     pub(crate) fn new(lab: &'lab Lab) -> Self {
         Self {
             lab,
-            kernel: Kernel::default(),
+            kernel: None,
             hardware: Hardware::default(),
             contents: Vec::new(),
             loaded: LOADED.map(str::to_owned).to_vec(),
@@ -80,9 +80,9 @@ impl<'lab> SmallGuest<'lab> {
         }
     }
 
-    /// Which Linux; unless called, 6.12.
+    /// Which Linux; unless called, what `LAB_KERNEL_VERSION` says, else 6.12.
     pub fn kernel(mut self, kernel: Kernel) -> Self {
-        self.kernel = kernel;
+        self.kernel = Some(kernel);
         self
     }
 
@@ -170,7 +170,10 @@ impl<'lab> SmallGuest<'lab> {
 
     /// Builds the guest and boots it on a host.
     pub fn boot(self, host: &Host) -> Result<Vm> {
-        let kernel = self.kernel.files()?;
+        let kernel = self
+            .kernel
+            .map_or_else(Kernel::from_environment, Ok)?
+            .files()?;
         let mut initramfs = Initramfs::new();
         initramfs.program(&artifacts::busybox()?, "/bin/busybox")?;
         for applet in APPLETS {

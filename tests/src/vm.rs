@@ -267,27 +267,39 @@ impl Vm {
         for (_, tap) in &mut spec.nics {
             *tap = host.add_tap()?;
         }
-        let (destination, stream) = start(&self.lab, host, &mut spec, Start::Incoming)?;
-        self.agent.pause();
-        let socket = destination.folder().join("migrate");
-        let report = match self.qemu.migrate_to(&destination, &socket) {
-            Ok(report) => report,
+        let (destination, report) = match self.try_migrate(host, &mut spec) {
+            Ok(moved) => moved,
             Err(error) => {
-                self.agent.unpause();
+                remove_taps(host, &spec.nics)?;
                 return Err(error);
             }
         };
-        self.agent.resume(stream, destination.console().clone())?;
         let source = std::mem::replace(&mut self.qemu, destination);
+        let spec = std::mem::replace(&mut self.spec, spec);
+        let left = std::mem::replace(&mut self.host, host.clone());
         source
             .quit()
             .context("the source's QEMU after the migration")?;
-        for (_, tap) in &self.spec.nics {
-            self.host.remove_tap(tap)?;
-        }
-        self.spec = spec;
-        self.host = host.clone();
+        remove_taps(&left, &spec.nics)?;
         Ok(report)
+    }
+
+    fn try_migrate(&self, host: &Host, spec: &mut MachineSpec) -> Result<(Qemu, MigrationReport)> {
+        let (destination, stream) = start(&self.lab, host, spec, Start::Incoming)?;
+        self.agent.pause();
+        match self
+            .qemu
+            .migrate_to(&destination, &destination.folder().join("migrate"))
+        {
+            Ok(report) => {
+                self.agent.resume(stream, destination.console().clone())?;
+                Ok((destination, report))
+            }
+            Err(error) => {
+                self.agent.unpause();
+                Err(error)
+            }
+        }
     }
 
     fn position(&self, id: &str) -> Result<usize> {
@@ -321,6 +333,10 @@ fn start(
         .next()
         .context("QEMU opened no port for the lab's agent")?;
     Ok((qemu, stream))
+}
+
+fn remove_taps(host: &Host, nics: &[(Nic, String)]) -> Result<()> {
+    nics.iter().try_for_each(|(_, tap)| host.remove_tap(tap))
 }
 
 fn ports(channel: bool) -> Vec<VirtioPort> {
@@ -368,6 +384,8 @@ fn kernel_parameters() -> Vec<String> {
         "oops=panic",
         "mitigations=off",
         "bonding.max_bonds=0",
+        // Self-tests of algorithms nobody uses here are a tenth of the time to boot.
+        "cryptomgr.notests",
         // Two emulated CPUs share two busy cores: 21 s, the default, can pass for no fault of the guest.
         "rcupdate.rcu_cpu_stall_timeout=60",
     ]

@@ -45,15 +45,15 @@ fn a_guest_runs_commands_and_keeps_files() {
         return;
     };
     let host = lab.host("a").unwrap();
-    let vm = lab
-        .small_guest()
-        .kernel(Kernel::V6_12)
-        .standby(STANDBY)
-        .boot(&host)
-        .unwrap();
+    let vm = lab.small_guest().standby(STANDBY).boot(&host).unwrap();
     eprintln!("booted in {} ms", vm.booted_in().as_millis());
 
-    assert!(vm.sh("uname -r").unwrap().starts_with("6.12."));
+    let version = Kernel::from_environment().unwrap().version();
+    assert!(
+        vm.sh("uname -r")
+            .unwrap()
+            .starts_with(&format!("{version}."))
+    );
     assert!(vm.find_interface(STANDBY).unwrap().is_some());
     assert_eq!(vm.find_interface(VF).unwrap(), None);
     let ports = vm.sh("cat /sys/class/virtio-ports/*/name").unwrap();
@@ -196,4 +196,26 @@ fn a_kernel_panic_ends_the_test_with_the_consoles_tail() {
     );
     assert!(failure.to_string().contains("sysrq"), "{failure}");
     assert!(vm.check().is_err());
+}
+
+#[test]
+fn a_migration_that_fails_leaves_the_guest_where_it_was() {
+    let Some(lab) = Lab::for_test("failed migration") else {
+        return;
+    };
+    let (here, there) = (lab.host("a").unwrap(), lab.host("b").unwrap());
+    // QEMU refuses to migrate an NVMe controller.
+    let nvme = ["-device", "nvme,serial=lab,bus=pcie.0,addr=0x1a"].map(str::to_owned);
+    let mut vm = lab
+        .small_guest()
+        .standby(STANDBY)
+        .hardware(|hardware| hardware.extra_arguments.extend(nvme))
+        .boot(&here)
+        .unwrap();
+    let error = vm.migrate_to(&there).unwrap_err();
+    assert!(format!("{error:#}").contains("non-migratable"), "{error:#}");
+    assert_eq!(vm.host().name(), "a");
+    assert_eq!(vm.sh("echo still here").unwrap(), "still here");
+    let links = there.namespace().ip(&["-oneline", "link"]).unwrap();
+    assert!(links.contains("br0") && !links.contains("tap"), "{links}");
 }

@@ -28,6 +28,8 @@ pub struct Output {
     pub stdout: Vec<u8>,
     /// Its standard error.
     pub stderr: Vec<u8>,
+    /// Whether more than 256 KiB came on either and the rest was dropped.
+    pub truncated: bool,
 }
 
 impl Output {
@@ -126,6 +128,7 @@ impl Agent {
                 exit: result.exit,
                 stdout: result.stdout.0,
                 stderr: result.stderr.0,
+                truncated: result.truncated,
             }),
             other => unexpected(&other),
         }
@@ -141,6 +144,9 @@ impl Agent {
                 output.text(),
                 output.error_text()
             );
+        }
+        if output.truncated {
+            bail!("`{script}` printed more than the lab takes: write to a file and read that");
         }
         Ok(output.text())
     }

@@ -80,7 +80,13 @@ impl fmt::Display for Kernel {
 
 /// The packages with image and modules that the meta package `linux-image-amd64` leads to.
 fn image_packages(apt: &PrivateApt) -> Result<Vec<String>> {
-    const PREFIXES: [&str; 3] = ["linux-image-", "linux-binary-", "linux-modules-"];
+    // Of 7.3, the list of what is built in lies in linux-base-RELEASE.
+    const PREFIXES: [&str; 4] = [
+        "linux-image-",
+        "linux-binary-",
+        "linux-modules-",
+        "linux-base-",
+    ];
     let mut found: Vec<String> = Vec::new();
     let mut open = vec!["linux-image-amd64".to_owned()];
     while let Some(package) = open.pop() {
