@@ -20,7 +20,10 @@ pub(super) struct Installed {
 
 /// Source in the workspace, and path of the installed file.
 pub const FILES: &[(&str, &str)] = &[
-    ("helper/systemd/tandem.service", "/usr/lib/systemd/system/tandem.service"),
+    (
+        "helper/systemd/tandem.service",
+        "/usr/lib/systemd/system/tandem.service",
+    ),
     (
         "helper/systemd/tandem-host-policy.path",
         "/usr/lib/systemd/system/tandem-host-policy.path",
@@ -29,12 +32,18 @@ pub const FILES: &[(&str, &str)] = &[
         "helper/systemd/tandem-host-policy.service",
         "/usr/lib/systemd/system/tandem-host-policy.service",
     ),
-    ("helper/systemd/tandem.sysusers.conf", "/usr/lib/sysusers.d/tandem.conf"),
+    (
+        "helper/systemd/tandem.sysusers.conf",
+        "/usr/lib/sysusers.d/tandem.conf",
+    ),
     (
         "udev-rules/10-tandem-unmanaged.rules",
         "/usr/lib/udev/rules.d/10-tandem-unmanaged.rules",
     ),
-    ("udev-rules/60-tandem.rules", "/usr/lib/udev/rules.d/60-tandem.rules"),
+    (
+        "udev-rules/60-tandem.rules",
+        "/usr/lib/udev/rules.d/60-tandem.rules",
+    ),
     (
         "udev-rules/01-tandem-unmanaged.network",
         "/usr/lib/systemd/network/01-tandem-unmanaged.network",

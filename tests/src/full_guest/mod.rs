@@ -22,13 +22,14 @@ pub mod install;
 mod rootfs;
 pub mod systemd;
 
+pub use rootfs::Rootfs;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use crate::artifacts::cargo::{self, Profile};
-use crate::artifacts::host_tools::{self, HostTool};
 use crate::artifacts::{self, Kernel};
 use crate::initramfs::Initramfs;
 use crate::lab::Lab;
@@ -51,7 +52,12 @@ const AGENT_UNIT_TEXT: &str = "[Unit]\nDescription=The lab's agent\nDefaultDepen
     [Service]\nExecStart=/usr/sbin/lab-agent guest\nRestart=always\n";
 
 /// Security modules have no policy in this image, and looking for one takes time.
-const KERNEL_PARAMETERS: [&str; 4] = ["selinux=0", "apparmor=0", "audit=0", "systemd.show_status=1"];
+const KERNEL_PARAMETERS: [&str; 4] = [
+    "selinux=0",
+    "apparmor=0",
+    "audit=0",
+    "systemd.show_status=1",
+];
 
 /// A network manager that the guest runs beside Tandem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -98,7 +104,10 @@ pub struct FullGuest<'lab> {
 impl<'lab> FullGuest<'lab> {
     /// A guest without NICs and without a network manager.
     pub fn new(lab: &'lab Lab) -> Self {
-        let hardware = Hardware { memory_mib: MEMORY_MIB, ..Hardware::default() };
+        let hardware = Hardware {
+            memory_mib: MEMORY_MIB,
+            ..Hardware::default()
+        };
         Self {
             lab,
             hardware,
@@ -147,7 +156,8 @@ impl<'lab> FullGuest<'lab> {
     /// Has systemd start a unit at boot as a wish of another.
     pub fn wanted_by(mut self, unit: &str, target: &str) -> Self {
         let path = format!("/etc/systemd/system/{target}.wants/{unit}");
-        self.links.insert(path, format!("/usr/lib/systemd/system/{unit}"));
+        self.links
+            .insert(path, format!("/usr/lib/systemd/system/{unit}"));
         self
     }
 
@@ -172,9 +182,8 @@ impl<'lab> FullGuest<'lab> {
     /// Builds the guest and boots it on a host: comes back when the lab's agent answers, which is before
     /// systemd has started everything (see [`systemd::wait_started`]).
     pub fn boot(self, host: &Host) -> Result<Vm> {
-        host_tools::ensure(&[HostTool::Mmdebstrap, HostTool::SquashfsTools])?;
         let kernel = Kernel::default().files()?;
-        let image = rootfs::image(&kernel)?;
+        let rootfs = Rootfs::of(&kernel)?;
 
         let mut initramfs = Initramfs::new();
         initramfs.program(&artifacts::busybox()?, "/bin/busybox")?;
@@ -201,7 +210,7 @@ impl<'lab> FullGuest<'lab> {
             kernel: kernel.image,
             initramfs: path,
             kernel_parameters: guest.kernel_parameters,
-            drives: vec![ReadOnlyDrive { image }],
+            drives: vec![ReadOnlyDrive { image: rootfs.image() }],
             boot_limit: BOOT_LIMIT,
             silence_limit: SILENCE_LIMIT,
         };
@@ -210,14 +219,19 @@ impl<'lab> FullGuest<'lab> {
 
     fn with_agent(mut self) -> Result<Self> {
         let agent = cargo::program("tandem-lab", "lab-agent", Profile::Dev)?;
-        let data = std::fs::read(&agent).with_context(|| format!("cannot read {}", agent.display()))?;
+        let data =
+            std::fs::read(&agent).with_context(|| format!("cannot read {}", agent.display()))?;
         self.add("/usr/sbin/lab-agent", data, true);
         Ok(self
-            .text(&format!("/usr/lib/systemd/system/{AGENT_UNIT}"), AGENT_UNIT_TEXT)
+            .text(
+                &format!("/usr/lib/systemd/system/{AGENT_UNIT}"),
+                AGENT_UNIT_TEXT,
+            )
             .wanted_by(AGENT_UNIT, "sysinit.target"))
     }
 
     fn add(&mut self, path: &str, data: Vec<u8>, executable: bool) {
-        self.files.insert(path.to_owned(), File { data, executable });
+        self.files
+            .insert(path.to_owned(), File { data, executable });
     }
 }

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use crate::artifacts::apt::PrivateApt;
+use crate::artifacts::host_tools::{self, HostTool};
 use crate::artifacts::{Cache, KernelFiles, Suite};
 use crate::command;
 use crate::initramfs::ModuleTree;
@@ -144,13 +145,19 @@ const MASKED_GENERATORS: &[&str] = &[
 ];
 
 /// Managers are installed but off; a test turns on what it wants.
-const OFF: &[&str] = &["NetworkManager.service", "NetworkManager-wait-online.service"];
+const OFF: &[&str] = &[
+    "NetworkManager.service",
+    "NetworkManager-wait-online.service",
+];
 
 const FILES: &[(&str, &str)] = &[
     ("etc/hostname", "guest\n"),
     ("etc/machine-id", "746e616e64656d6c616200000000feed\n"),
     // As Debian's systemd does: the first bond is not made by loading the module.
-    ("etc/modprobe.d/bonding.conf", "options bonding max_bonds=0\n"),
+    (
+        "etc/modprobe.d/bonding.conf",
+        "options bonding max_bonds=0\n",
+    ),
     (
         // Only what these tests are about is announced again at boot.
         "etc/systemd/system/systemd-udev-trigger.service.d/lab.conf",
@@ -162,15 +169,37 @@ const FILES: &[(&str, &str)] = &[
         "[main]\nplugins=keyfile\ndns=none\nrc-manager=unmanaged\nhostname-mode=none\nauth-polkit=false\n\
          [connectivity]\nenabled=false\n",
     ),
-    ("etc/systemd/journald.conf.d/lab.conf", "[Journal]\nStorage=volatile\nAudit=no\n"),
+    (
+        "etc/systemd/journald.conf.d/lab.conf",
+        "[Journal]\nStorage=volatile\nAudit=no\n",
+    ),
 ];
 
-/// The image for this kernel, built if it is not in the cache.
-pub(super) fn image(kernel: &KernelFiles) -> Result<PathBuf> {
-    let cache = Cache::open()?;
-    let name = format!("full-guest-{:016x}", recipe_hash(kernel));
-    let folder = cache.folder(&name, |folder| build(&cache, kernel, folder))?;
-    Ok(folder.join("root.squashfs"))
+/// The root file system in the lab's cache.
+#[derive(Debug, Clone)]
+pub struct Rootfs {
+    folder: PathBuf,
+}
+
+impl Rootfs {
+    /// The root file system for this kernel, built if it is not in the cache.
+    pub fn of(kernel: &KernelFiles) -> Result<Self> {
+        host_tools::ensure(&[HostTool::Mmdebstrap, HostTool::SquashfsTools])?;
+        let cache = Cache::open()?;
+        let name = format!("full-guest-{:016x}", recipe_hash(kernel));
+        let folder = cache.folder(&name, |folder| build(&cache, kernel, folder))?;
+        Ok(Self { folder })
+    }
+
+    /// The squashfs.
+    pub fn image(&self) -> PathBuf {
+        self.folder.join("root.squashfs")
+    }
+
+    /// The same as a folder, to run its programs natively in. Not to be changed: copy it.
+    pub fn tree(&self) -> PathBuf {
+        self.folder.join("root")
+    }
 }
 
 /// Two recipes with the same hash are the same; a hash that changes with the compiler costs a build.
@@ -178,7 +207,14 @@ fn recipe_hash(kernel: &KernelFiles) -> u64 {
     let mut hasher = DefaultHasher::new();
     SUITE.hash(&mut hasher);
     kernel.release.hash(&mut hasher);
-    for list in [PACKAGES, MODULES, LEFT_OUT, MASKED_UNITS, MASKED_GENERATORS, OFF] {
+    for list in [
+        PACKAGES,
+        MODULES,
+        LEFT_OUT,
+        MASKED_UNITS,
+        MASKED_GENERATORS,
+        OFF,
+    ] {
         list.hash(&mut hasher);
     }
     FILES.hash(&mut hasher);
@@ -190,7 +226,9 @@ fn build(cache: &Cache, kernel: &KernelFiles, folder: &Path) -> Result<()> {
     let apt = PrivateApt::of_suite(cache, SUITE)?;
     let stage = folder.join("stage");
     add_modules(kernel, &stage)?;
-    command::progress(&format!("building the full guest's root from {SUITE} (once, about a minute)"));
+    command::progress(&format!(
+        "building the full guest's root from {SUITE} (once, about a minute)"
+    ));
 
     let root = folder.join("root");
     let mut bootstrap = Command::new("mmdebstrap");
@@ -203,9 +241,18 @@ fn build(cache: &Cache, kernel: &KernelFiles, folder: &Path) -> Result<()> {
         bootstrap.arg(format!("--dpkgopt=path-exclude={pattern}"));
     }
     bootstrap
-        .arg(format!("--customize-hook=cp -a {}/. \"$1\"/", stage.display()))
-        .arg(format!("--customize-hook=chroot \"$1\" depmod {}", kernel.release))
-        .arg(format!("--customize-hook=chroot \"$1\" systemctl disable {}", OFF.join(" ")))
+        .arg(format!(
+            "--customize-hook=cp -a {}/. \"$1\"/",
+            stage.display()
+        ))
+        .arg(format!(
+            "--customize-hook=chroot \"$1\" depmod {}",
+            kernel.release
+        ))
+        .arg(format!(
+            "--customize-hook=chroot \"$1\" systemctl disable {}",
+            OFF.join(" ")
+        ))
         .arg(SUITE.name())
         .arg(&root)
         .arg(apt.sources_file());
@@ -217,11 +264,11 @@ fn build(cache: &Cache, kernel: &KernelFiles, folder: &Path) -> Result<()> {
     squash.arg(&root).arg(folder.join("root.squashfs"));
     squash.args(["-noI", "-noD", "-noF", "-noX", "-quiet", "-no-progress"]);
     command::run(&mut squash, SQUASHFS_LIMIT)?;
-    for leftover in [&stage, &root] {
-        fs::remove_dir_all(leftover)
-            .with_context(|| format!("cannot remove {}", leftover.display()))?;
-    }
-    command::progress(&format!("the full guest's root took {} s", started.elapsed().as_secs()));
+    fs::remove_dir_all(&stage).with_context(|| format!("cannot remove {}", stage.display()))?;
+    command::progress(&format!(
+        "the full guest's root took {} s",
+        started.elapsed().as_secs()
+    ));
     Ok(())
 }
 
@@ -232,7 +279,11 @@ fn add_modules(kernel: &KernelFiles, stage: &Path) -> Result<()> {
     for module in tree.resolve(&wanted)? {
         write(&root.join(&module.path), &module.data)?;
     }
-    for list in ["modules.order", "modules.builtin", "modules.builtin.modinfo"] {
+    for list in [
+        "modules.order",
+        "modules.builtin",
+        "modules.builtin.modinfo",
+    ] {
         let data = fs::read(kernel.modules.join(list)).unwrap_or_default();
         write(&root.join(list), &data)?;
     }
@@ -252,7 +303,10 @@ fn configure(root: &Path) -> Result<()> {
     for generator in MASKED_GENERATORS {
         replace_link(&generators.join(generator), "/dev/null")?;
     }
-    replace_link(&units.join("default.target"), "/usr/lib/systemd/system/multi-user.target")
+    replace_link(
+        &units.join("default.target"),
+        "/usr/lib/systemd/system/multi-user.target",
+    )
 }
 
 fn replace_link(path: &Path, target: &str) -> Result<()> {
@@ -263,7 +317,9 @@ fn replace_link(path: &Path, target: &str) -> Result<()> {
 }
 
 fn write(path: &Path, data: &[u8]) -> Result<()> {
-    let parent = path.parent().context("a file of the root image has no folder")?;
+    let parent = path
+        .parent()
+        .context("a file of the root image has no folder")?;
     fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
     fs::write(path, data).with_context(|| format!("cannot write {}", path.display()))
 }

@@ -1,0 +1,90 @@
+//! The unit, the rules and the user, held against the tools of Debian 13 without booting it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use tandem_lab::command::{self, Finished};
+use tandem_lab::full_guest::{Rootfs, install};
+use tandem_lab::{Kernel, Lab, tandem};
+use tempfile::TempDir;
+
+const LIMIT: Duration = Duration::from_secs(120);
+/// systemd's own scale: up to 10, and `OK` up to here.
+const EXPOSURE_LIMIT: f64 = 2.5;
+
+/// A copy of Debian 13 with Tandem's files; the program is a stand-in that can be executed.
+struct Root {
+    folder: TempDir,
+}
+
+impl Root {
+    fn new() -> Self {
+        let rootfs = Rootfs::of(&Kernel::default().files().unwrap()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let mut copy = Command::new("cp");
+        copy.arg("-a").arg(rootfs.tree().join(".")).arg(folder.path());
+        command::run(&mut copy, LIMIT).unwrap();
+        let root = Self { folder };
+        for (from, to) in install::FILES {
+            root.put(&install::source(from), to);
+        }
+        root.put(Path::new("/bin/true"), tandem::PROGRAM);
+        root
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.folder.path().join(path.trim_start_matches('/'))
+    }
+
+    fn put(&self, from: &Path, to: &str) {
+        let to = self.path(to);
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        fs::copy(from, to).unwrap();
+    }
+
+    fn run(&self, script: &str) -> Finished {
+        let mut chroot = Command::new("chroot");
+        chroot.arg(self.folder.path()).args(["/bin/sh", "-c", script]);
+        command::run_any(&mut chroot, LIMIT).unwrap()
+    }
+}
+
+#[test]
+fn debian_13_takes_unit_rules_and_user() {
+    if Lab::for_test("packaging").is_none() {
+        return;
+    }
+    let root = Root::new();
+    let silent = |script: &str| {
+        let finished = root.run(script);
+        assert!(
+            finished.status.success() && finished.stderr.is_empty(),
+            "{script}:\n{}{}",
+            finished.stdout,
+            finished.stderr
+        );
+        finished.stdout
+    };
+
+    let made = root.run("systemd-sysusers");
+    assert!(made.status.success(), "systemd-sysusers: {}", made.stderr);
+    let user = silent("getent passwd tandem");
+    assert!(user.contains(":/run/tandem:/usr/sbin/nologin"), "{user}");
+
+    let units = "tandem.service tandem-host-policy.path tandem-host-policy.service";
+    silent(&format!("cd /usr/lib/systemd/system && systemd-analyze verify --man=no {units}"));
+
+    let rules = silent("udevadm verify /usr/lib/udev/rules.d/10-tandem-unmanaged.rules /usr/lib/udev/rules.d/60-tandem.rules");
+    assert!(rules.contains("Success: 2"), "{rules}");
+
+    let security = silent("systemd-analyze security --offline=yes --no-pager tandem.service");
+    eprintln!("{security}");
+    let exposure: f64 = security
+        .lines()
+        .find_map(|line| line.split("Overall exposure level for tandem.service: ").nth(1))
+        .and_then(|rest| rest.split_whitespace().next()?.parse().ok())
+        .unwrap_or_else(|| panic!("no exposure in {security}"));
+    assert!(exposure <= EXPOSURE_LIMIT, "exposure {exposure}:\n{security}");
+}
