@@ -3,6 +3,7 @@
 
 mod addresses;
 mod architecture;
+mod boundaries;
 mod deny;
 mod purity;
 mod readme;
@@ -20,6 +21,8 @@ pub(crate) enum Check {
     Addresses,
     /// `tandem-core` and `tandem-wire` are `no_std`, and depend on what is allowed and nothing else
     Purity,
+    /// Only `act/` changes the kernel, only `run.rs` drives the machine
+    Boundaries,
     /// What README.md shows is run, and what it lists is complete
     Readme,
     /// Everything that ARCHITECTURE.md names is there
@@ -36,6 +39,7 @@ pub(crate) fn run(check: Check) -> Result<()> {
         Check::Purity => purity::check()?,
         Check::Readme => readme::check()?,
         Check::Architecture => architecture::check()?,
+        Check::Boundaries => boundaries::check()?,
         Check::Deny => return deny::check(),
     };
     println!("looked at {}", report.looked_at);

@@ -62,6 +62,13 @@ fn checks() -> Result<Vec<Suite>> {
             check("purity")?,
         ),
         suite(
+            "boundaries",
+            "only act/ changes the kernel, only run.rs drives the machine",
+            1,
+            &[],
+            check("boundaries")?,
+        ),
+        suite(
             "readme",
             "README.md's commands, requests and tables are true",
             1,
