@@ -249,7 +249,9 @@ fn programs_load_and_report_only_what_is_watched() -> Result<()> {
         "BondPort Some(PortState { link_up: true, active: true })",
         &format!("name={e1000e}"),
     )?;
-    vm.sh(&format!("/sbin/ip link set bond0 type bond primary {standby}"))?;
+    vm.sh(&format!(
+        "/sbin/ip link set bond0 type bond primary {standby}"
+    ))?;
     monitor.await_event(
         "BondPort Some(PortState { link_up: true, active: true })",
         &format!("name={standby}"),
