@@ -1,7 +1,7 @@
 //! New links wait until udev has finished with them.
 //!
 //! udev renames a new interface, and kernels before 6.2 refuse that once it is up
-//! (`dev_change_name`, net/core/dev.c, 6.1), so a link that is taken into a bond
+//! (`dev_change_name`, `net/core/dev.c`, 6.1), so a link that is taken into a bond
 //! too early keeps a name that nobody expects. A new link is therefore not
 //! reported before it is in udev's database, or for at most [`PATIENCE`].
 //! The monitor for it is open only while a link waits: an open one would wake the

@@ -25,7 +25,7 @@ use super::sysfs::Sysfs;
 use super::udev::{Devices, UdevEvent};
 use super::{Completion, ObserveError, Observed};
 
-/// `RTNLGRP_*`, include/uapi/linux/rtnetlink.h, 6.12.
+/// `RTNLGRP_*`, `include/uapi/linux/rtnetlink.h`, 6.12.
 const LINK: u32 = 1;
 const IPV4_IFADDR: u32 = 5;
 const IPV4_ROUTE: u32 = 7;

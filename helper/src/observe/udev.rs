@@ -1,7 +1,7 @@
 //! Device events: of udev where udevd runs, else of the kernel.
 //!
 //! udev's come after its rules, so that a port's name below /dev/virtio-ports is
-//! there when the event is. Links are not among them: RTM_NEWLINK tells of each
+//! there when the event is. Links are not among them: `RTM_NEWLINK` tells of each
 //! change, rename included, through a filter that spares the service the events
 //! of unrelated interfaces, which udev's own filter can't ([`super::settle`] is
 //! the exception).

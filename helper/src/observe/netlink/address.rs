@@ -1,6 +1,6 @@
-//! What RTM_NEWADDR messages say, and how to ask for them.
+//! What `RTM_NEWADDR` messages say, and how to ask for them.
 //!
-//! Numbers: include/uapi/linux/if_addr.h, 6.12.
+//! Numbers: `include/uapi/linux/if_addr.h`, 6.12.
 
 use std::net::IpAddr;
 
@@ -30,7 +30,7 @@ pub(crate) struct Assigned {
     pub(crate) usable: bool,
 }
 
-/// Decodes the payload of RTM_NEWADDR.
+/// Decodes the payload of `RTM_NEWADDR`.
 pub(crate) fn decode(payload: &[u8]) -> Option<Assigned> {
     let [_, prefix, flags, _, i0, i1, i2, i3] = *payload.first_chunk::<HEADER_BYTES>()?;
     let mut flags = u32::from(flags);

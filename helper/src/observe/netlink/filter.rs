@@ -17,9 +17,9 @@ use super::link::{IFLA_IFNAME, IFLA_INFO_KIND, IFLA_LINKINFO};
 use super::message::{RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE};
 use super::route::{RT_TABLE_MAIN, RTA_OIF, RTN_UNICAST, UNREPORTED_PROTOCOLS};
 
-/// Longest program that the kernel takes (`BPF_MAXINSNS`, include/uapi/linux/bpf_common.h, 6.12).
+/// Longest program that the kernel takes (`BPF_MAXINSNS`, `include/uapi/linux/bpf_common.h`, 6.12).
 const MAX_INSTRUCTIONS: usize = 4096;
-/// `SKF_AD_OFF + SKF_AD_NLATTR`, include/uapi/linux/filter.h, 6.12.
+/// `SKF_AD_OFF + SKF_AD_NLATTR`, `include/uapi/linux/filter.h`, 6.12.
 const NLATTR: u32 = 12_u32.wrapping_sub(0x1000);
 /// `SKF_AD_OFF + SKF_AD_NLATTR_NEST`.
 const NLATTR_NEST: u32 = 16_u32.wrapping_sub(0x1000);

@@ -1,15 +1,15 @@
-//! What an RTM_NEWLINK message says of a link.
+//! What an `RTM_NEWLINK` message says of a link.
 //!
 //! Attributes are read one by one: one that a newer kernel writes otherwise, or
 //! that is damaged, costs its own field and not the link.
-//! Numbers: include/uapi/linux/{if_link,if_bonding}.h, 6.12.
+//! Numbers: `include/uapi/linux/{if_link,if_bonding}.h`, 6.12.
 
 use tandem_core::link::{
     BondFacts, BondMode, FailOverMac, Link, LinkKind, PortFacts, PrimaryReselect,
 };
 use tandem_core::types::{Ifindex, Mac};
 
-use super::{attributes, text_of, u32_of};
+use super::{attribute, attributes, text_of, u32_of};
 
 /// Bytes of `struct ifinfomsg`.
 pub(crate) const HEADER_BYTES: usize = 16;
@@ -23,6 +23,8 @@ const IFLA_MTU: u16 = 4;
 const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
 pub(crate) const IFLA_LINKINFO: u16 = 18;
+const IFLA_AF_SPEC: u16 = 26;
+const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_MAX_MTU: u16 = 51;
 const IFLA_PERM_ADDRESS: u16 = 54;
 const IFLA_PARENT_DEV_NAME: u16 = 56;
@@ -36,11 +38,14 @@ const IFLA_INFO_SLAVE_DATA: u16 = 5;
 const IFLA_BOND_MODE: u16 = 1;
 const IFLA_BOND_ACTIVE_SLAVE: u16 = 2;
 const IFLA_BOND_MIIMON: u16 = 3;
+const IFLA_BOND_UPDELAY: u16 = 4;
+const IFLA_BOND_DOWNDELAY: u16 = 5;
 const IFLA_BOND_PRIMARY: u16 = 11;
 const IFLA_BOND_PRIMARY_RESELECT: u16 = 12;
 const IFLA_BOND_FAIL_OVER_MAC: u16 = 13;
 const IFLA_BOND_NUM_PEER_NOTIF: u16 = 16;
 const IFLA_BOND_ALL_SLAVES_ACTIVE: u16 = 17;
+const IFLA_BOND_PEER_NOTIF_DELAY: u16 = 28;
 const BOND_MODE_ACTIVEBACKUP: u8 = 1;
 
 const IFLA_BOND_SLAVE_STATE: u16 = 1;
@@ -49,6 +54,11 @@ const IFLA_BOND_SLAVE_LINK_FAILURE_COUNT: u16 = 3;
 const IFLA_BOND_SLAVE_PERM_HWADDR: u16 = 4;
 const BOND_STATE_ACTIVE: u8 = 0;
 const BOND_LINK_UP: u8 = 0;
+
+const IFLA_VLAN_ID: u16 = 1;
+const IFLA_VLAN_PROTOCOL: u16 = 5;
+const IFLA_INET6_CONF: u16 = 2;
+const AF_INET6: u16 = 10;
 
 /// A link as the message describes it; sysfs adds the rest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,7 +74,7 @@ pub(crate) struct Described {
     pub(crate) lower: Option<Ifindex>,
 }
 
-/// Decodes the payload of RTM_NEWLINK. `None` for other families' views of a link
+/// Decodes the payload of `RTM_NEWLINK`. `None` for other families' views of a link
 /// (a bridge's of its ports) and for what names no link.
 pub(crate) fn decode(payload: &[u8]) -> Option<Described> {
     let header = payload.first_chunk::<HEADER_BYTES>()?;
@@ -83,6 +93,7 @@ pub(crate) fn decode(payload: &[u8]) -> Option<Described> {
     let mut max_mtu = 0;
     let mut controller = None;
     let mut lower = None;
+    let mut lower_is_elsewhere = false;
     let mut bus = None;
     let mut device = None;
     let mut info = Info::default();
@@ -95,6 +106,7 @@ pub(crate) fn decode(payload: &[u8]) -> Option<Described> {
             IFLA_MAX_MTU => max_mtu = u32_of(value).unwrap_or(0),
             IFLA_MASTER => controller = ifindex_of(value),
             IFLA_LINK => lower = ifindex_of(value),
+            IFLA_LINK_NETNSID => lower_is_elsewhere = true,
             IFLA_LINKINFO => info = Info::decode(value),
             IFLA_PARENT_DEV_BUS_NAME => bus = text_of(value).map(str::to_owned),
             IFLA_PARENT_DEV_NAME => device = text_of(value).map(str::to_owned),
@@ -126,8 +138,54 @@ pub(crate) fn decode(payload: &[u8]) -> Option<Described> {
         },
         parent: bus.zip(device),
         info_kind: info.kind.map(str::to_owned),
-        lower,
+        lower: lower.filter(|_| !lower_is_elsewhere),
     })
+}
+
+/// A bond's delays in ms; 0 is none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct BondDelays {
+    pub(crate) up_ms: u32,
+    pub(crate) down_ms: u32,
+    pub(crate) peer_notification_ms: u32,
+}
+
+/// Takes a bond's delays from the payload of `RTM_NEWLINK`.
+pub(crate) fn bond_delays(payload: &[u8]) -> Option<BondDelays> {
+    let info = Info::decode(attribute(payload.get(HEADER_BYTES..)?, IFLA_LINKINFO)?);
+    let mut delays = BondDelays::default();
+    for (kind, value) in attributes(info.data) {
+        let ms = u32_of(value).unwrap_or(0);
+        match kind {
+            IFLA_BOND_UPDELAY => delays.up_ms = ms,
+            IFLA_BOND_DOWNDELAY => delays.down_ms = ms,
+            IFLA_BOND_PEER_NOTIF_DELAY => delays.peer_notification_ms = ms,
+            _ => {}
+        }
+    }
+    Some(delays)
+}
+
+/// Takes a VLAN's protocol and number from the payload of `RTM_NEWLINK`.
+pub(crate) fn vlan(payload: &[u8]) -> Option<(u16, u16)> {
+    let info = Info::decode(attribute(payload.get(HEADER_BYTES..)?, IFLA_LINKINFO)?);
+    let protocol = attribute(info.data, IFLA_VLAN_PROTOCOL)?.try_into().ok()?;
+    let id = attribute(info.data, IFLA_VLAN_ID)?.try_into().ok()?;
+    Some((u16::from_be_bytes(protocol), u16::from_ne_bytes(id)))
+}
+
+/// True if the guest forwards IPv6 packets that arrive on the link.
+pub(crate) fn forwards_ipv6(payload: &[u8]) -> bool {
+    let configuration = payload
+        .get(HEADER_BYTES..)
+        .and_then(|attributes| attribute(attributes, IFLA_AF_SPEC))
+        .and_then(|families| attribute(families, AF_INET6))
+        .and_then(|family| attribute(family, IFLA_INET6_CONF));
+    // `DEVCONF_FORWARDING` is the first entry.
+    configuration
+        .and_then(|entries| entries.get(..4))
+        .and_then(u32_of)
+        .is_some_and(|forwarding| forwarding != 0)
 }
 
 /// The parts of `IFLA_LINKINFO`.
@@ -170,7 +228,7 @@ fn bond_facts(data: &[u8]) -> BondFacts {
         let byte = value.first().copied();
         match kind {
             IFLA_BOND_MODE if byte == Some(BOND_MODE_ACTIVEBACKUP) => {
-                facts.mode = BondMode::ActiveBackup
+                facts.mode = BondMode::ActiveBackup;
             }
             IFLA_BOND_ACTIVE_SLAVE => facts.active = ifindex_of(value),
             IFLA_BOND_MIIMON => facts.miimon_ms = u32_of(value).unwrap_or(0),
@@ -191,7 +249,7 @@ fn bond_facts(data: &[u8]) -> BondFacts {
             }
             IFLA_BOND_NUM_PEER_NOTIF => facts.peer_notifications = byte.unwrap_or(0),
             IFLA_BOND_ALL_SLAVES_ACTIVE => {
-                facts.all_ports_active = byte.is_some_and(|byte| byte != 0)
+                facts.all_ports_active = byte.is_some_and(|byte| byte != 0);
             }
             _ => {}
         }

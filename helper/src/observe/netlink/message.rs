@@ -4,7 +4,7 @@
 pub(crate) const NLMSG_ERROR: u16 = 2;
 /// End of a dump.
 pub(crate) const NLMSG_DONE: u16 = 3;
-/// `RTM_*`, include/uapi/linux/rtnetlink.h, 6.12.
+/// `RTM_*`, `include/uapi/linux/rtnetlink.h`, 6.12.
 pub(crate) const RTM_NEWLINK: u16 = 16;
 pub(crate) const RTM_DELLINK: u16 = 17;
 pub(crate) const RTM_NEWADDR: u16 = 20;

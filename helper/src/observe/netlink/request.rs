@@ -18,11 +18,11 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use super::message::{NLMSG_DONE, NLMSG_ERROR, messages};
 use super::{attribute, text_of};
 
-/// `NLMSGERR_ATTR_MSG`, include/uapi/linux/netlink.h, 6.12.
+/// `NLMSGERR_ATTR_MSG`, `include/uapi/linux/netlink.h`, 6.12.
 const NLMSGERR_ATTR_MSG: u16 = 1;
 const HEADER_BYTES: usize = 16;
 /// The kernel fills at most 32 KiB of a dump into one datagram (`netlink_dump`,
-/// net/netlink/af_netlink.c, 6.12).
+/// `net/netlink/af_netlink.c`, 6.12).
 const BUFFER_BYTES: usize = 64 * 1024;
 /// Longest wait for all answers to one request.
 const LIMIT: Duration = Duration::from_secs(4);

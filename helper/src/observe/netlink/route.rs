@@ -1,6 +1,6 @@
-//! What RTM_NEWROUTE messages say, and how to ask for them.
+//! What `RTM_NEWROUTE` messages say, and how to ask for them.
 //!
-//! Numbers: include/uapi/linux/rtnetlink.h, 6.12.
+//! Numbers: `include/uapi/linux/rtnetlink.h`, 6.12.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -34,7 +34,7 @@ pub(crate) const UNREPORTED_PROTOCOLS: &[u8] = &[
     1, 2, 8, 10, 11, 12, 13, 14, 15, 17, 42, 84, 99, 186, 187, 188, 189, 192,
 ];
 
-/// Decodes the payload of RTM_NEWROUTE into a route that `link` is to be reported
+/// Decodes the payload of `RTM_NEWROUTE` into a route that `link` is to be reported
 /// with: a unicast route of the main table that somebody configured.
 pub(crate) fn decode(payload: &[u8], link: Ifindex) -> Option<Route> {
     let [

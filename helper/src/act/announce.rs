@@ -1,0 +1,221 @@
+//! Tells the network where the bond's stations are now.
+//!
+//! The frames go straight out of the port that carries the traffic, with VLAN tags
+//! in them, so that they are right whatever the bond itself thinks at the moment.
+//! Like the kernel's own announcements they also cover what is stacked on the
+//! bond: VLANs, macvlans, and the bridge it may be a port of.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socket_with};
+use tandem_core::types::{Ifindex, Mac};
+
+use super::ActError;
+use super::frames::{VlanTag, gratuitous_arp, neighbour_advertisement, reverse_arp};
+use super::link::present;
+use crate::observe::netlink::address;
+use crate::observe::netlink::link::{self, Described};
+use crate::observe::netlink::request::Requests;
+
+/// Frames that one announcement sends at most; a guest with more addresses
+/// announces the first.
+const MAX_FRAMES: usize = 4096;
+
+/// Announces the bond through one of its ports.
+pub(super) fn announce(
+    requests: &mut Requests,
+    bond: Ifindex,
+    port: Ifindex,
+) -> Result<(), ActError> {
+    let port_link = present(requests, port)?.link;
+    // The bond's MAC on a link that is not its own would lead its traffic astray.
+    if port_link.controller != Some(bond) {
+        return Err(ActError::Refused {
+            errno: libc::EINVAL,
+            message: format!("{} is no port of link {bond}", port_link.name),
+        });
+    }
+    let frames = frames_of(requests, bond)?;
+    transmit(port, &frames).map_err(|error| ActError::Send {
+        step: format!(
+            "send {} announcements through {} (needs CAP_NET_RAW)",
+            frames.len(),
+            port_link.name
+        ),
+        error,
+    })
+}
+
+/// The frames for a device and what is stacked on it.
+pub(super) fn frames_of(
+    requests: &mut Requests,
+    device: Ifindex,
+) -> Result<Vec<Vec<u8>>, ActError> {
+    let mut message = LinkMessage::default();
+    message
+        .attributes
+        .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    let links = requests
+        .dump(&RouteNetlinkMessage::GetLink(message), Layer::decode)
+        .map_err(ActError::at("read the links"))?;
+    let mut frames = Vec::new();
+    for station in stations(&links, device) {
+        frames.extend(frames_of_station(requests, &station)?);
+    }
+    frames.truncate(MAX_FRAMES);
+    Ok(frames)
+}
+
+/// A link, with what matters for announcements.
+#[derive(Debug, Clone)]
+struct Layer {
+    described: Described,
+    vlan: Option<VlanTag>,
+    router: bool,
+}
+
+impl Layer {
+    fn decode(payload: &[u8]) -> Option<Self> {
+        Some(Self {
+            described: link::decode(payload)?,
+            vlan: link::vlan(payload).map(|(protocol, id)| VlanTag { protocol, id }),
+            router: link::forwards_ipv6(payload),
+        })
+    }
+
+    /// How the link lies on `lower`: the tags that its frames get there, or `None`
+    /// if it does not, or in a way that its frames can't be told of.
+    fn tags_on(&self, lower: &Self, tags: &[VlanTag]) -> Option<Vec<VlanTag>> {
+        let on_top = self.described.lower == Some(lower.described.link.ifindex);
+        let contains = lower.described.link.controller == Some(self.described.link.ifindex);
+        match self.described.info_kind.as_deref()? {
+            "vlan" if on_top => Some(tags.iter().copied().chain([self.vlan?]).collect()),
+            "macvlan" | "macvtap" | "ipvlan" | "ipvtap" if on_top => Some(tags.to_owned()),
+            "bridge" if contains => Some(tags.to_owned()),
+            _ => None,
+        }
+    }
+}
+
+/// A MAC that has to be announced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Station {
+    ifindex: Ifindex,
+    mac: Mac,
+    tags: Vec<VlanTag>,
+    router: bool,
+}
+
+/// The device and all that is stacked on it and is up, each once.
+fn stations(links: &[Layer], device: Ifindex) -> Vec<Station> {
+    let mut seen = vec![device];
+    let mut queue: VecDeque<(&Layer, Vec<VlanTag>)> = links
+        .iter()
+        .filter(|layer| layer.described.link.ifindex == device)
+        .map(|layer| (layer, Vec::new()))
+        .collect();
+    let mut stations = Vec::new();
+    while let Some((layer, tags)) = queue.pop_front() {
+        for upper in links {
+            let ifindex = upper.described.link.ifindex;
+            if !upper.described.link.admin_up || seen.contains(&ifindex) {
+                continue;
+            }
+            if let Some(tags) = upper.tags_on(layer, &tags) {
+                seen.push(ifindex);
+                queue.push_back((upper, tags));
+            }
+        }
+        stations.extend(layer.described.link.mac.map(|mac| Station {
+            ifindex: layer.described.link.ifindex,
+            mac,
+            tags,
+            router: layer.router,
+        }));
+    }
+    stations
+}
+
+fn frames_of_station(requests: &mut Requests, station: &Station) -> Result<Vec<Vec<u8>>, ActError> {
+    let Station {
+        ifindex,
+        mac,
+        ref tags,
+        router,
+    } = *station;
+    let addresses = address::dump(requests, Some(ifindex), |payload| {
+        address::decode(payload).filter(|assigned| assigned.ifindex == ifindex && assigned.usable)
+    })
+    .map_err(ActError::at(format!(
+        "read the addresses of link {ifindex}"
+    )))?;
+    let mut frames = Vec::new();
+    for assigned in addresses {
+        match assigned.address.ip {
+            IpAddr::V4(ip) => frames.extend(gratuitous_arp(mac, tags, ip)),
+            IpAddr::V6(ip) => frames.push(neighbour_advertisement(mac, tags, ip, router)),
+        }
+    }
+    if frames.is_empty() {
+        frames.push(reverse_arp(mac, tags));
+    }
+    Ok(frames)
+}
+
+/// Sends frames as they are. A full queue loses some, which is no failure as long
+/// as others get out: announcements are repeated.
+pub(super) fn transmit(port: Ifindex, frames: &[Vec<u8>]) -> io::Result<()> {
+    let socket = packet_socket(port)?;
+    let mut sent = 0;
+    let mut failed = None;
+    for frame in frames {
+        match send(&socket, frame, SendFlags::DONTWAIT) {
+            Ok(_) => sent += 1,
+            Err(error) => failed = Some(error),
+        }
+    }
+    match failed {
+        Some(error) if sent == 0 => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// A socket that only sends, through one link.
+#[expect(unsafe_code, reason = "no crate in use binds AF_PACKET sockets")]
+fn packet_socket(port: Ifindex) -> io::Result<OwnedFd> {
+    let socket = socket_with(
+        AddressFamily::PACKET,
+        SocketType::RAW,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    let address = libc::sockaddr_ll {
+        sll_family: libc::AF_PACKET as u16,
+        // None: nothing is received.
+        sll_protocol: 0,
+        sll_ifindex: port.0.cast_signed(),
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 0,
+        sll_addr: [0; 8],
+    };
+    // SAFETY: `address` is a complete sockaddr_ll of the length given, and bind only
+    // reads it.
+    let result = unsafe {
+        libc::bind(
+            socket.as_raw_fd(),
+            (&raw const address).cast(),
+            size_of_val(&address) as libc::socklen_t,
+        )
+    };
+    if result == 0 {
+        Ok(socket)
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}

@@ -1,0 +1,227 @@
+//! Frames that tell the network where a station is.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use tandem_core::types::Mac;
+
+const BROADCAST: Mac = Mac([0xff; 6]);
+/// Shorter frames have to be padded to this, without the checksum that the NIC adds.
+const MINIMUM_BYTES: usize = 60;
+const ETHERTYPE_ARP: u16 = 0x0806;
+const ETHERTYPE_RARP: u16 = 0x8035;
+const ETHERTYPE_IPV4: u16 = 0x0800;
+const ETHERTYPE_IPV6: u16 = 0x86dd;
+const ARP_REQUEST: u16 = 1;
+const ARP_REPLY: u16 = 2;
+const RARP_REQUEST: u16 = 3;
+const NEXT_HEADER_ICMPV6: u8 = 58;
+const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
+/// `R` and `O` of a neighbour advertisement (RFC 4861, 4.4).
+const FROM_A_ROUTER: u8 = 0x80;
+const OVERRIDE: u8 = 0x20;
+const TARGET_LINK_LAYER_ADDRESS: u8 = 2;
+const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+const ALL_NODES_MAC: Mac = Mac([0x33, 0x33, 0, 0, 0, 1]);
+
+/// One VLAN tag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct VlanTag {
+    /// 0x8100, or 0x88a8 for a provider's tag.
+    pub(super) protocol: u16,
+    /// 1 to 4094.
+    pub(super) id: u16,
+}
+
+/// The two gratuitous ARP packets for an address: a request, which is what the
+/// kernel itself sends (`inetdev_send_gratuitous_arp`, `net/ipv4/devinet.c`, 6.12),
+/// and a reply, for neighbours that learn only from those.
+pub(super) fn gratuitous_arp(mac: Mac, tags: &[VlanTag], ip: Ipv4Addr) -> [Vec<u8>; 2] {
+    let ip = ip.octets();
+    [
+        arp(mac, tags, ETHERTYPE_ARP, ARP_REQUEST, ip, Mac::ZERO),
+        arp(mac, tags, ETHERTYPE_ARP, ARP_REPLY, ip, mac),
+    ]
+}
+
+/// An unsolicited neighbour advertisement to all nodes, as the kernel sends it
+/// (`ndisc_send_unsol_na`, `net/ipv6/ndisc.c`, 6.12). `router` has to be true if the
+/// guest forwards, or its neighbours stop to use it as their router.
+pub(super) fn neighbour_advertisement(
+    mac: Mac,
+    tags: &[VlanTag],
+    ip: Ipv6Addr,
+    router: bool,
+) -> Vec<u8> {
+    let mut icmp = vec![NEIGHBOUR_ADVERTISEMENT, 0, 0, 0];
+    icmp.push(OVERRIDE | if router { FROM_A_ROUTER } else { 0 });
+    icmp.extend([0; 3]);
+    icmp.extend(ip.octets());
+    icmp.extend([TARGET_LINK_LAYER_ADDRESS, 1]);
+    icmp.extend(mac.0);
+    let checksum = icmpv6_checksum(ip, ALL_NODES, &icmp).to_be_bytes();
+    icmp[2..4].copy_from_slice(&checksum);
+
+    let mut frame = ethernet(ALL_NODES_MAC, mac, tags, ETHERTYPE_IPV6);
+    frame.extend([0x60, 0, 0, 0]);
+    // 32 bytes.
+    frame.extend((icmp.len() as u16).to_be_bytes());
+    frame.extend([NEXT_HEADER_ICMPV6, 255]);
+    frame.extend(ip.octets());
+    frame.extend(ALL_NODES.octets());
+    frame.extend(icmp);
+    padded(frame)
+}
+
+/// A reverse ARP request, which asks for nothing that anybody answers: it only
+/// shows switches the MAC. QEMU announces a migrated guest in the same way.
+pub(super) fn reverse_arp(mac: Mac, tags: &[VlanTag]) -> Vec<u8> {
+    arp(mac, tags, ETHERTYPE_RARP, RARP_REQUEST, [0; 4], mac)
+}
+
+fn arp(
+    mac: Mac,
+    tags: &[VlanTag],
+    ethertype: u16,
+    operation: u16,
+    ip: [u8; 4],
+    target: Mac,
+) -> Vec<u8> {
+    let mut frame = ethernet(BROADCAST, mac, tags, ethertype);
+    frame.extend(1_u16.to_be_bytes());
+    frame.extend(ETHERTYPE_IPV4.to_be_bytes());
+    frame.extend([6, 4]);
+    frame.extend(operation.to_be_bytes());
+    frame.extend(mac.0);
+    frame.extend(ip);
+    frame.extend(target.0);
+    frame.extend(ip);
+    padded(frame)
+}
+
+fn ethernet(destination: Mac, source: Mac, tags: &[VlanTag], ethertype: u16) -> Vec<u8> {
+    let mut frame = Vec::with_capacity(128);
+    frame.extend(destination.0);
+    frame.extend(source.0);
+    for tag in tags {
+        frame.extend(tag.protocol.to_be_bytes());
+        frame.extend(tag.id.to_be_bytes());
+    }
+    frame.extend(ethertype.to_be_bytes());
+    frame
+}
+
+fn padded(mut frame: Vec<u8>) -> Vec<u8> {
+    frame.resize(frame.len().max(MINIMUM_BYTES), 0);
+    frame
+}
+
+/// The Internet checksum over pseudo-header and message (RFC 4443, 2.3).
+fn icmpv6_checksum(source: Ipv6Addr, destination: Ipv6Addr, message: &[u8]) -> u16 {
+    let mut bytes = Vec::with_capacity(40 + message.len());
+    bytes.extend(source.octets());
+    bytes.extend(destination.octets());
+    bytes.extend((message.len() as u32).to_be_bytes());
+    bytes.extend([0, 0, 0, NEXT_HEADER_ICMPV6]);
+    bytes.extend(message);
+    let mut sum = 0_u32;
+    for pair in bytes.chunks(2) {
+        let low = pair.get(1).copied().unwrap_or(0);
+        sum += u32::from(u16::from_be_bytes([pair[0], low]));
+    }
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !(sum as u16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAC: Mac = Mac([0x52, 0x54, 0x00, 0xab, 0xcd, 0xef]);
+
+    fn hex(text: &str) -> Vec<u8> {
+        let digits: Vec<u8> = text
+            .bytes()
+            .filter(u8::is_ascii_hexdigit)
+            .map(|digit| (digit as char).to_digit(16).unwrap() as u8)
+            .collect();
+        digits
+            .chunks(2)
+            .map(|pair| pair[0] << 4 | pair[1])
+            .collect()
+    }
+
+    #[test]
+    fn gratuitous_arp_to_the_byte() {
+        let [request, reply] = gratuitous_arp(MAC, &[], Ipv4Addr::new(192, 0, 2, 7));
+        let padding = "00".repeat(18);
+        assert_eq!(
+            request,
+            hex(&format!(
+                "ffffffffffff 525400abcdef 0806
+                 0001 0800 06 04 0001
+                 525400abcdef c0000207 000000000000 c0000207 {padding}"
+            ))
+        );
+        assert_eq!(
+            reply,
+            hex(&format!(
+                "ffffffffffff 525400abcdef 0806
+                 0001 0800 06 04 0002
+                 525400abcdef c0000207 525400abcdef c0000207 {padding}"
+            ))
+        );
+    }
+
+    #[test]
+    fn tags_come_in_order_outermost_first() {
+        let tags = [
+            VlanTag {
+                protocol: 0x88a8,
+                id: 100,
+            },
+            VlanTag {
+                protocol: 0x8100,
+                id: 7,
+            },
+        ];
+        let [request, _] = gratuitous_arp(MAC, &tags, Ipv4Addr::new(192, 0, 2, 7));
+        assert_eq!(
+            request[..26],
+            hex("ffffffffffff 525400abcdef 88a8 0064 8100 0007 0806 0001 0800")
+        );
+        assert_eq!(request.len(), 60);
+    }
+
+    /// The checksum is from a separate calculation.
+    #[test]
+    fn neighbour_advertisement_to_the_byte() {
+        let ip = "2001:db8::7".parse().unwrap();
+        assert_eq!(
+            neighbour_advertisement(MAC, &[], ip, false),
+            hex("333300000001 525400abcdef 86dd
+                 60000000 0020 3a ff
+                 20010db8000000000000000000000007
+                 ff020000000000000000000000000001
+                 88 00 da30 20000000
+                 20010db8000000000000000000000007
+                 02 01 525400abcdef")
+        );
+        let router = neighbour_advertisement(MAC, &[], ip, true);
+        assert_eq!(router[58], 0xa0);
+    }
+
+    #[test]
+    fn reverse_arp_to_the_byte() {
+        let padding = "00".repeat(18);
+        assert_eq!(
+            reverse_arp(MAC, &[]),
+            hex(&format!(
+                "ffffffffffff 525400abcdef 8035
+                 0001 0800 06 04 0003
+                 525400abcdef 00000000 525400abcdef 00000000 {padding}"
+            ))
+        );
+    }
+}
