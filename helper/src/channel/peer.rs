@@ -17,14 +17,10 @@ const READ_BYTES: usize = 4096;
 /// reads and writes; after a `Pending` of one of them, the task is woken when it
 /// can go on.
 pub(super) trait Transport {
-    /// Learns what can be done in this turn.
-    fn refresh(&mut self, _: &mut Context<'_>) -> io::Result<()> {
-        Ok(())
-    }
-
-    /// Nobody is at the other end, so what waits to be written is void.
-    fn hung_up(&self) -> bool {
-        false
+    /// Learns what can be done in this turn. True if the other end has left since
+    /// the last one, and whoever comes next is somebody else.
+    fn refresh(&mut self, _: &mut Context<'_>) -> io::Result<bool> {
+        Ok(false)
     }
 
     /// Reads; 0 bytes if the other end sends no more.
@@ -83,18 +79,11 @@ impl<T: Transport> Peer<T> {
         self.ended && self.session.is_done()
     }
 
-    /// Forgets what there was if the other end has left; true if it has.
-    pub(super) fn restart_if_ended(&mut self) -> bool {
-        let ended = std::mem::take(&mut self.ended);
-        if ended {
-            self.session.reset();
-        }
-        ended
-    }
-
     /// Reads once, has the requests served and writes what the other end takes.
     pub(super) fn turn(&mut self, cx: &mut Context<'_>, desk: &mut Desk) -> io::Result<Turn> {
-        self.transport.refresh(cx)?;
+        if self.transport.refresh(cx)? {
+            self.session.reset();
+        }
         self.flush(cx)?;
         let waits_for_input = self.read(cx)?.is_pending();
         desk.serve(&mut self.session);
@@ -111,9 +100,6 @@ impl<T: Transport> Peer<T> {
 
     /// Writes what waits, as far as the other end takes it now.
     fn flush(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        if self.transport.hung_up() {
-            self.session.drop_outgoing();
-        }
         loop {
             let bytes = self.session.out.front();
             if bytes.is_empty() {

@@ -13,7 +13,7 @@ use tandem_wire::reply::{ConfigureError, Configured, ErrorBody, ErrorLine};
 use tokio::net::UnixStream;
 
 use super::desk::{Desk, event_line, wall_clock};
-use super::peer::{Peer, Transport, Turn};
+use super::peer::{Peer, Turn};
 use super::session::Session;
 use super::unix::Listener;
 use super::virtio::{Port, PortFolders};
@@ -202,11 +202,6 @@ impl Channel {
         };
         match port.turn(cx, &mut self.desk) {
             Ok(turn) => {
-                let turn = if port.restart_if_ended() {
-                    Turn::Again
-                } else {
-                    turn
-                };
                 self.tell_port();
                 turn
             }

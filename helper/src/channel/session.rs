@@ -122,11 +122,6 @@ impl Session {
         !self.has_input() && self.open.is_empty() && self.out.front().is_empty()
     }
 
-    /// Nothing that waits to be written can arrive any more.
-    pub(super) fn drop_outgoing(&mut self) {
-        self.out = Outgoing::default();
-    }
-
     /// The peer is another one from here on.
     pub(super) fn reset(&mut self) {
         *self = Self::new();

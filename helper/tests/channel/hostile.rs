@@ -93,7 +93,7 @@ proptest! {
 
     #[test]
     fn random_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..20_000)) {
-        let sent = bytes.clone();
+        let sent = bytes;
         run(async {
             let mut harness = Harness::new();
             let mut client = harness.connect().await;
