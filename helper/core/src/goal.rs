@@ -32,7 +32,9 @@ pub(crate) fn goal(view: &View<'_>, memory: &Memory, now: Time) -> Option<Goal> 
     Some(Goal {
         port,
         cause,
-        urgent: from_port.is_none_or(|port| !port.usable) || leaving.is_some_and(Warning::is_close),
+        urgent: view.active().is_none()
+            || from_port.is_none_or(|port| !port.usable)
+            || leaving.is_some_and(Warning::is_close),
     })
 }
 

@@ -13,7 +13,7 @@ use crate::types::{IfName, Ifindex, Mac, PciAddress, Time};
 
 /// One thing learnt, or one thing asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case")]
 pub enum Input {
     /// A new policy: at start, after a reload, from the host.
     Policy(Policy),

@@ -111,7 +111,7 @@ impl Machine {
             Input::Link(link) => self.world.put_link(now, link),
             Input::LinkGone { ifindex } => self.world.remove_link(ifindex),
             Input::Addressings(all) => {
-                self.world.replace_addressings(all);
+                self.world.replace_addressings(now, all);
                 self.readings.arrived(Source::Addressing);
             }
             Input::Addressing(one) => self.world.put_addressing(one),
@@ -256,9 +256,11 @@ impl Machine {
             let failure = failure.or_else(|| silent.then(|| refusal::no_effect(&view, &kind)));
             let mark = refusal::mark_of(&view, &kind);
             memory.attempts.failed(&kind, failure, mark, now);
-            // What was believed of the device may be wrong.
-            self.readings.request(Source::Links);
-            self.readings.request(Source::Addressing);
+            if !matches!(outcome, Outcome::Failed { .. }) {
+                // What was believed of the device may be wrong.
+                self.readings.request(Source::Links);
+                self.readings.request(Source::Addressing);
+            }
         }
     }
 
@@ -279,6 +281,9 @@ impl Machine {
             // What was decided about commands may have changed which VF is chosen.
             let view = View::new(&self.world, policy, index, &assignments, memory, now);
             events.extend(memory.update(&view, now));
+            if view.standby_is_unread() {
+                self.readings.require(Source::Addressing);
+            }
             let deadline = step(&view, memory, now, |kind| self.outbox.push(kind));
             deadlines.extend(deadline);
             bonds.push(bond_status(&view, memory, deadline, now));

@@ -41,6 +41,14 @@ impl Readings {
         reading.due = true;
     }
 
+    /// Asks for a reading unless one is due or under way.
+    pub(crate) fn require(&mut self, source: Source) {
+        let present = self.0.get(&source);
+        if present.is_none_or(|reading| reading.in_flight.is_none()) {
+            self.request(source);
+        }
+    }
+
     /// Everything of the source arrived without being asked for.
     pub(crate) fn arrived(&mut self, source: Source) {
         if let Some(reading) = self.0.get_mut(&source)

@@ -132,7 +132,7 @@ fn of_vfs(view: &View<'_>, memory: &Memory, now: Time) -> Vec<Problem> {
     }
     let limit = vf.link.max_mtu;
     let bond_mtu = view.bond().map_or(0, |bond| bond.link.mtu);
-    if limit > 0 && bond_mtu > limit && !vf.enslaved {
+    if !vf.takes_mtu(bond_mtu) && !vf.enslaved {
         all.push(problem(
             ProblemCode::MtuRefused,
             Some(&vf.link.name),

@@ -135,16 +135,17 @@ fn with_bond(view: &View<'_>, memory: &Memory, now: Time) -> (BondState, String)
 }
 
 fn without_traffic(view: &View<'_>, memory: &Memory, now: Time) -> (BondState, String) {
+    let first = memory.traffic.never_carried().then(|| view.vf()).flatten();
     let joining = view
         .standby
         .as_ref()
-        .filter(|standby| !standby.enslaved && !standby.taken);
+        .or(first)
+        .filter(|nic| !nic.enslaved && !nic.taken);
     let failure = memory.attempts.standing().next();
     let young = memory.assembly_grace_until().is_some_and(|end| now < end);
     match (joining, failure) {
-        (Some(standby), None) => {
-            let name = &standby.link.name;
-            let text = format!("the standby {name} is being taken in");
+        (Some(nic), None) => {
+            let text = format!("{} is being taken in", nic.link.name);
             (BondState::Assembling, text)
         }
         (Some(_), Some(failure)) => (BondState::Blocked, failure.message.clone()),

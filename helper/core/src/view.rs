@@ -79,6 +79,11 @@ impl Port<'_> {
         identity_mac(self.link)
     }
 
+    /// Its driver takes this MTU in bytes, as far as is known.
+    pub(crate) fn takes_mtu(&self, mtu: u32) -> bool {
+        self.link.max_mtu == 0 || self.link.max_mtu >= mtu
+    }
+
     /// It has addresses or routes that belong on the bond.
     pub(crate) fn has_addressing(&self) -> bool {
         self.addressing
@@ -185,6 +190,12 @@ impl<'a> View<'a> {
     /// The standby is a port that the bond can send through.
     pub(crate) fn standby_usable(&self) -> bool {
         self.standby.as_ref().is_some_and(|port| port.usable)
+    }
+
+    /// The standby came after addresses were last read: it may have some that would be lost.
+    pub(crate) fn standby_is_unread(&self) -> bool {
+        let waiting = self.standby.as_ref().filter(|port| !port.enslaved);
+        waiting.is_some_and(|port| !self.world.addressing_is_complete(port.ifindex()))
     }
 
     /// A NIC of this bond by its index.

@@ -20,7 +20,8 @@ pub(crate) struct World {
     links: BTreeMap<Ifindex, Known>,
     links_known: bool,
     addressing: BTreeMap<Ifindex, Addressing>,
-    addressing_known: bool,
+    /// When all addresses and routes were last read.
+    addressing_read_at: Option<Time>,
     sources: BTreeMap<Source, SourceStatus>,
 }
 
@@ -56,7 +57,13 @@ impl World {
 
     /// Addresses and routes were read at least once.
     pub(crate) fn addressing_known(&self) -> bool {
-        self.addressing_known
+        self.addressing_read_at.is_some()
+    }
+
+    /// Addresses and routes were read since this link appeared, so that none is overlooked.
+    pub(crate) fn addressing_is_complete(&self, ifindex: Ifindex) -> bool {
+        let first_seen = self.links.get(&ifindex).map(|known| known.first_seen);
+        self.addressing_read_at >= first_seen && self.addressing_read_at.is_some()
     }
 
     /// All links, by index.
@@ -134,13 +141,13 @@ impl World {
     }
 
     /// Replaces addresses and routes of all links.
-    pub(crate) fn replace_addressings(&mut self, all: Vec<Addressing>) {
+    pub(crate) fn replace_addressings(&mut self, now: Time, all: Vec<Addressing>) {
         self.addressing = all
             .into_iter()
             .take(MAX_LINKS)
             .map(|one| (one.ifindex, one))
             .collect();
-        self.addressing_known = true;
+        self.addressing_read_at = Some(now);
     }
 
     /// Replaces addresses and routes of one link.

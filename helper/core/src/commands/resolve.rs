@@ -10,13 +10,17 @@ use crate::input::PreparedVf;
 use crate::memory::Memory;
 use crate::status::{Answer, CommandError, CommandErrorCode, Traffic};
 use crate::types::{Mac, Time};
-use crate::view::{Port, View};
+use crate::view::{Device, Port, View};
 
 /// `None` while the command goes on.
 type Ending = Option<Result<Answer, CommandError>>;
 
 impl Memory {
     pub(super) fn resolve(&mut self, view: &View<'_>, open: &mut Open, now: Time) -> Ending {
+        if let Device::Taken(_) | Device::OtherMode(_) = view.device {
+            self.give_up(view, open);
+            return Some(Err(no_bond(view)));
+        }
         if view.world.links_known() {
             let ending = match open.task {
                 Task::Failover => self.resolve_failover(view, open),
@@ -33,7 +37,7 @@ impl Memory {
 
     fn resolve_failover(&mut self, view: &View<'_>, open: &Open) -> Ending {
         if view.traffic() == Traffic::Standby {
-            return Some(Ok(answer(view, open, true, None)));
+            return self.switched(view, open);
         }
         if standby_may_serve(view, self) {
             return None;
@@ -42,9 +46,16 @@ impl Memory {
         Some(Err(standby_unusable(view)))
     }
 
+    /// The traffic is where it should be; the action that brought it there has to end first.
+    fn switched(&self, view: &View<'_>, open: &Open) -> Ending {
+        let busy = self.in_flight.as_ref();
+        let switching = busy.is_some_and(|one| matches!(one.kind, ActionKind::SetPrimary { .. }));
+        (!switching).then(|| Ok(answer(view, open, true, None)))
+    }
+
     fn resolve_failback(&self, view: &View<'_>, open: &mut Open, now: Time) -> Ending {
         if view.traffic() == Traffic::Vf {
-            return Some(Ok(answer(view, open, true, None)));
+            return self.switched(view, open);
         }
         let usable = view
             .vfs
@@ -77,11 +88,13 @@ impl Memory {
             let message = "the hold on the VF was given up; ask for the status".into();
             return Some(Err(error(CommandErrorCode::Superseded, message)));
         }
+        // What is under way may bring it in, and its end belongs into the answer.
+        let busy = self.in_flight.as_ref().is_some_and(|busy| {
+            matches!(busy.kind, ActionKind::Enslave { port, .. } | ActionKind::Release { port, .. }
+                if port == vf.ifindex())
+        });
         if !vf.enslaved {
-            let joining = self.in_flight.as_ref().is_some_and(
-                |busy| matches!(busy.kind, ActionKind::Enslave { port, .. } if port == vf.ifindex()),
-            );
-            return (!joining).then(|| Ok(answer(view, open, true, Some(&target))));
+            return (!busy).then(|| Ok(answer(view, open, true, Some(&target))));
         }
         if standby_may_serve(view, self) {
             return None;
@@ -197,6 +210,14 @@ fn standby_may_serve(view: &View<'_>, memory: &Memory) -> bool {
     let bond = view.bond().map(|bond| bond.ifindex());
     let joining = !standby.enslaved && !standby.taken && !memory.is_refused(bond, standby);
     standby.usable || joining || memory.assembly_grace_until().is_some()
+}
+
+fn no_bond(view: &View<'_>) -> CommandError {
+    let message = format!(
+        "{}: another device has that name, so there is no bond; ask for the status",
+        view.policy.name
+    );
+    error(CommandErrorCode::Refused, message)
 }
 
 fn standby_unusable(view: &View<'_>) -> CommandError {

@@ -122,6 +122,13 @@ impl Memory {
         })
     }
 
+    /// The bond could not take this NIC in, or would not be able to.
+    fn is_unfit(&self, view: &View<'_>, port: &Port<'_>) -> bool {
+        let bond = view.bond();
+        let too_large = bond.is_some_and(|bond| !port.takes_mtu(bond.link.mtu));
+        too_large || self.is_refused(bond.map(Bond::ifindex), port)
+    }
+
     /// This VF is about to leave.
     pub(crate) fn is_leaving(&self, policy: &BondPolicy, port: &Port<'_>, now: Time) -> bool {
         self.is_prepared(port) || warned(policy, port, now).is_some()
@@ -140,7 +147,7 @@ impl Memory {
             Some(Held::UnplugPrepared)
         } else if warned(view.policy, port, now).is_some() {
             Some(Held::RemovalExpected)
-        } else if !port.enslaved && self.is_refused(view.bond().map(Bond::ifindex), port) {
+        } else if !port.enslaved && self.is_unfit(view, port) {
             Some(Held::Refused)
         } else if port.enslaved && !port.usable {
             Some(Held::NoCarrier)

@@ -145,7 +145,8 @@ impl TrafficMemory {
         handoff.warned_by = handoff.warned_by.or(gone.warned_by);
         handoff.lead_us = handoff.lead_us.or(gone.lead_us);
         let recent = now.since_ms(handoff.at) < SAME_STORY_MS;
-        if recent && handoff.cause == HandoffCause::Carrier {
+        let guessed = handoff.cause == HandoffCause::Operator && handoff.switch_us.is_none();
+        if recent && (guessed || handoff.cause == HandoffCause::Carrier) {
             handoff.cause = match gone.warned_by {
                 Some(_) => HandoffCause::Warned,
                 None => HandoffCause::Abrupt,
@@ -195,6 +196,10 @@ impl Memory {
             let traffic = view.traffic_of(active);
             self.traffic.last = Some(Carrier { port, traffic });
         }
+        if active.is_none() {
+            // There is nothing to announce through; the next active port starts anew.
+            self.traffic.announcements_left = 0;
+        }
         self.note_goal(view, now);
     }
 
@@ -220,6 +225,10 @@ impl Memory {
             || self.guess_cause(view, from.port, traffic, now),
             |switch| switch.cause,
         );
+        if decided.is_none() {
+            // The kernel or somebody else knows something that was not told.
+            self.vfs.doubt(from.port, now);
+        }
         let gone = self.vfs.gone(from.port);
         let warning = view.port(from.port).and_then(|port| port.warning);
         self.traffic.count += 1;
@@ -263,6 +272,8 @@ impl Memory {
         match (port, self.vfs.gone(from)) {
             (Some(port), _) if self.is_prepared(port) => HandoffCause::Planned,
             (Some(port), _) if warned(view.policy, port, now).is_some() => HandoffCause::Warned,
+            // A device that goes is closed first.
+            (Some(port), _) if !port.enslaved || !port.link.admin_up => HandoffCause::Abrupt,
             (Some(_), _) if failed => HandoffCause::Carrier,
             (Some(_), _) => HandoffCause::Operator,
             (None, Some(gone)) if gone.warned_by.is_some() => HandoffCause::Warned,

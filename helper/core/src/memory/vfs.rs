@@ -14,6 +14,9 @@ use crate::world::Warning;
 /// Losses of carrier from which it is called flapping.
 pub(crate) const FLAPPING_LOSSES: u32 = 3;
 
+/// Pause before a VF that left the bond is taken in again, in ms.
+const REJOIN_PAUSE_MS: u64 = 500;
+
 /// VFs that are present, and the one that left last.
 #[derive(Debug, Default)]
 pub(crate) struct VfMemory {
@@ -29,6 +32,9 @@ struct VfNote {
     usable_since: Option<Time>,
     losses: u32,
     warning: Option<Warning>,
+    enslaved: bool,
+    /// When it last left the bond.
+    left_at: Option<Time>,
 }
 
 /// A VF that is gone.
@@ -55,10 +61,16 @@ impl VfMemory {
                 usable_since: None,
                 losses: 0,
                 warning: None,
+                enslaved: false,
+                left_at: None,
             });
             note.name = vf.link.name.clone();
             note.mac = vf.mac();
             note.note_carrier(view.policy, vf, now);
+            if note.enslaved && !vf.enslaved {
+                note.left_at = Some(now);
+            }
+            note.enslaved = vf.enslaved;
             if let Some(warning) = vf.warning
                 && note.warning.is_none()
             {
@@ -126,10 +138,28 @@ impl VfMemory {
         gone.filter(|gone| gone.ifindex == ifindex)
     }
 
+    /// The traffic left this VF for a reason that is not known: it has to prove itself anew.
+    pub(crate) fn doubt(&mut self, ifindex: Ifindex, now: Time) {
+        if let Some(note) = self.present.get_mut(&ifindex) {
+            note.usable_since = note.usable_since.map(|_| now);
+        }
+    }
+
     /// The VF had its carrier for as long as its past demands.
     pub(crate) fn has_proved(&self, policy: &BondPolicy, vf: &Port<'_>, now: Time) -> bool {
         let end = self.hold_until(policy, vf);
         end.is_some_and(|end| now >= end)
+    }
+
+    /// The VF may be taken in: one that has just left the bond is mostly about to
+    /// vanish, and a try would only hold up its removal.
+    pub(crate) fn may_join(&self, vf: &Port<'_>, now: Time) -> bool {
+        self.rejoin_at(vf).is_none_or(|at| now >= at)
+    }
+
+    fn rejoin_at(&self, vf: &Port<'_>) -> Option<Time> {
+        let note = self.present.get(&vf.ifindex())?;
+        Some(note.left_at?.plus_ms(REJOIN_PAUSE_MS))
     }
 
     /// The VF's carrier comes and goes.
@@ -143,14 +173,15 @@ impl VfMemory {
         note.losses >= FLAPPING_LOSSES && !calm
     }
 
-    /// Ends of the hold time, and of the time after which losses are forgotten.
+    /// Ends of the hold time, of the pause before it is taken in again, and of the time after which losses are forgotten.
     pub(crate) fn deadlines(&self, policy: &BondPolicy, vf: &Port<'_>) -> Vec<Time> {
         let note = self.present.get(&vf.ifindex());
         let calm = note
             .filter(|note| note.losses >= FLAPPING_LOSSES)
             .and_then(|note| note.calm_from(policy));
         let hold = self.hold_until(policy, vf);
-        hold.into_iter().chain(calm).collect()
+        let rejoin = self.rejoin_at(vf);
+        hold.into_iter().chain(calm).chain(rejoin).collect()
     }
 
     fn hold_until(&self, policy: &BondPolicy, vf: &Port<'_>) -> Option<Time> {

@@ -128,11 +128,11 @@ fn is_stray(context: &Context<'_>, bond: &Bond<'_>, port: &Port<'_>) -> bool {
 pub(super) fn may_take(context: &Context<'_>, bond: &Bond<'_>, vf: &Port<'_>) -> bool {
     let Context { view, memory, now } = context;
     let chosen = view.vf().is_some_and(|one| one.ifindex() == vf.ifindex());
-    let fits = vf.link.max_mtu == 0 || vf.link.max_mtu >= bond.link.mtu;
     chosen
-        && fits
+        && vf.takes_mtu(bond.link.mtu)
         && !vf.enslaved
         && !vf.taken
         && !memory.is_leaving(view.policy, vf, *now)
+        && memory.vfs.may_join(vf, *now)
         && context.standby_is_served(bond)
 }

@@ -124,7 +124,8 @@ impl View<'_> {
 pub(super) fn take_standby(context: &Context<'_>, bond: &Bond<'_>) -> Option<ActionKind> {
     let view = context.view;
     let standby = view.standby.as_ref()?;
-    let ready = !standby.enslaved && !standby.taken && is_prepared(view, bond);
+    let known = !view.standby_is_unread();
+    let ready = known && !standby.enslaved && !standby.taken && is_prepared(view, bond);
     (ready && is_cleared(view, standby)).then(|| enslave(bond, standby))
 }
 

@@ -49,8 +49,10 @@ pub(super) fn release(context: &Context<'_>, bond: &Bond<'_>) -> Option<ActionKi
     let Context { view, memory, now } = context;
     let vf = view.vfs.iter().find(|vf| memory.is_prepared(vf))?;
     let other = bond.facts.active.and_then(|active| view.port(active))?;
-    let safe = other.usable && other.ifindex() != vf.ifindex() && memory.traffic.is_settled(*now);
-    (vf.enslaved && safe).then(|| ActionKind::Release {
+    // Bond and port are reported one after the other; both have to agree.
+    let idle = !vf.active && vf.link.port.as_ref().is_some_and(|port| !port.active);
+    let safe = other.usable && memory.traffic.is_settled(*now);
+    (vf.enslaved && idle && safe).then(|| ActionKind::Release {
         port: vf.ifindex(),
         bond: bond.ifindex(),
     })
