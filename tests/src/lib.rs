@@ -42,6 +42,7 @@ pub mod process;
 pub mod qemu;
 pub mod readme;
 mod run_folder;
+pub mod sim;
 mod small_guest;
 pub mod tandem;
 pub mod timeline;

@@ -1,0 +1,205 @@
+//! The fake kernel as the core sees it, and as the contract suite drives it.
+
+use anyhow::Result;
+use tandem_core::action::ActionKind;
+use tandem_core::input::Outcome;
+use tandem_core::link::{Addressing, BondFacts, Link, LinkKind, PortFacts};
+use tandem_core::{IfName, Ifindex, Mac, PciAddress};
+
+use super::{Device, FakeKernel, Kind, NicSpec};
+use crate::sim::Kernel;
+
+/// Longer than any driver's carrier delay and any link monitor's interval here, in ms.
+const SETTLE_MS: u64 = 3_000;
+
+impl FakeKernel {
+    /// A dump of all links.
+    pub fn dump_links(&self) -> Vec<Link> {
+        let devices = self.devices.iter();
+        devices
+            .map(|(index, device)| self.describe(*index, device))
+            .collect()
+    }
+
+    /// A dump of one link.
+    pub fn dump_link(&self, link: Ifindex) -> Option<Link> {
+        let device = self.devices.get(&link)?;
+        Some(self.describe(link, device))
+    }
+
+    /// A dump of addresses and routes of all links that have any.
+    pub fn dump_addressings(&self) -> Vec<Addressing> {
+        let all = self
+            .devices
+            .keys()
+            .filter_map(|link| self.dump_addressing(*link));
+        all.filter(|one| !one.addresses.is_empty() || !one.routes.is_empty())
+            .collect()
+    }
+
+    /// A dump of addresses and routes of one link.
+    pub fn dump_addressing(&self, link: Ifindex) -> Option<Addressing> {
+        let device = self.devices.get(&link)?;
+        Some(Addressing {
+            ifindex: link,
+            addresses: device.addresses.clone(),
+            routes: device.routes.clone(),
+        })
+    }
+
+    fn describe(&self, ifindex: Ifindex, device: &Device) -> Link {
+        let nic = match &device.kind {
+            Kind::Nic(nic) => Some(&nic.spec),
+            Kind::Bond(_) | Kind::Software => None,
+        };
+        let facts = match &device.kind {
+            Kind::Bond(bond) => Some(BondFacts {
+                mode: bond.mode,
+                active: bond.active,
+                primary: bond.primary,
+                fail_over_mac: bond.fail_over_mac,
+                primary_reselect: bond.primary_reselect,
+                miimon_ms: bond.miimon_ms,
+                all_ports_active: bond.all_ports_active,
+                peer_notifications: bond.peer_notifications,
+            }),
+            Kind::Nic(_) | Kind::Software => None,
+        };
+        let active = device.controller.and_then(|bond| self.bond(bond)?.active);
+        Link {
+            ifindex,
+            name: device.name.clone(),
+            kind: match &device.kind {
+                Kind::Nic(_) => LinkKind::Physical,
+                Kind::Bond(_) => LinkKind::Bond,
+                Kind::Software => LinkKind::Software,
+            },
+            mac: Some(device.mac),
+            permanent_mac: nic.map(|spec| spec.mac),
+            pci: nic.map(|spec| spec.pci),
+            pci_parent: nic.map(|spec| spec.pci_parent),
+            driver: nic.map(|spec| spec.driver.clone()),
+            mtu: device.mtu,
+            max_mtu: nic.map_or(0, |spec| spec.max_mtu),
+            admin_up: device.admin_up,
+            carrier: device.has_carrier(),
+            controller: device.controller,
+            bond: facts,
+            port: device.port.as_ref().map(|port| PortFacts {
+                active: active == Some(ifindex),
+                mii_up: port.mii_up,
+                link_failures: port.link_failures,
+                permanent_mac: Some(port.mac_before),
+            }),
+        }
+    }
+}
+
+/// A standby as the examples and suites use it.
+pub fn standby_nic(mac: Mac) -> NicSpec {
+    NicSpec {
+        name: name("eth0"),
+        mac,
+        pci: pci(1),
+        pci_parent: pci_port(1),
+        driver: "virtio_net".into(),
+        max_mtu: 65_535,
+        refuses_mac: false,
+        carrier_delay_ms: 0,
+    }
+}
+
+/// A VF as the examples and suites use it.
+pub fn vf_nic(mac: Mac) -> NicSpec {
+    NicSpec {
+        name: name("enp2s0"),
+        mac,
+        pci: pci(2),
+        pci_parent: pci_port(2),
+        driver: "igbvf".into(),
+        max_mtu: 9_216,
+        refuses_mac: false,
+        carrier_delay_ms: 40,
+    }
+}
+
+/// An interface name that is known to be valid.
+///
+/// # Panics
+///
+/// If it is not.
+pub fn name(text: &str) -> IfName {
+    match text.parse() {
+        Ok(name) => name,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn pci(slot: u8) -> PciAddress {
+    PciAddress {
+        domain: 0,
+        bus: slot,
+        device: 0,
+        function: 0,
+    }
+}
+
+fn pci_port(slot: u8) -> PciAddress {
+    PciAddress {
+        domain: 0,
+        bus: 0,
+        device: slot,
+        function: 0,
+    }
+}
+
+impl Kernel for FakeKernel {
+    fn act(&mut self, action: &ActionKind) -> Result<Outcome> {
+        Ok(self.perform(action))
+    }
+
+    fn links(&mut self) -> Result<Vec<Link>> {
+        Ok(self.dump_links())
+    }
+
+    fn addressings(&mut self) -> Result<Vec<Addressing>> {
+        Ok(self.dump_addressings())
+    }
+
+    fn standby(&mut self) -> Result<Ifindex> {
+        Ok(match self.index_of(&name("eth0")) {
+            Some(standby) => standby,
+            None => self.plug(standby_nic(Mac([0x52, 0x54, 0, 0, 0, 1]))),
+        })
+    }
+
+    fn plug_vf(&mut self, mac: Mac) -> Result<Ifindex> {
+        Ok(self.plug(vf_nic(mac)))
+    }
+
+    fn unplug_vf(&mut self, vf: Ifindex) -> Result<()> {
+        self.unplug(vf);
+        Ok(())
+    }
+
+    fn set_carrier(&mut self, nic: Ifindex, up: bool) -> Result<()> {
+        self.set_cable(nic, up);
+        Ok(())
+    }
+
+    fn rename(&mut self, link: Ifindex, name: &IfName) -> Result<()> {
+        Self::rename(self, link, name);
+        Ok(())
+    }
+
+    fn delete_bond(&mut self, bond: Ifindex) -> Result<()> {
+        Self::delete_bond(self, bond);
+        Ok(())
+    }
+
+    fn settle(&mut self) -> Result<()> {
+        let until = self.now.plus_ms(SETTLE_MS);
+        self.advance(until);
+        Ok(())
+    }
+}

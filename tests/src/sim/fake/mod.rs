@@ -1,0 +1,435 @@
+//! A fake kernel: network interfaces with the bonding driver's real rules, as
+//! far as they matter to decisions. Times are simulated.
+//!
+//! Every rule was read in `drivers/net/bonding` of Linux 6.12 or measured on
+//! Debian's 6.1 and 6.12, and is examined by the contract suite, which the real
+//! kernel has to pass as well.
+
+mod acts;
+mod addresses;
+mod bonding;
+mod dump;
+mod errno;
+
+use std::collections::BTreeMap;
+
+use tandem_core::link::{Address, BondMode, FailOverMac, PrimaryReselect, Route};
+use tandem_core::{IfName, Ifindex, Mac, PciAddress, Time};
+
+pub use dump::{name, standby_nic, vf_nic};
+pub use errno::Refusal;
+
+/// A NIC to be plugged in.
+#[derive(Debug, Clone)]
+pub struct NicSpec {
+    /// Name that its driver gives it.
+    pub name: IfName,
+    /// Permanent MAC.
+    pub mac: Mac,
+    /// PCI function.
+    pub pci: PciAddress,
+    /// Port above it.
+    pub pci_parent: PciAddress,
+    /// Driver.
+    pub driver: String,
+    /// Largest MTU in bytes.
+    pub max_mtu: u32,
+    /// Its PF forbids a change of its MAC.
+    pub refuses_mac: bool,
+    /// From opening to carrier, in ms.
+    pub carrier_delay_ms: u64,
+}
+
+/// The fake kernel.
+#[derive(Debug)]
+pub struct FakeKernel {
+    devices: BTreeMap<Ifindex, Device>,
+    next_index: u32,
+    now: Time,
+    random_macs: u32,
+    /// The bonding driver can be loaded.
+    pub has_bonding: bool,
+    /// Announcements sent: when, for which bond, through which port.
+    pub announcements: Vec<(Time, Ifindex, Ifindex)>,
+    /// Interfaces that an action changed or tried to.
+    pub touched: Vec<Ifindex>,
+}
+
+#[derive(Debug, Clone)]
+struct Device {
+    name: IfName,
+    kind: Kind,
+    mac: Mac,
+    mtu: u32,
+    admin_up: bool,
+    controller: Option<Ifindex>,
+    addresses: Vec<Address>,
+    routes: Vec<Route>,
+    /// Present while it is a port of a bond.
+    port: Option<PortDevice>,
+}
+
+#[derive(Debug, Clone)]
+enum Kind {
+    Nic(NicDevice),
+    Bond(BondDevice),
+    Software,
+}
+
+#[derive(Debug, Clone)]
+struct NicDevice {
+    spec: NicSpec,
+    /// The cable is in and the other side is up.
+    cable: bool,
+    /// When the carrier follows the cable; only while open.
+    carrier_at: Option<Time>,
+    carrier: bool,
+}
+
+#[derive(Debug, Clone)]
+struct BondDevice {
+    mode: BondMode,
+    ports: Vec<Ifindex>,
+    active: Option<Ifindex>,
+    primary: Option<Ifindex>,
+    /// Kept after the port of that name is gone.
+    primary_name: String,
+    force_primary: bool,
+    fail_over_mac: FailOverMac,
+    primary_reselect: PrimaryReselect,
+    miimon_ms: u32,
+    all_ports_active: bool,
+    peer_notifications: u8,
+    /// Nobody chose the MAC: the first port lends its own.
+    mac_is_random: bool,
+}
+
+#[derive(Debug, Clone)]
+struct PortDevice {
+    mii_up: bool,
+    /// When the link monitor notices that the link changed.
+    mii_at: Option<Time>,
+    link_failures: u32,
+    mac_before: Mac,
+    mtu_before: u32,
+}
+
+impl Default for FakeKernel {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl FakeKernel {
+    /// A kernel without any NIC.
+    pub fn new() -> Self {
+        Self {
+            devices: BTreeMap::new(),
+            next_index: 2,
+            now: Time(0),
+            random_macs: 0,
+            has_bonding: true,
+            announcements: Vec::new(),
+            touched: Vec::new(),
+        }
+    }
+
+    /// Plugs a NIC in: down, cable in.
+    pub fn plug(&mut self, spec: NicSpec) -> Ifindex {
+        let device = Device {
+            name: self.free_name(&spec.name),
+            mac: spec.mac,
+            mtu: 1500,
+            admin_up: false,
+            controller: None,
+            addresses: Vec::new(),
+            routes: Vec::new(),
+            port: None,
+            kind: Kind::Nic(NicDevice {
+                spec,
+                cable: true,
+                carrier_at: None,
+                carrier: false,
+            }),
+        };
+        self.add(device)
+    }
+
+    /// Adds an interface that is neither NIC nor bond.
+    pub fn add_software(&mut self, name: &IfName, mac: Mac) -> Ifindex {
+        let device = Device {
+            name: self.free_name(name),
+            mac,
+            mtu: 1500,
+            admin_up: true,
+            controller: None,
+            addresses: Vec::new(),
+            routes: Vec::new(),
+            port: None,
+            kind: Kind::Software,
+        };
+        self.add(device)
+    }
+
+    /// Takes a NIC away.
+    pub fn unplug(&mut self, nic: Ifindex) {
+        for step in Self::UNPLUG_STEPS {
+            step(self, nic);
+        }
+    }
+
+    /// What happens when a NIC goes, each step visible to observers: it is closed,
+    /// it leaves its bond, it is gone (`unregister_netdevice_many_notify`, `net/core/dev.c`, 6.12).
+    pub const UNPLUG_STEPS: [fn(&mut Self, Ifindex); 3] =
+        [Self::close, Self::release_from_controller, |kernel, nic| {
+            kernel.devices.remove(&nic);
+        }];
+
+    /// Removes a bond and frees its ports.
+    pub fn delete_bond(&mut self, bond: Ifindex) {
+        let ports = self.bond(bond).map(|bond| bond.ports.clone());
+        for port in ports.unwrap_or_default() {
+            self.release_from_controller(port);
+        }
+        self.devices.remove(&bond);
+    }
+
+    /// Plugs a cable in or out.
+    pub fn set_cable(&mut self, nic: Ifindex, cable: bool) {
+        let now = self.now;
+        let Some(device) = self.devices.get_mut(&nic) else {
+            return;
+        };
+        let open = device.admin_up;
+        if let Kind::Nic(nic_device) = &mut device.kind {
+            nic_device.cable = cable;
+            if !open {
+                return;
+            }
+            if cable {
+                let delay_ms = nic_device.spec.carrier_delay_ms;
+                nic_device.carrier_at = Some(now.plus_ms(delay_ms));
+            } else {
+                nic_device.carrier_at = None;
+                self.set_carrier(nic, false);
+            }
+        }
+        self.run_timers();
+    }
+
+    /// Opens or closes an interface, as any manager may.
+    pub fn set_admin_up(&mut self, link: Ifindex, up: bool) {
+        if up {
+            self.open(link);
+        } else {
+            self.close(link);
+        }
+        self.run_timers();
+    }
+
+    /// Renames an interface; a bond forgets a primary that is renamed away.
+    pub fn rename(&mut self, link: Ifindex, name: &IfName) {
+        if self.index_of(name) == Some(link) {
+            return;
+        }
+        let name = self.free_name(name);
+        let Some(device) = self.devices.get_mut(&link) else {
+            return;
+        };
+        device.name.clone_from(&name);
+        let bond = device.port.as_ref().and(device.controller);
+        if let Some(bond) = bond {
+            self.port_renamed(bond, link, name.as_str());
+        }
+    }
+
+    /// Lets time pass; drivers and link monitors do their part.
+    pub fn advance(&mut self, now: Time) {
+        loop {
+            let due = self.next_timer().filter(|at| *at <= now);
+            let Some(at) = due else { break };
+            self.now = self.now.max(at);
+            self.run_timers();
+        }
+        self.now = self.now.max(now);
+    }
+
+    /// The index of the interface of that name.
+    pub fn index_of(&self, name: &IfName) -> Option<Ifindex> {
+        let found = self.devices.iter().find(|(_, one)| one.name == *name);
+        found.map(|(index, _)| *index)
+    }
+
+    /// What was plugged in, and whether its cable is.
+    pub fn nic(&self, link: Ifindex) -> Option<(&NicSpec, bool)> {
+        match &self.devices.get(&link)?.kind {
+            Kind::Nic(nic) => Some((&nic.spec, nic.cable)),
+            Kind::Bond(_) | Kind::Software => None,
+        }
+    }
+
+    /// This interface exists.
+    pub fn exists(&self, link: Ifindex) -> bool {
+        self.devices.contains_key(&link)
+    }
+
+    fn add(&mut self, device: Device) -> Ifindex {
+        let index = Ifindex(self.next_index);
+        self.next_index += 1;
+        self.devices.insert(index, device);
+        index
+    }
+
+    /// That name, or one like it that is not taken.
+    fn free_name(&self, wanted: &IfName) -> IfName {
+        let free = |name: &IfName| self.index_of(name).is_none();
+        let base: String = wanted.as_str().chars().take(10).collect();
+        let numbered = (0..1000).filter_map(|number| format!("{base}x{number}").parse().ok());
+        let mut names = std::iter::once(wanted.clone()).chain(numbered);
+        names.find(free).unwrap_or_else(|| wanted.clone())
+    }
+
+    fn random_mac(&mut self) -> Mac {
+        self.random_macs += 1;
+        let [_, b, c, d] = self.random_macs.to_be_bytes();
+        Mac([0x02, 0xff, 0xff, b, c, d])
+    }
+
+    /// Opens an interface; a NIC's carrier follows.
+    fn open(&mut self, link: Ifindex) {
+        let now = self.now;
+        let Some(device) = self.devices.get_mut(&link) else {
+            return;
+        };
+        if device.admin_up {
+            return;
+        }
+        device.admin_up = true;
+        if let Kind::Nic(nic) = &mut device.kind
+            && nic.cable
+        {
+            nic.carrier_at = Some(now.plus_ms(nic.spec.carrier_delay_ms));
+        }
+        self.run_timers();
+    }
+
+    /// Closes an interface: its carrier goes, IPv4 routes and IPv6 addresses too.
+    fn close(&mut self, link: Ifindex) {
+        let Some(device) = self.devices.get_mut(&link) else {
+            return;
+        };
+        if !device.admin_up {
+            return;
+        }
+        device.admin_up = false;
+        device.routes.clear();
+        device.addresses.retain(|address| address.ip.is_ipv4());
+        if let Kind::Nic(nic) = &mut device.kind {
+            nic.carrier_at = None;
+        }
+        self.set_carrier(link, false);
+    }
+
+    fn set_carrier(&mut self, link: Ifindex, carrier: bool) {
+        let Some(device) = self.devices.get_mut(&link) else {
+            return;
+        };
+        let Kind::Nic(nic) = &mut device.kind else {
+            return;
+        };
+        if nic.carrier == carrier {
+            return;
+        }
+        nic.carrier = carrier;
+        let controller = device.controller;
+        self.schedule_mii(controller, link);
+    }
+
+    /// The bond's link monitor will notice within its interval.
+    fn schedule_mii(&mut self, controller: Option<Ifindex>, port: Ifindex) {
+        let now = self.now;
+        let interval_ms = controller
+            .and_then(|bond| self.bond(bond))
+            .map_or(0, |bond| u64::from(bond.miimon_ms));
+        if let Some(port) = self
+            .devices
+            .get_mut(&port)
+            .and_then(|one| one.port.as_mut())
+        {
+            port.mii_at = Some(now.plus_ms(interval_ms));
+        }
+    }
+
+    /// When a driver or link monitor does something by itself next.
+    pub fn next_timer(&self) -> Option<Time> {
+        let times = self.devices.values().flat_map(|device| {
+            let carrier = match &device.kind {
+                Kind::Nic(nic) => nic.carrier_at,
+                Kind::Bond(_) | Kind::Software => None,
+            };
+            let mii = device.port.as_ref().and_then(|port| port.mii_at);
+            [carrier, mii]
+        });
+        times.flatten().min()
+    }
+
+    fn run_timers(&mut self) {
+        let indices: Vec<Ifindex> = self.devices.keys().copied().collect();
+        for index in indices {
+            let Some(device) = self.devices.get_mut(&index) else {
+                continue;
+            };
+            if let Kind::Nic(nic) = &mut device.kind
+                && nic.carrier_at.is_some_and(|at| at <= self.now)
+            {
+                nic.carrier_at = None;
+                self.set_carrier(index, true);
+            }
+            self.run_link_monitor(index);
+        }
+    }
+
+    fn run_link_monitor(&mut self, port: Ifindex) {
+        let now = self.now;
+        let Some(device) = self.devices.get_mut(&port) else {
+            return;
+        };
+        let up = device.has_carrier();
+        let (Some(state), Some(bond)) = (&mut device.port, device.controller) else {
+            return;
+        };
+        if state.mii_at.is_none_or(|at| at > now) {
+            return;
+        }
+        state.mii_at = None;
+        if state.mii_up != up {
+            state.mii_up = up;
+            state.link_failures += u32::from(!up);
+            self.port_link_changed(bond, port, up);
+        }
+    }
+
+    fn bond(&self, index: Ifindex) -> Option<&BondDevice> {
+        match &self.devices.get(&index)?.kind {
+            Kind::Bond(bond) => Some(bond),
+            Kind::Nic(_) | Kind::Software => None,
+        }
+    }
+
+    fn bond_mut(&mut self, index: Ifindex) -> Option<&mut BondDevice> {
+        match &mut self.devices.get_mut(&index)?.kind {
+            Kind::Bond(bond) => Some(bond),
+            Kind::Nic(_) | Kind::Software => None,
+        }
+    }
+}
+
+impl Device {
+    fn has_carrier(&self) -> bool {
+        match &self.kind {
+            Kind::Nic(nic) => self.admin_up && nic.carrier,
+            Kind::Bond(bond) => self.admin_up && bond.active.is_some(),
+            Kind::Software => self.admin_up,
+        }
+    }
+}

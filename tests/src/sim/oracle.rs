@@ -1,0 +1,214 @@
+//! What must be true: always, and once everything has calmed down.
+
+use tandem_core::link::{BondMode, FailOverMac, Link, LinkKind};
+use tandem_core::policy::{BondPolicy, MacPolicy, Ownership, PortMatch};
+use tandem_core::status::{BondStatus, Held, Traffic};
+use tandem_core::{Ifindex, Mac};
+
+use super::Stage;
+
+/// Checks what must be true of a stage whose kernel no longer changes, with a
+/// service that had time to settle. Returns what is not, in words.
+pub fn faults_when_calm(stage: &Stage) -> Vec<String> {
+    let links = stage.kernel.dump_links();
+    let Some(machine) = &stage.machine else {
+        return vec!["the service does not run".into()];
+    };
+    let status = machine.status();
+    let mut faults = Vec::new();
+    for (policy, bond) in stage.policy().bonds.iter().zip(&status.bonds) {
+        let judge = Judge {
+            stage,
+            links: &links,
+            policy,
+            status: bond,
+        };
+        faults.extend(
+            judge
+                .faults()
+                .into_iter()
+                .map(|f| format!("{}: {f}", policy.name)),
+        );
+    }
+    faults
+}
+
+/// An address that was guarded is on none of the bonds and standbys.
+pub fn is_lost(stage: &Stage, address: &tandem_core::link::Address) -> bool {
+    let all = stage.kernel.dump_addressings();
+    !all.iter().any(|one| one.addresses.contains(address))
+}
+
+struct Judge<'a> {
+    stage: &'a Stage,
+    links: &'a [Link],
+    policy: &'a BondPolicy,
+    status: &'a BondStatus,
+}
+
+impl Judge<'_> {
+    fn faults(&self) -> Vec<String> {
+        let device = self.links.iter().find(|link| link.name == self.policy.name);
+        match device {
+            Some(link) if link.kind != LinkKind::Bond => Vec::new(),
+            Some(link) => match &link.bond {
+                Some(facts) if facts.mode == BondMode::ActiveBackup => self.faults_of(link),
+                _ => Vec::new(),
+            },
+            None => self.faults_without_bond(),
+        }
+    }
+
+    fn faults_without_bond(&self) -> Vec<String> {
+        let known = self.standby().is_some() || (self.vf().is_some() && self.mac_is_known());
+        let due = self.policy.ownership == Ownership::Create && self.stage.kernel.has_bonding;
+        let mut faults = Vec::new();
+        if known && due {
+            faults.push("a NIC is there and the bond is not".into());
+        }
+        if self.status.ifindex.is_some() {
+            faults.push("the status shows a bond that is not there".into());
+        }
+        faults
+    }
+
+    fn mac_is_known(&self) -> bool {
+        self.policy.mac == MacPolicy::Follow || self.policy.standby.mac.is_some()
+    }
+
+    fn faults_of(&self, bond: &Link) -> Vec<String> {
+        let mut faults = Vec::new();
+        let Some(facts) = &bond.bond else {
+            return faults;
+        };
+        let mut check = |ok: bool, text: String| {
+            if !ok {
+                faults.push(text);
+            }
+        };
+        let active = facts.active;
+        let expected = self.expected(bond);
+        check(
+            active == expected,
+            format!("active is {active:?} and should be {expected:?}"),
+        );
+        check(
+            active.is_none() || facts.primary == active,
+            format!("primary is {:?}, active {active:?}", facts.primary),
+        );
+        check(
+            !facts.all_ports_active || self.policy.ownership == Ownership::Adopt,
+            "frames are still taken from all ports".into(),
+        );
+        let status = self.status;
+        check(
+            status.ifindex == Some(bond.ifindex) && status.mac == bond.mac,
+            "the status has another bond or MAC than the kernel".into(),
+        );
+        check(
+            status.traffic == self.traffic(active),
+            format!("the status says {:?}", status.traffic),
+        );
+        let addresses = self.stage.kernel.dump_addressing(bond.ifindex);
+        let addresses = addresses.map(|one| one.addresses).unwrap_or_default();
+        check(
+            status.addresses == addresses,
+            "the status has other addresses than the kernel".into(),
+        );
+        for (port, link) in [(&status.standby, self.standby()), (&status.vf, self.vf())] {
+            let same = port.as_ref().map(|port| port.ifindex) == link.map(|link| link.ifindex);
+            check(
+                same || self.is_ambiguous(),
+                format!("the status shows the NIC {port:?} for {link:?}"),
+            );
+        }
+        faults
+    }
+
+    /// The port that has to carry the traffic, by the rules a person would state.
+    fn expected(&self, bond: &Link) -> Option<Ifindex> {
+        let cabled = |link: &&Link| {
+            let nic = self.stage.kernel.nic(link.ifindex);
+            nic.is_some_and(|(_, cable)| cable)
+        };
+        let standby = self.standby().filter(cabled).map(|link| link.ifindex);
+        let vf = self
+            .vf()
+            .filter(cabled)
+            .filter(|vf| self.is_acceptable(vf, bond));
+        let vf = vf.map(|link| link.ifindex);
+        let held = self.status.vf.as_ref().and_then(|vf| vf.held);
+        match (vf, standby, held) {
+            (Some(_), None, Some(Held::UnplugPrepared)) => self.any_up(bond),
+            (Some(vf), None, _) => Some(vf),
+            (_, Some(standby), Some(Held::UnplugPrepared | Held::Operator)) => Some(standby),
+            (Some(vf), Some(_), _) => Some(vf),
+            (None, standby, _) => standby.or_else(|| self.any_up(bond)),
+        }
+    }
+
+    /// The kernel would make this VF a port of the bond.
+    fn is_acceptable(&self, vf: &Link, bond: &Link) -> bool {
+        let shared = bond
+            .bond
+            .as_ref()
+            .is_some_and(|facts| facts.fail_over_mac == FailOverMac::None);
+        let Some((spec, _)) = self.stage.kernel.nic(vf.ifindex) else {
+            return false;
+        };
+        let mac_fits = !shared || bond.mac == Some(spec.mac) || !spec.refuses_mac;
+        mac_fits && spec.max_mtu >= bond.mtu
+    }
+
+    /// Foreign ports carry traffic if nothing else does.
+    fn any_up(&self, bond: &Link) -> Option<Ifindex> {
+        bond.bond.as_ref().and_then(|facts| facts.active)
+    }
+
+    fn traffic(&self, active: Option<Ifindex>) -> Traffic {
+        match active {
+            None => Traffic::None,
+            Some(port) if self.standby().is_some_and(|l| l.ifindex == port) => Traffic::Standby,
+            Some(port) if self.vf().is_some_and(|l| l.ifindex == port) => Traffic::Vf,
+            Some(_) => Traffic::Other,
+        }
+    }
+
+    fn standby(&self) -> Option<&Link> {
+        self.find(std::slice::from_ref(&self.policy.standby))
+    }
+
+    fn vf(&self) -> Option<&Link> {
+        let standby = self.standby().map(|link| link.ifindex);
+        self.find(&self.policy.vfs)
+            .filter(|link| Some(link.ifindex) != standby)
+    }
+
+    fn is_ambiguous(&self) -> bool {
+        let fit = |link: &&Link| self.policy.vfs.iter().any(|vf| fits(vf, link));
+        self.links.iter().filter(fit).count() > 1
+    }
+
+    fn find(&self, matches: &[PortMatch]) -> Option<&Link> {
+        let exclude = |link: &&Link| !self.is_standby(link) || matches.len() == 1;
+        matches.iter().find_map(|one| {
+            let mut links = self.links.iter().filter(exclude);
+            links.find(|link| fits(one, link))
+        })
+    }
+
+    fn is_standby(&self, link: &Link) -> bool {
+        fits(&self.policy.standby, link)
+    }
+}
+
+fn fits(port: &PortMatch, link: &Link) -> bool {
+    let mac: Option<Mac> = link.permanent_mac;
+    link.kind == LinkKind::Physical
+        && port.mac.is_none_or(|wanted| mac == Some(wanted))
+        && port.pci.is_none_or(|pci| link.pci == Some(pci))
+        && port
+            .driver
+            .as_ref()
+            .is_none_or(|driver| link.driver.as_ref() == Some(driver))
+}

@@ -1,0 +1,603 @@
+//! A stage for the core: the fake kernel, a machine in front of it, and between
+//! them observers and an executor that may lose, repeat, reorder, delay and fail.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use tandem_core::action::{Action, ActionId, ActionKind};
+use tandem_core::input::{Command, CommandId, Hold, Outcome, Request, Source};
+use tandem_core::link::{Addressing, Link};
+use tandem_core::policy::Policy;
+use tandem_core::status::Event;
+use tandem_core::{Ifindex, Input, Machine, Time};
+
+use super::fake::FakeKernel;
+use super::rng::Rng;
+
+/// An action whose end was never reported is forgotten by the machine after this, in ms.
+const ACTION_TIMEOUT_MS: u64 = 30_000;
+/// After this the machine has to know what happened, in ms, also if events were lost.
+const KNOWN_AFTER_MS: u64 = 1_000;
+/// Things that may happen at one moment before it counts as a livelock.
+const MAX_PER_MOMENT: u32 = 2_000;
+/// Lines of history that are kept for a failure's report.
+const MAX_HISTORY: usize = 400;
+
+/// How badly observers and executor behave; each in so many of 1000 cases.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Disorder {
+    /// An event is lost; its source says so later.
+    pub lose: u64,
+    /// An event arrives twice.
+    pub repeat: u64,
+    /// An event arrives late, after newer ones; its source says later that it lost some.
+    pub reorder: u64,
+    /// An action is refused for no good reason.
+    pub refuse: u64,
+    /// An action is acknowledged and has no effect.
+    pub ignore: u64,
+    /// An action takes effect and its acknowledgement never comes.
+    pub forget: u64,
+    /// An action takes effect and is reported as timed out.
+    pub time_out: u64,
+    /// Longest delay of an event or an action in ms.
+    pub delay_ms: u64,
+}
+
+impl Disorder {
+    /// A rough world.
+    pub const ROUGH: Self = Self {
+        lose: 60,
+        repeat: 60,
+        reorder: 60,
+        refuse: 50,
+        ignore: 50,
+        forget: 5,
+        time_out: 20,
+        delay_ms: 30,
+    };
+}
+
+/// The moment at which every stage opens.
+pub const START: Time = Time(1_000_000);
+/// Lines of a transcript that nobody took; older ones are dropped.
+const MAX_SAID: usize = 10_000;
+
+/// Something for a transcript.
+#[derive(Debug, Clone)]
+pub enum Said {
+    /// The machine wanted this done or said.
+    Action(ActionKind),
+    /// The kernel refused what was last done, in its words.
+    Failed(String),
+}
+
+enum Item {
+    /// For the machine of that epoch.
+    Input(u32, Input),
+    /// For the executor of that epoch.
+    Execute(u32, Action),
+    /// What the executor reads after an action, and its report.
+    Report(u32, Action, Outcome),
+}
+
+/// The stage.
+pub struct Stage {
+    /// The fake kernel. Change it through [`Stage::change`].
+    pub kernel: FakeKernel,
+    /// The machine, unless the service is not running.
+    pub machine: Option<Machine>,
+    /// How badly everything behaves.
+    pub disorder: Disorder,
+    /// Source of chance.
+    pub rng: Rng,
+    /// The present moment.
+    pub now: Time,
+    /// What went against the core's promises, in words.
+    pub violations: Vec<String>,
+    /// Replies in the order in which they came.
+    pub replies: Vec<(CommandId, ActionKind)>,
+    /// What happened, newest last.
+    pub history: VecDeque<String>,
+    /// What was done and said, for a transcript; whoever reads it takes it.
+    pub said: Vec<(Time, Said)>,
+    /// When the standby was last unplugged: what was decided just before could not know.
+    pub standby_left_at: Option<Time>,
+    policy: Policy,
+    holds: Vec<Hold>,
+    epoch: u32,
+    queue: BTreeMap<(Time, u64), Item>,
+    sequence: u64,
+    links: BTreeMap<Ifindex, Link>,
+    addressings: BTreeMap<Ifindex, Addressing>,
+    outstanding: BTreeMap<ActionId, (Time, ActionKind)>,
+    open: BTreeMap<CommandId, Time>,
+    last_command: u64,
+    actions: u64,
+    /// How often each kind of action, event and answer came, by name.
+    pub seen: BTreeMap<String, u64>,
+}
+
+impl Stage {
+    /// A stage with a machine that has just been started.
+    pub fn new(kernel: FakeKernel, policy: Policy, disorder: Disorder, seed: u64) -> Self {
+        let mut stage = Self {
+            kernel,
+            machine: None,
+            disorder,
+            rng: Rng::new(seed),
+            now: START,
+            violations: Vec::new(),
+            replies: Vec::new(),
+            history: VecDeque::new(),
+            said: Vec::new(),
+            standby_left_at: None,
+            policy,
+            holds: Vec::new(),
+            epoch: 0,
+            queue: BTreeMap::new(),
+            sequence: 0,
+            links: BTreeMap::new(),
+            addressings: BTreeMap::new(),
+            outstanding: BTreeMap::new(),
+            open: BTreeMap::new(),
+            last_command: 0,
+            actions: 0,
+            seen: BTreeMap::new(),
+        };
+        stage.kernel.advance(stage.now);
+        stage
+    }
+
+    /// Starts the service, as after boot or after a crash.
+    pub fn start_service(&mut self) {
+        self.stop_service();
+        self.links.clear();
+        self.addressings.clear();
+        for link in self.kernel.dump_links() {
+            self.links.insert(link.ifindex, link);
+        }
+        for one in self.kernel.dump_addressings() {
+            self.addressings.insert(one.ifindex, one);
+        }
+        self.machine = Some(Machine::new(self.now));
+        let holds = std::mem::take(&mut self.holds);
+        if !holds.is_empty() {
+            self.feed(Input::Recall(holds));
+        }
+        self.feed(Input::Policy(self.policy.clone()));
+    }
+
+    /// The service dies on the spot; its journal keeps the holds.
+    pub fn stop_service(&mut self) {
+        if let Some(machine) = self.machine.take() {
+            self.holds = machine.holds();
+        }
+        self.epoch += 1;
+        self.outstanding.clear();
+        self.open.clear();
+    }
+
+    /// The policy with which the service is started next.
+    pub fn put_policy(&mut self, policy: Policy) {
+        self.policy = policy;
+    }
+
+    /// Gives the machine another policy.
+    pub fn set_policy(&mut self, policy: Policy) {
+        self.policy = policy.clone();
+        self.feed(Input::Policy(policy));
+    }
+
+    /// The policy in force.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Changes the kernel as somebody else may; observers notice.
+    pub fn change<R>(&mut self, change: impl FnOnce(&mut FakeKernel) -> R) -> R {
+        let result = change(&mut self.kernel);
+        self.notice();
+        result
+    }
+
+    /// Plugs a NIC out; observers notice each step.
+    pub fn unplug(&mut self, nic: Ifindex) {
+        for step in FakeKernel::UNPLUG_STEPS {
+            self.change(|kernel| step(kernel, nic));
+        }
+    }
+
+    /// Asks for something.
+    pub fn command(&mut self, request: Request) -> CommandId {
+        self.last_command += 1;
+        let id = CommandId(self.last_command);
+        if self.machine.is_some() {
+            let longest = self
+                .policy
+                .bonds
+                .iter()
+                .map(|b| b.timing.command_timeout_ms);
+            let limit_ms = longest.max().unwrap_or(0) + 1;
+            self.open.insert(id, self.now.plus_ms(limit_ms));
+            self.feed(Input::Command(Command { id, request }));
+        }
+        id
+    }
+
+    /// Hands an input in at once.
+    pub fn feed(&mut self, input: Input) {
+        self.note(|| format!("-> {input:?}"));
+        let now = self.now;
+        let Some(machine) = &mut self.machine else {
+            return;
+        };
+        machine.handle(now, input);
+        if let Some(deadline) = machine.next_deadline()
+            && deadline <= now
+        {
+            let text = format!("deadline {deadline:?} is not after {now:?}");
+            self.violations.push(text);
+        }
+        self.fetch();
+    }
+
+    /// Hands an input in later.
+    pub fn feed_at(&mut self, at: Time, input: Input) {
+        let epoch = self.epoch;
+        self.enqueue(at, Item::Input(epoch, input));
+    }
+
+    /// Lets time pass until `end`.
+    pub fn run_until(&mut self, end: Time) {
+        let mut count = 0;
+        while let Some(at) = self.next_moment().filter(|at| *at <= end) {
+            count = if at > self.now { 0 } else { count + 1 };
+            if count > MAX_PER_MOMENT {
+                self.violations.push(format!("livelock at {at:?}"));
+                return;
+            }
+            self.now = self.now.max(at);
+            self.happen();
+        }
+        self.now = self.now.max(end);
+        self.kernel.advance(self.now);
+        self.notice();
+    }
+
+    /// Lets so many milliseconds pass.
+    pub fn run_ms(&mut self, ms: u64) {
+        self.run_until(self.now.plus_ms(ms));
+    }
+
+    /// Actions that changed the kernel or tried to, since the start.
+    pub fn actions(&self) -> u64 {
+        self.actions
+    }
+
+    /// An action of that kind is under way.
+    pub fn is_under_way(&self, which: impl Fn(&ActionKind) -> bool) -> bool {
+        self.outstanding.values().any(|(_, kind)| which(kind))
+    }
+
+    /// Every source says that it lost events, so that all is read anew.
+    pub fn lose_everything(&mut self) {
+        self.feed(Input::Lost(Source::Links));
+        self.feed(Input::Lost(Source::Addressing));
+    }
+
+    fn next_moment(&self) -> Option<Time> {
+        let queued = self.queue.keys().next().map(|(at, _)| *at);
+        let timer = self.kernel.next_timer();
+        let deadline = self.machine.as_ref().and_then(Machine::next_deadline);
+        [queued, timer, deadline].into_iter().flatten().min()
+    }
+
+    fn happen(&mut self) {
+        self.kernel.advance(self.now);
+        self.notice();
+        let due = |key: &(Time, u64)| key.0 <= self.now;
+        if let Some(key) = self.queue.keys().next().copied().filter(due) {
+            match self.queue.remove(&key) {
+                Some(Item::Input(epoch, input)) => self.feed_if_current(epoch, input),
+                Some(Item::Execute(epoch, action)) => self.execute(epoch, action),
+                Some(Item::Report(epoch, action, outcome)) => self.report(epoch, action, outcome),
+                None => {}
+            }
+            return;
+        }
+        let deadline = self.machine.as_ref().and_then(Machine::next_deadline);
+        if deadline.is_some_and(|at| at <= self.now) {
+            self.feed(Input::Tick);
+        }
+    }
+
+    /// Fetches what the machine wants done and said.
+    fn fetch(&mut self) {
+        let now = self.now;
+        while let Some(action) = self.machine.as_mut().and_then(Machine::next_action) {
+            self.note(|| format!("<- {action:?}"));
+            self.say(Said::Action(action.kind.clone()));
+            *self.seen.entry(kind_of(&action.kind)).or_default() += 1;
+            match &action.kind {
+                ActionKind::Reply { command, .. } => {
+                    if self.open.remove(command).is_none() {
+                        let text = format!("{command:?} was answered twice or never asked");
+                        self.violations.push(text);
+                    }
+                    self.replies.push((*command, action.kind));
+                }
+                ActionKind::Notify(_) => {}
+                kind => {
+                    if !matches!(kind, ActionKind::Observe { .. }) {
+                        let kind = kind.clone();
+                        self.outstanding.insert(action.id, (now, kind));
+                        self.actions += 1;
+                    }
+                    let at = now.plus_ms(self.delay_ms());
+                    self.enqueue(at, Item::Execute(self.epoch, action));
+                }
+            }
+        }
+        self.check_bounds();
+    }
+
+    fn say(&mut self, said: Said) {
+        if self.said.len() >= MAX_SAID {
+            self.said.clear();
+        }
+        self.said.push((self.now, said));
+    }
+
+    fn check_bounds(&mut self) {
+        let now = self.now;
+        self.outstanding
+            .retain(|_, (issued, _)| now < issued.plus_ms(ACTION_TIMEOUT_MS));
+        let bonds = self.policy.bonds.len();
+        if self.outstanding.len() > bonds {
+            let kinds: Vec<_> = self.outstanding.values().collect();
+            let text = format!("more than one action at once: {kinds:?}");
+            self.violations.push(text);
+        }
+        let late: Vec<_> = self.open.iter().filter(|(_, at)| **at < now).collect();
+        if !late.is_empty() {
+            let text = format!("commands are not answered in time: {late:?}");
+            self.violations.push(text);
+            self.open.clear();
+        }
+    }
+
+    fn execute(&mut self, epoch: u32, action: Action) {
+        let disorder = self.disorder;
+        let outcome = if self.rng.chance(disorder.refuse) {
+            busy()
+        } else if self.rng.chance(disorder.ignore) {
+            Outcome::Accepted
+        } else {
+            self.perform(&action.kind)
+        };
+        self.notice();
+        if let Outcome::Failed { message, .. } = &outcome {
+            self.say(Said::Failed(format!("refused: {message}")));
+        }
+        if self.rng.chance(disorder.forget) {
+            return;
+        }
+        let outcome = if self.rng.chance(disorder.time_out) {
+            Outcome::TimedOut
+        } else {
+            outcome
+        };
+        let at = self.now.plus_ms(self.delay_ms());
+        if self.rng.chance(disorder.repeat) {
+            let again = Item::Report(epoch, action.clone(), outcome.clone());
+            self.enqueue(at.plus_ms(1), again);
+        }
+        self.enqueue(at, Item::Report(epoch, action, outcome));
+    }
+
+    /// What the executor read is as new as its report: it reads again where
+    /// events overtook it.
+    fn report(&mut self, epoch: u32, Action { id, kind }: Action, outcome: Outcome) {
+        for input in self.read_back(&kind, &outcome) {
+            self.feed_if_current(epoch, input);
+        }
+        if epoch == self.epoch {
+            self.outstanding.remove(&id);
+        }
+        let action = id;
+        self.feed_if_current(epoch, Input::Done { action, outcome });
+    }
+
+    fn feed_if_current(&mut self, epoch: u32, input: Input) {
+        if epoch == self.epoch {
+            self.feed(input);
+        }
+    }
+
+    fn perform(&mut self, kind: &ActionKind) -> Outcome {
+        let last_port = match kind {
+            ActionKind::Release { port, bond } => self.is_last_port(*port, *bond),
+            _ => false,
+        };
+        let known = |at: Time| self.now.since_ms(at) > KNOWN_AFTER_MS;
+        if last_port && self.standby_left_at.is_none_or(known) {
+            self.violations.push("the bond was emptied".into());
+        }
+        let outcome = self.kernel.perform(kind);
+        self.note(|| format!("   {kind:?}: {outcome:?}"));
+        outcome
+    }
+
+    fn is_last_port(&self, port: Ifindex, bond: Ifindex) -> bool {
+        let links = self.kernel.dump_links();
+        let mut ports = links.iter().filter(|link| link.controller == Some(bond));
+        ports.next().is_some_and(|link| link.ifindex == port) && ports.next().is_none()
+    }
+
+    /// What the executor reads after an action.
+    fn read_back(&self, kind: &ActionKind, outcome: &Outcome) -> Vec<Input> {
+        if let ActionKind::Observe { source } = kind {
+            let read = match source {
+                Source::Links | Source::Udev => Input::Links(self.kernel.dump_links()),
+                Source::Addressing => Input::Addressings(self.kernel.dump_addressings()),
+                Source::Ebpf | Source::Channel => return Vec::new(),
+            };
+            let done = *outcome == Outcome::Accepted;
+            return done.then_some(read).into_iter().collect();
+        }
+        let (links, addressed): (Vec<Ifindex>, bool) = match kind {
+            ActionKind::CreateBond { name, .. } => {
+                (self.kernel.index_of(name).into_iter().collect(), false)
+            }
+            ActionKind::SetBondOptions { bond, .. } => (vec![*bond], false),
+            ActionKind::SetAdminUp { link, .. }
+            | ActionKind::SetMtu { link, .. }
+            | ActionKind::SetMac { link, .. } => (vec![*link], false),
+            ActionKind::Enslave { port, bond }
+            | ActionKind::Release { port, bond }
+            | ActionKind::SetPrimary { bond, port } => (vec![*port, *bond], false),
+            ActionKind::MoveAddressing { from, to } => (vec![*from, *to], true),
+            ActionKind::AddAddressing { link, .. } | ActionKind::FlushAddressing { link } => {
+                (vec![*link], true)
+            }
+            ActionKind::Announce { .. }
+            | ActionKind::Observe { .. }
+            | ActionKind::Reply { .. }
+            | ActionKind::Notify(_) => (Vec::new(), false),
+        };
+        let mut inputs = Vec::new();
+        for ifindex in links {
+            match self.kernel.dump_link(ifindex) {
+                Some(link) => inputs.push(Input::Link(link)),
+                None => inputs.push(Input::LinkGone { ifindex }),
+            }
+            if addressed {
+                inputs.extend(self.kernel.dump_addressing(ifindex).map(Input::Addressing));
+            }
+        }
+        inputs
+    }
+
+    /// Queues events for what changed since the last look.
+    fn notice(&mut self) {
+        let links: BTreeMap<_, _> = map(self.kernel.dump_links(), |link| link.ifindex);
+        let addressings: BTreeMap<_, _> = map(self.kernel.dump_addressings(), |one| one.ifindex);
+        let mut events = Vec::new();
+        for (index, link) in &links {
+            if self.links.get(index) != Some(link) {
+                events.push((Source::Links, Input::Link(link.clone())));
+            }
+        }
+        for index in self.links.keys().filter(|index| !links.contains_key(index)) {
+            let gone = Input::LinkGone { ifindex: *index };
+            events.push((Source::Links, gone));
+        }
+        for (index, one) in &addressings {
+            if self.addressings.get(index) != Some(one) {
+                events.push((Source::Addressing, Input::Addressing(one.clone())));
+            }
+        }
+        let bare = |index: &&Ifindex| !addressings.contains_key(index) && links.contains_key(index);
+        for index in self.addressings.keys().filter(bare) {
+            let none = Addressing {
+                ifindex: *index,
+                addresses: Vec::new(),
+                routes: Vec::new(),
+            };
+            events.push((Source::Addressing, Input::Addressing(none)));
+        }
+        self.links = links;
+        self.addressings = addressings;
+        for (source, event) in events {
+            self.deliver(source, event);
+        }
+    }
+
+    fn deliver(&mut self, source: Source, event: Input) {
+        let disorder = self.disorder;
+        let epoch = self.epoch;
+        let soon = self.now.plus_ms(1);
+        let lost = self.rng.chance(disorder.lose);
+        let late = self.rng.chance(disorder.reorder);
+        if lost || late {
+            let later_ms = 40 + self.rng.below(400);
+            let later = self.now.plus_ms(later_ms);
+            let lost = Item::Input(epoch, Input::Lost(source));
+            self.enqueue(later, lost);
+        }
+        if lost {
+            return;
+        }
+        let delay_ms = if late { self.delay_ms() } else { 0 };
+        if self.rng.chance(disorder.repeat) {
+            self.enqueue(soon, Item::Input(epoch, event.clone()));
+        }
+        self.enqueue(soon.plus_ms(delay_ms), Item::Input(epoch, event));
+    }
+
+    fn delay_ms(&mut self) -> u64 {
+        match self.disorder.delay_ms {
+            0 => 1,
+            longest => 1 + self.rng.below(longest),
+        }
+    }
+
+    fn enqueue(&mut self, at: Time, item: Item) {
+        self.sequence += 1;
+        self.queue.insert((at, self.sequence), item);
+    }
+
+    /// Adds a line to the history.
+    pub fn note(&mut self, text: impl FnOnce() -> String) {
+        if self.history.len() >= MAX_HISTORY {
+            self.history.pop_front();
+        }
+        let ms = self.now.0 / 1000;
+        self.history.push_back(format!("{ms:>9} ms {}", text()));
+    }
+}
+
+/// The name of what an action does, says or answers.
+fn kind_of(kind: &ActionKind) -> String {
+    let text = match kind {
+        ActionKind::Notify(Event::HandedOver { handoff, .. }) => {
+            format!("HandedOver {:?}", handoff.cause)
+        }
+        ActionKind::Notify(Event::StateChanged { state, .. }) => format!("StateChanged {state:?}"),
+        ActionKind::Notify(Event::ProblemRaised { problem, .. }) => {
+            format!("ProblemRaised {:?}", problem.code)
+        }
+        ActionKind::Notify(event) => format!("{event:?}"),
+        ActionKind::Reply {
+            result: Ok(answer), ..
+        } => format!("Answer ready={}", answer.ready),
+        ActionKind::Reply {
+            result: Err(error), ..
+        } => format!("Error {:?}", error.code),
+        other => format!("{other:?}"),
+    };
+    let end = text.find([' ', '{', '(']).filter(|_| !is_compound(kind));
+    text[..end.unwrap_or(text.len())].to_string()
+}
+
+/// Its name has two words.
+fn is_compound(kind: &ActionKind) -> bool {
+    matches!(
+        kind,
+        ActionKind::Reply { .. }
+            | ActionKind::Notify(
+                Event::HandedOver { .. } | Event::StateChanged { .. } | Event::ProblemRaised { .. }
+            )
+    )
+}
+
+fn busy() -> Outcome {
+    Outcome::Failed {
+        errno: 16,
+        message: "Device or resource busy".into(),
+    }
+}
+
+fn map<T>(items: Vec<T>, key: impl Fn(&T) -> Ifindex) -> BTreeMap<Ifindex, T> {
+    items.into_iter().map(|item| (key(&item), item)).collect()
+}

@@ -1,0 +1,473 @@
+//! Golden scenarios: a script of what happens to a guest, and the transcript of
+//! what Tandem does about it, for people to read and for tests to compare.
+
+use std::fmt::Write as _;
+
+use anyhow::{Context as _, Result, bail};
+use serde::Deserialize;
+use tandem_core::action::{ActionKind, BondOptions};
+use tandem_core::input::{Removal, RemovalStage, Request};
+use tandem_core::link::{Address, Route};
+use tandem_core::policy::Policy;
+use tandem_core::status::{Event, Handoff};
+use tandem_core::{IfName, Ifindex, Input, Mac, PciAddress};
+
+use super::fake::{FakeKernel, NicSpec, standby_nic, vf_nic};
+use super::stage::Said;
+use super::{Disorder, Stage};
+
+/// One line of a scenario's `input.jsonl`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Line {
+    /// When it happens, in ms since the scenario's start.
+    pub at_ms: u64,
+    /// What happens.
+    #[serde(rename = "do")]
+    pub step: Step,
+}
+
+/// Something that happens.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(
+    rename_all = "kebab-case",
+    rename_all_fields = "kebab-case",
+    deny_unknown_fields
+)]
+pub enum Step {
+    /// A NIC is plugged in.
+    Plug {
+        /// What it is.
+        nic: NicModel,
+        /// Its permanent MAC.
+        mac: Mac,
+        /// Name that its driver gives it.
+        #[serde(default)]
+        name: Option<IfName>,
+        /// Its PF forbids a change of its MAC.
+        #[serde(default)]
+        refuses_mac: bool,
+        /// Largest MTU in bytes.
+        #[serde(default)]
+        max_mtu: Option<u32>,
+    },
+    /// A NIC is plugged out.
+    Unplug(IfName),
+    /// A cable is plugged in or out.
+    Cable {
+        /// The NIC.
+        nic: IfName,
+        /// In.
+        plugged: bool,
+    },
+    /// A network manager brings an interface up and gives it addresses.
+    Configure {
+        /// The interface.
+        link: IfName,
+        /// Its addresses.
+        addresses: Vec<Address>,
+        /// Its routes.
+        #[serde(default)]
+        routes: Vec<Route>,
+    },
+    /// udev renames an interface.
+    Rename {
+        /// Its name.
+        from: IfName,
+        /// Its new name.
+        to: IfName,
+    },
+    /// The kernel announces a removal.
+    Warn {
+        /// How far it is.
+        stage: RemovalStage,
+        /// The NIC.
+        nic: IfName,
+    },
+    /// Somebody asks for something.
+    Ask(Request),
+    /// The service starts with this policy.
+    Start(Policy),
+    /// The service starts again with the policy that it had.
+    Restart,
+    /// The service is killed.
+    Kill,
+    /// The service reads a new policy.
+    Reload(Policy),
+    /// The clock jumps.
+    ClockJump {
+        /// By how much, in ms.
+        forward_ms: u64,
+    },
+    /// The bonding driver can be loaded or not.
+    Bonding(bool),
+    /// Another manager makes a bond.
+    MakeBond {
+        /// Its name.
+        name: IfName,
+        /// It is of mode active-backup.
+        active_backup: bool,
+    },
+    /// Somebody adds an interface that is neither NIC nor bond.
+    AddSoftware(IfName),
+    /// Another manager takes a port out of its bond.
+    Steal(IfName),
+    /// Every write to the kernel is acknowledged and ignored, or no longer is.
+    IgnoreWrites(bool),
+    /// Nothing; lets time pass.
+    Wait,
+}
+
+/// A kind of NIC.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NicModel {
+    /// virtio-net.
+    Standby,
+    /// A VF.
+    Vf,
+}
+
+/// Plays a script and returns the transcript.
+///
+/// # Errors
+///
+/// The line that is wrong.
+pub fn play(script: &str) -> Result<String> {
+    let kernel = FakeKernel::new();
+    let mut stage = Stage::new(kernel, Policy::default(), Disorder::default(), 0);
+    let start = stage.now;
+    let mut teller = Teller {
+        text: String::new(),
+    };
+    for (number, text) in script.lines().enumerate() {
+        if text.trim().is_empty() || text.starts_with("//") {
+            continue;
+        }
+        let number = number + 1;
+        let line: Line =
+            serde_json::from_str(text).with_context(|| format!("line {number}: {text}"))?;
+        let at = start.plus_ms(line.at_ms);
+        if at < stage.now {
+            bail!("line {number} is earlier than the one before");
+        }
+        stage.run_until(at);
+        teller.tell(&mut stage);
+        teller.say(line.at_ms, &format!("** {}", step_text(&line.step)));
+        take(&mut stage, line.step).with_context(|| format!("line {number}"))?;
+        teller.tell(&mut stage);
+    }
+    if !stage.violations.is_empty() {
+        bail!("promises were broken: {:?}", stage.violations);
+    }
+    Ok(teller.text)
+}
+
+fn take(stage: &mut Stage, step: Step) -> Result<()> {
+    match step {
+        Step::Plug {
+            nic,
+            mac,
+            name,
+            refuses_mac,
+            max_mtu,
+        } => {
+            let model = match nic {
+                NicModel::Standby => standby_nic(mac),
+                NicModel::Vf => vf_nic(mac),
+            };
+            let spec = NicSpec {
+                name: name.unwrap_or_else(|| model.name.clone()),
+                refuses_mac,
+                max_mtu: max_mtu.unwrap_or(model.max_mtu),
+                ..model
+            };
+            stage.change(|kernel| kernel.plug(spec));
+        }
+        Step::Unplug(name) => {
+            let nic = find(stage, &name)?;
+            stage.unplug(nic);
+        }
+        Step::Cable { nic, plugged } => {
+            let nic = find(stage, &nic)?;
+            stage.change(|kernel| kernel.set_cable(nic, plugged));
+        }
+        Step::Configure {
+            link,
+            addresses,
+            routes,
+        } => {
+            let link = find(stage, &link)?;
+            stage.change(|kernel| {
+                kernel.set_admin_up(link, true);
+                for address in addresses {
+                    kernel.give_address(link, address);
+                }
+                for route in routes {
+                    kernel.give_route(link, route);
+                }
+            });
+        }
+        Step::Rename { from, to } => {
+            let link = find(stage, &from)?;
+            stage.change(|kernel| kernel.rename(link, &to));
+        }
+        Step::Warn {
+            stage: removal,
+            nic,
+        } => warn(stage, removal, &nic)?,
+        Step::Ask(request) => {
+            stage.command(request);
+        }
+        Step::Start(policy) => {
+            policy.validate()?;
+            stage.put_policy(policy);
+            stage.start_service();
+        }
+        Step::Restart => stage.start_service(),
+        Step::Kill => stage.stop_service(),
+        Step::Reload(policy) => {
+            policy.validate()?;
+            stage.set_policy(policy);
+        }
+        Step::ClockJump { forward_ms } => stage.feed(Input::ClockJump { forward_ms }),
+        Step::Bonding(present) => stage.change(|kernel| kernel.has_bonding = present),
+        Step::MakeBond {
+            name,
+            active_backup,
+        } => make_bond(stage, &name, active_backup),
+        Step::AddSoftware(name) => {
+            stage.change(|kernel| kernel.add_software(&name, Mac([2, 0, 0, 0, 0, 1])));
+        }
+        Step::Steal(name) => {
+            let port = find(stage, &name)?;
+            stage.change(|kernel| kernel.steal(port));
+        }
+        Step::IgnoreWrites(ignored) => {
+            stage.disorder.ignore = if ignored { 1000 } else { 0 };
+        }
+        Step::Wait => {}
+    }
+    Ok(())
+}
+
+fn warn(stage: &mut Stage, removal: RemovalStage, nic: &IfName) -> Result<()> {
+    let index = find(stage, nic)?;
+    let link = stage.kernel.dump_link(index);
+    let link = link.with_context(|| format!("{nic} is gone"))?;
+    let pci: Option<PciAddress> = match removal {
+        RemovalStage::ButtonPressed | RemovalStage::ButtonCancelled => link.pci_parent,
+        _ => link.pci,
+    };
+    let pci = pci.with_context(|| format!("{nic} is no PCI device"))?;
+    let at = stage.now;
+    let stage_of_removal = removal;
+    stage.feed(Input::Removal(Removal {
+        stage: stage_of_removal,
+        pci,
+        at,
+    }));
+    Ok(())
+}
+
+fn make_bond(stage: &mut Stage, name: &IfName, active_backup: bool) {
+    use tandem_core::link::BondMode;
+    let mode = if active_backup {
+        BondMode::ActiveBackup
+    } else {
+        BondMode::Other
+    };
+    let options = BondOptions {
+        miimon_ms: Some(100),
+        ..BondOptions::default()
+    };
+    stage.change(|kernel| {
+        if let Some(bond) = kernel.add_foreign_bond(name, mode) {
+            kernel.set_admin_up(bond, true);
+            kernel.change_options(bond, &options);
+        }
+    });
+}
+
+fn find(stage: &Stage, name: &IfName) -> Result<Ifindex> {
+    let found = stage.kernel.index_of(name);
+    found.with_context(|| format!("there is no interface {name}"))
+}
+
+/// Writes the transcript.
+struct Teller {
+    text: String,
+}
+
+impl Teller {
+    fn say(&mut self, at_ms: u64, text: &str) {
+        // Writing to a string cannot fail.
+        let _ = writeln!(self.text, "{:>8}.{:03}  {text}", at_ms / 1000, at_ms % 1000);
+    }
+
+    /// Tells what was done and said since the last time.
+    fn tell(&mut self, stage: &mut Stage) {
+        for (at, said) in std::mem::take(&mut stage.said) {
+            let at_ms = at.since_ms(super::stage::START);
+            let text = match &said {
+                Said::Action(kind) => action_text(stage, kind),
+                Said::Failed(text) => format!("       {text}"),
+            };
+            self.say(at_ms, &text);
+        }
+    }
+}
+
+fn step_text(step: &Step) -> String {
+    match step {
+        Step::Plug { nic, mac, .. } => format!("{nic:?} with MAC {mac} is plugged in"),
+        Step::Unplug(name) => format!("{name} is plugged out"),
+        Step::Cable { nic, plugged: true } => format!("{nic} gets its cable"),
+        Step::Cable { nic, .. } => format!("{nic} loses its cable"),
+        Step::Configure {
+            link, addresses, ..
+        } => format!("{link} gets {}", addresses_text(addresses)),
+        Step::Rename { from, to } => format!("{from} is renamed {to}"),
+        Step::Warn { stage, nic } => format!("the kernel warns: {nic}: {stage:?}"),
+        Step::Ask(request) => format!("asked: {}", request_text(request)),
+        Step::Start(_) => "the service starts".into(),
+        Step::Restart => "the service starts again".into(),
+        Step::Kill => "the service is killed".into(),
+        Step::Reload(_) => "the service reads its configuration again".into(),
+        Step::ClockJump { forward_ms } => format!("the clock jumps by {forward_ms} ms"),
+        Step::Bonding(true) => "the bonding driver is installed".into(),
+        Step::Bonding(false) => "the bonding driver is missing".into(),
+        Step::MakeBond { name, .. } => format!("another manager makes {name}"),
+        Step::AddSoftware(name) => format!("somebody adds an interface {name}"),
+        Step::Steal(name) => format!("another manager takes {name} out of its bond"),
+        Step::IgnoreWrites(true) => "the kernel begins to ignore what it acknowledges".into(),
+        Step::IgnoreWrites(false) => "the kernel does again what it acknowledges".into(),
+        Step::Wait => "time has passed".into(),
+    }
+}
+
+fn request_text(request: &Request) -> &'static str {
+    match request {
+        Request::Failover { .. } => "failover",
+        Request::Failback { .. } => "failback",
+        Request::PrepareUnplug { .. } => "prepare unplug",
+        Request::Resume { .. } => "resume",
+        Request::Announce { .. } => "announce",
+    }
+}
+
+fn addresses_text(addresses: &[Address]) -> String {
+    let texts: Vec<String> = addresses
+        .iter()
+        .map(|one| format!("{}/{}", one.ip, one.prefix))
+        .collect();
+    texts.join(", ")
+}
+
+fn action_text(stage: &Stage, kind: &ActionKind) -> String {
+    let name = |index: &Ifindex| match stage.kernel.dump_link(*index) {
+        Some(link) => link.name.to_string(),
+        None => format!("interface {index}"),
+    };
+    match kind {
+        ActionKind::CreateBond { name, mac, .. } => match mac {
+            Some(mac) => format!("   do  create {name} with MAC {mac}"),
+            None => format!("   do  create {name}"),
+        },
+        ActionKind::SetBondOptions { bond, options } => {
+            format!("   do  {}: {}", name(bond), options_text(options))
+        }
+        ActionKind::SetAdminUp { link, up } => {
+            format!("   do  {} {}", name(link), if *up { "up" } else { "down" })
+        }
+        ActionKind::SetMtu { link, mtu } => format!("   do  {} mtu {mtu}", name(link)),
+        ActionKind::SetMac { link, mac } => format!("   do  {} MAC {mac}", name(link)),
+        ActionKind::Enslave { port, bond } => format!("   do  {} into {}", name(port), name(bond)),
+        ActionKind::Release { port, bond } => {
+            format!("   do  {} out of {}", name(port), name(bond))
+        }
+        ActionKind::SetPrimary { bond, port } => {
+            format!("   do  {}: primary {}", name(bond), name(port))
+        }
+        ActionKind::MoveAddressing { from, to } => {
+            format!("   do  move addresses of {} to {}", name(from), name(to))
+        }
+        ActionKind::AddAddressing {
+            link, addresses, ..
+        } => format!("   do  add {} to {}", addresses_text(addresses), name(link)),
+        ActionKind::FlushAddressing { link } => format!("   do  flush {}", name(link)),
+        ActionKind::Announce { bond, port } => {
+            format!("   do  announce {} through {}", name(bond), name(port))
+        }
+        ActionKind::Observe { source } => format!("   do  read {source:?}"),
+        ActionKind::Reply {
+            result: Ok(answer), ..
+        } => {
+            let ready = if answer.ready { "ready" } else { "not ready" };
+            let released = match answer.released {
+                Some(mac) => format!(", released {mac}"),
+                None => String::new(),
+            };
+            let done = answer.done.join("; ");
+            format!(
+                "reply  {ready}, traffic {:?}{released} [{done}]",
+                answer.traffic
+            )
+        }
+        ActionKind::Reply {
+            result: Err(error), ..
+        } => format!("reply  {:?}: {error}", error.code),
+        ActionKind::Notify(event) => format!(" tell  {}", event_text(event)),
+    }
+}
+
+fn options_text(options: &BondOptions) -> String {
+    match options.all_ports_active {
+        Some(true) => "accept frames on all ports".into(),
+        Some(false) => "accept frames on the active port only".into(),
+        None => "set options".into(),
+    }
+}
+
+fn event_text(event: &Event) -> String {
+    match event {
+        Event::StateChanged {
+            bond,
+            state,
+            reason,
+            ..
+        } => format!("{bond} {state:?}: {reason}"),
+        Event::HandedOver { handoff, .. } => handoff_text(handoff),
+        Event::RemovalExpected { vf, stage, .. } => format!("{vf} will be removed: {stage:?}"),
+        Event::VfRemoved { mac, lead_us, .. } => {
+            let mac = mac.map_or_else(|| "?".into(), |mac| mac.to_string());
+            match lead_us {
+                Some(us) => format!("VF {mac} is gone, {} ms after the warning", us / 1000),
+                None => format!("VF {mac} is gone"),
+            }
+        }
+        Event::ProblemRaised { problem, .. } => {
+            format!(
+                "problem {:?}: {}; {}",
+                problem.code, problem.message, problem.remedy
+            )
+        }
+        Event::ProblemCleared { code, .. } => format!("problem {code:?} is over"),
+    }
+}
+
+fn handoff_text(handoff: &Handoff) -> String {
+    let Handoff {
+        number,
+        from,
+        to,
+        cause,
+        switch_us,
+        ..
+    } = handoff;
+    let by = match switch_us {
+        Some(us) => format!("after {} ms", us / 1000),
+        None => "by the kernel itself".into(),
+    };
+    format!("handoff {number}: {from:?} to {to:?}, {cause:?}, {by}")
+}
