@@ -6,6 +6,8 @@
 //! another link's route of the same destination and metric), and what is there
 //! already is no error: after a crash in the middle the same action finishes it.
 
+use std::net::Ipv6Addr;
+
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_REPLACE, Parseable};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::AddressMessage;
@@ -13,6 +15,7 @@ use netlink_packet_route::route::RouteMessage;
 use tandem_core::types::Ifindex;
 
 use super::link::present;
+use super::local::Listener;
 use super::{ActError, clone, nexthop};
 use crate::observe::netlink::request::{RequestError, Requests};
 use crate::observe::netlink::{address, route};
@@ -42,7 +45,14 @@ pub(super) fn r#move(requests: &mut Requests, from: Ifindex, to: Ifindex) -> Res
         });
     }
     let found = read(requests, from, from_name.as_str())?;
+    let listener = Listener::open()?;
     add_copies(requests, &found, from, to, to_link.name.as_str())?;
+    let immediate: Vec<Ipv6Addr> = found
+        .addresses
+        .iter()
+        .filter_map(clone::immediately_usable)
+        .collect();
+    listener.wait(requests, to, &immediate)?;
     remove(requests, &found, from, from_name.as_str())
 }
 
@@ -187,4 +197,11 @@ fn shown(message: &AddressMessage) -> String {
         Some(ip) => format!("{ip}/{}", message.header.prefix_len),
         None => "an address".to_owned(),
     }
+}
+
+/// A move that ends where a crash could end it.
+#[cfg(test)]
+pub(super) fn stop_after_copies(requests: &mut Requests, from: Ifindex, to: Ifindex) {
+    let found = read(requests, from, "from").unwrap();
+    add_copies(requests, &found, from, to, "to").unwrap();
 }

@@ -170,7 +170,8 @@ fn frames_of_station(requests: &mut Requests, station: &Station) -> Result<Vec<V
 /// Sends frames as they are. A full queue loses some, which is no failure as long
 /// as others get out: announcements are repeated.
 pub(super) fn transmit(port: Ifindex, frames: &[Vec<u8>]) -> io::Result<()> {
-    let socket = packet_socket(port)?;
+    // Protocol 0: nothing is received.
+    let socket = packet_socket(port, 0)?;
     let mut sent = 0;
     let mut failed = None;
     for frame in frames {
@@ -185,9 +186,9 @@ pub(super) fn transmit(port: Ifindex, frames: &[Vec<u8>]) -> io::Result<()> {
     }
 }
 
-/// A socket that only sends, through one link.
+/// A socket for frames of one link.
 #[expect(unsafe_code, reason = "no crate in use binds AF_PACKET sockets")]
-fn packet_socket(port: Ifindex) -> io::Result<OwnedFd> {
+pub(super) fn packet_socket(link: Ifindex, protocol: u16) -> io::Result<OwnedFd> {
     let socket = socket_with(
         AddressFamily::PACKET,
         SocketType::RAW,
@@ -196,9 +197,8 @@ fn packet_socket(port: Ifindex) -> io::Result<OwnedFd> {
     )?;
     let address = libc::sockaddr_ll {
         sll_family: libc::AF_PACKET as u16,
-        // None: nothing is received.
-        sll_protocol: 0,
-        sll_ifindex: port.0.cast_signed(),
+        sll_protocol: protocol,
+        sll_ifindex: link.0.cast_signed(),
         sll_hatype: 0,
         sll_pkttype: 0,
         sll_halen: 0,
@@ -217,5 +217,91 @@ fn packet_socket(port: Ifindex) -> io::Result<OwnedFd> {
         Ok(socket)
     } else {
         Err(io::Error::last_os_error())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tandem_core::link::{Link, LinkKind};
+
+    use super::*;
+
+    fn layer(ifindex: u32, kind: &str, lower: Option<u32>) -> Layer {
+        Layer {
+            described: Described {
+                link: Link {
+                    ifindex: Ifindex(ifindex),
+                    name: format!("link{ifindex}").parse().unwrap(),
+                    kind: LinkKind::Software,
+                    mac: Some(Mac([2, 0, 0, 0, 0, ifindex.to_le_bytes()[0]])),
+                    permanent_mac: None,
+                    pci: None,
+                    pci_parent: None,
+                    driver: None,
+                    mtu: 1500,
+                    max_mtu: 0,
+                    admin_up: true,
+                    carrier: true,
+                    controller: None,
+                    bond: None,
+                    port: None,
+                },
+                parent: None,
+                info_kind: Some(kind.to_owned()),
+                lower: lower.map(Ifindex),
+            },
+            vlan: (kind == "vlan").then(|| tag(ifindex)),
+            router: false,
+        }
+    }
+
+    fn tag(ifindex: u32) -> VlanTag {
+        VlanTag {
+            protocol: 0x8100,
+            id: u16::try_from(ifindex).unwrap() * 100,
+        }
+    }
+
+    fn found(links: &[Layer]) -> Vec<(u32, Vec<VlanTag>)> {
+        stations(links, Ifindex(1))
+            .into_iter()
+            .map(|station| (station.ifindex.0, station.tags))
+            .collect()
+    }
+
+    #[test]
+    fn tags_add_up_from_the_bond_outwards() {
+        let mut bridge = layer(6, "bridge", None);
+        let mut port = layer(5, "vlan", Some(2));
+        port.described.link.controller = Some(Ifindex(6));
+        let mut closed = layer(7, "vlan", Some(1));
+        closed.described.link.admin_up = false;
+        let links = [
+            layer(8, "vlan", Some(9)),
+            layer(4, "macvlan", Some(3)),
+            layer(3, "vlan", Some(2)),
+            layer(2, "vlan", Some(1)),
+            layer(1, "bond", None),
+            port,
+            bridge.clone(),
+            closed,
+            layer(9, "veth", Some(1)),
+        ];
+        assert_eq!(
+            found(&links),
+            [
+                (1, vec![]),
+                (2, vec![tag(2)]),
+                (3, vec![tag(2), tag(3)]),
+                (5, vec![tag(2), tag(5)]),
+                (4, vec![tag(2), tag(3)]),
+                (6, vec![tag(2), tag(5)]),
+            ]
+        );
+        // A bond that is nowhere has no stations, and a ring has an end.
+        assert_eq!(found(&links[..4]), []);
+        bridge.described.link.ifindex = Ifindex(1);
+        bridge.described.link.controller = Some(Ifindex(1));
+        assert_eq!(found(&[bridge]), [(1, vec![])]);
     }
 }

@@ -17,6 +17,8 @@ use tandem_core::types::Ifindex;
 
 /// Clock ticks a second in what the kernel tells (`USER_HZ`).
 const TICKS_PER_SECOND: i32 = 100;
+/// Nobody knows yet, or it is known not to be, whether the address is free.
+const UNPROVEN: AddressFlags = AddressFlags::Tentative.union(AddressFlags::Dadfailed);
 
 /// The link's own address in a message.
 pub(super) fn own_ip(message: &AddressMessage) -> Option<IpAddr> {
@@ -40,6 +42,14 @@ pub(super) fn address_moves(message: &AddressMessage) -> bool {
     }
 }
 
+/// The address, if it is IPv6 and its copy is used without being asked for first.
+pub(super) fn immediately_usable(message: &AddressMessage) -> Option<Ipv6Addr> {
+    match own_ip(message) {
+        Some(IpAddr::V6(ip)) if !address_flags(message).intersects(UNPROVEN) => Some(ip),
+        _ => None,
+    }
+}
+
 /// The address for another link, with its lifetimes, metric, peer and broadcast.
 pub(super) fn address_for(message: &AddressMessage, to: Ifindex) -> AddressMessage {
     let present = address_flags(message);
@@ -50,8 +60,7 @@ pub(super) fn address_for(message: &AddressMessage, to: Ifindex) -> AddressMessa
             | AddressFlags::Mcautojoin);
     // Whoever owned the address a moment ago need not ask whether it is free; the
     // second that asking takes would be an outage.
-    let unproven = AddressFlags::Tentative | AddressFlags::Dadfailed;
-    if message.header.family == AddressFamily::Inet6 && !present.intersects(unproven) {
+    if immediately_usable(message).is_some() {
         flags |= AddressFlags::Nodad;
     }
     let mut copy = message.clone();

@@ -12,6 +12,7 @@ mod bond;
 mod clone;
 mod frames;
 mod link;
+mod local;
 mod nexthop;
 
 use std::future::Future;
@@ -21,6 +22,7 @@ use std::time::Duration;
 use tandem_core::action::{Action, ActionKind};
 use tandem_core::input::{Outcome, Source};
 use tandem_core::types::Ifindex;
+use tokio::task::JoinHandle;
 
 use crate::observe::netlink::request::{RequestError, Requests};
 use crate::observe::reader::one_link;
@@ -58,21 +60,26 @@ impl Executor {
         let touched = touched_by(&kind);
         let work = tokio::task::spawn_blocking(move || carry_out(&kind));
         async move {
-            let outcome = match tokio::time::timeout(limit, work).await {
-                Ok(Ok(Ok(()))) => Outcome::Accepted,
-                Ok(Ok(Err(error))) => error.into_outcome(),
-                Ok(Err(error)) => Outcome::Failed {
-                    errno: 0,
-                    message: format!("the action ended abnormally: {error}"),
-                },
-                Err(_) => Outcome::TimedOut,
-            };
+            let outcome = outcome_within(limit, work).await;
             Completion {
                 action: id,
                 outcome,
                 touched,
             }
         }
+    }
+}
+
+/// Waits for an action, but not longer than the limit.
+async fn outcome_within(limit: Duration, work: JoinHandle<Result<(), ActError>>) -> Outcome {
+    match tokio::time::timeout(limit, work).await {
+        Ok(Ok(Ok(()))) => Outcome::Accepted,
+        Ok(Ok(Err(error))) => error.into_outcome(),
+        Ok(Err(error)) => Outcome::Failed {
+            errno: 0,
+            message: format!("the action ended abnormally: {error}"),
+        },
+        Err(_) => Outcome::TimedOut,
     }
 }
 

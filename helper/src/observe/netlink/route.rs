@@ -11,11 +11,13 @@ use tandem_core::types::Ifindex;
 
 use super::address::ip_of;
 use super::request::{RequestError, Requests};
-use super::{attributes, u32_of};
+use super::{attribute, attributes, u32_of};
 
 const HEADER_BYTES: usize = 12;
 pub(crate) const RT_TABLE_MAIN: u8 = 254;
+const RT_TABLE_LOCAL: u8 = 255;
 pub(crate) const RTN_UNICAST: u8 = 1;
+const RTN_LOCAL: u8 = 2;
 const RTM_F_CLONED: u32 = 0x200;
 const RTA_DST: u16 = 1;
 pub(crate) const RTA_OIF: u16 = 4;
@@ -90,6 +92,15 @@ pub(crate) fn decode(payload: &[u8], link: Ifindex) -> Option<Route> {
         gateway,
         metric,
     })
+}
+
+/// The address that a route of the local table makes the guest's own.
+pub(crate) fn local_ip(payload: &[u8]) -> Option<IpAddr> {
+    let [_, _, _, _, table, _, _, kind, ..] = *payload.first_chunk::<HEADER_BYTES>()?;
+    if table != RT_TABLE_LOCAL || kind != RTN_LOCAL {
+        return None;
+    }
+    attribute(&payload[HEADER_BYTES..], RTA_DST).and_then(ip_of)
 }
 
 /// The next hops of `RTA_MULTIPATH`: interface and attributes.

@@ -1,0 +1,122 @@
+//! Announcements, as they arrive at the other end of a link.
+
+use rustix::net::{RecvFlags, recv};
+
+use super::*;
+use crate::act::frames::{gratuitous_arp, neighbour_advertisement, reverse_arp};
+
+/// `ETH_P_ALL`, in network order.
+const ALL_PROTOCOLS: u16 = 3_u16.to_be();
+
+/// Listens to all that arrives at a link.
+fn listen(link: Ifindex) -> std::os::fd::OwnedFd {
+    announce::packet_socket(link, ALL_PROTOCOLS).unwrap()
+}
+
+/// The frames that have arrived. A veth delivers within the sender's call, so
+/// nothing has to be waited for.
+fn arrived(socket: &std::os::fd::OwnedFd, source: [u8; 3]) -> Vec<Vec<u8>> {
+    let mut frames = Vec::new();
+    let mut buffer = [0_u8; 2048];
+    while let Ok((_, length)) = recv(socket, &mut buffer, RecvFlags::DONTWAIT) {
+        let frame = &buffer[..length];
+        if frame[6..9] == source {
+            frames.push(frame.to_owned());
+        }
+    }
+    frames
+}
+
+#[test]
+fn what_is_stacked_on_a_link_is_announced_with_it() {
+    in_namespace_async(|| async {
+        ip_all(
+            "link add dev top address 02:aa:00:00:00:01 type veth peer name top-peer
+             link add port type veth peer name far
+             link add br0 address 02:aa:00:00:00:04 type bridge
+             link set top up
+             link set top-peer up
+             link set port up
+             link set far up
+             address add 192.0.2.1/24 dev top
+             -6 address add 2001:db8::1/64 dev top nodad
+             link add link top name mac1 address 02:aa:00:00:00:02 type macvlan mode bridge
+             link set mac1 up
+             link add link top name mac2 address 02:aa:00:00:00:03 type macvlan mode bridge
+             link set mac1 master br0
+             address add 192.0.2.4/24 dev br0
+             link set br0 up",
+        );
+        for link in ["mac1", "br0"] {
+            let path = format!("/proc/sys/net/ipv6/conf/{link}/disable_ipv6");
+            std::fs::write(path, "1").unwrap();
+        }
+        std::fs::write("/proc/sys/net/ipv6/conf/top/forwarding", "1").unwrap();
+        ip("-6 address flush dev top scope link");
+
+        let far = listen(ifindex("far"));
+        let mut requests = Requests::open().unwrap();
+        let frames = announce::frames_of(&mut requests, ifindex("top")).unwrap();
+        announce::transmit(ifindex("port"), &frames).unwrap();
+
+        let mac = "02:aa:00:00:00:01".parse().unwrap();
+        let mut expected = Vec::new();
+        expected.extend(gratuitous_arp(mac, &[], [192, 0, 2, 1].into()));
+        let ip6 = "2001:db8::1".parse().unwrap();
+        expected.push(neighbour_advertisement(mac, &[], ip6, true));
+        // Without an address of its own, and closed: not announced.
+        expected.push(reverse_arp("02:aa:00:00:00:02".parse().unwrap(), &[]));
+        let bridge = "02:aa:00:00:00:04".parse().unwrap();
+        expected.extend(gratuitous_arp(bridge, &[], [192, 0, 2, 4].into()));
+        expected.sort();
+        let mut arrived = arrived(&far, [0x02, 0xaa, 0x00]);
+        arrived.sort();
+        assert_eq!(arrived, expected);
+    });
+}
+
+/// A neighbour that knew another MAC for the address learns the new one.
+#[test]
+fn a_neighbour_believes_it() {
+    in_namespace_async(|| async {
+        ip_all(
+            "link add dev top address 02:aa:00:00:00:01 type veth peer name top-peer
+             link add port type veth peer name far
+             link set top up
+             link set top-peer up
+             link set port up
+             link set far up
+             address add 192.0.2.1/24 dev top
+             -6 address add 2001:db8::1/64 dev top nodad
+             address add 192.0.2.99/24 dev far
+             -6 address add 2001:db8::99/64 dev far nodad
+             neigh add 192.0.2.1 lladdr 02:bb:00:00:00:01 dev far nud stale
+             neigh add 2001:db8::1 lladdr 02:bb:00:00:00:01 dev far nud stale",
+        );
+        // Both ends are in one namespace here, where ARP from an own address is
+        // otherwise taken for a mistake.
+        std::fs::write("/proc/sys/net/ipv4/conf/far/accept_local", "1").unwrap();
+        let mut requests = Requests::open().unwrap();
+        let frames = announce::frames_of(&mut requests, ifindex("top")).unwrap();
+        announce::transmit(ifindex("port"), &frames).unwrap();
+        let neighbours = ip("neigh show dev far");
+        assert!(
+            neighbours.contains("192.0.2.1 lladdr 02:aa:00:00:00:01"),
+            "{neighbours}"
+        );
+        assert!(
+            neighbours.contains("2001:db8::1 lladdr 02:aa:00:00:00:01"),
+            "{neighbours}"
+        );
+    });
+}
+
+#[test]
+fn a_closed_port_is_an_error() {
+    in_namespace_async(|| async {
+        ip("link add port type veth peer name far");
+        let frame = reverse_arp("02:aa:00:00:00:01".parse().unwrap(), &[]);
+        let error = announce::transmit(ifindex("port"), &[frame]).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENETDOWN));
+    });
+}
