@@ -15,6 +15,8 @@ use crate::command;
 
 const UPDATE_LIMIT: Duration = Duration::from_secs(300);
 const DOWNLOAD_LIMIT: Duration = Duration::from_secs(1200);
+/// Package lists are used for this long.
+const LIST_AGE_LIMIT: Duration = Duration::from_secs(24 * 3600);
 const QUERY_LIMIT: Duration = Duration::from_secs(60);
 
 /// A suite of the Debian archive.
@@ -60,26 +62,34 @@ impl PrivateApt {
         Self::of_suites(cache, suite.name(), &[suite.name()])
     }
 
-    /// The configuration `name` over several suites.
+    /// The configuration `name` over several suites. Package lists older than a day are fetched anew:
+    /// an archive does not keep what they name for ever.
     pub fn of_suites(cache: &Cache, name: &str, suites: &[&str]) -> Result<Self> {
-        let folder = cache.folder(&format!("apt-{name}"), |folder| {
-            let source = sources::debian_source()?;
-            for path in ["lists/partial", "cache/archives/partial"] {
-                fs::create_dir_all(folder.join(path)).context("cannot create apt's folders")?;
-            }
-            fs::write(folder.join("lab.sources"), stanza(&source, suites))
-                .context("cannot write the private apt sources")?;
-            command::progress(&format!(
-                "reading the package lists of {}",
-                suites.join(", ")
-            ));
-            let apt = Self {
-                folder: folder.to_path_buf(),
-            };
-            command::run(apt.command("apt-get").args(["-q", "update"]), UPDATE_LIMIT)?;
-            Ok(())
-        })?;
-        Ok(Self { folder })
+        let name = format!("apt-{name}");
+        let _lock = cache.lock(&name)?;
+        let apt = Self {
+            folder: cache.root().join(name),
+        };
+        let wanted = stanza(&sources::debian_source()?, suites);
+        let known = fs::read_to_string(apt.sources_file()).unwrap_or_default();
+        let stamp = apt.folder.join("updated");
+        if known == wanted && is_younger(&stamp, LIST_AGE_LIMIT) {
+            return Ok(apt);
+        }
+        for path in ["lists/partial", "cache/archives/partial"] {
+            fs::create_dir_all(apt.folder.join(path)).context("cannot create apt's folders")?;
+        }
+        fs::write(apt.sources_file(), wanted).context("cannot write the private apt sources")?;
+        command::progress(&format!(
+            "reading the package lists of {}",
+            suites.join(", ")
+        ));
+        let mut update = apt.command("apt-get");
+        // Otherwise apt calls it a success when only some lists arrived.
+        update.args(["-q", "-o", "APT::Update::Error-Mode=any", "update"]);
+        command::run(&mut update, UPDATE_LIMIT)?;
+        fs::write(stamp, "").context("cannot note when the package lists were read")?;
+        Ok(apt)
     }
 
     /// The sources in deb822 format, for programs that set up an apt of their own.
@@ -149,6 +159,11 @@ impl PrivateApt {
         }
         Ok(archives)
     }
+}
+
+fn is_younger(path: &Path, limit: Duration) -> bool {
+    let modified = fs::metadata(path).and_then(|metadata| metadata.modified());
+    modified.is_ok_and(|time| time.elapsed().is_ok_and(|age| age < limit))
 }
 
 fn stanza(source: &AptSource, suites: &[&str]) -> String {

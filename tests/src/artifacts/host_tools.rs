@@ -139,18 +139,27 @@ fn install(cache: &Cache, machine_suites: &[String], packages: &[&str]) -> Resul
         suites.push(backports);
     }
     let apt = PrivateApt::of_suites(cache, "host", &suites)?;
-    command::progress(&format!("installing {} (once)", packages.join(" ")));
-    let mut install = apt.command("apt-get");
-    install.env("DEBIAN_FRONTEND", "noninteractive").args([
-        "-q",
-        "-y",
-        "--no-install-recommends",
-        "-o",
-        "DPkg::Lock::Timeout=600",
-    ]);
-    if on_bookworm && packages.contains(&"qemu-system-x86") {
-        install.args(["-t", backports]);
+    // Only QEMU comes from backports: the rest shall not replace libraries of this machine.
+    let (qemu, others): (Vec<&str>, Vec<&str>) = packages
+        .iter()
+        .partition(|package| HostTool::Qemu.packages().contains(package));
+    let qemu_options: &[&str] = if on_bookworm { &["-t", backports] } else { &[] };
+    for (packages, options) in [(others, &[][..]), (qemu, qemu_options)] {
+        if packages.is_empty() {
+            continue;
+        }
+        command::progress(&format!("installing {} (once)", packages.join(" ")));
+        let mut install = apt.command("apt-get");
+        install.env("DEBIAN_FRONTEND", "noninteractive");
+        install.args([
+            "-q",
+            "-y",
+            "--no-install-recommends",
+            "-o",
+            "DPkg::Lock::Timeout=600",
+        ]);
+        install.args(options).arg("install").args(packages);
+        command::run(&mut install, INSTALL_LIMIT)?;
     }
-    command::run(install.arg("install").args(packages), INSTALL_LIMIT)?;
     Ok(())
 }
