@@ -104,7 +104,7 @@ impl FromGuest {
     }
 }
 
-/// Reads what a command returned, such as [`StatusReport`] or
+/// Reads what a command returned, such as [`crate::reply::StatusReport`] or
 /// [`tandem_core::status::Answer`].
 ///
 /// # Errors
