@@ -308,8 +308,8 @@ fn events_that_found_no_room_are_counted() -> Result<()> {
     monitor.agent.signal(monitor.process, SIGSTOP)?;
     // Three events each, and the ring buffer holds about 800.
     vm.sh(&format!(
-        "i=0; while [ $i -lt 320 ]; do ip link add w0 address {watched} type dummy; ip link set w0 up; \
-         ip link del w0; i=$((i+1)); done"
+        "awk 'BEGIN {{ for (i = 0; i < 320; i++) print \"link add w0 address {watched} type dummy\\n\
+         link set w0 up\\nlink del w0\" }}' | /sbin/ip -batch -"
     ))?;
     monitor.agent.signal(monitor.process, SIGCONT)?;
     let lost = monitor.await_line("loss", EVENT_LIMIT, |line| line.starts_with("lost "))?;

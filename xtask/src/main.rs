@@ -3,6 +3,7 @@
 mod bench;
 mod check;
 mod demo;
+mod ebpf;
 mod project;
 mod setup;
 mod test;
@@ -27,6 +28,8 @@ enum Task {
     Demo(demo::Options),
     /// What the service costs an idle guest: wake-ups, memory, size
     Bench(bench::Options),
+    /// Build the kernel programs and write the object that is committed
+    Ebpf(ebpf::Options),
     /// One of the checks that need no compiler
     Check {
         /// Which one
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         Task::Test(options) => test::run(&options),
         Task::Demo(options) => demo::run(&options),
         Task::Bench(options) => bench::run(&options),
+        Task::Ebpf(options) => ebpf::run(&options),
         Task::Check { check } => check::run(check),
         Task::Setup => setup::run(),
     };
