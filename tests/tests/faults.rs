@@ -1,0 +1,199 @@
+//! Faults of the service and of the NICs, each followed by the same check.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+use tandem_core::status::{BondState, Held, ProblemCode};
+use tandem_lab::tandem::{BOND, Guest, STEP_LIMIT, Setup};
+use tandem_lab::{Lab, Mac, NicModel};
+
+/// Unplugs and re-plugs in a row.
+const ROUNDS: u32 = 50;
+
+/// Boots the guest of the set-up and waits until its VF carries the traffic.
+fn accelerated(lab: &Lab, setup: &Setup) -> Result<Guest> {
+    let guest = setup.boot(lab, &lab.host("a")?)?;
+    guest.await_state(&mut guest.channel()?, BondState::Accelerated)?;
+    guest.check()?;
+    Ok(guest)
+}
+
+fn reach(guest: &Guest, state: BondState) -> Result<()> {
+    guest.await_state(&mut guest.channel()?, state)?;
+    guest
+        .check()
+        .with_context(|| format!("while it should be {state:?}"))
+}
+
+fn restart(guest: &mut Guest, state: BondState) -> Result<()> {
+    guest.start(&[])?;
+    reach(guest, state)
+}
+
+fn prepare(guest: &Guest) -> Result<()> {
+    let answer = guest
+        .channel()?
+        .call("tandem-prepare-unplug", json!({}), STEP_LIMIT)?;
+    ensure!(answer["ready"] == json!(true), "not ready: {answer}");
+    Ok(())
+}
+
+#[test]
+fn the_service_may_be_killed_in_every_phase() {
+    let Some(lab) = Lab::for_test("killed") else {
+        return;
+    };
+    killed_in_every_phase(&lab).unwrap();
+}
+
+fn killed_in_every_phase(lab: &Lab) -> Result<()> {
+    let setup = Setup::new()?;
+    let other_vf = setup.later_vfs[0];
+    let mut guest = accelerated(lab, &setup)?;
+
+    // At rest: the bond goes on without the service, and is found as it was.
+    guest.kill_service()?;
+    guest.vm.sh("ping -c 1 -W 10 10.77.0.1")?;
+    restart(&mut guest, BondState::Accelerated)?;
+    ensure!(
+        guest.status()?.bonds[0].handoff_count == 0,
+        "the restart moved the traffic"
+    );
+
+    // In the middle of prepare: the host gets no answer and asks again.
+    let mut channel = guest.channel()?;
+    channel.send_bytes(b"{\"execute\":\"tandem-prepare-unplug\"}\n")?;
+    guest.kill_service()?;
+    drop(channel);
+    guest.start(&[])?;
+    prepare(&guest)?;
+    reach(&guest, BondState::Standby)?;
+
+    // Prepared: the promise not to take the VF outlives the service.
+    guest.kill_service()?;
+    restart(&mut guest, BondState::Standby)?;
+    let vf = guest.status()?.bonds[0]
+        .vf
+        .clone()
+        .context("the VF is still plugged in")?;
+    ensure!(
+        vf.held == Some(Held::UnplugPrepared),
+        "the VF was taken again: {vf:?}"
+    );
+
+    // Unplug without the service, migration without the service.
+    guest.kill_service()?;
+    guest.vm.unplug_vf()?;
+    guest.vm.migrate_to(&lab.host("b")?)?;
+    restart(&mut guest, BondState::Standby)?;
+
+    // Plug without the service.
+    guest.kill_service()?;
+    guest.vm.plug_vf(setup.model, other_vf)?;
+    restart(&mut guest, BondState::Accelerated)?;
+
+    // In the middle of failback.
+    guest.vm.unplug_vf()?;
+    reach(&guest, BondState::Standby)?;
+    guest.vm.plug_vf(setup.model, other_vf)?;
+    guest
+        .channel()?
+        .await_status("a VF in the bond", STEP_LIMIT, |status| {
+            status.bonds[0].vf.as_ref().is_some_and(|vf| vf.enslaved)
+        })?;
+    guest.kill_service()?;
+    restart(&mut guest, BondState::Accelerated)
+}
+
+#[test]
+fn vfs_come_and_go_abruptly_and_strangers_are_left_alone() {
+    let Some(lab) = Lab::for_test("come and go") else {
+        return;
+    };
+    come_and_go(&lab).unwrap();
+}
+
+fn come_and_go(lab: &Lab) -> Result<()> {
+    let mut setup = Setup::new()?;
+    setup.model = NicModel::E1000e;
+    setup
+        .bond_lines
+        .push("timing = { hold-ms = 100 }".to_owned());
+    let mut guest = accelerated(lab, &setup)?;
+
+    guest.vm.unplug_vf()?;
+    reach(&guest, BondState::Standby)?;
+
+    // Nothing usable: said so, and recovered from.
+    let mut channel = guest.channel()?;
+    set_standby_carrier(&guest, false)?;
+    let status = guest.await_state(&mut channel, BondState::Down)?;
+    let codes: Vec<_> = status.bonds[0]
+        .problems
+        .iter()
+        .map(|problem| problem.code)
+        .collect();
+    ensure!(
+        codes.contains(&ProblemCode::NothingUsable),
+        "not said: {codes:?}"
+    );
+    set_standby_carrier(&guest, true)?;
+    drop(channel);
+    reach(&guest, BondState::Standby)?;
+
+    // A NIC that nobody configured.
+    let stranger = Mac::test(99);
+    guest.vm.plug_vf(setup.model, stranger)?;
+    let name = guest.vm.wait_interface(stranger, STEP_LIMIT)?;
+    // Whatever the service does about an arrival it has done once it knows the next one.
+    guest.tandem(&["announce"])?;
+    let link = guest.vm.sh(&format!("ip -o link show {name}"))?;
+    ensure!(
+        !link.contains("master") && !link.contains(",UP"),
+        "the stranger was touched: {link}"
+    );
+    ensure!(
+        guest.status()?.bonds[0].vf.is_none(),
+        "the stranger passes for a VF"
+    );
+    guest.check()?;
+    guest.vm.unplug_vf()?;
+
+    for round in 1..=ROUNDS {
+        let mac = if round % 2 == 0 {
+            setup.vf
+        } else {
+            setup.later_vfs[0]
+        };
+        let step = || format!("round {round} of {ROUNDS}");
+        guest.vm.plug_vf(setup.model, mac).with_context(step)?;
+        let mut channel = guest.channel()?;
+        guest
+            .await_state(&mut channel, BondState::Accelerated)
+            .with_context(step)?;
+        if round % 10 == 0 {
+            guest.check().with_context(step)?;
+        }
+        guest.vm.unplug_vf().with_context(step)?;
+        guest
+            .await_state(&mut channel, BondState::Standby)
+            .with_context(step)?;
+    }
+    guest.check()?;
+    let ports = guest
+        .vm
+        .sh(&format!("cat /sys/class/net/{BOND}/bonding/slaves"))?;
+    ensure!(
+        ports.split_whitespace().count() == 1,
+        "ports are left behind: {ports}"
+    );
+    Ok(())
+}
+
+/// Connects or cuts the cable of the virtio NIC, as QEMU's `set_link` does.
+fn set_standby_carrier(guest: &Guest, up: bool) -> Result<()> {
+    guest
+        .vm
+        .qmp()
+        .execute("set_link", json!({ "name": "standby", "up": up }))?;
+    Ok(())
+}
