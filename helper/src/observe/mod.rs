@@ -83,3 +83,6 @@ pub enum ObserveError {
         error: std::io::Error,
     },
 }
+
+#[cfg(test)]
+mod tests;

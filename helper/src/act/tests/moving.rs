@@ -1,6 +1,8 @@
 //! Moving addresses and routes between two links: what `ip` shows of the one
 //! afterwards is what it showed of the other before.
 
+use std::net::Ipv6Addr;
+
 use super::*;
 
 /// Two links that can carry traffic, and a third whose routes must not change.
@@ -48,6 +50,21 @@ const ADDRESSING: &str = "address add 10.1.0.2/24 brd + dev old
 fn prepare() {
     ip_all(LINKS);
     ip_all(ADDRESSING);
+    wait_until_local("old", &["1::2", "1::3", "2::1", "3::1"]);
+    wait_until_local("other", &["9::5"]);
+}
+
+/// Waits until IPv6 addresses, of which the ends are given, are in effect.
+fn wait_until_local(link: &str, ends: &[&str]) {
+    let addresses: Vec<Ipv6Addr> = ends
+        .iter()
+        .map(|end| format!("2001:db8:{end}").parse().unwrap())
+        .collect();
+    let mut requests = Requests::open().unwrap();
+    let listener = local::Listener::open().unwrap();
+    listener
+        .wait(&mut requests, ifindex(link), &addresses)
+        .unwrap();
 }
 
 /// All that `ip` shows, with both links called the same, without what belongs to
@@ -195,12 +212,7 @@ fn an_open_connection_survives() {
              address add 10.1.0.2/24 dev old
              -6 address add 2001:db8:1::2/64 dev old nodad",
         );
-        let ip6 = "2001:db8:1::2".parse().unwrap();
-        let mut requests = Requests::open().unwrap();
-        let listener = local::Listener::open().unwrap();
-        listener
-            .wait(&mut requests, ifindex("old"), &[ip6])
-            .unwrap();
+        wait_until_local("old", &["1::2"]);
         for own in ["10.1.0.2:0", "[2001:db8:1::2]:0"] {
             let listener = TcpListener::bind(own).unwrap();
             let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -242,11 +254,8 @@ fn there_is_no_moment_without_a_route() {
              -6 address add 2001:db8:1::2/64 dev old nodad
              -6 route add default via 2001:db8:1::1",
         );
-        let mut requests = Requests::open().unwrap();
-        let listener = local::Listener::open().unwrap();
-        let ip6 = "2001:db8:1::2".parse().unwrap();
+        wait_until_local("old", &["1::2"]);
         let (old, new) = (ifindex("old"), ifindex("new"));
-        listener.wait(&mut requests, old, &[ip6]).unwrap();
 
         let stop = std::sync::Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();

@@ -136,6 +136,12 @@ impl Filter {
         filter.finish(DROP)
     }
 
+    /// No filter, to compare with.
+    #[cfg(test)]
+    pub(crate) fn pass_all() -> Self {
+        Self::default().finish(PASS)
+    }
+
     /// Attaches the filter to a socket; replaces the one before.
     #[expect(unsafe_code, reason = "no crate in use offers SO_ATTACH_FILTER")]
     pub(crate) fn attach(&self, socket: impl AsFd) -> io::Result<()> {
