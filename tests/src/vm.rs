@@ -386,8 +386,10 @@ fn kernel_parameters() -> Vec<String> {
         "bonding.max_bonds=0",
         // Self-tests of algorithms nobody uses here are a tenth of the time to boot.
         "cryptomgr.notests",
-        // Two emulated CPUs share two busy cores: 21 s, the default, can pass for no fault of the guest.
+        // Emulated CPUs share busy cores: the default of 21 s can pass for no fault of the guest. So both
+        // watchdogs bark after 60 s (the second after twice its threshold).
         "rcupdate.rcu_cpu_stall_timeout=60",
+        "watchdog_thresh=30",
     ]
     .map(str::to_owned)
     .to_vec()

@@ -102,15 +102,14 @@ impl Agent {
 
     /// Sends a request and waits for its answer, `limit` at most.
     pub fn call(&self, op: Op, limit: Duration) -> Result<Reply> {
-        let name = format!("{op:?}");
-        let name: String = name.chars().take(200).collect();
+        let title = op.title();
         match self
             .transport
             .call(op, limit)
-            .with_context(|| name.clone())?
+            .with_context(|| title.clone())?
         {
             Outcome::Done(reply) => Ok(reply),
-            Outcome::Failed(error) => Err(anyhow!(error).context(name)),
+            Outcome::Failed(error) => Err(anyhow!(error).context(title)),
         }
     }
 

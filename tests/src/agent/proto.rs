@@ -111,6 +111,26 @@ pub enum Op {
     },
 }
 
+impl Op {
+    /// What it is about, in a line: for errors.
+    pub fn title(&self) -> String {
+        match self {
+            Self::Ping => "ping".to_owned(),
+            Self::Run { argv, .. } => format!("running `{}`", argv.join(" ")),
+            Self::Spawn { argv, .. } => format!("starting `{}`", argv.join(" ")),
+            Self::Wait { pid, .. } => format!("waiting for the program {pid}"),
+            Self::Signal { pid, signal } => format!("sending signal {signal} to the program {pid}"),
+            Self::WriteFile { path, .. } => format!("writing {path}"),
+            Self::ReadFile { path, .. } => format!("reading {path}"),
+            Self::FramesStart(_)
+            | Self::FramesWait { .. }
+            | Self::FramesStop { .. }
+            | Self::FramesEnd { .. } => "the frame probe".to_owned(),
+            Self::StreamStart(_) | Self::StreamReport { .. } => "the stream probe".to_owned(),
+        }
+    }
+}
+
 /// An answer of the agent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Response {

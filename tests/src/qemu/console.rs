@@ -24,11 +24,12 @@ const TRACE_TIME: Duration = Duration::from_secs(2);
 
 /// What a kernel prints when it is in trouble (kernel/panic.c, arch/x86/kernel/dumpstack.c,
 /// `kernel/rcu/tree_stall.h`, `kernel/hung_task.c`, `kernel/watchdog.c`; Linux 6.12).
-const TROUBLE: [(&str, &str); 9] = [
+const TROUBLE: [(&str, &str); 10] = [
     ("Kernel panic - not syncing", "kernel panic"),
     ("Oops: ", "kernel oops"),
     ("] BUG: ", "kernel bug"),
     ("kernel BUG at", "kernel bug"),
+    ("BUG: soft lockup", "soft lockup"),
     ("general protection fault", "kernel fault"),
     ("detected stalls on CPUs", "RCU stall"),
     ("self-detected stall on CPU", "RCU stall"),
