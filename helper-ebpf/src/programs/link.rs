@@ -54,8 +54,8 @@ impl NetDevice {
         let mac = self.0.load_bytes(offset(|l| &l.net_device_mac));
         let perm_mac = self.0.load_bytes(offset(|l| &l.net_device_perm_mac));
         let watched = (parented && watch_parented())
-            || MACS.get_ptr(&perm_mac).is_some()
-            || MACS.get_ptr(&mac).is_some();
+            || MACS.get_ptr(perm_mac).is_some()
+            || MACS.get_ptr(mac).is_some();
         if !watched {
             return;
         }
@@ -77,7 +77,7 @@ impl NetDevice {
     }
 }
 
-/// `int register_netdevice(struct net_device *dev)` (net/core/dev.c)
+/// `int register_netdevice(struct net_device *dev)` (`net/core/dev.c`)
 #[fexit(function = "register_netdevice")]
 fn link_registered(ctx: FExitContext) -> i32 {
     let device = NetDevice::new(ctx.arg(0));
@@ -92,7 +92,7 @@ fn link_registered(ctx: FExitContext) -> i32 {
 }
 
 /// `void unregister_netdevice_queue(struct net_device *dev, struct list_head *head)`
-/// (net/core/dev.c); called with RTNL held, before the device is closed.
+/// (`net/core/dev.c`); called with RTNL held, before the device is closed.
 #[fentry(function = "unregister_netdevice_queue")]
 fn link_unregistering(ctx: FEntryContext) -> i32 {
     NetDevice::new(ctx.arg(0)).report(EventKind::LinkUnregistering, 0);
@@ -100,7 +100,7 @@ fn link_unregistering(ctx: FEntryContext) -> i32 {
 }
 
 /// `void rtmsg_ifinfo(int type, struct net_device *dev, unsigned int change, …)`
-/// (net/core/rtnetlink.c). Closing a device calls it right after the driver's
+/// (`net/core/rtnetlink.c`). Closing a device calls it right after the driver's
 /// `ndo_stop` with `IFF_UP` among the changes and no longer among the flags
 /// (`dev_close_many`, since 6.16 `netif_close_many`); that caller takes a list,
 /// which a program cannot read as a typed pointer.
@@ -117,7 +117,7 @@ fn link_stopped(ctx: FEntryContext) -> i32 {
     0
 }
 
-/// `void netif_carrier_on(struct net_device *dev)` (net/sched/sch_generic.c);
+/// `void netif_carrier_on(struct net_device *dev)` (`net/sched/sch_generic.c`);
 /// does nothing when the carrier is there already.
 #[fentry(function = "netif_carrier_on")]
 fn carrier_on(ctx: FEntryContext) -> i32 {
@@ -128,7 +128,7 @@ fn carrier_on(ctx: FEntryContext) -> i32 {
     0
 }
 
-/// `void netif_carrier_off(struct net_device *dev)` (net/sched/sch_generic.c);
+/// `void netif_carrier_off(struct net_device *dev)` (`net/sched/sch_generic.c`);
 /// does nothing when there is no carrier.
 #[fentry(function = "netif_carrier_off")]
 fn carrier_off(ctx: FEntryContext) -> i32 {
@@ -140,8 +140,8 @@ fn carrier_off(ctx: FEntryContext) -> i32 {
 }
 
 /// `void netdev_lower_state_changed(struct net_device *lower_dev, void *lower_state_info)`
-/// (net/core/dev.c); the bonding driver passes a `struct netdev_lag_lower_state_info`
-/// (include/linux/netdevice.h): one byte, bit 0 link_up, bit 1 tx_enabled.
+/// (`net/core/dev.c`); the bonding driver passes a `struct netdev_lag_lower_state_info`
+/// (`include/linux/netdevice.h`): one byte, bit 0 `link_up`, bit 1 `tx_enabled`.
 #[fentry(function = "netdev_lower_state_changed")]
 fn bond_port_state(ctx: FEntryContext) -> i32 {
     let info: *const u8 = ctx.arg(1);

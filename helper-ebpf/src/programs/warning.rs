@@ -25,7 +25,7 @@ fn report(kind: EventKind, name: KernelPtr, detail: u32) {
 }
 
 /// `void pciehp_handle_button_press(struct controller *ctrl)`
-/// (drivers/pci/hotplug/pciehp_ctrl.c): 5 s before power off, also called for
+/// (`drivers/pci/hotplug/pciehp_ctrl.c`): 5 s before power off, also called for
 /// power on and for the second press that cancels either.
 #[fentry(function = "pciehp_handle_button_press")]
 fn warn_button_press(ctx: FEntryContext) -> i32 {
@@ -40,7 +40,7 @@ fn warn_button_press(ctx: FEntryContext) -> i32 {
 }
 
 /// `acpi_status acpi_hotplug_schedule(struct acpi_device *adev, u32 src)`
-/// (drivers/acpi/osl.c): the ACPI device's first physical node is the PCI device.
+/// (`drivers/acpi/osl.c`): the ACPI device's first physical node is the PCI device.
 #[fentry(function = "acpi_hotplug_schedule")]
 fn warn_acpi_eject(ctx: FEntryContext) -> i32 {
     let source: u32 = ctx.arg(1);
@@ -72,7 +72,7 @@ fn warn_acpi_eject(ctx: FEntryContext) -> i32 {
     0
 }
 
-/// `void pci_stop_and_remove_bus_device(struct pci_dev *dev)` (drivers/pci/remove.c)
+/// `void pci_stop_and_remove_bus_device(struct pci_dev *dev)` (`drivers/pci/remove.c`)
 #[fentry(function = "pci_stop_and_remove_bus_device")]
 fn warn_pci_stop(ctx: FEntryContext) -> i32 {
     let device = KernelPtr::new(ctx.arg(0));
@@ -84,7 +84,7 @@ fn warn_pci_stop(ctx: FEntryContext) -> i32 {
     0
 }
 
-/// `void pci_device_remove(struct device *dev)` (drivers/pci/pci-driver.c): any
+/// `void pci_device_remove(struct device *dev)` (`drivers/pci/pci-driver.c`): any
 /// way for a PCI driver to leave its device, also unbinding through sysfs.
 #[fentry(function = "pci_device_remove")]
 fn warn_driver_remove(ctx: FEntryContext) -> i32 {

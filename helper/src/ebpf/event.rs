@@ -96,10 +96,12 @@ impl Press {
 pub enum LinkChange {
     /// It was registered.
     Registered,
-    /// It is about to be unregistered; RTNL is taken, so no change of a bond can
-    /// come before its end.
+    /// It is about to be unregistered, its driver still runs. RTNL is taken, so no
+    /// change of a bond can come before the end of it: the time from a warning to
+    /// here is what a planned failover has.
     Unregistering,
-    /// It was closed: its driver sends and receives nothing any more.
+    /// It was closed: its driver's `ndo_stop` has returned. Traffic ended somewhere
+    /// between [`Self::Unregistering`] and here.
     Stopped,
     /// It gained its carrier.
     CarrierOn,
