@@ -131,9 +131,14 @@ fn measure(idle: Duration) -> Result<Vec<Figure>> {
 /// Waits until the VF has the traffic, nothing is due any more, and the eBPF monitor runs.
 fn await_idle(guest: &Guest, channel: &mut Channel) -> Result<()> {
     guest.await_state(channel, BondState::Accelerated)?;
-    let status = channel.await_status("idle", STEP_LIMIT, |status| {
-        status.bonds.iter().all(|bond| bond.next_deadline.is_none())
-    })?;
+    let is_idle = |status: &Status| status.bonds.iter().all(|bond| bond.next_deadline.is_none());
+    let status = match channel.await_status("idle", STEP_LIMIT, is_idle) {
+        Ok(status) => status,
+        Err(error) => bail!(
+            "the service never is idle ({error:#}):\n{:#?}",
+            guest.status()?
+        ),
+    };
     let ebpf = ebpf_health(&status).context("the status does not mention eBPF")?;
     ensure!(
         *ebpf == SourceHealth::Working,

@@ -143,6 +143,8 @@ impl Run {
             program
                 .current_dir(&binary.folder)
                 .env("CARGO_MANIFEST_DIR", &binary.folder);
+            // Also of tests that passed: one that skipped itself says so there.
+            program.arg("--show-output");
             // In CI a test that cannot run here has failed.
             if std::env::var("CI").is_ok_and(|value| value == "true") {
                 program.env("LAB_REQUIRE", "all");
