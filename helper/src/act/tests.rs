@@ -6,6 +6,7 @@ use tandem_core::link::{Address, FailOverMac, Route};
 use super::*;
 use crate::observe::testing::{ifindex, in_namespace_async, ip, ip_all};
 
+mod bonding;
 mod moving;
 mod on_the_wire;
 

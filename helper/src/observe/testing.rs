@@ -66,3 +66,9 @@ pub(crate) fn ifindex(name: &str) -> tandem_core::types::Ifindex {
     let index = line.split(':').next().unwrap().trim();
     tandem_core::types::Ifindex(index.parse().unwrap())
 }
+
+/// Unloads a kernel module, for all namespaces.
+pub(crate) fn forget_module(name: &str) {
+    let status = Command::new("rmmod").arg(name).status().unwrap();
+    assert!(status.success(), "rmmod {name}");
+}

@@ -9,13 +9,13 @@ use crate::act::frames::{gratuitous_arp, neighbour_advertisement, reverse_arp};
 const ALL_PROTOCOLS: u16 = 3_u16.to_be();
 
 /// Listens to all that arrives at a link.
-fn listen(link: Ifindex) -> std::os::fd::OwnedFd {
+pub(super) fn listen(link: Ifindex) -> std::os::fd::OwnedFd {
     announce::packet_socket(link, ALL_PROTOCOLS).unwrap()
 }
 
 /// The frames that have arrived. A veth delivers within the sender's call, so
 /// nothing has to be waited for.
-fn arrived(socket: &std::os::fd::OwnedFd, source: [u8; 3]) -> Vec<Vec<u8>> {
+pub(super) fn arrived(socket: &std::os::fd::OwnedFd, source: [u8; 3]) -> Vec<Vec<u8>> {
     let mut frames = Vec::new();
     let mut buffer = [0_u8; 2048];
     while let Ok((_, length)) = recv(socket, &mut buffer, RecvFlags::DONTWAIT) {
