@@ -107,7 +107,7 @@ fn input(event: &Event) -> Option<Input> {
     let (stage, pci) = match &event.what {
         What::Warning { cause, pci_address } => (stage(*cause)?, pci_address),
         What::Link {
-            change: LinkChange::Stopped,
+            change: LinkChange::Unregistering | LinkChange::Stopped,
             link,
         } => (RemovalStage::DriverStopping, &link.parent),
         What::Link { .. } | What::BondPort { .. } => return None,

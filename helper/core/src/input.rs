@@ -107,7 +107,8 @@ pub enum RemovalStage {
     EjectRequested,
     /// The PCI core removes the device (`pci_stop_and_remove_bus_device`, drivers/pci/remove.c, 6.12).
     RemovalStarted,
-    /// The driver has begun to take its network device down; frames are lost from here on.
+    /// The driver takes its network device down. After a warning this is the removal:
+    /// frames are lost from here on. Without one somebody just took the link down.
     DriverStopping,
 }
 

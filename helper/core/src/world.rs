@@ -228,6 +228,8 @@ fn warned(before: Option<Warning>, now: Time, removal: Removal) -> Option<Warnin
             stopping_at: warning.stopping_at.or(stopping_at),
             ..warning
         },
+        // A driver also stops when somebody merely takes the link down.
+        None if stage == RemovalStage::DriverStopping => return None,
         None => Warning {
             first: stage,
             first_at: at,
