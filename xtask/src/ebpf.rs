@@ -232,8 +232,8 @@ mod tests {
 
     #[test]
     fn places_are_found_anywhere_in_the_object() {
-        assert!(contains(b"\0/home/x/src\0", b"/home/x"));
-        assert!(!contains(b"/home/y", b"/home/x"));
-        assert!(!contains(b"/home", b""));
+        assert!(contains(b"\0/some/x/src\0", b"/some/x"));
+        assert!(!contains(b"/home/y", b"/some/x"));
+        assert!(!contains(b"/some", b""));
     }
 }
