@@ -3,7 +3,7 @@
 //! udev's come after its rules, so that a port's name below /dev/virtio-ports is
 //! there when the event is. Links are not among them: `RTM_NEWLINK` tells of each
 //! change, rename included, through a filter that spares the service the events
-//! of unrelated interfaces, which udev's own filter can't ([`super::settle`] is
+//! of unrelated interfaces, which udev's own filter can't (`settle.rs` is
 //! the exception).
 
 use std::ffi::OsStr;
