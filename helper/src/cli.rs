@@ -23,6 +23,8 @@ pub mod exit {
     pub const TIMED_OUT: u8 = 4;
     /// `check` found that Tandem works, with less than it could have.
     pub const DEGRADED: u8 = 5;
+    /// `run`, `udev`: the configuration is wrong, so that trying again is of no use (`EX_CONFIG`, sysexits.h).
+    pub const CONFIGURATION: u8 = 78;
 }
 
 const EXIT_HELP: &str = "\
@@ -32,7 +34,8 @@ Exit status:
   2  the command line is wrong
   3  the service does not run
   4  the service did not answer in time
-  5  check: it works, with less than it could have";
+  5  check: it works, with less than it could have
+  78 run, udev: the configuration is wrong";
 
 /// Keeps connections while the pass-through NIC (VF) leaves, the VM migrates and another VF comes
 #[derive(Debug, Parser)]

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use tandem_guest::check::{self, Level};
 use tandem_guest::cli::{CheckArgs, Cli, Command, RunArgs, UdevArgs, exit};
+use tandem_guest::config::ConfigError;
 use tandem_guest::{ask, logging, replay, run, udev_marks};
 
 fn main() -> ExitCode {
@@ -24,7 +25,11 @@ fn main() -> ExitCode {
 fn reported(result: Result<u8>) -> u8 {
     result.unwrap_or_else(|error| {
         eprintln!("tandem: {error:#}");
-        exit::FAILED
+        if error.is::<ConfigError>() {
+            exit::CONFIGURATION
+        } else {
+            exit::FAILED
+        }
     })
 }
 
