@@ -81,9 +81,7 @@ impl EbpfSource {
                     }
                     let lost = (batch.lost > 0).then_some(Input::Lost(Source::Ebpf));
                     let events = batch.events.iter().inspect(|event| tracing::debug!(?event));
-                    lost.into_iter()
-                        .chain(events.filter_map(|event| input(event)))
-                        .collect()
+                    lost.into_iter().chain(events.filter_map(input)).collect()
                 }
                 Err(error) => {
                     self.monitor = None;

@@ -133,7 +133,7 @@ impl Service {
             }
             Ok(None) => {}
             Err(error) => {
-                tracing::warn!(error = format!("{error:#}"), "earlier holds are forgotten")
+                tracing::warn!(error = format!("{error:#}"), "earlier holds are forgotten");
             }
         }
     }

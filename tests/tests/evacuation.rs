@@ -5,13 +5,13 @@ use tandem_lab::tandem::Setup;
 use tandem_lab::timeline::Carrier;
 use tandem_lab::{HotPlug, Lab, NicModel, demo};
 
-fn evacuate(setup: &Setup) {
+fn evacuate(setup: &Setup) -> anyhow::Result<()> {
     // Gone again before the story makes its own.
     let Some(lab) = Lab::for_test("evacuation") else {
-        return;
+        return Ok(());
     };
     drop(lab);
-    let timeline = demo::run(setup, FrameOptions::default()).unwrap();
+    let timeline = demo::run(setup, FrameOptions::default())?;
     eprintln!(
         "{}",
         tandem_lab::timeline::text::render(&timeline, tandem_lab::timeline::text::Colour::Off)
@@ -46,11 +46,12 @@ fn evacuate(setup: &Setup) {
             "no frames in {phase:?}"
         );
     }
+    Ok(())
 }
 
 #[test]
 fn igb_over_acpi_hot_plug() {
-    evacuate(&Setup::new().unwrap());
+    evacuate(&Setup::new().unwrap()).unwrap();
 }
 
 #[test]
@@ -58,5 +59,5 @@ fn e1000e_over_native_hot_plug() {
     let mut setup = Setup::new().unwrap();
     setup.model = NicModel::E1000e;
     setup.hot_plug = HotPlug::Native;
-    evacuate(&setup);
+    evacuate(&setup).unwrap();
 }
