@@ -89,6 +89,8 @@ impl Setup {
 
     /// Boots it, with the guest's addresses on its standby, and starts the service.
     pub fn boot(&self, lab: &Lab, host: &Host) -> Result<Guest> {
+        // The peer that every check talks to.
+        lab.client()?;
         let vm = self.guest(lab)?.boot(host)?;
         let mut guest = Guest {
             vm,
@@ -139,7 +141,7 @@ impl Guest {
 
     /// Starts the service, with more environment variables.
     pub fn start(&mut self, env: &[(&str, &str)]) -> Result<()> {
-        let mut all = vec![("TANDEM_LOG", "debug")];
+        let mut all = vec![("TANDEM_LOG", "debug,aya=warn,aya_obj=warn")];
         all.extend_from_slice(env);
         self.service = Some(self.vm.spawn(&[PROGRAM, "run"], &all, LOG)?);
         Ok(())
