@@ -24,7 +24,9 @@ impl Root {
         let rootfs = Rootfs::of(&Kernel::default().files().unwrap()).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let mut copy = Command::new("cp");
-        copy.arg("-a").arg(rootfs.tree().join(".")).arg(folder.path());
+        copy.arg("-a")
+            .arg(rootfs.tree().join("."))
+            .arg(folder.path());
         command::run(&mut copy, LIMIT).unwrap();
         let root = Self { folder };
         for (from, to) in install::FILES {
@@ -46,7 +48,9 @@ impl Root {
 
     fn run(&self, script: &str) -> Finished {
         let mut chroot = Command::new("chroot");
-        chroot.arg(self.folder.path()).args(["/bin/sh", "-c", script]);
+        chroot
+            .arg(self.folder.path())
+            .args(["/bin/sh", "-c", script]);
         command::run_any(&mut chroot, LIMIT).unwrap()
     }
 }
@@ -74,17 +78,27 @@ fn debian_13_takes_unit_rules_and_user() {
     assert!(user.contains(":/run/tandem:/usr/sbin/nologin"), "{user}");
 
     let units = "tandem.service tandem-host-policy.path tandem-host-policy.service";
-    silent(&format!("cd /usr/lib/systemd/system && systemd-analyze verify --man=no {units}"));
+    silent(&format!(
+        "cd /usr/lib/systemd/system && systemd-analyze verify --man=no {units}"
+    ));
 
-    let rules = silent("udevadm verify /usr/lib/udev/rules.d/10-tandem-unmanaged.rules /usr/lib/udev/rules.d/60-tandem.rules");
+    let rules = silent(
+        "udevadm verify /usr/lib/udev/rules.d/10-tandem-unmanaged.rules /usr/lib/udev/rules.d/60-tandem.rules",
+    );
     assert!(rules.contains("Success: 2"), "{rules}");
 
     let security = silent("systemd-analyze security --offline=yes --no-pager tandem.service");
     eprintln!("{security}");
     let exposure: f64 = security
         .lines()
-        .find_map(|line| line.split("Overall exposure level for tandem.service: ").nth(1))
+        .find_map(|line| {
+            line.split("Overall exposure level for tandem.service: ")
+                .nth(1)
+        })
         .and_then(|rest| rest.split_whitespace().next()?.parse().ok())
         .unwrap_or_else(|| panic!("no exposure in {security}"));
-    assert!(exposure <= EXPOSURE_LIMIT, "exposure {exposure}:\n{security}");
+    assert!(
+        exposure <= EXPOSURE_LIMIT,
+        "exposure {exposure}:\n{security}"
+    );
 }
