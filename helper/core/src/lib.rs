@@ -34,6 +34,8 @@ mod problems;
 mod refusal;
 pub mod status;
 mod status_view;
+#[cfg(test)]
+mod tests;
 pub mod types;
 mod validate;
 mod view;

@@ -1,0 +1,282 @@
+use alloc::vec::Vec;
+
+use super::*;
+use crate::action::{Action, ActionId, ActionKind};
+use crate::input::{Command, CommandId, Hold, Outcome, PreparedVf, Request, Source};
+use crate::status::{BondState, CommandErrorCode, Held, Traffic};
+use crate::types::Time;
+use crate::{Input, MAX_OPEN_COMMANDS, Machine};
+
+const NOW: Time = Time(5_000_000);
+
+fn fetch(machine: &mut Machine) -> Vec<Action> {
+    core::iter::from_fn(|| machine.next_action()).collect()
+}
+
+/// Actions that change something.
+fn changes(machine: &mut Machine) -> Vec<ActionKind> {
+    let kinds = fetch(machine).into_iter().map(|action| action.kind);
+    let silent = |kind: &ActionKind| {
+        matches!(
+            kind,
+            ActionKind::Notify(_) | ActionKind::Observe { .. } | ActionKind::Reply { .. }
+        )
+    };
+    kinds.filter(|kind| !silent(kind)).collect()
+}
+
+fn replies(machine: &mut Machine) -> Vec<(u64, Result<bool, CommandErrorCode>)> {
+    let kinds = fetch(machine).into_iter().map(|action| action.kind);
+    kinds
+        .filter_map(|kind| match kind {
+            ActionKind::Reply { command, result } => {
+                let result = result
+                    .map(|answer| answer.ready)
+                    .map_err(|error| error.code);
+                Some((command.0, result))
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+fn started(policy: Policy, links: Vec<Link>) -> Machine {
+    let mut machine = Machine::new(NOW);
+    machine.handle(NOW, Input::Policy(policy));
+    machine.handle(NOW, Input::Links(links));
+    machine.handle(NOW, Input::Addressings(Vec::new()));
+    for action in [ActionId(1), ActionId(2)] {
+        let outcome = Outcome::Accepted;
+        machine.handle(NOW, Input::Done { action, outcome });
+    }
+    machine
+}
+
+fn ask(machine: &mut Machine, id: u64, request: Request) {
+    let id = CommandId(id);
+    machine.handle(NOW, Input::Command(Command { id, request }));
+}
+
+#[test]
+fn it_asks_for_what_it_has_to_know() {
+    let mut machine = Machine::new(NOW);
+    let kinds: Vec<_> = fetch(&mut machine)
+        .into_iter()
+        .map(|one| one.kind)
+        .collect();
+    let read = |source| ActionKind::Observe { source };
+    assert_eq!(kinds, [read(Source::Links), read(Source::Addressing)]);
+}
+
+#[test]
+fn a_healthy_guest_is_left_as_it_is() {
+    let mut machine = started(policy(), healthy());
+    assert_eq!(changes(&mut machine), []);
+    let bond = &machine.status().bonds[0];
+    assert_eq!(
+        (bond.state, bond.traffic),
+        (BondState::Accelerated, Traffic::Vf)
+    );
+    assert_eq!(bond.problems, []);
+    let day_ms = 86_400_000;
+    for hour in 1..24 {
+        machine.handle(NOW.plus_ms(hour * day_ms / 24), Input::Tick);
+        assert_eq!(changes(&mut machine), []);
+    }
+}
+
+#[test]
+fn nothing_is_done_before_everything_is_known() {
+    let mut machine = Machine::new(NOW);
+    machine.handle(NOW, Input::Policy(policy()));
+    machine.handle(NOW, Input::Link(nic(STANDBY, "eth0", STANDBY_MAC)));
+    assert_eq!(changes(&mut machine), []);
+    assert_eq!(machine.status().bonds[0].state, BondState::Waiting);
+}
+
+#[test]
+fn the_same_status_keeps_its_generation() {
+    let mut machine = started(policy(), healthy());
+    let generation = machine.status().generation;
+    machine.handle(NOW.plus_ms(1), Input::Links(healthy()));
+    machine.handle(NOW.plus_ms(2), Input::Tick);
+    assert_eq!(machine.status().generation, generation);
+    machine.handle(NOW.plus_ms(3), Input::Lost(Source::Links));
+    assert_eq!(
+        machine.status().generation,
+        generation + 1,
+        "the loss is counted"
+    );
+}
+
+#[test]
+fn an_action_ends_by_its_own_identity_only() {
+    let mut links = healthy();
+    links[2].admin_up = false;
+    let mut machine = started(policy(), links);
+    let up = ActionKind::SetAdminUp {
+        link: BOND,
+        up: true,
+    };
+    assert_eq!(changes(&mut machine), [up]);
+    for id in [0, 999] {
+        let action = ActionId(id);
+        let outcome = Outcome::Accepted;
+        machine.handle(NOW, Input::Done { action, outcome });
+        assert_eq!(changes(&mut machine), []);
+    }
+}
+
+#[test]
+fn an_action_whose_end_is_never_told_is_tried_again() {
+    let mut links = healthy();
+    links[2].admin_up = false;
+    let mut machine = started(policy(), links);
+    assert_eq!(changes(&mut machine).len(), 1);
+    machine.handle(NOW.plus_ms(29_000), Input::Tick);
+    assert_eq!(changes(&mut machine), []);
+    machine.handle(NOW.plus_ms(30_000), Input::Tick);
+    machine.handle(NOW.plus_ms(31_000), Input::Tick);
+    assert_eq!(changes(&mut machine).len(), 1);
+}
+
+#[test]
+fn a_policy_that_contradicts_itself_changes_nothing() {
+    let mut machine = started(policy(), healthy());
+    let mut bad = policy();
+    bad.bonds[0].vfs.clear();
+    machine.handle(NOW, Input::Policy(bad));
+    assert_eq!(machine.status().bonds[0].state, BondState::Accelerated);
+}
+
+#[test]
+fn a_bond_that_leaves_the_policy_is_left_as_it_is() {
+    let mut machine = started(policy(), healthy());
+    let vf = None;
+    ask(&mut machine, 1, Request::PrepareUnplug { bond: None, vf });
+    fetch(&mut machine);
+    machine.handle(NOW, Input::Policy(Policy::default()));
+    let kinds = replies(&mut machine);
+    assert_eq!(kinds, [(1, Err(CommandErrorCode::UnknownBond))]);
+    assert_eq!(machine.status().bonds, []);
+    assert_eq!(changes(&mut machine), []);
+}
+
+#[test]
+fn commands_name_their_bond_unless_there_is_one() {
+    let mut machine = started(Policy::default(), Vec::new());
+    ask(&mut machine, 1, Request::Announce { bond: None });
+    assert_eq!(
+        replies(&mut machine),
+        [(1, Err(CommandErrorCode::UnknownBond))]
+    );
+    let mut two = policy();
+    let mut second = bond_policy();
+    second.name = name("bond1");
+    second.standby = by_mac(Mac([0x52, 0x54, 0, 0, 0, 7]));
+    second.vfs = Vec::from([by_mac(Mac([0x52, 0x54, 0, 0, 0, 8]))]);
+    two.bonds.push(second);
+    let mut machine = started(two, healthy());
+    ask(&mut machine, 2, Request::Resume { bond: None });
+    let bond = Some(name("bond7"));
+    ask(&mut machine, 3, Request::Resume { bond });
+    let bond = Some(name("bond0"));
+    ask(&mut machine, 4, Request::Resume { bond });
+    let expected = [
+        (2, Err(CommandErrorCode::BondNotNamed)),
+        (3, Err(CommandErrorCode::UnknownBond)),
+        (4, Ok(true)),
+    ];
+    assert_eq!(replies(&mut machine), expected);
+}
+
+#[test]
+fn open_commands_are_bounded_and_each_is_answered_once() {
+    let mut machine = started(policy(), healthy());
+    let many = u64::try_from(MAX_OPEN_COMMANDS).unwrap() + 3;
+    for id in 1..=many {
+        ask(&mut machine, id, Request::Failover { bond: None });
+    }
+    ask(&mut machine, 1, Request::Failover { bond: None });
+    let busy = replies(&mut machine);
+    assert_eq!(busy.len(), 3);
+    assert!(
+        busy.iter()
+            .all(|(_, end)| *end == Err(CommandErrorCode::Busy))
+    );
+    let end = NOW.plus_ms(Timing::default().command_timeout_ms);
+    machine.handle(end, Input::Tick);
+    let late = replies(&mut machine);
+    assert_eq!(late.len(), MAX_OPEN_COMMANDS);
+    assert!(
+        late.iter()
+            .all(|(_, end)| *end == Err(CommandErrorCode::TimedOut))
+    );
+    machine.handle(end.plus_ms(60_000), Input::Tick);
+    assert_eq!(replies(&mut machine), []);
+}
+
+#[test]
+fn a_failover_that_is_not_done_in_time_leaves_no_hold() {
+    let mut machine = started(policy(), healthy());
+    ask(&mut machine, 1, Request::Failover { bond: None });
+    assert_eq!(machine.holds().len(), 1);
+    let end = NOW.plus_ms(Timing::default().command_timeout_ms);
+    machine.handle(end, Input::Tick);
+    assert_eq!(machine.holds(), []);
+}
+
+#[test]
+fn holds_are_kept_over_a_restart() {
+    let mut links = healthy();
+    links[1] = nic(VF, "enp2s0", VF_MAC);
+    links[2] = bond(Some(STANDBY));
+    let hold = Hold {
+        bond: name("bond0"),
+        operator: false,
+        prepared: Some(PreparedVf {
+            ifindex: VF,
+            mac: Some(VF_MAC),
+            pci: None,
+            since: NOW,
+        }),
+    };
+    let mut machine = Machine::new(NOW);
+    machine.handle(NOW, Input::Recall(Vec::from([hold.clone()])));
+    machine.handle(NOW, Input::Policy(policy()));
+    machine.handle(NOW, Input::Links(links));
+    machine.handle(NOW, Input::Addressings(Vec::new()));
+    assert_eq!(changes(&mut machine), []);
+    assert_eq!(machine.holds(), [hold]);
+    let vf = machine.status().bonds[0].vf.as_ref().unwrap();
+    assert_eq!(vf.held, Some(Held::UnplugPrepared));
+}
+
+#[test]
+fn sources_that_lose_much_are_read_ever_more_slowly() {
+    let mut machine = started(policy(), healthy());
+    fetch(&mut machine);
+    let mut readings = 0;
+    for ms in 0..2_000 {
+        let now = NOW.plus_ms(20_000 + ms);
+        machine.handle(now, Input::Lost(Source::Links));
+        for action in fetch(&mut machine) {
+            if let ActionKind::Observe { .. } = action.kind {
+                readings += 1;
+                let action = action.id;
+                let outcome = Outcome::Accepted;
+                machine.handle(now, Input::Done { action, outcome });
+            }
+        }
+    }
+    assert!((2..=8).contains(&readings), "{readings} readings in 2 s");
+}
+
+#[test]
+fn what_carried_nobody_s_traffic_is_not_announced_at_start() {
+    let mut machine = started(policy(), healthy());
+    let announces = |kind: &ActionKind| matches!(kind, ActionKind::Announce { .. });
+    assert!(!changes(&mut machine).iter().any(announces));
+    machine.handle(NOW, Input::ClockJump { forward_ms: 500 });
+    assert!(changes(&mut machine).iter().any(announces));
+}

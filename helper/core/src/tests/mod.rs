@@ -1,0 +1,147 @@
+//! Unit and property tests, with what they share.
+
+mod any_input;
+mod attempts;
+mod machine;
+mod matching;
+mod validate;
+mod world;
+
+use alloc::vec::Vec;
+
+use crate::link::{
+    Addressing, BondFacts, BondMode, FailOverMac, LinkKind, PortFacts, PrimaryReselect,
+};
+use crate::policy::{BondPolicy, Origin, PortMatch, Timing};
+use crate::{IfName, Ifindex, Link, Mac, Policy};
+
+pub(crate) const STANDBY: Ifindex = Ifindex(2);
+pub(crate) const VF: Ifindex = Ifindex(3);
+pub(crate) const BOND: Ifindex = Ifindex(4);
+pub(crate) const STANDBY_MAC: Mac = Mac([0x52, 0x54, 0, 0, 0, 1]);
+pub(crate) const VF_MAC: Mac = Mac([0x52, 0x54, 0, 0, 0, 2]);
+
+pub(crate) fn name(text: &str) -> IfName {
+    text.parse().unwrap()
+}
+
+pub(crate) fn by_mac(mac: Mac) -> PortMatch {
+    PortMatch {
+        mac: Some(mac),
+        ..PortMatch::default()
+    }
+}
+
+pub(crate) fn bond_policy() -> BondPolicy {
+    BondPolicy {
+        name: name("bond0"),
+        standby: by_mac(STANDBY_MAC),
+        vfs: Vec::from([by_mac(VF_MAC)]),
+        mac: Default::default(),
+        ownership: Default::default(),
+        addressing: Default::default(),
+        mtu: None,
+        timing: Timing::default(),
+    }
+}
+
+pub(crate) fn policy() -> Policy {
+    Policy {
+        origin: Origin::File,
+        bonds: Vec::from([bond_policy()]),
+    }
+}
+
+/// A NIC that is down and in no bond.
+pub(crate) fn nic(ifindex: Ifindex, text: &str, mac: Mac) -> Link {
+    Link {
+        ifindex,
+        name: name(text),
+        kind: LinkKind::Physical,
+        mac: Some(mac),
+        permanent_mac: Some(mac),
+        pci: Some(pci(ifindex, 0)),
+        pci_parent: Some(pci(ifindex, 1)),
+        driver: None,
+        mtu: 1500,
+        max_mtu: 9000,
+        admin_up: false,
+        carrier: false,
+        controller: None,
+        bond: None,
+        port: None,
+    }
+}
+
+pub(crate) fn pci(ifindex: Ifindex, function: u8) -> crate::PciAddress {
+    crate::PciAddress {
+        domain: 0,
+        bus: u8::try_from(ifindex.0).unwrap(),
+        device: 0,
+        function,
+    }
+}
+
+/// A NIC that is a usable port of the bond.
+pub(crate) fn port(link: Link, active: bool) -> Link {
+    Link {
+        admin_up: true,
+        carrier: true,
+        controller: Some(BOND),
+        mac: Some(STANDBY_MAC),
+        port: Some(PortFacts {
+            active,
+            mii_up: true,
+            link_failures: 0,
+            permanent_mac: link.permanent_mac,
+        }),
+        ..link
+    }
+}
+
+/// The bond as Tandem makes it, with that active port.
+pub(crate) fn bond(active: Option<Ifindex>) -> Link {
+    let timing = Timing::default();
+    Link {
+        kind: LinkKind::Bond,
+        mac: Some(STANDBY_MAC),
+        permanent_mac: None,
+        pci: None,
+        pci_parent: None,
+        max_mtu: 0,
+        admin_up: true,
+        carrier: active.is_some(),
+        bond: Some(BondFacts {
+            mode: BondMode::ActiveBackup,
+            active,
+            primary: active,
+            fail_over_mac: FailOverMac::None,
+            primary_reselect: PrimaryReselect::Failure,
+            miimon_ms: timing.miimon_ms,
+            all_ports_active: false,
+            peer_notifications: timing.announcements,
+        }),
+        ..nic(BOND, "bond0", STANDBY_MAC)
+    }
+}
+
+/// A healthy guest: both ports in the bond, the VF active.
+pub(crate) fn healthy() -> Vec<Link> {
+    Vec::from([
+        port(nic(STANDBY, "eth0", STANDBY_MAC), false),
+        port(nic(VF, "enp2s0", VF_MAC), true),
+        bond(Some(VF)),
+    ])
+}
+
+pub(crate) fn addressing(ifindex: Ifindex, ips: &[[u8; 4]]) -> Addressing {
+    let address = |ip: &[u8; 4]| crate::link::Address {
+        ip: (*ip).into(),
+        prefix: 24,
+    };
+    Addressing {
+        ifindex,
+        addresses: ips.iter().map(address).collect(),
+        routes: Vec::new(),
+    }
+}
