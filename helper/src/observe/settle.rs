@@ -20,7 +20,7 @@ use udev::MonitorSocket;
 use super::readable::Readable;
 use super::udev::{drain_monitor, is_running, monitor};
 
-/// Longest wait for udev, about ten times what a loaded small guest takes.
+/// Longest wait for udev: where udevd hangs, the guest gets its VF all the same.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Links that wait for udev.

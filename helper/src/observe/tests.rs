@@ -6,6 +6,8 @@ use tandem_core::types::IfName;
 use super::testing::{ifindex, in_namespace_async, ip, ip_all};
 use super::*;
 
+mod in_a_guest;
+
 /// A namespace where nothing runs but the test: no udevd.
 fn options() -> Options {
     Options {

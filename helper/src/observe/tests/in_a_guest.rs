@@ -1,0 +1,83 @@
+//! What needs a machine of its own: its NICs go, and its clock is set. Ignored
+//! here; the lab runs these in its guests.
+
+use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
+
+use super::*;
+
+/// A NIC on PCI, known by function and driver, is taken from the guest and given
+/// back, and each step is told.
+#[tokio::test(flavor = "current_thread")]
+#[ignore = "removes a NIC; the lab runs it in a guest of its own"]
+async fn a_nic_comes_and_goes() {
+    let mut sources = open(options());
+    let inputs = until(&mut sources, |input| matches!(input, Input::Links(_))).await;
+    let Some(Input::Links(links)) = inputs.last() else {
+        panic!("{inputs:?}");
+    };
+    assert!(
+        links.iter().all(|link| link.kind == LinkKind::Physical),
+        "no loopback: {links:?}"
+    );
+    let of_driver = |driver: &str| {
+        let found = links
+            .iter()
+            .find(|link| link.driver.as_deref() == Some(driver));
+        found.unwrap_or_else(|| panic!("no {driver} in {links:?}"))
+    };
+    let standby = of_driver("virtio_net");
+    assert!(standby.pci.is_some() && standby.mac.is_some());
+    let vf = of_driver("e1000e").clone();
+    assert!(vf.pci_parent.is_some(), "behind a root port: {vf:?}");
+    let function = vf.pci.unwrap();
+
+    ip(&format!("link set {} mtu 1400", vf.name));
+    let smaller = |input: &Input| matches!(input, Input::Link(link) if link.mtu == 1400);
+    until(&mut sources, smaller).await;
+
+    let path = format!("/sys/bus/pci/devices/{function}/remove");
+    std::fs::write(path, "1").unwrap();
+    let gone =
+        |input: &Input| matches!(input, Input::LinkGone { ifindex } if *ifindex == vf.ifindex);
+    until(&mut sources, gone).await;
+    std::fs::write("/sys/bus/pci/rescan", "1").unwrap();
+    let back = |input: &Input| match input {
+        Input::Link(link) => link.pci == vf.pci && link.ifindex != vf.ifindex,
+        _ => false,
+    };
+    let inputs = until(&mut sources, back).await;
+    let link = last_link(&inputs).unwrap();
+    assert_eq!(
+        (&link.driver, link.permanent_mac, link.pci_parent),
+        (&vf.driver, vf.permanent_mac, vf.pci_parent)
+    );
+}
+
+#[tokio::test(flavor = "current_thread")]
+#[ignore = "sets the clock; the lab runs it in a guest of its own"]
+async fn a_set_clock_is_a_jump() {
+    let mut sources = open(options());
+    settled(&mut sources).await;
+    let set = |seconds: i64| {
+        let now = clock_gettime(ClockId::Realtime);
+        clock_settime(
+            ClockId::Realtime,
+            Timespec {
+                tv_sec: now.tv_sec + seconds,
+                ..now
+            },
+        )
+        .unwrap();
+    };
+    for seconds in [3600, 7200] {
+        set(seconds);
+        let jump = |input: &Input| matches!(input, Input::ClockJump { .. });
+        let inputs = until(&mut sources, jump).await;
+        let Some(Input::ClockJump { forward_ms }) = inputs.last() else {
+            panic!("{inputs:?}");
+        };
+        let expected_ms = u64::try_from(seconds).unwrap() * 1000;
+        // The clock goes on between being read and being set.
+        assert!(forward_ms.abs_diff(expected_ms) < 60_000, "{forward_ms}");
+    }
+}
