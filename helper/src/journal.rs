@@ -88,7 +88,8 @@ pub fn read(path: &Path) -> Result<impl Iterator<Item = Result<Entry>>> {
     let mut number = 0_usize;
     Ok(std::iter::from_fn(move || {
         number += 1;
-        next_entry(&mut file).map(|entry| entry.with_context(|| format!("{name}:{number}: no entry")))
+        next_entry(&mut file)
+            .map(|entry| entry.with_context(|| format!("{name}:{number}: no entry")))
     }))
 }
 

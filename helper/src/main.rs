@@ -53,7 +53,10 @@ fn mark(arguments: &UdevArgs) -> Result<()> {
         Some(interface) => udev_marks::properties(interface, &arguments.config)?,
         None => {
             let announced = udev_marks::refresh(&arguments.config)?;
-            announced.iter().map(|name| format!("announced {name} anew")).collect()
+            announced
+                .iter()
+                .map(|name| format!("announced {name} anew"))
+                .collect()
         }
     };
     for line in lines {

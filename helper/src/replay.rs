@@ -55,7 +55,10 @@ mod tests {
         let mut out = Vec::new();
         replay(&path, &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
-        assert!(text.contains("observe") && text.contains("\"generation\""), "{text}");
+        assert!(
+            text.contains("observe") && text.contains("\"generation\""),
+            "{text}"
+        );
     }
 
     #[test]

@@ -210,7 +210,9 @@ impl<'lab> FullGuest<'lab> {
             kernel: kernel.image,
             initramfs: path,
             kernel_parameters: guest.kernel_parameters,
-            drives: vec![ReadOnlyDrive { image: rootfs.image() }],
+            drives: vec![ReadOnlyDrive {
+                image: rootfs.image(),
+            }],
             boot_limit: BOOT_LIMIT,
             silence_limit: SILENCE_LIMIT,
         };
