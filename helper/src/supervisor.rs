@@ -1,5 +1,5 @@
 //! Talk with the service manager: READY, STATUS, RELOADING and the watchdog
-//! (sd_notify(3)). Without a manager every call does nothing.
+//! (`sd_notify(3)`). Without a manager every call does nothing.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ impl Supervisor {
     }
 
     /// How often the watchdog wants to hear from us: half of its limit
-    /// (sd_watchdog_enabled(3)); `None` if there is no watchdog.
+    /// (`sd_watchdog_enabled(3)`); `None` if there is no watchdog.
     pub fn watchdog_interval() -> Option<Duration> {
         sd_notify::watchdog_enabled().map(|limit| limit / 2)
     }
