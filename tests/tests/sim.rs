@@ -19,8 +19,8 @@ fn promises_hold_in_a_rough_world() {
         None => (0..RUNS).map(seed_of).collect(),
     };
     let mut total = Tally::default();
-    for seed in seeds {
-        match run(seed, STEPS) {
+    for result in run_all(&seeds) {
+        match result {
             Ok(tally) => total.add(tally),
             Err(report) => panic!("{report}"),
         }
@@ -29,6 +29,26 @@ fn promises_hold_in_a_rough_world() {
     if only.is_none() {
         assert!(total.steps >= 100_000, "{total:#?}");
     }
+}
+
+/// Shares the seeds out to the processors.
+fn run_all(seeds: &[u64]) -> Vec<Result<Tally, String>> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let share = seeds.len().div_ceil(threads).max(1);
+    let one_share = |seeds: &[u64]| -> Vec<_> {
+        let runs = seeds.iter().map(|seed| run(*seed, STEPS));
+        runs.collect()
+    };
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = seeds
+            .chunks(share)
+            .map(|seeds| scope.spawn(move || one_share(seeds)))
+            .collect();
+        let results = workers.into_iter().map(|worker| worker.join());
+        results
+            .flat_map(|result| result.expect("a worker panicked"))
+            .collect()
+    })
 }
 
 #[test]

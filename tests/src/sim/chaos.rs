@@ -14,6 +14,7 @@ use tandem_core::{Ifindex, Input, Mac};
 use super::fake::{FakeKernel, NicSpec, name, standby_nic, vf_nic};
 use super::oracle::{faults_when_calm, is_lost};
 use super::rng::Rng;
+use super::stage::Happened;
 use super::{Disorder, Stage};
 
 /// Permanent MAC of the standby.
@@ -510,8 +511,15 @@ impl Chaos {
             let _ = writeln!(text, "  * {fault}");
         }
         let _ = writeln!(text, "What went before:");
-        for line in &self.stage.history {
-            let _ = writeln!(text, "{line}");
+        for (at, what) in &self.stage.history {
+            let ms = at.0 / 1000;
+            let _ = match what {
+                Happened::Heard(input) => writeln!(text, "{ms:>9} ms -> {input:?}"),
+                Happened::Wanted(action) => writeln!(text, "{ms:>9} ms <- {action:?}"),
+                Happened::Did(kind, outcome) => {
+                    writeln!(text, "{ms:>9} ms    {kind:?}: {outcome:?}")
+                }
+            };
         }
         if let Some(machine) = &self.stage.machine {
             let _ = writeln!(text, "Status: {:#?}", machine.status().bonds);

@@ -138,10 +138,10 @@ impl Judge<'_> {
             .filter(|vf| self.is_acceptable(vf, bond));
         let vf = vf.map(|link| link.ifindex);
         let held = self.status.vf.as_ref().and_then(|vf| vf.held);
+        // Calm lasts longer than the host's hold and any warning: only an operator's lasts.
         match (vf, standby, held) {
-            (Some(_), None, Some(Held::UnplugPrepared)) => self.any_up(bond),
             (Some(vf), None, _) => Some(vf),
-            (_, Some(standby), Some(Held::UnplugPrepared | Held::Operator)) => Some(standby),
+            (_, Some(standby), Some(Held::Operator)) => Some(standby),
             (Some(vf), Some(_), _) => Some(vf),
             (None, standby, _) => standby.or_else(|| self.any_up(bond)),
         }

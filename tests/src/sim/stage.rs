@@ -19,6 +19,10 @@ const ACTION_TIMEOUT_MS: u64 = 30_000;
 const KNOWN_AFTER_MS: u64 = 1_000;
 /// Things that may happen at one moment before it counts as a livelock.
 const MAX_PER_MOMENT: u32 = 2_000;
+/// Length in ms of a window in which actions are counted, and the most that may fall in one.
+const WINDOW_MS: u64 = 10_000;
+/// See [`WINDOW_MS`].
+const MAX_PER_WINDOW: u32 = 400;
 /// Lines of history that are kept for a failure's report.
 const MAX_HISTORY: usize = 400;
 
@@ -62,6 +66,17 @@ pub const START: Time = Time(1_000_000);
 /// Lines of a transcript that nobody took; older ones are dropped.
 const MAX_SAID: usize = 10_000;
 
+/// Something that happened, for a failure's report.
+#[derive(Debug, Clone)]
+pub enum Happened {
+    /// The machine learnt this.
+    Heard(Input),
+    /// The machine wanted this.
+    Wanted(Action),
+    /// The kernel did this.
+    Did(ActionKind, Outcome),
+}
+
 /// Something for a transcript.
 #[derive(Debug, Clone)]
 pub enum Said {
@@ -97,7 +112,7 @@ pub struct Stage {
     /// Replies in the order in which they came.
     pub replies: Vec<(CommandId, ActionKind)>,
     /// What happened, newest last.
-    pub history: VecDeque<String>,
+    pub history: VecDeque<(Time, Happened)>,
     /// What was done and said, for a transcript; whoever reads it takes it.
     pub said: Vec<(Time, Said)>,
     /// When the standby was last unplugged: what was decided just before could not know.
@@ -113,6 +128,8 @@ pub struct Stage {
     open: BTreeMap<CommandId, Time>,
     last_command: u64,
     actions: u64,
+    /// Start of the present window and actions in it.
+    window: (Time, u32),
     /// How often each kind of action, event and answer came, by name.
     pub seen: BTreeMap<String, u64>,
 }
@@ -142,6 +159,7 @@ impl Stage {
             open: BTreeMap::new(),
             last_command: 0,
             actions: 0,
+            window: (START, 0),
             seen: BTreeMap::new(),
         };
         stage.kernel.advance(stage.now);
@@ -226,7 +244,7 @@ impl Stage {
 
     /// Hands an input in at once.
     pub fn feed(&mut self, input: Input) {
-        self.note(|| format!("-> {input:?}"));
+        self.note(Happened::Heard(input.clone()));
         let now = self.now;
         let Some(machine) = &mut self.machine else {
             return;
@@ -260,8 +278,7 @@ impl Stage {
             self.happen();
         }
         self.now = self.now.max(end);
-        self.kernel.advance(self.now);
-        self.notice();
+        self.let_kernel_work();
     }
 
     /// Lets so many milliseconds pass.
@@ -292,9 +309,14 @@ impl Stage {
         [queued, timer, deadline].into_iter().flatten().min()
     }
 
+    fn let_kernel_work(&mut self) {
+        if self.kernel.advance(self.now) {
+            self.notice();
+        }
+    }
+
     fn happen(&mut self) {
-        self.kernel.advance(self.now);
-        self.notice();
+        self.let_kernel_work();
         let due = |key: &(Time, u64)| key.0 <= self.now;
         if let Some(key) = self.queue.keys().next().copied().filter(due) {
             match self.queue.remove(&key) {
@@ -315,7 +337,7 @@ impl Stage {
     fn fetch(&mut self) {
         let now = self.now;
         while let Some(action) = self.machine.as_mut().and_then(Machine::next_action) {
-            self.note(|| format!("<- {action:?}"));
+            self.note(Happened::Wanted(action.clone()));
             self.say(Said::Action(action.kind.clone()));
             *self.seen.entry(kind_of(&action.kind)).or_default() += 1;
             match &action.kind {
@@ -331,7 +353,7 @@ impl Stage {
                     if !matches!(kind, ActionKind::Observe { .. }) {
                         let kind = kind.clone();
                         self.outstanding.insert(action.id, (now, kind));
-                        self.actions += 1;
+                        self.count_action();
                     }
                     let at = now.plus_ms(self.delay_ms());
                     self.enqueue(at, Item::Execute(self.epoch, action));
@@ -339,6 +361,19 @@ impl Stage {
             }
         }
         self.check_bounds();
+    }
+
+    /// Sane machines need few actions; one that runs wild is stopped.
+    fn count_action(&mut self) {
+        self.actions += 1;
+        if self.now.since_ms(self.window.0) > WINDOW_MS {
+            self.window = (self.now, 0);
+        }
+        self.window.1 += 1;
+        if self.window.1 > MAX_PER_WINDOW {
+            self.violations.push("the machine runs wild".into());
+            self.stop_service();
+        }
     }
 
     fn say(&mut self, said: Said) {
@@ -424,7 +459,7 @@ impl Stage {
             self.violations.push("the bond was emptied".into());
         }
         let outcome = self.kernel.perform(kind);
-        self.note(|| format!("   {kind:?}: {outcome:?}"));
+        self.note(Happened::Did(kind.clone(), outcome.clone()));
         outcome
     }
 
@@ -547,13 +582,11 @@ impl Stage {
         self.queue.insert((at, self.sequence), item);
     }
 
-    /// Adds a line to the history.
-    pub fn note(&mut self, text: impl FnOnce() -> String) {
+    fn note(&mut self, what: Happened) {
         if self.history.len() >= MAX_HISTORY {
             self.history.pop_front();
         }
-        let ms = self.now.0 / 1000;
-        self.history.push_back(format!("{ms:>9} ms {}", text()));
+        self.history.push_back((self.now, what));
     }
 }
 

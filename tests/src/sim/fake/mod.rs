@@ -243,15 +243,16 @@ impl FakeKernel {
         }
     }
 
-    /// Lets time pass; drivers and link monitors do their part.
-    pub fn advance(&mut self, now: Time) {
-        loop {
-            let due = self.next_timer().filter(|at| *at <= now);
-            let Some(at) = due else { break };
+    /// Lets time pass; drivers and link monitors do their part. True if they did anything.
+    pub fn advance(&mut self, now: Time) -> bool {
+        let mut changed = false;
+        while let Some(at) = self.next_timer().filter(|at| *at <= now) {
             self.now = self.now.max(at);
             self.run_timers();
+            changed = true;
         }
         self.now = self.now.max(now);
+        changed
     }
 
     /// The index of the interface of that name.
