@@ -6,16 +6,13 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 /// Runs a test in a fresh network namespace, on a thread of its own.
 ///
-/// Without the right to make one it says so and does nothing, unless the
-/// environment has `LAB_REQUIRE=all`: then it fails.
+/// Without the right to make one the test is skipped, see [`skip`].
 pub(crate) fn in_namespace(test: impl FnOnce() + Send + 'static) {
     #[expect(unsafe_code, reason = "rustix offers unshare as unsafe only")]
     let result = std::thread::spawn(move || {
         // SAFETY: NEWNET affects neither memory nor descriptors of other threads.
         if let Err(error) = unsafe { unshare_unsafe(UnshareFlags::NEWNET) } {
-            let required = std::env::var("LAB_REQUIRE").is_ok_and(|value| value == "all");
-            assert!(!required, "no network namespace: {error}");
-            eprintln!("SKIPPED: no network namespace: {error}; run as root");
+            skip(&format!("no network namespace: {error}; run as root"));
             return;
         }
         test();
@@ -24,6 +21,14 @@ pub(crate) fn in_namespace(test: impl FnOnce() + Send + 'static) {
     if let Err(panic) = result {
         std::panic::resume_unwind(panic);
     }
+}
+
+/// Says why a test does nothing here; fails instead if the environment has
+/// `LAB_REQUIRE=all`.
+pub(crate) fn skip(reason: &str) {
+    let required = std::env::var("LAB_REQUIRE").is_ok_and(|value| value == "all");
+    assert!(!required, "LAB_REQUIRE=all is set, but {reason}");
+    eprintln!("SKIPPED: {reason}");
 }
 
 /// As [`in_namespace`], within a runtime like the service's.
