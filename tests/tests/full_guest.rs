@@ -16,7 +16,7 @@ const UNIT: &str = "tandem.service";
 const START_LIMIT: Duration = Duration::from_secs(400);
 /// A NIC that no bond knows.
 const STRANGER: Mac = Mac::test(9);
-/// The numbers of include/uapi/linux/capability.h (6.12): NET_ADMIN, NET_RAW, PERFMON, BPF.
+/// The numbers of include/uapi/linux/capability.h (6.12): `NET_ADMIN`, `NET_RAW`, `PERFMON`, `BPF`.
 const CAPABILITIES: u64 = 1 << 12 | 1 << 13 | 1 << 38 | 1 << 39;
 
 #[test]

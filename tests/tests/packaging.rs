@@ -1,5 +1,7 @@
 //! The unit, the rules and the user, held against the tools of Debian 13 without booting it.
 
+#![expect(clippy::unwrap_used, reason = "everything in here is part of a test")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
