@@ -41,28 +41,14 @@ fn serve(arguments: RunArgs) -> Result<()> {
         socket: arguments.socket,
     };
     // One thread: the service waits, it doesn't compute.
-    tokio::runtime::Builder::new_current_thread()
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .context("can't start the event loop")?
-        .block_on(run::run(options))
-}
-
-fn mark(arguments: &UdevArgs) -> Result<()> {
-    let lines = match &arguments.interface {
-        Some(interface) => udev_marks::properties(interface, &arguments.config)?,
-        None => {
-            let announced = udev_marks::refresh(&arguments.config)?;
-            announced
-                .iter()
-                .map(|name| format!("announced {name} anew"))
-                .collect()
-        }
-    };
-    for line in lines {
-        println!("{line}");
-    }
-    Ok(())
+        .context("can't start the event loop")?;
+    let result = runtime.block_on(run::run(options));
+    // A request that a driver holds up in the kernel must not hold up the end.
+    runtime.shutdown_background();
+    result
 }
 
 fn report(arguments: &CheckArgs) -> Result<u8> {

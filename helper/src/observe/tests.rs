@@ -316,7 +316,7 @@ fn the_kernels_device_events_arrive() {
         .ok()
         .and_then(|mut functions| functions.next())
     else {
-        super::testing::skip("there is no PCI function to have an event of");
+        testing::skip("there is no PCI function to have an event of");
         return;
     };
     let path = function.unwrap().path().join("uevent");

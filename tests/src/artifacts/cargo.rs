@@ -32,6 +32,24 @@ pub fn example(package: &str, example: &str, profile: Profile) -> Result<PathBuf
     build(package, "--example", example, profile)
 }
 
+/// Builds the unit tests of the package's library with cargo and gives their program's path.
+pub fn unit_tests(package: &str, library: &str) -> Result<PathBuf> {
+    command::progress(&format!("building the tests of {library}"));
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut build = Command::new(cargo);
+    build.current_dir(cache::workspace_folder()).args([
+        "test",
+        "--package",
+        package,
+        "--lib",
+        "--no-run",
+        "--message-format=json",
+    ]);
+    let output = command::run(&mut build, BUILD_LIMIT)?.stdout;
+    executable(&output, library)
+        .with_context(|| format!("cargo built {package} but named no tests of `{library}`"))
+}
+
 fn build(package: &str, kind: &'static str, binary: &str, profile: Profile) -> Result<PathBuf> {
     type Key = (String, &'static str, String, Profile);
     static BUILT: Mutex<Option<HashMap<Key, PathBuf>>> = Mutex::new(None);
