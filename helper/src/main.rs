@@ -51,6 +51,23 @@ fn serve(arguments: RunArgs) -> Result<()> {
     result
 }
 
+fn mark(arguments: &UdevArgs) -> Result<()> {
+    let lines = match &arguments.interface {
+        Some(interface) => udev_marks::properties(interface, &arguments.config)?,
+        None => {
+            let announced = udev_marks::refresh(&arguments.config)?;
+            announced
+                .iter()
+                .map(|name| format!("announced {name} anew"))
+                .collect()
+        }
+    };
+    for line in lines {
+        println!("{line}");
+    }
+    Ok(())
+}
+
 fn report(arguments: &CheckArgs) -> Result<u8> {
     let system = check::System::this().context("can't look at this system")?;
     let report = check::check(&system, &arguments.config);

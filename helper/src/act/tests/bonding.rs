@@ -240,7 +240,8 @@ fn announcements_of_a_bond_and_its_vlan_leave_through_the_port_named() {
             for last in [1, 9] {
                 let sender_ip = [192, 0, 2, last];
                 let arp = |frame: &Vec<u8>| frame[28..32] == sender_ip;
-                assert_eq!(frames.iter().filter(|frame| arp(frame)).count(), 2);
+                // The kernel's own announcement of a new active port may be among them.
+                assert!(frames.iter().filter(|frame| arp(frame)).count() >= 2);
             }
         }
     });
