@@ -11,7 +11,7 @@ use crate::matching::assign;
 use crate::memory::{InFlight, Memory};
 use crate::observe::Readings;
 use crate::outbox::Outbox;
-use crate::plan::{Context, wishes};
+use crate::plan::{Context, intents, wishes};
 use crate::policy::Policy;
 use crate::refusal;
 use crate::status::{BondStatus, CommandError, CommandErrorCode, Event, Status};
@@ -365,8 +365,10 @@ fn step(
     issue: impl FnOnce(ActionKind) -> ActionId,
 ) -> Option<Time> {
     refusal::note_marks(view, memory, now);
-    let wishes = wishes(&Context { view, memory, now });
-    let mut kept = wishes.clone();
+    let context = Context { view, memory, now };
+    let wishes = wishes(&context);
+    let mut kept = intents(&context);
+    kept.extend(wishes.iter().cloned());
     kept.extend(memory.in_flight.as_ref().map(|busy| busy.kind.clone()));
     memory.attempts.note_wanted(&kept, now);
     let mut deadlines = memory.deadlines(view);

@@ -10,7 +10,7 @@ use crate::plan::fail_over_mac;
 use crate::policy::Ownership;
 use crate::status::{BondState, Problem, ProblemCode};
 use crate::types::{IfName, Time};
-use crate::view::{Device, Port, View};
+use crate::view::{Bond, Device, Port, View};
 
 /// All problems, none twice.
 pub(crate) fn problems(
@@ -65,20 +65,39 @@ fn of_device(view: &View<'_>) -> Option<Problem> {
             format!("{} exists in another mode than active-backup", link.name),
             "remove it or set its mode to active-backup while it is down and empty",
         )),
-        Device::Present(bond) => {
-            let found = bond.facts.fail_over_mac;
-            let wanted = fail_over_mac(view.policy);
-            let ours = view.policy.ownership == Ownership::Create;
-            (ours && found != wanted && bond.ports > 0).then(|| {
-                problem(
-                    ProblemCode::BondMismatch,
-                    name,
-                    format!("fail_over_mac is {found:?} and should be {wanted:?}; the kernel changes it only while the bond is empty"),
-                    "remove the bond and let it be made anew, or set `mac` to what the bond does",
-                )
-            })
+        Device::Present(bond) if bond.ports > 0 && view.policy.ownership == Ownership::Create => {
+            mismatch(view, bond)
         }
+        Device::Present(_) => None,
     }
+}
+
+/// What an existing bond does otherwise than a new one would, and cannot change with ports.
+fn mismatch(view: &View<'_>, bond: &Bond<'_>) -> Option<Problem> {
+    let name = Some(&view.policy.name);
+    let code = ProblemCode::BondMismatch;
+    let found = bond.facts.fail_over_mac;
+    let wanted = fail_over_mac(view.policy);
+    if found != wanted {
+        return Some(problem(
+            code,
+            name,
+            format!(
+                "fail_over_mac is {found:?} and should be {wanted:?}; the kernel changes it only while the bond is empty"
+            ),
+            "remove the bond and let it be made anew, or set `mac` to what the bond does",
+        ));
+    }
+    let mac = view.wanted_mac()?;
+    let shown = bond.link.mac?;
+    (shown != mac).then(|| {
+        problem(
+            code,
+            name,
+            format!("the bond shows the MAC {shown} and not the standby's {mac}; a change would cut connections"),
+            "remove the bond and let it be made anew, or correct `standby`",
+        )
+    })
 }
 
 fn of_standby(view: &View<'_>) -> Vec<Problem> {

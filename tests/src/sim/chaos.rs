@@ -9,6 +9,7 @@ use tandem_core::link::{Address, LinkKind, Route};
 use tandem_core::policy::{
     AddressingPolicy, BondPolicy, MacPolicy, Origin, Ownership, Policy, PortMatch, Timing,
 };
+use tandem_core::status::{BondStatus, Problem, ProblemCode};
 use tandem_core::{Ifindex, Input, Mac};
 
 use super::fake::{FakeKernel, NicSpec, name, standby_nic, vf_nic};
@@ -32,9 +33,9 @@ pub const UNKNOWN_MAC: Mac = Mac([0x52, 0x54, 0, 0, 0, 9]);
 const STEPS_PER_ROUND: u64 = 40;
 /// Time in which everything has to have settled, in ms: longer than any hold,
 /// back-off and time limit of the policy below.
-const CALM_MS: u64 = 200_000;
+const CALM_MS: u64 = 1_000_000;
 /// Time in which nothing at all may happen afterwards, in ms.
-const IDLE_MS: u64 = 600_000;
+const IDLE_MS: u64 = 2_000_000;
 
 /// One seeded run.
 pub struct Chaos {
@@ -191,6 +192,7 @@ impl Chaos {
             84..86 => self.reload(),
             86..88 => self.bonding_driver(),
             88..90 => self.name_squatter(),
+            90..92 => self.occupy(),
             _ => {}
         }
     }
@@ -206,6 +208,16 @@ impl Chaos {
             self.stage.change(|kernel| kernel.delete_bond(bond));
             let stage = &self.stage;
             self.guarded.retain(|address| !is_lost(stage, address));
+        }
+    }
+
+    /// Something on top of the standby keeps it out of bonds, if it is not in one.
+    fn occupy(&mut self) {
+        let busy = self.rng.chance(500);
+        let Some(standby) = self.standby else { return };
+        let link = self.stage.kernel.dump_link(standby);
+        if !busy || link.is_some_and(|link| link.controller.is_none()) {
+            self.stage.change(|kernel| kernel.set_busy(standby, busy));
         }
     }
 
@@ -488,10 +500,17 @@ impl Chaos {
         self.judge(faults)
     }
 
-    /// A refused VF is tried again for as long as it is there.
+    /// A refused port is tried again for as long as it is there.
     fn has_refusal(&self) -> bool {
         let status = self.stage.machine.as_ref().map(|machine| machine.status());
-        status.is_some_and(|status| status.bonds.iter().any(|bond| !bond.problems.is_empty()))
+        let retried = |problem: &Problem| {
+            matches!(
+                problem.code,
+                ProblemCode::MacRefused | ProblemCode::MtuRefused | ProblemCode::ActionFailed
+            )
+        };
+        let any = |bond: &BondStatus| bond.problems.iter().any(retried);
+        status.is_some_and(|status| status.bonds.iter().any(any))
     }
 
     /// A hold of the host runs out by itself.

@@ -1,7 +1,7 @@
 //! What must be true: always, and once everything has calmed down.
 
 use tandem_core::link::{BondMode, FailOverMac, Link, LinkKind};
-use tandem_core::policy::{BondPolicy, MacPolicy, Ownership, PortMatch};
+use tandem_core::policy::{AddressingPolicy, BondPolicy, MacPolicy, Ownership, PortMatch};
 use tandem_core::status::{BondStatus, Held, Traffic};
 use tandem_core::{Ifindex, Mac};
 
@@ -76,8 +76,19 @@ impl Judge<'_> {
         self.policy.mac == MacPolicy::Follow || self.policy.standby.mac.is_some()
     }
 
+    /// A standby that no bond takes keeps its addresses and works on its own.
+    fn faults_of_outsider(&self) -> Option<String> {
+        let standby = self.standby()?;
+        let inherits = self.policy.addressing == AddressingPolicy::Inherit;
+        let ours = self.policy.ownership == Ownership::Create;
+        let bond = self.status.addresses.iter().any(|one| !one.is_link_local());
+        let cut_off = standby.controller.is_none() && (bond || !standby.admin_up);
+        (inherits && ours && cut_off).then(|| format!("the guest is cut off: {standby:?}"))
+    }
+
     fn faults_of(&self, bond: &Link) -> Vec<String> {
         let mut faults = Vec::new();
+        faults.extend(self.faults_of_outsider());
         let Some(facts) = &bond.bond else {
             return faults;
         };
@@ -131,13 +142,22 @@ impl Judge<'_> {
             let nic = self.stage.kernel.nic(link.ifindex);
             nic.is_some_and(|(_, cable)| cable)
         };
-        let standby = self.standby().filter(cabled).map(|link| link.ifindex);
+        let free = |link: &&Link| {
+            let nic = self.stage.kernel.nic(link.ifindex);
+            nic.is_some_and(|(spec, _)| !spec.is_busy) || link.controller.is_some()
+        };
+        let standby = self.standby().filter(cabled).filter(free);
+        let standby = standby.map(|link| link.ifindex);
         let vf = self
             .vf()
             .filter(cabled)
             .filter(|vf| self.is_acceptable(vf, bond));
         let vf = vf.map(|link| link.ifindex);
         let held = self.status.vf.as_ref().and_then(|vf| vf.held);
+        if self.standby().is_some_and(|link| link.controller.is_none()) {
+            // The VF waits for a standby that is there and cannot join.
+            return self.any_up(bond);
+        }
         // Calm lasts longer than the host's hold and any warning: only an operator's lasts.
         match (vf, standby, held) {
             (Some(vf), None, _) => Some(vf),

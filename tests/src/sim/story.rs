@@ -112,6 +112,13 @@ pub enum Step {
     AddSoftware(IfName),
     /// Another manager takes a port out of its bond.
     Steal(IfName),
+    /// Something is put on top of a NIC that keeps it out of bonds, or is taken away.
+    Occupy {
+        /// The NIC.
+        nic: IfName,
+        /// Put.
+        busy: bool,
+    },
     /// Every write to the kernel is acknowledged and ignored, or no longer is.
     IgnoreWrites(bool),
     /// Nothing; lets time pass.
@@ -243,6 +250,10 @@ fn take(stage: &mut Stage, step: Step) -> Result<()> {
             let port = find(stage, &name)?;
             stage.change(|kernel| kernel.steal(port));
         }
+        Step::Occupy { nic, busy } => {
+            let nic = find(stage, &nic)?;
+            stage.change(|kernel| kernel.set_busy(nic, busy));
+        }
         Step::IgnoreWrites(ignored) => {
             stage.disorder.ignore = if ignored { 1000 } else { 0 };
         }
@@ -340,6 +351,8 @@ fn step_text(step: &Step) -> String {
         Step::MakeBond { name, .. } => format!("another manager makes {name}"),
         Step::AddSoftware(name) => format!("somebody adds an interface {name}"),
         Step::Steal(name) => format!("another manager takes {name} out of its bond"),
+        Step::Occupy { nic, busy: true } => format!("somebody puts a macvlan on {nic}"),
+        Step::Occupy { nic, .. } => format!("somebody removes the macvlan from {nic}"),
         Step::IgnoreWrites(true) => "the kernel begins to ignore what it acknowledges".into(),
         Step::IgnoreWrites(false) => "the kernel does again what it acknowledges".into(),
         Step::Wait => "time has passed".into(),

@@ -43,7 +43,8 @@ pub(crate) fn key(kind: &ActionKind) -> Option<Key> {
             Some((Topic::Membership, port))
         }
         ActionKind::SetPrimary { bond, .. } => Some((Topic::Primary, bond)),
-        ActionKind::MoveAddressing { from, .. } => Some((Topic::Addressing, from)),
+        // There and back share a key, so that neither counts as a repetition.
+        ActionKind::MoveAddressing { from, to } => Some((Topic::Addressing, from.max(to))),
         ActionKind::AddAddressing { link, .. } | ActionKind::FlushAddressing { link } => {
             Some((Topic::Addressing, link))
         }
@@ -147,9 +148,13 @@ impl Attempts {
         mark: Option<DeviceMark>,
         now: Time,
     ) {
+        if let ActionKind::Enslave { port, .. } = kind {
+            // The try itself took the link down; nobody else undid its being up.
+            self.done.remove(&(Topic::AdminUp, *port));
+        }
         let before = self.failed.iter().position(|one| one.kind == *kind);
         let mut backoff = before.map_or_else(
-            || pace(kind),
+            || pace_after(kind, failure.as_ref()),
             |place| self.failed.swap_remove(place).backoff,
         );
         if self.failed.len() >= MAX_ATTEMPTS {
@@ -218,11 +223,32 @@ impl Attempts {
 /// First wait after most failures, in ms.
 const FIRST_RETRY_MS: u64 = 200;
 
-/// Waits by action. Taking a port in makes its driver work, with the kernel's
+/// First wait after a driver refused what was asked of it, in ms.
+const FIRST_RETRY_REFUSED_MS: u64 = 2_000;
+
+/// Waits after a failure. A driver that refuses works for it with the kernel's
 /// RTNL held (iavf waits up to 2.5 s for its PF), so that is repeated rarely.
+fn pace_after(kind: &ActionKind, failure: Option<&Failure>) -> Backoff {
+    let refused = failure.is_some_and(|failure| {
+        matches!(
+            failure.code,
+            ProblemCode::MacRefused | ProblemCode::MtuRefused
+        )
+    });
+    if refused {
+        Backoff::new(FIRST_RETRY_REFUSED_MS, MAX_RETRY_PORT_MS)
+    } else {
+        pace(kind)
+    }
+}
+
+/// Longest wait before a port that could not be taken in is tried again, in ms.
+const MAX_RETRY_PORT_MS: u64 = 300_000;
+
+/// Waits by action.
 fn pace(kind: &ActionKind) -> Backoff {
     match kind {
-        ActionKind::Enslave { .. } => Backoff::new(FIRST_RETRY_MS, 60_000),
+        ActionKind::Enslave { .. } => Backoff::new(FIRST_RETRY_MS, MAX_RETRY_PORT_MS),
         ActionKind::CreateBond { .. } => Backoff::new(1_000, 60_000),
         ActionKind::SetPrimary { .. } => Backoff::new(50, 5_000),
         _ => Backoff::new(FIRST_RETRY_MS, 30_000),

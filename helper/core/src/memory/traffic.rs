@@ -116,6 +116,13 @@ impl TrafficMemory {
             && self.settle_until.is_none_or(|end| now >= end)
     }
 
+    /// The port that the traffic has just left: frames may still arrive there.
+    pub(crate) fn just_left(&self, now: Time) -> Option<Ifindex> {
+        let recent = self.settle_until.is_some_and(|end| now < end);
+        let last = self.handoffs.last().filter(|_| recent)?;
+        Some(last.from)
+    }
+
     /// The executor was asked to move the traffic to that port.
     pub(crate) fn requested(&mut self, port: Ifindex) {
         if let Some(switch) = self.switch.as_mut().filter(|one| one.target == port) {
@@ -277,6 +284,8 @@ impl Memory {
             (Some(_), _) if failed => HandoffCause::Carrier,
             (Some(_), _) => HandoffCause::Operator,
             (None, Some(gone)) if gone.warned_by.is_some() => HandoffCause::Warned,
+            // The policy no longer knows it.
+            (None, _) if view.world.link(from).is_some() => HandoffCause::Operator,
             (None, _) => HandoffCause::Abrupt,
         }
     }

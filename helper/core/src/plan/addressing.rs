@@ -6,8 +6,12 @@ use core::net::IpAddr;
 use crate::action::ActionKind;
 use crate::link::{Address, Addressing, Route};
 use crate::plan::Context;
+use crate::plan::assemble::enslave;
 use crate::policy::AddressingPolicy;
 use crate::view::{Bond, Port, has_addresses};
+
+/// Failures to take the standby in after which it gets its addresses back.
+const FAILURES_BEFORE_GIVING_BACK: u32 = 2;
 
 /// Gives the bond its addresses. The bond has to be up, or the kernel refuses routes.
 pub(super) fn onto_bond(context: &Context<'_>, bond: &Bond<'_>) -> Option<ActionKind> {
@@ -26,6 +30,9 @@ pub(super) fn onto_bond(context: &Context<'_>, bond: &Bond<'_>) -> Option<Action
 /// its IPv4 routes and IPv6 addresses go.
 fn inherit(context: &Context<'_>, bond: &Bond<'_>) -> Option<ActionKind> {
     let standby = context.view.standby.as_ref();
+    if standby.is_some_and(|standby| stays_outside(context, bond, standby)) {
+        return None;
+    }
     let source = standby
         .filter(|port| !port.taken && port.has_addressing())
         .or_else(|| vf_with_the_only_addresses(context, bond))?;
@@ -33,6 +40,36 @@ fn inherit(context: &Context<'_>, bond: &Bond<'_>) -> Option<ActionKind> {
         from: source.ifindex(),
         to: bond.ifindex(),
     })
+}
+
+/// Gives the standby its addresses back where the bond cannot take it in, so that
+/// the guest stays connected the way it was. Tried anew when the back-off ends.
+pub(super) fn give_back(context: &Context<'_>, bond: &Bond<'_>) -> Vec<ActionKind> {
+    let standby = context.view.standby.as_ref();
+    let Some(standby) = standby.filter(|standby| stays_outside(context, bond, standby)) else {
+        return Vec::new();
+    };
+    let link = standby.ifindex();
+    let opened = (!standby.link.admin_up).then_some(ActionKind::SetAdminUp { link, up: true });
+    let carried = standby.link.admin_up && bond.addressing.is_some_and(has_addresses);
+    let moved = carried.then(|| ActionKind::MoveAddressing {
+        from: bond.ifindex(),
+        to: link,
+    });
+    opened.into_iter().chain(moved).collect()
+}
+
+/// The bond is empty because it cannot take the standby in, which is to be tried
+/// again later only.
+pub(super) fn stays_outside(context: &Context<'_>, bond: &Bond<'_>, standby: &Port<'_>) -> bool {
+    let Context { view, memory, now } = context;
+    let enslave = enslave(bond, standby);
+    let attempts = &memory.attempts;
+    view.policy.addressing == AddressingPolicy::Inherit
+        && bond.ports == 0
+        && !standby.taken
+        && attempts.failures(&enslave) >= FAILURES_BEFORE_GIVING_BACK
+        && attempts.next_at(&enslave) > *now
 }
 
 /// A VF that came to all the addresses there are before there was a bond.

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use crate::action::{ActionKind, BondOptions};
 use crate::link::{FailOverMac, PrimaryReselect};
 use crate::plan::addressing::may_take;
-use crate::plan::{Context, switch};
+use crate::plan::{Context, addressing, switch};
 use crate::policy::{AddressingPolicy, BondPolicy, MacPolicy, Ownership};
 use crate::types::Mac;
 use crate::view::{Bond, Device, Port, View};
@@ -126,7 +126,7 @@ pub(super) fn take_standby(context: &Context<'_>, bond: &Bond<'_>) -> Option<Act
     let standby = view.standby.as_ref()?;
     let known = !view.standby_is_unread();
     let ready = known && !standby.enslaved && !standby.taken && is_prepared(view, bond);
-    (ready && is_cleared(view, standby)).then(|| enslave(bond, standby))
+    (ready && is_cleared(context, bond, standby)).then(|| enslave(bond, standby))
 }
 
 /// The bond is up, and shows the right MAC before a first port could lend it another.
@@ -135,11 +135,13 @@ fn is_prepared(view: &View<'_>, bond: &Bond<'_>) -> bool {
     !ours || (bond.link.admin_up && mac_of_empty_bond(view, bond).is_none())
 }
 
-/// Taking the standby in would cost it no address. Routes that could not be moved
+/// Taking the standby in would cost it no address, or is a wish for later. Routes that could not be moved
 /// must not keep it out for ever; they are tried before, being the earlier wish.
-fn is_cleared(view: &View<'_>, standby: &Port<'_>) -> bool {
-    match view.policy.addressing {
-        AddressingPolicy::Inherit => !standby.has_addresses(),
+fn is_cleared(context: &Context<'_>, bond: &Bond<'_>, standby: &Port<'_>) -> bool {
+    match context.view.policy.addressing {
+        AddressingPolicy::Inherit => {
+            !standby.has_addresses() || addressing::stays_outside(context, bond, standby)
+        }
         AddressingPolicy::Static { .. } | AddressingPolicy::None => !standby.has_addressing(),
     }
 }
@@ -168,7 +170,8 @@ pub(super) fn open_ports(context: &Context<'_>) -> Vec<ActionKind> {
         .collect()
 }
 
-fn enslave(bond: &Bond<'_>, port: &Port<'_>) -> ActionKind {
+/// Makes a NIC a port of the bond.
+pub(super) fn enslave(bond: &Bond<'_>, port: &Port<'_>) -> ActionKind {
     ActionKind::Enslave {
         port: port.ifindex(),
         bond: bond.ifindex(),

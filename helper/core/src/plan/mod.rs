@@ -17,6 +17,7 @@ use alloc::vec::Vec;
 
 use crate::action::ActionKind;
 use crate::memory::Memory;
+use crate::policy::{AddressingPolicy, MacPolicy};
 use crate::types::Time;
 use crate::view::{Bond, View};
 
@@ -39,9 +40,11 @@ pub(crate) fn wishes(context: &Context<'_>) -> Vec<ActionKind> {
     let mut wishes = Vec::new();
     wishes.extend(switch::hand_over(context, bond));
     wishes.extend(switch::announce(context, bond));
+    wishes.extend(switch::drain(context, bond));
     wishes.extend(assemble::configure(context, bond));
     wishes.extend(switch::pin(context, bond));
     if view.world.addressing_known() {
+        wishes.extend(addressing::give_back(context, bond));
         wishes.extend(addressing::onto_bond(context, bond));
         wishes.extend(assemble::take_standby(context, bond));
         wishes.extend(assemble::take_vf(context, bond));
@@ -53,12 +56,33 @@ pub(crate) fn wishes(context: &Context<'_>) -> Vec<ActionKind> {
     wishes
 }
 
+/// What is wanted although something else has to be done first. As long as it is,
+/// its past failures count.
+pub(crate) fn intents(context: &Context<'_>) -> Vec<ActionKind> {
+    let Some(bond) = context.view.bond() else {
+        return Vec::new();
+    };
+    let standby = context.view.standby.as_ref();
+    let standby = standby.filter(|port| !port.enslaved && !port.taken);
+    let vf = context.view.vf();
+    let vf = vf.filter(|vf| addressing::may_take(context, bond, vf));
+    let ports = standby.into_iter().chain(vf);
+    ports.map(|port| assemble::enslave(bond, port)).collect()
+}
+
 impl Context<'_> {
-    /// The standby is in the bond, or is nothing the VF should wait for.
+    /// The standby is in the bond, or is nothing the VF should wait for. A VF with
+    /// the standby's MAC must not join while the standby itself is up outside.
     fn standby_is_served(&self, bond: &Bond<'_>) -> bool {
-        let bond = Some(bond.ifindex());
+        let policy = self.view.policy;
         self.view.standby.as_ref().is_none_or(|standby| {
-            standby.enslaved || standby.taken || self.memory.is_refused(bond, standby)
+            let refused = self.memory.is_refused(Some(bond.ifindex()), standby);
+            let aside = if standby.taken {
+                policy.mac == MacPolicy::Follow
+            } else {
+                refused && policy.addressing != AddressingPolicy::Inherit
+            };
+            standby.enslaved || aside
         })
     }
 }

@@ -43,6 +43,18 @@ pub(super) fn announce(context: &Context<'_>, bond: &Bond<'_>) -> Option<ActionK
     Some(ActionKind::Announce { bond, port })
 }
 
+/// After a switch for which there was no time to prepare: has the bond deliver
+/// what still arrives on the old port.
+pub(super) fn drain(context: &Context<'_>, bond: &Bond<'_>) -> Option<ActionKind> {
+    let left = context.memory.traffic.just_left(context.now)?;
+    let old = context
+        .view
+        .port(left)
+        .filter(|port| port.usable && !port.active)?;
+    let due = old.enslaved && !bond.facts.all_ports_active;
+    due.then(|| all_ports_active(bond, true))
+}
+
 /// Lets go of a VF that the host is about to unplug, once another port is seen to
 /// carry the traffic and late frames had their time. Never takes the last usable port.
 pub(super) fn release(context: &Context<'_>, bond: &Bond<'_>) -> Option<ActionKind> {

@@ -21,6 +21,9 @@ impl FakeKernel {
         let Kind::Nic(nic) = &device.kind else {
             return Err(Refusal::NOT_A_PORT);
         };
+        if nic.spec.is_busy {
+            return Err(Refusal::BUSY);
+        }
         if bond_mtu > nic.spec.max_mtu {
             return Err(Refusal::MTU);
         }

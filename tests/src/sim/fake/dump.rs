@@ -105,6 +105,7 @@ pub fn standby_nic(mac: Mac) -> NicSpec {
         driver: "virtio_net".into(),
         max_mtu: 65_535,
         refuses_mac: false,
+        is_busy: false,
         carrier_delay_ms: 0,
     }
 }
@@ -119,6 +120,7 @@ pub fn vf_nic(mac: Mac) -> NicSpec {
         driver: "igbvf".into(),
         max_mtu: 9_216,
         refuses_mac: false,
+        is_busy: false,
         carrier_delay_ms: 40,
     }
 }

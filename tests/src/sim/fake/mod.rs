@@ -36,6 +36,8 @@ pub struct NicSpec {
     pub max_mtu: u32,
     /// Its PF forbids a change of its MAC.
     pub refuses_mac: bool,
+    /// Something on top of it, such as a macvlan, keeps it out of bonds.
+    pub is_busy: bool,
     /// From opening to carrier, in ms.
     pub carrier_delay_ms: u64,
 }
@@ -259,6 +261,13 @@ impl FakeKernel {
     pub fn index_of(&self, name: &IfName) -> Option<Ifindex> {
         let found = self.devices.iter().find(|(_, one)| one.name == *name);
         found.map(|(index, _)| *index)
+    }
+
+    /// Something is put on top of a NIC that keeps it out of bonds, or is taken away.
+    pub fn set_busy(&mut self, nic: Ifindex, busy: bool) {
+        if let Some(Kind::Nic(nic)) = self.devices.get_mut(&nic).map(|one| &mut one.kind) {
+            nic.spec.is_busy = busy;
+        }
     }
 
     /// What was plugged in, and whether its cable is.
