@@ -1,4 +1,6 @@
 //! A seeded run: a rough world for a while, then calm, then judgement; again and again.
+//!
+//! Over 500 lines because what a run does to the kernel and what is asserted after it are read side by side.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;

@@ -1,6 +1,8 @@
 //! What the core relies on of a kernel, as a suite that any [`Kernel`] can be
 //! put through: the fake one of the simulation, and a real one in a guest.
 //! A kernel that behaves differently makes the simulation worthless.
+//!
+//! Over 500 lines because it is one list of cases, each short and on its own.
 
 use anyhow::{Context as _, Result, bail, ensure};
 use tandem_core::action::{ActionKind, BondOptions};

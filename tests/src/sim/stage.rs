@@ -1,5 +1,7 @@
 //! A stage for the core: the fake kernel, a machine in front of it, and between
 //! them observers and an executor that may lose, repeat, reorder, delay and fail.
+//!
+//! Over 500 lines because every move of a run is here, and moves share the state of the stage.
 
 use std::collections::{BTreeMap, VecDeque};
 
