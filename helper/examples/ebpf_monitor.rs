@@ -1,9 +1,10 @@
 //! Runs the eBPF monitor alone and prints what it says, one line each: for the lab,
 //! which starts it in a guest, and for looking at a kernel by hand.
 //!
-//! Usage: `ebpf_monitor [--parented] [--drop-to-bpf] [MAC…]`. Lines on standard output:
+//! Usage: `ebpf_monitor [--parented] [--drop-to-bpf|--drop-all] [MAC…]`. Lines on standard output:
 //! `support …`, `program NAME attached|missing REASON`, `memory rss_kib=… peak_kib=…`,
-//! `ready`, then `event BOOT_NS …` until the process is ended.
+//! `ready`, then `event BOOT_NS …` until the process is ended;
+//! messages on standard error, up to `RUST_LOG`.
 
 use std::{
     fs,
@@ -13,6 +14,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 use tandem_guest::ebpf::{Event, Link, Monitor, Options, ProgramState, Support, What};
+use tracing_subscriber::EnvFilter;
 
 fn main() -> Result<()> {
     let mut options = Options::default();
@@ -24,7 +26,11 @@ fn main() -> Result<()> {
             mac => options.macs.push(parse_mac(mac)?),
         }
     }
-    tracing_subscriber::fmt().with_writer(io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::from_default_env())
+        .with_ansi(false)
+        .with_writer(io::stderr)
+        .init();
     tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .build()?

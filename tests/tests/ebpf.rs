@@ -46,7 +46,7 @@ impl Monitor {
     fn start(vm: &Vm, arguments: &[&str]) -> Result<Self> {
         let argv: Vec<&str> = [MONITOR].iter().chain(arguments).copied().collect();
         let agent = vm.agent().clone();
-        let process = agent.spawn(&argv, &[], LOG)?;
+        let process = agent.spawn(&argv, &[("RUST_LOG", "debug")], LOG)?;
         Ok(Self { agent, process })
     }
 
@@ -206,12 +206,17 @@ fn programs_load_and_report_only_what_is_watched() -> Result<()> {
         .parse()?;
     assert!(rss_kib <= RSS_LIMIT_KIB, "{memory}");
 
-    // Unrelated devices first, then one that is watched: whatever is reported of the former is there by then.
+    // Unrelated devices come and go without waking the monitor.
     let netns = vm.sh("readlink /proc/self/ns/net")?;
+    let wake_ups = format!("grep voluntary /proc/{}/status", monitor.process.pid);
+    let before = vm.sh(&wake_ups)?;
     vm.sh(
         "i=0; while [ $i -lt 30 ]; do ip link add u$i type veth peer name v$i; ip link set u$i up; \
            ip link set v$i up; ip link del u$i; i=$((i+1)); done",
     )?;
+    let after = vm.sh(&wake_ups)?;
+    assert_eq!(before, after, "unrelated devices woke the monitor");
+
     vm.sh(&format!(
         "ip link add w0 address {watched} type dummy && ip link set w0 up && ip link del w0"
     ))?;
@@ -236,6 +241,16 @@ fn programs_load_and_report_only_what_is_watched() -> Result<()> {
         .filter(|event| !event.is("", "name=w0"))
         .collect();
     assert!(foreign.is_empty(), "{foreign:?}");
+
+    // A name that the kernel refuses inside register_netdevice: the program's own message.
+    let refused = vm.run(
+        &["/sbin/ip", "link", "add", "a%db%d", "type", "dummy"],
+        EVENT_LIMIT,
+    )?;
+    assert!(!refused.success(), "{refused:?}");
+    monitor.await_line("its own message", EVENT_LIMIT, |line| {
+        line.contains("register_netdevice failed with -22")
+    })?;
 
     // A bond over the VF and the standby: its view of the ports, and the carrier of a NIC with a parent.
     vm.sh(&format!(

@@ -91,7 +91,8 @@ enum StartError {
 
 impl Monitor {
     /// Loads and attaches what can be. Must be called inside a tokio runtime, which
-    /// it blocks for about 0.2 s: aya reads all of the kernel's types twice.
+    /// it blocks for about 0.2 s: aya reads all of the kernel's types twice. The
+    /// programs write messages up to the level that `tracing` has by then.
     pub fn start(options: &Options) -> Start {
         let support = Support::probe();
         let hindered = support.obstacles().into_iter().find(Obstacle::is_total);
@@ -148,13 +149,7 @@ impl Monitor {
 
     /// Replaces the set of watched MACs; devices that stay in it are never missed.
     pub fn watch_macs(&mut self, macs: &[[u8; 6]]) -> Result<(), MacError> {
-        // Many virtual devices have no permanent MAC: zero would match them all.
-        let wanted: BTreeSet<[u8; 6]> = macs.iter().copied().filter(|mac| *mac != [0; 6]).collect();
-        if wanted.len() > MAX_MACS as usize {
-            return Err(MacError::TooMany {
-                given: wanted.len(),
-            });
-        }
+        let wanted = wanted_macs(macs)?;
         let present: Vec<[u8; 6]> = self.macs.keys().collect::<Result<_, _>>()?;
         for mac in present.iter().filter(|mac| !wanted.contains(*mac)) {
             self.macs.remove(mac)?;
@@ -181,6 +176,18 @@ impl Monitor {
     }
 }
 
+/// Each MAC once, if there is room for them.
+fn wanted_macs(macs: &[[u8; 6]]) -> Result<BTreeSet<[u8; 6]>, MacError> {
+    // Many virtual devices have no permanent MAC: zero would match them all.
+    let wanted: BTreeSet<[u8; 6]> = macs.iter().copied().filter(|mac| *mac != [0; 6]).collect();
+    if wanted.len() > MAX_MACS as usize {
+        return Err(MacError::TooMany {
+            given: wanted.len(),
+        });
+    }
+    Ok(wanted)
+}
+
 /// Gives the memory of aya's parsed kernel types (about 45 MiB) back to the kernel:
 /// glibc would keep it for later.
 fn return_unused_memory() {
@@ -189,5 +196,25 @@ fn return_unused_memory() {
     // SAFETY: malloc_trim has no preconditions and may be called at any time.
     unsafe {
         libc::malloc_trim(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn macs_count_once_and_zero_is_none() {
+        let mac = |last: u8| [2, 0, 0, 0, 0, last];
+        let wanted = wanted_macs(&[mac(1), [0; 6], mac(2), mac(1)]).unwrap();
+        assert_eq!(Vec::from_iter(wanted), [mac(1), mac(2)]);
+    }
+
+    #[test]
+    fn more_macs_than_the_filter_holds_are_refused() {
+        let macs: Vec<[u8; 6]> = (1..=65).map(|last| [2, 0, 0, 0, 0, last]).collect();
+        assert_eq!(wanted_macs(&macs[..64]).unwrap().len(), 64);
+        let error = wanted_macs(&macs).unwrap_err().to_string();
+        assert!(error.contains("65") && error.contains("64"), "{error}");
     }
 }
