@@ -75,7 +75,10 @@ fn run(guest: &Guest, command: &str) {
     } else {
         (COMMAND_LIMIT, vec![Exit::Status(0)])
     };
-    let output = guest.vm.run(&words, limit).expect("the lab's agent runs the command");
+    let output = guest
+        .vm
+        .run(&words, limit)
+        .expect("the lab's agent runs the command");
     let (text, errors) = (output.text(), output.error_text());
     assert!(
         expected.contains(&output.exit),
