@@ -1,7 +1,9 @@
 //! A stage for the core: the fake kernel, a machine in front of it, and between
 //! them observers and an executor that may lose, repeat, reorder, delay and fail.
-//!
-//! Over 500 lines because every move of a run is here, and moves share the state of the stage.
+
+mod executor;
+mod names;
+mod observer;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -9,7 +11,6 @@ use tandem_core::action::{Action, ActionId, ActionKind};
 use tandem_core::input::{Command, CommandId, Hold, Outcome, Request, Source};
 use tandem_core::link::{Addressing, Link};
 use tandem_core::policy::Policy;
-use tandem_core::status::Event;
 use tandem_core::{Ifindex, Input, Machine, Time};
 
 use super::fake::FakeKernel;
@@ -17,8 +18,6 @@ use super::rng::Rng;
 
 /// An action whose end was never reported is forgotten by the machine after this, in ms.
 const ACTION_TIMEOUT_MS: u64 = 30_000;
-/// After this the machine has to know what happened, in ms, also if events were lost.
-const KNOWN_AFTER_MS: u64 = 1_000;
 /// Things that may happen at one moment before it counts as a livelock.
 const MAX_PER_MOMENT: u32 = 2_000;
 /// Length in ms of a window in which actions are counted, and the most that may fall in one.
@@ -341,7 +340,7 @@ impl Stage {
         while let Some(action) = self.machine.as_mut().and_then(Machine::next_action) {
             self.note(Happened::Wanted(action.clone()));
             self.say(Said::Action(action.kind.clone()));
-            *self.seen.entry(kind_of(&action.kind)).or_default() += 1;
+            *self.seen.entry(names::kind_of(&action.kind)).or_default() += 1;
             match &action.kind {
                 ActionKind::Reply { command, .. } => {
                     if self.open.remove(command).is_none() {
@@ -403,175 +402,6 @@ impl Stage {
         }
     }
 
-    fn execute(&mut self, epoch: u32, action: Action) {
-        let disorder = self.disorder;
-        let outcome = if self.rng.chance(disorder.refuse) {
-            busy()
-        } else if self.rng.chance(disorder.ignore) {
-            Outcome::Accepted
-        } else {
-            self.perform(&action.kind)
-        };
-        self.notice();
-        if let Outcome::Failed { message, .. } = &outcome {
-            self.say(Said::Failed(format!("refused: {message}")));
-        }
-        if self.rng.chance(disorder.forget) {
-            return;
-        }
-        let outcome = if self.rng.chance(disorder.time_out) {
-            Outcome::TimedOut
-        } else {
-            outcome
-        };
-        let at = self.now.plus_ms(self.delay_ms());
-        if self.rng.chance(disorder.repeat) {
-            let again = Item::Report(epoch, action.clone(), outcome.clone());
-            self.enqueue(at.plus_ms(1), again);
-        }
-        self.enqueue(at, Item::Report(epoch, action, outcome));
-    }
-
-    /// What the executor read is as new as its report: it reads again where
-    /// events overtook it.
-    fn report(&mut self, epoch: u32, Action { id, kind }: Action, outcome: Outcome) {
-        for input in self.read_back(&kind, &outcome) {
-            self.feed_if_current(epoch, input);
-        }
-        if epoch == self.epoch {
-            self.outstanding.remove(&id);
-        }
-        let action = id;
-        self.feed_if_current(epoch, Input::Done { action, outcome });
-    }
-
-    fn feed_if_current(&mut self, epoch: u32, input: Input) {
-        if epoch == self.epoch {
-            self.feed(input);
-        }
-    }
-
-    fn perform(&mut self, kind: &ActionKind) -> Outcome {
-        let last_port = match kind {
-            ActionKind::Release { port, bond } => self.is_last_port(*port, *bond),
-            _ => false,
-        };
-        let known = |at: Time| self.now.since_ms(at) > KNOWN_AFTER_MS;
-        if last_port && self.standby_left_at.is_none_or(known) {
-            self.violations.push("the bond was emptied".into());
-        }
-        let outcome = self.kernel.perform(kind);
-        self.note(Happened::Did(kind.clone(), outcome.clone()));
-        outcome
-    }
-
-    fn is_last_port(&self, port: Ifindex, bond: Ifindex) -> bool {
-        let links = self.kernel.dump_links();
-        let mut ports = links.iter().filter(|link| link.controller == Some(bond));
-        ports.next().is_some_and(|link| link.ifindex == port) && ports.next().is_none()
-    }
-
-    /// What the executor reads after an action.
-    fn read_back(&self, kind: &ActionKind, outcome: &Outcome) -> Vec<Input> {
-        if let ActionKind::Observe { source } = kind {
-            let read = match source {
-                Source::Links | Source::Udev => Input::Links(self.kernel.dump_links()),
-                Source::Addressing => Input::Addressings(self.kernel.dump_addressings()),
-                Source::Ebpf | Source::Channel => return Vec::new(),
-            };
-            let done = *outcome == Outcome::Accepted;
-            return done.then_some(read).into_iter().collect();
-        }
-        let (links, addressed): (Vec<Ifindex>, bool) = match kind {
-            ActionKind::CreateBond { name, .. } => {
-                (self.kernel.index_of(name).into_iter().collect(), false)
-            }
-            ActionKind::SetBondOptions { bond, .. } => (vec![*bond], false),
-            ActionKind::SetAdminUp { link, .. }
-            | ActionKind::SetMtu { link, .. }
-            | ActionKind::SetMac { link, .. } => (vec![*link], false),
-            ActionKind::Enslave { port, bond }
-            | ActionKind::Release { port, bond }
-            | ActionKind::SetPrimary { bond, port } => (vec![*port, *bond], false),
-            ActionKind::MoveAddressing { from, to } => (vec![*from, *to], true),
-            ActionKind::AddAddressing { link, .. } | ActionKind::FlushAddressing { link } => {
-                (vec![*link], true)
-            }
-            ActionKind::Announce { .. }
-            | ActionKind::Observe { .. }
-            | ActionKind::Reply { .. }
-            | ActionKind::Notify(_) => (Vec::new(), false),
-        };
-        let mut inputs = Vec::new();
-        for ifindex in links {
-            match self.kernel.dump_link(ifindex) {
-                Some(link) => inputs.push(Input::Link(link)),
-                None => inputs.push(Input::LinkGone { ifindex }),
-            }
-            if addressed {
-                inputs.extend(self.kernel.dump_addressing(ifindex).map(Input::Addressing));
-            }
-        }
-        inputs
-    }
-
-    /// Queues events for what changed since the last look.
-    fn notice(&mut self) {
-        let links: BTreeMap<_, _> = map(self.kernel.dump_links(), |link| link.ifindex);
-        let addressings: BTreeMap<_, _> = map(self.kernel.dump_addressings(), |one| one.ifindex);
-        let mut events = Vec::new();
-        for (index, link) in &links {
-            if self.links.get(index) != Some(link) {
-                events.push((Source::Links, Input::Link(link.clone())));
-            }
-        }
-        for index in self.links.keys().filter(|index| !links.contains_key(index)) {
-            let gone = Input::LinkGone { ifindex: *index };
-            events.push((Source::Links, gone));
-        }
-        for (index, one) in &addressings {
-            if self.addressings.get(index) != Some(one) {
-                events.push((Source::Addressing, Input::Addressing(one.clone())));
-            }
-        }
-        let bare = |index: &&Ifindex| !addressings.contains_key(index) && links.contains_key(index);
-        for index in self.addressings.keys().filter(bare) {
-            let none = Addressing {
-                ifindex: *index,
-                addresses: Vec::new(),
-                routes: Vec::new(),
-            };
-            events.push((Source::Addressing, Input::Addressing(none)));
-        }
-        self.links = links;
-        self.addressings = addressings;
-        for (source, event) in events {
-            self.deliver(source, event);
-        }
-    }
-
-    fn deliver(&mut self, source: Source, event: Input) {
-        let disorder = self.disorder;
-        let epoch = self.epoch;
-        let soon = self.now.plus_ms(1);
-        let lost = self.rng.chance(disorder.lose);
-        let late = self.rng.chance(disorder.reorder);
-        if lost || late {
-            let later_ms = 40 + self.rng.below(400);
-            let later = self.now.plus_ms(later_ms);
-            let lost = Item::Input(epoch, Input::Lost(source));
-            self.enqueue(later, lost);
-        }
-        if lost {
-            return;
-        }
-        let delay_ms = if late { self.delay_ms() } else { 0 };
-        if self.rng.chance(disorder.repeat) {
-            self.enqueue(soon, Item::Input(epoch, event.clone()));
-        }
-        self.enqueue(soon.plus_ms(delay_ms), Item::Input(epoch, event));
-    }
-
     fn delay_ms(&mut self) -> u64 {
         match self.disorder.delay_ms {
             0 => 1,
@@ -590,49 +420,4 @@ impl Stage {
         }
         self.history.push_back((self.now, what));
     }
-}
-
-/// The name of what an action does, says or answers.
-fn kind_of(kind: &ActionKind) -> String {
-    let text = match kind {
-        ActionKind::Notify(Event::HandedOver { handoff, .. }) => {
-            format!("HandedOver {:?}", handoff.cause)
-        }
-        ActionKind::Notify(Event::StateChanged { state, .. }) => format!("StateChanged {state:?}"),
-        ActionKind::Notify(Event::ProblemRaised { problem, .. }) => {
-            format!("ProblemRaised {:?}", problem.code)
-        }
-        ActionKind::Notify(event) => format!("{event:?}"),
-        ActionKind::Reply {
-            result: Ok(answer), ..
-        } => format!("Answer ready={}", answer.ready),
-        ActionKind::Reply {
-            result: Err(error), ..
-        } => format!("Error {:?}", error.code),
-        other => format!("{other:?}"),
-    };
-    let end = text.find([' ', '{', '(']).filter(|_| !is_compound(kind));
-    text[..end.unwrap_or(text.len())].to_string()
-}
-
-/// Its name has two words.
-fn is_compound(kind: &ActionKind) -> bool {
-    matches!(
-        kind,
-        ActionKind::Reply { .. }
-            | ActionKind::Notify(
-                Event::HandedOver { .. } | Event::StateChanged { .. } | Event::ProblemRaised { .. }
-            )
-    )
-}
-
-fn busy() -> Outcome {
-    Outcome::Failed {
-        errno: 16,
-        message: "Device or resource busy".into(),
-    }
-}
-
-fn map<T>(items: Vec<T>, key: impl Fn(&T) -> Ifindex) -> BTreeMap<Ifindex, T> {
-    items.into_iter().map(|item| (key(&item), item)).collect()
 }

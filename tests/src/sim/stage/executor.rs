@@ -1,0 +1,131 @@
+//! The executor: carries actions out, now and then badly, and reports.
+
+use tandem_core::action::{Action, ActionKind};
+use tandem_core::input::{Outcome, Source};
+use tandem_core::{Ifindex, Input, Time};
+
+use super::{Happened, Item, Said, Stage};
+
+/// After this the machine has to know what happened, in ms, also if events were lost.
+const KNOWN_AFTER_MS: u64 = 1_000;
+
+impl Stage {
+    pub(super) fn execute(&mut self, epoch: u32, action: Action) {
+        let disorder = self.disorder;
+        let outcome = if self.rng.chance(disorder.refuse) {
+            busy()
+        } else if self.rng.chance(disorder.ignore) {
+            Outcome::Accepted
+        } else {
+            self.perform(&action.kind)
+        };
+        self.notice();
+        if let Outcome::Failed { message, .. } = &outcome {
+            self.say(Said::Failed(format!("refused: {message}")));
+        }
+        if self.rng.chance(disorder.forget) {
+            return;
+        }
+        let outcome = if self.rng.chance(disorder.time_out) {
+            Outcome::TimedOut
+        } else {
+            outcome
+        };
+        let at = self.now.plus_ms(self.delay_ms());
+        if self.rng.chance(disorder.repeat) {
+            let again = Item::Report(epoch, action.clone(), outcome.clone());
+            self.enqueue(at.plus_ms(1), again);
+        }
+        self.enqueue(at, Item::Report(epoch, action, outcome));
+    }
+
+    /// What the executor read is as new as its report: it reads again where
+    /// events overtook it.
+    pub(super) fn report(&mut self, epoch: u32, Action { id, kind }: Action, outcome: Outcome) {
+        for input in self.read_back(&kind, &outcome) {
+            self.feed_if_current(epoch, input);
+        }
+        if epoch == self.epoch {
+            self.outstanding.remove(&id);
+        }
+        let action = id;
+        self.feed_if_current(epoch, Input::Done { action, outcome });
+    }
+
+    pub(super) fn feed_if_current(&mut self, epoch: u32, input: Input) {
+        if epoch == self.epoch {
+            self.feed(input);
+        }
+    }
+
+    fn perform(&mut self, kind: &ActionKind) -> Outcome {
+        let last_port = match kind {
+            ActionKind::Release { port, bond } => self.is_last_port(*port, *bond),
+            _ => false,
+        };
+        let known = |at: Time| self.now.since_ms(at) > KNOWN_AFTER_MS;
+        if last_port && self.standby_left_at.is_none_or(known) {
+            self.violations.push("the bond was emptied".into());
+        }
+        let outcome = self.kernel.perform(kind);
+        self.note(Happened::Did(kind.clone(), outcome.clone()));
+        outcome
+    }
+
+    fn is_last_port(&self, port: Ifindex, bond: Ifindex) -> bool {
+        let links = self.kernel.dump_links();
+        let mut ports = links.iter().filter(|link| link.controller == Some(bond));
+        ports.next().is_some_and(|link| link.ifindex == port) && ports.next().is_none()
+    }
+
+    /// What the executor reads after an action.
+    fn read_back(&self, kind: &ActionKind, outcome: &Outcome) -> Vec<Input> {
+        if let ActionKind::Observe { source } = kind {
+            let read = match source {
+                Source::Links | Source::Udev => Input::Links(self.kernel.dump_links()),
+                Source::Addressing => Input::Addressings(self.kernel.dump_addressings()),
+                Source::Ebpf | Source::Channel => return Vec::new(),
+            };
+            let done = *outcome == Outcome::Accepted;
+            return done.then_some(read).into_iter().collect();
+        }
+        let (links, addressed): (Vec<Ifindex>, bool) = match kind {
+            ActionKind::CreateBond { name, .. } => {
+                (self.kernel.index_of(name).into_iter().collect(), false)
+            }
+            ActionKind::SetBondOptions { bond, .. } => (vec![*bond], false),
+            ActionKind::SetAdminUp { link, .. }
+            | ActionKind::SetMtu { link, .. }
+            | ActionKind::SetMac { link, .. } => (vec![*link], false),
+            ActionKind::Enslave { port, bond }
+            | ActionKind::Release { port, bond }
+            | ActionKind::SetPrimary { bond, port } => (vec![*port, *bond], false),
+            ActionKind::MoveAddressing { from, to } => (vec![*from, *to], true),
+            ActionKind::AddAddressing { link, .. } | ActionKind::FlushAddressing { link } => {
+                (vec![*link], true)
+            }
+            ActionKind::Announce { .. }
+            | ActionKind::Observe { .. }
+            | ActionKind::Reply { .. }
+            | ActionKind::Notify(_) => (Vec::new(), false),
+        };
+        let mut inputs = Vec::new();
+        for ifindex in links {
+            match self.kernel.dump_link(ifindex) {
+                Some(link) => inputs.push(Input::Link(link)),
+                None => inputs.push(Input::LinkGone { ifindex }),
+            }
+            if addressed {
+                inputs.extend(self.kernel.dump_addressing(ifindex).map(Input::Addressing));
+            }
+        }
+        inputs
+    }
+}
+
+fn busy() -> Outcome {
+    Outcome::Failed {
+        errno: 16,
+        message: "Device or resource busy".into(),
+    }
+}
