@@ -54,13 +54,7 @@ fn serve(arguments: RunArgs) -> Result<()> {
 fn mark(arguments: &UdevArgs) -> Result<()> {
     let lines = match &arguments.interface {
         Some(interface) => udev_marks::properties(interface, &arguments.config)?,
-        None => {
-            let announced = udev_marks::refresh(&arguments.config)?;
-            announced
-                .iter()
-                .map(|name| format!("announced {name} anew"))
-                .collect()
-        }
+        None => udev_marks::refresh(&arguments.config)?,
     };
     for line in lines {
         println!("{line}");

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 use tandem_core::link::{Link, LinkKind};
@@ -20,6 +21,8 @@ use crate::observe::once;
 const UDEV_DATABASE: &str = "/run/udev/data";
 /// Largest entry of udev's database that is looked at, in bytes.
 const MAX_ENTRY_BYTES: u64 = 1024 * 1024;
+/// NetworkManager's own folder; there while it runs.
+const NETWORK_MANAGER: &str = "/run/NetworkManager";
 /// All property names begin so.
 const PREFIX: &str = "TANDEM_";
 
@@ -63,9 +66,13 @@ impl Mark {
         vec![
             format!("{PREFIX}BOND={}", self.bond),
             format!("{PREFIX}ROLE={}", self.role),
-            format!("{PREFIX}UNMANAGED={}", u8::from(self.unmanaged)),
+            unmanaged_property(self.unmanaged),
         ]
     }
+}
+
+fn unmanaged_property(unmanaged: bool) -> String {
+    format!("{PREFIX}UNMANAGED={}", u8::from(unmanaged))
 }
 
 /// The properties of the interface of this name; none if it is gone or not Tandem's.
@@ -82,14 +89,17 @@ pub fn properties(name: &IfName, config: &Path) -> Result<Vec<String>> {
     Ok(mark.map(|mark| mark.properties()).unwrap_or_default())
 }
 
-/// Announces each interface anew whose properties are not what the configuration asks for, and gives their
-/// names. An interface that udev has not handled yet is left to its first event.
+/// Announces each interface anew whose properties are not what the configuration asks for, and says what it
+/// did. An interface that udev has not handled yet is left to its first event.
+///
+/// NetworkManager reads `NM_UNMANAGED` only when it meets a device (1.52), so it is told of those it has
+/// already: it would take a VF out of the bond to try its own connection again.
 ///
 /// # Errors
 /// The configuration is wrong, the kernel does not answer, or sysfs can't be written.
-pub fn refresh(config: &Path) -> Result<Vec<IfName>> {
+pub fn refresh(config: &Path) -> Result<Vec<String>> {
     let policy = policy(config)?;
-    let mut announced = Vec::new();
+    let mut done = Vec::new();
     for link in once::links()? {
         if link.kind == LinkKind::Software {
             continue;
@@ -98,20 +108,49 @@ pub fn refresh(config: &Path) -> Result<Vec<IfName>> {
         let Some(present) = present_properties(&entry) else {
             continue;
         };
-        let wanted: BTreeSet<String> = Mark::of(&link, &policy)
-            .iter()
-            .flat_map(Mark::properties)
-            .collect();
-        if present != wanted {
-            let path = PathBuf::from("/sys/class/net")
-                .join(link.name.as_str())
-                .join("uevent");
-            fs::write(&path, "change")
-                .with_context(|| format!("can't write {}; this needs root", path.display()))?;
-            announced.push(link.name);
+        let mark = Mark::of(&link, &policy);
+        let wanted: BTreeSet<String> = mark.iter().flat_map(Mark::properties).collect();
+        if present == wanted {
+            continue;
+        }
+        let path = PathBuf::from("/sys/class/net")
+            .join(link.name.as_str())
+            .join("uevent");
+        fs::write(&path, "change")
+            .with_context(|| format!("can't write {}; this needs root", path.display()))?;
+        done.push(format!("announced {} anew", link.name));
+        let unmanaged = mark.is_some_and(|mark| mark.unmanaged);
+        if unmanaged != present.contains(&unmanaged_property(true)) {
+            done.extend(tell_network_manager(&link.name, !unmanaged));
         }
     }
-    Ok(announced)
+    Ok(done)
+}
+
+/// Has NetworkManager, if it runs, take or let go of an interface. Letting go, it leaves addresses and bonds as
+/// they are (1.52).
+fn tell_network_manager(name: &IfName, managed: bool) -> Option<String> {
+    if !Path::new(NETWORK_MANAGER).exists() {
+        return None;
+    }
+    let managed = if managed { "yes" } else { "no" };
+    let told = Command::new("nmcli")
+        .args(["--wait", "5", "device", "set"])
+        .args([name.as_str(), "managed", managed])
+        .stdin(Stdio::null())
+        .output();
+    Some(match told {
+        Ok(output) if output.status.success() => {
+            format!("told NetworkManager: {name} managed {managed}")
+        }
+        Ok(output) => format!(
+            "NetworkManager does not set {name} to managed {managed}: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        ),
+        Err(error) => {
+            format!("can't tell NetworkManager, {name} managed {managed}: nmcli: {error}")
+        }
+    })
 }
 
 /// What the service would use: the files' bonds, else those of the host if it may hand over any.
