@@ -26,6 +26,7 @@ pub mod link;
 mod machine;
 mod matching;
 mod memory;
+mod news;
 mod observe;
 mod outbox;
 mod plan;

@@ -9,13 +9,14 @@ use crate::effect;
 use crate::input::{Command, Hold, Input, Outcome, Request, Source};
 use crate::matching::assign;
 use crate::memory::{InFlight, Memory};
+use crate::news;
 use crate::observe::Readings;
 use crate::outbox::Outbox;
 use crate::plan::{Context, intents, wishes};
 use crate::policy::Policy;
 use crate::refusal;
 use crate::status::{BondStatus, CommandError, CommandErrorCode, Event, Status};
-use crate::status_view::{bond_status, cleared};
+use crate::status_view::bond_status;
 use crate::types::{IfName, Time};
 use crate::view::View;
 use crate::world::World;
@@ -330,25 +331,12 @@ impl Machine {
             bonds,
             sources: self.world.sources().cloned().collect(),
         };
-        let mut before = core::mem::replace(&mut self.status, status);
+        let before = core::mem::replace(&mut self.status, status);
         for bond in &self.status.bonds {
-            let old = before.bonds.iter_mut().find(|old| old.name == bond.name);
-            let Some(old) = old else {
-                events.push(state_changed(bond));
-                events.extend(raised(bond, None));
-                continue;
-            };
-            old.next_deadline = bond.next_deadline;
-            if (old.state, old.traffic) != (bond.state, bond.traffic) {
-                events.push(state_changed(bond));
-            }
-            events.extend(raised(bond, Some(old)));
-            events.extend(cleared(old, bond).into_iter().map(|code| {
-                let bond = bond.name.clone();
-                Event::ProblemCleared { bond, code }
-            }));
+            let old = before.bonds.iter().find(|old| old.name == bond.name);
+            events.extend(news::of_bond(old, bond));
         }
-        if before != self.status {
+        if news::differs(before, &self.status) {
             self.status.generation += 1;
         }
         for event in events {
@@ -396,30 +384,4 @@ fn bond_of(request: &Request) -> Option<&IfName> {
         | Request::Resume { bond }
         | Request::Announce { bond } => bond.as_ref(),
     }
-}
-
-fn state_changed(bond: &BondStatus) -> Event {
-    Event::StateChanged {
-        bond: bond.name.clone(),
-        state: bond.state,
-        traffic: bond.traffic,
-        reason: bond.reason.clone(),
-    }
-}
-
-/// Problems that the bond did not have before.
-fn raised(bond: &BondStatus, before: Option<&BondStatus>) -> Vec<Event> {
-    let known = before.map(|before| before.problems.as_slice());
-    let known = known.unwrap_or_default();
-    let new = bond.problems.iter().filter(|problem| {
-        let same = |old: &&crate::status::Problem| {
-            old.code == problem.code && old.device == problem.device
-        };
-        !known.iter().any(|old| same(&old))
-    });
-    new.map(|problem| Event::ProblemRaised {
-        bond: bond.name.clone(),
-        problem: problem.clone(),
-    })
-    .collect()
 }

@@ -2,13 +2,12 @@
 
 use alloc::format;
 use alloc::string::{String, ToString};
-use alloc::vec::Vec;
 
 use crate::memory::Memory;
 use crate::plan::lacks_mac;
 use crate::policy::Ownership;
 use crate::problems::problems;
-use crate::status::{BondState, BondStatus, Held, PortStatus, ProblemCode, Traffic};
+use crate::status::{BondState, BondStatus, HandoffCause, Held, PortStatus, Traffic};
 use crate::types::{Ifindex, Time};
 use crate::view::{Device, Port, View};
 
@@ -191,8 +190,7 @@ fn held_text(held: Held) -> &'static str {
     }
 }
 
-fn cause_text(cause: crate::status::HandoffCause) -> &'static str {
-    use crate::status::HandoffCause;
+fn cause_text(cause: HandoffCause) -> &'static str {
     match cause {
         HandoffCause::Planned => "the host is about to unplug the VF",
         HandoffCause::Warned => "the VF is about to be removed",
@@ -208,13 +206,4 @@ fn name(view: &View<'_>, port: Ifindex) -> String {
         Some(link) => link.name.to_string(),
         None => format!("interface {port}"),
     }
-}
-
-/// Codes of problems that one status has and another has not.
-pub(crate) fn cleared(before: &BondStatus, after: &BondStatus) -> Vec<ProblemCode> {
-    let has = |code| after.problems.iter().any(|one| one.code == code);
-    let mut codes: Vec<ProblemCode> = before.problems.iter().map(|one| one.code).collect();
-    codes.dedup();
-    codes.retain(|code| !has(*code));
-    codes
 }

@@ -14,8 +14,12 @@ const RELEASE: ActionKind = ActionKind::Release {
 };
 
 fn failure() -> Option<Failure> {
+    failed_as(ProblemCode::ActionFailed)
+}
+
+fn failed_as(code: ProblemCode) -> Option<Failure> {
     Some(Failure {
-        code: ProblemCode::MacRefused,
+        code,
         device: None,
         message: "no".into(),
     })
@@ -30,16 +34,24 @@ fn failures_wait_ever_longer_and_only_for_themselves() {
     let mut attempts = Attempts::default();
     let now = Time(1_000_000);
     let mut waits = Vec::new();
-    for _ in 0..10 {
+    for _ in 0..13 {
         attempts.failed(&ENSLAVE, failure(), None, now);
         waits.push(wait_ms(&attempts, now));
     }
-    assert!(waits.is_sorted() && waits[0] == 200 && waits[9] == 60_000);
+    assert!(waits.is_sorted() && waits[0] == 200 && waits[12] == 300_000);
     assert_eq!(attempts.next_at(&RELEASE), Time(0));
     assert_eq!(attempts.standing().count(), 1);
     attempts.succeeded(&ENSLAVE, now);
     assert_eq!(attempts.failures(&ENSLAVE), 0);
     assert_eq!(wait_ms(&attempts, now), 0);
+}
+
+#[test]
+fn a_driver_that_refuses_is_asked_less_often() {
+    let mut attempts = Attempts::default();
+    let now = Time(1_000_000);
+    attempts.failed(&ENSLAVE, failed_as(ProblemCode::MacRefused), None, now);
+    assert_eq!(wait_ms(&attempts, now), 2_000);
 }
 
 #[test]
