@@ -18,7 +18,7 @@ const MAKES_A_LAB: &str = "Lab::";
 const LIMIT: Duration = Duration::from_secs(20 * 60);
 
 /// A suite for each integration test in cargo's metadata: `lab-NAME` for one that boots virtual machines,
-/// `NAME` for another of the lab's package, `PACKAGE-NAME` for those of other packages.
+/// `core-NAME` for another of the lab's package, `PACKAGE-NAME` for those of other packages.
 pub(super) fn suites(metadata: &Value) -> Result<Vec<Suite>> {
     let mut suites = Vec::new();
     let packages = metadata["packages"]
@@ -67,7 +67,7 @@ fn suite_name(package: &str, test: &str, is_lab: bool) -> String {
     let test = test.replace('_', "-");
     match package.trim_start_matches("tandem-") {
         "lab" if is_lab => format!("lab-{}", test.trim_start_matches("lab-")),
-        "lab" => test,
+        "lab" => format!("core-{test}"),
         package => format!("{package}-{test}"),
     }
 }
@@ -103,7 +103,7 @@ mod tests {
             suite_name("tandem-lab", "full_guest", true),
             "lab-full-guest"
         );
-        assert_eq!(suite_name("tandem-lab", "sim", false), "sim");
+        assert_eq!(suite_name("tandem-lab", "sim", false), "core-sim");
         assert_eq!(suite_name("tandem-wire", "framing", false), "wire-framing");
     }
 
