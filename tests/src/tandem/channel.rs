@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 use tandem_core::Status;
 use tandem_wire::reply::StatusReport;
 
+/// How often a status that is waited for is asked for at least.
+const ASK_INTERVAL: Duration = Duration::from_millis(500);
 /// Events kept until somebody asks for them.
 const MAX_EVENTS: usize = 10_000;
 
@@ -106,7 +108,8 @@ impl Channel {
         Ok(())
     }
 
-    /// Waits until the guest's status is as wanted, woken by its events; asks for them first.
+    /// Waits until the guest's status is as wanted. Its events wake this up; not every change of a status is an
+    /// event, so it also asks anew now and then.
     pub fn await_status(
         &mut self,
         what: &str,
@@ -116,8 +119,7 @@ impl Channel {
         let deadline = Instant::now() + limit;
         self.call("tandem-subscribe", json!({}), limit)?;
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let status = self.status(left.max(Duration::from_millis(1)))?;
+            let status = self.status(limit)?;
             if wanted(&status) {
                 return Ok(status);
             }
@@ -126,7 +128,7 @@ impl Channel {
                 "not {what} within {limit:?}; status: {}",
                 serde_json::to_string_pretty(&status)?
             );
-            if let Ok(message) = self.read_line(deadline) {
+            if let Ok(message) = self.read_line(Instant::now() + ASK_INTERVAL) {
                 self.keep_event(message);
             }
         }
