@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use serde_json::json;
 use tandem_core::input::Source;
 use tandem_core::status::{BondState, SourceHealth};
 use tandem_lab::full_guest::{FullGuest, Manager, systemd};
@@ -82,6 +83,65 @@ fn beside_networkd() {
         networkd_keeps_off(&guest, &[setup.standby, setup.later_vfs[0]])
     };
     networkd().unwrap();
+}
+
+#[test]
+fn the_host_hands_over_what_network_manager_has() {
+    let Some(lab) = Lab::for_test("full guest, host's bond") else {
+        return;
+    };
+    let handed_over = || -> Result<()> {
+        let setup = setup("")?;
+        let host = lab.host("a")?;
+        lab.client()?;
+        let connection = "/etc/NetworkManager/system-connections/lan.nmconnection";
+        let mut vm = FullGuest::new(&lab)
+            .standby(setup.standby)
+            .manager(Manager::NetworkManager)
+            .tandem("# The host says what is to be done.\n")?
+            .text(
+                connection,
+                &format!(
+                    "[connection]\nid=lan\nuuid=7a6e646d-0000-4000-8000-000000000001\ntype=ethernet\n\
+                     [ethernet]\nmac-address={}\n[ipv4]\nmethod=manual\naddress1={GUEST_V4}/24\n\
+                     [ipv6]\nmethod=manual\naddress1={GUEST_V6}/64\n",
+                    setup.standby
+                ),
+            )
+            // NetworkManager wants it for root alone.
+            .text("/etc/tmpfiles.d/lab.conf", &format!("z {connection} 0600 root root\n"))
+            .boot(&host)?;
+        systemd::wait_started(&vm, START_LIMIT)?;
+        vm.plug_vf(setup.model, setup.vf)?;
+        vm.wait_sh(
+            "nmcli -t -f NAME connection | grep 'Wired connection'",
+            STEP_LIMIT,
+        )?;
+        vm.wait_sh(
+            "nmcli -t -f DEVICE,STATE device | grep ':connected$'",
+            STEP_LIMIT,
+        )?;
+
+        let guest = Guest::new(vm, setup.standby);
+        let bond = json!({
+            "name": BOND,
+            "standby": { "mac": setup.standby.to_string() },
+            "vfs": [{ "mac": setup.vf.to_string() }],
+        });
+        guest
+            .channel()?
+            .call("tandem-configure", json!({ "bonds": [bond] }), STEP_LIMIT)?;
+        takes_the_vf_by_its_mac(&guest, setup.vf)?;
+        systemd::eventually("NetworkManager lets go", STEP_LIMIT, || {
+            let devices = guest.vm.sh("nmcli -t -f STATE,DEVICE device")?;
+            let kept = devices
+                .lines()
+                .any(|line| !line.starts_with("unmanaged:") && !line.ends_with(":lo"));
+            Ok(if kept { Err(devices) } else { Ok(()) })
+        })?;
+        guest.check()
+    };
+    handed_over().unwrap();
 }
 
 fn setup(bond_lines: &str) -> Result<Setup> {
