@@ -5,9 +5,15 @@
 
 mod event;
 mod layout;
+mod paths;
 
 pub use event::{DEVICE_NAME_LEN, EVENT_LEN, EventKind, IFNAME_LEN, MAC_LEN, ParseError, RawEvent};
 pub use layout::{Layout, Settings};
+pub use paths::{
+    DUPLICATES_HOLD_NS, MAX_BONDS, MAX_PORTS, Port, PortCounters, REFLEX_RECORD_LEN,
+    REFLEX_RING_BYTES, RESCUE_GRACE_NS, RESCUE_HOLD_NS, ROLE_STANDBY, ROLE_VF, ROLE_WATCHED,
+    ReflexRecord, RescueFlag, RescuePorts, Traffic,
+};
 
 /// Entries of the MAC filter map: more than any guest's bonds need.
 pub const MAX_MACS: u32 = 64;

@@ -43,6 +43,7 @@ async fn run(options: Options) -> Result<()> {
     for report in &start.programs {
         match &report.state {
             ProgramState::Attached => say(&format!("program {} attached", report.program))?,
+            ProgramState::Ready => say(&format!("program {} ready", report.program))?,
             ProgramState::Missing { reason } => {
                 say(&format!("program {} missing {reason}", report.program))?;
             }
@@ -79,6 +80,7 @@ fn shown(event: &Event) -> String {
         What::BondPort { state, link } => {
             format!("event {at} BondPort {state:?} {}", shown_link(link))
         }
+        What::Reaction(reaction) => format!("event {at} {reaction:?}"),
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::thread::CapabilitySet;
 use serde::Serialize;
+use tandem_core::types::IfName;
 
 use crate::config;
 use crate::ebpf::Support;
@@ -131,6 +132,24 @@ fn configuration(system: &System, path: &Path) -> Finding {
             );
         }
     };
+    let bonds = config.policy.bonds.iter().zip(&config.names_at);
+    let taken: Vec<_> = bonds
+        .filter(|(bond, _)| is_other_device(system, &bond.name))
+        .map(|(bond, place)| {
+            format!(
+                "{place}: key `name`: {} is the name of a device that is no bond",
+                bond.name
+            )
+        })
+        .collect();
+    if !taken.is_empty() {
+        return lack(
+            Level::Fatal,
+            taken.join("; "),
+            "the bond can't be made; its NICs are left as they are",
+            "rename or remove that device, or give the bond another name in the line that is named",
+        );
+    }
     if !config.policy.bonds.is_empty() {
         let names: Vec<_> = config
             .policy
@@ -176,6 +195,13 @@ fn configuration(system: &System, path: &Path) -> Finding {
             "let the host configure the guest again",
         ),
     }
+}
+
+/// A device of that name exists and is of another kind (a bond has a folder `bonding`
+/// in sysfs, `drivers/net/bonding/bond_sysfs.c`, 6.12).
+fn is_other_device(system: &System, name: &IfName) -> bool {
+    let device = format!("/sys/class/net/{name}");
+    system.exists(&device) && !system.exists(&format!("{device}/bonding"))
 }
 
 fn bonding(system: &System) -> Finding {
@@ -230,16 +256,18 @@ fn network_capabilities(system: &System) -> Finding {
 
 fn ebpf(system: &System) -> Finding {
     const NAME: &str = "eBPF monitor";
-    let Some(obstacle) = system.ebpf.obstacles().into_iter().next() else {
+    let obstacles = system.ebpf.obstacles();
+    if obstacles.is_empty() {
         return ok(
             NAME,
             "kernel and capabilities are there; `tandem status` shows what loaded",
         );
-    };
+    }
+    let obstacles: Vec<_> = obstacles.iter().map(ToString::to_string).collect();
     Finding {
         name: NAME,
         level: Level::Degraded,
-        detail: obstacle.to_string(),
+        detail: obstacles.join("; "),
         consequence: "no early warning of an unplug that the host does not announce",
         remedy: "do what the line above says, or let the host announce each unplug",
     }
@@ -380,6 +408,19 @@ mod tests {
             &system(root.path(), CapabilitySet::all(), true),
             &root.path().join("etc/tandem/tandem.toml"),
         );
+        assert_eq!(report.level, Level::Ok, "{}", render(&report));
+
+        write("sys/class/net/bond0/ifindex", "7");
+        let file = root.path().join("etc/tandem/tandem.toml");
+        let report = check(&system(root.path(), CapabilitySet::all(), true), &file);
+        let place = format!("{}:2:1: key `name`", file.display());
+        let text = render(&report);
+        assert!(
+            text.contains(&place) && text.contains("rename or remove"),
+            "{text}"
+        );
+        write("sys/class/net/bond0/bonding/mode", "active-backup 1");
+        let report = check(&system(root.path(), CapabilitySet::all(), true), &file);
         assert_eq!(report.level, Level::Ok, "{}", render(&report));
     }
 }

@@ -2,36 +2,62 @@
 //! finer knowledge, never the only knowledge: without it the guest behaves the
 //! same, later.
 
-use tandem_core::Time;
 use tandem_core::input::{Input, Removal, RemovalStage, Source};
+use tandem_core::path::Reaction;
 use tandem_core::status::{CheckItem, SourceHealth};
+use tandem_core::{Ifindex, Time};
+use tokio::task::JoinHandle;
 
-use crate::ebpf::{Cause, Event, LinkChange, Monitor, Options, Press, ProgramState, Start, What};
+use crate::ebpf::paths::Paths;
+use crate::ebpf::{
+    self, Cause, Event, LinkChange, Monitor, Options, Press, ProgramState, Start, Switch, What,
+};
 
 /// Why the status may say that there is no early warning.
 const CONSEQUENCE: &str = "no early warning of an unplug that the host does not announce";
 
 /// The monitor as a source of inputs; works without one, and then says nothing.
 pub struct EbpfSource {
-    monitor: Option<Monitor>,
+    stage: Stage,
     health: SourceHealth,
     parts: Vec<CheckItem>,
 }
 
+enum Stage {
+    /// The programs are being loaded, on a thread of their own: it takes some 0.2 s,
+    /// in which the guest's network shall not wait.
+    Loading(JoinHandle<Start>),
+    Running(Box<Monitor>),
+    Absent,
+}
+
 impl EbpfSource {
-    /// Loads what can be loaded. Must be called inside a tokio runtime.
+    /// Begins to load what can be loaded. Must be called inside a tokio runtime.
     pub fn start() -> Self {
         let options = Options {
             macs: Vec::new(),
             watch_parented: true,
         };
-        let Start { monitor, programs } = Monitor::start(&options);
+        let loading = tokio::task::spawn_blocking(move || Monitor::start(&options));
+        Self {
+            stage: Stage::Loading(loading),
+            health: SourceHealth::Missing {
+                reason: "the kernel programs are being loaded".to_string(),
+            },
+            parts: Vec::new(),
+        }
+    }
+
+    /// Takes what came of the loading.
+    fn loaded(&mut self, start: Start) {
+        let Start { monitor, programs } = start;
         let parts: Vec<_> = programs
             .into_iter()
             .map(|report| {
                 let function = report.program.function();
                 let (ok, detail) = match report.state {
                     ProgramState::Attached => (true, format!("attached to {function}")),
+                    ProgramState::Ready => (true, format!("ready for {function}")),
                     ProgramState::Missing { reason } => (false, format!("{function}: {reason}")),
                 };
                 CheckItem {
@@ -52,11 +78,17 @@ impl EbpfSource {
                 }
             }
         };
-        Self {
-            monitor,
-            health,
-            parts,
-        }
+        self.stage = monitor.map_or(Stage::Absent, |monitor| Stage::Running(Box::new(monitor)));
+        self.health = health;
+        self.parts = parts;
+    }
+
+    /// There is no monitor, or no longer.
+    fn absent(&mut self, why: &str) {
+        self.stage = Stage::Absent;
+        self.health = SourceHealth::Missing {
+            reason: format!("{why}; {CONSEQUENCE}"),
+        };
     }
 
     /// How it fares.
@@ -68,11 +100,33 @@ impl EbpfSource {
         }
     }
 
+    /// The hand-over programs, once they are loaded.
+    pub fn paths(&self) -> Option<Paths> {
+        match &self.stage {
+            Stage::Running(monitor) => monitor.paths(),
+            Stage::Loading(_) | Stage::Absent => None,
+        }
+    }
+
+    fn paths_supported(&self) -> Input {
+        Input::PathsSupported(self.paths().is_some())
+    }
+
     /// The next inputs; never ends without a monitor. Safe to cancel.
     pub async fn next(&mut self) -> Vec<Input> {
         loop {
-            let Some(monitor) = &mut self.monitor else {
-                return std::future::pending().await;
+            let monitor = match &mut self.stage {
+                Stage::Running(monitor) => monitor,
+                Stage::Loading(loading) => {
+                    match loading.await {
+                        Ok(start) => self.loaded(start),
+                        Err(error) => {
+                            self.absent(&format!("loading the programs ended abnormally: {error}"));
+                        }
+                    }
+                    return vec![self.health(), self.paths_supported()];
+                }
+                Stage::Absent => return std::future::pending().await,
             };
             let inputs = match monitor.next().await {
                 Ok(batch) => {
@@ -84,13 +138,8 @@ impl EbpfSource {
                     lost.into_iter().chain(events.filter_map(input)).collect()
                 }
                 Err(error) => {
-                    self.monitor = None;
-                    self.health = SourceHealth::Missing {
-                        reason: format!(
-                            "the events can't be read any more: {error}; {CONSEQUENCE}"
-                        ),
-                    };
-                    vec![self.health()]
+                    self.absent(&format!("the events can't be read any more: {error}"));
+                    vec![self.health(), self.paths_supported()]
                 }
             };
             if !Vec::is_empty(&inputs) {
@@ -108,12 +157,22 @@ fn input(event: &Event) -> Option<Input> {
             change: LinkChange::Unregistering | LinkChange::Stopped,
             link,
         } => (RemovalStage::DriverStopping, &link.parent),
+        What::Reaction(reaction) => return Some(reacted(reaction)),
         What::Link { .. } | What::BondPort { .. } => return None,
     };
     let at = Time(event.boot_ns / 1000);
     // A NIC without PCI function (virtio under MMIO, say) has no address to match.
     let pci = pci.parse().ok()?;
     Some(Input::Removal(Removal { stage, pci, at }))
+}
+
+fn reacted(reaction: &ebpf::Reaction) -> Input {
+    let asked = !matches!(reaction.switch, Switch::TooLate | Switch::Disarmed);
+    Input::Reacted(Reaction {
+        bond: Ifindex(reaction.bond),
+        announced_us: (reaction.announced > 0).then_some(reaction.announced_us),
+        requested_us: asked.then_some(reaction.requested_us),
+    })
 }
 
 fn stage(cause: Cause) -> Option<RemovalStage> {

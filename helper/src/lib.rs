@@ -17,6 +17,7 @@ pub mod ebpf;
 pub mod ebpf_inputs;
 pub mod journal;
 pub mod logging;
+pub mod memory;
 pub mod observe;
 pub mod render;
 pub mod replay;

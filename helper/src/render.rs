@@ -1,18 +1,16 @@
 //! The status and events for people. Plain functions of what they show, so that
 //! tests can hold their output.
 
+mod handoff;
 mod words;
 
-use tandem_core::status::{
-    Answer, BondStatus, Event, Handoff, HandoffCause, PortStatus, SourceStatus,
-};
+use tandem_core::status::{Answer, BondStatus, Event, PortStatus, SourceStatus};
 use tandem_core::types::Time;
 use tandem_wire::event::{EventMessage, Pushed, Timestamp};
 use tandem_wire::reply::StatusReport;
 
-use words::{
-    age, carrier, cause, code, health, joined, origin, port_state, source, state, traffic, warning,
-};
+use handoff::{gap_text, handoff_text, milliseconds};
+use words::{age, code, health, joined, origin, port_state, source, state, traffic, warning};
 
 /// Handoffs that are shown of those that are remembered.
 const SHOWN_HANDOFFS: usize = 5;
@@ -112,7 +110,13 @@ fn bond_section(page: &mut Page, bond: &BondStatus, now: Time, widths: &PortWidt
     );
     page.item("VF", &widths.row(bond.vf.as_ref()));
     page.item("standby", &widths.row(bond.standby.as_ref()));
-    if let Some(deadline) = bond.next_deadline {
+    if bond.rescue_armed {
+        page.item(
+            "rescue",
+            "armed: when the VF's removal begins, the kernel itself sends through the standby",
+        );
+    }
+    if let Some(deadline) = bond.next_deadline.filter(|deadline| *deadline > now) {
         let seconds = deadline.since_ms(now).div_ceil(1000);
         page.item(
             "next",
@@ -159,26 +163,6 @@ fn handoff_section(page: &mut Page, bond: &BondStatus, now: Time) {
     }
 }
 
-fn handoff_text(handoff: &Handoff) -> String {
-    let warned = handoff.warned_by.map(|stage| {
-        let lead = handoff
-            .lead_us
-            .map(|us| format!(", {} ms before the driver stopped", milliseconds(us)));
-        format!("warned by {}{}", warning(stage), lead.unwrap_or_default())
-    });
-    let why = match (handoff.cause, warned) {
-        (HandoffCause::Warned, Some(warned)) => warned,
-        (other, Some(warned)) => format!("{}, {warned}", cause(other)),
-        (other, None) => cause(other).to_owned(),
-    };
-    let switched = match handoff.switch_us {
-        Some(us) => format!("switched in {} ms", milliseconds(us)),
-        None => "switched by the kernel".to_owned(),
-    };
-    let (from, to) = (carrier(handoff.from), carrier(handoff.to));
-    format!("{from} -> {to}: {why}; {switched}")
-}
-
 fn source_section(page: &mut Page, sources: &[SourceStatus]) {
     page.line("sources".to_owned());
     for status in sources {
@@ -218,6 +202,10 @@ fn event_text(event: &Pushed) -> String {
             format!("{bond}: {}, {}: {reason}", state(*to).1, traffic(*by))
         }
         Event::HandedOver { bond, handoff } => format!("{bond}: {}", handoff_text(handoff)),
+        Event::HandoffMeasured { bond, handoff } => {
+            let gap = handoff.gap.unwrap_or_default();
+            format!("{bond}: handoff {}: {}", handoff.number, gap_text(&gap))
+        }
         Event::RemovalExpected {
             bond, vf, stage, ..
         } => {
@@ -297,11 +285,6 @@ fn cells(port: &PortStatus) -> [String; 4] {
         or_dash(port.pci.map(|pci| pci.to_string())),
         or_dash(port.driver.clone()),
     ]
-}
-
-/// Milliseconds with three decimals.
-fn milliseconds(us: u64) -> String {
-    format!("{}.{:03}", us / 1000, us % 1000)
 }
 
 /// UTC, to the millisecond.

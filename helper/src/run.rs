@@ -12,7 +12,7 @@ use futures_util::stream::FuturesUnordered;
 use tandem_core::action::{Action, ActionKind};
 use tandem_core::input::{Hold, Input, Outcome, Source};
 use tandem_core::policy::{Origin, Policy};
-use tandem_core::status::Event;
+use tandem_core::status::{Event, Handoff};
 use tandem_core::{Machine, Time};
 use tandem_wire::reply::{ConfigureError, ConfigureErrorCode, Configured};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -193,7 +193,10 @@ impl Service {
                     return Ok(());
                 }
                 Wake::Observed(batch) => self.observed(batch),
-                Wake::Ebpf(inputs) => inputs.into_iter().for_each(|input| self.feed(input)),
+                Wake::Ebpf(inputs) => {
+                    self.executor.use_paths(self.ebpf.paths());
+                    inputs.into_iter().for_each(|input| self.feed(input));
+                }
                 Wake::Channel(input) => self.asked(input)?,
                 Wake::Finished(completion) => self.sources.complete(completion),
                 Wake::Watchdog => {
@@ -232,6 +235,7 @@ impl Service {
                 self.sources.complete(Completion {
                     action: action.id,
                     outcome: Outcome::Accepted,
+                    learnt: Vec::new(),
                     touched: Touched::default(),
                 });
             }
@@ -340,22 +344,37 @@ fn log(event: &Event) {
             traffic,
             reason,
         } => {
-            tracing::info!(%bond, ?state, ?traffic, reason, "state");
+            tracing::info!(%bond, ?state, ?traffic, "{bond}: {reason}");
         }
         Event::HandedOver { bond, handoff } => {
-            let switch_us = handoff.switch_us.unwrap_or_default();
-            tracing::info!(%bond, from = ?handoff.from, to = ?handoff.to, cause = ?handoff.cause, switch_us, "traffic moved");
+            let Handoff {
+                from, to, cause, ..
+            } = handoff;
+            tracing::info!(
+                %bond, ?from, ?to, ?cause, switch_us = ?handoff.switch_us,
+                "{bond}: the traffic moved from {from:?} to {to:?} ({cause:?})"
+            );
+        }
+        Event::HandoffMeasured { bond, handoff } => {
+            let gap = handoff.gap.unwrap_or_default();
+            let ms = |us: Option<u64>| us.map_or("-".to_string(), |us| format!("{} ms", us / 1000));
+            tracing::info!(
+                %bond, number = handoff.number, ?gap,
+                "{bond}: without frames for {} in, {} out",
+                ms(gap.receive_us),
+                ms(gap.transmit_us)
+            );
         }
         Event::RemovalExpected {
             bond, vf, stage, ..
         } => {
-            tracing::info!(%bond, %vf, ?stage, "the kernel is about to remove the VF");
+            tracing::info!(%bond, %vf, ?stage, "{bond}: the kernel is about to remove {vf} ({stage:?})");
         }
         Event::VfRemoved {
             bond, mac, lead_us, ..
         } => {
             let mac = mac.map(|mac| mac.to_string()).unwrap_or_default();
-            tracing::info!(%bond, mac, ?lead_us, "the VF is gone");
+            tracing::info!(%bond, mac, ?lead_us, "{bond}: the VF {mac} is gone");
         }
         Event::ProblemRaised { bond, problem } => {
             let device = problem
@@ -363,9 +382,11 @@ fn log(event: &Event) {
                 .as_ref()
                 .map(ToString::to_string)
                 .unwrap_or_default();
-            tracing::warn!(%bond, device, code = ?problem.code, remedy = problem.remedy, "{}", problem.message);
+            tracing::warn!(%bond, device, code = ?problem.code, remedy = problem.remedy, "{bond}: {}; {}", problem.message, problem.remedy);
         }
-        Event::ProblemCleared { bond, code } => tracing::info!(%bond, ?code, "problem solved"),
+        Event::ProblemCleared { bond, code } => {
+            tracing::info!(%bond, ?code, "{bond}: solved: {code:?}");
+        }
     }
 }
 

@@ -36,6 +36,7 @@ pub mod full_guest;
 mod guest_net;
 pub mod initramfs;
 mod lab;
+pub mod libvirt;
 pub mod net;
 pub mod probe;
 pub mod process;

@@ -13,12 +13,15 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::command;
+use crate::process::ProcessHandle;
 
 /// Unix socket paths are short, so this is not below the project. One folder for each run.
 const BASE: &str = "/tmp/tandem-lab";
 /// Network namespaces of the lab are named `tl-RUN-NAME`.
 const NETNS_PREFIX: &str = "tl-";
 const IP_LIMIT: Duration = Duration::from_secs(30);
+/// A killed process is gone at once, unless the kernel still works for it.
+const END_LIMIT: Duration = Duration::from_secs(10);
 
 /// The runs of this process that are not over.
 static ACTIVE: Mutex<Vec<String>> = Mutex::new(Vec::new());
@@ -117,10 +120,33 @@ fn remove(id: &str) {
     for entry in fs::read_dir("/run/netns").into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         if name.starts_with(&prefix) {
+            end_processes(&name);
             let _ = command::run_any(Command::new("ip").args(["netns", "del", &name]), IP_LIMIT);
         }
     }
     let _ = fs::remove_dir_all(Path::new(BASE).join(id));
+}
+
+/// Kills what still runs in a network namespace, and waits a moment until it is gone: a libvirtd would write
+/// into the folder while it is removed.
+fn end_processes(netns: &str) {
+    let Ok(listed) = command::run(Command::new("ip").args(["netns", "pids", netns]), IP_LIMIT)
+    else {
+        return;
+    };
+    let pids = listed
+        .stdout
+        .lines()
+        .filter_map(|pid| pid.trim().parse().ok());
+    let handles: Vec<_> = pids
+        .filter_map(|pid| ProcessHandle::of_pid(pid).ok())
+        .collect();
+    for handle in &handles {
+        handle.kill();
+    }
+    for handle in &handles {
+        let _ = handle.wait_exit(END_LIMIT);
+    }
 }
 
 /// Cleans up before SIGINT, SIGTERM or SIGHUP ends this process. QEMU dies with the process.

@@ -170,6 +170,12 @@ impl<'lab> SmallGuest<'lab> {
 
     /// Builds the guest and boots it on a host.
     pub fn boot(self, host: &Host) -> Result<Vm> {
+        let image = self.image()?;
+        Vm::boot(self.lab, host, &image, &self.hardware)
+    }
+
+    /// Builds what the guest boots from.
+    pub(crate) fn image(&self) -> Result<GuestImage> {
         let kernel = self
             .kernel
             .map_or_else(Kernel::from_environment, Ok)?
@@ -219,14 +225,13 @@ impl<'lab> SmallGuest<'lab> {
         }
         let path = self.lab.inner().new_folder("image")?.join("initramfs");
         initramfs.write(&path)?;
-        let image = GuestImage {
+        Ok(GuestImage {
             kernel: kernel.image,
             initramfs: path,
-            kernel_parameters: self.kernel_parameters,
+            kernel_parameters: self.kernel_parameters.clone(),
             drives: Vec::new(),
             boot_limit: BOOT_LIMIT,
             silence_limit: SILENCE_LIMIT,
-        };
-        Vm::boot(self.lab, host, &image, &self.hardware)
+        })
     }
 }

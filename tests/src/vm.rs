@@ -14,8 +14,8 @@ use crate::lab::{Inner, Lab};
 use crate::net::Host;
 use crate::qemu::accel;
 use crate::qemu::{
-    Console, HotPlug, Listener, Mac, MachineSpec, MigrationReport, Nic, NicModel, Qemu, Qmp,
-    ReadOnlyDrive, Slot, Start, VirtioPort,
+    Accelerator, Console, HotPlug, Listener, Mac, MachineSpec, MigrationReport, Nic, NicModel,
+    Qemu, Qmp, ReadOnlyDrive, Slot, Start, VirtioPort,
 };
 
 /// The virtio-serial port of Tandem's own channel.
@@ -144,7 +144,8 @@ impl Vm {
             .iter()
             .map(|nic| Ok((nic.clone(), host.add_tap()?)))
             .collect::<Result<Vec<_>>>()?;
-        let mut kernel_parameters = kernel_parameters();
+        let accelerator = accel::detect()?;
+        let mut kernel_parameters = kernel_parameters(accelerator);
         kernel_parameters.extend(image.kernel_parameters.iter().cloned());
         let mut spec = MachineSpec {
             kernel: image.kernel.clone(),
@@ -152,7 +153,7 @@ impl Vm {
             kernel_parameters,
             memory_mib: hardware.memory_mib,
             cpus: hardware.cpus,
-            accelerator: accel::detect()?,
+            accelerator,
             hot_plug: hardware.hot_plug,
             root_ports: ROOT_PORTS,
             nics,
@@ -162,7 +163,7 @@ impl Vm {
         };
         let started = Instant::now();
         let (qemu, stream) = start(lab.inner(), host, &mut spec, Start::Boot)?;
-        let agent = Agent::in_guest(stream, qemu.console().clone())?;
+        let agent = Agent::in_guest(stream, Some(qemu.console().clone()))?;
         wait_agent(&agent, qemu.console(), image)?;
         let booted_in = started.elapsed();
         Ok(Self {
@@ -292,7 +293,8 @@ impl Vm {
             .migrate_to(&destination, &destination.folder().join("migrate"))
         {
             Ok(report) => {
-                self.agent.resume(stream, destination.console().clone())?;
+                self.agent
+                    .resume(stream, Some(destination.console().clone()))?;
                 Ok((destination, report))
             }
             Err(error) => {
@@ -374,10 +376,10 @@ fn wait_agent(agent: &Agent, console: &Console, image: &GuestImage) -> Result<()
     }
 }
 
-/// The lab's own kernel parameters: everything on the serial console, trouble ends the guest, and under
-/// emulation no time is spent on mitigations.
-fn kernel_parameters() -> Vec<String> {
-    [
+/// The lab's own kernel parameters: everything on the serial console, trouble ends the guest, and no time is
+/// spent on mitigations.
+pub(crate) fn kernel_parameters(accelerator: Accelerator) -> Vec<String> {
+    let mut parameters = [
         "console=ttyS0",
         "loglevel=5",
         "panic=-1",
@@ -392,5 +394,12 @@ fn kernel_parameters() -> Vec<String> {
         "watchdog_thresh=30",
     ]
     .map(str::to_owned)
-    .to_vec()
+    .to_vec();
+    if accelerator == Accelerator::Tcg {
+        // At boot the kernel waits for a few ticks and wants five interrupts of the timer in that time
+        // (`timer_irq_works`, arch/x86/kernel/apic/io_apic.c, 6.12). An emulated CPU that gets no time
+        // meanwhile misses them, and the guest panics: "IO-APIC + timer doesn't work".
+        parameters.push("no_timer_check".to_owned());
+    }
+    parameters
 }

@@ -147,6 +147,9 @@ const WARNING_PROGRAMS: [&str; 4] = [
     "warn_driver_remove",
 ];
 
+/// On ports and bonds; they take more than the monitor's capabilities.
+const TRAFFIC_PROGRAMS: [&str; 3] = ["path_ingress", "path_egress", "rescue_egress"];
+
 fn interface_of(vm: &Vm, mac: Mac) -> Result<String> {
     vm.sh(&format!(
         "for d in /sys/class/net/*; do grep -q {mac} $d/address && basename $d && break; done"
@@ -355,7 +358,11 @@ fn what_is_missing_is_said() -> Result<()> {
     monitor.await_line("its end", START_LIMIT, |line| {
         line.contains("no program works")
     })?;
-    for program in LINK_PROGRAMS.iter().chain(&WARNING_PROGRAMS) {
+    for program in LINK_PROGRAMS
+        .iter()
+        .chain(&WARNING_PROGRAMS)
+        .chain(&TRAFFIC_PROGRAMS)
+    {
         let state = monitor.program(program)?;
         assert!(
             state.contains("CAP_BPF and CAP_PERFMON"),
@@ -374,6 +381,13 @@ fn what_is_missing_is_said() -> Result<()> {
         let state = monitor.program(program)?;
         assert!(
             state.starts_with("missing") && state.contains("lockdown"),
+            "{program}: {state}"
+        );
+    }
+    for program in TRAFFIC_PROGRAMS {
+        let state = monitor.program(program)?;
+        assert!(
+            state.starts_with("missing") && state.contains("CAP_NET_ADMIN"),
             "{program}: {state}"
         );
     }

@@ -8,7 +8,9 @@ use tandem_core::input::Source;
 use tandem_core::status::{BondState, ProblemCode, SourceHealth};
 use tandem_lab::agent::proto::Exit;
 use tandem_lab::agent::{Background, Output};
-use tandem_lab::tandem::{BOND, Guest, LOG, PROGRAM, STEP_LIMIT, Setup};
+use tandem_lab::tandem::{
+    BOND, CONFIG, Guest, LOG, PROGRAM, STEP_LIMIT, Setup, monitor_is_decided,
+};
 use tandem_lab::{Lab, command};
 
 const SETPRIV: &str = "/usr/bin/setpriv";
@@ -48,7 +50,7 @@ fn in_state(status: &Status, state: BondState) -> bool {
 /// Waits for the state and holds it against the kernel.
 fn reach(guest: &Guest, state: BondState) -> Result<Status> {
     let status = await_local(guest, &format!("{state:?}"), |status| {
-        in_state(status, state)
+        in_state(status, state) && monitor_is_decided(status)
     })?;
     guest
         .check()
@@ -185,6 +187,15 @@ fn taken_name(guest: &mut Guest) -> Result<()> {
     })?;
     let remedy = remedy(&status, ProblemCode::NameTaken)?;
     ensure!(remedy.contains("rename or remove"), "no remedy: {remedy}");
+    let output = guest.tandem(&["check"])?;
+    check_says(
+        &output,
+        Exit::Status(1),
+        &[
+            &format!("{CONFIG}:2:1: key `name`: {BOND}"),
+            "rename or remove",
+        ],
+    )?;
     guest.vm.sh("ping -c 1 -W 10 10.77.0.1")?;
     let kind = guest.vm.sh(&format!("ip -d link show {BOND}"))?;
     ensure!(

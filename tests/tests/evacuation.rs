@@ -1,17 +1,18 @@
 //! The main job on a real kernel: the VF leaves, the VM moves, another VF arrives, the connection lives.
 
+use tandem_lab::demo::HostManners;
 use tandem_lab::probe::FrameOptions;
 use tandem_lab::tandem::Setup;
 use tandem_lab::timeline::Carrier;
-use tandem_lab::{HotPlug, Lab, NicModel, demo};
+use tandem_lab::{HotPlug, Kernel, Lab, NicModel, demo};
 
-fn evacuate(setup: &Setup) -> anyhow::Result<()> {
+fn evacuate(setup: &Setup, manners: HostManners) -> anyhow::Result<()> {
     // Gone again before the story makes its own.
     let Some(lab) = Lab::for_test("evacuation") else {
         return Ok(());
     };
     drop(lab);
-    let timeline = demo::run(setup, FrameOptions::default())?;
+    let timeline = demo::run(setup, manners, FrameOptions::default())?;
     eprintln!(
         "{}",
         tandem_lab::timeline::text::render(&timeline, tandem_lab::timeline::text::Colour::Off)
@@ -23,23 +24,18 @@ fn evacuate(setup: &Setup) -> anyhow::Result<()> {
         .map(|handover| handover.carrier)
         .collect();
     assert_eq!(carriers, [Carrier::Vf, Carrier::Standby, Carrier::Vf]);
+    let prepared = (manners == HostManners::Asks).then_some("prepare");
     let names: Vec<_> = timeline
         .phases
         .iter()
         .map(|phase| phase.name.as_str())
         .collect();
-    assert_eq!(
-        names,
-        [
-            "steady",
-            "prepare",
-            "unplug",
-            "migrate",
-            "plug",
-            "failback",
-            "steady again"
-        ]
-    );
+    let expected: Vec<_> = ["steady"]
+        .into_iter()
+        .chain(prepared)
+        .chain(["unplug", "migrate", "plug", "failback", "steady again"])
+        .collect();
+    assert_eq!(names, expected);
     for phase in &timeline.phases {
         assert!(
             phase.to_guest.sent > 0 && phase.from_guest.sent > 0,
@@ -51,7 +47,12 @@ fn evacuate(setup: &Setup) -> anyhow::Result<()> {
 
 #[test]
 fn igb_over_acpi_hot_plug() {
-    evacuate(&Setup::new().unwrap()).unwrap();
+    evacuate(&Setup::new().unwrap(), HostManners::Asks).unwrap();
+}
+
+#[test]
+fn a_host_that_takes_the_vf_without_a_word() {
+    evacuate(&Setup::new().unwrap(), HostManners::Silent).unwrap();
 }
 
 #[test]
@@ -59,5 +60,23 @@ fn e1000e_over_native_hot_plug() {
     let mut setup = Setup::new().unwrap();
     setup.model = NicModel::E1000e;
     setup.hot_plug = HotPlug::Native;
-    evacuate(&setup).unwrap();
+    evacuate(&setup, HostManners::Asks).unwrap();
+}
+
+#[test]
+fn igb_on_linux_6_1() {
+    evacuate_on(Kernel::V6_1).unwrap();
+}
+
+#[test]
+fn igb_on_linux_7_3() {
+    evacuate_on(Kernel::V7_3).unwrap();
+}
+
+fn evacuate_on(kernel: Kernel) -> anyhow::Result<()> {
+    let setup = Setup {
+        kernel,
+        ..Setup::new()?
+    };
+    evacuate(&setup, HostManners::Asks)
 }

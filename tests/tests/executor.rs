@@ -31,6 +31,8 @@ fn own_tests(lab: &Lab) -> Result<()> {
     // As on a machine where nobody keeps the driver from making a bond0 by itself when it is loaded.
     vm.sh("rm -f /etc/modprobe.d/* && echo quiet > /tmp/cmdline && mount --bind /tmp/cmdline /proc/cmdline")?;
     let argv = [
+        "env",
+        "LAB_REQUIRE=all",
         PROGRAM,
         "--ignored",
         "--test-threads=1",

@@ -59,7 +59,7 @@ fn killed_in_every_phase(lab: &Lab) -> Result<()> {
         "the restart moved the traffic"
     );
 
-    // In the middle of prepare: the host gets no answer and asks again.
+    // As prepare arrives, so before it, in its middle or after it: the host asks again.
     let mut channel = guest.channel()?;
     channel.send_bytes(b"{\"execute\":\"tandem-prepare-unplug\"}\n")?;
     guest.kill_service()?;

@@ -14,6 +14,8 @@ use tandem_lab::{Lab, Mac, NicModel};
 const PF: Mac = Mac::test(50);
 /// The service's first wait after a VF was refused; each further one is twice as long.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
+/// How the kernel says that a VF's PF does not let it have a MAC (`igbvf_set_mac`, 6.12).
+const NO_SUCH_MAC: &str = "Cannot assign requested address (EADDRNOTAVAIL)";
 /// SIGHUP: the service reads its configuration anew.
 const RELOAD: i32 = 1;
 
@@ -83,7 +85,10 @@ fn refused_mac(lab: &Lab) -> Result<()> {
     })?;
     drop(channel);
     let (message, remedy) = problem(&status, ProblemCode::MacRefused).context("checked")?;
-    ensure!(message.contains(&vf), "of which VF? {message}");
+    ensure!(
+        message == format!("could not make {vf} a port of {BOND}: {NO_SUCH_MAC}"),
+        "not in one clear sentence: {message}"
+    );
     ensure!(remedy.contains("mac = \"follow\""), "no help: {remedy}");
 
     // It is tried again, ever more rarely.

@@ -28,6 +28,9 @@ fn promises_hold_in_a_rough_world() {
     println!("{total:#?}");
     if only.is_none() {
         assert!(total.steps >= 100_000, "{total:#?}");
+        for kind in ["WatchPath", "ReadFrames", "HandoffMeasured"] {
+            assert!(total.seen.contains_key(kind), "no {kind} in {total:#?}");
+        }
     }
 }
 
@@ -56,6 +59,8 @@ fn fake_kernel_keeps_the_contract() {
     let results = contract::examine(&mut FakeKernel::new());
     assert_eq!(results.len(), contract::CASES.len());
     for (case, result) in results {
-        assert!(result.is_ok(), "{case}: {:?}", result.err());
+        if let Err(error) = result {
+            panic!("{case}: {error:#}");
+        }
     }
 }

@@ -5,10 +5,11 @@ use std::io::IsTerminal;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use tandem_lab::artifacts::cache;
+use tandem_lab::demo::HostManners;
 use tandem_lab::probe::FrameOptions;
 use tandem_lab::tandem::Setup;
 use tandem_lab::timeline::{svg, text};
-use tandem_lab::{HotPlug, NicModel, demo};
+use tandem_lab::{HotPlug, Kernel, NicModel, demo, libvirt};
 
 use crate::setup;
 
@@ -24,6 +25,15 @@ pub(crate) struct Options {
     /// Hot-plug by native PCI Express (5 s from the button to the power) instead of ACPI
     #[arg(long)]
     native_hot_plug: bool,
+    /// The guest's Linux: 6.1, 6.12 or 7.3
+    #[arg(long)]
+    kernel: Option<Kernel>,
+    /// The host takes the VF without telling the guest
+    #[arg(long)]
+    silent_host: bool,
+    /// Between two libvirt hosts, done by `tandem-host migrate`
+    #[arg(long, conflicts_with_all = ["native_hot_plug", "silent_host"])]
+    libvirt: bool,
 }
 
 /// Runs the story, prints it, and writes target/demo.svg.
@@ -33,6 +43,9 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Result<()> {
     setup::run()?;
     let mut setup = Setup::new()?;
+    if let Some(kernel) = options.kernel {
+        setup.kernel = kernel;
+    }
     if options.e1000e {
         setup.model = NicModel::E1000e;
     }
@@ -43,7 +56,16 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         rate_hz: options.rate_hz,
         ..FrameOptions::default()
     };
-    let timeline = demo::run(&setup, frames)?;
+    let manners = if options.silent_host {
+        HostManners::Silent
+    } else {
+        HostManners::Asks
+    };
+    let timeline = if options.libvirt {
+        libvirt::demo(setup.model, frames)?
+    } else {
+        demo::run(&setup, manners, frames)?
+    };
     let colour = if std::io::stdout().is_terminal() {
         text::Colour::On
     } else {

@@ -4,13 +4,15 @@ use anyhow::Result;
 use tandem_lab::artifacts::host_tools::{self, HostTool};
 
 /// What building and testing need.
-const TOOLS: [HostTool; 6] = [
+const TOOLS: [HostTool; 8] = [
     HostTool::LibudevDev,
     HostTool::Qemu,
     HostTool::Iproute2,
     HostTool::Xz,
     HostTool::SquashfsTools,
     HostTool::Mmdebstrap,
+    HostTool::Libvirt,
+    HostTool::Xmllint,
 ];
 
 /// Installs what is missing, in one go.

@@ -10,6 +10,7 @@ use tandem_ebpf::{EventKind, PORT_LINK_UP, PORT_STATE_KNOWN, PORT_TX_ENABLED, Ra
 use super::{
     MACS, emit,
     kernel::{KernelPtr, offset, watch_parented},
+    rescue,
 };
 
 /// `IFF_UP` of include/uapi/linux/if.h.
@@ -30,6 +31,17 @@ impl NetDevice {
     }
 
     #[inline(always)]
+    fn ifindex(self) -> u32 {
+        self.0.load(offset(|l| &l.net_device_ifindex))
+    }
+
+    #[inline(always)]
+    fn netns_inum(self) -> u32 {
+        let net = self.0.follow(offset(|l| &l.net_device_net));
+        net.load(offset(|l| &l.net_inum))
+    }
+
+    #[inline(always)]
     fn has_carrier(self) -> bool {
         let state: u64 = self.0.load(offset(|l| &l.net_device_state));
         state & LINK_STATE_NOCARRIER == 0
@@ -44,7 +56,7 @@ impl NetDevice {
     /// Hands the event to user space if the device is one of those watched.
     #[inline(always)]
     fn report(self, kind: EventKind, detail: u32) {
-        let ifindex: u32 = self.0.load(offset(|l| &l.net_device_ifindex));
+        let ifindex = self.ifindex();
         // Drivers set the carrier of devices that are not registered yet.
         if ifindex == 0 {
             return;
@@ -64,11 +76,10 @@ impl NetDevice {
             ifindex,
             mac,
             perm_mac,
+            netns_inum: self.netns_inum(),
             name: self.0.load_bytes(offset(|l| &l.net_device_name)),
             ..RawEvent::EMPTY
         };
-        let net = self.0.follow(offset(|l| &l.net_device_net));
-        event.netns_inum = net.load(offset(|l| &l.net_inum));
         if parented {
             let name = parent.follow(offset(|l| &l.device_name));
             event.device = name.probe_text();
@@ -95,7 +106,9 @@ fn link_registered(ctx: FExitContext) -> i32 {
 /// (`net/core/dev.c`); called with RTNL held, before the device is closed.
 #[fentry(function = "unregister_netdevice_queue")]
 fn link_unregistering(ctx: FEntryContext) -> i32 {
-    NetDevice::new(ctx.arg(0)).report(EventKind::LinkUnregistering, 0);
+    let device = NetDevice::new(ctx.arg(0));
+    rescue::link_leaves(device.ifindex(), || device.netns_inum());
+    device.report(EventKind::LinkUnregistering, 0);
     0
 }
 
@@ -111,6 +124,7 @@ fn link_stopped(ctx: FEntryContext) -> i32 {
     if message == RTM_NEWLINK && change & IFF_UP != 0 {
         let device = NetDevice::new(ctx.arg(1));
         if !device.is_up() {
+            rescue::link_stopped(device.ifindex(), || device.netns_inum());
             device.report(EventKind::LinkStopped, 0);
         }
     }
@@ -123,6 +137,7 @@ fn link_stopped(ctx: FEntryContext) -> i32 {
 fn carrier_on(ctx: FEntryContext) -> i32 {
     let device = NetDevice::new(ctx.arg(0));
     if !device.has_carrier() {
+        rescue::carrier_changed(device.ifindex(), || device.netns_inum(), true);
         device.report(EventKind::CarrierOn, 0);
     }
     0
@@ -134,6 +149,7 @@ fn carrier_on(ctx: FEntryContext) -> i32 {
 fn carrier_off(ctx: FEntryContext) -> i32 {
     let device = NetDevice::new(ctx.arg(0));
     if device.has_carrier() {
+        rescue::carrier_changed(device.ifindex(), || device.netns_inum(), false);
         device.report(EventKind::CarrierOff, 0);
     }
     0
@@ -149,6 +165,10 @@ fn bond_port_state(ctx: FEntryContext) -> i32 {
         Some(bits) => PORT_STATE_KNOWN | (u32::from(bits) & (PORT_LINK_UP | PORT_TX_ENABLED)),
         None => 0,
     };
-    NetDevice::new(ctx.arg(0)).report(EventKind::BondPortState, detail);
+    let device = NetDevice::new(ctx.arg(0));
+    if detail & PORT_TX_ENABLED != 0 {
+        rescue::port_transmits(device.ifindex(), || device.netns_inum());
+    }
+    device.report(EventKind::BondPortState, detail);
     0
 }

@@ -2,6 +2,8 @@
 
 mod kernel;
 mod link;
+mod path;
+mod rescue;
 mod warning;
 
 use aya_ebpf::{

@@ -7,18 +7,25 @@ use tandem_ebpf::{EventKind, RawEvent};
 use super::{
     emit,
     kernel::{KernelPtr, offset},
+    rescue,
 };
 
 /// `ACPI_NOTIFY_EJECT_REQUEST` of include/acpi/actypes.h; hot-add notifies
 /// through the same function with other values.
 const ACPI_NOTIFY_EJECT_REQUEST: u32 = 3;
 
-/// Reports the device whose `kobj.name` pointer is `name`.
+/// Reports the device whose `kobj.name` pointer is `name`. If it is an armed VF,
+/// its bond's rescue begins first; not so at the press of a button, which leaves
+/// the service 5 s.
 #[inline(always)]
 fn report(kind: EventKind, name: KernelPtr, detail: u32) {
+    let device = name.probe_text();
+    if kind != EventKind::ButtonPress {
+        rescue::device_leaves(kind, &device);
+    }
     let event = RawEvent {
         detail,
-        device: name.probe_text(),
+        device,
         ..RawEvent::EMPTY
     };
     emit(kind, event);

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::input::{CommandId, Source};
 use crate::link::{Address, FailOverMac, PrimaryReselect, Route};
+use crate::path::PathWatch;
 use crate::status::{Answer, CommandError, Event};
 use crate::types::{IfName, Ifindex, Mac};
 
@@ -120,6 +121,22 @@ pub enum ActionKind {
         bond: Ifindex,
         /// The active port.
         port: Ifindex,
+    },
+    /// Have the hand-over programs do exactly this for a bond. The executor hands in
+    /// [`crate::Input::PathWatched`] with what they really do then. A change starts
+    /// the counters of the bond's ports anew.
+    WatchPath {
+        /// The bond.
+        bond: Ifindex,
+        /// What they are to do.
+        watch: PathWatch,
+    },
+    /// Read what the hand-over programs counted; handed in as [`crate::Input::PathFrames`].
+    ReadFrames {
+        /// The bond.
+        bond: Ifindex,
+        /// On these ports.
+        ports: Vec<Ifindex>,
     },
     /// Read everything of a source anew.
     Observe {

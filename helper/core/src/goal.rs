@@ -1,7 +1,7 @@
 //! Which port should carry the traffic now.
 
 use crate::input::RemovalStage;
-use crate::memory::{Memory, warned};
+use crate::memory::Memory;
 use crate::status::{HandoffCause, Traffic};
 use crate::types::{Ifindex, Time};
 use crate::view::{Port, View};
@@ -26,9 +26,9 @@ pub(crate) fn goal(view: &View<'_>, memory: &Memory, now: Time) -> Option<Goal> 
     let cause = match from {
         None => HandoffCause::Arrival,
         Some(_) if to == Traffic::Vf && memory.commands.failing_back() => HandoffCause::Operator,
-        Some(from) => memory.guess_cause(view, from, to, now),
+        Some(from) => memory.guess_cause(view, from, to),
     };
-    let leaving = from_port.and_then(|port| warned(view.policy, port, now));
+    let leaving = from_port.and_then(|port| port.warning);
     Some(Goal {
         port,
         cause,
@@ -39,21 +39,25 @@ pub(crate) fn goal(view: &View<'_>, memory: &Memory, now: Time) -> Option<Goal> 
 }
 
 fn best(view: &View<'_>, memory: &Memory, now: Time) -> Option<Ifindex> {
-    let index = |port: &Port<'_>| port.ifindex();
-    let allowed = |vf: &Port<'_>| {
-        vf.usable && !memory.operator_hold && !memory.is_leaving(view.policy, vf, now)
-    };
-    let ready = |vf: &Port<'_>| {
+    let stays = |port: &&Port<'_>| port.usable && !memory.is_leaving(port);
+    let standby = view.standby.as_ref().filter(stays);
+    let allowed = |vf: &&Port<'_>| stays(vf) && !memory.operator_hold;
+    let ready = |vf: &&Port<'_>| {
         vf.active
-            || !view.standby_usable()
+            || standby.is_none()
             || memory.commands.failing_back()
             || memory.vfs.has_proved(view.policy, vf, now)
     };
-    let chosen = view.vf().filter(|vf| allowed(vf) && ready(vf));
+    let chosen = view.vf().filter(allowed).filter(ready);
     let present = view.vfs.iter().find(|vf| vf.active && allowed(vf));
-    let standby = view.standby.as_ref().filter(|port| port.usable);
-    let any = view.vfs.iter().find(|vf| vf.usable);
-    chosen.or(present).or(standby).or(any).map(index)
+    let any_vf = view.vfs.iter().find(stays);
+    let leaving = view
+        .standby
+        .iter()
+        .chain(&view.vfs)
+        .find(|port| port.usable);
+    let best = chosen.or(present).or(standby).or(any_vf).or(leaving);
+    best.map(Port::ifindex)
 }
 
 impl Warning {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::action::ActionId;
 use crate::link::{Addressing, Link};
+use crate::path::{PathWatch, PortFrames, Reaction};
 use crate::policy::Policy;
 use crate::status::{CheckItem, SourceHealth};
 use crate::types::{IfName, Ifindex, Mac, PciAddress, Time};
@@ -32,6 +33,24 @@ pub enum Input {
     Addressing(Addressing),
     /// The kernel is about to take a PCI device away, or has begun to.
     Removal(Removal),
+    /// Whether the kernel takes the hand-over programs; until it is said, not.
+    PathsSupported(bool),
+    /// What the hand-over programs really do for a bond now.
+    PathWatched {
+        /// The bond.
+        bond: Ifindex,
+        /// What they do.
+        watch: PathWatch,
+    },
+    /// What the hand-over programs counted.
+    PathFrames {
+        /// The bond.
+        bond: Ifindex,
+        /// Each port that was counted on since the counters were cleared.
+        ports: Vec<PortFrames>,
+    },
+    /// The shortest way acted on a warning before the machine could.
+    Reacted(Reaction),
     /// A source lost events; what it reports has to be read anew.
     Lost(Source),
     /// Health of a source of observations, for the status.

@@ -29,6 +29,7 @@ mod memory;
 mod news;
 mod observe;
 mod outbox;
+pub mod path;
 mod plan;
 pub mod policy;
 mod problems;

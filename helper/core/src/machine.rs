@@ -8,16 +8,17 @@ use crate::commands::{Reply, error};
 use crate::effect;
 use crate::input::{Command, Hold, Input, Outcome, Request, Source};
 use crate::matching::assign;
-use crate::memory::{InFlight, Memory};
+use crate::memory::{InFlight, Memory, expiry};
 use crate::news;
 use crate::observe::Readings;
 use crate::outbox::Outbox;
+use crate::path::PortFrames;
 use crate::plan::{Context, intents, wishes};
 use crate::policy::Policy;
 use crate::refusal;
 use crate::status::{BondStatus, CommandError, CommandErrorCode, Event, Status};
 use crate::status_view::bond_status;
-use crate::types::{IfName, Time};
+use crate::types::{IfName, Ifindex, Time};
 use crate::view::View;
 use crate::world::World;
 
@@ -117,6 +118,14 @@ impl Machine {
             }
             Input::Addressing(one) => self.world.put_addressing(one),
             Input::Removal(removal) => self.world.warn(now, removal),
+            Input::PathsSupported(supported) => self.world.support_paths(supported),
+            Input::PathWatched { bond, watch } => self.world.put_path(bond, watch),
+            Input::PathFrames { bond, ports } => self.measured(bond, &ports),
+            Input::Reacted(reaction) => {
+                if let Some(index) = self.place_of(reaction.bond) {
+                    self.bonds[index].traffic.note_reaction(reaction, now);
+                }
+            }
             Input::Lost(source) => {
                 self.world.count_lost(source);
                 self.readings.request(source);
@@ -233,6 +242,26 @@ impl Machine {
         }
     }
 
+    /// The place in the policy of the bond with this index.
+    fn place_of(&self, bond: Ifindex) -> Option<usize> {
+        let name = &self.world.link(bond)?.name;
+        let bonds = &self.policy.bonds;
+        bonds.iter().position(|policy| policy.name == *name)
+    }
+
+    /// Takes what was counted in a handoff.
+    fn measured(&mut self, bond: Ifindex, ports: &[PortFrames]) {
+        let Some(index) = self.place_of(bond) else {
+            return;
+        };
+        let measured = self.bonds[index].traffic.note_frames(ports, self.now);
+        if let Some(handoff) = measured {
+            let bond = self.policy.bonds[index].name.clone();
+            let event = Event::HandoffMeasured { bond, handoff };
+            self.outbox.push(ActionKind::Notify(event));
+        }
+    }
+
     /// Judges the action that bond `index` waited for.
     fn finish(&mut self, index: usize, outcome: &Outcome) {
         let now = self.now;
@@ -242,11 +271,14 @@ impl Machine {
         let Some(InFlight { kind, text, .. }) = memory.in_flight.take() else {
             return;
         };
-        let view = View::new(&self.world, policy, index, &assignments, memory, now);
+        let view = View::new(&self.world, policy, index, &assignments, memory);
         if let ActionKind::Announce { .. } = kind {
             memory
                 .traffic
                 .announced(policy.timing.announcement_interval_ms, now);
+        }
+        if let ActionKind::ReadFrames { .. } = kind {
+            memory.traffic.measured(now);
         }
         let failure = refusal::failure(&view, &kind, outcome);
         if *outcome == Outcome::Accepted && effect::is_seen(&self.world, &kind) {
@@ -262,6 +294,9 @@ impl Machine {
                 self.readings.request(Source::Links);
                 self.readings.request(Source::Addressing);
             }
+            if let ActionKind::WatchPath { bond, .. } = kind {
+                self.world.forget_path(bond);
+            }
         }
     }
 
@@ -276,11 +311,11 @@ impl Machine {
         let now = self.now;
         for (index, memory) in self.bonds.iter_mut().enumerate() {
             let policy = &self.policy.bonds[index];
-            let view = View::new(&self.world, policy, index, &assignments, memory, now);
+            let view = View::new(&self.world, policy, index, &assignments, memory);
             events.extend(memory.update(&view, now));
             replies.extend(memory.resolve_commands(&view, now));
             // What was decided about commands may have changed which VF is chosen.
-            let view = View::new(&self.world, policy, index, &assignments, memory, now);
+            let view = View::new(&self.world, policy, index, &assignments, memory);
             events.extend(memory.update(&view, now));
             if view.standby_is_unread() {
                 self.readings.require(Source::Addressing);
@@ -309,9 +344,9 @@ impl Machine {
             }
         }
         for assignment in assign(&self.world, &self.policy) {
-            let timeout_ms = self.policy.bonds[assignment.bond].timing.removal_timeout_ms;
+            let policy = &self.policy.bonds[assignment.bond];
             let warning = self.world.warning(assignment.ifindex);
-            if warning.is_some_and(|one| now >= one.heard_at.plus_ms(timeout_ms)) {
+            if warning.is_some_and(|one| now >= expiry(policy, one)) {
                 self.world.forget_warning(assignment.ifindex);
             }
         }

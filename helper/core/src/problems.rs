@@ -212,6 +212,9 @@ fn remedy(code: ProblemCode) -> &'static str {
         ProblemCode::BondingMissing => {
             "load the kernel module `bonding` (`modprobe bonding`) or install the package that has it"
         }
+        ProblemCode::HandoverUnmeasured => {
+            "everything else goes on; see to it before an unplug that nobody announces (`tandem check`)"
+        }
         ProblemCode::NoEffect => "it is tried again; look whether another manager undoes it",
         _ => "it is tried again; look into the kernel's log",
     }

@@ -1,5 +1,7 @@
 //! What a failed action says about its device.
 
+mod errno;
+
 use alloc::format;
 use alloc::string::String;
 
@@ -15,19 +17,6 @@ use crate::world::World;
 
 /// Longest part of a kernel message that is kept, in characters.
 const MAX_MESSAGE_CHARS: usize = 200;
-
-/// Error numbers of Linux, the same on all its architectures that matter here
-/// (`include/uapi/asm-generic/errno-base.h` and `errno.h`).
-mod errno {
-    pub(super) const EPERM: i32 = 1;
-    pub(super) const EAGAIN: i32 = 11;
-    pub(super) const EACCES: i32 = 13;
-    pub(super) const ENODEV: i32 = 19;
-    pub(super) const EINVAL: i32 = 22;
-    pub(super) const ERANGE: i32 = 34;
-    pub(super) const EOPNOTSUPP: i32 = 95;
-    pub(super) const EADDRNOTAVAIL: i32 = 99;
-}
 
 /// Turns an outcome into a failure with its cause; `None` if there was none, or
 /// if the device is simply gone.
@@ -92,6 +81,9 @@ fn classify(view: &View<'_>, kind: &ActionKind, errno: i32, message: &str) -> Pr
             }
         }
         ActionKind::SetMtu { .. } => ProblemCode::MtuRefused,
+        ActionKind::WatchPath { .. } | ActionKind::ReadFrames { .. } => {
+            ProblemCode::HandoverUnmeasured
+        }
         _ => ProblemCode::ActionFailed,
     }
 }
@@ -109,12 +101,14 @@ fn mtu_would_change(view: &View<'_>, port: Ifindex, bond: Ifindex) -> bool {
     mtu(port) != mtu(bond)
 }
 
+/// One sentence: what failed, on which device, why, and the error number's name. Whoever reports an outcome gives
+/// the reason only.
 fn explain(world: &World, kind: &ActionKind, errno: i32, message: &str) -> String {
     let message: String = message.chars().take(MAX_MESSAGE_CHARS).collect();
-    let number = if errno == 0 {
-        String::new()
-    } else {
-        format!(" (errno {errno})")
+    let number = match (errno, errno::name(errno)) {
+        (0, _) => String::new(),
+        (_, Some(name)) => format!(" ({name})"),
+        (_, None) => format!(" (errno {errno})"),
     };
     format!("could not {}: {message}{number}", describe(world, kind))
 }
@@ -156,7 +150,10 @@ fn mark(link: &Link, bond: &Link) -> DeviceMark {
 fn subject(world: &World, kind: &ActionKind) -> Option<IfName> {
     let index = match kind {
         ActionKind::CreateBond { name, .. } => return Some(name.clone()),
-        ActionKind::SetBondOptions { bond, .. } | ActionKind::Announce { bond, .. } => bond,
+        ActionKind::SetBondOptions { bond, .. }
+        | ActionKind::Announce { bond, .. }
+        | ActionKind::WatchPath { bond, .. }
+        | ActionKind::ReadFrames { bond, .. } => bond,
         ActionKind::SetAdminUp { link, .. }
         | ActionKind::SetMtu { link, .. }
         | ActionKind::SetMac { link, .. }
@@ -205,6 +202,10 @@ pub(crate) fn describe(world: &World, kind: &ActionKind) -> String {
         ActionKind::Announce { bond, port } => {
             format!("announce {} through {}", name(bond), name(port))
         }
+        ActionKind::WatchPath { bond, .. } => {
+            format!("attach the hand-over programs of {}", name(bond))
+        }
+        ActionKind::ReadFrames { bond, .. } => format!("read the frame counters of {}", name(bond)),
         ActionKind::Observe { source } => format!("read {source:?} anew"),
         ActionKind::Reply { .. } => "reply".into(),
         ActionKind::Notify(_) => "notify".into(),

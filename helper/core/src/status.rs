@@ -51,6 +51,10 @@ pub struct BondStatus {
     pub addresses: Vec<Address>,
     /// What is wrong, each with a remedy.
     pub problems: Vec<Problem>,
+    /// The kernel itself sends through the standby when the VF's removal begins,
+    /// whether or not the service is in time.
+    #[serde(default)]
+    pub rescue_armed: bool,
     /// When something is tried again or a wait ends, if either is due.
     pub next_deadline: Option<Time>,
     /// The last handoffs, oldest first; at most [`BondStatus::MAX_HANDOFFS`].
@@ -194,6 +198,8 @@ pub enum ProblemCode {
     BondingMissing,
     /// No port is usable.
     NothingUsable,
+    /// The hand-over programs can't be attached: no rescue, and no gaps are measured.
+    HandoverUnmeasured,
 }
 
 /// One handoff.
@@ -218,6 +224,28 @@ pub struct Handoff {
     pub lead_us: Option<u64>,
     /// The first warning of the removal, if there was one.
     pub warned_by: Option<RemovalStage>,
+    /// From the warning to the moment the switch was asked of the kernel, in µs,
+    /// where the service's shortest way did that.
+    pub reaction_us: Option<u64>,
+    /// What the kernel's own count says, once it is known.
+    pub gap: Option<Gap>,
+}
+
+/// How long a bond was without frames in a handoff, counted in the kernel by the
+/// frames to and from its MAC; it includes pauses of the traffic itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub struct Gap {
+    /// From the last frame received on the old port to the first one on the new port,
+    /// in µs; 0 if they overlapped, `None` if either port had none.
+    pub receive_us: Option<u64>,
+    /// The same for frames sent, in µs.
+    pub transmit_us: Option<u64>,
+    /// Frames that arrived on the old port when another carried the traffic already.
+    pub late_frames: u64,
+    /// From the switch to the last late frame, in µs; `None` if there was none.
+    pub drain_us: Option<u64>,
 }
 
 /// Why a handoff happened.
@@ -304,6 +332,13 @@ pub enum Event {
         /// The bond.
         bond: IfName,
         /// How.
+        handoff: Handoff,
+    },
+    /// It is known how long the bond was without frames in its last handoff.
+    HandoffMeasured {
+        /// The bond.
+        bond: IfName,
+        /// The handoff, with its gap.
         handoff: Handoff,
     },
     /// A VF's removal was announced by the kernel.

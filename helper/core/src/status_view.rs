@@ -30,12 +30,15 @@ pub(crate) fn bond_status(
         standby: view.standby.as_ref().map(|port| port_status(port, None)),
         vf: view
             .vf()
-            .map(|port| port_status(port, memory.held(view, port, now))),
+            .map(|port| port_status(port, memory.held(view, port))),
         addresses: bond
             .and_then(|bond| bond.addressing)
             .map(|found| found.addresses.clone())
             .unwrap_or_default(),
         problems: problems(view, memory, state, now),
+        rescue_armed: bond
+            .and_then(|bond| view.world.path(bond.ifindex()))
+            .is_some_and(|watch| watch.rescue.is_some()),
         next_deadline: deadline,
         handoffs: memory.traffic.handoffs(),
         handoff_count: memory.traffic.count(),
@@ -74,7 +77,7 @@ fn stand(view: &View<'_>, memory: &Memory, now: Time) -> (BondState, String) {
 }
 
 fn without_bond(view: &View<'_>, memory: &Memory) -> (BondState, String) {
-    let failure = memory.attempts.standing().next();
+    let failure = memory.attempts.obstacles().next();
     let nic = view.standby.is_some() || view.vf().is_some();
     if !view.world.links_known() {
         (
@@ -122,7 +125,7 @@ fn with_bond(view: &View<'_>, memory: &Memory, now: Time) -> (BondState, String)
             BondState::Standby,
             format!(
                 "standby {carrier} carries the traffic: {}",
-                no_vf(view, memory, now)
+                no_vf(view, memory)
             ),
         ),
         Traffic::Other => (
@@ -140,7 +143,7 @@ fn without_traffic(view: &View<'_>, memory: &Memory, now: Time) -> (BondState, S
         .as_ref()
         .or(first)
         .filter(|nic| !nic.enslaved && !nic.taken);
-    let failure = memory.attempts.standing().next();
+    let failure = memory.attempts.obstacles().next();
     let young = memory.assembly_grace_until().is_some_and(|end| now < end);
     match (joining, failure) {
         (Some(nic), None) => {
@@ -165,12 +168,12 @@ fn no_standby(view: &View<'_>) -> String {
     }
 }
 
-fn no_vf(view: &View<'_>, memory: &Memory, now: Time) -> String {
+fn no_vf(view: &View<'_>, memory: &Memory) -> String {
     let Some(vf) = view.vf() else {
         return "no VF is present".into();
     };
     let vf_name = &vf.link.name;
-    let text = match memory.held(view, vf, now) {
+    let text = match memory.held(view, vf) {
         Some(held) => held_text(held),
         None if vf.taken => "belongs to another device",
         None => "is being taken in",

@@ -7,7 +7,7 @@ use crate::matching::{Assignment, Role, identity_mac};
 use crate::memory::Memory;
 use crate::policy::{BondPolicy, MacPolicy};
 use crate::status::Traffic;
-use crate::types::{Ifindex, Mac, Time};
+use crate::types::{Ifindex, Mac};
 use crate::world::{Warning, World};
 
 /// What is there of one bond of the policy.
@@ -112,7 +112,6 @@ impl<'a> View<'a> {
         index: usize,
         assignments: &[Assignment],
         memory: &Memory,
-        now: Time,
     ) -> Self {
         let device = device(world, policy);
         let mut standbys = Vec::new();
@@ -133,7 +132,7 @@ impl<'a> View<'a> {
         standbys.sort_by_key(|port| (!port.enslaved, port.taken, port.ifindex()));
         vfs.sort_by_key(|port| {
             (
-                memory.is_held_out(policy, bond, port, now),
+                memory.is_held_out(bond, port),
                 port.order,
                 !port.enslaved,
                 port.ifindex(),

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use crate::input::{Removal, RemovalStage, Source};
 use crate::link::{Addressing, Link, LinkKind};
+use crate::path::PathWatch;
 use crate::status::{CheckItem, SourceHealth, SourceStatus};
 use crate::types::{IfName, Ifindex, Time};
 
@@ -23,6 +24,9 @@ pub(crate) struct World {
     /// When all addresses and routes were last read.
     addressing_read_at: Option<Time>,
     sources: BTreeMap<Source, SourceStatus>,
+    paths_supported: bool,
+    /// What the hand-over programs do, by bond.
+    paths: BTreeMap<Ifindex, PathWatch>,
 }
 
 /// One interface and what happened to it.
@@ -102,6 +106,36 @@ impl World {
         self.sources.values()
     }
 
+    /// The kernel takes the hand-over programs.
+    pub(crate) fn paths_supported(&self) -> bool {
+        self.paths_supported
+    }
+
+    /// What the hand-over programs do for a bond; `None` if that is not known.
+    pub(crate) fn path(&self, bond: Ifindex) -> Option<&PathWatch> {
+        self.paths.get(&bond)
+    }
+
+    /// Notes whether the kernel takes the hand-over programs.
+    pub(crate) fn support_paths(&mut self, supported: bool) {
+        self.paths_supported = supported;
+        if !supported {
+            self.paths.clear();
+        }
+    }
+
+    /// Notes what the hand-over programs do for a bond that exists.
+    pub(crate) fn put_path(&mut self, bond: Ifindex, watch: PathWatch) {
+        if self.links.contains_key(&bond) {
+            self.paths.insert(bond, watch);
+        }
+    }
+
+    /// What the hand-over programs do for a bond is no longer known.
+    pub(crate) fn forget_path(&mut self, bond: Ifindex) {
+        self.paths.remove(&bond);
+    }
+
     /// Replaces all links. What is known of their past stays with those that are still there.
     pub(crate) fn replace_links(&mut self, now: Time, links: Vec<Link>) {
         let first_seen = if self.links_known { now } else { Time(0) };
@@ -118,6 +152,8 @@ impl World {
             self.links.insert(known.link.ifindex, known);
         }
         self.links_known = true;
+        let links = &self.links;
+        self.paths.retain(|bond, _| links.contains_key(bond));
     }
 
     /// Replaces one link.
@@ -138,6 +174,7 @@ impl World {
     pub(crate) fn remove_link(&mut self, ifindex: Ifindex) {
         self.links.remove(&ifindex);
         self.addressing.remove(&ifindex);
+        self.paths.remove(&ifindex);
     }
 
     /// Replaces addresses and routes of all links.

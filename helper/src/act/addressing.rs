@@ -39,7 +39,7 @@ pub(super) fn r#move(requests: &mut Requests, from: Ifindex, to: Ifindex) -> Res
         return Err(ActError::Refused {
             errno: libc::ENETDOWN,
             message: format!(
-                "{} is down, and a link that is down can have no routes; open it first",
+                "{} is down, and a link that is down can have no routes",
                 to_link.name
             ),
         });

@@ -188,7 +188,7 @@ pub(super) fn transmit(port: Ifindex, frames: &[Vec<u8>]) -> io::Result<()> {
 
 /// A socket for frames of one link.
 #[expect(unsafe_code, reason = "no crate in use binds AF_PACKET sockets")]
-pub(super) fn packet_socket(link: Ifindex, protocol: u16) -> io::Result<OwnedFd> {
+pub(crate) fn packet_socket(link: Ifindex, protocol: u16) -> io::Result<OwnedFd> {
     let socket = socket_with(
         AddressFamily::PACKET,
         SocketType::RAW,

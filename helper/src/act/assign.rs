@@ -23,14 +23,14 @@ pub(super) fn add(
     addresses: &[Address],
     routes: &[Route],
 ) -> Result<(), ActError> {
-    let name = present(requests, link)?.link.name;
+    present(requests, link)?;
     for address in addresses {
         let request = RouteNetlinkMessage::NewAddress(address_message(*address, link));
         requests
             .change(&request, NLM_F_CREATE | NLM_F_EXCL)
             .or_else(existing_is_well)
             .map_err(ActError::at(format!(
-                "add {}/{} to {name}",
+                "add {}/{}",
                 address.ip, address.prefix
             )))?;
     }
@@ -40,7 +40,7 @@ pub(super) fn add(
         .collect();
     clone::sort(&mut messages);
     for message in messages {
-        let step = format!("add the route {} through {name}", clone::describe(&message));
+        let step = format!("add the route {}", clone::describe(&message));
         requests
             .change(
                 &RouteNetlinkMessage::NewRoute(message),

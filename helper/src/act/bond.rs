@@ -1,6 +1,8 @@
 //! The bond itself: creation, options, and which port carries the traffic.
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
+};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
     BondAllPortActive, BondFailOverMac, BondMode, BondPrimaryReselect, InfoKind, LinkAttribute,
@@ -34,15 +36,11 @@ pub(super) fn create(
         }
     };
     let request = RouteNetlinkMessage::NewLink(complete(LinkBond::new(name.as_str())));
-    let step = || format!("create the bond {name}");
     match requests.change(&request, NLM_F_CREATE | NLM_F_EXCL) {
         Ok(()) => Ok(()),
         Err(error) if error.errno() == libc::EOPNOTSUPP => Err(ActError::Refused {
             errno: libc::EOPNOTSUPP,
-            message: format!(
-                "{}: the kernel has no bonding driver ({error}); install or load the module `bonding`",
-                step()
-            ),
+            message: format!("the kernel has no bonding driver: {}", error.reason()),
         }),
         // The first bond loads the driver, and that makes a `bond0` of its own unless
         // its parameter max_bonds is 0 (`bonding_init`, bond_main.c, 6.12).
@@ -51,9 +49,9 @@ pub(super) fn create(
             if link.kind != LinkKind::Bond || link.admin_up {
                 return Err(name_taken(name, &link));
             }
-            change(requests, complete(bond_at(link.ifindex)), step())
+            Ok(change(requests, complete(bond_at(link.ifindex)))?)
         }
-        Err(error) => Err(ActError::at(step())(error)),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -63,10 +61,10 @@ pub(super) fn set_options(
     bond: Ifindex,
     options: &BondOptions,
 ) -> Result<(), ActError> {
-    let name = present(requests, bond)?.link.name;
+    present(requests, bond)?;
     let delays = delays(requests, bond)?;
     let message = with_options(bond_at(bond), options, Some(&delays)).build();
-    change(requests, message, format!("set options of {name}"))
+    Ok(change(requests, message)?)
 }
 
 /// Makes a port the primary: that switches at once, in one step under the
@@ -87,11 +85,21 @@ pub(super) fn set_primary(
         });
     }
     let message = bond_at(bond).primary(port.0).build();
-    change(
-        requests,
-        message,
-        format!("make {} the primary of {bond_name}", port_link.name),
-    )
+    Ok(change(requests, message)?)
+}
+
+/// The request that makes a port the primary, ready to be written to a netlink
+/// socket: for whoever has no time to look first ([`set_primary`] does).
+pub(crate) fn primary_request(bond: Ifindex, port: Ifindex) -> Vec<u8> {
+    let message = bond_at(bond).primary(port.0).build();
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | NLM_F_ACK;
+    let payload = RouteNetlinkMessage::NewLink(message).into();
+    let mut request = NetlinkMessage::new(header, payload);
+    request.finalize();
+    let mut bytes = vec![0; request.buffer_len()];
+    request.serialize(&mut bytes);
+    bytes
 }
 
 /// Addresses a bond by its index only: a name in the message would be a rename.
@@ -181,8 +189,6 @@ fn name_taken(name: &IfName, link: &Link) -> ActError {
     };
     ActError::Refused {
         errno: libc::EEXIST,
-        message: format!(
-            "create the bond {name}: {what} has that name; give the bond another, or rename the device"
-        ),
+        message: format!("{what} has the name {name} already"),
     }
 }

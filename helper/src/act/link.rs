@@ -11,7 +11,7 @@ use tandem_core::types::{Ifindex, Mac};
 
 use super::ActError;
 use crate::observe::netlink::link::Described;
-use crate::observe::netlink::request::Requests;
+use crate::observe::netlink::request::{RequestError, Requests};
 use crate::observe::reader::one_link;
 
 /// Reads a link that has to be there.
@@ -22,14 +22,8 @@ pub(super) fn present(requests: &mut Requests, link: Ifindex) -> Result<Describe
 }
 
 /// Sends a change of an existing link.
-pub(super) fn change(
-    requests: &mut Requests,
-    message: LinkMessage,
-    step: impl Into<String>,
-) -> Result<(), ActError> {
-    requests
-        .change(&RouteNetlinkMessage::NewLink(message), 0)
-        .map_err(ActError::at(step))
+pub(super) fn change(requests: &mut Requests, message: LinkMessage) -> Result<(), RequestError> {
+    requests.change(&RouteNetlinkMessage::NewLink(message), 0)
 }
 
 pub(super) fn set_admin_up(
@@ -37,27 +31,24 @@ pub(super) fn set_admin_up(
     link: Ifindex,
     up: bool,
 ) -> Result<(), ActError> {
-    let name = present(requests, link)?.link.name;
+    present(requests, link)?;
     let message = LinkUnspec::new_with_index(link.0);
-    if up {
-        change(requests, message.up().build(), format!("open {name}"))
-    } else {
-        change(requests, message.down().build(), format!("close {name}"))
-    }
+    let message = if up { message.up() } else { message.down() };
+    Ok(change(requests, message.build())?)
 }
 
 pub(super) fn set_mtu(requests: &mut Requests, link: Ifindex, mtu: u32) -> Result<(), ActError> {
-    let name = present(requests, link)?.link.name;
+    present(requests, link)?;
     let message = LinkUnspec::new_with_index(link.0).mtu(mtu).build();
-    change(requests, message, format!("set the MTU of {name} to {mtu}"))
+    Ok(change(requests, message)?)
 }
 
 pub(super) fn set_mac(requests: &mut Requests, link: Ifindex, mac: Mac) -> Result<(), ActError> {
-    let name = present(requests, link)?.link.name;
+    present(requests, link)?;
     let message = LinkUnspec::new_with_index(link.0)
         .address(mac.0.to_vec())
         .build();
-    change(requests, message, format!("set the MAC of {name} to {mac}"))
+    Ok(change(requests, message)?)
 }
 
 /// Two requests: kernels differ in whether one message's flags or its master come
@@ -69,11 +60,10 @@ pub(super) fn enslave(
 ) -> Result<(), ActError> {
     let port_link = present(requests, port)?.link;
     let bond_link = present(requests, bond)?.link;
-    let (port_name, bond_name) = (&port_link.name, &bond_link.name);
     if bond_link.kind != LinkKind::Bond {
         return Err(ActError::Refused {
             errno: libc::EINVAL,
-            message: format!("{bond_name} is no bond"),
+            message: format!("{} is no bond", bond_link.name),
         });
     }
     match port_link.controller {
@@ -83,7 +73,8 @@ pub(super) fn enslave(
             return Err(ActError::Refused {
                 errno: libc::EBUSY,
                 message: format!(
-                    "{port_name} is a port of link {controller}; take it out of there first"
+                    "{} is a port of link {controller}, which has to let it go first",
+                    port_link.name
                 ),
             });
         }
@@ -91,16 +82,12 @@ pub(super) fn enslave(
     }
     if port_link.admin_up {
         let message = LinkUnspec::new_with_index(port.0).down().build();
-        change(requests, message, format!("close {port_name}"))?;
+        change(requests, message).map_err(ActError::at(format!("take {} down", port_link.name)))?;
     }
     let message = LinkUnspec::new_with_index(port.0)
         .controller(bond.0)
         .build();
-    change(
-        requests,
-        message,
-        format!("make {port_name} a port of {bond_name}"),
-    )
+    Ok(change(requests, message)?)
 }
 
 /// The bond closes the port as it lets it go (`__bond_release_one`,
@@ -115,9 +102,5 @@ pub(super) fn release(
         return Ok(());
     }
     let message = LinkUnspec::new_with_index(port.0).nocontroller().build();
-    change(
-        requests,
-        message,
-        format!("take {} out of its bond", link.name),
-    )
+    Ok(change(requests, message)?)
 }

@@ -14,33 +14,49 @@ mod frames;
 mod link;
 mod local;
 mod nexthop;
+mod path;
 
 use std::future::Future;
 use std::io;
 use std::time::Duration;
 
+use tandem_core::Input;
 use tandem_core::action::{Action, ActionKind};
 use tandem_core::input::{Outcome, Source};
 use tandem_core::types::Ifindex;
 use tokio::task::JoinHandle;
 
-use crate::observe::netlink::request::{RequestError, Requests};
+use crate::ebpf::paths::Paths;
+use crate::observe::netlink::request::{RequestError, Requests, io_reason};
 use crate::observe::reader::one_link;
 use crate::observe::{Completion, Touched};
+
+pub(crate) use announce::packet_socket;
+pub(crate) use bond::primary_request;
 
 /// Longest time that an action may take.
 pub const LIMIT: Duration = Duration::from_secs(5);
 
 /// Carries out actions, each within a time limit.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Executor {
     limit: Duration,
+    paths: Option<Paths>,
 }
 
 impl Executor {
     /// An executor with the usual time limit.
     pub fn new() -> io::Result<Self> {
-        Ok(Self { limit: LIMIT })
+        Ok(Self {
+            limit: LIMIT,
+            paths: None,
+        })
+    }
+
+    /// Takes the hand-over programs, once they are loaded; until then actions that
+    /// are about them fail.
+    pub fn use_paths(&mut self, paths: Option<Paths>) {
+        self.paths = paths;
     }
 
     /// Starts an action. The future ends within the time limit; hand its result to
@@ -58,12 +74,18 @@ impl Executor {
         let Action { id, kind } = action;
         let limit = self.limit;
         let touched = touched_by(&kind);
-        let work = tokio::task::spawn_blocking(move || carry_out(&kind));
+        let paths = self.paths.clone();
+        let work = tokio::task::spawn_blocking(move || {
+            let mut inputs = Vec::new();
+            let result = carry_out(&kind, paths.as_ref(), &mut inputs);
+            (result, inputs)
+        });
         async move {
-            let outcome = outcome_within(limit, work).await;
+            let (outcome, learnt) = outcome_within(limit, work).await;
             Completion {
                 action: id,
                 outcome,
+                learnt,
                 touched,
             }
         }
@@ -71,28 +93,35 @@ impl Executor {
 }
 
 /// Waits for an action, but not longer than the limit.
-async fn outcome_within(limit: Duration, work: JoinHandle<Result<(), ActError>>) -> Outcome {
+async fn outcome_within(limit: Duration, work: JoinHandle<Done>) -> (Outcome, Vec<Input>) {
     match tokio::time::timeout(limit, work).await {
-        Ok(Ok(Ok(()))) => Outcome::Accepted,
-        Ok(Ok(Err(error))) => error.into_outcome(),
-        Ok(Err(error)) => Outcome::Failed {
-            errno: 0,
-            message: format!("the action ended abnormally: {error}"),
-        },
-        Err(_) => Outcome::TimedOut,
+        Ok(Ok((Ok(()), inputs))) => (Outcome::Accepted, inputs),
+        Ok(Ok((Err(error), inputs))) => (error.into_outcome(), inputs),
+        Ok(Err(error)) => {
+            let message = format!("the action ended abnormally: {error}");
+            (Outcome::Failed { errno: 0, message }, Vec::new())
+        }
+        Err(_) => (Outcome::TimedOut, Vec::new()),
     }
 }
 
-/// Why an action failed.
+/// How an action ended, and what was learnt in passing.
+type Done = (Result<(), ActError>, Vec<Input>);
+
+/// Why an action failed. The text is a reason only: the machine says before it which action failed on which
+/// device, and after it the error number.
 #[derive(Debug, thiserror::Error)]
 enum ActError {
     /// A device it was meant for is not there.
     #[error("the device is gone")]
     Gone,
-    /// A step failed.
-    #[error("{step}: {error}")]
+    /// The action's own request failed.
+    #[error("{}", _0.reason())]
+    Request(#[from] RequestError),
+    /// A step on the way failed.
+    #[error("cannot {step}: {}", error.reason())]
     Step {
-        /// What was being done, with the device's name.
+        /// What was being done.
         step: String,
         /// Why it failed.
         error: RequestError,
@@ -102,11 +131,11 @@ enum ActError {
     Refused {
         /// The error number that fits.
         errno: i32,
-        /// What is in the way and what to do.
+        /// What is in the way.
         message: String,
     },
     /// A packet could not be sent.
-    #[error("{step}: {error}")]
+    #[error("cannot {step}: {}", io_reason(error))]
     Send {
         /// What was being done.
         step: String,
@@ -127,11 +156,12 @@ impl ActError {
     fn into_outcome(self) -> Outcome {
         let errno = match &self {
             Self::Gone => return Outcome::Gone,
-            Self::Step {
+            Self::Request(RequestError::TimedOut)
+            | Self::Step {
                 error: RequestError::TimedOut,
                 ..
             } => return Outcome::TimedOut,
-            Self::Step { error, .. } => error.errno(),
+            Self::Request(error) | Self::Step { error, .. } => error.errno(),
             Self::Refused { errno, .. } => *errno,
             Self::Send { error, .. } => error.raw_os_error().unwrap_or(0),
         };
@@ -142,9 +172,17 @@ impl ActError {
     }
 }
 
-fn carry_out(kind: &ActionKind) -> Result<(), ActError> {
+fn carry_out(
+    kind: &ActionKind,
+    paths: Option<&Paths>,
+    inputs: &mut Vec<Input>,
+) -> Result<(), ActError> {
     let mut requests = Requests::open().map_err(ActError::at("open a netlink socket"))?;
-    let result = attempt(&mut requests, kind);
+    let result = match kind {
+        ActionKind::WatchPath { bond, watch } => path::watch(paths, *bond, watch, inputs),
+        ActionKind::ReadFrames { bond, ports } => path::read(paths, *bond, ports, inputs),
+        _ => attempt(&mut requests, kind),
+    };
     let Err(error) = result else {
         return Ok(());
     };
@@ -183,19 +221,21 @@ fn attempt(requests: &mut Requests, kind: &ActionKind) -> Result<(), ActError> {
         ActionKind::Observe {
             source: Source::Links | Source::Addressing | Source::Udev,
         } => Ok(()),
-        ActionKind::Observe { .. } | ActionKind::Reply { .. } | ActionKind::Notify(_) => {
-            Err(ActError::Refused {
-                errno: 0,
-                message: "not an action of the executor".to_owned(),
-            })
-        }
+        ActionKind::WatchPath { .. }
+        | ActionKind::ReadFrames { .. }
+        | ActionKind::Observe { .. }
+        | ActionKind::Reply { .. }
+        | ActionKind::Notify(_) => Err(ActError::Refused {
+            errno: 0,
+            message: "not an action of the executor".to_owned(),
+        }),
     }
 }
 
 /// The devices without which an action makes no sense.
 fn devices_of(kind: &ActionKind) -> Vec<Ifindex> {
     match *kind {
-        ActionKind::SetBondOptions { bond, .. } => vec![bond],
+        ActionKind::SetBondOptions { bond, .. } | ActionKind::WatchPath { bond, .. } => vec![bond],
         ActionKind::SetAdminUp { link, .. }
         | ActionKind::SetMtu { link, .. }
         | ActionKind::SetMac { link, .. }
@@ -207,6 +247,7 @@ fn devices_of(kind: &ActionKind) -> Vec<Ifindex> {
         | ActionKind::Announce { bond, port } => vec![port, bond],
         ActionKind::MoveAddressing { from, to } => vec![from, to],
         ActionKind::CreateBond { .. }
+        | ActionKind::ReadFrames { .. }
         | ActionKind::Observe { .. }
         | ActionKind::Reply { .. }
         | ActionKind::Notify(_) => Vec::new(),
@@ -225,9 +266,11 @@ fn touched_by(kind: &ActionKind) -> Touched {
             source: Some(source),
             ..Touched::default()
         },
-        ActionKind::Announce { .. } | ActionKind::Reply { .. } | ActionKind::Notify(_) => {
-            Touched::default()
-        }
+        ActionKind::Announce { .. }
+        | ActionKind::WatchPath { .. }
+        | ActionKind::ReadFrames { .. }
+        | ActionKind::Reply { .. }
+        | ActionKind::Notify(_) => Touched::default(),
         ActionKind::MoveAddressing { .. }
         | ActionKind::AddAddressing { .. }
         | ActionKind::FlushAddressing { .. } => Touched {

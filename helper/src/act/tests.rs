@@ -60,10 +60,7 @@ fn says_what_the_kernel_refused_and_what_is_gone() {
         let link = ifindex("one");
         let (errno, message) = failed(run(ActionKind::SetMtu { link, mtu: 70_000 }).await);
         assert_eq!(errno, libc::EINVAL);
-        assert!(
-            message.starts_with("set the MTU of one to 70000: mtu greater than device maximum"),
-            "{message}"
-        );
+        assert_eq!(message, "mtu greater than device maximum");
         let gone = Ifindex(4711);
         for kind in [
             ActionKind::SetAdminUp {
@@ -140,7 +137,7 @@ fn creates_a_bond_or_says_that_there_is_no_driver() {
         } else {
             let (errno, message) = failed(outcome);
             assert_eq!(errno, libc::EOPNOTSUPP);
-            assert!(message.contains("load the module `bonding`"), "{message}");
+            assert!(message.contains("no bonding driver"), "{message}");
         }
         ip("link add bond8 type veth peer name two");
         let taken = ActionKind::CreateBond {
@@ -150,7 +147,10 @@ fn creates_a_bond_or_says_that_there_is_no_driver() {
         };
         let (errno, message) = failed(run(taken).await);
         assert_eq!(errno, libc::EEXIST);
-        assert!(message.contains("another software device"), "{message}");
+        assert_eq!(
+            message,
+            "another software device has the name bond8 already"
+        );
     });
 }
 
@@ -237,9 +237,9 @@ async fn an_action_ends_in_bounded_time() {
     let (release, held) = std::sync::mpsc::channel::<()>();
     let work = tokio::task::spawn_blocking(move || {
         let _ = held.recv();
-        Ok(())
+        (Ok(()), Vec::new())
     });
     let outcome = outcome_within(Duration::from_millis(1), work).await;
-    assert_eq!(outcome, Outcome::TimedOut);
+    assert_eq!(outcome, (Outcome::TimedOut, Vec::new()));
     drop(release);
 }

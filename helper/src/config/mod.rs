@@ -31,6 +31,27 @@ pub struct Config {
     pub accept_host_config: bool,
     /// Files that were read, in order.
     pub files: Vec<PathBuf>,
+    /// Where the name of each bond stands, in the policy's order.
+    pub names_at: Vec<Place>,
+}
+
+/// A place in the configuration: file, and line and column from 1.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The file.
+    pub file: PathBuf,
+    /// Line and column.
+    pub position: Option<(usize, usize)>,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.file.display())?;
+        match self.position {
+            Some((line, column)) => write!(f, ":{line}:{column}"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// What is wrong with the configuration, and where.
@@ -46,11 +67,12 @@ pub struct ConfigError {
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.file.display())?;
-        if let Some((line, column)) = self.position {
-            write!(f, ":{line}:{column}")?;
-        }
-        write!(f, ": {}", self.message)
+        let Self { file, position, .. } = self;
+        let place = Place {
+            file: file.clone(),
+            position: *position,
+        };
+        write!(f, "{place}: {}", self.message)
     }
 }
 
@@ -79,6 +101,7 @@ fn merge(texts: &[(PathBuf, String)]) -> Result<Config, ConfigError> {
         },
         accept_host_config: true,
         files: texts.iter().map(|(file, _)| file.clone()).collect(),
+        names_at: Vec::new(),
     };
     // For each bond: which text it came from and its number there.
     let mut sources = Vec::new();
@@ -87,7 +110,12 @@ fn merge(texts: &[(PathBuf, String)]) -> Result<Config, ConfigError> {
         if let Some(accept) = parsed.accept_host_config {
             config.accept_host_config = accept;
         }
-        sources.extend((0..parsed.bonds.len()).map(|bond| (number, bond)));
+        let bonds = 0..parsed.bonds.len();
+        config.names_at.extend(bonds.clone().map(|bond| Place {
+            file: file.clone(),
+            position: file::position_of(text, bond, "name"),
+        }));
+        sources.extend(bonds.map(|bond| (number, bond)));
         config.policy.bonds.extend(parsed.bonds);
     }
     if !config.policy.bonds.is_empty() {

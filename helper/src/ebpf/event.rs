@@ -38,6 +38,43 @@ pub enum What {
         /// The port.
         link: Link,
     },
+    /// The reflex has carried out an armed rescue's part in user space.
+    Reaction(Reaction),
+}
+
+/// What the reflex ([`super::paths`]) did about an armed VF that leaves. Times are
+/// in microseconds since the kernel's hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reaction {
+    /// Ifindex of the bond.
+    pub bond: u32,
+    /// When its thread ran.
+    pub woken_us: u64,
+    /// Announcements that left through the standby.
+    pub announced: u32,
+    /// When the first lot of them had left: what the fabric needs to send the
+    /// bond's frames to the standby.
+    pub announced_us: u64,
+    /// When the request for the switch was about to be written.
+    pub requested_us: u64,
+    /// When the kernel had answered it. Far behind `requested_us` if the removal
+    /// held RTNL.
+    pub answered_us: u64,
+    /// What came of the switch.
+    pub switch: Switch,
+}
+
+/// What came of the reflex's request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Switch {
+    /// The kernel made the standby the primary.
+    Done,
+    /// The kernel refused; its error number.
+    Refused(i32),
+    /// Not asked for: the thread ran so late that the rescue was over.
+    TooLate,
+    /// Not asked for: the rescue had been disarmed when the thread ran.
+    Disarmed,
 }
 
 /// How the kernel learnt that a PCI device leaves, the earliest first.
@@ -294,7 +331,7 @@ mod tests {
 
         #[test]
         fn any_record_of_a_known_kind_parses(
-            kind in 1u32..=10,
+            kind in 1u32..=EventKind::ALL.len() as u32,
             rest in proptest::collection::vec(any::<u8>(), EVENT_LEN),
         ) {
             let mut bytes = rest;

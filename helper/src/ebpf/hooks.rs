@@ -7,7 +7,7 @@ use tandem_ebpf::Layout;
 use super::btf::{Btf, BtfError};
 
 /// One program of the object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Program {
     /// Warns of a press on a `PCIe` slot's attention button.
     WarnButtonPress,
@@ -29,6 +29,24 @@ pub enum Program {
     CarrierOff,
     /// Reports states of bond ports.
     BondPortState,
+    /// Counts what a port receives, keeps duplicates away, and delivers what a
+    /// rescue brings in.
+    PathIngress,
+    /// Counts what a port sends.
+    PathEgress,
+    /// Sends a bond's frames through its standby during a rescue.
+    RescueEgress,
+}
+
+/// Where a program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Point {
+    /// Before a kernel function.
+    Entry,
+    /// After a kernel function.
+    Exit,
+    /// Where frames pass; attached only for a hand-over ([`super::paths`]).
+    Traffic,
 }
 
 /// Structures that a program reads.
@@ -39,11 +57,13 @@ pub(super) enum Reads {
     AcpiDevice,
     PciDevice,
     Device,
+    /// Nothing but frames.
+    Frames,
 }
 
 impl Program {
     /// Every program, in the order in which they are attached.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::WarnButtonPress,
         Self::WarnAcpiEject,
         Self::WarnPciStop,
@@ -54,7 +74,13 @@ impl Program {
         Self::CarrierOn,
         Self::CarrierOff,
         Self::BondPortState,
+        Self::PathIngress,
+        Self::PathEgress,
+        Self::RescueEgress,
     ];
+
+    /// Those that run where frames pass.
+    pub const TRAFFIC: [Self; 3] = [Self::PathIngress, Self::PathEgress, Self::RescueEgress];
 
     /// Its name in the object and in the status.
     pub fn name(self) -> &'static str {
@@ -69,10 +95,13 @@ impl Program {
             Self::CarrierOn => "carrier_on",
             Self::CarrierOff => "carrier_off",
             Self::BondPortState => "bond_port_state",
+            Self::PathIngress => "path_ingress",
+            Self::PathEgress => "path_egress",
+            Self::RescueEgress => "rescue_egress",
         }
     }
 
-    /// The kernel function it hooks.
+    /// The kernel function it hooks; for programs where frames pass, which way.
     pub fn function(self) -> &'static str {
         match self {
             Self::WarnButtonPress => "pciehp_handle_button_press",
@@ -85,12 +114,18 @@ impl Program {
             Self::CarrierOn => "netif_carrier_on",
             Self::CarrierOff => "netif_carrier_off",
             Self::BondPortState => "netdev_lower_state_changed",
+            Self::PathIngress => "tc ingress of a port",
+            Self::PathEgress => "tc egress of a port",
+            Self::RescueEgress => "tc egress of a bond",
         }
     }
 
-    /// Whether it runs after the function instead of before.
-    pub(super) fn at_exit(self) -> bool {
-        self == Self::LinkRegistered
+    pub(super) fn point(self) -> Point {
+        match self {
+            Self::LinkRegistered => Point::Exit,
+            Self::PathIngress | Self::PathEgress | Self::RescueEgress => Point::Traffic,
+            _ => Point::Entry,
+        }
     }
 
     pub(super) fn reads(self) -> Reads {
@@ -105,12 +140,13 @@ impl Program {
             | Self::CarrierOn
             | Self::CarrierOff
             | Self::BondPortState => Reads::NetDevice,
+            Self::PathIngress | Self::PathEgress | Self::RescueEgress => Reads::Frames,
         }
     }
 
     /// Whether it can tell nothing without reading through untyped pointers.
     pub(super) fn needs_probe_read(self) -> bool {
-        self.reads() != Reads::NetDevice
+        !matches!(self.reads(), Reads::NetDevice | Reads::Frames)
     }
 }
 
@@ -137,6 +173,7 @@ impl Reads {
                 layout.device_name = btf.member(device, "kobj.name")?.offset;
                 Ok(())
             }
+            Self::Frames => Ok(()),
         }
     }
 }
@@ -191,11 +228,12 @@ mod tests {
     fn names_are_those_of_the_object() {
         let object = super::super::OBJECT;
         for program in Program::ALL {
-            let point = if program.at_exit() { "fexit" } else { "fentry" };
-            for text in [
-                format!("{}\0", program.name()),
-                format!("{point}/{}\0", program.function()),
-            ] {
+            let section = match program.point() {
+                Point::Entry => format!("fentry/{}\0", program.function()),
+                Point::Exit => format!("fexit/{}\0", program.function()),
+                Point::Traffic => "classifier\0".to_owned(),
+            };
+            for text in [format!("{}\0", program.name()), section] {
                 assert!(
                     object
                         .windows(text.len())

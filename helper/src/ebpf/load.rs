@@ -4,15 +4,15 @@ use std::io;
 
 use aya::{
     Btf as AyaBtf, Ebpf, EbpfLoader, VerifierLogLevel,
-    programs::{FEntry, FExit, ProgramError},
+    programs::{FEntry, FExit, ProgramError, SchedClassifier},
 };
 use tandem_ebpf::{Layout, Settings};
 use thiserror::Error;
 
 use super::{
     btf::Btf,
-    hooks::Program,
-    support::{Lockdown, Support},
+    hooks::{Point, Program},
+    support::{Lockdown, Obstacle, Support, has_net_admin},
 };
 
 /// Characters of the verifier's message that a reason keeps.
@@ -23,6 +23,8 @@ const REASON_CHARS: usize = 300;
 pub enum ProgramState {
     /// Loaded and attached.
     Attached,
+    /// Loaded; attached to ports and bonds while a hand-over needs it.
+    Ready,
     /// Not there, and why.
     Missing {
         /// One line for people.
@@ -41,8 +43,8 @@ pub struct ProgramReport {
 
 impl ProgramReport {
     /// Whether the program works.
-    pub fn is_attached(&self) -> bool {
-        self.state == ProgramState::Attached
+    pub fn works(&self) -> bool {
+        !matches!(self.state, ProgramState::Missing { .. })
     }
 }
 
@@ -94,14 +96,21 @@ pub(super) fn load(
         .into_iter()
         .zip(unresolved)
         .map(|(program, unresolved)| {
-            let lockdown = (settings.may_probe_read == 0 && program.needs_probe_read())
-                .then(|| super::support::Obstacle::Lockdown.to_string());
-            let reason = unresolved.or(lockdown).or_else(|| {
-                let attached = attach(&mut ebpf, program, &types);
-                attached.err().map(|error| reason_of(&error))
+            let obstacle = if settings.may_probe_read == 0 && program.needs_probe_read() {
+                Some(Obstacle::Lockdown)
+            } else if program.point() == Point::Traffic && !has_net_admin() {
+                Some(Obstacle::NoCapabilities(vec!["CAP_NET_ADMIN"]))
+            } else {
+                None
+            };
+            let obstacle = obstacle.map(|obstacle| obstacle.to_string());
+            let reason = unresolved.or(obstacle).or_else(|| {
+                let started = start(&mut ebpf, program, &types);
+                started.err().map(|error| reason_of(&error))
             });
             let state = match reason {
                 Some(reason) => ProgramState::Missing { reason },
+                None if program.point() == Point::Traffic => ProgramState::Ready,
                 None => ProgramState::Attached,
             };
             ProgramReport { program, state }
@@ -114,7 +123,7 @@ pub(super) fn load(
 fn resolve(layout: &mut Layout) -> Result<[Option<String>; Program::ALL.len()], LoadError> {
     let btf = Btf::from_kernel()?;
     Ok(Program::ALL.map(|program| {
-        if !btf.has_function(program.function()) {
+        if program.point() != Point::Traffic && !btf.has_function(program.function()) {
             return Some(format!(
                 "this kernel has no function `{}` to hook",
                 program.function()
@@ -125,24 +134,31 @@ fn resolve(layout: &mut Layout) -> Result<[Option<String>; Program::ALL.len()], 
     }))
 }
 
-fn attach(ebpf: &mut Ebpf, program: Program, types: &AyaBtf) -> Result<(), ProgramError> {
+/// Loads the program, and attaches it unless that is for later.
+fn start(ebpf: &mut Ebpf, program: Program, types: &AyaBtf) -> Result<(), ProgramError> {
     let found = ebpf
         .program_mut(program.name())
         .ok_or(ProgramError::NotLoaded)?;
-    if program.at_exit() {
-        let found: &mut FExit = found.try_into()?;
-        found.load(program.function(), types)?;
-        found.attach()?;
-    } else {
-        let found: &mut FEntry = found.try_into()?;
-        found.load(program.function(), types)?;
-        found.attach()?;
+    match program.point() {
+        Point::Entry => {
+            let found: &mut FEntry = found.try_into()?;
+            found.load(program.function(), types)?;
+            found.attach().map(|_| ())
+        }
+        Point::Exit => {
+            let found: &mut FExit = found.try_into()?;
+            found.load(program.function(), types)?;
+            found.attach().map(|_| ())
+        }
+        Point::Traffic => {
+            let found: &mut SchedClassifier = found.try_into()?;
+            found.load()
+        }
     }
-    Ok(())
 }
 
 /// One line: what the kernel said, and the verifier's last words.
-fn reason_of(error: &ProgramError) -> String {
+pub(super) fn reason_of(error: &ProgramError) -> String {
     match error {
         ProgramError::LoadError {
             io_error,

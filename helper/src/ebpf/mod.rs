@@ -9,10 +9,16 @@ mod event;
 mod hooks;
 mod load;
 mod messages;
+pub mod paths;
 mod reader;
 mod support;
 
-use std::{collections::BTreeSet, io};
+use std::{
+    collections::BTreeSet,
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use aya::{
     Ebpf,
@@ -21,16 +27,22 @@ use aya::{
 use aya_log::EbpfLogger;
 use tandem_ebpf::MAX_MACS;
 use thiserror::Error;
-use tokio::io::unix::AsyncFd;
+use tokio::{io::unix::AsyncFd, sync::mpsc};
 
-pub use event::{Cause, Event, Link, LinkChange, PortState, Press, What};
+use crate::memory;
+
+pub use event::{Cause, Event, Link, LinkChange, PortState, Press, Reaction, Switch, What};
 pub use hooks::Program;
 pub use load::{ProgramReport, ProgramState};
+use paths::Paths;
 pub use reader::{Batch, MAX_BATCH};
 pub use support::{Lockdown, Obstacle, Support};
 
 /// The programs, as `cargo xtask ebpf` built them.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../helper-ebpf/tandem.bpf.o");
+
+/// Longest wait for the programs to be detached when the monitor goes.
+const STOP_LIMIT: Duration = Duration::from_secs(1);
 
 /// What the monitor looks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -64,13 +76,36 @@ pub enum MacError {
     Map(#[from] MapError),
 }
 
+/// The loaded object. [`Paths`] attaches its programs when they are needed; with the
+/// monitor it goes away.
+type Programs = Arc<Mutex<Option<Ebpf>>>;
+
 /// The running programs. Dropping it detaches them all.
 pub struct Monitor {
     reader: reader::Reader,
     macs: HashMap<MapData, [u8; 6], u8>,
     logs: AsyncFd<EbpfLogger<messages::Tracing>>,
-    /// Holds the programs and their links.
-    _programs: Ebpf,
+    /// What the reflex did.
+    reactions: mpsc::Receiver<Event>,
+    paths: Option<Paths>,
+    programs: Programs,
+}
+
+impl Drop for Monitor {
+    fn drop(&mut self) {
+        let (paths, programs) = (self.paths.take(), self.programs.clone());
+        let (done, ended) = std::sync::mpsc::channel();
+        // Detaching takes RTNL, which a driver may hold for seconds; who stops the
+        // service shall not wait for that. What is left goes with the process.
+        std::thread::spawn(move || {
+            if let Some(paths) = paths {
+                paths.stop();
+            }
+            *programs.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            let _ = done.send(());
+        });
+        let _ = ended.recv_timeout(STOP_LIMIT);
+    }
 }
 
 #[derive(Debug, Error)]
@@ -85,6 +120,8 @@ enum StartError {
     Log(#[from] aya_log::Error),
     #[error(transparent)]
     Macs(#[from] MacError),
+    #[error(transparent)]
+    Paths(#[from] paths::PathError),
     #[error("the eBPF events cannot be read: {0}")]
     Read(#[from] io::Error),
 }
@@ -100,13 +137,10 @@ impl Monitor {
             Some(obstacle) => Err(obstacle.to_string()),
             None => Self::try_start(options, &support).map_err(|error| error.to_string()),
         };
-        return_unused_memory();
+        memory::return_unused();
         match started {
             Ok((monitor, programs)) => Start {
-                monitor: programs
-                    .iter()
-                    .any(ProgramReport::is_attached)
-                    .then_some(monitor),
+                monitor: programs.iter().any(ProgramReport::works).then_some(monitor),
                 programs,
             },
             Err(reason) => Start {
@@ -137,14 +171,37 @@ impl Monitor {
         let reader = reader::Reader::new(map("EVENTS")?, map("LOST")?)?;
         let macs = HashMap::try_from(map("MACS")?)?;
         let logger = EbpfLogger::init_with_logger(&mut ebpf, messages::Tracing)?;
+        let (sender, reactions) = mpsc::channel(paths::MAX_REACTIONS);
+        let works = |program| {
+            reports
+                .iter()
+                .any(|report| report.program == program && report.works())
+        };
+        let ports_known =
+            works(Program::BondPortState) && support.lockdown != Lockdown::Confidentiality;
+        let maps = paths::Maps::take(&mut ebpf)?;
+        let programs = Arc::new(Mutex::new(Some(ebpf)));
+        let paths = if Program::TRAFFIC.into_iter().all(works) {
+            Some(Paths::start(programs.clone(), maps, ports_known, sender)?)
+        } else {
+            None
+        };
         let mut monitor = Self {
             reader,
             macs,
             logs: reader::watch_readable(logger)?,
-            _programs: ebpf,
+            reactions,
+            paths,
+            programs,
         };
         monitor.watch_macs(&options.macs)?;
         Ok((monitor, reports))
+    }
+
+    /// The programs on the paths of a hand-over; `None` when they can't be loaded, and
+    /// then [`Start::programs`] says why.
+    pub fn paths(&self) -> Option<Paths> {
+        self.paths.clone()
     }
 
     /// Replaces the set of watched MACs; devices that stay in it are never missed.
@@ -166,6 +223,9 @@ impl Monitor {
         loop {
             tokio::select! {
                 batch = self.reader.next() => return batch,
+                Some(reaction) = self.reactions.recv() => {
+                    return Ok(Batch { events: vec![reaction], ..Batch::default() });
+                }
                 logs = self.logs.readable_mut() => {
                     let mut logs = logs?;
                     logs.get_inner_mut().flush();
@@ -186,17 +246,6 @@ fn wanted_macs(macs: &[[u8; 6]]) -> Result<BTreeSet<[u8; 6]>, MacError> {
         });
     }
     Ok(wanted)
-}
-
-/// Gives the memory of aya's parsed kernel types (about 45 MiB) back to the kernel:
-/// glibc would keep it for later.
-fn return_unused_memory() {
-    #[cfg(target_env = "gnu")]
-    #[expect(unsafe_code, reason = "glibc offers it as a C function only")]
-    // SAFETY: malloc_trim has no preconditions and may be called at any time.
-    unsafe {
-        libc::malloc_trim(0);
-    }
 }
 
 #[cfg(test)]

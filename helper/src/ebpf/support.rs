@@ -105,6 +105,11 @@ fn missing_capabilities() -> Vec<&'static str> {
     missing_of(sets.effective)
 }
 
+/// Whether this thread may load and attach programs where frames pass.
+pub(super) fn has_net_admin() -> bool {
+    capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::NET_ADMIN))
+}
+
 fn missing_of(effective: CapabilitySet) -> Vec<&'static str> {
     if effective.contains(CapabilitySet::SYS_ADMIN) {
         return Vec::new();

@@ -83,6 +83,7 @@ impl Agenda {
         let Completion {
             action,
             outcome,
+            learnt: _,
             touched,
         } = completion;
         let all_links = matches!(touched.source, Some(Source::Links | Source::Udev));
@@ -191,6 +192,7 @@ mod tests {
         Completion {
             action: ActionId(id),
             outcome: Outcome::Accepted,
+            learnt: Vec::new(),
             touched,
         }
     }

@@ -46,6 +46,8 @@ pub struct Completion {
     pub action: ActionId,
     /// How it ended.
     pub outcome: Outcome,
+    /// What was learnt in passing, for the machine before `Input::Done`.
+    pub learnt: Vec<Input>,
     /// What to read before `Input::Done`.
     pub touched: Touched,
 }

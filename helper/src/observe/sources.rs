@@ -198,7 +198,10 @@ impl Sources {
 
     /// Takes an action that has ended; what it touched is read, then its `Input::Done`
     /// follows, both from [`Sources::next`].
-    pub fn complete(&mut self, completion: Completion) {
+    pub fn complete(&mut self, mut completion: Completion) {
+        for input in std::mem::take(&mut completion.learnt) {
+            self.say(input);
+        }
         if completion.touched.source == Some(Source::Udev) {
             self.ready.push_back(Observed::AgentPortsChanged);
         }

@@ -46,6 +46,7 @@ async fn settled(sources: &mut Sources) -> Vec<Input> {
     sources.complete(Completion {
         action,
         outcome: Outcome::Accepted,
+        learnt: Vec::new(),
         touched: Touched {
             source: Some(Source::Addressing),
             ..Touched::default()
@@ -224,6 +225,7 @@ fn an_overrun_is_told_and_mended() {
         sources.complete(Completion {
             action: ActionId(1),
             outcome: Outcome::Accepted,
+            learnt: Vec::new(),
             touched: Touched {
                 source: Some(Source::Links),
                 ..Touched::default()

@@ -67,6 +67,7 @@ fn quiet_bond() -> Value {
             { "ip": "2001:db8::10", "prefix": 64 },
         ],
         "problems": [],
+        "rescue-armed": true,
         "next-deadline": null,
         "handoffs": [],
         "handoff-count": 0,
@@ -100,6 +101,7 @@ fn busy_status() -> Value {
         quiet_bond(),
         json!({
             "name": "storage0",
+            "rescue-armed": false,
             "mac": "52:54:00:00:00:03",
             "state": "standby",
             "traffic": "standby",
@@ -131,7 +133,13 @@ fn busy_status() -> Value {
                 handoff(3, 190_000 * SECOND, "standby", "vf", "arrival"),
                 with(
                     handoff(4, 199_000 * SECOND, "vf", "standby", "warned"),
-                    json!({ "lead-us": 5_003_127, "warned-by": "button-pressed" }),
+                    json!({
+                        "lead-us": 5_003_127, "warned-by": "button-pressed", "reaction-us": 877,
+                        "gap": {
+                            "receive-us": 1_204, "transmit-us": null,
+                            "late-frames": 3, "drain-us": 2_001,
+                        },
+                    }),
                 ),
                 handoff(5, 199_880 * SECOND, "standby", "vf", "operator"),
                 with(
@@ -146,6 +154,7 @@ fn busy_status() -> Value {
         quiet_bond(),
         json!({
             "name": "late0",
+            "rescue-armed": false,
             "ifindex": null,
             "mac": null,
             "state": "waiting",

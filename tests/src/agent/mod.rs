@@ -63,10 +63,11 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// The agent in a guest, over the host's end of its virtio-serial port.
-    pub(crate) fn in_guest(stream: UnixStream, console: Console) -> Result<Self> {
+    /// The agent in a guest, over the host's end of its virtio-serial port; with the guest's console, a
+    /// failure tells what happened to the guest.
+    pub(crate) fn in_guest(stream: UnixStream, console: Option<Console>) -> Result<Self> {
         let transport = Transport::new();
-        transport.attach_socket(stream, Some(console))?;
+        transport.attach_socket(stream, console)?;
         Ok(Self { transport })
     }
 
@@ -91,8 +92,8 @@ impl Agent {
     }
 
     /// Goes on over a new connection, sending again whatever has no answer yet.
-    pub(crate) fn resume(&self, stream: UnixStream, console: Console) -> Result<()> {
-        self.transport.attach_socket(stream, Some(console))
+    pub(crate) fn resume(&self, stream: UnixStream, console: Option<Console>) -> Result<()> {
+        self.transport.attach_socket(stream, console)
     }
 
     /// Goes on over the connection that was there before [`Self::pause`].

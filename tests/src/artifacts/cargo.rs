@@ -43,7 +43,7 @@ pub fn unit_tests(package: &str, library: &str) -> Result<PathBuf> {
         package,
         "--lib",
         "--no-run",
-        "--message-format=json",
+        "--message-format=json-render-diagnostics",
     ]);
     let output = command::run(&mut build, BUILD_LIMIT)?.stdout;
     executable(&output, library)
@@ -68,7 +68,7 @@ fn build(package: &str, kind: &'static str, binary: &str, profile: Profile) -> R
         package,
         kind,
         binary,
-        "--message-format=json",
+        "--message-format=json-render-diagnostics",
     ]);
     if profile == Profile::Release {
         build.arg("--release");

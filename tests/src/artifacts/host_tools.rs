@@ -28,6 +28,10 @@ pub enum HostTool {
     Mmdebstrap,
     /// `pkg-config` and libudev's headers, to build the guest service.
     LibudevDev,
+    /// libvirtd with its QEMU driver, and virsh.
+    Libvirt,
+    /// `xmllint`, for the schema of the bonds in a domain's XML.
+    Xmllint,
 }
 
 impl HostTool {
@@ -42,6 +46,12 @@ impl HostTool {
             Self::SquashfsTools => &["squashfs-tools"],
             Self::Mmdebstrap => &["mmdebstrap"],
             Self::LibudevDev => &["pkg-config", "libudev-dev"],
+            Self::Xmllint => &["libxml2-utils"],
+            Self::Libvirt => &[
+                "libvirt-daemon",
+                "libvirt-daemon-driver-qemu",
+                "libvirt-clients",
+            ],
         }
     }
 
@@ -57,6 +67,8 @@ impl HostTool {
             Self::Xz => missing(&["xz"]),
             Self::SquashfsTools => missing(&["mksquashfs"]),
             Self::Mmdebstrap => missing(&["mmdebstrap"]),
+            Self::Xmllint => missing(&["xmllint"]),
+            Self::Libvirt => missing(&["libvirtd", "virsh"]).or_else(libvirt_lack),
             Self::LibudevDev => missing(&["pkg-config"]).or_else(|| {
                 let known = command::run(
                     Command::new("pkg-config").args(["--exists", "libudev"]),
@@ -72,6 +84,32 @@ impl HostTool {
 
 /// The program that runs x86-64 guests.
 pub const QEMU: &str = "qemu-system-x86_64";
+
+/// The first libvirt that knows the `igb` NIC, as (major, minor).
+const MIN_LIBVIRT: (u32, u32) = (9, 3);
+
+fn libvirt_lack() -> Option<String> {
+    let drivers = ["/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib"]
+        .map(|folder| format!("{folder}/libvirt/connection-driver/libvirt_driver_qemu.so"));
+    if !drivers
+        .iter()
+        .any(|driver| std::path::Path::new(driver).is_file())
+    {
+        return Some("libvirt's QEMU driver is not installed".to_owned());
+    }
+    let told = match command::run(Command::new("libvirtd").arg("--version"), PROBE_LIMIT) {
+        Ok(finished) => finished.stdout,
+        Err(error) => return Some(format!("{error:#}")),
+    };
+    let word = told.split_whitespace().last().unwrap_or_default();
+    let mut numbers = word.split('.').map_while(|number| number.parse().ok());
+    match (numbers.next(), numbers.next()) {
+        (Some(major), Some(minor)) if (major, minor) >= MIN_LIBVIRT => None,
+        _ => Some(format!(
+            "libvirt {word} knows no `igb` NIC (it needs 9.3 or later)"
+        )),
+    }
+}
 
 fn qemu_lack() -> Option<String> {
     if command::find_program(QEMU).is_none() {
@@ -139,12 +177,14 @@ fn install(cache: &Cache, machine_suites: &[String], packages: &[&str]) -> Resul
         suites.push(backports);
     }
     let apt = PrivateApt::of_suites(cache, "host", &suites)?;
-    // Only QEMU comes from backports: the rest shall not replace libraries of this machine.
-    let (qemu, others): (Vec<&str>, Vec<&str>) = packages
-        .iter()
-        .partition(|package| HostTool::Qemu.packages().contains(package));
-    let qemu_options: &[&str] = if on_bookworm { &["-t", backports] } else { &[] };
-    for (packages, options) in [(others, &[][..]), (qemu, qemu_options)] {
+    // Only QEMU and libvirt come from backports: the rest shall not replace libraries of this machine.
+    let newer = [HostTool::Qemu, HostTool::Libvirt]
+        .map(HostTool::packages)
+        .concat();
+    let (newer, others): (Vec<&str>, Vec<&str>) =
+        packages.iter().partition(|package| newer.contains(package));
+    let newer_options: &[&str] = if on_bookworm { &["-t", backports] } else { &[] };
+    for (packages, options) in [(others, &[][..]), (newer, newer_options)] {
         if packages.is_empty() {
             continue;
         }

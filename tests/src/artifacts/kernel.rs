@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use anyhow::{Context, Result, bail};
 
@@ -29,12 +30,9 @@ impl Kernel {
         let Ok(wanted) = std::env::var("LAB_KERNEL_VERSION") else {
             return Ok(Self::default());
         };
-        Self::ALL
-            .into_iter()
-            .find(|kernel| kernel.version() == wanted)
-            .with_context(|| {
-                format!("LAB_KERNEL_VERSION={wanted}: the lab knows 6.1, 6.12 and 7.3")
-            })
+        wanted
+            .parse()
+            .with_context(|| format!("LAB_KERNEL_VERSION={wanted}"))
     }
 
     /// The version's first two numbers.
@@ -69,6 +67,18 @@ impl Kernel {
         let name = format!("kernel-{}", self.version());
         let folder = super::unpacked(&name, self.suite(), image_packages)?;
         KernelFiles::find(&folder)
+    }
+}
+
+impl FromStr for Kernel {
+    type Err = anyhow::Error;
+
+    /// The version's first two numbers, such as `6.12`.
+    fn from_str(wanted: &str) -> Result<Self> {
+        let mut known = Self::ALL.into_iter();
+        known
+            .find(|kernel| kernel.version() == wanted)
+            .context("the lab knows 6.1, 6.12 and 7.3")
     }
 }
 

@@ -1,29 +1,44 @@
 //! The whole story in one run: a VF leaves, the VM moves to another host, another VF arrives, and what an
 //! open connection and a stream of numbered frames saw of it.
 
-use std::time::{Duration, Instant};
+mod story;
+
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
-use tandem_core::status::{BondState, Handoff, Traffic};
+use tandem_core::Status;
+use tandem_core::status::BondState;
 
 use crate::command::progress;
 use crate::net::GUEST_V4;
-use crate::probe::{FrameOptions, FrameProbe, FrameReport, StreamProbe};
+use crate::probe::{FrameOptions, FrameProbe, StreamProbe};
 use crate::tandem::{Channel, Guest, STEP_LIMIT, Setup};
-use crate::timeline::{Carrier, Frames, Handover, Phase, PhaseKind, Timeline, Verdict};
+use crate::timeline::{PhaseKind, Timeline};
 use crate::{Lab, Mac};
+
+pub(crate) use story::Story;
+use story::last_handoff;
 
 /// How long nothing is done, before and after.
 const STEADY: Duration = Duration::from_secs(2);
 /// Time between two records of the TCP stream.
 const RECORD_INTERVAL: Duration = Duration::from_millis(10);
 
+/// Whether the host tells the guest of the unplug.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostManners {
+    /// It asks the guest to prepare, and waits until the guest is ready.
+    Asks,
+    /// It takes the VF without a word, as `virsh detach-device` does.
+    Silent,
+}
+
 /// Runs the story and tells it. The guest of `setup` gets its first other VF on the second host.
 ///
 /// # Errors
 /// A step fails or does not end in time; the error holds the end of the service's log.
-pub fn run(setup: &Setup, frames: FrameOptions) -> Result<Timeline> {
+pub fn run(setup: &Setup, manners: HostManners, frames: FrameOptions) -> Result<Timeline> {
     let lab = Lab::new("demo")?;
     let (here, there) = (lab.host("a")?, lab.host("b")?);
     progress("booting a guest on host a");
@@ -46,34 +61,39 @@ pub fn run(setup: &Setup, frames: FrameOptions) -> Result<Timeline> {
         lab.folder(),
     )?;
     let mut story = Story::new(probe);
-    story.carriers.push(Handover {
-        at_ms: 0,
-        carrier: Carrier::Vf,
-    });
-    story.see(&mut channel)?;
+    story.see(&channel.report(STEP_LIMIT)?)?;
 
     story.begin("steady", PhaseKind::Steady);
     channel.listen(STEADY)?;
-    story.end(&mut channel)?;
+    end(&mut story, &mut channel)?;
 
-    story.begin("prepare", PhaseKind::Planned);
-    let answer = channel.call("tandem-prepare-unplug", json!({}), STEP_LIMIT)?;
-    ensure!(
-        answer["ready"] == json!(true),
-        "the guest is not ready for the unplug: {answer}"
-    );
-    story.end(&mut channel)?;
+    if manners == HostManners::Asks {
+        story.begin("prepare", PhaseKind::HandOver);
+        let answer = channel.call("tandem-prepare-unplug", json!({}), STEP_LIMIT)?;
+        ensure!(
+            answer["ready"] == json!(true),
+            "the guest is not ready for the unplug: {answer}"
+        );
+        end(&mut story, &mut channel)?;
+    }
 
-    story.begin("unplug", PhaseKind::Planned);
+    if manners == HostManners::Silent {
+        let armed = |status: &Status| {
+            !counts_frames(status) || status.bonds.iter().all(|bond| bond.rescue_armed)
+        };
+        channel.await_status("an armed rescue", STEP_LIMIT, armed)?;
+    }
+    story.begin("unplug", PhaseKind::HandOver);
     guest.vm.unplug_vf()?;
-    story.end(&mut channel)?;
-    story.note_removal(&mut channel);
+    end(&mut story, &mut channel)?;
+    note_removal(&mut story, &mut channel);
+    channel.await_status("the first handoff's gap", STEP_LIMIT, is_measured)?;
     drop(channel);
 
     story.begin("migrate", PhaseKind::Migration);
     let migration = guest.vm.migrate_to(&there)?;
     let mut channel = guest.channel()?;
-    story.end(&mut channel)?;
+    end(&mut story, &mut channel)?;
     story.notes.push(format!(
         "migration: {} ms in all, QEMU's own downtime {} ms",
         migration.total_ms, migration.downtime_ms
@@ -83,32 +103,38 @@ pub fn run(setup: &Setup, frames: FrameOptions) -> Result<Timeline> {
         .later_vfs
         .first()
         .context("the set-up names no second VF")?;
-    story.begin("plug", PhaseKind::Planned);
+    story.begin("plug", PhaseKind::HandOver);
     guest.vm.plug_vf(setup.model, other_vf)?;
     await_vf(&guest, &mut channel)?;
-    story.end(&mut channel)?;
+    end(&mut story, &mut channel)?;
 
-    story.begin("failback", PhaseKind::Planned);
+    story.begin("failback", PhaseKind::HandOver);
     guest.await_state(&mut channel, BondState::Accelerated)?;
-    story.end(&mut channel)?;
+    end(&mut story, &mut channel)?;
 
     story.begin("steady again", PhaseKind::Steady);
     channel.listen(STEADY)?;
-    story.end(&mut channel)?;
+    end(&mut story, &mut channel)?;
 
     let stream = stream.finish()?;
     guest.check()?;
-    story.note_other_vf(&mut channel, other_vf)?;
+    ensure_vf(&mut channel, other_vf)?;
+    let status = channel.await_status("the last handoff's gap", STEP_LIMIT, is_measured)?;
+    story.note_handoffs(&status);
     story.tell(
-        title(setup),
+        title(setup, manners),
         stream.broken().map(str::to_owned),
         stream.longest_stall_ms(),
     )
 }
 
-fn title(setup: &Setup) -> String {
+fn title(setup: &Setup, manners: HostManners) -> String {
+    let leaves = match manners {
+        HostManners::Asks => "leaves",
+        HostManners::Silent => "is taken without a word",
+    };
     format!(
-        "VF {} on host a leaves, the VM moves to host b, VF {} arrives there ({:?}, kernel {})",
+        "VF {} on host a {leaves}, the VM moves to host b, VF {} arrives there ({:?}, kernel {})",
         setup.vf,
         setup
             .later_vfs
@@ -118,6 +144,17 @@ fn title(setup: &Setup) -> String {
         setup.model,
         setup.kernel
     )
+}
+
+/// The guest's kernel takes the programs that count frames.
+fn counts_frames(status: &Status) -> bool {
+    let mut parts = status.sources.iter().flat_map(|source| &source.parts);
+    parts.any(|part| part.name == "path_ingress" && part.ok)
+}
+
+/// The gap of the last handoff is known, or never will be.
+fn is_measured(status: &Status) -> bool {
+    !counts_frames(status) || last_handoff(status).is_some_and(|last| last.gap.is_some())
 }
 
 /// Waits until the guest has made the new VF a port.
@@ -131,169 +168,41 @@ fn await_vf(guest: &Guest, channel: &mut Channel) -> Result<()> {
     Ok(())
 }
 
-/// What is known of the run so far.
-struct Story {
-    start: Instant,
-    probe: FrameProbe,
-    phases: Vec<(String, PhaseKind, u64, u64)>,
-    open: Option<(String, PhaseKind, u64)>,
-    carriers: Vec<Handover>,
-    last_handoff: u64,
-    notes: Vec<String>,
+fn end(story: &mut Story, channel: &mut Channel) -> Result<()> {
+    story.end();
+    story.see(&channel.report(STEP_LIMIT)?)
 }
 
-impl Story {
-    fn new(probe: FrameProbe) -> Self {
-        Self {
-            start: Instant::now(),
-            probe,
-            phases: Vec::new(),
-            open: None,
-            carriers: Vec::new(),
-            last_handoff: 0,
-            notes: Vec::new(),
-        }
-    }
-
-    fn now_ms(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-
-    fn begin(&mut self, name: &str, kind: PhaseKind) {
-        progress(name);
-        self.probe.mark(name);
-        self.open = Some((name.to_owned(), kind, self.now_ms()));
-    }
-
-    fn end(&mut self, channel: &mut Channel) -> Result<()> {
-        if let Some((name, kind, start_ms)) = self.open.take() {
-            self.phases.push((name, kind, start_ms, self.now_ms()));
-        }
-        self.see(channel)
-    }
-
-    /// Takes the handoffs that the guest reports since the last time.
-    fn see(&mut self, channel: &mut Channel) -> Result<()> {
-        let report = channel.report(STEP_LIMIT)?;
-        let now_ms = self.now_ms();
-        let bond = report
-            .status
-            .bonds
-            .first()
-            .context("the guest knows no bond")?;
-        let known = self.last_handoff;
-        let new = bond
-            .handoffs
-            .iter()
-            .filter(|handoff| handoff.number > known);
-        let carriers = new.clone().map(|handoff: &Handoff| Handover {
-            at_ms: now_ms.saturating_sub(report.now.since_ms(handoff.at)),
-            carrier: match handoff.to {
-                Traffic::Vf => Carrier::Vf,
-                Traffic::Standby => Carrier::Standby,
-                Traffic::None | Traffic::Other => Carrier::Nobody,
-            },
-        });
-        // Those from before the run are part of the first look only.
-        if known > 0 || !self.phases.is_empty() {
-            self.carriers.extend(carriers);
-        }
-        self.last_handoff = bond.handoff_count;
-        Ok(())
-    }
-
-    /// What the guest said of the VF's removal.
-    fn note_removal(&mut self, channel: &mut Channel) {
-        for (_, event) in channel.take_events() {
-            let Some(removed) = event["data"]
-                .get("vf-removed")
-                .or_else(|| event["data"].get("lead-us").map(|_| &event["data"]))
-            else {
-                continue;
-            };
-            if let Some(lead_us) = removed["lead-us"].as_u64() {
-                self.notes.push(format!(
-                    "early warning by eBPF ({}): {:.1} ms before the VF was gone",
-                    removed["warned-by"].as_str().unwrap_or("unknown"),
-                    Duration::from_micros(lead_us).as_secs_f64() * 1e3
-                ));
-            }
-        }
-    }
-
-    fn note_other_vf(&mut self, channel: &mut Channel, mac: Mac) -> Result<()> {
-        let status = channel.report(STEP_LIMIT)?.status;
-        let vf = status
-            .bonds
-            .first()
-            .and_then(|bond| bond.vf.as_ref())
-            .context("the VF is gone")?;
-        ensure!(
-            vf.mac
-                .is_some_and(|found| found.to_string() == mac.to_string()),
-            "the traffic is on {vf:?}, not on the VF {mac}"
-        );
-        Ok(())
-    }
-
-    fn tell(self, title: String, broken: Option<String>, tcp_stall_ms: u64) -> Result<Timeline> {
-        let frames = self.probe.finish()?;
-        let phases: Vec<_> = self
-            .phases
-            .into_iter()
-            .map(|(name, kind, start_ms, end_ms)| phase(&frames, name, kind, (start_ms, end_ms)))
-            .collect::<Result<_>>()?;
-        let lost = |kind| -> u64 {
-            let phases = phases.iter().filter(|phase| phase.kind == kind);
-            phases
-                .map(|phase| phase.from_guest.lost + phase.to_guest.lost)
-                .sum()
+/// What the guest said of the VF's removal.
+fn note_removal(story: &mut Story, channel: &mut Channel) {
+    for (_, event) in channel.take_events() {
+        let Some(removed) = event["data"]
+            .get("vf-removed")
+            .or_else(|| event["data"].get("lead-us").map(|_| &event["data"]))
+        else {
+            continue;
         };
-        let text = match &broken {
-            None => format!(
-                "the connection lived through it; frames lost: {} in the planned phases, {} by the migration itself",
-                lost(PhaseKind::Planned),
-                lost(PhaseKind::Migration)
-            ),
-            Some(reason) => format!("the connection broke: {reason}"),
-        };
-        Ok(Timeline {
-            title,
-            phases,
-            carriers: self.carriers,
-            tcp_alive: broken.is_none(),
-            tcp_stall_ms,
-            notes: self.notes,
-            verdict: Verdict {
-                passed: broken.is_none(),
-                text,
-            },
-        })
+        if let Some(lead_us) = removed["lead-us"].as_u64() {
+            story.notes.push(format!(
+                "early warning by eBPF ({}): {:.1} ms before the VF's driver stopped",
+                removed["warned-by"].as_str().unwrap_or("unknown"),
+                Duration::from_micros(lead_us).as_secs_f64() * 1e3
+            ));
+        }
     }
 }
 
-fn phase(
-    frames: &FrameReport,
-    name: String,
-    kind: PhaseKind,
-    span_ms: (u64, u64),
-) -> Result<Phase> {
-    let missing = || format!("the probe knows no phase {name}");
-    let to_guest = frames.to_guest.phase(&name).with_context(missing)?;
-    let from_guest = frames.to_client.phase(&name).with_context(missing)?;
-    Ok(Phase {
-        kind,
-        start_ms: span_ms.0,
-        end_ms: span_ms.1,
-        from_guest: Frames {
-            sent: from_guest.sent,
-            lost: from_guest.lost,
-        },
-        to_guest: Frames {
-            sent: to_guest.sent,
-            lost: to_guest.lost,
-        },
-        longest_gap_ms: from_guest.longest_gap_ms.max(to_guest.longest_gap_ms),
-        name,
-    })
+fn ensure_vf(channel: &mut Channel, mac: Mac) -> Result<()> {
+    let status = channel.report(STEP_LIMIT)?.status;
+    let vf = status
+        .bonds
+        .first()
+        .and_then(|bond| bond.vf.as_ref())
+        .context("the VF is gone")?;
+    ensure!(
+        vf.mac
+            .is_some_and(|found| found.to_string() == mac.to_string()),
+        "the traffic is on {vf:?}, not on the VF {mac}"
+    );
+    Ok(())
 }

@@ -383,4 +383,55 @@ mod tests {
         drop(folder);
         assert!(console.check().is_ok());
     }
+
+    /// Lines as Linux prints them, and what they are a sign of.
+    #[test]
+    fn trouble_is_told_from_what_a_kernel_prints_in_good_health() {
+        let lines = [
+            (
+                "[    1.2] Kernel panic - not syncing: VFS: Unable to mount root fs",
+                Some("kernel panic"),
+            ),
+            (
+                "[   10.0] Oops: 0000 [#1] PREEMPT SMP NOPTI",
+                Some("kernel oops"),
+            ),
+            (
+                "[   10.0] BUG: kernel NULL pointer dereference, address: 0",
+                Some("kernel bug"),
+            ),
+            (
+                "[   10.0] kernel BUG at net/core/dev.c:10000!",
+                Some("kernel bug"),
+            ),
+            (
+                "[   48.0] watchdog: BUG: soft lockup - CPU#1 stuck for 26s!",
+                Some("soft lockup"),
+            ),
+            (
+                "[   61.5] rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:",
+                Some("RCU stall"),
+            ),
+            (
+                "[   61.5] rcu: INFO: rcu_sched self-detected stall on CPU",
+                Some("RCU stall"),
+            ),
+            (
+                "[  122.0] INFO: task tandem:99 blocked for more than 120 seconds.",
+                Some("hung task"),
+            ),
+            ("[    0.1] rcu: Hierarchical RCU implementation.", None),
+            (
+                "[    0.2] NMI watchdog: Perf NMI watchdog permanently disabled",
+                None,
+            ),
+            (
+                "[    5.0] bond0: (slave eth0): making interface the new active one",
+                None,
+            ),
+        ];
+        for (line, what) in lines {
+            assert_eq!(sign_of_trouble(line), what, "{line}");
+        }
+    }
 }

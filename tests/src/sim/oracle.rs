@@ -1,8 +1,9 @@
 //! What must be true: always, and once everything has calmed down.
 
-use tandem_core::link::{BondMode, FailOverMac, Link, LinkKind};
+use tandem_core::link::{Address, BondMode, FailOverMac, Link, LinkKind, PrimaryReselect};
+use tandem_core::path::Rescue;
 use tandem_core::policy::{AddressingPolicy, BondPolicy, MacPolicy, Ownership, PortMatch};
-use tandem_core::status::{BondStatus, Held, Traffic};
+use tandem_core::status::{BondStatus, Held, ProblemCode, Traffic};
 use tandem_core::{Ifindex, Mac};
 
 use super::Stage;
@@ -33,8 +34,8 @@ pub fn faults_when_calm(stage: &Stage) -> Vec<String> {
     faults
 }
 
-/// An address that was guarded is on none of the bonds and standbys.
-pub fn is_lost(stage: &Stage, address: &tandem_core::link::Address) -> bool {
+/// An address that was guarded is on no link any more.
+pub fn is_lost(stage: &Stage, address: &Address) -> bool {
     let all = stage.kernel.dump_addressings();
     !all.iter().any(|one| one.addresses.contains(address))
 }
@@ -76,6 +77,11 @@ impl Judge<'_> {
         self.policy.mac == MacPolicy::Follow || self.policy.standby.mac.is_some()
     }
 
+    fn is_port_of(&self, port: Ifindex, bond: Ifindex) -> bool {
+        let found = self.links.iter().find(|link| link.ifindex == port);
+        found.is_some_and(|link| link.controller == Some(bond))
+    }
+
     /// A standby that no bond takes keeps its addresses and works on its own.
     fn faults_of_outsider(&self) -> Option<String> {
         let standby = self.standby()?;
@@ -112,6 +118,45 @@ impl Judge<'_> {
             "frames are still taken from all ports".into(),
         );
         let status = self.status;
+        let reported = |code| status.problems.iter().any(|one| one.code == code);
+        let shares = self.policy.mac == MacPolicy::Standby
+            && self.policy.ownership == Ownership::Create
+            && facts.active.is_some();
+        check(
+            !shares || bond.mac == self.policy.standby.mac || reported(ProblemCode::BondMismatch),
+            format!("the bond's MAC is {:?} and nobody says so", bond.mac),
+        );
+        let ours = self.policy.ownership == Ownership::Create;
+        let timing = &self.policy.timing;
+        check(
+            !ours
+                || (facts.miimon_ms == timing.miimon_ms
+                    && facts.peer_notifications == timing.announcements
+                    && facts.primary_reselect == PrimaryReselect::Failure),
+            format!("options are not as they should be: {facts:?}"),
+        );
+        check(
+            !ours
+                || self.policy.mtu.is_none_or(|mtu| bond.mtu == mtu)
+                || reported(ProblemCode::MtuRefused),
+            format!("the MTU is {} and nobody says so", bond.mtu),
+        );
+        let path = self.stage.paths.of(bond.ifindex, self.links);
+        check(
+            active.is_none_or(|active| !path.ports.contains(&active)),
+            format!("frames are still counted on the active port: {path:?}"),
+        );
+        let right = |rescue: &Rescue| {
+            active == Some(rescue.vf) && self.is_port_of(rescue.standby, bond.ifindex)
+        };
+        check(
+            path.rescue.as_ref().is_none_or(right),
+            format!("a rescue is armed for {path:?}, active is {active:?}"),
+        );
+        check(
+            status.rescue_armed == path.rescue.is_some(),
+            "the status is wrong about the rescue".into(),
+        );
         check(
             status.ifindex == Some(bond.ifindex) && status.mac == bond.mac,
             "the status has another bond or MAC than the kernel".into(),
@@ -125,6 +170,23 @@ impl Judge<'_> {
         check(
             status.addresses == addresses,
             "the status has other addresses than the kernel".into(),
+        );
+        let trouble = !status.problems.is_empty();
+        if let AddressingPolicy::Static {
+            addresses: wanted, ..
+        } = &self.policy.addressing
+        {
+            check(
+                trouble || wanted.iter().all(|one| addresses.contains(one)),
+                format!("addresses of the policy are missing: {addresses:?}"),
+            );
+        }
+        let standby = self.standby().filter(|link| link.controller.is_some());
+        let left = standby.and_then(|link| self.stage.kernel.dump_addressing(link.ifindex));
+        let left = left.map(|one| one.addresses).unwrap_or_default();
+        check(
+            !ours || trouble || left.iter().all(Address::is_link_local),
+            format!("addresses were left on the standby: {left:?}"),
         );
         for (port, link) in [(&status.standby, self.standby()), (&status.vf, self.vf())] {
             let same = port.as_ref().map(|port| port.ifindex) == link.map(|link| link.ifindex);

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tandem_core::Status;
+use tandem_core::input::Source;
 use tandem_core::status::BondState;
 
 pub use channel::Channel;
@@ -83,6 +84,9 @@ impl Setup {
             .hot_plug(self.hot_plug)
             .standby(self.standby)
             .vf(self.model, self.vf)
+            // Where there is no tcx, before Linux 6.6, the hand-over programs are attached by these.
+            .module("sch_ingress")
+            .module("cls_bpf")
             .program(&binary()?, PROGRAM)
             .text(CONFIG, &self.config()))
     }
@@ -204,8 +208,16 @@ impl Guest {
     pub fn await_state(&self, channel: &mut Channel, state: BondState) -> Result<Status> {
         channel
             .await_status(&format!("{state:?}"), STEP_LIMIT, |status| {
-                status.bonds.first().is_some_and(|bond| bond.state == state)
+                let bond = status.bonds.first();
+                bond.is_some_and(|bond| bond.state == state) && monitor_is_decided(status)
             })
             .with_context(|| format!("the service's log ends:\n{}", self.log_tail()))
     }
+}
+
+/// The service has found out which kernel programs work; loading them, on an emulated
+/// machine, takes seconds of its processor.
+pub fn monitor_is_decided(status: &Status) -> bool {
+    let monitor = status.sources.iter().find(|one| one.source == Source::Ebpf);
+    monitor.is_some_and(|monitor| !monitor.parts.is_empty())
 }

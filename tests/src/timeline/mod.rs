@@ -30,8 +30,8 @@ impl Carrier {
 pub enum PhaseKind {
     /// Nothing moves.
     Steady,
-    /// A planned step: its loss is Tandem's own.
-    Planned,
+    /// A step of the hand-over there or back: its loss is Tandem's own.
+    HandOver,
     /// The hypervisor stops and moves the VM: its loss is the floor that no guest can go below.
     Migration,
 }
@@ -261,11 +261,11 @@ mod sample {
             title: "a sample & its <parts>".to_owned(),
             phases: vec![
                 phase("steady", PhaseKind::Steady, (1_000, 3_000), (0, 0), 6),
-                phase("prepare", PhaseKind::Planned, (3_000, 3_400), (0, 1), 12),
-                phase("unplug", PhaseKind::Planned, (3_400, 5_100), (0, 0), 7),
+                phase("prepare", PhaseKind::HandOver, (3_000, 3_400), (0, 1), 12),
+                phase("unplug", PhaseKind::HandOver, (3_400, 5_100), (0, 0), 7),
                 phase("migrate", PhaseKind::Migration, (5_100, 7_600), (9, 8), 205),
-                phase("plug", PhaseKind::Planned, (7_600, 9_000), (0, 0), 7),
-                phase("failback", PhaseKind::Planned, (9_000, 11_000), (0, 0), 9),
+                phase("plug", PhaseKind::HandOver, (7_600, 9_000), (0, 0), 7),
+                phase("failback", PhaseKind::HandOver, (9_000, 11_000), (0, 0), 9),
             ],
             carriers: vec![
                 at(0, Carrier::Vf),
@@ -324,7 +324,7 @@ mod tests {
     #[test]
     fn losses_are_summed_by_kind() {
         let timeline = sample::timeline();
-        let (from, to) = timeline.frames(PhaseKind::Planned);
+        let (from, to) = timeline.frames(PhaseKind::HandOver);
         assert_eq!((from.lost, to.lost), (0, 1));
         let (from, to) = timeline.frames(PhaseKind::Migration);
         assert_eq!((from.lost, to.lost), (9, 8));

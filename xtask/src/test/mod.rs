@@ -50,15 +50,19 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let mut run = suite::Run::new(logs, Instant::now() + TOTAL_LIMIT)?;
     let mut total = Outcome::default();
     let mut failed: Vec<&Suite> = Vec::new();
+    // Those that did not pass: what needs them cannot run.
+    let mut missing: Vec<&str> = Vec::new();
+    let mut cut_short = None;
     for suite in suites
         .iter()
         .filter(|suite| wanted.contains(suite.name.as_str()))
     {
-        let outcome = if let Some(need) = failed
-            .iter()
-            .find(|failed| suite.needs.contains(&failed.name.as_str()))
-        {
-            Outcome::not_run(format!("it needs `{}`, which failed", need.name))
+        let need = missing.iter().find(|need| suite.needs.contains(need));
+        let outcome = if let Some(reason) = run.stopped() {
+            cut_short = Some(reason);
+            Outcome::not_run(reason.to_owned())
+        } else if let Some(need) = need {
+            Outcome::not_run(format!("it needs `{need}`, which did not pass"))
         } else if options.skip_lab && suite.is_lab {
             Outcome::not_run("left out by --skip-lab".to_owned())
         } else {
@@ -68,6 +72,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         if outcome.failed > 0 {
             println!("{}", run.tail(suite));
             failed.push(suite);
+        }
+        if outcome.failed > 0 || outcome.passed == 0 {
+            missing.push(&suite.name);
         }
         total.add(&outcome);
     }
@@ -79,6 +86,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         );
     }
     println!("{}", total.closing_line());
+    if let Some(reason) = cut_short {
+        bail!("not everything was run: {reason}");
+    }
     match failed.len() {
         0 => Ok(()),
         count => bail!("{count} suites failed"),

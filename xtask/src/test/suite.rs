@@ -85,17 +85,23 @@ impl Run {
             .join("\n")
     }
 
+    /// Why no further suite is run, if so.
+    pub(super) fn stopped(&self) -> Option<&'static str> {
+        if self.watch.is_interrupted() {
+            Some("interrupted")
+        } else if Instant::now() >= self.deadline {
+            Some("the time for the whole run is over")
+        } else {
+            None
+        }
+    }
+
     /// Runs one suite to its end.
     pub(super) fn suite(&mut self, suite: &Suite) -> Outcome {
         let started = Instant::now();
-        let outcome = if self.watch.is_interrupted() {
-            Outcome::broken("interrupted".to_owned())
-        } else if started >= self.deadline {
-            Outcome::broken("the time for the whole run is over".to_owned())
-        } else {
-            self.work(suite)
-                .unwrap_or_else(|error| Outcome::broken(format!("{error:#}")))
-        };
+        let outcome = self
+            .work(suite)
+            .unwrap_or_else(|error| Outcome::broken(format!("{error:#}")));
         Outcome {
             elapsed: started.elapsed(),
             ..outcome
@@ -176,6 +182,8 @@ impl Run {
         let deadline = self.deadline.min(Instant::now() + suite.limit);
         let path = self.log_path(suite);
         let mut command = again(command);
+        // A failed test's reason is in its message; a back trace of each error would bury it.
+        command.env("RUST_BACKTRACE", "0");
         self.watch.run(
             &mut command,
             log,

@@ -24,7 +24,7 @@ impl Memory {
         if view.world.links_known() {
             let ending = match open.task {
                 Task::Failover => self.resolve_failover(view, open),
-                Task::Failback => self.resolve_failback(view, open, now),
+                Task::Failback => self.resolve_failback(view, open),
                 Task::Prepare { vf, target } => self.resolve_prepare(view, open, vf, target, now),
                 Task::Announce { sent } => resolve_announce(view, open, sent),
             };
@@ -53,14 +53,11 @@ impl Memory {
         (!switching).then(|| Ok(answer(view, open, true, None)))
     }
 
-    fn resolve_failback(&self, view: &View<'_>, open: &mut Open, now: Time) -> Ending {
+    fn resolve_failback(&self, view: &View<'_>, open: &mut Open) -> Ending {
         if view.traffic() == Traffic::Vf {
             return self.switched(view, open);
         }
-        let usable = view
-            .vfs
-            .iter()
-            .any(|vf| vf.usable && !self.is_leaving(view.policy, vf, now));
+        let usable = view.vfs.iter().any(|vf| vf.usable && !self.is_leaving(vf));
         if usable {
             return None;
         }
@@ -148,7 +145,7 @@ impl Memory {
         }
         let name = &view.policy.name;
         let after_ms = view.policy.timing.command_timeout_ms;
-        let obstacle = self.attempts.standing().next();
+        let obstacle = self.attempts.obstacles().next();
         match obstacle {
             Some(failure) => error(
                 CommandErrorCode::Refused,

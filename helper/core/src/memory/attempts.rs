@@ -26,6 +26,7 @@ pub(crate) enum Topic {
     Primary,
     Addressing,
     Announce,
+    Path,
 }
 
 /// A topic and the device it is about; index 0 for a device that is not there yet.
@@ -49,7 +50,11 @@ pub(crate) fn key(kind: &ActionKind) -> Option<Key> {
             Some((Topic::Addressing, link))
         }
         ActionKind::Announce { bond, .. } => Some((Topic::Announce, bond)),
-        ActionKind::Observe { .. } | ActionKind::Reply { .. } | ActionKind::Notify(_) => None,
+        ActionKind::WatchPath { bond, .. } => Some((Topic::Path, bond)),
+        ActionKind::ReadFrames { .. }
+        | ActionKind::Observe { .. }
+        | ActionKind::Reply { .. }
+        | ActionKind::Notify(_) => None,
     }
 }
 
@@ -197,6 +202,20 @@ impl Attempts {
         wanted.filter_map(|one| one.failure.as_ref())
     }
 
+    /// Failures that keep the bond from its state: not those of the hand-over programs,
+    /// without which everything goes on.
+    pub(crate) fn obstacles(&self) -> impl Iterator<Item = &Failure> {
+        let optional = |kind: &ActionKind| {
+            matches!(
+                kind,
+                ActionKind::WatchPath { .. } | ActionKind::ReadFrames { .. }
+            )
+        };
+        let failed = self.failed.iter();
+        let wanted = failed.filter(move |one| one.wanted && !optional(&one.kind));
+        wanted.filter_map(|one| one.failure.as_ref())
+    }
+
     /// Learns what is wanted by now. What is no longer wanted is no problem any
     /// more, and is forgotten after its wait.
     pub(crate) fn note_wanted(&mut self, wishes: &[ActionKind], now: Time) {
@@ -251,6 +270,7 @@ fn pace(kind: &ActionKind) -> Backoff {
         ActionKind::Enslave { .. } => Backoff::new(FIRST_RETRY_MS, MAX_RETRY_PORT_MS),
         ActionKind::CreateBond { .. } => Backoff::new(1_000, 60_000),
         ActionKind::SetPrimary { .. } => Backoff::new(50, 5_000),
+        ActionKind::WatchPath { .. } => Backoff::new(1_000, MAX_RETRY_PORT_MS),
         _ => Backoff::new(FIRST_RETRY_MS, 30_000),
     }
 }

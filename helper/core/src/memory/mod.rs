@@ -2,6 +2,7 @@
 //! timers, promises to the host, and history. Never what a dump can tell.
 
 pub(crate) mod attempts;
+mod measure;
 pub(crate) mod traffic;
 pub(crate) mod vfs;
 
@@ -102,15 +103,9 @@ impl Memory {
     }
 
     /// This VF is not to be used now, whatever its carrier.
-    pub(crate) fn is_held_out(
-        &self,
-        policy: &BondPolicy,
-        bond: Option<Ifindex>,
-        port: &Port<'_>,
-        now: Time,
-    ) -> bool {
+    pub(crate) fn is_held_out(&self, bond: Option<Ifindex>, port: &Port<'_>) -> bool {
         let silent = port.enslaved && !port.usable;
-        self.is_leaving(policy, port, now) || self.is_refused(bond, port) || silent
+        self.is_leaving(port) || self.is_refused(bond, port) || silent
     }
 
     /// The bond could not take this NIC in when it was last tried.
@@ -129,9 +124,9 @@ impl Memory {
         too_large || self.is_refused(bond.map(Bond::ifindex), port)
     }
 
-    /// This VF is about to leave.
-    pub(crate) fn is_leaving(&self, policy: &BondPolicy, port: &Port<'_>, now: Time) -> bool {
-        self.is_prepared(port) || warned(policy, port, now).is_some()
+    /// This port is about to leave.
+    pub(crate) fn is_leaving(&self, port: &Port<'_>) -> bool {
+        self.is_prepared(port) || port.warning.is_some()
     }
 
     /// The host is about to unplug this VF.
@@ -141,11 +136,11 @@ impl Memory {
     }
 
     /// Why a VF that is present is not in use.
-    pub(crate) fn held(&self, view: &View<'_>, port: &Port<'_>, now: Time) -> Option<Held> {
+    pub(crate) fn held(&self, view: &View<'_>, port: &Port<'_>) -> Option<Held> {
         let chosen = view.vf().is_some_and(|vf| vf.ifindex() == port.ifindex());
         if self.is_prepared(port) {
             Some(Held::UnplugPrepared)
-        } else if warned(view.policy, port, now).is_some() {
+        } else if port.warning.is_some() {
             Some(Held::RemovalExpected)
         } else if !port.enslaved && self.is_unfit(view, port) {
             Some(Held::Refused)
@@ -170,9 +165,9 @@ impl Memory {
         if let Some(prepared) = &self.prepared {
             all.extend(prepared_until(view.policy, prepared));
         }
-        for vf in &view.vfs {
-            all.extend(vf.warning.map(|warning| expiry(view.policy, warning)));
-            all.extend(self.vfs.deadlines(view.policy, vf));
+        for port in view.standby.iter().chain(&view.vfs) {
+            all.extend(port.warning.map(|warning| expiry(view.policy, warning)));
+            all.extend(self.vfs.deadlines(view.policy, port));
         }
         all.extend(self.traffic.deadlines());
         all.extend(self.assembly_grace_until());
@@ -181,12 +176,8 @@ impl Memory {
     }
 }
 
-/// The removal that was announced for a port and can still be expected.
-pub(crate) fn warned<'a>(policy: &BondPolicy, port: &Port<'a>, now: Time) -> Option<&'a Warning> {
-    port.warning.filter(|warning| now < expiry(policy, warning))
-}
-
-fn expiry(policy: &BondPolicy, warning: &Warning) -> Time {
+/// When a removal that was announced and did not happen is forgotten.
+pub(crate) fn expiry(policy: &BondPolicy, warning: &Warning) -> Time {
     warning.heard_at.plus_ms(policy.timing.removal_timeout_ms)
 }
 

@@ -3,14 +3,15 @@
 use alloc::vec::Vec;
 
 use crate::goal::goal;
+use crate::memory::Memory;
 use crate::memory::vfs::GoneVf;
-use crate::memory::{Memory, warned};
+use crate::path::Reaction;
 use crate::status::{BondStatus, Event, Handoff, HandoffCause, Traffic};
 use crate::types::{Ifindex, Time};
 use crate::view::View;
 
 /// A carrier that fails this shortly before its device vanishes failed because of that, in ms.
-const SAME_STORY_MS: u64 = 2_000;
+pub(super) const SAME_STORY_MS: u64 = 2_000;
 
 /// History and timers of a bond's traffic.
 #[derive(Debug, Default)]
@@ -22,9 +23,13 @@ pub(crate) struct TrafficMemory {
     pub(crate) switch: Option<Switch>,
     announcements_left: u8,
     announce_at: Time,
-    settle_until: Option<Time>,
-    handoffs: Vec<Record>,
+    pub(super) settle_until: Option<Time>,
+    pub(super) handoffs: Vec<Record>,
     count: u64,
+    /// The counters of the last handoff are still to be read.
+    pub(super) measuring: bool,
+    /// What the shortest way did for a handoff that is not seen yet.
+    pub(super) reaction: Option<(Reaction, Time)>,
 }
 
 /// What was last seen of the bond.
@@ -54,10 +59,14 @@ pub(crate) struct Switch {
 }
 
 #[derive(Debug)]
-struct Record {
+pub(super) struct Record {
     /// The port that carried the traffic before.
-    from: Ifindex,
-    handoff: Handoff,
+    pub(super) from: Ifindex,
+    /// The port that carries it now.
+    pub(super) to: Ifindex,
+    /// When the old port's driver stopped, if it did.
+    pub(super) stopped_at: Option<Time>,
+    pub(super) handoff: Handoff,
 }
 
 impl TrafficMemory {
@@ -111,6 +120,11 @@ impl TrafficMemory {
 
     /// Nothing is left to be said or awaited of the last move.
     pub(crate) fn is_settled(&self, now: Time) -> bool {
+        !self.measuring && self.is_calm(now)
+    }
+
+    /// The traffic stays where it is, was announced, and late frames had their time.
+    pub(super) fn is_calm(&self, now: Time) -> bool {
         self.switch.is_none()
             && self.announcements_left == 0
             && self.settle_until.is_none_or(|end| now >= end)
@@ -136,9 +150,10 @@ impl TrafficMemory {
         announce.into_iter().chain(self.settle_until).collect()
     }
 
-    /// The time between warning and stop of a VF is known.
-    pub(crate) fn note_lead(&mut self, vf: Ifindex, lead_us: u64) {
+    /// It is known when a VF's driver stopped, and how long that was after the warning.
+    pub(crate) fn note_stop(&mut self, vf: Ifindex, stopped_at: Time, lead_us: u64) {
         if let Some(record) = self.last_from(vf) {
+            record.stopped_at.get_or_insert(stopped_at);
             record.handoff.lead_us.get_or_insert(lead_us);
         }
     }
@@ -161,7 +176,7 @@ impl TrafficMemory {
         }
     }
 
-    fn last_from(&mut self, port: Ifindex) -> Option<&mut Record> {
+    pub(super) fn last_from(&mut self, port: Ifindex) -> Option<&mut Record> {
         let last = self.handoffs.last_mut();
         last.filter(|record| record.from == port)
     }
@@ -185,6 +200,7 @@ impl Memory {
                 self.traffic.switch = None;
                 self.traffic.announcements_left = 0;
                 self.traffic.settle_until = None;
+                self.traffic.measuring = false;
             }
             return;
         };
@@ -229,7 +245,7 @@ impl Memory {
         let decided = self.traffic.switch.filter(|switch| switch.target == to);
         let traffic = view.traffic_of(Some(to));
         let cause = decided.map_or_else(
-            || self.guess_cause(view, from.port, traffic, now),
+            || self.guess_cause(view, from.port, traffic),
             |switch| switch.cause,
         );
         if decided.is_none() {
@@ -238,6 +254,8 @@ impl Memory {
         }
         let gone = self.vfs.gone(from.port);
         let warning = view.port(from.port).and_then(|port| port.warning);
+        let reaction = self.traffic.take_reaction(now);
+        let reaction = reaction.filter(|_| from.traffic == Traffic::Vf);
         self.traffic.count += 1;
         let handoff = Handoff {
             number: self.traffic.count,
@@ -252,9 +270,17 @@ impl Memory {
             warned_by: gone
                 .and_then(|gone| gone.warned_by)
                 .or(warning.map(|warning| warning.first)),
+            reaction_us: reaction.and_then(|reaction| reaction.requested_us),
+            gap: None,
         };
+        let path = view.bond().and_then(|bond| view.world.path(bond.ifindex()));
+        self.traffic.measuring = path.is_some_and(|watch| watch.ports.contains(&to));
         self.traffic.push(Record {
             from: from.port,
+            to,
+            stopped_at: gone
+                .and_then(|gone| gone.stopped_at)
+                .or(warning.and_then(|warning| warning.stopping_at)),
             handoff: handoff.clone(),
         });
         Some(Event::HandedOver {
@@ -264,13 +290,7 @@ impl Memory {
     }
 
     /// Why the kernel moved the traffic, or should have.
-    pub(crate) fn guess_cause(
-        &self,
-        view: &View<'_>,
-        from: Ifindex,
-        to: Traffic,
-        now: Time,
-    ) -> HandoffCause {
+    pub(crate) fn guess_cause(&self, view: &View<'_>, from: Ifindex, to: Traffic) -> HandoffCause {
         let port = view.port(from);
         let failed = port.is_none_or(|port| !port.usable);
         if to == Traffic::Vf && !failed {
@@ -278,7 +298,7 @@ impl Memory {
         }
         match (port, self.vfs.gone(from)) {
             (Some(port), _) if self.is_prepared(port) => HandoffCause::Planned,
-            (Some(port), _) if warned(view.policy, port, now).is_some() => HandoffCause::Warned,
+            (Some(port), _) if port.warning.is_some() => HandoffCause::Warned,
             // A device that goes is closed first.
             (Some(port), _) if !port.enslaved || !port.link.admin_up => HandoffCause::Abrupt,
             (Some(_), _) if failed => HandoffCause::Carrier,

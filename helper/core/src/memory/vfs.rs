@@ -43,6 +43,7 @@ pub(crate) struct GoneVf {
     pub(crate) ifindex: Ifindex,
     pub(crate) warned_by: Option<RemovalStage>,
     pub(crate) lead_us: Option<u64>,
+    pub(crate) stopped_at: Option<Time>,
 }
 
 impl VfMemory {
@@ -82,8 +83,8 @@ impl VfMemory {
                 });
             }
             note.warning = vf.warning.copied();
-            if let Some(lead_us) = note.warning.as_ref().and_then(known_lead_us) {
-                traffic.note_lead(vf.ifindex(), lead_us);
+            if let Some((stopped_at, lead_us)) = note.warning.as_ref().and_then(stop) {
+                traffic.note_stop(vf.ifindex(), stopped_at, lead_us);
             }
         }
         self.drop_absent(view, traffic, now, &mut events);
@@ -113,13 +114,14 @@ impl VfMemory {
                 continue;
             }
             let warned_by = note.warning.map(|warning| warning.first);
-            let lead_us = note.warning.map(|warning| {
-                known_lead_us(&warning).unwrap_or_else(|| now.since_us(warning.first_at))
-            });
+            let stop = note.warning.as_ref().and_then(stop);
+            let unseen = note.warning.map(|warning| now.since_us(warning.first_at));
+            let lead_us = stop.map(|(_, lead_us)| lead_us).or(unseen);
             let gone = GoneVf {
                 ifindex,
                 warned_by,
                 lead_us,
+                stopped_at: stop.map(|(stopped_at, _)| stopped_at),
             };
             traffic.note_gone(&gone, now);
             self.last_gone = Some(gone);
@@ -221,7 +223,8 @@ fn hold_ms(policy: &BondPolicy, losses: u32) -> u64 {
     grown.min(policy.timing.hold_max_ms)
 }
 
-fn known_lead_us(warning: &Warning) -> Option<u64> {
-    let stopping_at = warning.stopping_at?;
-    Some(stopping_at.since_us(warning.first_at))
+/// When the driver stopped, and how long that was after the first warning, in µs.
+fn stop(warning: &Warning) -> Option<(Time, u64)> {
+    let stopped_at = warning.stopping_at?;
+    Some((stopped_at, stopped_at.since_us(warning.first_at)))
 }

@@ -169,7 +169,7 @@ pub(super) fn may_take(context: &Context<'_>, bond: &Bond<'_>, vf: &Port<'_>) ->
         && vf.takes_mtu(bond.link.mtu)
         && !vf.enslaved
         && !vf.taken
-        && !memory.is_leaving(view.policy, vf, *now)
+        && !memory.is_leaving(vf)
         && memory.vfs.may_join(vf, *now)
         && context.standby_is_served(bond)
 }

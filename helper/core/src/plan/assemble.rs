@@ -162,7 +162,7 @@ pub(super) fn open_ports(context: &Context<'_>) -> Vec<ActionKind> {
     let ports = view.standby.iter().chain(view.vf());
     ports
         .filter(|port| port.enslaved && !port.link.admin_up)
-        .filter(|port| !context.memory.is_leaving(view.policy, port, context.now))
+        .filter(|port| !context.memory.is_leaving(port))
         .map(|port| ActionKind::SetAdminUp {
             link: port.ifindex(),
             up: true,

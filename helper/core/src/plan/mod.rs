@@ -8,6 +8,7 @@
 
 mod addressing;
 mod assemble;
+mod path;
 mod switch;
 
 pub(crate) use addressing::is_route;
@@ -51,8 +52,10 @@ pub(crate) fn wishes(context: &Context<'_>) -> Vec<ActionKind> {
         wishes.extend(addressing::off_ports(context, bond));
     }
     wishes.extend(assemble::open_ports(context));
+    wishes.extend(path::measure(context, bond));
     wishes.extend(switch::release(context, bond));
     wishes.extend(switch::settle(context, bond));
+    wishes.extend(path::watch(context, bond));
     wishes
 }
 

@@ -4,13 +4,14 @@ use alloc::vec::Vec;
 
 use crate::action::{ActionKind, BondOptions};
 use crate::goal::goal;
-use crate::plan::Context;
+use crate::plan::{Context, path};
 use crate::policy::Ownership;
 use crate::types::Ifindex;
 use crate::view::Bond;
 
 /// Moves the traffic to the port that should carry it. A switch for which there
-/// is time first has the bond deliver frames that arrive late on the old port.
+/// is time first has the bond deliver frames that arrive late on the old port, and
+/// has them counted.
 pub(super) fn hand_over(context: &Context<'_>, bond: &Bond<'_>) -> Vec<ActionKind> {
     let Some(goal) = goal(context.view, context.memory, context.now) else {
         return Vec::new();
@@ -19,8 +20,11 @@ pub(super) fn hand_over(context: &Context<'_>, bond: &Bond<'_>) -> Vec<ActionKin
         return Vec::new();
     }
     let mut wishes = Vec::new();
-    if !goal.urgent && !bond.facts.all_ports_active {
-        wishes.push(all_ports_active(bond, true));
+    if !goal.urgent {
+        if !bond.facts.all_ports_active {
+            wishes.push(all_ports_active(bond, true));
+        }
+        wishes.extend(path::watch(context, bond));
     }
     wishes.push(set_primary(bond, goal.port));
     wishes

@@ -11,6 +11,7 @@ use proptest::sample::select;
 use super::*;
 use crate::action::{Action, ActionId, ActionKind};
 use crate::input::{Command, CommandId, Outcome, Removal, RemovalStage, Request, Source};
+use crate::path::{Frames, PathWatch, PortFrames, Reaction, Rescue};
 use crate::status::{BondStatus, SourceHealth};
 use crate::types::Time;
 use crate::{Input, MAX_OPEN_COMMANDS, Machine};
@@ -134,6 +135,35 @@ fn request() -> impl Strategy<Value = Request> {
     })
 }
 
+prop_compose! {
+    fn path_watch()(ports in proptest::collection::vec(index(), 0..3), vf in index(), armed: bool) -> PathWatch {
+        let rescue = Rescue {
+            vf,
+            pci: pci(vf, 0),
+            slot: None,
+            standby: STANDBY,
+            mac: STANDBY_MAC,
+            addresses: Vec::new(),
+        };
+        PathWatch { ports, period: 1, rescue: armed.then_some(rescue) }
+    }
+}
+
+prop_compose! {
+    fn port_frames()(
+        port in index(),
+        stamps in any::<[Option<u64>; 6]>(),
+        count: u64,
+    ) -> PortFrames {
+        let [received, sent, late] = [0, 2, 4].map(|at| Frames {
+            count,
+            first: stamps[at].map(Time),
+            last: stamps[at + 1].map(Time),
+        });
+        PortFrames { port, received, sent, late }
+    }
+}
+
 fn source() -> impl Strategy<Value = Source> {
     select(Vec::from([
         Source::Links,
@@ -189,6 +219,13 @@ fn input() -> impl Strategy<Value = Input> {
         4 => (0u64..40, request()).prop_map(|(id, request)| {
             let id = CommandId(id);
             Input::Command(Command { id, request })
+        }),
+        1 => any::<bool>().prop_map(Input::PathsSupported),
+        2 => (index(), path_watch()).prop_map(|(bond, watch)| Input::PathWatched { bond, watch }),
+        1 => (index(), proptest::collection::vec(port_frames(), 0..4))
+            .prop_map(|(bond, ports)| Input::PathFrames { bond, ports }),
+        1 => (index(), proptest::option::of(0u64..9)).prop_map(|(bond, us)| {
+            Input::Reacted(Reaction { bond, announced_us: us, requested_us: us })
         }),
         1 => Just(Input::ClockJump { forward_ms: 1 }),
         1 => (0u64..50, outcome()).prop_map(|(id, outcome)| Input::Done {

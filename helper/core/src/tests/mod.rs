@@ -4,6 +4,7 @@ mod any_input;
 mod attempts;
 mod machine;
 mod matching;
+mod path;
 mod validate;
 mod world;
 

@@ -170,7 +170,7 @@ async fn a_bond0_that_came_with_the_driver_is_taken_over() {
     assert_eq!(facts.miimon_ms, 100);
     let (errno, message) = failed(run(create).await);
     assert_eq!(errno, libc::EEXIST);
-    assert!(message.contains("a bond has that name"), "{message}");
+    assert_eq!(message, "a bond has the name bond0 already");
     ip("link del bond0");
 }
 

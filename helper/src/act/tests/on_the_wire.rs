@@ -10,7 +10,7 @@ const ALL_PROTOCOLS: u16 = 3_u16.to_be();
 
 /// Listens to all that arrives at a link.
 pub(super) fn listen(link: Ifindex) -> std::os::fd::OwnedFd {
-    announce::packet_socket(link, ALL_PROTOCOLS).unwrap()
+    packet_socket(link, ALL_PROTOCOLS).unwrap()
 }
 
 /// The frames that have arrived. A veth delivers within the sender's call, so

@@ -33,7 +33,7 @@ const DUMP_ATTEMPTS: u32 = 8;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RequestError {
     /// The kernel refused it.
-    #[error("{message}")]
+    #[error("{message} (errno {errno})")]
     Refused {
         /// The error number, positive.
         errno: i32,
@@ -61,12 +61,30 @@ impl RequestError {
         }
     }
 
+    /// The reason without the error number, for those who tell that by themselves.
+    pub(crate) fn reason(&self) -> String {
+        match self {
+            Self::Refused { message, .. } => message.clone(),
+            Self::Socket(error) => format!("netlink: {}", io_reason(error)),
+            Self::TimedOut | Self::Unsteady => self.to_string(),
+        }
+    }
+
     /// What it was about is not there: device, address, route or nexthop.
     pub(crate) fn is_absent(&self) -> bool {
         matches!(
             self.errno(),
             libc::ENODEV | libc::ENXIO | libc::ENOENT | libc::ESRCH | libc::EADDRNOTAVAIL
         )
+    }
+}
+
+/// An error's reason without its number, which the standard library appends.
+pub(crate) fn io_reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.rsplit_once(" (os error ") {
+        Some((reason, _)) => reason.to_owned(),
+        None => text,
     }
 }
 
@@ -234,10 +252,9 @@ fn refusal(message_type: u16, flags: u16, payload: &[u8]) -> Result<(), RequestE
         .flatten()
         .and_then(|attributes| attribute(attributes, NLMSGERR_ATTR_MSG))
         .and_then(text_of);
-    let reason = io::Error::from_raw_os_error(errno);
     let message = match words {
-        Some(words) => format!("{words} ({reason})"),
-        None => reason.to_string(),
+        Some(words) => words.to_owned(),
+        None => io_reason(&io::Error::from_raw_os_error(errno)),
     };
     Err(RequestError::Refused { errno, message })
 }
@@ -272,15 +289,13 @@ mod tests {
             let bytes = refused_bytes(flags, repeated);
             let error = refusal(NLMSG_ERROR, flags, &bytes).unwrap_err();
             assert_eq!(error.errno(), libc::ENOTEMPTY);
-            assert!(
-                error
-                    .to_string()
-                    .starts_with("unable to set option because the bond device has slaves ("),
-                "{error}"
-            );
+            let words = "unable to set option because the bond device has slaves";
+            assert_eq!(error.reason(), words);
+            assert_eq!(error.to_string(), format!("{words} (errno 39)"));
         }
         let error = refusal(NLMSG_ERROR, 0, &refused_bytes(0, &header)).unwrap_err();
         assert_eq!(error.errno(), libc::ENOTEMPTY);
+        assert_eq!(error.reason(), "Directory not empty");
         assert!(refusal(NLMSG_ERROR, NLM_F_CAPPED, &[0; 20]).is_ok());
         assert!(refusal(NLMSG_DONE, 0, &[]).is_ok());
     }

@@ -2,7 +2,7 @@
 
 use tandem_core::action::{ActionKind, BondOptions};
 use tandem_core::input::{Removal, RemovalStage, Request, Source};
-use tandem_core::link::{Address, LinkKind};
+use tandem_core::link::{Address, LinkKind, PrimaryReselect};
 use tandem_core::policy::Ownership;
 use tandem_core::{Input, PciAddress};
 
@@ -111,8 +111,9 @@ impl Chaos {
 
     /// The kernel warns; mostly it then means it.
     fn warn_and_unplug(&mut self) {
-        let Some(vf) = self.vf else { return };
-        let Some(link) = self.stage.kernel.dump_link(vf) else {
+        let of_standby = self.rng.chance(50);
+        let nic = if of_standby { self.standby } else { self.vf };
+        let Some(link) = nic.and_then(|nic| self.stage.kernel.dump_link(nic)) else {
             return;
         };
         let (Some(pci), Some(parent)) = (link.pci, link.pci_parent) else {
@@ -137,7 +138,11 @@ impl Chaos {
             if self.rng.chance(500) {
                 self.warn(RemovalStage::DriverStopping, pci);
             }
-            self.unplug_vf();
+            if of_standby {
+                self.standby_comes_or_goes();
+            } else {
+                self.unplug_vf();
+            }
         }
     }
 
@@ -215,7 +220,7 @@ impl Chaos {
     /// Another manager interferes.
     fn meddle(&mut self) {
         let bond = self.stage.kernel.index_of(&name("bond0"));
-        let (Some(bond), Some(standby), what) = (bond, self.standby, self.rng.below(6)) else {
+        let (Some(bond), Some(standby), what) = (bond, self.standby, self.rng.below(8)) else {
             return;
         };
         let vf = self.vf;
@@ -231,6 +236,17 @@ impl Chaos {
                     ..Default::default()
                 };
                 kernel.change_options(bond, &on);
+            }
+            (6, _) => {
+                let other = BondOptions {
+                    miimon_ms: Some(500),
+                    primary_reselect: Some(PrimaryReselect::Always),
+                    ..Default::default()
+                };
+                kernel.change_options(bond, &other);
+            }
+            (7, _) => {
+                kernel.change_mtu(bond, 1_300);
             }
             _ => kernel.set_active(bond, standby),
         });

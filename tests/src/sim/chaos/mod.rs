@@ -85,7 +85,8 @@ impl Chaos {
         let mut rng = Rng::new(seed);
         let policy = setup::policy(&mut rng);
         let kernel = FakeKernel::new();
-        let stage = Stage::new(kernel, policy, Disorder::default(), rng.bits());
+        let mut stage = Stage::new(kernel, policy, Disorder::default(), rng.bits());
+        stage.paths.supported = rng.chance(600);
         let mut chaos = Self {
             stage,
             rng,

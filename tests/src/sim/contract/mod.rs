@@ -3,15 +3,21 @@
 //! A kernel that behaves differently makes the simulation worthless.
 
 mod cases;
+mod view;
+mod walk;
 
 use anyhow::{Context as _, Result, bail};
 use tandem_core::action::{ActionKind, BondOptions};
 use tandem_core::input::Outcome;
-use tandem_core::link::{Address, BondFacts, FailOverMac, Link, PrimaryReselect, Route};
+use tandem_core::link::{Address, BondFacts, FailOverMac, Link, LinkKind, PrimaryReselect, Route};
 use tandem_core::{IfName, Ifindex, Mac};
+
+use cases::{addressing, bonds, refusals, traffic};
 
 use super::Kernel;
 use super::fake::name;
+
+pub use walk::walk;
 
 /// Name of the bond that the cases make.
 const BOND: &str = "contract0";
@@ -31,66 +37,94 @@ pub struct Case {
 pub const CASES: &[Case] = &[
     Case {
         name: "a bond is made as asked, down and empty",
-        run: cases::bond_is_made_as_asked,
+        run: bonds::bond_is_made_as_asked,
     },
     Case {
         name: "a second bond of the same name is refused",
-        run: cases::name_is_taken_once,
+        run: bonds::name_is_taken_once,
     },
     Case {
         name: "a port carries the bond's MAC and MTU, and its own again afterwards",
-        run: cases::port_is_dressed_and_undressed,
+        run: bonds::port_is_dressed_and_undressed,
     },
     Case {
         name: "setting the primary moves the traffic at once and for good",
-        run: cases::primary_moves_traffic,
+        run: traffic::primary_moves_traffic,
     },
     Case {
         name: "with primary_reselect=failure a port that recovers stays a backup",
-        run: cases::recovered_port_stays_backup,
+        run: traffic::recovered_port_stays_backup,
+    },
+    Case {
+        name: "what is asked for again is well and changes nothing",
+        run: bonds::asking_again_changes_nothing,
+    },
+    Case {
+        name: "only a bond has ports, and only a port becomes its primary",
+        run: refusals::only_a_port_becomes_primary,
+    },
+    Case {
+        name: "the link monitor rests while the bond is closed",
+        run: traffic::closed_bond_has_no_link_monitor,
     },
     Case {
         name: "an active port that vanishes is replaced by the other",
-        run: cases::vanished_port_is_replaced,
+        run: traffic::vanished_port_is_replaced,
     },
     Case {
         name: "a primary is remembered by name after it vanished",
-        run: cases::primary_is_remembered_by_name,
+        run: traffic::primary_is_remembered_by_name,
     },
     Case {
         name: "a primary that is renamed is primary no longer",
-        run: cases::renamed_primary_is_forgotten,
+        run: traffic::renamed_primary_is_forgotten,
     },
     Case {
         name: "an emptied bond gets a random MAC, and one that was set stays",
-        run: cases::emptied_bond_loses_its_mac,
+        run: bonds::emptied_bond_loses_its_mac,
     },
     Case {
-        name: "fail_over_mac cannot change while there are ports",
-        run: cases::fail_over_mac_is_fixed,
+        name: "fail_over_mac cannot change while there are ports; options before it do",
+        run: refusals::fail_over_mac_is_fixed,
+    },
+    Case {
+        name: "with fail_over_mac=active setting a MAC is acknowledged without effect",
+        run: bonds::mac_that_follows_is_not_set,
     },
     Case {
         name: "with fail_over_mac=active the bond carries the active port's MAC",
-        run: cases::mac_follows_active_port,
+        run: bonds::mac_follows_active_port,
     },
     Case {
         name: "an MTU that a port cannot have is refused",
-        run: cases::too_large_mtu_is_refused,
+        run: refusals::too_large_mtu_is_refused,
+    },
+    Case {
+        name: "a VF whose PF pins its MAC is refused, except by a bond that follows",
+        run: refusals::pinned_mac_is_refused_unless_followed,
+    },
+    Case {
+        name: "a NIC with something on top of it is refused",
+        run: refusals::occupied_nic_is_refused,
+    },
+    Case {
+        name: "a closed link takes addresses and no routes, and nothing moves to it",
+        run: refusals::closed_link_takes_no_route,
     },
     Case {
         name: "moved addressing is on the bond and nowhere else",
-        run: cases::addressing_moves,
+        run: addressing::addressing_moves,
     },
     Case {
         name: "taking a port in costs it IPv6 addresses and routes, not IPv4 addresses",
-        run: cases::enslaving_takes_addressing_down,
+        run: addressing::enslaving_takes_addressing_down,
     },
 ];
 
 /// Puts a kernel through all cases. Returns each case's name and result.
 pub fn examine(kernel: &mut dyn Kernel) -> Vec<(&'static str, Result<()>)> {
     let results = CASES.iter().map(|case| {
-        let mut rig = Rig { kernel, vf: None };
+        let mut rig = Rig::new(kernel);
         let result = (case.run)(&mut rig);
         let cleaned = rig.clean_up().context("cleaning up");
         (case.name, result.and(cleaned))
@@ -102,6 +136,21 @@ pub fn examine(kernel: &mut dyn Kernel) -> Vec<(&'static str, Result<()>)> {
 struct Rig<'a> {
     kernel: &'a mut dyn Kernel,
     vf: Option<Ifindex>,
+    /// The bond, as of the last look at everything.
+    bond: Option<Ifindex>,
+    /// NICs without a cable.
+    unplugged: Vec<Ifindex>,
+}
+
+impl<'a> Rig<'a> {
+    fn new(kernel: &'a mut dyn Kernel) -> Self {
+        Self {
+            kernel,
+            vf: None,
+            bond: None,
+            unplugged: Vec::new(),
+        }
+    }
 }
 
 impl Rig<'_> {
@@ -143,10 +192,7 @@ impl Rig<'_> {
         let name = bond_name();
         self.act(&ActionKind::CreateBond { name, mac, options })?;
         let bond = self.index_of_bond()?;
-        self.act(&ActionKind::SetAdminUp {
-            link: bond,
-            up: true,
-        })?;
+        self.set_admin_up(bond, true)?;
         Ok(bond)
     }
 
@@ -171,7 +217,46 @@ impl Rig<'_> {
 
     fn enslave(&mut self, port: Ifindex, bond: Ifindex) -> Result<()> {
         self.act(&ActionKind::Enslave { port, bond })?;
-        self.kernel.settle()
+        self.settle()
+    }
+
+    /// Plugs a cable in or out, and waits until all took note.
+    fn set_cable(&mut self, nic: Ifindex, plugged: bool) -> Result<()> {
+        self.kernel.set_cable(nic, plugged)?;
+        self.unplugged.retain(|one| *one != nic);
+        if !plugged {
+            self.unplugged.push(nic);
+        }
+        self.settle()
+    }
+
+    /// Opens or closes a link, and waits until all took note.
+    fn set_admin_up(&mut self, link: Ifindex, up: bool) -> Result<()> {
+        self.act(&ActionKind::SetAdminUp { link, up })?;
+        self.settle()
+    }
+
+    /// Waits until each open NIC has a carrier if it has a cable, and the bond's
+    /// link monitor knows it.
+    fn settle(&mut self) -> Result<()> {
+        let unplugged = self.unplugged.clone();
+        let has_settled = |links: &[Link], link: &Link| {
+            let cable = link.admin_up && !unplugged.contains(&link.ifindex);
+            let carrier = link.admin_up && link.carrier;
+            let bond = links
+                .iter()
+                .find(|bond| link.controller == Some(bond.ifindex));
+            // The monitor of a closed bond rests.
+            let monitored = match &link.port {
+                Some(port) if bond.is_some_and(|bond| bond.admin_up) => port.mii_up == carrier,
+                _ => true,
+            };
+            link.kind != LinkKind::Physical || (carrier == cable && monitored)
+        };
+        let waited = self
+            .kernel
+            .wait(&|links| links.iter().all(|link| has_settled(links, link)));
+        waited.context("drivers and link monitor did not follow the cables")
     }
 
     fn set_primary(&mut self, bond: Ifindex, port: Ifindex) -> Result<()> {
@@ -209,7 +294,7 @@ impl Rig<'_> {
             self.kernel.delete_bond(bond)?;
         }
         let standby = self.kernel.standby()?;
-        self.kernel.set_carrier(standby, true)?;
+        self.kernel.set_cable(standby, true)?;
         self.act(&ActionKind::FlushAddressing { link: standby })?;
         self.act(&ActionKind::SetAdminUp {
             link: standby,

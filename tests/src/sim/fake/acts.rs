@@ -29,16 +29,29 @@ impl FakeKernel {
             ActionKind::SetMac { link, mac } => self.set_mac(*link, *mac),
             ActionKind::Enslave { port, bond } => {
                 self.touch(*port)?;
-                self.enslave(*port, *bond)
+                // The executor asks before it takes anything down.
+                match self.controller_of(*port) {
+                    _ if !self.exists(*bond) => Err(Refusal::NO_DEVICE),
+                    _ if self.bond(*bond).is_none() => Err(Refusal::NOT_A_BOND),
+                    Some(controller) if controller == *bond => Ok(()),
+                    Some(_) => Err(Refusal::OTHER_BOND),
+                    None => self.enslave(*port, *bond),
+                }
             }
-            ActionKind::Release { port, .. } => {
+            ActionKind::Release { port, bond } => {
                 self.touch(*port)?;
-                self.release_from_controller(*port);
+                if self.controller_of(*port) == Some(*bond) {
+                    self.release_from_controller(*port);
+                }
                 Ok(())
             }
             ActionKind::SetPrimary { bond, port } => {
                 self.touch(*port)?;
-                self.set_primary(*bond, *port)
+                match self.controller_of(*port) {
+                    _ if !self.exists(*bond) => Err(Refusal::NO_DEVICE),
+                    Some(controller) if controller == *bond => self.set_primary(*bond, *port),
+                    _ => Err(Refusal::NOT_A_PORT),
+                }
             }
             ActionKind::MoveAddressing { from, to } => {
                 self.touch(*from)?;
@@ -58,8 +71,17 @@ impl FakeKernel {
                 self.announcements.push((self.now, *bond, *port));
                 Ok(())
             }
-            ActionKind::Observe { .. } | ActionKind::Reply { .. } | ActionKind::Notify(_) => Ok(()),
+            // The stage has the hand-over programs.
+            ActionKind::WatchPath { .. }
+            | ActionKind::ReadFrames { .. }
+            | ActionKind::Observe { .. }
+            | ActionKind::Reply { .. }
+            | ActionKind::Notify(_) => Ok(()),
         }
+    }
+
+    fn controller_of(&self, port: Ifindex) -> Option<Ifindex> {
+        self.devices.get(&port)?.controller
     }
 
     fn touch(&mut self, link: Ifindex) -> Result<(), Refusal> {
@@ -118,6 +140,8 @@ impl FakeKernel {
         Some(bond)
     }
 
+    /// One option after the other; what came before a refused one stays
+    /// (`bond_changelink`, `drivers/net/bonding/bond_netlink.c`, 6.12).
     fn set_options(&mut self, bond: Ifindex, options: &BondOptions) -> Result<(), Refusal> {
         let facts = self.bond_mut(bond).ok_or(Refusal::NO_DEVICE)?;
         let BondOptions {
@@ -127,17 +151,20 @@ impl FakeKernel {
             all_ports_active,
             peer_notifications,
         } = options;
-        if fail_over_mac.is_some() && !facts.ports.is_empty() {
-            return Err(Refusal::HAS_PORTS);
-        }
         facts.miimon_ms = miimon_ms.unwrap_or(facts.miimon_ms);
-        facts.fail_over_mac = fail_over_mac.unwrap_or(facts.fail_over_mac);
-        facts.all_ports_active = all_ports_active.unwrap_or(facts.all_ports_active);
-        facts.peer_notifications = peer_notifications.unwrap_or(facts.peer_notifications);
         if let Some(value) = primary_reselect {
             facts.primary_reselect = *value;
             self.select_active(bond);
         }
+        let facts = self.bond_mut(bond).ok_or(Refusal::NO_DEVICE)?;
+        if let Some(value) = fail_over_mac {
+            if !facts.ports.is_empty() {
+                return Err(Refusal::HAS_PORTS);
+            }
+            facts.fail_over_mac = *value;
+        }
+        facts.peer_notifications = peer_notifications.unwrap_or(facts.peer_notifications);
+        facts.all_ports_active = all_ports_active.unwrap_or(facts.all_ports_active);
         Ok(())
     }
 
@@ -168,6 +195,10 @@ impl FakeKernel {
     fn set_mac(&mut self, link: Ifindex, mac: Mac) -> Result<(), Refusal> {
         self.touch(link)?;
         if let Some(bond) = self.bond_mut(link) {
+            // `bond_set_mac_address`, `drivers/net/bonding/bond_main.c`, 6.12.
+            if bond.fail_over_mac != FailOverMac::None {
+                return Ok(());
+            }
             bond.mac_is_random = false;
         }
         self.set_bond_mac(link, mac);

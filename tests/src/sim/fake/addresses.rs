@@ -27,6 +27,13 @@ impl FakeKernel {
 
     pub(super) fn move_addressing(&mut self, from: Ifindex, to: Ifindex) -> Result<(), Refusal> {
         let source = self.devices.get(&from).ok_or(Refusal::NO_DEVICE)?;
+        let target = self.devices.get(&to).ok_or(Refusal::NO_DEVICE)?;
+        if from == to {
+            return Ok(());
+        }
+        if !target.admin_up {
+            return Err(Refusal::NET_DOWN);
+        }
         let moved: Vec<Address> = source
             .addresses
             .iter()
@@ -46,11 +53,17 @@ impl FakeKernel {
         routes: &[Route],
     ) -> Result<(), Refusal> {
         let device = self.devices.get(&link).ok_or(Refusal::NO_DEVICE)?;
-        if !routes.is_empty() && !device.admin_up {
-            return Err(Refusal::NET_DOWN);
-        }
+        let is_open = device.admin_up;
         for address in addresses {
             self.give_address(link, *address);
+        }
+        // An on-link route is refused as such, a gateway is out of reach
+        // (`fib_check_nh`, `net/ipv4/fib_semantics.c`, 6.12).
+        let refused = routes.iter().find(|_| !is_open);
+        match refused.map(|route| route.gateway) {
+            None => {}
+            Some(None) => return Err(Refusal::NET_DOWN),
+            Some(Some(_)) => return Err(Refusal::NET_UNREACHABLE),
         }
         for route in routes {
             self.give_route(link, *route);

@@ -1,6 +1,6 @@
 //! The fake kernel as the core sees it, and as the contract suite drives it.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use tandem_core::action::ActionKind;
 use tandem_core::input::Outcome;
 use tandem_core::link::{Addressing, BondFacts, Link, LinkKind, PortFacts};
@@ -10,7 +10,7 @@ use super::{Device, FakeKernel, Kind, NicSpec};
 use crate::sim::Kernel;
 
 /// Longer than any driver's carrier delay and any link monitor's interval here, in ms.
-const SETTLE_MS: u64 = 3_000;
+const WAIT_MS: u64 = 3_000;
 
 impl FakeKernel {
     /// A dump of all links.
@@ -179,13 +179,20 @@ impl Kernel for FakeKernel {
         Ok(self.plug(vf_nic(mac)))
     }
 
+    fn plug_pinned_vf(&mut self, mac: Mac) -> Result<Ifindex> {
+        Ok(self.plug(NicSpec {
+            refuses_mac: true,
+            ..vf_nic(mac)
+        }))
+    }
+
     fn unplug_vf(&mut self, vf: Ifindex) -> Result<()> {
         self.unplug(vf);
         Ok(())
     }
 
-    fn set_carrier(&mut self, nic: Ifindex, up: bool) -> Result<()> {
-        self.set_cable(nic, up);
+    fn set_cable(&mut self, nic: Ifindex, plugged: bool) -> Result<()> {
+        Self::set_cable(self, nic, plugged);
         Ok(())
     }
 
@@ -194,14 +201,30 @@ impl Kernel for FakeKernel {
         Ok(())
     }
 
+    fn occupy(&mut self, nic: Ifindex, occupied: bool) -> Result<()> {
+        self.set_busy(nic, occupied);
+        Ok(())
+    }
+
+    fn set_active(&mut self, bond: Ifindex, port: Ifindex) -> Result<bool> {
+        Self::set_active(self, bond, port);
+        Ok(self.bond(bond).and_then(|bond| bond.active) == Some(port))
+    }
+
     fn delete_bond(&mut self, bond: Ifindex) -> Result<()> {
         Self::delete_bond(self, bond);
         Ok(())
     }
 
-    fn settle(&mut self) -> Result<()> {
-        let until = self.now.plus_ms(SETTLE_MS);
-        self.advance(until);
+    fn wait(&mut self, condition: &dyn Fn(&[Link]) -> bool) -> Result<()> {
+        let until = self.now.plus_ms(WAIT_MS);
+        while !condition(&self.dump_links()) {
+            let next = self.next_timer().filter(|at| *at <= until);
+            let Some(next) = next else {
+                bail!("not within {WAIT_MS} ms; links: {:#?}", self.dump_links());
+            };
+            self.advance(next);
+        }
         Ok(())
     }
 }

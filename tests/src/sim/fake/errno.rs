@@ -15,7 +15,8 @@ impl Refusal {
     pub(super) const NO_DEVICE: Self = Self::new(19, "No such device");
     pub(super) const EXISTS: Self = Self::new(17, "File exists");
     pub(super) const UNKNOWN_TYPE: Self = Self::new(95, "Unknown device type");
-    pub(super) const NOT_A_BOND: Self = Self::new(95, "Operation not supported");
+    pub(super) const NOT_A_BOND: Self = Self::new(22, "is no bond");
+    pub(super) const OTHER_BOND: Self = Self::new(16, "is a port of another bond");
     pub(super) const HAS_PORTS: Self = Self::new(
         39,
         "unable to set option because the bond device has slaves",
@@ -24,6 +25,7 @@ impl Refusal {
     pub(super) const MAC: Self = Self::new(99, "Cannot assign requested address");
     pub(super) const BUSY: Self = Self::new(16, "Device is in use and cannot be enslaved");
     pub(super) const NET_DOWN: Self = Self::new(100, "Network is down");
+    pub(super) const NET_UNREACHABLE: Self = Self::new(101, "Nexthop has invalid gateway");
     pub(super) const NOT_A_PORT: Self = Self::new(22, "Invalid argument");
 
     const fn new(errno: i32, message: &'static str) -> Self {

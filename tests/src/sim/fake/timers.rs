@@ -17,7 +17,7 @@ impl FakeKernel {
         changed
     }
 
-    /// Opens an interface; a NIC's carrier follows.
+    /// Opens an interface; a NIC's carrier follows, and a bond's link monitor starts.
     pub(super) fn open(&mut self, link: Ifindex) {
         let now = self.now;
         let Some(device) = self.devices.get_mut(&link) else {
@@ -32,10 +32,12 @@ impl FakeKernel {
         {
             nic.carrier_at = Some(now.plus_ms(nic.spec.carrier_delay_ms));
         }
+        self.monitor_ports(link, Some(now));
         self.run_timers();
     }
 
     /// Closes an interface: its carrier goes, IPv4 routes and IPv6 addresses too.
+    /// A bond's link monitor stops (`bond_close`, `drivers/net/bonding/bond_main.c`, 6.12).
     pub(super) fn close(&mut self, link: Ifindex) {
         let Some(device) = self.devices.get_mut(&link) else {
             return;
@@ -49,7 +51,20 @@ impl FakeKernel {
         if let Kind::Nic(nic) = &mut device.kind {
             nic.carrier_at = None;
         }
+        self.monitor_ports(link, None);
         self.set_carrier(link, false);
+    }
+
+    /// When the bond's link monitor looks at each of its ports next.
+    fn monitor_ports(&mut self, bond: Ifindex, at: Option<Time>) {
+        let ports = self.bond(bond).map(|bond| bond.ports.clone());
+        for port in ports.unwrap_or_default() {
+            if let Some(device) = self.devices.get_mut(&port)
+                && let Some(state) = &mut device.port
+            {
+                state.mii_at = at;
+            }
+        }
     }
 
     pub(super) fn set_carrier(&mut self, link: Ifindex, carrier: bool) {
@@ -70,6 +85,10 @@ impl FakeKernel {
     /// The bond's link monitor will notice within its interval.
     fn schedule_mii(&mut self, controller: Option<Ifindex>, port: Ifindex) {
         let now = self.now;
+        let bond = controller.and_then(|bond| self.devices.get(&bond));
+        if bond.is_none_or(|bond| !bond.admin_up) {
+            return;
+        }
         let interval_ms = controller
             .and_then(|bond| self.bond(bond))
             .map_or(0, |bond| u64::from(bond.miimon_ms));

@@ -67,7 +67,9 @@ impl Stage {
         if last_port && self.standby_left_at.is_none_or(known) {
             self.violations.push("the bond was emptied".into());
         }
-        let outcome = self.kernel.perform(kind);
+        let links = self.kernel.dump_links();
+        let of_path = self.paths.perform(kind, &links);
+        let outcome = of_path.unwrap_or_else(|| self.kernel.perform(kind));
         self.note(Happened::Did(kind.clone(), outcome.clone()));
         outcome
     }
@@ -79,7 +81,12 @@ impl Stage {
     }
 
     /// What the executor reads after an action.
-    fn read_back(&self, kind: &ActionKind, outcome: &Outcome) -> Vec<Input> {
+    fn read_back(&mut self, kind: &ActionKind, outcome: &Outcome) -> Vec<Input> {
+        let links = self.kernel.dump_links();
+        let read = (self.paths).read_back(kind, &links, self.now, &mut self.rng);
+        if let Some(read) = read {
+            return vec![read];
+        }
         if let ActionKind::Observe { source } = kind {
             let read = match source {
                 Source::Links | Source::Udev => Input::Links(self.kernel.dump_links()),
@@ -105,6 +112,8 @@ impl Stage {
                 (vec![*link], true)
             }
             ActionKind::Announce { .. }
+            | ActionKind::WatchPath { .. }
+            | ActionKind::ReadFrames { .. }
             | ActionKind::Observe { .. }
             | ActionKind::Reply { .. }
             | ActionKind::Notify(_) => (Vec::new(), false),

@@ -4,6 +4,7 @@
 mod executor;
 mod names;
 mod observer;
+mod paths;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -15,6 +16,7 @@ use tandem_core::{Ifindex, Input, Machine, Time};
 
 use super::fake::FakeKernel;
 use super::rng::Rng;
+use paths::Paths;
 
 /// An action whose end was never reported is forgotten by the machine after this, in ms.
 const ACTION_TIMEOUT_MS: u64 = 30_000;
@@ -102,6 +104,8 @@ pub struct Stage {
     pub kernel: FakeKernel,
     /// The machine, unless the service is not running.
     pub machine: Option<Machine>,
+    /// The hand-over programs.
+    pub paths: Paths,
     /// How badly everything behaves.
     pub disorder: Disorder,
     /// Source of chance.
@@ -141,6 +145,7 @@ impl Stage {
         let mut stage = Self {
             kernel,
             machine: None,
+            paths: Paths::default(),
             disorder,
             rng: Rng::new(seed),
             now: START,
@@ -183,6 +188,9 @@ impl Stage {
         if !holds.is_empty() {
             self.feed(Input::Recall(holds));
         }
+        if self.paths.supported {
+            self.feed(Input::PathsSupported(true));
+        }
         self.feed(Input::Policy(self.policy.clone()));
     }
 
@@ -192,6 +200,7 @@ impl Stage {
             self.holds = machine.holds();
         }
         self.epoch += 1;
+        self.paths.clear();
         self.outstanding.clear();
         self.open.clear();
     }

@@ -94,6 +94,16 @@ pub(super) fn action_text(stage: &Stage, kind: &ActionKind) -> String {
         ActionKind::Announce { bond, port } => {
             format!("   do  announce {} through {}", name(bond), name(port))
         }
+        ActionKind::WatchPath { bond, watch } => {
+            let ports: Vec<_> = watch.ports.iter().map(&name).collect();
+            let armed = if watch.rescue.is_some() {
+                ", rescue armed"
+            } else {
+                ""
+            };
+            format!("   do  {}: count on {}{armed}", name(bond), ports.join(" "))
+        }
+        ActionKind::ReadFrames { bond, .. } => format!("   do  {}: read the counters", name(bond)),
         ActionKind::Observe { source } => format!("   do  read {source:?}"),
         ActionKind::Reply {
             result: Ok(answer), ..
@@ -133,6 +143,9 @@ fn event_text(event: &Event) -> String {
             ..
         } => format!("{bond} {state:?}: {reason}"),
         Event::HandedOver { handoff, .. } => handoff_text(handoff),
+        Event::HandoffMeasured { handoff, .. } => {
+            format!("handoff {} measured: {:?}", handoff.number, handoff.gap)
+        }
         Event::RemovalExpected { vf, stage, .. } => format!("{vf} will be removed: {stage:?}"),
         Event::VfRemoved { mac, lead_us, .. } => {
             let mac = mac.map_or_else(|| "?".into(), |mac| mac.to_string());

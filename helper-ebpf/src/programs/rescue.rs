@@ -1,0 +1,265 @@
+//! The rescue: from the first sign that an armed VF leaves until its bond has
+//! followed, the bond's frames take the standby. All of it happens in the kernel,
+//! so it needs neither the service nor RTNL, which the removal may hold by then.
+
+use aya_ebpf::{
+    bindings::{BPF_F_INGRESS, BPF_RB_FORCE_WAKEUP},
+    helpers::bpf_redirect,
+    macros::{classifier, map},
+    maps::{HashMap, RingBuf},
+    programs::TcContext,
+};
+use tandem_ebpf::{
+    DEVICE_NAME_LEN, EventKind, MAX_BONDS, REFLEX_RING_BYTES, RESCUE_GRACE_NS, RESCUE_HOLD_NS,
+    ROLE_STANDBY, ROLE_VF, ReflexRecord, RescueFlag, RescuePorts,
+};
+
+use super::path::{self, Frame, PASS, now_ns};
+
+/// The armed rescues, by the bond's ifindex.
+#[map]
+static RESCUES: HashMap<u32, RescuePorts> = HashMap::with_max_entries(MAX_BONDS, 0);
+
+/// Those that are going on, by the bond's ifindex.
+#[map]
+static FLAGS: HashMap<u32, RescueFlag> = HashMap::with_max_entries(MAX_BONDS, 0);
+
+/// Names of the bus devices whose leaving is a sign, and the bond: the VF's PCI
+/// address, and that of the port above it.
+#[map]
+static DEVICES: HashMap<[u8; DEVICE_NAME_LEN], u32> = HashMap::with_max_entries(2 * MAX_BONDS, 0);
+
+/// Whether the standby with this ifindex can carry frames: 1 if so.
+#[map]
+static CARRIERS: HashMap<u32, u32> = HashMap::with_max_entries(MAX_BONDS, 0);
+
+/// Wakes the service's reflex.
+#[map]
+static REFLEX: RingBuf = RingBuf::with_byte_size(REFLEX_RING_BYTES, 0);
+
+#[inline(always)]
+fn rescue(bond: u32) -> Option<&'static RescuePorts> {
+    #[expect(unsafe_code, reason = "map values are reached by pointer")]
+    // SAFETY: the value stays readable while the program runs; the service writes
+    // it before the rescue is armed, and not again.
+    unsafe {
+        RESCUES.get(bond)
+    }
+}
+
+/// Until when a rescue goes on, and whether the VF has stopped; `None` when none is.
+#[inline(always)]
+fn going_on(bond: u32, now_ns: impl FnOnce() -> u64) -> Option<bool> {
+    let flag = FLAGS.get_ptr(bond)?;
+    #[expect(unsafe_code, reason = "map values are reached by pointer")]
+    // SAFETY: aligned words in a value that stays in place.
+    let (until_ns, vf_stopped) = unsafe {
+        (
+            (&raw const (*flag).until_ns).read_volatile(),
+            (&raw const (*flag).vf_stopped).read_volatile(),
+        )
+    };
+    (until_ns != 0 && now_ns() < until_ns).then_some(vf_stopped != 0)
+}
+
+#[inline(always)]
+fn has_carrier(standby: u32) -> bool {
+    #[expect(unsafe_code, reason = "map values are reached by pointer")]
+    // SAFETY: one aligned word.
+    let carrier = unsafe { CARRIERS.get(standby) };
+    carrier.copied() == Some(1)
+}
+
+/// Starts or prolongs the rescue of a bond; the first sign wakes the reflex.
+#[inline(always)]
+fn raise(bond: u32, kind: EventKind) {
+    let Some(rescue) = rescue(bond) else {
+        return;
+    };
+    // The bond has followed already, or could not.
+    if path::transmitting(bond) == rescue.standby || !has_carrier(rescue.standby) {
+        return;
+    }
+    let Some(flag) = FLAGS.get_ptr_mut(bond) else {
+        return;
+    };
+    let now_ns = now_ns();
+    #[expect(unsafe_code, reason = "map values are reached by pointer")]
+    // SAFETY: aligned words in a value that stays in place.
+    let first = unsafe {
+        let first = (&raw const (*flag).until_ns).read_volatile() <= now_ns;
+        if first {
+            (&raw mut (*flag).vf_stopped).write_volatile(0);
+        }
+        (&raw mut (*flag).late_until_ns).write_volatile(now_ns + RESCUE_HOLD_NS);
+        (&raw mut (*flag).until_ns).write_volatile(now_ns + RESCUE_HOLD_NS);
+        first
+    };
+    if first {
+        let record = ReflexRecord {
+            boot_ns: now_ns,
+            bond,
+            kind: kind as u32,
+        };
+        // A full ring means that the reflex has not run for over 100 removals: it
+        // is not there, and the rescue goes on without.
+        let _ = REFLEX.output::<ReflexRecord>(&record, u64::from(BPF_RB_FORCE_WAKEUP));
+    }
+}
+
+/// Ends the rescue of a bond at the given time, if one is going on.
+#[inline(always)]
+fn lower(bond: u32, end_ns: u64) {
+    if let Some(flag) = FLAGS.get_ptr_mut(bond) {
+        #[expect(unsafe_code, reason = "map values are reached by pointer")]
+        // SAFETY: one aligned word in a value that stays in place.
+        unsafe {
+            let until = &raw mut (*flag).until_ns;
+            if until.read_volatile() > end_ns {
+                until.write_volatile(end_ns);
+            }
+        }
+    }
+}
+
+/// A bus device is about to leave.
+#[inline(always)]
+pub(super) fn device_leaves(kind: EventKind, name: &[u8; DEVICE_NAME_LEN]) {
+    #[expect(unsafe_code, reason = "map values are reached by pointer")]
+    // SAFETY: one aligned word.
+    let bond = unsafe { DEVICES.get(name) };
+    if let Some(bond) = bond {
+        raise(*bond, kind);
+    }
+}
+
+/// The bond and the roles of a port, if it matters.
+#[inline(always)]
+fn armed(ifindex: u32, netns_inum: impl FnOnce() -> u32) -> Option<(u32, u32)> {
+    let port = path::port(ifindex)?;
+    (port.netns_inum == netns_inum()).then_some((port.bond, port.roles))
+}
+
+/// A network device is about to be unregistered.
+#[inline(always)]
+pub(super) fn link_leaves(ifindex: u32, netns_inum: impl FnOnce() -> u32) {
+    if let Some((bond, roles)) = armed(ifindex, netns_inum) {
+        if roles & ROLE_VF != 0 {
+            raise(bond, EventKind::LinkUnregistering);
+        }
+        if roles & ROLE_STANDBY != 0 {
+            set_carrier(ifindex, false);
+        }
+    }
+}
+
+/// A network device was closed.
+#[inline(always)]
+pub(super) fn link_stopped(ifindex: u32, netns_inum: impl FnOnce() -> u32) {
+    if let Some((bond, roles)) = armed(ifindex, netns_inum) {
+        if roles & ROLE_VF != 0
+            && let Some(flag) = FLAGS.get_ptr_mut(bond)
+        {
+            #[expect(unsafe_code, reason = "map values are reached by pointer")]
+            // SAFETY: one aligned word in a value that stays in place.
+            unsafe {
+                (&raw mut (*flag).vf_stopped).write_volatile(1);
+            }
+        }
+        if roles & ROLE_STANDBY != 0 {
+            set_carrier(ifindex, false);
+        }
+    }
+}
+
+/// A network device gained or lost its carrier.
+#[inline(always)]
+pub(super) fn carrier_changed(ifindex: u32, netns_inum: impl FnOnce() -> u32, carrier: bool) {
+    if let Some((_, roles)) = armed(ifindex, netns_inum)
+        && roles & ROLE_STANDBY != 0
+    {
+        set_carrier(ifindex, carrier);
+    }
+}
+
+#[inline(always)]
+fn set_carrier(standby: u32, carrier: bool) {
+    if let Some(value) = CARRIERS.get_ptr_mut(standby) {
+        #[expect(unsafe_code, reason = "map values are reached by pointer")]
+        // SAFETY: one aligned word in a value that stays in place.
+        unsafe {
+            value.write_volatile(u32::from(carrier));
+        }
+    }
+}
+
+/// A bond sends through another port from now on.
+#[inline(always)]
+pub(super) fn port_transmits(ifindex: u32, netns_inum: impl FnOnce() -> u32) {
+    if let Some((bond, roles)) = armed(ifindex, netns_inum) {
+        path::set_transmitting(bond, ifindex);
+        let end_ns = if roles & ROLE_STANDBY != 0 {
+            now_ns() + RESCUE_GRACE_NS
+        } else {
+            0
+        };
+        lower(bond, end_ns);
+    }
+}
+
+/// What becomes of a frame on the standby's ingress during a rescue; `None` when
+/// it is none of the rescue's business.
+#[inline(always)]
+pub(super) fn receive(frame: &Frame, bond: u32) -> Option<i32> {
+    let vf_stopped = going_on(bond, now_ns)?;
+    let rescue = rescue(bond)?;
+    // What was sent through the VF a moment ago, flooded back by the fabric.
+    if frame.source == rescue.mac {
+        return None;
+    }
+    if frame.group && !vf_stopped {
+        return None;
+    }
+    Some(redirect(bond, u64::from(BPF_F_INGRESS)))
+}
+
+/// What becomes of a frame on the VF's ingress: one that was under way when the bond
+/// followed is delivered, though the bond calls the VF inactive by then.
+#[inline(always)]
+pub(super) fn receive_late(frame: &Frame, bond: u32) -> Option<i32> {
+    let flag = FLAGS.get_ptr(bond)?;
+    #[expect(unsafe_code, reason = "map values are reached by pointer")]
+    // SAFETY: one aligned word in a value that stays in place.
+    let late_until_ns = unsafe { (&raw const (*flag).late_until_ns).read_volatile() };
+    if late_until_ns == 0 || now_ns() >= late_until_ns {
+        return None;
+    }
+    let rescue = rescue(bond)?;
+    let late = path::transmitting(bond) == rescue.standby;
+    // As on the standby: nothing that comes back from the guest itself.
+    let for_the_guest = !frame.group && frame.source != rescue.mac;
+    (late && for_the_guest).then(|| redirect(bond, u64::from(BPF_F_INGRESS)))
+}
+
+/// On the bond's egress.
+#[classifier]
+fn rescue_egress(ctx: TcContext) -> i32 {
+    #[expect(unsafe_code, reason = "the context is reached by pointer")]
+    // SAFETY: the context's fields are always readable.
+    let bond = unsafe { (*ctx.skb.skb).ifindex };
+    if going_on(bond, now_ns).is_none() {
+        return PASS;
+    }
+    match rescue(bond) {
+        Some(rescue) if has_carrier(rescue.standby) => redirect(rescue.standby, 0),
+        _ => PASS,
+    }
+}
+
+#[inline(always)]
+fn redirect(ifindex: u32, flags: u64) -> i32 {
+    #[expect(unsafe_code, reason = "kernel helper")]
+    // SAFETY: bpf_redirect has no preconditions; it checks the device later.
+    let verdict = unsafe { bpf_redirect(ifindex, flags) };
+    verdict as i32
+}

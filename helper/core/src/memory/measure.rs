@@ -1,0 +1,119 @@
+//! How long a bond was without frames in a handoff, from the counters in the kernel.
+
+use crate::memory::traffic::{Record, SAME_STORY_MS, TrafficMemory};
+use crate::path::{Frames, PortFrames, Reaction};
+use crate::status::{Gap, Handoff, Traffic};
+use crate::types::{Ifindex, Time};
+
+/// A port is quiet once nothing came for so long, in ms.
+const QUIET_MS: u64 = 50;
+/// Longest wait for that after the switch, in ms: a network that goes on sending to
+/// the old port doesn't hold up its release for ever.
+const DRAIN_MAX_MS: u64 = 2_000;
+
+impl TrafficMemory {
+    /// The ports of the last handoff, old and new, if their counters are to be read
+    /// now: what follows a switch is over.
+    pub(crate) fn to_measure(&self, now: Time) -> Option<[Ifindex; 2]> {
+        let due = self.measuring && self.is_calm(now);
+        let record = self.handoffs.last().filter(|_| due)?;
+        Some([record.from, record.to])
+    }
+
+    /// The traffic moves, or frames may still come by its old way.
+    pub(crate) fn is_handing_over(&self, now: Time) -> bool {
+        let settling = self.settle_until.is_some_and(|end| now < end);
+        self.switch.is_some() || self.measuring || settling
+    }
+
+    /// Number of the handoff that is counted: the last one until it is measured, then
+    /// the next one.
+    pub(crate) fn period(&self, now: Time) -> u64 {
+        if self.switch.is_none() && self.is_handing_over(now) {
+            self.count()
+        } else {
+            self.count() + 1
+        }
+    }
+
+    /// Takes the counters. Gives the handoff that they told something new of.
+    pub(crate) fn note_frames(&mut self, ports: &[PortFrames], now: Time) -> Option<Handoff> {
+        let record = self.handoffs.last_mut().filter(|_| self.measuring)?;
+        let gap = record.gap(ports);
+        let late = frames_of(ports, record.from).map(|frames| frames.late);
+        let noisy = late.and_then(|late| late.last);
+        let noisy = noisy.is_some_and(|last| now.since_ms(last) < QUIET_MS);
+        if noisy && now.since_ms(record.handoff.at) < DRAIN_MAX_MS {
+            self.settle_until = Some(now.plus_ms(QUIET_MS));
+            return None;
+        }
+        self.measuring = false;
+        record.handoff.gap = gap;
+        gap.map(|_| record.handoff.clone())
+    }
+
+    /// The reading of the counters has ended, whatever it brought.
+    pub(crate) fn measured(&mut self, now: Time) {
+        if self.is_calm(now) {
+            self.measuring = false;
+        }
+    }
+
+    /// The shortest way acted before the machine could.
+    pub(crate) fn note_reaction(&mut self, reaction: Reaction, now: Time) {
+        let last = self.handoffs.last_mut();
+        let seen = last.filter(|record| {
+            record.handoff.from == Traffic::Vf && now.since_ms(record.handoff.at) < SAME_STORY_MS
+        });
+        match seen {
+            Some(record) => record.handoff.reaction_us = reaction.requested_us,
+            None => self.reaction = Some((reaction, now)),
+        }
+    }
+
+    /// What the shortest way did for a handoff away from a VF that is seen just now.
+    pub(super) fn take_reaction(&mut self, now: Time) -> Option<Reaction> {
+        let (reaction, at) = self.reaction.take()?;
+        (now.since_ms(at) < SAME_STORY_MS).then_some(reaction)
+    }
+}
+
+impl Record {
+    fn gap(&self, ports: &[PortFrames]) -> Option<Gap> {
+        let new = frames_of(ports, self.to)?;
+        let old = frames_of(ports, self.from);
+        let late = old.map(|old| old.late).unwrap_or_default();
+        Some(Gap {
+            receive_us: self.gap_us(old.map(PortFrames::all_received), new.received),
+            transmit_us: self.gap_us(old.map(|old| old.sent), new.sent),
+            late_frames: late.count,
+            drain_us: late.last.map(|last| last.since_us(self.handoff.at)),
+        })
+    }
+
+    /// What was handed to a driver after it stopped went nowhere.
+    fn gap_us(&self, old: Option<Frames>, new: Frames) -> Option<u64> {
+        let counted = old.and_then(|frames| frames.last);
+        let last = match (counted, self.stopped_at) {
+            (Some(last), Some(stopped)) => last.min(stopped),
+            (one, other) => one.or(other)?,
+        };
+        Some(new.first?.since_us(last))
+    }
+}
+
+impl PortFrames {
+    /// Late frames were delivered as well.
+    fn all_received(&self) -> Frames {
+        let Self { received, late, .. } = *self;
+        Frames {
+            count: received.count.saturating_add(late.count),
+            first: received.first.or(late.first),
+            last: received.last.max(late.last),
+        }
+    }
+}
+
+fn frames_of(ports: &[PortFrames], port: Ifindex) -> Option<&PortFrames> {
+    ports.iter().find(|frames| frames.port == port)
+}

@@ -1,0 +1,314 @@
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use super::*;
+use crate::action::{Action, ActionKind};
+use crate::input::{Command, CommandId, Outcome, Removal, RemovalStage, Request};
+use crate::path::{Frames, PathWatch, PortFrames, Reaction, Rescue};
+use crate::status::{BondState, Event, Gap, HandoffCause, ProblemCode, Traffic};
+use crate::types::Time;
+use crate::{Input, Machine};
+
+const NOW: Time = Time(5_000_000);
+
+/// A guest whose kernel does what it is asked at once.
+struct Guest {
+    machine: Machine,
+    links: Vec<Link>,
+    now: Time,
+    did: Vec<ActionKind>,
+    told: Vec<Event>,
+    /// What the counters show when they are read.
+    frames: Vec<PortFrames>,
+    /// The programs can't be attached.
+    refuses: bool,
+}
+
+impl Guest {
+    fn new(supported: bool) -> Self {
+        let mut guest = Self {
+            machine: Machine::new(NOW),
+            links: healthy(),
+            now: NOW,
+            did: Vec::new(),
+            told: Vec::new(),
+            frames: Vec::new(),
+            refuses: false,
+        };
+        guest.machine.handle(NOW, Input::Policy(policy()));
+        guest.machine.handle(NOW, Input::PathsSupported(supported));
+        guest.machine.handle(NOW, Input::Links(healthy()));
+        let addresses = Vec::from([addressing(BOND, &[[192, 0, 2, 1]])]);
+        guest.machine.handle(NOW, Input::Addressings(addresses));
+        guest.obey();
+        guest
+    }
+
+    fn obey(&mut self) {
+        while let Some(Action { id, kind }) = self.machine.next_action() {
+            self.now = Time(self.now.0 + 1_000);
+            let mut outcome = Outcome::Accepted;
+            match &kind {
+                ActionKind::Notify(event) => {
+                    self.told.push(event.clone());
+                    continue;
+                }
+                ActionKind::Reply { .. } | ActionKind::Observe { .. } => continue,
+                ActionKind::SetPrimary { port, .. } => self.activate(*port),
+                ActionKind::SetBondOptions { options, .. } => {
+                    let facts = self.links[2].bond.as_mut().unwrap();
+                    facts.all_ports_active = options.all_ports_active.unwrap();
+                }
+                ActionKind::WatchPath { .. } if self.refuses => {
+                    outcome = Outcome::Failed {
+                        errno: 1,
+                        message: "no".into(),
+                    };
+                }
+                ActionKind::WatchPath { bond, watch } => {
+                    let (bond, watch) = (*bond, watch.clone());
+                    self.feed(Input::PathWatched { bond, watch });
+                }
+                ActionKind::ReadFrames { bond, .. } => {
+                    let ports = self.frames.clone();
+                    self.feed(Input::PathFrames { bond: *bond, ports });
+                }
+                ActionKind::Announce { .. } => {}
+                ActionKind::Release { .. } => {
+                    self.links[1].controller = None;
+                    self.links[1].port = None;
+                }
+                other => {
+                    outcome = Outcome::TimedOut;
+                    assert_eq!(None, Some(other), "not expected in these tests");
+                }
+            }
+            self.did.push(kind);
+            let links = self.links.clone();
+            self.feed(Input::Links(links));
+            self.feed(Input::Done {
+                action: id,
+                outcome,
+            });
+        }
+    }
+
+    fn feed(&mut self, input: Input) {
+        self.machine.handle(self.now, input);
+    }
+
+    fn activate(&mut self, port: Ifindex) {
+        let facts = self.links[2].bond.as_mut().unwrap();
+        (facts.active, facts.primary) = (Some(port), Some(port));
+        for link in &mut self.links[..2] {
+            if let Some(facts) = &mut link.port {
+                facts.active = link.ifindex == port;
+            }
+        }
+    }
+
+    /// Lets time go by, deadline for deadline.
+    fn pass(&mut self, time: Duration) {
+        let end = self.now.plus_ms(time.as_millis() as u64);
+        while let Some(deadline) = self.machine.next_deadline().filter(|at| *at <= end) {
+            self.now = self.now.max(deadline);
+            self.feed(Input::Tick);
+            self.obey();
+        }
+        self.now = self.now.max(end);
+    }
+
+    fn prepare(&mut self) {
+        let request = Request::PrepareUnplug {
+            bond: None,
+            vf: None,
+        };
+        let id = CommandId(1);
+        self.feed(Input::Command(Command { id, request }));
+        self.obey();
+    }
+
+    /// Positions of actions in the order in which they were done.
+    fn order(&self, wanted: &dyn Fn(&ActionKind) -> bool) -> Option<usize> {
+        self.did.iter().position(wanted)
+    }
+}
+
+fn rescue() -> Rescue {
+    Rescue {
+        vf: VF,
+        pci: pci(VF, 0),
+        slot: Some(pci(VF, 1)),
+        standby: STANDBY,
+        mac: STANDBY_MAC,
+        addresses: Vec::from([[192, 0, 2, 1].into()]),
+    }
+}
+
+fn watch(ports: &[Ifindex], period: u64, rescue: Option<Rescue>) -> ActionKind {
+    let watch = PathWatch {
+        ports: ports.to_vec(),
+        period,
+        rescue,
+    };
+    ActionKind::WatchPath { bond: BOND, watch }
+}
+
+fn frames(count: u64, first_ms: u64, last_ms: u64) -> Frames {
+    Frames {
+        count,
+        first: Some(NOW.plus_ms(first_ms)),
+        last: Some(NOW.plus_ms(last_ms)),
+    }
+}
+
+#[test]
+fn without_the_programs_nothing_is_asked_of_them() {
+    let mut guest = Guest::new(false);
+    guest.prepare();
+    guest.pass(Duration::from_secs(5));
+    let of_path = |kind: &ActionKind| {
+        matches!(
+            kind,
+            ActionKind::WatchPath { .. } | ActionKind::ReadFrames { .. }
+        )
+    };
+    assert!(!guest.did.iter().any(of_path), "{:?}", guest.did);
+    assert_eq!(guest.machine.status().bonds[0].handoffs[0].gap, None);
+}
+
+#[test]
+fn programs_that_cannot_be_attached_are_a_problem_and_no_obstacle() {
+    let mut guest = Guest::new(true);
+    guest.refuses = true;
+    guest.prepare();
+    guest.pass(Duration::from_secs(5));
+    let bond = &guest.machine.status().bonds[0];
+    assert_eq!(
+        (bond.state, bond.traffic),
+        (BondState::Standby, Traffic::Standby)
+    );
+    let codes: Vec<_> = bond.problems.iter().map(|one| one.code).collect();
+    assert_eq!(codes, [ProblemCode::HandoverUnmeasured]);
+    let release = |kind: &ActionKind| matches!(kind, ActionKind::Release { .. });
+    assert!(guest.order(&release).is_some(), "{:?}", guest.did);
+}
+
+#[test]
+fn a_vf_at_work_is_not_counted_on_and_its_rescue_is_armed() {
+    let guest = Guest::new(true);
+    assert_eq!(guest.did, [watch(&[STANDBY], 1, Some(rescue()))]);
+    assert!(guest.machine.status().bonds[0].rescue_armed);
+}
+
+#[test]
+fn a_planned_handoff_is_counted_from_before_the_switch_until_the_old_port_is_quiet() {
+    let mut guest = Guest::new(true);
+    guest.did.clear();
+    guest.frames = Vec::from([
+        PortFrames {
+            port: VF,
+            received: frames(397, 0, 3),
+            sent: frames(400, 0, 4),
+            late: frames(3, 5, 12),
+        },
+        PortFrames {
+            port: STANDBY,
+            received: frames(9, 14, 200),
+            sent: frames(9, 7, 200),
+            late: Frames::default(),
+        },
+    ]);
+    guest.prepare();
+    let at = guest.machine.status().bonds[0].handoffs[0].at;
+    guest.pass(Duration::from_secs(5));
+    let both = watch(&[STANDBY, VF], 1, Some(rescue()));
+    let counted = guest.order(&|kind| *kind == both).unwrap();
+    let switched = guest.order(&|kind| matches!(kind, ActionKind::SetPrimary { .. }));
+    let read = guest.order(&|kind| matches!(kind, ActionKind::ReadFrames { .. }));
+    let released = guest.order(&|kind| matches!(kind, ActionKind::Release { .. }));
+    assert!(Some(counted) < switched && switched < read && read < released);
+    let gap = Gap {
+        receive_us: Some(2_000),
+        transmit_us: Some(3_000),
+        late_frames: 3,
+        drain_us: Some(NOW.plus_ms(12).since_us(at)),
+    };
+    let bond = &guest.machine.status().bonds[0];
+    assert_eq!(bond.handoffs[0].gap, Some(gap));
+    assert!(!bond.rescue_armed);
+    let told = guest.told.iter().any(
+        |event| matches!(event, Event::HandoffMeasured { handoff, .. } if handoff.gap == Some(gap)),
+    );
+    assert!(told, "{:?}", guest.told);
+    let last = guest
+        .did
+        .iter()
+        .rfind(|kind| matches!(kind, ActionKind::WatchPath { .. }));
+    assert_eq!(last, Some(&watch(&[], 2, None)), "nothing stays attached");
+}
+
+#[test]
+fn a_port_to_which_frames_still_come_is_not_released_before_its_time() {
+    let mut guest = Guest::new(true);
+    guest.prepare();
+    let at = guest.machine.status().bonds[0].handoffs[0].at;
+    for _ in 0..40 {
+        let last_ms = guest.now.since_ms(NOW);
+        guest.frames = Vec::from([VF, STANDBY].map(|port| PortFrames {
+            port,
+            received: frames(1, 0, 1),
+            sent: frames(1, 0, last_ms),
+            late: frames(1, 0, last_ms),
+        }));
+        guest.pass(Duration::from_millis(40));
+    }
+    let release = |kind: &ActionKind| matches!(kind, ActionKind::Release { .. });
+    assert_eq!(guest.order(&release), None);
+    assert!(guest.now.since_ms(at) > 1_500);
+    guest.pass(Duration::from_secs(1));
+    assert!(guest.order(&release).is_some(), "the wait has a bound");
+}
+
+#[test]
+fn a_warned_handoff_has_no_time_to_count_first() {
+    let mut guest = Guest::new(true);
+    guest.did.clear();
+    let removal = |stage, at| {
+        Input::Removal(Removal {
+            stage,
+            pci: pci(VF, 0),
+            at,
+        })
+    };
+    let warned_at = guest.now;
+    guest.feed(removal(RemovalStage::EjectRequested, warned_at));
+    guest.feed(Input::Reacted(Reaction {
+        bond: BOND,
+        announced_us: Some(300),
+        requested_us: Some(450),
+    }));
+    guest.obey();
+    let switch = ActionKind::SetPrimary {
+        bond: BOND,
+        port: STANDBY,
+    };
+    assert_eq!(guest.did[0], switch);
+    let stopped_at = warned_at.plus_ms(9);
+    guest.feed(removal(RemovalStage::DriverStopping, stopped_at));
+    guest.frames = Vec::from([PortFrames {
+        port: STANDBY,
+        received: frames(9, 14, 200),
+        sent: Frames::default(),
+        late: Frames::default(),
+    }]);
+    let first = guest.frames[0].received.first.unwrap();
+    guest.pass(Duration::from_secs(5));
+    let handoff = &guest.machine.status().bonds[0].handoffs[0];
+    assert_eq!(handoff.cause, HandoffCause::Warned);
+    assert_eq!(handoff.reaction_us, Some(450));
+    let gap = handoff.gap.unwrap();
+    let expected = Some(first.since_us(stopped_at));
+    assert_eq!(gap.receive_us, expected, "from the driver's stop");
+    assert_eq!(gap.transmit_us, None, "nothing was sent");
+}

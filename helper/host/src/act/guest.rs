@@ -1,0 +1,141 @@
+//! What the guest is asked, and what its answers mean for the evacuation.
+
+use std::path::PathBuf;
+
+use tandem_core::Policy;
+use tandem_core::status::{BondStatus, Status, Traffic};
+use tandem_core::types::IfName;
+use tokio::sync::Mutex;
+
+use crate::agent::{Agent, AgentError, Limits, printable};
+use crate::decide::{Failure, FailureKind, GuestCall, GuestStatus, Plan, Reply};
+
+/// One host's end of the channel.
+#[derive(Debug, Default)]
+pub(super) struct Channel {
+    /// Where the hypervisor listens, as the last look showed.
+    pub(super) socket: std::sync::Mutex<Option<PathBuf>>,
+    agent: Mutex<Option<Agent>>,
+}
+
+impl Channel {
+    /// Asks, over the connection there is or a new one.
+    pub(super) async fn ask(&self, plan: &Plan, policy: Option<&Policy>, call: GuestCall) -> Reply {
+        let mut agent = self.agent.lock().await;
+        let answer = match agent.take() {
+            Some(known) => Ok(known),
+            None => self.connect().await,
+        };
+        let mut connected = match answer {
+            Ok(connected) => connected,
+            Err(failure) => return Reply::Failed(failure),
+        };
+        match carry_out(&mut connected, plan, policy, call).await {
+            Ok(reply) => {
+                *agent = Some(connected);
+                reply
+            }
+            Err(error) => {
+                // A refusal is an answer; after all else the next call begins anew.
+                if matches!(error, AgentError::Refused { .. }) {
+                    *agent = Some(connected);
+                }
+                Reply::Failed(failure(&error))
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<Agent, Failure> {
+        let socket = self.socket.lock().expect("no holder panics").clone();
+        let Some(socket) = socket else {
+            let text = "the domain has no open channel named org.tandem.agent.0 on this host; see \
+                        `virsh dumpxml`";
+            return Err(Failure::new(FailureKind::AgentSilent, text));
+        };
+        let connected = Agent::connect(&socket, Limits::default()).await;
+        connected.map_err(|error| failure(&error))
+    }
+}
+
+async fn carry_out(
+    agent: &mut Agent,
+    plan: &Plan,
+    policy: Option<&Policy>,
+    call: GuestCall,
+) -> Result<Reply, AgentError> {
+    let bond: Option<IfName> = plan.bond.as_ref().and_then(|name| name.parse().ok());
+    match call {
+        GuestCall::Hello => {
+            agent.info().await?;
+        }
+        GuestCall::Configure => {
+            let Some(policy) = policy else {
+                return Ok(Reply::Accepted);
+            };
+            match agent.configure(policy.clone()).await {
+                // The guest has bonds of its own, and says how they are.
+                Err(AgentError::Refused { refusal, .. }) if is_own_choice(&refusal.code) => {}
+                answer => {
+                    answer?;
+                }
+            }
+        }
+        GuestCall::PrepareUnplug => {
+            let mac = plan.source_vf.as_ref().and_then(|vf| vf.guest_mac);
+            let answer = agent.prepare_unplug(bond, mac).await?;
+            if !answer.ready {
+                let text = "the guest has not released the VF yet";
+                return Ok(Reply::Failed(Failure::new(FailureKind::AgentSilent, text)));
+            }
+        }
+        GuestCall::Announce => {
+            agent.announce(bond).await?;
+        }
+        GuestCall::Resume => {
+            agent.resume(bond).await?;
+        }
+        GuestCall::Status => {
+            let report = agent.status().await?;
+            return Ok(Reply::Status(status_of(&report.status, bond.as_ref())));
+        }
+    }
+    Ok(Reply::Accepted)
+}
+
+fn is_own_choice(code: &Option<String>) -> bool {
+    matches!(code.as_deref(), Some("defined-by-file" | "not-allowed"))
+}
+
+fn failure(error: &AgentError) -> Failure {
+    let kind = match error {
+        AgentError::Refused { .. } => FailureKind::AgentRefused,
+        AgentError::NotUnderstood { .. }
+        | AgentError::OtherProtocol { .. }
+        | AgentError::Floods { .. } => FailureKind::AgentHostile,
+        AgentError::Socket { .. } | AgentError::Silent { .. } | AgentError::Closed => {
+            FailureKind::AgentSilent
+        }
+    };
+    Failure::new(kind, error.to_string())
+}
+
+/// What the guest's status says of the bond.
+pub(crate) fn status_of(status: &Status, bond: Option<&IfName>) -> GuestStatus {
+    let named = |one: &&BondStatus| bond.is_none_or(|name| one.name == *name);
+    let Some(bond) = status.bonds.iter().find(named) else {
+        return GuestStatus {
+            reason: "it has no such bond".to_owned(),
+            ..GuestStatus::default()
+        };
+    };
+    let usable = |carrier: bool, enslaved: bool| carrier && enslaved;
+    let standby = bond.standby.as_ref();
+    let last_two = bond.handoffs.iter().rev().take(2);
+    GuestStatus {
+        bond_known: true,
+        standby_usable: standby.is_some_and(|port| usable(port.carrier, port.enslaved)),
+        vf_active: bond.traffic == Traffic::Vf,
+        gap_us: last_two.filter_map(|handoff| handoff.switch_us).max(),
+        reason: printable(&bond.reason),
+    }
+}

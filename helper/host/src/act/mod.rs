@@ -1,0 +1,11 @@
+//! Carries out what [`crate::decide`] wants, over a [`crate::hypervisor::Host`] on either side and
+//! the guest's agent, and hands back what came of it. Decides nothing itself.
+
+mod calls;
+mod guest;
+mod lock;
+mod record;
+mod runner;
+
+pub use lock::{Lock, LockError, default_folder, file_of};
+pub use runner::{Ended, Hosts, Runner, Watcher};

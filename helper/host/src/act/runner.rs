@@ -1,0 +1,161 @@
+//! The loop: do what the evacuation wants, wait for whatever comes first.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::calls::Desk;
+use super::lock::Lock;
+use crate::decide::{Evacuation, Input, Outcome, Side};
+use crate::hypervisor::{EventKind, Host, MigrateOptions};
+
+/// Inputs that wait; every sender waits for room.
+const QUEUE: usize = 256;
+
+/// Both hosts.
+#[derive(Debug, Clone)]
+pub struct Hosts {
+    /// Where the domain runs at first.
+    pub source: Arc<dyn Host>,
+    /// Where it shall go.
+    pub destination: Arc<dyn Host>,
+}
+
+/// Sees how it goes on.
+pub trait Watcher {
+    /// Something may have changed; `now_ms` since the start.
+    fn show(&mut self, evacuation: &Evacuation, now_ms: u64);
+    /// Something to tell people at once.
+    fn say(&mut self, text: &str);
+}
+
+/// What an evacuation runs on.
+#[derive(Debug)]
+pub struct Runner {
+    /// Both hosts.
+    pub hosts: Hosts,
+    /// How to migrate.
+    pub migrate: MigrateOptions,
+    /// The bonds of the domain's XML, for the guest.
+    pub policy: Option<tandem_core::Policy>,
+    /// Where lock files are.
+    pub folder: PathBuf,
+    /// The domain's.
+    pub lock: Lock,
+}
+
+/// How the loop ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// The evacuation came to an end.
+    With(Box<Outcome>),
+    /// The operator did not want to wait for it; a recovery is needed.
+    Left,
+}
+
+impl Runner {
+    /// Runs the evacuation to its end. A first SIGINT or SIGTERM rolls back, a second one leaves
+    /// at once.
+    ///
+    /// # Errors
+    /// If the process can't listen to signals.
+    pub async fn run(
+        self,
+        mut evacuation: Evacuation,
+        watcher: &mut dyn Watcher,
+    ) -> std::io::Result<Ended> {
+        let (inputs, mut incoming) = mpsc::channel(QUEUE);
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let begun = Instant::now();
+        let desk = Arc::new(Desk {
+            plan: evacuation.plan().clone(),
+            hosts: self.hosts,
+            migrate: self.migrate,
+            policy: self.policy,
+            folder: self.folder,
+            lock: self.lock,
+            wrote: AtomicBool::new(false),
+            channels: Default::default(),
+            inputs,
+            vf_lock: std::sync::Mutex::new(None),
+            migration: std::sync::Mutex::new(None),
+        });
+        let listeners = Side::BOTH.map(|side| tokio::spawn(listen(Arc::clone(&desk), side)));
+        let mut aborted = false;
+        let ended = loop {
+            let now_ms = elapsed_ms(begun);
+            watcher.show(&evacuation, now_ms);
+            if let Some(outcome) = evacuation.outcome() {
+                break Ended::With(Box::new(outcome.clone()));
+            }
+            if let Some(action) = evacuation.next_action() {
+                tracing::debug!(?action, "does");
+                tokio::spawn(Arc::clone(&desk).carry_out(action));
+            }
+            let deadline_ms = evacuation.next_deadline().unwrap_or(u64::MAX);
+            let deadline = begun + Duration::from_millis(deadline_ms.min(now_ms + 3_600_000));
+            let input = tokio::select! {
+                Some(input) = incoming.recv() => input,
+                () = tokio::time::sleep_until(deadline) => Input::Tick,
+                () = either(&mut interrupt, &mut terminate) => {
+                    if aborted {
+                        break Ended::Left;
+                    }
+                    aborted = true;
+                    watcher.say("stopping; the domain is left in order (once more: leave at once)");
+                    Input::Abort
+                }
+            };
+            tracing::debug!(?input, "learns");
+            evacuation.handle(elapsed_ms(begun), input);
+        };
+        for listener in listeners {
+            listener.abort();
+            // Whatever it holds is let go of by then.
+            let _ = listener.await;
+        }
+        if let Ended::With(outcome) = &ended
+            && !outcome.recovery_needed
+            && desk.wrote.load(Ordering::Relaxed)
+            && let Err(error) = desk.lock.keep(None)
+        {
+            watcher.say(&error.to_string());
+        }
+        Ok(ended)
+    }
+}
+
+fn elapsed_ms(begun: Instant) -> u64 {
+    u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+async fn either(one: &mut Signal, other: &mut Signal) {
+    tokio::select! {
+        _ = one.recv() => {}
+        _ = other.recv() => {}
+    }
+}
+
+/// Hands on what happens to the domain. Without events, looks at intervals find out too.
+async fn listen(desk: Arc<Desk>, side: Side) {
+    let mut events = match desk.host(side).events().await {
+        Ok(events) => events,
+        Err(error) => {
+            tracing::warn!("no events of the {}: {error}", side.as_str());
+            return;
+        }
+    };
+    while let Some(event) = events.next().await {
+        let ours = event.domain.is_none_or(|name| name == desk.plan.domain);
+        let kind: EventKind = event.kind;
+        if ours && desk.inputs.send(Input::Event { side, kind }).await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! Requests and their replies, and what the guest says unasked.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+use tandem_core::Policy;
+use tandem_core::status::Answer;
+use tandem_core::types::{IfName, Mac};
+use tandem_wire::event::{EventMessage, Pushed};
+use tandem_wire::framing::SENTINEL;
+use tandem_wire::from_guest::{FromGuest, content};
+use tandem_wire::message::{BondArguments, Call, Id, RequestLine, SyncArguments, UnplugArguments};
+use tandem_wire::reply::{Configured, Empty, GuestInfo, StatusReport};
+use tokio::time::{Instant, timeout_at};
+
+use super::AgentError;
+use super::link::Link;
+
+/// Events that wait for their reader; the oldest go beyond that, which is told.
+const MAX_EVENTS: usize = 256;
+
+/// How long a guest may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// To connect and to find a common start.
+    pub sync: Duration,
+    /// For a question.
+    pub question: Duration,
+    /// For a command that moves the traffic; the guest's own limit is 10 s.
+    pub command: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            // The service may hold the channel for a few questions; others wait for their turn.
+            sync: Duration::from_secs(12),
+            question: Duration::from_secs(5),
+            command: Duration::from_secs(15),
+        }
+    }
+}
+
+/// What a guest said unasked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Heard {
+    /// Something happened.
+    Event(Box<EventMessage>),
+    /// Something happened that this version has no words for.
+    Unknown {
+        /// Its name.
+        name: String,
+    },
+    /// Events may be missing: ask for the status.
+    Lost,
+}
+
+/// A connection to one guest.
+#[derive(Debug)]
+pub struct Agent {
+    link: Link,
+    limits: Limits,
+    /// Requests and replies are in step.
+    in_step: bool,
+    last_id: u64,
+    events: VecDeque<Heard>,
+    events_lost: bool,
+}
+
+impl Agent {
+    /// Connects and finds a common start with the guest.
+    ///
+    /// # Errors
+    /// If the socket can't be opened, or the guest does not answer.
+    pub async fn connect(path: &Path, limits: Limits) -> Result<Self, AgentError> {
+        let deadline = Instant::now() + limits.sync;
+        let link = timeout_at(deadline, Link::open(path)).await;
+        let mut agent = Self {
+            link: link.map_err(|_| silent("connect", limits.sync))??,
+            limits,
+            in_step: false,
+            // Replies to a former client must not fit.
+            last_id: fresh_number(),
+            events: VecDeque::new(),
+            events_lost: false,
+        };
+        agent.synchronise().await?;
+        Ok(agent)
+    }
+
+    /// Asks for versions and commands.
+    ///
+    /// # Errors
+    /// As [`Agent::call`], and if the guest speaks other messages.
+    pub async fn info(&mut self) -> Result<GuestInfo, AgentError> {
+        let info: GuestInfo = self.call(Call::GuestInfo, self.limits.question).await?;
+        if info.tandem_protocol != tandem_wire::PROTOCOL {
+            return Err(AgentError::OtherProtocol {
+                guest: info.tandem_protocol,
+                own: tandem_wire::PROTOCOL,
+            });
+        }
+        Ok(info)
+    }
+
+    /// Asks for everything known.
+    ///
+    /// # Errors
+    /// As [`Agent::call`].
+    pub async fn status(&mut self) -> Result<StatusReport, AgentError> {
+        self.call(Call::TandemStatus, self.limits.question).await
+    }
+
+    /// Hands the guest its bonds; the same twice changes nothing.
+    ///
+    /// # Errors
+    /// As [`Agent::call`]; the refusal's code tells whether the guest's administrator does not want it.
+    pub async fn configure(&mut self, policy: Policy) -> Result<Configured, AgentError> {
+        let call = Call::TandemConfigure(policy);
+        self.call(call, self.limits.question).await
+    }
+
+    /// Moves the traffic to the standby and releases the VF.
+    ///
+    /// # Errors
+    /// As [`Agent::call`].
+    pub async fn prepare_unplug(
+        &mut self,
+        bond: Option<IfName>,
+        vf: Option<Mac>,
+    ) -> Result<Answer, AgentError> {
+        let call = Call::TandemPrepareUnplug(UnplugArguments { bond, vf });
+        self.call(call, self.limits.command).await
+    }
+
+    /// Takes a VF again.
+    ///
+    /// # Errors
+    /// As [`Agent::call`].
+    pub async fn resume(&mut self, bond: Option<IfName>) -> Result<Answer, AgentError> {
+        let call = Call::TandemResume(BondArguments { bond });
+        self.call(call, self.limits.command).await
+    }
+
+    /// Tells the network again where the bond is.
+    ///
+    /// # Errors
+    /// As [`Agent::call`].
+    pub async fn announce(&mut self, bond: Option<IfName>) -> Result<Answer, AgentError> {
+        let call = Call::TandemAnnounce(BondArguments { bond });
+        self.call(call, self.limits.command).await
+    }
+
+    /// Asks for events from now on, on this connection.
+    ///
+    /// # Errors
+    /// As [`Agent::call`].
+    pub async fn subscribe(&mut self) -> Result<(), AgentError> {
+        let Empty {} = self
+            .call(Call::TandemSubscribe, self.limits.question)
+            .await?;
+        Ok(())
+    }
+
+    /// Asks anything and waits at most `limit`. After a failure the next call finds a common start
+    /// with the guest again.
+    ///
+    /// # Errors
+    /// If the guest refuses, does not answer in time, or not with a `T`.
+    pub async fn call<T: DeserializeOwned>(
+        &mut self,
+        call: Call,
+        limit: Duration,
+    ) -> Result<T, AgentError> {
+        if !self.in_step {
+            self.synchronise().await?;
+        }
+        let command = call.name();
+        let deadline = Instant::now() + limit;
+        // Until the reply has come: a caller may stop waiting at any moment.
+        self.in_step = false;
+        let asked = timeout_at(deadline, self.exchange(call)).await;
+        let value = asked.map_err(|_| silent(command, limit))?;
+        self.in_step = matches!(value, Ok(_) | Err(AgentError::Refused { .. }));
+        content(command, &value?).map_err(|error| AgentError::NotUnderstood {
+            command,
+            reason: error.to_string(),
+        })
+    }
+
+    /// Waits for what the guest says unasked, however long it takes. Cancel-safe.
+    ///
+    /// # Errors
+    /// If the channel is closed, or flooded.
+    pub async fn next_event(&mut self) -> Result<Heard, AgentError> {
+        loop {
+            if std::mem::take(&mut self.events_lost) {
+                return Ok(Heard::Lost);
+            }
+            if let Some(heard) = self.events.pop_front() {
+                return Ok(heard);
+            }
+            // A reply nobody waits for any more is passed over.
+            self.message().await?;
+        }
+    }
+
+    async fn synchronise(&mut self) -> Result<(), AgentError> {
+        let command = "guest-sync-delimited";
+        let limit = self.limits.sync;
+        let deadline = Instant::now() + limit;
+        let reply = timeout_at(deadline, self.exchange_sync()).await;
+        reply.map_err(|_| silent(command, limit))??;
+        self.in_step = true;
+        Ok(())
+    }
+
+    async fn exchange_sync(&mut self) -> Result<(), AgentError> {
+        let number = i64::try_from(fresh_number() >> 1).unwrap_or(1);
+        let call = Call::GuestSyncDelimited(SyncArguments { id: number });
+        let mut bytes = vec![SENTINEL];
+        bytes.extend(RequestLine { call, id: None }.to_line());
+        self.link.send(&bytes).await?;
+        loop {
+            // Whatever does not fit is left over from before.
+            if let Some(FromGuest::Return { value, .. }) = self.message().await?
+                && value.get().parse() == Ok(number)
+            {
+                self.link.useful();
+                return Ok(());
+            }
+        }
+    }
+
+    async fn exchange(&mut self, call: Call) -> Result<Box<RawValue>, AgentError> {
+        let command = call.name();
+        self.last_id = self.last_id.wrapping_add(1);
+        let id = Some(Id::from(self.last_id));
+        let request = RequestLine {
+            call,
+            id: id.clone(),
+        };
+        self.link.send(&request.to_line()).await?;
+        loop {
+            match self.message().await? {
+                Some(FromGuest::Return { value, id: of }) if of == id => {
+                    self.link.useful();
+                    return Ok(value);
+                }
+                Some(FromGuest::Error { error, id: of }) if of == id => {
+                    self.link.useful();
+                    return Err(AgentError::Refused {
+                        command,
+                        refusal: error,
+                    });
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The next line that is a reply; events are kept, what can't be read is passed over.
+    async fn message(&mut self) -> Result<Option<FromGuest>, AgentError> {
+        let Ok(line) = self.link.line().await? else {
+            self.events_lost = true;
+            return Ok(None);
+        };
+        match FromGuest::parse(&line) {
+            Ok(FromGuest::Event(message)) => {
+                let lost = matches!(message.event, Pushed::EventsLost { .. });
+                self.keep(if lost {
+                    Heard::Lost
+                } else {
+                    Heard::Event(Box::new(message))
+                });
+                Ok(None)
+            }
+            Ok(FromGuest::UnknownEvent { name }) => {
+                self.keep(Heard::Unknown { name });
+                Ok(None)
+            }
+            Ok(reply) => Ok(Some(reply)),
+            Err(_) => Ok(None),
+        }
+    }
+
+    fn keep(&mut self, heard: Heard) {
+        // Events of a call that is waited for don't count as of use: a flood of them ends the call.
+        if self.in_step {
+            self.link.useful();
+        }
+        if self.events.len() == MAX_EVENTS {
+            self.events.pop_front();
+            self.events_lost = true;
+        }
+        self.events.push_back(heard);
+    }
+}
+
+fn silent(command: &'static str, limit: Duration) -> AgentError {
+    AgentError::Silent { command, limit }
+}
+
+/// A number that no former client of the same channel used, most likely.
+fn fresh_number() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let nanos = now.as_ref().map_or(0, |since| since.subsec_nanos().into());
+    let seconds = now.map_or(0, |since| since.as_secs());
+    (seconds << 30) ^ nanos ^ (u64::from(std::process::id()) << 12)
+}

@@ -1,0 +1,87 @@
+//! What can go wrong on the way to a guest.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tandem_wire::reply::ErrorBody;
+
+use super::printable;
+
+/// Why a guest could not be asked, or what it answered.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The socket can't be opened.
+    #[error(
+        "the channel's socket {} can't be opened: {cause}; does the domain run, and has it a channel named {}?",
+        path.display(),
+        tandem_wire::PORT_NAME
+    )]
+    Socket {
+        /// The socket.
+        path: PathBuf,
+        /// The system's reason.
+        cause: std::io::Error,
+    },
+    /// The guest does not answer. Normal while it is paused.
+    #[error(
+        "the guest did not answer `{command}` within {} s; is tandem running there (`systemctl status tandem`), \
+         and does no other client hold the channel?",
+        limit.as_secs_f32()
+    )]
+    Silent {
+        /// What was asked.
+        command: &'static str,
+        /// The limit.
+        limit: Duration,
+    },
+    /// The hypervisor hung up, as when the domain ends.
+    #[error("the channel was closed; has the domain stopped or left this host?")]
+    Closed,
+    /// The guest refused; its own words.
+    #[error("the guest refused `{command}`: {}", printable(&refusal.desc))]
+    Refused {
+        /// What was asked.
+        command: &'static str,
+        /// The guest's words and code.
+        refusal: ErrorBody,
+    },
+    /// The guest answered something else than was asked for.
+    #[error(
+        "the guest's answer to `{command}` makes no sense: {}",
+        printable(reason)
+    )]
+    NotUnderstood {
+        /// What was asked.
+        command: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The guest speaks other messages than this version.
+    #[error(
+        "the guest speaks version {guest} of the messages, this program version {own}; update the older one"
+    )]
+    OtherProtocol {
+        /// The guest's version.
+        guest: u32,
+        /// This program's.
+        own: u32,
+    },
+    /// The guest sends and sends, and nothing of it is of use.
+    #[error(
+        "the guest sent more than {bytes} bytes that nobody asked for; something else talks on its channel"
+    )]
+    Floods {
+        /// The bound.
+        bytes: usize,
+    },
+}
+
+impl AgentError {
+    /// True if another attempt may succeed without anybody's help.
+    pub fn is_transient(&self) -> bool {
+        matches!(
+            self,
+            Self::Silent { .. } | Self::Closed | Self::Socket { .. }
+        )
+    }
+}

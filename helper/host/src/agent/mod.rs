@@ -1,0 +1,20 @@
+//! The host's end of a guest's agent channel. The hypervisor listens on a unix socket and takes one
+//! client at a time; behind it is a guest that may be slow, silent, half through a message after a
+//! migration, or hostile. Every wait and every byte has a bound, and nothing it says is trusted to
+//! be true: what the host does is decided by what the hypervisor shows.
+
+mod client;
+mod error;
+mod link;
+#[cfg(test)]
+mod tests;
+
+pub use client::{Agent, Heard, Limits};
+pub use error::AgentError;
+
+/// What a guest wrote, for a terminal: without control characters, and not endless.
+pub fn printable(text: &str) -> String {
+    const SHOWN: usize = 400;
+    let plain = |c: char| if c.is_control() { ' ' } else { c };
+    text.chars().take(SHOWN).map(plain).collect()
+}

@@ -1,0 +1,54 @@
+//! The command line.
+
+use clap::{Parser, Subcommand};
+
+use crate::commands::{args, configure, exit, migrate, one_step, recover, serve, status, xml};
+
+/// Keeps a guest's connections while its pass-through NIC (VF) leaves, the VM migrates and another VF comes
+#[derive(Debug, Parser)]
+#[command(name = "tandem-host", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Unplug the VF, migrate, and plug in the destination's VF; roll back if that fails
+    Migrate(Box<args::Migrate>),
+    /// Finish or undo a migration that was interrupted
+    Recover(args::Recover),
+    /// Move the guest's traffic off its VF, so that another manager can detach it
+    Prepare(args::OneStep),
+    /// Let the guest use a VF again, that another manager has attached
+    Resume(args::OneStep),
+    /// The bonds in a domain's XML
+    #[command(subcommand)]
+    Xml(xml::Xml),
+    /// Hand the guest the bonds of its domain's XML
+    Configure(configure::Configure),
+    /// Show a domain, or all: its VF, its channel, and what its guest says
+    Status(status::StatusArgs),
+    /// Care for all domains: hand each guest its bonds once per boot, keep its status
+    Serve(serve::Serve),
+}
+
+impl Cli {
+    /// Runs the command; returns the exit code. What went wrong is on standard error.
+    pub async fn run(&self) -> u8 {
+        let result = match &self.command {
+            Command::Migrate(arguments) => migrate::run(arguments).await,
+            Command::Recover(arguments) => recover::run(arguments).await,
+            Command::Prepare(arguments) => one_step::prepare(arguments).await,
+            Command::Resume(arguments) => one_step::resume(arguments).await,
+            Command::Xml(command) => xml::run(command).await,
+            Command::Configure(arguments) => configure::run(arguments).await,
+            Command::Status(arguments) => status::run(arguments).await,
+            Command::Serve(arguments) => serve::run(arguments).await,
+        };
+        result.unwrap_or_else(|error| {
+            eprintln!("tandem-host: {error:#}");
+            exit::FAILED
+        })
+    }
+}

@@ -1,0 +1,186 @@
+//! `xml check`, `show`, `set` and `clear`.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Subcommand};
+
+use super::connect::Connect;
+use crate::agent::printable;
+use crate::hypervisor::{DomainFacts, DomainState, Host, Nic};
+use crate::xml::domain::{DomainXml, MAX_BYTES};
+use crate::xml::{Bonds, Document};
+
+/// The bonds in a domain's XML.
+#[derive(Debug, Subcommand)]
+pub enum Xml {
+    /// Tell whether a domain's bonds are sound, and which devices they mean
+    Check(Check),
+    /// Print a domain's bonds
+    Show(Domain),
+    /// Write the bonds of a file into a domain's XML, for now and for its next start
+    Set(Set),
+    /// Remove the bonds from a domain's XML; the guest keeps those it has
+    Clear(Domain),
+}
+
+/// `tandem-host xml check`
+#[derive(Debug, Args)]
+pub struct Check {
+    /// The domain
+    #[arg(required_unless_present = "file", conflicts_with = "file")]
+    pub domain: Option<String>,
+    /// A file with the element `bonds`, or with a whole domain's XML, in place of a domain
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would show it as help")]
+    pub connect: Connect,
+}
+
+/// `tandem-host xml show`, `tandem-host xml clear`
+#[derive(Debug, Args)]
+pub struct Domain {
+    /// The domain
+    pub domain: String,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would show it as help")]
+    pub connect: Connect,
+}
+
+/// `tandem-host xml set`
+#[derive(Debug, Args)]
+pub struct Set {
+    /// The domain
+    pub domain: String,
+    /// A file with the element `bonds`
+    pub file: PathBuf,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would show it as help")]
+    pub connect: Connect,
+}
+
+/// Checks, prints, writes or removes bonds.
+///
+/// # Errors
+/// If the bonds are not sound, with line and element, or the hypervisor refuses.
+pub async fn run(command: &Xml) -> Result<u8> {
+    match command {
+        Xml::Check(Check {
+            file: Some(file), ..
+        }) => check_file(file)?,
+        Xml::Check(Check {
+            domain, connect, ..
+        }) => {
+            let domain = domain.as_deref().unwrap_or_default();
+            check_domain(connect.open().as_ref(), domain).await?;
+        }
+        Xml::Show(Domain { domain, connect }) => {
+            let bonds = bonds_of(connect.open().as_ref(), domain).await?;
+            print!("{}", bonds.to_xml());
+        }
+        Xml::Set(Set {
+            domain,
+            file,
+            connect,
+        }) => set(connect.open().as_ref(), domain, file).await?,
+        Xml::Clear(Domain { domain, connect }) => connect.open().set_bonds(domain, None).await?,
+    }
+    Ok(0)
+}
+
+async fn set(host: &dyn Host, domain: &str, file: &Path) -> Result<()> {
+    let name = || file.display().to_string();
+    let document = Document::parse(&read(file)?).with_context(name)?;
+    let facts = present(host, domain).await?;
+    document.policy(&facts.nics).with_context(name)?;
+    host.set_bonds(domain, Some(&document.bonds)).await?;
+    describe(&document.bonds, Some(&facts.nics));
+    Ok(())
+}
+
+fn check_file(file: &Path) -> Result<()> {
+    let text = read(file)?;
+    let name = || file.display().to_string();
+    // A file that is no domain's XML is read as bonds, whose errors say what is expected.
+    let Ok(domain) = DomainXml::parse(&text) else {
+        let document = Document::parse(&text).with_context(name)?;
+        describe(&document.bonds, None);
+        return Ok(());
+    };
+    let document = domain
+        .bonds
+        .with_context(|| format!("{}: there are no <bonds> in its <metadata>", name()))?;
+    let document = document.with_context(name)?;
+    document.policy(&domain.nics).with_context(name)?;
+    describe(&document.bonds, Some(&domain.nics));
+    Ok(())
+}
+
+async fn check_domain(host: &dyn Host, domain: &str) -> Result<()> {
+    let facts = present(host, domain).await?;
+    let bonds = bonds_of(host, domain).await?;
+    bonds
+        .policy(&facts.nics)
+        .with_context(|| format!("the bonds of domain {domain}"))?;
+    describe(&bonds, Some(&facts.nics));
+    Ok(())
+}
+
+async fn bonds_of(host: &dyn Host, domain: &str) -> Result<Bonds> {
+    let bonds = host.bonds(domain).await?;
+    bonds.with_context(|| {
+        format!("domain {domain} has no bonds; give it some by `tandem-host xml set {domain} FILE`")
+    })
+}
+
+/// What is so about a domain that must exist.
+pub(super) async fn present(host: &dyn Host, domain: &str) -> Result<DomainFacts> {
+    let facts = host.domain(domain).await?;
+    if facts.state == DomainState::Absent {
+        bail!("domain {domain} does not exist on {}", host.uri());
+    }
+    Ok(facts)
+}
+
+fn read(file: &Path) -> Result<String> {
+    let mut text = String::new();
+    File::open(file)
+        .and_then(|file| file.take(MAX_BYTES as u64).read_to_string(&mut text))
+        .with_context(|| format!("can't read {}", file.display()))?;
+    Ok(text)
+}
+
+/// Which devices the bonds mean, for the operator to see.
+fn describe(bonds: &Bonds, nics: Option<&[Nic]>) {
+    for bond in &bonds.bonds {
+        println!("{}: sound", bond.name);
+        let Some(nics) = nics else { continue };
+        for (role, nic) in [
+            ("standby", bond.standby_device(nics)),
+            ("VF", bond.vf(nics)),
+        ] {
+            match nic {
+                Some(nic) => println!("  {role}: {}", device(nic)),
+                None => println!("  {role}: the domain has no such device now"),
+            }
+        }
+    }
+}
+
+/// A device in a few words.
+pub(super) fn device(nic: &Nic) -> String {
+    let parts = [
+        Some(nic.alias.clone()).filter(|alias| !alias.is_empty()),
+        nic.mac.map(|mac| mac.to_string()),
+        nic.pci_source
+            .map(|function| format!("host function {function}")),
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    if parts.is_empty() {
+        return "a device without name".to_owned();
+    }
+    printable(&parts.join(", "))
+}

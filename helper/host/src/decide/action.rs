@@ -1,0 +1,131 @@
+//! What is to be done.
+
+use super::plan::Side;
+use super::progress::Progress;
+use crate::hypervisor::Nic;
+
+/// Names an action, so that its end can be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ActionId(pub u64);
+
+/// One thing to do; its end comes back as [`super::Input::Done`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Action {
+    /// Its name.
+    pub id: ActionId,
+    /// What to do.
+    pub kind: ActionKind,
+}
+
+/// What can be done. Each ends within a bound of its executor, well or not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ActionKind {
+    /// Look at the domain on one host: state, NICs, job, record.
+    Observe {
+        /// Where.
+        side: Side,
+    },
+    /// Ask the guest.
+    Guest {
+        /// Where the domain runs.
+        side: Side,
+        /// What.
+        call: GuestCall,
+    },
+    /// Write the record into the domain; durable once accepted.
+    Save {
+        /// Where.
+        side: Side,
+        /// The record.
+        progress: Box<Progress>,
+    },
+    /// Remove the record from the domain.
+    Clear {
+        /// Where.
+        side: Side,
+    },
+    /// Make sure that the destination's VF exists and nobody has it, and reserve it.
+    ClaimVf,
+    /// End the reservation.
+    ReleaseVf,
+    /// Ask the guest's hardware to release the VF on the source.
+    Detach {
+        /// The VF as the source shows it.
+        nic: Box<Nic>,
+    },
+    /// Plug in the VF of that side.
+    Attach {
+        /// Where.
+        side: Side,
+    },
+    /// Start the migration; how it ends comes as [`super::Input::MigrationEnded`].
+    Migrate,
+    /// Cancel the migration on the source, and give up a handle on it.
+    Cancel,
+    /// Let the processors run again on the source, after a migration that came to nothing.
+    Unpause,
+}
+
+/// What the guest is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum GuestCall {
+    /// `guest-sync-delimited`, `guest-info`: is a Tandem there that we understand?
+    Hello,
+    /// `tandem-configure` with the bond of the domain's XML.
+    Configure,
+    /// `tandem-prepare-unplug`.
+    PrepareUnplug,
+    /// `tandem-announce`.
+    Announce,
+    /// `tandem-resume`.
+    Resume,
+    /// `tandem-status`.
+    Status,
+}
+
+/// What retries are counted for: an action without its particulars.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Task {
+    Observe(Side),
+    Guest(GuestCall),
+    Save(Side),
+    Clear(Side),
+    ClaimVf,
+    ReleaseVf,
+    Detach,
+    Attach(Side),
+    Migrate,
+    Cancel,
+    Unpause,
+}
+
+impl ActionKind {
+    pub(super) fn task(&self) -> Task {
+        match self {
+            Self::Observe { side } => Task::Observe(*side),
+            Self::Guest { call, .. } => Task::Guest(*call),
+            Self::Save { side, .. } => Task::Save(*side),
+            Self::Clear { side } => Task::Clear(*side),
+            Self::ClaimVf => Task::ClaimVf,
+            Self::ReleaseVf => Task::ReleaseVf,
+            Self::Detach { .. } => Task::Detach,
+            Self::Attach { side } => Task::Attach(*side),
+            Self::Migrate => Task::Migrate,
+            Self::Cancel => Task::Cancel,
+            Self::Unpause => Task::Unpause,
+        }
+    }
+
+    /// The hosts whose facts may be others afterwards.
+    pub(super) fn touches(&self) -> &'static [Side] {
+        match self {
+            Self::Observe { .. } | Self::Guest { .. } | Self::ClaimVf | Self::ReleaseVf => &[],
+            Self::Save { side, .. } | Self::Clear { side } | Self::Attach { side } => match side {
+                Side::Source => &[Side::Source],
+                Side::Destination => &[Side::Destination],
+            },
+            Self::Detach { .. } | Self::Unpause => &[Side::Source],
+            Self::Migrate | Self::Cancel => &[Side::Source, Side::Destination],
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Why an evacuation did not end as planned.
+
+use serde::{Deserialize, Serialize};
+
+use super::input::{Failure, FailureKind};
+
+/// Why, for programs and for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Cause {
+    /// For programs.
+    pub code: CauseCode,
+    /// What happened, to which device, and what to do.
+    pub message: String,
+}
+
+/// Kinds of causes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CauseCode {
+    /// The operator stopped it.
+    Aborted,
+    /// A host can't be asked.
+    Unreachable,
+    /// The domain does not run on the source.
+    NotRunning,
+    /// It runs on the destination already, or something else of its name does.
+    OnDestination,
+    /// A migration of it is under way.
+    MigrationUnderWay,
+    /// Another evacuation has it.
+    Claimed,
+    /// An earlier evacuation was interrupted.
+    RecoveryNeeded,
+    /// Its record can't be understood.
+    RecordUnreadable,
+    /// The record can't be written.
+    RecordNotWritten,
+    /// There is nothing to recover.
+    NothingToRecover,
+    /// No VF is named for the destination.
+    NoVfNamed,
+    /// More than one NIC could be the VF.
+    AmbiguousVf,
+    /// The destination's VF does not exist or is taken.
+    VfTaken,
+    /// The guest does not answer.
+    AgentMissing,
+    /// What the guest sends is no protocol.
+    AgentHostile,
+    /// The guest said no.
+    AgentRefused,
+    /// The guest has no bond, or no standby that could carry the traffic.
+    GuestNotReady,
+    /// The guest refused the unplug.
+    UnplugRefused,
+    /// The guest did not release the VF in time.
+    UnplugTimedOut,
+    /// The migration failed.
+    MigrationFailed,
+    /// It was cancelled, and not by us.
+    MigrationCancelled,
+    /// It took too long.
+    MigrationTimedOut,
+    /// The VF can't be plugged in.
+    PlugFailed,
+    /// The guest does not use the VF.
+    NotVerified,
+    /// The domain does not run on either host.
+    Stopped,
+    /// Where the domain runs can't be seen.
+    Unclear,
+    /// Another process took the evacuation over.
+    Superseded,
+    /// It was interrupted before, and undone now.
+    Interrupted,
+}
+
+impl Cause {
+    /// Puts code and text together.
+    pub fn new(code: CauseCode, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+        }
+    }
+
+    /// The guest's failure, by its kind.
+    pub(super) fn of_agent(failure: &Failure) -> Self {
+        let code = match failure.kind {
+            FailureKind::AgentRefused => CauseCode::AgentRefused,
+            FailureKind::AgentHostile => CauseCode::AgentHostile,
+            _ => CauseCode::AgentMissing,
+        };
+        Self::new(code, failure.message.clone())
+    }
+
+    /// How a migration failed, by its kind.
+    pub(super) fn of_migration(failure: &Failure) -> Self {
+        let code = match failure.kind {
+            FailureKind::Cancelled => CauseCode::MigrationCancelled,
+            _ => CauseCode::MigrationFailed,
+        };
+        Self::new(code, failure.message.clone())
+    }
+}

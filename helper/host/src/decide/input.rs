@@ -1,0 +1,161 @@
+//! What an evacuation learns.
+
+use serde::{Deserialize, Serialize};
+
+use super::action::ActionId;
+use super::plan::Side;
+use super::progress::Progress;
+use crate::hypervisor::{DomainState, EventKind, HostError, JobFacts, Nic};
+
+/// Something learnt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    /// Time has passed.
+    Tick,
+    /// The operator wants to stop: roll back if that is still possible.
+    Abort,
+    /// Something happened on a host; it only means that a look is due.
+    Event {
+        /// Where.
+        side: Side,
+        /// What, of this domain.
+        kind: EventKind,
+    },
+    /// The handle on the migration says how it ended. Where the domain runs, a look shows.
+    MigrationEnded(Result<(), Failure>),
+    /// An action ended.
+    Done {
+        /// Which.
+        action: ActionId,
+        /// How.
+        reply: Reply,
+    },
+}
+
+/// How an action ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// What a look showed.
+    Observed(Box<SideFacts>),
+    /// What the guest says of itself.
+    Status(GuestStatus),
+    /// It was accepted.
+    Accepted,
+    /// It was not, or nobody knows.
+    Failed(Failure),
+}
+
+/// What a look at one host shows of the domain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SideFacts {
+    /// Whether it runs.
+    pub state: DomainState,
+    /// Its NICs and PCI host devices.
+    pub nics: Vec<Nic>,
+    /// Its migration.
+    pub job: JobFacts,
+    /// The record in its metadata.
+    pub record: RecordFact,
+}
+
+/// A record as it was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RecordFact {
+    /// None.
+    Absent,
+    /// This one.
+    Present(Box<Progress>),
+    /// One that this version does not understand; why.
+    Unreadable(String),
+}
+
+/// What the guest says of the bond. Believed for reports only.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct GuestStatus {
+    /// It has the bond.
+    pub bond_known: bool,
+    /// The standby could carry the traffic.
+    pub standby_usable: bool,
+    /// The VF carries the traffic.
+    pub vf_active: bool,
+    /// The longest gap of the last two handoffs as the guest measured it, in µs.
+    pub gap_us: Option<u64>,
+    /// Why it stands there, in the guest's words; shortened.
+    pub reason: String,
+}
+
+/// Why something was not done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Failure {
+    /// For decisions.
+    pub kind: FailureKind,
+    /// For people: what happened, to which device, and what to do.
+    pub message: String,
+}
+
+/// Kinds of failures that lead to different decisions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FailureKind {
+    /// The host can't be asked; it may or may not have acted.
+    Unreachable,
+    /// No answer in time; it may still act.
+    TimedOut,
+    /// There is no such domain.
+    NoSuchDomain,
+    /// What should go is gone.
+    AlreadyGone,
+    /// What should come is there.
+    AlreadyThere,
+    /// The guest said no to the unplug.
+    UnplugRefused,
+    /// The migration failed.
+    MigrationFailed,
+    /// It was cancelled.
+    Cancelled,
+    /// The host said no; nothing was changed.
+    Refused,
+    /// The guest does not answer.
+    AgentSilent,
+    /// What the guest sends is no protocol.
+    AgentHostile,
+    /// The guest said no.
+    AgentRefused,
+    /// Anything else.
+    Other,
+}
+
+impl Failure {
+    /// Puts kind and text together.
+    pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+        }
+    }
+
+    /// Whether the host acted, or still acts, is unknown.
+    pub(super) fn effect_unknown(&self) -> bool {
+        matches!(self.kind, FailureKind::Unreachable | FailureKind::TimedOut)
+    }
+}
+
+impl From<&HostError> for Failure {
+    fn from(error: &HostError) -> Self {
+        let kind = match error {
+            HostError::Unreachable { .. } => FailureKind::Unreachable,
+            HostError::NoSuchDomain { .. } => FailureKind::NoSuchDomain,
+            HostError::AlreadyGone { .. } => FailureKind::AlreadyGone,
+            HostError::AlreadyThere { .. } => FailureKind::AlreadyThere,
+            HostError::UnplugRefused { .. } => FailureKind::UnplugRefused,
+            HostError::MigrationFailed { .. } => FailureKind::MigrationFailed,
+            HostError::Cancelled { .. } => FailureKind::Cancelled,
+            HostError::TimedOut { .. } => FailureKind::TimedOut,
+            HostError::Refused { .. } => FailureKind::Refused,
+            HostError::InvalidXml { .. } | HostError::Other { .. } => FailureKind::Other,
+        };
+        Self::new(kind, error.to_string())
+    }
+}

@@ -1,0 +1,195 @@
+//! What an evacuation makes of its inputs: they change what is known, and decide nothing.
+
+use super::action::{ActionId, ActionKind};
+use super::input::{Failure, FailureKind, RecordFact, Reply, SideFacts};
+use super::machine::Evacuation;
+use super::memory::{InFlight, Saved};
+use super::phases::Phase;
+use super::plan::Side;
+use crate::hypervisor::{DomainState, EventKind, JobFacts, JobPhase};
+
+impl Evacuation {
+    pub(super) fn abort(&mut self) {
+        self.memory.aborted = true;
+        // The guest may be waited for; a host's answer matters more than the time.
+        let is_guest = |one: &InFlight| matches!(one.kind, ActionKind::Guest { .. });
+        if self.in_flight.as_ref().is_some_and(is_guest) {
+            self.in_flight = None;
+            self.outbox = None;
+        }
+    }
+
+    pub(super) fn event(&mut self, side: Side, kind: &EventKind) {
+        let pause_ms = self.limits.look_pause_ms;
+        let now_ms = self.now_ms;
+        if let Some(view) = self.views.get_mut(&side) {
+            view.stirred(now_ms, pause_ms);
+        }
+        // The only news that no look shows.
+        if let EventKind::UnplugRefused { alias } = kind
+            && self.is_vf_alias(side, alias)
+        {
+            self.unplug_refused();
+        }
+    }
+
+    fn is_vf_alias(&self, side: Side, alias: &str) -> bool {
+        side == Side::Source && self.vf_nic(side).is_some_and(|nic| nic.alias == alias)
+    }
+
+    fn unplug_refused(&mut self) {
+        if self.memory.unplug_asked_ms.take().is_some() {
+            self.memory.unplug_refusals += 1;
+        }
+    }
+
+    pub(super) fn migration_ended(&mut self, result: Result<(), Failure>) {
+        self.memory
+            .migration_end
+            .get_or_insert((result, self.now_ms));
+        self.touched(&Side::BOTH);
+    }
+
+    pub(super) fn touched(&mut self, sides: &[Side]) {
+        for side in sides {
+            if let Some(view) = self.views.get_mut(side) {
+                view.touched(self.now_ms);
+            }
+        }
+    }
+
+    pub(super) fn done(&mut self, id: ActionId, reply: Reply) {
+        let Some(busy) = self.in_flight.take_if(|busy| busy.id == id) else {
+            return;
+        };
+        self.finish(busy, reply);
+    }
+
+    /// Judges the end of an action.
+    pub(super) fn finish(&mut self, busy: InFlight, reply: Reply) {
+        let now_ms = self.now_ms;
+        self.touched(busy.kind.touches());
+        let task = busy.kind.task();
+        let reply = settled(&busy.kind, reply);
+        match (&busy.kind, &reply) {
+            (ActionKind::Observe { side }, Reply::Observed(facts)) => {
+                self.observed(*side, busy.issued_ms, facts);
+            }
+            (ActionKind::Observe { side }, Reply::Failed(failure)) => {
+                if let Some(view) = self.views.get_mut(side) {
+                    view.failed(now_ms, self.limits.look_every_ms, failure.clone());
+                }
+            }
+            (ActionKind::Guest { .. }, Reply::Status(status)) => {
+                self.memory.guest = Some(status.clone());
+            }
+            (ActionKind::Save { side, progress }, Reply::Accepted) => {
+                let saved = Saved {
+                    stage: progress.stage,
+                    migration_begun: progress.migration_begun,
+                    at_ms: now_ms,
+                };
+                self.saved.insert(*side, saved);
+                let claims = matches!(self.phase, Phase::Claim | Phase::Takeover);
+                let began_ms = self.view(*side).asked_ms.max(busy.issued_ms);
+                if claims && now_ms <= began_ms + self.limits.claim_write_ms {
+                    self.memory.claimed = Some((*side, now_ms));
+                }
+            }
+            (ActionKind::Clear { side }, _) => {
+                self.saved.remove(side);
+                if reply == Reply::Accepted {
+                    self.memory.cleared.push(*side);
+                }
+            }
+            (ActionKind::ReleaseVf, Reply::Accepted) => self.memory.vf_claimed = false,
+            (ActionKind::Detach { .. }, Reply::Failed(failure))
+                if failure.kind == FailureKind::UnplugRefused =>
+            {
+                self.unplug_refused();
+            }
+            (ActionKind::Migrate, Reply::Failed(failure)) if !failure.effect_unknown() => {
+                self.migration_ended(Err(failure.clone()));
+            }
+            _ => {}
+        }
+        if let Reply::Failed(failure) = &reply
+            && failure.effect_unknown()
+            && !busy.kind.touches().is_empty() | matches!(busy.kind, ActionKind::ClaimVf)
+        {
+            self.memory.doubt_until_ms = now_ms + self.limits.settle_ms;
+            if matches!(busy.kind, ActionKind::Save { .. }) {
+                self.memory.record_doubt_until_ms = self.memory.doubt_until_ms;
+            }
+        }
+        let tries = self.tries.entry(task).or_default();
+        match reply {
+            Reply::Failed(failure) => tries.failed(now_ms, failure, &self.limits),
+            _ => tries.accepted(now_ms),
+        }
+    }
+
+    fn observed(&mut self, side: Side, asked_ms: u64, facts: &SideFacts) {
+        let every_ms = self.limits.look_every_ms;
+        let tells_job = side == Side::Source || facts.job.phase == JobPhase::Completed;
+        if tells_job && facts.job != JobFacts::default() {
+            self.memory.job = Some(facts.job);
+        }
+        if self.is_foreign(side, facts) {
+            self.memory.superseded = true;
+        }
+        if let Some(view) = self.views.get_mut(&side) {
+            view.saw(asked_ms, self.now_ms, every_ms, facts.clone());
+        }
+        if side == Side::Source && self.vf_nic(side).is_none() {
+            self.memory.unplug_asked_ms = None;
+        }
+        self.note_beat(side, facts);
+    }
+
+    /// Another process wrote or removed the record after we wrote it.
+    fn is_foreign(&self, side: Side, facts: &SideFacts) -> bool {
+        let is_there = matches!(facts.state, DomainState::Running | DomainState::Paused);
+        let deciding = matches!(self.phase, Phase::Claim | Phase::Takeover | Phase::Release);
+        if !is_there || deciding || !self.saved.contains_key(&side) {
+            return false;
+        }
+        match &facts.record {
+            RecordFact::Present(record) => !self.is_ours(record),
+            RecordFact::Absent => true,
+            RecordFact::Unreadable(_) => true,
+        }
+    }
+
+    fn note_beat(&mut self, side: Side, facts: &SideFacts) {
+        let RecordFact::Present(record) = &facts.record else {
+            return;
+        };
+        let now_ms = self.now_ms;
+        let is_ours = self.is_ours(record);
+        if let Some(recovery) = self.memory.recovery.as_mut().filter(|_| !is_ours) {
+            let known = recovery.beats.get(&side).map(|(beat, _)| *beat);
+            recovery.owner_lives |= known.is_some_and(|beat| record.beat > beat);
+            if known.is_none_or(|beat| record.beat > beat) {
+                recovery.beats.insert(side, (record.beat, now_ms));
+            }
+        }
+    }
+}
+
+/// A failure that says that what was wanted is so already.
+fn settled(kind: &ActionKind, reply: Reply) -> Reply {
+    let Reply::Failed(failure) = &reply else {
+        return reply;
+    };
+    let is_so = match kind {
+        ActionKind::Attach { .. } => failure.kind == FailureKind::AlreadyThere,
+        ActionKind::Detach { .. } => failure.kind == FailureKind::AlreadyGone,
+        ActionKind::Cancel | ActionKind::Clear { .. } => matches!(
+            failure.kind,
+            FailureKind::AlreadyGone | FailureKind::NoSuchDomain
+        ),
+        _ => false,
+    };
+    if is_so { Reply::Accepted } else { reply }
+}

@@ -1,0 +1,324 @@
+//! The whole interface: inputs go in, actions and an outcome come out.
+
+use std::collections::BTreeMap;
+
+use super::action::{Action, ActionId, ActionKind, Task};
+use super::cause::{Cause, CauseCode};
+use super::input::{Failure, FailureKind, Input, Reply};
+use super::memory::{InFlight, Memory, Recovery, Saved};
+use super::outcome::{Outcome, PhaseTime, conclude};
+use super::phases::{self, Phase, Step};
+use super::plan::{Limits, Plan, Side};
+use super::progress::{Owner, Progress, Stage};
+use super::tries::Tries;
+use super::view::View;
+use crate::hypervisor::JobFacts;
+
+/// What an evacuation begins with.
+#[derive(Debug, Clone)]
+pub struct Start {
+    /// What shall be brought about.
+    pub plan: Plan,
+    /// How long it may take.
+    pub limits: Limits,
+    /// Random; names the evacuation.
+    pub evacuation: String,
+    /// This process.
+    pub owner: Owner,
+}
+
+/// Decides. Holds no resource, so that it can be killed at any time.
+#[derive(Debug)]
+pub struct Evacuation {
+    pub(super) limits: Limits,
+    /// Our record; stage and beat are filled in when it is written.
+    pub(super) record: Progress,
+    pub(super) now_ms: u64,
+    pub(super) phase: Phase,
+    pub(super) entered_ms: u64,
+    pub(super) views: BTreeMap<Side, View>,
+    pub(super) saved: BTreeMap<Side, Saved>,
+    pub(super) tries: BTreeMap<Task, Tries>,
+    pub(super) memory: Memory,
+    pub(super) in_flight: Option<InFlight>,
+    pub(super) outbox: Option<Action>,
+    next_id: u64,
+    deadline_ms: Option<u64>,
+    phases: Vec<PhaseTime>,
+    outcome: Option<Outcome>,
+}
+
+impl Evacuation {
+    /// Begins an evacuation.
+    pub fn new(start: Start, now_ms: u64) -> Self {
+        let record = Progress {
+            version: Progress::VERSION,
+            evacuation: start.evacuation,
+            owner: Some(start.owner),
+            beat: 0,
+            stage: Stage::Claimed,
+            migration_begun: false,
+            plan: start.plan,
+        };
+        Self::with(
+            record,
+            start.limits,
+            Phase::Check,
+            Memory::default(),
+            now_ms,
+        )
+    }
+
+    /// Goes on with, or undoes, what another process began and left. `owner_is_dead` if that
+    /// is known; otherwise its signs of life are watched for a while first.
+    pub fn recover(
+        found: Progress,
+        owner: Owner,
+        limits: Limits,
+        owner_is_dead: bool,
+        now_ms: u64,
+    ) -> Self {
+        let unplug_asked = matches!(found.stage, Stage::Unplugging | Stage::Restoring);
+        let memory = Memory {
+            recovery: Some(Recovery {
+                owner_is_dead: owner_is_dead || found.owner.is_none(),
+                beats: BTreeMap::new(),
+                owner_lives: false,
+            }),
+            touched: true,
+            doubt_until_ms: now_ms + limits.settle_ms,
+            unplug_asked_ms: unplug_asked.then_some(now_ms),
+            migration_begun: found.migration_begun,
+            vf_claimed: true,
+            ..Memory::default()
+        };
+        let record = Progress {
+            owner: Some(owner),
+            ..found
+        };
+        Self::with(record, limits, Phase::Takeover, memory, now_ms)
+    }
+
+    fn with(record: Progress, limits: Limits, phase: Phase, memory: Memory, now_ms: u64) -> Self {
+        let mut evacuation = Self {
+            limits,
+            record,
+            now_ms,
+            phase,
+            entered_ms: now_ms,
+            views: Side::BOTH.map(|side| (side, View::default())).into(),
+            saved: BTreeMap::new(),
+            tries: BTreeMap::new(),
+            memory,
+            in_flight: None,
+            outbox: None,
+            next_id: 0,
+            deadline_ms: None,
+            phases: Vec::from([PhaseTime { phase, ms: 0 }]),
+            outcome: None,
+        };
+        evacuation.proceed();
+        evacuation
+    }
+
+    /// Learns something at the moment `now_ms`, and decides anew.
+    pub fn handle(&mut self, now_ms: u64, input: Input) {
+        self.now_ms = self.now_ms.max(now_ms);
+        if self.outcome.is_some() {
+            return;
+        }
+        match input {
+            Input::Tick => {}
+            Input::Abort => self.abort(),
+            Input::Event { side, kind } => self.event(side, &kind),
+            Input::MigrationEnded(result) => self.migration_ended(result),
+            Input::Done { action, reply } => self.done(action, reply),
+        }
+        self.proceed();
+    }
+
+    /// What to do next, to be fetched after each [`Evacuation::handle`]. One action at a time.
+    pub fn next_action(&mut self) -> Option<Action> {
+        self.outbox.take()
+    }
+
+    /// When to hand in [`Input::Tick`] if nothing else comes before, in ms.
+    pub fn next_deadline(&self) -> Option<u64> {
+        self.deadline_ms
+    }
+
+    /// How it ended, once it has.
+    pub fn outcome(&self) -> Option<&Outcome> {
+        self.outcome.as_ref()
+    }
+
+    /// Where it stands.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// The migration as it was seen last.
+    pub fn job(&self) -> Option<&JobFacts> {
+        self.memory.job.as_ref()
+    }
+
+    /// What it shall bring about.
+    pub fn plan(&self) -> &Plan {
+        &self.record.plan
+    }
+
+    /// Why it rolls back, or will end degraded, if it does.
+    pub fn cause(&self) -> Option<&Cause> {
+        self.memory.cause.as_ref()
+    }
+
+    fn expire(&mut self) {
+        let late = |busy: &mut InFlight| self.now_ms >= busy.issued_ms + self.limits.action_ms;
+        if let Some(busy) = self.in_flight.take_if(late) {
+            let message = format!("no end of {:?} was told", busy.kind.task());
+            let failure = Failure::new(FailureKind::TimedOut, message);
+            self.finish(busy, Reply::Failed(failure));
+        }
+    }
+
+    /// Decides what is next.
+    fn proceed(&mut self) {
+        self.expire();
+        while self.in_flight.is_none() && self.outcome.is_none() {
+            match phases::step(self) {
+                Step::Do(kind) => self.issue(kind),
+                Step::WaitUntil(at_ms) => {
+                    self.deadline_ms = Some(at_ms.max(self.now_ms + 1));
+                    return;
+                }
+                Step::Go(phase) => self.enter(phase),
+                Step::Fail(cause) => self.fail(cause),
+                Step::End => self.end(),
+            }
+        }
+        let end_ms = |busy: &InFlight| busy.issued_ms + self.limits.action_ms;
+        self.deadline_ms = self.in_flight.as_ref().map(end_ms);
+    }
+
+    fn issue(&mut self, mut kind: ActionKind) {
+        let memory = &mut self.memory;
+        match &mut kind {
+            ActionKind::Save { progress, .. } => {
+                self.record.beat += 1;
+                progress.beat = self.record.beat;
+                memory.wrote = true;
+            }
+            ActionKind::Guest { .. } if self.phase != Phase::Check => memory.touched = true,
+            ActionKind::Detach { .. } => {
+                memory.touched = true;
+                memory.unplug_requests += 1;
+                memory.unplug_asked_ms = Some(self.now_ms);
+            }
+            ActionKind::Migrate => {
+                memory.touched = true;
+                memory.migration_begun = true;
+            }
+            ActionKind::ClaimVf => memory.vf_claimed = true,
+            ActionKind::Cancel => {
+                memory.cancel_ms.get_or_insert(self.now_ms);
+            }
+            _ => {}
+        }
+        self.next_id += 1;
+        let id = ActionId(self.next_id);
+        self.in_flight = Some(InFlight {
+            id,
+            kind: kind.clone(),
+            issued_ms: self.now_ms,
+        });
+        self.outbox = Some(Action { id, kind });
+    }
+
+    fn enter(&mut self, phase: Phase) {
+        match phase {
+            Phase::Claim if self.vf_nic(Side::Source).is_none() => {
+                // Gone before we came: nothing to unplug, and nothing to put back.
+                self.record.plan.source_vf = None;
+            }
+            // The report wants a look of its own.
+            Phase::Release => self.touched(&Side::BOTH),
+            Phase::Announce => self.memory.residence = Some(Side::Destination),
+            Phase::Restore => {
+                self.memory.residence = Some(Side::Source);
+                self.memory.restores += 1;
+            }
+            Phase::Verify => {
+                self.memory.guest = None;
+                self.memory.vf_was_back = self.vf_nic(Side::Source).is_some();
+            }
+            _ => {}
+        }
+        if let Some(last) = self.phases.last_mut() {
+            last.ms = self.now_ms - self.entered_ms;
+        }
+        self.phases.push(PhaseTime { phase, ms: 0 });
+        self.phase = phase;
+        self.entered_ms = self.now_ms;
+        self.tries.clear();
+    }
+
+    fn fail(&mut self, cause: Cause) {
+        let stopped = cause.code == CauseCode::Stopped;
+        let undo = cause.code == CauseCode::Interrupted;
+        self.memory.cause.get_or_insert(cause);
+        match self.phase {
+            _ if stopped => {
+                self.memory.residence = None;
+                self.enter(Phase::Release);
+            }
+            Phase::Takeover if !undo => self.end(),
+            Phase::Check => self.end(),
+            Phase::Claim if !self.memory.wrote => self.end(),
+            Phase::Claim => {
+                self.memory.residence = Some(Side::Source);
+                self.enter(Phase::Release);
+            }
+            Phase::Takeover | Phase::Prepare | Phase::Unplug | Phase::Migrate => {
+                self.enter(Phase::Restore);
+            }
+            Phase::Plug => self.enter(Phase::Verify),
+            // Nothing to roll back to: what is so is told.
+            _ => self.end(),
+        }
+    }
+
+    fn end(&mut self) {
+        if let Some(last) = self.phases.last_mut() {
+            last.ms = self.now_ms - self.entered_ms;
+        }
+        self.outcome = Some(conclude(self));
+        self.deadline_ms = None;
+    }
+
+    pub(super) fn view(&self, side: Side) -> &View {
+        &self.views[&side]
+    }
+
+    pub(super) fn tries(&self, task: Task) -> Tries {
+        self.tries.get(&task).cloned().unwrap_or_default()
+    }
+
+    pub(super) fn phase_times(&self) -> Vec<PhaseTime> {
+        self.phases.clone()
+    }
+
+    /// This stage was written there, and recently enough to be a sign of life.
+    pub(super) fn is_saved(&self, side: Side, stage: Stage, migration_begun: bool) -> bool {
+        self.saved.get(&side).is_some_and(|saved| {
+            saved.stage == stage
+                && saved.migration_begun == migration_begun
+                && self.now_ms < saved.at_ms + self.limits.heartbeat_ms
+        })
+    }
+
+    /// The record carries our name.
+    pub(super) fn is_ours(&self, record: &Progress) -> bool {
+        let owner = self.record.owner.as_ref();
+        owner.is_some_and(|owner| record.is_owned_by(&owner.token))
+    }
+}

@@ -1,0 +1,38 @@
+//! Decides how an evacuation goes on: no I/O, no clock, no threads.
+//!
+//! [`Evacuation::handle`] learns something, [`Evacuation::next_action`] says what to do,
+//! [`Evacuation::next_deadline`] when to hand in a tick, [`Evacuation::outcome`] how it ended.
+//!
+//! ```text
+//! check -> claim -> prepare -> unplug -> migrate -> announce -> plug -> verify -> release
+//!                      |         |         |  the point of no return: the domain runs on the
+//!                      v         v         v  destination
+//!                      +------ restore ----+--> verify -> release
+//! ```
+//!
+//! Level-triggered: what is so is what a fresh look at both hosts shows. Events only make a
+//! look due, what the guest says is never the reason to touch the hypervisor, and an action
+//! counts as done when its effect is seen. Each wait has a deadline, phases only follow the
+//! arrows, so every evacuation ends.
+
+mod action;
+mod cause;
+mod input;
+mod learn;
+mod machine;
+mod memory;
+mod outcome;
+mod phases;
+mod plan;
+mod progress;
+mod tries;
+mod view;
+
+pub use action::{Action, ActionId, ActionKind, GuestCall};
+pub use cause::{Cause, CauseCode};
+pub use input::{Failure, FailureKind, GuestStatus, Input, RecordFact, Reply, SideFacts};
+pub use machine::{Evacuation, Start};
+pub use outcome::{GuestVerdict, Leftover, Outcome, PhaseTime, Verdict};
+pub use phases::Phase;
+pub use plan::{AgentUse, Limits, Plan, PlanError, Side, Vf, VfIdentity};
+pub use progress::{Owner, Progress, Stage};

@@ -1,0 +1,260 @@
+//! How an evacuation ended: what the last look showed, and nothing that was only hoped for.
+
+use serde::{Deserialize, Serialize};
+
+use super::cause::{Cause, CauseCode};
+use super::input::{GuestStatus, RecordFact};
+use super::machine::Evacuation;
+use super::phases::Phase;
+use super::plan::{AgentUse, Side};
+use crate::hypervisor::DomainState;
+
+/// How it ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Outcome {
+    /// In one word.
+    pub verdict: Verdict,
+    /// Where the domain is; `None` if it runs nowhere or nobody could see.
+    pub runs_on: Option<Side>,
+    /// It has its VF there.
+    pub vf_attached: bool,
+    /// An unplug that was asked for was neither done nor refused: the guest may still do it.
+    pub unplug_may_follow: bool,
+    /// What the guest says of the VF.
+    pub guest: GuestVerdict,
+    /// The guest's last words.
+    pub guest_status: Option<GuestStatus>,
+    /// Why it did not end as planned.
+    pub cause: Option<Cause>,
+    /// What could not be cleaned up.
+    pub left: Vec<Leftover>,
+    /// `tandem-host recover` has something to do.
+    pub recovery_needed: bool,
+    /// The phases in order.
+    pub phases: Vec<PhaseTime>,
+    /// How long the hypervisor stopped the guest, in ms.
+    pub downtime_ms: Option<u64>,
+}
+
+/// How it ended, in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// It runs on the destination, with its VF.
+    Done,
+    /// It runs, without a VF in use.
+    Degraded,
+    /// It runs on the source as before.
+    RolledBack,
+    /// Nothing was begun.
+    Refused,
+    /// It was left in the middle; a recovery finishes or undoes it.
+    Interrupted,
+    /// The domain runs nowhere.
+    Stopped,
+}
+
+/// What the guest says of the VF.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GuestVerdict {
+    /// It was not asked.
+    NotAsked,
+    /// It gave no answer.
+    Silent,
+    /// The VF carries its traffic.
+    UsesVf,
+    /// The standby carries its traffic.
+    UsesStandby,
+}
+
+/// Something that could not be cleaned up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Leftover {
+    /// The reservation of the destination's VF.
+    VfClaim,
+    /// The record in the domain's metadata on the source.
+    RecordOnSource,
+    /// The same on the destination.
+    RecordOnDestination,
+}
+
+/// How long a phase took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct PhaseTime {
+    /// Which.
+    pub phase: Phase,
+    /// In ms.
+    pub ms: u64,
+}
+
+impl Outcome {
+    /// The process's exit code.
+    pub fn exit_code(&self) -> u8 {
+        match self.verdict {
+            Verdict::Done => 0,
+            Verdict::Stopped => 1,
+            Verdict::Refused => 10,
+            Verdict::RolledBack => 11,
+            Verdict::Degraded => 12,
+            Verdict::Interrupted => 13,
+        }
+    }
+}
+
+pub(super) fn conclude(it: &Evacuation) -> Outcome {
+    let verdict = verdict(it);
+    let told = !matches!(verdict, Verdict::Interrupted | Verdict::Stopped);
+    let home = it.memory.residence.filter(|side| is_there(it, *side));
+    let home = home.or_else(|| seen_on(it));
+    let runs_on = home.filter(|_| told);
+    let vf_attached = runs_on.is_some_and(|side| it.vf_nic(side).is_some());
+    let pending = it.memory.unplug_asked_ms.is_some() && home == Some(Side::Source);
+    let keeps = verdict == Verdict::Degraded && it.keeps_record();
+    Outcome {
+        verdict,
+        runs_on,
+        vf_attached,
+        unplug_may_follow: pending && vf_attached,
+        guest: guest_verdict(it),
+        guest_status: it.memory.guest.clone(),
+        cause: cause(it, verdict),
+        left: leftovers(it, verdict, keeps),
+        recovery_needed: keeps || verdict == Verdict::Interrupted,
+        phases: it.phase_times(),
+        downtime_ms: it.memory.job.and_then(|job| job.downtime_ms),
+    }
+}
+
+/// Where the last looks showed the domain.
+fn seen_on(it: &Evacuation) -> Option<Side> {
+    [Side::Destination, Side::Source]
+        .into_iter()
+        .find(|side| is_there(it, *side))
+}
+
+fn is_there(it: &Evacuation, side: Side) -> bool {
+    let state = it.view(side).facts.as_ref().map(|facts| facts.state);
+    matches!(state, Some(DomainState::Running | DomainState::Paused))
+}
+
+fn verdict(it: &Evacuation) -> Verdict {
+    let code = it.memory.cause.as_ref().map(|cause| cause.code);
+    match it.phase {
+        _ if it.memory.superseded => Verdict::Interrupted,
+        Phase::Check | Phase::Claim => Verdict::Refused,
+        Phase::Takeover => match code {
+            Some(CauseCode::Claimed | CauseCode::NothingToRecover) => Verdict::Refused,
+            _ => Verdict::Interrupted,
+        },
+        Phase::Release => released(it),
+        _ => Verdict::Interrupted,
+    }
+}
+
+/// What the last look showed.
+fn released(it: &Evacuation) -> Verdict {
+    let Some(home) = it.memory.residence else {
+        return Verdict::Stopped;
+    };
+    if !it.has_last_look(home) {
+        return Verdict::Interrupted;
+    }
+    if !it.memory.touched {
+        return Verdict::Refused;
+    }
+    if !is_there(it, home) {
+        let nowhere = Side::BOTH
+            .into_iter()
+            .all(|side| it.has_last_look(side) && !is_there(it, side));
+        return if nowhere {
+            Verdict::Stopped
+        } else {
+            Verdict::Interrupted
+        };
+    }
+    let has_vf = it.vf_nic(home).is_some();
+    let had_vf = it.record.plan.source_vf.is_some();
+    match home {
+        Side::Source if has_vf || !had_vf => Verdict::RolledBack,
+        Side::Destination if has_vf && !guest_objects(it) => Verdict::Done,
+        _ => Verdict::Degraded,
+    }
+}
+
+/// The VF is plugged in, and the guest that should use it does not say so.
+fn guest_objects(it: &Evacuation) -> bool {
+    match guest_verdict(it) {
+        GuestVerdict::UsesVf | GuestVerdict::NotAsked => false,
+        GuestVerdict::Silent => it.record.plan.agent == AgentUse::Required,
+        GuestVerdict::UsesStandby => true,
+    }
+}
+
+fn guest_verdict(it: &Evacuation) -> GuestVerdict {
+    let home = it.memory.residence.unwrap_or(Side::Source);
+    let asks = it.record.plan.asks_guest(home);
+    match &it.memory.guest {
+        _ if !asks => GuestVerdict::NotAsked,
+        None => GuestVerdict::Silent,
+        Some(guest) if guest.vf_active => GuestVerdict::UsesVf,
+        Some(_) => GuestVerdict::UsesStandby,
+    }
+}
+
+fn cause(it: &Evacuation, verdict: Verdict) -> Option<Cause> {
+    let domain = &it.record.plan.domain;
+    if it.memory.superseded {
+        let message = format!(
+            "another process took over, or ended, the evacuation of domain {domain}; see \
+             `tandem-host status {domain}`"
+        );
+        return Some(Cause::new(CauseCode::Superseded, message));
+    }
+    let known = it.memory.cause.clone();
+    known.or_else(|| match verdict {
+        Verdict::Interrupted => Some(it.unclear()),
+        Verdict::Stopped => {
+            let message = format!("domain {domain} runs on neither host any more");
+            Some(Cause::new(CauseCode::Stopped, message))
+        }
+        Verdict::Degraded => {
+            let words = it.memory.guest.as_ref().map(|guest| guest.reason.as_str());
+            let words = words.unwrap_or("it does not answer");
+            let message =
+                format!("the guest does not use the VF: {words}; see `tandem status` in it");
+            Some(Cause::new(CauseCode::NotVerified, message))
+        }
+        _ => None,
+    })
+}
+
+fn leftovers(it: &Evacuation, verdict: Verdict, keeps: bool) -> Vec<Leftover> {
+    let mut left = Vec::new();
+    if it.phase != Phase::Release || verdict == Verdict::Interrupted {
+        // All of it is what a recovery needs.
+        return left;
+    }
+    if it.memory.vf_claimed {
+        left.push(Leftover::VfClaim);
+    }
+    let home = it.memory.residence;
+    for (side, leftover) in [
+        (Side::Source, Leftover::RecordOnSource),
+        (Side::Destination, Leftover::RecordOnDestination),
+    ] {
+        let facts = it.view(side).facts.as_ref();
+        let seen = match facts.map(|facts| &facts.record) {
+            Some(RecordFact::Present(record)) => it.is_of_this_evacuation(record),
+            _ => false,
+        };
+        let kept = keeps && home == Some(side);
+        if seen && !kept && !it.memory.cleared.contains(&side) {
+            left.push(leftover);
+        }
+    }
+    left
+}

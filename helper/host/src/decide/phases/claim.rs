@@ -1,0 +1,85 @@
+//! The domain and the destination's VF are claimed.
+//!
+//! A hypervisor has no compare-and-swap for metadata. So the claim is Fischer's mutual
+//! exclusion: write soon after the look that saw no record, wait longer than that could
+//! take anybody else, and go on only if one's own name is still there.
+
+use super::check::source_refuses;
+use super::{Next, Phase, Step};
+use crate::decide::action::{ActionKind, Task};
+use crate::decide::cause::{Cause, CauseCode};
+use crate::decide::input::RecordFact;
+use crate::decide::machine::Evacuation;
+use crate::decide::plan::Side;
+use crate::decide::progress::Stage;
+
+/// Failures of the reservation that may be an accident.
+const VF_FAILURES: u32 = 3;
+
+pub(super) fn next(it: &Evacuation) -> Next {
+    let Some((_, written_ms)) = it.memory.claimed else {
+        return write(it);
+    };
+    let asked_ms = it.view(Side::Source).asked_ms;
+    let settled_ms = written_ms + it.limits.claim_settle_ms;
+    if it.now_ms < settled_ms {
+        return Ok(Step::WaitUntil(settled_ms));
+    }
+    if asked_ms < settled_ms {
+        it.see(Side::Source, it.limits.unreachable_ms)?;
+        return Ok(it.look(Side::Source));
+    }
+    let source = it.see(Side::Source, it.limits.unreachable_ms)?;
+    match &source.record {
+        RecordFact::Present(record) if it.is_ours(record) => {}
+        _ => return Ok(Step::Fail(claimed_by_other(it))),
+    }
+    reserve(it)?;
+    Ok(Step::Go(Phase::Prepare))
+}
+
+fn write(it: &Evacuation) -> Next {
+    let source = it.see(Side::Source, it.limits.unreachable_ms)?;
+    let tries = it.tries(Task::Save(Side::Source));
+    if let Some(failure) = tries.last {
+        let code = CauseCode::RecordNotWritten;
+        return Ok(Step::Fail(Cause::new(code, failure.message)));
+    }
+    if tries.accepted_ms.is_some() {
+        let message = "the host is too slow to claim the domain safely; try again later";
+        return Ok(Step::Fail(Cause::new(CauseCode::RecordNotWritten, message)));
+    }
+    if let Some(cause) = source_refuses(it, source) {
+        return Ok(Step::Fail(cause));
+    }
+    let side = Side::Source;
+    if it.now_ms >= it.view(side).asked_ms + it.limits.claim_write_ms / 2 {
+        // Leave time for the writing itself.
+        return Ok(it.look(side));
+    }
+    let progress = Box::new(it.record_at(Stage::Claimed));
+    Ok(Step::Do(ActionKind::Save { side, progress }))
+}
+
+fn claimed_by_other(it: &Evacuation) -> Cause {
+    let domain = &it.record.plan.domain;
+    let message = format!(
+        "another evacuation of domain {domain} began at the same moment; see `tandem-host status {domain}`"
+    );
+    Cause::new(CauseCode::Claimed, message)
+}
+
+fn reserve(it: &Evacuation) -> Result<(), Step> {
+    if it.record.plan.destination_vf.is_none() {
+        return Ok(());
+    }
+    let tries = it.tries(Task::ClaimVf);
+    match tries.last {
+        _ if tries.accepted_ms.is_some() => Ok(()),
+        Some(failure) if tries.failures >= VF_FAILURES || !failure.effect_unknown() => {
+            let message = failure.message;
+            Err(Step::Fail(Cause::new(CauseCode::VfTaken, message)))
+        }
+        _ => Err(it.attempt(ActionKind::ClaimVf)),
+    }
+}

@@ -1,0 +1,162 @@
+//! What all phases ask.
+
+use super::Step;
+use crate::decide::action::{ActionKind, GuestCall, Task};
+use crate::decide::cause::{Cause, CauseCode};
+use crate::decide::input::SideFacts;
+use crate::decide::machine::Evacuation;
+use crate::decide::plan::{AgentUse, Side};
+use crate::decide::progress::{Progress, Stage};
+use crate::hypervisor::{DomainState, Nic};
+
+/// Failures after which the guest counts as silent.
+const AGENT_FAILURES: u32 = 2;
+/// Failures after which a record that helps but is not needed is not written.
+const RECORD_FAILURES: u32 = 3;
+
+impl Evacuation {
+    /// In this phase since, in ms.
+    pub(super) fn in_phase_ms(&self) -> u64 {
+        self.now_ms - self.entered_ms
+    }
+
+    /// A look at that host, as soon as one is due.
+    pub(super) fn look(&self, side: Side) -> Step {
+        let due_ms = self.view(side).next_look_ms;
+        if self.now_ms >= due_ms {
+            Step::Do(ActionKind::Observe { side })
+        } else {
+            Step::WaitUntil(due_ms)
+        }
+    }
+
+    /// What is so there now; before that, a look.
+    pub(super) fn peek(&self, side: Side) -> Result<&SideFacts, Step> {
+        let current = self.view(side).current(self.now_ms);
+        current.ok_or_else(|| self.look(side))
+    }
+
+    /// As [`Evacuation::peek`]; a host that can't be asked for long ends what was begun.
+    pub(super) fn see(&self, side: Side, patience_ms: u64) -> Result<&SideFacts, Step> {
+        if self.view(side).failing_for_ms() >= patience_ms {
+            return Err(Step::Fail(self.unreachable(side)));
+        }
+        self.peek(side)
+    }
+
+    pub(super) fn unreachable(&self, side: Side) -> Cause {
+        let why = self.view(side).failure.as_ref();
+        let why = why.map_or("no look worked", |failure| failure.message.as_str());
+        let message = format!("the {} can't be asked: {why}", side.as_str());
+        Cause::new(CauseCode::Unreachable, message)
+    }
+
+    /// Where the domain runs could not be seen for too long.
+    pub(in crate::decide) fn unclear(&self) -> Cause {
+        let failing = Side::BOTH.into_iter();
+        let failing = failing.filter(|side| self.view(*side).failure.is_some());
+        let why: Vec<String> = failing.map(|side| self.unreachable(side).message).collect();
+        let why = match why.as_slice() {
+            [] => "neither host shows it running".to_owned(),
+            some => some.join("; "),
+        };
+        let message = format!(
+            "it can't be seen where domain {} runs: {why}",
+            self.record.plan.domain
+        );
+        Cause::new(CauseCode::Unclear, message)
+    }
+
+    /// Waits for the next look there, at most until `at_ms`.
+    pub(super) fn wait(&self, side: Side, at_ms: u64) -> Step {
+        Step::WaitUntil(at_ms.min(self.view(side).next_look_ms))
+    }
+
+    /// Does it, as soon as the wait after the last failure is over.
+    pub(super) fn attempt(&self, kind: ActionKind) -> Step {
+        let due_ms = self.tries(kind.task()).next_ms;
+        if self.now_ms >= due_ms {
+            Step::Do(kind)
+        } else {
+            Step::WaitUntil(due_ms)
+        }
+    }
+
+    /// Nothing that timed out, or that a process which was killed asked for, can still take
+    /// effect: a VF that is absent stays absent until it is plugged in.
+    pub(super) fn is_certain(&self) -> Result<(), Step> {
+        let until_ms = self.memory.doubt_until_ms;
+        if self.now_ms < until_ms {
+            return Err(Step::WaitUntil(until_ms));
+        }
+        Ok(())
+    }
+
+    pub(super) fn call(&self, side: Side, call: GuestCall) -> Step {
+        self.attempt(ActionKind::Guest { side, call })
+    }
+
+    /// The guest is to be asked, and did not prove silent in this phase.
+    pub(super) fn asks_guest(&self, call: GuestCall) -> bool {
+        self.record.plan.agent != AgentUse::Never
+            && self.tries(Task::Guest(call)).failures < AGENT_FAILURES
+    }
+
+    /// The evacuation may go on without what the guest should do.
+    pub(super) fn guest_is_optional(&self) -> bool {
+        self.record.plan.agent != AgentUse::Required
+    }
+
+    /// The VF as that side's last look showed it.
+    pub(in crate::decide) fn vf_nic(&self, side: Side) -> Option<&Nic> {
+        let identity = &self.record.plan.vf(side)?.identity;
+        let facts = self.view(side).facts.as_ref()?;
+        facts.nics.iter().find(|nic| identity.is(nic))
+    }
+
+    pub(super) fn record_at(&self, stage: Stage) -> Progress {
+        Progress {
+            stage,
+            migration_begun: self.memory.migration_begun || stage == Stage::Migrating,
+            ..self.record.clone()
+        }
+    }
+
+    /// Writes that stage first: without the record, a kill could not be recovered from.
+    pub(super) fn save_first(&self, side: Side, stage: Stage) -> Result<(), Step> {
+        let record = self.record_at(stage);
+        if self.is_saved(side, stage, record.migration_begun) {
+            return Ok(());
+        }
+        let tries = self.tries(Task::Save(side));
+        if tries.failures >= RECORD_FAILURES
+            && let Some(failure) = tries.last
+        {
+            let message = failure.message;
+            return Err(Step::Fail(Cause::new(CauseCode::RecordNotWritten, message)));
+        }
+        if self.now_ms < self.memory.record_doubt_until_ms {
+            return Err(Step::WaitUntil(self.memory.record_doubt_until_ms));
+        }
+        let progress = Box::new(record);
+        Err(self.attempt(ActionKind::Save { side, progress }))
+    }
+
+    /// Writes that stage if it can be: the older record and a look are enough to recover from.
+    pub(super) fn try_save(&self, side: Side, stage: Stage) -> Result<(), Step> {
+        match self.save_first(side, stage) {
+            Err(Step::Fail(_)) => Ok(()),
+            other => other,
+        }
+    }
+}
+
+/// The domain is there and has its memory.
+pub(super) fn is_there(facts: &SideFacts) -> bool {
+    matches!(facts.state, DomainState::Running | DomainState::Paused)
+}
+
+/// The domain has ended there, or never was.
+pub(super) fn is_gone(facts: &SideFacts) -> bool {
+    matches!(facts.state, DomainState::Absent | DomainState::ShutOff)
+}

@@ -1,0 +1,118 @@
+//! What comes next in each phase. Nothing here changes anything: each function reads
+//! what is known and answers with one step.
+
+mod check;
+mod claim;
+mod helpers;
+mod migrate;
+mod plug;
+mod release;
+mod restore;
+mod takeover;
+mod unplug;
+mod verify;
+
+use serde::{Deserialize, Serialize};
+
+use super::action::ActionKind;
+use super::cause::{Cause, CauseCode};
+use super::machine::Evacuation;
+
+/// Where an evacuation stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// A recovery makes sure that nobody else drives the evacuation.
+    Takeover,
+    /// Everything that can be known before the start; changes nothing.
+    Check,
+    /// The domain and the destination's VF are claimed.
+    Claim,
+    /// The guest moves its traffic off the VF.
+    Prepare,
+    /// The VF leaves.
+    Unplug,
+    /// The hypervisor moves the domain.
+    Migrate,
+    /// The guest tells the network where it is.
+    Announce,
+    /// The destination's VF is plugged in.
+    Plug,
+    /// The source's VF is put back.
+    Restore,
+    /// The guest takes the VF into use.
+    Verify,
+    /// Claims and record are removed.
+    Release,
+}
+
+impl Phase {
+    /// The word for people and programs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Takeover => "takeover",
+            Self::Check => "check",
+            Self::Claim => "claim",
+            Self::Prepare => "prepare",
+            Self::Unplug => "unplug",
+            Self::Migrate => "migrate",
+            Self::Announce => "announce",
+            Self::Plug => "plug",
+            Self::Restore => "restore",
+            Self::Verify => "verify",
+            Self::Release => "release",
+        }
+    }
+}
+
+/// What comes next.
+#[derive(Debug)]
+pub(super) enum Step {
+    Do(ActionKind),
+    /// Nothing before that moment, unless something is learnt.
+    WaitUntil(u64),
+    Go(Phase),
+    /// It will not end as planned; the machine knows what follows in which phase.
+    Fail(Cause),
+    /// It is over.
+    End,
+}
+
+/// `Err` is a step that has to come first.
+pub(super) type Next = Result<Step, Step>;
+
+pub(super) fn step(it: &Evacuation) -> Step {
+    if it.memory.superseded {
+        return Step::End;
+    }
+    let begun = it.phase == Phase::Migrate && it.memory.migration_begun;
+    let undoable = matches!(
+        it.phase,
+        Phase::Takeover
+            | Phase::Check
+            | Phase::Claim
+            | Phase::Prepare
+            | Phase::Unplug
+            | Phase::Migrate
+    );
+    if it.memory.aborted && undoable && !begun {
+        let message = format!("the operator stopped it in phase {}", it.phase.as_str());
+        return Step::Fail(Cause::new(CauseCode::Aborted, message));
+    }
+    let next = match it.phase {
+        Phase::Takeover => takeover::next(it),
+        Phase::Check => check::next(it),
+        Phase::Claim => claim::next(it),
+        Phase::Prepare => unplug::prepare(it),
+        Phase::Unplug => unplug::next(it),
+        Phase::Migrate => migrate::next(it),
+        Phase::Announce => plug::announce(it),
+        Phase::Plug => plug::next(it),
+        Phase::Restore => restore::next(it),
+        Phase::Verify => verify::next(it),
+        Phase::Release => release::next(it),
+    };
+    match next {
+        Ok(step) | Err(step) => step,
+    }
+}

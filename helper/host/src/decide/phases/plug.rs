@@ -1,0 +1,75 @@
+//! On the destination: from here on the domain stays there, whatever happens.
+
+use super::helpers::is_gone;
+use super::{Next, Phase, Step};
+use crate::decide::action::{ActionKind, GuestCall, Task};
+use crate::decide::cause::{Cause, CauseCode};
+use crate::decide::machine::Evacuation;
+use crate::decide::plan::Side;
+use crate::decide::progress::Stage;
+use crate::decide::view::has_job;
+use crate::hypervisor::DomainState;
+
+/// The network learns where the guest is. The guest says so by itself too, so this is no must.
+pub(super) fn announce(it: &Evacuation) -> Next {
+    let call = GuestCall::Announce;
+    let told = it.tries(Task::Guest(call)).accepted_ms.is_some();
+    let asks = it.record.plan.asks_guest(Side::Destination) && it.asks_guest(call);
+    if !told && !it.memory.aborted && asks {
+        return Ok(it.call(Side::Destination, call));
+    }
+    memory_has_come(it)?;
+    Ok(Step::Go(Phase::Plug))
+}
+
+pub(super) fn next(it: &Evacuation) -> Next {
+    let side = Side::Destination;
+    let end_ms = it.entered_ms + it.limits.plug_ms;
+    let tries = it.tries(Task::Attach(side));
+    let late = it.now_ms >= end_ms || it.memory.aborted;
+    if late && it.view(side).is_failing() {
+        return Ok(Step::End);
+    }
+    let facts = it.peek(side)?;
+    if is_gone(facts) {
+        return Ok(Step::Go(Phase::Release));
+    }
+    if it.vf_nic(side).is_some() || it.record.plan.destination_vf.is_none() {
+        return Ok(Step::Go(Phase::Verify));
+    }
+    if late && tries.failures > 0 {
+        it.is_certain()?;
+    }
+    if late {
+        let last = tries.last.map(|failure| failure.message);
+        return Ok(Step::Fail(why(it, last)));
+    }
+    if facts.state != DomainState::Running {
+        return Ok(it.wait(side, end_ms));
+    }
+    it.try_save(side, Stage::Plugging)?;
+    it.is_certain()?;
+    Ok(it.attempt(ActionKind::Attach { side }))
+}
+
+/// After a switch to post-copy the guest runs here and its memory still comes: leaving now
+/// would end the guest, and nothing can be plugged in before that is over.
+fn memory_has_come(it: &Evacuation) -> Result<(), Step> {
+    let source = it.view(Side::Source);
+    let late = it.in_phase_ms() >= it.limits.migrate_ms;
+    if it.memory.migration_end.is_some() || source.is_failing() || late {
+        return Ok(());
+    }
+    if has_job(it.peek(Side::Source)?) {
+        return Err(it.wait(Side::Source, source.next_look_ms));
+    }
+    Ok(())
+}
+
+fn why(it: &Evacuation, last: Option<String>) -> Cause {
+    let vf = it.record.plan.destination_vf.as_ref();
+    let vf = vf.map(|vf| vf.identity.describe()).unwrap_or_default();
+    let last = last.unwrap_or_else(|| "it was not tried long enough".to_owned());
+    let message = format!("{vf} could not be plugged in on the destination: {last}");
+    Cause::new(CauseCode::PlugFailed, message)
+}

@@ -1,0 +1,125 @@
+//! A last look, for the report; then claims and record are removed.
+
+use super::helpers::is_there;
+use super::{Next, Phase, Step};
+use crate::decide::action::{ActionKind, Task};
+use crate::decide::input::RecordFact;
+use crate::decide::machine::Evacuation;
+use crate::decide::plan::Side;
+use crate::decide::progress::{Progress, Stage};
+
+/// Tries at cleaning up; what is left behind is reported.
+const FAILURES: u32 = 3;
+/// Times that a VF which leaves late is put back.
+const RESTORES: u32 = 2;
+
+pub(super) fn next(it: &Evacuation) -> Next {
+    let late = it.in_phase_ms() >= it.limits.release_ms;
+    let home = it.memory.residence.unwrap_or(Side::Source);
+    if it.in_phase_ms() < it.limits.settle_ms {
+        // What timed out may still take effect, and the report shall be true.
+        it.is_certain()?;
+    }
+    if !has_looked(it, home) {
+        if late {
+            return Ok(Step::End);
+        }
+        return Ok(it.look(home));
+    }
+    if vf_left_late(it, home) {
+        return Ok(Step::Go(Phase::Restore));
+    }
+    release_vf(it)?;
+    clear(it, other(home))?;
+    if it.keeps_record() {
+        keep(it, home)?;
+    } else {
+        clear(it, home)?;
+    }
+    Ok(Step::End)
+}
+
+fn has_looked(it: &Evacuation, side: Side) -> bool {
+    let view = it.view(side);
+    view.facts.is_some() && view.asked_ms >= it.entered_ms && !view.is_failing()
+}
+
+/// The unplug that was given up happened after all.
+fn vf_left_late(it: &Evacuation, home: Side) -> bool {
+    let runs = it.view(home).facts.as_ref().is_some_and(is_there);
+    let was_back = it.memory.vf_was_back && it.memory.restores < RESTORES;
+    home == Side::Source && runs && was_back && it.vf_nic(home).is_none()
+}
+
+fn release_vf(it: &Evacuation) -> Result<(), Step> {
+    let tries = it.tries(Task::ReleaseVf);
+    if !it.memory.vf_claimed || tries.failures >= FAILURES {
+        return Ok(());
+    }
+    Err(it.attempt(ActionKind::ReleaseVf))
+}
+
+/// The domain runs without its VF, which a recovery may plug in: nobody owns that now.
+fn keep(it: &Evacuation, home: Side) -> Result<(), Step> {
+    let tries = it.tries(Task::Save(home));
+    if tries.accepted_ms.is_some() || tries.failures >= FAILURES {
+        return Ok(());
+    }
+    let progress = Box::new(Progress {
+        owner: None,
+        ..it.record_at(Stage::Degraded)
+    });
+    Err(it.attempt(ActionKind::Save {
+        side: home,
+        progress,
+    }))
+}
+
+fn clear(it: &Evacuation, side: Side) -> Result<(), Step> {
+    let tries = it.tries(Task::Clear(side));
+    if tries.accepted_ms.is_some() || tries.failures >= FAILURES {
+        return Ok(());
+    }
+    let view = it.view(side);
+    if !has_looked(it, side) {
+        let gives_up = view.is_failing() && it.in_phase_ms() >= it.limits.unreachable_ms;
+        return if gives_up { Ok(()) } else { Err(it.look(side)) };
+    }
+    match view.facts.as_ref().map(|facts| &facts.record) {
+        Some(RecordFact::Present(record)) if it.is_of_this_evacuation(record) => {
+            Err(it.attempt(ActionKind::Clear { side }))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn other(side: Side) -> Side {
+    match side {
+        Side::Source => Side::Destination,
+        Side::Destination => Side::Source,
+    }
+}
+
+impl Evacuation {
+    /// A last look at that host was made for the report.
+    pub(in crate::decide) fn has_last_look(&self, side: Side) -> bool {
+        self.phase == Phase::Release && has_looked(self, side)
+    }
+
+    /// The domain runs without the VF that it should have there.
+    pub(in crate::decide) fn keeps_record(&self) -> bool {
+        let Some(home) = self.memory.residence else {
+            return false;
+        };
+        let runs = self.view(home).facts.as_ref().is_some_and(is_there);
+        let began = self.memory.touched || self.memory.recovery.is_some();
+        runs && began && self.record.plan.vf(home).is_some() && self.vf_nic(home).is_none()
+    }
+
+    /// Our own record, or what a process that was killed left of it.
+    pub(in crate::decide) fn is_of_this_evacuation(&self, record: &Progress) -> bool {
+        let took_over = self.memory.recovery.is_some()
+            && (self.memory.claimed.is_some() || self.memory.residence.is_none());
+        self.is_ours(record) || (took_over && record.evacuation == self.record.evacuation)
+    }
+}

@@ -1,0 +1,44 @@
+//! The domain stays on the source, and its VF is put back.
+
+use super::helpers::is_gone;
+use super::{Next, Phase, Step};
+use crate::decide::action::ActionKind;
+use crate::decide::machine::Evacuation;
+use crate::decide::plan::Side;
+use crate::decide::progress::Stage;
+
+pub(super) fn next(it: &Evacuation) -> Next {
+    let side = Side::Source;
+    let end_ms = it.entered_ms + it.limits.restore_ms;
+    let late = it.now_ms >= end_ms;
+    if late && it.view(side).is_failing() {
+        return Ok(Step::End);
+    }
+    let facts = it.peek(side)?;
+    if is_gone(facts) || it.record.plan.source_vf.is_none() {
+        return Ok(Step::Go(Phase::Verify));
+    }
+    if it.vf_nic(side).is_some() {
+        return Ok(still_there(it));
+    }
+    if late {
+        it.is_certain()?;
+        return Ok(Step::Go(Phase::Verify));
+    }
+    it.try_save(side, Stage::Restoring)?;
+    it.is_certain()?;
+    Ok(it.attempt(ActionKind::Attach { side }))
+}
+
+/// An unplug that was asked for and not refused may happen any moment: it is given some
+/// time, so that what is reported stays true.
+fn still_there(it: &Evacuation) -> Step {
+    let settled_ms = it
+        .memory
+        .unplug_asked_ms
+        .map(|at| at + it.limits.unplug_settle_ms);
+    match settled_ms {
+        Some(at_ms) if it.now_ms < at_ms => it.wait(Side::Source, at_ms),
+        _ => Step::Go(Phase::Verify),
+    }
+}

@@ -1,0 +1,44 @@
+//! The guest takes the VF into use. What it says only goes into the report.
+
+use super::{Next, Phase, Step};
+use crate::decide::action::{GuestCall, Task};
+use crate::decide::machine::Evacuation;
+use crate::decide::plan::Side;
+
+/// A guest that boots may be silent for long; the phase's limit ends it.
+pub(super) fn next(it: &Evacuation) -> Next {
+    let side = it.memory.residence.unwrap_or(Side::Source);
+    let late = it.in_phase_ms() >= it.limits.verify_ms;
+    if !it.record.plan.asks_guest(side) || late {
+        return Ok(Step::Go(Phase::Release));
+    }
+    let resumed = it.tries(Task::Guest(GuestCall::Resume));
+    if resumed.accepted_ms.is_none() {
+        if it.memory.aborted && resumed.failures > 0 {
+            return Ok(Step::Go(Phase::Release));
+        }
+        return Ok(it.call(side, GuestCall::Resume));
+    }
+    if it.memory.aborted || it.vf_nic(side).is_none() {
+        return Ok(Step::Go(Phase::Release));
+    }
+    let tries = it.tries(Task::Guest(GuestCall::Status));
+    let Some(told_ms) = tries.accepted_ms else {
+        return Ok(it.call(side, GuestCall::Status));
+    };
+    let guest = it.memory.guest.as_ref();
+    if guest.is_some_and(|guest| guest.vf_active) {
+        return Ok(Step::Go(Phase::Release));
+    }
+    // A guest that booted anew has forgotten the bond that the host gave it.
+    let configured = it.tries(Task::Guest(GuestCall::Configure)).accepted_ms;
+    let lacks_bond = guest.is_some_and(|guest| !guest.bond_known);
+    if it.record.plan.configure && lacks_bond && configured.is_none_or(|at| at < told_ms) {
+        return Ok(it.call(side, GuestCall::Configure));
+    }
+    let again_ms = told_ms + it.limits.look_every_ms;
+    if it.now_ms < again_ms {
+        return Ok(Step::WaitUntil(again_ms));
+    }
+    Ok(it.call(side, GuestCall::Status))
+}

@@ -1,0 +1,95 @@
+//! What is so about a domain.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+use tandem_core::types::{Mac, PciAddress};
+
+/// A domain as its hypervisor describes it now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DomainFacts {
+    /// Its name.
+    pub name: String,
+    /// Its UUID; empty where it has none (absent, or a plain QEMU without `-uuid`).
+    pub uuid: String,
+    /// Whether it runs.
+    pub state: DomainState,
+    /// Why, in the hypervisor's words, such as `migrated` or `user`; empty if it says nothing.
+    pub reason: String,
+    /// It has a definition that survives its end (libvirt); false for plain QEMU.
+    pub persistent: bool,
+    /// Another one after each start of its process on this host; empty while it does not run.
+    /// A reboot inside the same process does not change it: that is [`super::EventKind::Reboot`].
+    pub run_id: String,
+    /// Its network devices and PCI host devices, in the hypervisor's order.
+    pub nics: Vec<Nic>,
+    /// The channel to Tandem in the guest, if the domain has that device.
+    pub channel: Option<AgentChannel>,
+}
+
+impl DomainFacts {
+    /// A domain that does not exist here.
+    pub fn absent(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            uuid: String::new(),
+            state: DomainState::Absent,
+            reason: String::new(),
+            persistent: false,
+            run_id: String::new(),
+            nics: Vec::new(),
+            channel: None,
+        }
+    }
+}
+
+/// Whether a domain runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DomainState {
+    /// There is no such domain here.
+    Absent,
+    /// It runs.
+    Running,
+    /// It exists and its processors stand still.
+    Paused,
+    /// It is defined and does not run.
+    ShutOff,
+    /// It waits for, or receives, its memory from another host.
+    Incoming,
+}
+
+/// A device that can be a VF or a standby.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Nic {
+    /// Its name in the hypervisor: libvirt's alias or QEMU's device id. Empty if it has none.
+    pub alias: String,
+    /// Its MAC, where the hypervisor knows it; a `<hostdev>` does not tell.
+    pub mac: Option<Mac>,
+    /// What kind of device it is.
+    pub kind: NicKind,
+    /// The host's PCI function behind it, if it is passed through.
+    pub pci_source: Option<PciAddress>,
+    /// Its description, enough to detach it and to attach it again.
+    pub xml: String,
+}
+
+/// How a NIC is described.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum NicKind {
+    /// `<interface>` that the hypervisor emulates or paravirtualises.
+    Interface,
+    /// `<interface type='hostdev'>`, or `type='network'` on a pool of VFs.
+    HostdevInterface,
+    /// `<hostdev>`, PCI.
+    Hostdev,
+}
+
+/// The host's end of the channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentChannel {
+    /// Unix socket that the hypervisor listens on; known only while the domain runs.
+    pub socket: Option<PathBuf>,
+    /// Whether the guest has opened its end; `None` if the hypervisor does not say.
+    pub opened: Option<bool>,
+}

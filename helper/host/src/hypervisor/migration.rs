@@ -1,0 +1,86 @@
+//! A live migration: what is asked, and how it goes.
+
+use std::fmt::Debug;
+
+use super::Answer;
+
+/// How to migrate; passed through to the hypervisor.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MigrateOptions {
+    /// The domain's XML on the destination, if it differs (`virsh migrate --xml`).
+    pub xml: Option<String>,
+    /// Where the memory goes, such as `tcp://192.0.2.1` (`--migrateuri`); QEMU: `tcp:…` or `unix:…`.
+    pub migrate_uri: Option<String>,
+    /// The hosts' libvirtds talk to each other (`--p2p`).
+    pub peer_to_peer: bool,
+    /// The domain becomes persistent on the destination (`--persistent`).
+    pub persistent: bool,
+    /// Its definition is removed from the source (`--undefinesource`).
+    pub undefine_source: bool,
+    /// Switch to post-copy after the first pass over the memory (`--postcopy --postcopy-after-precopy`).
+    pub postcopy: bool,
+    /// Slow the guest down until its memory converges (`--auto-converge`).
+    pub auto_converge: bool,
+    /// Limit in MiB/s (`--bandwidth`).
+    pub bandwidth_mib_s: Option<u64>,
+    /// Encrypt (`--tls`).
+    pub tls: bool,
+}
+
+/// A migration under way.
+pub trait Migration: Debug + Send {
+    /// Waits for its end. Cancel-safe: may be called again. An error does not tell where the
+    /// domain runs; look at both hosts. Dropping the handle before gives the migration up,
+    /// which cancels it where the driver still can.
+    fn finished(&mut self) -> Answer<'_, ()>;
+}
+
+/// Which job is asked about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum JobWhich {
+    /// The one under way.
+    Current,
+    /// The last one that ended well.
+    Completed,
+}
+
+/// How a job stands. A figure that the hypervisor does not tell is `None`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct JobFacts {
+    /// Where it stands.
+    pub phase: JobPhase,
+    /// Memory in all, in bytes.
+    pub memory_total_bytes: Option<u64>,
+    /// Memory that is still to be sent, in bytes.
+    pub memory_remaining_bytes: Option<u64>,
+    /// Speed in bytes per second.
+    pub rate_bytes_per_s: Option<u64>,
+    /// How long the guest stands still: expected, or as it was, in ms.
+    pub downtime_ms: Option<u64>,
+    /// Since its start, in ms.
+    pub elapsed_ms: Option<u64>,
+}
+
+/// Where a job stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum JobPhase {
+    /// There is none.
+    #[default]
+    None,
+    /// Connections are being made.
+    Setup,
+    /// Memory is copied while the guest runs on the source.
+    PreCopy,
+    /// The guest runs on the destination, the rest of its memory follows.
+    PostCopy,
+    /// The guest stands still for the last part.
+    SwitchOver,
+    /// It ended well.
+    Completed,
+    /// It failed.
+    Failed,
+    /// It was cancelled, or is being cancelled.
+    Cancelled,
+    /// Something that this version has no words for.
+    Other,
+}

@@ -1,0 +1,25 @@
+//! The binary `tandem-host`. No logic of its own.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tandem_host::cli::Cli;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into()))
+        .with_writer(std::io::stderr)
+        .init();
+    match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => ExitCode::from(runtime.block_on(cli.run())),
+        Err(error) => {
+            eprintln!("tandem-host: no runtime: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

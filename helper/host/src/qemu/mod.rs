@@ -1,0 +1,201 @@
+//! Plain QEMU, without libvirt: one process, its QMP socket, and its agent channel's socket.
+//!
+//! QEMU serves one QMP client at a time, so this driver keeps one connection for everything and
+//! makes a new one when it breaks. What libvirt keeps in a domain's metadata lies in files beside
+//! the QMP socket: `SOCKET.bonds.xml` and `SOCKET.progress`.
+//!
+//! A device is one JSON object with the arguments of `device_add`, or
+//! `{"netdev": {…}, "device": {…}}` with those of `netdev_add` too.
+//!
+//! The destination's QEMU has to wait for the migration already (`-incoming URI`), and that URI is
+//! the option `--migrate-uri`.
+
+mod connection;
+mod device;
+mod files;
+mod look;
+mod migrate;
+mod qmp;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::hypervisor::{
+    Answer, DomainFacts, Events, Host, HostError, JobFacts, JobWhich, MAX_PROGRESS_BYTES,
+    MigrateOptions, Migration, Nic, event_queue,
+};
+use crate::xml::{Bonds, Document};
+use connection::Connection;
+
+/// How the operator names a QEMU: `qmp:/run/vm1/qmp.sock`, and `,agent=/run/vm1/agent.sock`.
+pub const URI_PREFIX: &str = "qmp:";
+
+/// One QEMU process.
+#[derive(Debug, Clone)]
+pub struct Qemu {
+    uri: String,
+    socket: PathBuf,
+    agent: Option<PathBuf>,
+    connection: Arc<Connection>,
+}
+
+impl Qemu {
+    /// A QEMU by its sockets; nothing is opened yet.
+    pub fn new(socket: &Path, agent: Option<&Path>) -> Self {
+        let uri = format!("{URI_PREFIX}{}", socket.display());
+        Self {
+            connection: Arc::new(Connection::new(&uri, socket)),
+            uri,
+            socket: socket.to_owned(),
+            agent: agent.map(Path::to_owned),
+        }
+    }
+
+    /// A QEMU by URI: `qmp:SOCKET` or `qmp:SOCKET,agent=SOCKET`; `None` for other URIs.
+    pub fn from_uri(uri: &str) -> Option<Self> {
+        let rest = uri.strip_prefix(URI_PREFIX)?;
+        let (socket, agent) = match rest.split_once(",agent=") {
+            Some((socket, agent)) => (socket, Some(Path::new(agent))),
+            None => (rest, None),
+        };
+        (!socket.is_empty()).then(|| Self::new(Path::new(socket), agent))
+    }
+
+    async fn execute(&self, command: &str, arguments: Value) -> Result<Value, HostError> {
+        self.connection.execute(command, arguments).await
+    }
+
+    /// QEMU knows one domain: its own, by its `-name`, or any name if it has none.
+    async fn require(&self, name: &str) -> Result<(), HostError> {
+        let own = self.own_name().await?;
+        if own.is_empty() || own == name {
+            return Ok(());
+        }
+        Err(HostError::NoSuchDomain {
+            host: self.uri.clone(),
+            domain: name.to_owned(),
+        })
+    }
+
+    fn refused(&self, what: &str, reason: impl Into<String>) -> HostError {
+        HostError::Refused {
+            host: self.uri.clone(),
+            what: what.to_owned(),
+            reason: reason.into(),
+        }
+    }
+}
+
+impl Host for Qemu {
+    fn uri(&self) -> &str {
+        &self.uri
+    }
+
+    fn domains(&self) -> Answer<'_, Vec<String>> {
+        Box::pin(async {
+            let name = self.own_name().await?;
+            // A guest without a name needs one for its reader.
+            Ok(vec![if name.is_empty() {
+                "guest".to_owned()
+            } else {
+                name
+            }])
+        })
+    }
+
+    fn domain<'a>(&'a self, name: &'a str) -> Answer<'a, DomainFacts> {
+        Box::pin(self.facts(name))
+    }
+
+    fn bonds<'a>(&'a self, name: &'a str) -> Answer<'a, Option<Bonds>> {
+        Box::pin(async move {
+            let Some(text) = files::read(&self.bonds_file(), crate::xml::bonds::MAX_BYTES)
+                .map_err(|error| self.refused("the file of bonds", error.to_string()))?
+            else {
+                return Ok(None);
+            };
+            let document = Document::parse(&text).map_err(|error| HostError::InvalidXml {
+                domain: name.to_owned(),
+                reason: format!("{}: {error}", self.bonds_file().display()),
+            })?;
+            Ok(Some(document.bonds))
+        })
+    }
+
+    fn set_bonds<'a>(&'a self, _: &'a str, bonds: Option<&'a Bonds>) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let text = bonds.map(Bonds::to_xml);
+            files::write(&self.bonds_file(), text.as_deref())
+                .map_err(|error| self.refused("the file of bonds", error.to_string()))
+        })
+    }
+
+    fn progress<'a>(&'a self, _: &'a str) -> Answer<'a, Option<String>> {
+        Box::pin(async move {
+            files::read(&self.progress_file(), MAX_PROGRESS_BYTES)
+                .map_err(|error| self.refused("the file of progress", error.to_string()))
+        })
+    }
+
+    fn set_progress<'a>(&'a self, _: &'a str, record: Option<&'a str>) -> Answer<'a, ()> {
+        Box::pin(async move {
+            if record.is_some_and(|record| record.len() > MAX_PROGRESS_BYTES) {
+                let reason = format!("a record is at most {MAX_PROGRESS_BYTES} bytes");
+                return Err(self.refused("the file of progress", reason));
+            }
+            files::write(&self.progress_file(), record)
+                .map_err(|error| self.refused("the file of progress", error.to_string()))
+        })
+    }
+
+    fn detach<'a>(&'a self, name: &'a str, nic: &'a Nic) -> Answer<'a, ()> {
+        Box::pin(self.detach_device(name, nic))
+    }
+
+    fn attach<'a>(&'a self, name: &'a str, device: &'a str) -> Answer<'a, ()> {
+        Box::pin(self.attach_device(name, device))
+    }
+
+    fn check_device<'a>(&'a self, device: &'a str) -> Answer<'a, ()> {
+        Box::pin(async move { self.check_pci_function(device) })
+    }
+
+    fn migrate<'a>(
+        &'a self,
+        name: &'a str,
+        destination: &'a str,
+        options: &'a MigrateOptions,
+    ) -> Answer<'a, Box<dyn Migration>> {
+        Box::pin(self.start_migration(name, destination, options))
+    }
+
+    fn job<'a>(&'a self, name: &'a str, _: JobWhich) -> Answer<'a, JobFacts> {
+        Box::pin(async move {
+            self.require(name).await?;
+            self.migration().await
+        })
+    }
+
+    fn cancel<'a>(&'a self, name: &'a str) -> Answer<'a, ()> {
+        Box::pin(self.cancel_migration(name))
+    }
+
+    fn unpause<'a>(&'a self, name: &'a str) -> Answer<'a, ()> {
+        Box::pin(async move {
+            self.require(name).await?;
+            self.execute("cont", json!({})).await.map(|_| ())
+        })
+    }
+
+    fn events(&self) -> Answer<'_, Events> {
+        Box::pin(async {
+            let (sender, events) = event_queue();
+            self.connection.subscribe(sender);
+            Ok(events)
+        })
+    }
+}

@@ -1,0 +1,101 @@
+//! The final report.
+
+use std::fmt::Write as _;
+
+use crate::decide::{GuestVerdict, Leftover, Outcome, Plan, Side, Verdict};
+
+/// The report for people.
+pub fn text_of(plan: &Plan, outcome: &Outcome) -> String {
+    let mut text = String::new();
+    let mut line = |what: String| {
+        // Writing to a String does not fail.
+        let _ = writeln!(text, "{what}");
+    };
+    line(headline(plan, outcome));
+    if let Some(cause) = &outcome.cause {
+        line(format!("  why       {}", cause.message));
+    }
+    if outcome.unplug_may_follow {
+        line(
+            "  beware    the unplug that was asked for may still happen; `tandem-host recover` then \
+             plugs the VF in again"
+                .to_owned(),
+        );
+    }
+    let times = outcome.phases.iter().filter(|one| one.ms > 0);
+    let times = times.map(|one| format!("{} {} ms", one.phase.as_str(), one.ms));
+    line(format!(
+        "  phases    {}",
+        times.collect::<Vec<_>>().join(", ")
+    ));
+    if let Some(downtime_ms) = outcome.downtime_ms {
+        line(format!(
+            "  downtime  {downtime_ms} ms (the hypervisor's figure)"
+        ));
+    }
+    line(format!("  guest     {}", guest_text(outcome)));
+    for leftover in &outcome.left {
+        line(format!("  left      {}", leftover_text(*leftover)));
+    }
+    if outcome.recovery_needed {
+        line(format!("  next      tandem-host recover {}", plan.domain));
+    }
+    text
+}
+
+/// What is said when the operator left at once.
+pub fn left(plan: &Plan) -> String {
+    let domain = &plan.domain;
+    format!(
+        "left in the middle; run `tandem-host recover {domain} --connect {}`, which finishes or \
+         undoes it",
+        plan.source_uri
+    )
+}
+
+fn headline(plan: &Plan, outcome: &Outcome) -> String {
+    let domain = &plan.domain;
+    let place = match outcome.runs_on {
+        Some(side) => format!("on the {} ({})", side.as_str(), plan.uri(side)),
+        None => "on neither host as far as can be seen".to_owned(),
+    };
+    let vf = if outcome.vf_attached {
+        "with its VF"
+    } else {
+        "without a VF"
+    };
+    match outcome.verdict {
+        Verdict::Done => format!("done: domain {domain} runs {place} {vf}"),
+        Verdict::Degraded => format!("degraded: domain {domain} runs {place} {vf} in use"),
+        Verdict::RolledBack => format!("rolled back: domain {domain} runs {place} {vf}"),
+        Verdict::Refused => format!("refused, nothing was changed: domain {domain}, {place}"),
+        Verdict::Interrupted => format!("interrupted: domain {domain} was left in the middle"),
+        Verdict::Stopped => format!("domain {domain} does not run any more"),
+    }
+}
+
+fn guest_text(outcome: &Outcome) -> String {
+    let gap = outcome.guest_status.as_ref().and_then(|one| one.gap_us);
+    let gap = gap.map(|us| format!(", longest gap that it measured {us} µs"));
+    let gap = gap.unwrap_or_default();
+    match outcome.guest {
+        GuestVerdict::NotAsked => "was not asked".to_owned(),
+        GuestVerdict::Silent => "does not answer".to_owned(),
+        GuestVerdict::UsesVf => format!("says that the VF carries its traffic{gap}"),
+        GuestVerdict::UsesStandby => format!("says that the VF does not carry its traffic{gap}"),
+    }
+}
+
+fn leftover_text(leftover: Leftover) -> String {
+    let record = |side: Side| {
+        format!(
+            "the record in the domain's metadata on the {}; `tandem-host recover` removes it",
+            side.as_str()
+        )
+    };
+    match leftover {
+        Leftover::VfClaim => "the reservation of the destination's VF".to_owned(),
+        Leftover::RecordOnSource => record(Side::Source),
+        Leftover::RecordOnDestination => record(Side::Destination),
+    }
+}

@@ -1,0 +1,129 @@
+//! Devices come and go, and what can be known about a PCI function before.
+
+use super::Virsh;
+use crate::hypervisor::{HostError, Nic};
+use crate::xml::domain::{DomainXml, parse_device};
+
+/// virsh reads the device's XML there, so that no file has to be made.
+const FROM_STDIN: &str = "--file=/dev/stdin";
+/// QEMU's words for a second request while the guest still thinks about the first.
+const UNDER_WAY: &str = "already in the process of unplug";
+
+impl Virsh {
+    pub(super) async fn detach_device(&self, name: &str, nic: &Nic) -> Result<(), HostError> {
+        let device = device_name(nic);
+        let arguments = ["--live", FROM_STDIN];
+        match self
+            .about(name, "detach-device", &arguments, Some(&nic.xml))
+            .await
+        {
+            Err(HostError::Refused { reason, .. }) if reason.contains(UNDER_WAY) => Ok(()),
+            Err(HostError::AlreadyGone { domain, .. }) => Err(HostError::AlreadyGone {
+                domain,
+                what: device,
+            }),
+            Err(HostError::UnplugRefused { domain, reason, .. }) => Err(HostError::UnplugRefused {
+                domain,
+                device,
+                reason,
+            }),
+            answer => answer.map(|_| ()),
+        }
+    }
+
+    /// libvirt would plug in the same NIC a second time if it has no alias, so this looks first.
+    pub(super) async fn attach_device(&self, name: &str, device: &str) -> Result<(), HostError> {
+        let nic = self.parse(device)?;
+        let there = || HostError::AlreadyThere {
+            domain: name.to_owned(),
+            what: device_name(&nic),
+        };
+        if self
+            .xml(name)
+            .await?
+            .nics
+            .iter()
+            .any(|known| same(known, &nic))
+        {
+            return Err(there());
+        }
+        let arguments = ["--live", FROM_STDIN];
+        match self
+            .about(name, "attach-device", &arguments, Some(device))
+            .await
+        {
+            Err(HostError::AlreadyThere { .. }) => Err(there()),
+            answer => answer.map(|_| ()),
+        }
+    }
+
+    pub(super) async fn check_pci_function(&self, device: &str) -> Result<(), HostError> {
+        let Some(function) = self.parse(device)?.pci_source else {
+            return Ok(());
+        };
+        let refused = |reason: String| HostError::Refused {
+            host: self.connection.uri.clone(),
+            what: format!("PCI function {function}"),
+            reason,
+        };
+        let node = format!("pci_{}", function.to_string().replace([':', '.'], "_"));
+        let node = format!("--device={node}");
+        match self.connection.ask(&["nodedev-dumpxml", &node]).await {
+            Ok(_) => {}
+            Err(HostError::Refused { reason, .. }) => {
+                return Err(refused(format!("this host has no such function: {reason}")));
+            }
+            Err(error) => return Err(error),
+        }
+        let running = self.connection.ask(&["list", "--uuid"]).await?;
+        for uuid in running
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty())
+        {
+            let target = format!("--domain={uuid}");
+            let text = match self.connection.ask(&["dumpxml", &target]).await {
+                Ok(text) => text,
+                // It has ended since it was listed.
+                Err(HostError::Refused { .. }) => continue,
+                Err(error) => return Err(error),
+            };
+            let Ok(xml) = DomainXml::parse(&text) else {
+                continue;
+            };
+            if xml.nics.iter().any(|nic| nic.pci_source == Some(function)) {
+                return Err(refused(format!("domain {} has it", xml.name)));
+            }
+        }
+        Ok(())
+    }
+
+    fn parse(&self, device: &str) -> Result<Nic, HostError> {
+        parse_device(device).map_err(|error| HostError::Refused {
+            host: self.connection.uri.clone(),
+            what: "the device's XML".to_owned(),
+            reason: error.to_string(),
+        })
+    }
+}
+
+/// The same device as one the domain has: by alias or host function, or by MAC if neither is told.
+fn same(known: &Nic, wanted: &Nic) -> bool {
+    let by_alias = !wanted.alias.is_empty() && known.alias == wanted.alias;
+    let by_function = wanted.pci_source.is_some() && known.pci_source == wanted.pci_source;
+    let by_mac = wanted.alias.is_empty()
+        && wanted.pci_source.is_none()
+        && wanted.mac.is_some()
+        && known.mac == wanted.mac
+        && known.kind == wanted.kind;
+    by_alias || by_function || by_mac
+}
+
+fn device_name(nic: &Nic) -> String {
+    match (nic.alias.as_str(), nic.mac, nic.pci_source) {
+        ("", Some(mac), _) => format!("the NIC {mac}"),
+        ("", None, Some(function)) => format!("the PCI device {function}"),
+        ("", None, None) => "the device".to_owned(),
+        (alias, ..) => format!("the device {alias}"),
+    }
+}

@@ -1,0 +1,144 @@
+//! Reads what virsh prints. Pure; what is not known is passed over.
+
+use crate::hypervisor::{DomainState, Event, EventKind, JobFacts, JobPhase, Lifecycle};
+
+/// The reason of `domstate` while a migration has stopped a domain's processors.
+pub(super) const MIGRATING: &str = "migrating";
+/// libvirt's words on the destination of a migration under way.
+pub(super) const ONLY_ON_SOURCE: &str = "only on the source host";
+
+/// `virDomainJobOperation` (include/libvirt/libvirt-domain.h, libvirt 11.3).
+const OPERATION_MIGRATION_IN: u64 = 4;
+const OPERATION_MIGRATION_OUT: u64 = 5;
+
+/// `virsh domstate --reason`: `running (booted)`.
+pub(super) fn state(text: &str) -> Option<(DomainState, String)> {
+    let line = text.lines().find(|line| !line.trim().is_empty())?.trim();
+    let (state, reason) = match line.split_once(" (") {
+        Some((state, reason)) => (state, reason.strip_suffix(')').unwrap_or(reason)),
+        None => (line, ""),
+    };
+    let state = match state {
+        // On its way down or blocked it still runs.
+        "running" | "idle" | "in shutdown" => DomainState::Running,
+        "paused" | "pmsuspended" => DomainState::Paused,
+        "shut off" | "crashed" => DomainState::ShutOff,
+        _ => return None,
+    };
+    Some((state, reason.to_owned()))
+}
+
+/// `virsh list --all --uuid --name`: a UUID and a name in each line.
+pub(super) fn uuids(text: &str) -> Vec<(&str, &str)> {
+    let lines = text
+        .lines()
+        .filter_map(|line| line.trim_start().split_once(' '));
+    lines
+        .map(|(uuid, name)| (uuid, name.trim_start()))
+        .collect()
+}
+
+/// A job's figures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Job {
+    pub(super) facts: JobFacts,
+    /// It receives a migration.
+    pub(super) incoming: bool,
+}
+
+/// `virsh domjobinfo --rawstats`: `KEY: NUMBER` in each line. `None` without a job type.
+pub(super) fn job(text: &str) -> Option<Job> {
+    let number = |wanted: &str| {
+        let pairs = text.lines().filter_map(|line| line.split_once(':'));
+        let mut values = pairs.filter(|(key, _)| key.trim() == wanted);
+        values
+            .next()
+            .and_then(|(_, value)| value.trim().parse().ok())
+    };
+    // `virDomainJobType`, same header.
+    let phase = match number("Job type")? {
+        0u64 => JobPhase::None,
+        // Without figures yet the hosts still get ready.
+        1 | 2 if number("memory_total").is_none_or(|total| total == 0) => JobPhase::Setup,
+        1 | 2 => JobPhase::PreCopy,
+        3 => JobPhase::Completed,
+        4 => JobPhase::Failed,
+        5 => JobPhase::Cancelled,
+        _ => JobPhase::Other,
+    };
+    let operation = number("operation");
+    let migration = [
+        None,
+        Some(OPERATION_MIGRATION_IN),
+        Some(OPERATION_MIGRATION_OUT),
+    ];
+    let facts = JobFacts {
+        phase: if migration.contains(&operation) {
+            phase
+        } else {
+            JobPhase::Other
+        },
+        memory_total_bytes: number("memory_total"),
+        memory_remaining_bytes: number("memory_remaining"),
+        rate_bytes_per_s: number("memory_bps"),
+        downtime_ms: number("downtime"),
+        elapsed_ms: number("time_elapsed"),
+    };
+    Some(Job {
+        facts,
+        incoming: operation == Some(OPERATION_MIGRATION_IN),
+    })
+}
+
+/// What a migration does that copies memory, by `virsh domstate --reason` on the source.
+pub(super) fn copy_phase(text: &str) -> JobPhase {
+    match state(text) {
+        Some((_, reason)) if reason.starts_with("post-copy") => JobPhase::PostCopy,
+        Some((DomainState::Paused, reason)) if reason == MIGRATING => JobPhase::SwitchOver,
+        _ => JobPhase::PreCopy,
+    }
+}
+
+/// A line of `virsh event --all --loop --timestamp`:
+/// `2026-01-02 03:04:05.678+0000: event 'lifecycle' for domain 'g1': Started Booted`.
+pub(super) fn event(line: &str) -> Option<Event> {
+    let (_, rest) = line.split_once("event '")?;
+    let (name, rest) = rest.split_once("' for domain '")?;
+    // What follows the name never has a quote and a colon, but a name may.
+    let (domain, details) = rest.rsplit_once("':")?;
+    let details = details.trim();
+    let alias = || details.to_owned();
+    let kind = match name {
+        "device-removed" => EventKind::DeviceRemoved { alias: alias() },
+        "device-added" => EventKind::DeviceAdded { alias: alias() },
+        "device-removal-failed" => EventKind::UnplugRefused { alias: alias() },
+        "reboot" => EventKind::Reboot,
+        "job-completed" => EventKind::JobFinished,
+        "lifecycle" => EventKind::Lifecycle(lifecycle(details)?),
+        _ => return None,
+    };
+    Some(Event::of(domain, kind))
+}
+
+fn lifecycle(details: &str) -> Option<Lifecycle> {
+    match details.split(' ').next()? {
+        "Defined" => Some(Lifecycle::Defined),
+        "Undefined" => Some(Lifecycle::Undefined),
+        "Started" => Some(Lifecycle::Started),
+        "Suspended" | "PMSuspended" => Some(Lifecycle::Paused),
+        "Resumed" => Some(Lifecycle::Resumed),
+        "Stopped" | "Shutdown" | "Crashed" => Some(Lifecycle::Stopped),
+        _ => None,
+    }
+}
+
+/// A line of `virsh qemu-monitor-event --event VSERPORT_CHANGE --loop --timestamp`:
+/// `…: event VSERPORT_CHANGE for domain 'g1': {"open":true,"id":"channel0"}`. Which channel it is the
+/// domain's XML tells, so any that opens or closes is a reason to look.
+pub(super) fn monitor_event(line: &str) -> Option<Event> {
+    let (_, rest) = line.split_once(": event VSERPORT_CHANGE for domain '")?;
+    let (domain, details) = rest.rsplit_once("': ")?;
+    let details: serde_json::Value = serde_json::from_str(details).ok()?;
+    let connected = details.get("open")?.as_bool()?;
+    Some(Event::of(domain, EventKind::Agent { connected }))
+}

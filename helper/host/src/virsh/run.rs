@@ -1,0 +1,156 @@
+//! Runs `virsh`: arguments as they are, bounded in time and output.
+
+use std::ffi::OsStr;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::process::{Child, Command};
+
+use super::refusal;
+use crate::hypervisor::HostError;
+use crate::xml::domain::MAX_BYTES;
+
+/// Longest standard error that is kept, in bytes; the rest is read and forgotten.
+const MAX_ERROR_BYTES: u64 = 64 * 1024;
+
+/// How to reach one libvirt.
+#[derive(Debug, Clone)]
+pub(super) struct Connection {
+    pub(super) program: PathBuf,
+    pub(super) uri: String,
+    pub(super) limit: Duration,
+}
+
+/// What a finished command said.
+#[derive(Debug)]
+pub(super) struct Finished {
+    pub(super) success: bool,
+    pub(super) stdout: String,
+    pub(super) stderr: String,
+}
+
+impl Connection {
+    /// Runs a command about no domain in particular.
+    pub(super) async fn ask(&self, arguments: &[&str]) -> Result<String, HostError> {
+        let finished = self.run(arguments, None).await?;
+        if finished.success {
+            return Ok(finished.stdout);
+        }
+        let command = arguments.first().copied().unwrap_or_default();
+        Err(refusal::of(&self.uri, command, "", &finished.stderr))
+    }
+
+    /// Runs a command to its end, at most for the limit, with `input` as its standard input.
+    pub(super) async fn run(
+        &self,
+        arguments: &[&str],
+        input: Option<&str>,
+    ) -> Result<Finished, HostError> {
+        let mut child = self.spawn(arguments, input.is_some())?;
+        let talk = talk(&mut child, input);
+        match tokio::time::timeout(self.limit, talk).await {
+            Ok(Ok(finished)) => Ok(finished),
+            Ok(Err(error)) => Err(self.broken(arguments, &error)),
+            // Dropping the child kills it.
+            Err(_) => Err(HostError::TimedOut {
+                host: self.uri.clone(),
+                what: what(arguments),
+                limit: self.limit,
+            }),
+        }
+    }
+
+    /// Starts a command whose end somebody else waits for. It is killed on drop.
+    pub(super) fn spawn(&self, arguments: &[&str], input: bool) -> Result<Child, HostError> {
+        let stdin = if input { Stdio::piped() } else { Stdio::null() };
+        let mut command = Command::new(&self.program);
+        command
+            .args([OsStr::new("-c"), OsStr::new(&self.uri)])
+            .args(arguments)
+            .env("LC_ALL", "C")
+            .env_remove("LANGUAGE")
+            .env_remove("LIBVIRT_DEBUG")
+            .env_remove("VIRSH_DEBUG")
+            .stdin(stdin)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            // Ctrl-C on the terminal is for tandem-host to act on, not for virsh.
+            .process_group(0);
+        command
+            .spawn()
+            .map_err(|error| self.broken(arguments, &error))
+    }
+
+    /// virsh itself can't be run or talked to.
+    fn broken(&self, arguments: &[&str], error: &std::io::Error) -> HostError {
+        let program = self.program.display();
+        let reason = if error.kind() == std::io::ErrorKind::NotFound {
+            format!("there is no `{program}`; install libvirt's clients")
+        } else {
+            format!("`{program}` for `{}`: {error}", what(arguments))
+        };
+        HostError::Unreachable {
+            host: self.uri.clone(),
+            reason,
+        }
+    }
+}
+
+/// Feeds a process, reads what it says, and waits for its end.
+pub(super) async fn talk(child: &mut Child, input: Option<&str>) -> std::io::Result<Finished> {
+    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let write = async {
+        if let (Some(mut stdin), Some(input)) = (stdin, input) {
+            // A process that does not want its input says so by its exit status.
+            let _ = stdin.write_all(input.as_bytes()).await;
+        }
+    };
+    let read = async {
+        tokio::try_join!(
+            bounded(stdout, MAX_BYTES as u64, Excess::Fails),
+            bounded(stderr, MAX_ERROR_BYTES, Excess::Forgotten),
+        )
+    };
+    let ((), output, status) = tokio::join!(write, read, child.wait());
+    let (stdout, stderr) = output?;
+    Ok(Finished {
+        success: status?.success(),
+        stdout,
+        stderr,
+    })
+}
+
+/// What becomes of output beyond the bound.
+enum Excess {
+    Fails,
+    Forgotten,
+}
+
+async fn bounded(
+    pipe: Option<impl AsyncRead + Unpin>,
+    max_bytes: u64,
+    excess: Excess,
+) -> std::io::Result<String> {
+    let Some(mut pipe) = pipe else {
+        return Ok(String::new());
+    };
+    let mut bytes = Vec::new();
+    (&mut pipe).take(max_bytes).read_to_end(&mut bytes).await?;
+    if bytes.len() as u64 == max_bytes {
+        let more = tokio::io::copy(&mut pipe, &mut tokio::io::sink()).await?;
+        if more > 0 && matches!(excess, Excess::Fails) {
+            let reason = format!("it printed more than {max_bytes} bytes");
+            return Err(std::io::Error::other(reason));
+        }
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The command as an error names it: without XML and other long values.
+fn what(arguments: &[&str]) -> String {
+    let command = arguments.first().copied().unwrap_or_default();
+    format!("virsh {command}")
+}

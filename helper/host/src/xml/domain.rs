@@ -1,0 +1,178 @@
+//! Reads libvirt's domain XML: devices, the agent channel, and Tandem's metadata.
+
+use roxmltree::Node;
+use tandem_core::types::PciAddress;
+
+use super::bonds::{Document, open};
+use super::error::XmlError;
+use super::{BONDS_NAMESPACE, PROGRESS_NAMESPACE};
+use crate::hypervisor::{AgentChannel, Nic, NicKind};
+
+/// Longest domain XML in bytes.
+pub const MAX_BYTES: usize = 8 << 20;
+/// Most nodes of a domain XML.
+const MAX_NODES: u32 = 500_000;
+
+/// What a domain's XML says that concerns Tandem.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DomainXml {
+    /// libvirt's number of the running domain; another one at each start.
+    pub id: Option<u32>,
+    /// Its name.
+    pub name: String,
+    /// Its UUID.
+    pub uuid: String,
+    /// Network devices, then PCI host devices.
+    pub nics: Vec<Nic>,
+    /// The channel to Tandem in the guest.
+    pub channel: Option<AgentChannel>,
+    /// `<bonds>`, or what is wrong with it.
+    pub bonds: Option<Result<Document, XmlError>>,
+    /// The text of `<progress>`.
+    pub progress: Option<String>,
+}
+
+impl DomainXml {
+    /// Reads a domain's XML as `virsh dumpxml` prints it.
+    ///
+    /// # Errors
+    /// If it is not a domain's XML. A fault inside `<bonds>` is told there.
+    pub fn parse(text: &str) -> Result<Self, XmlError> {
+        let document = open(text, MAX_BYTES, MAX_NODES)?;
+        let root = document.root_element();
+        if !root.has_tag_name("domain") {
+            return Err(XmlError {
+                place: document.text_pos_at(root.range().start).into(),
+                element: "the document".to_owned(),
+                problem: "it is not the XML of a domain; its root must be <domain>".to_owned(),
+            });
+        }
+        let inside = |name| child(root, name);
+        let metadata = |namespace: &str, name: &str| {
+            let entries = inside("metadata")?;
+            entries
+                .children()
+                .find(|node| node.has_tag_name((namespace, name)))
+        };
+        let devices = inside("devices");
+        let devices = || devices.into_iter().flat_map(|node| node.children());
+        let interfaces = devices().filter_map(|node| interface(text, node));
+        let hostdevs = devices().filter_map(|node| hostdev(text, node));
+        Ok(Self {
+            id: root.attribute("id").and_then(|id| id.parse().ok()),
+            name: text_of(root, "name"),
+            uuid: text_of(root, "uuid"),
+            nics: interfaces.chain(hostdevs).collect(),
+            channel: devices().find_map(channel),
+            bonds: metadata(BONDS_NAMESPACE, "bonds").map(Document::read),
+            progress: metadata(PROGRESS_NAMESPACE, "progress")
+                .map(|node| node.text().unwrap_or_default().to_owned()),
+        })
+    }
+}
+
+/// Reads the XML of one device, as it is given to attach it.
+///
+/// # Errors
+/// If it is neither `<interface>` nor a PCI `<hostdev>`.
+pub fn parse_device(text: &str) -> Result<Nic, XmlError> {
+    let document = open(text, super::bonds::MAX_BYTES, 10_000)?;
+    let root = document.root_element();
+    let nic = interface(text, root).or_else(|| hostdev(text, root));
+    nic.ok_or_else(|| XmlError {
+        place: document.text_pos_at(root.range().start).into(),
+        element: "the document".to_owned(),
+        problem: "it is no NIC; its root must be <interface>, or <hostdev type='pci'>".to_owned(),
+    })
+}
+
+fn interface(text: &str, node: Node<'_, '_>) -> Option<Nic> {
+    if !node.has_tag_name("interface") {
+        return None;
+    }
+    let pci_source = child(node, "source").and_then(pci_address);
+    let passed_through = pci_source.is_some() || node.attribute("type") == Some("hostdev");
+    Some(Nic {
+        alias: attribute_of(node, "alias", "name"),
+        mac: attribute_of(node, "mac", "address").parse().ok(),
+        kind: if passed_through {
+            NicKind::HostdevInterface
+        } else {
+            NicKind::Interface
+        },
+        pci_source,
+        xml: source_text(text, node),
+    })
+}
+
+fn hostdev(text: &str, node: Node<'_, '_>) -> Option<Nic> {
+    if !node.has_tag_name("hostdev") || node.attribute("type") != Some("pci") {
+        return None;
+    }
+    Some(Nic {
+        alias: attribute_of(node, "alias", "name"),
+        mac: None,
+        kind: NicKind::Hostdev,
+        pci_source: child(node, "source").and_then(pci_address),
+        xml: source_text(text, node),
+    })
+}
+
+fn channel(node: Node<'_, '_>) -> Option<AgentChannel> {
+    let target = child(node, "target").filter(|_| node.has_tag_name("channel"))?;
+    if target.attribute("name") != Some(tandem_wire::PORT_NAME) {
+        return None;
+    }
+    let path = attribute_of(node, "source", "path");
+    Some(AgentChannel {
+        socket: (node.attribute("type") == Some("unix") && !path.is_empty()).then(|| path.into()),
+        opened: match target.attribute("state") {
+            Some("connected") => Some(true),
+            Some("disconnected") => Some(false),
+            _ => None,
+        },
+    })
+}
+
+/// `<address type='pci' domain='0x0000' bus='0x02' slot='0x10' function='0x0'/>` inside.
+fn pci_address(node: Node<'_, '_>) -> Option<PciAddress> {
+    let address = child(node, "address")?;
+    // `<hostdev>` leaves the type out.
+    if !matches!(address.attribute("type"), None | Some("pci")) {
+        return None;
+    }
+    let number = |name| {
+        let text = address.attribute(name)?;
+        match text.strip_prefix("0x") {
+            Some(digits) => u32::from_str_radix(digits, 16).ok(),
+            None => text.parse().ok(),
+        }
+    };
+    Some(PciAddress {
+        domain: number("domain").unwrap_or(0),
+        bus: number("bus")?.try_into().ok()?,
+        device: number("slot")?.try_into().ok().filter(|slot| *slot < 32)?,
+        function: number("function")?
+            .try_into()
+            .ok()
+            .filter(|function| *function < 8)?,
+    })
+}
+
+fn child<'a, 'input>(node: Node<'a, 'input>, name: &str) -> Option<Node<'a, 'input>> {
+    node.children().find(|child| child.has_tag_name(name))
+}
+
+fn text_of(node: Node<'_, '_>, name: &str) -> String {
+    let text = child(node, name).and_then(|child| child.text());
+    text.unwrap_or_default().trim().to_owned()
+}
+
+fn attribute_of(node: Node<'_, '_>, name: &str, attribute: &str) -> String {
+    let value = child(node, name).and_then(|child| child.attribute(attribute));
+    value.unwrap_or_default().to_owned()
+}
+
+fn source_text(text: &str, node: Node<'_, '_>) -> String {
+    text.get(node.range()).unwrap_or_default().to_owned()
+}

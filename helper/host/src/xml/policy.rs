@@ -1,0 +1,203 @@
+//! From the domain's bonds to the guest's policy, and back.
+
+use tandem_core::Policy;
+use tandem_core::policy::{AddressingPolicy, BondPolicy, Origin, PolicyError, PortMatch};
+
+use super::bonds::{BondPlaces, Document};
+use super::error::{Place, XmlError};
+use super::{Addressing, Bond, Bonds, Port};
+use crate::hypervisor::{Nic, NicKind};
+
+impl Bonds {
+    /// What the guest is told (`tandem-configure`), for a domain that has these devices.
+    /// A device that an alias names is described by its MAC; the MAC that a VF has now is
+    /// told as well as those that are written. An alias that names no device says nothing.
+    ///
+    /// # Errors
+    /// If a bond is left without standby or VF, or the bonds contradict each other.
+    pub fn policy(&self, nics: &[Nic]) -> Result<Policy, PolicyError> {
+        let policy = Policy {
+            origin: Origin::Host,
+            bonds: self.bonds.iter().map(|bond| bond.policy(nics)).collect(),
+        };
+        policy.validate()?;
+        Ok(policy)
+    }
+
+    /// The same bonds as a policy has; what only a domain has, aliases, is left out.
+    pub fn from_policy(policy: &Policy) -> Self {
+        Self {
+            bonds: policy.bonds.iter().map(Bond::from_policy).collect(),
+        }
+    }
+}
+
+impl Bond {
+    /// The device of the domain that is this bond's VF now, if it has one.
+    pub fn vf<'nics>(&self, nics: &'nics [Nic]) -> Option<&'nics Nic> {
+        let standby = self.standby_device(nics);
+        let others: Vec<&Nic> = nics
+            .iter()
+            .filter(|nic| standby.is_none_or(|standby| !std::ptr::eq(*nic, standby)))
+            .collect();
+        self.vfs.iter().find_map(|port| device_of(port, &others))
+    }
+
+    /// The device of the domain that is this bond's standby, if it has one.
+    pub fn standby_device<'nics>(&self, nics: &'nics [Nic]) -> Option<&'nics Nic> {
+        let named = |nic: &&Nic| {
+            let alias = Some(&nic.alias);
+            self.vfs.iter().any(|vf| vf.alias.as_ref() == alias)
+        };
+        // A VF may have the standby's MAC; then it is the one that is passed through.
+        let (mut ordered, passed): (Vec<&Nic>, Vec<&Nic>) = nics
+            .iter()
+            .filter(|nic| !named(nic))
+            .partition(|nic| nic.kind == NicKind::Interface);
+        ordered.extend(passed);
+        device_of(&self.standby, &ordered)
+    }
+
+    fn policy(&self, nics: &[Nic]) -> BondPolicy {
+        let standby = described(&self.standby, self.standby_device(nics));
+        let mut vfs: Vec<PortMatch> = Vec::new();
+        let all: Vec<&Nic> = nics.iter().collect();
+        for port in &self.vfs {
+            let device = port.alias.as_ref().and_then(|_| device_of(port, &all));
+            let present = device.and_then(|nic| nic.mac).map(|mac| PortMatch {
+                mac: Some(mac),
+                pci: None,
+                driver: port.guest.driver.clone(),
+            });
+            let written = port.guest != PortMatch::default();
+            if written {
+                vfs.push(port.guest.clone());
+            }
+            let by_mac = !written || (port.guest.mac.is_some() && port.guest.pci.is_none());
+            // The destination's VF may be written as an entry of its own, and have the alias by now.
+            let is_written = |present: &PortMatch| {
+                let mut written = self.vfs.iter().map(|port| port.guest.mac);
+                written.any(|mac| mac == present.mac)
+            };
+            if let Some(present) = present.filter(|one| by_mac && !is_written(one)) {
+                vfs.push(present);
+            }
+        }
+        BondPolicy {
+            name: self.name.clone(),
+            standby,
+            vfs,
+            mac: self.mac,
+            ownership: self.ownership,
+            addressing: self.addressing.policy(),
+            mtu: self.mtu,
+            timing: self.timing,
+        }
+    }
+
+    fn from_policy(policy: &BondPolicy) -> Self {
+        let port = |guest: &PortMatch| Port {
+            alias: None,
+            guest: guest.clone(),
+        };
+        Self {
+            name: policy.name.clone(),
+            mac: policy.mac,
+            ownership: policy.ownership,
+            standby: port(&policy.standby),
+            vfs: policy.vfs.iter().map(port).collect(),
+            mtu: policy.mtu,
+            addressing: match &policy.addressing {
+                AddressingPolicy::Inherit => Addressing::Inherit,
+                AddressingPolicy::Static { addresses, routes } => Addressing::Static {
+                    addresses: addresses.clone(),
+                    routes: routes.clone(),
+                },
+                AddressingPolicy::None => Addressing::None,
+            },
+            timing: policy.timing,
+        }
+    }
+}
+
+impl Addressing {
+    /// Tandem has no DHCP client: the guest's network manager has.
+    fn policy(&self) -> AddressingPolicy {
+        match self {
+            Self::Inherit => AddressingPolicy::Inherit,
+            Self::Static { addresses, routes } => AddressingPolicy::Static {
+                addresses: addresses.clone(),
+                routes: routes.clone(),
+            },
+            Self::Dhcp | Self::None => AddressingPolicy::None,
+        }
+    }
+}
+
+impl Document {
+    /// As [`Bonds::policy`], with the place of what is wrong.
+    ///
+    /// # Errors
+    /// If a bond is left without standby or VF, or the bonds contradict each other.
+    pub fn policy(&self, nics: &[Nic]) -> Result<Policy, XmlError> {
+        self.bonds
+            .policy(nics)
+            .map_err(|error| self.located(&error))
+    }
+
+    /// What can be told without the domain: each alias stands for a NIC of its own.
+    pub(super) fn validate(&self) -> Result<(), XmlError> {
+        let mut bonds = self.bonds.clone();
+        for bond in &mut bonds.bonds {
+            for port in std::iter::once(&mut bond.standby).chain(&mut bond.vfs) {
+                if port.guest == PortMatch::default() {
+                    port.guest.driver = port.alias.take();
+                }
+            }
+        }
+        bonds.policy(&[]).map_err(|error| self.located(&error))?;
+        Ok(())
+    }
+
+    fn located(&self, error: &PolicyError) -> XmlError {
+        let none = BondPlaces::default();
+        let places = self.places.get(error.index).unwrap_or(&none);
+        let or_bond = |place: Option<Place>| place.unwrap_or(places.bond);
+        let (element, place) = match error.key {
+            "standby" => ("<standby>", places.standby),
+            "vfs" => ("<vf>", or_bond(places.vfs.first().copied())),
+            "mtu" => ("<mtu>", or_bond(places.mtu)),
+            "addressing.static.addresses" => ("<ip>", or_bond(places.ips.first().copied())),
+            "addressing.static.routes" => ("<route>", or_bond(places.routes.first().copied())),
+            key if key.starts_with("timing.") => ("<timing>", or_bond(places.timing)),
+            _ => ("<bond>", places.bond),
+        };
+        XmlError {
+            place,
+            element: element.to_owned(),
+            problem: error.to_string(),
+        }
+    }
+}
+
+/// The device that a port means: by alias if it has one, else by MAC.
+fn device_of<'nics>(port: &Port, nics: &[&'nics Nic]) -> Option<&'nics Nic> {
+    let fits = |nic: &&Nic| match (&port.alias, port.guest.mac) {
+        (Some(alias), _) => nic.alias == *alias,
+        (None, Some(mac)) => nic.mac == Some(mac),
+        (None, None) => false,
+    };
+    nics.iter().copied().find(fits)
+}
+
+/// A standby stays what is written; without anything written it is its device's MAC.
+fn described(port: &Port, device: Option<&Nic>) -> PortMatch {
+    if port.guest == PortMatch::default() {
+        PortMatch {
+            mac: device.and_then(|nic| nic.mac),
+            ..PortMatch::default()
+        }
+    } else {
+        port.guest.clone()
+    }
+}

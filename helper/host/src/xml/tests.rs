@@ -1,0 +1,288 @@
+//! What a domain's XML means, and what hostile XML does not do.
+
+use proptest::prelude::*;
+use tandem_core::Policy;
+use tandem_core::link::{Address, Route};
+use tandem_core::policy::{
+    AddressingPolicy, BondPolicy, MacPolicy, Origin, Ownership, PortMatch, Timing,
+};
+use tandem_core::types::{Mac, PciAddress};
+
+use super::domain::DomainXml;
+use super::*;
+use crate::hypervisor::{Nic, NicKind};
+
+fn nic(alias: &str, mac: Option<u8>, kind: NicKind) -> Nic {
+    Nic {
+        alias: alias.to_owned(),
+        mac: mac.map(mac_of),
+        kind,
+        pci_source: None,
+        xml: String::new(),
+    }
+}
+
+fn mac_of(last: u8) -> Mac {
+    Mac([0x52, 0x54, 0, 0xaa, 0, last])
+}
+
+fn by_mac(last: u8) -> PortMatch {
+    PortMatch {
+        mac: Some(mac_of(last)),
+        ..PortMatch::default()
+    }
+}
+
+fn bond(standby: &str, vfs: &str) -> Bond {
+    let text = format!(
+        "<bonds xmlns='{BONDS_NAMESPACE}'><bond name='bond0'><standby {standby}/>{vfs}</bond></bonds>"
+    );
+    Document::parse(&text).unwrap().bonds.bonds.remove(0)
+}
+
+fn policy(bond: &Bond, nics: &[Nic]) -> BondPolicy {
+    let bonds = Bonds {
+        bonds: vec![bond.clone()],
+    };
+    let mut policy = bonds.policy(nics).unwrap();
+    assert_eq!(policy.origin, Origin::Host);
+    policy.bonds.remove(0)
+}
+
+#[test]
+fn aliases_become_what_the_guest_can_see() {
+    let nics = [
+        nic("ua-s", Some(1), NicKind::Interface),
+        nic("ua-vf0", Some(2), NicKind::HostdevInterface),
+    ];
+    let bond = bond("alias='ua-s'", "<vf alias='ua-vf0'/>");
+    assert_eq!(bond.vf(&nics).unwrap().alias, "ua-vf0");
+    assert_eq!(bond.standby_device(&nics).unwrap().alias, "ua-s");
+    let policy = policy(&bond, &nics);
+    assert_eq!(policy.standby, by_mac(1));
+    assert_eq!(policy.vfs, [by_mac(2)]);
+}
+
+#[test]
+fn the_mac_that_a_vf_has_now_is_told_too() {
+    let nics = [
+        nic("net0", Some(1), NicKind::Interface),
+        nic("ua-vf0", Some(9), NicKind::HostdevInterface),
+    ];
+    let bond = bond(
+        "mac='52:54:00:aa:00:01'",
+        "<vf alias='ua-vf0' mac='52:54:00:aa:00:02'/><vf mac='52:54:00:aa:00:03'/>",
+    );
+    assert_eq!(policy(&bond, &nics).vfs, [by_mac(2), by_mac(9), by_mac(3)]);
+    assert_eq!(policy(&bond, &nics[..1]).vfs, [by_mac(2), by_mac(3)]);
+    // After a migration the alias is the other host's VF, which is an entry of its own.
+    let moved = [
+        nic("net0", Some(1), NicKind::Interface),
+        nic("ua-vf0", Some(3), NicKind::HostdevInterface),
+    ];
+    assert_eq!(policy(&bond, &moved).vfs, [by_mac(2), by_mac(3)]);
+}
+
+#[test]
+fn a_hostdev_is_recognised_by_what_is_written() {
+    let nics = [
+        nic("net0", Some(1), NicKind::Interface),
+        nic("ua-h0", None, NicKind::Hostdev),
+    ];
+    let bond = bond(
+        "mac='52:54:00:aa:00:01'",
+        "<vf alias='ua-h0' driver='iavf'/>",
+    );
+    assert_eq!(bond.vf(&nics).unwrap().alias, "ua-h0");
+    let driver = PortMatch {
+        driver: Some("iavf".to_owned()),
+        ..PortMatch::default()
+    };
+    assert_eq!(policy(&bond, &nics).vfs, [driver]);
+}
+
+#[test]
+fn a_vf_with_the_standbys_mac_is_the_one_passed_through() {
+    let nics = [
+        nic("hostdev0", Some(1), NicKind::HostdevInterface),
+        nic("net0", Some(1), NicKind::Interface),
+    ];
+    let mac = "mac='52:54:00:aa:00:01'";
+    let bond = bond(
+        &format!("{mac} driver='virtio_net'"),
+        &format!("<vf {mac} driver='igbvf'/>"),
+    );
+    assert_eq!(bond.standby_device(&nics).unwrap().alias, "net0");
+    assert_eq!(bond.vf(&nics).unwrap().alias, "hostdev0");
+    assert_eq!(bond.vf(&nics[1..]), None);
+}
+
+#[test]
+fn a_bond_whose_only_vf_can_not_be_described_is_refused() {
+    let bond = bond("mac='52:54:00:aa:00:01'", "<vf alias='ua-vf0'/>");
+    let bonds = Bonds { bonds: vec![bond] };
+    let error = bonds.policy(&[]).unwrap_err();
+    assert_eq!((error.index, error.key), (0, "vfs"));
+}
+
+#[test]
+fn faults_name_line_and_element() {
+    let fault = |text: &str| {
+        let text = text.replace("NS", BONDS_NAMESPACE);
+        Document::parse(&text).unwrap_err().to_string()
+    };
+    let start = "<bonds xmlns='NS'>\n <bond name='b'>\n  <standby mac='52:54:00:aa:00:01'/>\n";
+    let end = " </bond>\n</bonds>";
+    let unknown = fault(&format!("{start}  <vf mca='x'/>\n{end}"));
+    assert_eq!(
+        unknown,
+        "line 4, column 7, <vf>: unknown attribute `mca`; it may have alias, mac, pci, driver"
+    );
+    let twice = fault(&format!(
+        "{start}  <vf alias='a'/>\n  <timing\n hold-ms='9' hold-max-ms='1'/>\n{end}"
+    ));
+    assert!(twice.starts_with("line 5, column 3, <timing>: "), "{twice}");
+    let missing = fault(&format!("{start}{end}"));
+    assert!(
+        missing.starts_with("line 2, column 2, <bond>: "),
+        "{missing}"
+    );
+    let other = fault("<bond/>");
+    assert!(
+        other.starts_with("line 1, column 1, <bond>: it must be <bonds"),
+        "{other}"
+    );
+    let broken = fault("<bonds xmlns='NS'>\n <a></b>");
+    assert!(broken.starts_with("line 2"), "{broken}");
+}
+
+#[test]
+fn hostile_documents_are_refused_without_harm() {
+    let deep = format!("{}{}", "<a>".repeat(30_000), "</a>".repeat(30_000));
+    assert!(DomainXml::parse(&deep).is_err());
+    let deep = format!("<domain>{deep}</domain>");
+    assert_eq!(DomainXml::parse(&deep).unwrap().nics, []);
+    let many = format!("<domain>{}</domain>", "<a/>".repeat(600_000));
+    let error = DomainXml::parse(&many).unwrap_err();
+    assert!(error.problem.contains("more elements"), "{error}");
+    let long = " ".repeat(domain::MAX_BYTES + 1);
+    assert!(DomainXml::parse(&long).is_err());
+    let laughs = "<!DOCTYPE d [<!ENTITY a 'ha'><!ENTITY b '&a;&a;'>]><domain>&b;</domain>";
+    let error = DomainXml::parse(laughs).unwrap_err();
+    assert!(error.problem.contains("DTD"), "{error}");
+    let bonds = format!(
+        "<bonds xmlns='{BONDS_NAMESPACE}'>{}</bonds>",
+        " ".repeat(bonds::MAX_BYTES)
+    );
+    assert!(Document::parse(&bonds).is_err());
+}
+
+#[test]
+fn a_domain_shows_bonds_progress_and_what_is_wrong() {
+    let domain = |metadata: &str| {
+        let text = format!(
+            "<domain id='3'><name>g</name><uuid>u</uuid><metadata><x:y xmlns:x='urn:x'/>{metadata}</metadata>\
+             <devices><interface type='network'><mac address='52:54:00:aa:00:01'/></interface>\
+             <hostdev type='usb'/></devices></domain>"
+        );
+        DomainXml::parse(&text).unwrap()
+    };
+    let none = domain("");
+    assert_eq!((none.id, none.bonds, none.progress), (Some(3), None, None));
+    assert_eq!(none.nics.len(), 1);
+    let record = "{\"a\": \"<&>\"}";
+    let progress = write::progress_to_metadata(record).replace(
+        "<progress>",
+        &format!("<progress xmlns='{PROGRESS_NAMESPACE}'>"),
+    );
+    assert_eq!(domain(&progress).progress.as_deref(), Some(record));
+    let bonds = format!("\n<t:bonds xmlns:t='{BONDS_NAMESPACE}'>\n<t:bond/>\n</t:bonds>");
+    let error = domain(&bonds).bonds.unwrap().unwrap_err();
+    assert_eq!((error.place.line, error.element.as_str()), (3, "<bond>"));
+}
+
+fn ports() -> impl Strategy<Value = (PortMatch, Vec<PortMatch>)> {
+    let entry = (any::<bool>(), any::<bool>(), any::<bool>());
+    prop::collection::vec(entry, 2..8).prop_map(|entries| {
+        let mut ports: Vec<PortMatch> = entries
+            .iter()
+            .zip(1..)
+            .map(|((pci, driver, without_mac), last)| PortMatch {
+                mac: (!*without_mac || !*pci).then(|| mac_of(last)),
+                pci: pci.then_some(PciAddress {
+                    domain: 0,
+                    bus: last,
+                    device: 0,
+                    function: 1,
+                }),
+                driver: driver.then(|| "mlx5<&\">".to_owned()),
+            })
+            .collect();
+        let standby = ports.remove(0);
+        (standby, ports)
+    })
+}
+
+fn addressings() -> impl Strategy<Value = AddressingPolicy> {
+    let fixed = (1u8..200, 0u8..=32, any::<Option<u32>>()).prop_map(|(host, prefix, metric)| {
+        let ip = [192, 0, 2, host].into();
+        let destination = Address { ip, prefix };
+        AddressingPolicy::Static {
+            addresses: vec![
+                destination,
+                Address {
+                    ip: "2001:db8::1".parse().unwrap(),
+                    prefix: 64,
+                },
+            ],
+            routes: vec![Route {
+                destination,
+                gateway: metric.map(|_| ip),
+                metric,
+            }],
+        }
+    });
+    prop_oneof![
+        Just(AddressingPolicy::Inherit),
+        Just(AddressingPolicy::None),
+        fixed
+    ]
+}
+
+proptest! {
+    #[test]
+    fn policies_survive_the_way_through_xml(
+        (standby, vfs) in ports(),
+        addressing in addressings(),
+        mtu in prop::option::of(1280u32..9000),
+        follow: bool,
+        adopt: bool,
+        hold_ms in 0u64..60_000,
+    ) {
+        let policy = Policy {
+            origin: Origin::Host,
+            bonds: vec![BondPolicy {
+                name: "bond0".parse().unwrap(),
+                standby,
+                vfs,
+                mac: if follow { MacPolicy::Follow } else { MacPolicy::Standby },
+                ownership: if adopt { Ownership::Adopt } else { Ownership::Create },
+                addressing,
+                mtu,
+                timing: Timing { hold_ms, announcements: 7, ..Timing::default() },
+            }],
+        };
+        let text = Bonds::from_policy(&policy).to_xml();
+        let document = Document::parse(&text).map_err(|error| TestCaseError::fail(format!("{error}\n{text}")))?;
+        prop_assert_eq!(document.policy(&[]), Ok(policy));
+    }
+
+    #[test]
+    fn any_text_is_taken_or_refused(text in ".{0,200}", inside in "[<>/='\" a-z]{0,80}") {
+        let _ = Document::parse(&text);
+        let _ = DomainXml::parse(&text);
+        let _ = domain::parse_device(&text);
+        let _ = Document::parse(&format!("<bonds xmlns='{BONDS_NAMESPACE}'><bond {inside}</bond></bonds>"));
+        let _ = DomainXml::parse(&format!("<domain><devices><interface {inside}</devices></domain>"));
+    }
+}

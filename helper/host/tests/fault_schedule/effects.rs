@@ -1,0 +1,121 @@
+//! What a call does once it reaches its host or the guest.
+
+use tandem_host::decide::{ActionKind, Failure, FailureKind, GuestCall, Progress, Reply, Side};
+use tandem_host::hypervisor::DomainState;
+
+use crate::happen::Happening;
+use crate::stage::Stage;
+
+impl Stage {
+    pub(crate) fn effect(&mut self, process: usize, kind: ActionKind) -> Reply {
+        let side = match &kind {
+            ActionKind::Observe { side }
+            | ActionKind::Save { side, .. }
+            | ActionKind::Clear { side }
+            | ActionKind::Attach { side } => *side,
+            ActionKind::Guest { side, call } => return self.guest(*side, *call),
+            ActionKind::ClaimVf | ActionKind::ReleaseVf => Side::Destination,
+            _ => Side::Source,
+        };
+        let now_ms = self.now_ms;
+        if self.world.host(side).down_until_ms > now_ms {
+            let text = format!("the {} can't be reached", side.as_str());
+            return Reply::Failed(Failure::new(FailureKind::Unreachable, text));
+        }
+        let evacuation = self.evacuation(process);
+        let result = match kind {
+            ActionKind::Observe { side } => {
+                return Reply::Observed(Box::new(self.world.facts(side, now_ms)));
+            }
+            ActionKind::Save { side, progress } => self.save(side, Some(&progress)),
+            ActionKind::Clear { side } => self.save(side, None),
+            ActionKind::Attach { side } => self.world.attach(side, now_ms),
+            ActionKind::ClaimVf => {
+                let claim = &mut self.world.host_mut(Side::Destination).claim;
+                match claim {
+                    Some(by) if *by != evacuation => {
+                        Err(Failure::new(FailureKind::Refused, "the VF is taken"))
+                    }
+                    _ => {
+                        *claim = Some(evacuation);
+                        Ok(())
+                    }
+                }
+            }
+            ActionKind::ReleaseVf => {
+                let claim = &mut self.world.host_mut(Side::Destination).claim;
+                claim.take_if(|by| *by == evacuation);
+                Ok(())
+            }
+            ActionKind::Detach { .. } => self.world.detach().map(|after_ms| {
+                let releases = self.world.releases;
+                if let Some(after_ms) = after_ms {
+                    self.at(now_ms + after_ms, Happening::Released { releases });
+                }
+            }),
+            ActionKind::Migrate => self.world.migrate(process, now_ms).map(|()| {
+                self.at(now_ms + 50, Happening::Migration);
+            }),
+            ActionKind::Cancel => {
+                if self.world.migration.is_some() {
+                    self.world
+                        .fail_migration(FailureKind::Cancelled, "cancelled");
+                    Ok(())
+                } else {
+                    Err(Failure::new(
+                        FailureKind::AlreadyGone,
+                        "there is no migration",
+                    ))
+                }
+            }
+            ActionKind::Unpause => {
+                let host = self.world.host_mut(Side::Source);
+                if host.state == DomainState::Paused {
+                    host.state = DomainState::Running;
+                }
+                Ok(())
+            }
+            ActionKind::Guest { .. } => Ok(()),
+        };
+        match result {
+            Ok(()) => Reply::Accepted,
+            Err(failure) => Reply::Failed(failure),
+        }
+    }
+
+    /// A migration keeps everybody from the domain's XML, as libvirt's job lock does.
+    fn save(&mut self, side: Side, progress: Option<&Progress>) -> Result<(), Failure> {
+        if self.world.migration.is_some() {
+            return Err(Failure::new(
+                FailureKind::Other,
+                "cannot acquire state change lock",
+            ));
+        }
+        let host = self.world.host_mut(side);
+        if host.state == DomainState::Absent {
+            return Err(Failure::new(FailureKind::NoSuchDomain, "no such domain"));
+        }
+        host.record = progress.map(Progress::to_text);
+        Ok(())
+    }
+
+    pub(crate) fn evacuation(&self, process: usize) -> String {
+        let text = format!("evacuation {process}");
+        let known = self.processes.get(process);
+        known.map_or(text, |one| one.evacuation.clone())
+    }
+
+    fn guest(&mut self, side: Side, call: GuestCall) -> Reply {
+        let silent = || {
+            let text = "the guest does not answer";
+            Reply::Failed(Failure::new(FailureKind::AgentSilent, text))
+        };
+        let loss = self.world.script.agent_loss;
+        let is_there = self.world.runs_on() == Some(side);
+        let boots = self.world.booting_until_ms > self.now_ms;
+        if !is_there || boots || self.rng.chance(loss) {
+            return silent();
+        }
+        crate::guest::answer(&mut self.world, call, self.now_ms).unwrap_or_else(silent)
+    }
+}

@@ -1,0 +1,54 @@
+//! What answers in the guest.
+
+use tandem_host::decide::{Failure, FailureKind, GuestCall, GuestStatus, Reply};
+
+use crate::script::Agent;
+use crate::world::World;
+
+/// The answer; `None` if there is none.
+pub(crate) fn answer(world: &mut World, call: GuestCall, now_ms: u64) -> Option<Reply> {
+    match world.script.agent {
+        Agent::Missing => None,
+        Agent::Hostile => {
+            let text = "the line is longer than any reply";
+            Some(Reply::Failed(Failure::new(FailureKind::AgentHostile, text)))
+        }
+        Agent::Liar => Some(lie(call)),
+        Agent::SaysNo if call == GuestCall::PrepareUnplug => {
+            let text = "the standby has no carrier";
+            Some(Reply::Failed(Failure::new(FailureKind::AgentRefused, text)))
+        }
+        Agent::Good | Agent::SaysNo => Some(tell(world, call, now_ms)),
+    }
+}
+
+fn lie(call: GuestCall) -> Reply {
+    match call {
+        GuestCall::Status => Reply::Status(GuestStatus {
+            bond_known: true,
+            standby_usable: true,
+            vf_active: true,
+            gap_us: Some(0),
+            reason: "all is well".into(),
+        }),
+        _ => Reply::Accepted,
+    }
+}
+
+fn tell(world: &mut World, call: GuestCall, now_ms: u64) -> Reply {
+    match call {
+        GuestCall::PrepareUnplug => world.prepared = true,
+        GuestCall::Resume => world.prepared = false,
+        GuestCall::Status => {
+            return Reply::Status(GuestStatus {
+                bond_known: true,
+                standby_usable: true,
+                vf_active: world.uses_vf(now_ms),
+                gap_us: None,
+                reason: "as it is".into(),
+            });
+        }
+        GuestCall::Hello | GuestCall::Configure | GuestCall::Announce => {}
+    }
+    Reply::Accepted
+}

@@ -1,0 +1,134 @@
+//! The evacuation's decisions against a fake pair of hosts and a fake guest: at least 50,000
+//! seeded runs in which anything may fail. A seed that fails is run again by the command that
+//! its report ends with.
+
+mod brief;
+mod effects;
+mod guest;
+mod happen;
+mod oracle;
+mod rng;
+mod script;
+mod stage;
+mod table;
+mod world;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use rng::Rng;
+use script::Script;
+use stage::Stage;
+
+/// Runs from different seeds.
+const RUNS: u64 = 50_000;
+
+/// How runs ended, and in which phases processes were killed or stopped.
+type Tally = BTreeMap<String, u64>;
+
+#[test]
+fn promises_hold_whatever_fails() {
+    let only = std::env::var("TANDEM_HOST_SEED").ok();
+    let only: Option<u64> = only.map(|text| text.parse().expect("TANDEM_HOST_SEED is a number"));
+    if let Some(seed) = only {
+        println!(
+            "{:#?}",
+            one(seed, true).unwrap_or_else(|report| panic!("{report}"))
+        );
+        return;
+    }
+    let threads = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+    let share = |first: u64| -> Result<Tally, String> {
+        let mut tally = Tally::new();
+        for number in (first..RUNS).step_by(usize::try_from(threads).expect("a number of threads"))
+        {
+            // Without history first: it costs more than the run.
+            let seed = Rng::new(number).bits();
+            let seen = one(seed, false).or_else(|_| one(seed, true))?;
+            for (what, count) in seen {
+                *tally.entry(what).or_default() += count;
+            }
+        }
+        Ok(tally)
+    };
+    let mut total = Tally::new();
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads)
+            .map(|first| scope.spawn(move || share(first)))
+            .collect();
+        for worker in workers {
+            match worker.join().expect("a worker panicked") {
+                Ok(tally) => {
+                    for (what, count) in tally {
+                        *total.entry(what).or_default() += count;
+                    }
+                }
+                Err(report) => panic!("{report}"),
+            }
+        }
+    });
+    println!("{total:#?}");
+    assert_eq!(total["runs"], RUNS);
+    for verdict in [
+        "Done",
+        "Degraded",
+        "RolledBack",
+        "Refused",
+        "Interrupted",
+        "Stopped",
+    ] {
+        let count = total.get(verdict).copied().unwrap_or_default();
+        assert!(
+            count >= 100,
+            "{verdict} came {count} times: the schedule does not reach it"
+        );
+    }
+    for phase in script::PHASES {
+        for what in ["kill", "abort"] {
+            let hit = format!("{what} in {}", phase.as_str());
+            let count = total.get(&hit).copied().unwrap_or_default();
+            assert!(
+                count >= 10,
+                "{hit}: {count} times; the schedule does not reach it"
+            );
+        }
+    }
+}
+
+/// One run.
+fn one(seed: u64, keeps_history: bool) -> Result<Tally, String> {
+    let script = Script::random(&mut Rng::new(seed));
+    let mut stage = Stage::new(script, seed ^ 1, keeps_history);
+    let result = stage.run().and_then(|()| stage.judge_the_end());
+    match result {
+        Ok(()) => Ok(stage.tally()),
+        Err(fault) => Err(report(&stage, seed, &fault)),
+    }
+}
+
+fn report(stage: &Stage, seed: u64, fault: &str) -> String {
+    let mut text = format!("seed {seed} broke: {fault}\n{:#?}\n", stage.world.script);
+    for (at_ms, what) in &stage.history {
+        let _ = writeln!(text, "{at_ms:>9} ms {what}");
+    }
+    let _ = writeln!(
+        text,
+        "Again: TANDEM_HOST_SEED={seed} cargo test -p tandem-host --test fault_schedule"
+    );
+    text
+}
+
+impl Stage {
+    fn tally(&self) -> Tally {
+        let mut tally = Tally::from([("runs".to_owned(), 1)]);
+        for process in &self.processes {
+            if let Some(outcome) = &process.outcome {
+                *tally.entry(format!("{:?}", outcome.verdict)).or_default() += 1;
+            }
+        }
+        for hit in &self.hits {
+            *tally.entry(hit.clone()).or_default() += 1;
+        }
+        tally
+    }
+}

@@ -1,0 +1,175 @@
+//! What is reported must be so.
+
+use tandem_host::decide::{GuestVerdict, Leftover, Outcome, Side, Verdict};
+use tandem_host::hypervisor::DomainState;
+
+use crate::script::Agent;
+use crate::stage::Stage;
+
+impl Stage {
+    /// Compares a report with the world, at the moment it is given.
+    pub(crate) fn judge(&mut self, process: usize) {
+        let Some(outcome) = self.processes[process].outcome.clone() else {
+            return;
+        };
+        let mut faults = Vec::new();
+        if let Some(side) = outcome.runs_on {
+            self.judge_place(&outcome, side, &mut faults);
+        }
+        match outcome.verdict {
+            Verdict::Done if outcome.runs_on != Some(Side::Destination) || !outcome.vf_attached => {
+                faults.push("done, and not on the destination with its VF");
+            }
+            Verdict::RolledBack if outcome.runs_on != Some(Side::Source) => {
+                faults.push("rolled back, and not on the source");
+            }
+            Verdict::RolledBack if !outcome.vf_attached && !self.world.script.vf_gone_already => {
+                faults.push("rolled back, and without the VF that it had");
+            }
+            Verdict::Stopped if !self.world.shut_down => {
+                faults.push("stopped, and the guest runs");
+            }
+            Verdict::Refused if self.processes.len() == 1 && self.has_changed() => {
+                faults.push("refused, and something was changed");
+            }
+            _ => {}
+        }
+        self.judge_guest(&outcome, &mut faults);
+        self.judge_leftovers(process, &outcome, &mut faults);
+        let text = faults.join("; ");
+        if !faults.is_empty() {
+            self.world
+                .violations
+                .push(format!("process {process}: {text}"));
+        }
+    }
+
+    fn judge_place(&self, outcome: &Outcome, side: Side, faults: &mut Vec<&str>) {
+        let there = |state| matches!(state, DomainState::Running | DomainState::Paused);
+        let was_shut_down = self.world.shut_down;
+        // A refusal was decided before the guest ended.
+        if !there(self.world.host(side).state) && !was_shut_down {
+            faults.push("it is said to run where it does not");
+        }
+        let may_differ = outcome.unplug_may_follow || outcome.verdict == Verdict::Refused;
+        if self.world.has_vf(side) != outcome.vf_attached && !may_differ && !was_shut_down {
+            faults.push("it is said to have a VF that it has not, or the other way round");
+        }
+    }
+
+    fn has_changed(&self) -> bool {
+        let runs_there = self.world.host(Side::Source).state == DomainState::Running;
+        let has_vf = self.world.has_vf(Side::Source);
+        let script = &self.world.script;
+        let as_before = runs_there && has_vf != script.vf_gone_already && !self.world.prepared;
+        !as_before && !self.world.shut_down
+    }
+
+    /// An honest guest that answered is as it is reported to be.
+    fn judge_guest(&self, outcome: &Outcome, faults: &mut Vec<&str>) {
+        let honest = self.world.script.agent == Agent::Good;
+        let told = matches!(
+            outcome.guest,
+            GuestVerdict::UsesVf | GuestVerdict::UsesStandby
+        );
+        let settled = matches!(outcome.verdict, Verdict::Done | Verdict::RolledBack);
+        if honest && told && settled && self.world.prepared {
+            faults.push("the guest was not told to take its VF again");
+        }
+        let says_vf = outcome.guest == GuestVerdict::UsesVf;
+        let follows = outcome.unplug_may_follow || self.world.shut_down;
+        let is_so = self.world.uses_vf(self.now_ms);
+        if honest && settled && says_vf && !is_so && !follows {
+            faults.push("the guest is said to use a VF that it does not use");
+        }
+    }
+
+    fn judge_leftovers(&self, process: usize, outcome: &Outcome, faults: &mut Vec<&str>) {
+        if outcome.verdict == Verdict::Interrupted {
+            return;
+        }
+        let name = self.evacuation(process);
+        let own = Some(name.clone());
+        let claimed = self.world.host(Side::Destination).claim == own;
+        if claimed && !outcome.left.contains(&Leftover::VfClaim) && !self.is_of_another(outcome) {
+            faults.push("the VF's reservation was left and not reported");
+        }
+        for (side, leftover) in [
+            (Side::Source, Leftover::RecordOnSource),
+            (Side::Destination, Leftover::RecordOnDestination),
+        ] {
+            let record = self.world.record(side);
+            let is_own = record.is_some_and(|record| record.evacuation == name);
+            let kept = outcome.recovery_needed && outcome.runs_on == Some(side);
+            let is_kept = is_own || self.lock_file.is_some();
+            if kept && !is_kept && !self.world.shut_down {
+                faults.push("a recovery is announced, and has no record to go by");
+            }
+            let told = kept || outcome.left.contains(&leftover) || self.is_of_another(outcome);
+            if is_own && !told {
+                faults.push("the record was left and not reported");
+            }
+        }
+    }
+
+    /// A recovery that was refused leaves all to the process that has it.
+    fn is_of_another(&self, outcome: &Outcome) -> bool {
+        outcome.verdict == Verdict::Refused && self.recoveries > 0
+    }
+
+    /// What must be true once everything has ended and the hosts answer again.
+    pub(crate) fn judge_the_end(&mut self) -> Result<(), String> {
+        for _ in 0..6 {
+            let records = Side::BOTH.map(|side| self.world.record(side));
+            let last = self
+                .processes
+                .iter()
+                .rev()
+                .find_map(|one| one.outcome.as_ref());
+            let hopeless = last.is_some_and(|one| one.verdict == Verdict::Degraded);
+            let known = records.iter().any(Option::is_some) || self.lock_file.is_some();
+            if !known || (self.healed && hopeless) {
+                break;
+            }
+            self.healed = true;
+            self.recover_at_last()?;
+        }
+        let mut faults = Vec::new();
+        if self.world.runs_on().is_none() && !self.world.shut_down {
+            faults.push("the domain does not run");
+        }
+        let last = self
+            .processes
+            .iter()
+            .rev()
+            .find_map(|one| one.outcome.as_ref());
+        let degraded = last.is_some_and(|one| one.verdict == Verdict::Degraded);
+        let records = Side::BOTH.map(|side| self.world.record(side));
+        if records.iter().any(Option::is_some) && !degraded {
+            faults.push("a record is left that no recovery removes");
+        }
+        let never = self.world.script.attach_failures.contains(&u32::MAX);
+        if degraded && self.healed && records.iter().any(Option::is_some) && !never {
+            faults.push("a recovery could have plugged the VF in");
+        }
+        let claim = &self.world.host(Side::Destination).claim;
+        // A transient domain that has ended took its record along, and nobody is left who knows.
+        let lost = self.world.shut_down;
+        let foreign = claim.as_ref().is_some_and(|by| by == "another domain");
+        if claim.is_some() && !foreign && !lost && !degraded && !self.claim_was_reported() {
+            faults.push("the VF stays reserved");
+        }
+        if faults.is_empty() {
+            Ok(())
+        } else {
+            Err(faults.join("; "))
+        }
+    }
+
+    fn claim_was_reported(&self) -> bool {
+        let outcomes = self.processes.iter().filter_map(|one| one.outcome.as_ref());
+        outcomes
+            .into_iter()
+            .any(|one| one.left.contains(&Leftover::VfClaim))
+    }
+}

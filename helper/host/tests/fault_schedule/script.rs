@@ -1,0 +1,234 @@
+//! What goes wrong in a run, and when.
+
+use tandem_host::decide::{AgentUse, Phase, Side};
+
+use crate::rng::Rng;
+
+/// So many ms after a process first enters that phase.
+pub(crate) type When = (Phase, u64);
+
+/// What the guest's hot-plug driver does with an unplug.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unplug {
+    /// Releases the VF after so many ms.
+    After(u64),
+    /// Does nothing.
+    Ignored,
+    /// Answers `DEVICE_UNPLUG_GUEST_ERROR` so many times, then obeys.
+    Refused(u32),
+}
+
+/// How a migration goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Course {
+    /// It works.
+    Works,
+    /// The destination refuses it at once: not enough memory.
+    NoMemory,
+    /// It fails at so many percent.
+    FailsAt(u64),
+    /// The operator cancels it with other means at so many percent.
+    CancelledAt(u64),
+    /// It never converges.
+    Hangs,
+    /// It fails after the source was paused; the hypervisor leaves it paused, or not.
+    FailsInSwitchOver { stranded: bool },
+    /// It switches to post-copy.
+    PostCopy,
+}
+
+/// What answers in the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Agent {
+    /// Tandem.
+    Good,
+    /// Nothing.
+    Missing,
+    /// Bytes that are no protocol.
+    Hostile,
+    /// It says that all is well, whatever is so, and does nothing.
+    Liar,
+    /// It says that releasing the VF would cut it off.
+    SaysNo,
+}
+
+/// One run's faults.
+#[derive(Debug, Clone)]
+pub(crate) struct Script {
+    pub(crate) vf_is_taken: bool,
+    pub(crate) unplug: Unplug,
+    pub(crate) vf_gone_already: bool,
+    pub(crate) course: Course,
+    /// From start to end, in ms.
+    pub(crate) migration_ms: u64,
+    /// How often plugging in fails, by host.
+    pub(crate) attach_failures: [u32; 2],
+    pub(crate) agent: Agent,
+    pub(crate) agent_use: AgentUse,
+    pub(crate) yes_degraded: bool,
+    pub(crate) names_vf: bool,
+    /// Host, when, and for how many ms its hypervisor can't be asked.
+    pub(crate) outages: Vec<(Side, When, u64)>,
+    pub(crate) aborts: Vec<When>,
+    /// When the process is killed, and how many ms later a recovery starts.
+    pub(crate) kills: Vec<(When, u64)>,
+    /// The recovery knows that the one before is dead, and need not watch for signs of life.
+    pub(crate) death_is_known: bool,
+    pub(crate) reboot: Option<When>,
+    pub(crate) shutdown: Option<When>,
+    /// A second evacuation of the domain starts after so many ms.
+    pub(crate) second_after_ms: Option<u64>,
+    /// The migration goes on when the process that began it is killed.
+    pub(crate) migration_survives: bool,
+    /// The domain's definition stays on the source.
+    pub(crate) is_persistent: bool,
+    /// The destination's XML lacks the record.
+    pub(crate) record_stays_behind: bool,
+    /// The hypervisor does not notice that a device is plugged in twice.
+    pub(crate) attach_is_blind: bool,
+    /// Of 1000 events, so many get lost, as many come twice, and as many come late.
+    pub(crate) event_disorder: u64,
+    /// Of 1000 calls to the guest, so many get lost.
+    pub(crate) agent_loss: u64,
+    /// Of 1000 calls to a host, so many time out, with or without effect.
+    pub(crate) timeouts: u64,
+    /// Calls to a host take up to so many ms.
+    pub(crate) latency_ms: u64,
+}
+
+impl Script {
+    /// A world where all is well.
+    pub(crate) fn calm() -> Self {
+        Self {
+            vf_is_taken: false,
+            unplug: Unplug::After(1_000),
+            vf_gone_already: false,
+            course: Course::Works,
+            migration_ms: 5_000,
+            attach_failures: [0; 2],
+            agent: Agent::Good,
+            agent_use: AgentUse::Required,
+            yes_degraded: false,
+            names_vf: true,
+            outages: Vec::new(),
+            aborts: Vec::new(),
+            kills: Vec::new(),
+            death_is_known: true,
+            reboot: None,
+            shutdown: None,
+            second_after_ms: None,
+            migration_survives: true,
+            is_persistent: false,
+            record_stays_behind: false,
+            attach_is_blind: true,
+            event_disorder: 0,
+            agent_loss: 0,
+            timeouts: 0,
+            latency_ms: 50,
+        }
+    }
+
+    /// Anything may go wrong, several things at once.
+    pub(crate) fn random(rng: &mut Rng) -> Self {
+        let mut script = Self::calm();
+        script.unplug = match rng.below(10) {
+            0 => Unplug::Ignored,
+            1 => Unplug::Refused(rng.few(0, 7)),
+            2 => Unplug::After(rng.below(120_000)),
+            _ => Unplug::After(rng.below(8_000)),
+        };
+        script.course = match rng.below(14) {
+            0 => Course::NoMemory,
+            1 => Course::FailsAt(rng.below(100)),
+            2 => Course::CancelledAt(rng.below(100)),
+            3 => Course::Hangs,
+            4 => Course::FailsInSwitchOver {
+                stranded: rng.chance(500),
+            },
+            5 | 6 => Course::PostCopy,
+            _ => Course::Works,
+        };
+        script.migration_ms = rng.between(300, 20_000);
+        for failures in &mut script.attach_failures {
+            *failures = match rng.below(8) {
+                0 => u32::MAX,
+                1 | 2 => rng.few(1, 5),
+                _ => 0,
+            };
+        }
+        script.agent = match rng.below(16) {
+            0 => Agent::Missing,
+            1 => Agent::Hostile,
+            2 => Agent::Liar,
+            3 => Agent::SaysNo,
+            _ => Agent::Good,
+        };
+        let uses = [
+            AgentUse::Required,
+            AgentUse::Required,
+            AgentUse::IfThere,
+            AgentUse::Never,
+        ];
+        script.agent_use = rng.pick(&uses);
+        script.yes_degraded = script.agent_use == AgentUse::IfThere;
+        script.names_vf = rng.chance(970);
+        script.vf_is_taken = rng.chance(30);
+        script.vf_gone_already = rng.chance(40);
+        script.disturb(rng);
+        script.is_persistent = rng.chance(500);
+        script.migration_survives = rng.chance(500);
+        script.record_stays_behind = rng.chance(200);
+        script.attach_is_blind = rng.chance(500);
+        if rng.chance(500) {
+            script.event_disorder = rng.below(400);
+            script.agent_loss = rng.below(300);
+        }
+        if rng.chance(350) {
+            script.timeouts = rng.below(150);
+        }
+        script.latency_ms = rng.pick(&[10, 50, 300, 1_500]);
+        script
+    }
+
+    /// What comes from outside, and when.
+    fn disturb(&mut self, rng: &mut Rng) {
+        while rng.chance(250) && self.outages.len() < 3 {
+            let side = rng.pick(&Side::BOTH);
+            let length_ms = rng.pick(&[500, 5_000, 20_000, 200_000]);
+            let length_ms = rng.between(1, length_ms);
+            self.outages.push((side, when(rng), length_ms));
+        }
+        while rng.chance(180) && self.aborts.len() < 2 {
+            self.aborts.push(when(rng));
+        }
+        while rng.chance(300) && self.kills.len() < 3 {
+            let pause_ms = rng.pick(&[0, 1_000, 20_000]);
+            self.kills.push((when(rng), rng.below(pause_ms + 1)));
+        }
+        self.death_is_known = rng.chance(600);
+        self.reboot = rng.chance(120).then(|| when(rng));
+        self.shutdown = rng.chance(40).then(|| when(rng));
+        let second_ms = rng.pick(&[1, 500, 5_000, 30_000]);
+        self.second_after_ms = rng.chance(120).then(|| rng.below(second_ms));
+    }
+}
+
+/// Phases in which something may be made to happen.
+pub(crate) const PHASES: [Phase; 11] = [
+    Phase::Takeover,
+    Phase::Check,
+    Phase::Claim,
+    Phase::Prepare,
+    Phase::Unplug,
+    Phase::Migrate,
+    Phase::Announce,
+    Phase::Plug,
+    Phase::Restore,
+    Phase::Verify,
+    Phase::Release,
+];
+
+fn when(rng: &mut Rng) -> When {
+    let within_ms = rng.pick(&[10, 300, 3_000, 12_000]);
+    (rng.pick(&PHASES), rng.below(within_ms))
+}

@@ -1,0 +1,385 @@
+//! Runs processes, hosts and guest on one clock, in one order that the seed decides.
+
+use std::collections::BTreeMap;
+
+use tandem_host::decide::{
+    Action, ActionKind, CauseCode, Evacuation, Failure, FailureKind, Input, Limits, Outcome, Owner,
+    Phase, Plan, Progress, Reply, Side, Start, Verdict,
+};
+
+use crate::brief::{brief, brief_action};
+use crate::happen::Happening;
+use crate::rng::Rng;
+use crate::script::Script;
+use crate::world::{World, vf};
+
+/// The last effect of a call that timed out comes so late, in ms; below [`Limits::settle_ms`].
+const LATEST_EFFECT_MS: u64 = 8_000;
+/// A run that takes longer has not ended, in ms.
+const END_OF_TIME_MS: u64 = 3_600_000;
+/// Recoveries that an operator starts by himself.
+const MAX_RECOVERIES: u32 = 12;
+/// As many steps, in case time stands still.
+const MAX_STEPS: u64 = 60_000;
+
+/// One process that drives the evacuation, or tries to.
+pub(crate) struct Process {
+    pub(crate) machine: Evacuation,
+    /// The evacuation's name.
+    pub(crate) evacuation: String,
+    begun_ms: u64,
+    pub(crate) is_alive: bool,
+    pub(crate) outcome: Option<Outcome>,
+    pub(crate) phase: Phase,
+}
+
+/// Everything of one run.
+pub(crate) struct Stage {
+    pub(crate) world: World,
+    pub(crate) rng: Rng,
+    pub(crate) now_ms: u64,
+    pub(crate) processes: Vec<Process>,
+    queue: BTreeMap<(u64, u64), Happening>,
+    sequence: u64,
+    triggered: Vec<Phase>,
+    aborts_left: Vec<(Phase, u64)>,
+    kills_left: Vec<((Phase, u64), u64)>,
+    pub(crate) recoveries: u32,
+    /// The record as its writer keeps it on its own machine, in the lock file.
+    pub(crate) lock_file: Option<Progress>,
+    /// The hosts answer from now on.
+    pub(crate) healed: bool,
+    pub(crate) history: Vec<(u64, String)>,
+    pub(crate) keeps_history: bool,
+    /// Phases in which a process was killed or stopped, for the tally.
+    pub(crate) hits: Vec<String>,
+}
+
+impl Stage {
+    pub(crate) fn new(script: Script, seed: u64, keeps_history: bool) -> Self {
+        let mut stage = Self {
+            aborts_left: script.aborts.clone(),
+            kills_left: script.kills.clone(),
+            world: World::new(script),
+            rng: Rng::new(seed),
+            now_ms: 0,
+            processes: Vec::new(),
+            queue: BTreeMap::new(),
+            sequence: 0,
+            triggered: Vec::new(),
+            recoveries: 0,
+            lock_file: None,
+            healed: false,
+            history: Vec::new(),
+            keeps_history,
+            hits: Vec::new(),
+        };
+        if stage.world.script.vf_is_taken {
+            stage.world.host_mut(Side::Destination).claim = Some("another domain".into());
+        }
+        if let Some(after_ms) = stage.world.script.second_after_ms {
+            stage.at(after_ms, Happening::Second);
+        }
+        stage.begin();
+        stage
+    }
+
+    pub(crate) fn limits() -> Limits {
+        Limits {
+            migrate_ms: 60_000,
+            ..Limits::default()
+        }
+    }
+
+    fn owner(&self) -> Owner {
+        let number = u32::try_from(self.processes.len()).expect("a few");
+        Owner {
+            token: format!("token {number}"),
+            host: "manager".into(),
+            pid: 1000 + number,
+            started_at: "2026-01-01T00:00:00Z".into(),
+        }
+    }
+
+    pub(crate) fn begin(&mut self) {
+        let script = &self.world.script;
+        let plan = Plan {
+            domain: "guest".into(),
+            source_uri: "qemu:///system".into(),
+            destination_uri: "qemu+ssh://b/system".into(),
+            bond: None,
+            source_vf: Some(vf(Side::Source)),
+            destination_vf: script.names_vf.then(|| vf(Side::Destination)),
+            agent: script.agent_use,
+            reaches_destination_agent: true,
+            configure: false,
+            yes_degraded: script.yes_degraded,
+        };
+        let start = Start {
+            plan,
+            limits: Self::limits(),
+            evacuation: format!("evacuation {}", self.processes.len()),
+            owner: self.owner(),
+        };
+        let evacuation = start.evacuation.clone();
+        self.add(Evacuation::new(start, 0), evacuation);
+    }
+
+    fn add(&mut self, machine: Evacuation, evacuation: String) {
+        let phase = machine.phase();
+        self.processes.push(Process {
+            machine,
+            evacuation,
+            begun_ms: self.now_ms,
+            is_alive: true,
+            outcome: None,
+            phase,
+        });
+        let process = self.processes.len() - 1;
+        self.note(|| format!("process {process} starts in {}", phase.as_str()));
+        self.entered(process, phase);
+        self.pump(process);
+    }
+
+    pub(crate) fn at(&mut self, at_ms: u64, happening: Happening) {
+        self.sequence += 1;
+        self.queue
+            .insert((at_ms.max(self.now_ms), self.sequence), happening);
+    }
+
+    pub(crate) fn note(&mut self, text: impl FnOnce() -> String) {
+        if self.keeps_history {
+            let text = text();
+            self.history.push((self.now_ms, text));
+        }
+    }
+
+    /// Runs until every process has ended and nothing is left to happen.
+    pub(crate) fn run(&mut self) -> Result<(), String> {
+        for _ in 0..MAX_STEPS {
+            self.world.check();
+            if let Some(violation) = self.world.violations.first() {
+                return Err(violation.clone());
+            }
+            if self.drivers() > 1 {
+                return Err("two processes drive the evacuation at once".into());
+            }
+            let queued = self.queue.first_key_value().map(|((at_ms, _), _)| *at_ms);
+            let tick = self.next_tick();
+            match (queued, tick) {
+                (None, None) => return Ok(()),
+                (Some(at_ms), tick) if tick.is_none_or(|(tick_ms, _)| at_ms <= tick_ms) => {
+                    self.now_ms = at_ms;
+                    let (_, happening) = self.queue.pop_first().expect("it was seen");
+                    self.happen(happening);
+                }
+                (_, Some((at_ms, process))) => {
+                    self.now_ms = at_ms;
+                    self.hand(process, Input::Tick);
+                }
+                (Some(_), None) => unreachable!("a queue without ticks comes first"),
+            }
+            if self.now_ms > END_OF_TIME_MS {
+                return Err("the run does not end".into());
+            }
+        }
+        Err("the run takes too many steps".into())
+    }
+
+    /// Processes that may change something now.
+    fn drivers(&self) -> usize {
+        let drives = |process: &&Process| {
+            let claims = [Phase::Check, Phase::Claim, Phase::Takeover, Phase::Release];
+            process.is_alive && process.outcome.is_none() && !claims.contains(&process.phase)
+        };
+        self.processes.iter().filter(drives).count()
+    }
+
+    fn next_tick(&self) -> Option<(u64, usize)> {
+        let alive = self
+            .processes
+            .iter()
+            .enumerate()
+            .filter(|(_, one)| one.is_alive);
+        let ticks = alive.filter_map(|(process, one)| {
+            let deadline_ms = one.machine.next_deadline()?;
+            Some((one.begun_ms + deadline_ms, process))
+        });
+        ticks.min()
+    }
+
+    pub(crate) fn hand(&mut self, process: usize, input: Input) {
+        let one = &mut self.processes[process];
+        if !one.is_alive || one.outcome.is_some() {
+            return;
+        }
+        let now_ms = self.now_ms - one.begun_ms;
+        if !matches!(input, Input::Tick) {
+            let text = self.keeps_history.then(|| brief(&input));
+            self.note(|| format!("process {process} -> {}", text.unwrap_or_default()));
+        }
+        self.processes[process].machine.handle(now_ms, input);
+        self.pump(process);
+    }
+
+    /// Takes what the machine wants, and sees where it stands.
+    fn pump(&mut self, process: usize) {
+        let one = &mut self.processes[process];
+        let action = one.machine.next_action();
+        let phase = one.machine.phase();
+        let outcome = one.machine.outcome().cloned();
+        if phase != one.phase {
+            one.phase = phase;
+            self.note(|| format!("process {process} is in {}", phase.as_str()));
+            self.entered(process, phase);
+        }
+        if let Some(action) = action {
+            let text = self.keeps_history.then(|| brief_action(&action.kind));
+            self.note(|| format!("process {process} <- {}", text.unwrap_or_default()));
+            self.send(process, action);
+        }
+        if let Some(outcome) = outcome
+            && self.processes[process].outcome.is_none()
+        {
+            self.note(|| format!("process {process} ended: {outcome:?}"));
+            self.processes[process].outcome = Some(outcome);
+            self.judge(process);
+            self.unlock(process);
+            let interrupted = Some(Verdict::Interrupted);
+            let verdict = self.processes[process]
+                .outcome
+                .as_ref()
+                .map(|one| one.verdict);
+            if verdict == interrupted && self.recoveries < MAX_RECOVERIES {
+                self.at(self.now_ms + 5_000, Happening::Recover);
+            }
+        }
+    }
+
+    /// A process that leaves nothing to recover removes its lock file.
+    fn unlock(&mut self, process: usize) {
+        let evacuation = self.evacuation(process);
+        let is_its = |record: &Progress| record.evacuation == evacuation;
+        let outcome = self.processes[process].outcome.as_ref();
+        let is_over = outcome.is_some_and(|one| {
+            let code = one.cause.as_ref().map(|cause| cause.code);
+            !one.recovery_needed && code != Some(CauseCode::Claimed)
+        });
+        if is_over && self.lock_file.as_ref().is_some_and(is_its) {
+            self.lock_file = None;
+        }
+    }
+
+    /// Makes happen what the script has for this phase.
+    fn entered(&mut self, process: usize, phase: Phase) {
+        let now_ms = self.now_ms;
+        if let Some(at) = self.aborts_left.iter().position(|one| one.0 == phase) {
+            let (_, after_ms) = self.aborts_left.remove(at);
+            self.at(now_ms + after_ms, Happening::Abort { process });
+        }
+        if let Some(at) = self.kills_left.iter().position(|one| one.0.0 == phase) {
+            let ((_, after_ms), pause_ms) = self.kills_left.remove(at);
+            self.at(now_ms + after_ms, Happening::Kill { process, pause_ms });
+        }
+        if self.triggered.contains(&phase) {
+            return;
+        }
+        self.triggered.push(phase);
+        for (side, (of, after_ms), length_ms) in self.world.script.outages.clone() {
+            if of == phase {
+                self.at(now_ms + after_ms, Happening::Outage { side, length_ms });
+            }
+        }
+        if let Some((_, after_ms)) = self.world.script.reboot.filter(|one| one.0 == phase) {
+            self.at(now_ms + after_ms, Happening::Reboot);
+        }
+        if let Some((_, after_ms)) = self.world.script.shutdown.filter(|one| one.0 == phase) {
+            self.at(now_ms + after_ms, Happening::ShutDown);
+        }
+    }
+
+    /// A call sets out; it arrives after a while, or too late, or not at all.
+    fn send(&mut self, process: usize, action: Action) {
+        if let ActionKind::Save { progress, .. } = &action.kind {
+            self.lock_file = Some(Progress::clone(progress));
+        }
+        let id = action.id;
+        let now_ms = self.now_ms;
+        let latency_ms = self.rng.between(1, self.world.script.latency_ms + 1);
+        let is_guest = matches!(action.kind, ActionKind::Guest { .. });
+        let is_look = matches!(action.kind, ActionKind::Observe { .. });
+        let timeouts = self.world.script.timeouts;
+        if !is_guest && self.rng.chance(timeouts) {
+            let timed_out = Failure::new(FailureKind::TimedOut, "no answer in time");
+            let reply = Reply::Failed(timed_out);
+            self.at(
+                now_ms + 5_000,
+                Happening::Answer {
+                    process,
+                    action: id,
+                    reply,
+                },
+            );
+            if !is_look && self.rng.chance(600) {
+                let effect_ms = now_ms + self.rng.below(LATEST_EFFECT_MS);
+                self.at(
+                    effect_ms,
+                    Happening::Effect {
+                        process,
+                        action,
+                        answer: false,
+                    },
+                );
+            }
+            return;
+        }
+        self.at(
+            now_ms + latency_ms,
+            Happening::Effect {
+                process,
+                action,
+                answer: true,
+            },
+        );
+    }
+
+    /// What the operator does after a kill: `tandem-host recover`, as soon as a record is seen.
+    pub(crate) fn recover(&mut self) {
+        let running = |one: &Process| one.is_alive && one.outcome.is_none();
+        if self.processes.iter().any(running) {
+            // The one that runs sees to it.
+            return;
+        }
+        let is_down = |side: &Side| self.world.host(*side).down_until_ms > self.now_ms;
+        if Side::BOTH.iter().any(is_down) {
+            self.at(self.now_ms + 5_000, Happening::Recover);
+            return;
+        }
+        let records = Side::BOTH
+            .into_iter()
+            .filter_map(|side| self.world.record(side));
+        let found = records.max_by_key(|record| record.beat);
+        let Some(found) = found.or_else(|| self.lock_file.clone()) else {
+            return;
+        };
+        self.recoveries += 1;
+        let is_dead = self.world.script.death_is_known;
+        let evacuation = found.evacuation.clone();
+        let machine = Evacuation::recover(found, self.owner(), Self::limits(), is_dead, 0);
+        self.add(machine, evacuation);
+    }
+
+    /// The operator tries again, with hosts that answer.
+    pub(crate) fn recover_at_last(&mut self) -> Result<(), String> {
+        for side in Side::BOTH {
+            self.world.host_mut(side).down_until_ms = 0;
+        }
+        self.aborts_left.clear();
+        self.kills_left.clear();
+        self.world.script.outages.clear();
+        self.world.script.timeouts = 0;
+        self.world.script.agent_loss = 0;
+        self.at(self.now_ms + LATEST_EFFECT_MS, Happening::Recover);
+        self.run()
+    }
+}

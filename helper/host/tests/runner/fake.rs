@@ -1,0 +1,241 @@
+//! Two hosts in memory, behind the trait of the real ones.
+
+use std::sync::{Arc, Mutex};
+
+use tandem_core::types::PciAddress;
+use tandem_host::hypervisor::{
+    Answer, DomainFacts, DomainState, EventSender, Events, Host, HostError, JobFacts, JobWhich,
+    MigrateOptions, Migration, Nic, NicKind, event_queue,
+};
+use tandem_host::xml::Bonds;
+use tokio::sync::watch;
+
+/// What both hosts know, and what was asked of them.
+#[derive(Debug, Default)]
+pub(crate) struct Pair {
+    states: [Option<DomainState>; 2],
+    nics: [Vec<Nic>; 2],
+    pub(crate) records: [Option<String>; 2],
+    /// What was done, in order, in words.
+    pub(crate) done: Vec<String>,
+    /// The domain's XML that the migration was given.
+    pub(crate) xml: Option<String>,
+    /// How often plugging in on the destination fails.
+    pub(crate) attach_failures: u32,
+    /// The migration fails.
+    pub(crate) migration_fails: bool,
+    /// The migration ends only when it is cancelled.
+    pub(crate) migration_hangs: bool,
+}
+
+/// One of them.
+#[derive(Debug)]
+pub(crate) struct FakeHost {
+    uri: &'static str,
+    index: usize,
+    pair: Arc<Mutex<Pair>>,
+    /// Kept, so that the stream of events does not end.
+    events: EventSender,
+    stream: Mutex<Option<Events>>,
+    cancelled: watch::Sender<bool>,
+}
+
+#[derive(Debug)]
+struct FakeMigration {
+    pair: Arc<Mutex<Pair>>,
+    cancelled: watch::Receiver<bool>,
+}
+
+pub(crate) fn function(index: usize) -> PciAddress {
+    PciAddress {
+        domain: 0,
+        bus: 3,
+        device: 16,
+        function: u8::try_from(index).unwrap_or_default(),
+    }
+}
+
+fn vf(index: usize) -> Nic {
+    Nic {
+        alias: "hostdev0".to_owned(),
+        mac: None,
+        kind: NicKind::Hostdev,
+        pci_source: Some(function(index)),
+        xml: format!("vf {index}"),
+    }
+}
+
+/// A domain that runs on the first host, with its VF.
+pub(crate) fn pair() -> (Arc<Mutex<Pair>>, Arc<FakeHost>, Arc<FakeHost>) {
+    let pair = Arc::new(Mutex::new(Pair {
+        states: [Some(DomainState::Running), None],
+        nics: [vec![vf(0)], Vec::new()],
+        ..Pair::default()
+    }));
+    let host = |index, uri| {
+        let (events, stream) = event_queue();
+        Arc::new(FakeHost {
+            uri,
+            index,
+            pair: Arc::clone(&pair),
+            events,
+            stream: Mutex::new(Some(stream)),
+            cancelled: watch::Sender::new(false),
+        })
+    };
+    let hosts = (host(0, "fake:///source"), host(1, "fake:///destination"));
+    (pair, hosts.0, hosts.1)
+}
+
+impl Pair {
+    /// The host that runs the domain has a VF.
+    pub(crate) fn place(&self) -> (Option<usize>, bool) {
+        let runs = Some(DomainState::Running);
+        let place = self.states.iter().position(|state| *state == runs);
+        let has_vf = place.is_some_and(|place| !self.nics[place].is_empty());
+        (place, has_vf)
+    }
+}
+
+impl FakeHost {
+    fn with<T>(&self, act: impl FnOnce(&mut Pair, usize) -> T) -> T {
+        act(&mut self.pair.lock().expect("no holder panics"), self.index)
+    }
+
+    fn other(&self, what: &str) -> HostError {
+        HostError::Other {
+            host: self.uri.to_owned(),
+            what: what.to_owned(),
+            reason: "it failed".to_owned(),
+        }
+    }
+}
+
+fn ready<'a, T: Send + 'a>(answer: Result<T, HostError>) -> Answer<'a, T> {
+    Box::pin(async move { answer })
+}
+
+impl Host for FakeHost {
+    fn uri(&self) -> &str {
+        self.uri
+    }
+
+    fn domains(&self) -> Answer<'_, Vec<String>> {
+        ready(Ok(vec!["guest".to_owned()]))
+    }
+
+    fn domain<'a>(&'a self, name: &'a str) -> Answer<'a, DomainFacts> {
+        let facts = self.with(|pair, index| DomainFacts {
+            state: pair.states[index].unwrap_or(DomainState::Absent),
+            nics: pair.nics[index].clone(),
+            ..DomainFacts::absent(name)
+        });
+        ready(Ok(facts))
+    }
+
+    fn bonds<'a>(&'a self, _: &'a str) -> Answer<'a, Option<Bonds>> {
+        ready(Ok(None))
+    }
+
+    fn set_bonds<'a>(&'a self, _: &'a str, _: Option<&'a Bonds>) -> Answer<'a, ()> {
+        ready(Ok(()))
+    }
+
+    fn progress<'a>(&'a self, _: &'a str) -> Answer<'a, Option<String>> {
+        ready(Ok(self.with(|pair, index| pair.records[index].clone())))
+    }
+
+    fn set_progress<'a>(&'a self, _: &'a str, record: Option<&'a str>) -> Answer<'a, ()> {
+        self.with(|pair, index| pair.records[index] = record.map(str::to_owned));
+        ready(Ok(()))
+    }
+
+    fn detach<'a>(&'a self, _: &'a str, nic: &'a Nic) -> Answer<'a, ()> {
+        self.with(|pair, index| {
+            pair.done.push(format!("detach {}", nic.xml));
+            pair.nics[index].retain(|one| one != nic);
+        });
+        ready(Ok(()))
+    }
+
+    fn attach<'a>(&'a self, _: &'a str, device: &'a str) -> Answer<'a, ()> {
+        let plugged = self.with(|pair, index| {
+            pair.done.push(format!("attach {device}"));
+            let fails = index == 1 && pair.attach_failures > 0;
+            if fails {
+                pair.attach_failures -= 1;
+            } else {
+                pair.nics[index].push(vf(index));
+            }
+            !fails
+        });
+        ready(plugged.then_some(()).ok_or_else(|| self.other("attach")))
+    }
+
+    fn check_device<'a>(&'a self, _: &'a str) -> Answer<'a, ()> {
+        ready(Ok(()))
+    }
+
+    fn migrate<'a>(
+        &'a self,
+        _: &'a str,
+        destination: &'a str,
+        options: &'a MigrateOptions,
+    ) -> Answer<'a, Box<dyn Migration>> {
+        self.with(|pair, _| {
+            pair.done.push(format!("migrate to {destination}"));
+            pair.xml = options.xml.clone();
+        });
+        let migration = FakeMigration {
+            pair: Arc::clone(&self.pair),
+            cancelled: self.cancelled.subscribe(),
+        };
+        ready(Ok(Box::new(migration)))
+    }
+
+    fn job<'a>(&'a self, _: &'a str, _: JobWhich) -> Answer<'a, JobFacts> {
+        ready(Ok(JobFacts::default()))
+    }
+
+    fn cancel<'a>(&'a self, _: &'a str) -> Answer<'a, ()> {
+        self.with(|pair, _| pair.done.push("cancel".to_owned()));
+        self.cancelled.send_replace(true);
+        ready(Ok(()))
+    }
+
+    fn unpause<'a>(&'a self, _: &'a str) -> Answer<'a, ()> {
+        ready(Err(self.other("unpause")))
+    }
+
+    fn events(&self) -> Answer<'_, Events> {
+        assert!(self.events.send(tandem_host::hypervisor::Event::lost()));
+        let stream = self.stream.lock().expect("no holder panics").take();
+        ready(stream.ok_or_else(|| self.other("events")))
+    }
+}
+
+impl Migration for FakeMigration {
+    fn finished(&mut self) -> Answer<'_, ()> {
+        Box::pin(async {
+            let (fails, hangs) = {
+                let pair = self.pair.lock().expect("no holder panics");
+                (pair.migration_fails, pair.migration_hangs)
+            };
+            let domain = "guest".to_owned();
+            if hangs {
+                let cancelled = self.cancelled.wait_for(|cancelled| *cancelled).await;
+                assert!(cancelled.is_ok(), "its host is gone");
+                return Err(HostError::Cancelled { domain });
+            }
+            if fails {
+                let reason = "connection reset".to_owned();
+                return Err(HostError::MigrationFailed { domain, reason });
+            }
+            let mut pair = self.pair.lock().expect("no holder panics");
+            pair.states = [None, Some(DomainState::Running)];
+            let record = pair.records[0].take();
+            pair.records[1] = record;
+            Ok(())
+        })
+    }
+}

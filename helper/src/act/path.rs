@@ -1,0 +1,141 @@
+//! The hand-over programs of a bond: attached and armed, and their counters read.
+
+use std::net::IpAddr;
+
+use tandem_core::Input;
+use tandem_core::path::{Frames, PathWatch, PortFrames, Rescue};
+use tandem_core::types::{Ifindex, Mac, Time};
+use tandem_ebpf::Traffic;
+
+use super::ActError;
+use super::frames::{gratuitous_arp, neighbour_advertisement, reverse_arp};
+use crate::ebpf::paths::{self, Applied, PathPlan, Paths};
+
+/// Has the programs do exactly this for a bond; gives what they do afterwards.
+pub(super) fn watch(
+    paths: Option<&Paths>,
+    bond: Ifindex,
+    watch: &PathWatch,
+    inputs: &mut Vec<Input>,
+) -> Result<(), ActError> {
+    let plan = PathPlan {
+        bond: bond.0,
+        watch: watch.ports.iter().map(|port| port.0).collect(),
+        period: watch.period,
+        rescue: watch.rescue.as_ref().map(rescue),
+    };
+    let Applied {
+        watched,
+        armed,
+        missing,
+    } = loaded(paths)?
+        .apply(&plan)
+        .map_err(|error| refused(error.to_string()))?;
+    let mut ports: Vec<_> = watched.into_iter().map(Ifindex).collect();
+    ports.sort_unstable();
+    inputs.push(Input::PathWatched {
+        bond,
+        watch: PathWatch {
+            ports,
+            period: watch.period,
+            rescue: watch.rescue.clone().filter(|_| armed),
+        },
+    });
+    match missing.first() {
+        Some(one) => Err(refused(format!(
+            "the program {} can't be attached to link {}: {}",
+            one.program, one.ifindex, one.reason
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Reads what was counted on these ports.
+pub(super) fn read(
+    paths: Option<&Paths>,
+    bond: Ifindex,
+    ports: &[Ifindex],
+    inputs: &mut Vec<Input>,
+) -> Result<(), ActError> {
+    let paths = loaded(paths)?;
+    let count = |port: &Ifindex| {
+        let counted = paths.frames(port.0)?;
+        Some(PortFrames {
+            port: *port,
+            received: frames(&counted.rx),
+            sent: frames(&counted.tx),
+            late: frames(&counted.late),
+        })
+    };
+    inputs.push(Input::PathFrames {
+        bond,
+        ports: ports.iter().filter_map(count).collect(),
+    });
+    Ok(())
+}
+
+fn loaded(paths: Option<&Paths>) -> Result<&Paths, ActError> {
+    paths.ok_or_else(|| refused("the hand-over programs are not loaded".to_string()))
+}
+
+fn refused(message: String) -> ActError {
+    ActError::Refused { errno: 0, message }
+}
+
+fn rescue(rescue: &Rescue) -> paths::Rescue {
+    paths::Rescue {
+        vf: rescue.vf.0,
+        device: rescue.pci.to_string(),
+        slot: rescue.slot.map(|slot| slot.to_string()),
+        standby: rescue.standby.0,
+        mac: rescue.mac.0,
+        announcements: announcements(rescue.mac, &rescue.addresses),
+    }
+}
+
+/// Frames that make the network send to the standby: whatever comes first moves the
+/// bond's MAC, the others are for stations that resolve an address just then.
+fn announcements(mac: Mac, addresses: &[IpAddr]) -> Vec<Vec<u8>> {
+    let mut frames: Vec<Vec<u8>> = addresses
+        .iter()
+        .flat_map(|address| match *address {
+            IpAddr::V4(ip) => gratuitous_arp(mac, &[], ip).to_vec(),
+            IpAddr::V6(ip) => vec![neighbour_advertisement(mac, &[], ip, false)],
+        })
+        .collect();
+    if frames.is_empty() {
+        frames.push(reverse_arp(mac, &[]));
+    }
+    frames
+}
+
+fn frames(traffic: &Traffic) -> Frames {
+    let time = |boot_ns: u64| (boot_ns != 0).then_some(Time(boot_ns / 1000));
+    Frames {
+        count: traffic.frames,
+        first: time(traffic.first_boot_ns),
+        last: time(traffic.last_boot_ns),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAC: Mac = Mac([0x52, 0x54, 0, 0, 0, 1]);
+
+    #[test]
+    fn every_address_is_announced_and_none_still_moves_the_mac() {
+        let addresses = ["192.0.2.1", "2001:db8::1"].map(|text| text.parse().unwrap());
+        let frames = announcements(MAC, &addresses);
+        assert_eq!(frames.len(), 3, "ARP has a request and a reply");
+        assert!(frames.iter().all(|frame| frame[6..12] == MAC.0));
+        assert_eq!(announcements(MAC, &[]), [reverse_arp(MAC, &[])]);
+    }
+
+    #[test]
+    fn no_frame_has_no_moment() {
+        let none = frames(&Traffic::default());
+        assert_eq!((none.count, none.first, none.last), (0, None, None));
+    }
+}

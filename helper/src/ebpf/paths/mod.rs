@@ -1,0 +1,230 @@
+//! The programs on the paths of a hand-over: they count and stamp frames per port
+//! and direction, keep duplicates away from the guest's stack, and rescue a bond's
+//! frames while the bond itself has not followed yet. Once it has, frames that still
+//! arrive at the VF reach the guest too, whatever the bond's `all_slaves_active` says.
+//!
+//! Nothing here decides which port carries the traffic, or when: the core does, and
+//! arms it beforehand in a [`PathPlan`]. When the armed VF begins to leave, the
+//! kernel programs and the reflex only carry out that plan; the core learns of it
+//! by the same warning as ever, and by [`super::What::Reaction`].
+//!
+//! Kernel side: `helper-ebpf/src/programs/path.rs` and `rescue.rs`.
+
+mod attach;
+mod maps;
+mod plan;
+mod reflex;
+mod system;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tandem_ebpf::MAX_BONDS;
+use tokio::sync::mpsc;
+
+use super::{Event, Programs, hooks::Program};
+use attach::{Attached, Place};
+pub(super) use maps::Maps;
+pub use plan::{Applied, Missing, PathError, PathPlan, PortFrames, Rescue};
+use reflex::Reflex;
+pub use tandem_ebpf::Traffic;
+
+/// Reactions that wait to be read; further ones are only logged.
+pub(super) const MAX_REACTIONS: usize = 64;
+
+/// Where a plan is applied, and frames are read. Clones are the same.
+#[derive(Clone)]
+pub struct Paths {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    programs: Programs,
+    /// Held while programs are attached, which may wait for RTNL.
+    attached: Mutex<BTreeMap<u32, Vec<Attached>>>,
+    /// Only ever held for a moment.
+    maps: Mutex<Maps>,
+    reflex: Reflex,
+    /// The kernel side learns which port of a bond transmits.
+    ports_known: bool,
+    netns_inum: u32,
+}
+
+/// The handle goes to the executor's threads.
+const fn shared_by_threads<T: Clone + Send + Sync>() {}
+const _: () = shared_by_threads::<Paths>();
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Paths {
+    /// Starts the reflex's thread.
+    pub(super) fn start(
+        programs: Programs,
+        mut maps: Maps,
+        ports_known: bool,
+        reactions: mpsc::Sender<Event>,
+    ) -> Result<Self, PathError> {
+        let ring = maps.take_reflex_ring()?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                programs,
+                attached: Mutex::default(),
+                maps: Mutex::new(maps),
+                reflex: Reflex::start(ring, reactions).map_err(PathError::Reflex)?,
+                ports_known,
+                netns_inum: system::netns_inum()?,
+            }),
+        })
+    }
+
+    /// Watches and arms what the plan says for its bond, and nothing else. Idempotent.
+    /// Blocks while the kernel attaches programs (it takes RTNL): not for the main loop.
+    ///
+    /// # Errors
+    /// Nothing of the plan is in force. What merely can't be attached to some device
+    /// is told in [`Applied::missing`].
+    pub fn apply(&self, plan: &PathPlan) -> Result<Applied, PathError> {
+        let mut attached = lock(&self.shared.attached);
+        if !attached.contains_key(&plan.bond) && attached.len() >= MAX_BONDS as usize {
+            return Err(PathError::TooManyBonds { bond: plan.bond });
+        }
+        let links = attached.entry(plan.bond).or_default();
+        let applied = self.apply_to(plan, links);
+        if applied.is_err() {
+            self.withdraw(plan.bond, links);
+        }
+        if links.is_empty() {
+            attached.remove(&plan.bond);
+        }
+        applied
+    }
+
+    fn apply_to(&self, plan: &PathPlan, links: &mut Vec<Attached>) -> Result<Applied, PathError> {
+        let shared = &*self.shared;
+        let ready = plan.rescue.as_ref().map(reflex::Ready::prepare);
+        // Whatever changes: not with a rescue of other ports under way.
+        if !lock(&shared.maps).is_armed_as(plan)? {
+            lock(&shared.maps).disarm(plan.bond)?;
+            shared.reflex.disarm(plan.bond);
+        }
+        let roles = plan::roles(plan);
+        lock(&shared.maps).set_ports(plan.bond, &roles, plan.period, shared.netns_inum)?;
+        if shared.ports_known && !roles.is_empty() {
+            self.learn_transmitting(plan.bond)?;
+        }
+
+        let mut applied = Applied::default();
+        self.attach(&plan::places(plan), links, &mut applied.missing)?;
+        let there = |ifindex, program| {
+            links
+                .iter()
+                .any(|attached| attached.place == Place { ifindex, program })
+        };
+        let watched =
+            plan.watch.iter().copied().filter(|port| {
+                there(*port, Program::PathIngress) && there(*port, Program::PathEgress)
+            });
+        applied.watched = watched.collect();
+        if let (Some(rescue), Some(ready)) = (&plan.rescue, ready)
+            && there(rescue.standby, Program::PathIngress)
+            && there(plan.bond, Program::RescueEgress)
+        {
+            shared.reflex.arm(plan.bond, ready);
+            let carrier = system::carrier(rescue.standby);
+            lock(&shared.maps).arm(plan.bond, rescue, carrier)?;
+            // It may have changed unseen since it was read.
+            let carrier_now = system::carrier(rescue.standby);
+            if carrier_now != carrier {
+                lock(&shared.maps).set_carrier(rescue.standby, carrier_now)?;
+            }
+            applied.armed = true;
+        }
+        Ok(applied)
+    }
+
+    /// Attaches programs to these places and detaches them from all others.
+    fn attach(
+        &self,
+        places: &BTreeSet<Place>,
+        links: &mut Vec<Attached>,
+        missing: &mut Vec<Missing>,
+    ) -> Result<(), PathError> {
+        links.retain(|attached| places.contains(&attached.place) && attached.is_alive());
+        let mut programs = lock(&self.shared.programs);
+        let ebpf = programs.as_mut().ok_or(PathError::Stopped)?;
+        for place in places {
+            if links.iter().any(|attached| attached.place == *place) {
+                continue;
+            }
+            match Attached::new(ebpf, *place) {
+                Ok(attached) => links.push(attached),
+                Err(reason) => missing.push(Missing {
+                    ifindex: place.ifindex,
+                    program: place.program,
+                    reason,
+                }),
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the kernel side which port transmits, unless it has seen a switch itself.
+    fn learn_transmitting(&self, bond: u32) -> Result<(), PathError> {
+        // Once more if it changed in the meantime: the programs may have been told first.
+        for _ in 0..2 {
+            let port = system::active_port(bond);
+            lock(&self.shared.maps).set_transmitting_if_unknown(bond, port)?;
+            if system::active_port(bond) == port {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn withdraw(&self, bond: u32, links: &mut Vec<Attached>) {
+        if let Err(error) = lock(&self.shared.maps).forget(bond) {
+            tracing::warn!(bond, %error, "the eBPF programs could not be told to leave a bond alone");
+        }
+        self.shared.reflex.disarm(bond);
+        links.clear();
+    }
+
+    /// Stops watching and rescuing a bond. Blocks as [`Paths::apply`] does.
+    pub fn forget(&self, bond: u32) {
+        let mut attached = lock(&self.shared.attached);
+        let mut links = attached.remove(&bond).unwrap_or_default();
+        self.withdraw(bond, &mut links);
+    }
+
+    /// What a port carried since it is watched or since the last reset; `None` if it is
+    /// not watched. Does not block.
+    pub fn frames(&self, port: u32) -> Option<PortFrames> {
+        lock(&self.shared.maps).frames(port)
+    }
+
+    /// Starts the counters of a bond's watched ports anew. Does not block.
+    ///
+    /// # Errors
+    /// The kernel refused the change of a map.
+    pub fn reset(&self, bond: u32) -> Result<(), PathError> {
+        lock(&self.shared.maps).reset(bond)
+    }
+
+    /// Whether the bond's frames take the standby at this moment because its VF leaves.
+    pub fn is_rescuing(&self, bond: u32) -> bool {
+        lock(&self.shared.maps).is_rescuing(bond)
+    }
+
+    /// Detaches everything and ends the reflex, whoever still has a clone.
+    pub(super) fn stop(&self) {
+        let mut attached = lock(&self.shared.attached);
+        for (bond, mut links) in std::mem::take(&mut *attached) {
+            self.withdraw(bond, &mut links);
+        }
+        self.shared.reflex.stop();
+    }
+}

@@ -1,0 +1,211 @@
+//! What is wanted of the programs on a hand-over's paths, and what came of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aya::maps::MapError;
+use tandem_ebpf::{MAX_BONDS, MAX_PORTS, ROLE_STANDBY, ROLE_VF, ROLE_WATCHED, Traffic};
+use thiserror::Error;
+
+use super::attach::Place;
+use crate::ebpf::hooks::Program;
+
+/// What of one bond is to be watched and rescued: exactly this, nothing else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathPlan {
+    /// Ifindex of the bond.
+    pub bond: u32,
+    /// Ifindexes of the ports to count on, both directions. While a port is watched
+    /// (and for at most [`tandem_ebpf::DUPLICATES_HOLD_NS`] after the last
+    /// [`super::Paths::apply`] or [`super::Paths::reset`]), broadcast and multicast that it receives
+    /// is dropped as long as another port of the bond transmits.
+    pub watch: Vec<u32>,
+    /// Number of the counting period: another one than before starts the counters anew.
+    pub period: u64,
+    /// The VF to be rescued.
+    pub rescue: Option<Rescue>,
+}
+
+/// What is to happen when a VF leaves unasked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rescue {
+    /// Ifindex of the VF.
+    pub vf: u32,
+    /// Name of its bus device: its PCI address.
+    pub device: String,
+    /// PCI address of the port above it, which takes the VF along when it leaves.
+    /// Its attention button (native `PCIe` hot-plug) is no reason for a rescue: the
+    /// machine has 5 s then.
+    pub slot: Option<String>,
+    /// Ifindex of the standby.
+    pub standby: u32,
+    /// The bond's MAC.
+    pub mac: [u8; 6],
+    /// Frames that tell the fabric where the bond is now, ready to be sent through
+    /// the standby; the most important first.
+    pub announcements: Vec<Vec<u8>>,
+}
+
+/// What [`super::Paths::apply`] brought about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Ifindexes of the ports that are counted on.
+    pub watched: Vec<u32>,
+    /// The rescue is armed.
+    pub armed: bool,
+    /// What could not be attached.
+    pub missing: Vec<Missing>,
+}
+
+/// A program that is not where it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// Ifindex of the port or bond.
+    pub ifindex: u32,
+    /// The program.
+    pub program: Program,
+    /// One line for people.
+    pub reason: String,
+}
+
+/// What a watched port carried since the last reset.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortFrames {
+    /// Received, without those that count as late.
+    pub rx: Traffic,
+    /// Sent.
+    pub tx: Traffic,
+    /// Received while another port of the bond transmitted.
+    pub late: Traffic,
+    /// Broadcast and multicast frames that were kept away from the stack.
+    pub duplicates: u64,
+}
+
+/// Why a plan was not applied.
+#[derive(Debug, Error)]
+pub enum PathError {
+    /// The monitor was stopped.
+    #[error("the eBPF monitor has been stopped")]
+    Stopped,
+    /// There is room for [`MAX_BONDS`] bonds.
+    #[error("the paths of {MAX_BONDS} bonds are watched already; link {bond} has to do without")]
+    TooManyBonds {
+        /// Ifindex of the bond that is too many.
+        bond: u32,
+    },
+    /// There is room for [`MAX_PORTS`] ports.
+    #[error("{MAX_PORTS} ports are watched already; those of link {bond} have to do without")]
+    TooManyPorts {
+        /// Ifindex of the bond whose ports are too many.
+        bond: u32,
+    },
+    /// The name of a bus device is longer than the programs can compare.
+    #[error("the device name `{name}` is too long to be looked out for")]
+    DeviceName {
+        /// The name.
+        name: String,
+    },
+    /// The kernel refused a change of a map.
+    #[error("the maps of the eBPF programs can't be used: {0}")]
+    Map(#[from] MapError),
+    /// The reflex could not be prepared.
+    #[error("the reflex can't be prepared: {0}")]
+    Reflex(#[source] std::io::Error),
+    /// Something about the running system can't be read.
+    #[error("cannot read {what}: {error}")]
+    System {
+        /// What.
+        what: &'static str,
+        /// Why.
+        error: std::io::Error,
+    },
+}
+
+/// Each port that matters for the plan, with its `ROLE_*` bits.
+pub(super) fn roles(plan: &PathPlan) -> BTreeMap<u32, u32> {
+    let mut roles = BTreeMap::new();
+    let mut add = |port, role| *roles.entry(port).or_insert(0) |= role;
+    for port in &plan.watch {
+        add(*port, ROLE_WATCHED);
+    }
+    if let Some(rescue) = &plan.rescue {
+        add(rescue.vf, ROLE_VF);
+        add(rescue.standby, ROLE_STANDBY);
+    }
+    roles
+}
+
+/// Where programs have to be attached for the plan.
+pub(super) fn places(plan: &PathPlan) -> BTreeSet<Place> {
+    let at = |ifindex, program| Place { ifindex, program };
+    let mut places: BTreeSet<Place> = plan
+        .watch
+        .iter()
+        .flat_map(|port| {
+            [
+                at(*port, Program::PathIngress),
+                at(*port, Program::PathEgress),
+            ]
+        })
+        .collect();
+    if let Some(rescue) = &plan.rescue {
+        places.insert(at(rescue.vf, Program::PathIngress));
+        places.insert(at(rescue.standby, Program::PathIngress));
+        places.insert(at(plan.bond, Program::RescueEgress));
+    }
+    places
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(watch: &[u32], rescue: bool) -> PathPlan {
+        PathPlan {
+            bond: 9,
+            watch: watch.to_vec(),
+            period: 1,
+            rescue: rescue.then(|| Rescue {
+                vf: 3,
+                device: "0000:01:00.0".to_owned(),
+                slot: None,
+                standby: 2,
+                mac: [2, 0, 0, 0, 0, 1],
+                announcements: Vec::new(),
+            }),
+        }
+    }
+
+    #[test]
+    fn a_port_has_every_role_that_the_plan_gives_it() {
+        assert!(roles(&plan(&[], false)).is_empty());
+        assert_eq!(
+            Vec::from_iter(roles(&plan(&[2, 3], true))),
+            [
+                (2, ROLE_WATCHED | ROLE_STANDBY),
+                (3, ROLE_WATCHED | ROLE_VF)
+            ]
+        );
+        assert_eq!(
+            Vec::from_iter(roles(&plan(&[], true))),
+            [(2, ROLE_STANDBY), (3, ROLE_VF)]
+        );
+    }
+
+    #[test]
+    fn an_armed_rescue_without_watching_needs_three_places() {
+        assert!(places(&plan(&[], false)).is_empty());
+        assert_eq!(places(&plan(&[2, 3], true)).len(), 5);
+        let armed: Vec<_> = places(&plan(&[], true))
+            .into_iter()
+            .map(|place| (place.ifindex, place.program))
+            .collect();
+        assert_eq!(
+            armed,
+            [
+                (2, Program::PathIngress),
+                (3, Program::PathIngress),
+                (9, Program::RescueEgress)
+            ]
+        );
+    }
+}

@@ -1,0 +1,188 @@
+//! A run while it goes on: phases begin and end, the guest tells its handoffs, frames are counted.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use tandem_core::Status;
+use tandem_core::status::{Handoff, Traffic};
+use tandem_wire::reply::StatusReport;
+
+use crate::command::progress;
+use crate::probe::{FrameProbe, FrameReport};
+use crate::timeline::{Carrier, Frames, Handover, Phase, PhaseKind, Timeline, Verdict};
+
+/// What is known of the run so far.
+pub(crate) struct Story {
+    start: Instant,
+    probe: FrameProbe,
+    phases: Vec<(String, PhaseKind, u64, u64)>,
+    open: Option<(String, PhaseKind, u64)>,
+    carriers: Vec<Handover>,
+    last_handoff: u64,
+    /// Facts worth a line each.
+    pub(crate) notes: Vec<String>,
+}
+
+impl Story {
+    /// Begins with the VF carrying the traffic.
+    pub(crate) fn new(probe: FrameProbe) -> Self {
+        Self {
+            start: Instant::now(),
+            probe,
+            phases: Vec::new(),
+            open: None,
+            carriers: vec![Handover {
+                at_ms: 0,
+                carrier: Carrier::Vf,
+            }],
+            last_handoff: 0,
+            notes: Vec::new(),
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Begins a phase; one that is open ends.
+    pub(crate) fn begin(&mut self, name: &str, kind: PhaseKind) {
+        self.end();
+        progress(name);
+        self.probe.mark(name);
+        self.open = Some((name.to_owned(), kind, self.now_ms()));
+    }
+
+    /// The phase that is open.
+    pub(crate) fn current(&self) -> Option<&str> {
+        self.open.as_ref().map(|(name, ..)| name.as_str())
+    }
+
+    /// Ends the phase.
+    pub(crate) fn end(&mut self) {
+        if let Some((name, kind, start_ms)) = self.open.take() {
+            self.phases.push((name, kind, start_ms, self.now_ms()));
+        }
+    }
+
+    /// Takes the handoffs that the guest reports since the last time.
+    pub(crate) fn see(&mut self, report: &StatusReport) -> Result<()> {
+        let now_ms = self.now_ms();
+        let bond = report
+            .status
+            .bonds
+            .first()
+            .context("the guest knows no bond")?;
+        let known = self.last_handoff;
+        let new = bond
+            .handoffs
+            .iter()
+            .filter(|handoff| handoff.number > known);
+        let carriers = new.clone().map(|handoff: &Handoff| Handover {
+            at_ms: now_ms.saturating_sub(report.now.since_ms(handoff.at)),
+            carrier: match handoff.to {
+                Traffic::Vf => Carrier::Vf,
+                Traffic::Standby => Carrier::Standby,
+                Traffic::None | Traffic::Other => Carrier::Nobody,
+            },
+        });
+        // Those from before the run are part of the first look only.
+        if known > 0 || !self.phases.is_empty() {
+            self.carriers.extend(carriers);
+        }
+        self.last_handoff = bond.handoff_count;
+        Ok(())
+    }
+
+    /// What the guest's kernel itself counted.
+    pub(crate) fn note_handoffs(&mut self, status: &Status) {
+        for handoff in status.bonds.iter().flat_map(|bond| &bond.handoffs) {
+            let Some(gap) = handoff.gap else { continue };
+            let ms =
+                |us: Option<u64>| us.map_or("?".to_owned(), |us| format!("{:.1}", us as f64 / 1e3));
+            self.notes.push(format!(
+                "handoff to the {:?}, {:?}: without frames for {} ms in, {} ms out, {} late{}",
+                handoff.to,
+                handoff.cause,
+                ms(gap.receive_us),
+                ms(gap.transmit_us),
+                gap.late_frames,
+                match handoff.reaction_us {
+                    Some(us) => format!(", asked for {:.1} ms after the warning", us as f64 / 1e3),
+                    None => String::new(),
+                }
+            ));
+        }
+    }
+
+    /// The whole story. `broken` is why the connection broke, if it did.
+    pub(crate) fn tell(
+        self,
+        title: String,
+        broken: Option<String>,
+        tcp_stall_ms: u64,
+    ) -> Result<Timeline> {
+        let frames = self.probe.finish()?;
+        let phases: Vec<_> = self
+            .phases
+            .into_iter()
+            .map(|(name, kind, start_ms, end_ms)| phase(&frames, name, kind, (start_ms, end_ms)))
+            .collect::<Result<_>>()?;
+        let lost = |kind| -> u64 {
+            let phases = phases.iter().filter(|phase| phase.kind == kind);
+            phases
+                .map(|phase| phase.from_guest.lost + phase.to_guest.lost)
+                .sum()
+        };
+        let text = match &broken {
+            None => format!(
+                "the connection lived through it; frames lost: {} in the hand-over phases, {} by the migration itself",
+                lost(PhaseKind::HandOver),
+                lost(PhaseKind::Migration)
+            ),
+            Some(reason) => format!("the connection broke: {reason}"),
+        };
+        Ok(Timeline {
+            title,
+            phases,
+            carriers: self.carriers,
+            tcp_alive: broken.is_none(),
+            tcp_stall_ms,
+            notes: self.notes,
+            verdict: Verdict {
+                passed: broken.is_none(),
+                text,
+            },
+        })
+    }
+}
+
+fn phase(
+    frames: &FrameReport,
+    name: String,
+    kind: PhaseKind,
+    span_ms: (u64, u64),
+) -> Result<Phase> {
+    let missing = || format!("the probe knows no phase {name}");
+    let to_guest = frames.to_guest.phase(&name).with_context(missing)?;
+    let from_guest = frames.to_client.phase(&name).with_context(missing)?;
+    Ok(Phase {
+        kind,
+        start_ms: span_ms.0,
+        end_ms: span_ms.1,
+        from_guest: Frames {
+            sent: from_guest.sent,
+            lost: from_guest.lost,
+        },
+        to_guest: Frames {
+            sent: to_guest.sent,
+            lost: to_guest.lost,
+        },
+        longest_gap_ms: from_guest.longest_gap_ms.max(to_guest.longest_gap_ms),
+        name,
+    })
+}
+
+/// The latest change of who carries the traffic.
+pub(super) fn last_handoff(status: &Status) -> Option<&Handoff> {
+    status.bonds.first()?.handoffs.last()
+}

@@ -1,0 +1,193 @@
+//! The domain's XML: the lab's small guest as libvirt describes it.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use super::LibvirtHost;
+use crate::agent::proto::PORT_NAME;
+use crate::net::{GUEST_V4, GUEST_V6};
+use crate::qemu::{Accelerator, accel};
+use crate::vm::{CHANNEL_PORT_NAME, GuestImage};
+use crate::{Mac, NicModel};
+
+/// The VF's alias, on each host.
+pub const VF_ALIAS: &str = "ua-vf";
+/// The alias of the product's channel.
+pub const CHANNEL_ALIAS: &str = "ua-tandem";
+/// Where a NIC can be plugged in, and some for libvirt's own use.
+const ROOT_PORTS: usize = 8;
+
+/// A domain of a test.
+#[derive(Debug, Clone)]
+pub struct DomainSpec {
+    /// Its name.
+    pub name: String,
+    /// What stands in for the VF.
+    pub model: NicModel,
+    /// The standby's MAC.
+    pub standby: Mac,
+    /// The VF's MAC on the first host.
+    pub vf: Mac,
+    /// MACs of VFs on other hosts.
+    pub other_vfs: Vec<Mac>,
+}
+
+impl DomainSpec {
+    /// An igb NIC as the VF, and one that is on the other host.
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            model: NicModel::Igb,
+            standby: Mac::test(1),
+            vf: Mac::test(2),
+            other_vfs: vec![Mac::test(3)],
+        }
+    }
+
+    /// The bond with the addresses that the lab's client knows, for a guest that has no configuration.
+    pub fn bonds_xml(&self) -> String {
+        let others: String = self
+            .other_vfs
+            .iter()
+            .map(|mac| format!("    <vf mac='{mac}'/>\n"))
+            .collect();
+        format!(
+            "<bonds xmlns='https://github.com/tandem-vf/tandem/xmlns/bonds/1'>\n  \
+             <bond name='{bond}'>\n    <standby mac='{standby}'/>\n    \
+             <vf alias='{VF_ALIAS}' mac='{vf}'/>\n{others}    \
+             <ip family='ipv4' address='{GUEST_V4}' prefix='24'/>\n    \
+             <ip family='ipv6' address='{GUEST_V6}' prefix='64'/>\n    \
+             <route family='ipv4' address='{ROUTE}' prefix='24' gateway='{gateway}'/>\n  \
+             </bond>\n</bonds>",
+            bond = crate::tandem::BOND,
+            standby = self.standby,
+            vf = self.vf,
+            gateway = crate::net::CLIENT_V4,
+        )
+    }
+
+    /// The whole domain, for `virsh create` or `virsh define` on a host.
+    pub(super) fn xml(
+        &self,
+        image: &GuestImage,
+        kernel_parameters: &[String],
+        host: &LibvirtHost,
+    ) -> Result<String> {
+        let (kind, cpu) = match accel::detect()? {
+            Accelerator::Tcg => ("qemu", "maximum"),
+            Accelerator::Kvm => ("kvm", "host-passthrough"),
+        };
+        let ports = "    <controller type='pci' model='pcie-root-port'/>\n".repeat(ROOT_PORTS);
+        let folder = shown(host.folder())?;
+        Ok(format!(
+            "<domain type='{kind}'>
+  <name>{name}</name>
+  <metadata>{bonds}</metadata>
+  <memory unit='MiB'>384</memory>
+  <vcpu>2</vcpu>
+  <os>
+    <type arch='x86_64' machine='q35'>hvm</type>
+    <kernel>{kernel}</kernel>
+    <initrd>{initramfs}</initrd>
+    <cmdline>{parameters}</cmdline>
+  </os>
+  <features><acpi/></features>
+  <cpu mode='{cpu}'/>
+  <on_reboot>restart</on_reboot>
+  <devices>
+    <controller type='pci' model='pcie-root'/>
+{ports}    <controller type='usb' model='none'/>
+    {standby}
+    {vf}
+    <serial type='file'><source path='{folder}/console.log'/><target port='0'/></serial>
+    <channel type='unix'><source mode='bind' path='{folder}/lab'/><target type='virtio' name='{PORT_NAME}'/></channel>
+    <channel type='unix'><source mode='bind' path='{folder}/channel'/><target type='virtio' name='{CHANNEL_PORT_NAME}'/><alias name='{CHANNEL_ALIAS}'/></channel>
+    <memballoon model='none'/>
+  </devices>
+</domain>
+",
+            name = self.name,
+            bonds = self.bonds_xml(),
+            kernel = shown(&image.kernel)?,
+            initramfs = shown(&image.initramfs)?,
+            parameters = kernel_parameters.join(" "),
+            standby = nic_xml(NicModel::VirtioNet, self.standby, None),
+            vf = vf_xml(self.model, self.vf),
+        ))
+    }
+}
+
+/// A network that is reached through the client, to see that routes come along.
+pub(super) const ROUTE: &str = "198.51.100.0";
+
+/// A NIC on the host's bridge that stands in for a VF, for `--vf FILE`.
+pub fn vf_xml(model: NicModel, mac: Mac) -> String {
+    nic_xml(model, mac, Some(VF_ALIAS))
+}
+
+fn nic_xml(model: NicModel, mac: Mac, alias: Option<&str>) -> String {
+    let model = match model {
+        NicModel::VirtioNet => "virtio",
+        NicModel::E1000e => "e1000e",
+        NicModel::Igb => "igb",
+    };
+    let alias = alias.map_or_else(String::new, |alias| format!("<alias name='{alias}'/>"));
+    // A ROM that only one side has breaks migration.
+    format!(
+        "<interface type='bridge'><mac address='{mac}'/><source bridge='br0'/>\
+         <model type='{model}'/><rom enabled='no'/>{alias}</interface>"
+    )
+}
+
+/// The XML of a domain as another host is to have it: without the VF, and with that host's own sockets.
+pub(super) fn for_other_host(
+    live: &str,
+    vf_alias: &str,
+    here: &LibvirtHost,
+    there: &LibvirtHost,
+) -> Result<String> {
+    let without = without_interface(live, vf_alias);
+    Ok(without.replace(
+        &format!("{}/", shown(here.folder())?),
+        &format!("{}/", shown(there.folder())?),
+    ))
+}
+
+fn without_interface(xml: &str, alias: &str) -> String {
+    let wanted = format!("<alias name='{alias}'/>");
+    let mut kept = String::with_capacity(xml.len());
+    let mut rest = xml;
+    while let Some((before, after)) = rest.split_once("<interface ") {
+        kept.push_str(before);
+        let (interface, next) = after.split_once("</interface>").unwrap_or((after, ""));
+        if !interface.contains(&wanted) {
+            kept.push_str("<interface ");
+            kept.push_str(interface);
+            kept.push_str("</interface>");
+        }
+        rest = next;
+    }
+    kept.push_str(rest);
+    kept
+}
+
+fn shown(path: &Path) -> Result<&str> {
+    path.to_str()
+        .with_context(|| format!("the path {} is no text", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_vf_is_left_out() {
+        let xml = "<a/><interface type='x'><alias name='net0'/></interface>\
+                   <interface type='y'><alias name='ua-vf'/></interface><b/>";
+        assert_eq!(
+            without_interface(xml, "ua-vf"),
+            "<a/><interface type='x'><alias name='net0'/></interface><b/>"
+        );
+    }
+}

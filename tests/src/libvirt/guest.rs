@@ -1,0 +1,287 @@
+//! A domain that runs the product, and what an operator and a test do with it.
+
+use std::cell::RefCell;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use tandem_core::Status;
+use tandem_core::status::BondState;
+use tandem_wire::reply::StatusReport;
+
+use super::daemon::LibvirtHost;
+use super::domain::{self, DomainSpec, VF_ALIAS, vf_xml};
+use super::tool::{Ran, file, tandem_host};
+use crate::agent::Agent;
+use crate::net::{CLIENT_V4, GUEST_V4};
+use crate::probe::{FrameOptions, FrameProbe};
+use crate::qemu::accel;
+use crate::tandem::{self, BOND, PROGRAM, STEP_LIMIT};
+use crate::{Lab, Mac, vm};
+
+/// What an evacuation may take in all.
+pub const EVACUATION_LIMIT: Duration = Duration::from_secs(300);
+
+/// A domain on one of two hosts.
+#[derive(Debug)]
+pub struct LibvirtGuest<'lab> {
+    lab: &'lab Lab,
+    spec: DomainSpec,
+    agent: Agent,
+    /// The name of the host that the agent's connection goes to.
+    home: RefCell<String>,
+    state: PathBuf,
+}
+
+impl<'lab> LibvirtGuest<'lab> {
+    /// Creates the domain on a host, boots it, and starts the service there, which has no configuration.
+    pub fn boot(lab: &'lab Lab, host: &LibvirtHost, spec: DomainSpec) -> Result<Self> {
+        lab.client()?;
+        let image = lab
+            .small_guest()
+            .program(&tandem::binary()?, PROGRAM)
+            .image()?;
+        let parameters = vm::kernel_parameters(accel::detect()?);
+        let xml = spec.xml(&image, &parameters, host)?;
+        let path = file(lab.folder(), &format!("{}.xml", spec.name), &xml)?;
+        host.virsh(&["create", &path])?;
+        let agent = Agent::in_guest(connect(host)?, None)?;
+        let guest = Self {
+            lab,
+            state: lab.folder().join("state"),
+            spec,
+            agent,
+            home: RefCell::new(host.host().name().to_owned()),
+        };
+        guest
+            .agent
+            .ping(image.boot_limit)
+            .with_context(|| format!("the guest did not boot:\n{}", console_tail(host)))?;
+        guest.start_service()?;
+        Ok(guest)
+    }
+
+    /// Starts the service in the guest.
+    pub fn start_service(&self) -> Result<()> {
+        let log = [("TANDEM_LOG", "debug,aya=warn,aya_obj=warn")];
+        self.agent.spawn(&[PROGRAM, "run"], &log, tandem::LOG)?;
+        // It answers once it serves.
+        let ask = format!("{PROGRAM} status --json >/dev/null");
+        self.agent
+            .wait_sh(&ask, STEP_LIMIT)
+            .context("the service does not answer")?;
+        Ok(())
+    }
+
+    /// The lab's agent in the guest.
+    pub fn agent(&self) -> &Agent {
+        &self.agent
+    }
+
+    /// Its description.
+    pub fn spec(&self) -> &DomainSpec {
+        &self.spec
+    }
+
+    /// Where `tandem-host` keeps its lock files.
+    pub fn state_folder(&self) -> &str {
+        self.state.to_str().unwrap_or_default()
+    }
+
+    /// `tandem-host configure`: hands the guest the bond of the domain's XML.
+    pub fn configure(&self, host: &LibvirtHost) -> Result<String> {
+        let ran = tandem_host(
+            &["configure", &self.spec.name, "-c", &host.uri()],
+            EVACUATION_LIMIT,
+        )?;
+        ensure!(
+            ran.code == Some(0),
+            "tandem-host configure: {ran:?}\nthe service's log ends:\n{}",
+            self.log_tail()
+        );
+        Ok(ran.stdout)
+    }
+
+    /// The arguments of `tandem-host migrate` to another host, where the VF has this MAC.
+    pub fn migrate_arguments(
+        &self,
+        here: &LibvirtHost,
+        there: &LibvirtHost,
+        vf: Mac,
+    ) -> Result<Vec<String>> {
+        let live = here.virsh(&["dumpxml", &self.spec.name, "--migratable"])?;
+        let xml = domain::for_other_host(&live, VF_ALIAS, here, there)?;
+        let folder = self.lab.folder();
+        let xml = file(folder, "destination.xml", &xml)?;
+        let vf = file(folder, "vf.xml", &vf_xml(self.spec.model, vf))?;
+        let words = [
+            "migrate",
+            &self.spec.name,
+            &there.uri(),
+            "-c",
+            &here.uri(),
+            "--vf",
+            &vf,
+            "--xml",
+            &xml,
+            "--migrate-uri",
+            &there.migrate_uri(),
+            "--state-dir",
+            self.state_folder(),
+            "--json",
+        ];
+        Ok(words.map(str::to_owned).to_vec())
+    }
+
+    /// `tandem-host migrate`, with more arguments. Requests to the guest's agent are held back meanwhile.
+    pub fn migrate(
+        &self,
+        here: &LibvirtHost,
+        there: &LibvirtHost,
+        vf: Mac,
+        more: &[&str],
+    ) -> Result<Ran> {
+        let arguments = self.migrate_arguments(here, there, vf)?;
+        let words: Vec<&str> = arguments
+            .iter()
+            .map(String::as_str)
+            .chain(more.iter().copied())
+            .collect();
+        self.agent.pause();
+        let ran = tandem_host(&words, EVACUATION_LIMIT);
+        self.follow(&[here, there])?;
+        ran
+    }
+
+    /// Talks to the guest where it is now.
+    pub fn follow(&self, hosts: &[&LibvirtHost]) -> Result<()> {
+        for host in hosts {
+            if !host.running()?.contains(&self.spec.name) {
+                continue;
+            }
+            let mut home = self.home.borrow_mut();
+            // QEMU serves one client at a time, so the connection there is must be kept.
+            if *home == host.host().name() {
+                self.agent.unpause();
+                return Ok(());
+            }
+            host.host().name().clone_into(&mut home);
+            return self.agent.resume(connect(host)?, None);
+        }
+        bail!("the domain {} runs on no host", self.spec.name)
+    }
+
+    /// Holds requests to the guest's agent back, until [`Self::follow`].
+    pub fn pause(&self) {
+        self.agent.pause();
+    }
+
+    /// Starts numbered frames both ways between the lab's client and the guest.
+    pub fn probe_frames(&self, options: FrameOptions) -> Result<FrameProbe> {
+        let client = self.lab.client()?;
+        FrameProbe::start(
+            (client.agent(), client.v4()),
+            (&self.agent, GUEST_V4.into()),
+            options,
+            self.lab.folder(),
+        )
+    }
+
+    /// The guest's own status, with the moment of the guest's clock it was made at.
+    pub fn report(&self) -> Result<StatusReport> {
+        let output = self.agent.run(&[PROGRAM, "status", "--json"], STEP_LIMIT)?;
+        ensure!(output.success(), "tandem status: {}", output.error_text());
+        serde_json::from_str(&output.text()).context("the status is not understood")
+    }
+
+    /// The guest's own status.
+    pub fn status(&self) -> Result<Status> {
+        Ok(self.report()?.status)
+    }
+
+    /// Waits until the guest says that its bond is in this state.
+    pub fn await_state(&self, wanted: BondState) -> Result<Status> {
+        let deadline = std::time::Instant::now() + STEP_LIMIT;
+        loop {
+            let status = self.status()?;
+            if status
+                .bonds
+                .first()
+                .is_some_and(|bond| bond.state == wanted)
+            {
+                return Ok(status);
+            }
+            ensure!(
+                std::time::Instant::now() < deadline,
+                "not {wanted:?} within {STEP_LIMIT:?}: {status:?}\nthe service's log ends:\n{}",
+                self.log_tail()
+            );
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// The same check after everything: the domain runs on `here` alone, has this VF there or none, the
+    /// guest and its kernel agree on who carries the traffic, and traffic flows.
+    pub fn check(&self, here: &LibvirtHost, other: &LibvirtHost, vf: Option<Mac>) -> Result<()> {
+        ensure!(
+            here.running()?.contains(&self.spec.name),
+            "it does not run here"
+        );
+        ensure!(
+            !other.running()?.contains(&self.spec.name),
+            "it runs on both hosts"
+        );
+        let xml = here.virsh(&["dumpxml", &self.spec.name])?;
+        let known = std::iter::once(self.spec.vf).chain(self.spec.other_vfs.iter().copied());
+        let attached: Vec<Mac> = known
+            .filter(|mac| xml.contains(&format!("<mac address='{mac}'/>")))
+            .collect();
+        ensure!(
+            attached == vf.into_iter().collect::<Vec<_>>(),
+            "the domain has the VFs {attached:?}, not {vf:?}"
+        );
+        let wanted = match vf {
+            Some(_) => BondState::Accelerated,
+            None => BondState::Standby,
+        };
+        let status = self.await_state(wanted)?;
+        let bond = status.bonds.first().context("the guest knows no bond")?;
+        let said = bond.vf.as_ref().and_then(|port| port.mac);
+        if let Some(vf) = vf {
+            ensure!(
+                said.is_some_and(|mac| mac.to_string() == vf.to_string()),
+                "the guest's VF is {said:?}, not {vf}"
+            );
+        }
+        let carrier = self
+            .agent
+            .sh(&format!("cat /sys/class/net/{BOND}/bonding/active_slave"))?;
+        let device = self.agent.find_interface(vf.unwrap_or(self.spec.standby))?;
+        ensure!(
+            device.as_deref() == Some(carrier.trim()),
+            "the kernel's active port is {carrier}, not {device:?}"
+        );
+        self.agent.sh(&format!("ping -c 1 -W 10 {CLIENT_V4}"))?;
+        Ok(())
+    }
+
+    /// What the service logged, its last lines.
+    pub fn log_tail(&self) -> String {
+        self.agent
+            .sh(&format!("tail -n 60 {}", tandem::LOG))
+            .unwrap_or_else(|error| format!("{error:#}"))
+    }
+}
+
+fn connect(host: &LibvirtHost) -> Result<UnixStream> {
+    let path = host.folder().join("lab");
+    UnixStream::connect(&path).with_context(|| format!("cannot connect to {}", path.display()))
+}
+
+fn console_tail(host: &LibvirtHost) -> String {
+    let text = std::fs::read(host.folder().join("console.log")).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(60)..].join("\n")
+}

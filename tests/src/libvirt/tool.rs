@@ -1,0 +1,133 @@
+//! Runs `tandem-host` as an operator does.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, Command};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::artifacts::cargo::{self, Profile};
+use crate::command::{self, Capture, Finished};
+use crate::process::{self, ProcessHandle};
+
+/// Of each of its outputs so much is kept, in bytes.
+const OUTPUT_LIMIT_BYTES: usize = 1 << 20;
+
+/// What a run of `tandem-host` left.
+#[derive(Debug)]
+pub struct Ran {
+    /// Its exit code; none if a signal ended it.
+    pub code: Option<i32>,
+    /// What it printed.
+    pub stdout: String,
+    /// What it said besides.
+    pub stderr: String,
+}
+
+impl Ran {
+    /// Its output as JSON.
+    pub fn json(&self) -> Result<Value> {
+        serde_json::from_str(&self.stdout).with_context(|| format!("no JSON: {self:?}"))
+    }
+}
+
+impl From<Finished> for Ran {
+    fn from(finished: Finished) -> Self {
+        Self {
+            code: finished.status.code(),
+            stdout: finished.stdout,
+            stderr: finished.stderr,
+        }
+    }
+}
+
+/// `tandem-host` with these arguments, to its end.
+pub fn tandem_host(arguments: &[&str], limit: Duration) -> Result<Ran> {
+    Ok(command::run_any(&mut command_of(arguments)?, limit)?.into())
+}
+
+/// A `tandem-host` under way. It is killed when the lab dies.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    handle: ProcessHandle,
+    stdout: Capture,
+    stderr: Capture,
+}
+
+impl Running {
+    /// Starts it with these arguments.
+    pub fn start(arguments: &[&str]) -> Result<Self> {
+        Ok(Self::start_told(arguments)?.0)
+    }
+
+    /// Starts it with these arguments; its lines of progress come as they are written, until it ends.
+    pub fn start_told(arguments: &[&str]) -> Result<(Self, mpsc::Receiver<String>)> {
+        let mut child = process::spawn_bound(command_of(arguments)?)?;
+        let handle = ProcessHandle::of(&child)?;
+        let stdout = child.stdout.take().context("its output is not piped")?;
+        let stderr = child.stderr.take().context("its errors are not piped")?;
+        let (sender, lines) = mpsc::channel();
+        let (stderr, copy) = std::io::pipe()
+            .map(|(reader, writer)| (Capture::of(reader, OUTPUT_LIMIT_BYTES), (stderr, writer)))?;
+        std::thread::spawn(move || {
+            let (stderr, mut kept) = copy;
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                // Nobody may want to know at once.
+                let _ = writeln!(kept, "{line}");
+                let _ = sender.send(line);
+            }
+        });
+        let running = Self {
+            child,
+            handle,
+            stdout: Capture::of(stdout, OUTPUT_LIMIT_BYTES),
+            stderr,
+        };
+        Ok((running, lines))
+    }
+
+    /// Ctrl-C, or `kill -9`.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        kill_process(pid.context("no process id")?, signal).context("cannot signal tandem-host")
+    }
+
+    /// Whether it still runs.
+    pub fn runs(&self) -> Result<bool> {
+        Ok(!self.handle.wait_exit(Duration::ZERO)?)
+    }
+
+    /// Waits for its end.
+    pub fn wait(mut self, limit: Duration) -> Result<Ran> {
+        let status = process::wait_deadline(&mut self.child, limit)?;
+        let text = |capture: Capture| String::from_utf8_lossy(&capture.finish().0).into_owned();
+        let ran = Ran {
+            code: status.and_then(|status| status.code()),
+            stdout: text(self.stdout),
+            stderr: text(self.stderr),
+        };
+        ensure!(
+            status.is_some(),
+            "tandem-host goes on for more than {limit:?}: {ran:?}"
+        );
+        Ok(ran)
+    }
+}
+
+fn command_of(arguments: &[&str]) -> Result<Command> {
+    let mut command = Command::new(cargo::program("tandem-host", "tandem-host", Profile::Dev)?);
+    command.args(arguments);
+    Ok(command)
+}
+
+/// Writes a file that an argument names, and gives its path.
+pub fn file(folder: &Path, name: &str, text: &str) -> Result<String> {
+    let path = folder.join(name);
+    std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(path.to_string_lossy().into_owned())
+}

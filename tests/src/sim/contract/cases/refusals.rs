@@ -1,0 +1,109 @@
+//! What the kernel refuses, and what is left then.
+
+use anyhow::{Result, ensure};
+use tandem_core::action::{ActionKind, BondOptions};
+use tandem_core::link::{FailOverMac, PrimaryReselect};
+
+use super::super::{BOND_MAC, Rig, VF_MAC, address, route};
+
+pub(in crate::sim::contract) fn only_a_port_becomes_primary(rig: &mut Rig<'_>) -> Result<()> {
+    let (bond, standby, vf) = rig.pair()?;
+    let port = vf;
+    rig.act(&ActionKind::Release { port, bond })?;
+    let errno = rig.refused(&ActionKind::SetPrimary { bond, port })?;
+    ensure!(errno == 22, "errno {errno}, not EINVAL");
+    let facts = rig.facts(bond)?;
+    ensure!(facts.primary == Some(standby), "{facts:?}");
+    let port = standby;
+    let errno = rig.refused(&ActionKind::Enslave { port, bond: vf })?;
+    ensure!(errno == 22, "errno {errno}, not EINVAL");
+    Ok(())
+}
+
+pub(in crate::sim::contract) fn fail_over_mac_is_fixed(rig: &mut Rig<'_>) -> Result<()> {
+    let standby = rig.kernel.standby()?;
+    let bond = rig.bond(Some(BOND_MAC), FailOverMac::None)?;
+    rig.enslave(standby, bond)?;
+    let options = BondOptions {
+        primary_reselect: Some(PrimaryReselect::Always),
+        fail_over_mac: Some(FailOverMac::Active),
+        all_ports_active: Some(true),
+        ..BondOptions::default()
+    };
+    let errno = rig.refused(&ActionKind::SetBondOptions { bond, options })?;
+    ensure!(errno == 39, "errno {errno}, not ENOTEMPTY");
+    // The kernel takes one option after the other.
+    let facts = rig.facts(bond)?;
+    let (reselect, all) = (facts.primary_reselect, facts.all_ports_active);
+    ensure!(
+        reselect == PrimaryReselect::Always && !all,
+        "the options before are set, those after are not: {facts:?}"
+    );
+    Ok(())
+}
+
+pub(in crate::sim::contract) fn too_large_mtu_is_refused(rig: &mut Rig<'_>) -> Result<()> {
+    let bond = rig.bond(Some(BOND_MAC), FailOverMac::None)?;
+    let vf = rig.plug_vf()?;
+    let limit = rig.link(vf)?.max_mtu;
+    ensure!(limit > 0 && limit < 65_535, "the VF has no limit: {limit}");
+    rig.act(&ActionKind::SetMtu {
+        link: bond,
+        mtu: limit + 1,
+    })?;
+    rig.refused(&ActionKind::Enslave { port: vf, bond })?;
+    let vf = rig.link(vf)?;
+    ensure!(vf.controller.is_none(), "{vf:?}");
+    Ok(())
+}
+
+pub(in crate::sim::contract) fn pinned_mac_is_refused_unless_followed(
+    rig: &mut Rig<'_>,
+) -> Result<()> {
+    let bond = rig.bond(Some(BOND_MAC), FailOverMac::None)?;
+    let vf = rig.kernel.plug_pinned_vf(VF_MAC)?;
+    rig.vf = Some(vf);
+    let errno = rig.refused(&ActionKind::Enslave { port: vf, bond })?;
+    ensure!(errno == 99, "errno {errno}, not EADDRNOTAVAIL");
+    let link = rig.link(vf)?;
+    ensure!(link.controller.is_none(), "{link:?}");
+    ensure!(link.mac == Some(VF_MAC) && !link.admin_up, "{link:?}");
+    rig.kernel.delete_bond(bond)?;
+    let bond = rig.bond(None, FailOverMac::Active)?;
+    rig.enslave(vf, bond)?;
+    let mac = rig.link(bond)?.mac;
+    ensure!(mac == Some(VF_MAC), "the bond did not follow: {mac:?}");
+    Ok(())
+}
+
+pub(in crate::sim::contract) fn occupied_nic_is_refused(rig: &mut Rig<'_>) -> Result<()> {
+    let bond = rig.bond(Some(BOND_MAC), FailOverMac::None)?;
+    let vf = rig.plug_vf()?;
+    rig.kernel.occupy(vf, true)?;
+    let errno = rig.refused(&ActionKind::Enslave { port: vf, bond })?;
+    ensure!(errno == 16, "errno {errno}, not EBUSY");
+    ensure!(rig.link(vf)?.mac == Some(VF_MAC), "{:?}", rig.link(vf)?);
+    rig.kernel.occupy(vf, false)?;
+    rig.enslave(vf, bond)
+}
+
+pub(in crate::sim::contract) fn closed_link_takes_no_route(rig: &mut Rig<'_>) -> Result<()> {
+    let standby = rig.kernel.standby()?;
+    let given = address([192, 0, 2, 79]);
+    let errno = rig.refused(&ActionKind::AddAddressing {
+        link: standby,
+        addresses: vec![given],
+        routes: vec![route()],
+    })?;
+    ensure!(errno == 101, "errno {errno}, not ENETUNREACH");
+    ensure!(rig.has_address(standby, &given)?, "the address went too");
+    let bond = rig.bond(Some(BOND_MAC), FailOverMac::None)?;
+    rig.set_admin_up(bond, false)?;
+    let errno = rig.refused(&ActionKind::MoveAddressing {
+        from: standby,
+        to: bond,
+    })?;
+    ensure!(errno == 100, "errno {errno}, not ENETDOWN");
+    ensure!(rig.has_address(standby, &given)?, "half of it was moved");
+    Ok(())
+}

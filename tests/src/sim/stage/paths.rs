@@ -1,0 +1,87 @@
+//! The hand-over programs, as far as the machine can tell: what they do for each
+//! bond, and counters that show whatever chance brings.
+
+use std::collections::BTreeMap;
+
+use tandem_core::action::ActionKind;
+use tandem_core::input::Outcome;
+use tandem_core::link::Link;
+use tandem_core::path::{Frames, PathWatch, PortFrames};
+use tandem_core::{Ifindex, Input, Time};
+
+use super::super::rng::Rng;
+
+/// Programs of a kernel that takes them, or of one that does not.
+#[derive(Debug, Default)]
+pub struct Paths {
+    /// The kernel takes them.
+    pub supported: bool,
+    by_bond: BTreeMap<Ifindex, PathWatch>,
+}
+
+impl Paths {
+    /// What they do for a bond: nothing more on ports that are gone.
+    pub fn of(&self, bond: Ifindex, links: &[Link]) -> PathWatch {
+        let there = |port: &Ifindex| links.iter().any(|link| link.ifindex == *port);
+        let mut watch = self.by_bond.get(&bond).cloned().unwrap_or_default();
+        watch.ports.retain(there);
+        watch.rescue = watch.rescue.filter(|rescue| there(&rescue.standby));
+        watch
+    }
+
+    /// The service died, and its programs with it.
+    pub fn clear(&mut self) {
+        self.by_bond.clear();
+    }
+
+    /// Carries out an action that is about the programs.
+    pub fn perform(&mut self, kind: &ActionKind, links: &[Link]) -> Option<Outcome> {
+        let (ActionKind::WatchPath { bond, .. } | ActionKind::ReadFrames { bond, .. }) = kind
+        else {
+            return None;
+        };
+        if !links.iter().any(|link| link.ifindex == *bond) {
+            return Some(Outcome::Gone);
+        }
+        if let ActionKind::WatchPath { watch, .. } = kind {
+            self.by_bond.insert(*bond, watch.clone());
+        }
+        Some(Outcome::Accepted)
+    }
+
+    /// What the executor reads after such an action.
+    pub fn read_back(
+        &self,
+        kind: &ActionKind,
+        links: &[Link],
+        now: Time,
+        rng: &mut Rng,
+    ) -> Option<Input> {
+        match kind {
+            ActionKind::WatchPath { bond, .. } => Some(Input::PathWatched {
+                bond: *bond,
+                watch: self.of(*bond, links),
+            }),
+            ActionKind::ReadFrames { bond, ports } => {
+                let watched = self.of(*bond, links).ports;
+                let ports = ports.iter().copied().filter(|port| watched.contains(port));
+                let mut frames = || Frames {
+                    count: rng.below(3),
+                    first: Some(Time(rng.below(now.0))),
+                    last: Some(Time(now.0.saturating_sub(rng.below(200_000)))),
+                };
+                let mut count = |port| PortFrames {
+                    port,
+                    received: frames(),
+                    sent: frames(),
+                    late: frames(),
+                };
+                Some(Input::PathFrames {
+                    bond: *bond,
+                    ports: ports.map(&mut count).collect(),
+                })
+            }
+            _ => None,
+        }
+    }
+}
