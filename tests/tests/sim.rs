@@ -28,7 +28,7 @@ fn promises_hold_in_a_rough_world() {
     println!("{total:#?}");
     if only.is_none() {
         assert!(total.steps >= 100_000, "{total:#?}");
-        for kind in ["WatchPath", "ReadFrames", "HandoffMeasured"] {
+        for kind in ["WatchPath", "ReadFrames", "HandoffMeasured", "ProvePath"] {
             assert!(total.seen.contains_key(kind), "no {kind} in {total:#?}");
         }
     }

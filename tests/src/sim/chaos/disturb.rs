@@ -3,7 +3,7 @@
 use tandem_core::action::{ActionKind, BondOptions};
 use tandem_core::input::{Removal, RemovalStage, Request, Source};
 use tandem_core::link::{Address, LinkKind, PrimaryReselect};
-use tandem_core::policy::Ownership;
+use tandem_core::policy::{Ownership, PathCheck};
 use tandem_core::{Input, PciAddress};
 
 use super::{Chaos, STANDBY_MAC, UNKNOWN_MAC, VF_MACS};
@@ -96,6 +96,7 @@ impl Chaos {
                 name("vf")
             },
             refuses_mac: self.rng.chance(150),
+            is_cut_off: self.rng.chance(200),
             max_mtu: if self.rng.chance(100) { 1_400 } else { 9_216 },
             carrier_delay_ms: self.rng.below(300),
             ..vf_nic(mac)
@@ -111,7 +112,9 @@ impl Chaos {
 
     /// The kernel warns; mostly it then means it.
     fn warn_and_unplug(&mut self) {
-        let of_standby = self.rng.chance(50);
+        // Where a standby leaves, a VF takes over unproved.
+        let checks = self.stage.policy().bonds[0].path_check != PathCheck::None;
+        let of_standby = self.rng.chance(50) && !checks;
         let nic = if of_standby { self.standby } else { self.vf };
         let Some(link) = nic.and_then(|nic| self.stage.kernel.dump_link(nic)) else {
             return;
