@@ -79,11 +79,6 @@ impl Guest {
         *self.generation.borrow()
     }
 
-    /// Waits for a command.
-    pub(super) async fn hears(&mut self, command: &str) {
-        while self.commands.recv().await.unwrap() != command {}
-    }
-
     /// Waits for the next status, and says whether the guest was configured before it.
     pub(super) async fn configured_before_status(&mut self) -> bool {
         let mut configured = false;
