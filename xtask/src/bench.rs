@@ -29,6 +29,9 @@ pub(crate) struct Options {
     /// Watch the idle service for this many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     idle_s: u64,
+    /// Measure `tandem-host serve` with 50 and with 500 simulated guests instead
+    #[arg(long)]
+    serve: bool,
 }
 
 /// Something measured, and what it may be at most.
@@ -48,6 +51,9 @@ enum Unit {
 
 /// Measures, prints, writes JSON, and fails if a figure is over its limit.
 pub(crate) fn run(options: &Options) -> Result<()> {
+    if options.serve {
+        return crate::bench_serve::run(Duration::from_secs(options.idle_s));
+    }
     let figures = measure(Duration::from_secs(options.idle_s))?;
     for figure in &figures {
         println!("{}", figure.line());

@@ -10,6 +10,7 @@ use super::guest::Channel;
 use super::lock::Lock;
 use super::record::with_progress;
 use super::runner::Hosts;
+use crate::control::Lessor;
 use crate::decide::{
     Action, ActionKind, Failure, FailureKind, Input, Plan, Progress, RecordFact, Reply, Side,
     SideFacts,
@@ -30,6 +31,7 @@ pub(super) struct Desk {
     /// The lock file's record is this process's.
     pub(super) wrote: AtomicBool,
     pub(super) channels: [Channel; 2],
+    pub(super) lessor: Lessor,
     pub(super) inputs: mpsc::Sender<Input>,
     pub(super) vf_lock: std::sync::Mutex<Option<Lock>>,
     pub(super) migration: std::sync::Mutex<Option<JoinHandle<()>>>,
@@ -69,7 +71,8 @@ impl Desk {
             }
             ActionKind::Guest { side, call } => {
                 let channel = &self.channels[index(side)];
-                return Ok(channel.ask(&self.plan, self.policy.as_ref(), call).await);
+                let policy = self.policy.as_ref();
+                return Ok(channel.ask(&self.lessor, &self.plan, policy, call).await);
             }
             ActionKind::Save { side, progress } => {
                 let text = progress.to_text();

@@ -24,8 +24,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::hypervisor::{
-    Answer, DomainFacts, DomainState, Events, Host, HostError, JobFacts, JobPhase, JobWhich,
-    MAX_PROGRESS_BYTES, MigrateOptions, Migration, Nic, event_queue,
+    ActiveDomain, Answer, DomainFacts, DomainLook, DomainState, Events, Host, HostError, JobFacts,
+    JobPhase, JobWhich, MAX_PROGRESS_BYTES, MigrateOptions, Migration, Nic, event_queue,
 };
 use crate::xml::domain::DomainXml;
 use crate::xml::{BONDS_NAMESPACE, Bonds, PROGRESS_NAMESPACE, write};
@@ -127,15 +127,24 @@ impl Virsh {
     }
 
     async fn facts(&self, name: &str) -> Result<DomainFacts, HostError> {
-        let persistent = ["list", "--all", "--persistent", "--uuid"];
+        Ok(self.look_at(name).await?.facts)
+    }
+
+    /// Two processes: all but the state is in the XML.
+    async fn look_at(&self, name: &str) -> Result<DomainLook, HostError> {
         let asked = tokio::try_join!(
             self.xml(name),
             self.about(name, "domstate", &["--reason"], None),
-            self.connection.ask(&persistent),
         );
-        let (xml, state, persistent) = match asked {
+        let (xml, state) = match asked {
             Ok(answers) => answers,
-            Err(HostError::NoSuchDomain { .. }) => return Ok(DomainFacts::absent(name)),
+            Err(HostError::NoSuchDomain { .. }) => {
+                return Ok(DomainLook {
+                    facts: DomainFacts::absent(name),
+                    bonds: Ok(None),
+                    progress: None,
+                });
+            }
             Err(error) => return Err(error),
         };
         let (mut state, reason) = read::state(&state).ok_or_else(|| HostError::Other {
@@ -149,16 +158,28 @@ impl Virsh {
         {
             state = DomainState::Incoming;
         }
-        Ok(DomainFacts {
+        let facts = DomainFacts {
             name: xml.name,
-            persistent: persistent.lines().any(|line| line.trim() == xml.uuid),
             uuid: xml.uuid,
             state,
             reason,
             run_id: xml.id.map(|id| id.to_string()).unwrap_or_default(),
             nics: xml.nics,
             channel: xml.channel,
+        };
+        let bonds = xml.bonds.transpose().map_err(|error| error.to_string());
+        Ok(DomainLook {
+            facts,
+            bonds: bonds.map(|document| document.map(|document| document.bonds)),
+            progress: xml.progress,
         })
+    }
+
+    /// It has a definition that survives its end.
+    async fn is_persistent(&self, uuid: &str) -> Result<bool, HostError> {
+        let list = ["list", "--all", "--persistent", "--uuid"];
+        let persistent = self.connection.ask(&list).await?;
+        Ok(persistent.lines().any(|line| line.trim() == uuid))
     }
 
     /// Source and destination of a migration may both be paused for it; only the source has figures.
@@ -197,7 +218,7 @@ impl Virsh {
         if facts.state != DomainState::ShutOff {
             arguments.push("--live");
         }
-        if facts.persistent {
+        if self.is_persistent(&facts.uuid).await? {
             arguments.push("--config");
         }
         self.about(name, "metadata", &arguments, None).await?;
@@ -253,6 +274,17 @@ impl Host for Virsh {
 
     fn domain<'a>(&'a self, name: &'a str) -> Answer<'a, DomainFacts> {
         Box::pin(self.facts(name))
+    }
+
+    fn look<'a>(&'a self, name: &'a str) -> Answer<'a, DomainLook> {
+        Box::pin(self.look_at(name))
+    }
+
+    fn active(&self) -> Answer<'_, Vec<ActiveDomain>> {
+        Box::pin(async {
+            let list = ["list", "--id", "--name"];
+            Ok(read::active(&self.connection.ask(&list).await?))
+        })
     }
 
     fn bonds<'a>(&'a self, name: &'a str) -> Answer<'a, Option<Bonds>> {
