@@ -1,5 +1,6 @@
 //! Child processes: waiting with a deadline by process file descriptor, and children that die with the lab.
 
+use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, ExitStatus};
 use std::sync::{OnceLock, mpsc};
@@ -101,6 +102,8 @@ pub fn spawn_bound(command: Command) -> Result<Child> {
     let mut bound = Command::new("setpriv");
     bound.args(["--pdeathsig", "KILL", "--"]);
     bound.arg(command.get_program()).args(command.get_args());
+    let set = |(name, value): (&OsStr, Option<&OsStr>)| Some((name.to_owned(), value?.to_owned()));
+    bound.envs(command.get_envs().filter_map(set));
     spawner
         .send((with_stdio(bound), sender))
         .map_err(|_| anyhow!("the lab's spawner thread is gone"))?;

@@ -1,12 +1,14 @@
 //! `tandem-host` moves a domain between two real libvirt hosts.
 
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tandem_core::status::BondState;
-use tandem_lab::libvirt::{DomainSpec, LibvirtGuest, LibvirtHost, Ran};
-use tandem_lab::net::GUEST_V4;
+use tandem_lab::libvirt::{DomainSpec, LibvirtGuest, LibvirtHost, Ran, Running, serve};
+use tandem_lab::net::{GUEST_V4, GUEST_V6};
 use tandem_lab::probe::{FrameOptions, StreamProbe};
 use tandem_lab::tandem::{BOND, STEP_LIMIT};
 use tandem_lab::{Lab, Mac};
@@ -14,13 +16,8 @@ use tandem_lab::{Lab, Mac};
 const DOMAIN: &str = "g1";
 const RECORD_INTERVAL: Duration = Duration::from_millis(20);
 
-/// A guest without a configuration file, its bond up from the domain's XML alone, on the first of two hosts.
-fn configured<'lab>(lab: &'lab Lab, a: &LibvirtHost) -> Result<LibvirtGuest<'lab>> {
-    let guest = LibvirtGuest::boot(lab, a, DomainSpec::new(DOMAIN))?;
-    guest.configure(a)?;
-    guest.await_state(BondState::Accelerated)?;
-    Ok(guest)
-}
+/// `tandem-host serve` handed a guest its bond; in its log.
+const HANDED: &str = "the guest has its bonds";
 
 /// A report of `tandem-host migrate`, held against what it must say.
 fn expect(ran: &Ran, code: i32, wanted: &Value) -> Result<Value> {
@@ -32,16 +29,64 @@ fn expect(ran: &Ran, code: i32, wanted: &Value) -> Result<Value> {
     Ok(report)
 }
 
+/// `tandem-host serve` on one host.
+struct Served {
+    running: Running,
+    log: Receiver<String>,
+    handed: usize,
+}
+
+impl Served {
+    fn start(host: &LibvirtHost) -> Result<Self> {
+        let (running, log) = serve(host)?;
+        Ok(Self {
+            running,
+            log,
+            handed: 0,
+        })
+    }
+
+    /// How often it has handed a guest its bond by now.
+    fn handed(&mut self) -> Result<usize> {
+        ensure!(self.running.runs()?, "tandem-host serve has ended");
+        let lines = self.log.try_iter();
+        self.handed += lines.filter(|line| line.contains(HANDED)).count();
+        Ok(self.handed)
+    }
+
+    /// Ends it in order.
+    fn stop(self) -> Result<()> {
+        self.running.signal(Signal::TERM)?;
+        let ran = self.running.wait(STEP_LIMIT)?;
+        ensure!(ran.code == Some(0), "tandem-host serve: {ran:?}");
+        Ok(())
+    }
+}
+
+/// Has the VF's bond from the domain's XML, with its addresses and routes.
+fn has_all_of_the_xml(guest: &LibvirtGuest<'_>) -> Result<()> {
+    guest.await_state(BondState::Accelerated)?;
+    let configuration = guest.agent().sh("ls /etc/tandem 2>/dev/null | wc -l")?;
+    ensure!(configuration == "0", "the guest has a configuration");
+    let shown = guest
+        .agent()
+        .sh(&format!("ip address show {BOND}; ip route"))?;
+    let route = format!("198.51.100.0/24 via 10.77.0.1 dev {BOND}");
+    for wanted in [format!("{GUEST_V4}/24"), format!("{GUEST_V6}/64"), route] {
+        ensure!(shown.contains(&wanted), "no {wanted}: {shown}");
+    }
+    Ok(())
+}
+
+/// The whole story: nothing is configured in the guest, and nobody asks for it but the hosts' services.
 fn there_and_back(lab: &Lab) -> Result<()> {
     let (a, b) = LibvirtHost::pair(lab)?;
-    let guest = configured(lab, &a)?;
+    let (mut on_a, mut on_b) = (Served::start(&a)?, Served::start(&b)?);
+    let guest = LibvirtGuest::boot(lab, &a, DomainSpec::new(DOMAIN))?;
+    has_all_of_the_xml(&guest)?;
     let (first, second) = (guest.spec().vf, Mac::test(3));
     guest.check(&a, &b, Some(first))?;
-    let routes = guest.agent().sh("ip route")?;
-    ensure!(
-        routes.contains(&format!("198.51.100.0/24 via 10.77.0.1 dev {BOND}")),
-        "the XML's route is missing: {routes}"
-    );
+    ensure!(on_a.handed()? == 1, "handed over {} times", on_a.handed);
 
     let client = lab.client()?;
     let stream = StreamProbe::start(
@@ -74,11 +119,20 @@ fn there_and_back(lab: &Lab) -> Result<()> {
             ensure!(phase.sent > phase.lost, "no frame came through: {phase:?}");
         }
     }
-    Ok(())
+
+    guest.reboot(&a)?;
+    guest.await_boot(&a)?;
+    has_all_of_the_xml(&guest)?;
+    guest.check(&a, &b, Some(first))?;
+    // Once per boot: neither the migrations nor the looks in between were taken for one.
+    let handed = (on_a.handed()?, on_b.handed()?);
+    ensure!(handed == (2, 0), "handed over {handed:?} times on a and b");
+    on_a.stop()?;
+    on_b.stop()
 }
 
 #[test]
-fn a_domain_keeps_its_connection_there_and_back() {
+fn a_domain_has_its_bond_from_its_xml_there_and_back_and_after_a_reboot() {
     let Some(lab) = Lab::for_libvirt_test("libvirt there and back") else {
         return;
     };

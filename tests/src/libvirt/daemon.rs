@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::artifacts::host_tools::{self, HostTool};
 use crate::command::{self, Finished};
@@ -84,6 +84,28 @@ impl LibvirtHost {
         Ok((a, b))
     }
 
+    /// Kills its libvirtd, as by `kill -9`, and waits until the one that is started in its place answers.
+    /// The QEMUs live on.
+    pub fn restart_libvirtd(&self) -> Result<()> {
+        let first = self.first_process().context("it has no first process")?;
+        let daemon = children(first)
+            .into_iter()
+            .find(|pid| {
+                let name = std::fs::read_to_string(format!("/proc/{pid}/comm"));
+                name.is_ok_and(|name| name.trim() == "libvirtd")
+            })
+            .context("its libvirtd does not run")?;
+        let handle = ProcessHandle::of_pid(daemon)?;
+        handle.kill();
+        ensure!(handle.wait_exit(END_LIMIT)?, "libvirtd does not end");
+        self.wait_ready()
+    }
+
+    /// The first process of its process namespace.
+    fn first_process(&self) -> Option<u32> {
+        children(self.child.id()).first().copied()
+    }
+
     fn wait_ready(&self) -> Result<()> {
         let deadline = Instant::now() + START_LIMIT;
         loop {
@@ -157,6 +179,33 @@ impl LibvirtHost {
         Ok(names.map(str::to_owned).collect())
     }
 
+    /// Waits until the memory of this domain is being copied from here.
+    pub fn await_migration(&self, domain: &str) -> Result<()> {
+        let deadline = Instant::now() + VIRSH_LIMIT;
+        loop {
+            let job = self.try_virsh(&["domjobinfo", domain, "--rawstats"])?;
+            let copied = job.stdout.lines().find_map(|line| {
+                let bytes = line.trim().strip_prefix("memory_processed:")?;
+                bytes.trim().parse::<u64>().ok()
+            });
+            if copied.is_some_and(|bytes| bytes > 0) {
+                return Ok(());
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "{domain} is not migrated: {}{}",
+                job.stdout,
+                job.stderr
+            );
+            std::thread::sleep(START_STEP);
+        }
+    }
+
+    /// Lifts a limit on the migration that is under way.
+    pub fn hurry_migration(&self, domain: &str) -> Result<()> {
+        self.virsh(&["migrate-setspeed", domain, "10000"]).map(drop)
+    }
+
     /// What libvirtd said last.
     pub fn log_tail(&self) -> String {
         let text = std::fs::read_to_string(self.folder.join("libvirtd.log")).unwrap_or_default();
@@ -169,15 +218,22 @@ impl Drop for LibvirtHost {
     fn drop(&mut self) {
         // The first process of the process namespace: the kernel ends all others before it, and
         // `unshare`, its parent, ends after it.
-        let pid = self.child.id();
-        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
-        let first = children.ok().and_then(|list| list.trim().parse().ok());
+        let first = self.first_process();
         match first.and_then(|pid| ProcessHandle::of_pid(pid).ok()) {
             Some(first) => first.kill(),
             None => self.handle.kill(),
         }
         let _ = process::wait_deadline(&mut self.child, END_LIMIT);
     }
+}
+
+/// The processes that this one started, and that it inherited.
+fn children(pid: u32) -> Vec<u32> {
+    let list = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    let list = list.unwrap_or_default();
+    list.split_whitespace()
+        .filter_map(|pid| pid.parse().ok())
+        .collect()
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {

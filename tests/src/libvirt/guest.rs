@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use tandem_core::Status;
@@ -22,6 +22,11 @@ use crate::{Lab, Mac, vm};
 
 /// What an evacuation may take in all.
 pub const EVACUATION_LIMIT: Duration = Duration::from_secs(300);
+
+/// Emulated and on a busy machine; usually it takes about 10 s.
+const BOOT_LIMIT: Duration = Duration::from_secs(180);
+/// How often something is looked at that no event announces.
+const LOOK_STEP: Duration = Duration::from_millis(200);
 
 /// A domain on one of two hosts.
 #[derive(Debug)]
@@ -54,11 +59,7 @@ impl<'lab> LibvirtGuest<'lab> {
             agent,
             home: RefCell::new(host.host().name().to_owned()),
         };
-        guest
-            .agent
-            .ping(image.boot_limit)
-            .with_context(|| format!("the guest did not boot:\n{}", console_tail(host)))?;
-        guest.start_service()?;
+        guest.await_boot(host)?;
         Ok(guest)
     }
 
@@ -154,6 +155,30 @@ impl<'lab> LibvirtGuest<'lab> {
         ran
     }
 
+    /// Has the guest reboot by itself, without a word to anybody, and waits until it has come up anew on
+    /// this host. Nothing runs in it yet, see [`Self::await_boot`].
+    pub fn reboot(&self, host: &LibvirtHost) -> Result<()> {
+        let before = starts(host);
+        // The answer to this request has to get out before the guest goes down.
+        let soon =
+            "setsid sh -c 'sleep 1; echo b > /proc/sysrq-trigger' >/dev/null 2>&1 </dev/null &";
+        self.agent.sh(soon)?;
+        let deadline = Instant::now() + BOOT_LIMIT;
+        while starts(host) == before {
+            ensure!(Instant::now() < deadline, "the guest does not reboot");
+            std::thread::sleep(LOOK_STEP);
+        }
+        Ok(())
+    }
+
+    /// Waits until a guest that boots answers, and starts the service there, as its init would.
+    pub fn await_boot(&self, host: &LibvirtHost) -> Result<()> {
+        self.agent
+            .ping(BOOT_LIMIT)
+            .with_context(|| format!("the guest did not boot:\n{}", console_tail(host)))?;
+        self.start_service()
+    }
+
     /// Talks to the guest where it is now.
     pub fn follow(&self, hosts: &[&LibvirtHost]) -> Result<()> {
         for host in hosts {
@@ -202,7 +227,7 @@ impl<'lab> LibvirtGuest<'lab> {
 
     /// Waits until the guest says that its bond is in this state.
     pub fn await_state(&self, wanted: BondState) -> Result<Status> {
-        let deadline = std::time::Instant::now() + STEP_LIMIT;
+        let deadline = Instant::now() + STEP_LIMIT;
         loop {
             let status = self.status()?;
             if status
@@ -213,11 +238,11 @@ impl<'lab> LibvirtGuest<'lab> {
                 return Ok(status);
             }
             ensure!(
-                std::time::Instant::now() < deadline,
+                Instant::now() < deadline,
                 "not {wanted:?} within {STEP_LIMIT:?}: {status:?}\nthe service's log ends:\n{}",
                 self.log_tail()
             );
-            std::thread::sleep(Duration::from_millis(200));
+            std::thread::sleep(LOOK_STEP);
         }
     }
 
@@ -277,6 +302,14 @@ impl<'lab> LibvirtGuest<'lab> {
 fn connect(host: &LibvirtHost) -> Result<UnixStream> {
     let path = host.folder().join("lab");
     UnixStream::connect(&path).with_context(|| format!("cannot connect to {}", path.display()))
+}
+
+/// How often a guest has come up on that host's console (`tests/guest/init.sh`).
+fn starts(host: &LibvirtHost) -> usize {
+    let text = std::fs::read(host.folder().join("console.log")).unwrap_or_default();
+    String::from_utf8_lossy(&text)
+        .matches("lab: init done")
+        .count()
 }
 
 fn console_tail(host: &LibvirtHost) -> String {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::tool::Running;
+use super::tool::{Running, phase_of};
 use super::{DomainSpec, EVACUATION_LIMIT, LibvirtGuest, LibvirtHost};
 use crate::Lab;
 use crate::NicModel;
@@ -57,11 +57,9 @@ pub fn run(model: NicModel, frames: FrameOptions) -> Result<Timeline> {
     guest.pause();
     let (running, lines) = Running::start_told(&words)?;
     while let Ok(line) = lines.recv_timeout(EVACUATION_LIMIT) {
-        // `   12.3 s  unplug`, and more words while memory is copied.
-        let Some((_, said)) = line.split_once(" s  ") else {
+        let Some(phase) = phase_of(&line) else {
             continue;
         };
-        let phase = said.split_whitespace().next().unwrap_or_default();
         if story.current() != Some(phase) {
             let kind = match phase {
                 "migrate" => PhaseKind::Migration,

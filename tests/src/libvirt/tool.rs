@@ -4,12 +4,13 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use super::daemon::LibvirtHost;
 use crate::artifacts::cargo::{self, Profile};
 use crate::command::{self, Capture, Finished};
 use crate::process::{self, ProcessHandle};
@@ -67,7 +68,18 @@ impl Running {
 
     /// Starts it with these arguments; its lines of progress come as they are written, until it ends.
     pub fn start_told(arguments: &[&str]) -> Result<(Self, mpsc::Receiver<String>)> {
-        let mut child = process::spawn_bound(command_of(arguments)?)?;
+        Self::start_command(command_of(arguments)?)
+    }
+
+    /// As [`Self::start_told`], and it logs what it does too.
+    pub fn start_logged(arguments: &[&str]) -> Result<(Self, mpsc::Receiver<String>)> {
+        let mut command = command_of(arguments)?;
+        command.env("RUST_LOG", "info");
+        Self::start_command(command)
+    }
+
+    fn start_command(command: Command) -> Result<(Self, mpsc::Receiver<String>)> {
+        let mut child = process::spawn_bound(command)?;
         let handle = ProcessHandle::of(&child)?;
         let stdout = child.stdout.take().context("its output is not piped")?;
         let stderr = child.stderr.take().context("its errors are not piped")?;
@@ -116,6 +128,32 @@ impl Running {
             "tandem-host goes on for more than {limit:?}: {ran:?}"
         );
         Ok(ran)
+    }
+}
+
+/// `tandem-host serve` for that host, and what it logs.
+pub fn serve(host: &LibvirtHost) -> Result<(Running, mpsc::Receiver<String>)> {
+    Running::start_logged(&["serve", "-c", &host.uri()])
+}
+
+/// The phase that a line of progress tells of: `   12.3 s  unplug`, and more words while memory is copied.
+pub fn phase_of(line: &str) -> Option<&str> {
+    line.split_once(" s  ")?.1.split_whitespace().next()
+}
+
+/// Reads lines of progress until one tells of this phase.
+pub fn await_phase(lines: &mpsc::Receiver<String>, phase: &str, limit: Duration) -> Result<()> {
+    let deadline = Instant::now() + limit;
+    let mut said = Vec::new();
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let line = lines
+            .recv_timeout(left)
+            .with_context(|| format!("tandem-host did not come to {phase}: {said:#?}"))?;
+        if phase_of(&line) == Some(phase) {
+            return Ok(());
+        }
+        said.push(line);
     }
 }
 

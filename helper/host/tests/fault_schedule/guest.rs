@@ -37,18 +37,23 @@ fn lie(call: GuestCall) -> Reply {
 
 fn tell(world: &mut World, call: GuestCall, now_ms: u64) -> Reply {
     match call {
+        GuestCall::PrepareUnplug | GuestCall::Resume | GuestCall::Announce if !world.has_bond => {
+            let text = "there is no such bond in the configuration";
+            return Reply::Failed(Failure::new(FailureKind::AgentRefused, text));
+        }
+        GuestCall::Configure => world.has_bond = true,
         GuestCall::PrepareUnplug => world.prepared = true,
         GuestCall::Resume => world.prepared = false,
         GuestCall::Status => {
             return Reply::Status(GuestStatus {
-                bond_known: true,
-                standby_usable: true,
+                bond_known: world.has_bond,
+                standby_usable: world.has_bond,
                 vf_active: world.uses_vf(now_ms),
                 gap_us: None,
                 reason: "as it is".into(),
             });
         }
-        GuestCall::Hello | GuestCall::Configure | GuestCall::Announce => {}
+        GuestCall::Hello | GuestCall::Announce => {}
     }
     Reply::Accepted
 }

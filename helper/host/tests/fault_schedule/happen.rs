@@ -144,6 +144,7 @@ impl Stage {
         self.note(|| "the guest reboots".into());
         self.world.booting_until_ms = self.now_ms + self.rng.between(3_000, 30_000);
         self.world.prepared = false;
+        self.world.has_bond = false;
         if self.world.unplugging && self.rng.chance(500) {
             self.world.released();
         }

@@ -77,7 +77,9 @@ impl Stage {
             faults.push("the guest was not told to take its VF again");
         }
         let says_vf = outcome.guest == GuestVerdict::UsesVf;
-        let follows = outcome.unplug_may_follow || self.world.shut_down;
+        // One that booted since it was asked gets its bond by `serve`.
+        let booted = !self.world.has_bond;
+        let follows = outcome.unplug_may_follow || self.world.shut_down || booted;
         let is_so = self.world.uses_vf(self.now_ms);
         if honest && settled && says_vf && !is_so && !follows {
             faults.push("the guest is said to use a VF that it does not use");

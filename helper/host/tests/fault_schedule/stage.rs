@@ -112,7 +112,7 @@ impl Stage {
             destination_vf: script.names_vf.then(|| vf(Side::Destination)),
             agent: script.agent_use,
             reaches_destination_agent: true,
-            configure: false,
+            configure: true,
             yes_degraded: script.yes_degraded,
         };
         let start = Start {

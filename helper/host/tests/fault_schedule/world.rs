@@ -51,6 +51,8 @@ pub(crate) struct World {
     pub(crate) migration: Option<Migration>,
     /// The guest was asked to release the VF, and did not take it again.
     pub(crate) prepared: bool,
+    /// The guest has the bond that the host gave it; a boot forgets it.
+    pub(crate) has_bond: bool,
     /// The guest boots until then, in ms.
     pub(crate) booting_until_ms: u64,
     pub(crate) vf_since_ms: u64,
@@ -134,6 +136,7 @@ impl World {
             hosts,
             migration: None,
             prepared: false,
+            has_bond: true,
             booting_until_ms: 0,
             vf_since_ms: 0,
             refusals: 0,
@@ -169,7 +172,7 @@ impl World {
     /// The guest's traffic goes over the VF.
     pub(crate) fn uses_vf(&self, now_ms: u64) -> bool {
         let attached = self.runs_on().is_some_and(|side| self.has_vf(side));
-        attached && !self.prepared && now_ms >= self.vf_since_ms + 1_500
+        attached && self.has_bond && !self.prepared && now_ms >= self.vf_since_ms + 1_500
     }
 
     pub(crate) fn record(&self, side: Side) -> Option<Progress> {

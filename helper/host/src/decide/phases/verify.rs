@@ -2,6 +2,7 @@
 
 use super::{Next, Phase, Step};
 use crate::decide::action::{GuestCall, Task};
+use crate::decide::input::FailureKind;
 use crate::decide::machine::Evacuation;
 use crate::decide::plan::Side;
 
@@ -13,7 +14,10 @@ pub(super) fn next(it: &Evacuation) -> Next {
         return Ok(Step::Go(Phase::Release));
     }
     let resumed = it.tries(Task::Guest(GuestCall::Resume));
-    if resumed.accepted_ms.is_none() {
+    // It answers: its status tells whether it lacks the bond, as after a boot.
+    let refused = resumed.last.as_ref();
+    let refused = refused.is_some_and(|failure| failure.kind == FailureKind::AgentRefused);
+    if resumed.accepted_ms.is_none() && !refused {
         if it.memory.aborted && resumed.failures > 0 {
             return Ok(Step::Go(Phase::Release));
         }
@@ -35,6 +39,9 @@ pub(super) fn next(it: &Evacuation) -> Next {
     let lacks_bond = guest.is_some_and(|guest| !guest.bond_known);
     if it.record.plan.configure && lacks_bond && configured.is_none_or(|at| at < told_ms) {
         return Ok(it.call(side, GuestCall::Configure));
+    }
+    if refused && it.now_ms >= resumed.next_ms {
+        return Ok(it.call(side, GuestCall::Resume));
     }
     let again_ms = told_ms + it.limits.look_every_ms;
     if it.now_ms < again_ms {

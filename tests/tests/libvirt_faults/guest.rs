@@ -1,0 +1,63 @@
+//! Faults of the guest, and of the devices that it has or gets.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+use tandem_core::status::BondState;
+use tandem_lab::libvirt::{EVACUATION_LIMIT, VF_ALIAS, file, tandem_host, vf_xml};
+
+use crate::world::{DOMAIN, World, at_home, expect, moved, words};
+
+/// Refused, unless the operator says to go on without the guest.
+pub(crate) fn agent_is_missing(world: &mut World<'_>) -> Result<()> {
+    let gone = "killall tandem; while tandem status >/dev/null 2>&1; do usleep 100000; done";
+    world.guest.agent().sh(gone)?;
+    let ran = world.migrate(&[])?;
+    expect(&ran, 10, Some("agent-missing"), &at_home("refused"))?;
+
+    world.guest.pause();
+    let ran = world.migrate(&["--no-agent"])?;
+    let done = json!({"verdict": "done", "runs-on": "destination", "vf-attached": true,
+        "guest": "not-asked", "recovery-needed": false, "left": []});
+    expect(&ran, 0, None, &done)?;
+    world.moved()?;
+    // The kernel alone had carried the traffic on; now the service takes care of the VF that came.
+    world.guest.start_service()
+}
+
+/// Somebody has unplugged the VF before.
+pub(crate) fn vf_is_gone(world: &mut World<'_>) -> Result<()> {
+    world
+        .home
+        .virsh(&["detach-device-alias", DOMAIN, VF_ALIAS, "--live"])?;
+    world.guest.await_state(BondState::Standby)?;
+    world.guest.pause();
+    let ran = world.migrate(&[])?;
+    expect(&ran, 0, None, &moved())?;
+    world.moved()
+}
+
+pub(crate) fn degraded_and_recovered(world: &mut World<'_>) -> Result<()> {
+    let missing = vf_xml(world.guest.spec().model, world.other_vf).replace("br0", "br1");
+    let mut arguments = world.arguments(&["--plug-timeout", "5"])?;
+    let at = arguments.iter().position(|word| word == "--vf");
+    arguments[at.context("--vf")? + 1] = file(world.lab.folder(), "missing.xml", &missing)?;
+    world.guest.pause();
+    let ran = tandem_host(&words(&arguments), EVACUATION_LIMIT)?;
+    world.moved()?;
+    let degraded = json!({"verdict": "degraded", "runs-on": "destination", "vf-attached": false,
+        "recovery-needed": true});
+    expect(&ran, 12, Some("plug-failed"), &degraded)?;
+    world.guest.check(&world.home, &world.other, None)?;
+    // The host is mended: the bridge that the VF's XML names joins the other one.
+    world.home.host().namespace().exec(
+        "ip link add br1 type bridge && ip link add mend0 type veth peer name mend1 && \
+         ip link set mend0 master br0 up && ip link set mend1 master br1 up && ip link set br1 up",
+    )?;
+    let recovery = world.recover_arguments(&world.home);
+    let ran = tandem_host(&words(&recovery), EVACUATION_LIMIT)?;
+    ensure!(
+        ran.stderr.contains("plug"),
+        "it does not say what it does: {ran:?}"
+    );
+    expect(&ran, 0, None, &moved())
+}
