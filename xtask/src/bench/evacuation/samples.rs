@@ -119,7 +119,7 @@ pub(super) mod tests {
                 broken: None,
             },
             downtime_ms: 100,
-            vf_ready_ms: Some(12.5),
+            vf_ready_ms: Some(12.6),
             handovers: Vec::new(),
         }
     }
