@@ -93,32 +93,34 @@ pub struct Handover {
     pub phase: &'static str,
     /// The report.
     pub reported: Handoff,
-    /// Pause of the probe's frames to the guest across the handoff, by the guest's clock, in µs.
+    /// The pause of the probe's frames to the guest that is nearest to the reported one, of those within 100 ms of
+    /// the handoff, by the guest's clock, in µs.
     pub probe_receive_us: Option<u64>,
     /// The same for frames from the guest, in µs.
     pub probe_transmit_us: Option<u64>,
 }
 
-/// The probe's longest pause counts for a handoff if it touches this time before or after it, in µs: the
-/// other hosts learn of it, and the service sees it, that much later or earlier.
-const AROUND_US: u64 = 50_000;
+/// Pauses of the probe are looked for so long before and after the moment the service saw the handoff, in µs:
+/// the rest of the network learns of it, and the service sees it, that much earlier or later.
+const AROUND_US: u64 = 100_000;
 
 impl Handover {
     pub(super) fn new(reported: Handoff, frames: &FrameReport) -> Self {
-        let pause = |times: &[u64]| {
-            longest_pause_us(
-                times,
-                reported.at.0.saturating_sub(AROUND_US),
-                reported.at.0 + AROUND_US,
-            )
-        };
+        let at_us = reported.at.0;
+        let window = (at_us.saturating_sub(AROUND_US), at_us + AROUND_US);
+        let gap = reported.gap.unwrap_or_default();
+        let times = &frames.guest_times;
         Self {
             phase: match reported.to {
                 Traffic::Vf => "failback",
                 Traffic::Standby | Traffic::None | Traffic::Other => "failover",
             },
-            probe_receive_us: pause(&frames.guest_times.received_us),
-            probe_transmit_us: pause(&frames.guest_times.sent_and_arrived_us),
+            probe_receive_us: gap
+                .receive_us
+                .and_then(|gap_us| nearest_pause_us(&times.received_us, window, gap_us)),
+            probe_transmit_us: gap
+                .transmit_us
+                .and_then(|gap_us| nearest_pause_us(&times.sent_and_arrived_us, window, gap_us)),
             reported,
         }
     }
@@ -137,13 +139,15 @@ impl Handover {
     }
 }
 
-/// The longest time between two neighbours that touches the window; `times` are in order.
-fn longest_pause_us(times: &[u64], from_us: u64, to_us: u64) -> Option<u64> {
+/// The time between two neighbours, touching the window, that is nearest to what was reported: a probe does not
+/// know which port a frame took, but the last one on the old port and the first on the new one are neighbours.
+/// `times` are in order.
+fn nearest_pause_us(times: &[u64], (from_us, to_us): (u64, u64), reported_us: u64) -> Option<u64> {
     times
         .windows(2)
         .filter(|pair| pair[1] >= from_us && pair[0] <= to_us)
         .map(|pair| pair[1].saturating_sub(pair[0]))
-        .max()
+        .min_by_key(|pause_us| pause_us.abs_diff(reported_us))
 }
 
 #[cfg(test)]
@@ -151,12 +155,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pause_counts_where_it_touches_the_window() {
+    fn the_pause_of_a_handoff_is_the_nearest_in_its_window() {
         let times = [0, 10, 20, 100, 110, 300];
-        assert_eq!(longest_pause_us(&times, 30, 90), Some(80));
-        assert_eq!(longest_pause_us(&times, 0, 15), Some(10));
-        assert_eq!(longest_pause_us(&times, 120, 130), Some(190));
-        assert_eq!(longest_pause_us(&times, 400, 500), None);
-        assert_eq!(longest_pause_us(&[], 0, 500), None);
+        let nearest = |window, reported_us| nearest_pause_us(&times, window, reported_us);
+        assert_eq!(nearest((0, 110), 70), Some(80));
+        assert_eq!(nearest((0, 110), 0), Some(10));
+        assert_eq!(nearest((30, 90), 10), Some(80));
+        assert_eq!(nearest((120, 130), 10), Some(190));
+        assert_eq!(nearest((400, 500), 10), None);
+        assert_eq!(nearest_pause_us(&[], (0, 500), 10), None);
     }
 }

@@ -47,12 +47,14 @@ pub(super) fn render(results: &Results) -> String {
          {losses}\n\
          *Failover* is from the host's first word to half a second after the VF left, *failback* from the new VF's plug to \
          half a second after it carries the traffic. A gap is the longest time between the sendings of two frames that \
-         arrived, with none between them that did. *VF ready* is from the VF's registration in the guest until it can \
+         arrived, with none between them that did. *Guest stopped* is QEMU's own count of the migration's stop: what a \
+         migration loses follows from it. *VF ready* is from the VF's registration in the guest until it can \
          carry traffic; Tandem has a new VF prove its carrier first. `net_failover` is in QEMU's hands: its phases end \
          where QEMU's events say so.\n\n\
          ## What Tandem says of itself\n\n\
          *Lead* is from the warning to the driver's stop, *reaction* from the warning to the request to switch; a gap is \
-         from the last frame on the old port to the first on the new one, beside the probe's longest pause around it.\n\n\
+         from the last frame on the old port to the first on the new one, beside the nearest of the probe's pauses within \
+         100 ms: the probe does not know which port a frame took.\n\n\
          {own}\n\
          ## What the services cost\n\n\
          In Debian 13 with the same bond. The links are {pairs} pairs of veth interfaces made and removed.\n\n\

@@ -64,6 +64,7 @@ pub(super) fn losses(all: &[Samples]) -> Table {
         "gap ms: failover",
         "migration",
         "failback",
+        "guest stopped ms",
         "TCP stall ms",
         "VF ready ms",
     ]);
@@ -89,6 +90,7 @@ pub(super) fn losses(all: &[Samples]) -> Table {
                 .into_iter()
                 .map(|phase| cell(samples.of_phase(phase, |loss| loss.longest_gap_ms))),
         );
+        row.push(cell(samples.spread(|one| Some(one.downtime_ms as f64))));
         row.push(cell(samples.spread(|one| Some(one.tcp.stall_ms as f64))));
         row.push(cell(samples.spread(|one| one.vf_ready_ms)));
         table.rows.push(row);
@@ -147,6 +149,7 @@ mod tests {
                 "–",
                 "41",
                 "–",
+                "100",
                 "200",
                 "–"
             ]
@@ -161,7 +164,7 @@ mod tests {
                 "55 (54..78)"
             ]
         );
-        assert_eq!(words(lines[2])[11], "13");
+        assert_eq!(words(lines[2])[12], "13");
     }
 
     #[test]
