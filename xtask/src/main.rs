@@ -1,7 +1,6 @@
 //! Tandem's own tasks: `cargo xtask test` is all of CI, the others are parts of it or built on the same lab.
 
 mod bench;
-mod bench_serve;
 mod check;
 mod demo;
 mod ebpf;

@@ -45,7 +45,7 @@ impl Drop for Process {
 }
 
 /// Measures, prints, and writes JSON.
-pub(crate) fn run(idle: Duration) -> Result<()> {
+pub(super) fn run(idle: Duration) -> Result<()> {
     let program = example("tandem-host", "serve_load", Profile::Release)?;
     let mut runs = Vec::new();
     for guests in COUNTS {
