@@ -32,6 +32,7 @@ impl Chaos {
             86..88 => self.bonding_driver(),
             88..90 => self.name_squatter(),
             90..92 => self.occupy(),
+            92..94 => self.paths_come_or_go(),
             _ => {}
         }
     }
@@ -152,6 +153,10 @@ impl Chaos {
     fn warn(&mut self, stage: RemovalStage, pci: PciAddress) {
         let at = self.stage.now;
         let removal = Removal { stage, pci, at };
+        // The button leaves time for the machine; everything later sets off the reflex.
+        if stage > RemovalStage::ButtonCancelled {
+            self.stage.reflex(pci);
+        }
         self.stage.feed_at(at.plus_ms(1), Input::Removal(removal));
     }
 
@@ -298,6 +303,12 @@ impl Chaos {
         if let Some(source) = self.rng.pick(&sources) {
             self.stage.feed(Input::Lost(*source));
         }
+    }
+
+    /// The hand-over programs are loaded late, or fail one day.
+    fn paths_come_or_go(&mut self) {
+        let supported = self.rng.chance(700);
+        self.stage.support_paths(supported);
     }
 
     fn reload(&mut self) {
