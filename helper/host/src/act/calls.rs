@@ -16,7 +16,7 @@ use crate::decide::{
     SideFacts,
 };
 use crate::hypervisor::{
-    DomainState, Host, HostError, JobFacts, JobWhich, MigrateOptions, Migration,
+    DomainLook, DomainState, Host, HostError, JobFacts, JobWhich, MigrateOptions, Migration,
 };
 
 /// Everything that an action may need. Shared by the tasks that carry actions out.
@@ -97,7 +97,9 @@ impl Desk {
     async fn look(&self, side: Side) -> Result<SideFacts, HostError> {
         let name = self.plan.domain.as_str();
         let host = self.host(side);
-        let facts = host.domain(name).await?;
+        let DomainLook {
+            facts, progress, ..
+        } = host.look(name).await?;
         let socket = facts.channel.and_then(|channel| channel.socket);
         *self.channels[index(side)]
             .socket
@@ -111,7 +113,7 @@ impl Desk {
                 record: RecordFact::Absent,
             });
         }
-        let record = match host.progress(name).await? {
+        let record = match progress {
             None => RecordFact::Absent,
             Some(text) => match Progress::parse(&text) {
                 Ok(record) => RecordFact::Present(Box::new(record)),

@@ -102,7 +102,7 @@ impl Keeper {
             let lasted = begun.elapsed() >= LASTED;
             match ended {
                 Ended::Wanted => self.board.leased(&self.name),
-                Ended::OtherWish => back_off = BACK_OFF,
+                Ended::OtherWish => {}
                 Ended::Failed(error) => {
                     tracing::debug!("domain {}: {error}", self.name);
                     let reason = error.to_string();
@@ -110,10 +110,13 @@ impl Keeper {
                     if lasted {
                         back_off = BACK_OFF;
                     }
+                    // A guest can have it that there is another wish, but not that it may flood.
+                    let patient = matches!(error, AgentError::Floods { .. });
                     tokio::select! {
-                        () = sleep(back_off) => back_off = (back_off * 2).min(MAX_BACK_OFF),
-                        () = self.other_wish(&mut wishes, &wish) => back_off = BACK_OFF,
+                        () = sleep(back_off) => {}
+                        () = self.other_wish(&mut wishes, &wish), if !patient => {}
                     }
+                    back_off = (back_off * 2).min(MAX_BACK_OFF);
                 }
             }
         }
@@ -179,10 +182,8 @@ impl Keeper {
     async fn configure(&mut self, agent: &mut Agent, wish: &Wish) -> Result<(), AgentError> {
         let done = Some((wish.run_id.clone(), wish.boot));
         let error = match &wish.policy {
-            Ok(None) => {
-                self.configured = done;
-                None
-            }
+            // Another look may show some.
+            Ok(None) => None,
             // Another look may show better ones.
             Err(reason) => Some(reason.clone()),
             Ok(Some(policy)) => match agent.configure(policy.clone()).await {

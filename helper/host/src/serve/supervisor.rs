@@ -34,6 +34,15 @@ const LOOK: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_secs(15);
 /// A domain with the record of an evacuation is looked at this often.
 const RECORDED: Duration = Duration::from_secs(30);
+/// So many looks at a domain in quick succession are as many as its host's events ask for; beyond
+/// that each waits twice as long as the one before, so that a guest that makes events is no burden.
+const QUICK: u32 = 8;
+/// Looks that are closer to each other are in quick succession.
+const SUCCESSION: Duration = Duration::from_secs(5);
+/// The first such wait.
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+/// The longest.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// Each round looks at this share of the domains, whether or not something happened to them.
 const ROUNDS: usize = 12;
 
@@ -62,6 +71,8 @@ struct Ward {
     keeper: AbortHandle,
     looked: Instant,
     look_at: Option<Instant>,
+    /// Looks in quick succession.
+    quick: u32,
     replug: Option<Replug>,
 }
 
@@ -182,6 +193,8 @@ impl Supervisor {
                 if self.looking.contains(&name) {
                     // Once that look has ended.
                     self.due.insert(name);
+                } else if let Some((ward, at)) = self.wards.get_mut(&name).and_then(too_early) {
+                    ward.look_at = Some(ward.look_at.map_or(at, |known| known.min(at)));
                 } else {
                     self.look(name);
                 }
@@ -291,8 +304,11 @@ impl Supervisor {
                     Ok(look) => self.looked(&look),
                     Err(error) => {
                         tracing::warn!("domain {name}: {error}");
-                        if let Some(ward) = self.wards.get_mut(&name) {
-                            ward.look_at = Some(Instant::now() + AGAIN);
+                        let again = Instant::now() + AGAIN;
+                        match self.wards.get_mut(&name) {
+                            Some(ward) => ward.look_at = Some(again),
+                            // The next roll call finds that it is not known yet.
+                            None => self.roll_at = self.roll_at.min(again),
                         }
                     }
                 }
@@ -368,6 +384,8 @@ impl Supervisor {
             *old = wish;
             differs
         });
+        let is_quick = known && ward.looked.elapsed() < SUCCESSION.max(ward.wait() * 2);
+        ward.quick = if is_quick { ward.quick + 1 } else { 0 };
         ward.looked = Instant::now();
         ward.look_at = look.progress.as_ref().map(|_| ward.looked + RECORDED);
         let record = look.progress.as_deref();
@@ -396,9 +414,26 @@ impl Supervisor {
             keeper: tokio::spawn(keeper.keep()).abort_handle(),
             looked: Instant::now(),
             look_at: None,
+            quick: 0,
             replug: None,
         }
     }
+}
+
+impl Ward {
+    /// Shortest time from the last look to the next one.
+    fn wait(&self) -> Duration {
+        match self.quick.checked_sub(QUICK) {
+            None => Duration::ZERO,
+            Some(beyond) => (FIRST_WAIT * 2_u32.pow(beyond.min(8))).min(LONGEST_WAIT),
+        }
+    }
+}
+
+/// When to look instead.
+fn too_early(ward: &mut Ward) -> Option<(&mut Ward, Instant)> {
+    let at = ward.looked + ward.wait();
+    (Instant::now() < at).then_some((ward, at))
 }
 
 fn wish_of(look: &DomainLook, boot: u64) -> Wish {

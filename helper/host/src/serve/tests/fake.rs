@@ -12,8 +12,9 @@ use crate::hypervisor::{
 };
 use crate::xml::{Bonds, Document};
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Fake {
+    pub(super) has_bonds: AtomicBool,
     pub(super) domains: Mutex<BTreeMap<String, (DomainFacts, Option<String>)>>,
     sender: Mutex<Option<EventSender>>,
     pub(super) is_down: AtomicBool,
@@ -26,7 +27,16 @@ pub(super) struct Fake {
 
 impl Fake {
     pub(super) fn new(domains: &[(&str, &Path)]) -> Arc<Self> {
-        let fake = Self::default();
+        let fake = Self {
+            has_bonds: AtomicBool::new(true),
+            domains: Mutex::default(),
+            sender: Mutex::default(),
+            is_down: AtomicBool::new(false),
+            looks: AtomicUsize::new(0),
+            rolls: AtomicUsize::new(0),
+            attaches: AtomicUsize::new(0),
+            attach_failures: AtomicUsize::new(0),
+        };
         for (name, socket) in domains {
             fake.start(name, socket, "1");
         }
@@ -105,7 +115,7 @@ impl Host for Fake {
         let (facts, progress) = self.entry(name);
         self.ask(DomainLook {
             facts,
-            bonds: Ok(Some(bonds())),
+            bonds: Ok(self.has_bonds.load(Ordering::Relaxed).then(bonds)),
             progress,
         })
     }

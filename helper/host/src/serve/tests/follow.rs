@@ -36,6 +36,28 @@ async fn a_guest_is_configured_once_per_boot() {
 }
 
 #[tokio::test]
+async fn bonds_that_come_later_are_handed_over_at_once() {
+    let folder = folder();
+    let mut guest = Guest::new(&folder.path().join("g1"), Manner::Honest);
+    let fake = Fake::new(&[("g1", &guest.socket)]);
+    fake.has_bonds.store(false, Ordering::Relaxed);
+    let service = Service::over(folder, fake, Options::default());
+    assert!(!guest.configured_before_status().await, "there are none");
+    service.fake.has_bonds.store(true, Ordering::Relaxed);
+    service
+        .fake
+        .happens(Event::of("g1", EventKind::MetadataChanged));
+    assert!(guest.configured_before_status().await, "there are some");
+    service.fake.has_bonds.store(false, Ordering::Relaxed);
+    service
+        .fake
+        .happens(Event::of("g1", EventKind::MetadataChanged));
+    guest.changes();
+    assert!(!guest.configured_before_status().await, "same boot");
+    service.ends().await;
+}
+
+#[tokio::test]
 async fn guests_come_and_go() {
     let folder = folder();
     let guest = Guest::new(&folder.path().join("g1"), Manner::Honest);

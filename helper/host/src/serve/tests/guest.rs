@@ -60,7 +60,7 @@ impl Guest {
                 match manner {
                     Manner::HangsUp => {}
                     Manner::EndlessLine => endless(stream, &count).await,
-                    _ => talk(stream, manner, &told, changes.clone()).await,
+                    _ => talk(stream, manner, &told, changes.clone(), &count).await,
                 }
             }
         });
@@ -107,6 +107,7 @@ async fn talk(
     manner: Manner,
     told: &mpsc::UnboundedSender<&'static str>,
     mut changes: watch::Receiver<u64>,
+    taken: &Mutex<usize>,
 ) {
     let (read, mut write) = stream.into_split();
     let mut read = BufReader::new(read);
@@ -135,7 +136,7 @@ async fn talk(
                     let _ = told.send(request.call.name());
                 }
                 if subscribed && manner == Manner::Floods {
-                    flood(&mut write).await;
+                    flood(&mut write, taken).await;
                     return;
                 }
             }
@@ -151,9 +152,11 @@ async fn talk(
 const EVENT: &str = "{\"event\": \"state-changed\", \"timestamp\": {\"seconds\": 1, \"microseconds\": 2}, \
     \"data\": {\"bond\": \"bond0\", \"state\": \"standby\", \"traffic\": \"standby\", \"reason\": \"asked\"}}\n";
 
-async fn flood(write: &mut OwnedWriteHalf) {
+async fn flood(write: &mut OwnedWriteHalf, taken: &Mutex<usize>) {
     let many = EVENT.repeat(500);
-    while write.write_all(many.as_bytes()).await.is_ok() {}
+    while write.write_all(many.as_bytes()).await.is_ok() {
+        *taken.lock().unwrap() += many.len();
+    }
 }
 
 fn reply(request: &RequestLine, generation: u64, manner: Manner) -> Vec<u8> {

@@ -37,7 +37,8 @@ async fn a_silent_guest_harms_nobody() {
 
 #[tokio::test]
 async fn a_flood_of_events_harms_nobody() {
-    does_no_harm(Manner::Floods).await;
+    let taken = does_no_harm(Manner::Floods).await;
+    assert!(taken < BOUND, "{taken} bytes were taken");
 }
 
 #[tokio::test]
@@ -49,6 +50,61 @@ async fn an_endless_line_harms_nobody() {
 #[tokio::test]
 async fn lies_harm_nobody() {
     does_no_harm(Manner::Lies).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_that_makes_events_is_not_looked_at_all_the_time() {
+    use crate::hypervisor::{Event, EventKind};
+    let folder = folder();
+    let guest = Guest::new(&folder.path().join("g1"), Manner::Honest);
+    let service = Service::new(folder, &[("g1", &guest)]);
+    let mut watching = service.watch("g1").await;
+    seen(&mut watching, |shown| generation(shown) == 1).await;
+    for _ in 0..1200 {
+        let opens = EventKind::Agent { connected: false };
+        service.fake.happens(Event::of("g1", opens));
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    let looks = service
+        .fake
+        .looks
+        .load(std::sync::atomic::Ordering::Relaxed);
+    assert!((30..=50).contains(&looks), "{looks} looks in 5 minutes");
+    // The last of them is not forgotten.
+    service
+        .fake
+        .edit("g1", |facts| facts.reason = "unpaused".to_owned());
+    service
+        .fake
+        .happens(Event::of("g1", EventKind::MetadataChanged));
+    let told = |shown: &Shown| shown.report.reason == "unpaused";
+    tokio::time::timeout(PATIENCE, seen(&mut watching, told))
+        .await
+        .unwrap();
+    service.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_that_floods_is_not_heard_sooner_because_it_restarts() {
+    use crate::hypervisor::{Event, EventKind};
+    let folder = folder();
+    let mut guest = Guest::new(&folder.path().join("g1"), Manner::Floods);
+    let service = Service::new(folder, &[("g1", &guest)]);
+    for _ in 0..600 {
+        // It opens its port again and again.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let opens = EventKind::Agent { connected: true };
+        service.fake.happens(Event::of("g1", opens));
+    }
+    let mut clients = 0;
+    while let Ok(command) = guest.commands.try_recv() {
+        clients += usize::from(command == "client");
+    }
+    assert!(
+        (1..=60).contains(&clients),
+        "{clients} connections in 10 minutes"
+    );
+    service.ends().await;
 }
 
 #[tokio::test(start_paused = true)]
