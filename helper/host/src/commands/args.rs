@@ -69,7 +69,7 @@ pub struct How {
     /// Where the memory goes, such as `tcp://192.0.2.1`
     #[arg(long, value_name = "URI")]
     pub migrate_uri: Option<String>,
-    /// The hosts' libvirtds talk to each other
+    /// The hosts' libvirtds talk to each other; DESTURI is then the source's way to the destination too
     #[arg(long)]
     pub p2p: bool,
     /// The domain becomes persistent on the destination
@@ -167,5 +167,72 @@ impl How {
             bandwidth_mib_s: self.bandwidth,
             tls: self.tls,
         }
+    }
+}
+
+/// What clap makes of these words of `tandem-host migrate`.
+#[cfg(test)]
+pub(crate) fn parse_migrate(words: &[&str]) -> Migrate {
+    use clap::FromArgMatches as _;
+    let command = Migrate::augment_args(clap::Command::new("migrate").no_binary_name(true));
+    Migrate::from_arg_matches(&command.get_matches_from(words)).expect("all that is required")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_option_reaches_the_hypervisor() {
+        let of = |words: &[&str]| {
+            let words = [&["g1", "qemu+ssh://b/system"], words].concat();
+            parse_migrate(&words)
+                .how
+                .options(Some("<domain/>".to_owned()))
+        };
+        let plain = MigrateOptions {
+            xml: Some("<domain/>".to_owned()),
+            ..MigrateOptions::default()
+        };
+        assert_eq!(of(&[]), plain);
+        assert_eq!(of(&["--live"]), plain);
+        type Change = fn(&mut MigrateOptions);
+        let options: [(&[&str], Change); 8] = [
+            (&["--p2p"], |it| it.peer_to_peer = true),
+            (&["--persistent"], |it| it.persistent = true),
+            (&["--undefine-source"], |it| it.undefine_source = true),
+            (&["--postcopy"], |it| it.postcopy = true),
+            (&["--auto-converge"], |it| it.auto_converge = true),
+            (&["--tls"], |it| it.tls = true),
+            (&["--bandwidth", "7"], |it| it.bandwidth_mib_s = Some(7)),
+            (&["--migrate-uri", "tcp://b"], |it| {
+                it.migrate_uri = Some("tcp://b".to_owned());
+            }),
+        ];
+        for (words, change) in options {
+            let mut wanted = plain.clone();
+            change(&mut wanted);
+            assert_eq!(of(words), wanted, "{words:?}");
+        }
+        let limits = parse_migrate(&[
+            "g1",
+            "b",
+            "--unplug-timeout",
+            "1",
+            "--migrate-timeout",
+            "2",
+            "--plug-timeout",
+            "3",
+            "--verify-timeout",
+            "4",
+        ]);
+        let limits = limits.timeouts.limits();
+        let times = [
+            limits.unplug_ms,
+            limits.migrate_ms,
+            limits.plug_ms,
+            limits.restore_ms,
+        ];
+        assert_eq!((times, limits.verify_ms), ([1000, 2000, 3000, 3000], 4000));
     }
 }

@@ -26,11 +26,7 @@ pub fn plan_of(
         .map(|text| vf_of_device(text, &facts.nics, source))
         .transpose()
         .context("--vf")?;
-    let agent = match (arguments.no_agent, arguments.yes_degraded) {
-        (true, _) => AgentUse::Never,
-        (false, true) => AgentUse::IfThere,
-        (false, false) => AgentUse::Required,
-    };
+    let agent = agent_use(arguments)?;
     let name = bond.map(|bond| bond.name.to_string());
     let plan = Plan {
         domain: arguments.domain.clone(),
@@ -46,6 +42,21 @@ pub fn plan_of(
     };
     plan.validate()?;
     Ok(plan)
+}
+
+/// The path of a channel on another machine may be another domain's here, so it is never opened.
+fn agent_use(arguments: &args::Migrate) -> anyhow::Result<AgentUse> {
+    let source = &arguments.common.connect.uri;
+    match (arguments.no_agent, arguments.yes_degraded) {
+        (true, _) => Ok(AgentUse::Never),
+        (false, true) if !is_local(source) => Ok(AgentUse::Never),
+        (false, false) if !is_local(source) => bail!(
+            "the guest's channel is on the machine of {source}, which can't be opened from here: run \
+             tandem-host there, or go on without the guest by --no-agent"
+        ),
+        (false, true) => Ok(AgentUse::IfThere),
+        (false, false) => Ok(AgentUse::Required),
+    }
 }
 
 fn choose_bond<'a>(
@@ -178,6 +189,37 @@ mod tests {
             kind,
             pci_source: None,
             xml: format!("<interface id='{alias}'/>"),
+        }
+    }
+
+    #[test]
+    fn a_guest_on_another_machine_is_not_asked() {
+        let plan = |words: &[&str]| {
+            let standby = nic("net0", "52:54:00:00:00:01", NicKind::Interface);
+            let facts = DomainFacts {
+                nics: vec![standby],
+                ..DomainFacts::absent("g1")
+            };
+            plan_of(&args::parse_migrate(words), &facts, None, None)
+        };
+        let there = ["g1", "qemu+ssh://b/system"];
+        let asked = plan(&there).unwrap();
+        assert!(asked.asks_guest(Side::Source) && !asked.asks_guest(Side::Destination));
+        assert!(
+            plan(&["g1", "qemu+unix:///system?socket=/b"])
+                .unwrap()
+                .asks_guest(Side::Destination)
+        );
+        let from = |more: &[&'static str]| {
+            plan(&[&there[..], &["-c", "qemu+ssh://a/system"], more].concat())
+        };
+        let error = from(&[]).unwrap_err().to_string();
+        assert!(
+            error.contains("qemu+ssh://a/system") && error.contains("--no-agent"),
+            "{error}"
+        );
+        for go_on in ["--no-agent", "--yes-degraded"] {
+            assert_eq!(from(&[go_on]).unwrap().agent, AgentUse::Never);
         }
     }
 

@@ -143,6 +143,7 @@ impl Evacuation {
         }
         if side == Side::Source && self.vf_nic(side).is_none() {
             self.memory.unplug_asked_ms = None;
+            self.memory.unplug_last_ms = None;
         }
         self.note_beat(side, facts);
     }

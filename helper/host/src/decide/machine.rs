@@ -214,6 +214,7 @@ impl Evacuation {
                 memory.touched = true;
                 memory.unplug_requests += 1;
                 memory.unplug_asked_ms = Some(self.now_ms);
+                memory.unplug_last_ms = memory.unplug_asked_ms;
             }
             ActionKind::Migrate => {
                 memory.touched = true;

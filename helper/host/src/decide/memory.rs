@@ -34,6 +34,8 @@ pub(super) struct Memory {
     pub(super) unplug_requests: u32,
     /// An unplug was asked for then, in ms, and may still happen.
     pub(super) unplug_asked_ms: Option<u64>,
+    /// The last request, in ms, whatever became of it.
+    pub(super) unplug_last_ms: Option<u64>,
     pub(super) unplug_refusals: u32,
     pub(super) migration_begun: bool,
     /// How it ended, and when, in ms.

@@ -112,7 +112,7 @@ pub(super) fn conclude(it: &Evacuation) -> Outcome {
     let home = home.or_else(|| seen_on(it));
     let runs_on = home.filter(|_| told);
     let vf_attached = runs_on.is_some_and(|side| it.vf_nic(side).is_some());
-    let pending = it.memory.unplug_asked_ms.is_some() && home == Some(Side::Source);
+    let pending = may_follow(it) && home == Some(Side::Source);
     let keeps = verdict == Verdict::Degraded && it.keeps_record();
     Outcome {
         verdict,
@@ -127,6 +127,17 @@ pub(super) fn conclude(it: &Evacuation) -> Outcome {
         phases: it.phase_times(),
         downtime_ms: it.memory.job.and_then(|job| job.downtime_ms),
     }
+}
+
+/// News of a refusal may be of an earlier request than the last one: a host may tell it by its answer and
+/// by an event.
+fn may_follow(it: &Evacuation) -> bool {
+    let looked_ms = it.view(Side::Source).asked_ms;
+    let settled_ms = it
+        .memory
+        .unplug_last_ms
+        .map(|at| at + it.limits.unplug_settle_ms);
+    it.memory.unplug_asked_ms.is_some() || settled_ms.is_some_and(|at_ms| looked_ms < at_ms)
 }
 
 /// Where the last looks showed the domain.

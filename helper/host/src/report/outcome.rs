@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::decide::{GuestVerdict, Leftover, Outcome, Plan, Side, Verdict};
+use crate::decide::{AgentUse, GuestVerdict, Leftover, Outcome, Plan, Side, Verdict};
 
 /// The report for people.
 pub fn text_of(plan: &Plan, outcome: &Outcome) -> String {
@@ -33,7 +33,7 @@ pub fn text_of(plan: &Plan, outcome: &Outcome) -> String {
             "  downtime  {downtime_ms} ms (the hypervisor's figure)"
         ));
     }
-    line(format!("  guest     {}", guest_text(outcome)));
+    line(format!("  guest     {}", guest_text(plan, outcome)));
     for leftover in &outcome.left {
         line(format!("  left      {}", leftover_text(*leftover)));
     }
@@ -74,11 +74,19 @@ fn headline(plan: &Plan, outcome: &Outcome) -> String {
     }
 }
 
-fn guest_text(outcome: &Outcome) -> String {
+fn guest_text(plan: &Plan, outcome: &Outcome) -> String {
+    let side = outcome.runs_on.unwrap_or(Side::Source);
+    let out_of_reach = plan.agent != AgentUse::Never && !plan.asks_guest(side);
+
     let gap = outcome.guest_status.as_ref().and_then(|one| one.gap_us);
     let gap = gap.map(|us| format!(", longest gap that it measured {us} µs"));
     let gap = gap.unwrap_or_default();
     match outcome.guest {
+        GuestVerdict::NotAsked if out_of_reach => format!(
+            "was not asked: its channel is on the machine of {}; there, `tandem-host status {}` asks it",
+            plan.uri(side),
+            plan.domain
+        ),
         GuestVerdict::NotAsked => "was not asked".to_owned(),
         GuestVerdict::Silent => "does not answer".to_owned(),
         GuestVerdict::UsesVf => format!("says that the VF carries its traffic{gap}"),

@@ -44,20 +44,22 @@ pub fn plan_text(plan: &Plan, limits: &Limits, options: &MigrateOptions) -> Stri
         "migrate",
         format!("{} (at most {} s)", how(options), limits.migrate_ms / 1000),
     );
-    let there_too = if plan.reaches_destination_agent {
-        "the guest tells the network where it is"
-    } else {
-        "by the guest itself: its channel is on another machine"
+    let there_too = match (plan.agent, plan.reaches_destination_agent) {
+        (AgentUse::Never, _) => "by the guest itself",
+        (_, true) => "the guest tells the network where it is",
+        (_, false) => "by the guest itself: its channel is on another machine",
     };
     line("announce", there_too.to_owned());
     line(
         "plug",
         format!("{there} (at most {} s)", limits.plug_ms / 1000),
     );
-    line(
-        "verify",
-        format!("the guest uses it (at most {} s)", limits.verify_ms / 1000),
-    );
+    let verified = if plan.asks_guest(Side::Destination) {
+        format!("the guest uses it (at most {} s)", limits.verify_ms / 1000)
+    } else {
+        "by the domain's XML alone: the guest is not asked".to_owned()
+    };
+    line("verify", verified);
     text
 }
 

@@ -8,6 +8,10 @@ use crate::hypervisor::{Answer, HostError, MigrateOptions, Migration};
 
 /// A `virsh migrate` under way. Dropped before its end, the process is killed: libvirt ends a
 /// migration whose client has gone, but for a peer-to-peer one, which goes on.
+///
+/// Where this process itself is killed, that virsh is left to finish on purpose: it leads the migration
+/// through its phases on both hosts, and its death in the moment of the switch-over would leave the
+/// domain paused. `recover` waits for its end, and cancels the job if that takes too long.
 #[derive(Debug)]
 struct Running {
     process: JoinHandle<std::io::Result<Finished>>,
@@ -111,29 +115,44 @@ fn arguments(target: String, destination: &str, options: &MigrateOptions) -> Vec
 mod tests {
     use super::*;
 
+    fn words(options: &MigrateOptions) -> Vec<String> {
+        arguments("--domain=-x".to_owned(), "-y", options)
+    }
+
+    const PLAIN: [&str; 4] = ["migrate", "--domain=-x", "--desturi=-y", "--live"];
+
     #[test]
-    fn options_become_arguments_of_one_word_each() {
-        let options = MigrateOptions {
-            xml: Some("<domain/>".to_owned()),
-            migrate_uri: Some("tcp://192.0.2.1".to_owned()),
-            postcopy: true,
-            bandwidth_mib_s: Some(7),
-            ..MigrateOptions::default()
-        };
-        let arguments = arguments("--domain=-x".to_owned(), "-y", &options);
-        assert_eq!(
-            arguments,
-            [
-                "migrate",
-                "--domain=-x",
-                "--desturi=-y",
-                "--live",
-                "--postcopy",
-                "--postcopy-after-precopy",
-                "--xml=/dev/stdin",
-                "--migrateuri=tcp://192.0.2.1",
-                "--bandwidth=7",
-            ]
-        );
+    fn each_option_becomes_arguments_of_one_word_each() {
+        type Change = fn(&mut MigrateOptions);
+        let options: [(Change, &[&str]); 9] = [
+            (|it| it.peer_to_peer = true, &["--p2p"]),
+            (|it| it.persistent = true, &["--persistent"]),
+            (|it| it.undefine_source = true, &["--undefinesource"]),
+            (
+                |it| it.postcopy = true,
+                &["--postcopy", "--postcopy-after-precopy"],
+            ),
+            (|it| it.auto_converge = true, &["--auto-converge"]),
+            (|it| it.tls = true, &["--tls"]),
+            (
+                |it| it.xml = Some("<domain/>".to_owned()),
+                &["--xml=/dev/stdin"],
+            ),
+            (
+                |it| it.migrate_uri = Some("tcp://192.0.2.1".to_owned()),
+                &["--migrateuri=tcp://192.0.2.1"],
+            ),
+            (|it| it.bandwidth_mib_s = Some(7), &["--bandwidth=7"]),
+        ];
+        assert_eq!(words(&MigrateOptions::default()), PLAIN);
+        let (mut all, mut wanted) = (MigrateOptions::default(), PLAIN.to_vec());
+        for (change, flags) in options {
+            let mut one = MigrateOptions::default();
+            change(&mut one);
+            assert_eq!(words(&one), [&PLAIN[..], flags].concat());
+            change(&mut all);
+            wanted.extend(flags);
+        }
+        assert_eq!(words(&all), wanted);
     }
 }

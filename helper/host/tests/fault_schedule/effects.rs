@@ -13,7 +13,13 @@ impl Stage {
             | ActionKind::Save { side, .. }
             | ActionKind::Clear { side }
             | ActionKind::Attach { side } => *side,
-            ActionKind::Guest { side, call } => return self.guest(*side, *call),
+            ActionKind::Guest { side, call } => {
+                if *side == Side::Destination && self.world.script.destination_is_remote {
+                    let fault = "a channel of another machine was opened";
+                    self.world.violations.push(fault.to_owned());
+                }
+                return self.guest(*side, *call);
+            }
             ActionKind::ClaimVf | ActionKind::ReleaseVf => Side::Destination,
             _ => Side::Source,
         };

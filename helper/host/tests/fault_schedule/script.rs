@@ -66,6 +66,8 @@ pub(crate) struct Script {
     pub(crate) agent: Agent,
     pub(crate) agent_use: AgentUse,
     pub(crate) yes_degraded: bool,
+    /// The destination is another machine, whose channels can't be opened here.
+    pub(crate) destination_is_remote: bool,
     pub(crate) names_vf: bool,
     /// Host, when, and for how many ms its hypervisor can't be asked.
     pub(crate) outages: Vec<(Side, When, u64)>,
@@ -108,6 +110,7 @@ impl Script {
             attach_failures: [0; 2],
             agent: Agent::Good,
             agent_use: AgentUse::Required,
+            destination_is_remote: false,
             yes_degraded: false,
             names_vf: true,
             outages: Vec::new(),
@@ -187,6 +190,7 @@ impl Script {
             script.timeouts = rng.below(150);
         }
         script.latency_ms = rng.pick(&[10, 50, 300, 1_500]);
+        script.destination_is_remote = rng.chance(150);
         script
     }
 

@@ -111,7 +111,7 @@ impl Stage {
             source_vf: Some(vf(Side::Source)),
             destination_vf: script.names_vf.then(|| vf(Side::Destination)),
             agent: script.agent_use,
-            reaches_destination_agent: true,
+            reaches_destination_agent: !script.destination_is_remote,
             configure: true,
             yes_degraded: script.yes_degraded,
         };

@@ -1,6 +1,6 @@
 //! Each fault by itself, with the same check after it.
 
-use tandem_host::decide::{AgentUse, CauseCode, Phase, Side, Verdict};
+use tandem_host::decide::{AgentUse, CauseCode, GuestVerdict, Phase, Side, Verdict};
 
 use crate::script::{Agent, Course, PHASES, Script, Unplug};
 use crate::stage::Stage;
@@ -361,6 +361,25 @@ fn agent_is_hostile_or_says_no() {
         ..Script::calm()
     };
     expect(script, &rolled_back(CauseCode::AgentRefused));
+}
+
+/// Its channel can't be opened from here, so the domain's XML alone tells how it ended.
+#[test]
+fn destination_is_another_machine() {
+    let script = Script {
+        destination_is_remote: true,
+        ..Script::calm()
+    };
+    let stage = expect(script.clone(), &DONE);
+    let outcome = stage.processes[0].outcome.as_ref().unwrap();
+    assert_eq!(outcome.guest, GuestVerdict::NotAsked);
+    let script = Script {
+        course: Course::FailsAt(50),
+        ..script
+    };
+    let stage = expect(script, &rolled_back(CauseCode::MigrationFailed));
+    let outcome = stage.processes[0].outcome.as_ref().unwrap();
+    assert_eq!(outcome.guest, GuestVerdict::UsesVf);
 }
 
 #[test]

@@ -295,6 +295,8 @@ impl World {
         let before = host.nics.len();
         host.nics.retain(|nic| !identity.is(nic));
         if host.nics.len() < before {
+            // The guest takes whatever VF comes next.
+            self.prepared = false;
             let alias = "hostdev0".to_owned();
             self.events
                 .push((Side::Source, EventKind::DeviceRemoved { alias }));
