@@ -13,8 +13,8 @@ use crate::net::{GUEST_V4, GUEST_V6};
 use crate::tandem::{self, STEP_LIMIT, Setup};
 use crate::{Lab, Vm, usage};
 
-/// Making thousands of interfaces takes an emulated guest minutes.
-const LINKS_LIMIT: Duration = Duration::from_secs(1200);
+/// udev, systemd and the network manager take an emulated guest up to half a second for each interface.
+const LINKS_LIMIT: Duration = Duration::from_secs(3600);
 /// A service is done with the interfaces when it used no more than a moment of its CPU for this long.
 const CALM: Duration = Duration::from_secs(3);
 const CALM_CPU_US: u64 = 2_000;
@@ -131,7 +131,7 @@ fn measure(vm: &Vm, service: &Service, options: CostOptions) -> Result<Cost> {
     let all = format!("seq 1 {} | sed", options.pairs);
     for change in ["add va& type veth peer name vb&", "del va&"] {
         let script = format!(
-            "{all} 's/.*/link {change}/' >/tmp/links && ip -batch /tmp/links && udevadm settle --timeout=900"
+            "{all} 's/.*/link {change}/' >/tmp/links && ip -batch /tmp/links && udevadm settle --timeout=3600"
         );
         let output = vm.run(&["sh", "-c", &script], LINKS_LIMIT)?;
         ensure!(
