@@ -12,6 +12,8 @@ use tandem_lab::artifacts::cache;
 use tandem_lab::tandem::{self, Channel, Guest, STEP_LIMIT, Setup};
 use tandem_lab::{Lab, command};
 
+use crate::bench_tcp;
+
 /// Largest stripped program, in bytes.
 const MAX_BINARY_BYTES: u64 = 8 << 20;
 /// Most resident memory with eBPF loaded, in KiB.
@@ -29,6 +31,12 @@ pub(crate) struct Options {
     /// Watch the idle service for this many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     idle_s: u64,
+    /// Measure what the hand-over programs cost TCP, and nothing else
+    #[arg(long)]
+    tcp: bool,
+    /// Rounds of each state with --tcp
+    #[arg(long, value_name = "NUMBER", requires = "tcp")]
+    rounds: Option<usize>,
 }
 
 /// Something measured, and what it may be at most.
@@ -48,6 +56,9 @@ enum Unit {
 
 /// Measures, prints, writes JSON, and fails if a figure is over its limit.
 pub(crate) fn run(options: &Options) -> Result<()> {
+    if options.tcp {
+        return bench_tcp::run(options.rounds);
+    }
     let figures = measure(Duration::from_secs(options.idle_s))?;
     for figure in &figures {
         println!("{}", figure.line());
