@@ -12,7 +12,7 @@ use tandem_lab::artifacts::cache;
 use tandem_lab::tandem::{self, Channel, Guest, STEP_LIMIT, Setup};
 use tandem_lab::{Lab, command};
 
-use crate::bench_tcp;
+use crate::{bench_growth, bench_tcp};
 
 /// Largest stripped program, in bytes.
 const MAX_BINARY_BYTES: u64 = 8 << 20;
@@ -31,6 +31,9 @@ pub(crate) struct Options {
     /// Watch the idle service for this many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     idle_s: u64,
+    /// Measure how the service's costs grow with the guest, and nothing else
+    #[arg(long, conflicts_with = "tcp")]
+    growth: bool,
     /// Measure what the hand-over programs cost TCP, and nothing else
     #[arg(long)]
     tcp: bool,
@@ -56,6 +59,9 @@ enum Unit {
 
 /// Measures, prints, writes JSON, and fails if a figure is over its limit.
 pub(crate) fn run(options: &Options) -> Result<()> {
+    if options.growth {
+        return bench_growth::run();
+    }
     if options.tcp {
         return bench_tcp::run(options.rounds);
     }

@@ -1,6 +1,7 @@
 //! Tandem's own tasks: `cargo xtask test` is all of CI, the others are parts of it or built on the same lab.
 
 mod bench;
+mod bench_growth;
 mod bench_tcp;
 mod check;
 mod demo;
