@@ -129,16 +129,15 @@ impl Virsh {
     async fn facts(&self, name: &str) -> Result<DomainFacts, HostError> {
         let persistent = ["list", "--all", "--persistent", "--uuid"];
         let asked = tokio::try_join!(
-            self.xml(name),
             self.about(name, "domstate", &["--reason"], None),
             self.connection.ask(&persistent),
         );
-        let (xml, state, persistent) = match asked {
+        let (state, persistent) = match asked {
             Ok(answers) => answers,
             Err(HostError::NoSuchDomain { .. }) => return Ok(DomainFacts::absent(name)),
             Err(error) => return Err(error),
         };
-        let (mut state, reason) = read::state(&state).ok_or_else(|| HostError::Other {
+        let (state, reason) = read::state(&state).ok_or_else(|| HostError::Other {
             host: self.connection.uri.clone(),
             what: "virsh domstate".to_owned(),
             reason: format!("`{}` is no state", refusal::shortened(&state)),
@@ -147,8 +146,19 @@ impl Virsh {
             && reason == read::MIGRATING
             && self.is_incoming(name).await?
         {
-            state = DomainState::Incoming;
+            // Its lock is taken for as long as it comes: libvirt would keep whoever asks for its XML
+            // waiting for 30 s, and then refuse.
+            return Ok(DomainFacts {
+                state: DomainState::Incoming,
+                reason,
+                ..DomainFacts::absent(name)
+            });
         }
+        let xml = match self.xml(name).await {
+            Ok(xml) => xml,
+            Err(HostError::NoSuchDomain { .. }) => return Ok(DomainFacts::absent(name)),
+            Err(error) => return Err(error),
+        };
         Ok(DomainFacts {
             name: xml.name,
             persistent: persistent.lines().any(|line| line.trim() == xml.uuid),
