@@ -32,6 +32,7 @@ pub mod agent;
 pub mod artifacts;
 pub mod command;
 pub mod demo;
+pub mod evacuation;
 pub mod full_guest;
 mod guest_net;
 pub mod initramfs;
@@ -47,6 +48,7 @@ pub mod sim;
 mod small_guest;
 pub mod tandem;
 pub mod timeline;
+pub mod usage;
 mod vm;
 
 pub use artifacts::Kernel;

@@ -160,12 +160,39 @@ impl Host {
         self.namespace.ip(&["link", "del", tap]).map(|_| ())
     }
 
+    /// What passed a tap since it was made.
+    pub fn tap_frames(&self, tap: &str) -> Result<TapFrames> {
+        let text = self
+            .namespace
+            .ip(&["-json", "-statistics", "link", "show", "dev", tap])?;
+        let links: serde_json::Value =
+            serde_json::from_str(&text).context("`ip -json` gave no JSON")?;
+        let packets = |way: &str| {
+            links[0]["stats64"][way]["packets"]
+                .as_u64()
+                .with_context(|| format!("no count of {way} packets in {text}"))
+        };
+        Ok(TapFrames {
+            from_guest: packets("rx")?,
+            to_guest: packets("tx")?,
+        })
+    }
+
     /// Takes the link of a tap down or up, as if a cable was pulled on the host's side.
     pub fn set_tap(&self, tap: &str, up: bool) -> Result<()> {
         self.namespace
             .ip(&["link", "set", tap, if up { "up" } else { "down" }])
             .map(|_| ())
     }
+}
+
+/// Frames that passed a tap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TapFrames {
+    /// Sent by the guest.
+    pub from_guest: u64,
+    /// Sent to the guest.
+    pub to_guest: u64,
 }
 
 /// A machine on the network that is no guest: the other end of the traffic.

@@ -117,8 +117,9 @@ fn come_and_go(lab: &Lab) -> Result<()> {
     setup.model = NicModel::E1000e;
     setup
         .bond_lines
-        .push("timing = { hold-ms = 100 }".to_owned());
+        .push("timing = { hold-ms = 100 }\npath-check = \"standby\"".to_owned());
     let mut guest = accelerated(lab, &setup)?;
+    cut_off(&guest)?;
 
     guest.vm.unplug_vf()?;
     reach(&guest, BondState::Standby)?;
@@ -187,6 +188,35 @@ fn come_and_go(lab: &Lab) -> Result<()> {
         "ports are left behind: {ports}"
     );
     Ok(())
+}
+
+/// A VF with a carrier, and nothing behind it, does not get the traffic; QEMU's NIC
+/// knows nothing of the state of its tap.
+fn cut_off(guest: &Guest) -> Result<()> {
+    guest.tandem(&["failover"])?;
+    reach(guest, BondState::Standby)?;
+    let tap = guest.vm.tap("vf")?;
+    guest.vm.host().set_tap(tap, false)?;
+    let answer = guest.tandem(&["failback"])?;
+    ensure!(
+        !answer.success(),
+        "failed back to nothing: {}",
+        answer.text()
+    );
+    let mut channel = guest.channel()?;
+    let status = channel.await_status("a VF that can't prove its path", STEP_LIMIT, |status| {
+        let vf = status.bonds[0].vf.as_ref();
+        vf.is_some_and(|vf| vf.held == Some(Held::PathUnproved))
+    })?;
+    let told = &status.bonds[0].problems;
+    ensure!(
+        told.iter().any(|one| one.code == ProblemCode::PathBroken),
+        "not told: {told:?}"
+    );
+    drop(channel);
+    guest.check()?;
+    guest.vm.host().set_tap(tap, true)?;
+    reach(guest, BondState::Accelerated)
 }
 
 /// Connects or cuts the cable of the virtio NIC, as QEMU's `set_link` does.

@@ -28,7 +28,14 @@ fn promises_hold_in_a_rough_world() {
     println!("{total:#?}");
     if only.is_none() {
         assert!(total.steps >= 100_000, "{total:#?}");
-        for kind in ["WatchPath", "ReadFrames", "HandoffMeasured"] {
+        let kinds = [
+            "WatchPath",
+            "ReadFrames",
+            "HandoffMeasured",
+            "ProvePath",
+            "Reacted",
+        ];
+        for kind in kinds {
             assert!(total.seen.contains_key(kind), "no {kind} in {total:#?}");
         }
     }

@@ -122,6 +122,17 @@ pub enum ActionKind {
         /// The active port.
         port: Ifindex,
     },
+    /// See whether a broadcast frame that `from` sends reaches `to` through the
+    /// network. Accepted only if one did; on a failure the network is told that the
+    /// bond is still behind `to`.
+    ProvePath {
+        /// The bond.
+        bond: Ifindex,
+        /// The port that has to prove itself, a backup.
+        from: Ifindex,
+        /// The port that carries the traffic.
+        to: Ifindex,
+    },
     /// Have the hand-over programs do exactly this for a bond. The executor hands in
     /// [`crate::Input::PathWatched`] with what they really do then. A change starts
     /// the counters of the bond's ports anew.

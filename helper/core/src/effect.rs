@@ -53,6 +53,7 @@ pub(crate) fn is_seen(world: &World, kind: &ActionKind) -> bool {
             world.link(*bond).is_none() || world.path(*bond) == Some(watch)
         }
         ActionKind::Announce { .. }
+        | ActionKind::ProvePath { .. }
         | ActionKind::ReadFrames { .. }
         | ActionKind::Observe { .. }
         | ActionKind::Reply { .. }

@@ -43,10 +43,8 @@ fn best(view: &View<'_>, memory: &Memory, now: Time) -> Option<Ifindex> {
     let standby = view.standby.as_ref().filter(stays);
     let allowed = |vf: &&Port<'_>| stays(vf) && !memory.operator_hold;
     let ready = |vf: &&Port<'_>| {
-        vf.active
-            || standby.is_none()
-            || memory.commands.failing_back()
-            || memory.vfs.has_proved(view.policy, vf, now)
+        let proved = memory.vfs.path_is_proved(view.policy, vf);
+        vf.active || standby.is_none() || (proved && has_held(view, memory, vf, now))
     };
     let chosen = view.vf().filter(allowed).filter(ready);
     let present = view.vfs.iter().find(|vf| vf.active && allowed(vf));
@@ -58,6 +56,25 @@ fn best(view: &View<'_>, memory: &Memory, now: Time) -> Option<Ifindex> {
         .find(|port| port.usable);
     let best = chosen.or(present).or(standby).or(any_vf).or(leaving);
     best.map(Port::ifindex)
+}
+
+/// The VF that only has to show that its frames pass through the network, and the port they have to reach.
+pub(crate) fn to_prove<'a>(
+    view: &'a View<'_>,
+    memory: &Memory,
+    now: Time,
+) -> Option<(&'a Port<'a>, &'a Port<'a>)> {
+    let stays = |port: &&Port<'_>| port.enslaved && port.usable && !memory.is_leaving(port);
+    let standby = view.standby.as_ref().filter(stays)?;
+    let vf = view.vf().filter(stays)?;
+    let waits = !vf.active && !memory.operator_hold && view.active().is_some();
+    let due = has_held(view, memory, vf, now) && !memory.vfs.path_is_proved(view.policy, vf);
+    (waits && due).then_some((vf, standby))
+}
+
+/// The VF had its carrier for long enough, or an operator does not want to wait for that.
+fn has_held(view: &View<'_>, memory: &Memory, vf: &Port<'_>, now: Time) -> bool {
+    memory.commands.failing_back() || memory.vfs.has_proved(view.policy, vf, now)
 }
 
 impl Warning {

@@ -58,6 +58,9 @@ pub struct BondPolicy {
     /// MTU of the bond in bytes; without it the standby's.
     #[serde(default)]
     pub mtu: Option<u32>,
+    /// What a VF has to show, besides its carrier, before it gets the traffic.
+    #[serde(default)]
+    pub path_check: PathCheck,
     /// Times and counts.
     #[serde(default)]
     pub timing: Timing,
@@ -90,6 +93,19 @@ pub enum MacPolicy {
     Standby,
     /// The active port's own (`fail_over_mac=active`), for VFs that may not change theirs.
     Follow,
+}
+
+/// What a VF has to show, besides its carrier, before it gets the traffic.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum PathCheck {
+    /// Nothing more.
+    #[default]
+    None,
+    /// A broadcast frame that it sends has to reach the standby through the network.
+    /// A VF has a carrier also where its VLAN or its PF's uplink is wrong.
+    Standby,
 }
 
 /// Who made the bond device.

@@ -215,6 +215,10 @@ fn remedy(code: ProblemCode) -> &'static str {
         ProblemCode::HandoverUnmeasured => {
             "everything else goes on; see to it before an unplug that nobody announces (`tandem check`)"
         }
+        ProblemCode::PathBroken => {
+            "the traffic stays on the standby; look at the VF's VLAN, its PF's uplink and the switch \
+             on the host, or set `path-check = \"none\"`"
+        }
         ProblemCode::NoEffect => "it is tried again; look whether another manager undoes it",
         _ => "it is tried again; look into the kernel's log",
     }

@@ -84,6 +84,7 @@ fn classify(view: &View<'_>, kind: &ActionKind, errno: i32, message: &str) -> Pr
         ActionKind::WatchPath { .. } | ActionKind::ReadFrames { .. } => {
             ProblemCode::HandoverUnmeasured
         }
+        ActionKind::ProvePath { .. } if errno == errno::ETIMEDOUT => ProblemCode::PathBroken,
         _ => ProblemCode::ActionFailed,
     }
 }
@@ -162,7 +163,8 @@ fn subject(world: &World, kind: &ActionKind) -> Option<IfName> {
         ActionKind::MoveAddressing { from, .. } => from,
         ActionKind::Enslave { port, .. }
         | ActionKind::Release { port, .. }
-        | ActionKind::SetPrimary { port, .. } => port,
+        | ActionKind::SetPrimary { port, .. }
+        | ActionKind::ProvePath { from: port, .. } => port,
         ActionKind::Observe { .. } | ActionKind::Reply { .. } | ActionKind::Notify(_) => {
             return None;
         }
@@ -201,6 +203,9 @@ pub(crate) fn describe(world: &World, kind: &ActionKind) -> String {
         ActionKind::FlushAddressing { link } => format!("remove the addresses of {}", name(link)),
         ActionKind::Announce { bond, port } => {
             format!("announce {} through {}", name(bond), name(port))
+        }
+        ActionKind::ProvePath { from, to, .. } => {
+            format!("send a frame from {} to {}", name(from), name(to))
         }
         ActionKind::WatchPath { bond, .. } => {
             format!("attach the hand-over programs of {}", name(bond))

@@ -150,6 +150,8 @@ pub enum Held {
     Refused,
     /// Another NIC was chosen.
     NotChosen,
+    /// None of its frames reached the standby through the network; tried again later.
+    PathUnproved,
 }
 
 /// Something that is wrong.
@@ -200,6 +202,8 @@ pub enum ProblemCode {
     NothingUsable,
     /// The hand-over programs can't be attached: no rescue, and no gaps are measured.
     HandoverUnmeasured,
+    /// The VF's frames do not reach the standby through the network.
+    PathBroken,
 }
 
 /// One handoff.

@@ -190,6 +190,7 @@ fn held_text(held: Held) -> &'static str {
         Held::Operator => "waits until an operator asks for the failback",
         Held::Refused => "was refused and is tried again",
         Held::NotChosen => "was not chosen",
+        Held::PathUnproved => "sends frames that do not reach the standby through the network",
     }
 }
 

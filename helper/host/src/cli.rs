@@ -2,7 +2,9 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{args, configure, exit, migrate, one_step, recover, serve, status, xml};
+use crate::commands::{
+    args, configure, exit, migrate, one_step, recover, serve, status, watch, xml,
+};
 
 /// Keeps a guest's connections while its pass-through NIC (VF) leaves, the VM migrates and another VF comes
 #[derive(Debug, Parser)]
@@ -29,6 +31,8 @@ enum Command {
     Configure(configure::Configure),
     /// Show a domain, or all: its VF, its channel, and what its guest says
     Status(status::StatusArgs),
+    /// Show each change of a domain, or of all, as it happens; needs `serve`
+    Watch(watch::WatchArgs),
     /// Care for all domains: hand each guest its bonds once per boot, keep its status
     Serve(serve::Serve),
 }
@@ -44,6 +48,7 @@ impl Cli {
             Command::Xml(command) => xml::run(command).await,
             Command::Configure(arguments) => configure::run(arguments).await,
             Command::Status(arguments) => status::run(arguments).await,
+            Command::Watch(arguments) => watch::run(arguments).await,
             Command::Serve(arguments) => serve::run(arguments).await,
         };
         result.unwrap_or_else(|error| {

@@ -12,6 +12,7 @@ pub mod act;
 pub mod agent;
 pub mod cli;
 pub mod commands;
+pub mod control;
 pub mod decide;
 pub mod hypervisor;
 pub mod qemu;

@@ -13,6 +13,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socket_with};
+use tandem_core::link::Link;
 use tandem_core::types::{Ifindex, Mac};
 
 use super::ActError;
@@ -32,14 +33,7 @@ pub(super) fn announce(
     bond: Ifindex,
     port: Ifindex,
 ) -> Result<(), ActError> {
-    let port_link = present(requests, port)?.link;
-    // The bond's MAC on a link that is not its own would lead its traffic astray.
-    if port_link.controller != Some(bond) {
-        return Err(ActError::Refused {
-            errno: libc::EINVAL,
-            message: format!("{} is no port of link {bond}", port_link.name),
-        });
-    }
+    let port_link = port_of(requests, bond, port)?;
     let frames = frames_of(requests, bond)?;
     transmit(port, &frames).map_err(|error| ActError::Send {
         step: format!(
@@ -48,6 +42,23 @@ pub(super) fn announce(
             port_link.name
         ),
         error,
+    })
+}
+
+/// The link, if it is a port of the bond: the bond's MAC on a link that is not its
+/// own would lead its traffic astray.
+pub(super) fn port_of(
+    requests: &mut Requests,
+    bond: Ifindex,
+    port: Ifindex,
+) -> Result<Link, ActError> {
+    let link = present(requests, port)?.link;
+    if link.controller == Some(bond) {
+        return Ok(link);
+    }
+    Err(ActError::Refused {
+        errno: libc::EINVAL,
+        message: format!("{} is no port of link {bond}", link.name),
     })
 }
 

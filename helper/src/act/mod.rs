@@ -15,6 +15,7 @@ mod link;
 mod local;
 mod nexthop;
 mod path;
+mod prove;
 
 use std::future::Future;
 use std::io;
@@ -218,6 +219,7 @@ fn attempt(requests: &mut Requests, kind: &ActionKind) -> Result<(), ActError> {
         } => assign::add(requests, link, addresses, routes),
         ActionKind::FlushAddressing { link } => addressing::flush(requests, link),
         ActionKind::Announce { bond, port } => announce::announce(requests, bond, port),
+        ActionKind::ProvePath { bond, from, to } => prove::prove(requests, bond, from, to),
         ActionKind::Observe {
             source: Source::Links | Source::Addressing | Source::Udev,
         } => Ok(()),
@@ -245,6 +247,7 @@ fn devices_of(kind: &ActionKind) -> Vec<Ifindex> {
         | ActionKind::Release { port, bond }
         | ActionKind::SetPrimary { bond, port }
         | ActionKind::Announce { bond, port } => vec![port, bond],
+        ActionKind::ProvePath { bond, from, to } => vec![from, to, bond],
         ActionKind::MoveAddressing { from, to } => vec![from, to],
         ActionKind::CreateBond { .. }
         | ActionKind::ReadFrames { .. }
@@ -267,6 +270,7 @@ fn touched_by(kind: &ActionKind) -> Touched {
             ..Touched::default()
         },
         ActionKind::Announce { .. }
+        | ActionKind::ProvePath { .. }
         | ActionKind::WatchPath { .. }
         | ActionKind::ReadFrames { .. }
         | ActionKind::Reply { .. }

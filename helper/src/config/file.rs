@@ -8,7 +8,9 @@ use std::str::FromStr;
 use serde::Deserialize;
 use tandem_core::IfName;
 use tandem_core::link::{Address, Route};
-use tandem_core::policy::{AddressingPolicy, BondPolicy, MacPolicy, Ownership, PortMatch, Timing};
+use tandem_core::policy::{
+    AddressingPolicy, BondPolicy, MacPolicy, Ownership, PathCheck, PortMatch, Timing,
+};
 use toml::de::{DeTable, DeValue};
 
 use super::ConfigError;
@@ -44,6 +46,8 @@ struct FileBond {
     #[serde(default)]
     routes: Vec<FileRoute>,
     mtu: Option<u32>,
+    #[serde(default)]
+    path_check: PathCheck,
     #[serde(default)]
     timing: Timing,
 }
@@ -168,6 +172,7 @@ fn policy(bond: FileBond) -> Result<BondPolicy, (&'static str, String)> {
         ownership: bond.ownership,
         addressing,
         mtu: bond.mtu,
+        path_check: bond.path_check,
         timing: bond.timing,
     })
 }

@@ -7,23 +7,19 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
-use tandem_core::Status;
 use tandem_core::status::BondState;
 
 use crate::command::progress;
 use crate::net::GUEST_V4;
-use crate::probe::{FrameOptions, FrameProbe, StreamProbe};
-use crate::tandem::{Channel, Guest, STEP_LIMIT, Setup};
+use crate::probe::{FrameOptions, ProbePair};
+use crate::tandem::{Channel, Guest, STEP_LIMIT, Setup, handover};
 use crate::timeline::{PhaseKind, Timeline};
 use crate::{Lab, Mac};
 
 pub(crate) use story::Story;
-use story::last_handoff;
 
 /// How long nothing is done, before and after.
 const STEADY: Duration = Duration::from_secs(2);
-/// Time between two records of the TCP stream.
-const RECORD_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Whether the host tells the guest of the unplug.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,20 +42,10 @@ pub fn run(setup: &Setup, manners: HostManners, frames: FrameOptions) -> Result<
     let mut channel = guest.channel()?;
     guest.await_state(&mut channel, BondState::Accelerated)?;
 
-    let client = lab.client()?;
-    let guest_address = GUEST_V4.into();
-    let stream = StreamProbe::start(
-        client.agent(),
-        (guest.vm.agent(), guest_address),
-        RECORD_INTERVAL,
-        STEP_LIMIT,
-    )?;
-    let probe = FrameProbe::start(
-        (client.agent(), client.v4()),
-        (guest.vm.agent(), guest_address),
-        frames,
-        lab.folder(),
-    )?;
+    let ProbePair {
+        frames: probe,
+        stream,
+    } = ProbePair::start(&lab, &guest.vm, GUEST_V4.into(), frames)?;
     let mut story = Story::new(probe);
     story.see(&channel.report(STEP_LIMIT)?)?;
 
@@ -78,16 +64,13 @@ pub fn run(setup: &Setup, manners: HostManners, frames: FrameOptions) -> Result<
     }
 
     if manners == HostManners::Silent {
-        let armed = |status: &Status| {
-            !counts_frames(status) || status.bonds.iter().all(|bond| bond.rescue_armed)
-        };
-        channel.await_status("an armed rescue", STEP_LIMIT, armed)?;
+        channel.await_status("an armed rescue", STEP_LIMIT, handover::is_armed)?;
     }
     story.begin("unplug", PhaseKind::HandOver);
     guest.vm.unplug_vf()?;
     end(&mut story, &mut channel)?;
     note_removal(&mut story, &mut channel);
-    channel.await_status("the first handoff's gap", STEP_LIMIT, is_measured)?;
+    channel.await_status("the first handoff's gap", STEP_LIMIT, handover::is_measured)?;
     drop(channel);
 
     story.begin("migrate", PhaseKind::Migration);
@@ -119,7 +102,8 @@ pub fn run(setup: &Setup, manners: HostManners, frames: FrameOptions) -> Result<
     let stream = stream.finish()?;
     guest.check()?;
     ensure_vf(&mut channel, other_vf)?;
-    let status = channel.await_status("the last handoff's gap", STEP_LIMIT, is_measured)?;
+    let status =
+        channel.await_status("the last handoff's gap", STEP_LIMIT, handover::is_measured)?;
     story.note_handoffs(&status);
     story.tell(
         title(setup, manners),
@@ -144,17 +128,6 @@ fn title(setup: &Setup, manners: HostManners) -> String {
         setup.model,
         setup.kernel
     )
-}
-
-/// The guest's kernel takes the programs that count frames.
-fn counts_frames(status: &Status) -> bool {
-    let mut parts = status.sources.iter().flat_map(|source| &source.parts);
-    parts.any(|part| part.name == "path_ingress" && part.ok)
-}
-
-/// The gap of the last handoff is known, or never will be.
-fn is_measured(status: &Status) -> bool {
-    !counts_frames(status) || last_handoff(status).is_some_and(|last| last.gap.is_some())
 }
 
 /// Waits until the guest has made the new VF a port.

@@ -181,8 +181,3 @@ fn phase(
         name,
     })
 }
-
-/// The latest change of who carries the traffic.
-pub(super) fn last_handoff(status: &Status) -> Option<&Handoff> {
-    status.bonds.first()?.handoffs.last()
-}

@@ -48,6 +48,7 @@ const MODULES: &[&str] = &[
     "macvlan",
     "dummy",
     "bridge",
+    "veth",
 ];
 
 /// Files of packages that no test reads and that only cost time: the plugins are loaded one by one.

@@ -1,6 +1,6 @@
 //! What the logs of both sides of a frame probe mean: losses by direction and phase.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::proto::SideLog;
@@ -58,6 +58,31 @@ pub struct FrameReport {
     pub to_guest: Direction,
     /// From the guest to the client.
     pub to_client: Direction,
+    /// The guest's side of it.
+    pub guest_times: GuestTimes,
+}
+
+/// When frames passed the guest, by its monotonic clock in µs; each in order of time.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GuestTimes {
+    /// When frames were received.
+    pub received_us: Vec<u64>,
+    /// When those frames were sent that arrived at the client.
+    pub sent_and_arrived_us: Vec<u64>,
+}
+
+impl GuestTimes {
+    fn new(client: &SideLog, guest: &SideLog) -> Self {
+        let arrived: BTreeSet<u32> = client.received.iter().map(|one| one.sequence).collect();
+        let sent = (0..).zip(&guest.sent);
+        Self {
+            received_us: guest.received.iter().map(|one| one.at_us).collect(),
+            sent_and_arrived_us: sent
+                .filter(|(sequence, _)| arrived.contains(sequence))
+                .map(|(_, sent)| sent.at_us)
+                .collect(),
+        }
+    }
 }
 
 impl FrameReport {
@@ -67,6 +92,7 @@ impl FrameReport {
         Self {
             to_guest: direction(client, guest, &client_times, marks),
             to_client: direction(guest, client, &host_times(guest, client), marks),
+            guest_times: GuestTimes::new(client, guest),
         }
     }
 }
@@ -267,6 +293,12 @@ mod tests {
         assert_eq!(report.phase("move").map(|count| count.lost), Some(2));
         assert_eq!(report.phase("before").map(|count| count.sent), Some(5));
         assert_eq!(report.phase("after").map(|count| count.sent), Some(3));
+        let times = FrameReport::new(&client, &guest, &marks).guest_times;
+        assert_eq!(
+            times.sent_and_arrived_us[4..6],
+            [1_040_000, 1_070_000],
+            "{times:?}"
+        );
     }
 
     #[test]

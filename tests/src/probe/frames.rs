@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rustix::time::{ClockId, clock_gettime};
@@ -100,9 +100,15 @@ impl FrameProbe {
 
     /// Begins a phase: what is sent from here on counts for it.
     pub fn mark(&mut self, phase: &str) {
+        self.mark_at(phase, Instant::now());
+    }
+
+    /// The same for a phase that began before now, but after the last one.
+    pub fn mark_at(&mut self, phase: &str, began: Instant) {
+        let ago_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.marks.push(Mark {
             phase: phase.to_owned(),
-            at_us: monotonic_us(),
+            at_us: monotonic_us().saturating_sub(ago_us),
         });
     }
 

@@ -2,9 +2,11 @@
 
 mod analysis;
 mod frames;
+mod pair;
 pub mod proto;
 mod stream;
 
-pub use analysis::{Count, Direction, FrameReport};
+pub use analysis::{Count, Direction, FrameReport, GuestTimes};
 pub use frames::{FrameOptions, FrameProbe};
+pub use pair::ProbePair;
 pub use stream::{StreamProbe, StreamReports};

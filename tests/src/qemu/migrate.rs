@@ -24,6 +24,8 @@ pub struct MigrationReport {
     pub downtime_ms: u64,
     /// Memory sent, in bytes.
     pub transferred_bytes: u64,
+    /// When memory began to be sent: after QEMU has unplugged what it unplugs by itself.
+    pub began: Instant,
     /// When the destination began to run the guest.
     pub resumed: Instant,
 }
@@ -62,6 +64,11 @@ impl Qemu {
             destination.console().check()?;
             bail!("QEMU reports: {status}");
         }
+        let began = self
+            .qmp()
+            .wait_event("the migration's begin", MIGRATION_LIMIT, |event| {
+                event.name == "MIGRATION" && event.data["status"] == "active"
+            })?;
         let resumed = destination.qmp().wait_event(
             "RESUME on the destination",
             MIGRATION_LIMIT,
@@ -71,6 +78,7 @@ impl Qemu {
             total_ms: number(&status["total-time"]),
             downtime_ms: number(&status["downtime"]),
             transferred_bytes: number(&status["ram"]["transferred"]),
+            began: began.received,
             resumed: resumed.received,
         })
     }

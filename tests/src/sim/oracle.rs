@@ -2,8 +2,10 @@
 
 use tandem_core::link::{Address, BondMode, FailOverMac, Link, LinkKind, PrimaryReselect};
 use tandem_core::path::Rescue;
-use tandem_core::policy::{AddressingPolicy, BondPolicy, MacPolicy, Ownership, PortMatch};
-use tandem_core::status::{BondStatus, Held, ProblemCode, Traffic};
+use tandem_core::policy::{
+    AddressingPolicy, BondPolicy, MacPolicy, Ownership, PathCheck, PortMatch,
+};
+use tandem_core::status::{BondStatus, HandoffCause, Held, ProblemCode, Traffic};
 use tandem_core::{Ifindex, Mac};
 
 use super::Stage;
@@ -105,8 +107,19 @@ impl Judge<'_> {
         };
         let active = facts.active;
         let expected = self.expected(bond);
+        let unproved = self.unproved().map(|vf| vf.ifindex);
+        // It may have taken over from a standby that failed.
+        let tolerated = active.is_some() && active == unproved;
+        let moved = self.status.handoffs.last().filter(|last| {
+            let asked = last.switch_us.is_some();
+            asked && last.cause == HandoffCause::Arrival && last.from == Traffic::Standby
+        });
         check(
-            active == expected,
+            !tolerated || moved.is_none(),
+            format!("the traffic moved to a VF whose frames do not pass: {moved:?}"),
+        );
+        check(
+            active == expected || tolerated,
             format!("active is {active:?} and should be {expected:?}"),
         );
         check(
@@ -224,9 +237,20 @@ impl Judge<'_> {
         match (vf, standby, held) {
             (Some(vf), None, _) => Some(vf),
             (_, Some(standby), Some(Held::Operator)) => Some(standby),
+            (Some(_), Some(standby), _) if self.unproved().is_some() => Some(standby),
             (Some(vf), Some(_), _) => Some(vf),
             (None, standby, _) => standby.or_else(|| self.any_up(bond)),
         }
+    }
+
+    /// The VF that has to show that its frames pass, and can't.
+    fn unproved(&self) -> Option<&Link> {
+        let checks = self.policy.path_check == PathCheck::Standby;
+        let cut_off = |vf: &&Link| {
+            let nic = self.stage.kernel.nic(vf.ifindex);
+            nic.is_some_and(|(spec, _)| spec.is_cut_off)
+        };
+        self.vf().filter(|_| checks).filter(cut_off)
     }
 
     /// The kernel would make this VF a port of the bond.

@@ -1,6 +1,7 @@
 //! Tandem in a small guest of the lab: set up, started, asked, and held against the kernel.
 
 mod channel;
+pub mod handover;
 mod health;
 
 use std::path::PathBuf;
@@ -145,9 +146,15 @@ impl Guest {
 
     /// Starts the service, with more environment variables.
     pub fn start(&mut self, env: &[(&str, &str)]) -> Result<()> {
+        self.start_through(&[], env)
+    }
+
+    /// Starts the service through another program, which changes what it may do and becomes it.
+    pub fn start_through(&mut self, launcher: &[&str], env: &[(&str, &str)]) -> Result<()> {
+        let argv: Vec<&str> = launcher.iter().copied().chain([PROGRAM, "run"]).collect();
         let mut all = vec![("TANDEM_LOG", "debug,aya=warn,aya_obj=warn")];
         all.extend_from_slice(env);
-        self.service = Some(self.vm.spawn(&[PROGRAM, "run"], &all, LOG)?);
+        self.service = Some(self.vm.spawn(&argv, &all, LOG)?);
         Ok(())
     }
 

@@ -27,6 +27,7 @@ pub(crate) enum Topic {
     Addressing,
     Announce,
     Path,
+    Proof,
 }
 
 /// A topic and the device it is about; index 0 for a device that is not there yet.
@@ -51,6 +52,7 @@ pub(crate) fn key(kind: &ActionKind) -> Option<Key> {
         }
         ActionKind::Announce { bond, .. } => Some((Topic::Announce, bond)),
         ActionKind::WatchPath { bond, .. } => Some((Topic::Path, bond)),
+        ActionKind::ProvePath { from, .. } => Some((Topic::Proof, from)),
         ActionKind::ReadFrames { .. }
         | ActionKind::Observe { .. }
         | ActionKind::Reply { .. }
@@ -121,7 +123,8 @@ impl Attempts {
     pub(crate) fn succeeded(&mut self, kind: &ActionKind, now: Time) {
         self.failed.retain(|one| one.kind != *kind);
         let Some(key) = key(kind) else { return };
-        if key.0 == Topic::Announce {
+        // Those are no state that somebody could undo.
+        if matches!(key.0, Topic::Announce | Topic::Proof) {
             return;
         }
         let undone = self.done.remove(&key).filter(|before| {
@@ -271,6 +274,7 @@ fn pace(kind: &ActionKind) -> Backoff {
         ActionKind::CreateBond { .. } => Backoff::new(1_000, 60_000),
         ActionKind::SetPrimary { .. } => Backoff::new(50, 5_000),
         ActionKind::WatchPath { .. } => Backoff::new(1_000, MAX_RETRY_PORT_MS),
+        ActionKind::ProvePath { .. } => Backoff::new(1_000, 60_000),
         _ => Backoff::new(FIRST_RETRY_MS, 30_000),
     }
 }

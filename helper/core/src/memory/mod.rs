@@ -152,11 +152,26 @@ impl Memory {
             Some(Held::Operator)
         } else if !chosen {
             Some(Held::NotChosen)
+        } else if port.enslaved && self.lacks_path(view, port) {
+            Some(Held::PathUnproved)
         } else if port.enslaved {
             Some(Held::Holding)
         } else {
             None
         }
+    }
+
+    /// The VF was to show that its frames pass through the network, and they did not.
+    fn lacks_path(&self, view: &View<'_>, vf: &Port<'_>) -> bool {
+        let ports = view.bond().zip(view.standby.as_ref());
+        ports.is_some_and(|(bond, standby)| {
+            let proof = ActionKind::ProvePath {
+                bond: bond.ifindex(),
+                from: vf.ifindex(),
+                to: standby.ifindex(),
+            };
+            self.attempts.failure(&proof).is_some()
+        })
     }
 
     /// Moments at which a timer of this memory runs out, past ones included.
@@ -206,6 +221,7 @@ impl Memory {
         self.commands.note_step(text);
         match kind {
             ActionKind::Announce { .. } => self.commands.note_announced(),
+            ActionKind::ProvePath { from, .. } => self.vfs.note_path_proved(*from),
             ActionKind::SetBondOptions { options, .. } => {
                 self.draining = options.all_ports_active.unwrap_or(self.draining);
             }

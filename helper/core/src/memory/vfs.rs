@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use crate::input::RemovalStage;
 use crate::memory::traffic::TrafficMemory;
-use crate::policy::BondPolicy;
+use crate::policy::{BondPolicy, PathCheck};
 use crate::status::Event;
 use crate::types::{IfName, Ifindex, Mac, Time};
 use crate::view::{Port, View};
@@ -33,6 +33,8 @@ struct VfNote {
     losses: u32,
     warning: Option<Warning>,
     enslaved: bool,
+    /// A frame of it passed through the network since it last became usable or gave the traffic away.
+    path_proved: bool,
     /// When it last left the bond.
     left_at: Option<Time>,
 }
@@ -63,6 +65,7 @@ impl VfMemory {
                 losses: 0,
                 warning: None,
                 enslaved: false,
+                path_proved: false,
                 left_at: None,
             });
             note.name = vf.link.name.clone();
@@ -72,6 +75,7 @@ impl VfMemory {
                 note.left_at = Some(now);
             }
             note.enslaved = vf.enslaved;
+            note.path_proved &= vf.enslaved && vf.usable && !vf.active;
             if let Some(warning) = vf.warning
                 && note.warning.is_none()
             {
@@ -144,6 +148,7 @@ impl VfMemory {
     pub(crate) fn doubt(&mut self, ifindex: Ifindex, now: Time) {
         if let Some(note) = self.present.get_mut(&ifindex) {
             note.usable_since = note.usable_since.map(|_| now);
+            note.path_proved = false;
         }
     }
 
@@ -151,6 +156,19 @@ impl VfMemory {
     pub(crate) fn has_proved(&self, policy: &BondPolicy, vf: &Port<'_>, now: Time) -> bool {
         let end = self.hold_until(policy, vf);
         end.is_some_and(|end| now >= end)
+    }
+
+    /// A frame that the VF sent has come through the network.
+    pub(crate) fn note_path_proved(&mut self, ifindex: Ifindex) {
+        if let Some(note) = self.present.get_mut(&ifindex) {
+            note.path_proved = true;
+        }
+    }
+
+    /// The VF's way through the network is known to work, or needs no proof.
+    pub(crate) fn path_is_proved(&self, policy: &BondPolicy, vf: &Port<'_>) -> bool {
+        let note = self.present.get(&vf.ifindex());
+        policy.path_check == PathCheck::None || note.is_some_and(|note| note.path_proved)
     }
 
     /// The VF may be taken in: one that has just left the bond is mostly about to

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use crate::action::{ActionKind, BondOptions};
-use crate::goal::goal;
+use crate::goal::{goal, to_prove};
 use crate::plan::{Context, path};
 use crate::policy::Ownership;
 use crate::types::Ifindex;
@@ -37,6 +37,30 @@ pub(super) fn pin(context: &Context<'_>, bond: &Bond<'_>) -> Option<ActionKind> 
     let goal = goal(context.view, context.memory, context.now)?;
     let carries = bond.facts.active == Some(goal.port);
     (carries && bond.facts.primary != Some(goal.port)).then(|| set_primary(bond, goal.port))
+}
+
+/// Has the VF show that its frames pass. They carry the bond's MAC: until the port
+/// that carries the traffic sends again, the network may send to the VF, so what
+/// arrives there is delivered too.
+pub(super) fn prove(context: &Context<'_>, bond: &Bond<'_>) -> Vec<ActionKind> {
+    let Some((proof, due)) = proof(context, bond) else {
+        return Vec::new();
+    };
+    let accept = (due && !bond.facts.all_ports_active).then(|| all_ports_active(bond, true));
+    accept.into_iter().chain([proof]).collect()
+}
+
+/// The proof that is wanted, and whether it need not wait after a failure.
+fn proof(context: &Context<'_>, bond: &Bond<'_>) -> Option<(ActionKind, bool)> {
+    let Context { view, memory, now } = context;
+    let (vf, standby) = to_prove(view, memory, *now)?;
+    let proof = ActionKind::ProvePath {
+        bond: bond.ifindex(),
+        from: vf.ifindex(),
+        to: standby.ifindex(),
+    };
+    let due = memory.attempts.next_at(&proof) <= *now;
+    Some((proof, due))
 }
 
 /// Tells the network where the bond is.
@@ -81,7 +105,8 @@ pub(super) fn settle(context: &Context<'_>, bond: &Bond<'_>) -> Option<ActionKin
         Ownership::Create => true,
         Ownership::Adopt => context.memory.draining,
     };
-    let settled = context.memory.traffic.is_settled(context.now);
+    let proving = proof(context, bond).is_some_and(|(_, due)| due);
+    let settled = context.memory.traffic.is_settled(context.now) && !proving;
     (ours && settled && bond.facts.all_ports_active).then(|| all_ports_active(bond, false))
 }
 

@@ -9,6 +9,7 @@ pub(super) const EINVAL: i32 = 22;
 pub(super) const ERANGE: i32 = 34;
 pub(super) const EOPNOTSUPP: i32 = 95;
 pub(super) const EADDRNOTAVAIL: i32 = 99;
+pub(super) const ETIMEDOUT: i32 = 110;
 
 /// The name of an error number that changes of links, addresses and routes are refused with; `None` for others.
 pub(super) fn name(errno: i32) -> Option<&'static str> {
@@ -57,7 +58,7 @@ pub(super) fn name(errno: i32) -> Option<&'static str> {
         101 => "ENETUNREACH",
         105 => "ENOBUFS",
         107 => "ENOTCONN",
-        110 => "ETIMEDOUT",
+        ETIMEDOUT => "ETIMEDOUT",
         113 => "EHOSTUNREACH",
         114 => "EALREADY",
         _ => return None,

@@ -42,6 +42,7 @@ pub(crate) fn bond_policy() -> BondPolicy {
         ownership: Default::default(),
         addressing: Default::default(),
         mtu: None,
+        path_check: Default::default(),
         timing: Timing::default(),
     }
 }

@@ -10,12 +10,14 @@ use super::guest::Channel;
 use super::lock::Lock;
 use super::record::with_progress;
 use super::runner::Hosts;
+use crate::control::Lessor;
 use crate::decide::{
     Action, ActionKind, Failure, FailureKind, Input, Plan, Progress, RecordFact, Reply, Side,
     SideFacts,
 };
 use crate::hypervisor::{
-    DomainFacts, DomainState, Host, HostError, JobFacts, JobWhich, MigrateOptions, Migration,
+    DomainFacts, DomainLook, DomainState, Host, HostError, JobFacts, JobWhich, MigrateOptions,
+    Migration,
 };
 
 /// Everything that an action may need. Shared by the tasks that carry actions out.
@@ -30,6 +32,7 @@ pub(super) struct Desk {
     /// The lock file's record is this process's.
     pub(super) wrote: AtomicBool,
     pub(super) channels: [Channel; 2],
+    pub(super) lessor: Lessor,
     pub(super) inputs: mpsc::Sender<Input>,
     pub(super) vf_lock: std::sync::Mutex<Option<Lock>>,
     pub(super) migration: std::sync::Mutex<Option<JoinHandle<()>>>,
@@ -73,7 +76,8 @@ impl Desk {
                     // It may have been opened since the last look.
                     self.keep_socket(side, &self.host(side).domain(name).await?);
                 }
-                return Ok(channel.ask(&self.plan, self.policy.as_ref(), call).await);
+                let policy = self.policy.as_ref();
+                return Ok(channel.ask(&self.lessor, &self.plan, policy, call).await);
             }
             ActionKind::Save { side, progress } => {
                 let text = progress.to_text();
@@ -98,7 +102,9 @@ impl Desk {
     async fn look(&self, side: Side) -> Result<SideFacts, HostError> {
         let name = self.plan.domain.as_str();
         let host = self.host(side);
-        let facts = host.domain(name).await?;
+        let DomainLook {
+            facts, progress, ..
+        } = host.look(name).await?;
         self.keep_socket(side, &facts);
         if matches!(facts.state, DomainState::Absent | DomainState::Incoming) {
             return Ok(SideFacts {
@@ -108,7 +114,7 @@ impl Desk {
                 record: RecordFact::Absent,
             });
         }
-        let record = match host.progress(name).await? {
+        let record = match progress {
             None => RecordFact::Absent,
             Some(text) => match Progress::parse(&text) {
                 Ok(record) => RecordFact::Present(Box::new(record)),

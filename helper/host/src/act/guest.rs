@@ -8,6 +8,7 @@ use tandem_core::types::IfName;
 use tokio::sync::Mutex;
 
 use crate::agent::{Agent, AgentError, Limits, printable};
+use crate::control::Lessor;
 use crate::decide::{Failure, FailureKind, GuestCall, GuestStatus, Plan, Reply};
 
 /// One host's end of the channel.
@@ -20,11 +21,17 @@ pub(super) struct Channel {
 
 impl Channel {
     /// Asks, over the connection there is or a new one.
-    pub(super) async fn ask(&self, plan: &Plan, policy: Option<&Policy>, call: GuestCall) -> Reply {
+    pub(super) async fn ask(
+        &self,
+        lessor: &Lessor,
+        plan: &Plan,
+        policy: Option<&Policy>,
+        call: GuestCall,
+    ) -> Reply {
         let mut agent = self.agent.lock().await;
         let answer = match agent.take() {
             Some(known) => Ok(known),
-            None => self.connect().await,
+            None => self.connect(lessor, &plan.domain).await,
         };
         let mut connected = match answer {
             Ok(connected) => connected,
@@ -45,14 +52,14 @@ impl Channel {
         }
     }
 
-    async fn connect(&self) -> Result<Agent, Failure> {
+    async fn connect(&self, lessor: &Lessor, domain: &str) -> Result<Agent, Failure> {
         let socket = self.socket.lock().expect("no holder panics").clone();
         let Some(socket) = socket else {
             let text = "the guest has not opened the channel org.tandem.agent.0 on this host: is \
                         tandem running in it, and does `virsh dumpxml` show the channel?";
             return Err(Failure::new(FailureKind::AgentSilent, text));
         };
-        let connected = Agent::connect(&socket, Limits::default()).await;
+        let connected = lessor.connect(domain, &socket, Limits::default()).await;
         connected.map_err(|error| failure(&error))
     }
 }
@@ -112,9 +119,10 @@ fn failure(error: &AgentError) -> Failure {
         AgentError::NotUnderstood { .. }
         | AgentError::OtherProtocol { .. }
         | AgentError::Floods { .. } => FailureKind::AgentHostile,
-        AgentError::Socket { .. } | AgentError::Silent { .. } | AgentError::Closed => {
-            FailureKind::AgentSilent
-        }
+        AgentError::Socket { .. }
+        | AgentError::Leased { .. }
+        | AgentError::Silent { .. }
+        | AgentError::Closed => FailureKind::AgentSilent,
     };
     Failure::new(kind, error.to_string())
 }

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::calls::Desk;
 use super::lock::Lock;
+use crate::control::Lessor;
 use crate::decide::{Evacuation, Input, Outcome, Side};
 use crate::hypervisor::{EventKind, Host, MigrateOptions};
 
@@ -47,6 +48,8 @@ pub struct Runner {
     pub folder: PathBuf,
     /// The domain's.
     pub lock: Lock,
+    /// The way to the guest's channel.
+    pub lessor: Lessor,
 }
 
 /// How the loop ended.
@@ -67,7 +70,7 @@ impl Runner {
     pub async fn run(
         self,
         mut evacuation: Evacuation,
-        watcher: &mut dyn Watcher,
+        watcher: &mut (dyn Watcher + Send),
     ) -> std::io::Result<Ended> {
         let (inputs, mut incoming) = mpsc::channel(QUEUE);
         let mut interrupt = signal(SignalKind::interrupt())?;
@@ -80,6 +83,7 @@ impl Runner {
             policy: self.policy,
             folder: self.folder,
             lock: self.lock,
+            lessor: self.lessor,
             wrote: AtomicBool::new(false),
             channels: Default::default(),
             inputs,

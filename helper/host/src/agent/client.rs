@@ -21,6 +21,8 @@ use super::link::Link;
 
 /// Events that wait for their reader; the oldest go beyond that, which is told.
 const MAX_EVENTS: usize = 256;
+/// Bytes of the lines of those events; as above.
+const MAX_EVENT_BYTES: usize = 256 * 1024;
 
 /// How long a guest may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +68,9 @@ pub struct Agent {
     /// Requests and replies are in step.
     in_step: bool,
     last_id: u64,
-    events: VecDeque<Heard>,
+    /// With the length of each one's line.
+    events: VecDeque<(usize, Heard)>,
+    event_bytes: usize,
     events_lost: bool,
 }
 
@@ -85,6 +89,7 @@ impl Agent {
             // Replies to a former client must not fit.
             last_id: fresh_number(),
             events: VecDeque::new(),
+            event_bytes: 0,
             events_lost: false,
         };
         agent.synchronise().await?;
@@ -112,6 +117,20 @@ impl Agent {
     /// As [`Agent::call`].
     pub async fn status(&mut self) -> Result<StatusReport, AgentError> {
         self.call(Call::TandemStatus, self.limits.question).await
+    }
+
+    /// As [`Agent::status`], with the length of what the guest sent, in bytes.
+    ///
+    /// # Errors
+    /// As [`Agent::call`].
+    pub async fn sized_status(&mut self) -> Result<(StatusReport, usize), AgentError> {
+        let text: Box<RawValue> = self.call(Call::TandemStatus, self.limits.question).await?;
+        let report = content(Call::TandemStatus.name(), &text);
+        let report = report.map_err(|error| AgentError::NotUnderstood {
+            command: Call::TandemStatus.name(),
+            reason: error.to_string(),
+        })?;
+        Ok((report, text.get().len()))
     }
 
     /// Hands the guest its bonds; the same twice changes nothing.
@@ -200,12 +219,36 @@ impl Agent {
             if std::mem::take(&mut self.events_lost) {
                 return Ok(Heard::Lost);
             }
-            if let Some(heard) = self.events.pop_front() {
+            if let Some((bytes, heard)) = self.events.pop_front() {
+                self.event_bytes -= bytes;
                 return Ok(heard);
             }
             // A reply nobody waits for any more is passed over.
             self.message().await?;
         }
+    }
+
+    /// Waits until the guest has said anything unasked since the last call of this, however long
+    /// it takes, and forgets what: whoever asks for the status afterwards misses nothing. Cancel-safe.
+    ///
+    /// # Errors
+    /// As [`Agent::next_event`].
+    pub async fn heard(&mut self) -> Result<(), AgentError> {
+        self.next_event().await?;
+        self.forget_events();
+        Ok(())
+    }
+
+    /// Forgets the events that wait for their reader.
+    pub fn forget_events(&mut self) {
+        self.events = VecDeque::new();
+        self.event_bytes = 0;
+        self.events_lost = false;
+    }
+
+    /// All bytes that the guest sent on this connection.
+    pub fn read_bytes(&self) -> u64 {
+        self.link.read_bytes()
     }
 
     async fn synchronise(&mut self) -> Result<(), AgentError> {
@@ -271,15 +314,16 @@ impl Agent {
         match FromGuest::parse(&line) {
             Ok(FromGuest::Event(message)) => {
                 let lost = matches!(message.event, Pushed::EventsLost { .. });
-                self.keep(if lost {
+                let heard = if lost {
                     Heard::Lost
                 } else {
                     Heard::Event(Box::new(message))
-                });
+                };
+                self.keep(line.len(), heard);
                 Ok(None)
             }
             Ok(FromGuest::UnknownEvent { name }) => {
-                self.keep(Heard::Unknown { name });
+                self.keep(line.len(), Heard::Unknown { name });
                 Ok(None)
             }
             Ok(reply) => Ok(Some(reply)),
@@ -287,16 +331,20 @@ impl Agent {
         }
     }
 
-    fn keep(&mut self, heard: Heard) {
+    fn keep(&mut self, bytes: usize, heard: Heard) {
         // Events of a call that is waited for don't count as of use: a flood of them ends the call.
         if self.in_step {
             self.link.useful();
         }
-        if self.events.len() == MAX_EVENTS {
-            self.events.pop_front();
+        self.events.push_back((bytes, heard));
+        self.event_bytes += bytes;
+        while self.events.len() > MAX_EVENTS || self.event_bytes > MAX_EVENT_BYTES {
+            let Some((bytes, _)) = self.events.pop_front() else {
+                break;
+            };
+            self.event_bytes -= bytes;
             self.events_lost = true;
         }
-        self.events.push_back(heard);
     }
 }
 

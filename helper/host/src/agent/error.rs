@@ -22,6 +22,17 @@ pub enum AgentError {
         /// The system's reason.
         cause: std::io::Error,
     },
+    /// Another program on this host has the channel.
+    #[error(
+        "another tandem-host has had the channel of domain {domain} for more than {} s; wait for its end",
+        limit.as_secs_f32()
+    )]
+    Leased {
+        /// The domain.
+        domain: String,
+        /// How long was waited.
+        limit: Duration,
+    },
     /// The guest does not answer. Normal while it is paused.
     #[error(
         "the guest did not answer `{command}` within {} s; is tandem running there (`systemctl status tandem`), \
@@ -81,7 +92,7 @@ impl AgentError {
     pub fn is_transient(&self) -> bool {
         matches!(
             self,
-            Self::Silent { .. } | Self::Closed | Self::Socket { .. }
+            Self::Silent { .. } | Self::Closed | Self::Socket { .. } | Self::Leased { .. }
         )
     }
 }

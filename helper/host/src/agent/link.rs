@@ -1,9 +1,11 @@
 //! Bytes of one connection as lines, with a budget for what is of no use.
 
+use std::future::poll_fn;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use tandem_wire::framing::{Decoder, FrameError};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 
 use super::AgentError;
@@ -20,6 +22,7 @@ pub(super) struct Link {
     /// Read and not yet decoded.
     input: Vec<u8>,
     useless_bytes: usize,
+    read_bytes: u64,
 }
 
 impl Link {
@@ -34,6 +37,7 @@ impl Link {
             decoder: Decoder::new(tandem_wire::MAX_REPLY_BYTES),
             input: Vec::new(),
             useless_bytes: 0,
+            read_bytes: 0,
         })
     }
 
@@ -52,6 +56,10 @@ impl Link {
             let line = self.decoder.next_line(&mut rest);
             let taken = self.input.len() - rest.len();
             self.input.drain(..taken);
+            if self.input.is_empty() {
+                // Most guests are silent most of the time: nothing is kept for them meanwhile.
+                self.input = Vec::new();
+            }
             if let Some(line) = line {
                 return Ok(line);
             }
@@ -60,15 +68,33 @@ impl Link {
                     bytes: MAX_USELESS_BYTES,
                 });
             }
+            self.read().await?;
+        }
+    }
+
+    /// Waits for bytes and takes them. The buffer does not outlive the reading, so that a wait
+    /// costs no memory.
+    async fn read(&mut self) -> Result<(), AgentError> {
+        loop {
+            let ready = poll_fn(|context| self.stream.poll_read_ready(context)).await;
+            ready.map_err(|_| AgentError::Closed)?;
             let mut bytes = [0; 16 * 1024];
-            match self.stream.read(&mut bytes).await {
+            match self.stream.try_read(&mut bytes) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Ok(0) | Err(_) => return Err(AgentError::Closed),
                 Ok(count) => {
                     self.useless_bytes = self.useless_bytes.saturating_add(count);
+                    self.read_bytes = self.read_bytes.saturating_add(count as u64);
                     self.input.extend_from_slice(&bytes[..count]);
+                    return Ok(());
                 }
             }
         }
+    }
+
+    /// All bytes that the guest sent on this connection.
+    pub(super) fn read_bytes(&self) -> u64 {
+        self.read_bytes
     }
 
     /// Something came that was waited for.

@@ -205,6 +205,35 @@ async fn a_flood_of_events_ends_the_call() {
 }
 
 #[tokio::test]
+async fn little_is_kept_of_what_is_said_unasked() {
+    let long = EVENT.replace("from-the-future", &"x".repeat(10_000));
+    let guest = guest(|stream| {
+        serve(stream, move |_, id| {
+            [long.repeat(100).into_bytes(), ready(id)].concat()
+        })
+    });
+    let mut agent = Agent::connect(&guest.socket, PATIENT).await.unwrap();
+    assert!(agent.announce(None).await.unwrap().ready);
+    let mut kept = 0;
+    let next = |agent: &mut Agent| {
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        match std::pin::pin!(agent.next_event()).poll(&mut context) {
+            std::task::Poll::Ready(heard) => heard.ok(),
+            std::task::Poll::Pending => None,
+        }
+    };
+    assert_eq!(next(&mut agent), Some(Heard::Lost));
+    while next(&mut agent).is_some() {
+        kept += 1;
+    }
+    // A quarter of a MiB, of a whole one; each second event is short.
+    assert!((40..60).contains(&kept), "{kept} events were kept");
+    assert!(agent.announce(None).await.unwrap().ready);
+    agent.forget_events();
+    assert_eq!(next(&mut agent), None);
+}
+
+#[tokio::test]
 async fn lies_and_nonsense_are_told() {
     let guest = guest(|stream| {
         serve(stream, |command, id| {

@@ -1,12 +1,16 @@
 //! `configure`: hands a guest the bonds of its domain's XML.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 use clap::Args;
+use tandem_core::Policy;
 use tandem_wire::reply::Configured;
 
 use super::{connect::Connect, exit};
-use crate::agent::{Agent, AgentError, Limits};
-use crate::hypervisor::{DomainState, Host, HostError};
+use crate::agent::{AgentError, Limits};
+use crate::control::Lessor;
+use crate::hypervisor::{AgentChannel, DomainFacts, DomainLook, DomainState, Host, HostError};
 
 /// `tandem-host configure`
 #[derive(Debug, Args)]
@@ -60,47 +64,78 @@ pub enum ConfigureFailure {
 ///
 /// # Errors
 /// If there are none, or the guest can't be asked or refuses.
-pub async fn configure(host: &dyn Host, domain: &str) -> Result<Configured, ConfigureFailure> {
-    let bonds = host.bonds(domain).await?;
-    let domain = domain.to_owned();
-    let Some(bonds) = bonds else {
-        return Err(ConfigureFailure::NoBonds { domain });
-    };
-    let facts = host.domain(&domain).await?;
-    let policy = match bonds.policy(&facts.nics) {
-        Ok(policy) => policy,
-        Err(error) => {
-            let reason = error.to_string();
-            return Err(ConfigureFailure::Unsound { domain, reason });
-        }
-    };
-    let channel = match (facts.state, facts.channel) {
-        (DomainState::Running, Some(channel)) => channel,
-        (DomainState::Running, None) => {
-            let reason = format!(
-                "has no channel to its guest; add <channel type='unix'> with the target name {}",
-                tandem_wire::PORT_NAME
-            );
-            return Err(ConfigureFailure::NoChannel { domain, reason });
-        }
-        (_, _) => {
-            let reason = "does not run here; configure it where it runs".to_owned();
-            return Err(ConfigureFailure::NoChannel { domain, reason });
-        }
-    };
-    let Some(socket) = channel.socket else {
-        let reason =
-            "has a channel without a unix socket; make it <channel type='unix'>".to_owned();
-        return Err(ConfigureFailure::NoChannel { domain, reason });
-    };
+pub async fn configure(
+    host: &dyn Host,
+    domain: &str,
+    lessor: &Lessor,
+) -> Result<Configured, ConfigureFailure> {
+    let look = host.look(domain).await?;
+    let policy = policy_of(&look)?;
+    let socket = channel_of(&look.facts)?;
     let asked = async {
-        let mut agent = Agent::connect(&socket, Limits::default()).await?;
+        let limits = Limits::default();
+        let mut agent = lessor.connect(domain, &socket, limits).await?;
         agent.info().await?;
         agent.configure(policy).await
     };
-    asked
-        .await
-        .map_err(|failure| ConfigureFailure::Agent { domain, failure })
+    asked.await.map_err(|failure| ConfigureFailure::Agent {
+        domain: domain.to_owned(),
+        failure,
+    })
+}
+
+/// What the guest is to be handed.
+///
+/// # Errors
+/// If the domain's XML has no bonds, or unsound ones.
+pub fn policy_of(look: &DomainLook) -> Result<Policy, ConfigureFailure> {
+    let facts = &look.facts;
+    let domain = facts.name.clone();
+    match &look.bonds {
+        _ if facts.state == DomainState::Absent => Err(not_here(facts)),
+        Err(reason) => Err(ConfigureFailure::Unsound {
+            domain,
+            reason: reason.clone(),
+        }),
+        Ok(None) => Err(ConfigureFailure::NoBonds { domain }),
+        Ok(Some(bonds)) => {
+            let policy = bonds.policy(&facts.nics);
+            policy.map_err(|error| ConfigureFailure::Unsound {
+                domain,
+                reason: error.to_string(),
+            })
+        }
+    }
+}
+
+/// The socket behind which the guest is.
+///
+/// # Errors
+/// If there is none.
+pub fn channel_of(facts: &DomainFacts) -> Result<PathBuf, ConfigureFailure> {
+    if facts.state != DomainState::Running {
+        return Err(not_here(facts));
+    }
+    let reason = match &facts.channel {
+        Some(AgentChannel {
+            socket: Some(socket),
+            ..
+        }) => return Ok(socket.clone()),
+        Some(_) => "has a channel without a unix socket; make it <channel type='unix'>".to_owned(),
+        None => format!(
+            "has no channel to its guest; add <channel type='unix'> with the target name {}",
+            tandem_wire::PORT_NAME
+        ),
+    };
+    let domain = facts.name.clone();
+    Err(ConfigureFailure::NoChannel { domain, reason })
+}
+
+fn not_here(facts: &DomainFacts) -> ConfigureFailure {
+    ConfigureFailure::NoChannel {
+        domain: facts.name.clone(),
+        reason: "does not run here; configure it where it runs".to_owned(),
+    }
 }
 
 /// Hands a guest its bonds, and prints what it did with them.
@@ -109,7 +144,8 @@ pub async fn configure(host: &dyn Host, domain: &str) -> Result<Configured, Conf
 /// As [`configure`], but for a guest's refusal, which has an exit code of its own.
 pub async fn run(arguments: &Configure) -> Result<u8> {
     let host = arguments.connect.open();
-    match configure(host.as_ref(), &arguments.domain).await {
+    let lessor = arguments.connect.lessor();
+    match configure(host.as_ref(), &arguments.domain, &lessor).await {
         Ok(configured) => {
             for bond in &configured.bonds {
                 let what = if configured.changed {

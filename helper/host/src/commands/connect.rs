@@ -1,9 +1,11 @@
 //! From a URI to a hypervisor.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
 
+use crate::control::{self, Lessor};
 use crate::hypervisor::Host;
 use crate::qemu::Qemu;
 use crate::virsh::Virsh;
@@ -19,12 +21,24 @@ pub struct Connect {
         value_name = "URI"
     )]
     pub uri: String,
+    /// Where `tandem-host serve` listens; its guests' channels are borrowed from it
+    #[arg(
+        long,
+        value_name = "SOCKET",
+        default_value_os_t = control::default_socket()
+    )]
+    pub serve_socket: PathBuf,
 }
 
 impl Connect {
     /// The driver; nothing is opened yet.
     pub fn open(&self) -> Arc<dyn Host> {
         open(&self.uri)
+    }
+
+    /// The way to one domain's channel; nothing is asked yet.
+    pub fn lessor(&self) -> Lessor {
+        Lessor::new(&self.serve_socket)
     }
 }
 

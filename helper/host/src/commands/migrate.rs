@@ -62,6 +62,7 @@ pub async fn run(arguments: &args::Migrate) -> anyhow::Result<u8> {
         policy,
         folder: arguments.common.state_dir.clone(),
         lock,
+        lessor: arguments.common.connect.lessor(),
     };
     session::run(runner, Evacuation::new(start, 0), arguments.common.json).await
 }

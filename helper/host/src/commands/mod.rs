@@ -8,8 +8,9 @@ pub mod one_step;
 pub mod plan;
 pub mod recover;
 pub mod serve;
-mod session;
+pub(crate) mod session;
 pub mod status;
+pub mod watch;
 pub mod xml;
 
 /// Exit codes beside those of [`crate::decide::Outcome::exit_code`].

@@ -7,13 +7,15 @@ use tandem_core::types::IfName;
 
 use super::args;
 use crate::agent::{Agent, Limits};
+use crate::control::Lessor;
 
 /// Moves the guest's traffic off its VF; afterwards the VF may be detached.
 ///
 /// # Errors
 /// If the guest can't be asked, refuses, or has not released the VF.
 pub async fn prepare(arguments: &args::OneStep) -> anyhow::Result<u8> {
-    let (mut agent, bond) = agent(arguments).await?;
+    let lessor = arguments.common.connect.lessor();
+    let (mut agent, bond) = agent(arguments, &lessor).await?;
     let answer = agent.prepare_unplug(bond, None).await?;
     anyhow::ensure!(
         answer.ready,
@@ -27,12 +29,16 @@ pub async fn prepare(arguments: &args::OneStep) -> anyhow::Result<u8> {
 /// # Errors
 /// If the guest can't be asked, or refuses.
 pub async fn resume(arguments: &args::OneStep) -> anyhow::Result<u8> {
-    let (mut agent, bond) = agent(arguments).await?;
+    let lessor = arguments.common.connect.lessor();
+    let (mut agent, bond) = agent(arguments, &lessor).await?;
     let answer = agent.resume(bond).await?;
     tell(arguments, &answer)
 }
 
-async fn agent(arguments: &args::OneStep) -> anyhow::Result<(Agent, Option<IfName>)> {
+async fn agent(
+    arguments: &args::OneStep,
+    lessor: &Lessor,
+) -> anyhow::Result<(Agent, Option<IfName>)> {
     let name = arguments.domain.as_str();
     let bond = arguments.bond.as_deref().map(str::parse).transpose()?;
     let host = arguments.common.connect.open();
@@ -44,7 +50,8 @@ async fn agent(arguments: &args::OneStep) -> anyhow::Result<(Agent, Option<IfNam
             arguments.common.connect.uri
         )
     })?;
-    Ok((Agent::connect(&socket, Limits::default()).await?, bond))
+    let agent = lessor.connect(name, &socket, Limits::default()).await?;
+    Ok((agent, bond))
 }
 
 fn tell(arguments: &args::OneStep, answer: &Answer) -> anyhow::Result<u8> {

@@ -61,6 +61,7 @@ pub async fn run(arguments: &args::Recover) -> anyhow::Result<u8> {
         policy,
         folder: arguments.common.state_dir.clone(),
         lock,
+        lessor: arguments.common.connect.lessor(),
     };
     let limits = arguments.timeouts.limits();
     let evacuation = Evacuation::recover(newest, session::owner()?, limits, owner_is_dead, 0);

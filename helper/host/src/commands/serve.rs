@@ -1,5 +1,6 @@
 //! `serve`: cares for all domains of a host until it is told to end.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::connect::Connect;
+use crate::act::default_folder;
 use crate::serve::{Options, serve};
 
 /// `tandem-host serve`
@@ -16,23 +18,32 @@ pub struct Serve {
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would show it as help")]
     pub connect: Connect,
-    /// How often every domain is looked at, beside when something happens to it
+    /// How often hypervisor and guests are asked whether something went unnoticed
     #[arg(
         long,
         value_name = "SECONDS",
-        default_value_t = 60,
+        default_value_t = 300,
         value_parser = clap::value_parser!(u64).range(1..=86_400)
     )]
     pub interval: u64,
     /// Write metrics to this file, for a collector of text files (`OpenMetrics`)
     #[arg(long, value_name = "FILE")]
     pub metrics: Option<PathBuf>,
+    /// Answer `GET /metrics` on this loopback address, such as 127.0.0.1:9469
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// Leave domains that came without their VF to `tandem-host recover`
+    #[arg(long)]
+    pub no_replug: bool,
+    /// Where lock files and copies of records are kept
+    #[arg(long, default_value_os_t = default_folder(), value_name = "FOLDER")]
+    pub state_dir: PathBuf,
 }
 
 /// Serves until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// If the hypervisor's events can't be asked for.
+/// If the hypervisor's events can't be asked for, or socket or port can't be had.
 pub async fn run(arguments: &Serve) -> Result<u8> {
     let mut terminate = signal(SignalKind::terminate()).context("can't wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("can't wait for SIGINT")?;
@@ -45,6 +56,9 @@ pub async fn run(arguments: &Serve) -> Result<u8> {
     let options = Options {
         interval: Duration::from_secs(arguments.interval),
         metrics: arguments.metrics.clone(),
+        listen: arguments.listen,
+        socket: Some(arguments.connect.serve_socket.clone()),
+        replug: (!arguments.no_replug).then(|| arguments.state_dir.clone()),
     };
     serve(arguments.connect.open(), options, stop).await?;
     Ok(0)

@@ -31,7 +31,7 @@ pub(super) async fn run(runner: Runner, evacuation: Evacuation, json: bool) -> a
 }
 
 /// This process.
-pub(super) fn owner() -> anyhow::Result<Owner> {
+pub(crate) fn owner() -> anyhow::Result<Owner> {
     Ok(Owner {
         token: random_name()?,
         host: host_name(),
@@ -41,7 +41,7 @@ pub(super) fn owner() -> anyhow::Result<Owner> {
 }
 
 /// This machine.
-pub(super) fn host_name() -> String {
+pub(crate) fn host_name() -> String {
     let name = rustix::system::uname();
     name.nodename().to_string_lossy().into_owned()
 }

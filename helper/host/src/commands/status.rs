@@ -1,23 +1,24 @@
 //! `status`: a domain as its hypervisor and its guest describe it.
 
-use std::fmt::Write;
 use std::sync::Arc;
 
 use anyhow::Result;
 use clap::Args;
-use serde::Serialize;
-use tandem_core::status::{BondStatus, Traffic};
 use tandem_wire::reply::StatusReport;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use super::configure::channel_of;
 use super::connect::Connect;
-use super::xml::{device, present};
-use crate::agent::{Agent, AgentError, Limits, printable};
-use crate::hypervisor::{DomainFacts, DomainState, Host, HostError};
+use crate::agent::{AgentError, Limits};
+use crate::control::{ControlError, Lessor, Reply, Request, Shown, Watching};
+use crate::hypervisor::{DomainFacts, DomainLook, DomainState, Host};
+use crate::report::{ChannelUse, DomainReport, domain_text};
 
 /// Guests that are asked at the same time.
 const AT_ONCE: usize = 16;
+/// `serve` knows without asking, so it answers at once, or something is wrong with it.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// `tandem-host status`
 #[derive(Debug, Args)]
@@ -27,95 +28,12 @@ pub struct StatusArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+    /// Ask hypervisor and guests anew, even if `serve` runs
+    #[arg(long)]
+    pub ask: bool,
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would show it as help")]
     pub connect: Connect,
-}
-
-/// What is known about a domain.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct DomainReport {
-    /// Its name.
-    pub domain: String,
-    /// Its UUID.
-    pub uuid: String,
-    /// Whether it runs.
-    pub state: DomainState,
-    /// Why, in the hypervisor's words.
-    pub reason: String,
-    /// Its bonds.
-    pub bonds: Vec<BondReport>,
-    /// What is wrong with the bonds in its XML.
-    pub bonds_error: Option<String>,
-    /// What its guest says; nothing vouches for it.
-    pub guest: Option<StatusReport>,
-    /// Why its guest says nothing.
-    pub guest_error: Option<String>,
-}
-
-/// A bond of the domain's XML.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct BondReport {
-    /// Its name.
-    pub name: String,
-    /// The device that is its standby, as the hypervisor shows it.
-    pub standby: Option<String>,
-    /// The device that is its VF.
-    pub vf: Option<String>,
-}
-
-/// Asks hypervisor and guest.
-///
-/// # Errors
-/// If the hypervisor does not answer. A guest that does not is reported.
-pub async fn report(host: &dyn Host, facts: DomainFacts) -> Result<DomainReport, HostError> {
-    let (bonds, bonds_error) = match host.bonds(&facts.name).await {
-        Ok(bonds) => (bonds.unwrap_or_default(), None),
-        Err(HostError::InvalidXml { reason, .. }) => (Default::default(), Some(reason)),
-        Err(error) => return Err(error),
-    };
-    let (guest, guest_error) = match ask(&facts).await {
-        Ok(status) => (Some(status), None),
-        Err(reason) => (None, Some(reason)),
-    };
-    let bonds = bonds.bonds.iter().map(|bond| BondReport {
-        name: bond.name.to_string(),
-        standby: bond.standby_device(&facts.nics).map(device),
-        vf: bond.vf(&facts.nics).map(device),
-    });
-    Ok(DomainReport {
-        bonds: bonds.collect(),
-        domain: facts.name,
-        uuid: facts.uuid,
-        state: facts.state,
-        reason: facts.reason,
-        bonds_error,
-        guest,
-        guest_error,
-    })
-}
-
-async fn ask(facts: &DomainFacts) -> Result<StatusReport, String> {
-    if facts.state != DomainState::Running {
-        return Err("it does not run here".to_owned());
-    }
-    let Some(channel) = &facts.channel else {
-        return Err("the domain has no channel to it".to_owned());
-    };
-    let Some(socket) = &channel.socket else {
-        return Err("its channel has no unix socket".to_owned());
-    };
-    if channel.opened == Some(false) {
-        return Err("it has not opened the channel; is tandem running there?".to_owned());
-    }
-    let asked = async {
-        let mut agent = Agent::connect(socket, Limits::default()).await?;
-        agent.info().await?;
-        agent.status().await
-    };
-    asked.await.map_err(|error: AgentError| error.to_string())
 }
 
 /// Prints what is known about a domain, or about all that run.
@@ -123,40 +41,127 @@ async fn ask(facts: &DomainFacts) -> Result<StatusReport, String> {
 /// # Errors
 /// If the hypervisor does not answer, or there is no such domain.
 pub async fn run(arguments: &StatusArgs) -> Result<u8> {
-    let host = arguments.connect.open();
-    let reports = match &arguments.domain {
-        Some(domain) => {
-            let facts = present(host.as_ref(), domain).await?;
-            vec![report(host.as_ref(), facts).await?]
+    let known = match from_serve(arguments).await {
+        _ if arguments.ask => None,
+        Ok(known) => known,
+        Err(ControlError::NotRunning { .. }) => None,
+        Err(error) => {
+            eprintln!("tandem-host: {error}; asking the hypervisor instead");
+            None
         }
-        None => all(&host).await?,
+    };
+    let reports = match known {
+        Some(known) => known,
+        None => asked(arguments).await?,
     };
     if arguments.json {
+        let values: Vec<serde_json::Value> = reports.iter().map(json).collect();
         let text = match &arguments.domain {
-            Some(_) => serde_json::to_string_pretty(&reports.first())?,
-            None => serde_json::to_string_pretty(&reports)?,
+            Some(_) => serde_json::to_string_pretty(&values.first())?,
+            None => serde_json::to_string_pretty(&values)?,
         };
         println!("{text}");
     } else {
-        for report in &reports {
-            print!("{}", render(report));
+        for shown in &reports {
+            print!("{}", domain_text(&shown.report, Some(shown.age_ms)));
         }
     }
     Ok(0)
 }
 
+/// The report, with its age beside the other keys.
+pub(super) fn json(shown: &Shown) -> serde_json::Value {
+    let mut value = serde_json::to_value(&shown.report).unwrap_or_default();
+    if let Some(keys) = value.as_object_mut() {
+        keys.insert("age-ms".to_owned(), shown.age_ms.into());
+    }
+    value
+}
+
+/// What `serve` knows; `None` if it cares for another hypervisor, or not for this domain.
+async fn from_serve(arguments: &StatusArgs) -> Result<Option<Vec<Shown>>, ControlError> {
+    if arguments.ask {
+        return Ok(None);
+    }
+    let request = Request::Status {
+        uri: arguments.connect.uri.clone(),
+        domain: arguments.domain.clone(),
+    };
+    let mut serve = Watching::ask(&arguments.connect.serve_socket, &request).await?;
+    let mut known = Vec::new();
+    loop {
+        match serve.next_within(PATIENCE).await? {
+            Reply::Domain(shown) => known.push(*shown),
+            Reply::Current {} => break,
+            Reply::OtherHost { .. } => return Ok(None),
+            _ => {}
+        }
+    }
+    let unknown = arguments.domain.is_some() && known.is_empty();
+    Ok(Some(known).filter(|_| !unknown))
+}
+
+async fn asked(arguments: &StatusArgs) -> Result<Vec<Shown>> {
+    let host = arguments.connect.open();
+    let reports = match &arguments.domain {
+        Some(domain) => {
+            let look = host.look(domain).await?;
+            if look.facts.state == DomainState::Absent {
+                anyhow::bail!("domain {domain} does not exist on {}", host.uri());
+            }
+            vec![report(&look, &arguments.connect.lessor()).await]
+        }
+        None => all(&host, &arguments.connect).await?,
+    };
+    let new = |report| Shown { age_ms: 0, report };
+    Ok(reports.into_iter().map(new).collect())
+}
+
+/// What a look shows, and what the guest answers now.
+async fn report(look: &DomainLook, lessor: &Lessor) -> DomainReport {
+    let mut report = DomainReport::of(look);
+    report.channel = ChannelUse::Asked;
+    match ask(&look.facts, lessor).await {
+        Ok(status) => report.guest = Some(status),
+        Err(reason) => report.guest_error = Some(reason),
+    }
+    report
+}
+
+async fn ask(facts: &DomainFacts, lessor: &Lessor) -> Result<StatusReport, String> {
+    let socket = reachable(facts)?;
+    let asked = async {
+        let limits = Limits::default();
+        let mut agent = lessor.connect(&facts.name, &socket, limits).await?;
+        agent.info().await?;
+        agent.status().await
+    };
+    asked.await.map_err(|error: AgentError| error.to_string())
+}
+
+/// The socket of a guest that listens, or why there is none.
+pub(crate) fn reachable(facts: &DomainFacts) -> Result<std::path::PathBuf, String> {
+    let opened = facts.channel.as_ref().and_then(|channel| channel.opened);
+    let socket = channel_of(facts).map_err(|error| error.to_string())?;
+    if opened == Some(false) {
+        return Err("it has not opened the channel; is tandem running there?".to_owned());
+    }
+    Ok(socket)
+}
+
 /// All domains that run, by name.
-async fn all(host: &Arc<dyn Host>) -> Result<Vec<DomainReport>> {
+async fn all(host: &Arc<dyn Host>, connect: &Connect) -> Result<Vec<DomainReport>> {
     let turns = Arc::new(Semaphore::new(AT_ONCE));
     let mut tasks = JoinSet::new();
-    for name in host.domains().await? {
+    for domain in host.active().await? {
         let (host, turns) = (Arc::clone(host), Arc::clone(&turns));
+        let lessor = connect.lessor();
         tasks.spawn(async move {
             let _turn = turns.acquire().await;
-            let facts = host.domain(&name).await?;
-            match facts.state {
-                DomainState::Absent | DomainState::ShutOff => Ok(None),
-                _ => report(host.as_ref(), facts).await.map(Some),
+            let look = host.look(&domain.name).await?;
+            match look.facts.state {
+                DomainState::Absent | DomainState::ShutOff => anyhow::Ok(None),
+                _ => Ok(Some(report(&look, &lessor).await)),
             }
         });
     }
@@ -166,68 +171,4 @@ async fn all(host: &Arc<dyn Host>) -> Result<Vec<DomainReport>> {
     }
     reports.sort_by(|a, b| a.domain.cmp(&b.domain));
     Ok(reports)
-}
-
-/// For people.
-pub fn render(report: &DomainReport) -> String {
-    let mut text = format!("{}: {}", printable(&report.domain), word(&report.state));
-    if !report.reason.is_empty() {
-        text.push_str(&format!(" ({})", printable(&report.reason)));
-    }
-    text.push('\n');
-    let mut line = |args: std::fmt::Arguments<'_>| {
-        // Writing to a String does not fail.
-        let _ = writeln!(text, "  {args}");
-    };
-    if let Some(error) = &report.bonds_error {
-        line(format_args!("its XML: {}", printable(error)));
-    }
-    for bond in &report.bonds {
-        let shown = |device: &Option<String>| device.clone().unwrap_or("not there now".to_owned());
-        line(format_args!(
-            "{}: standby {}; VF {}",
-            bond.name,
-            shown(&bond.standby),
-            shown(&bond.vf)
-        ));
-    }
-    if let Some(error) = &report.guest_error {
-        line(format_args!("guest: {}", printable(error)));
-    }
-    let bonds = report.guest.iter().flat_map(|guest| &guest.status.bonds);
-    for bond in bonds {
-        line(format_args!("guest: {}", guest_line(bond)));
-        for problem in &bond.problems {
-            line(format_args!(
-                "guest: {}: {}; {}",
-                word(&problem.code),
-                printable(&problem.message),
-                printable(&problem.remedy)
-            ));
-        }
-    }
-    text
-}
-
-fn guest_line(bond: &BondStatus) -> String {
-    let traffic = match bond.traffic {
-        Traffic::None => "nobody carries its traffic",
-        Traffic::Vf => "the VF carries its traffic",
-        Traffic::Standby => "the standby carries its traffic",
-        Traffic::Other => "a port that is neither VF nor standby carries its traffic",
-    };
-    format!(
-        "{} is {}, {traffic}: {}",
-        bond.name,
-        word(&bond.state),
-        printable(&bond.reason)
-    )
-}
-
-/// A variant's name, as JSON has it.
-fn word(value: &impl Serialize) -> String {
-    match serde_json::to_value(value) {
-        Ok(serde_json::Value::String(text)) => text,
-        _ => "unknown".to_owned(),
-    }
 }

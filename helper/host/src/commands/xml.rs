@@ -8,8 +8,8 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 
 use super::connect::Connect;
-use crate::agent::printable;
 use crate::hypervisor::{DomainFacts, DomainState, Host, Nic};
+use crate::report::device;
 use crate::xml::domain::{DomainXml, MAX_BYTES};
 use crate::xml::{Bonds, Document};
 
@@ -168,19 +168,4 @@ fn describe(bonds: &Bonds, nics: Option<&[Nic]>) {
             }
         }
     }
-}
-
-/// A device in a few words.
-pub(super) fn device(nic: &Nic) -> String {
-    let parts = [
-        Some(nic.alias.clone()).filter(|alias| !alias.is_empty()),
-        nic.mac.map(|mac| mac.to_string()),
-        nic.pci_source
-            .map(|function| format!("host function {function}")),
-    ];
-    let parts: Vec<String> = parts.into_iter().flatten().collect();
-    if parts.is_empty() {
-        return "a device without name".to_owned();
-    }
-    printable(&parts.join(", "))
 }

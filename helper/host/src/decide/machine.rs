@@ -58,6 +58,7 @@ impl Evacuation {
             beat: 0,
             stage: Stage::Claimed,
             migration_begun: false,
+            home: None,
             plan: start.plan,
         };
         Self::with(

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::plan::Plan;
+use super::plan::{Plan, Side};
 use crate::hypervisor::MAX_PROGRESS_BYTES;
 
 /// The record. Written before what it describes is begun.
@@ -22,6 +22,9 @@ pub struct Progress {
     pub stage: Stage,
     /// The migration may have been begun.
     pub migration_begun: bool,
+    /// Where the domain runs, as far as the record's writer saw it stay there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub home: Option<Side>,
     /// What shall be brought about.
     pub plan: Plan,
 }
@@ -101,6 +104,19 @@ impl Progress {
             return Err(ProgressError::Version(version));
         }
         serde_json::from_str(text).map_err(not_understood)
+    }
+
+    /// The domain runs without the VF that it should have, and whoever evacuated it has given up.
+    pub fn is_degraded(&self) -> bool {
+        self.stage == Stage::Degraded
+    }
+
+    /// All that is missing is the VF on the destination: the domain has come to stay there, and
+    /// its memory with it. Plugging it in needs nobody's decision.
+    pub fn lacks_only_plug(&self) -> bool {
+        let stage = matches!(self.stage, Stage::Plugging | Stage::Degraded);
+        let wanted = self.plan.destination_vf.is_some();
+        stage && wanted && self.migration_begun && self.home == Some(Side::Destination)
     }
 
     /// That process drives it.

@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tandem_core::types::{Mac, PciAddress};
+
+use crate::xml::Bonds;
 
 /// A domain as its hypervisor describes it now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,8 +18,6 @@ pub struct DomainFacts {
     pub state: DomainState,
     /// Why, in the hypervisor's words, such as `migrated` or `user`; empty if it says nothing.
     pub reason: String,
-    /// It has a definition that survives its end (libvirt); false for plain QEMU.
-    pub persistent: bool,
     /// Another one after each start of its process on this host; empty while it does not run.
     /// A reboot inside the same process does not change it: that is [`super::EventKind::Reboot`].
     pub run_id: String,
@@ -35,7 +35,6 @@ impl DomainFacts {
             uuid: String::new(),
             state: DomainState::Absent,
             reason: String::new(),
-            persistent: false,
             run_id: String::new(),
             nics: Vec::new(),
             channel: None,
@@ -43,8 +42,28 @@ impl DomainFacts {
     }
 }
 
+/// Everything that a hypervisor shows of a domain in one look.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DomainLook {
+    /// What is so.
+    pub facts: DomainFacts,
+    /// The bonds of its XML, if it has any; or what is wrong with them.
+    pub bonds: Result<Option<Bonds>, String>,
+    /// The record of an evacuation, as [`super::Host::progress`] returns it.
+    pub progress: Option<String>,
+}
+
+/// A domain that runs or is paused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ActiveDomain {
+    /// Its name.
+    pub name: String,
+    /// As [`DomainFacts::run_id`].
+    pub run_id: String,
+}
+
 /// Whether a domain runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DomainState {
     /// There is no such domain here.

@@ -46,6 +46,8 @@ pub enum EventKind {
     JobFinished,
     /// The guest restarted within the same process.
     Reboot,
+    /// The bonds or the progress in its XML may be others.
+    MetadataChanged,
     /// Events may be missing: look at everything anew.
     Lost,
 }

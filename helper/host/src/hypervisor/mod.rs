@@ -12,7 +12,7 @@ use std::fmt::Debug;
 use std::future::Future;
 use std::pin::Pin;
 
-pub use domain::{AgentChannel, DomainFacts, DomainState, Nic, NicKind};
+pub use domain::{ActiveDomain, AgentChannel, DomainFacts, DomainLook, DomainState, Nic, NicKind};
 pub use error::HostError;
 pub use events::{Event, EventKind, EventSender, Events, Lifecycle, event_queue};
 pub use migration::{JobFacts, JobPhase, JobWhich, MigrateOptions, Migration};
@@ -39,6 +39,47 @@ pub trait Host: Debug + Send + Sync {
 
     /// The bonds that the domain's XML asks for (plain QEMU: a file beside the socket).
     fn bonds<'a>(&'a self, name: &'a str) -> Answer<'a, Option<Bonds>>;
+
+    /// [`Host::domain`], [`Host::bonds`] and [`Host::progress`] in one look, for as few questions
+    /// to the hypervisor as it takes. Bonds that can't be understood don't fail it.
+    fn look<'a>(&'a self, name: &'a str) -> Answer<'a, DomainLook> {
+        Box::pin(async move {
+            let facts = self.domain(name).await?;
+            if facts.state == DomainState::Absent {
+                return Ok(DomainLook {
+                    facts,
+                    bonds: Ok(None),
+                    progress: None,
+                });
+            }
+            let bonds = match self.bonds(name).await {
+                Ok(bonds) => Ok(bonds),
+                Err(HostError::InvalidXml { reason, .. }) => Err(reason),
+                Err(error) => return Err(error),
+            };
+            let progress = self.progress(name).await?;
+            Ok(DomainLook {
+                facts,
+                bonds,
+                progress,
+            })
+        })
+    }
+
+    /// All domains that run or are paused: the cheapest answer to whether one has come or gone.
+    fn active(&self) -> Answer<'_, Vec<ActiveDomain>> {
+        Box::pin(async move {
+            let mut active = Vec::new();
+            for name in self.domains().await? {
+                let facts = self.domain(&name).await?;
+                if matches!(facts.state, DomainState::Running | DomainState::Paused) {
+                    let run_id = facts.run_id;
+                    active.push(ActiveDomain { name, run_id });
+                }
+            }
+            Ok(active)
+        })
+    }
 
     /// Writes the bonds, or removes them; for now and, where the domain is persistent, for its next start.
     fn set_bonds<'a>(&'a self, name: &'a str, bonds: Option<&'a Bonds>) -> Answer<'a, ()>;

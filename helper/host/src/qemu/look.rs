@@ -40,7 +40,6 @@ impl Qemu {
             uuid: uuid["UUID"].as_str().unwrap_or_default().to_owned(),
             state: state(&reason),
             reason,
-            persistent: false,
             // The socket is the process's own, so its inode tells one process from the next.
             run_id: self.socket_inode(),
             nics: self.nics().await?,

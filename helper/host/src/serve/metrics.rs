@@ -2,93 +2,263 @@
 
 use std::fmt::Write;
 
-use tandem_core::Policy;
-use tandem_core::status::{BondStatus, Traffic};
+use tandem_core::status::{BondStatus, Gap, Handoff, HandoffCause, Traffic};
 
-use super::{Domains, Known};
+use super::board::{Board, Known};
+use crate::report::{ChannelUse, word};
 
-/// Everything that is told, with its help.
-const METRICS: [(&str, &str, &str); 6] = [
-    (
-        "tandem_guest_answers",
-        "gauge",
-        "1 if the guest answered when it was last asked.",
-    ),
-    (
-        "tandem_guest_configure_failed",
-        "gauge",
-        "1 if the guest does not have the bonds of its domain's XML.",
-    ),
-    (
-        "tandem_bond_on_vf",
-        "gauge",
-        "1 if the VF carries the bond's traffic; 0 is degraded.",
-    ),
-    (
-        "tandem_bond_on_standby",
-        "gauge",
-        "1 if the standby carries the bond's traffic.",
-    ),
-    (
-        "tandem_bond_problems",
-        "gauge",
-        "Problems that the guest reports.",
-    ),
-    (
-        "tandem_bond_handoffs",
-        "counter",
-        "Handoffs since the guest's service started.",
-    ),
+/// Longest text of a guest in a label, in characters.
+const MAX_LABEL: usize = 64;
+
+/// What is told of each domain, or of each of its bonds.
+struct Family {
+    name: &'static str,
+    kind: &'static str,
+    help: &'static str,
+    of: Of,
+}
+
+enum Of {
+    /// Value of a domain, if it has one.
+    Domain(fn(&Known) -> Option<u64>),
+    /// The same, with more labels.
+    DomainInfo(fn(&Known) -> Option<String>),
+    /// Value of a bond.
+    Bond(fn(&BondStatus) -> u64),
+    /// Microseconds of a bond's last handoff that has them, told in seconds.
+    LastUs(fn(&Handoff) -> Option<u64>),
+    /// Value of a bond's last measured handoff.
+    Last(fn(&Handoff) -> Option<u64>),
+    /// Handoffs by cause.
+    ByCause,
+}
+
+const FAMILIES: [Family; 16] = [
+    Family {
+        name: "tandem_guest_answers",
+        kind: "gauge",
+        help: "1 if the guest answered when it was last asked.",
+        of: Of::Domain(|known| Some(known.report.guest.is_some().into())),
+    },
+    Family {
+        name: "tandem_guest_subscribed",
+        kind: "gauge",
+        help: "1 if the guest tells each change as it happens; 0 if its channel is down or lent to another tool.",
+        of: Of::Domain(|known| Some((known.report.channel == ChannelUse::Subscribed).into())),
+    },
+    Family {
+        name: "tandem_guest_configure_failed",
+        kind: "gauge",
+        help: "1 if the guest does not have the bonds of its domain's XML.",
+        of: Of::Domain(|known| Some(known.report.configure_error.is_some().into())),
+    },
+    Family {
+        name: "tandem_guest",
+        kind: "info",
+        help: "Version of the guest's service.",
+        of: Of::DomainInfo(|known| {
+            let guest = known.report.guest.as_ref()?;
+            Some(format!("version=\"{}\"", escaped(&guest.version)))
+        }),
+    },
+    Family {
+        name: "tandem_domain_degraded",
+        kind: "gauge",
+        help: "1 if the domain runs without its VF after an evacuation.",
+        of: Of::Domain(|known| {
+            let evacuation = known.report.evacuation.as_ref();
+            Some(evacuation.is_some_and(|it| it.degraded).into())
+        }),
+    },
+    Family {
+        name: "tandem_domain_evacuating",
+        kind: "gauge",
+        help: "1 if the record of an evacuation that has not ended is kept with the domain.",
+        of: Of::Domain(|known| {
+            let evacuation = known.report.evacuation.as_ref();
+            Some(evacuation.is_some_and(|it| !it.degraded).into())
+        }),
+    },
+    Family {
+        name: "tandem_domain_replug_attempts",
+        kind: "counter",
+        help: "Attempts of serve to plug in the VF of a domain that came without it.",
+        of: Of::Domain(|known| Some(known.attempts.into())),
+    },
+    Family {
+        name: "tandem_bond_on_vf",
+        kind: "gauge",
+        help: "1 if the VF carries the bond's traffic; 0 is degraded.",
+        of: Of::Bond(|bond| (bond.traffic == Traffic::Vf).into()),
+    },
+    Family {
+        name: "tandem_bond_on_standby",
+        kind: "gauge",
+        help: "1 if the standby carries the bond's traffic.",
+        of: Of::Bond(|bond| (bond.traffic == Traffic::Standby).into()),
+    },
+    Family {
+        name: "tandem_bond_problems",
+        kind: "gauge",
+        help: "Problems that the guest reports.",
+        of: Of::Bond(|bond| bond.problems.len() as u64),
+    },
+    Family {
+        name: "tandem_bond_handoffs",
+        kind: "counter",
+        help: "Handoffs since the guest's service started.",
+        of: Of::Bond(|bond| bond.handoff_count),
+    },
+    Family {
+        name: "tandem_bond_handoffs_seen",
+        kind: "counter",
+        help: "Handoffs that were reported to serve since it started, by cause.",
+        of: Of::ByCause,
+    },
+    Family {
+        name: "tandem_bond_last_handoff_receive_gap_seconds",
+        kind: "gauge",
+        help: "Time without frames received in the last measured handoff.",
+        of: Of::LastUs(|handoff| handoff.gap?.receive_us),
+    },
+    Family {
+        name: "tandem_bond_last_handoff_transmit_gap_seconds",
+        kind: "gauge",
+        help: "Time without frames sent in the last measured handoff.",
+        of: Of::LastUs(|handoff| handoff.gap?.transmit_us),
+    },
+    Family {
+        name: "tandem_bond_last_handoff_lead_seconds",
+        kind: "gauge",
+        help: "From the first warning to the stop of the VF's driver, in the last handoff that had one.",
+        of: Of::LastUs(|handoff| handoff.lead_us),
+    },
+    Family {
+        name: "tandem_bond_last_handoff_late_frames",
+        kind: "gauge",
+        help: "Frames that came on the old port after the last measured handoff.",
+        of: Of::Last(|handoff| handoff.gap.map(|Gap { late_frames, .. }| late_frames)),
+    },
 ];
 
-/// The whole file.
-pub(super) fn text(domains: &Domains) -> String {
+/// The whole text.
+pub(super) fn text(board: &Board) -> String {
     let mut text = String::new();
-    for (name, kind, help) in METRICS {
+    for family in &FAMILIES {
         // Writing to a String does not fail.
-        let _ = writeln!(text, "# TYPE {name} {kind}\n# HELP {name} {help}");
-        let sample = if kind == "counter" { "_total" } else { "" };
-        for (domain, known) in domains {
-            for (labels, value) in samples(name, domain, known) {
-                let _ = writeln!(text, "{name}{sample}{{{labels}}} {value}");
-            }
+        let _ = writeln!(text, "# TYPE {} {}", family.name, family.kind);
+        if family.name.ends_with("_seconds") {
+            let _ = writeln!(text, "# UNIT {} seconds", family.name);
         }
+        let _ = writeln!(text, "# HELP {} {}", family.name, family.help);
+        board.each(|domain, known| family.samples(domain, known, &mut text));
     }
     text.push_str("# EOF\n");
     text
 }
 
-/// Labels and values of one metric for one domain.
-fn samples(name: &str, domain: &str, known: &Known) -> Vec<(String, u64)> {
-    let label = format!("domain=\"{}\"", escaped(domain));
-    let guest = known
-        .report
-        .as_ref()
-        .and_then(|report| report.guest.as_ref());
-    match name {
-        "tandem_guest_answers" => return vec![(label, guest.is_some().into())],
-        "tandem_guest_configure_failed" => return vec![(label, known.failure.is_some().into())],
-        _ => {}
-    }
-    let bonds = guest.iter().flat_map(|guest| &guest.status.bonds);
-    let value = |bond: &BondStatus| match name {
-        "tandem_bond_on_vf" => (bond.traffic == Traffic::Vf).into(),
-        "tandem_bond_on_standby" => (bond.traffic == Traffic::Standby).into(),
-        "tandem_bond_problems" => bond.problems.len() as u64,
-        _ => bond.handoff_count,
-    };
-    // A guest may claim any number of bonds, and one of them twice.
-    let mut samples: Vec<(String, u64)> = Vec::new();
-    for bond in bonds.take(Policy::MAX_BONDS) {
-        let labels = format!("{label},bond=\"{}\"", escaped(bond.name.as_str()));
-        if samples.iter().all(|(known, _)| *known != labels) {
-            samples.push((labels, value(bond)));
+impl Family {
+    fn samples(&self, domain: &str, known: &Known, text: &mut String) {
+        let suffix = match self.kind {
+            "counter" => "_total",
+            "info" => "_info",
+            _ => "",
+        };
+        let domain = format!("domain=\"{}\"", escaped_name(domain));
+        let mut sample = |labels: &str, value: &str| {
+            let _ = writeln!(text, "{}{suffix}{{{domain}{labels}}} {value}", self.name);
+        };
+        match &self.of {
+            Of::Domain(value) => {
+                if let Some(value) = value(known) {
+                    sample("", &value.to_string());
+                }
+            }
+            Of::DomainInfo(labels) => {
+                if let Some(labels) = labels(known) {
+                    sample(&format!(",{labels}"), "1");
+                }
+            }
+            Of::Bond(value) => {
+                for (labels, bond) in bonds(known) {
+                    sample(&labels, &value(bond).to_string());
+                }
+            }
+            Of::LastUs(value) => {
+                for (labels, bond) in bonds(known) {
+                    if let Some((why, us)) = last(bond, *value) {
+                        sample(&format!("{labels}{why}"), &seconds(us));
+                    }
+                }
+            }
+            Of::Last(value) => {
+                for (labels, bond) in bonds(known) {
+                    if let Some((why, value)) = last(bond, *value) {
+                        sample(&format!("{labels}{why}"), &value.to_string());
+                    }
+                }
+            }
+            Of::ByCause => {
+                for (name, counted) in &known.handoffs {
+                    for (cause, count) in CAUSES.iter().zip(counted.by_cause) {
+                        let labels = format!(
+                            ",bond=\"{}\",cause=\"{}\"",
+                            escaped(name.as_str()),
+                            word(cause)
+                        );
+                        sample(&labels, &count.to_string());
+                    }
+                }
+            }
         }
     }
-    samples
+}
+
+/// All causes, in the order in which they are counted.
+pub(super) const CAUSES: [HandoffCause; 6] = [
+    HandoffCause::Planned,
+    HandoffCause::Warned,
+    HandoffCause::Abrupt,
+    HandoffCause::Carrier,
+    HandoffCause::Operator,
+    HandoffCause::Arrival,
+];
+
+/// Labels and bonds; a guest may claim one of them twice.
+fn bonds(known: &Known) -> Vec<(String, &BondStatus)> {
+    let guest = known.report.guest.iter();
+    let mut bonds: Vec<(String, &BondStatus)> = Vec::new();
+    for bond in guest.flat_map(|guest| &guest.status.bonds) {
+        let labels = format!(",bond=\"{}\"", escaped(bond.name.as_str()));
+        if bonds.iter().all(|(known, _)| *known != labels) {
+            bonds.push((labels, bond));
+        }
+    }
+    bonds
+}
+
+/// The last handoff for which there is a value: why it happened, and the value.
+fn last(bond: &BondStatus, value: fn(&Handoff) -> Option<u64>) -> Option<(String, u64)> {
+    let mut handoffs = bond.handoffs.iter().rev();
+    handoffs.find_map(|handoff| {
+        let why = format!(
+            ",cause=\"{}\",to=\"{}\"",
+            word(&handoff.cause),
+            word(&handoff.to)
+        );
+        value(handoff).map(|value| (why, value))
+    })
+}
+
+fn seconds(us: u64) -> String {
+    format!("{}.{:06}", us / 1_000_000, us % 1_000_000)
 }
 
 fn escaped(text: &str) -> String {
+    escaped_name(&text.chars().take(MAX_LABEL).collect::<String>())
+}
+
+fn escaped_name(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

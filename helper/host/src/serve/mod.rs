@@ -1,248 +1,174 @@
-//! Cares for all domains of a host: hands each guest its bonds once per boot, and keeps the latest
-//! of what it says.
+//! Cares for all domains of a host: hands each guest its bonds once per boot, keeps what it says,
+//! and plugs in the VF of one that came without it.
 //!
-//! A channel takes one client at a time, so it is never held for longer than a few questions take;
-//! `migrate` and the others wait that long. A domain whose evacuation is recorded is left to it.
+//! ```text
+//! hypervisor's events --> supervisor --Wish--> keeper (one a guest) --> board --> control socket,
+//!                             |                  ^                               metrics
+//!                             +--> replug        +-- gate <-- leases of other tools
+//! ```
+//!
+//! A keeper stays connected to its guest and subscribes, so that a change is known at once. A
+//! channel takes one client at a time: other tools ask for a lease of it (see [`crate::control`]),
+//! and the keeper hangs up for as long as they have it.
 
+mod board;
+mod control;
+mod elsewhere;
+mod gate;
+mod http;
+mod keeper;
 mod metrics;
+mod replug;
+mod supervisor;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::agent::AgentError;
-use crate::commands::configure::{ConfigureFailure, configure};
-use crate::commands::status::{DomainReport, report};
-use crate::hypervisor::{DomainState, Event, EventKind, Events, Host, HostError};
+use crate::hypervisor::{Host, HostError};
+use board::Board;
+use control::{Answers, Desk};
+use gate::Gates;
+use supervisor::Supervisor;
 
-/// Domains that are looked at in the same moment.
-const AT_ONCE: usize = 16;
-/// Most domains that are cared for; others are not looked at, and a warning says so.
-const MAX_DOMAINS: usize = 4096;
-/// Events come in bursts; one look serves a burst of this length.
-const BURST: Duration = Duration::from_millis(200);
-/// Longest time for one domain, hypervisor and guest together.
-const LOOK: Duration = Duration::from_secs(60);
+/// The file of metrics is not written oftener than this.
+const PUBLISH_GAP: Duration = Duration::from_secs(5);
 
 /// How to serve.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Every domain is looked at this often, whatever the events say.
+    /// Whether a domain or guest changed unnoticed is asked this often.
     pub interval: Duration,
-    /// File for `OpenMetrics`, written anew after each look.
+    /// File for `OpenMetrics`, written anew after changes.
     pub metrics: Option<PathBuf>,
+    /// Loopback address on which `GET /metrics` is answered.
+    pub listen: Option<SocketAddr>,
+    /// The control socket.
+    pub socket: Option<PathBuf>,
+    /// Where lock files are, if domains that came without their VF shall get it.
+    pub replug: Option<PathBuf>,
 }
 
-/// What is kept of a domain.
-#[derive(Debug, Default)]
-struct Known {
-    /// Which start of the domain it is about.
-    run_id: String,
-    /// The guest has its bonds, or does not want them.
-    configured: bool,
-    /// Why it was not configured, if it should have been.
-    failure: Option<String>,
-    /// The latest report.
-    report: Option<DomainReport>,
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(300),
+            metrics: None,
+            listen: None,
+            socket: None,
+            replug: None,
+        }
+    }
 }
 
-/// All domains by name.
-type Domains = BTreeMap<String, Known>;
+/// Why the service can't begin.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The hypervisor has no events at all.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// Another one has the socket.
+    #[error("another `tandem-host serve` listens on {}; end it, or name another --serve-socket", path.display())]
+    Taken {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// The socket can't be made.
+    #[error("the control socket {} can't be made: {source}; run this command as root, or name another --serve-socket", path.display())]
+    Socket {
+        /// The socket.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// Others could reach it.
+    #[error("--listen {address} could be reached from other machines; use 127.0.0.1:{} or [::1]:{}", address.port(), address.port())]
+    NotLoopback {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// The port can't be had.
+    #[error("the metrics can't be served on {address}: {source}; name another --listen")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+}
 
 /// Serves until `stop` ends.
 ///
 /// # Errors
-/// If the hypervisor has no events at all. One that can't be reached is tried again.
+/// If the hypervisor has no events at all, or socket or port can't be had. A hypervisor that can't
+/// be reached is tried again.
 pub async fn serve(
     host: Arc<dyn Host>,
     options: Options,
     stop: impl Future<Output = ()>,
-) -> Result<(), HostError> {
-    let mut events = host.events().await?;
-    let mut domains = Domains::new();
-    let mut due = Due::All;
-    tokio::pin!(stop);
+) -> Result<(), ServeError> {
+    allow_many_files();
+    let board = Arc::new(Board::new());
+    let gates = Arc::new(Gates::default());
+    let mut tasks = JoinSet::new();
+    if let Some(address) = options.listen {
+        let listener = http::open(address).await?;
+        tasks.spawn(http::serve(listener, Arc::clone(&board)));
+    }
+    if let Some(path) = &options.socket {
+        let answers = Answers {
+            uri: host.uri().to_owned(),
+            board: Arc::clone(&board),
+            gates: Arc::clone(&gates),
+        };
+        tasks.spawn(Desk::open(path)?.serve(answers));
+    }
+    if let Some(path) = options.metrics.clone() {
+        tasks.spawn(publish_changes(path, Arc::clone(&board)));
+    }
+    let events = host.events().await?;
+    let metrics = options.metrics.clone();
+    let supervisor = Supervisor::new(host, options, Arc::clone(&board), gates);
+    supervisor.run(events, stop).await;
+    if let Some(path) = &metrics {
+        publish(path, &board);
+    }
+    Ok(())
+}
+
+/// A connection for each guest, and some more; the usual limit is 1,024 files.
+fn allow_many_files() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!("the limit of open files can't be raised: {error}");
+    }
+}
+
+async fn publish_changes(path: PathBuf, board: Arc<Board>) {
+    let mut changes = board.subscribe();
     loop {
-        let next_look = Instant::now() + options.interval;
-        let round = async {
-            look(&host, &mut domains, due).await;
-            publish(&options, &domains);
-            wait(&mut events, &mut domains, next_look).await
-        };
-        tokio::select! {
-            () = &mut stop => return Ok(()),
-            more = round => due = more,
+        changes.mark_unchanged();
+        publish(&path, &board);
+        tokio::time::sleep(PUBLISH_GAP).await;
+        if changes.changed().await.is_err() {
+            return;
         }
     }
-}
-
-/// What to look at next.
-#[derive(Debug, PartialEq, Eq)]
-enum Due {
-    All,
-    These(BTreeSet<String>),
-}
-
-/// Waits for a burst of events, or until everything is due.
-async fn wait(events: &mut Events, domains: &mut Domains, next_look: Instant) -> Due {
-    let mut due = BTreeSet::new();
-    let mut deadline = next_look;
-    loop {
-        match timeout_at(deadline, events.next()).await {
-            Ok(Some(event)) => {
-                if !note(&event, domains, &mut due) {
-                    return Due::All;
-                }
-                deadline = deadline.min(Instant::now() + BURST);
-            }
-            // The driver is gone: only the clock is left.
-            Ok(None) => {
-                tokio::time::sleep_until(next_look).await;
-                return Due::All;
-            }
-            Err(_) if due.is_empty() => return Due::All,
-            Err(_) => return Due::These(due),
-        }
-    }
-}
-
-/// Takes note of an event; false if everything has to be looked at.
-fn note(event: &Event, domains: &mut Domains, due: &mut BTreeSet<String>) -> bool {
-    let Some(name) = &event.domain else {
-        // A guest may have restarted unseen; the same bonds twice change nothing.
-        domains
-            .values_mut()
-            .for_each(|known| known.configured = false);
-        return false;
-    };
-    if matches!(event.kind, EventKind::Agent { .. } | EventKind::Reboot)
-        && let Some(known) = domains.get_mut(name)
-    {
-        known.configured = false;
-    }
-    due.insert(name.clone());
-    true
-}
-
-/// Looks at domains, several at once, and keeps what they show.
-async fn look(host: &Arc<dyn Host>, domains: &mut Domains, due: Due) {
-    let names: Vec<String> = match due {
-        Due::These(names) => names.into_iter().collect(),
-        Due::All => match host.domains().await {
-            Ok(names) => {
-                domains.retain(|name, _| names.contains(name));
-                names
-            }
-            Err(error) => {
-                tracing::warn!("{error}");
-                return;
-            }
-        },
-    };
-    if names.len() > MAX_DOMAINS {
-        tracing::warn!("{} domains; only {MAX_DOMAINS} are cared for", names.len());
-    }
-    let turns = Arc::new(Semaphore::new(AT_ONCE));
-    let mut looks = JoinSet::new();
-    for name in names.into_iter().take(MAX_DOMAINS) {
-        let before = domains.remove(&name).unwrap_or_default();
-        let (host, turns) = (Arc::clone(host), Arc::clone(&turns));
-        looks.spawn(async move {
-            let _turn = turns.acquire().await;
-            let seen = timeout(LOOK, look_at(host.as_ref(), &name, before)).await;
-            let known = match seen {
-                Ok(Ok(known)) => known,
-                Ok(Err(error)) => Some(failed(&name, error.to_string())),
-                Err(_) => Some(failed(
-                    &name,
-                    format!("no answer within {} s", LOOK.as_secs()),
-                )),
-            };
-            (name, known)
-        });
-    }
-    while let Some(ended) = looks.join_next().await {
-        if let Ok((name, Some(known))) = ended {
-            domains.insert(name, known);
-        }
-    }
-}
-
-fn failed(name: &str, failure: String) -> Known {
-    tracing::warn!("domain {name}: {failure}");
-    Known {
-        failure: Some(failure),
-        ..Known::default()
-    }
-}
-
-/// Looks at one domain; `None` if it does not run here.
-async fn look_at(
-    host: &dyn Host,
-    name: &str,
-    mut known: Known,
-) -> Result<Option<Known>, HostError> {
-    let mut facts = host.domain(name).await?;
-    if !matches!(facts.state, DomainState::Running | DomainState::Paused) {
-        return Ok(None);
-    }
-    if known.run_id != facts.run_id {
-        known = Known {
-            run_id: facts.run_id.clone(),
-            ..Known::default()
-        };
-    }
-    if host.progress(name).await?.is_some() {
-        // Its evacuation talks to the guest.
-        facts.channel = None;
-    }
-    let opened = facts
-        .channel
-        .as_ref()
-        .is_some_and(|channel| channel.opened != Some(false));
-    if facts.state == DomainState::Running && opened && !known.configured {
-        (known.configured, known.failure) = match configure(host, name).await {
-            Ok(configured) => {
-                if configured.changed {
-                    tracing::info!("domain {name}: the guest has its bonds");
-                }
-                (true, None)
-            }
-            Err(ConfigureFailure::NoBonds { .. }) => (true, None),
-            // Asking again would not change the guest's mind.
-            Err(
-                error @ ConfigureFailure::Agent {
-                    failure: AgentError::Refused { .. },
-                    ..
-                },
-            ) => {
-                tracing::warn!("{error}");
-                (true, Some(error.to_string()))
-            }
-            Err(error) => {
-                tracing::warn!("{error}");
-                (false, Some(error.to_string()))
-            }
-        };
-    }
-    known.report = Some(report(host, facts).await?);
-    Ok(Some(known))
 }
 
 /// Writes the metrics in one step, so that a reader never sees half of them.
-fn publish(options: &Options, domains: &Domains) {
-    let Some(path) = &options.metrics else { return };
-    let mut new = path.clone().into_os_string();
+fn publish(path: &Path, board: &Board) {
+    let mut new = path.to_owned().into_os_string();
     new.push(".new");
     let written =
-        std::fs::write(&new, metrics::text(domains)).and_then(|()| std::fs::rename(&new, path));
+        std::fs::write(&new, metrics::text(board)).and_then(|()| std::fs::rename(&new, path));
     if let Err(error) = written {
         tracing::warn!("can't write {}: {error}", path.display());
     }

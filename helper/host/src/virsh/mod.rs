@@ -24,8 +24,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::hypervisor::{
-    Answer, DomainFacts, DomainState, Events, Host, HostError, JobFacts, JobPhase, JobWhich,
-    MAX_PROGRESS_BYTES, MigrateOptions, Migration, Nic, event_queue,
+    ActiveDomain, Answer, DomainFacts, DomainLook, DomainState, Events, Host, HostError, JobFacts,
+    JobPhase, JobWhich, MAX_PROGRESS_BYTES, MigrateOptions, Migration, Nic, event_queue,
 };
 use crate::xml::domain::DomainXml;
 use crate::xml::{BONDS_NAMESPACE, Bonds, PROGRESS_NAMESPACE, write};
@@ -127,14 +127,21 @@ impl Virsh {
     }
 
     async fn facts(&self, name: &str) -> Result<DomainFacts, HostError> {
-        let persistent = ["list", "--all", "--persistent", "--uuid"];
-        let asked = tokio::try_join!(
-            self.about(name, "domstate", &["--reason"], None),
-            self.connection.ask(&persistent),
-        );
-        let (state, persistent) = match asked {
-            Ok(answers) => answers,
-            Err(HostError::NoSuchDomain { .. }) => return Ok(DomainFacts::absent(name)),
+        Ok(self.look_at(name).await?.facts)
+    }
+
+    /// Two processes: all but the state is in the XML.
+    async fn look_at(&self, name: &str) -> Result<DomainLook, HostError> {
+        let without_xml = |facts| DomainLook {
+            facts,
+            bonds: Ok(None),
+            progress: None,
+        };
+        let state = match self.about(name, "domstate", &["--reason"], None).await {
+            Ok(state) => state,
+            Err(HostError::NoSuchDomain { .. }) => {
+                return Ok(without_xml(DomainFacts::absent(name)));
+            }
             Err(error) => return Err(error),
         };
         let (state, reason) = read::state(&state).ok_or_else(|| HostError::Other {
@@ -148,27 +155,41 @@ impl Virsh {
         {
             // Its lock is taken for as long as it comes: libvirt would keep whoever asks for its XML
             // waiting for 30 s, and then refuse.
-            return Ok(DomainFacts {
+            return Ok(without_xml(DomainFacts {
                 state: DomainState::Incoming,
                 reason,
                 ..DomainFacts::absent(name)
-            });
+            }));
         }
         let xml = match self.xml(name).await {
             Ok(xml) => xml,
-            Err(HostError::NoSuchDomain { .. }) => return Ok(DomainFacts::absent(name)),
+            Err(HostError::NoSuchDomain { .. }) => {
+                return Ok(without_xml(DomainFacts::absent(name)));
+            }
             Err(error) => return Err(error),
         };
-        Ok(DomainFacts {
+        let facts = DomainFacts {
             name: xml.name,
-            persistent: persistent.lines().any(|line| line.trim() == xml.uuid),
             uuid: xml.uuid,
             state,
             reason,
             run_id: xml.id.map(|id| id.to_string()).unwrap_or_default(),
             nics: xml.nics,
             channel: xml.channel,
+        };
+        let bonds = xml.bonds.transpose().map_err(|error| error.to_string());
+        Ok(DomainLook {
+            facts,
+            bonds: bonds.map(|document| document.map(|document| document.bonds)),
+            progress: xml.progress,
         })
+    }
+
+    /// It has a definition that survives its end.
+    async fn is_persistent(&self, uuid: &str) -> Result<bool, HostError> {
+        let list = ["list", "--all", "--persistent", "--uuid"];
+        let persistent = self.connection.ask(&list).await?;
+        Ok(persistent.lines().any(|line| line.trim() == uuid))
     }
 
     /// Source and destination of a migration may both be paused for it; only the source has figures.
@@ -207,7 +228,7 @@ impl Virsh {
         if facts.state != DomainState::ShutOff {
             arguments.push("--live");
         }
-        if facts.persistent {
+        if self.is_persistent(&facts.uuid).await? {
             arguments.push("--config");
         }
         self.about(name, "metadata", &arguments, None).await?;
@@ -263,6 +284,17 @@ impl Host for Virsh {
 
     fn domain<'a>(&'a self, name: &'a str) -> Answer<'a, DomainFacts> {
         Box::pin(self.facts(name))
+    }
+
+    fn look<'a>(&'a self, name: &'a str) -> Answer<'a, DomainLook> {
+        Box::pin(self.look_at(name))
+    }
+
+    fn active(&self) -> Answer<'_, Vec<ActiveDomain>> {
+        Box::pin(async {
+            let list = ["list", "--id", "--name"];
+            Ok(read::active(&self.connection.ask(&list).await?))
+        })
     }
 
     fn bonds<'a>(&'a self, name: &'a str) -> Answer<'a, Option<Bonds>> {

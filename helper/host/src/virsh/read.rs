@@ -1,6 +1,8 @@
 //! Reads what virsh prints. Pure; what is not known is passed over.
 
-use crate::hypervisor::{DomainState, Event, EventKind, JobFacts, JobPhase, Lifecycle};
+use crate::hypervisor::{
+    ActiveDomain, DomainState, Event, EventKind, JobFacts, JobPhase, Lifecycle,
+};
 
 /// The reason of `domstate` while a migration has stopped a domain's processors.
 pub(super) const MIGRATING: &str = "migrating";
@@ -36,6 +38,18 @@ pub(super) fn uuids(text: &str) -> Vec<(&str, &str)> {
     lines
         .map(|(uuid, name)| (uuid, name.trim_start()))
         .collect()
+}
+
+/// `virsh list --id --name`: the number of a running domain and its name in each line.
+pub(super) fn active(text: &str) -> Vec<ActiveDomain> {
+    let lines = text
+        .lines()
+        .filter_map(|line| line.trim_start().split_once(' '));
+    let known = lines.map(|(run_id, name)| ActiveDomain {
+        name: name.trim_start().to_owned(),
+        run_id: run_id.to_owned(),
+    });
+    known.filter(|domain| !domain.name.is_empty()).collect()
 }
 
 /// A job's figures.
@@ -113,6 +127,7 @@ pub(super) fn event(line: &str) -> Option<Event> {
         "device-added" => EventKind::DeviceAdded { alias: alias() },
         "device-removal-failed" => EventKind::UnplugRefused { alias: alias() },
         "reboot" => EventKind::Reboot,
+        "metadata-change" => EventKind::MetadataChanged,
         "job-completed" => EventKind::JobFinished,
         "lifecycle" => EventKind::Lifecycle(lifecycle(details)?),
         _ => return None,

@@ -58,8 +58,11 @@ pub(super) fn start(connection: &Connection, sender: &EventSender) {
 async fn keep_watching(connection: &Connection, source: Source, sender: &EventSender) {
     let mut back_off = BACK_OFF;
     loop {
-        let lasted = watch(connection, source, sender).await;
-        sender.send(Event::lost());
+        let Watched { lasted, heard } = watch(connection, source, sender).await;
+        if lasted || heard {
+            // What comes from now on is missing, until another one has settled, which tells too.
+            sender.send(Event::lost());
+        }
         back_off = if lasted {
             BACK_OFF
         } else {
@@ -69,18 +72,27 @@ async fn keep_watching(connection: &Connection, source: Source, sender: &EventSe
     }
 }
 
-/// Runs one virsh to its end. True if it lasted for a while.
-async fn watch(connection: &Connection, source: Source, sender: &EventSender) -> bool {
+/// What came of one virsh.
+#[derive(Default)]
+struct Watched {
+    /// It lasted for a while.
+    lasted: bool,
+    /// It told something.
+    heard: bool,
+}
+
+/// Runs one virsh to its end.
+async fn watch(connection: &Connection, source: Source, sender: &EventSender) -> Watched {
     let name = source.arguments.first().copied().unwrap_or_default();
     let mut child = match connection.spawn(source.arguments, false) {
         Ok(child) => child,
         Err(error) => {
             tracing::warn!("no events of `virsh {name}`: {error}");
-            return false;
+            return Watched::default();
         }
     };
     let (Some(mut stdout), Some(mut stderr)) = (child.stdout.take(), child.stderr.take()) else {
-        return false;
+        return Watched::default();
     };
     let errors = tokio::spawn(async move {
         // Read to its end so that virsh never blocks; its end is said by the exit status.
@@ -88,17 +100,20 @@ async fn watch(connection: &Connection, source: Source, sender: &EventSender) ->
     });
     let settled = sleep(SETTLED);
     tokio::pin!(settled);
-    let mut is_settled = false;
+    let mut watched = Watched::default();
     let mut decoder = Decoder::new(MAX_LINE_BYTES);
     let mut bytes = [0; 4096];
     loop {
         tokio::select! {
             count = stdout.read(&mut bytes) => match count {
                 Ok(0) | Err(_) => break,
-                Ok(count) => forward(&mut decoder, &bytes[..count], source, sender),
+                Ok(count) => {
+                    watched.heard = true;
+                    forward(&mut decoder, &bytes[..count], source, sender);
+                }
             },
-            () = &mut settled, if !is_settled => {
-                is_settled = true;
+            () = &mut settled, if !watched.lasted => {
+                watched.lasted = true;
                 sender.send(Event::lost());
             }
         }
@@ -106,7 +121,7 @@ async fn watch(connection: &Connection, source: Source, sender: &EventSender) ->
     errors.abort();
     let status = child.wait().await;
     tracing::warn!("`virsh {name}` ended ({status:?}); it is started again");
-    is_settled
+    watched
 }
 
 fn forward(decoder: &mut Decoder, mut input: &[u8], source: Source, sender: &EventSender) {

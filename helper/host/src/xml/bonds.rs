@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use roxmltree::{Node, ParsingOptions};
 use tandem_core::Policy;
 use tandem_core::link::{Address, Route};
-use tandem_core::policy::{MacPolicy, Ownership, PortMatch, Timing};
+use tandem_core::policy::{MacPolicy, Ownership, PathCheck, PortMatch, Timing};
 use tandem_core::types::{IfName, Mac};
 
 use super::element::{Element, shown};
@@ -111,7 +111,10 @@ pub(super) fn open(
 }
 
 fn read_bond(node: Node<'_, '_>) -> Result<(Bond, BondPlaces), XmlError> {
-    let element = Element::new(node, &["name", "mac", "ownership", "addresses"])?;
+    let element = Element::new(
+        node,
+        &["name", "mac", "ownership", "path-check", "addresses"],
+    )?;
     let mut places = BondPlaces {
         bond: element.place(),
         ..BondPlaces::default()
@@ -175,6 +178,7 @@ fn read_bond(node: Node<'_, '_>) -> Result<(Bond, BondPlaces), XmlError> {
         name: element.required("name", element.read("name", name)?)?,
         mac: element.read("mac", mac_policy)?.unwrap_or_default(),
         ownership: element.read("ownership", ownership)?.unwrap_or_default(),
+        path_check: element.read("path-check", path_check)?.unwrap_or_default(),
         standby: standby.ok_or_else(|| element.error("there is no <standby>; add it"))?,
         vfs,
         mtu,
@@ -330,5 +334,13 @@ fn ownership(text: &str) -> Result<Ownership, String> {
         "create" => Ok(Ownership::Create),
         "adopt" => Ok(Ownership::Adopt),
         other => Err(format!("`{}` is not one of create, adopt", shown(other))),
+    }
+}
+
+fn path_check(text: &str) -> Result<PathCheck, String> {
+    match text {
+        "none" => Ok(PathCheck::None),
+        "standby" => Ok(PathCheck::Standby),
+        other => Err(format!("`{}` is not one of none, standby", shown(other))),
     }
 }

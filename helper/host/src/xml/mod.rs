@@ -17,7 +17,7 @@ pub use bonds::Document;
 pub use error::{Place, XmlError};
 
 use tandem_core::link::{Address, Route};
-use tandem_core::policy::{MacPolicy, Ownership, PortMatch, Timing};
+use tandem_core::policy::{MacPolicy, Ownership, PathCheck, PortMatch, Timing};
 use tandem_core::types::IfName;
 
 /// Namespace of `<bonds>`: what the guest shall have.
@@ -41,6 +41,8 @@ pub struct Bond {
     pub mac: MacPolicy,
     /// Who makes the bond device in the guest.
     pub ownership: Ownership,
+    /// What a VF has to show, besides its carrier, before it gets the traffic.
+    pub path_check: PathCheck,
     /// The paravirtual NIC.
     pub standby: Port,
     /// Any of these is the VF, on this host or another; the first that is present wins.

@@ -91,6 +91,7 @@ impl Bond {
             ownership: self.ownership,
             addressing: self.addressing.policy(),
             mtu: self.mtu,
+            path_check: self.path_check,
             timing: self.timing,
         }
     }
@@ -104,6 +105,7 @@ impl Bond {
             name: policy.name.clone(),
             mac: policy.mac,
             ownership: policy.ownership,
+            path_check: policy.path_check,
             standby: port(&policy.standby),
             vfs: policy.vfs.iter().map(port).collect(),
             mtu: policy.mtu,

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use tandem_core::Policy;
 use tandem_core::link::{Address, Route};
 use tandem_core::policy::{
-    AddressingPolicy, BondPolicy, MacPolicy, Origin, Ownership, PortMatch, Timing,
+    AddressingPolicy, BondPolicy, MacPolicy, Origin, Ownership, PathCheck, PortMatch, Timing,
 };
 use tandem_core::types::{Mac, PciAddress};
 
@@ -257,6 +257,7 @@ proptest! {
         mtu in prop::option::of(1280u32..9000),
         follow: bool,
         adopt: bool,
+        checks_path: bool,
         hold_ms in 0u64..60_000,
     ) {
         let policy = Policy {
@@ -269,6 +270,7 @@ proptest! {
                 ownership: if adopt { Ownership::Adopt } else { Ownership::Create },
                 addressing,
                 mtu,
+                path_check: if checks_path { PathCheck::Standby } else { PathCheck::None },
                 timing: Timing { hold_ms, announcements: 7, ..Timing::default() },
             }],
         };

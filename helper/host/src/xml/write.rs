@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use tandem_core::link::Address;
-use tandem_core::policy::{MacPolicy, Ownership, Timing};
+use tandem_core::policy::{MacPolicy, Ownership, PathCheck, Timing};
 
 use super::{Addressing, BONDS_NAMESPACE, Bond, Bonds, Port};
 
@@ -37,6 +37,9 @@ impl Bond {
         }
         if self.ownership == Ownership::Adopt {
             bond.add("ownership", "adopt");
+        }
+        if self.path_check == PathCheck::Standby {
+            bond.add("path-check", "standby");
         }
         match self.addressing {
             Addressing::Inherit | Addressing::Static { .. } => {}

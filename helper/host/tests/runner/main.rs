@@ -95,6 +95,7 @@ async fn run(folder: &Path, prepare: impl FnOnce(&mut Pair), watcher: &mut Nosy)
             xml: Some("<domain><name>guest</name></domain>".to_owned()),
             ..MigrateOptions::default()
         },
+        lessor: Default::default(),
         policy: None,
         folder: folder.to_owned(),
         lock: Lock::take(folder, "domain", "guest").expect("nobody has it"),

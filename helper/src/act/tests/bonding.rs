@@ -246,3 +246,64 @@ fn announcements_of_a_bond_and_its_vlan_leave_through_the_port_named() {
         }
     });
 }
+
+#[test]
+#[ignore = "needs the bonding driver; the lab runs it in its guests"]
+fn a_port_proves_its_way_through_the_network_or_does_not() {
+    in_namespace_async(|| async {
+        let (bond, one, two) = assemble().await;
+        ip_all(
+            "link add br0 type bridge
+             link set br0 up
+             link set one-far master br0
+             link set two-far master br0",
+        );
+        let proof = ActionKind::ProvePath {
+            bond,
+            from: two,
+            to: one,
+        };
+        accepted(proof.clone()).await;
+        // The port that carries the traffic proves as well as a backup does.
+        accepted(ActionKind::ProvePath {
+            bond,
+            from: one,
+            to: two,
+        })
+        .await;
+        // A carrier, and nothing behind it.
+        ip("link set two-far nomaster");
+        let Outcome::Failed { errno, message } = run(proof.clone()).await else {
+            panic!("a frame passed a network that is not there");
+        };
+        assert_eq!(errno, libc::ETIMEDOUT, "{message}");
+        assert!(
+            message.contains("two") && message.contains("one"),
+            "{message}"
+        );
+        ip("link set two-far master br0");
+        accepted(proof.clone()).await;
+        // Both have the bond's MAC: after a failure the network is led back to `to`.
+        let learnt = listen(ifindex("one-far"));
+        ip("link set two-far nomaster");
+        run(proof).await;
+        assert!(!arrived(&learnt, [0x02, 0x00, 0x00]).is_empty());
+        let stranger = ifindex("br0");
+        let outcome = run(ActionKind::ProvePath {
+            bond,
+            from: stranger,
+            to: one,
+        })
+        .await;
+        assert!(
+            matches!(
+                outcome,
+                Outcome::Failed {
+                    errno: libc::EINVAL,
+                    ..
+                }
+            ),
+            "{outcome:?}"
+        );
+    });
+}

@@ -3,7 +3,7 @@
 use tandem_core::action::{ActionKind, BondOptions};
 use tandem_core::input::{Removal, RemovalStage, Request, Source};
 use tandem_core::link::{Address, LinkKind, PrimaryReselect};
-use tandem_core::policy::Ownership;
+use tandem_core::policy::{Ownership, PathCheck};
 use tandem_core::{Input, PciAddress};
 
 use super::{Chaos, STANDBY_MAC, UNKNOWN_MAC, VF_MACS};
@@ -32,6 +32,7 @@ impl Chaos {
             86..88 => self.bonding_driver(),
             88..90 => self.name_squatter(),
             90..92 => self.occupy(),
+            92..94 => self.paths_come_or_go(),
             _ => {}
         }
     }
@@ -96,6 +97,7 @@ impl Chaos {
                 name("vf")
             },
             refuses_mac: self.rng.chance(150),
+            is_cut_off: self.rng.chance(200),
             max_mtu: if self.rng.chance(100) { 1_400 } else { 9_216 },
             carrier_delay_ms: self.rng.below(300),
             ..vf_nic(mac)
@@ -111,7 +113,9 @@ impl Chaos {
 
     /// The kernel warns; mostly it then means it.
     fn warn_and_unplug(&mut self) {
-        let of_standby = self.rng.chance(50);
+        // Where a standby leaves, a VF takes over unproved.
+        let checks = self.stage.policy().bonds[0].path_check != PathCheck::None;
+        let of_standby = self.rng.chance(50) && !checks;
         let nic = if of_standby { self.standby } else { self.vf };
         let Some(link) = nic.and_then(|nic| self.stage.kernel.dump_link(nic)) else {
             return;
@@ -149,6 +153,10 @@ impl Chaos {
     fn warn(&mut self, stage: RemovalStage, pci: PciAddress) {
         let at = self.stage.now;
         let removal = Removal { stage, pci, at };
+        // The button leaves time for the machine; everything later sets off the reflex.
+        if stage > RemovalStage::ButtonCancelled {
+            self.stage.reflex(pci);
+        }
         self.stage.feed_at(at.plus_ms(1), Input::Removal(removal));
     }
 
@@ -295,6 +303,12 @@ impl Chaos {
         if let Some(source) = self.rng.pick(&sources) {
             self.stage.feed(Input::Lost(*source));
         }
+    }
+
+    /// The hand-over programs are loaded late, or fail one day.
+    fn paths_come_or_go(&mut self) {
+        let supported = self.rng.chance(700);
+        self.stage.support_paths(supported);
     }
 
     fn reload(&mut self) {

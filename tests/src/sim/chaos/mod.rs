@@ -179,13 +179,16 @@ impl Chaos {
         self.judge(faults)
     }
 
-    /// A refused port is tried again for as long as it is there.
+    /// A refused port, and one whose frames do not pass, is tried again for as long as it is there.
     fn has_refusal(&self) -> bool {
         let status = self.stage.machine.as_ref().map(|machine| machine.status());
         let retried = |problem: &Problem| {
             matches!(
                 problem.code,
-                ProblemCode::MacRefused | ProblemCode::MtuRefused | ProblemCode::ActionFailed
+                ProblemCode::MacRefused
+                    | ProblemCode::MtuRefused
+                    | ProblemCode::PathBroken
+                    | ProblemCode::ActionFailed
             )
         };
         let any = |bond: &BondStatus| bond.problems.iter().any(retried);

@@ -3,7 +3,8 @@
 use tandem_core::action::BondOptions;
 use tandem_core::link::{Address, BondMode, Route};
 use tandem_core::policy::{
-    AddressingPolicy, BondPolicy, MacPolicy, Origin, Ownership, Policy, PortMatch, Timing,
+    AddressingPolicy, BondPolicy, MacPolicy, Origin, Ownership, PathCheck, Policy, PortMatch,
+    Timing,
 };
 
 use super::{Chaos, STANDBY_MAC, VF_MACS};
@@ -105,6 +106,11 @@ pub(super) fn policy(rng: &mut Rng) -> Policy {
             },
             addressing,
             mtu: rng.chance(200).then_some(1_450),
+            path_check: if rng.chance(300) {
+                PathCheck::Standby
+            } else {
+                PathCheck::None
+            },
             timing: Timing {
                 hold_max_ms: 30_000,
                 ..Timing::default()

@@ -1,7 +1,7 @@
 //! What is the same in every kernel that was put through the same: interfaces by
 //! what they are for, and MACs by whose they are, instead of numbers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 use tandem_core::link::{Address, BondMode, FailOverMac, Link, PrimaryReselect};
@@ -73,6 +73,35 @@ impl View {
     pub(super) fn ports(&self) -> usize {
         let is_port = |seen: &&Seen| seen.controller.is_some();
         self.links.values().filter(is_port).count()
+    }
+
+    /// What is not the same in another, one line each.
+    pub(super) fn differences(&self, other: &Self) -> Vec<String> {
+        let roles: BTreeSet<&Role> = self.links.keys().chain(other.links.keys()).collect();
+        let mut differences = Vec::new();
+        for role in roles {
+            match (self.links.get(role), other.links.get(role)) {
+                (Some(one), Some(two)) if one == two => {}
+                (Some(one), Some(two)) => {
+                    let (one, two) = (format!("{one:#?}"), format!("{two:#?}"));
+                    let same = one.lines().count() == two.lines().count();
+                    let pairs = one.lines().zip(two.lines());
+                    let pairs = pairs.filter(|(one, two)| one != two);
+                    if same {
+                        differences.extend(pairs.map(|(one, two)| {
+                            format!("{role:?}: {} and {}", one.trim(), two.trim())
+                        }));
+                    } else {
+                        differences.push(format!("{role:?}: {one}\nand {two}"));
+                    }
+                }
+                (one, _) => {
+                    let number = if one.is_some() { "first" } else { "second" };
+                    differences.push(format!("only the {number} has the {role:?}"));
+                }
+            }
+        }
+        differences
     }
 }
 

@@ -71,6 +71,16 @@ impl FakeKernel {
                 self.announcements.push((self.now, *bond, *port));
                 Ok(())
             }
+            ActionKind::ProvePath { from, to, .. } => {
+                let there = self.exists(*from) && self.exists(*to);
+                if !there {
+                    Err(Refusal::NO_DEVICE)
+                } else if self.frames_pass(*from, *to) {
+                    Ok(())
+                } else {
+                    Err(Refusal::NO_FRAME)
+                }
+            }
             // The stage has the hand-over programs.
             ActionKind::WatchPath { .. }
             | ActionKind::ReadFrames { .. }

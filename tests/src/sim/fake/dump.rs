@@ -106,6 +106,7 @@ pub fn standby_nic(mac: Mac) -> NicSpec {
         max_mtu: 65_535,
         refuses_mac: false,
         is_busy: false,
+        is_cut_off: false,
         carrier_delay_ms: 0,
     }
 }
@@ -121,6 +122,7 @@ pub fn vf_nic(mac: Mac) -> NicSpec {
         max_mtu: 9_216,
         refuses_mac: false,
         is_busy: false,
+        is_cut_off: false,
         carrier_delay_ms: 40,
     }
 }

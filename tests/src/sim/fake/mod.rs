@@ -39,6 +39,8 @@ pub struct NicSpec {
     pub refuses_mac: bool,
     /// Something on top of it, such as a macvlan, keeps it out of bonds.
     pub is_busy: bool,
+    /// The network behind its cable takes none of its frames.
+    pub is_cut_off: bool,
     /// From opening to carrier, in ms.
     pub carrier_delay_ms: u64,
 }
@@ -257,6 +259,17 @@ impl FakeKernel {
         if let Some(Kind::Nic(nic)) = self.devices.get_mut(&nic).map(|one| &mut one.kind) {
             nic.spec.is_busy = busy;
         }
+    }
+
+    /// A frame that one of these NICs sends arrives at the other.
+    pub fn frames_pass(&self, from: Ifindex, to: Ifindex) -> bool {
+        let works = |index: Ifindex| {
+            let connected = self
+                .nic(index)
+                .is_some_and(|(spec, cable)| cable && !spec.is_cut_off);
+            connected && self.dump_link(index).is_some_and(|link| link.admin_up)
+        };
+        works(from) && works(to)
     }
 
     /// What was plugged in, and whether its cable is.

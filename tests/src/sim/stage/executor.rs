@@ -14,7 +14,10 @@ impl Stage {
         let disorder = self.disorder;
         let outcome = if self.rng.chance(disorder.refuse) {
             busy()
-        } else if self.rng.chance(disorder.ignore) {
+        } else if self.rng.chance(disorder.ignore)
+            // The executor says so only if it saw a frame.
+            && !matches!(action.kind, ActionKind::ProvePath { .. })
+        {
             Outcome::Accepted
         } else {
             self.perform(&action.kind)
@@ -112,6 +115,7 @@ impl Stage {
                 (vec![*link], true)
             }
             ActionKind::Announce { .. }
+            | ActionKind::ProvePath { .. }
             | ActionKind::WatchPath { .. }
             | ActionKind::ReadFrames { .. }
             | ActionKind::Observe { .. }

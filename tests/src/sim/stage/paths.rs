@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 use tandem_core::action::ActionKind;
 use tandem_core::input::Outcome;
 use tandem_core::link::Link;
-use tandem_core::path::{Frames, PathWatch, PortFrames};
-use tandem_core::{Ifindex, Input, Time};
+use tandem_core::path::{Frames, PathWatch, PortFrames, Reaction};
+use tandem_core::{Ifindex, Input, PciAddress, Time};
 
 use super::super::rng::Rng;
+use super::Stage;
 
 /// Programs of a kernel that takes them, or of one that does not.
 #[derive(Debug, Default)]
@@ -83,5 +84,54 @@ impl Paths {
             }
             _ => None,
         }
+    }
+}
+
+impl Stage {
+    /// The hand-over programs become usable, or stop to be.
+    pub fn support_paths(&mut self, supported: bool) {
+        self.paths.supported = supported;
+        if !supported {
+            self.paths.clear();
+        }
+        if self.machine.is_some() {
+            self.feed(Input::PathsSupported(supported));
+        }
+    }
+
+    /// The removal of this VF begins: where a rescue is armed for it, the switch is
+    /// asked for and told at once, mostly before the machine hears of the removal.
+    pub fn reflex(&mut self, pci: PciAddress) {
+        let links = self.kernel.dump_links();
+        let armed = links.iter().find_map(|bond| {
+            let rescue = self.paths.of(bond.ifindex, &links).rescue;
+            rescue
+                .filter(|rescue| rescue.pci == pci)
+                .map(|rescue| (bond.ifindex, rescue))
+        });
+        let Some((bond, rescue)) = armed.filter(|_| self.machine.is_some()) else {
+            return;
+        };
+        // A reflex that came too late did nothing.
+        let announced_us = self.rng.chance(900).then(|| self.rng.below(20_000));
+        let requested_us = self.rng.chance(800).then(|| self.rng.below(40_000));
+        if requested_us.is_some() {
+            let switch = ActionKind::SetPrimary {
+                bond,
+                port: rescue.standby,
+            };
+            self.change(|kernel| kernel.perform(&switch));
+        }
+        self.seen
+            .entry("Reacted".into())
+            .and_modify(|count| *count += 1)
+            .or_insert(1);
+        let reaction = Reaction {
+            bond,
+            announced_us,
+            requested_us,
+        };
+        let at = self.now.plus_ms(self.delay_ms());
+        self.feed_at(at, Input::Reacted(reaction));
     }
 }

@@ -48,6 +48,9 @@ pub enum Step {
         /// Its PF forbids a change of its MAC.
         #[serde(default)]
         refuses_mac: bool,
+        /// The network behind its cable takes none of its frames.
+        #[serde(default)]
+        is_cut_off: bool,
         /// Largest MTU in bytes.
         #[serde(default)]
         max_mtu: Option<u32>,
@@ -178,6 +181,7 @@ fn take(stage: &mut Stage, step: Step) -> Result<()> {
             mac,
             name,
             refuses_mac,
+            is_cut_off,
             max_mtu,
         } => {
             let model = match nic {
@@ -187,6 +191,7 @@ fn take(stage: &mut Stage, step: Step) -> Result<()> {
             let spec = NicSpec {
                 name: name.unwrap_or_else(|| model.name.clone()),
                 refuses_mac,
+                is_cut_off,
                 max_mtu: max_mtu.unwrap_or(model.max_mtu),
                 ..model
             };

@@ -94,6 +94,9 @@ pub(super) fn action_text(stage: &Stage, kind: &ActionKind) -> String {
         ActionKind::Announce { bond, port } => {
             format!("   do  announce {} through {}", name(bond), name(port))
         }
+        ActionKind::ProvePath { from, to, .. } => {
+            format!("   do  send a frame from {} to {}", name(from), name(to))
+        }
         ActionKind::WatchPath { bond, watch } => {
             let ports: Vec<_> = watch.ports.iter().map(&name).collect();
             let armed = if watch.rescue.is_some() {

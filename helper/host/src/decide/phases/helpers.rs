@@ -118,6 +118,10 @@ impl Evacuation {
         Progress {
             stage,
             migration_begun: self.memory.migration_begun || stage == Stage::Migrating,
+            home: match stage {
+                Stage::Plugging | Stage::Degraded => self.memory.residence.or(self.record.home),
+                _ => None,
+            },
             ..self.record.clone()
         }
     }

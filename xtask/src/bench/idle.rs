@@ -1,6 +1,5 @@
-//! `cargo xtask bench`: what the service costs a guest that has nothing to do.
+//! What the service costs a guest that has nothing to do.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -10,7 +9,7 @@ use tandem_core::input::Source;
 use tandem_core::status::{BondState, SourceHealth, Status};
 use tandem_lab::artifacts::cache;
 use tandem_lab::tandem::{self, Channel, Guest, STEP_LIMIT, Setup};
-use tandem_lab::{Lab, command};
+use tandem_lab::{Lab, command, usage};
 
 /// Largest stripped program, in bytes.
 const MAX_BINARY_BYTES: u64 = 8 << 20;
@@ -22,14 +21,6 @@ const MAX_WAKE_UPS: u64 = 0;
 /// The service has calmed down when it has not woken for this long: longer than the 10 s that an idle thread of
 /// tokio's pool lives on (tokio 1.54, `runtime/blocking/pool.rs`, `KEEP_ALIVE`).
 const CALM: Duration = Duration::from_secs(12);
-
-/// What `cargo xtask bench` takes.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Options {
-    /// Watch the idle service for this many seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
-    idle_s: u64,
-}
 
 /// Something measured, and what it may be at most.
 struct Figure {
@@ -47,8 +38,8 @@ enum Unit {
 }
 
 /// Measures, prints, writes JSON, and fails if a figure is over its limit.
-pub(crate) fn run(options: &Options) -> Result<()> {
-    let figures = measure(Duration::from_secs(options.idle_s))?;
+pub(super) fn run(idle: Duration) -> Result<()> {
+    let figures = measure(idle)?;
     for figure in &figures {
         println!("{}", figure.line());
     }
@@ -84,19 +75,20 @@ fn measure(idle: Duration) -> Result<Vec<Figure>> {
     let mut channel = guest.channel()?;
     await_idle(&guest, &mut channel)?;
 
-    let before = wake_ups(&guest)?;
+    let pid = guest.pid()?;
+    let before = usage::wake_ups(&guest.vm, pid)?;
     command::progress(&format!(
         "watching the idle service for {} s",
         idle.as_secs()
     ));
     // Nothing to wait for: that nothing happens meanwhile is what is measured.
     std::thread::sleep(idle);
-    let after = wake_ups(&guest)?;
-    let woken = woken_between(&before, &after);
+    let after = usage::wake_ups(&guest.vm, pid)?;
+    let woken = usage::woken_between(&before, &after);
     if woken > MAX_WAKE_UPS {
         println!("wake-ups by thread, before: {before:?}, after: {after:?}");
     }
-    let memory = |key| memory_kib(&guest, key).map(|kib| kib << 10);
+    let memory = |key| usage::memory_kib(&guest.vm, pid, key).map(|kib| kib << 10);
     Ok(vec![
         Figure {
             what: format!("wake-ups in {} s without events", idle.as_secs()),
@@ -138,11 +130,12 @@ fn await_idle(guest: &Guest, channel: &mut Channel) -> Result<()> {
         "the eBPF monitor is not whole: {ebpf:?}"
     );
     let deadline = Instant::now() + STEP_LIMIT;
-    let mut before = wake_ups(guest)?;
+    let pid = guest.pid()?;
+    let mut before = usage::wake_ups(&guest.vm, pid)?;
     // One that never calms down is measured all the same, and found over its limit.
     while Instant::now() < deadline {
         std::thread::sleep(CALM);
-        let after = wake_ups(guest)?;
+        let after = usage::wake_ups(&guest.vm, pid)?;
         if after == before {
             break;
         }
@@ -157,52 +150,6 @@ fn ebpf_health(status: &Status) -> Option<&SourceHealth> {
         .iter()
         .find(|source| source.source == Source::Ebpf)
         .map(|source| &source.health)
-}
-
-/// How often each thread of the service gave up its CPU to wait, and so was woken again.
-fn wake_ups(guest: &Guest) -> Result<BTreeMap<String, u64>> {
-    let pid = guest.pid()?;
-    let said = guest.vm.sh(&format!(
-        "grep -H voluntary_ctxt_switches /proc/{pid}/task/*/status"
-    ))?;
-    let counts = parse_wake_ups(&said);
-    ensure!(!counts.is_empty(), "the service has no thread");
-    Ok(counts)
-}
-
-/// Wake-ups of all threads; one that ended woke for that, and one that began woke as often as it says.
-fn woken_between(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>) -> u64 {
-    let ended = before
-        .keys()
-        .filter(|thread| !after.contains_key(*thread))
-        .count();
-    let counted: u64 = after
-        .iter()
-        .map(|(thread, count)| count.saturating_sub(*before.get(thread).unwrap_or(&0)))
-        .sum();
-    counted + ended as u64
-}
-
-/// Lines such as `/proc/7/task/9/status:voluntary_ctxt_switches: 12`.
-fn parse_wake_ups(said: &str) -> BTreeMap<String, u64> {
-    said.lines()
-        .filter(|line| !line.contains("nonvoluntary"))
-        .filter_map(|line| {
-            let (thread, count) = line.split_once("voluntary_ctxt_switches:")?;
-            let thread = thread.split('/').rev().nth(1)?;
-            Some((thread.to_owned(), count.trim().parse().ok()?))
-        })
-        .collect()
-}
-
-fn memory_kib(guest: &Guest, key: &str) -> Result<u64> {
-    let said = guest
-        .vm
-        .sh(&format!("grep {key}: /proc/{}/status", guest.pid()?))?;
-    said.split_whitespace()
-        .nth(1)
-        .and_then(|number| number.parse().ok())
-        .with_context(|| format!("`{said}` is not a size in KiB"))
 }
 
 impl Figure {
@@ -236,32 +183,6 @@ impl Unit {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn wake_ups_are_read_by_thread() {
-        let said = "/proc/7/task/7/status:voluntary_ctxt_switches:\t12\n\
-                    /proc/7/task/7/status:nonvoluntary_ctxt_switches:\t3\n\
-                    /proc/7/task/9/status:voluntary_ctxt_switches:\t1\n";
-        let counts = parse_wake_ups(said);
-        assert_eq!(
-            counts.into_iter().collect::<Vec<_>>(),
-            [("7".to_owned(), 12), ("9".to_owned(), 1)]
-        );
-    }
-
-    #[test]
-    fn threads_that_come_and_go_count() {
-        let counts =
-            |list: &[(&str, u64)]| list.iter().map(|(t, n)| ((*t).to_owned(), *n)).collect();
-        let before: BTreeMap<String, u64> = counts(&[("7", 12), ("9", 1)]);
-        assert_eq!(woken_between(&before, &before), 0);
-        assert_eq!(woken_between(&before, &counts(&[("7", 14), ("9", 1)])), 2);
-        assert_eq!(woken_between(&before, &counts(&[("7", 12)])), 1);
-        assert_eq!(
-            woken_between(&before, &counts(&[("7", 12), ("9", 1), ("11", 3)])),
-            3
-        );
-    }
 
     #[test]
     fn a_figure_over_its_limit_says_so() {

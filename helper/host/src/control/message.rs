@@ -1,0 +1,114 @@
+//! What is asked and answered.
+
+use serde::{Deserialize, Serialize};
+
+use crate::report::DomainReport;
+
+/// One line to `serve`; one request a connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// What is known now. Ends with [`Reply::Current`].
+    Status {
+        /// The hypervisor that is meant, as [`crate::hypervisor::Host::uri`].
+        uri: String,
+        /// Only this domain.
+        domain: Option<String>,
+    },
+    /// What is known now, then [`Reply::Current`], then each change.
+    Watch {
+        /// The hypervisor that is meant.
+        uri: String,
+        /// Only this domain.
+        domain: Option<String>,
+    },
+    /// The domain's channel, until this connection ends. Answered by [`Reply::Leased`].
+    Lease {
+        /// The domain.
+        domain: String,
+    },
+}
+
+/// One line of `serve`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reply {
+    /// A domain as it is now.
+    Domain(Box<Shown>),
+    /// A domain does not run here any more.
+    Gone {
+        /// Its name.
+        domain: String,
+    },
+    /// All that is known was told.
+    Current {},
+    /// The channel is free.
+    Leased {},
+    /// Another hypervisor is served here.
+    OtherHost {
+        /// Which.
+        uri: String,
+    },
+    /// Nothing was done.
+    Error {
+        /// Why, and what to do.
+        message: String,
+    },
+}
+
+/// A domain, and how fresh the knowledge is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Shown {
+    /// Since its guest last said something, or, where it says nothing, since the hypervisor was
+    /// asked, in ms. A guest that is subscribed tells each change as it happens, however old this is.
+    pub age_ms: u64,
+    /// What is known.
+    pub report: DomainReport,
+}
+
+impl Reply {
+    /// The line with its end.
+    pub fn to_line(&self) -> Vec<u8> {
+        let mut line = serde_json::to_vec(self).expect("its keys are all text");
+        line.push(b'\n');
+        line
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_read_as_documented() {
+        for (line, request) in [
+            (
+                r#"{"status":{"uri":"a:///","domain":"g1"}}"#,
+                Request::Status {
+                    uri: "a:///".to_owned(),
+                    domain: Some("g1".to_owned()),
+                },
+            ),
+            (
+                r#"{"watch":{"uri":"a:///"}}"#,
+                Request::Watch {
+                    uri: "a:///".to_owned(),
+                    domain: None,
+                },
+            ),
+            (
+                r#"{"lease":{"domain":"g1"}}"#,
+                Request::Lease {
+                    domain: "g1".to_owned(),
+                },
+            ),
+        ] {
+            assert_eq!(serde_json::from_str::<Request>(line).unwrap(), request);
+        }
+        for line in ["", "{}", r#"{"lease":{}}"#, r#"{"halt":{}}"#, "[]", "1"] {
+            assert!(serde_json::from_str::<Request>(line).is_err(), "{line}");
+        }
+        assert_eq!(Reply::Leased {}.to_line(), b"{\"leased\":{}}\n");
+    }
+}

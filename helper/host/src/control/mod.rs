@@ -1,0 +1,25 @@
+//! The control socket of `tandem-host serve`: one line of JSON asks, lines of JSON answer.
+//!
+//! A channel takes one client at a time, and `serve` holds those of all guests. Whoever else wants
+//! one asks for a lease first: `serve` hangs up, and leaves the guest alone for as long as the
+//! connection that asked stays open, so that a tool that was killed gives it back.
+
+mod client;
+mod lessor;
+mod message;
+
+use std::path::PathBuf;
+
+pub use client::{ControlError, Watching};
+pub use lessor::Lessor;
+pub use message::{Reply, Request, Shown};
+
+/// Longest request in bytes, without its end.
+pub const MAX_REQUEST_BYTES: usize = 4 * 1024;
+/// Longest line of an answer in bytes, without its end: what is kept of one domain, and room.
+pub const MAX_REPLY_BYTES: usize = 1024 * 1024;
+
+/// Where `serve` listens, unless told otherwise.
+pub fn default_socket() -> PathBuf {
+    crate::act::default_folder().join("serve.sock")
+}

@@ -1,0 +1,230 @@
+//! Keeps one guest's channel: hands over the bonds once per boot, subscribes, and asks for the
+//! status whenever the guest says that something happened. Hangs up when somebody else wants the
+//! channel, and comes back afterwards.
+//!
+//! A guest may flood, lie, or never answer. It is read only as fast as it is asked, its bytes are
+//! counted, and a connection that ends early is made again ever more rarely; no other guest waits.
+
+use std::convert::Infallible;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tandem_core::Policy;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+
+use super::board::Board;
+use super::gate::Gate;
+use crate::agent::{Agent, AgentError, Limits};
+use crate::report::ChannelUse;
+
+/// Shortest time between two questions to one guest.
+const GAP: Duration = Duration::from_millis(50);
+/// Wait before a broken connection is made again, doubled each time.
+const BACK_OFF: Duration = Duration::from_secs(1);
+/// Longest such wait.
+const MAX_BACK_OFF: Duration = Duration::from_secs(60);
+/// A connection that lasted for so long was a good one.
+const LASTED: Duration = Duration::from_secs(60);
+/// Most bytes that a guest may send within [`WINDOW`].
+const MAX_WINDOW_BYTES: u64 = 4 << 20;
+/// See [`MAX_WINDOW_BYTES`].
+const WINDOW: Duration = Duration::from_secs(10);
+
+/// What a guest's keeper shall do, as the last look at the domain has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Wish {
+    /// Which start of the domain it is about.
+    pub(super) run_id: String,
+    /// Grows whenever the guest may have booted, or its service started, within that run.
+    pub(super) boot: u64,
+    /// Where the guest is, or why it can't be asked.
+    pub(super) channel: Result<PathBuf, String>,
+    /// What it is to be handed, if anything; or why that is not sound.
+    pub(super) policy: Result<Option<Policy>, String>,
+}
+
+/// One guest's keeper.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    pub(super) name: String,
+    pub(super) wish: watch::Receiver<Wish>,
+    pub(super) gate: Arc<Gate>,
+    pub(super) board: Arc<Board>,
+    /// A guest that says nothing is asked this often.
+    pub(super) interval: Duration,
+    /// Run and boot in which the guest got its bonds, or said that it does not want them.
+    pub(super) configured: Option<(String, u64)>,
+}
+
+enum Ended {
+    Wanted,
+    OtherWish,
+    Failed(AgentError),
+}
+
+impl Keeper {
+    /// Never ends by itself.
+    pub(super) async fn keep(mut self) {
+        let mut back_off = BACK_OFF;
+        let mut wishes = self.wish.clone();
+        loop {
+            let wish = self.wish.borrow_and_update().clone();
+            wishes.mark_unchanged();
+            let socket = match &wish.channel {
+                Ok(socket) => socket.clone(),
+                Err(reason) => {
+                    let reason = reason.clone();
+                    self.board.silent(&self.name, ChannelUse::None, reason);
+                    self.other_wish(&mut wishes, &wish).await;
+                    continue;
+                }
+            };
+            if self.gate.is_wanted() {
+                self.board.leased(&self.name);
+            }
+            let gate = Arc::clone(&self.gate);
+            let turn = tokio::select! {
+                turn = gate.enter() => turn,
+                () = self.other_wish(&mut wishes, &wish) => continue,
+            };
+            let begun = Instant::now();
+            let configured = self.is_configured(&wish);
+            let ended = tokio::select! {
+                () = gate.until_wanted() => Ended::Wanted,
+                () = differs(&mut wishes, &wish, configured) => Ended::OtherWish,
+                error = self.session(&wish, &socket) => Ended::Failed(error),
+            };
+            // The connection is closed by now.
+            drop(turn);
+            let lasted = begun.elapsed() >= LASTED;
+            match ended {
+                Ended::Wanted => self.board.leased(&self.name),
+                Ended::OtherWish => {}
+                Ended::Failed(error) => {
+                    tracing::debug!("domain {}: {error}", self.name);
+                    let reason = error.to_string();
+                    self.board.silent(&self.name, ChannelUse::None, reason);
+                    if lasted {
+                        back_off = BACK_OFF;
+                    }
+                    // A guest can have it that there is another wish, but not that it may flood.
+                    let patient = matches!(error, AgentError::Floods { .. });
+                    tokio::select! {
+                        () = sleep(back_off) => {}
+                        () = self.other_wish(&mut wishes, &wish), if !patient => {}
+                    }
+                    back_off = (back_off * 2).min(MAX_BACK_OFF);
+                }
+            }
+        }
+    }
+
+    fn is_configured(&self, wish: &Wish) -> bool {
+        self.configured.as_ref() == Some(&(wish.run_id.clone(), wish.boot))
+    }
+
+    async fn other_wish(&self, wishes: &mut watch::Receiver<Wish>, wish: &Wish) {
+        differs(wishes, wish, self.is_configured(wish)).await;
+    }
+
+    /// Talks to the guest until something fails.
+    async fn session(&mut self, wish: &Wish, socket: &Path) -> AgentError {
+        match self.talk(wish, socket).await {
+            Err(error) => error,
+            Ok(never) => match never {},
+        }
+    }
+
+    async fn talk(&mut self, wish: &Wish, socket: &Path) -> Result<Infallible, AgentError> {
+        let mut agent = Agent::connect(socket, Limits::default()).await?;
+        agent.info().await?;
+        if !self.is_configured(wish) {
+            self.configure(&mut agent, wish).await?;
+        }
+        match agent.subscribe().await {
+            // It is asked now and then all the same.
+            Ok(()) | Err(AgentError::Refused { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        let mut window = (Instant::now(), 0);
+        loop {
+            let asked = Instant::now();
+            let (status, bytes) = agent.sized_status().await?;
+            // What it told before its answer is in its answer.
+            agent.forget_events();
+            self.board.guest(&self.name, status, bytes);
+            if window.0.elapsed() >= WINDOW {
+                window = (Instant::now(), agent.read_bytes());
+            }
+            if agent.read_bytes() - window.1 > MAX_WINDOW_BYTES {
+                return Err(AgentError::Floods {
+                    bytes: MAX_WINDOW_BYTES as usize,
+                });
+            }
+            sleep_until(asked + GAP).await;
+            if let Ok(heard) = timeout_at(asked + self.patience(), agent.heard()).await {
+                heard?;
+            }
+        }
+    }
+
+    /// Not all guests are asked in the same moment.
+    fn patience(&self) -> Duration {
+        let mut hasher = DefaultHasher::new();
+        self.name.hash(&mut hasher);
+        let share = u32::try_from(hasher.finish() % 256).unwrap_or_default();
+        self.interval + self.interval * share / 1024
+    }
+
+    async fn configure(&mut self, agent: &mut Agent, wish: &Wish) -> Result<(), AgentError> {
+        let done = Some((wish.run_id.clone(), wish.boot));
+        let error = match &wish.policy {
+            // Another look may show some.
+            Ok(None) => None,
+            // Another look may show better ones.
+            Err(reason) => Some(reason.clone()),
+            Ok(Some(policy)) => match agent.configure(policy.clone()).await {
+                Ok(configured) => {
+                    if configured.changed {
+                        tracing::info!("domain {}: the guest has its bonds", self.name);
+                    }
+                    self.configured = done;
+                    None
+                }
+                // Asking again would not change the guest's mind.
+                Err(error @ AgentError::Refused { .. }) => {
+                    self.configured = done;
+                    Some(error.to_string())
+                }
+                Err(error) => {
+                    self.board.configured(&self.name, Some(error.to_string()));
+                    return Err(error);
+                }
+            },
+        };
+        if let Some(error) = &error {
+            tracing::warn!("domain {}: not configured: {error}", self.name);
+        }
+        self.board.configured(&self.name, error);
+        Ok(())
+    }
+}
+
+/// Waits for a wish for which the connection has to be made anew. Other bonds are one only where
+/// the guest has none yet.
+async fn differs(wishes: &mut watch::Receiver<Wish>, wish: &Wish, configured: bool) {
+    let other = |new: &Wish| {
+        let same = new.run_id == wish.run_id
+            && new.boot == wish.boot
+            && new.channel == wish.channel
+            && (configured || new.policy == wish.policy);
+        !same
+    };
+    if wishes.wait_for(other).await.is_err() {
+        // The supervisor is gone, and this task is about to be.
+        std::future::pending::<()>().await;
+    }
+}

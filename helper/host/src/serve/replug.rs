@@ -1,0 +1,234 @@
+//! Plugs in the VF of a domain that came without it, as `recover` does, and only where that needs
+//! nobody's decision: on the host where the domain runs to stay, when all else was done.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+
+use super::board::Attempts;
+use super::elsewhere::Elsewhere;
+use super::gate::Gate;
+use crate::act::{Ended as RunEnded, Hosts, Lock, Runner, Watcher};
+use crate::commands::session;
+use crate::decide::{Evacuation, Limits, Outcome, Progress, Verdict};
+use crate::hypervisor::{DomainState, Host, JobPhase, JobWhich};
+
+/// Attempts at the same time; each may take minutes.
+pub(super) const AT_ONCE: usize = 2;
+/// How long the service's own end waits for attempts under way.
+pub(super) const WIND_UP: Duration = Duration::from_secs(30);
+/// From the first sight of the record to the first attempt.
+const FIRST: Duration = Duration::from_secs(30);
+/// Longest time between two attempts.
+const LONGEST: Duration = Duration::from_secs(15 * 60);
+/// How long to wait for a tool that has the guest's channel.
+const LEASE: Duration = Duration::from_secs(15);
+/// One attempt's time for plugging in; the next one comes by itself.
+const PLUG_MS: u64 = 30_000;
+
+/// What is planned for one domain.
+#[derive(Debug)]
+pub(super) struct Replug {
+    evacuation: String,
+    attempts: Attempts,
+    wait: Duration,
+    /// `None` while an attempt is under way.
+    at: Option<Instant>,
+}
+
+/// How an attempt ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// The VF is in, and nothing is left to do.
+    Done,
+    /// It was not begun, and why.
+    NotBegun(String),
+    /// It was, to no avail.
+    Failed(String),
+}
+
+impl Replug {
+    /// Plans for what a look shows: `record` only if an attempt is wanted at all.
+    pub(super) fn follow(slot: &mut Option<Self>, record: Option<&Progress>, name: &str) {
+        if slot.as_ref().is_some_and(Self::is_busy) {
+            return;
+        }
+        let Some(record) = record.filter(|record| record.lacks_only_plug()) else {
+            *slot = None;
+            return;
+        };
+        let planned = slot.as_ref();
+        if planned.is_some_and(|planned| planned.evacuation == record.evacuation) {
+            return;
+        }
+        tracing::warn!(
+            "domain {name} came without its VF; plugging it in is tried in {} s",
+            FIRST.as_secs()
+        );
+        *slot = Some(Self {
+            evacuation: record.evacuation.clone(),
+            attempts: Attempts::default(),
+            wait: FIRST,
+            at: Some(Instant::now() + FIRST),
+        });
+    }
+
+    pub(super) fn due_at(&self) -> Option<Instant> {
+        self.at
+    }
+
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.at.is_some_and(|at| at <= now)
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        self.at.is_none()
+    }
+
+    /// An attempt begins; returns the evacuation that it is about.
+    pub(super) fn begin(&mut self) -> String {
+        self.at = None;
+        self.evacuation.clone()
+    }
+
+    /// It has ended.
+    pub(super) fn ended(&mut self, name: &str, evacuation: &str, ended: Ended) {
+        if self.evacuation != evacuation {
+            return;
+        }
+        self.wait = (self.wait * 2).min(LONGEST);
+        self.at = Some(Instant::now() + self.wait);
+        let again_s = self.wait.as_secs();
+        let text = match ended {
+            Ended::Done => {
+                tracing::info!("domain {name} has its VF");
+                self.attempts.count += 1;
+                "it has its VF".to_owned()
+            }
+            Ended::NotBegun(why) => {
+                tracing::info!(
+                    "domain {name}: its VF is not plugged in now: {why}; again in {again_s} s"
+                );
+                why
+            }
+            Ended::Failed(why) => {
+                tracing::warn!(
+                    "domain {name} is still without its VF: {why}; again in {again_s} s"
+                );
+                self.attempts.count += 1;
+                why
+            }
+        };
+        self.attempts.last = Some(text);
+    }
+
+    pub(super) fn attempts(&self) -> &Attempts {
+        &self.attempts
+    }
+}
+
+/// Tells the log what goes on.
+struct Log<'a> {
+    domain: &'a str,
+    phase: Option<crate::decide::Phase>,
+}
+
+impl Watcher for Log<'_> {
+    fn show(&mut self, evacuation: &Evacuation, _: u64) {
+        let phase = evacuation.phase();
+        if self.phase.replace(phase) != Some(phase) {
+            tracing::info!("domain {}: plugging in its VF: {phase:?}", self.domain);
+        }
+    }
+
+    fn say(&mut self, text: &str) {
+        tracing::warn!("domain {}: {text}", self.domain);
+    }
+}
+
+/// One attempt.
+pub(super) async fn attempt(
+    host: Arc<dyn Host>,
+    name: &str,
+    evacuation: &str,
+    gate: Arc<Gate>,
+    folder: &Path,
+) -> Ended {
+    match begin(host, name, evacuation, gate, folder).await {
+        Ok(outcome) if outcome.verdict == Verdict::Done => Ended::Done,
+        Ok(outcome) => {
+            let why = outcome.cause.map(|cause| cause.message);
+            Ended::Failed(why.unwrap_or_else(|| format!("{:?}", outcome.verdict)))
+        }
+        Err(ended) => ended,
+    }
+}
+
+async fn begin(
+    host: Arc<dyn Host>,
+    name: &str,
+    evacuation: &str,
+    gate: Arc<Gate>,
+    folder: &Path,
+) -> Result<Outcome, Ended> {
+    let not_begun = |why: String| Ended::NotBegun(why);
+    // A tool that drives the evacuation holds it.
+    let lock = Lock::take(folder, "domain", name).map_err(|error| not_begun(error.to_string()))?;
+    let look = host.look(name).await;
+    let look = look.map_err(|error| not_begun(error.to_string()))?;
+    let facts = &look.facts;
+    let record = look.progress.as_deref().map(Progress::parse);
+    let Some(Ok(record)) = record else {
+        return Err(not_begun("its record has gone".to_owned()));
+    };
+    if facts.state != DomainState::Running
+        || record.evacuation != evacuation
+        || !record.lacks_only_plug()
+    {
+        return Err(not_begun("it is not as it was".to_owned()));
+    }
+    let job = host.job(name, JobWhich::Current).await;
+    let job = job.map_err(|error| not_begun(error.to_string()))?;
+    if job.phase != JobPhase::None || facts.reason.starts_with("post-copy") {
+        return Err(not_begun("a job of the hypervisor goes on".to_owned()));
+    }
+    let lease = timeout(LEASE, gate.lease()).await;
+    let lease = lease.map_err(|_| not_begun("another tool has its channel".to_owned()))?;
+    let policy = look.bonds.ok().flatten();
+    let policy = policy.and_then(|bonds| bonds.policy(&facts.nics).ok());
+    // This machine's lock is free, so a process of this machine is gone.
+    let owner = record.owner.as_ref();
+    let owner_is_dead = owner.is_none_or(|owner| owner.host == session::host_name());
+    let runner = Runner {
+        hosts: Hosts {
+            // The domain has left it for good, and its URI means another host from here.
+            source: Arc::new(Elsewhere::new(&record.plan.source_uri)),
+            destination: host,
+        },
+        migrate: Default::default(),
+        policy,
+        folder: folder.to_owned(),
+        lock,
+        // The channel is ours already.
+        lessor: Default::default(),
+    };
+    let limits = Limits {
+        plug_ms: PLUG_MS,
+        ..Limits::default()
+    };
+    let failed = |error: String| Ended::Failed(error);
+    let me = session::owner().map_err(|error| failed(error.to_string()))?;
+    let recovery = Evacuation::recover(record, me, limits, owner_is_dead, 0);
+    let mut log = Log {
+        domain: name,
+        phase: None,
+    };
+    let ended = runner.run(recovery, &mut log).await;
+    drop(lease);
+    match ended.map_err(|error| failed(error.to_string()))? {
+        RunEnded::With(outcome) => Ok(*outcome),
+        RunEnded::Left => Err(failed("the service was told to end at once".to_owned())),
+    }
+}

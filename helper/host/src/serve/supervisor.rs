@@ -1,0 +1,475 @@
+//! Follows the host: which domains run, and what is so about each. Events say where to look; now
+//! and then one question tells whether any was missed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, watch};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::Options;
+use super::board::{Attempts, Board};
+use super::gate::Gates;
+use super::keeper::{Keeper, Wish};
+use super::replug::{self, Replug};
+use crate::commands::configure::{ConfigureFailure, policy_of};
+use crate::commands::status::reachable;
+use crate::decide::Progress;
+use crate::hypervisor::{
+    ActiveDomain, DomainLook, DomainState, Event, EventKind, Events, Host, HostError,
+};
+use crate::report::DomainReport;
+
+/// Domains that are looked at in the same moment.
+const AT_ONCE: usize = 16;
+/// Most domains that are cared for; others are not looked at, and a warning says so.
+const MAX_DOMAINS: usize = 4096;
+/// Events come in bursts; one look serves a burst of this length.
+const BURST: Duration = Duration::from_millis(200);
+/// Longest time for one look.
+const LOOK: Duration = Duration::from_secs(60);
+/// What failed is tried again after this.
+const AGAIN: Duration = Duration::from_secs(15);
+/// A domain with the record of an evacuation is looked at this often.
+const RECORDED: Duration = Duration::from_secs(30);
+/// So many looks at a domain in quick succession are as many as its host's events ask for; beyond
+/// that each waits twice as long as the one before, so that a guest that makes events is no burden.
+const QUICK: u32 = 8;
+/// Looks that are closer to each other are in quick succession.
+const SUCCESSION: Duration = Duration::from_secs(5);
+/// The first such wait.
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+/// The longest.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+/// Each round looks at this share of the domains, whether or not something happened to them.
+const ROUNDS: usize = 12;
+
+/// Everything that serves one host.
+pub(super) struct Supervisor {
+    pub(super) host: Arc<dyn Host>,
+    pub(super) options: Options,
+    pub(super) board: Arc<Board>,
+    pub(super) gates: Arc<Gates>,
+    wards: BTreeMap<String, Ward>,
+    jobs: JoinSet<Done>,
+    looking: BTreeSet<String>,
+    due: BTreeSet<String>,
+    /// Events came; look when their burst is over.
+    burst_at: Option<Instant>,
+    all_due: bool,
+    rolling: bool,
+    roll_at: Instant,
+    turns: Arc<Semaphore>,
+    attempts: Arc<Semaphore>,
+}
+
+/// One domain that runs here.
+struct Ward {
+    wish: watch::Sender<Wish>,
+    keeper: AbortHandle,
+    looked: Instant,
+    look_at: Option<Instant>,
+    /// Looks in quick succession.
+    quick: u32,
+    replug: Option<Replug>,
+}
+
+impl Drop for Ward {
+    fn drop(&mut self) {
+        self.keeper.abort();
+    }
+}
+
+enum Done {
+    Rolled {
+        full: bool,
+        result: Result<Vec<ActiveDomain>, HostError>,
+    },
+    Looked {
+        name: String,
+        result: Result<Box<DomainLook>, String>,
+    },
+    Attempted {
+        name: String,
+        evacuation: String,
+        ended: replug::Ended,
+    },
+}
+
+impl Supervisor {
+    pub(super) fn new(
+        host: Arc<dyn Host>,
+        options: Options,
+        board: Arc<Board>,
+        gates: Arc<Gates>,
+    ) -> Self {
+        Self {
+            host,
+            options,
+            board,
+            gates,
+            wards: BTreeMap::new(),
+            jobs: JoinSet::new(),
+            looking: BTreeSet::new(),
+            due: BTreeSet::new(),
+            burst_at: None,
+            all_due: true,
+            rolling: false,
+            roll_at: Instant::now(),
+            turns: Arc::new(Semaphore::new(AT_ONCE)),
+            attempts: Arc::new(Semaphore::new(replug::AT_ONCE)),
+        }
+    }
+
+    /// Follows the host until `stop` ends.
+    pub(super) async fn run(mut self, mut events: Events, stop: impl Future<Output = ()>) {
+        tokio::pin!(stop);
+        let mut is_blind = false;
+        loop {
+            let deadline = self.do_what_is_due();
+            tokio::select! {
+                () = &mut stop => break,
+                event = events.next(), if !is_blind => match event {
+                    Some(event) => self.note(&event),
+                    // The driver is gone: only the clock is left.
+                    None => is_blind = true,
+                },
+                Some(done) = self.jobs.join_next() => match done {
+                    Ok(done) => self.settle(done),
+                    Err(error) => tracing::error!("a task of serve ended: {error}"),
+                },
+                () = sleep_until(deadline) => {}
+            }
+        }
+        self.wind_up().await;
+    }
+
+    /// Attempts under way learn of the signal too, and leave the domain in order.
+    async fn wind_up(mut self) {
+        let busy = |ward: &Ward| ward.replug.as_ref().is_some_and(Replug::is_busy);
+        let finish = async {
+            while self.wards.values().any(busy) {
+                match self.jobs.join_next().await {
+                    Some(Ok(done @ Done::Attempted { .. })) => self.settle(done),
+                    Some(_) => {}
+                    None => break,
+                }
+            }
+        };
+        if timeout(replug::WIND_UP, finish).await.is_err() {
+            tracing::warn!(
+                "an attempt to plug in a VF was left in the middle; `tandem-host recover` goes on"
+            );
+        }
+    }
+
+    /// Starts what is due, and says when the next thing will be.
+    fn do_what_is_due(&mut self) -> Instant {
+        let now = Instant::now();
+        if self.burst_at.is_some_and(|at| at <= now) {
+            self.burst_at = None;
+        }
+        if self.burst_at.is_none() && !self.rolling && (self.all_due || self.roll_at <= now) {
+            self.roll();
+        }
+        let mut attempts = Vec::new();
+        for (name, ward) in &mut self.wards {
+            if ward.look_at.is_some_and(|at| at <= now) {
+                ward.look_at = None;
+                self.due.insert(name.clone());
+            }
+            if let Some(replug) = ward.replug.as_mut().filter(|replug| replug.is_due(now)) {
+                attempts.push((name.clone(), replug.begin()));
+            }
+        }
+        for (name, evacuation) in attempts {
+            self.attempt(name, evacuation);
+        }
+        if self.burst_at.is_none() {
+            let due = std::mem::take(&mut self.due);
+            for name in due {
+                if self.looking.contains(&name) {
+                    // Once that look has ended.
+                    self.due.insert(name);
+                } else if let Some((ward, at)) = self.wards.get_mut(&name).and_then(too_early) {
+                    ward.look_at = Some(ward.look_at.map_or(at, |known| known.min(at)));
+                } else {
+                    self.look(name);
+                }
+            }
+        }
+        let wards = self.wards.values();
+        let later = wards.flat_map(|ward| {
+            let attempt_at = ward.replug.as_ref().and_then(Replug::due_at);
+            [ward.look_at, attempt_at].into_iter().flatten()
+        });
+        // While a burst lasts, nothing else is begun.
+        let own = self
+            .burst_at
+            .or(Some(self.roll_at).filter(|_| !self.rolling));
+        let next = later.chain(own).min();
+        next.unwrap_or(now + self.options.interval)
+    }
+
+    fn note(&mut self, event: &Event) {
+        let restarted = match event.kind {
+            // A guest may have restarted unseen; the same bonds twice change nothing.
+            EventKind::Lost | EventKind::Reboot => true,
+            EventKind::Agent { connected } => connected,
+            _ => false,
+        };
+        let bump = |ward: &Ward| ward.wish.send_modify(|wish| wish.boot += 1);
+        match &event.domain {
+            Some(name) => {
+                if let Some(ward) = self.wards.get(name).filter(|_| restarted) {
+                    bump(ward);
+                }
+                self.due.insert(name.clone());
+            }
+            None => {
+                if restarted {
+                    self.wards.values().for_each(bump);
+                }
+                self.all_due = true;
+            }
+        }
+        if self.due.len() > MAX_DOMAINS {
+            self.due.clear();
+            self.all_due = true;
+        }
+        self.burst_at.get_or_insert(Instant::now() + BURST);
+    }
+
+    /// Asks which domains run. A full roll call is followed by a look at each.
+    fn roll(&mut self) {
+        let full = std::mem::take(&mut self.all_due);
+        self.rolling = true;
+        let host = Arc::clone(&self.host);
+        self.jobs.spawn(async move {
+            let result = host.active().await;
+            Done::Rolled { full, result }
+        });
+    }
+
+    fn look(&mut self, name: String) {
+        self.looking.insert(name.clone());
+        let (host, turns) = (Arc::clone(&self.host), Arc::clone(&self.turns));
+        self.jobs.spawn(async move {
+            let _turn = turns.acquire().await;
+            let result = match timeout(LOOK, host.look(&name)).await {
+                Ok(Ok(look)) => Ok(Box::new(look)),
+                Ok(Err(error)) => Err(error.to_string()),
+                Err(_) => Err(format!("no answer within {} s", LOOK.as_secs())),
+            };
+            Done::Looked { name, result }
+        });
+    }
+
+    fn attempt(&mut self, name: String, evacuation: String) {
+        let folder = self.options.replug.clone().unwrap_or_default();
+        let (host, turns) = (Arc::clone(&self.host), Arc::clone(&self.attempts));
+        let gate = self.gates.of(&name);
+        self.jobs.spawn(async move {
+            let _turn = turns.acquire().await;
+            let ended = replug::attempt(host, &name, &evacuation, gate, &folder).await;
+            Done::Attempted {
+                name,
+                evacuation,
+                ended,
+            }
+        });
+    }
+
+    fn settle(&mut self, done: Done) {
+        match done {
+            Done::Rolled { full, result } => {
+                self.rolling = false;
+                self.roll_at = Instant::now() + self.options.interval;
+                match result {
+                    Ok(active) => self.rolled(active, full),
+                    Err(error) => {
+                        tracing::warn!("{error}");
+                        self.all_due |= full;
+                        self.roll_at = Instant::now() + AGAIN.min(self.options.interval);
+                        // Not at once again, though everything is due.
+                        self.burst_at = Some(self.roll_at);
+                    }
+                }
+            }
+            Done::Looked { name, result } => {
+                self.looking.remove(&name);
+                match result {
+                    Ok(look) => self.looked(&look),
+                    Err(error) => {
+                        tracing::warn!("domain {name}: {error}");
+                        let again = Instant::now() + AGAIN;
+                        match self.wards.get_mut(&name) {
+                            Some(ward) => ward.look_at = Some(again),
+                            // The next roll call finds that it is not known yet.
+                            None => self.roll_at = self.roll_at.min(again),
+                        }
+                    }
+                }
+            }
+            Done::Attempted {
+                name,
+                evacuation,
+                ended,
+            } => {
+                self.due.insert(name.clone());
+                let replug = self.wards.get_mut(&name).and_then(|it| it.replug.as_mut());
+                if let Some(replug) = replug {
+                    replug.ended(&name, &evacuation, ended);
+                    self.board.attempted(&name, replug.attempts());
+                }
+            }
+        }
+    }
+
+    fn rolled(&mut self, active: Vec<ActiveDomain>, full: bool) {
+        let active: BTreeMap<String, String> = active
+            .into_iter()
+            .map(|domain| (domain.name, domain.run_id))
+            .collect();
+        let count = active.len();
+        if count > MAX_DOMAINS {
+            tracing::warn!("{count} domains; only {MAX_DOMAINS} are cared for");
+        }
+        // One that has gone may also be incoming: a look tells.
+        let gone = self.wards.keys().filter(|name| !active.contains_key(*name));
+        self.due.extend(gone.cloned());
+        let mut oldest: Vec<(Instant, &String)> = Vec::new();
+        for (name, run_id) in active.iter().take(MAX_DOMAINS) {
+            let same = self.wards.get(name).filter(|ward| {
+                let wish = ward.wish.borrow();
+                wish.run_id == *run_id
+            });
+            match same {
+                Some(ward) if !full => oldest.push((ward.looked, name)),
+                _ => {
+                    self.due.insert(name.clone());
+                }
+            }
+        }
+        oldest.sort();
+        let share = oldest.len().div_ceil(ROUNDS);
+        let again = oldest.into_iter().take(share);
+        self.due.extend(again.map(|(_, name)| name.clone()));
+    }
+
+    fn looked(&mut self, look: &DomainLook) {
+        let name = look.facts.name.as_str();
+        let known = self.wards.contains_key(name);
+        let runs = matches!(look.facts.state, DomainState::Running | DomainState::Paused);
+        if !runs || (!known && self.wards.len() >= MAX_DOMAINS) {
+            self.wards.remove(name);
+            self.board.remove(name);
+            return;
+        }
+        let before = self.wards.get(name).map(|ward| ward.wish.borrow().clone());
+        let wish = wish_of(look, before.as_ref().map_or(0, |wish| wish.boot));
+        let same_run = before.is_some_and(|before| before.run_id == wish.run_id);
+        self.board.show(DomainReport::of(look), same_run);
+        if !known {
+            let ward = self.ward(name, wish.clone());
+            self.wards.insert(name.to_owned(), ward);
+        }
+        let Some(ward) = self.wards.get_mut(name) else {
+            return;
+        };
+        ward.wish.send_if_modified(|old| {
+            let differs = *old != wish;
+            *old = wish;
+            differs
+        });
+        let is_quick = known && ward.looked.elapsed() < SUCCESSION.max(ward.wait() * 2);
+        ward.quick = if is_quick { ward.quick + 1 } else { 0 };
+        ward.looked = Instant::now();
+        ward.look_at = look.progress.as_ref().map(|_| ward.looked + RECORDED);
+        let record = look.progress.as_deref();
+        let record = record.and_then(|text| Progress::parse(text).ok());
+        let running = look.facts.state == DomainState::Running;
+        let wanted = self.options.replug.is_some() && running;
+        Replug::follow(&mut ward.replug, record.filter(|_| wanted).as_ref(), name);
+        let attempts = ward.replug.as_ref().map(Replug::attempts).cloned();
+        if let Some(attempts) = attempts.filter(|attempts| *attempts != Attempts::default()) {
+            self.board.attempted(name, &attempts);
+        }
+    }
+
+    fn ward(&mut self, name: &str, wish: Wish) -> Ward {
+        let (sender, wishes) = watch::channel(wish);
+        let keeper = Keeper {
+            name: name.to_owned(),
+            wish: wishes,
+            gate: self.gates.of(name),
+            board: Arc::clone(&self.board),
+            interval: self.options.interval,
+            configured: None,
+        };
+        Ward {
+            wish: sender,
+            keeper: tokio::spawn(keeper.keep()).abort_handle(),
+            looked: Instant::now(),
+            look_at: None,
+            quick: 0,
+            replug: None,
+        }
+    }
+}
+
+impl Ward {
+    /// Shortest time from the last look to the next one.
+    fn wait(&self) -> Duration {
+        match self.quick.checked_sub(QUICK) {
+            None => Duration::ZERO,
+            Some(beyond) => (FIRST_WAIT * 2_u32.pow(beyond.min(8))).min(LONGEST_WAIT),
+        }
+    }
+}
+
+/// When to look instead.
+fn too_early(ward: &mut Ward) -> Option<(&mut Ward, Instant)> {
+    let at = ward.looked + ward.wait();
+    (Instant::now() < at).then_some((ward, at))
+}
+
+fn wish_of(look: &DomainLook, boot: u64) -> Wish {
+    let facts = &look.facts;
+    let channel = match facts.state {
+        DomainState::Paused => Err("it is paused".to_owned()),
+        _ if driven_here(look) => {
+            Err("its evacuation, which another tandem-host drives, has the channel".to_owned())
+        }
+        _ => reachable(facts),
+    };
+    let policy = match policy_of(look) {
+        Ok(policy) => Ok(Some(policy)),
+        Err(ConfigureFailure::NoBonds { .. }) => Ok(None),
+        Err(error) => Err(error.to_string()),
+    };
+    Wish {
+        run_id: facts.run_id.clone(),
+        boot,
+        channel,
+        policy,
+    }
+}
+
+/// A process of this machine drives its evacuation, perhaps one that has asked for no lease.
+fn driven_here(look: &DomainLook) -> bool {
+    let record = look.progress.as_deref().map(Progress::parse);
+    let Some(Ok(record)) = record else {
+        return false;
+    };
+    record.owner.is_some_and(|owner| {
+        let here = owner.host == crate::commands::session::host_name();
+        let own = owner.pid == std::process::id();
+        here && !own
+            && std::path::Path::new("/proc")
+                .join(owner.pid.to_string())
+                .exists()
+    })
+}

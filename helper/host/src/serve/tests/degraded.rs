@@ -1,0 +1,231 @@
+//! A domain that came without its VF.
+
+use std::sync::atomic::Ordering;
+
+use super::*;
+use crate::act::Lock;
+use crate::decide::{AgentUse, Owner, Plan, Progress, Side, Stage, Vf, VfIdentity};
+use crate::hypervisor::{Event, EventKind};
+
+fn record() -> Progress {
+    let vf = Vf {
+        identity: VfIdentity {
+            alias: Some("ua-vf".to_owned()),
+            ..VfIdentity::default()
+        },
+        guest_mac: None,
+        device: "<interface/>".to_owned(),
+    };
+    Progress {
+        version: Progress::VERSION,
+        evacuation: "e1".to_owned(),
+        owner: None,
+        beat: 7,
+        stage: Stage::Degraded,
+        migration_begun: true,
+        home: Some(Side::Destination),
+        plan: Plan {
+            domain: "g1".to_owned(),
+            source_uri: "qemu:///system".to_owned(),
+            destination_uri: "qemu+ssh://b/system".to_owned(),
+            bond: None,
+            source_vf: Some(vf.clone()),
+            destination_vf: Some(vf),
+            agent: AgentUse::Never,
+            reaches_destination_agent: false,
+            configure: false,
+            yes_degraded: false,
+        },
+    }
+}
+
+struct Stage0 {
+    service: Service,
+    _guest: Guest,
+    state: tempfile::TempDir,
+}
+
+/// A domain with this record, and a service that may plug in its VF.
+fn stage(record: &Progress, failures: usize) -> Stage0 {
+    let folder = folder();
+    let guest = Guest::new(&folder.path().join("g1"), Manner::Honest);
+    let fake = Fake::new(&[("g1", &guest.socket)]);
+    fake.record("g1", Some(record.to_text()));
+    fake.attach_failures.store(failures, Ordering::Relaxed);
+    let state = tempfile::tempdir().unwrap();
+    let options = Options {
+        replug: Some(state.path().to_owned()),
+        ..Options::default()
+    };
+    Stage0 {
+        service: Service::over(folder, fake, options),
+        _guest: guest,
+        state,
+    }
+}
+
+impl Stage0 {
+    fn attaches(&self) -> usize {
+        self.service.fake.attaches.load(Ordering::Relaxed)
+    }
+}
+
+fn evacuation(shown: &Shown) -> Option<(u32, bool)> {
+    let evacuation = shown.report.evacuation.as_ref()?;
+    Some((evacuation.attempts, evacuation.degraded))
+}
+
+#[tokio::test(start_paused = true)]
+async fn its_vf_is_plugged_in() {
+    let stage = stage(&record(), 0);
+    let mut watching = stage.service.watch("g1").await;
+    let shown = seen(&mut watching, |shown| generation(shown) == 1).await;
+    assert_eq!(evacuation(&shown), Some((0, true)));
+    tokio::time::sleep(Duration::from_secs(25)).await;
+    assert_eq!(
+        stage.attaches(),
+        0,
+        "the tool's own attempts were just over"
+    );
+    seen(&mut watching, |shown| shown.report.evacuation.is_none()).await;
+    assert_eq!(stage.attaches(), 1);
+    let shown = seen(&mut watching, |shown| generation(shown) == 1).await;
+    assert_eq!(shown.report.channel, crate::report::ChannelUse::Subscribed);
+    stage.service.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_is_tried_again_ever_more_rarely() {
+    let stage = stage(&record(), usize::MAX);
+    let mut watching = stage.service.watch("g1").await;
+    let mut began = Vec::new();
+    let start = tokio::time::Instant::now();
+    for count in 1..=7 {
+        let told = |shown: &Shown| evacuation(shown).is_some_and(|(made, _)| made == count);
+        let shown = seen(&mut watching, told).await;
+        let last = shown.report.evacuation.unwrap().last.unwrap();
+        assert!(last.contains("the VF is in use"), "{last}");
+        began.push(start.elapsed().as_secs());
+    }
+    // An attempt takes about a minute and a half; 30 s doubled up to 15 min lie between them.
+    let waits: Vec<u64> = began.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    for (wait, least) in waits.iter().zip([60, 120, 240, 480, 900, 900]) {
+        assert!((least..least + 120).contains(wait), "{waits:?}");
+    }
+    let folder = stage.service.ends().await;
+    let text = std::fs::read_to_string(folder.path().join("tandem.prom")).unwrap();
+    for line in [
+        "tandem_domain_degraded{domain=\"g1\"} 1\n",
+        "tandem_domain_replug_attempts_total{domain=\"g1\"} 7\n",
+    ] {
+        assert!(text.contains(line), "{text}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_is_left_alone_while_a_tool_has_its_lock() {
+    let stage = stage(&record(), 0);
+    let lock = Lock::take(stage.state.path(), "domain", "g1").unwrap();
+    let mut watching = stage.service.watch("g1").await;
+    seen(&mut watching, |shown| generation(shown) == 1).await;
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!(stage.attaches(), 0);
+    drop(lock);
+    seen(&mut watching, |shown| shown.report.evacuation.is_none()).await;
+    assert_eq!(stage.attaches(), 1);
+    stage.service.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_is_left_alone_while_a_tool_has_its_channel() {
+    let stage = stage(&record(), 0);
+    let lease = stage.service.lease("g1").await;
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!(stage.attaches(), 0);
+    drop(lease);
+    let mut watching = stage.service.watch("g1").await;
+    seen(&mut watching, |shown| shown.report.evacuation.is_none()).await;
+    assert_eq!(stage.attaches(), 1);
+    stage.service.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_needs_a_decision_is_left_to_the_operator() {
+    let source = Progress {
+        home: Some(Side::Source),
+        ..record()
+    };
+    let unknown = Progress {
+        home: None,
+        ..record()
+    };
+    let migrating = Progress {
+        stage: Stage::Migrating,
+        ..record()
+    };
+    let before = Progress {
+        migration_begun: false,
+        ..record()
+    };
+    let driven = Progress {
+        stage: Stage::Plugging,
+        owner: Some(Owner {
+            token: "t".to_owned(),
+            host: crate::commands::session::host_name(),
+            // That it is alive keeps the keeper away; its lock keeps the attempt away.
+            pid: 1,
+            started_at: String::new(),
+        }),
+        ..record()
+    };
+    for (record, is_driven) in [
+        (source, false),
+        (unknown, false),
+        (migrating, false),
+        (before, false),
+        (driven, true),
+    ] {
+        let stage = stage(&record, 0);
+        let lock = is_driven.then(|| Lock::take(stage.state.path(), "domain", "g1").unwrap());
+        let mut watching = stage.service.watch("g1").await;
+        let shown = seen(&mut watching, |shown| {
+            let asked = generation(shown) == 1;
+            asked || (is_driven && shown.report.guest_error.is_some())
+        })
+        .await;
+        assert_eq!(shown.report.guest.is_some(), !is_driven);
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        assert_eq!(stage.attaches(), 0, "{record:?}");
+        drop(lock);
+        stage.service.ends().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_may_be_turned_off() {
+    let folder = folder();
+    let guest = Guest::new(&folder.path().join("g1"), Manner::Honest);
+    let fake = Fake::new(&[("g1", &guest.socket)]);
+    fake.record("g1", Some(record().to_text()));
+    let service = Service::over(folder, fake, Options::default());
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!(service.fake.attaches.load(Ordering::Relaxed), 0);
+    service.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_comes_later_is_seen() {
+    let stage = stage(&record(), 0);
+    stage.service.fake.record("g1", None);
+    let mut watching = stage.service.watch("g1").await;
+    seen(&mut watching, |shown| generation(shown) == 1).await;
+    stage.service.fake.record("g1", Some(record().to_text()));
+    stage
+        .service
+        .fake
+        .happens(Event::of("g1", EventKind::MetadataChanged));
+    seen(&mut watching, |shown| shown.report.evacuation.is_some()).await;
+    seen(&mut watching, |shown| shown.report.evacuation.is_none()).await;
+    assert_eq!(stage.attaches(), 1);
+    stage.service.ends().await;
+}

@@ -1,0 +1,181 @@
+//! Domains that come, go and change, and a hypervisor that is away for a while.
+
+use std::sync::atomic::Ordering;
+
+use super::*;
+use crate::hypervisor::{DomainState, Event, EventKind};
+use crate::report::ChannelUse;
+
+#[tokio::test]
+async fn a_guest_is_configured_once_per_boot() {
+    let folder = folder();
+    let mut guest = Guest::new(&folder.path().join("g1"), Manner::Honest);
+    let service = Service::new(folder, &[("g1", &guest)]);
+    let happens = |kind| service.fake.happens(Event::of("g1", kind));
+    assert!(guest.configured_before_status().await, "at the start");
+    guest.changes();
+    assert!(!guest.configured_before_status().await, "same boot");
+    happens(EventKind::Reboot);
+    assert!(guest.configured_before_status().await, "another boot");
+    happens(EventKind::Agent { connected: true });
+    assert!(guest.configured_before_status().await, "its service began");
+    service.fake.happens(Event::lost());
+    assert!(guest.configured_before_status().await, "events lost");
+    service
+        .fake
+        .edit("g1", |facts| facts.run_id = "2".to_owned());
+    happens(EventKind::JobFinished);
+    assert!(guest.configured_before_status().await, "another start");
+    let folder = service.ends().await;
+    let text = std::fs::read_to_string(folder.path().join("tandem.prom")).unwrap();
+    let answers = "tandem_guest_answers{domain=\"g1\"} 1\n";
+    assert!(
+        text.contains(answers) && text.ends_with("# EOF\n"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn bonds_that_come_later_are_handed_over_at_once() {
+    let folder = folder();
+    let mut guest = Guest::new(&folder.path().join("g1"), Manner::Honest);
+    let fake = Fake::new(&[("g1", &guest.socket)]);
+    fake.has_bonds.store(false, Ordering::Relaxed);
+    let service = Service::over(folder, fake, Options::default());
+    assert!(!guest.configured_before_status().await, "there are none");
+    service.fake.has_bonds.store(true, Ordering::Relaxed);
+    service
+        .fake
+        .happens(Event::of("g1", EventKind::MetadataChanged));
+    assert!(guest.configured_before_status().await, "there are some");
+    service.fake.has_bonds.store(false, Ordering::Relaxed);
+    service
+        .fake
+        .happens(Event::of("g1", EventKind::MetadataChanged));
+    guest.changes();
+    assert!(!guest.configured_before_status().await, "same boot");
+    service.ends().await;
+}
+
+#[tokio::test]
+async fn guests_come_and_go() {
+    let folder = folder();
+    let guest = Guest::new(&folder.path().join("g1"), Manner::Honest);
+    let service = Service::new(folder, &[]);
+    let mut watching = service.watch("g1").await;
+    assert_eq!(watching.next().await.unwrap(), Reply::Current {});
+    for run_id in ["1", "2"] {
+        service.fake.start("g1", &guest.socket, run_id);
+        let started = EventKind::Lifecycle(crate::hypervisor::Lifecycle::Started);
+        service.fake.happens(Event::of("g1", started.clone()));
+        seen(&mut watching, |shown| generation(shown) == 1).await;
+        // Its guest is not asked while it stands still.
+        service
+            .fake
+            .edit("g1", |facts| facts.state = DomainState::Paused);
+        service.fake.happens(Event::of("g1", started.clone()));
+        let paused = |shown: &Shown| shown.report.channel == ChannelUse::None;
+        let shown = seen(&mut watching, paused).await;
+        assert_eq!(shown.report.guest, None);
+        service
+            .fake
+            .edit("g1", |facts| facts.state = DomainState::ShutOff);
+        service.fake.happens(Event::of("g1", started));
+        let gone = Reply::Gone {
+            domain: "g1".to_owned(),
+        };
+        while watching.next().await.unwrap() != gone {}
+    }
+    service.ends().await;
+}
+
+#[tokio::test]
+async fn a_guest_without_an_open_channel_is_not_asked() {
+    let folder = folder();
+    let mut guest = Guest::new(&folder.path().join("g1"), Manner::Honest);
+    let fake = Fake::new(&[("g1", &guest.socket)]);
+    let open = |fake: &Fake, open| {
+        fake.edit("g1", |facts| {
+            if let Some(channel) = &mut facts.channel {
+                channel.opened = Some(open);
+            }
+        });
+    };
+    open(&fake, false);
+    let service = Service::over(folder, fake, Options::default());
+    let mut watching = service.watch("g1").await;
+    let closed = |shown: &Shown| shown.report.guest_error.is_some();
+    let shown = seen(&mut watching, closed).await;
+    let error = shown.report.guest_error.unwrap();
+    assert!(error.contains("has not opened the channel"), "{error}");
+    assert!(guest.commands.try_recv().is_err());
+    open(&service.fake, true);
+    service
+        .fake
+        .happens(Event::of("g1", EventKind::Agent { connected: true }));
+    seen(&mut watching, |shown| generation(shown) == 1).await;
+    service.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_of_the_hypervisor_s_daemon_is_survived() {
+    let folder = folder();
+    let guest = Guest::new(&folder.path().join("g1"), Manner::Honest);
+    let service = Service::new(folder, &[("g1", &guest)]);
+    let mut watching = service.watch("g1").await;
+    seen(&mut watching, |shown| generation(shown) == 1).await;
+    // While the daemon is away the guest is still heard.
+    service.fake.is_down.store(true, Ordering::Relaxed);
+    service.fake.happens(Event::lost());
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let now = guest.changes();
+    seen(&mut watching, |shown| generation(shown) == now).await;
+    // What happened meanwhile is found out, though no event told.
+    service
+        .fake
+        .edit("g1", |facts| facts.reason = "unpaused".to_owned());
+    service.fake.is_down.store(false, Ordering::Relaxed);
+    let told = |shown: &Shown| shown.report.reason == "unpaused";
+    tokio::time::timeout(PATIENCE, seen(&mut watching, told))
+        .await
+        .unwrap();
+    service.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_host_is_hardly_asked() {
+    let folder = folder();
+    let guests: Vec<Guest> = (0..24)
+        .map(|number| Guest::new(&folder.path().join(format!("g{number}")), Manner::Honest))
+        .collect();
+    let names: Vec<String> = (0..24).map(|number| format!("g{number}")).collect();
+    let pairs: Vec<(&str, &Guest)> = names.iter().map(String::as_str).zip(&guests).collect();
+    let service = Service::new(folder, &pairs);
+    let mut watching = service.watch("g23").await;
+    seen(&mut watching, |shown| generation(shown) == 1).await;
+    let counts = |service: &Service| {
+        let count = |counter: &std::sync::atomic::AtomicUsize| counter.load(Ordering::Relaxed);
+        (count(&service.fake.rolls), count(&service.fake.looks))
+    };
+    assert_eq!(counts(&service), (1, 24));
+    // An hour is twelve rounds: a roll call each, and each domain is looked at once.
+    tokio::time::sleep(Duration::from_secs(3610)).await;
+    assert_eq!(counts(&service), (13, 48));
+    service.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_no_event_told_is_found_by_the_roll_call() {
+    let folder = folder();
+    let guest = Guest::new(&folder.path().join("g1"), Manner::Honest);
+    let service = Service::new(folder, &[]);
+    let mut watching = service.watch("g1").await;
+    service.fake.start("g1", &guest.socket, "1");
+    seen(&mut watching, |shown| generation(shown) == 1).await;
+    service.fake.domains.lock().unwrap().clear();
+    let gone = Reply::Gone {
+        domain: "g1".to_owned(),
+    };
+    while watching.next().await.unwrap() != gone {}
+    service.ends().await;
+}

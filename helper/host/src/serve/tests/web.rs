@@ -1,0 +1,197 @@
+//! The metrics, and the port where they are had.
+
+use tandem_core::status::Status;
+use tandem_wire::reply::StatusReport;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::super::board::{Attempts, Board};
+use super::super::{http, metrics};
+use super::*;
+use crate::hypervisor::{DomainFacts, DomainLook};
+use crate::report::{ChannelUse, DomainReport, EvacuationReport};
+
+fn board(domain: &str) -> Board {
+    let look = DomainLook {
+        facts: DomainFacts::absent(domain),
+        bonds: Ok(None),
+        progress: None,
+    };
+    let board = Board::new();
+    let mut report = DomainReport::of(&look);
+    report.evacuation = Some(EvacuationReport {
+        evacuation: "e1".to_owned(),
+        stage: crate::decide::Stage::Degraded,
+        driven_by: "nobody now".to_owned(),
+        degraded: true,
+        attempts: 0,
+        last: None,
+    });
+    board.show(report, false);
+    let attempts = Attempts {
+        count: 2,
+        last: Some("the VF is in use".to_owned()),
+    };
+    board.attempted(domain, &attempts);
+    board
+}
+
+/// A bond with these handoffs.
+fn status(handoffs: &str, count: u64) -> StatusReport<Status> {
+    let text = format!(
+        r#"{{"tandem-protocol":1,"version":"0.1\"\n","now":1,"status":{{"generation":1,"policy":"host","sources":[],
+        "bonds":[{{"name":"bond0","ifindex":null,"mac":null,"state":"standby","traffic":"standby","reason":"asked",
+        "standby":null,"vf":null,"addresses":[],"problems":[],"next-deadline":null,"handoffs":[{handoffs}],"handoff-count":{count}}}]}}}}"#,
+    );
+    serde_json::from_str(&text).unwrap()
+}
+
+const OLD: &str = r#"{"number":6,"at":1,"from":"standby","to":"vf","cause":"arrival","gap":{"receive-us":1,"transmit-us":2,"late-frames":9}}"#;
+const PLANNED: &str = r#"{"number":7,"at":2,"from":"vf","to":"standby","cause":"planned","lead-us":43100,
+    "gap":{"receive-us":5700,"transmit-us":2004700,"late-frames":1}}"#;
+const UNMEASURED: &str = r#"{"number":8,"at":3,"from":"standby","to":"vf","cause":"arrival"}"#;
+
+#[test]
+fn the_metrics_are_as_documented() {
+    let board = board("g1");
+    board.guest("g1", status(OLD, 6), 100);
+    board.guest(
+        "g1",
+        status(&format!("{OLD},{PLANNED},{UNMEASURED}"), 8),
+        100,
+    );
+    // The same once more is nothing new.
+    board.guest(
+        "g1",
+        status(&format!("{OLD},{PLANNED},{UNMEASURED}"), 8),
+        100,
+    );
+    let text = metrics::text(&board);
+    let golden = include_str!("metrics.golden");
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write("src/serve/tests/metrics.golden", &text).unwrap();
+        return;
+    }
+    assert_eq!(text, golden, "UPDATE=1 writes it anew");
+}
+
+#[test]
+fn a_guest_s_service_that_began_anew_is_counted_on() {
+    let board = board("g1");
+    board.guest("g1", status(OLD, 6), 100);
+    let first = PLANNED.replace("\"number\":7", "\"number\":1");
+    board.guest("g1", status(&first, 1), 100);
+    let text = metrics::text(&board);
+    let counted =
+        "tandem_bond_handoffs_seen_total{domain=\"g1\",bond=\"bond0\",cause=\"planned\"} 1\n";
+    assert!(text.contains(counted), "{text}");
+}
+
+#[test]
+fn names_can_not_break_out_of_their_label() {
+    let board = board("a\"} 1\n\\");
+    let text = metrics::text(&board);
+    let label = "tandem_guest_answers{domain=\"a\\\"} 1\\n\\\\\"} 0\n";
+    assert!(text.contains(label), "{text}");
+}
+
+/// What the port answers to these bytes.
+async fn answer(address: std::net::SocketAddr, request: &[u8]) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(request).await.unwrap();
+    let mut bytes = [0; 64 * 1024];
+    let mut answer = Vec::new();
+    loop {
+        let count = stream.read(&mut bytes).await.unwrap();
+        if count == 0 {
+            return String::from_utf8(answer).unwrap();
+        }
+        answer.extend_from_slice(&bytes[..count]);
+    }
+}
+
+#[tokio::test]
+async fn only_the_metrics_are_served_and_only_to_this_machine() {
+    let board = Arc::new(board("g1"));
+    let listener = http::open("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let task = tokio::spawn(http::serve(listener, Arc::clone(&board)));
+    let text = metrics::text(&board);
+    for request in [
+        "GET /metrics HTTP/1.1\r\nHost: localhost:9469\r\n\r\n",
+        "GET /metrics HTTP/1.0\r\n\r\n",
+        "GET /metrics?x=1 HTTP/1.1\r\nhost: [::1]:9\r\nAccept: */*\r\n\r\n",
+    ] {
+        let answer = answer(address, request.as_bytes()).await;
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+        assert!(head.contains("application/openmetrics-text"), "{head}");
+        assert!(
+            head.contains(&format!("Content-Length: {}\r\n", text.len())),
+            "{head}"
+        );
+        assert_eq!(body, text);
+    }
+    let long = format!("GET /metrics HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(9000));
+    for (request, status) in [
+        ("HEAD /metrics HTTP/1.1\r\n\r\n", "200 OK"),
+        ("POST /metrics HTTP/1.1\r\n\r\n", "405 "),
+        ("GET / HTTP/1.1\r\n\r\n", "404 "),
+        ("GET /../metrics HTTP/1.1\r\n\r\n", "404 "),
+        ("GET /metrics\r\n\r\n", "400 "),
+        ("GET /metrics HTTP/2.0\r\n\r\n", "400 "),
+        ("\r\n\r\n", "400 "),
+        (
+            "GET /metrics HTTP/1.1\r\nHost: evil.example\r\n\r\n",
+            "403 ",
+        ),
+        (&long, "431 "),
+    ] {
+        let answer = answer(address, request.as_bytes()).await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}")),
+            "{request}: {answer}"
+        );
+        assert!(!answer.contains("tandem_"), "{request}: {answer}");
+    }
+    task.abort();
+    let error = http::open("0.0.0.0:0".parse().unwrap()).await.unwrap_err();
+    assert!(matches!(error, ServeError::NotLoopback { .. }), "{error}");
+    assert!(error.to_string().contains("127.0.0.1"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_never_ask_keep_nobody_out() {
+    let board = Arc::new(board("g1"));
+    let listener = http::open("[::1]:0".parse().unwrap()).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let task = tokio::spawn(http::serve(listener, board));
+    let mut idle = Vec::new();
+    for _ in 0..64 {
+        idle.push(TcpStream::connect(address).await.unwrap());
+    }
+    let answer = answer(address, b"GET /metrics HTTP/1.1\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    task.abort();
+}
+
+#[test]
+fn what_is_known_is_told_with_its_age() {
+    let board = board("g1");
+    board.guest("g1", status(OLD, 6), 100);
+    let Some(Reply::Domain(shown)) = board.one("g1") else {
+        unreachable!("it is shown");
+    };
+    assert_eq!(shown.report.channel, ChannelUse::Subscribed);
+    let text = crate::report::domain_text(&shown.report, Some(61_000));
+    assert!(text.contains("its last word is 61 s old"), "{text}");
+    assert!(text.contains("it runs without its VF"), "{text}");
+    assert!(
+        text.contains("2 attempts of serve: the VF is in use"),
+        "{text}"
+    );
+    // What is written is read again.
+    let reply = Reply::Domain(shown);
+    let line = reply.to_line();
+    assert_eq!(serde_json::from_slice::<Reply>(&line).unwrap(), reply);
+}

@@ -1,0 +1,148 @@
+//! One evacuation: probes run, the phases pass, what was lost is told.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use super::arrival::LinkMonitor;
+use super::report::{Evacuation, Handover, PhaseLoss, TcpOutcome};
+use super::subject::{HostPart, Subject};
+use crate::net::{GUEST_V4, Host};
+use crate::probe::{FrameOptions, ProbePair};
+use crate::tandem::STEP_LIMIT;
+use crate::{Lab, Mac};
+
+/// What is done, in order: the VF leaves, the VM moves, another VF comes.
+pub const PHASES: [&str; 3] = ["failover", "migration", "failback"];
+const FAILOVER: &str = PHASES[0];
+const MIGRATION: &str = PHASES[1];
+const FAILBACK: &str = PHASES[2];
+/// Before the phases and after them, and the end of each phase, so that what it caused late counts for it.
+const SETTLE: Duration = Duration::from_millis(500);
+/// Between two looks at the counters of a tap.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+
+impl Subject {
+    /// Moves the guest to `destination`, where it finds a VF with another MAC.
+    ///
+    /// # Errors
+    /// A step fails or does not end in time. The guest is of no more use then.
+    pub fn evacuate(
+        &mut self,
+        lab: &Lab,
+        destination: &Host,
+        options: FrameOptions,
+    ) -> Result<Evacuation> {
+        let mut probes = ProbePair::start(lab, self.vm(), GUEST_V4.into(), options)?;
+        self.begin()?;
+        probes.frames.mark("before");
+        std::thread::sleep(SETTLE);
+        let (downtime_ms, vf_ready_ms) = match self.host_part() {
+            HostPart::Nothing => (self.migrate(destination, &mut probes)?, None),
+            HostPart::UnplugsAndPlugs => {
+                self.unplug_migrate_plug(destination, &mut probes, options)?
+            }
+            HostPart::LeavesItToQemu => self.migrate_by_qemu(destination, &mut probes, options)?,
+        };
+        probes.frames.mark("after");
+        std::thread::sleep(SETTLE);
+        let (frames, stream) = probes.finish()?;
+        let handovers = self.take_handoffs()?;
+        Ok(Evacuation {
+            phases: PHASES
+                .iter()
+                .filter_map(|name| PhaseLoss::of(&frames, name))
+                .collect(),
+            total: PhaseLoss::total(&frames),
+            tcp: TcpOutcome {
+                stall_ms: stream.longest_stall_ms(),
+                broken: stream.broken().map(str::to_owned),
+            },
+            downtime_ms,
+            vf_ready_ms,
+            handovers: handovers
+                .into_iter()
+                .map(|handoff| Handover::new(handoff, &frames))
+                .collect(),
+        })
+    }
+
+    fn migrate(&mut self, destination: &Host, probes: &mut ProbePair) -> Result<u64> {
+        probes.frames.mark(MIGRATION);
+        let report = self.vm_mut().migrate_to(destination)?;
+        std::thread::sleep(SETTLE);
+        Ok(report.downtime_ms)
+    }
+
+    fn unplug_migrate_plug(
+        &mut self,
+        destination: &Host,
+        probes: &mut ProbePair,
+        options: FrameOptions,
+    ) -> Result<(u64, Option<f64>)> {
+        let (model, _) = self.case.vf.context("this system has no VF")?;
+        probes.frames.mark(FAILOVER);
+        self.prepare()?;
+        self.vm_mut().unplug_vf()?;
+        std::thread::sleep(SETTLE);
+        self.failed_over()?;
+
+        let downtime_ms = self.migrate(destination, probes)?;
+
+        let vf = self.other_vf();
+        let monitor = LinkMonitor::start(self.vm())?;
+        probes.frames.mark(FAILBACK);
+        self.vm_mut().plug_vf(model, vf)?;
+        self.await_traffic(vf, options)?;
+        self.failed_back()?;
+        std::thread::sleep(SETTLE);
+        self.present_vf = vf;
+        Ok((downtime_ms, monitor.finish(self.vm())?))
+    }
+
+    /// QEMU has the guest give up the VF when the migration begins, and plugs one in on the other side.
+    fn migrate_by_qemu(
+        &mut self,
+        destination: &Host,
+        probes: &mut ProbePair,
+        options: FrameOptions,
+    ) -> Result<(u64, Option<f64>)> {
+        let monitor = LinkMonitor::start(self.vm())?;
+        probes.frames.mark(FAILOVER);
+        let report = self.vm_mut().migrate_to(destination)?;
+        probes.frames.mark_at(MIGRATION, report.began);
+        probes.frames.mark_at(FAILBACK, report.resumed);
+        self.await_traffic(self.present_vf, options)?;
+        std::thread::sleep(SETTLE);
+        Ok((report.downtime_ms, monitor.finish(self.vm())?))
+    }
+
+    /// Waits until the probe's frames go through the VF in both directions, as the host's end of it counts.
+    fn await_traffic(&self, vf: Mac, options: FrameOptions) -> Result<()> {
+        let tap = self.vm().tap("vf")?;
+        let host = self.vm().host();
+        // Half of what is sent: a busy machine sends less than it should.
+        let enough = u64::from(options.rate_hz) * LOOK_INTERVAL.as_millis() as u64 / 2000;
+        let deadline = Instant::now() + STEP_LIMIT;
+        let mut before = host.tap_frames(tap)?;
+        loop {
+            std::thread::sleep(LOOK_INTERVAL);
+            let now = host.tap_frames(tap)?;
+            let grew = |count: fn(&crate::net::TapFrames) -> u64| count(&now) - count(&before);
+            if grew(|frames| frames.from_guest) >= enough
+                && grew(|frames| frames.to_guest) >= enough
+            {
+                return Ok(());
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "the VF {vf} carries no traffic within {} s; the guest's interfaces:\n{}\n{}",
+                STEP_LIMIT.as_secs(),
+                self.vm()
+                    .sh("ip -d link; cat /proc/net/bonding/* 2>/dev/null; true")?,
+                self.log_tail()
+            );
+            before = now;
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! A guest of one of the systems, and what that system has done with it around the host's steps.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+use tandem_core::status::{BondState, Handoff};
+
+use super::case::{Case, System};
+use super::peers;
+use crate::command;
+use crate::tandem::{Channel, Guest, STEP_LIMIT, Setup, handover};
+use crate::{Host, Lab, Mac, Vm};
+
+const SETPRIV: &str = "/usr/bin/setpriv";
+
+/// What the host does with the VF around the migration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum HostPart {
+    /// There is no VF.
+    Nothing,
+    /// It unplugs the VF before and plugs one in afterwards.
+    UnplugsAndPlugs,
+    /// QEMU does both by itself.
+    LeavesItToQemu,
+}
+
+/// Two hosts, and a guest that moves between them.
+#[derive(Debug)]
+pub struct Stage<'lab> {
+    lab: &'lab Lab,
+    hosts: [Host; 2],
+}
+
+impl<'lab> Stage<'lab> {
+    /// Makes the hosts.
+    pub fn new(lab: &'lab Lab) -> Result<Self> {
+        Ok(Self {
+            lab,
+            hosts: [lab.host("a")?, lab.host("b")?],
+        })
+    }
+
+    /// Boots a guest on the first host; its VF carries the traffic then.
+    pub fn boot(&self, case: Case) -> Result<Subject> {
+        Subject::boot(self.lab, &self.hosts[0], case)
+            .with_context(|| format!("booting the guest of {}", case.key()))
+    }
+
+    /// The host a guest goes to from where it is.
+    pub fn other_host(&self, subject: &Subject) -> &Host {
+        let here = subject.vm().host().name();
+        let [first, second] = &self.hosts;
+        if first.name() == here { second } else { first }
+    }
+}
+
+/// A guest of one of the systems. Its VF carries the traffic between evacuations.
+pub struct Subject {
+    pub(super) case: Case,
+    guest: Guest,
+    setup: Setup,
+    pub(super) present_vf: Mac,
+    channel: Option<Channel>,
+    handoffs_before: u64,
+    handoffs_seen: u64,
+}
+
+impl Subject {
+    fn boot(lab: &Lab, host: &Host, case: Case) -> Result<Self> {
+        let mut setup = Setup::new()?;
+        if let Some((model, hot_plug)) = case.vf {
+            (setup.model, setup.hot_plug) = (model, hot_plug);
+        }
+        let guest = match case.system {
+            System::TandemPlanned | System::TandemWarned => setup.boot(lab, host)?,
+            System::TandemWithoutEbpf => without_ebpf(lab, host, &setup)?,
+            _ => Guest::new(peers::boot(lab, host, case, &setup)?, setup.standby),
+        };
+        if case.system.is_tandem() {
+            guest.await_state(&mut guest.channel()?, BondState::Accelerated)?;
+        }
+        Ok(Self {
+            case,
+            guest,
+            present_vf: setup.vf,
+            setup,
+            channel: None,
+            handoffs_before: 0,
+            handoffs_seen: 0,
+        })
+    }
+
+    /// The virtual machine.
+    pub fn vm(&self) -> &Vm {
+        &self.guest.vm
+    }
+
+    pub(super) fn vm_mut(&mut self) -> &mut Vm {
+        &mut self.guest.vm
+    }
+
+    pub(super) fn host_part(&self) -> HostPart {
+        match self.case.system {
+            System::Floor => HostPart::Nothing,
+            System::NetFailover => HostPart::LeavesItToQemu,
+            _ => HostPart::UnplugsAndPlugs,
+        }
+    }
+
+    /// The MAC of the VF that waits on the other host.
+    pub(super) fn other_vf(&self) -> Mac {
+        let later = self.setup.later_vfs.first().copied();
+        match later {
+            Some(later) if self.present_vf == self.setup.vf => later,
+            _ => self.setup.vf,
+        }
+    }
+
+    /// Before anything happens: the guest is as it is at rest.
+    pub(super) fn begin(&mut self) -> Result<()> {
+        if !self.case.system.is_tandem() {
+            return Ok(());
+        }
+        let mut channel = self.guest.channel()?;
+        let status = channel
+            .await_status("an armed rescue", STEP_LIMIT, handover::is_armed)
+            .with_context(|| self.log_tail())?;
+        self.handoffs_before = handover::count(&status);
+        self.handoffs_seen = self.handoffs_before;
+        self.channel = Some(channel);
+        Ok(())
+    }
+
+    /// The host asks the guest to prepare, where it does that.
+    pub(super) fn prepare(&mut self) -> Result<()> {
+        if self.case.system != System::TandemPlanned {
+            return Ok(());
+        }
+        let channel = self.channel.as_mut().context("the channel is not open")?;
+        let answer = channel.call("tandem-prepare-unplug", json!({}), STEP_LIMIT)?;
+        ensure!(
+            answer["ready"] == json!(true),
+            "the guest is not ready for the unplug: {answer}"
+        );
+        Ok(())
+    }
+
+    /// The VF is gone: the service has told what there is to tell.
+    pub(super) fn failed_over(&mut self) -> Result<()> {
+        let seen = self.handoffs_seen;
+        if let Some(mut channel) = self.channel.take() {
+            let status = channel
+                .await_status("the failover's gap", STEP_LIMIT, |status| {
+                    handover::is_measured_since(status, seen)
+                })
+                .with_context(|| self.log_tail())?;
+            self.handoffs_seen = handover::count(&status);
+        }
+        Ok(())
+    }
+
+    /// The traffic is on the new VF: the service has told what there is to tell.
+    pub(super) fn failed_back(&mut self) -> Result<()> {
+        if !self.case.system.is_tandem() {
+            return Ok(());
+        }
+        let seen = self.handoffs_seen;
+        let mut channel = self.guest.channel()?;
+        self.guest
+            .await_state(&mut channel, BondState::Accelerated)?;
+        channel
+            .await_status("the failback's gap", STEP_LIMIT, |status| {
+                handover::is_measured_since(status, seen)
+            })
+            .with_context(|| self.log_tail())?;
+        self.channel = Some(channel);
+        Ok(())
+    }
+
+    /// The handoffs of this evacuation, by the service.
+    pub(super) fn take_handoffs(&mut self) -> Result<Vec<Handoff>> {
+        let Some(mut channel) = self.channel.take() else {
+            return Ok(Vec::new());
+        };
+        let status = channel.status(STEP_LIMIT)?;
+        let handoffs = status.bonds.into_iter().flat_map(|bond| bond.handoffs);
+        Ok(handoffs
+            .filter(|handoff| handoff.number > self.handoffs_before)
+            .collect())
+    }
+
+    /// The service's last words, for errors.
+    pub(super) fn log_tail(&self) -> String {
+        match self.case.system.is_tandem() {
+            true => format!("the service's log ends:\n{}", self.guest.log_tail()),
+            false => String::new(),
+        }
+    }
+}
+
+/// A guest whose service may not load kernel programs.
+fn without_ebpf(lab: &Lab, host: &Host, setup: &Setup) -> Result<Guest> {
+    lab.client()?;
+    let setpriv = command::find_program("setpriv").context("`setpriv` is missing (util-linux)")?;
+    let vm = setup.guest(lab)?.program(&setpriv, SETPRIV).boot(host)?;
+    let mut guest = Guest::new(vm, setup.standby);
+    guest.put_addresses_on_standby()?;
+    guest.start_through(
+        &[SETPRIV, "--bounding-set", "-bpf,-perfmon,-sys_admin"],
+        &[],
+    )?;
+    Ok(guest)
+}

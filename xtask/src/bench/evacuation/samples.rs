@@ -1,0 +1,158 @@
+//! What was measured of each case, and what follows from it.
+
+use serde_json::{Value, json};
+use tandem_lab::evacuation::{Case, Evacuation, Handover, PHASES, PhaseLoss};
+
+use super::spread::Spread;
+
+/// All evacuations of one case.
+#[derive(Debug)]
+pub(super) struct Samples {
+    pub(super) case: Case,
+    pub(super) evacuations: Vec<Evacuation>,
+    /// Why evacuations came to no end.
+    pub(super) failures: Vec<String>,
+}
+
+impl Samples {
+    pub(super) fn new(case: Case) -> Self {
+        Self {
+            case,
+            evacuations: Vec::new(),
+            failures: Vec::new(),
+        }
+    }
+
+    /// Of all evacuations; nothing if one of them has no such figure.
+    pub(super) fn spread(&self, figure: impl Fn(&Evacuation) -> Option<f64>) -> Option<Spread> {
+        let values: Option<Vec<f64>> = self.evacuations.iter().map(figure).collect();
+        Spread::of(values?)
+    }
+
+    /// Of a phase, or of the whole.
+    pub(super) fn of_phase(
+        &self,
+        phase: Option<&str>,
+        figure: impl Fn(&PhaseLoss) -> u64,
+    ) -> Option<Spread> {
+        self.spread(|evacuation| {
+            let loss = match phase {
+                Some(name) => evacuation.phase(name)?,
+                None => &evacuation.total,
+            };
+            Some(figure(loss) as f64)
+        })
+    }
+
+    /// Evacuations whose hand-over phases lost nothing.
+    pub(super) fn without_loss(&self) -> usize {
+        self.evacuations
+            .iter()
+            .filter(|evacuation| hand_over_loss(evacuation) == 0)
+            .count()
+    }
+
+    pub(super) fn handovers(&self) -> impl Iterator<Item = &Handover> {
+        self.evacuations
+            .iter()
+            .flat_map(|evacuation| &evacuation.handovers)
+    }
+
+    pub(super) fn json(&self) -> Value {
+        let phases = PHASES.map(Some).into_iter().chain([None]).map(|phase| {
+            json!({
+                "phase": phase.unwrap_or("all"),
+                "lost": self.of_phase(phase, PhaseLoss::lost).map(Spread::json),
+                "longest-gap-ms": self.of_phase(phase, |loss| loss.longest_gap_ms).map(Spread::json),
+            })
+        });
+        json!({
+            "case": self.case.key(),
+            "system": self.case.system.key(),
+            "hardware": self.case.hardware(),
+            "phases": phases.collect::<Vec<_>>(),
+            "tcp-stall-ms": self.spread(|one| Some(one.tcp.stall_ms as f64)).map(Spread::json),
+            "vf-ready-ms": self.spread(|one| one.vf_ready_ms).map(Spread::json),
+            "evacuations": self.evacuations,
+            "failures": self.failures,
+        })
+    }
+}
+
+/// Frames lost while the VF left and came.
+pub(super) fn hand_over_loss(evacuation: &Evacuation) -> u64 {
+    let hand_overs = [PHASES[0], PHASES[2]];
+    let phases = hand_overs.iter().filter_map(|name| evacuation.phase(name));
+    phases.map(PhaseLoss::lost).sum()
+}
+
+/// Whether a reported gap and the probe's are the same: within 20 % or two frames.
+pub(super) fn agree(reported_us: u64, probe_us: u64, rate_hz: u32) -> bool {
+    let frames_us = 2_000_000 / u64::from(rate_hz.max(1));
+    reported_us.abs_diff(probe_us) <= frames_us.max(probe_us / 5)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use tandem_lab::evacuation::{System, TcpOutcome};
+
+    use super::*;
+
+    /// An evacuation that lost so many frames in failover, migration and failback.
+    pub(in super::super) fn evacuation(lost: [u64; 3]) -> Evacuation {
+        let phase = |name: &str, lost| PhaseLoss {
+            name: name.to_owned(),
+            sent: 1000,
+            lost_to_guest: lost,
+            lost_from_guest: 0,
+            longest_gap_ms: lost + 1,
+        };
+        Evacuation {
+            phases: PHASES
+                .iter()
+                .zip(lost)
+                .map(|(name, lost)| phase(name, lost))
+                .collect(),
+            total: phase("all", lost.iter().sum()),
+            tcp: TcpOutcome {
+                stall_ms: 200,
+                broken: None,
+            },
+            downtime_ms: 100,
+            vf_ready_ms: Some(12.6),
+            handovers: Vec::new(),
+        }
+    }
+
+    /// Samples of a system on an igb over ACPI.
+    pub(in super::super) fn samples(system: System, lost: &[[u64; 3]]) -> Samples {
+        let cases = Case::all(
+            &[system],
+            &[tandem_lab::NicModel::E1000e],
+            &[tandem_lab::HotPlug::Acpi],
+        );
+        let mut samples = Samples::new(cases[0]);
+        samples.evacuations = lost.iter().map(|lost| evacuation(*lost)).collect();
+        samples
+    }
+
+    #[test]
+    fn a_phase_that_one_evacuation_lacks_has_no_figure() {
+        let mut samples = samples(System::TandemPlanned, &[[0, 40, 0], [0, 44, 3]]);
+        let lost = |samples: &Samples, phase| samples.of_phase(phase, PhaseLoss::lost);
+        assert_eq!(lost(&samples, Some("migration")).unwrap().median, 42.0);
+        assert_eq!(lost(&samples, None).unwrap().max, 47.0);
+        assert_eq!(samples.without_loss(), 1);
+        samples.evacuations[0].phases.remove(1);
+        assert_eq!(lost(&samples, Some("migration")), None);
+    }
+
+    #[test]
+    fn gaps_agree_within_a_fifth_or_two_frames() {
+        assert!(agree(0, 2_000, 1000));
+        assert!(!agree(0, 2_001, 1000));
+        assert!(agree(80_000, 100_000, 1000));
+        assert!(!agree(79_000, 100_000, 1000));
+        assert!(agree(10_000, 0, 200));
+    }
+}

@@ -1,0 +1,74 @@
+//! Several measurements of the same thing as one figure.
+
+use std::fmt;
+
+use serde_json::{Value, json};
+
+/// Median and extremes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Spread {
+    pub(super) median: f64,
+    pub(super) min: f64,
+    pub(super) max: f64,
+}
+
+impl Spread {
+    /// Of these; nothing of none.
+    pub(super) fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
+        let mut values: Vec<f64> = values.into_iter().collect();
+        values.sort_by(f64::total_cmp);
+        let (min, max) = (*values.first()?, *values.last()?);
+        let middle = values.len() / 2;
+        let median = match values.len() % 2 {
+            0 => f64::midpoint(values[middle - 1], values[middle]),
+            _ => values[middle],
+        };
+        Some(Self { median, min, max })
+    }
+
+    pub(super) fn json(self) -> Value {
+        json!({ "median": self.median, "min": self.min, "max": self.max })
+    }
+}
+
+/// `12 (10..31)`; `0` if all are the same; one decimal where it says something.
+impl fmt::Display for Spread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let small = self.max < 10.0;
+        let number = |value: f64| {
+            if value.fract() == 0.0 || !small {
+                format!("{value:.0}")
+            } else {
+                format!("{value:.1}")
+            }
+        };
+        let [median, min, max] = [self.median, self.min, self.max].map(number);
+        if min == max {
+            f.pad(&median)
+        } else {
+            f.pad(&format!("{median} ({min}..{max})"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_median_is_the_middle_one_or_between_the_two() {
+        let spread = Spread::of([31.0, 10.0, 12.0]).unwrap();
+        assert_eq!((spread.median, spread.min, spread.max), (12.0, 10.0, 31.0));
+        assert_eq!(Spread::of([4.0, 1.0, 3.0, 2.0]).unwrap().median, 2.5);
+        assert_eq!(Spread::of([]), None);
+    }
+
+    #[test]
+    fn spreads_are_short() {
+        let show = |values: &[f64]| Spread::of(values.iter().copied()).unwrap().to_string();
+        assert_eq!(show(&[0.0, 0.0]), "0");
+        assert_eq!(show(&[31.0, 10.0, 12.4]), "12 (10..31)");
+        assert_eq!(show(&[0.25, 1.0]), "0.6 (0.2..1)");
+        assert_eq!(format!("{:>6}|", Spread::of([7.0]).unwrap()), "     7|");
+    }
+}

@@ -1,0 +1,38 @@
+//! `cargo xtask bench`: what the service costs an idle guest; with `--evacuation`, Tandem beside the systems it
+//! is compared with.
+
+mod evacuation;
+mod idle;
+mod serve;
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+/// What `cargo xtask bench` takes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Watch the idle service for this many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    idle_s: u64,
+    /// Evacuate guests of all systems, side by side, instead
+    #[arg(long)]
+    evacuation: bool,
+    /// Measure `tandem-host serve` with 50 and with 500 simulated guests instead
+    #[arg(long, conflicts_with = "evacuation")]
+    serve: bool,
+    #[command(flatten)]
+    comparison: evacuation::Comparison,
+}
+
+/// Measures, prints, writes JSON, and fails if a figure is over its limit.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let idle = Duration::from_secs(options.idle_s);
+    if options.evacuation {
+        evacuation::run(&options.comparison, idle)
+    } else if options.serve {
+        serve::run(idle)
+    } else {
+        idle::run(idle)
+    }
+}
