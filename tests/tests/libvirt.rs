@@ -127,6 +127,19 @@ fn there_and_back(lab: &Lab) -> Result<()> {
     // Once per boot: neither the migrations nor the looks in between were taken for one.
     let handed = (on_a.handed()?, on_b.handed()?);
     ensure!(handed == (2, 0), "handed over {handed:?} times on a and b");
+    for host in [&a, &b] {
+        // On b the domain only came in; neither was kept from starting it.
+        let asked = host.asked_of_systemd();
+        let wanted = "start --no-block tandem-host.service";
+        ensure!(
+            asked.first().is_some_and(|line| line == wanted),
+            "by the hook: {asked:?}"
+        );
+        ensure!(
+            asked.iter().all(|line| line == wanted),
+            "by the hook: {asked:?}"
+        );
+    }
     on_a.stop()?;
     on_b.stop()
 }

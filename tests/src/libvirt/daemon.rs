@@ -1,12 +1,15 @@
 //! A libvirtd of its own for a host of the lab.
 
+use std::fs::Permissions;
 use std::net::Ipv4Addr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::artifacts::cache;
 use crate::artifacts::host_tools::{self, HostTool};
 use crate::command::{self, Finished};
 use crate::process::{self, ProcessHandle};
@@ -19,6 +22,7 @@ const START_LIMIT: Duration = Duration::from_secs(120);
 const START_STEP: Duration = Duration::from_millis(200);
 /// Creating a domain starts a QEMU.
 const VIRSH_LIMIT: Duration = Duration::from_secs(120);
+const SYSTEMCTL_LOG: &str = "systemctl.log";
 const END_LIMIT: Duration = Duration::from_secs(20);
 /// The last number of the first host's address in the lab's network; the next host has the next one.
 const FIRST_ADDRESS: u8 = 101;
@@ -46,6 +50,7 @@ impl LibvirtHost {
         }
         write(&folder.join("etc/libvirtd.conf"), &daemon_config(number))?;
         write(&folder.join("etc/qemu.conf"), QEMU_CONFIG)?;
+        install_hook(&folder)?;
         let script = folder.join("libvirtd.sh");
         write(&script, SCRIPT)?;
         let mut start = Command::new("ip");
@@ -138,6 +143,17 @@ impl LibvirtHost {
     pub fn uri(&self) -> String {
         let socket = self.folder.join("run/libvirt/libvirt-sock");
         format!("qemu+unix:///system?socket={}", socket.display())
+    }
+
+    /// Where this host's `tandem-host serve` lends the channels of its guests, if one runs.
+    pub fn serve_socket(&self) -> String {
+        self.folder.join("serve.sock").display().to_string()
+    }
+
+    /// What libvirt's hook asked of systemd here.
+    pub fn asked_of_systemd(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(self.folder.join(SYSTEMCTL_LOG)).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
     }
 
     /// Where it takes migrations.
@@ -234,6 +250,32 @@ fn children(pid: u32) -> Vec<u32> {
     list.split_whitespace()
         .filter_map(|pid| pid.parse().ok())
         .collect()
+}
+
+/// The product's hook, with a `systemctl` that only writes down what it is asked.
+fn install_hook(folder: &Path) -> Result<()> {
+    let (hooks, programs) = (folder.join("etc/hooks"), folder.join("programs"));
+    let hook = cache::workspace_folder().join("helper/host/hooks/qemu");
+    let (hook, log) = (hook.display(), folder.join(SYSTEMCTL_LOG));
+    for (folder, name, script) in [
+        (
+            &hooks,
+            "qemu",
+            format!("PATH='{}':$PATH exec '{hook}' \"$@\"", programs.display()),
+        ),
+        (
+            &programs,
+            "systemctl",
+            format!("echo \"$@\" >>'{}'", log.display()),
+        ),
+    ] {
+        std::fs::create_dir_all(folder).context("cannot make the hook's folders")?;
+        let path = folder.join(name);
+        write(&path, &format!("#!/bin/sh\n{script}\n"))?;
+        std::fs::set_permissions(&path, Permissions::from_mode(0o755))
+            .with_context(|| format!("cannot make {} a program", path.display()))?;
+    }
+    Ok(())
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {

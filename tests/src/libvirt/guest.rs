@@ -93,7 +93,14 @@ impl<'lab> LibvirtGuest<'lab> {
     /// `tandem-host configure`: hands the guest the bond of the domain's XML.
     pub fn configure(&self, host: &LibvirtHost) -> Result<String> {
         let ran = tandem_host(
-            &["configure", &self.spec.name, "-c", &host.uri()],
+            &[
+                "configure",
+                &self.spec.name,
+                "-c",
+                &host.uri(),
+                "--serve-socket",
+                &host.serve_socket(),
+            ],
             EVACUATION_LIMIT,
         )?;
         ensure!(
@@ -130,6 +137,8 @@ impl<'lab> LibvirtGuest<'lab> {
             &there.migrate_uri(),
             "--state-dir",
             self.state_folder(),
+            "--serve-socket",
+            &here.serve_socket(),
             "--json",
         ];
         Ok(words.map(str::to_owned).to_vec())

@@ -133,7 +133,16 @@ impl Running {
 
 /// `tandem-host serve` for that host, and what it logs.
 pub fn serve(host: &LibvirtHost) -> Result<(Running, mpsc::Receiver<String>)> {
-    Running::start_logged(&["serve", "-c", &host.uri()])
+    let state = host.folder().join("state").display().to_string();
+    Running::start_logged(&[
+        "serve",
+        "-c",
+        &host.uri(),
+        "--state-dir",
+        &state,
+        "--serve-socket",
+        &host.serve_socket(),
+    ])
 }
 
 /// The phase that a line of progress tells of: `   12.3 s  unplug`, and more words while memory is copied.

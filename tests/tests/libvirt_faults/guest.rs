@@ -2,8 +2,11 @@
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
-use tandem_core::status::BondState;
-use tandem_lab::libvirt::{EVACUATION_LIMIT, VF_ALIAS, file, tandem_host, vf_xml};
+use tandem_core::status::{BondState, Traffic};
+use tandem_lab::libvirt::{
+    EVACUATION_LIMIT, LibvirtHost, Ran, VF_ALIAS, file, tandem_host, vf_xml,
+};
+use tandem_lab::tandem::STEP_LIMIT;
 
 use crate::world::{DOMAIN, World, at_home, expect, moved, words};
 
@@ -22,6 +25,53 @@ pub(crate) fn agent_is_missing(world: &mut World<'_>) -> Result<()> {
     world.moved()?;
     // The kernel alone had carried the traffic on; now the service takes care of the VF that came.
     world.guest.start_service()
+}
+
+/// The two calls of `helper/host/docs/other-managers.md` around what another manager does by itself.
+pub(crate) fn another_manager(world: &mut World<'_>) -> Result<()> {
+    let one_step = |name: &str, host: &LibvirtHost| -> Result<Ran> {
+        let (uri, serve) = (host.uri(), host.serve_socket());
+        tandem_host(
+            &[name, DOMAIN, "-c", &uri, "--serve-socket", &serve, "--json"],
+            STEP_LIMIT,
+        )
+    };
+    let mut arguments = world.arguments(&[])?;
+    let mut value_of = |option: &str| -> Result<String> {
+        let at = arguments.iter().position(|word| word == option);
+        Ok(arguments.remove(at.context("the option")? + 1))
+    };
+    let (xml, vf) = (value_of("--xml")?, value_of("--vf")?);
+
+    let prepared = one_step("prepare", &world.home)?;
+    ensure!(prepared.code == Some(0), "{prepared:?}");
+    ensure!(prepared.json()?["ready"] == true, "{prepared:?}");
+    let status = world.guest.status()?;
+    let bond = status.bonds.first().context("no bond")?;
+    ensure!(bond.traffic == Traffic::Standby, "{bond:?}");
+    world
+        .home
+        .virsh(&["detach-device-alias", DOMAIN, VF_ALIAS, "--live"])?;
+    world.guest.await_state(BondState::Standby)?;
+    world.guest.pause();
+    let (to, by) = (world.other.uri(), world.other.migrate_uri());
+    world.home.virsh(&[
+        "migrate",
+        "--live",
+        DOMAIN,
+        &to,
+        "--migrateuri",
+        &by,
+        "--xml",
+        &xml,
+    ])?;
+    world
+        .other
+        .virsh(&["attach-device", DOMAIN, &vf, "--live"])?;
+    world.moved()?;
+    let resumed = one_step("resume", &world.home)?;
+    ensure!(resumed.code == Some(0), "{resumed:?}");
+    Ok(())
 }
 
 /// Somebody has unplugged the VF before.

@@ -66,6 +66,7 @@ fn without_agent_device_or_vf() {
         &[
             ("agent missing", guest::agent_is_missing),
             ("device gone already", guest::vf_is_gone),
+            ("another manager", guest::another_manager),
             ("degraded, then recovered", guest::degraded_and_recovered),
         ],
     );

@@ -104,12 +104,14 @@ impl<'lab> World<'lab> {
     /// The arguments of `tandem-host recover`, asked on this host.
     pub(crate) fn recover_arguments(&self, host: &LibvirtHost) -> Vec<String> {
         let state = self.guest.state_folder();
-        let uri = host.uri();
+        let (uri, serve) = (host.uri(), host.serve_socket());
         let words = [
             "recover",
             DOMAIN,
             "-c",
             &uri,
+            "--serve-socket",
+            &serve,
             "--state-dir",
             state,
             "--json",

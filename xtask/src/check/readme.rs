@@ -34,7 +34,7 @@ const fn proof(command: &'static str, file: &'static str, words: &'static str) -
 
 /// Every command that README.md may show, without a leading `sudo`. Those that install are held against the
 /// lab's own list instead.
-const PROOFS: [Proof; 5] = [
+const PROOFS: [Proof; 8] = [
     proof("cargo xtask test", ".ci/run", "cargo xtask test"),
     proof(
         "cargo xtask demo",
@@ -48,12 +48,29 @@ const PROOFS: [Proof; 5] = [
     ),
     proof("tandem ", "tests/tests/readme.rs", "readme::commands"),
     proof(
+        "tandem-host prepare DOMAIN",
+        "tests/tests/libvirt_faults/guest.rs",
+        "one_step(\"prepare\", &world.home)",
+    ),
+    proof(
+        "tandem-host resume DOMAIN",
+        "tests/tests/libvirt_faults/guest.rs",
+        "one_step(\"resume\", &world.home)",
+    ),
+    proof(
+        "install -m 755 helper/host/hooks/qemu /etc/libvirt/hooks/qemu.d/tandem",
+        "tests/src/libvirt/daemon.rs",
+        "helper/host/hooks/qemu",
+    ),
+    proof(
         "systemctl enable tandem.service",
         "tests/src/full_guest/mod.rs",
         ".wanted_by(\"tandem.service\", \"multi-user.target\")",
     ),
 ];
 
+/// Other pages whose commands are run.
+const PAGES: [&str; 1] = ["helper/host/docs/other-managers.md"];
 /// The committed schema of the channel, which the types gave.
 const SCHEMA: &str = "helper/schema/channel.schema.json";
 /// Where the schema lists the kinds of problems.
@@ -70,27 +87,37 @@ pub(super) fn check() -> Result<Report> {
     let mut findings = unexplained(&readme)?;
     findings.extend(requests.iter().filter_map(|request| refused(request)));
     findings.extend(other_defaults(&readme)?);
-    findings.extend(other_installs(&commands));
-    for command in commands
-        .iter()
-        .filter(|command| !command.starts_with(INSTALL))
-    {
-        match PROOFS.iter().find(|proof| proof.is_of(command)) {
-            None => findings.push(format!(
-                "README.md: `{command}` is run by no test that {} knows",
-                file!()
-            )),
-            Some(proof) => findings.extend(missing(proof)?),
-        }
+    let (installs, mut others): (Vec<_>, Vec<_>) = commands
+        .into_iter()
+        .partition(|command| command.starts_with(INSTALL));
+    findings.extend(other_installs(&installs));
+    for page in PAGES {
+        let text = project::text(page.as_ref())?.with_context(|| format!("{page} is no text"))?;
+        others.extend(readme::commands(&text));
+    }
+    for command in &others {
+        findings.extend(unproven(command)?);
     }
     Ok(Report {
         looked_at: format!(
-            "{} commands and {} requests of README.md",
-            commands.len(),
-            requests.len()
+            "{} commands and {} requests of README.md and {}",
+            installs.len() + others.len(),
+            requests.len(),
+            PAGES.join(", ")
         ),
         findings,
     })
+}
+
+/// Why nothing shows that a command works, if so.
+fn unproven(command: &str) -> Result<Option<String>> {
+    match PROOFS.iter().find(|proof| proof.is_of(command)) {
+        Some(proof) => missing(proof),
+        None => Ok(Some(format!(
+            "`{command}` is run by no test that {} knows",
+            file!()
+        ))),
+    }
 }
 
 impl Proof {
@@ -142,7 +169,7 @@ fn missing(proof: &Proof) -> Result<Option<String>> {
     let text = project::text(proof.file.as_ref())?.unwrap_or_default();
     Ok((!text.contains(proof.words)).then(|| {
         format!(
-            "README.md: `{}` should be run by {}, which has no `{}`",
+            "`{}` should be run by {}, which has no `{}`",
             proof.command, proof.file, proof.words
         )
     }))
@@ -238,6 +265,14 @@ mod tests {
                 .any(|finding| finding.contains("`mac-refused`")),
             "{found:?}"
         );
+    }
+
+    #[test]
+    fn a_command_that_nothing_runs_is_found() {
+        assert_eq!(unproven("cargo xtask test").unwrap(), None);
+        assert_eq!(unproven("tandem-host resume DOMAIN").unwrap(), None);
+        let found = unproven("tandem-host dance DOMAIN").unwrap().unwrap();
+        assert!(found.contains("dance"), "{found}");
     }
 
     #[test]

@@ -16,7 +16,8 @@ use crate::decide::{
     SideFacts,
 };
 use crate::hypervisor::{
-    DomainLook, DomainState, Host, HostError, JobFacts, JobWhich, MigrateOptions, Migration,
+    DomainFacts, DomainLook, DomainState, Host, HostError, JobFacts, JobWhich, MigrateOptions,
+    Migration,
 };
 
 /// Everything that an action may need. Shared by the tasks that carry actions out.
@@ -71,6 +72,10 @@ impl Desk {
             }
             ActionKind::Guest { side, call } => {
                 let channel = &self.channels[index(side)];
+                if channel.socket.lock().expect("no holder panics").is_none() {
+                    // It may have been opened since the last look.
+                    self.keep_socket(side, &self.host(side).domain(name).await?);
+                }
                 let policy = self.policy.as_ref();
                 return Ok(channel.ask(&self.lessor, &self.plan, policy, call).await);
             }
@@ -100,12 +105,8 @@ impl Desk {
         let DomainLook {
             facts, progress, ..
         } = host.look(name).await?;
-        let socket = facts.channel.and_then(|channel| channel.socket);
-        *self.channels[index(side)]
-            .socket
-            .lock()
-            .expect("no holder panics") = socket;
-        if facts.state == DomainState::Absent {
+        self.keep_socket(side, &facts);
+        if matches!(facts.state, DomainState::Absent | DomainState::Incoming) {
             return Ok(SideFacts {
                 state: facts.state,
                 nics: facts.nics,
@@ -136,6 +137,16 @@ impl Desk {
             job,
             record,
         })
+    }
+
+    /// On the source a guest that has not opened the channel is not waited for. On the destination it is:
+    /// the hypervisor may not have heard of it yet.
+    fn keep_socket(&self, side: Side, facts: &DomainFacts) {
+        let channel = facts.channel.as_ref();
+        let open = channel.filter(|one| side == Side::Destination || one.opened != Some(false));
+        let socket = open.and_then(|one| one.socket.clone());
+        let kept = &self.channels[index(side)].socket;
+        *kept.lock().expect("no holder panics") = socket;
     }
 
     /// A reservation among the processes of this machine; the host itself has none to offer, so

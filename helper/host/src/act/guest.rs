@@ -55,8 +55,8 @@ impl Channel {
     async fn connect(&self, lessor: &Lessor, domain: &str) -> Result<Agent, Failure> {
         let socket = self.socket.lock().expect("no holder panics").clone();
         let Some(socket) = socket else {
-            let text = "the domain has no open channel named org.tandem.agent.0 on this host; see \
-                        `virsh dumpxml`";
+            let text = "the guest has not opened the channel org.tandem.agent.0 on this host: is \
+                        tandem running in it, and does `virsh dumpxml` show the channel?";
             return Err(Failure::new(FailureKind::AgentSilent, text));
         };
         let connected = lessor.connect(domain, &socket, Limits::default()).await;

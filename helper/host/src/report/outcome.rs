@@ -107,3 +107,38 @@ fn leftover_text(leftover: Leftover) -> String {
         Leftover::RecordOnDestination => record(Side::Destination),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::plan_text;
+    use serde_json::json;
+
+    #[test]
+    fn a_guest_on_another_machine_was_not_asked_and_that_is_said() {
+        let plan = |agent: &str, reaches: bool| -> Plan {
+            let plan = json!({"domain": "g1", "source-uri": "qemu:///system",
+                "destination-uri": "qemu+ssh://b/system", "bond": null, "source-vf": null,
+                "destination-vf": null, "agent": agent, "reaches-destination-agent": reaches,
+                "configure": true, "yes-degraded": false});
+            serde_json::from_value(plan).unwrap()
+        };
+        let outcome = json!({"verdict": "done", "runs-on": "destination", "vf-attached": true,
+            "unplug-may-follow": false, "guest": "not-asked", "guest-status": null, "cause": null,
+            "left": [], "recovery-needed": false, "phases": [], "downtime-ms": null});
+        let outcome: Outcome = serde_json::from_value(outcome).unwrap();
+        let remote = plan("required", false);
+        let said = text_of(&remote, &outcome);
+        for words in [
+            "on the machine of qemu+ssh://b/system",
+            "`tandem-host status g1`",
+        ] {
+            assert!(said.contains(words), "{said}");
+        }
+        let said = text_of(&plan("never", false), &outcome);
+        assert!(said.contains("guest     was not asked\n"), "{said}");
+        let planned = |plan: &Plan| plan_text(plan, &Default::default(), &Default::default());
+        assert!(planned(&remote).contains("verify    by the domain's XML alone"));
+        assert!(planned(&plan("required", true)).contains("verify    the guest uses it"));
+    }
+}

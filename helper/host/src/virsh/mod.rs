@@ -132,22 +132,19 @@ impl Virsh {
 
     /// Two processes: all but the state is in the XML.
     async fn look_at(&self, name: &str) -> Result<DomainLook, HostError> {
-        let asked = tokio::try_join!(
-            self.xml(name),
-            self.about(name, "domstate", &["--reason"], None),
-        );
-        let (xml, state) = match asked {
-            Ok(answers) => answers,
+        let without_xml = |facts| DomainLook {
+            facts,
+            bonds: Ok(None),
+            progress: None,
+        };
+        let state = match self.about(name, "domstate", &["--reason"], None).await {
+            Ok(state) => state,
             Err(HostError::NoSuchDomain { .. }) => {
-                return Ok(DomainLook {
-                    facts: DomainFacts::absent(name),
-                    bonds: Ok(None),
-                    progress: None,
-                });
+                return Ok(without_xml(DomainFacts::absent(name)));
             }
             Err(error) => return Err(error),
         };
-        let (mut state, reason) = read::state(&state).ok_or_else(|| HostError::Other {
+        let (state, reason) = read::state(&state).ok_or_else(|| HostError::Other {
             host: self.connection.uri.clone(),
             what: "virsh domstate".to_owned(),
             reason: format!("`{}` is no state", refusal::shortened(&state)),
@@ -156,8 +153,21 @@ impl Virsh {
             && reason == read::MIGRATING
             && self.is_incoming(name).await?
         {
-            state = DomainState::Incoming;
+            // Its lock is taken for as long as it comes: libvirt would keep whoever asks for its XML
+            // waiting for 30 s, and then refuse.
+            return Ok(without_xml(DomainFacts {
+                state: DomainState::Incoming,
+                reason,
+                ..DomainFacts::absent(name)
+            }));
         }
+        let xml = match self.xml(name).await {
+            Ok(xml) => xml,
+            Err(HostError::NoSuchDomain { .. }) => {
+                return Ok(without_xml(DomainFacts::absent(name)));
+            }
+            Err(error) => return Err(error),
+        };
         let facts = DomainFacts {
             name: xml.name,
             uuid: xml.uuid,

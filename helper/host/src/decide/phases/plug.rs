@@ -10,12 +10,13 @@ use crate::decide::progress::Stage;
 use crate::decide::view::has_job;
 use crate::hypervisor::DomainState;
 
-/// The network learns where the guest is. The guest says so by itself too, so this is no must.
+/// The network learns where the guest is. The guest says so by itself too, so this is no must, and a guest
+/// that is silent, such as one that boots, does not keep its VF waiting for long.
 pub(super) fn announce(it: &Evacuation) -> Next {
     let call = GuestCall::Announce;
-    let told = it.tries(Task::Guest(call)).accepted_ms.is_some();
-    let asks = it.record.plan.asks_guest(Side::Destination) && it.asks_guest(call);
-    if !told && !it.memory.aborted && asks {
+    let tries = it.tries(Task::Guest(call));
+    let tried = tries.accepted_ms.is_some() || tries.failures > 0;
+    if !tried && !it.memory.aborted && it.record.plan.asks_guest(Side::Destination) {
         return Ok(it.call(Side::Destination, call));
     }
     memory_has_come(it)?;
