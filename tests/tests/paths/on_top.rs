@@ -1,12 +1,16 @@
 //! What is stacked on the bond, a VLAN and a macvlan, while the rescue runs; on each kernel, so that the older way
 //! of attaching programs (a `clsact` queueing discipline, before Linux 6.6) is among them.
+//!
+//! The other end of the traffic is a guest too: the lab's client has the kernel of this machine, which may know no
+//! VLANs.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use tandem_lab::net::{CLIENT_V4, GUEST_V4};
+use tandem_lab::net::GUEST_V4;
 use tandem_lab::probe::{FrameProbe, FrameReport};
-use tandem_lab::{Kernel, Lab, Vm};
+use tandem_lab::{Host, Kernel, Lab, Mac, Vm};
 
 use crate::programs::Paths;
 use crate::{
@@ -14,8 +18,11 @@ use crate::{
     make_bond, options, pci_address_of, show,
 };
 
+const PEER: Mac = Mac::test(9);
+const PEER_MEMORY_MIB: u32 = 256;
 const VLAN: u16 = 5;
-const CLIENT_ON_VLAN: Ipv4Addr = Ipv4Addr::new(10, 77, 5, 1);
+const PEER_V4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 9);
+const PEER_ON_VLAN: Ipv4Addr = Ipv4Addr::new(10, 77, 5, 1);
 const GUEST_ON_VLAN: Ipv4Addr = Ipv4Addr::new(10, 77, 5, 2);
 const GUEST_ON_MACVLAN: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 3);
 
@@ -34,16 +41,38 @@ fn the_rescue_carries_what_is_on_top_of_the_bond_on_7_3() -> Result<()> {
     rescue_on(Kernel::V7_3)
 }
 
+/// A guest at the other end, with the VLAN.
+fn boot_peer(lab: &Lab, host: &Host, kernel: Kernel) -> Result<Vm> {
+    let peer = lab
+        .small_guest()
+        .kernel(kernel)
+        .standby(PEER)
+        .memory_mib(PEER_MEMORY_MIB)
+        .without_channel()
+        .boot(host)?;
+    let nic = peer.wait_interface(PEER, LIMIT)?;
+    peer.sh(&format!(
+        "modprobe 8021q && ip link set {nic} up && ip address add {PEER_V4}/24 dev {nic} && \
+         ip link add vlan{VLAN} link {nic} type vlan id {VLAN} && \
+         ip address add {PEER_ON_VLAN}/24 dev vlan{VLAN} && ip link set vlan{VLAN} up"
+    ))?;
+    Ok(peer)
+}
+
 /// Probes of the bond itself, of the VLAN and of the macvlan.
-fn probes(lab: &Lab, vm: &Vm) -> Result<[FrameProbe; 3]> {
-    let start = |client: IpAddr, own: IpAddr| {
-        let agent = lab.client()?.agent();
-        FrameProbe::start((agent, client), (vm.agent(), own), options(), lab.folder())
+fn probes(peer: &Vm, vm: &Vm) -> Result<[FrameProbe; 3]> {
+    let start = |theirs: IpAddr, own: IpAddr| {
+        FrameProbe::start(
+            (peer.agent(), theirs),
+            (vm.agent(), own),
+            options(),
+            Path::new("/tmp"),
+        )
     };
     Ok([
-        start(CLIENT_V4.into(), GUEST_V4.into())?,
-        start(CLIENT_ON_VLAN.into(), GUEST_ON_VLAN.into())?,
-        start(CLIENT_V4.into(), GUEST_ON_MACVLAN.into())?,
+        start(PEER_V4.into(), GUEST_V4.into())?,
+        start(PEER_ON_VLAN.into(), GUEST_ON_VLAN.into())?,
+        start(PEER_V4.into(), GUEST_ON_MACVLAN.into())?,
     ])
 }
 
@@ -64,16 +93,10 @@ fn rescue_on(kernel: Kernel) -> Result<()> {
          ip address add {GUEST_ON_VLAN}/24 dev vlan{VLAN} && \
          ip address add {GUEST_ON_MACVLAN}/32 dev mac0 && \
          ip link set vlan{VLAN} up && ip link set mac0 up && \
-         ip route add {CLIENT_V4}/32 dev mac0 src {GUEST_ON_MACVLAN} table 7 && \
+         ip route add {PEER_V4}/32 dev mac0 src {GUEST_ON_MACVLAN} table 7 && \
          ip rule add from {GUEST_ON_MACVLAN} table 7"
     ))?;
-    let client = lab.client()?.namespace();
-    let (tag, address) = (VLAN.to_string(), format!("{CLIENT_ON_VLAN}/24"));
-    client.ip(&[
-        "link", "add", "vlan", "link", "eth0", "type", "vlan", "id", &tag,
-    ])?;
-    client.ip(&["address", "add", &address, "dev", "vlan"])?;
-    client.ip(&["link", "set", "vlan", "up"])?;
+    let peer = boot_peer(&lab, &host, kernel)?;
     let paths = Paths::start(&vm)?;
     let macs = [mac_of_bond(&vm)?, vm.sh("cat /sys/class/net/mac0/address")?];
     let announced: Vec<_> = macs
@@ -95,7 +118,7 @@ fn rescue_on(kernel: Kernel) -> Result<()> {
             announced.join(" ")
         ))?;
         ensure!(applied.contains("armed: true, missing: []"), "{applied}");
-        let running = probes(&lab, &vm)?;
+        let running = probes(&peer, &vm)?;
         if frozen {
             paths.freeze()?;
         }
