@@ -32,7 +32,7 @@ pub(crate) struct Options {
     #[arg(long)]
     silent_host: bool,
     /// Between two libvirt hosts, done by `tandem-host migrate`
-    #[arg(long, conflicts_with_all = ["native_hot_plug", "silent_host"])]
+    #[arg(long, conflicts_with_all = ["native_hot_plug", "silent_host", "kernel"])]
     libvirt: bool,
 }
 

@@ -219,7 +219,7 @@ fn schema_takes(file: &Path) -> Option<bool> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let ci = std::env::var("CI").is_ok_and(|ci| ci == "true");
             assert!(!ci, "xmllint is missing; install the package libxml2-utils");
-            println!("skipped: xmllint is missing; install the package libxml2-utils");
+            println!("SKIPPED: xmllint is missing; install the package libxml2-utils");
             return None;
         }
         status => status.expect("xmllint can be run"),

@@ -138,12 +138,19 @@ pub(crate) fn status_of(status: &Status, bond: Option<&IfName>) -> GuestStatus {
     };
     let usable = |carrier: bool, enslaved: bool| carrier && enslaved;
     let standby = bond.standby.as_ref();
-    let last_two = bond.handoffs.iter().rev().take(2);
+    // From the handoff off the last VF on: those of one evacuation.
+    let left = bond
+        .handoffs
+        .iter()
+        .rposition(|one| one.from == Traffic::Vf);
+    let recent = bond.handoffs.iter().skip(left.unwrap_or(0));
+    let gaps = recent.filter_map(|handoff| handoff.gap);
+    let gaps = gaps.flat_map(|gap| [gap.receive_us, gap.transmit_us]);
     GuestStatus {
         bond_known: true,
         standby_usable: standby.is_some_and(|port| usable(port.carrier, port.enslaved)),
         vf_active: bond.traffic == Traffic::Vf,
-        gap_us: last_two.filter_map(|handoff| handoff.switch_us).max(),
+        gap_us: gaps.flatten().max(),
         reason: printable(&bond.reason),
     }
 }

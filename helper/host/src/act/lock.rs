@@ -1,8 +1,9 @@
 //! One evacuation of a domain at a time on this machine, and a copy of its record that a
 //! recovery finds if the domain's own got lost.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::decide::Progress;
@@ -64,9 +65,13 @@ impl Lock {
             path: path.clone(),
             source,
         };
-        std::fs::create_dir_all(folder).map_err(failed)?;
+        // Whoever can open the file can hold the lock, and so block evacuations.
+        let mut folders = DirBuilder::new();
+        folders.recursive(true).mode(0o700);
+        folders.create(folder).map_err(failed)?;
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
+        options.mode(0o600);
         let file = options.open(&path).map_err(failed)?;
         match file.try_lock() {
             Ok(()) => Ok(Self { file, path }),
@@ -85,7 +90,7 @@ impl Lock {
         file.seek(SeekFrom::Start(0)).ok()?;
         let limit = MAX_PROGRESS_BYTES as u64 + 1;
         file.take(limit).read_to_string(&mut text).ok()?;
-        Progress::parse(&text).ok()
+        Progress::parse(text.lines().next()?).ok()
     }
 
     /// Keeps a record, or none.
@@ -95,9 +100,12 @@ impl Lock {
     pub fn keep(&self, record: Option<&str>) -> Result<(), LockError> {
         let write = || {
             let mut file = &self.file;
-            file.set_len(0)?;
+            let text = format!("{}\n", record.unwrap_or_default());
+            // The first line counts: what a longer record left behind it, should this process be
+            // killed before the cut, is none.
             file.seek(SeekFrom::Start(0))?;
-            file.write_all(record.unwrap_or_default().as_bytes())
+            file.write_all(text.as_bytes())?;
+            file.set_len(text.len() as u64)
         };
         write().map_err(|source| LockError::Io {
             path: self.path.clone(),

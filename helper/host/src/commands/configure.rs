@@ -121,7 +121,9 @@ pub fn channel_of(facts: &DomainFacts) -> Result<PathBuf, ConfigureFailure> {
             socket: Some(socket),
             ..
         }) => return Ok(socket.clone()),
-        Some(_) => "has a channel without a unix socket; make it <channel type='unix'>".to_owned(),
+        Some(_) => "has a channel that can't be opened here; run tandem-host on the domain's own machine, and make \
+                    it <channel type='unix'>"
+            .to_owned(),
         None => format!(
             "has no channel to its guest; add <channel type='unix'> with the target name {}",
             tandem_wire::PORT_NAME

@@ -49,32 +49,3 @@ pub fn open(uri: &str) -> Arc<dyn Host> {
         None => Arc::new(Virsh::new(uri)),
     }
 }
-
-/// A unix socket that this hypervisor shows can be opened here: the URI names no other machine.
-pub fn is_local(uri: &str) -> bool {
-    let Some((scheme, rest)) = uri.split_once("://") else {
-        return true;
-    };
-    let host = rest.split(['/', '?']).next().unwrap_or_default();
-    host.is_empty() || scheme.ends_with("+unix")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_uri_with_a_host_is_another_machine() {
-        for local in [
-            "qemu:///system",
-            "qemu+unix:///system?socket=/run/a",
-            "qmp:/run/a",
-            "test:///default",
-        ] {
-            assert!(is_local(local), "{local}");
-        }
-        for remote in ["qemu+ssh://b/system", "qemu+tls://192.0.2.1/system"] {
-            assert!(!is_local(remote), "{remote}");
-        }
-    }
-}

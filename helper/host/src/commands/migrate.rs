@@ -10,6 +10,7 @@ use crate::act::{Hosts, Lock, Runner};
 use crate::decide::{Evacuation, Start};
 use crate::hypervisor::DomainState;
 use crate::report::plan_text;
+use crate::xml::domain::DomainXml;
 
 /// Longest file that is read: libvirt's own bound of an XML is larger than any real one.
 const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
@@ -37,6 +38,13 @@ pub async fn run(arguments: &args::Migrate) -> anyhow::Result<u8> {
         return Ok(exit::REFUSED);
     }
     let bonds = hosts.source.bonds(name).await?;
+    if bonds.is_some() && options.xml.as_deref().is_some_and(lacks_bonds) {
+        eprintln!(
+            "refused: the XML of --xml has no <bonds>, so {name} would lose its bond there; add those that \
+             `tandem-host xml show {name}` shows"
+        );
+        return Ok(exit::REFUSED);
+    }
     let plan = plan_of(arguments, &facts, bonds.as_ref(), device.as_deref())?;
     if arguments.dry_run {
         print!("{}", plan_text(&plan, &limits, &options));
@@ -65,6 +73,12 @@ pub async fn run(arguments: &args::Migrate) -> anyhow::Result<u8> {
         lessor: arguments.common.connect.lessor(),
     };
     session::run(runner, Evacuation::new(start, 0), arguments.common.json).await
+}
+
+/// libvirt takes the metadata on the destination from this XML. One that can't be read
+/// is refused by whoever reads it next.
+fn lacks_bonds(xml: &str) -> bool {
+    DomainXml::parse(xml).is_ok_and(|domain| domain.bonds.is_none())
 }
 
 fn read(path: &Path) -> anyhow::Result<String> {

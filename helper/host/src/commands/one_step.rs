@@ -6,6 +6,7 @@ use tandem_core::status::Answer;
 use tandem_core::types::IfName;
 
 use super::args;
+use super::configure::channel_of;
 use crate::agent::{Agent, Limits};
 use crate::control::Lessor;
 
@@ -43,13 +44,7 @@ async fn agent(
     let bond = arguments.bond.as_deref().map(str::parse).transpose()?;
     let host = arguments.common.connect.open();
     let facts = host.domain(name).await?;
-    let socket = facts.channel.and_then(|channel| channel.socket);
-    let socket = socket.with_context(|| {
-        format!(
-            "domain {name} does not run on {}, or has no channel org.tandem.agent.0",
-            arguments.common.connect.uri
-        )
-    })?;
+    let socket = channel_of(&facts).with_context(|| arguments.common.connect.uri.clone())?;
     let agent = lessor.connect(name, &socket, Limits::default()).await?;
     Ok((agent, bond))
 }

@@ -4,9 +4,8 @@ use anyhow::{Context as _, bail};
 use tandem_core::types::Mac;
 
 use super::args;
-use super::connect::is_local;
 use crate::decide::{AgentUse, Plan, Side, Vf, VfIdentity};
-use crate::hypervisor::{DomainFacts, Nic, NicKind};
+use crate::hypervisor::{DomainFacts, Nic, NicKind, is_local_uri};
 use crate::xml::domain::parse_device;
 use crate::xml::{Bond, Bonds};
 
@@ -36,7 +35,7 @@ pub fn plan_of(
         source_vf: source.map(|nic| vf_of(nic, nic.xml.clone(), &facts.nics)),
         destination_vf,
         agent,
-        reaches_destination_agent: is_local(&arguments.destination),
+        reaches_destination_agent: is_local_uri(&arguments.destination),
         configure: bonds.is_some(),
         yes_degraded: arguments.yes_degraded,
     };
@@ -49,8 +48,8 @@ fn agent_use(arguments: &args::Migrate) -> anyhow::Result<AgentUse> {
     let source = &arguments.common.connect.uri;
     match (arguments.no_agent, arguments.yes_degraded) {
         (true, _) => Ok(AgentUse::Never),
-        (false, true) if !is_local(source) => Ok(AgentUse::Never),
-        (false, false) if !is_local(source) => bail!(
+        (false, true) if !is_local_uri(source) => Ok(AgentUse::Never),
+        (false, false) if !is_local_uri(source) => bail!(
             "the guest's channel is on the machine of {source}, which can't be opened from here: run \
              tandem-host there, or go on without the guest by --no-agent"
         ),

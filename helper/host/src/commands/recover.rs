@@ -1,11 +1,13 @@
 //! `tandem-host recover`
 
+use std::sync::Arc;
+
 use anyhow::Context as _;
 
 use super::{args, connect, exit, session};
 use crate::act::{Hosts, Lock, Runner};
-use crate::decide::{Evacuation, Progress};
-use crate::hypervisor::{Host, HostError};
+use crate::decide::{Evacuation, Progress, Side};
+use crate::hypervisor::{DomainState, Elsewhere, Host, HostError, is_local_uri};
 
 /// Finishes or undoes what another process left; returns the exit code.
 ///
@@ -33,9 +35,22 @@ pub async fn run(arguments: &args::Recover) -> anyhow::Result<u8> {
         println!("nothing to recover: domain {name} has no record of an evacuation");
         return Ok(0);
     };
-    let hosts = Hosts {
-        source: connect::open(&found.plan.source_uri),
-        destination: connect::open(&found.plan.destination_uri),
+    let mut found = found;
+    anyhow::ensure!(
+        found.plan.domain == name,
+        "the record is of domain {}, not of {name}; recover that one",
+        found.plan.domain
+    );
+    let hosts = match hosts_of(&mut found, &here).await? {
+        Ok(hosts) => hosts,
+        Err(machine) => {
+            eprintln!(
+                "refused: the evacuation of {name} was begun on {machine}, and the domain does not run on {} yet; \
+                 run `tandem-host recover {name}` there",
+                here.uri()
+            );
+            return Ok(exit::REFUSED);
+        }
     };
     // The other host may have a newer one.
     let mut newest = found;
@@ -68,10 +83,107 @@ pub async fn run(arguments: &args::Recover) -> anyhow::Result<u8> {
     session::run(runner, evacuation, arguments.common.json).await
 }
 
+/// Both hosts as they are reached from here, or the machine where they can be.
+async fn hosts_of(
+    found: &mut Progress,
+    here: &Arc<dyn Host>,
+) -> anyhow::Result<Result<Hosts, String>> {
+    let look = here.look(&found.plan.domain).await?;
+    let record = look.progress.as_deref().map(Progress::parse);
+    let same = matches!(record, Some(Ok(record)) if record.evacuation == found.evacuation);
+    let is_here = same && look.facts.state == DomainState::Running;
+    Ok(
+        match reach(found, here.uri(), &session::host_name(), is_here) {
+            Reach::AsRecorded => Ok(Hosts {
+                source: connect::open(&found.plan.source_uri),
+                destination: connect::open(&found.plan.destination_uri),
+            }),
+            Reach::DestinationOnly => {
+                found.plan.reaches_destination_agent = is_local_uri(here.uri());
+                Ok(Hosts {
+                    source: Arc::new(Elsewhere::new(&found.plan.source_uri)),
+                    destination: Arc::clone(here),
+                })
+            }
+            Reach::Machine(machine) => Err(machine),
+        },
+    )
+}
+
+/// From where an evacuation's hosts can be reached.
+#[derive(Debug, PartialEq, Eq)]
+enum Reach {
+    /// By the record's URIs.
+    AsRecorded,
+    /// The host that was asked is the destination, and the domain has left the source for good.
+    DestinationOnly,
+    /// From that machine.
+    Machine(String),
+}
+
+/// What a record calls `qemu:///system` is the libvirt of the machine that wrote it: elsewhere
+/// only the host that was asked can be acted on, and only where the domain has come to it.
+fn reach(found: &Progress, here: &str, machine: &str, is_here: bool) -> Reach {
+    let plan = &found.plan;
+    let owner = found.owner.as_ref().map(|owner| owner.host.as_str());
+    // A record without an owner does not say whose it was, but where the domain stayed.
+    let stayed = found.home == Some(Side::Destination) && here != plan.destination_uri;
+    let is_foreign = owner.map_or(stayed, |owner| owner != machine);
+    let uris = [&plan.source_uri, &plan.destination_uri];
+    if !is_foreign || !uris.iter().any(|uri| is_local_uri(uri)) {
+        Reach::AsRecorded
+    } else if is_here && found.migration_begun && is_local_uri(&plan.source_uri) {
+        Reach::DestinationOnly
+    } else {
+        Reach::Machine(owner.unwrap_or("another machine").to_owned())
+    }
+}
+
 async fn record_of(host: &dyn Host, name: &str) -> anyhow::Result<Option<Progress>> {
     match host.progress(name).await {
         Ok(Some(text)) => Ok(Some(Progress::parse(&text)?)),
         Ok(None) | Err(HostError::NoSuchDomain { .. }) => Ok(None),
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn record(owner: Option<&str>, source: &str, home: Option<Side>) -> Progress {
+        let owner =
+            owner.map(|host| json!({"token": "t", "host": host, "pid": 1, "started-at": ""}));
+        let record = json!({"version": Progress::VERSION, "evacuation": "e", "owner": owner, "beat": 1,
+            "stage": "plugging", "migration-begun": true, "home": home,
+            "plan": {"domain": "g1", "source-uri": source, "destination-uri": "qemu+ssh://b/system",
+                "bond": null, "source-vf": null, "destination-vf": null, "agent": "required",
+                "reaches-destination-agent": false, "configure": true, "yes-degraded": false}});
+        serde_json::from_value(record).unwrap()
+    }
+
+    #[test]
+    fn the_uris_of_another_machine_are_not_ours() {
+        let local = "qemu:///system";
+        let ours = record(Some("a"), local, None);
+        assert_eq!(reach(&ours, local, "a", true), Reach::AsRecorded);
+        assert_eq!(reach(&ours, local, "b", true), Reach::DestinationOnly);
+        let there = Reach::Machine("a".to_owned());
+        assert_eq!(reach(&ours, local, "b", false), there);
+        let mut early = ours;
+        early.migration_begun = false;
+        assert_eq!(reach(&early, local, "b", true), there);
+        let by_ssh = record(Some("a"), "qemu+ssh://a/system", None);
+        assert_eq!(reach(&by_ssh, local, "b", true), Reach::AsRecorded);
+        let degraded = record(None, local, Some(Side::Destination));
+        assert_eq!(reach(&degraded, local, "b", true), Reach::DestinationOnly);
+        let on_source = record(None, local, Some(Side::Source));
+        assert_eq!(reach(&on_source, local, "a", true), Reach::AsRecorded);
+        let asked_from_there = "qemu+ssh://b/system";
+        assert_eq!(
+            reach(&degraded, asked_from_there, "a", true),
+            Reach::AsRecorded
+        );
     }
 }

@@ -13,17 +13,18 @@ use crate::report::{ProgressLine, left, text_of};
 /// Runs it, reports, and returns the exit code.
 pub(super) async fn run(runner: Runner, evacuation: Evacuation, json: bool) -> anyhow::Result<u8> {
     let plan = evacuation.plan().clone();
+    let folder = runner.folder.clone();
     let mut line = ProgressLine::new();
     match runner.run(evacuation, &mut line).await? {
         Ended::Left => {
-            eprintln!("{}", left(&plan));
+            eprintln!("{}", left(&plan, &folder));
             Ok(exit::INTERRUPTED)
         }
         Ended::With(outcome) => {
             if json {
                 println!("{}", serde_json::to_string_pretty(&outcome)?);
             } else {
-                print!("{}", text_of(&plan, &outcome));
+                print!("{}", text_of(&plan, &outcome, &folder));
             }
             Ok(outcome.exit_code())
         }
@@ -40,10 +41,15 @@ pub(crate) fn owner() -> anyhow::Result<Owner> {
     })
 }
 
-/// This machine.
+/// This machine since it was booted: two of them may have one name, and no process outlives a boot.
 pub(crate) fn host_name() -> String {
     let name = rustix::system::uname();
-    name.nodename().to_string_lossy().into_owned()
+    let name = name.nodename().to_string_lossy();
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    match boot.split('-').next() {
+        Some(boot) if !boot.is_empty() => format!("{name} (boot {boot})"),
+        _ => name.into_owned(),
+    }
 }
 
 /// A name that nobody else chooses.

@@ -84,7 +84,7 @@ async fn from_serve(arguments: &StatusArgs) -> Result<Option<Vec<Shown>>, Contro
         return Ok(None);
     }
     let request = Request::Status {
-        uri: arguments.connect.uri.clone(),
+        uri: arguments.connect.open().uri().to_owned(),
         domain: arguments.domain.clone(),
     };
     let mut serve = Watching::ask(&arguments.connect.serve_socket, &request).await?;

@@ -28,7 +28,7 @@ pub struct WatchArgs {
 /// If no `serve` runs, or it ends.
 pub async fn run(arguments: &WatchArgs) -> Result<u8> {
     let request = Request::Watch {
-        uri: arguments.connect.uri.clone(),
+        uri: arguments.connect.open().uri().to_owned(),
         domain: arguments.domain.clone(),
     };
     let mut serve = Watching::ask(&arguments.connect.serve_socket, &request).await?;

@@ -4,6 +4,7 @@
 //! event only means that it is time to look again.
 
 mod domain;
+mod elsewhere;
 mod error;
 mod events;
 mod migration;
@@ -13,11 +14,21 @@ use std::future::Future;
 use std::pin::Pin;
 
 pub use domain::{ActiveDomain, AgentChannel, DomainFacts, DomainLook, DomainState, Nic, NicKind};
+pub(crate) use elsewhere::Elsewhere;
 pub use error::HostError;
 pub use events::{Event, EventKind, EventSender, Events, Lifecycle, event_queue};
 pub use migration::{JobFacts, JobPhase, JobWhich, MigrateOptions, Migration};
 
 use crate::xml::Bonds;
+
+/// The URI names no other machine: what it says of files and sockets is true here.
+pub fn is_local_uri(uri: &str) -> bool {
+    let Some((scheme, rest)) = uri.split_once("://") else {
+        return true;
+    };
+    let host = rest.split(['/', '?']).next().unwrap_or_default();
+    host.is_empty() || scheme.ends_with("+unix")
+}
 
 /// The answer to one question or request; ends within the driver's own time limit.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, HostError>> + Send + 'a>>;
@@ -141,3 +152,23 @@ pub trait Host: Debug + Send + Sync {
 
 /// Longest record of [`Host::set_progress`], in bytes.
 pub const MAX_PROGRESS_BYTES: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_uri_with_a_host_is_another_machine() {
+        for local in [
+            "qemu:///system",
+            "qemu+unix:///system?socket=/run/a",
+            "qmp:/run/a",
+            "test:///default",
+        ] {
+            assert!(is_local_uri(local), "{local}");
+        }
+        for remote in ["qemu+ssh://b/system", "qemu+tls://192.0.2.1/system"] {
+            assert!(!is_local_uri(remote), "{remote}");
+        }
+    }
+}

@@ -1,11 +1,13 @@
 //! The final report.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
+use crate::act::default_folder;
 use crate::decide::{AgentUse, GuestVerdict, Leftover, Outcome, Plan, Side, Verdict};
 
 /// The report for people.
-pub fn text_of(plan: &Plan, outcome: &Outcome) -> String {
+pub fn text_of(plan: &Plan, outcome: &Outcome, state_folder: &Path) -> String {
     let mut text = String::new();
     let mut line = |what: String| {
         // Writing to a String does not fail.
@@ -38,19 +40,32 @@ pub fn text_of(plan: &Plan, outcome: &Outcome) -> String {
         line(format!("  left      {}", leftover_text(*leftover)));
     }
     if outcome.recovery_needed {
-        line(format!("  next      tandem-host recover {}", plan.domain));
+        let side = outcome.runs_on.unwrap_or(Side::Source);
+        line(format!("  next      {}", recover(plan, side, state_folder)));
     }
     text
 }
 
 /// What is said when the operator left at once.
-pub fn left(plan: &Plan) -> String {
-    let domain = &plan.domain;
+pub fn left(plan: &Plan, state_folder: &Path) -> String {
     format!(
-        "left in the middle; run `tandem-host recover {domain} --connect {}`, which finishes or \
-         undoes it",
-        plan.source_uri
+        "left in the middle; run `{}`, which finishes or undoes it",
+        recover(plan, Side::Source, state_folder)
     )
+}
+
+/// The command that goes on.
+fn recover(plan: &Plan, side: Side, state_folder: &Path) -> String {
+    let mut command = format!(
+        "tandem-host recover {} --connect {}",
+        plan.domain,
+        plan.uri(side)
+    );
+    if state_folder != default_folder() {
+        // Writing to a String does not fail.
+        let _ = write!(command, " --state-dir {}", state_folder.display());
+    }
+    command
 }
 
 fn headline(plan: &Plan, outcome: &Outcome) -> String {
@@ -128,14 +143,14 @@ mod tests {
             "left": [], "recovery-needed": false, "phases": [], "downtime-ms": null});
         let outcome: Outcome = serde_json::from_value(outcome).unwrap();
         let remote = plan("required", false);
-        let said = text_of(&remote, &outcome);
+        let said = text_of(&remote, &outcome, &default_folder());
         for words in [
             "on the machine of qemu+ssh://b/system",
             "`tandem-host status g1`",
         ] {
             assert!(said.contains(words), "{said}");
         }
-        let said = text_of(&plan("never", false), &outcome);
+        let said = text_of(&plan("never", false), &outcome, &default_folder());
         assert!(said.contains("guest     was not asked\n"), "{said}");
         let planned = |plan: &Plan| plan_text(plan, &Default::default(), &Default::default());
         assert!(planned(&remote).contains("verify    by the domain's XML alone"));

@@ -13,7 +13,6 @@
 
 mod board;
 mod control;
-mod elsewhere;
 mod gate;
 mod http;
 mod keeper;

@@ -8,12 +8,11 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 use super::board::Attempts;
-use super::elsewhere::Elsewhere;
 use super::gate::Gate;
 use crate::act::{Ended as RunEnded, Hosts, Lock, Runner, Watcher};
 use crate::commands::session;
 use crate::decide::{Evacuation, Limits, Outcome, Progress, Verdict};
-use crate::hypervisor::{DomainState, Host, JobPhase, JobWhich};
+use crate::hypervisor::{DomainState, Elsewhere, Host, JobPhase, JobWhich};
 
 /// Attempts at the same time; each may take minutes.
 pub(super) const AT_ONCE: usize = 2;

@@ -24,8 +24,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::hypervisor::{
-    ActiveDomain, Answer, DomainFacts, DomainLook, DomainState, Events, Host, HostError, JobFacts,
-    JobPhase, JobWhich, MAX_PROGRESS_BYTES, MigrateOptions, Migration, Nic, event_queue,
+    ActiveDomain, AgentChannel, Answer, DomainFacts, DomainLook, DomainState, Events, Host,
+    HostError, JobFacts, JobPhase, JobWhich, MAX_PROGRESS_BYTES, MigrateOptions, Migration, Nic,
+    event_queue, is_local_uri,
 };
 use crate::xml::domain::DomainXml;
 use crate::xml::{BONDS_NAMESPACE, Bonds, PROGRESS_NAMESPACE, write};
@@ -175,7 +176,13 @@ impl Virsh {
             reason,
             run_id: xml.id.map(|id| id.to_string()).unwrap_or_default(),
             nics: xml.nics,
-            channel: xml.channel,
+            // The path of a channel on another machine may be another domain's here.
+            channel: xml.channel.map(|channel| AgentChannel {
+                socket: channel
+                    .socket
+                    .filter(|_| is_local_uri(&self.connection.uri)),
+                ..channel
+            }),
         };
         let bonds = xml.bonds.transpose().map_err(|error| error.to_string());
         Ok(DomainLook {

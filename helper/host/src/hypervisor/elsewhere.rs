@@ -1,6 +1,6 @@
 //! The host that a domain has left, as it is seen from where the domain runs now.
 
-use crate::hypervisor::{
+use super::{
     Answer, DomainFacts, Events, Host, HostError, JobFacts, JobWhich, MigrateOptions, Migration,
     Nic, event_queue,
 };
@@ -8,12 +8,12 @@ use crate::xml::Bonds;
 
 /// Has no domain, and does nothing.
 #[derive(Debug)]
-pub(super) struct Elsewhere {
+pub(crate) struct Elsewhere {
     uri: String,
 }
 
 impl Elsewhere {
-    pub(super) fn new(uri: &str) -> Self {
+    pub(crate) fn new(uri: &str) -> Self {
         Self {
             uri: uri.to_owned(),
         }
