@@ -147,12 +147,12 @@ fn parse_cpu_ns(schedstat: &str) -> Option<u64> {
 impl Run {
     fn line(&self) -> String {
         format!(
-            "{:>4} guests: resident {:.1} MiB (peak {:.1}), idle {:.3} s of CPU a minute, {:.3} s for 1,000 changes; \
+            "{:>4} guests: resident {:.1} MiB (peak {:.1}), idle {:.1} ms of CPU a minute, {:.3} s for 1,000 changes; \
              a change is seen after {:.1} ms (median), {:.1} ms (99 %), {:.1} ms (longest)",
             self.guests,
             mib(self.idle_resident_kib),
             mib(self.peak_resident_kib),
-            self.idle_cpu_s_per_min,
+            self.idle_cpu_s_per_min * 1000.0,
             self.cpu_s_per_1000_changes,
             ms(self.latency_median_us),
             ms(self.latency_p99_us),

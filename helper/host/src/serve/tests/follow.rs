@@ -121,7 +121,9 @@ async fn a_guest_without_an_open_channel_is_not_asked() {
 async fn a_restart_of_the_hypervisor_s_daemon_is_survived() {
     let folder = folder();
     let guest = Guest::new(&folder.path().join("g1"), Manner::Honest);
-    let service = Service::new(folder, &[("g1", &guest)]);
+    // The usual round would look at this one first.
+    let other = Guest::new(&folder.path().join("g0"), Manner::Honest);
+    let service = Service::new(folder, &[("g0", &other), ("g1", &guest)]);
     let mut watching = service.watch("g1").await;
     seen(&mut watching, |shown| generation(shown) == 1).await;
     // While the daemon is away the guest is still heard.

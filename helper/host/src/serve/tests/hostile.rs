@@ -90,7 +90,7 @@ async fn a_guest_that_floods_is_not_heard_sooner_because_it_restarts() {
     let folder = folder();
     let mut guest = Guest::new(&folder.path().join("g1"), Manner::Floods);
     let service = Service::new(folder, &[("g1", &guest)]);
-    for _ in 0..600 {
+    for _ in 0..120 {
         // It opens its port again and again.
         tokio::time::sleep(Duration::from_secs(1)).await;
         let opens = EventKind::Agent { connected: true };
@@ -100,9 +100,10 @@ async fn a_guest_that_floods_is_not_heard_sooner_because_it_restarts() {
     while let Ok(command) = guest.commands.try_recv() {
         clients += usize::from(command == "client");
     }
+    // It would be one for each time that it opens its port.
     assert!(
-        (1..=60).contains(&clients),
-        "{clients} connections in 10 minutes"
+        (2..=60).contains(&clients),
+        "{clients} connections in 2 minutes"
     );
     service.ends().await;
 }

@@ -107,7 +107,8 @@ impl Service {
 /// Waits until a domain is told to be so.
 async fn seen(watching: &mut Watching, so: impl Fn(&Shown) -> bool) -> Shown {
     loop {
-        if let Reply::Domain(shown) = watching.next().await.unwrap()
+        let reply = watching.next_within(LONG).await;
+        if let Reply::Domain(shown) = reply.expect("it was never so")
             && so(&shown)
         {
             return *shown;
@@ -120,4 +121,6 @@ fn generation(shown: &Shown) -> u64 {
     guest.map_or(0, |guest| guest.status.generation)
 }
 
+/// Beyond the longest wait between two attempts; the clock of most tests runs free.
+const LONG: Duration = Duration::from_secs(3 * 3600);
 const PATIENCE: Duration = Duration::from_secs(20);

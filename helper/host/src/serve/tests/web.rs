@@ -170,7 +170,10 @@ async fn those_who_never_ask_keep_nobody_out() {
     for _ in 0..64 {
         idle.push(TcpStream::connect(address).await.unwrap());
     }
-    let answer = answer(address, b"GET /metrics HTTP/1.1\r\n\r\n").await;
+    let asked = answer(address, b"GET /metrics HTTP/1.1\r\n\r\n");
+    // Sixteen at once, each for 10 s.
+    let answer = tokio::time::timeout(Duration::from_secs(60), asked).await;
+    let answer = answer.expect("it was its turn");
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     task.abort();
 }
