@@ -4,12 +4,14 @@
 //! `program NAME STATE…` and `ready`, then obeys the lines that are written into the FIFO:
 //! `apply BOND [watch=PORT,PORT…] [vf=PORT device=NAME standby=PORT mac=MAC [slot=NAME]
 //! [announce=HEX]]`, `forget BOND`, `reset BOND`, `frames PORT`, `rescuing BOND`. Links are named.
+//! With `PATHS_STATISTICS` set, the kernel takes the programs' time meanwhile.
 //! Each command is answered by one line `done COMMAND: …`; events are lines `event …`.
 
 use std::fs::OpenOptions;
 use std::io::{self, BufRead, BufReader, Write};
 
 use anyhow::{Context, Result, bail};
+use aya::sys::{Stats, enable_stats};
 use rustix::net::{AddressFamily, SocketType, netdevice, socket};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 use tandem_guest::ebpf::paths::{PathPlan, Paths, Rescue};
@@ -27,6 +29,9 @@ fn main() -> Result<()> {
         .with_ansi(false)
         .with_writer(io::stderr)
         .init();
+    // For as long as this runs; takes a capability that the service has not.
+    let statistics = std::env::var_os("PATHS_STATISTICS").map(|_| enable_stats(Stats::RunTime));
+    let _statistics = statistics.transpose().context("no statistics")?;
     keep_the_units_capabilities()?;
     tokio::runtime::Builder::new_current_thread()
         .enable_io()

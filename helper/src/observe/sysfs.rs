@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use tandem_core::link::Link;
+use tandem_core::link::{Link, LinkKind};
 use tandem_core::types::PciAddress;
 
 use super::netlink::link::Described;
@@ -27,6 +27,9 @@ impl Sysfs {
         } = described;
         let device = match parent {
             Some((bus, device)) => self.bus_device(&bus, &device),
+            // Software has no device, and there may be thousands: to look for each one's
+            // takes longer than all that is read of it.
+            None if link.kind == LinkKind::Software => None,
             None => self.class_device(&link),
         };
         if let Some(device) = device {
@@ -87,7 +90,6 @@ fn driver_of(device: &Path) -> Option<String> {
 mod tests {
     use std::os::unix::fs::symlink;
 
-    use tandem_core::link::LinkKind;
     use tandem_core::types::Ifindex;
 
     use super::*;
@@ -156,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn believes_a_name_only_if_the_index_fits() {
+    fn believes_a_name_only_if_index_and_kind_fit() {
         let (_folder, sysfs) = fake();
         let same = sysfs.complete(described("eth1", 7, None));
         assert_eq!(same.driver.as_deref(), Some("igbvf"));
@@ -165,6 +167,10 @@ mod tests {
             (renamed_meanwhile.pci, renamed_meanwhile.driver),
             (None, None)
         );
+        let mut software = described("eth1", 7, None);
+        software.link.kind = LinkKind::Software;
+        let software = sysfs.complete(software);
+        assert_eq!((software.pci, software.driver), (None, None));
         let gone = sysfs.complete(described("eth9", 9, Some(("pci", "0000:09:00.0"))));
         assert_eq!((gone.pci, gone.driver), (None, None));
         let outside = sysfs.complete(described("eth9", 9, Some(("pci", "../../class"))));

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use tandem_core::status::{Handoff, Traffic};
 
-use crate::probe::FrameReport;
+use crate::probe::{FrameReport, Loss};
 
 /// What an evacuation cost those who talk with the guest.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -21,9 +21,20 @@ pub struct Evacuation {
     pub vf_ready_ms: Option<f64>,
     /// What Tandem itself reports.
     pub handovers: Vec<Handover>,
+    /// Where on their way to the guest frames were lost.
+    pub losses_to_guest: Vec<Loss>,
+    /// Where on their way from the guest frames were lost.
+    pub losses_from_guest: Vec<Loss>,
 }
 
 impl Evacuation {
+    /// Frames lost while the VF left and came.
+    pub fn hand_over_loss(&self) -> u64 {
+        let phases = [super::PHASES[0], super::PHASES[2]];
+        let phases = phases.iter().filter_map(|name| self.phase(name));
+        phases.map(PhaseLoss::lost).sum()
+    }
+
     /// The phase of this name.
     pub fn phase(&self, name: &str) -> Option<&PhaseLoss> {
         self.phases.iter().find(|phase| phase.name == name)

@@ -64,6 +64,8 @@ impl Subject {
                 .into_iter()
                 .map(|handoff| Handover::new(handoff, &frames))
                 .collect(),
+            losses_to_guest: frames.to_guest.losses,
+            losses_from_guest: frames.to_client.losses,
         })
     }
 

@@ -188,6 +188,14 @@ impl Subject {
             .collect())
     }
 
+    /// All that the service logged so far; nothing where there is none in a file.
+    pub fn log(&self) -> Result<Vec<u8>> {
+        match self.case.system.is_tandem() {
+            true => self.vm().read_file(crate::tandem::LOG),
+            false => Ok(Vec::new()),
+        }
+    }
+
     /// The service's last words, for errors.
     pub(super) fn log_tail(&self) -> String {
         match self.case.system.is_tandem() {

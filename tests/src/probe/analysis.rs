@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use serde::Serialize;
+
 use super::proto::SideLog;
 
 /// The beginning of a phase.
@@ -39,6 +41,20 @@ pub struct Direction {
     pub total: Count,
     /// By phase, in order.
     pub phases: Vec<(String, Count)>,
+    /// Frames lost in a row, in order.
+    pub losses: Vec<Loss>,
+}
+
+/// Frames lost in a row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Loss {
+    /// The phase in which the first of them was sent; empty before the first phase.
+    pub phase: String,
+    /// When that was, in µs since the phase began.
+    pub since_phase_us: u64,
+    /// How many.
+    pub frames: u64,
 }
 
 impl Direction {
@@ -147,6 +163,8 @@ fn direction(sender: &SideLog, receiver: &SideLog, times: &[u64], marks: &[Mark]
     let mut total = Count::default();
     let mut last_arrived: Option<u64> = None;
     let mut gap_phase = None;
+    let mut losses: Vec<Loss> = Vec::new();
+    let mut was_lost = false;
     for (index, sent) in sender.sent.iter().enumerate() {
         let phase = phase_at(marks, times[index]);
         let lost = arrivals[index] == 0;
@@ -161,6 +179,12 @@ fn direction(sender: &SideLog, receiver: &SideLog, times: &[u64], marks: &[Mark]
         if let Some(phase) = phase {
             add(&mut counts[phase]);
         }
+        match losses.last_mut() {
+            Some(last) if lost && was_lost => last.frames += 1,
+            _ if lost => losses.push(loss(marks, phase, times[index])),
+            _ => {}
+        }
+        was_lost = lost;
         if lost {
             gap_phase = gap_phase.or(phase);
             continue;
@@ -180,7 +204,21 @@ fn direction(sender: &SideLog, receiver: &SideLog, times: &[u64], marks: &[Mark]
         .map(|mark| mark.phase.clone())
         .zip(counts)
         .collect();
-    Direction { total, phases }
+    Direction {
+        total,
+        phases,
+        losses,
+    }
+}
+
+/// One frame lost; others may follow.
+fn loss(marks: &[Mark], phase: Option<usize>, at_us: u64) -> Loss {
+    let mark = phase.and_then(|phase| marks.get(phase));
+    Loss {
+        phase: mark.map_or_else(String::new, |mark| mark.phase.clone()),
+        since_phase_us: at_us.saturating_sub(mark.map_or(0, |mark| mark.at_us)),
+        frames: 1,
+    }
 }
 
 /// The phase a time lies in; nothing before the first mark.
@@ -265,6 +303,12 @@ mod tests {
         assert_eq!(by_phase("a"), Some((3, 0, 10)));
         assert_eq!(by_phase("b"), Some((2, 2, 40)));
         assert_eq!(by_phase("c"), Some((5, 1, 10)));
+        let loss = Loss {
+            phase: "b".to_owned(),
+            since_phase_us: 0,
+            frames: 3,
+        };
+        assert_eq!(report.losses, [loss]);
     }
 
     #[test]

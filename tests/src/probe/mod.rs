@@ -6,7 +6,7 @@ mod pair;
 pub mod proto;
 mod stream;
 
-pub use analysis::{Count, Direction, FrameReport, GuestTimes};
+pub use analysis::{Count, Direction, FrameReport, GuestTimes, Loss};
 pub use frames::{FrameOptions, FrameProbe};
 pub use pair::ProbePair;
 pub use stream::{StreamProbe, StreamReports};

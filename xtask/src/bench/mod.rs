@@ -2,8 +2,10 @@
 //! is compared with.
 
 mod evacuation;
+mod growth;
 mod idle;
 mod serve;
+mod tcp;
 
 use std::time::Duration;
 
@@ -21,6 +23,15 @@ pub(crate) struct Options {
     /// Measure `tandem-host serve` with 50 and with 500 simulated guests instead
     #[arg(long, conflicts_with = "evacuation")]
     serve: bool,
+    /// Measure how the guest service's costs grow with the guest instead
+    #[arg(long, conflicts_with_all = ["evacuation", "serve"])]
+    growth: bool,
+    /// Measure what the hand-over programs cost TCP instead
+    #[arg(long, conflicts_with_all = ["evacuation", "serve", "growth"])]
+    tcp: bool,
+    /// Rounds of each state with --tcp
+    #[arg(long, value_name = "NUMBER", requires = "tcp")]
+    tcp_rounds: Option<usize>,
     #[command(flatten)]
     comparison: evacuation::Comparison,
 }
@@ -32,6 +43,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         evacuation::run(&options.comparison, idle)
     } else if options.serve {
         serve::run(idle)
+    } else if options.growth {
+        growth::run()
+    } else if options.tcp {
+        tcp::run(options.tcp_rounds)
     } else {
         idle::run(idle)
     }

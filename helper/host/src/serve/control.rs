@@ -56,13 +56,10 @@ impl Desk {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(failed)?;
         }
-        match StdStream::connect(path) {
-            Ok(_) => {
-                let path = path.to_owned();
-                return Err(ServeError::Taken { path });
-            }
-            // None, or one that a killed process left.
-            Err(_) => {}
+        // One that a killed process left is replaced.
+        if StdStream::connect(path).is_ok() {
+            let path = path.to_owned();
+            return Err(ServeError::Taken { path });
         }
         // Under its name only once it is closed to others.
         let mut new = path.to_owned().into_os_string();

@@ -67,6 +67,20 @@ fn device_names(rescue: &Rescue) -> Result<Vec<[u8; DEVICE_NAME_LEN]>, PathError
         .collect()
 }
 
+/// Which of the other armed bonds is rescued when this device leaves. VFs of several bonds
+/// may sit below one port, whose leaving is a sign for one of these bonds; the others'
+/// rescues begin with their own devices' signs, which come later.
+fn claimant(
+    armed: &BTreeMap<u32, Rescue>,
+    except: u32,
+    name: &[u8; DEVICE_NAME_LEN],
+) -> Option<u32> {
+    let claims = |rescue| device_names(rescue).is_ok_and(|names| names.contains(name));
+    let mut others = armed.iter().filter(|(bond, _)| **bond != except);
+    let claimant = others.find(|(_, rescue)| claims(rescue));
+    claimant.map(|(bond, _)| *bond)
+}
+
 /// Removes what may not be there.
 fn remove<K: Pod, V: Pod>(table: &mut Table<K, V>, key: K) -> Result<(), MapError> {
     match table.remove(&key) {
@@ -234,7 +248,10 @@ impl Maps {
             return Ok(());
         };
         for name in device_names(&rescue)? {
-            remove(&mut self.devices, name)?;
+            match claimant(&self.armed, bond, &name) {
+                Some(other) => self.devices.insert(name, other, 0)?,
+                None => remove(&mut self.devices, name)?,
+            }
         }
         remove(&mut self.flags, bond)?;
         remove(&mut self.rescues, bond)?;
@@ -350,6 +367,24 @@ mod tests {
         assert_eq!(frames.late, frames.rx);
         assert_eq!(frames.duplicates, 4);
         assert_eq!(fold(cpus.iter(), 8), PortFrames::default());
+    }
+
+    #[test]
+    fn a_port_above_two_vfs_is_the_others_once_one_is_disarmed() {
+        let rescue = |device: &str| Rescue {
+            vf: 3,
+            device: device.to_owned(),
+            slot: Some("0000:00:10.0".to_owned()),
+            standby: 2,
+            mac: [2, 0, 0, 0, 0, 1],
+            announcements: Vec::new(),
+        };
+        let armed = BTreeMap::from([(7, rescue("0000:01:00.0")), (8, rescue("0000:01:00.1"))]);
+        let after = |disarmed, name: &str| claimant(&armed, disarmed, &device_name(name).unwrap());
+        assert_eq!(after(7, "0000:01:00.0"), None);
+        assert_eq!(after(7, "0000:00:10.0"), Some(8));
+        assert_eq!(after(8, "0000:00:10.0"), Some(7));
+        assert_eq!(after(8, "0000:00:11.0"), None);
     }
 
     #[test]

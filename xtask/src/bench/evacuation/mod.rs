@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tandem_lab::artifacts::cache;
-use tandem_lab::evacuation::{Case, Cost, CostOptions, Evacuation, Stage, System, cost};
+use tandem_lab::evacuation::{Case, Cost, CostOptions, Evacuation, Stage, Subject, System, cost};
 use tandem_lab::probe::FrameOptions;
 use tandem_lab::{HotPlug, Lab, NicModel, command};
 
@@ -238,6 +238,25 @@ fn try_evacuate(samples: &mut Samples, count: u32, rate_hz: u32) -> Result<()> {
             .with_context(|| format!("evacuation {} of {key}", samples.evacuations.len() + 1))?;
         command::progress(&format!("{key}: {}", told(&evacuation)));
         samples.evacuations.push(evacuation);
+        keep_log(samples, &subject)?;
+    }
+    Ok(())
+}
+
+/// Where Tandem lost frames in a hand-over, its log tells why.
+fn keep_log(samples: &Samples, subject: &Subject) -> Result<()> {
+    let lost = samples
+        .evacuations
+        .last()
+        .map_or(0, Evacuation::hand_over_loss);
+    let log = match lost {
+        0 => return Ok(()),
+        _ => subject.log()?,
+    };
+    if !log.is_empty() {
+        let name = format!("{}-{}.log", samples.case.key(), samples.evacuations.len());
+        let folder = cache::target_folder().join("bench");
+        write(&folder, &name, &String::from_utf8_lossy(&log))?;
     }
     Ok(())
 }

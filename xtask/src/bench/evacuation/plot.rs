@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use tandem_lab::evacuation::PhaseLoss;
 
-use super::samples::{Samples, hand_over_loss};
+use super::samples::Samples;
 use super::spread::Spread;
 
 const WIDTH: f64 = 1040.0;
@@ -36,7 +36,7 @@ pub(super) fn render(all: &[Samples], rate_hz: u32) -> String {
             "Frames lost in an evacuation, {rate_hz} a second each way: median, least and most"
         ),
     );
-    let hand_over = |samples: &Samples| samples.spread(|one| Some(hand_over_loss(one) as f64));
+    let hand_over = |samples: &Samples| samples.spread(|one| Some(one.hand_over_loss() as f64));
     let total = |samples: &Samples| samples.of_phase(None, PhaseLoss::lost);
     panel(
         &mut body,

@@ -48,7 +48,7 @@ impl Samples {
     pub(super) fn without_loss(&self) -> usize {
         self.evacuations
             .iter()
-            .filter(|evacuation| hand_over_loss(evacuation) == 0)
+            .filter(|evacuation| evacuation.hand_over_loss() == 0)
             .count()
     }
 
@@ -77,13 +77,6 @@ impl Samples {
             "failures": self.failures,
         })
     }
-}
-
-/// Frames lost while the VF left and came.
-pub(super) fn hand_over_loss(evacuation: &Evacuation) -> u64 {
-    let hand_overs = [PHASES[0], PHASES[2]];
-    let phases = hand_overs.iter().filter_map(|name| evacuation.phase(name));
-    phases.map(PhaseLoss::lost).sum()
 }
 
 /// Whether a reported gap and the probe's are the same: within 20 % or two frames.
@@ -121,6 +114,8 @@ pub(super) mod tests {
             downtime_ms: 100,
             vf_ready_ms: Some(12.6),
             handovers: Vec::new(),
+            losses_to_guest: Vec::new(),
+            losses_from_guest: Vec::new(),
         }
     }
 

@@ -3,39 +3,36 @@
 //!
 //! Beside the rescue stands what a bond loses that nobody takes care of, in the same guest.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use tandem_lab::agent::{Agent, Background};
+use anyhow::{Result, ensure};
 use tandem_lab::artifacts::cargo::{self, Profile};
 use tandem_lab::net::{CLIENT_V4, GUEST_V4};
 use tandem_lab::probe::{FrameOptions, FrameReport};
 use tandem_lab::qemu::{Nic, Slot};
 use tandem_lab::{Kernel, Lab, Mac, NicModel, SmallGuest, Vm};
 
-const PROGRAM: &str = "/usr/bin/paths";
-const FIFO: &str = "/tmp/commands";
-const LOG: &str = "/tmp/paths.log";
-/// aya reads all of the kernel's types twice, and the guest is emulated.
-const START_LIMIT: Duration = Duration::from_secs(180);
+use programs::{PROGRAM, Paths};
+
+mod on_top;
+mod programs;
+
 const LIMIT: Duration = Duration::from_secs(60);
 const STEP: Duration = Duration::from_millis(200);
 /// Longer than the rescue lasts when nothing comes of a removal (3 s); nothing tells of its end.
 const EXPIRY: Duration = Duration::from_secs(5);
 /// Frames that may be lost in a rescue: those on the wire when the traffic moves to and fro.
 const FEW: u64 = 10;
-const SIGCONT: i32 = 18;
-const SIGSTOP: i32 = 19;
 
 const STANDBY: Mac = Mac::test(1);
 const E1000E: Mac = Mac::test(2);
 const IGB: Mac = Mac::test(3);
 
-fn guest(lab: &Lab) -> Result<SmallGuest<'_>> {
+fn guest(lab: &Lab, kernel: Kernel) -> Result<SmallGuest<'_>> {
     let program = cargo::example("tandem-guest", "paths", Profile::Dev)?;
     Ok(lab
         .small_guest()
-        .kernel(Kernel::from_environment()?)
+        .kernel(kernel)
         .standby(STANDBY)
         .vf(NicModel::E1000e, E1000E)
         .vf(NicModel::Igb, IGB)
@@ -43,131 +40,6 @@ fn guest(lab: &Lab) -> Result<SmallGuest<'_>> {
         .module("sch_ingress")
         .module("cls_bpf")
         .program(&program, PROGRAM))
-}
-
-/// The example program in the guest, as the service has the programs.
-struct Paths {
-    agent: Agent,
-    process: Background,
-}
-
-impl Paths {
-    fn start(vm: &Vm) -> Result<Self> {
-        let agent = vm.agent().clone();
-        agent.sh(&format!("mkfifo {FIFO}"))?;
-        let process = agent.spawn(&[PROGRAM, FIFO], &[("RUST_LOG", "info")], LOG)?;
-        let paths = Self { agent, process };
-        paths.await_line("ready", START_LIMIT, |line| line == "ready")?;
-        for program in ["path_ingress", "path_egress", "rescue_egress"] {
-            let wanted = format!("program {program} ready");
-            paths.await_line(&wanted, LIMIT, |line| line == wanted)?;
-        }
-        Ok(paths)
-    }
-
-    fn lines(&self) -> Result<Vec<String>> {
-        let text = String::from_utf8_lossy(&self.agent.read_file(LOG)?).into_owned();
-        // The last line may not be complete yet.
-        let complete = text.rfind('\n').map_or("", |end| &text[..end]);
-        Ok(complete.lines().map(str::to_owned).collect())
-    }
-
-    fn await_line(
-        &self,
-        what: &str,
-        limit: Duration,
-        wanted: impl Fn(&str) -> bool,
-    ) -> Result<String> {
-        let deadline = Instant::now() + limit;
-        loop {
-            let lines = self.lines()?;
-            if let Some(line) = lines.iter().rev().find(|line| wanted(line)) {
-                return Ok(line.clone());
-            }
-            ensure!(
-                Instant::now() < deadline,
-                "`{what}` did not come; the program said:\n{}",
-                lines.join("\n")
-            );
-            std::thread::sleep(STEP);
-        }
-    }
-
-    /// Gives a command and waits for its answer.
-    fn command(&self, command: &str) -> Result<String> {
-        let start = format!("done {command}: ");
-        let answers = |lines: &[String]| lines.iter().filter(|l| l.starts_with(&start)).count();
-        let before = answers(&self.lines()?);
-        self.agent.sh(&format!("echo '{command}' >{FIFO}"))?;
-        let deadline = Instant::now() + LIMIT;
-        loop {
-            let lines = self.lines()?;
-            if answers(&lines) > before {
-                let answer = lines
-                    .iter()
-                    .rev()
-                    .find_map(|line| line.strip_prefix(&start));
-                return Ok(answer.context("an answer")?.to_owned());
-            }
-            ensure!(
-                Instant::now() < deadline,
-                "no answer to `{command}`: {}",
-                lines.join("\n")
-            );
-            std::thread::sleep(STEP);
-        }
-    }
-
-    fn frames(&self, port: &str) -> Result<Frames> {
-        let answer = self.command(&format!("frames {port}"))?;
-        let field = |name: &str| {
-            let value = answer.split(' ').find_map(|word| word.strip_prefix(name));
-            let value = value.with_context(|| format!("no {name} in `{answer}`"))?;
-            Ok::<u64, anyhow::Error>(value.parse()?)
-        };
-        Ok(Frames {
-            rx: field("rx=")?,
-            tx: field("tx=")?,
-            rx_stamps: (field("rx_first=")?, field("rx_last=")?),
-            tx_stamps: (field("tx_first=")?, field("tx_last=")?),
-            duplicates: field("duplicates=")?,
-        })
-    }
-
-    /// Lets the client look for a station that is not there, by broadcast, until a port has kept that
-    /// away from the stack.
-    fn await_duplicates(&self, lab: &Lab, port: &str, station: u8) -> Result<()> {
-        let address = format!("10.77.0.{station}");
-        let client = lab.client()?.namespace();
-        client.ip(&["neigh", "replace", &address, "dev", "eth0", "use"])?;
-        let deadline = Instant::now() + LIMIT;
-        while self.frames(port)?.duplicates == 0 {
-            ensure!(
-                Instant::now() < deadline,
-                "no duplicate was kept away on {port}"
-            );
-            std::thread::sleep(STEP);
-        }
-        Ok(())
-    }
-
-    /// Keeps all of user space's part from running: reflex and commands.
-    fn freeze(&self) -> Result<()> {
-        self.agent.signal(self.process, SIGSTOP)
-    }
-
-    fn thaw(&self) -> Result<()> {
-        self.agent.signal(self.process, SIGCONT)
-    }
-}
-
-#[derive(Debug)]
-struct Frames {
-    rx: u64,
-    tx: u64,
-    rx_stamps: (u64, u64),
-    tx_stamps: (u64, u64),
-    duplicates: u64,
 }
 
 fn pci_address_of(vm: &Vm, interface: &str) -> Result<String> {
@@ -242,7 +114,7 @@ fn frames_are_counted_and_duplicates_kept_away() -> Result<()> {
         return Ok(());
     };
     let host = lab.host("a")?;
-    let vm = guest(&lab)?.boot(&host)?;
+    let vm = guest(&lab, Kernel::from_environment()?)?.boot(&host)?;
     eprintln!("{}", vm.sh("uname -r")?);
     let (standby, vf) = (
         vm.wait_interface(STANDBY, LIMIT)?,
@@ -314,7 +186,7 @@ fn the_kernel_alone_redirects_until_the_bond_follows_or_the_time_is_over() -> Re
         return Ok(());
     };
     let host = lab.host("a")?;
-    let vm = guest(&lab)?.boot(&host)?;
+    let vm = guest(&lab, Kernel::from_environment()?)?.boot(&host)?;
     eprintln!("{}", vm.sh("uname -r")?);
     let [standby, vf, other] = [STANDBY, E1000E, IGB].map(|mac| vm.wait_interface(mac, LIMIT));
     let (standby, vf, other) = (standby?, vf?, other?);
@@ -396,7 +268,7 @@ fn a_removal_loses_next_to_nothing_even_with_user_space_stopped() -> Result<()> 
         return Ok(());
     };
     let host = lab.host("a")?;
-    let mut vm = guest(&lab)?.boot(&host)?;
+    let mut vm = guest(&lab, Kernel::from_environment()?)?.boot(&host)?;
     eprintln!("{}", vm.sh("uname -r")?);
     let standby = vm.wait_interface(STANDBY, LIMIT)?;
     make_bond(&vm, &standby)?;

@@ -1,0 +1,143 @@
+//! The example program in the guest (`helper/examples/paths.rs`), and what it is told.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use tandem_lab::agent::{Agent, Background};
+use tandem_lab::{Lab, Vm};
+
+use crate::{LIMIT, STEP};
+
+/// Where the program is in the guest.
+pub(crate) const PROGRAM: &str = "/usr/bin/paths";
+const FIFO: &str = "/tmp/commands";
+const LOG: &str = "/tmp/paths.log";
+/// aya reads all of the kernel's types twice, and the guest is emulated.
+const START_LIMIT: Duration = Duration::from_secs(180);
+const SIGCONT: i32 = 18;
+const SIGSTOP: i32 = 19;
+
+/// The example program in the guest, as the service has the programs.
+pub(crate) struct Paths {
+    agent: Agent,
+    process: Background,
+}
+
+impl Paths {
+    pub(crate) fn start(vm: &Vm) -> Result<Self> {
+        let agent = vm.agent().clone();
+        agent.sh(&format!("mkfifo {FIFO}"))?;
+        let process = agent.spawn(&[PROGRAM, FIFO], &[("RUST_LOG", "info")], LOG)?;
+        let paths = Self { agent, process };
+        paths.await_line("ready", START_LIMIT, |line| line == "ready")?;
+        for program in ["path_ingress", "path_egress", "rescue_egress"] {
+            let wanted = format!("program {program} ready");
+            paths.await_line(&wanted, LIMIT, |line| line == wanted)?;
+        }
+        Ok(paths)
+    }
+
+    fn lines(&self) -> Result<Vec<String>> {
+        let text = String::from_utf8_lossy(&self.agent.read_file(LOG)?).into_owned();
+        // The last line may not be complete yet.
+        let complete = text.rfind('\n').map_or("", |end| &text[..end]);
+        Ok(complete.lines().map(str::to_owned).collect())
+    }
+
+    pub(crate) fn await_line(
+        &self,
+        what: &str,
+        limit: Duration,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<String> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let lines = self.lines()?;
+            if let Some(line) = lines.iter().rev().find(|line| wanted(line)) {
+                return Ok(line.clone());
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "`{what}` did not come; the program said:\n{}",
+                lines.join("\n")
+            );
+            std::thread::sleep(STEP);
+        }
+    }
+
+    /// Gives a command and waits for its answer.
+    pub(crate) fn command(&self, command: &str) -> Result<String> {
+        let start = format!("done {command}: ");
+        let answers = |lines: &[String]| lines.iter().filter(|l| l.starts_with(&start)).count();
+        let before = answers(&self.lines()?);
+        self.agent.sh(&format!("echo '{command}' >{FIFO}"))?;
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let lines = self.lines()?;
+            if answers(&lines) > before {
+                let answer = lines
+                    .iter()
+                    .rev()
+                    .find_map(|line| line.strip_prefix(&start));
+                return Ok(answer.context("an answer")?.to_owned());
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "no answer to `{command}`: {}",
+                lines.join("\n")
+            );
+            std::thread::sleep(STEP);
+        }
+    }
+
+    pub(crate) fn frames(&self, port: &str) -> Result<Frames> {
+        let answer = self.command(&format!("frames {port}"))?;
+        let field = |name: &str| {
+            let value = answer.split(' ').find_map(|word| word.strip_prefix(name));
+            let value = value.with_context(|| format!("no {name} in `{answer}`"))?;
+            Ok::<u64, anyhow::Error>(value.parse()?)
+        };
+        Ok(Frames {
+            rx: field("rx=")?,
+            tx: field("tx=")?,
+            rx_stamps: (field("rx_first=")?, field("rx_last=")?),
+            tx_stamps: (field("tx_first=")?, field("tx_last=")?),
+            duplicates: field("duplicates=")?,
+        })
+    }
+
+    /// Lets the client look for a station that is not there, by broadcast, until a port has kept that
+    /// away from the stack.
+    pub(crate) fn await_duplicates(&self, lab: &Lab, port: &str, station: u8) -> Result<()> {
+        let address = format!("10.77.0.{station}");
+        let client = lab.client()?.namespace();
+        client.ip(&["neigh", "replace", &address, "dev", "eth0", "use"])?;
+        let deadline = Instant::now() + LIMIT;
+        while self.frames(port)?.duplicates == 0 {
+            ensure!(
+                Instant::now() < deadline,
+                "no duplicate was kept away on {port}"
+            );
+            std::thread::sleep(STEP);
+        }
+        Ok(())
+    }
+
+    /// Keeps all of user space's part from running: reflex and commands.
+    pub(crate) fn freeze(&self) -> Result<()> {
+        self.agent.signal(self.process, SIGSTOP)
+    }
+
+    pub(crate) fn thaw(&self) -> Result<()> {
+        self.agent.signal(self.process, SIGCONT)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Frames {
+    pub(crate) rx: u64,
+    pub(crate) tx: u64,
+    pub(crate) rx_stamps: (u64, u64),
+    pub(crate) tx_stamps: (u64, u64),
+    pub(crate) duplicates: u64,
+}

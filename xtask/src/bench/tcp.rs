@@ -1,0 +1,539 @@
+//! `cargo xtask bench --tcp`: what the hand-over programs cost TCP while they are attached.
+//!
+//! On this machine's own kernel, over a veth between two network namespaces. The guest's end of it has every
+//! program that a frame of a bond passes, so that a frame passes all of them on one device: `rescue_egress` of
+//! the bond, and `path_egress` and `path_ingress` of its port. Sender and receiver share one processor: nothing
+//! runs beside them that could hide what the programs take. Three states take turns, in short rounds:
+//!
+//! * `without`: nothing is attached;
+//! * `armed`: as between hand-overs, with the VF at work: the rescue is armed, nothing is counted;
+//! * `counting`: as during a hand-over: every frame is counted and stamped.
+//!
+//! A rescue itself (the redirect) is not measured: what raises it are hooks of the kernel's PCI and ACPI code.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use rustix::fd::AsFd;
+use rustix::thread::{CpuSet, LinkNameSpaceType, move_into_link_name_space, sched_setaffinity};
+use rustix::time::{ClockId, clock_gettime};
+use serde_json::{Value, json};
+use tandem_lab::artifacts::cache;
+use tandem_lab::net::Namespace;
+use tandem_lab::{Lab, command};
+
+use paths::{Paths, State};
+
+mod paths;
+
+/// Rounds of each state, unless the command line says otherwise.
+const ROUNDS: usize = 40;
+/// Rounds in which the kernel takes the programs' own time, which costs time by itself.
+const STATISTICS_ROUNDS: usize = 10;
+/// How long a round is to take; how many bytes that is, is found out beforehand.
+const ROUND: Duration = Duration::from_millis(80);
+const FIRST_BYTES: u64 = 8 << 20;
+const CHUNK_BYTES: usize = 128 << 10;
+/// More than a round takes on a machine that does something else meanwhile.
+const STALL_LIMIT: Duration = Duration::from_secs(30);
+/// Most that the programs may cost of TCP's throughput, in per cent.
+const LIMIT_PERCENT: f64 = 5.0;
+
+const GUEST: Ipv4Addr = Ipv4Addr::new(10, 78, 0, 1);
+const PEER: Ipv4Addr = Ipv4Addr::new(10, 78, 0, 2);
+/// The guest's end of the veth: bond and VF in one.
+const BOND: &str = "bond";
+/// A port that never carries anything.
+const STANDBY: &str = "standby";
+
+/// Which way the bytes go.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    FromGuest,
+    ToGuest,
+}
+
+/// What passes the programs at once.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Frames {
+    /// Up to 64 KiB, as NICs with segmentation offload get them.
+    Aggregated,
+    /// One segment each, as without any offload.
+    Single,
+}
+
+/// What one round took.
+#[derive(Clone, Copy)]
+struct Round {
+    bytes: u64,
+    wall_s: f64,
+    cpu_s: f64,
+}
+
+/// What one state of one way came to.
+struct Row {
+    way: Way,
+    frames: Frames,
+    state: State,
+    mib_per_s: Spread,
+    cpu_us_per_mib: Spread,
+    /// Of the same turn's round without programs: throughput, and processor time for a byte.
+    throughput_ratio: Spread,
+    cpu_ratio: Spread,
+    programs: Option<Programs>,
+}
+
+/// What the kernel says that the programs took.
+struct Programs {
+    runs_per_mib: f64,
+    ns_per_run: f64,
+    /// Their share of all processor time, in per cent.
+    share_percent: f64,
+}
+
+/// Quartiles.
+#[derive(Clone, Copy)]
+struct Spread {
+    low: f64,
+    median: f64,
+    high: f64,
+}
+
+/// Measures, prints, writes JSON, and fails if the programs cost more than they may.
+pub(crate) fn run(rounds: Option<usize>) -> Result<()> {
+    let rounds = rounds.unwrap_or(ROUNDS);
+    ensure!(rounds >= 5, "less than five rounds tell nothing");
+    let lab = Lab::new("bench-tcp")?;
+    let (guest, peer) = (lab.host("g")?, lab.host("p")?);
+    let (guest, peer) = (guest.namespace(), peer.namespace());
+    connect(guest, peer)?;
+    let mut rows = Vec::new();
+    for frames in [Frames::Aggregated, Frames::Single] {
+        for (namespace, device) in [(guest, BOND), (peer, "peer")] {
+            let most = if frames == Frames::Single {
+                "1"
+            } else {
+                "65535"
+            };
+            namespace.ip(&["link", "set", device, "gso_max_segs", most])?;
+        }
+        for way in [Way::FromGuest, Way::ToGuest] {
+            command::progress(&format!(
+                "{rounds} rounds of each state, {}, {}",
+                way.name(),
+                frames.name()
+            ));
+            rows.extend(measure(&lab, guest, peer, (way, frames), rounds)?);
+        }
+    }
+    println!("{HEADER}");
+    for row in &rows {
+        println!("{}", row.line());
+    }
+    let folder = cache::target_folder().join("bench");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let path = folder.join("tcp.json");
+    let document = json!({
+        "kernel": fs::read_to_string("/proc/sys/kernel/osrelease")?.trim(),
+        "rounds": rounds,
+        "limit-percent": LIMIT_PERCENT,
+        "rows": rows.iter().map(Row::json).collect::<Vec<_>>(),
+    });
+    fs::write(&path, serde_json::to_vec_pretty(&document)?)
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    println!("written to {}", path.display());
+    match rows.iter().filter(|row| row.is_over()).count() {
+        0 => Ok(()),
+        count => bail!("{count} figures are over {LIMIT_PERCENT} %"),
+    }
+}
+
+fn connect(guest: &Namespace, peer: &Namespace) -> Result<()> {
+    guest.ip(&[
+        "link",
+        "add",
+        BOND,
+        "type",
+        "veth",
+        "peer",
+        "name",
+        "peer",
+        "netns",
+        peer.name(),
+    ])?;
+    guest.ip(&[
+        "link", "add", STANDBY, "type", "veth", "peer", "name", "unused",
+    ])?;
+    for (namespace, device, address) in [(guest, BOND, GUEST), (peer, "peer", PEER)] {
+        namespace.ip(&["address", "add", &format!("{address}/24"), "dev", device])?;
+        namespace.ip(&["link", "set", device, "up"])?;
+    }
+    guest.ip(&["link", "set", STANDBY, "up"])?;
+    guest.ip(&["link", "set", "unused", "up"]).map(|_| ())
+}
+
+fn measure(
+    lab: &Lab,
+    guest: &Namespace,
+    peer: &Namespace,
+    (way, frames): (Way, Frames),
+    rounds: usize,
+) -> Result<Vec<Row>> {
+    let mut stream = Stream::open(guest, peer, way)?;
+    let mut paths = Paths::start(lab, guest, false)?;
+    // Also warms the connection up.
+    let first = stream.round(FIRST_BYTES)?;
+    let second = stream.round((FIRST_BYTES as f64 * ROUND.as_secs_f64() / first.wall_s) as u64)?;
+    let bytes = (second.bytes as f64 * ROUND.as_secs_f64() / second.wall_s) as u64;
+    let mut turns: Vec<[Round; 3]> = Vec::new();
+    for turn in 0..rounds {
+        let mut one = [second; 3];
+        for step in 0..3 {
+            let which = (turn + step) % 3;
+            paths.set(State::ALL[which])?;
+            one[which] = stream.round(bytes)?;
+        }
+        turns.push(one);
+    }
+    drop(paths);
+
+    let mut paths = Paths::start(lab, guest, true)?;
+    let mut rows = Vec::new();
+    for (which, state) in State::ALL.into_iter().enumerate() {
+        let of =
+            |value: fn(&Round) -> f64| Spread::of(turns.iter().map(|turn| value(&turn[which])));
+        let to_without = |value: fn(&Round) -> f64| {
+            Spread::of(
+                turns
+                    .iter()
+                    .map(|turn| value(&turn[which]) / value(&turn[0])),
+            )
+        };
+        let programs = if state == State::Without {
+            None
+        } else {
+            paths.set(state)?;
+            Some(programs_of(&paths, &mut stream, bytes)?)
+        };
+        rows.push(Row {
+            way,
+            frames,
+            state,
+            mib_per_s: of(Round::mib_per_s),
+            cpu_us_per_mib: of(Round::cpu_us_per_mib),
+            throughput_ratio: to_without(Round::mib_per_s),
+            cpu_ratio: to_without(Round::cpu_us_per_mib),
+            programs,
+        });
+    }
+    Ok(rows)
+}
+
+/// The programs' own time, as the kernel takes it; its clock readings are in it too.
+fn programs_of(paths: &Paths, stream: &mut Stream, bytes: u64) -> Result<Programs> {
+    let before = paths.run_time()?;
+    let mut cpu_s = 0.0;
+    for _ in 0..STATISTICS_ROUNDS {
+        cpu_s += stream.round(bytes)?.cpu_s;
+    }
+    let after = paths.run_time()?;
+    let runs = after.runs - before.runs;
+    ensure!(runs > 0, "the programs did not run: nothing was measured");
+    let ns = (after.ns - before.ns) as f64;
+    Ok(Programs {
+        runs_per_mib: runs as f64 / mib(bytes * STATISTICS_ROUNDS as u64),
+        ns_per_run: ns / runs as f64,
+        share_percent: ns / 1e9 / cpu_s * 100.0,
+    })
+}
+
+/// A TCP connection between the two namespaces, whose ends share a processor.
+struct Stream {
+    sender: TcpStream,
+    receiver: TcpStream,
+    processor: usize,
+    softirq_threads: Vec<String>,
+}
+
+impl Stream {
+    fn open(guest: &Namespace, peer: &Namespace, way: Way) -> Result<Self> {
+        let (server, client, address) = match way {
+            Way::FromGuest => (peer, guest, PEER),
+            Way::ToGuest => (guest, peer, GUEST),
+        };
+        let listener = inside(server, move || Ok(TcpListener::bind((address, 0))?))?;
+        let address: SocketAddr = listener.local_addr()?;
+        let sender = inside(client, move || {
+            Ok(TcpStream::connect_timeout(&address, STALL_LIMIT)?)
+        })?;
+        let (receiver, _) = listener.accept()?;
+        receiver.set_read_timeout(Some(STALL_LIMIT))?;
+        sender.set_write_timeout(Some(STALL_LIMIT))?;
+        Ok(Self {
+            sender,
+            receiver,
+            processor: last_processor()?,
+            softirq_threads: softirq_threads()?,
+        })
+    }
+
+    /// Moves so many bytes.
+    fn round(&mut self, bytes: u64) -> Result<Round> {
+        let bytes = bytes.next_multiple_of(CHUNK_BYTES as u64);
+        let (sender, receiver, processor) = (&mut self.sender, &mut self.receiver, self.processor);
+        let softirq_before_ns = softirq_ns(&self.softirq_threads)?;
+        let start = Instant::now();
+        let (sent, received) = std::thread::scope(|scope| {
+            let sending = scope.spawn(move || {
+                on_processor(processor)?;
+                let chunk = vec![0; CHUNK_BYTES];
+                for _ in 0..bytes / CHUNK_BYTES as u64 {
+                    sender.write_all(&chunk).context("cannot send")?;
+                }
+                Ok::<_, anyhow::Error>(thread_cpu_s())
+            });
+            let receiving = scope.spawn(move || {
+                on_processor(processor)?;
+                let mut chunk = vec![0; CHUNK_BYTES];
+                let mut left = bytes;
+                while left > 0 {
+                    let most = chunk.len().min(usize::try_from(left)?);
+                    match receiver
+                        .read(&mut chunk[..most])
+                        .context("cannot receive")?
+                    {
+                        0 => bail!("the connection ended"),
+                        count => left -= count as u64,
+                    }
+                }
+                Ok((thread_cpu_s(), start.elapsed()))
+            });
+            (joined(sending), joined(receiving))
+        });
+        let (sent_cpu_s, (received_cpu_s, wall)) = (sent?, received?);
+        let softirq_ns = softirq_ns(&self.softirq_threads)?.saturating_sub(softirq_before_ns);
+        Ok(Round {
+            bytes,
+            wall_s: wall.as_secs_f64(),
+            cpu_s: sent_cpu_s + received_cpu_s + softirq_ns as f64 / 1e9,
+        })
+    }
+}
+
+fn joined<T>(thread: std::thread::ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
+    thread
+        .join()
+        .map_err(|_| anyhow!("a thread of the measurement panicked"))?
+}
+
+/// Does something in a network namespace; a socket stays in the one it was made in.
+fn inside<T: Send>(namespace: &Namespace, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let path = format!("/run/netns/{}", namespace.name());
+    let file = fs::File::open(&path).with_context(|| format!("cannot open {path}"))?;
+    std::thread::scope(|scope| {
+        joined(scope.spawn(move || {
+            move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
+                .context("cannot enter a network namespace")?;
+            work()
+        }))
+    })
+}
+
+fn last_processor() -> Result<usize> {
+    let allowed = rustix::thread::sched_getaffinity(None)?;
+    (0..CpuSet::MAX_CPU)
+        .rev()
+        .find(|&cpu| allowed.is_set(cpu))
+        .context("no processor is allowed")
+}
+
+fn on_processor(processor: usize) -> Result<()> {
+    let mut one = CpuSet::new();
+    one.set(processor);
+    sched_setaffinity(None, &one).context("cannot stay on one processor")
+}
+
+/// This thread's processor time. Softirqs that interrupt it count (kernel/sched/cputime.c, 6.18, without
+/// `CONFIG_IRQ_TIME_ACCOUNTING`), so what the veth does in them is in there.
+fn thread_cpu_s() -> f64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+}
+
+/// `/proc/PID/schedstat` of the kernel's threads that take over softirqs.
+fn softirq_threads() -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").context("cannot list processes")? {
+        let path = entry?.path();
+        let name = fs::read_to_string(path.join("comm")).unwrap_or_default();
+        if name.starts_with("ksoftirqd/") {
+            found.push(path.join("schedstat").to_string_lossy().into_owned());
+        }
+    }
+    Ok(found)
+}
+
+fn softirq_ns(threads: &[String]) -> Result<u64> {
+    let of = |path: &String| -> Result<u64> {
+        let text = fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
+        let first = text
+            .split_whitespace()
+            .next()
+            .context("an empty schedstat")?;
+        Ok(first.parse()?)
+    };
+    threads.iter().map(of).sum()
+}
+
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
+impl Round {
+    fn mib_per_s(&self) -> f64 {
+        mib(self.bytes) / self.wall_s
+    }
+
+    fn cpu_us_per_mib(&self) -> f64 {
+        self.cpu_s * 1e6 / mib(self.bytes)
+    }
+}
+
+impl Spread {
+    fn of(values: impl Iterator<Item = f64>) -> Self {
+        let mut values: Vec<f64> = values.collect();
+        values.sort_by(f64::total_cmp);
+        let at = |part: f64| {
+            let place = (values.len().saturating_sub(1)) as f64 * part;
+            values
+                .get(place.round() as usize)
+                .copied()
+                .unwrap_or(f64::NAN)
+        };
+        Self {
+            low: at(0.25),
+            median: at(0.5),
+            high: at(0.75),
+        }
+    }
+
+    fn json(self) -> Value {
+        json!({ "low-quartile": self.low, "median": self.median, "high-quartile": self.high })
+    }
+
+    fn show(self, digits: usize) -> String {
+        format!(
+            "{:.digits$} [{:.digits$}-{:.digits$}]",
+            self.median, self.low, self.high
+        )
+    }
+}
+
+impl Way {
+    fn name(self) -> &'static str {
+        match self {
+            Self::FromGuest => "from the guest",
+            Self::ToGuest => "to the guest",
+        }
+    }
+}
+
+impl Frames {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Aggregated => "aggregated",
+            Self::Single => "single frames",
+        }
+    }
+}
+
+const HEADER: &str = "way             frames         state     MiB/s                 CPU µs/MiB            \
+throughput ratio       CPU ratio              programs";
+
+impl Row {
+    /// Throughput of one processor that does nothing else is the inverse of its time for a byte.
+    fn cost_percent(&self) -> f64 {
+        (1.0 - 1.0 / self.cpu_ratio.median) * 100.0
+    }
+
+    /// The limit is one for a veth as it comes; without any offload the figures are for comparison.
+    fn is_over(&self) -> bool {
+        self.frames == Frames::Aggregated && self.cost_percent() > LIMIT_PERCENT
+    }
+
+    fn line(&self) -> String {
+        let programs = self.programs.as_ref().map_or(String::new(), |programs| {
+            format!(
+                "{:.0}/MiB, {:.0} ns each, {:.2} % of all CPU",
+                programs.runs_per_mib, programs.ns_per_run, programs.share_percent
+            )
+        });
+        format!(
+            "{:15} {:14} {:9} {:21} {:21} {:22} {:22} {programs}{}",
+            self.way.name(),
+            self.frames.name(),
+            self.state.name(),
+            self.mib_per_s.show(0),
+            self.cpu_us_per_mib.show(0),
+            self.throughput_ratio.show(3),
+            self.cpu_ratio.show(3),
+            if self.is_over() { "  OVER" } else { "" }
+        )
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "way": self.way.name(),
+            "frames": self.frames.name(),
+            "state": self.state.name(),
+            "mib-per-s": self.mib_per_s.json(),
+            "cpu-us-per-mib": self.cpu_us_per_mib.json(),
+            "throughput-ratio": self.throughput_ratio.json(),
+            "cpu-ratio": self.cpu_ratio.json(),
+            "cost-percent": self.cost_percent(),
+            "programs": self.programs.as_ref().map(|programs| json!({
+                "runs-per-mib": programs.runs_per_mib,
+                "ns-per-run": programs.ns_per_run,
+                "share-of-cpu-percent": programs.share_percent,
+            })),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quartiles_are_those_of_the_sorted_values() {
+        let spread = Spread::of([5.0, 1.0, 4.0, 2.0, 3.0].into_iter());
+        assert_eq!((spread.low, spread.median, spread.high), (2.0, 3.0, 4.0));
+        assert_eq!(spread.show(1), "3.0 [2.0-4.0]");
+    }
+
+    #[test]
+    fn more_time_for_a_byte_is_less_throughput() {
+        let flat = |value| Spread {
+            low: value,
+            median: value,
+            high: value,
+        };
+        let row = |cpu_ratio, frames| Row {
+            way: Way::FromGuest,
+            frames,
+            state: State::Armed,
+            mib_per_s: flat(1000.0),
+            cpu_us_per_mib: flat(300.0),
+            throughput_ratio: flat(1.0),
+            cpu_ratio: flat(cpu_ratio),
+            programs: None,
+        };
+        assert!((row(1.25, Frames::Aggregated).cost_percent() - 20.0).abs() < 1e-9);
+        assert!(row(1.06, Frames::Aggregated).is_over());
+        assert!(!row(1.05, Frames::Aggregated).is_over());
+        assert!(!row(1.25, Frames::Single).is_over());
+    }
+}
