@@ -10,7 +10,7 @@ use tandem_lab::tandem::STEP_LIMIT;
 
 use crate::world::{DOMAIN, World, at_home, expect, moved, words};
 
-/// Refused, unless the operator says to go on without the guest.
+/// Refused, unless the operator says to go on without the guest: here peer to peer, too.
 pub(crate) fn agent_is_missing(world: &mut World<'_>) -> Result<()> {
     let gone = "killall tandem; while tandem status >/dev/null 2>&1; do usleep 100000; done";
     world.guest.agent().sh(gone)?;
@@ -18,7 +18,7 @@ pub(crate) fn agent_is_missing(world: &mut World<'_>) -> Result<()> {
     expect(&ran, 10, Some("agent-missing"), &at_home("refused"))?;
 
     world.guest.pause();
-    let ran = world.migrate(&["--no-agent"])?;
+    let ran = world.migrate(&["--no-agent", "--p2p"])?;
     let done = json!({"verdict": "done", "runs-on": "destination", "vf-attached": true,
         "guest": "not-asked", "recovery-needed": false, "left": []});
     expect(&ran, 0, None, &done)?;

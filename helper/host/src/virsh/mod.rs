@@ -151,7 +151,7 @@ impl Virsh {
             reason: format!("`{}` is no state", refusal::shortened(&state)),
         })?;
         if state == DomainState::Paused
-            && reason == read::MIGRATING
+            && read::MAY_COME_IN.contains(&reason.as_str())
             && self.is_incoming(name).await?
         {
             // Its lock is taken for as long as it comes: libvirt would keep whoever asks for its XML

@@ -6,6 +6,8 @@ use crate::hypervisor::{
 
 /// The reason of `domstate` while a migration has stopped a domain's processors.
 pub(super) const MIGRATING: &str = "migrating";
+/// Reasons of `domstate` for a pause that may be that of a domain which comes in.
+pub(super) const MAY_COME_IN: [&str; 2] = [MIGRATING, "starting up"];
 /// libvirt's words on the destination of a migration under way.
 pub(super) const ONLY_ON_SOURCE: &str = "only on the source host";
 

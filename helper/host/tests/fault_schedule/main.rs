@@ -6,6 +6,7 @@ mod brief;
 mod effects;
 mod guest;
 mod happen;
+mod late;
 mod oracle;
 mod rng;
 mod script;

@@ -52,7 +52,7 @@ fn degraded(cause: CauseCode) -> End {
 
 /// Runs it and checks what must be true of any run; then where the domain runs, which NICs it
 /// has, the guest, and that no claim and no record is left.
-fn run(script: Script) -> Stage {
+pub(crate) fn run(script: Script) -> Stage {
     let mut stage = Stage::new(script, 7, true);
     let result = stage.run().and_then(|()| stage.judge_the_end());
     if let Err(fault) = result {
@@ -156,7 +156,11 @@ fn guest_refuses_the_unplug() {
         unplug: Unplug::Refused(100),
         ..Script::calm()
     };
-    expect(script, &rolled_back(CauseCode::UnplugRefused));
+    let stage = expect(script, &rolled_back(CauseCode::UnplugRefused));
+    let outcome = stage.processes[0].outcome.as_ref().unwrap();
+    let unplug = outcome.phases.iter().find(|one| one.phase == Phase::Unplug);
+    // It was asked as often as it may be, and then not waited for.
+    assert!(unplug.unwrap().ms < 30_000, "{outcome:#?}");
     // Twice, and then it obeys.
     let script = Script {
         unplug: Unplug::Refused(2),
