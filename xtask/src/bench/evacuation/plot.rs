@@ -8,7 +8,7 @@ use tandem_lab::evacuation::PhaseLoss;
 use super::samples::Samples;
 use super::spread::Spread;
 
-const WIDTH: f64 = 1040.0;
+const WIDTH: f64 = 1100.0;
 /// Right end of the names, in pixels.
 const NAMES: f64 = 300.0;
 /// Height of a row, in pixels.
@@ -16,7 +16,7 @@ const ROW: f64 = 24.0;
 /// Top of the first row, in pixels.
 const TOP: f64 = 84.0;
 /// Left end and width of each panel's bars, in pixels; values stand right of them.
-const PANELS: [(f64, f64); 2] = [(NAMES + 14.0, 250.0), (NAMES + 384.0, 250.0)];
+const PANELS: [(f64, f64); 2] = [(NAMES + 14.0, 240.0), (NAMES + 400.0, 240.0)];
 
 const STYLE: &str = "\
 .page{fill:#ffffff}.ink{fill:#1f2328}.dim{fill:#656d76}.line{stroke:#656d76}.axis{stroke:#d0d7de}\
@@ -154,9 +154,9 @@ mod tests {
             picture.contains("width=\"0.0\" height=\"14\" class=\"own\""),
             "{picture}"
         );
-        // 150 of at most 200, of 250 pixels.
+        // 150 of at most 200, of 240 pixels.
         assert!(
-            picture.contains("width=\"187.5\" height=\"14\" class=\"peer\""),
+            picture.contains("width=\"180.0\" height=\"14\" class=\"peer\""),
             "{picture}"
         );
         assert!(picture.contains(">150 (100..200)<"), "{picture}");
