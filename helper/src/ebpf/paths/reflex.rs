@@ -94,8 +94,8 @@ impl Ready {
 }
 
 /// MACs on the bond other than its own, a macvlan's for one: the bonding driver has only
-/// the active port's NIC take them in (`bond_hw_addr_swap`, drivers/net/bonding/bond_main.c,
-/// 6.12), so that the standby's would drop their frames until the bond has followed.
+/// the active port's NIC take them in (`bond_hw_addr_swap`,
+/// `drivers/net/bonding/bond_main.c`, 6.12), so that the standby's would drop their frames until the bond has followed.
 fn stations(rescue: &Rescue) -> BTreeSet<[u8; 6]> {
     let sources = rescue.announcements.iter().filter_map(|frame| {
         let source = frame.get(6..12)?;
