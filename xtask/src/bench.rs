@@ -34,6 +34,9 @@ pub(crate) struct Options {
     /// Measure how the service's costs grow with the guest, and nothing else
     #[arg(long, conflicts_with = "tcp")]
     growth: bool,
+    /// With --growth: along this axis only
+    #[arg(long, value_enum, requires = "growth")]
+    axis: Option<bench_growth::Axis>,
     /// Measure what the hand-over programs cost TCP, and nothing else
     #[arg(long)]
     tcp: bool,
@@ -60,7 +63,7 @@ enum Unit {
 /// Measures, prints, writes JSON, and fails if a figure is over its limit.
 pub(crate) fn run(options: &Options) -> Result<()> {
     if options.growth {
-        return bench_growth::run();
+        return bench_growth::run(options.axis);
     }
     if options.tcp {
         return bench_tcp::run(options.rounds);
