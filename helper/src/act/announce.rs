@@ -231,6 +231,36 @@ pub(crate) fn packet_socket(link: Ifindex, protocol: u16) -> io::Result<OwnedFd>
     }
 }
 
+/// Has a link's NIC take in what is sent to this MAC too, for as long as the socket is
+/// open. Takes RTNL, here and when the socket is closed (`packet_mc_add`,
+/// `packet_flush_mclist`, `net/packet/af_packet.c`, 6.12).
+#[expect(unsafe_code, reason = "no crate in use has packet memberships")]
+pub(crate) fn take_in(socket: &OwnedFd, link: Ifindex, mac: [u8; 6]) -> io::Result<()> {
+    let mut wanted = libc::packet_mreq {
+        mr_ifindex: link.0.cast_signed(),
+        mr_type: libc::PACKET_MR_UNICAST as u16,
+        mr_alen: mac.len() as u16,
+        mr_address: [0; 8],
+    };
+    wanted.mr_address[..mac.len()].copy_from_slice(&mac);
+    // SAFETY: `wanted` is a complete packet_mreq of the length given, and setsockopt
+    // only reads it.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_ADD_MEMBERSHIP,
+            (&raw const wanted).cast(),
+            size_of_val(&wanted) as libc::socklen_t,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use tandem_core::link::{Link, LinkKind};

@@ -32,7 +32,7 @@ use crate::observe::netlink::request::{RequestError, Requests, io_reason};
 use crate::observe::reader::one_link;
 use crate::observe::{Completion, Touched};
 
-pub(crate) use announce::packet_socket;
+pub(crate) use announce::{packet_socket, take_in};
 pub(crate) use bond::primary_request;
 
 /// Longest time that an action may take.

@@ -1,5 +1,6 @@
 //! The hand-over programs of a bond: attached and armed, and their counters read.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use tandem_core::Input;
@@ -8,8 +9,10 @@ use tandem_core::types::{Ifindex, Mac, Time};
 use tandem_ebpf::Traffic;
 
 use super::ActError;
+use super::announce::frames_of;
 use super::frames::{gratuitous_arp, neighbour_advertisement, reverse_arp};
 use crate::ebpf::paths::{self, Applied, PathPlan, Paths};
+use crate::observe::netlink::request::Requests;
 
 /// Has the programs do exactly this for a bond; gives what they do afterwards.
 pub(super) fn watch(
@@ -22,7 +25,7 @@ pub(super) fn watch(
         bond: bond.0,
         watch: watch.ports.iter().map(|port| port.0).collect(),
         period: watch.period,
-        rescue: watch.rescue.as_ref().map(rescue),
+        rescue: watch.rescue.as_ref().map(|one| rescue(bond, one)),
     };
     let Applied {
         watched,
@@ -82,15 +85,30 @@ fn refused(message: String) -> ActError {
     ActError::Refused { errno: 0, message }
 }
 
-fn rescue(rescue: &Rescue) -> paths::Rescue {
+fn rescue(bond: Ifindex, rescue: &Rescue) -> paths::Rescue {
+    let mut announcements = announcements(rescue.mac, &rescue.addresses);
+    // What is stacked on the bond the core does not know.
+    match Requests::open().map_err(ActError::at("ask for the links")) {
+        Ok(mut requests) => match frames_of(&mut requests, bond) {
+            Ok(stacked) => add_new(&mut announcements, stacked),
+            Err(error) => tracing::warn!(%error, "a rescue will not announce what is on the bond"),
+        },
+        Err(error) => tracing::warn!(%error, "a rescue will not announce what is on the bond"),
+    }
     paths::Rescue {
         vf: rescue.vf.0,
         device: rescue.pci.to_string(),
         slot: rescue.slot.map(|slot| slot.to_string()),
         standby: rescue.standby.0,
         mac: rescue.mac.0,
-        announcements: announcements(rescue.mac, &rescue.addresses),
+        announcements,
     }
+}
+
+/// Adds the frames that are not there yet.
+fn add_new(frames: &mut Vec<Vec<u8>>, more: Vec<Vec<u8>>) {
+    let there: BTreeSet<Vec<u8>> = frames.iter().cloned().collect();
+    frames.extend(more.into_iter().filter(|frame| !there.contains(frame)));
 }
 
 /// Frames that make the network send to the standby: whatever comes first moves the
@@ -131,6 +149,13 @@ mod tests {
         assert_eq!(frames.len(), 3, "ARP has a request and a reply");
         assert!(frames.iter().all(|frame| frame[6..12] == MAC.0));
         assert_eq!(announcements(MAC, &[]), [reverse_arp(MAC, &[])]);
+    }
+
+    #[test]
+    fn what_is_announced_already_is_not_announced_again() {
+        let mut frames = vec![vec![1], vec![2]];
+        add_new(&mut frames, vec![vec![2], vec![3]]);
+        assert_eq!(frames, [[1], [2], [3]]);
     }
 
     #[test]

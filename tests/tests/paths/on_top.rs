@@ -14,7 +14,7 @@ use tandem_lab::{Host, Kernel, Lab, Mac, Vm};
 
 use crate::programs::Paths;
 use crate::{
-    E1000E, LIMIT, STANDBY, STEP, announcement, await_active, enslave, guest, mac_of_bond,
+    E1000E, FEW, LIMIT, STANDBY, STEP, announcement, await_active, enslave, guest, mac_of_bond,
     make_bond, options, pci_address_of, show,
 };
 
@@ -145,6 +145,7 @@ fn rescue_on(kernel: Kernel) -> Result<()> {
         assert!(on_standby.tx > 0 && on_standby.rx > 0, "{on_standby:?}");
         for report in &reports {
             assert_eq!(report.to_client.total.lost, 0, "{report:?}");
+            assert!(report.to_guest.total.lost <= FEW, "{report:?}");
         }
         paths.command("forget bond0")?;
         vm.plug(nic.clone())?;

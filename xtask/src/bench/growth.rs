@@ -21,7 +21,7 @@ const NOTHING_US: f64 = 20.0;
 const CONSTANT: f64 = 1.5;
 
 /// What grows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Axis {
     /// Addresses on the bond beyond the lab's two.
     Addresses,
@@ -66,12 +66,15 @@ struct Point {
 }
 
 /// Measures, prints, writes JSON, and fails if an unrelated link costs more the more there are.
-pub(crate) fn run() -> Result<()> {
+pub(crate) fn run(only: Option<Axis>) -> Result<()> {
     let lab = Lab::new("bench-growth")?;
     let host = lab.host("a")?;
     let mut patient = Patient::boot(&lab, &host)?;
     let mut points = Vec::new();
-    for axis in Axis::ALL {
+    for axis in Axis::ALL
+        .into_iter()
+        .filter(|axis| only.is_none_or(|only| only == *axis))
+    {
         let mut before = patient.size(axis);
         for &size in axis.sizes() {
             command::progress(&format!("{}: {size}", axis.name()));

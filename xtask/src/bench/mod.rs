@@ -26,6 +26,9 @@ pub(crate) struct Options {
     /// Measure how the guest service's costs grow with the guest instead
     #[arg(long, conflicts_with_all = ["evacuation", "serve"])]
     growth: bool,
+    /// With --growth: along this axis only
+    #[arg(long, value_enum, requires = "growth")]
+    axis: Option<growth::Axis>,
     /// Measure what the hand-over programs cost TCP instead
     #[arg(long, conflicts_with_all = ["evacuation", "serve", "growth"])]
     tcp: bool,
@@ -44,7 +47,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     } else if options.serve {
         serve::run(idle)
     } else if options.growth {
-        growth::run()
+        growth::run(options.axis)
     } else if options.tcp {
         tcp::run(options.tcp_rounds)
     } else {

@@ -10,6 +10,7 @@
 //! It decides nothing: what it sends was laid down when the rescue was armed.
 
 use std::{
+    collections::BTreeSet,
     io,
     os::fd::OwnedFd,
     sync::{Arc, Mutex},
@@ -28,7 +29,7 @@ use tokio::sync::mpsc;
 
 use super::{Rescue, lock, maps::boot_ns};
 use crate::{
-    act::{packet_socket, primary_request},
+    act::{packet_socket, primary_request, take_in},
     ebpf::{Event, Reaction, Switch, What},
 };
 
@@ -38,6 +39,9 @@ const FIRST_LOT: usize = 64;
 /// Announcements kept for one bond; the machine's own announcements, which follow,
 /// have all of them.
 const MAX_ANNOUNCEMENTS: usize = 1024;
+/// MACs that the standby takes in besides the bond's; a NIC that has no room for more
+/// takes in everything then.
+const MAX_STATIONS: usize = 256;
 /// An answer is the error number and the header of the request.
 const ANSWER_BYTES: usize = 256;
 const NAME: &str = "tandem-reflex";
@@ -61,10 +65,18 @@ impl Ready {
         if let Err(error) = &socket {
             tracing::warn!(%error, "a rescue will not be announced");
         }
+        let socket = socket.ok();
+        if let Some(socket) = &socket {
+            for mac in stations(rescue) {
+                if let Err(error) = take_in(socket, Ifindex(rescue.standby), mac) {
+                    tracing::warn!(%error, "a rescue will not reach a station on the bond");
+                }
+            }
+        }
         let announcements = rescue.announcements.iter().take(MAX_ANNOUNCEMENTS);
         Self {
             standby: rescue.standby,
-            socket: socket.ok(),
+            socket,
             announcements: announcements.cloned().collect(),
             switch: Vec::new(),
         }
@@ -79,6 +91,22 @@ impl Ready {
         let sent = |frame: &&Vec<u8>| send(socket, frame, SendFlags::DONTWAIT).is_ok();
         lot.iter().filter(sent).count() as u32
     }
+}
+
+/// MACs on the bond other than its own, a macvlan's for one: the bonding driver has only
+/// the active port's NIC take them in (`bond_hw_addr_swap`,
+/// `drivers/net/bonding/bond_main.c`, 6.12), so that the standby's would drop their frames until the bond has followed.
+fn stations(rescue: &Rescue) -> BTreeSet<[u8; 6]> {
+    let sources = rescue.announcements.iter().filter_map(|frame| {
+        let source = frame.get(6..12)?;
+        source.try_into().ok()
+    });
+    let others = sources.filter(|mac| *mac != rescue.mac);
+    let mut others: BTreeSet<[u8; 6]> = others.collect();
+    while others.len() > MAX_STATIONS {
+        others.pop_last();
+    }
+    others
 }
 
 type Armed = Arc<Mutex<Vec<(u32, Arc<Ready>)>>>;
@@ -122,14 +150,19 @@ impl Reflex {
     pub(super) fn arm(&self, bond: u32, mut ready: Ready) {
         ready.switch = primary_request(Ifindex(bond), Ifindex(ready.standby));
         let ready = Arc::new(ready);
-        let mut armed = lock(&self.armed);
-        armed.retain(|(other, _)| *other != bond);
-        armed.push((bond, ready));
+        let before = {
+            let mut armed = lock(&self.armed);
+            let before = take(&mut armed, bond);
+            armed.push((bond, ready));
+            before
+        };
+        drop(before);
     }
 
     /// From here on it is not.
     pub(super) fn disarm(&self, bond: u32) {
-        lock(&self.armed).retain(|(other, _)| *other != bond);
+        let before = take(&mut lock(&self.armed), bond);
+        drop(before);
     }
 
     /// Ends the thread, without waiting: it may sit in a request that waits for RTNL.
@@ -138,6 +171,12 @@ impl Reflex {
             tracing::warn!(%error, "the reflex can't be told to end");
         }
     }
+}
+
+/// Takes out what is there for a bond. To be dropped without the lock: closing its socket
+/// may wait for RTNL, and the reflex of another bond must not wait with it.
+fn take(armed: &mut Vec<(u32, Arc<Ready>)>, bond: u32) -> Vec<(u32, Arc<Ready>)> {
+    armed.extract_if(.., |(other, _)| *other == bond).collect()
 }
 
 /// What the thread has.
@@ -262,6 +301,21 @@ mod tests {
         assert_eq!(errno_of(&answer(16, 0)), None);
         assert_eq!(errno_of(&answer(2, 0)[..19]), None);
         assert_eq!(errno_of(&[]), None);
+    }
+
+    #[test]
+    fn stations_are_those_who_announce_and_are_not_the_bond() {
+        let frame = |mac: [u8; 6]| [&[0xff; 6][..], &mac, &[8, 6]].concat();
+        let (own, other) = ([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
+        let rescue = Rescue {
+            vf: 3,
+            device: "0000:01:00.0".to_owned(),
+            slot: None,
+            standby: 2,
+            mac: own,
+            announcements: vec![frame(own), frame(other), frame(other), vec![0; 8]],
+        };
+        assert_eq!(Vec::from_iter(stations(&rescue)), [other]);
     }
 
     #[test]
