@@ -100,7 +100,9 @@ impl Lock {
     pub fn keep(&self, record: Option<&str>) -> Result<(), LockError> {
         let write = || {
             let mut file = &self.file;
-            let text = format!("{}\n", record.unwrap_or_default());
+            let text = record
+                .map(|record| format!("{record}\n"))
+                .unwrap_or_default();
             // The first line counts: what a longer record left behind it, should this process be
             // killed before the cut, is none.
             file.seek(SeekFrom::Start(0))?;
