@@ -13,12 +13,15 @@ mod world;
 use tandem_lab::Lab;
 use world::World;
 
+/// A fault: what it is, and what does it.
+type Fault = (&'static str, fn(&mut World<'_>) -> anyhow::Result<()>);
+
 /// The faults in a row, the last one's name in front of what went wrong.
-fn each(name: &str, faults: &[(&str, fn(&mut World<'_>) -> anyhow::Result<()>)]) {
+fn each(name: &str, faults: &[Fault]) {
     let Some(lab) = Lab::for_libvirt_test(name) else {
         return;
     };
-    let mut world = World::new(&lab).unwrap();
+    let mut world = World::new(&lab).expect("two hosts and a guest");
     for (fault, run) in faults {
         let begun = std::time::Instant::now();
         if let Err(error) = run(&mut world).and_then(|()| world.check()) {
