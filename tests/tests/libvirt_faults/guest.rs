@@ -2,10 +2,8 @@
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
-use tandem_core::status::{BondState, Traffic};
-use tandem_lab::libvirt::{
-    EVACUATION_LIMIT, LibvirtHost, Ran, VF_ALIAS, file, tandem_host, vf_xml,
-};
+use tandem_core::status::Traffic;
+use tandem_lab::libvirt::{EVACUATION_LIMIT, LibvirtHost, Ran, file, tandem_host, vf_xml};
 use tandem_lab::tandem::STEP_LIMIT;
 
 use crate::world::{DOMAIN, World, at_home, expect, moved, words};
@@ -49,10 +47,7 @@ pub(crate) fn another_manager(world: &mut World<'_>) -> Result<()> {
     let status = world.guest.status()?;
     let bond = status.bonds.first().context("no bond")?;
     ensure!(bond.traffic == Traffic::Standby, "{bond:?}");
-    world
-        .home
-        .virsh(&["detach-device-alias", DOMAIN, VF_ALIAS, "--live"])?;
-    world.guest.await_state(BondState::Standby)?;
+    world.detach_vf()?;
     world.guest.pause();
     let (to, by) = (world.other.uri(), world.other.migrate_uri());
     world.home.virsh(&[
@@ -76,10 +71,7 @@ pub(crate) fn another_manager(world: &mut World<'_>) -> Result<()> {
 
 /// Somebody has unplugged the VF before.
 pub(crate) fn vf_is_gone(world: &mut World<'_>) -> Result<()> {
-    world
-        .home
-        .virsh(&["detach-device-alias", DOMAIN, VF_ALIAS, "--live"])?;
-    world.guest.await_state(BondState::Standby)?;
+    world.detach_vf()?;
     world.guest.pause();
     let ran = world.migrate(&[])?;
     expect(&ran, 0, None, &moved())?;

@@ -13,11 +13,11 @@ mod world;
 use tandem_lab::Lab;
 use world::World;
 
-/// Brings one about, and sees how it ends.
-type Fault = fn(&mut World<'_>) -> anyhow::Result<()>;
+/// A fault: what it is, and what does it.
+type Fault = (&'static str, fn(&mut World<'_>) -> anyhow::Result<()>);
 
 /// The faults in a row, the last one's name in front of what went wrong.
-fn each(name: &str, faults: &[(&str, Fault)]) {
+fn each(name: &str, faults: &[Fault]) {
     let Some(lab) = Lab::for_libvirt_test(name) else {
         return;
     };

@@ -2,14 +2,17 @@
 
 use std::fs::File;
 use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tandem_core::status::BondState;
 use tandem_lab::libvirt::{
-    DomainSpec, EVACUATION_LIMIT, LibvirtGuest, LibvirtHost, Ran, Running, await_phase, tandem_host,
+    DomainSpec, EVACUATION_LIMIT, LibvirtGuest, LibvirtHost, Ran, Running, VF_ALIAS, await_phase,
+    tandem_host,
 };
+use tandem_lab::tandem::STEP_LIMIT;
 use tandem_lab::{Lab, Mac};
 
 pub(crate) const DOMAIN: &str = "g1";
@@ -99,6 +102,23 @@ impl<'lab> World<'lab> {
         told.await_phase("migrate")?;
         self.home.await_migration(DOMAIN)?;
         Ok(told)
+    }
+
+    /// Unplugs the VF by virsh, and waits until it has left: virsh only asks for it, and the guest has moved
+    /// its traffic before.
+    pub(crate) fn detach_vf(&self) -> Result<()> {
+        self.home
+            .virsh(&["detach-device-alias", DOMAIN, VF_ALIAS, "--live"])?;
+        let deadline = Instant::now() + STEP_LIMIT;
+        while self
+            .home
+            .virsh(&["dumpxml", DOMAIN])?
+            .contains(&format!("<alias name='{VF_ALIAS}'/>"))
+        {
+            ensure!(Instant::now() < deadline, "the VF does not leave");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        Ok(())
     }
 
     /// The arguments of `tandem-host recover`, asked on this host.
