@@ -20,7 +20,7 @@ pub(crate) struct Pair {
     pub(crate) done: Vec<String>,
     /// The domain's XML that the migration was given.
     pub(crate) xml: Option<String>,
-    /// How often plugging in on the destination fails.
+    /// How often plugging in fails.
     pub(crate) attach_failures: u32,
     /// The migration fails.
     pub(crate) migration_fails: bool,
@@ -161,7 +161,7 @@ impl Host for FakeHost {
     fn attach<'a>(&'a self, _: &'a str, device: &'a str) -> Answer<'a, ()> {
         let plugged = self.with(|pair, index| {
             pair.done.push(format!("attach {device}"));
-            let fails = index == 1 && pair.attach_failures > 0;
+            let fails = pair.attach_failures > 0;
             if fails {
                 pair.attach_failures -= 1;
             } else {

@@ -24,6 +24,7 @@ struct Nosy {
     /// Not before it was seen there so often.
     shows: usize,
     signals: usize,
+    sent: usize,
     said: Vec<String>,
 }
 
@@ -33,14 +34,29 @@ impl Watcher for Nosy {
         let first = there && self.shows == 0;
         self.shows = self.shows.saturating_sub(usize::from(there));
         let again = !self.said.is_empty();
-        if (first || again) && self.said.len() < self.signals {
+        // One at a time: the next only once the runner has spoken of the last.
+        let heard = self.said.len() == self.sent;
+        if (first || again) && heard && self.sent < self.signals {
+            self.sent += 1;
             kill_process(getpid(), Signal::INT).expect("our own process");
+            // Any thread may take it, and the clock of this test runs faster than real time.
+            while is_pending(Signal::INT) {
+                std::thread::yield_now();
+            }
         }
     }
 
     fn say(&mut self, text: &str) {
         self.said.push(text.to_owned());
     }
+}
+
+/// No thread of this process has taken the signal yet (`ShdPnd` of proc(5)).
+fn is_pending(signal: Signal) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").expect("our own status");
+    let mask = status.lines().find_map(|line| line.strip_prefix("ShdPnd:"));
+    let mask = u64::from_str_radix(mask.expect("ShdPnd").trim(), 16).expect("a mask");
+    mask & (1 << (signal.as_raw() - 1)) != 0
 }
 
 fn vf(index: usize) -> Vf {
@@ -68,7 +84,11 @@ fn start() -> Start {
             configure: false,
             yes_degraded: false,
         },
-        limits: Limits::default(),
+        limits: Limits {
+            // The clock runs on while a signal is on its way.
+            restore_ms: 1_000_000_000,
+            ..Limits::default()
+        },
         evacuation: "one".to_owned(),
         owner: owner("first"),
     }
@@ -187,12 +207,18 @@ async fn what_is_decided_is_done() {
     assert_eq!(kept(), "");
 
     // A second one: left at once, with all that a recovery needs.
+    // Both times it waits for something, so that it can't be over before the signal comes.
     let mut twice = Nosy {
-        signal_in: Some(Phase::Unplug),
+        signal_in: Some(Phase::Migrate),
+        shows: 20,
         signals: 2,
         ..Nosy::default()
     };
-    let story = run(folder, |_| {}, &mut twice).await;
+    let slow = |pair: &mut Pair| {
+        pair.migration_hangs = true;
+        pair.attach_failures = 1_000;
+    };
+    let story = run(folder, slow, &mut twice).await;
     assert_eq!(story.verdict(), None);
     assert!(Progress::parse(&kept()).unwrap().is_owned_by("first"));
 }
