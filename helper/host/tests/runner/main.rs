@@ -24,6 +24,7 @@ struct Nosy {
     /// Not before it was seen there so often.
     shows: usize,
     signals: usize,
+    sent: usize,
     said: Vec<String>,
 }
 
@@ -32,8 +33,14 @@ impl Watcher for Nosy {
         let there = self.signal_in == Some(evacuation.phase());
         let first = there && self.shows == 0;
         self.shows = self.shows.saturating_sub(usize::from(there));
-        let again = !self.said.is_empty();
-        if (first || again) && self.said.len() < self.signals {
+        // One may take a while to arrive; the next is not sent before.
+        let due = if self.sent == 0 {
+            first
+        } else {
+            self.said.len() >= self.sent
+        };
+        if due && self.sent < self.signals {
+            self.sent += 1;
             kill_process(getpid(), Signal::INT).expect("our own process");
         }
     }
