@@ -9,6 +9,7 @@ mod happen;
 mod oracle;
 mod rng;
 mod script;
+mod slow;
 mod stage;
 mod table;
 mod world;
