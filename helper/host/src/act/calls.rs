@@ -170,7 +170,12 @@ impl Desk {
         let Some(vf) = &self.plan.destination_vf else {
             return Ok(Reply::Accepted);
         };
-        let name = format!("{} {}", self.plan.destination_uri, vf.identity.describe());
+        let uri = &self.plan.destination_uri;
+        let name = match vf.identity.pci {
+            Some(_) => format!("{uri} {}", vf.identity.describe()),
+            // Its alias or MAC means something within its domain only.
+            None => format!("{uri} {} {}", self.plan.domain, vf.identity.describe()),
+        };
         let held = self.vf_lock.lock().expect("no holder panics").is_some();
         if !held {
             match Lock::take(&self.folder, "vf", &name) {

@@ -28,6 +28,7 @@ pub async fn run(arguments: &args::Recover) -> anyhow::Result<u8> {
         .cloned()
         .flatten()
         .or_else(|| lock.record())
+        .filter(|record| record.plan.domain == name)
     else {
         there.with_context(|| format!("no record of domain {name} is to be had"))?;
         println!("nothing to recover: domain {name} has no record of an evacuation");
