@@ -50,6 +50,8 @@ pub(crate) enum Agent {
     Hostile,
     /// It says that all is well, whatever is so, and does nothing.
     Liar,
+    /// Its standby can't carry the traffic.
+    NotReady,
     /// It says that releasing the VF would cut it off.
     SaysNo,
 }
@@ -169,6 +171,7 @@ impl Script {
             1 => Agent::Hostile,
             2 => Agent::Liar,
             3 => Agent::SaysNo,
+            4 => Agent::NotReady,
             _ => Agent::Good,
         };
         let uses = [

@@ -1,8 +1,8 @@
 //! Slow hosts, and migrations whose leader or host is not heard of for a while.
 
-use tandem_host::decide::{Outcome, Phase, Side, Verdict};
+use tandem_host::decide::{AgentUse, CauseCode, Outcome, Phase, Side, Verdict};
 
-use crate::script::{Course, Script};
+use crate::script::{Agent, Course, Script};
 use crate::stage::Stage;
 
 /// Runs it, checks what must be true of any run, and returns how the first process ended.
@@ -71,5 +71,22 @@ fn a_job_that_goes_on_without_its_handle_is_waited_for() {
         let (stage, outcome) = run(script);
         assert_eq!(outcome.verdict, Verdict::Done, "{:#?}", stage.history);
         assert_eq!(outcome.runs_on, Some(Side::Destination));
+    }
+}
+
+/// `--yes-degraded` is meant for a guest that does not answer, and not for one that says no.
+#[test]
+fn a_guest_that_is_not_ready_stays() {
+    for agent_use in [AgentUse::Required, AgentUse::IfThere] {
+        let script = Script {
+            agent: Agent::NotReady,
+            agent_use,
+            yes_degraded: agent_use == AgentUse::IfThere,
+            ..Script::calm()
+        };
+        let (_, outcome) = run(script);
+        assert_eq!(outcome.verdict, Verdict::Refused);
+        let cause = outcome.cause.map(|cause| cause.code);
+        assert_eq!(cause, Some(CauseCode::GuestNotReady));
     }
 }
