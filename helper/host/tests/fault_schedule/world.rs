@@ -32,7 +32,7 @@ pub(crate) struct Migration {
     pub(crate) owner: usize,
     pub(crate) begun_ms: u64,
     pub(crate) course: Course,
-    pub(crate) handle_lost: bool,
+    pub(crate) lost: bool,
     pub(crate) stage: MigrationStage,
 }
 
@@ -323,7 +323,7 @@ impl World {
             owner,
             begun_ms: now_ms,
             course: self.script.course,
-            handle_lost: false,
+            lost: false,
             stage: MigrationStage::Copying,
         });
         Ok(())
@@ -385,13 +385,11 @@ impl World {
                 self.fail_migration(FailureKind::Cancelled, "cancelled by client");
                 None
             }
-            (_, Course::LosesHandle(at))
-                if is_copying && percent >= at && !migration.handle_lost =>
-            {
-                migration.handle_lost = true;
+            (_, Course::LosesHandle(at)) if is_copying && percent >= at && !migration.lost => {
+                migration.lost = true;
                 let failure = Failure::new(FailureKind::Other, "virsh lost its connection");
                 self.ended.push((migration.owner, Err(failure)));
-                Some(now_ms + (total_ms / 20).max(1))
+                Some(now_ms + 1)
             }
             (MigrationStage::Copying, Course::Hangs) => Some(now_ms + 1_000),
             (MigrationStage::Copying, Course::PostCopy) if percent >= 50 => {
