@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
 use super::guest::Channel;
 use super::lock::Lock;
@@ -35,7 +36,12 @@ pub(super) struct Desk {
     pub(super) lessor: Lessor,
     pub(super) inputs: mpsc::Sender<Input>,
     pub(super) vf_lock: std::sync::Mutex<Option<Lock>>,
-    pub(super) migration: std::sync::Mutex<Option<JoinHandle<()>>>,
+    /// Gives up the handle on the migration.
+    pub(super) migration: std::sync::Mutex<Option<oneshot::Sender<()>>>,
+    /// A look at the source showed a migration.
+    pub(super) job_seen: AtomicBool,
+    /// No action takes longer.
+    pub(super) action_limit: Duration,
 }
 
 fn index(side: Side) -> usize {
@@ -52,9 +58,15 @@ impl Desk {
 
     /// Carries it out and tells its end.
     pub(super) async fn carry_out(self: Arc<Self>, action: Action) {
-        let reply = match self.reply(action.kind).await {
-            Ok(reply) => reply,
-            Err(error) => Reply::Failed(Failure::from(&error)),
+        // An action that was given up must not go on next to the one that comes after it.
+        let reply = match timeout(self.action_limit, self.reply(action.kind)).await {
+            Ok(Ok(reply)) => reply,
+            Ok(Err(error)) => Reply::Failed(Failure::from(&error)),
+            Err(_) => {
+                let seconds = self.action_limit.as_secs();
+                let text = format!("it did not end within {seconds} s and was given up");
+                Reply::Failed(Failure::new(FailureKind::TimedOut, text))
+            }
         };
         let done = Input::Done {
             action: action.id,
@@ -122,7 +134,7 @@ impl Desk {
             },
         };
         let runs = matches!(facts.state, DomainState::Running | DomainState::Paused);
-        let job = match side {
+        let job: JobFacts = match side {
             Side::Source if runs => host.job(name, JobWhich::Current).await?,
             // Only for the report.
             Side::Destination if facts.state == DomainState::Running => {
@@ -131,6 +143,9 @@ impl Desk {
             }
             _ => JobFacts::default(),
         };
+        if side == Side::Source && job.is_under_way() {
+            self.job_seen.store(true, Ordering::Relaxed);
+        }
         Ok(SideFacts {
             state: facts.state,
             nics: facts.nics,
@@ -155,7 +170,12 @@ impl Desk {
         let Some(vf) = &self.plan.destination_vf else {
             return Ok(Reply::Accepted);
         };
-        let name = format!("{} {}", self.plan.destination_uri, vf.identity.describe());
+        let uri = &self.plan.destination_uri;
+        let name = match vf.identity.pci {
+            Some(_) => format!("{uri} {}", vf.identity.describe()),
+            // Its alias or MAC means something within its domain only.
+            None => format!("{uri} {} {}", self.plan.domain, vf.identity.describe()),
+        };
         let held = self.vf_lock.lock().expect("no holder panics").is_some();
         if !held {
             match Lock::take(&self.folder, "vf", &name) {
@@ -196,27 +216,47 @@ impl Desk {
         let started = source.migrate(&self.plan.domain, &self.plan.destination_uri, &options);
         let mut migration: Box<dyn Migration> = started.await?;
         let inputs = self.inputs.clone();
-        let task = tokio::spawn(async move {
-            let result = migration.finished().await;
-            let result = result.map_err(|error| Failure::from(&error));
+        let (give_up, given_up) = oneshot::channel();
+        *self.migration.lock().expect("no holder panics") = Some(give_up);
+        tokio::spawn(async move {
+            let ended = tokio::select! {
+                ended = migration.finished() => Some(ended),
+                Ok(()) = given_up => None,
+            };
+            let result = match ended {
+                Some(ended) => ended.map_err(|error| Failure::from(&error)),
+                None => {
+                    let _ = migration.give_up().await;
+                    let text = "the migration was given up before it began";
+                    Err(Failure::new(FailureKind::Cancelled, text))
+                }
+            };
             let _ = inputs.send(Input::MigrationEnded(result)).await;
         });
-        *self.migration.lock().expect("no holder panics") = Some(task);
         Ok(())
     }
 
-    /// Where the hypervisor has no migration to cancel, or can't be asked, the handle is given up,
-    /// which ends what it stands for.
+    /// A handle on a migration that has not begun, such as a `virsh` that waits for the destination, is
+    /// given up. Any other is left alone, whatever the hypervisor says: in post-copy its end could be
+    /// the guest's.
     async fn cancel(&self) -> Result<(), HostError> {
         let cancelled = self.host(Side::Source).cancel(&self.plan.domain).await;
-        if cancelled.is_err() {
-            let task = self.migration.lock().expect("no holder panics").take();
-            if let Some(task) = task.filter(|task| !task.is_finished()) {
-                task.abort();
-                let failure = Failure::new(FailureKind::Cancelled, "the migration was given up");
-                let _ = self.inputs.send(Input::MigrationEnded(Err(failure))).await;
+        if cancelled.is_err() && self.has_not_begun().await {
+            let give_up = self.migration.lock().expect("no holder panics").take();
+            if let Some(give_up) = give_up {
+                // Refused by one that has ended.
+                let _ = give_up.send(());
             }
         }
         cancelled
+    }
+
+    /// No look ever showed a migration, and one of now shows that the domain runs without.
+    async fn has_not_begun(&self) -> bool {
+        let Ok(facts) = self.look(Side::Source).await else {
+            return false;
+        };
+        let idle = facts.state == DomainState::Running && !facts.job.is_under_way();
+        idle && !self.job_seen.load(Ordering::Relaxed)
     }
 }

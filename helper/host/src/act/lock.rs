@@ -42,16 +42,30 @@ pub struct Lock {
     path: PathBuf,
 }
 
-/// The file for a domain or VF. Other characters than these are written as numbers.
+/// Longest name of a file before its hash, in bytes; file systems take 255.
+const MAX_NAME_BYTES: usize = 180;
+
+/// The file for a domain or VF. Other characters than these are written as numbers. A long name is cut
+/// and told from others by a hash of the whole.
 pub fn file_of(folder: &Path, kind: &str, name: &str) -> PathBuf {
     let mut file = format!("{kind}-");
-    for byte in name.bytes().take(100) {
+    for byte in name.bytes() {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' => file.push(char::from(byte)),
             _ => file.push_str(&format!("_{byte:02x}")),
         }
     }
+    if file.len() > MAX_NAME_BYTES {
+        file.truncate(MAX_NAME_BYTES);
+        file.push_str(&format!(".{:016x}", hash(name)));
+    }
     folder.join(file)
+}
+
+/// FNV-1a, 64 bits: the same in every version of this program.
+fn hash(name: &str) -> u64 {
+    let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    name.bytes().fold(0xcbf2_9ce4_8422_2325, step)
 }
 
 impl Lock {
@@ -119,6 +133,14 @@ impl Lock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_names_have_locks_of_their_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let long = "ä".repeat(120);
+        let _first = Lock::take(folder.path(), "domain", &format!("{long}1")).unwrap();
+        let _second = Lock::take(folder.path(), "domain", &format!("{long}2")).unwrap();
+    }
 
     #[test]
     fn a_lock_is_had_once_and_names_stay_in_the_folder() {

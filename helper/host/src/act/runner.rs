@@ -89,6 +89,8 @@ impl Runner {
             inputs,
             vf_lock: std::sync::Mutex::new(None),
             migration: std::sync::Mutex::new(None),
+            job_seen: AtomicBool::new(false),
+            action_limit: Duration::from_millis(evacuation.action_limit_ms()),
         });
         let listeners = Side::BOTH.map(|side| tokio::spawn(listen(Arc::clone(&desk), side)));
         let mut aborted = false;

@@ -91,8 +91,10 @@ impl Evacuation {
                 };
                 self.saved.insert(*side, saved);
                 let claims = matches!(self.phase, Phase::Claim | Phase::Takeover);
-                let began_ms = self.view(*side).asked_ms.max(busy.issued_ms);
-                if claims && now_ms <= began_ms + self.limits.claim_write_ms {
+                let asked_ms = self.view(*side).asked_ms;
+                let in_time = now_ms <= busy.issued_ms + self.limits.claim_write_ms
+                    && now_ms < asked_ms + self.limits.claim_settle_ms;
+                if claims && in_time {
                     self.memory.claimed = Some((*side, now_ms));
                 }
             }

@@ -168,6 +168,11 @@ impl Evacuation {
         &self.record.plan
     }
 
+    /// The longest that an action may take, in ms.
+    pub fn action_limit_ms(&self) -> u64 {
+        self.limits.action_ms
+    }
+
     /// Why it rolls back, or will end degraded, if it does.
     pub fn cause(&self) -> Option<&Cause> {
         self.memory.cause.as_ref()

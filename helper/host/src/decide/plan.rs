@@ -176,10 +176,12 @@ pub struct Limits {
     pub look_every_ms: u64,
     /// Between a look and one that an event makes due.
     pub look_pause_ms: u64,
-    /// From the look that saw no record to the end of writing our own.
+    /// From the asking for the look that saw no record to the beginning of writing our own; and the
+    /// longest that the writing itself may take.
     pub claim_write_ms: u64,
-    /// Then so long until it is read back; longer than `claim_write_ms`, so that of two
-    /// who write at once both see the later one's record (Fischer's mutual exclusion).
+    /// So long after our own was written it is read back. From the asking for that look to the end of
+    /// writing takes less, so that of two who write at once both see the later one's record (Fischer's
+    /// mutual exclusion).
     pub claim_settle_ms: u64,
     /// The guest's release of the VF.
     pub prepare_ms: u64,

@@ -1,7 +1,6 @@
 //! What is known of one host, and how old that is.
 
 use super::input::{Failure, SideFacts};
-use crate::hypervisor::JobPhase;
 
 /// One host.
 #[derive(Debug, Clone, Default)]
@@ -40,7 +39,10 @@ impl View {
         self.facts = Some(facts);
         self.asked_ms = asked_ms;
         self.fresh = true;
-        self.next_look_ms = now_ms.saturating_add(every_ms);
+        // Looks that take long are of use for longer: else those at one host would be too old
+        // whenever the other has answered, and nothing could ever be decided.
+        let took_ms = now_ms.saturating_sub(asked_ms);
+        self.next_look_ms = now_ms.saturating_add(every_ms.max(took_ms.saturating_mul(2)));
         self.failing_since_ms = None;
         self.failure = None;
     }
@@ -79,12 +81,5 @@ impl View {
 
 /// A migration is under way there.
 pub(super) fn has_job(facts: &SideFacts) -> bool {
-    matches!(
-        facts.job.phase,
-        JobPhase::Setup
-            | JobPhase::PreCopy
-            | JobPhase::PostCopy
-            | JobPhase::SwitchOver
-            | JobPhase::Other
-    )
+    facts.job.is_under_way()
 }

@@ -30,9 +30,12 @@ pub struct MigrateOptions {
 /// A migration under way.
 pub trait Migration: Debug + Send {
     /// Waits for its end. Cancel-safe: may be called again. An error does not tell where the
-    /// domain runs; look at both hosts. Dropping the handle before gives the migration up,
-    /// which cancels it where the driver still can.
+    /// domain runs; look at both hosts. Dropped before its end, the migration goes on.
     fn finished(&mut self) -> Answer<'_, ()>;
+
+    /// Ends whatever this process runs to lead the migration. Only for one that has not begun: in
+    /// post-copy this may cost the guest.
+    fn give_up(&mut self) -> Answer<'_, ()>;
 }
 
 /// Which job is asked about.
@@ -59,6 +62,20 @@ pub struct JobFacts {
     pub downtime_ms: Option<u64>,
     /// Since its start, in ms.
     pub elapsed_ms: Option<u64>,
+}
+
+impl JobFacts {
+    /// It has begun and not ended.
+    pub fn is_under_way(&self) -> bool {
+        matches!(
+            self.phase,
+            JobPhase::Setup
+                | JobPhase::PreCopy
+                | JobPhase::PostCopy
+                | JobPhase::SwitchOver
+                | JobPhase::Other
+        )
+    }
 }
 
 /// Where a job stands.

@@ -1,20 +1,23 @@
 //! `virsh migrate`, as a process that runs as long as the migration.
 
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::run::{self, Finished};
+use super::run::{self, Finished, OnDrop};
 use super::{Virsh, refusal};
 use crate::hypervisor::{Answer, HostError, MigrateOptions, Migration};
 
-/// A `virsh migrate` under way. Dropped before its end, the process is killed: libvirt ends a
-/// migration whose client has gone, but for a peer-to-peer one, which goes on.
+/// A `virsh migrate` under way.
 ///
-/// Where this process itself is killed, that virsh is left to finish on purpose: it leads the migration
-/// through its phases on both hosts, and its death in the moment of the switch-over would leave the
-/// domain paused. `recover` waits for its end, and cancels the job if that takes too long.
+/// Where this handle is dropped, or this process ends or is killed, that virsh is left to finish on
+/// purpose: it leads the migration through its phases on both hosts. Its death in the moment of the
+/// switch-over would leave the domain paused, and in post-copy it could cost the guest. `recover` waits
+/// for its end, and cancels the job if that takes too long.
 #[derive(Debug)]
 struct Running {
     process: JoinHandle<std::io::Result<Finished>>,
+    /// Kills the process.
+    kill: Option<oneshot::Sender<()>>,
     /// How it ended, for whoever asks again.
     outcome: Option<Result<(), HostError>>,
     host: String,
@@ -31,10 +34,26 @@ impl Virsh {
         let arguments = arguments(self.target(name).await?, destination, options);
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let input = options.xml.clone();
-        let mut child = self.connection.spawn(&arguments, input.is_some())?;
-        let process = tokio::spawn(async move { run::talk(&mut child, input.as_deref()).await });
+        let mut child = self
+            .connection
+            .spawn(&arguments, input.is_some(), OnDrop::LivesOn)?;
+        let (kill, killed) = oneshot::channel();
+        let process = tokio::spawn(async move {
+            let finished = tokio::select! {
+                finished = run::talk(&mut child, input.as_deref()) => Some(finished),
+                Ok(()) = killed => None,
+            };
+            match finished {
+                Some(finished) => finished,
+                None => {
+                    child.kill().await?;
+                    Err(std::io::Error::other("it was given up"))
+                }
+            }
+        });
         Ok(Box::new(Running {
             process,
+            kill: Some(kill),
             outcome: None,
             host: self.connection.uri.clone(),
             domain: name.to_owned(),
@@ -61,6 +80,16 @@ impl Migration for Running {
             outcome
         })
     }
+
+    fn give_up(&mut self) -> Answer<'_, ()> {
+        Box::pin(async {
+            if let Some(kill) = self.kill.take() {
+                // Refused by one that has ended.
+                let _ = kill.send(());
+            }
+            self.finished().await
+        })
+    }
 }
 
 impl Running {
@@ -69,12 +98,6 @@ impl Running {
             domain: self.domain.clone(),
             reason: format!("virsh migrate: {reason}"),
         }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.process.abort();
     }
 }
 

@@ -23,6 +23,14 @@ pub(super) struct Connection {
     pub(super) limit: Duration,
 }
 
+/// What becomes of a command that nobody waits for any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OnDrop {
+    Killed,
+    /// It goes on to its end.
+    LivesOn,
+}
+
 /// What a finished command said.
 #[derive(Debug)]
 pub(super) struct Finished {
@@ -48,7 +56,7 @@ impl Connection {
         arguments: &[&str],
         input: Option<&str>,
     ) -> Result<Finished, HostError> {
-        let mut child = self.spawn(arguments, input.is_some())?;
+        let mut child = self.spawn(arguments, input.is_some(), OnDrop::Killed)?;
         let talk = talk(&mut child, input);
         match tokio::time::timeout(self.limit, talk).await {
             Ok(Ok(finished)) => Ok(finished),
@@ -62,8 +70,13 @@ impl Connection {
         }
     }
 
-    /// Starts a command whose end somebody else waits for. It is killed on drop.
-    pub(super) fn spawn(&self, arguments: &[&str], input: bool) -> Result<Child, HostError> {
+    /// Starts a command whose end somebody else waits for.
+    pub(super) fn spawn(
+        &self,
+        arguments: &[&str],
+        input: bool,
+        on_drop: OnDrop,
+    ) -> Result<Child, HostError> {
         let stdin = if input { Stdio::piped() } else { Stdio::null() };
         let mut command = Command::new(&self.program);
         command
@@ -76,7 +89,7 @@ impl Connection {
             .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .kill_on_drop(true)
+            .kill_on_drop(on_drop == OnDrop::Killed)
             // Ctrl-C on the terminal is for tandem-host to act on, not for virsh.
             .process_group(0);
         command

@@ -8,7 +8,7 @@ use tokio::io::AsyncReadExt;
 use tokio::time::sleep;
 
 use super::read;
-use super::run::Connection;
+use super::run::{Connection, OnDrop};
 use crate::hypervisor::{Event, EventSender};
 
 /// Longest line that is read; longer ones are passed over.
@@ -84,7 +84,7 @@ struct Watched {
 /// Runs one virsh to its end.
 async fn watch(connection: &Connection, source: Source, sender: &EventSender) -> Watched {
     let name = source.arguments.first().copied().unwrap_or_default();
-    let mut child = match connection.spawn(source.arguments, false) {
+    let mut child = match connection.spawn(source.arguments, false, OnDrop::Killed) {
         Ok(child) => child,
         Err(error) => {
             tracing::warn!("no events of `virsh {name}`: {error}");

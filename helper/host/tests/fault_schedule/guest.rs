@@ -18,7 +18,7 @@ pub(crate) fn answer(world: &mut World, call: GuestCall, now_ms: u64) -> Option<
             let text = "the standby has no carrier";
             Some(Reply::Failed(Failure::new(FailureKind::AgentRefused, text)))
         }
-        Agent::Good | Agent::SaysNo => Some(tell(world, call, now_ms)),
+        Agent::Good | Agent::NotReady | Agent::SaysNo => Some(tell(world, call, now_ms)),
     }
 }
 
@@ -54,7 +54,7 @@ fn tell(world: &mut World, call: GuestCall, now_ms: u64) -> Reply {
         GuestCall::Status => {
             return Reply::Status(GuestStatus {
                 bond_known: world.has_bond,
-                standby_usable: world.has_bond,
+                standby_usable: world.has_bond && world.script.agent != Agent::NotReady,
                 vf_active: world.uses_vf(now_ms),
                 gap_us: None,
                 reason: "as it is".into(),

@@ -10,6 +10,7 @@ mod late;
 mod oracle;
 mod rng;
 mod script;
+mod slow;
 mod stage;
 mod table;
 mod world;

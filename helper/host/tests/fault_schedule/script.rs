@@ -35,6 +35,8 @@ pub(crate) enum Course {
     FailsInSwitchOver { stranded: bool },
     /// It switches to post-copy.
     PostCopy,
+    /// Its handle ends with an error at so many percent, and it goes on and works.
+    LosesHandle(u64),
 }
 
 /// What answers in the guest.
@@ -48,6 +50,8 @@ pub(crate) enum Agent {
     Hostile,
     /// It says that all is well, whatever is so, and does nothing.
     Liar,
+    /// Its standby can't carry the traffic.
+    NotReady,
     /// It says that releasing the VF would cut it off.
     SaysNo,
 }
@@ -96,6 +100,8 @@ pub(crate) struct Script {
     pub(crate) timeouts: u64,
     /// Calls to a host take up to so many ms.
     pub(crate) latency_ms: u64,
+    /// Each look takes exactly so many ms.
+    pub(crate) look_ms: Option<u64>,
 }
 
 impl Script {
@@ -128,6 +134,7 @@ impl Script {
             agent_loss: 0,
             timeouts: 0,
             latency_ms: 50,
+            look_ms: None,
         }
     }
 
@@ -164,6 +171,7 @@ impl Script {
             1 => Agent::Hostile,
             2 => Agent::Liar,
             3 => Agent::SaysNo,
+            4 => Agent::NotReady,
             _ => Agent::Good,
         };
         let uses = [
@@ -191,6 +199,14 @@ impl Script {
         }
         script.latency_ms = rng.pick(&[10, 50, 300, 1_500]);
         script.destination_is_remote = rng.chance(150);
+        script.look_ms = match rng.below(20) {
+            0 => Some(1_200),
+            1 => Some(3_000),
+            _ => None,
+        };
+        if script.course == Course::Works && rng.chance(100) {
+            script.course = Course::LosesHandle(rng.below(100));
+        }
         script
     }
 

@@ -305,9 +305,12 @@ impl Stage {
         }
         let id = action.id;
         let now_ms = self.now_ms;
-        let latency_ms = self.rng.between(1, self.world.script.latency_ms + 1);
+        let mut latency_ms = self.rng.between(1, self.world.script.latency_ms + 1);
         let is_guest = matches!(action.kind, ActionKind::Guest { .. });
         let is_look = matches!(action.kind, ActionKind::Observe { .. });
+        if let (true, Some(look_ms)) = (is_look, self.world.script.look_ms) {
+            latency_ms = look_ms;
+        }
         let timeouts = self.world.script.timeouts;
         if !is_guest && self.rng.chance(timeouts) {
             let timed_out = Failure::new(FailureKind::TimedOut, "no answer in time");

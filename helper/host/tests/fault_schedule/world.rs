@@ -32,6 +32,7 @@ pub(crate) struct Migration {
     pub(crate) owner: usize,
     pub(crate) begun_ms: u64,
     pub(crate) course: Course,
+    pub(crate) lost: bool,
     pub(crate) stage: MigrationStage,
 }
 
@@ -322,6 +323,7 @@ impl World {
             owner,
             begun_ms: now_ms,
             course: self.script.course,
+            lost: false,
             stage: MigrationStage::Copying,
         });
         Ok(())
@@ -382,6 +384,12 @@ impl World {
             (_, Course::CancelledAt(at)) if is_copying && percent >= at => {
                 self.fail_migration(FailureKind::Cancelled, "cancelled by client");
                 None
+            }
+            (_, Course::LosesHandle(at)) if is_copying && percent >= at && !migration.lost => {
+                migration.lost = true;
+                let failure = Failure::new(FailureKind::Other, "virsh lost its connection");
+                self.ended.push((migration.owner, Err(failure)));
+                Some(now_ms + 1)
             }
             (MigrationStage::Copying, Course::Hangs) => Some(now_ms + 1_000),
             (MigrationStage::Copying, Course::PostCopy) if percent >= 50 => {

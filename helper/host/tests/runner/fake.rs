@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use tandem_core::types::PciAddress;
 use tandem_host::hypervisor::{
-    Answer, DomainFacts, DomainState, EventSender, Events, Host, HostError, JobFacts, JobWhich,
-    MigrateOptions, Migration, Nic, NicKind, event_queue,
+    Answer, DomainFacts, DomainState, EventSender, Events, Host, HostError, JobFacts, JobPhase,
+    JobWhich, MigrateOptions, Migration, Nic, NicKind, event_queue,
 };
 use tandem_host::xml::Bonds;
 use tokio::sync::watch;
@@ -24,6 +24,15 @@ pub(crate) struct Pair {
     pub(crate) attach_failures: u32,
     /// The migration fails.
     pub(crate) migration_fails: bool,
+    /// So many cancels are refused.
+    pub(crate) cancel_refusals: u32,
+    /// Looks show the migration.
+    pub(crate) shows_job: bool,
+    /// So often plugging in on the destination gives no answer, and goes on.
+    pub(crate) attach_hangs: u32,
+    /// Calls to plug in that have not ended, and the most at once.
+    attaching: usize,
+    pub(crate) attaching_at_once: usize,
     /// The migration ends only when it is cancelled.
     pub(crate) migration_hangs: bool,
 }
@@ -159,6 +168,18 @@ impl Host for FakeHost {
     }
 
     fn attach<'a>(&'a self, _: &'a str, device: &'a str) -> Answer<'a, ()> {
+        let attaching = Attaching::begin(&self.pair);
+        let hangs = self.with(|pair, _| {
+            let hangs = pair.attach_hangs > 0;
+            pair.attach_hangs = pair.attach_hangs.saturating_sub(1);
+            hangs
+        });
+        if hangs {
+            return Box::pin(async move {
+                let _attaching = attaching;
+                std::future::pending().await
+            });
+        }
         let plugged = self.with(|pair, index| {
             pair.done.push(format!("attach {device}"));
             let fails = pair.attach_failures > 0;
@@ -194,11 +215,29 @@ impl Host for FakeHost {
     }
 
     fn job<'a>(&'a self, _: &'a str, _: JobWhich) -> Answer<'a, JobFacts> {
-        ready(Ok(JobFacts::default()))
+        let begun = |pair: &Pair| pair.done.iter().any(|one| one.starts_with("migrate"));
+        let shows = self.with(|pair, _| pair.shows_job && begun(pair));
+        let phase = if shows {
+            JobPhase::PostCopy
+        } else {
+            JobPhase::None
+        };
+        ready(Ok(JobFacts {
+            phase,
+            ..JobFacts::default()
+        }))
     }
 
     fn cancel<'a>(&'a self, _: &'a str) -> Answer<'a, ()> {
-        self.with(|pair, _| pair.done.push("cancel".to_owned()));
+        let refuses = self.with(|pair, _| {
+            pair.done.push("cancel".to_owned());
+            let refuses = pair.cancel_refusals > 0;
+            pair.cancel_refusals = pair.cancel_refusals.saturating_sub(1);
+            refuses
+        });
+        if refuses {
+            return ready(Err(self.other("cancel")));
+        }
         self.cancelled.send_replace(true);
         ready(Ok(()))
     }
@@ -214,7 +253,31 @@ impl Host for FakeHost {
     }
 }
 
+/// A call to plug in, as long as it lives.
+struct Attaching(Arc<Mutex<Pair>>);
+
+impl Attaching {
+    fn begin(pair: &Arc<Mutex<Pair>>) -> Self {
+        let mut both = pair.lock().expect("no holder panics");
+        both.attaching += 1;
+        both.attaching_at_once = both.attaching_at_once.max(both.attaching);
+        Self(Arc::clone(pair))
+    }
+}
+
+impl Drop for Attaching {
+    fn drop(&mut self) {
+        self.0.lock().expect("no holder panics").attaching -= 1;
+    }
+}
+
 impl Migration for FakeMigration {
+    fn give_up(&mut self) -> Answer<'_, ()> {
+        let mut pair = self.pair.lock().expect("no holder panics");
+        pair.done.push("give up".to_owned());
+        ready(Ok(()))
+    }
+
     fn finished(&mut self) -> Answer<'_, ()> {
         Box::pin(async {
             let (fails, hangs) = {

@@ -206,6 +206,37 @@ async fn what_is_decided_is_done() {
     );
     assert_eq!(kept(), "");
 
+    // The source refuses to cancel it. One that was seen is left alone, and asked for again.
+    for shows_job in [true, false] {
+        let mut once = Nosy {
+            signal_in: Some(Phase::Migrate),
+            shows: 20,
+            signals: 1,
+            ..Nosy::default()
+        };
+        let refuses = |pair: &mut Pair| {
+            pair.migration_hangs = true;
+            pair.cancel_refusals = 2;
+            pair.shows_job = shows_job;
+        };
+        let story = run(folder, refuses, &mut once).await;
+        let gives_up = story.done().contains(&"give up".to_owned());
+        assert_eq!(gives_up, !shows_job, "{:?}", story.done());
+        if shows_job {
+            let cancels = story.done().iter().filter(|one| *one == "cancel").count();
+            assert_eq!(cancels, 3);
+        }
+    }
+    Lock::take(folder, "domain", "guest")
+        .unwrap()
+        .keep(None)
+        .unwrap();
+
+    // A call without an end is ended before the next one begins.
+    let story = run(folder, |pair| pair.attach_hangs = 1, &mut Nosy::default()).await;
+    assert_eq!(story.verdict(), Some(Verdict::Done));
+    assert_eq!(story.pair.lock().unwrap().attaching_at_once, 1);
+
     // A second one: left at once, with all that a recovery needs.
     // Both times it waits for something, so that it can't be over before the signal comes.
     let mut twice = Nosy {

@@ -120,7 +120,8 @@ fn guest(it: &Evacuation) -> Result<(), Step> {
         if let Some(failure) = &tries.last
             && (!it.asks_guest(call) || failure.kind == FailureKind::AgentHostile)
         {
-            if it.guest_is_optional() {
+            // To go on without it was agreed for a guest that does not answer, not for one that says no.
+            if it.guest_is_optional() && failure.kind != FailureKind::AgentRefused {
                 return Ok(());
             }
             return Err(Step::Fail(Cause::of_agent(failure)));
@@ -134,7 +135,7 @@ fn guest(it: &Evacuation) -> Result<(), Step> {
         return Ok(());
     }
     let late = it.in_phase_ms() >= it.limits.check_ms;
-    if (late || !it.asks_guest(status)) && it.guest_is_optional() {
+    if (late || !it.asks_guest(status)) && it.guest_is_optional() && ready.is_none() {
         return Ok(());
     }
     if late || !it.asks_guest(status) {

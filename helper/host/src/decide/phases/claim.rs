@@ -46,19 +46,33 @@ fn write(it: &Evacuation) -> Next {
         return Ok(Step::Fail(Cause::new(code, failure.message)));
     }
     if tries.accepted_ms.is_some() {
-        let message = "the host is too slow to claim the domain safely; try again later";
-        return Ok(Step::Fail(Cause::new(CauseCode::RecordNotWritten, message)));
+        return Ok(Step::Fail(too_slow()));
     }
     if let Some(cause) = source_refuses(it, source) {
         return Ok(Step::Fail(cause));
     }
     let side = Side::Source;
-    if it.now_ms >= it.view(side).asked_ms + it.limits.claim_write_ms / 2 {
-        // Leave time for the writing itself.
-        return Ok(it.look(side));
+    // Leave time for the writing itself.
+    if !it.is_fresh_for_claim(side) {
+        if it.in_phase_ms() >= it.limits.check_ms {
+            return Ok(Step::Fail(too_slow()));
+        }
+        return Ok(Step::Do(ActionKind::Observe { side }));
     }
     let progress = Box::new(it.record_at(Stage::Claimed));
     Ok(Step::Do(ActionKind::Save { side, progress }))
+}
+
+pub(super) fn too_slow() -> Cause {
+    let message = "the host is too slow to claim the domain safely; try again later";
+    Cause::new(CauseCode::RecordNotWritten, message)
+}
+
+impl Evacuation {
+    /// The look that saw no record is not so long ago that a claim could come too late.
+    pub(super) fn is_fresh_for_claim(&self, side: Side) -> bool {
+        self.now_ms < self.view(side).asked_ms + self.limits.claim_write_ms
+    }
 }
 
 fn claimed_by_other(it: &Evacuation) -> Cause {

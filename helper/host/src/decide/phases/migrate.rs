@@ -8,6 +8,7 @@ use crate::decide::input::SideFacts;
 use crate::decide::machine::Evacuation;
 use crate::decide::plan::Side;
 use crate::decide::progress::Stage;
+use crate::decide::view::has_job;
 use crate::hypervisor::DomainState;
 
 /// Where the domain runs, or will.
@@ -71,7 +72,8 @@ fn whereabouts(it: &Evacuation) -> Result<Whereabouts, Step> {
     if state(destination) == Some(DomainState::Running) {
         return Ok(Whereabouts::Destination);
     }
-    if !is_over(it) {
+    // The handle may end early, as a virsh that loses its connection does, and the job go on.
+    if !is_over(it) || source.is_some_and(has_job) {
         return Ok(Whereabouts::UnderWay);
     }
     let destination_is_gone = destination.is_some_and(is_gone);
@@ -95,6 +97,8 @@ fn is_over(it: &Evacuation) -> bool {
 
 fn is_quiet(it: &Evacuation) -> bool {
     let begun_ms = it.tries(Task::Migrate).accepted_ms.unwrap_or(it.entered_ms);
+    // One whose start timed out may still begin.
+    let begun_ms = begun_ms.max(it.memory.doubt_until_ms);
     let quiet_ms = it.view(Side::Source).quiet_since_ms;
     let since_ms = quiet_ms.map(|since| since.max(begun_ms));
     since_ms.is_some_and(|since| it.now_ms >= since + it.limits.quiet_ms)
@@ -124,7 +128,11 @@ fn under_way(it: &Evacuation) -> Next {
 /// Waits for a host to answer, for so long and no longer.
 fn unclear(it: &Evacuation) -> Next {
     let ended_ms = it.memory.migration_end.as_ref().map(|(_, at)| *at);
-    let ended_ms = ended_ms.or(it.memory.cancel_ms).unwrap_or(it.entered_ms);
+    // It may be entered again, long after.
+    let ended_ms = ended_ms
+        .or(it.memory.cancel_ms)
+        .unwrap_or(0)
+        .max(it.entered_ms);
     if it.now_ms >= ended_ms + it.limits.unclear_ms {
         return Ok(Step::End);
     }

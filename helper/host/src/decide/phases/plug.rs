@@ -57,14 +57,18 @@ pub(super) fn next(it: &Evacuation) -> Next {
 /// would end the guest, and nothing can be plugged in before that is over.
 fn memory_has_come(it: &Evacuation) -> Result<(), Step> {
     let source = it.view(Side::Source);
-    let late = it.in_phase_ms() >= it.limits.migrate_ms;
-    if it.memory.migration_end.is_some() || source.is_failing() || late {
+    let came = matches!(it.memory.migration_end, Some((Ok(()), _)));
+    if came || source.failing_for_ms() >= it.limits.unclear_ms {
         return Ok(());
     }
-    if has_job(it.peek(Side::Source)?) {
-        return Err(it.wait(Side::Source, source.next_look_ms));
+    if !has_job(it.peek(Side::Source)?) {
+        return Ok(());
     }
-    Ok(())
+    if it.in_phase_ms() >= it.limits.migrate_ms {
+        // It goes on without us; a recovery plugs the VF in once it is over.
+        return Err(Step::End);
+    }
+    Err(it.wait(Side::Source, source.next_look_ms))
 }
 
 fn why(it: &Evacuation, last: Option<String>) -> Cause {

@@ -30,11 +30,11 @@ pub(super) fn next(it: &Evacuation) -> Next {
         return Ok(Step::Go(Phase::Restore));
     }
     release_vf(it)?;
-    clear(it, other(home))?;
+    clear(it, other(home), home)?;
     if it.keeps_record() {
         keep(it, home)?;
     } else {
-        clear(it, home)?;
+        clear(it, home, home)?;
     }
     Ok(Step::End)
 }
@@ -75,7 +75,7 @@ fn keep(it: &Evacuation, home: Side) -> Result<(), Step> {
     }))
 }
 
-fn clear(it: &Evacuation, side: Side) -> Result<(), Step> {
+fn clear(it: &Evacuation, side: Side, home: Side) -> Result<(), Step> {
     let tries = it.tries(Task::Clear(side));
     if tries.accepted_ms.is_some() || tries.failures >= FAILURES {
         return Ok(());
@@ -84,6 +84,10 @@ fn clear(it: &Evacuation, side: Side) -> Result<(), Step> {
     if !has_looked(it, side) {
         let gives_up = view.is_failing() && it.in_phase_ms() >= it.limits.unreachable_ms;
         return if gives_up { Ok(()) } else { Err(it.look(side)) };
+    }
+    if side != home && view.facts.as_ref().is_some_and(is_there) {
+        // Whoever goes on with the domain there needs it.
+        return Ok(());
     }
     match view.facts.as_ref().map(|facts| &facts.record) {
         Some(RecordFact::Present(record)) if it.is_of_this_evacuation(record) => {

@@ -15,6 +15,10 @@ pub(super) fn next(it: &Evacuation) -> Next {
         return Ok(Step::End);
     }
     let facts = it.peek(side)?;
+    if is_gone(facts) && it.memory.migration_begun {
+        // It does not stay here, as it seemed: both hosts are asked anew.
+        return Ok(Step::Go(Phase::Migrate));
+    }
     if is_gone(facts) || it.record.plan.source_vf.is_none() {
         return Ok(Step::Go(Phase::Verify));
     }

@@ -1,5 +1,6 @@
 //! A recovery makes sure that nobody else drives the evacuation, and finds out where it stands.
 
+use super::claim::too_slow;
 use super::helpers::{is_gone, is_there};
 use super::{Next, Phase, Step};
 use crate::decide::action::{ActionKind, Task};
@@ -40,11 +41,16 @@ pub(super) fn next(it: &Evacuation) -> Next {
     is_free(it, side, facts)?;
     let tries = it.tries(Task::Save(side));
     if tries.failures > 2 || tries.accepted_ms.is_some() {
-        let message = tries.last.map_or_else(
-            || "the host is too slow to claim the domain safely; try again later".to_owned(),
-            |failure| failure.message,
-        );
+        let message = tries
+            .last
+            .map_or_else(|| too_slow().message, |failure| failure.message);
         return Ok(Step::Fail(Cause::new(CauseCode::RecordNotWritten, message)));
+    }
+    if !it.is_fresh_for_claim(side) {
+        if it.in_phase_ms() >= it.limits.stale_ms + it.limits.unclear_ms {
+            return Ok(Step::Fail(too_slow()));
+        }
+        return Ok(Step::Do(ActionKind::Observe { side }));
     }
     let progress = Box::new(it.record_at(it.record.stage));
     Ok(it.attempt(ActionKind::Save { side, progress }))

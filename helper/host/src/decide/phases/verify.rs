@@ -1,10 +1,25 @@
 //! The guest takes the VF into use. What it says only goes into the report.
 
+use super::helpers::is_there;
 use super::{Next, Phase, Step};
 use crate::decide::action::{GuestCall, Task};
 use crate::decide::input::FailureKind;
 use crate::decide::machine::Evacuation;
 use crate::decide::plan::Side;
+use crate::decide::progress::Stage;
+
+/// The record is written anew while the guest is waited for, so that nobody takes this process for dead.
+fn sign_of_life(it: &Evacuation, side: Side) -> Result<(), Step> {
+    let stage = match side {
+        Side::Source => Stage::Restoring,
+        Side::Destination => Stage::Plugging,
+    };
+    let is_here = it.view(side).facts.as_ref().is_some_and(is_there);
+    match it.try_save(side, stage) {
+        Err(save @ Step::Do(_)) if is_here => Err(save),
+        _ => Ok(()),
+    }
+}
 
 /// A guest that boots may be silent for long; the phase's limit ends it.
 pub(super) fn next(it: &Evacuation) -> Next {
@@ -13,6 +28,7 @@ pub(super) fn next(it: &Evacuation) -> Next {
     if !it.record.plan.asks_guest(side) || late {
         return Ok(Step::Go(Phase::Release));
     }
+    sign_of_life(it, side)?;
     let resumed = it.tries(Task::Guest(GuestCall::Resume));
     // It answers: its status tells whether it lacks the bond, as after a boot.
     let refused = resumed.last.as_ref();
