@@ -83,7 +83,7 @@ fn headline(plan: &Plan, outcome: &Outcome) -> String {
         Verdict::Done => format!("done: domain {domain} runs {place} {vf}"),
         Verdict::Degraded => format!("degraded: domain {domain} runs {place} {vf} in use"),
         Verdict::RolledBack => format!("rolled back: domain {domain} runs {place} {vf}"),
-        Verdict::Refused => format!("refused, nothing was changed: domain {domain}, {place}"),
+        Verdict::Refused => format!("refused: domain {domain} is as it was, {place}"),
         Verdict::Interrupted => format!("interrupted: domain {domain} was left in the middle"),
         Verdict::Stopped => format!("domain {domain} does not run any more"),
     }
