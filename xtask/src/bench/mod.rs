@@ -1,5 +1,5 @@
-//! `cargo xtask bench`: what the service costs an idle guest; with `--evacuation`, Tandem beside the systems it
-//! is compared with.
+//! `cargo xtask bench`: what the service costs an idle guest, and what 500 guests cost their host; with
+//! `--evacuation`, Tandem beside the systems it is compared with.
 
 mod evacuation;
 mod growth;
@@ -17,6 +17,9 @@ pub(crate) struct Options {
     /// Watch the idle service for this many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     idle_s: u64,
+    /// Measure the idle guest service only
+    #[arg(long, conflicts_with_all = ["evacuation", "serve", "growth", "tcp"])]
+    idle: bool,
     /// Evacuate guests of all systems, side by side, instead
     #[arg(long)]
     evacuation: bool,
@@ -51,6 +54,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     } else if options.tcp {
         tcp::run(options.tcp_rounds)
     } else {
-        idle::run(idle)
+        let guest = idle::run(idle);
+        if options.idle {
+            return guest;
+        }
+        guest.and(serve::run(idle))
     }
 }

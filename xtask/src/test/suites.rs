@@ -163,7 +163,7 @@ fn before_the_lab() -> Result<Vec<Suite>> {
 
 fn stories() -> Result<Vec<Suite>> {
     let demo = Work::Check(project::xtask(&["demo"])?);
-    let bench = Work::Check(project::xtask(&["bench", "--idle-s", "30"])?);
+    let bench = Work::Check(project::xtask(&["bench", "--idle", "--idle-s", "30"])?);
     let suites = [
         suite(
             "demo",
