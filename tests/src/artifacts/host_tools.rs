@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use super::apt::{PrivateApt, Suite};
 use super::cache::Cache;
+use super::qemu;
 use super::sources::{self, Release};
 use crate::command;
 
@@ -16,7 +17,7 @@ const PROBE_LIMIT: Duration = Duration::from_secs(30);
 /// Something the lab needs on the machine it runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum HostTool {
-    /// QEMU for x86-64 with the `igb` NIC (8.0 or later; Debian 12 has it in backports).
+    /// QEMU for x86-64 (10.0.4 or later; on Debian 12 that of Debian 13 is unpacked beside it).
     Qemu,
     /// `ip` and `bridge`.
     Iproute2,
@@ -40,7 +41,7 @@ impl HostTool {
 
     fn packages(self) -> &'static [&'static str] {
         match self {
-            Self::Qemu => &["qemu-system-x86"],
+            Self::Qemu => &[qemu::PACKAGE],
             Self::Iproute2 => &["iproute2"],
             Self::Xz => &["xz-utils"],
             Self::SquashfsTools => &["squashfs-tools"],
@@ -62,7 +63,7 @@ impl HostTool {
             (!missing.is_empty()).then(|| format!("{} is not installed", missing.join(", ")))
         };
         match self {
-            Self::Qemu => qemu_lack(),
+            Self::Qemu => qemu::program().err().map(|error| format!("{error:#}")),
             Self::Iproute2 => missing(&["ip", "bridge"]),
             Self::Xz => missing(&["xz"]),
             Self::SquashfsTools => missing(&["mksquashfs"]),
@@ -81,9 +82,6 @@ impl HostTool {
         }
     }
 }
-
-/// The program that runs x86-64 guests.
-pub const QEMU: &str = "qemu-system-x86_64";
 
 /// The first libvirt that knows the `igb` NIC, as (major, minor).
 const MIN_LIBVIRT: (u32, u32) = (9, 3);
@@ -108,18 +106,6 @@ fn libvirt_lack() -> Option<String> {
         _ => Some(format!(
             "libvirt {word} knows no `igb` NIC (it needs 9.3 or later)"
         )),
-    }
-}
-
-fn qemu_lack() -> Option<String> {
-    if command::find_program(QEMU).is_none() {
-        return Some(format!("{QEMU} is not installed"));
-    }
-    let models = command::run(Command::new(QEMU).args(["-device", "help"]), PROBE_LIMIT);
-    match models {
-        Ok(finished) if finished.stdout.contains("\"igb\"") => None,
-        Ok(_) => Some("the installed QEMU has no `igb` NIC (it needs 8.0 or later)".to_owned()),
-        Err(error) => Some(format!("{error:#}")),
     }
 }
 
@@ -177,12 +163,18 @@ fn install(cache: &Cache, machine_suites: &[String], packages: &[&str]) -> Resul
         suites.push(backports);
     }
     let apt = PrivateApt::of_suites(cache, "host", &suites)?;
-    // Only QEMU and libvirt come from backports: the rest shall not replace libraries of this machine.
-    let newer = [HostTool::Qemu, HostTool::Libvirt]
-        .map(HostTool::packages)
-        .concat();
+    // No suite for Debian 12 has the QEMU that is needed, and mmdebstrap brings that of another.
+    let beside = on_bookworm && packages.contains(&qemu::PACKAGE);
+    let installed = packages
+        .iter()
+        .copied()
+        .filter(|package| !(beside && *package == qemu::PACKAGE));
+    let unpacker = beside.then_some(HostTool::Mmdebstrap.packages());
+    let installed = installed.chain(unpacker.unwrap_or_default().iter().copied());
+    // Only libvirt comes from backports: the rest shall not replace libraries of this machine.
+    let newer = HostTool::Libvirt.packages();
     let (newer, others): (Vec<&str>, Vec<&str>) =
-        packages.iter().partition(|package| newer.contains(package));
+        installed.partition(|package| newer.contains(package));
     let newer_options: &[&str] = if on_bookworm { &["-t", backports] } else { &[] };
     for (packages, options) in [(others, &[][..]), (newer, newer_options)] {
         if packages.is_empty() {
@@ -200,6 +192,9 @@ fn install(cache: &Cache, machine_suites: &[String], packages: &[&str]) -> Resul
         ]);
         install.args(options).arg("install").args(packages);
         command::run(&mut install, INSTALL_LIMIT)?;
+    }
+    if beside {
+        qemu::fetch(cache)?;
     }
     Ok(())
 }

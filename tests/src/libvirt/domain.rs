@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 
 use super::LibvirtHost;
 use crate::agent::proto::PORT_NAME;
+use crate::artifacts::qemu;
 use crate::net::{GUEST_V4, GUEST_V6};
 use crate::qemu::{Accelerator, accel};
 use crate::vm::{CHANNEL_PORT_NAME, GuestImage};
@@ -96,6 +97,7 @@ impl DomainSpec {
   <cpu mode='{cpu}'/>
   <on_reboot>restart</on_reboot>
   <devices>
+    <emulator>{emulator}</emulator>
     <controller type='pci' model='pcie-root'/>
 {ports}    <controller type='usb' model='none'/>
     {standby}
@@ -109,6 +111,7 @@ impl DomainSpec {
 ",
             name = self.name,
             bonds = self.bonds_xml(),
+            emulator = shown(&qemu::program()?)?,
             kernel = shown(&image.kernel)?,
             initramfs = shown(&image.initramfs)?,
             parameters = kernel_parameters.join(" "),

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 
 use super::console::Console;
 use super::spec::Accelerator;
-use crate::artifacts::{self, Cache, Kernel, host_tools};
+use crate::artifacts::{self, Cache, Kernel, qemu};
 use crate::initramfs::Initramfs;
 use crate::process;
 
@@ -81,7 +81,7 @@ fn probe() -> Result<bool> {
     );
     let image = folder.path().join("initramfs");
     initramfs.write(&image)?;
-    let mut command = Command::new(host_tools::QEMU);
+    let mut command = Command::new(qemu::program()?);
     command.args([
         "-nodefaults",
         "-no-user-config",

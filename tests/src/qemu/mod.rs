@@ -23,7 +23,7 @@ use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags};
 use serde_json::json;
 
-use crate::artifacts::host_tools;
+use crate::artifacts::qemu;
 use crate::process::{self, ProcessHandle};
 
 /// QEMU connects to the lab's sockets before it does anything slow.
@@ -68,12 +68,13 @@ impl Qemu {
             .collect::<Result<_>>()?;
 
         let arguments = spec.arguments(&qmp_socket, start == Start::Incoming);
+        let program = qemu::program()?;
         let mut command;
         if let Some(netns) = netns {
             command = Command::new("ip");
-            command.args(["netns", "exec", netns, host_tools::QEMU]);
+            command.args(["netns", "exec", netns]).arg(program);
         } else {
-            command = Command::new(host_tools::QEMU);
+            command = Command::new(program);
         }
         command.args(arguments);
         let child = process::spawn_bound(command)?;

@@ -1,12 +1,13 @@
 //! What the figures were taken on: they compare with each other, not with another machine's.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use tandem_lab::artifacts::host_tools;
+use tandem_lab::artifacts::qemu;
 use tandem_lab::qemu::{Accelerator, accel};
 use tandem_lab::{Kernel, command};
 
@@ -28,7 +29,7 @@ impl Machine {
     pub(super) fn look() -> Result<Self> {
         let processors = fs::read_to_string("/proc/cpuinfo").context("/proc/cpuinfo")?;
         let memory = fs::read_to_string("/proc/meminfo").context("/proc/meminfo")?;
-        let qemu = said(host_tools::QEMU, &["--version"])?;
+        let qemu = said(qemu::program()?, &["--version"])?;
         Ok(Self {
             date: said("date", &["--utc", "+%Y-%m-%d"])?,
             processors: processors_of(&processors),
@@ -64,7 +65,7 @@ impl Machine {
     }
 }
 
-fn said(program: &str, arguments: &[&str]) -> Result<String> {
+fn said(program: impl AsRef<OsStr>, arguments: &[&str]) -> Result<String> {
     let output = command::run(Command::new(program).args(arguments), LIMIT)?;
     Ok(output.stdout.trim().to_owned())
 }
