@@ -110,7 +110,6 @@ const MASKED_UNITS: &[&str] = &[
     "systemd-logind.service",
     "systemd-machine-id-commit.service",
     "systemd-modules-load.service",
-    "systemd-networkd-wait-online.service",
     "systemd-pcrextend.socket",
     "systemd-pcrlock.socket",
     "systemd-pcrmachine.service",
@@ -149,6 +148,7 @@ const MASKED_GENERATORS: &[&str] = &[
 const OFF: &[&str] = &[
     "NetworkManager.service",
     "NetworkManager-wait-online.service",
+    "systemd-networkd-wait-online.service",
 ];
 
 const FILES: &[(&str, &str)] = &[

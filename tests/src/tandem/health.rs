@@ -69,8 +69,17 @@ impl Guest {
         for peer in [CLIENT_V4.to_string(), CLIENT_V6.to_string()] {
             self.vm
                 .sh(&format!("ping -c 1 -W 10 {peer}"))
-                .with_context(|| format!("no answer from {peer}"))?;
+                .with_context(|| format!("no answer from {peer}; {}", self.network()))?;
         }
         Ok(())
+    }
+
+    /// Addresses, neighbours, and the kernel's last words.
+    fn network(&self) -> String {
+        let script = "ip address show; ip neigh show; ip -6 route show; dmesg | tail -n 20";
+        match self.vm.sh(script) {
+            Ok(text) => format!("the guest's network:\n{text}"),
+            Err(error) => format!("the guest's network can't be told: {error:#}"),
+        }
     }
 }
