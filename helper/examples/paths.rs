@@ -115,6 +115,7 @@ fn obey(paths: &Paths, command: &str) -> Result<String> {
 
 fn plan<'a>(bond: u32, words: impl Iterator<Item = &'a str>) -> Result<PathPlan> {
     let mut watch = Vec::new();
+    let mut mac = None;
     let mut rescue = Rescue {
         vf: 0,
         device: String::new(),
@@ -134,6 +135,7 @@ fn plan<'a>(bond: u32, words: impl Iterator<Item = &'a str>) -> Result<PathPlan>
             "mac" => {
                 let bytes = hex(&value.replace(':', ""))?;
                 rescue.mac = bytes.try_into().ok().context("a MAC has six bytes")?;
+                mac = Some(rescue.mac);
             }
             "announce" => rescue.announcements.push(hex(value)?),
             other => bail!("no such key: {other}"),
@@ -143,6 +145,7 @@ fn plan<'a>(bond: u32, words: impl Iterator<Item = &'a str>) -> Result<PathPlan>
         bond,
         watch,
         period: 1,
+        mac,
         rescue: (rescue.vf != 0).then_some(rescue),
     })
 }
