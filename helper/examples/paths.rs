@@ -13,6 +13,7 @@ use std::io::{self, BufRead, BufReader, Write};
 use anyhow::{Context, Result, bail};
 use aya::sys::{Stats, enable_stats};
 use rustix::net::{AddressFamily, SocketType, netdevice, socket};
+use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 use tandem_guest::ebpf::paths::{PathPlan, Paths, Rescue};
 use tandem_guest::ebpf::{Monitor, Options, ProgramState};
@@ -32,6 +33,7 @@ fn main() -> Result<()> {
     // For as long as this runs; takes a capability that the service has not.
     let statistics = std::env::var_os("PATHS_STATISTICS").map(|_| enable_stats(Stats::RunTime));
     let _statistics = statistics.transpose().context("no statistics")?;
+    take_the_units_limits()?;
     keep_the_units_capabilities()?;
     tokio::runtime::Builder::new_current_thread()
         .enable_io()
@@ -160,6 +162,19 @@ fn hex(text: &str) -> Result<Vec<u8>> {
     let byte = |pair: &[char]| u8::from_str_radix(&pair.iter().collect::<String>(), 16);
     let bytes: Result<_, _> = digits.chunks(2).map(byte).collect();
     bytes.with_context(|| format!("`{text}` is not hexadecimal"))
+}
+
+/// As helper/systemd/tandem.service has them: without `CAP_SYS_NICE` and `CAP_IPC_LOCK` they
+/// decide what the reflex may have.
+fn take_the_units_limits() -> Result<()> {
+    for (resource, limit) in [(Resource::Rtprio, 2), (Resource::Memlock, 64 * 1024 * 1024)] {
+        let limit = Rlimit {
+            current: Some(limit),
+            maximum: Some(limit),
+        };
+        setrlimit(resource, limit).context("cannot set a limit")?;
+    }
+    Ok(())
 }
 
 /// As helper/systemd/tandem.service has them.

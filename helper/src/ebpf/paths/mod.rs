@@ -14,6 +14,8 @@ mod attach;
 mod counters;
 mod maps;
 mod plan;
+mod ready;
+mod realtime;
 mod reflex;
 mod system;
 
@@ -30,6 +32,7 @@ use attach::{Attached, Place};
 pub(super) use maps::Maps;
 use maps::Wanted;
 pub use plan::{Applied, Missing, PathError, PathPlan, PortFrames, Rescue};
+use ready::Ready;
 use reflex::Reflex;
 pub use tandem_ebpf::Traffic;
 
@@ -63,7 +66,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Paths {
-    /// Starts the reflex's thread.
+    /// Starts the reflex's threads.
     pub(super) fn start(
         programs: Programs,
         mut maps: Maps,
@@ -107,7 +110,7 @@ impl Paths {
 
     fn apply_to(&self, plan: &PathPlan, links: &mut Vec<Attached>) -> Result<Applied, PathError> {
         let shared = &*self.shared;
-        let ready = plan.rescue.as_ref().map(reflex::Ready::prepare);
+        let ready = plan.rescue.as_ref().map(Ready::prepare);
         // Whatever changes: not with a rescue of other ports under way.
         if !lock(&shared.maps).is_armed_as(plan)? {
             lock(&shared.maps).disarm(plan.bond)?;
