@@ -33,7 +33,7 @@ fn main() -> Result<()> {
     // For as long as this runs; takes a capability that the service has not.
     let statistics = std::env::var_os("PATHS_STATISTICS").map(|_| enable_stats(Stats::RunTime));
     let _statistics = statistics.transpose().context("no statistics")?;
-    take_the_units_limits()?;
+    take_the_units_limits();
     keep_the_units_capabilities()?;
     tokio::runtime::Builder::new_current_thread()
         .enable_io()
@@ -165,16 +165,17 @@ fn hex(text: &str) -> Result<Vec<u8>> {
 }
 
 /// As helper/systemd/tandem.service has them: without `CAP_SYS_NICE` and `CAP_IPC_LOCK` they
-/// decide what the reflex may have.
-fn take_the_units_limits() -> Result<()> {
+/// decide what the reflex may have. Where a limit can't be raised, it goes without.
+fn take_the_units_limits() {
     for (resource, limit) in [(Resource::Rtprio, 2), (Resource::Memlock, 64 * 1024 * 1024)] {
         let limit = Rlimit {
             current: Some(limit),
             maximum: Some(limit),
         };
-        setrlimit(resource, limit).context("cannot set a limit")?;
+        if let Err(error) = setrlimit(resource, limit) {
+            tracing::warn!(%error, ?resource, "a limit stays as it is");
+        }
     }
-    Ok(())
 }
 
 /// As helper/systemd/tandem.service has them.
