@@ -32,6 +32,10 @@ pub const RESCUE_GRACE_NS: u64 = 20_000_000;
 /// clsact), which would not learn any more which port transmits.
 pub const DUPLICATES_HOLD_NS: u64 = 60_000_000_000;
 
+/// Announcements that the programs themselves send in one rescue; one is enough where the
+/// network loses none. While frames still arrive at the VF, the network has not learnt.
+pub const MAX_KERNEL_ANNOUNCEMENTS: u32 = 32;
+
 /// Bit of [`Port::roles`]: frames are counted.
 pub const ROLE_WATCHED: u32 = 1 << 0;
 /// Bit of [`Port::roles`]: the VF of a rescue.
@@ -54,8 +58,11 @@ pub struct Port {
     pub netns_inum: u32,
     /// `ROLE_*` bits.
     pub roles: u32,
+    /// The bond's MAC; zero when unknown. Broadcast and multicast that comes from it was
+    /// sent by the guest itself and flooded back by the network: it is dropped.
+    pub own_mac: [u8; MAC_LEN],
     /// Keeps the size a multiple of eight; zero.
-    pub padding: u32,
+    pub padding: [u8; 6],
 }
 
 /// What passed a port in one direction. An aggregated frame (GRO, TSO) counts as
@@ -87,7 +94,7 @@ pub struct PortCounters {
     /// Received while another port of the bond transmitted, and no rescue took them in.
     pub late: Traffic,
     /// Broadcast and multicast frames kept away from the stack, because the
-    /// transmitting port gets them too.
+    /// transmitting port gets them too or the guest itself sent them.
     pub duplicates: u64,
 }
 
@@ -118,8 +125,9 @@ pub struct RescueFlag {
     /// 1: the VF's driver has stopped, so that broadcast and multicast reaches the
     /// guest through the standby only.
     pub vf_stopped: u32,
-    /// Keeps the size a multiple of eight; zero.
-    pub padding: u32,
+    /// Announcements that the programs were about to send in this rescue; see
+    /// [`MAX_KERNEL_ANNOUNCEMENTS`].
+    pub announced: u32,
 }
 
 impl RescueFlag {
@@ -128,7 +136,7 @@ impl RescueFlag {
         until_ns: 0,
         late_until_ns: 0,
         vf_stopped: 0,
-        padding: 0,
+        announced: 0,
     };
 }
 
@@ -147,7 +155,7 @@ pub struct ReflexRecord {
 /// Length of one [`ReflexRecord`] in bytes.
 pub const REFLEX_RECORD_LEN: usize = 16;
 const _: () = assert!(size_of::<ReflexRecord>() == REFLEX_RECORD_LEN);
-const _: () = assert!(size_of::<Port>() == 32);
+const _: () = assert!(size_of::<Port>() == 40);
 const _: () = assert!(size_of::<PortCounters>() == 112);
 const _: () = assert!(size_of::<RescuePorts>() == 16);
 const _: () = assert!(size_of::<RescueFlag>() == 24);

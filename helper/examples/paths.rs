@@ -13,6 +13,7 @@ use std::io::{self, BufRead, BufReader, Write};
 use anyhow::{Context, Result, bail};
 use aya::sys::{Stats, enable_stats};
 use rustix::net::{AddressFamily, SocketType, netdevice, socket};
+use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 use tandem_guest::ebpf::paths::{PathPlan, Paths, Rescue};
 use tandem_guest::ebpf::{Monitor, Options, ProgramState};
@@ -32,6 +33,7 @@ fn main() -> Result<()> {
     // For as long as this runs; takes a capability that the service has not.
     let statistics = std::env::var_os("PATHS_STATISTICS").map(|_| enable_stats(Stats::RunTime));
     let _statistics = statistics.transpose().context("no statistics")?;
+    take_the_units_limits();
     keep_the_units_capabilities()?;
     tokio::runtime::Builder::new_current_thread()
         .enable_io()
@@ -115,6 +117,7 @@ fn obey(paths: &Paths, command: &str) -> Result<String> {
 
 fn plan<'a>(bond: u32, words: impl Iterator<Item = &'a str>) -> Result<PathPlan> {
     let mut watch = Vec::new();
+    let mut mac = None;
     let mut rescue = Rescue {
         vf: 0,
         device: String::new(),
@@ -134,6 +137,7 @@ fn plan<'a>(bond: u32, words: impl Iterator<Item = &'a str>) -> Result<PathPlan>
             "mac" => {
                 let bytes = hex(&value.replace(':', ""))?;
                 rescue.mac = bytes.try_into().ok().context("a MAC has six bytes")?;
+                mac = Some(rescue.mac);
             }
             "announce" => rescue.announcements.push(hex(value)?),
             other => bail!("no such key: {other}"),
@@ -143,6 +147,7 @@ fn plan<'a>(bond: u32, words: impl Iterator<Item = &'a str>) -> Result<PathPlan>
         bond,
         watch,
         period: 1,
+        mac,
         rescue: (rescue.vf != 0).then_some(rescue),
     })
 }
@@ -157,6 +162,20 @@ fn hex(text: &str) -> Result<Vec<u8>> {
     let byte = |pair: &[char]| u8::from_str_radix(&pair.iter().collect::<String>(), 16);
     let bytes: Result<_, _> = digits.chunks(2).map(byte).collect();
     bytes.with_context(|| format!("`{text}` is not hexadecimal"))
+}
+
+/// As helper/systemd/tandem.service has them: without `CAP_SYS_NICE` and `CAP_IPC_LOCK` they
+/// decide what the reflex may have. Where a limit can't be raised, it goes without.
+fn take_the_units_limits() {
+    for (resource, limit) in [(Resource::Rtprio, 2), (Resource::Memlock, 64 * 1024 * 1024)] {
+        let limit = Rlimit {
+            current: Some(limit),
+            maximum: Some(limit),
+        };
+        if let Err(error) = setrlimit(resource, limit) {
+            tracing::warn!(%error, ?resource, "a limit stays as it is");
+        }
+    }
 }
 
 /// As helper/systemd/tandem.service has them.

@@ -33,6 +33,12 @@ enum Stage {
 
 impl EbpfSource {
     /// Begins to load what can be loaded. Must be called inside a tokio runtime.
+    ///
+    /// It reports every NIC with a parent device, not those of configured MACs: a policy may
+    /// know its NICs by driver or PCI address only, their MACs change with the host's wish and
+    /// with the bond they join, and the machine goes by PCI addresses here. A guest has a
+    /// handful of such NICs. Of virtual links it may have thousands; they have no parent, and
+    /// all they cost is that comparison in the kernel.
     pub fn start() -> Self {
         let options = Options {
             macs: Vec::new(),

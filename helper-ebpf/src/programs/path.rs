@@ -9,7 +9,8 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use tandem_ebpf::{
-    MAC_LEN, MAX_BONDS, MAX_PORTS, Port, PortCounters, ROLE_STANDBY, ROLE_VF, ROLE_WATCHED, Traffic,
+    MAC_LEN, MAX_BONDS, MAX_PORTS, PROOF_ETHERTYPE, Port, PortCounters, ROLE_STANDBY, ROLE_VF,
+    ROLE_WATCHED, Traffic,
 };
 
 use super::rescue;
@@ -82,8 +83,10 @@ pub(super) struct Frame {
     pub(super) ifindex: u32,
     /// Broadcast or multicast.
     pub(super) group: bool,
+    pub(super) target: [u8; MAC_LEN],
     pub(super) source: [u8; MAC_LEN],
     link_local: bool,
+    proof: bool,
     /// How many frames on the wire it stands for.
     segments: u64,
 }
@@ -104,23 +107,34 @@ impl Frame {
             let skb = ctx.skb.skb;
             (header, (*skb).ifindex, (*skb).gso_segs)
         };
-        let [d0, d1, d2, d3, d4, _, s0, s1, s2, s3, s4, s5, _, _] = header;
+        let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, e0, e1] = header;
         Some(Self {
             ifindex,
             group: d0 & 1 != 0,
+            target: [d0, d1, d2, d3, d4, d5],
             source: [s0, s1, s2, s3, s4, s5],
             link_local: [d0, d1, d2, d3, d4] == LINK_LOCAL_GROUPS,
+            proof: [e0, e1] == PROOF_ETHERTYPE,
             segments: u64::from(segments.max(1)),
         })
     }
+
+    /// The guest itself sent it, through whichever port, and the network flooded it back.
+    /// Its stack would take the announcement of an address for another station's.
+    #[inline(always)]
+    fn is_own_echo(&self, port: &Port) -> bool {
+        self.group && !self.link_local && !self.proof && self.is_from(port.own_mac)
+    }
+
+    #[inline(always)]
+    fn is_from(&self, mac: [u8; MAC_LEN]) -> bool {
+        mac != [0; MAC_LEN] && self.source == mac
+    }
 }
 
-/// This CPU's counters of a watched port, of the current period.
+/// This CPU's counters of a port, of the current period.
 #[inline(always)]
 fn counters(port: &Port, ifindex: u32) -> Option<&'static mut PortCounters> {
-    if port.roles & ROLE_WATCHED == 0 {
-        return None;
-    }
     let counters = COUNTERS.get_ptr_mut(ifindex)?;
     #[expect(unsafe_code, reason = "map values are reached by pointer")]
     // SAFETY: this CPU's own value, and programs of this type don't interrupt each
@@ -157,18 +171,21 @@ fn path_ingress(ctx: TcContext) -> i32 {
     let Some(port) = port(frame.ifindex) else {
         return PASS;
     };
+    let echo = frame.is_own_echo(port);
     let taken_in = if port.roles & ROLE_STANDBY != 0 {
         rescue::receive(&frame, port.bond)
     } else {
         None
     };
-    let verdict = if port.roles & ROLE_VF != 0 {
-        taken_in.or_else(|| rescue::receive_late(&frame, port.bond))
-    } else {
-        taken_in
-    };
-    // A VF at work is not watched: its frames cost no more than the look-ups above.
-    if let Some(counters) = counters(port, frame.ifindex) {
+    // A VF at work is not watched: its frames cost no more than the look-ups so far and this one.
+    let leaving = port.roles & ROLE_VF != 0 && rescue::has_begun(port.bond);
+    let mut verdict = taken_in;
+    if leaving {
+        rescue::announce(&ctx, &frame, port.bond);
+        verdict = taken_in.or_else(|| rescue::receive_late(&frame, port.bond));
+    }
+    let counted = leaving || port.roles & ROLE_WATCHED != 0;
+    if counted && let Some(counters) = counters(port, frame.ifindex) {
         let now_ns = now_ns();
         let transmitting = transmitting(port.bond);
         let late = taken_in.is_none() && transmitting != 0 && transmitting != frame.ifindex;
@@ -178,11 +195,14 @@ fn path_ingress(ctx: TcContext) -> i32 {
             &mut counters.rx
         };
         count(traffic, &frame, now_ns);
-        let duplicate = late && frame.group && !frame.link_local;
-        if duplicate && verdict.is_none() && now_ns < port.duplicates_until_ns {
+        let flooded = late && frame.group && !frame.link_local && verdict.is_none();
+        if echo || flooded && (leaving || now_ns < port.duplicates_until_ns) {
             counters.duplicates += frame.segments;
             return TC_ACT_SHOT;
         }
+    }
+    if echo {
+        return TC_ACT_SHOT;
     }
     verdict.unwrap_or(PASS)
 }
@@ -190,8 +210,16 @@ fn path_ingress(ctx: TcContext) -> i32 {
 /// On a port's egress, after the bond chose the port.
 #[classifier]
 fn path_egress(ctx: TcContext) -> i32 {
-    if let Some(frame) = Frame::of(&ctx)
-        && let Some(port) = port(frame.ifindex)
+    let Some(frame) = Frame::of(&ctx) else {
+        return PASS;
+    };
+    let Some(port) = port(frame.ifindex) else {
+        return PASS;
+    };
+    if port.roles & ROLE_STANDBY != 0 && rescue::is_to_announce(&ctx, &frame, port.bond) {
+        return rescue::make_announcement(&ctx, frame.source);
+    }
+    if port.roles & ROLE_WATCHED != 0
         && let Some(counters) = counters(port, frame.ifindex)
     {
         count(&mut counters.tx, &frame, now_ns());

@@ -3,15 +3,15 @@
 //! so it needs neither the service nor RTNL, which the removal may hold by then.
 
 use aya_ebpf::{
-    bindings::{BPF_F_INGRESS, BPF_RB_FORCE_WAKEUP},
-    helpers::bpf_redirect,
+    bindings::{BPF_F_INGRESS, BPF_RB_FORCE_WAKEUP, TC_ACT_SHOT},
+    helpers::{bpf_redirect, bpf_skb_change_tail},
     macros::{classifier, map},
     maps::{HashMap, RingBuf},
     programs::TcContext,
 };
 use tandem_ebpf::{
-    DEVICE_NAME_LEN, EventKind, MAX_BONDS, REFLEX_RING_BYTES, RESCUE_GRACE_NS, RESCUE_HOLD_NS,
-    ROLE_STANDBY, ROLE_VF, ReflexRecord, RescueFlag, RescuePorts,
+    DEVICE_NAME_LEN, EventKind, MAC_LEN, MAX_BONDS, MAX_KERNEL_ANNOUNCEMENTS, REFLEX_RING_BYTES,
+    RESCUE_GRACE_NS, RESCUE_HOLD_NS, ROLE_STANDBY, ROLE_VF, ReflexRecord, RescueFlag, RescuePorts,
 };
 
 use super::path::{self, Frame, PASS, now_ns};
@@ -90,6 +90,7 @@ fn raise(bond: u32, kind: EventKind) {
         let first = (&raw const (*flag).until_ns).read_volatile() <= now_ns;
         if first {
             (&raw mut (*flag).vf_stopped).write_volatile(0);
+            (&raw mut (*flag).announced).write_volatile(0);
         }
         (&raw mut (*flag).late_until_ns).write_volatile(now_ns + RESCUE_HOLD_NS);
         (&raw mut (*flag).until_ns).write_volatile(now_ns + RESCUE_HOLD_NS);
@@ -223,22 +224,118 @@ pub(super) fn receive(frame: &Frame, bond: u32) -> Option<i32> {
     Some(redirect(bond, u64::from(BPF_F_INGRESS)))
 }
 
-/// What becomes of a frame on the VF's ingress: one that was under way when the bond
-/// followed is delivered, though the bond calls the VF inactive by then.
+/// The removal of the bond's VF began a moment ago; the bond may have followed since.
 #[inline(always)]
-pub(super) fn receive_late(frame: &Frame, bond: u32) -> Option<i32> {
-    let flag = FLAGS.get_ptr(bond)?;
+pub(super) fn has_begun(bond: u32) -> bool {
+    let Some(flag) = FLAGS.get_ptr(bond) else {
+        return false;
+    };
     #[expect(unsafe_code, reason = "map values are reached by pointer")]
     // SAFETY: one aligned word in a value that stays in place.
     let late_until_ns = unsafe { (&raw const (*flag).late_until_ns).read_volatile() };
-    if late_until_ns == 0 || now_ns() >= late_until_ns {
-        return None;
-    }
+    late_until_ns != 0 && now_ns() < late_until_ns
+}
+
+/// What becomes of a frame on the ingress of a VF that leaves: one that was under way when
+/// the bond followed is delivered, though the bond calls the VF inactive by then.
+#[inline(always)]
+pub(super) fn receive_late(frame: &Frame, bond: u32) -> Option<i32> {
     let rescue = rescue(bond)?;
     let late = path::transmitting(bond) == rescue.standby;
     // As on the standby: nothing that comes back from the guest itself.
     let for_the_guest = !frame.group && frame.source != rescue.mac;
     (late && for_the_guest).then(|| redirect(bond, u64::from(BPF_F_INGRESS)))
+}
+
+/// Where a frame's source MAC is.
+const SOURCE_AT: usize = MAC_LEN;
+/// Shortest Ethernet frame without its checksum.
+const SHORTEST_FRAME: usize = 60;
+
+/// A frame for the bond's own MAC that still arrives at a VF that leaves: the network has
+/// not learnt where the bond is. Has it told from the standby, by way of a clone of the
+/// frame: a program cannot make a frame out of nothing. [`make_announcement`] rewrites the
+/// clone; until there its source is the bond's MAC, so that it teaches the network nothing
+/// wrong even if that program should be missing.
+#[inline(always)]
+pub(super) fn announce(ctx: &TcContext, frame: &Frame, bond: u32) {
+    let Some(rescue) = rescue(bond) else {
+        return;
+    };
+    let for_the_bond = frame.target == rescue.mac && frame.source != rescue.mac;
+    // After a removal that was abandoned the VF transmits again.
+    let moves = path::transmitting(bond) == rescue.standby || going_on(bond, now_ns).is_some();
+    if !for_the_bond || !moves || !has_carrier(rescue.standby) || !may_announce(bond) {
+        return;
+    }
+    if ctx.store(SOURCE_AT, &rescue.mac, 0).is_ok() {
+        // Whatever comes of it, more frames come while the network has not learnt.
+        let _ = ctx.clone_redirect(rescue.standby, 0);
+        // The frame is its own by now (`bpf_clone_redirect`, net/core/filter.c, 6.12), so
+        // that this needs no memory. The stack does not look at the source of what is for it.
+        let _ = ctx.store(SOURCE_AT, &frame.source, 0);
+    }
+}
+
+/// Counts the announcements of a rescue up to their bound.
+#[inline(always)]
+fn may_announce(bond: u32) -> bool {
+    let Some(flag) = FLAGS.get_ptr_mut(bond) else {
+        return false;
+    };
+    #[expect(unsafe_code, reason = "map values are reached by pointer")]
+    // SAFETY: one aligned word in a value that stays in place. Two CPUs may count one
+    // announcement for both of theirs, which the bound need not be exact for.
+    unsafe {
+        let announced = &raw mut (*flag).announced;
+        let before = announced.read_volatile();
+        let may = before < MAX_KERNEL_ANNOUNCEMENTS;
+        if may {
+            announced.write_volatile(before + 1);
+        }
+        may
+    }
+}
+
+/// A frame on the standby's egress is a clone that [`announce`] made: only such a one comes
+/// from the bond's MAC and has arrived at the VF.
+#[inline(always)]
+pub(super) fn is_to_announce(ctx: &TcContext, frame: &Frame, bond: u32) -> bool {
+    #[expect(unsafe_code, reason = "the context is reached by pointer")]
+    // SAFETY: the context's fields are always readable.
+    let arrived_at = unsafe { (*ctx.skb.skb).ingress_ifindex };
+    if arrived_at == 0 {
+        return false;
+    }
+    rescue(bond).is_some_and(|rescue| arrived_at == rescue.vf && frame.source == rescue.mac)
+}
+
+/// Makes the clone the shortest announcement there is: a reverse ARP request from the bond's
+/// MAC (RFC 903), which nobody answers. A VLAN tag stays, as it lies beside the frame.
+#[inline(always)]
+pub(super) fn make_announcement(ctx: &TcContext, mac: [u8; MAC_LEN]) -> i32 {
+    let [m0, m1, m2, m3, m4, m5] = mac;
+    let mut bytes = [0; SHORTEST_FRAME];
+    #[rustfmt::skip]
+    let said = [
+        // To all, from the bond, reverse ARP: Ethernet, IPv4, their lengths, a request.
+        0xff, 0xff, 0xff, 0xff, 0xff, 0xff, m0, m1, m2, m3, m4, m5, 0x80, 0x35,
+        0, 1, 8, 0, 6, 4, 0, 3,
+        // Sender and target: MAC and no address.
+        m0, m1, m2, m3, m4, m5, 0, 0, 0, 0, m0, m1, m2, m3, m4, m5,
+    ];
+    let mut i = 0;
+    while i < said.len() {
+        bytes[i] = said[i];
+        i += 1;
+    }
+    #[expect(unsafe_code, reason = "kernel helper")]
+    // SAFETY: the context is valid; the helper checks the length.
+    let resized = unsafe { bpf_skb_change_tail(ctx.skb.skb, SHORTEST_FRAME as u32, 0) };
+    if resized != 0 || ctx.store(0, &bytes, 0).is_err() {
+        return TC_ACT_SHOT;
+    }
+    PASS
 }
 
 /// On the bond's egress.

@@ -17,6 +17,8 @@ pub struct PathWatch {
     pub ports: Vec<Ifindex>,
     /// Number of the handoff that is counted; another one starts the counters anew.
     pub period: u64,
+    /// The bond's MAC: what comes from it by broadcast or multicast the guest itself has sent.
+    pub mac: Option<Mac>,
     /// Whom to step in for when the kernel begins to remove it.
     pub rescue: Option<Rescue>,
 }

@@ -224,7 +224,9 @@ pub struct Handoff {
     /// From the decision to the moment the new port was seen active, in µs;
     /// `None` if the kernel switched by itself.
     pub switch_us: Option<u64>,
-    /// From the first warning to the driver's stop, in µs, once both are known.
+    /// From the first warning to the moment at which the driver had stopped and the link was
+    /// closed, in µs, once both are known. Where the closing was not seen, to the moment at
+    /// which the link began to be unregistered, some ms before.
     pub lead_us: Option<u64>,
     /// The first warning of the removal, if there was one.
     pub warned_by: Option<RemovalStage>,

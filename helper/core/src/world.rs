@@ -49,7 +49,8 @@ pub(crate) struct Warning {
     pub(crate) last: RemovalStage,
     /// When anything was last heard of it.
     pub(crate) heard_at: Time,
-    /// When the driver began to stop.
+    /// When the driver had stopped: its link was closed. Until that is seen, or where it was
+    /// closed already, when it began to be unregistered.
     pub(crate) stopping_at: Option<Time>,
 }
 
@@ -262,7 +263,8 @@ fn warned(before: Option<Warning>, now: Time, removal: Removal) -> Option<Warnin
         Some(warning) => Warning {
             last: warning.last.max(stage),
             heard_at: now,
-            stopping_at: warning.stopping_at.or(stopping_at),
+            // A link is closed after it began to be unregistered.
+            stopping_at: stopping_at.or(warning.stopping_at),
             ..warning
         },
         // A driver also stops when somebody merely takes the link down.

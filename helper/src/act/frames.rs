@@ -12,7 +12,7 @@ const ETHERTYPE_RARP: u16 = 0x8035;
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
 /// Local experimental ethertype 1 (IEEE 802, clause 9.2.4).
-pub(super) const ETHERTYPE_EXPERIMENTAL: u16 = 0x88b5;
+pub(super) const ETHERTYPE_EXPERIMENTAL: u16 = u16::from_be_bytes(tandem_ebpf::PROOF_ETHERTYPE);
 const ARP_REQUEST: u16 = 1;
 const ARP_REPLY: u16 = 2;
 const RARP_REQUEST: u16 = 3;

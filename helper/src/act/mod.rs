@@ -179,6 +179,7 @@ fn carry_out(
     inputs: &mut Vec<Input>,
 ) -> Result<(), ActError> {
     let mut requests = Requests::open().map_err(ActError::at("open a netlink socket"))?;
+    path::expect_both(paths, kind);
     let result = match kind {
         ActionKind::WatchPath { bond, watch } => path::watch(paths, *bond, watch, inputs),
         ActionKind::ReadFrames { bond, ports } => path::read(paths, *bond, ports, inputs),

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use tandem_core::Input;
+use tandem_core::action::ActionKind;
 use tandem_core::path::{Frames, PathWatch, PortFrames, Rescue};
 use tandem_core::types::{Ifindex, Mac, Time};
 use tandem_ebpf::Traffic;
@@ -25,6 +26,7 @@ pub(super) fn watch(
         bond: bond.0,
         watch: watch.ports.iter().map(|port| port.0).collect(),
         period: watch.period,
+        mac: watch.mac.map(|mac| mac.0),
         rescue: watch.rescue.as_ref().map(|one| rescue(bond, one)),
     };
     let Applied {
@@ -41,6 +43,7 @@ pub(super) fn watch(
         watch: PathWatch {
             ports,
             period: watch.period,
+            mac: watch.mac,
             rescue: watch.rescue.clone().filter(|_| armed),
         },
     });
@@ -75,6 +78,22 @@ pub(super) fn read(
         ports: ports.iter().filter_map(count).collect(),
     });
     Ok(())
+}
+
+/// Has duplicates kept away before frames of all of a bond's ports are delivered, and for as
+/// long as they may be.
+pub(super) fn expect_both(paths: Option<&Paths>, kind: &ActionKind) {
+    let bond = match *kind {
+        ActionKind::ProvePath { bond, .. } => bond,
+        ActionKind::SetBondOptions { bond, options } if options.all_ports_active == Some(true) => {
+            bond
+        }
+        _ => return,
+    };
+    let Some(Err(error)) = paths.map(|paths| paths.prolong(bond.0)) else {
+        return;
+    };
+    tracing::warn!(%error, "broadcasts may reach the guest twice");
 }
 
 fn loaded(paths: Option<&Paths>) -> Result<&Paths, ActError> {

@@ -119,6 +119,18 @@ pub(super) fn load(
     Ok(Loaded { ebpf, reports })
 }
 
+/// Notes that programs cannot be used although the kernel took them.
+pub(super) fn give_up(reports: &mut [ProgramReport], programs: &[Program], reason: &str) {
+    let useless = reports
+        .iter_mut()
+        .filter(|report| programs.contains(&report.program));
+    for report in useless {
+        report.state = ProgramState::Missing {
+            reason: one_line(reason),
+        };
+    }
+}
+
 /// Fills in the layout; for each program, why its structures could not be resolved.
 fn resolve(layout: &mut Layout) -> Result<[Option<String>; Program::ALL.len()], LoadError> {
     let btf = Btf::from_kernel()?;
@@ -230,5 +242,22 @@ mod tests {
         });
         let text = error.to_string();
         assert!(text.contains("first second"), "{text}");
+    }
+
+    #[test]
+    fn only_the_programs_that_are_given_up_are_missing() {
+        let mut reports = Program::ALL.map(|program| ProgramReport {
+            program,
+            state: ProgramState::Attached,
+        });
+        give_up(&mut reports, &Program::TRAFFIC, "no\nroom");
+        for report in &reports {
+            let missing = ProgramState::Missing {
+                reason: "no room".to_owned(),
+            };
+            let given_up = Program::TRAFFIC.contains(&report.program);
+            assert_eq!(report.state == missing, given_up, "{report:?}");
+            assert_eq!(report.works(), !given_up, "{report:?}");
+        }
     }
 }

@@ -22,7 +22,7 @@ use std::{
 
 use aya::{
     Ebpf,
-    maps::{HashMap, MapData, MapError},
+    maps::{HashMap, MapError},
 };
 use aya_log::EbpfLogger;
 use tandem_ebpf::MAX_MACS;
@@ -47,7 +47,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(1);
 /// What the monitor looks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
-    /// MACs, current or permanent, of network devices to report.
+    /// MACs, current or permanent, of network devices to report; they stay as they are.
     pub macs: Vec<[u8; 6]>,
     /// Also report every network device that has a parent device: all hardware and
     /// paravirtual NICs, whatever their MAC.
@@ -62,7 +62,7 @@ pub struct Start {
     pub programs: Vec<ProgramReport>,
 }
 
-/// Why the set of watched MACs was not changed.
+/// Why MACs cannot be watched.
 #[derive(Debug, Error)]
 pub enum MacError {
     /// There is room for [`MAX_MACS`].
@@ -83,7 +83,6 @@ type Programs = Arc<Mutex<Option<Ebpf>>>;
 /// The running programs. Dropping it detaches them all.
 pub struct Monitor {
     reader: reader::Reader,
-    macs: HashMap<MapData, [u8; 6], u8>,
     logs: AsyncFd<EbpfLogger<messages::Tracing>>,
     /// What the reflex did.
     reactions: mpsc::Receiver<Event>,
@@ -161,7 +160,10 @@ impl Monitor {
         options: &Options,
         support: &Support,
     ) -> Result<(Self, Vec<ProgramReport>), StartError> {
-        let load::Loaded { mut ebpf, reports } = load::load(
+        let load::Loaded {
+            mut ebpf,
+            mut reports,
+        } = load::load(
             OBJECT,
             support,
             options.watch_parented,
@@ -169,7 +171,10 @@ impl Monitor {
         )?;
         let mut map = |name| ebpf.take_map(name).ok_or(StartError::NoMap(name));
         let reader = reader::Reader::new(map("EVENTS")?, map("LOST")?)?;
-        let macs = HashMap::try_from(map("MACS")?)?;
+        let mut macs: HashMap<_, [u8; 6], u8> = HashMap::try_from(map("MACS")?)?;
+        for mac in wanted_macs(&options.macs)? {
+            macs.insert(mac, 0, 0)?;
+        }
         let logger = EbpfLogger::init_with_logger(&mut ebpf, messages::Tracing)?;
         let (sender, reactions) = mpsc::channel(paths::MAX_REACTIONS);
         let works = |program| {
@@ -179,22 +184,26 @@ impl Monitor {
         };
         let ports_known =
             works(Program::BondPortState) && support.lockdown != Lockdown::Confidentiality;
-        let maps = paths::Maps::take(&mut ebpf)?;
+        let all_work = Program::TRAFFIC.into_iter().all(works);
+        // What they need and the rest does not is no reason to go without the warnings.
+        let maps = all_work.then(|| paths::Maps::take(&mut ebpf));
         let programs = Arc::new(Mutex::new(Some(ebpf)));
-        let paths = if Program::TRAFFIC.into_iter().all(works) {
-            Some(Paths::start(programs.clone(), maps, ports_known, sender)?)
-        } else {
-            None
+        let start = |maps| Ok(Paths::start(programs.clone(), maps, ports_known, sender)?);
+        let paths = match maps.map(|maps| maps.and_then(start)) {
+            Some(Err(error)) => {
+                load::give_up(&mut reports, &Program::TRAFFIC, &error.to_string());
+                None
+            }
+            Some(Ok(paths)) => Some(paths),
+            None => None,
         };
-        let mut monitor = Self {
+        let monitor = Self {
             reader,
-            macs,
             logs: reader::watch_readable(logger)?,
             reactions,
             paths,
             programs,
         };
-        monitor.watch_macs(&options.macs)?;
         Ok((monitor, reports))
     }
 
@@ -202,19 +211,6 @@ impl Monitor {
     /// then [`Start::programs`] says why.
     pub fn paths(&self) -> Option<Paths> {
         self.paths.clone()
-    }
-
-    /// Replaces the set of watched MACs; devices that stay in it are never missed.
-    pub fn watch_macs(&mut self, macs: &[[u8; 6]]) -> Result<(), MacError> {
-        let wanted = wanted_macs(macs)?;
-        let present: Vec<[u8; 6]> = self.macs.keys().collect::<Result<_, _>>()?;
-        for mac in present.iter().filter(|mac| !wanted.contains(*mac)) {
-            self.macs.remove(mac)?;
-        }
-        for mac in wanted.iter().filter(|mac| !present.contains(mac)) {
-            self.macs.insert(mac, 0, 0)?;
-        }
-        Ok(())
     }
 
     /// Waits for events, and passes the programs' own messages on to `tracing`.

@@ -16,6 +16,7 @@ use programs::{PROGRAM, Paths};
 
 mod on_top;
 mod programs;
+mod silent;
 
 const LIMIT: Duration = Duration::from_secs(60);
 const STEP: Duration = Duration::from_millis(200);

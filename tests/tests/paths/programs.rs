@@ -37,6 +37,17 @@ impl Paths {
         Ok(paths)
     }
 
+    /// The reflex's threads have the priorities that the limits of the service's unit allow
+    /// (`SCHED_FIFO`, and 1 and 2; proc(5), `/proc/pid/stat`, fields 40 and 41).
+    pub(crate) fn has_a_real_time_reflex(&self, vm: &Vm) -> Result<()> {
+        let found = vm.sh("for task in /proc/$(pidof paths)/task/*; do \
+             echo $(cat $task/comm) $(sed 's/.*) //' $task/stat | cut -d' ' -f38-39); done")?;
+        for wanted in ["tandem-reflex 2 1", "tandem-repeat 1 1"] {
+            ensure!(found.lines().any(|line| line == wanted), "{found}");
+        }
+        Ok(())
+    }
+
     fn lines(&self) -> Result<Vec<String>> {
         let text = String::from_utf8_lossy(&self.agent.read_file(LOG)?).into_owned();
         // The last line may not be complete yet.

@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 
 use crate::goal::goal;
+use crate::input::RemovalStage;
 use crate::memory::Memory;
 use crate::memory::vfs::GoneVf;
 use crate::path::Reaction;
@@ -66,6 +67,8 @@ pub(super) struct Record {
     pub(super) to: Ifindex,
     /// When the old port's driver stopped, if it did.
     pub(super) stopped_at: Option<Time>,
+    /// When the kernel began to send through the new port, though the old one was active.
+    pub(super) rescued_at: Option<Time>,
     pub(super) handoff: Handoff,
 }
 
@@ -153,8 +156,8 @@ impl TrafficMemory {
     /// It is known when a VF's driver stopped, and how long that was after the warning.
     pub(crate) fn note_stop(&mut self, vf: Ifindex, stopped_at: Time, lead_us: u64) {
         if let Some(record) = self.last_from(vf) {
-            record.stopped_at.get_or_insert(stopped_at);
-            record.handoff.lead_us.get_or_insert(lead_us);
+            record.stopped_at = Some(stopped_at);
+            record.handoff.lead_us = Some(lead_us);
         }
     }
 
@@ -165,7 +168,7 @@ impl TrafficMemory {
         };
         let handoff = &mut record.handoff;
         handoff.warned_by = handoff.warned_by.or(gone.warned_by);
-        handoff.lead_us = handoff.lead_us.or(gone.lead_us);
+        handoff.lead_us = gone.lead_us.or(handoff.lead_us);
         let recent = now.since_ms(handoff.at) < SAME_STORY_MS;
         let guessed = handoff.cause == HandoffCause::Operator && handoff.switch_us.is_none();
         if recent && (guessed || handoff.cause == HandoffCause::Carrier) {
@@ -275,12 +278,17 @@ impl Memory {
         };
         let path = view.bond().and_then(|bond| view.world.path(bond.ifindex()));
         self.traffic.measuring = path.is_some_and(|watch| watch.ports.contains(&to));
+        let rescue = path.and_then(|watch| watch.rescue.as_ref());
+        let rescued = rescue.is_some_and(|one| one.vf == from.port && one.standby == to);
         self.traffic.push(Record {
             from: from.port,
             to,
             stopped_at: gone
                 .and_then(|gone| gone.stopped_at)
                 .or(warning.and_then(|warning| warning.stopping_at)),
+            rescued_at: warning
+                .filter(|warning| rescued && warning.first > RemovalStage::ButtonCancelled)
+                .map(|warning| warning.first_at),
             handoff: handoff.clone(),
         });
         Some(Event::HandedOver {

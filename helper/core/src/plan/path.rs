@@ -41,6 +41,7 @@ fn wanted(context: &Context<'_>, bond: &Bond<'_>) -> PathWatch {
     PathWatch {
         ports,
         period: traffic.period(context.now),
+        mac: bond.link.mac,
         rescue: rescue(context, bond),
     }
 }

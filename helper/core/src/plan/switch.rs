@@ -72,15 +72,19 @@ pub(super) fn announce(context: &Context<'_>, bond: &Bond<'_>) -> Option<ActionK
 }
 
 /// After a switch for which there was no time to prepare: has the bond deliver
-/// what still arrives on the old port.
-pub(super) fn drain(context: &Context<'_>, bond: &Bond<'_>) -> Option<ActionKind> {
-    let left = context.memory.traffic.just_left(context.now)?;
-    let old = context
-        .view
-        .port(left)
-        .filter(|port| port.usable && !port.active)?;
-    let due = old.enslaved && !bond.facts.all_ports_active;
-    due.then(|| all_ports_active(bond, true))
+/// what still arrives on the old port, but nothing twice.
+pub(super) fn drain(context: &Context<'_>, bond: &Bond<'_>) -> Vec<ActionKind> {
+    let left = context.memory.traffic.just_left(context.now);
+    let old = left.and_then(|left| context.view.port(left));
+    let due = old.is_some_and(|old| old.usable && !old.active && old.enslaved);
+    if !due || bond.facts.all_ports_active {
+        return Vec::new();
+    }
+    let watch = path::watch(context, bond);
+    watch
+        .into_iter()
+        .chain([all_ports_active(bond, true)])
+        .collect()
 }
 
 /// Lets go of a VF that the host is about to unplug, once another port is seen to

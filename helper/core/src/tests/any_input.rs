@@ -145,7 +145,7 @@ prop_compose! {
             mac: STANDBY_MAC,
             addresses: Vec::new(),
         };
-        PathWatch { ports, period: 1, rescue: armed.then_some(rescue) }
+        PathWatch { ports, period: 1, mac: None, rescue: armed.then_some(rescue) }
     }
 }
 

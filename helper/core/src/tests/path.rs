@@ -149,6 +149,7 @@ fn watch(ports: &[Ifindex], period: u64, rescue: Option<Rescue>) -> ActionKind {
     let watch = PathWatch {
         ports: ports.to_vec(),
         period,
+        mac: Some(STANDBY_MAC),
         rescue,
     };
     ActionKind::WatchPath { bond: BOND, watch }
@@ -294,6 +295,16 @@ fn a_warned_handoff_has_no_time_to_count_first() {
         port: STANDBY,
     };
     assert_eq!(guest.did[0], switch);
+    let counted = watch(&[STANDBY, VF], 1, None);
+    let counted = guest.order(&|kind| *kind == counted);
+    let drained = guest.order(&|kind| matches!(kind, ActionKind::SetBondOptions { .. }));
+    assert!(
+        counted.is_some() && counted < drained,
+        "nothing is to arrive twice: {:?}",
+        guest.did
+    );
+    // RTNL is taken, then the link is closed.
+    guest.feed(removal(RemovalStage::DriverStopping, warned_at.plus_ms(4)));
     let stopped_at = warned_at.plus_ms(9);
     guest.feed(removal(RemovalStage::DriverStopping, stopped_at));
     guest.frames = Vec::from([PortFrames {
@@ -307,8 +318,48 @@ fn a_warned_handoff_has_no_time_to_count_first() {
     let handoff = &guest.machine.status().bonds[0].handoffs[0];
     assert_eq!(handoff.cause, HandoffCause::Warned);
     assert_eq!(handoff.reaction_us, Some(450));
+    assert_eq!(handoff.lead_us, Some(9_000));
     let gap = handoff.gap.unwrap();
     let expected = Some(first.since_us(stopped_at));
     assert_eq!(gap.receive_us, expected, "from the driver's stop");
     assert_eq!(gap.transmit_us, None, "nothing was sent");
+}
+
+#[test]
+fn a_rescue_is_measured_by_what_the_vf_still_carried() {
+    let mut guest = Guest::new(true);
+    let removal = |stage, at| {
+        Input::Removal(Removal {
+            stage,
+            pci: pci(VF, 0),
+            at,
+        })
+    };
+    let warned_at = guest.now;
+    guest.feed(removal(RemovalStage::EjectRequested, warned_at));
+    guest.obey();
+    guest.feed(removal(RemovalStage::DriverStopping, warned_at.plus_ms(9)));
+    let ms = |time: Time| time.since_ms(NOW);
+    let (last, first) = (ms(warned_at) + 2, ms(warned_at) + 3);
+    // What the VF sent before the warning is not known; in the rescue it sends nothing.
+    guest.frames = Vec::from([
+        PortFrames {
+            port: VF,
+            received: frames(2, ms(warned_at), last),
+            sent: Frames::default(),
+            late: Frames::default(),
+        },
+        PortFrames {
+            port: STANDBY,
+            received: frames(9, first, 200),
+            sent: frames(9, first, 200),
+            late: Frames::default(),
+        },
+    ]);
+    guest.pass(Duration::from_secs(5));
+    let handoff = &guest.machine.status().bonds[0].handoffs[0];
+    let gap = handoff.gap.unwrap();
+    let since_warning = NOW.plus_ms(first).since_us(warned_at);
+    assert_eq!(gap.receive_us, Some(1_000));
+    assert_eq!(gap.transmit_us, Some(since_warning));
 }

@@ -4,16 +4,18 @@ use std::collections::BTreeMap;
 
 use aya::{
     Ebpf, Pod,
-    maps::{HashMap, MapData, MapError, PerCpuHashMap, PerCpuValues, RingBuf},
-    util::nr_cpus,
+    maps::{HashMap, MapData, MapError, PerCpuHashMap, RingBuf},
 };
 use rustix::time::{ClockId, clock_gettime};
 use tandem_ebpf::{
-    DEVICE_NAME_LEN, DUPLICATES_HOLD_NS, MAX_PORTS, Port, PortCounters, ROLE_WATCHED, RescueFlag,
-    RescuePorts, Traffic,
+    DEVICE_NAME_LEN, DUPLICATES_HOLD_NS, MAC_LEN, MAX_BONDS, MAX_PORTS, Port, PortCounters,
+    ROLE_VF, ROLE_WATCHED, RescueFlag, RescuePorts,
 };
 
-use super::{PathError, PathPlan, PortFrames, Rescue};
+use super::{
+    PathError, PathPlan, PortFrames, Rescue,
+    counters::{fold, no_counters},
+};
 use crate::ebpf::StartError;
 
 type Table<K, V> = HashMap<MapData, K, V>;
@@ -36,6 +38,26 @@ pub(in crate::ebpf) struct Maps {
     epoch: u64,
     /// The plan's period that the ports of a bond are counted in.
     periods: BTreeMap<u32, u64>,
+    /// By the bond: the last port that went in the present period, and what it had carried.
+    /// A VF is gone long before its handoff is over.
+    gone: BTreeMap<u32, (u32, PortFrames)>,
+}
+
+/// What is wanted of the ports of a bond.
+pub(super) struct Wanted<'a> {
+    /// The ports, with their `ROLE_*` bits.
+    pub(super) roles: &'a BTreeMap<u32, u32>,
+    /// The plan's period.
+    pub(super) period: u64,
+    /// The bond's MAC.
+    pub(super) own_mac: Option<[u8; MAC_LEN]>,
+    /// The network namespace of bond and ports.
+    pub(super) netns_inum: u32,
+}
+
+/// Frames are counted: always, or from the moment at which the VF's removal begins.
+fn counts(port: &Port) -> bool {
+    port.roles & (ROLE_WATCHED | ROLE_VF) != 0
 }
 
 /// Nanoseconds of `CLOCK_BOOTTIME`, as the programs have it.
@@ -43,6 +65,14 @@ pub(super) fn boot_ns() -> u64 {
     let now = clock_gettime(ClockId::Boottime);
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
     seconds * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
+}
+
+/// Until when duplicates are kept away on a port with these roles, if that begins now.
+fn duplicates_until_ns(roles: u32) -> u64 {
+    if roles & ROLE_WATCHED == 0 {
+        return 0;
+    }
+    boot_ns() + DUPLICATES_HOLD_NS
 }
 
 /// The name as the programs compare it.
@@ -122,6 +152,7 @@ impl Maps {
             armed: BTreeMap::new(),
             epoch: 0,
             periods: BTreeMap::new(),
+            gone: BTreeMap::new(),
         })
     }
 
@@ -130,18 +161,17 @@ impl Maps {
         self.reflex.take().ok_or(PathError::Stopped)
     }
 
-    /// Describes the ports of a bond, and no others of it. Ports that were watched
+    /// Describes the ports of a bond, and no others of it. Ports that were counted on
     /// before in the same period go on counting.
-    pub(super) fn set_ports(
-        &mut self,
-        bond: u32,
-        roles: &BTreeMap<u32, u32>,
-        period: u64,
-        netns_inum: u32,
-    ) -> Result<(), PathError> {
+    pub(super) fn set_ports(&mut self, bond: u32, wanted: &Wanted<'_>) -> Result<(), PathError> {
+        let roles = wanted.roles;
         let others = self.described.values().filter(|port| port.bond != bond);
         if others.count() + roles.len() > MAX_PORTS as usize {
             return Err(PathError::TooManyPorts { bond });
+        }
+        let same_period = self.periods.insert(bond, wanted.period) == Some(wanted.period);
+        if !same_period {
+            self.gone.remove(&bond);
         }
         let gone = |ifindex: &u32, port: &Port| port.bond == bond && !roles.contains_key(ifindex);
         let gone: Vec<u32> = self
@@ -151,31 +181,37 @@ impl Maps {
             .map(|(ifindex, _)| *ifindex)
             .collect();
         for ifindex in gone {
+            if same_period && let Some(frames) = self.counted(ifindex) {
+                self.gone.insert(bond, (ifindex, frames));
+                while self.gone.len() > MAX_BONDS as usize {
+                    self.gone.pop_first();
+                }
+            }
             self.remove_port(ifindex)?;
         }
         if roles.is_empty() {
-            self.periods.remove(&bond);
+            if !self.gone.contains_key(&bond) {
+                self.periods.remove(&bond);
+            }
             return Ok(remove(&mut self.transmitting, bond)?);
         }
-        let same_period = self.periods.insert(bond, period) == Some(period);
         add(&mut self.transmitting, bond, 0)?;
         self.epoch += 1;
-        let duplicates_until_ns = boot_ns() + DUPLICATES_HOLD_NS;
         for (&ifindex, &roles) in roles {
-            let watched = roles & ROLE_WATCHED != 0;
-            let before = self.described.get(&ifindex);
-            let counting =
-                before.filter(|port| same_period && watched && port.roles & ROLE_WATCHED != 0);
-            let port = Port {
-                duplicates_until_ns: if watched { duplicates_until_ns } else { 0 },
-                epoch: counting.map_or(self.epoch, |port| port.epoch),
+            let mut port = Port {
+                duplicates_until_ns: duplicates_until_ns(roles),
+                epoch: self.epoch,
                 bond,
-                netns_inum,
+                netns_inum: wanted.netns_inum,
                 roles,
-                padding: 0,
+                own_mac: wanted.own_mac.unwrap_or_default(),
+                padding: [0; 6],
             };
-            if watched && counting.is_none() {
-                self.counters.insert(ifindex, no_counters()?, 0)?;
+            let before = self.described.get(&ifindex);
+            match before.filter(|before| same_period && counts(before) && counts(&port)) {
+                Some(before) => port.epoch = before.epoch,
+                None if counts(&port) => self.counters.insert(ifindex, no_counters()?, 0)?,
+                None => {}
             }
             self.ports.insert(ifindex, port, 0)?;
             self.described.insert(ifindex, port);
@@ -185,7 +221,7 @@ impl Maps {
 
     fn remove_port(&mut self, ifindex: u32) -> Result<(), MapError> {
         remove(&mut self.ports, ifindex)?;
-        // Not there unless the port was watched.
+        // Not there unless the port was counted on.
         let _ = self.counters.remove(&ifindex);
         self.described.remove(&ifindex);
         Ok(())
@@ -263,30 +299,50 @@ impl Maps {
     /// Removes everything about a bond.
     pub(super) fn forget(&mut self, bond: u32) -> Result<(), PathError> {
         self.disarm(bond)?;
-        self.set_ports(bond, &BTreeMap::new(), 0, 0)
+        let nothing = Wanted {
+            roles: &BTreeMap::new(),
+            period: 0,
+            own_mac: None,
+            netns_inum: 0,
+        };
+        self.set_ports(bond, &nothing)?;
+        self.periods.remove(&bond);
+        self.gone.remove(&bond);
+        Ok(())
     }
 
     /// Begins a new counting period, and keeps duplicates away for longer.
     pub(super) fn reset(&mut self, bond: u32) -> Result<(), PathError> {
         self.epoch += 1;
-        let watched = self
-            .described
-            .iter_mut()
-            .filter(|(_, port)| port.bond == bond && port.roles & ROLE_WATCHED != 0);
-        for (ifindex, port) in watched {
-            port.epoch = self.epoch;
-            port.duplicates_until_ns = boot_ns() + DUPLICATES_HOLD_NS;
+        self.gone.remove(&bond);
+        self.change_ports(bond, Some(self.epoch))
+    }
+
+    /// Keeps duplicates away for longer.
+    pub(super) fn prolong(&mut self, bond: u32) -> Result<(), PathError> {
+        self.change_ports(bond, None)
+    }
+
+    fn change_ports(&mut self, bond: u32, epoch: Option<u64>) -> Result<(), PathError> {
+        let ports = self.described.iter_mut();
+        for (ifindex, port) in ports.filter(|(_, port)| port.bond == bond && counts(port)) {
+            port.epoch = epoch.unwrap_or(port.epoch);
+            port.duplicates_until_ns = duplicates_until_ns(port.roles);
             self.ports.insert(ifindex, *port, 0)?;
         }
         Ok(())
     }
 
-    /// Sum over the CPUs; `None` for a port that is not watched.
+    /// What a port carried; `None` for one that is not counted on, and was not in this period.
     pub(super) fn frames(&self, ifindex: u32) -> Option<PortFrames> {
-        let port = self.described.get(&ifindex)?;
-        if port.roles & ROLE_WATCHED == 0 {
-            return None;
-        }
+        let gone = || self.gone.values().find(|(port, _)| *port == ifindex);
+        self.counted(ifindex)
+            .or_else(|| gone().map(|(_, frames)| *frames))
+    }
+
+    /// Sum over the CPUs.
+    fn counted(&self, ifindex: u32) -> Option<PortFrames> {
+        let port = self.described.get(&ifindex).filter(|port| counts(port))?;
         let per_cpu = self.counters.get(&ifindex, 0).ok()?;
         Some(fold(per_cpu.iter(), port.epoch))
     }
@@ -298,76 +354,9 @@ impl Maps {
     }
 }
 
-fn no_counters() -> Result<PerCpuValues<PortCounters>, PathError> {
-    let system = |error| PathError::System {
-        what: "the number of CPUs",
-        error,
-    };
-    let cpus = nr_cpus().map_err(|(_, error)| system(error))?;
-    PerCpuValues::try_from(vec![PortCounters::default(); cpus]).map_err(system)
-}
-
-/// Adds up what the CPUs counted in this period.
-fn fold<'a>(per_cpu: impl Iterator<Item = &'a PortCounters>, epoch: u64) -> PortFrames {
-    per_cpu.filter(|counters| counters.epoch == epoch).fold(
-        PortFrames::default(),
-        |sum, counters| PortFrames {
-            rx: joined(&sum.rx, &counters.rx),
-            tx: joined(&sum.tx, &counters.tx),
-            late: joined(&sum.late, &counters.late),
-            duplicates: sum.duplicates.saturating_add(counters.duplicates),
-        },
-    )
-}
-
-fn joined(a: &Traffic, b: &Traffic) -> Traffic {
-    let first = [a.first_boot_ns, b.first_boot_ns];
-    Traffic {
-        frames: a.frames.saturating_add(b.frames),
-        group_frames: a.group_frames.saturating_add(b.group_frames),
-        // Zero: none passed on that CPU.
-        first_boot_ns: first.into_iter().filter(|ns| *ns != 0).min().unwrap_or(0),
-        last_boot_ns: a.last_boot_ns.max(b.last_boot_ns),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn counters_of_the_cpus_add_up_without_those_of_an_earlier_period() {
-        let traffic = |frames, first_boot_ns, last_boot_ns| Traffic {
-            frames,
-            group_frames: 1,
-            first_boot_ns,
-            last_boot_ns,
-        };
-        let cpu = |epoch, rx, tx| PortCounters {
-            epoch,
-            rx,
-            tx,
-            late: rx,
-            duplicates: 2,
-        };
-        let none = Traffic::default();
-        let cpus = [
-            cpu(7, traffic(5, 100, 900), none),
-            cpu(6, traffic(50, 1, 2000), traffic(9, 1, 1)),
-            cpu(7, traffic(1, 300, 300), traffic(4, 200, 250)),
-            PortCounters::default(),
-        ];
-        let frames = fold(cpus.iter(), 7);
-        assert_eq!((frames.rx.frames, frames.rx.group_frames), (6, 2));
-        assert_eq!(
-            (frames.rx.first_boot_ns, frames.rx.last_boot_ns),
-            (100, 900)
-        );
-        assert_eq!((frames.tx.frames, frames.tx.first_boot_ns), (4, 200));
-        assert_eq!(frames.late, frames.rx);
-        assert_eq!(frames.duplicates, 4);
-        assert_eq!(fold(cpus.iter(), 8), PortFrames::default());
-    }
 
     #[test]
     fn a_port_above_two_vfs_is_the_others_once_one_is_disarmed() {

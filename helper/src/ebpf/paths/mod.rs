@@ -11,8 +11,11 @@
 //! Kernel side: `helper-ebpf/src/programs/path.rs` and `rescue.rs`.
 
 mod attach;
+mod counters;
 mod maps;
 mod plan;
+mod ready;
+mod realtime;
 mod reflex;
 mod system;
 
@@ -27,7 +30,9 @@ use tokio::sync::mpsc;
 use super::{Event, Programs, hooks::Program};
 use attach::{Attached, Place};
 pub(super) use maps::Maps;
+use maps::Wanted;
 pub use plan::{Applied, Missing, PathError, PathPlan, PortFrames, Rescue};
+use ready::Ready;
 use reflex::Reflex;
 pub use tandem_ebpf::Traffic;
 
@@ -61,7 +66,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Paths {
-    /// Starts the reflex's thread.
+    /// Starts the reflex's threads.
     pub(super) fn start(
         programs: Programs,
         mut maps: Maps,
@@ -105,14 +110,20 @@ impl Paths {
 
     fn apply_to(&self, plan: &PathPlan, links: &mut Vec<Attached>) -> Result<Applied, PathError> {
         let shared = &*self.shared;
-        let ready = plan.rescue.as_ref().map(reflex::Ready::prepare);
+        let ready = plan.rescue.as_ref().map(Ready::prepare);
         // Whatever changes: not with a rescue of other ports under way.
         if !lock(&shared.maps).is_armed_as(plan)? {
             lock(&shared.maps).disarm(plan.bond)?;
             shared.reflex.disarm(plan.bond);
         }
         let roles = plan::roles(plan);
-        lock(&shared.maps).set_ports(plan.bond, &roles, plan.period, shared.netns_inum)?;
+        let wanted = Wanted {
+            roles: &roles,
+            period: plan.period,
+            own_mac: plan.mac,
+            netns_inum: shared.netns_inum,
+        };
+        lock(&shared.maps).set_ports(plan.bond, &wanted)?;
         if shared.ports_known && !roles.is_empty() {
             self.learn_transmitting(plan.bond)?;
         }
@@ -131,6 +142,7 @@ impl Paths {
         applied.watched = watched.collect();
         if let (Some(rescue), Some(ready)) = (&plan.rescue, ready)
             && there(rescue.standby, Program::PathIngress)
+            && there(rescue.standby, Program::PathEgress)
             && there(plan.bond, Program::RescueEgress)
         {
             shared.reflex.arm(plan.bond, ready);
@@ -200,8 +212,9 @@ impl Paths {
         self.withdraw(bond, &mut links);
     }
 
-    /// What a port carried since it is watched or since the last reset; `None` if it is
-    /// not watched. Does not block.
+    /// What a port carried since it is watched or since the last reset. A VF to be rescued
+    /// is counted on from the moment at which its removal begins, and told of after it is
+    /// gone. `None` for other ports. Does not block.
     pub fn frames(&self, port: u32) -> Option<PortFrames> {
         lock(&self.shared.maps).frames(port)
     }
@@ -212,6 +225,15 @@ impl Paths {
     /// The kernel refused the change of a map.
     pub fn reset(&self, bond: u32) -> Result<(), PathError> {
         lock(&self.shared.maps).reset(bond)
+    }
+
+    /// Keeps duplicates away from a bond's watched ports for as long as anew, because frames
+    /// of all its ports are about to be delivered. Does not block.
+    ///
+    /// # Errors
+    /// The kernel refused the change of a map.
+    pub fn prolong(&self, bond: u32) -> Result<(), PathError> {
+        lock(&self.shared.maps).prolong(bond)
     }
 
     /// Whether the bond's frames take the standby at this moment because its VF leaves.

@@ -16,11 +16,14 @@ pub struct PathPlan {
     pub bond: u32,
     /// Ifindexes of the ports to count on, both directions. While a port is watched
     /// (and for at most [`tandem_ebpf::DUPLICATES_HOLD_NS`] after the last
-    /// [`super::Paths::apply`] or [`super::Paths::reset`]), broadcast and multicast that it receives
-    /// is dropped as long as another port of the bond transmits.
+    /// [`super::Paths::apply`], [`super::Paths::reset`] or [`super::Paths::prolong`]), broadcast
+    /// and multicast that it receives is dropped as long as another port of the bond transmits.
     pub watch: Vec<u32>,
     /// Number of the counting period: another one than before starts the counters anew.
     pub period: u64,
+    /// The bond's MAC: broadcast and multicast from it that arrives at one of the ports was
+    /// sent by the guest itself, and is dropped.
+    pub mac: Option<[u8; 6]>,
     /// The VF to be rescued.
     pub rescue: Option<Rescue>,
 }
@@ -150,6 +153,8 @@ pub(super) fn places(plan: &PathPlan) -> BTreeSet<Place> {
     if let Some(rescue) = &plan.rescue {
         places.insert(at(rescue.vf, Program::PathIngress));
         places.insert(at(rescue.standby, Program::PathIngress));
+        // Where announcements of the kernel side leave.
+        places.insert(at(rescue.standby, Program::PathEgress));
         places.insert(at(plan.bond, Program::RescueEgress));
     }
     places
@@ -164,6 +169,7 @@ mod tests {
             bond: 9,
             watch: watch.to_vec(),
             period: 1,
+            mac: None,
             rescue: rescue.then(|| Rescue {
                 vf: 3,
                 device: "0000:01:00.0".to_owned(),
@@ -192,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn an_armed_rescue_without_watching_needs_three_places() {
+    fn an_armed_rescue_without_watching_needs_four_places() {
         assert!(places(&plan(&[], false)).is_empty());
         assert_eq!(places(&plan(&[2, 3], true)).len(), 5);
         let armed: Vec<_> = places(&plan(&[], true))
@@ -203,6 +209,7 @@ mod tests {
             armed,
             [
                 (2, Program::PathIngress),
+                (2, Program::PathEgress),
                 (3, Program::PathIngress),
                 (9, Program::RescueEgress)
             ]

@@ -5,145 +5,105 @@
 //! First the announcements, which need no RTNL: they move what the guest receives.
 //! What it sends has been moved by the kernel programs before the thread woke. Then
 //! the request for the switch, which waits inside the system call if the removal
-//! holds RTNL already, and is harmless then.
+//! holds RTNL already, and is harmless then. Meanwhile another thread announces again: the
+//! machine, which usually does that, waits for RTNL too.
+//!
+//! Where the kernel allows it, both threads run with a real-time priority and keep their
+//! code in memory. Once a rescue is armed they rehearse, so that code and sockets are warm.
 //!
 //! It decides nothing: what it sends was laid down when the rescue was armed.
 
 use std::{
-    collections::BTreeSet,
     io,
     os::fd::OwnedFd,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+    },
+    time::{Duration, Instant},
 };
 
 use aya::maps::{MapData, RingBuf};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use rustix::{
     event::{EventfdFlags, PollFd, PollFlags, eventfd, poll},
-    io::{Errno, write},
-    net::{RecvFlags, SendFlags, recv, send},
+    io::{Errno, read, write},
+    net::{RecvFlags, recv},
 };
 use tandem_core::types::Ifindex;
-use tandem_ebpf::{RESCUE_HOLD_NS, ReflexRecord};
+use tandem_ebpf::{MAX_BONDS, RESCUE_HOLD_NS, ReflexRecord};
 use tokio::sync::mpsc;
 
-use super::{Rescue, lock, maps::boot_ns};
+use super::{
+    lock,
+    maps::boot_ns,
+    ready::Ready,
+    realtime::{self, Priority},
+};
 use crate::{
-    act::{packet_socket, primary_request, take_in},
+    act::primary_request,
     ebpf::{Event, Reaction, Switch, What},
 };
 
 /// Announcements that go out before the switch is asked for; the rest follows. One
 /// frame for each MAC and VLAN would do for the fabric.
 const FIRST_LOT: usize = 64;
-/// Announcements kept for one bond; the machine's own announcements, which follow,
-/// have all of them.
-const MAX_ANNOUNCEMENTS: usize = 1024;
-/// MACs that the standby takes in besides the bond's; a NIC that has no room for more
-/// takes in everything then.
-const MAX_STATIONS: usize = 256;
 /// An answer is the error number and the header of the request.
 const ANSWER_BYTES: usize = 256;
+const NLMSG_HEADER_BYTES: usize = 16;
 const NAME: &str = "tandem-reflex";
-
-/// Everything for one bond, ready to be written. The switch's bytes need the
-/// bond's ifindex, so they are added when the rescue is armed.
-pub(super) struct Ready {
-    standby: u32,
-    /// `None` where the kernel refuses packet sockets (it takes `CAP_NET_RAW`): the
-    /// network learns by the guest's own frames then.
-    socket: Option<OwnedFd>,
-    announcements: Vec<Vec<u8>>,
-    switch: Vec<u8>,
-}
-
-impl Ready {
-    /// Opens and encodes.
-    pub(super) fn prepare(rescue: &Rescue) -> Self {
-        // Protocol 0: nothing is received.
-        let socket = packet_socket(Ifindex(rescue.standby), 0);
-        if let Err(error) = &socket {
-            tracing::warn!(%error, "a rescue will not be announced");
-        }
-        let socket = socket.ok();
-        if let Some(socket) = &socket {
-            for mac in stations(rescue) {
-                if let Err(error) = take_in(socket, Ifindex(rescue.standby), mac) {
-                    tracing::warn!(%error, "a rescue will not reach a station on the bond");
-                }
-            }
-        }
-        let announcements = rescue.announcements.iter().take(MAX_ANNOUNCEMENTS);
-        Self {
-            standby: rescue.standby,
-            socket,
-            announcements: announcements.cloned().collect(),
-            switch: Vec::new(),
-        }
-    }
-
-    /// Sends some of the announcements; how many left. A full queue loses some, which
-    /// is no failure: the machine repeats them.
-    fn announce(&self, lot: &[Vec<u8>]) -> u32 {
-        let Some(socket) = &self.socket else {
-            return 0;
-        };
-        let sent = |frame: &&Vec<u8>| send(socket, frame, SendFlags::DONTWAIT).is_ok();
-        lot.iter().filter(sent).count() as u32
-    }
-}
-
-/// MACs on the bond other than its own, a macvlan's for one: the bonding driver has only
-/// the active port's NIC take them in (`bond_hw_addr_swap`,
-/// `drivers/net/bonding/bond_main.c`, 6.12), so that the standby's would drop their frames until the bond has followed.
-fn stations(rescue: &Rescue) -> BTreeSet<[u8; 6]> {
-    let sources = rescue.announcements.iter().filter_map(|frame| {
-        let source = frame.get(6..12)?;
-        source.try_into().ok()
-    });
-    let others = sources.filter(|mac| *mac != rescue.mac);
-    let mut others: BTreeSet<[u8; 6]> = others.collect();
-    while others.len() > MAX_STATIONS {
-        others.pop_last();
-    }
-    others
-}
+const REPEATER_NAME: &str = "tandem-repeat";
+/// When all announcements are sent again: a fabric may have missed one, or a queue was full.
+/// The second time is about when a removal has closed the VF's link.
+const REPEATS: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(100)];
 
 type Armed = Arc<Mutex<Vec<(u32, Arc<Ready>)>>>;
 
-/// The reflex's thread, and what it is ready for.
+/// The reflex's threads, and what they are ready for.
 pub(super) struct Reflex {
     armed: Armed,
-    stop: OwnedFd,
+    wake: OwnedFd,
+    stopping: Arc<AtomicBool>,
 }
 
 impl Reflex {
-    /// Starts the thread. It sleeps until the ring has a record.
+    /// Starts the threads. They sleep until the ring has a record.
     pub(super) fn start(
         ring: RingBuf<MapData>,
         reactions: mpsc::Sender<Event>,
     ) -> io::Result<Self> {
-        let stop = eventfd(0, EventfdFlags::CLOEXEC)?;
+        let wake = eventfd(0, EventfdFlags::CLOEXEC)?;
         let mut netlink = Socket::new(NETLINK_ROUTE)?;
         netlink.bind_auto()?;
         netlink.connect(&SocketAddr::new(0, 0))?;
         netlink.set_cap_ack(true)?;
         let armed = Armed::default();
+        let stopping = Arc::new(AtomicBool::new(false));
+        let (repeat, wanted) = sync_channel(MAX_BONDS as usize);
         let mut runner = Runner {
             ring,
-            stop: stop.try_clone()?,
+            wake: wake.try_clone()?,
+            stopping: stopping.clone(),
             netlink,
             armed: armed.clone(),
+            repeat,
             reactions,
         };
-        std::thread::Builder::new()
-            .name(NAME.to_owned())
-            .spawn(move || {
-                if let Err(error) = runner.run() {
-                    tracing::error!(%error, "the reflex has ended; the kernel's rescue goes on without it");
-                }
-            })?;
-        Ok(Self { armed, stop })
+        let repeated = armed.clone();
+        thread(REPEATER_NAME, Priority::Normal, move || {
+            repeat_announcements(&wanted, &repeated);
+        })?;
+        thread(NAME, Priority::High, move || {
+            if let Err(error) = runner.run() {
+                tracing::error!(%error, "the reflex has ended; the kernel's rescue goes on without it");
+            }
+        })?;
+        Ok(Self {
+            armed,
+            wake,
+            stopping,
+        })
     }
 
     /// From here on the removal of the bond's VF is acted upon.
@@ -157,6 +117,7 @@ impl Reflex {
             before
         };
         drop(before);
+        self.wake("rehearse");
     }
 
     /// From here on it is not.
@@ -165,12 +126,37 @@ impl Reflex {
         drop(before);
     }
 
-    /// Ends the thread, without waiting: it may sit in a request that waits for RTNL.
+    /// Ends the threads, without waiting: one may sit in a request that waits for RTNL.
     pub(super) fn stop(&self) {
-        if let Err(error) = write(&self.stop, &1u64.to_ne_bytes()) {
-            tracing::warn!(%error, "the reflex can't be told to end");
+        self.stopping.store(true, Ordering::Release);
+        self.wake("end");
+    }
+
+    fn wake(&self, what_for: &str) {
+        if let Err(error) = write(&self.wake, &1u64.to_ne_bytes()) {
+            tracing::warn!(%error, "the reflex can't be told to {what_for}");
         }
     }
+}
+
+/// Starts a thread that is to run as soon as it is woken. Where the kernel does not allow
+/// that, it runs like any other.
+fn thread(
+    name: &'static str,
+    priority: Priority,
+    work: impl FnOnce() + Send + 'static,
+) -> io::Result<()> {
+    let prepared = move || {
+        if let Err(error) = realtime::run_first(priority) {
+            tracing::debug!(%error, name, "without a real-time priority");
+        }
+        if let Err(error) = realtime::stay_in_memory() {
+            tracing::debug!(%error, name, "not locked in memory");
+        }
+        work();
+    };
+    let builder = std::thread::Builder::new().name(name.to_owned());
+    builder.spawn(prepared).map(|_| ())
 }
 
 /// Takes out what is there for a bond. To be dropped without the lock: closing its socket
@@ -182,9 +168,11 @@ fn take(armed: &mut Vec<(u32, Arc<Ready>)>, bond: u32) -> Vec<(u32, Arc<Ready>)>
 /// What the thread has.
 struct Runner {
     ring: RingBuf<MapData>,
-    stop: OwnedFd,
+    wake: OwnedFd,
+    stopping: Arc<AtomicBool>,
     netlink: Socket,
     armed: Armed,
+    repeat: SyncSender<Again>,
     reactions: mpsc::Sender<Event>,
 }
 
@@ -193,21 +181,19 @@ impl Runner {
         loop {
             let mut wanted = [
                 PollFd::new(&self.ring, PollFlags::IN),
-                PollFd::new(&self.stop, PollFlags::IN),
+                PollFd::new(&self.wake, PollFlags::IN),
             ];
             match poll(&mut wanted, None) {
                 Ok(_) => {}
                 Err(Errno::INTR) => continue,
                 Err(error) => return Err(error.into()),
             }
-            if !wanted[1].revents().is_empty() {
-                return Ok(());
-            }
+            let woken = !wanted[1].revents().is_empty();
             while let Some(record) = self.ring.next().and_then(|record| {
                 // The ring has no other records.
                 ReflexRecord::from_bytes(&record)
             }) {
-                let reaction = react(&self.netlink, &self.armed, &record);
+                let reaction = react(&self.netlink, &self.armed, &self.repeat, &record);
                 tracing::info!(?reaction, "the removal of an armed VF woke the reflex");
                 let event = Event {
                     boot_ns: record.boot_ns,
@@ -217,12 +203,81 @@ impl Runner {
                     tracing::warn!("nobody reads what the reflex did");
                 }
             }
+            if woken {
+                if self.stopping.load(Ordering::Acquire) {
+                    return Ok(());
+                }
+                let _ = read(&self.wake, &mut [0u8; 8])?;
+                self.rehearse();
+            }
+        }
+    }
+
+    /// Goes the way of a rescue without a frame or a change, so that the next time it finds
+    /// everything in memory and in the caches.
+    fn rehearse(&self) {
+        for (_, ready) in &*lock(&self.armed) {
+            // The kernel refuses a frame without a header (`packet_snd`,
+            // net/packet/af_packet.c, 6.12).
+            ready.announce(&[Vec::new()]);
+        }
+        let answer = switch(&self.netlink, &no_request());
+        if answer != Switch::Done {
+            tracing::debug!(?answer, "the reflex could not rehearse");
         }
     }
 }
 
+/// The announcements of a bond are to be sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Again {
+    bond: u32,
+    standby: u32,
+}
+
+/// Sends the announcements of each rescue again, as long as it stays armed: the machine
+/// disarms it once the bond has followed, and announces itself then.
+fn repeat_announcements(wanted: &Receiver<Again>, armed: &Armed) {
+    let mut due: Vec<(Instant, Again)> = Vec::with_capacity(REPEATS.len() * MAX_BONDS as usize);
+    loop {
+        let now = Instant::now();
+        for (_, again) in due.extract_if(.., |(at, _)| *at <= now) {
+            let found = find(armed, again.bond);
+            if let Some(ready) = found.filter(|ready| ready.standby == again.standby) {
+                ready.announce(&ready.announcements);
+            }
+        }
+        let next = due.iter().map(|(at, _)| *at).min();
+        let received = match next {
+            Some(at) => wanted.recv_timeout(at.saturating_duration_since(now)),
+            None => wanted.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        match received {
+            Ok(again) => {
+                due.retain(|(_, other)| *other != again);
+                let now = Instant::now();
+                due.extend(REPEATS.map(|after| (now + after, again)));
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
+/// What is armed for a bond.
+fn find(armed: &Armed, bond: u32) -> Option<Arc<Ready>> {
+    let armed = lock(armed);
+    let found = armed.iter().find(|(other, _)| *other == bond);
+    found.map(|(_, ready)| ready.clone())
+}
+
 /// Carries out what was laid down for the bond.
-fn react(netlink: &Socket, armed: &Armed, record: &ReflexRecord) -> Reaction {
+fn react(
+    netlink: &Socket,
+    armed: &Armed,
+    repeat: &SyncSender<Again>,
+    record: &ReflexRecord,
+) -> Reaction {
     let since_hook_us = || boot_ns().saturating_sub(record.boot_ns) / 1000;
     let woken_us = since_hook_us();
     let mut reaction = Reaction {
@@ -238,11 +293,7 @@ fn react(netlink: &Socket, armed: &Armed, record: &ReflexRecord) -> Reaction {
     if woken_us >= RESCUE_HOLD_NS / 1000 {
         return reaction;
     }
-    let ready = lock(armed)
-        .iter()
-        .find(|(bond, _)| *bond == record.bond)
-        .map(|(_, ready)| ready.clone());
-    let Some(ready) = ready else {
+    let Some(ready) = find(armed, record.bond) else {
         reaction.switch = Switch::Disarmed;
         return reaction;
     };
@@ -251,7 +302,13 @@ fn react(netlink: &Socket, armed: &Armed, record: &ReflexRecord) -> Reaction {
         .split_at(ready.announcements.len().min(FIRST_LOT));
     reaction.announced = ready.announce(first);
     reaction.announced_us = since_hook_us();
-    reaction.requested_us = reaction.announced_us;
+    let again = Again {
+        bond: record.bond,
+        standby: ready.standby,
+    };
+    // Full only if that thread is stuck; the first lot is out.
+    let _ = repeat.try_send(again);
+    reaction.requested_us = since_hook_us();
     reaction.switch = switch(netlink, &ready.switch);
     reaction.answered_us = since_hook_us();
     reaction.announced += ready.announce(rest);
@@ -274,6 +331,19 @@ fn switch(netlink: &Socket, request: &[u8]) -> Switch {
         Some(errno) => Switch::Refused(errno),
         None => Switch::Refused(libc::EPROTO),
     }
+}
+
+/// A request that the kernel answers without doing anything, and without RTNL: a `struct
+/// nlmsghdr` of type `NLMSG_NOOP` with `NLM_F_REQUEST | NLM_F_ACK` (`netlink_rcv_skb`,
+/// net/netlink/af_netlink.c, 6.12).
+fn no_request() -> [u8; NLMSG_HEADER_BYTES] {
+    const NLMSG_NOOP: u16 = 1;
+    const REQUEST_AND_ACK: u16 = 1 | 4;
+    let mut header = [0; NLMSG_HEADER_BYTES];
+    header[..4].copy_from_slice(&(NLMSG_HEADER_BYTES as u32).to_ne_bytes());
+    header[4..6].copy_from_slice(&NLMSG_NOOP.to_ne_bytes());
+    header[6..8].copy_from_slice(&REQUEST_AND_ACK.to_ne_bytes());
+    header
 }
 
 /// The error number in an answer, positive; 0 for an acknowledgement.
@@ -304,32 +374,69 @@ mod tests {
     }
 
     #[test]
-    fn stations_are_those_who_announce_and_are_not_the_bond() {
-        let frame = |mac: [u8; 6]| [&[0xff; 6][..], &mac, &[8, 6]].concat();
-        let (own, other) = ([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
-        let rescue = Rescue {
-            vf: 3,
-            device: "0000:01:00.0".to_owned(),
-            slot: None,
-            standby: 2,
-            mac: own,
-            announcements: vec![frame(own), frame(other), frame(other), vec![0; 8]],
-        };
-        assert_eq!(Vec::from_iter(stations(&rescue)), [other]);
-    }
-
-    #[test]
     fn a_late_or_disarmed_removal_is_left_to_the_machine() {
         let netlink = Socket::new(NETLINK_ROUTE).unwrap();
         let armed = Armed::default();
+        let (repeat, wanted) = sync_channel(1);
         let mut record = ReflexRecord {
             boot_ns: boot_ns(),
             bond: 7,
             kind: 2,
         };
-        assert_eq!(react(&netlink, &armed, &record).switch, Switch::Disarmed);
+        assert_eq!(
+            react(&netlink, &armed, &repeat, &record).switch,
+            Switch::Disarmed
+        );
         record.boot_ns -= RESCUE_HOLD_NS;
-        let late = react(&netlink, &armed, &record);
+        let late = react(&netlink, &armed, &repeat, &record);
         assert_eq!((late.switch, late.announced), (Switch::TooLate, 0));
+        assert!(wanted.try_recv().is_err(), "nothing is announced again");
+    }
+
+    #[test]
+    fn the_rehearsal_asks_the_kernel_for_nothing() {
+        let mut netlink = Socket::new(NETLINK_ROUTE).unwrap();
+        netlink.bind_auto().unwrap();
+        netlink.connect(&SocketAddr::new(0, 0)).unwrap();
+        netlink.set_cap_ack(true).unwrap();
+        assert_eq!(switch(&netlink, &no_request()), Switch::Done);
+    }
+
+    #[test]
+    fn announcements_are_sent_again_until_the_rescue_is_disarmed() {
+        let (ours, theirs) = std::os::unix::net::UnixDatagram::pair().unwrap();
+        theirs
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .unwrap();
+        let ready = Ready {
+            standby: 2,
+            socket: Some(ours.into()),
+            announcements: vec![vec![1], vec![2]],
+            switch: Vec::new(),
+        };
+        let armed = Armed::default();
+        lock(&armed).push((7, Arc::new(ready)));
+        let (repeat, wanted) = sync_channel(4);
+        let known = armed.clone();
+        let thread = std::thread::spawn(move || repeat_announcements(&wanted, &known));
+        let again = |bond, standby| repeat.send(Again { bond, standby }).unwrap();
+        let begun = Instant::now();
+        // Armed for another standby by now, or not at all.
+        again(7, 3);
+        again(8, 2);
+        again(7, 2);
+        let mut frame = [0; 8];
+        for wanted in [1, 2, 1, 2] {
+            assert_eq!(theirs.recv(&mut frame).unwrap(), 1);
+            assert_eq!(frame[0], wanted);
+        }
+        assert!(begun.elapsed() >= REPEATS[1]);
+        again(7, 2);
+        lock(&armed).clear();
+        drop(repeat);
+        thread.join().unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        let nothing = theirs.recv(&mut frame).unwrap_err();
+        assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
     }
 }

@@ -1,0 +1,79 @@
+//! What the CPUs counted of a port, as one.
+
+use aya::{maps::PerCpuValues, util::nr_cpus};
+use tandem_ebpf::{PortCounters, Traffic};
+
+use super::{PathError, PortFrames};
+
+/// Counters of every CPU before anything was counted.
+pub(super) fn no_counters() -> Result<PerCpuValues<PortCounters>, PathError> {
+    let system = |error| PathError::System {
+        what: "the number of CPUs",
+        error,
+    };
+    let cpus = nr_cpus().map_err(|(_, error)| system(error))?;
+    PerCpuValues::try_from(vec![PortCounters::default(); cpus]).map_err(system)
+}
+
+/// Adds up what the CPUs counted in this period.
+pub(super) fn fold<'a>(per_cpu: impl Iterator<Item = &'a PortCounters>, epoch: u64) -> PortFrames {
+    per_cpu.filter(|counters| counters.epoch == epoch).fold(
+        PortFrames::default(),
+        |sum, counters| PortFrames {
+            rx: joined(&sum.rx, &counters.rx),
+            tx: joined(&sum.tx, &counters.tx),
+            late: joined(&sum.late, &counters.late),
+            duplicates: sum.duplicates.saturating_add(counters.duplicates),
+        },
+    )
+}
+
+fn joined(a: &Traffic, b: &Traffic) -> Traffic {
+    let first = [a.first_boot_ns, b.first_boot_ns];
+    Traffic {
+        frames: a.frames.saturating_add(b.frames),
+        group_frames: a.group_frames.saturating_add(b.group_frames),
+        // Zero: none passed on that CPU.
+        first_boot_ns: first.into_iter().filter(|ns| *ns != 0).min().unwrap_or(0),
+        last_boot_ns: a.last_boot_ns.max(b.last_boot_ns),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_of_the_cpus_add_up_without_those_of_an_earlier_period() {
+        let traffic = |frames, first_boot_ns, last_boot_ns| Traffic {
+            frames,
+            group_frames: 1,
+            first_boot_ns,
+            last_boot_ns,
+        };
+        let cpu = |epoch, rx, tx| PortCounters {
+            epoch,
+            rx,
+            tx,
+            late: rx,
+            duplicates: 2,
+        };
+        let none = Traffic::default();
+        let cpus = [
+            cpu(7, traffic(5, 100, 900), none),
+            cpu(6, traffic(50, 1, 2000), traffic(9, 1, 1)),
+            cpu(7, traffic(1, 300, 300), traffic(4, 200, 250)),
+            PortCounters::default(),
+        ];
+        let frames = fold(cpus.iter(), 7);
+        assert_eq!((frames.rx.frames, frames.rx.group_frames), (6, 2));
+        assert_eq!(
+            (frames.rx.first_boot_ns, frames.rx.last_boot_ns),
+            (100, 900)
+        );
+        assert_eq!((frames.tx.frames, frames.tx.first_boot_ns), (4, 200));
+        assert_eq!(frames.late, frames.rx);
+        assert_eq!(frames.duplicates, 4);
+        assert_eq!(fold(cpus.iter(), 8), PortFrames::default());
+    }
+}
