@@ -26,7 +26,7 @@ enum Task {
     Test(test::Options),
     /// The whole story in one terminal: a VF leaves, the VM moves, another VF arrives
     Demo(demo::Options),
-    /// What the service costs an idle guest: wake-ups, memory, size
+    /// Measure: the idle service, evacuations beside other systems, how costs grow, what TCP pays
     Bench(bench::Options),
     /// Build the kernel programs and write the object that is committed
     Ebpf(ebpf::Options),
