@@ -57,3 +57,30 @@ fn main() -> ExitCode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+        let parse = |line: &str| Cli::try_parse_from(line.split_whitespace());
+        for line in [
+            "xtask bench",
+            "xtask bench --costs --pairs 500 --services networkd --idle-s 30",
+            "xtask bench --evacuation --rates-hz 1000,500 --tandem-rounds 10 --minutes 30 --write-results",
+            "xtask bench --growth --axis links --samples 1",
+        ] {
+            assert!(parse(line).is_ok(), "{line}");
+        }
+        for line in [
+            "xtask bench --pairs 500",
+            "xtask bench --costs --evacuation",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+}

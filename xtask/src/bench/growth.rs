@@ -22,7 +22,7 @@ mod plot;
 
 /// What `cargo xtask bench --growth` takes.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Options {
+pub(crate) struct GrowthOptions {
     /// Along this axis only
     #[arg(long, value_enum, requires = "growth")]
     axis: Option<Axis>,
@@ -82,7 +82,7 @@ struct Point {
 }
 
 /// Measures, prints, writes JSON, and fails if an unrelated link costs more the more there are.
-pub(crate) fn run(options: &Options, page: bool) -> Result<()> {
+pub(crate) fn run(options: &GrowthOptions, page: bool) -> Result<()> {
     let began = Instant::now();
     let lab = Lab::new("bench-growth")?;
     let host = lab.host("a")?;

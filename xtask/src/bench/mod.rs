@@ -59,9 +59,9 @@ pub(crate) struct Options {
     #[command(flatten)]
     comparison: evacuation::Comparison,
     #[command(flatten)]
-    costs: evacuation::costs::Options,
+    costs: evacuation::costs::CostsOptions,
     #[command(flatten)]
-    growth: growth::Options,
+    growth: growth::GrowthOptions,
 }
 
 /// Measures, prints, writes JSON, and fails if a figure is over its limit.

@@ -24,7 +24,7 @@ const SYSTEMS: [System; 3] = [
 
 /// What `cargo xtask bench --costs` takes.
 #[derive(Debug, clap::Args)]
-pub(in super::super) struct Options {
+pub(in super::super) struct CostsOptions {
     /// Pairs of unrelated interfaces made and removed beside each service
     #[arg(long, default_value_t = 2000, requires = "costs", value_parser = clap::value_parser!(u32).range(1..))]
     pairs: u32,
@@ -43,7 +43,7 @@ pub(super) struct Costs {
 }
 
 /// Measures, prints and keeps them; fails if one can't be measured or is too high.
-pub(in super::super) fn run(options: &Options, idle: Duration) -> Result<()> {
+pub(in super::super) fn run(options: &CostsOptions, idle: Duration) -> Result<()> {
     let wanted = match options.services.as_slice() {
         [] => SYSTEMS.as_slice(),
         chosen => chosen,

@@ -38,8 +38,8 @@ pub(super) fn render(results: &Results) -> String {
          where QEMU's events say so.\n\n\
          *Tandem's kernel part alone*: the service is stopped (SIGSTOP) before the host takes the VF and goes on once the \
          VF is gone, so that nothing but its programs in the kernel acts. What the guest sends moves to the standby at \
-         once. What it receives moves when the network learns of that: with the guest's next frame that leaves through \
-         the standby.\n\n\
+         once. What it receives moves when the network learns of that: with the first frame that leaves through the \
+         standby.\n\n\
          ## What Tandem says of itself\n\n\
          *Lead* is from the warning to the driver's stop. *Reaction* is from the warning to the request to switch, where \
          the service's shortest way made it; *switch* is from the service's own decision until the new port was seen \
