@@ -84,14 +84,6 @@ impl System {
         )
     }
 
-    /// Whether its losses hang on the rate of the frames: where a host is silent.
-    pub fn is_told_nothing(self) -> bool {
-        matches!(
-            self,
-            Self::TandemWarned | Self::TandemKernelAlone | Self::UnmanagedBond
-        )
-    }
-
     fn takes(self, model: NicModel, hot_plug: HotPlug) -> bool {
         let acpi = hot_plug == HotPlug::Acpi;
         match self {

@@ -105,7 +105,7 @@ pub struct Handover {
     /// The report.
     pub reported: Handoff,
     /// The same pause of the probe's frames to the guest, from the last one through the old NIC to the first one
-    /// through the new, by the guest's clock, in µs; nothing if a phase had more than one handoff.
+    /// through the new, by QEMU's clock, in µs; nothing if a phase had more than one handoff.
     pub probe_receive_us: Option<u64>,
     /// The same for frames from the guest, in µs.
     pub probe_transmit_us: Option<u64>,

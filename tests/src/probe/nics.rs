@@ -22,20 +22,28 @@ const ETHERNET_HEAD: usize = 14;
 const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
 const UDP_HEAD: usize = 8;
 
-/// The numbers of a probe's frames that passed one NIC.
+/// A probe's frames that passed one NIC, in order of time.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NicFrames {
-    to_guest: BTreeSet<u32>,
-    from_guest: BTreeSet<u32>,
+    to_guest: Vec<Passed>,
+    from_guest: Vec<Passed>,
 }
 
-/// How long a hand-over was without frames, by the guest's clock, in µs: from the last frame on the old NIC to the
-/// first on the new one; 0 if they overlapped, nothing if either had none.
+/// A frame that passed a NIC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Passed {
+    number: u32,
+    /// When, by QEMU's clock, in µs: the same for all NICs of a guest. It stands still with the guest.
+    at_us: u64,
+}
+
+/// How long a hand-over was without frames, in µs: from the last frame on the old NIC to the first on the new one; 0
+/// if they overlapped, nothing if either had none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Pause {
-    /// As the guest received them.
+    /// Of frames that the guest received.
     pub receive_us: Option<u64>,
-    /// As the guest sent them.
+    /// Of frames that the guest sent.
     pub transmit_us: Option<u64>,
 }
 
@@ -61,13 +69,13 @@ impl NicFrames {
             let Some(frame) = bytes.get(start..end) else {
                 break;
             };
+            let second = u64::from(word(at).unwrap_or(0));
+            let at_us = second * 1_000_000 + u64::from(word(at + 4).unwrap_or(0));
             match numbered(frame, probe) {
                 Some((source, number)) if source == GUEST_V4 => {
-                    frames.from_guest.insert(number);
+                    frames.from_guest.push(Passed { number, at_us });
                 }
-                Some((_, number)) => {
-                    frames.to_guest.insert(number);
-                }
+                Some((_, number)) => frames.to_guest.push(Passed { number, at_us }),
                 None => {}
             }
             at = end;
@@ -92,27 +100,27 @@ fn numbered(frame: &[u8], probe: u32) -> Option<(Ipv4Addr, u32)> {
 }
 
 impl Pause {
-    /// Of the hand-over from one NIC to another.
+    /// Of the hand-over from one NIC to another; `times` tells what the guest received.
     pub fn between(old: &NicFrames, new: &NicFrames, times: &GuestTimes) -> Self {
-        let received = |numbers: &BTreeSet<u32>| {
-            let of_nic = times.received.iter();
-            let of_nic = of_nic.filter(|frame| numbers.contains(&frame.sequence));
-            of_nic.map(|frame| frame.at_us).collect::<Vec<_>>()
+        let received: BTreeSet<u32> = times.received.iter().map(|one| one.sequence).collect();
+        let arrived = |frames: &[Passed]| {
+            let frames = frames.iter();
+            let frames = frames.filter(|frame| received.contains(&frame.number));
+            frames.map(|frame| frame.at_us).collect::<Vec<_>>()
         };
-        let sent = |numbers: &BTreeSet<u32>| {
-            let numbers = numbers.iter();
-            let at = numbers.filter_map(|number| times.sent_us.get(usize::try_from(*number).ok()?));
-            at.copied().collect::<Vec<_>>()
-        };
+        let last_sent = old.from_guest.last().map(|frame| frame.at_us);
+        let first_sent = new.from_guest.first().map(|frame| frame.at_us);
+        // A bridge that has just learnt the MAC on the new NIC may send it a frame or two before it is in use.
+        let in_use = last_sent.min(first_sent).unwrap_or(0);
+        let last_received = arrived(&old.to_guest).last().copied();
+        let received = arrived(&new.to_guest);
+        let first_received = received.iter().copied().find(|at_us| *at_us >= in_use);
+        let pause = |last: Option<u64>, first: Option<u64>| Some(first?.saturating_sub(last?));
         Self {
-            receive_us: pause_us(&received(&old.to_guest), &received(&new.to_guest)),
-            transmit_us: pause_us(&sent(&old.from_guest), &sent(&new.from_guest)),
+            receive_us: pause(last_received, first_received),
+            transmit_us: pause(last_sent, first_sent),
         }
     }
-}
-
-fn pause_us(old: &[u64], new: &[u64]) -> Option<u64> {
-    Some(new.iter().min()?.saturating_sub(*old.iter().max()?))
 }
 
 #[cfg(test)]
@@ -134,7 +142,8 @@ mod tests {
             let mut head = [0; DATAGRAM_BYTES];
             datagram.encode(7, &mut head);
             frame.extend(head);
-            bytes.extend([0; 8]);
+            bytes.extend(2_u32.to_ne_bytes());
+            bytes.extend(5_u32.to_ne_bytes());
             let length = u32::try_from(frame.len()).unwrap();
             bytes.extend(length.to_ne_bytes());
             bytes.extend(1000_u32.to_ne_bytes());
@@ -152,31 +161,46 @@ mod tests {
             (CLIENT_V4, numbered(3)),
         ]);
         let frames = NicFrames::parse(&bytes, 7).unwrap();
-        assert_eq!(frames.from_guest, BTreeSet::from([70_000]));
-        assert_eq!(frames.to_guest, BTreeSet::from([3]));
+        let passed = |number| Passed {
+            number,
+            at_us: 2_000_005,
+        };
+        assert_eq!(frames.from_guest, [passed(70_000)]);
+        assert_eq!(frames.to_guest, [passed(3)]);
         assert_eq!(NicFrames::parse(&bytes, 8).unwrap(), NicFrames::default());
         let cut = NicFrames::parse(&bytes[..bytes.len() - 1], 7).unwrap();
-        assert_eq!(cut.to_guest, BTreeSet::new());
+        assert_eq!(cut.to_guest, []);
         assert!(NicFrames::parse(b"", 7).is_err());
     }
 
     #[test]
     fn a_pause_is_from_the_old_nics_last_frame_to_the_new_ones_first() {
-        let nic = |to_guest: &[u32], from_guest: &[u32]| NicFrames {
-            to_guest: to_guest.iter().copied().collect(),
-            from_guest: from_guest.iter().copied().collect(),
+        let passed = |(number, at_us): &(u32, u64)| Passed {
+            number: *number,
+            at_us: *at_us,
         };
-        let received = |sequence, at_us| Received { sequence, at_us };
+        let nic = |to_guest: &[(u32, u64)], from_guest: &[(u32, u64)]| NicFrames {
+            to_guest: to_guest.iter().map(passed).collect(),
+            from_guest: from_guest.iter().map(passed).collect(),
+        };
+        // Number 2 was lost.
+        let received = [0, 1, 3, 4].map(|sequence| Received { sequence, at_us: 0 });
         let times = GuestTimes {
             probe: 7,
-            // Number 2 was lost.
-            received: vec![received(0, 100), received(1, 200), received(3, 450)],
-            sent_us: vec![1000, 2000, 3000],
+            received: received.to_vec(),
         };
-        let pause = Pause::between(&nic(&[0, 1, 2], &[0, 2]), &nic(&[3], &[1]), &times);
-        assert_eq!(pause.receive_us, Some(250));
-        assert_eq!(pause.transmit_us, Some(0), "both were in use");
-        let none = Pause::between(&nic(&[0], &[0]), &nic(&[2], &[9]), &times);
+        let old = nic(&[(0, 100), (2, 300)], &[(0, 150), (1, 250)]);
+        // Number 1 came while the NIC was not in use yet.
+        let new = nic(&[(1, 200), (3, 450), (4, 500)], &[(2, 400)]);
+        let pause = Pause::between(&old, &new, &times);
+        assert_eq!(
+            (pause.receive_us, pause.transmit_us),
+            (Some(350), Some(150))
+        );
+        let overlapping = nic(&[(3, 90), (4, 400)], &[(2, 240)]);
+        let pause = Pause::between(&old, &overlapping, &times);
+        assert_eq!((pause.receive_us, pause.transmit_us), (Some(300), Some(0)));
+        let none = Pause::between(&old, &nic(&[(2, 400)], &[]), &times);
         assert_eq!(none, Pause::default());
     }
 }

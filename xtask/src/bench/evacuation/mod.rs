@@ -25,13 +25,18 @@ use samples::Samples;
 const FILE: &str = "evacuation.json";
 const PAGE: &str = "evacuation.md";
 
+/// Systems that are measured at all rates.
+const FURTHER_RATES: [System; 2] = [System::TandemWarned, System::UnmanagedBond];
+/// Most rounds of the bond by a script at each rate but the first.
+const BESIDE_ROUNDS: u32 = 2;
+
 /// What `cargo xtask bench --evacuation` takes.
 #[derive(Debug, clap::Args)]
 pub(super) struct Comparison {
     /// Evacuations of each system
     #[arg(long, default_value_t = 5, requires = "evacuation")]
     rounds: u32,
-    /// Evacuations of Tandem and of the floor it is held against, if other than of the rest
+    /// Evacuations of Tandem, planned and warned, and of the floor, if other than of the rest
     #[arg(long, requires = "evacuation")]
     tandem_rounds: Option<u32>,
     /// Evacuations with a booted guest before all others have their turn
@@ -40,7 +45,7 @@ pub(super) struct Comparison {
     /// Begin no further guest after so many minutes
     #[arg(long, requires = "evacuation")]
     minutes: Option<u64>,
-    /// Frames a second in each direction; all but the first only where the host is silent
+    /// Frames a second in each direction; all but the first only for Tandem warned, and the bond by a script beside it
     #[arg(
         long,
         value_delimiter = ',',
@@ -57,6 +62,20 @@ pub(super) struct Comparison {
     /// How hot-plug is signalled
     #[arg(long, value_delimiter = ',', value_parser = hot_plug, default_value = "acpi,native", requires = "evacuation")]
     hot_plug: Vec<HotPlug>,
+}
+
+impl Comparison {
+    fn rounds_of(&self, samples: &Samples) -> u32 {
+        let is_further = self.rates_hz.first() != Some(&samples.rate_hz);
+        match samples.case.system {
+            System::Floor | System::TandemPlanned | System::TandemWarned => {
+                self.tandem_rounds.unwrap_or(self.rounds)
+            }
+            // It is there to be compared with, and always loses about as much.
+            System::UnmanagedBond if is_further => self.rounds.min(BESIDE_ROUNDS),
+            _ => self.rounds,
+        }
+    }
 }
 
 fn model(text: &str) -> Result<NicModel, String> {
@@ -163,20 +182,20 @@ pub(super) fn run(options: &Comparison, page: bool) -> Result<()> {
         machine: Machine::look()?,
         took: Duration::ZERO,
     };
-    let rounds = |case: &Case| match options.tandem_rounds {
-        Some(rounds) if case.system.is_tandem() || case.system == System::Floor => rounds,
-        _ => options.rounds,
-    };
     let is_time_up = || {
         let minutes = options
             .minutes
             .map(|minutes| Duration::from_secs(minutes * 60));
         minutes.is_some_and(|limit| began.elapsed() >= limit)
     };
-    let most = results.samples.iter().map(|one| rounds(&one.case)).max();
+    let most = results
+        .samples
+        .iter()
+        .map(|one| options.rounds_of(one))
+        .max();
     for first in (0..most.unwrap_or(0)).step_by(options.rounds_per_boot as usize) {
         for samples in &mut results.samples {
-            let left = rounds(&samples.case).saturating_sub(first);
+            let left = options.rounds_of(samples).saturating_sub(first);
             if left > 0 && !is_time_up() {
                 evacuate(samples, left.min(options.rounds_per_boot));
             }
@@ -204,7 +223,7 @@ fn all_samples(options: &Comparison) -> Vec<Samples> {
     let mut samples = Vec::new();
     for case in cases {
         for (index, rate_hz) in options.rates_hz.iter().copied().enumerate() {
-            if index == 0 || case.system.is_told_nothing() {
+            if index == 0 || FURTHER_RATES.contains(&case.system) {
                 samples.push(Samples::new(case, rate_hz));
             }
         }
@@ -283,22 +302,29 @@ mod tests {
     fn further_rates_are_for_silent_hosts_only() {
         let options = Comparison {
             rounds: 5,
-            tandem_rounds: None,
+            tandem_rounds: Some(10),
             rounds_per_boot: 5,
             minutes: None,
             rates_hz: vec![1000, 500],
-            systems: vec![System::Floor, System::TandemWarned],
+            systems: vec![System::Floor, System::TandemWarned, System::UnmanagedBond],
             models: vec![NicModel::Igb],
             hot_plug: vec![HotPlug::Acpi],
         };
-        let keys: Vec<_> = all_samples(&options).iter().map(Samples::key).collect();
+        let samples = all_samples(&options);
+        let rounds: Vec<_> = samples
+            .iter()
+            .map(|one| (one.key(), options.rounds_of(one)))
+            .collect();
+        let expected = [
+            ("floor-1000", 10),
+            ("tandem-warned-igb-acpi-1000", 10),
+            ("tandem-warned-igb-acpi-500", 10),
+            ("unmanaged-bond-igb-acpi-1000", 5),
+            ("unmanaged-bond-igb-acpi-500", 2),
+        ];
         assert_eq!(
-            keys,
-            [
-                "floor-1000",
-                "tandem-warned-igb-acpi-1000",
-                "tandem-warned-igb-acpi-500"
-            ]
+            rounds,
+            expected.map(|(key, rounds)| (key.to_owned(), rounds))
         );
     }
 }
