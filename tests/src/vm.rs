@@ -262,6 +262,15 @@ impl Vm {
         Ok(took)
     }
 
+    /// Has QEMU record the heads of the frames that pass a NIC from now on, for
+    /// [`NicFrames::read`](crate::probe::NicFrames::read). The record ends with the NIC or with this QEMU.
+    pub fn record_nic(&self, id: &str) -> Result<PathBuf> {
+        let position = self.position(id)?;
+        let file = self.qemu.folder().join(format!("{id}.pcap"));
+        self.qemu.record_nic(&self.spec.nics[position].0, &file)?;
+        Ok(file)
+    }
+
     /// Moves the running guest to another host. If that fails it goes on here.
     pub fn migrate_to(&mut self, host: &Host) -> Result<MigrationReport> {
         let mut spec = self.spec.clone();

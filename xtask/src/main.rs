@@ -26,7 +26,7 @@ enum Task {
     Test(test::Options),
     /// The whole story in one terminal: a VF leaves, the VM moves, another VF arrives
     Demo(demo::Options),
-    /// What the service costs an idle guest: wake-ups, memory, size
+    /// Measure: the idle service, evacuations beside other systems, how costs grow, what TCP pays
     Bench(bench::Options),
     /// Build the kernel programs and write the object that is committed
     Ebpf(ebpf::Options),
@@ -54,6 +54,33 @@ fn main() -> ExitCode {
         Err(error) => {
             eprintln!("xtask: {error:#}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+        let parse = |line: &str| Cli::try_parse_from(line.split_whitespace());
+        for line in [
+            "xtask bench",
+            "xtask bench --costs --pairs 500 --services networkd --idle-s 30",
+            "xtask bench --evacuation --rates-hz 1000,500 --tandem-rounds 10 --minutes 30 --write-results",
+            "xtask bench --growth --axis links --samples 1",
+        ] {
+            assert!(parse(line).is_ok(), "{line}");
+        }
+        for line in [
+            "xtask bench --pairs 500",
+            "xtask bench --costs --evacuation",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
         }
     }
 }

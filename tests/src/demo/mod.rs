@@ -2,6 +2,7 @@
 //! open connection and a stream of numbered frames saw of it.
 
 mod story;
+mod words;
 
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use crate::tandem::{Channel, Guest, STEP_LIMIT, Setup, handover};
 use crate::timeline::{PhaseKind, Timeline};
 use crate::{Lab, Mac};
 
+pub use story::MOST_LOST;
 pub(crate) use story::Story;
 
 /// How long nothing is done, before and after.
@@ -118,14 +120,14 @@ fn title(setup: &Setup, manners: HostManners) -> String {
         HostManners::Silent => "is taken without a word",
     };
     format!(
-        "VF {} on host a {leaves}, the VM moves to host b, VF {} arrives there ({:?}, kernel {})",
+        "VF {} on host a {leaves}, the VM moves to host b, VF {} arrives there (an {}, Linux {})",
         setup.vf,
         setup
             .later_vfs
             .first()
             .map(ToString::to_string)
             .unwrap_or_default(),
-        setup.model,
+        setup.model.device(),
         setup.kernel
     )
 }
@@ -156,10 +158,11 @@ fn note_removal(story: &mut Story, channel: &mut Channel) {
             continue;
         };
         if let Some(lead_us) = removed["lead-us"].as_u64() {
+            let stage = serde_json::from_value(removed["warned-by"].clone());
             story.notes.push(format!(
-                "early warning by eBPF ({}): {:.1} ms before the VF's driver stopped",
-                removed["warned-by"].as_str().unwrap_or("unknown"),
-                Duration::from_micros(lead_us).as_secs_f64() * 1e3
+                "early warning by eBPF ({}): {} ms before the VF's driver stopped",
+                stage.map_or("unknown", words::warning),
+                words::ms(lead_us)
             ));
         }
     }

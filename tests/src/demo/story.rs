@@ -7,9 +7,15 @@ use tandem_core::Status;
 use tandem_core::status::{Handoff, Traffic};
 use tandem_wire::reply::StatusReport;
 
+use super::words;
 use crate::command::progress;
 use crate::probe::{FrameProbe, FrameReport};
 use crate::timeline::{Carrier, Frames, Handover, Phase, PhaseKind, Timeline, Verdict};
+
+/// Frames that the hand-over phases may lose: none is what is promised, and what a machine with room loses. An emulated
+/// guest on a busy one can stand still for longer than its driver takes to stop; a bond without Tandem loses 80 and
+/// more at 200 a second each way.
+pub const MOST_LOST: u64 = 10;
 
 /// What is known of the run so far.
 pub(crate) struct Story {
@@ -95,23 +101,8 @@ impl Story {
 
     /// What the guest's kernel itself counted.
     pub(crate) fn note_handoffs(&mut self, status: &Status) {
-        for handoff in status.bonds.iter().flat_map(|bond| &bond.handoffs) {
-            let Some(gap) = handoff.gap else { continue };
-            let ms =
-                |us: Option<u64>| us.map_or("?".to_owned(), |us| format!("{:.1}", us as f64 / 1e3));
-            self.notes.push(format!(
-                "handoff to the {:?}, {:?}: without frames for {} ms in, {} ms out, {} late{}",
-                handoff.to,
-                handoff.cause,
-                ms(gap.receive_us),
-                ms(gap.transmit_us),
-                gap.late_frames,
-                match handoff.reaction_us {
-                    Some(us) => format!(", asked for {:.1} ms after the warning", us as f64 / 1e3),
-                    None => String::new(),
-                }
-            ));
-        }
+        let handoffs = status.bonds.iter().flat_map(|bond| &bond.handoffs);
+        self.notes.extend(handoffs.filter_map(words::handoff));
     }
 
     /// The whole story. `broken` is why the connection broke, if it did.
@@ -133,14 +124,11 @@ impl Story {
                 .map(|phase| phase.from_guest.lost + phase.to_guest.lost)
                 .sum()
         };
-        let text = match &broken {
-            None => format!(
-                "the connection lived through it; frames lost: {} in the hand-over phases, {} by the migration itself",
-                lost(PhaseKind::HandOver),
-                lost(PhaseKind::Migration)
-            ),
-            Some(reason) => format!("the connection broke: {reason}"),
-        };
+        let verdict = verdict(
+            broken.as_deref(),
+            lost(PhaseKind::HandOver),
+            lost(PhaseKind::Migration),
+        );
         Ok(Timeline {
             title,
             phases,
@@ -148,11 +136,25 @@ impl Story {
             tcp_alive: broken.is_none(),
             tcp_stall_ms,
             notes: self.notes,
-            verdict: Verdict {
-                passed: broken.is_none(),
-                text,
-            },
+            verdict,
         })
+    }
+}
+
+fn verdict(broken: Option<&str>, in_hand_over: u64, in_migration: u64) -> Verdict {
+    let lost = format!(
+        "frames lost: {in_hand_over} in the hand-over phases, {in_migration} by the migration itself"
+    );
+    let text = match broken {
+        Some(reason) => format!("the connection broke: {reason}; {lost}"),
+        None if in_hand_over > MOST_LOST => {
+            format!("the connection lived, but {lost}; {MOST_LOST} in the hand-over are excused")
+        }
+        None => format!("the connection lived through it; {lost}"),
+    };
+    Verdict {
+        passed: broken.is_none() && in_hand_over <= MOST_LOST,
+        text,
     }
 }
 
@@ -180,4 +182,27 @@ fn phase(
         longest_gap_ms: from_guest.longest_gap_ms.max(to_guest.longest_gap_ms),
         name,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_lost_in_a_hand_over_are_a_failure_too() {
+        let clean = verdict(None, 0, 44);
+        assert!(clean.passed);
+        assert_eq!(
+            clean.text,
+            "the connection lived through it; frames lost: 0 in the hand-over phases, 44 by the migration itself"
+        );
+        assert!(verdict(None, MOST_LOST, 44).passed);
+        let lossy = verdict(None, MOST_LOST + 1, 44);
+        assert!(
+            !lossy.passed && lossy.text.contains("but frames lost: 11"),
+            "{lossy:?}"
+        );
+        let broken = verdict(Some("reset"), 0, 44);
+        assert!(!broken.passed && broken.text.starts_with("the connection broke: reset"));
+    }
 }

@@ -15,7 +15,9 @@ pub enum System {
     TandemPlanned,
     /// Tandem, and a host that takes the VF without a word.
     TandemWarned,
-    /// As before, and the kernel lets Tandem load no eBPF program.
+    /// As before, and Tandem's user space stands still until the VF is gone: only its kernel programs act.
+    TandemKernelAlone,
+    /// The host is silent, and the kernel lets Tandem load no eBPF program.
     TandemWithoutEbpf,
     /// An active-backup bond made by a script, which also takes in a VF that comes.
     UnmanagedBond,
@@ -29,10 +31,11 @@ pub enum System {
 
 impl System {
     /// All, in the order they are shown.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Floor,
         Self::TandemPlanned,
         Self::TandemWarned,
+        Self::TandemKernelAlone,
         Self::TandemWithoutEbpf,
         Self::UnmanagedBond,
         Self::Networkd,
@@ -46,6 +49,7 @@ impl System {
             Self::Floor => "floor",
             Self::TandemPlanned => "tandem-planned",
             Self::TandemWarned => "tandem-warned",
+            Self::TandemKernelAlone => "tandem-kernel-alone",
             Self::TandemWithoutEbpf => "tandem-without-ebpf",
             Self::UnmanagedBond => "unmanaged-bond",
             Self::Networkd => "networkd",
@@ -60,6 +64,7 @@ impl System {
             Self::Floor => "virtio alone: the floor",
             Self::TandemPlanned => "Tandem, the host asks",
             Self::TandemWarned => "Tandem, the host is silent",
+            Self::TandemKernelAlone => "Tandem's kernel part alone, silent",
             Self::TandemWithoutEbpf => "Tandem without eBPF, silent",
             Self::UnmanagedBond => "bond by a script",
             Self::Networkd => "systemd-networkd's bond",
@@ -72,7 +77,10 @@ impl System {
     pub fn is_tandem(self) -> bool {
         matches!(
             self,
-            Self::TandemPlanned | Self::TandemWarned | Self::TandemWithoutEbpf
+            Self::TandemPlanned
+                | Self::TandemWarned
+                | Self::TandemKernelAlone
+                | Self::TandemWithoutEbpf
         )
     }
 
@@ -82,6 +90,7 @@ impl System {
             Self::Floor => false,
             Self::TandemWarned | Self::UnmanagedBond => true,
             Self::TandemPlanned
+            | Self::TandemKernelAlone
             | Self::TandemWithoutEbpf
             | Self::Networkd
             | Self::NetworkManager => acpi,
@@ -151,6 +160,13 @@ impl Case {
         format!("{model}, {hot_plug}")
     }
 
+    /// The case of this name.
+    pub fn of_key(key: &str) -> Option<Self> {
+        let models = [NicModel::Igb, NicModel::E1000e];
+        let all = Self::all(&System::ALL, &models, &[HotPlug::Acpi, HotPlug::Native]);
+        all.into_iter().find(|case| case.key() == key)
+    }
+
     /// Its name in results and files.
     pub fn key(&self) -> String {
         match self.vf {
@@ -175,10 +191,14 @@ mod tests {
             &[HotPlug::Acpi, HotPlug::Native],
         );
         let count = |system| cases.iter().filter(|case| case.system == system).count();
-        assert_eq!(System::ALL.map(count), [1, 2, 4, 2, 4, 2, 2, 1]);
+        assert_eq!(System::ALL.map(count), [1, 2, 4, 2, 2, 4, 2, 2, 1]);
         let keys: std::collections::BTreeSet<_> = cases.iter().map(Case::key).collect();
         assert_eq!(keys.len(), cases.len());
         assert!(keys.contains("net-failover-e1000e-acpi"), "{keys:?}");
+        for case in &cases {
+            assert_eq!(Case::of_key(&case.key()), Some(*case));
+        }
+        assert_eq!(Case::of_key("floor-igb-acpi"), None);
         assert!(Case::all(&[System::NetFailover], &[NicModel::Igb], &[HotPlug::Acpi]).is_empty());
     }
 

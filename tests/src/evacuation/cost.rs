@@ -4,17 +4,26 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::case::System;
 use super::peers;
 use crate::full_guest::{FullGuest, systemd};
 use crate::net::{GUEST_V4, GUEST_V6};
-use crate::tandem::{self, STEP_LIMIT, Setup};
+use crate::tandem::{self, Setup};
 use crate::{Lab, Vm, usage};
 
-/// udev, systemd and the network manager take an emulated guest up to half a second for each interface.
-const LINKS_LIMIT: Duration = Duration::from_secs(3600);
+/// Making and removing interfaces: this, and more for each pair. udev, systemd and a network manager take an
+/// emulated guest up to half a second for each interface.
+const LINKS_LIMIT: Duration = Duration::from_secs(300);
+const PAIR_LIMIT: Duration = Duration::from_secs(2);
+/// Steps in which the pairs are made and then removed, and looks at the idle service: so many samples.
+const SAMPLES: u32 = 4;
+/// Longer than the 10 s that an idle thread of tokio's pool lives on (tokio 1.54, `runtime/blocking/pool.rs`,
+/// `KEEP_ALIVE`).
+const BEFORE_IDLE: Duration = Duration::from_secs(12);
+/// Has systemd expect no signs of life from a unit.
+const NO_WATCHDOG: &str = "[Service]\nWatchdogSec=0\n";
 /// A service is done with the interfaces when it used no more than a moment of its CPU for this long.
 const CALM: Duration = Duration::from_secs(3);
 const CALM_CPU_US: u64 = 2_000;
@@ -28,29 +37,27 @@ pub struct CostOptions {
     pub idle: Duration,
 }
 
-/// What a service costs.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+/// What a service costs. Where there are several figures, each is one sample.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Cost {
     /// Resident memory before any interface was made, in KiB.
-    pub resident_kib: u64,
+    pub resident_kib: Vec<u64>,
     /// Times its threads were woken in a minute without events.
-    pub wake_ups_per_minute: f64,
+    pub wake_ups_per_minute: Vec<f64>,
+    /// Signs of life that systemd's watchdog gets from it, in a minute; 0 without one.
+    pub signs_of_life_per_minute: f64,
+    /// Wake-ups once systemd asks for no signs of life; none of a unit that has no watchdog.
+    pub unwatched_wake_ups_per_minute: Vec<f64>,
     /// Pairs of interfaces made and removed.
     pub pairs: u32,
-    /// The service's CPU time for them, in ms.
-    pub links_cpu_ms: f64,
+    /// The service's CPU time for an interface made and removed, in ms; a sample is a step of making some of the
+    /// pairs and the step of removing those.
+    pub cpu_ms_per_link: Vec<f64>,
     /// Its program, in bytes.
     pub program_bytes: u64,
     /// What its package takes when installed (dpkg's Installed-Size), in KiB; nothing if it is not packaged.
     pub installed_kib: Option<u64>,
-}
-
-impl Cost {
-    /// CPU time for one interface made and removed, in ms.
-    pub fn cpu_ms_per_link(&self) -> f64 {
-        self.links_cpu_ms / f64::from(self.pairs.max(1) * 2)
-    }
 }
 
 /// A service in the guest: its unit, its program, its Debian package.
@@ -77,9 +84,11 @@ fn service(system: System) -> Option<Service> {
             program: "/usr/sbin/NetworkManager",
             package: Some("network-manager"),
         }),
-        System::Floor | System::TandemWithoutEbpf | System::UnmanagedBond | System::NetFailover => {
-            None
-        }
+        System::Floor
+        | System::TandemKernelAlone
+        | System::TandemWithoutEbpf
+        | System::UnmanagedBond
+        | System::NetFailover => None,
     }
 }
 
@@ -115,64 +124,143 @@ pub fn cost(lab: &Lab, system: System, options: CostOptions) -> Result<Option<Co
 }
 
 fn measure(vm: &Vm, service: &Service, options: CostOptions) -> Result<Cost> {
-    let pid: u32 = systemd::property(vm, service.unit, "MainPID")?.parse()?;
-    let group = systemd::property(vm, service.unit, "ControlGroup")?;
-    await_calm(vm, &group)?;
-    let resident_kib = usage::memory_kib(vm, pid, "VmRSS")?;
-
-    // Longer than the 10 s that an idle thread of a pool may live on.
-    std::thread::sleep(Duration::from_secs(12));
-    let before = usage::wake_ups(vm, pid)?;
-    // Nothing to wait for: that nothing happens meanwhile is what is measured.
-    std::thread::sleep(options.idle);
-    let woken = usage::woken_between(&before, &usage::wake_ups(vm, pid)?);
-
-    let cpu_before_us = cpu_us(vm, &group)?;
-    let all = format!("seq 1 {} | sed", options.pairs);
-    for change in ["add va& type veth peer name vb&", "del va&"] {
-        let script = format!(
-            "{all} 's/.*/link {change}/' >/tmp/links && ip -batch /tmp/links && udevadm settle --timeout=3600"
-        );
-        let output = vm.run(&["sh", "-c", &script], LINKS_LIMIT)?;
-        ensure!(
-            output.success(),
-            "`{script}` ended with {:?}: {}",
-            output.exit,
-            output.error_text()
-        );
-        await_calm(vm, &group)?;
-    }
-    let links_cpu_us = cpu_us(vm, &group)? - cpu_before_us;
-
+    let unit = service.unit;
+    let group = systemd::property(vm, unit, "ControlGroup")?;
+    await_calm(vm, &group, LINKS_LIMIT)?;
+    let idle = watch_idle(vm, unit, options.idle)?;
+    let cpu_ms_per_link = links(vm, &group, options.pairs)?;
     let installed_kib = match service.package {
         None => None,
         Some(package) => Some(number(
             &vm.sh(&format!("dpkg-query -W -f '${{Installed-Size}}' {package}"))?,
         )?),
     };
+    let program_bytes = number(&vm.sh(&format!("stat -c %s {}", service.program))?)?;
+    // It says "infinity" without one. The service's own habit is half of it (sd_watchdog_enabled(3)).
+    let watchdog = vm.sh(&format!(
+        "systemctl show --property=WatchdogUSec --value {unit}"
+    ))?;
+    let signs_of_life_per_minute = signs_of_life(&watchdog);
+    let mut unwatched_wake_ups_per_minute = Vec::new();
+    if signs_of_life_per_minute > 0.0 {
+        let folder = format!("/run/systemd/system/{unit}.d");
+        vm.sh(&format!("mkdir -p {folder}"))?;
+        vm.write_file(&format!("{folder}/lab.conf"), NO_WATCHDOG.as_bytes(), false)?;
+        vm.sh(&format!(
+            "systemctl daemon-reload && systemctl restart {unit}"
+        ))?;
+        await_calm(vm, &group, LINKS_LIMIT)?;
+        unwatched_wake_ups_per_minute = watch_idle(vm, unit, options.idle)?.wake_ups_per_minute;
+    }
     Ok(Cost {
-        resident_kib,
-        wake_ups_per_minute: woken as f64 * 60.0 / options.idle.as_secs_f64(),
+        resident_kib: idle.resident_kib,
+        wake_ups_per_minute: idle.wake_ups_per_minute,
+        signs_of_life_per_minute,
+        unwatched_wake_ups_per_minute,
         pairs: options.pairs,
-        links_cpu_ms: links_cpu_us as f64 / 1e3,
-        program_bytes: number(&vm.sh(&format!("stat -c %s {}", service.program))?)?,
+        cpu_ms_per_link,
+        program_bytes,
         installed_kib,
     })
 }
 
+/// What was seen of a service that has nothing to do.
+struct Idle {
+    resident_kib: Vec<u64>,
+    wake_ups_per_minute: Vec<f64>,
+}
+
+fn watch_idle(vm: &Vm, unit: &str, idle: Duration) -> Result<Idle> {
+    let pid: u32 = systemd::property(vm, unit, "MainPID")?.parse()?;
+    std::thread::sleep(BEFORE_IDLE);
+    let mut seen = Idle {
+        resident_kib: Vec::new(),
+        wake_ups_per_minute: Vec::new(),
+    };
+    let mut before = usage::wake_ups(vm, pid)?;
+    let mut looked = Instant::now();
+    for _ in 0..SAMPLES {
+        // Nothing to wait for: that nothing happens meanwhile is what is measured.
+        std::thread::sleep(idle / SAMPLES);
+        let now = usage::wake_ups(vm, pid)?;
+        let minutes = looked.elapsed().as_secs_f64() / 60.0;
+        looked = Instant::now();
+        let woken = usage::woken_between(&before, &now);
+        seen.wake_ups_per_minute.push(woken as f64 / minutes);
+        seen.resident_kib.push(usage::memory_kib(vm, pid, "VmRSS")?);
+        before = now;
+    }
+    Ok(seen)
+}
+
+/// The service's CPU time for a link, by step. All pairs are there at once before the first is removed.
+fn links(vm: &Vm, group: &str, pairs: u32) -> Result<Vec<f64>> {
+    let steps = steps(pairs);
+    let mut cpu_us = vec![0; steps.len()];
+    for change in ["add va& type veth peer name vb&", "del va&"] {
+        for ((first, last), cpu_us) in steps.iter().zip(&mut cpu_us) {
+            let before_us = cpu_of(vm, group)?;
+            let limit = LINKS_LIMIT + PAIR_LIMIT * (last - first + 1);
+            let script = format!(
+                "seq {first} {last} | sed 's/.*/link {change}/' >/tmp/links && ip -batch /tmp/links && \
+                 udevadm settle --timeout={}",
+                limit.as_secs()
+            );
+            let output = vm.run(&["sh", "-c", &script], limit)?;
+            ensure!(
+                output.success(),
+                "`{script}` ended with {:?}: {}",
+                output.exit,
+                output.error_text()
+            );
+            await_calm(vm, group, limit)?;
+            *cpu_us += cpu_of(vm, group)? - before_us;
+        }
+    }
+    let per_link = steps.iter().zip(cpu_us).map(|((first, last), cpu_us)| {
+        let links = f64::from(last - first + 1) * 2.0;
+        cpu_us as f64 / 1e3 / links
+    });
+    Ok(per_link.collect())
+}
+
+/// The first and the last pair of each step.
+fn steps(pairs: u32) -> Vec<(u32, u32)> {
+    let each = pairs.div_ceil(SAMPLES).max(1);
+    let firsts = (1..=pairs).step_by(usize::try_from(each).unwrap_or(usize::MAX));
+    let steps = firsts.map(|first| (first, pairs.min(first + each - 1)));
+    steps.collect()
+}
+
+/// From what systemd says of a unit's watchdog, such as `30s`, `3min` or `infinity`.
+fn signs_of_life(watchdog: &str) -> f64 {
+    let text = watchdog.trim();
+    let digits = text.find(|letter: char| !letter.is_ascii_digit());
+    let (count, unit) = text.split_at(digits.unwrap_or(text.len()));
+    let seconds = match (count.parse::<f64>(), unit) {
+        (Ok(count), "s") => count,
+        (Ok(count), "min") => count * 60.0,
+        _ => 0.0,
+    };
+    match seconds > 0.0 {
+        true => 120.0 / seconds,
+        false => 0.0,
+    }
+}
+
 /// CPU time of a unit since it was started, in µs.
-fn cpu_us(vm: &Vm, group: &str) -> Result<u64> {
+fn cpu_of(vm: &Vm, group: &str) -> Result<u64> {
     number(&vm.sh(&format!(
         "sed -n 's/^usage_usec //p' /sys/fs/cgroup{group}/cpu.stat"
     ))?)
 }
 
-fn await_calm(vm: &Vm, group: &str) -> Result<()> {
-    let deadline = Instant::now() + STEP_LIMIT * 5;
-    let mut before = cpu_us(vm, group)?;
+fn await_calm(vm: &Vm, group: &str, limit: Duration) -> Result<()> {
+    let deadline = Instant::now() + limit;
+    let mut before = cpu_of(vm, group)?;
     loop {
         std::thread::sleep(CALM);
-        let now = cpu_us(vm, group)?;
+        let now = cpu_of(vm, group)?;
         if now - before <= CALM_CPU_US {
             return Ok(());
         }
@@ -190,4 +278,28 @@ fn number(text: &str) -> Result<u64> {
     text.trim()
         .parse()
         .with_context(|| format!("`{text}` is not a number"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_cover_all_pairs_once() {
+        assert_eq!(
+            steps(2000),
+            [(1, 500), (501, 1000), (1001, 1500), (1501, 2000)]
+        );
+        assert_eq!(steps(5), [(1, 2), (3, 4), (5, 5)]);
+        assert_eq!(steps(1), [(1, 1)]);
+        assert_eq!(steps(0), []);
+    }
+
+    #[test]
+    fn a_watchdog_gets_two_signs_of_life_in_its_time() {
+        let signs = ["30s\n", "3min", "infinity", "0"].map(signs_of_life);
+        assert!((signs[0] - 4.0).abs() < 1e-9, "{signs:?}");
+        assert!((signs[1] - 2.0 / 3.0).abs() < 1e-9, "{signs:?}");
+        assert!(signs[2..].iter().all(|signs| *signs == 0.0), "{signs:?}");
+    }
 }

@@ -1,12 +1,12 @@
 //! What one evacuation cost.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tandem_core::status::{Handoff, Traffic};
 
-use crate::probe::{FrameReport, Loss};
+use crate::probe::{FrameReport, Loss, Pause};
 
 /// What an evacuation cost those who talk with the guest.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Evacuation {
     /// The phases of [`super::PHASES`], in order; those that a system does not have are absent.
@@ -42,7 +42,7 @@ impl Evacuation {
 }
 
 /// What was lost while one thing was done.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct PhaseLoss {
     /// Its name.
@@ -87,7 +87,7 @@ impl PhaseLoss {
 }
 
 /// How the TCP connection fared.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct TcpOutcome {
     /// The longest time either end waited for a record, in ms.
@@ -97,43 +97,40 @@ pub struct TcpOutcome {
 }
 
 /// A handoff as Tandem reports it, beside what the probe saw of it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Handover {
     /// `failover` or `failback`.
-    pub phase: &'static str,
+    pub phase: String,
     /// The report.
     pub reported: Handoff,
-    /// The pause of the probe's frames to the guest that is nearest to the reported one, of those within 100 ms of
-    /// the handoff, by the guest's clock, in µs.
+    /// The same pause of the probe's frames to the guest, from the last one through the old NIC to the first one
+    /// through the new, by QEMU's clock, in µs; nothing if a phase had more than one handoff.
     pub probe_receive_us: Option<u64>,
     /// The same for frames from the guest, in µs.
     pub probe_transmit_us: Option<u64>,
 }
 
-/// Pauses of the probe are looked for so long before and after the moment the service saw the handoff, in µs:
-/// the rest of the network learns of it, and the service sees it, that much earlier or later.
-const AROUND_US: u64 = 100_000;
-
 impl Handover {
-    pub(super) fn new(reported: Handoff, frames: &FrameReport) -> Self {
-        let at_us = reported.at.0;
-        let window = (at_us.saturating_sub(AROUND_US), at_us + AROUND_US);
-        let gap = reported.gap.unwrap_or_default();
-        let times = &frames.guest_times;
-        Self {
-            phase: match reported.to {
-                Traffic::Vf => "failback",
-                Traffic::Standby | Traffic::None | Traffic::Other => "failover",
-            },
-            probe_receive_us: gap
-                .receive_us
-                .and_then(|gap_us| nearest_pause_us(&times.received_us, window, gap_us)),
-            probe_transmit_us: gap
-                .transmit_us
-                .and_then(|gap_us| nearest_pause_us(&times.sent_and_arrived_us, window, gap_us)),
-            reported,
-        }
+    /// All handoffs of an evacuation beside the probe's pauses in failover and failback.
+    pub(super) fn all(reported: Vec<Handoff>, [failover, failback]: [Pause; 2]) -> Vec<Self> {
+        let is_back = |handoff: &Handoff| handoff.to == Traffic::Vf;
+        let back = reported.iter().filter(|one| is_back(one)).count();
+        let away = reported.len() - back;
+        let one = |handoff: Handoff| {
+            let (phase, count, pause) = match is_back(&handoff) {
+                true => (super::PHASES[2], back, failback),
+                false => (super::PHASES[0], away, failover),
+            };
+            let pause = if count == 1 { pause } else { Pause::default() };
+            Self {
+                phase: phase.to_owned(),
+                reported: handoff,
+                probe_receive_us: pause.receive_us,
+                probe_transmit_us: pause.transmit_us,
+            }
+        };
+        reported.into_iter().map(one).collect()
     }
 
     /// Reported and probed pauses, of both directions where both are known, in µs.
@@ -150,30 +147,53 @@ impl Handover {
     }
 }
 
-/// The time between two neighbours, touching the window, that is nearest to what was reported: a probe does not
-/// know which port a frame took, but the last one on the old port and the first on the new one are neighbours.
-/// `times` are in order.
-fn nearest_pause_us(times: &[u64], (from_us, to_us): (u64, u64), reported_us: u64) -> Option<u64> {
-    times
-        .windows(2)
-        .filter(|pair| pair[1] >= from_us && pair[0] <= to_us)
-        .map(|pair| pair[1].saturating_sub(pair[0]))
-        .min_by_key(|pause_us| pause_us.abs_diff(reported_us))
-}
-
 #[cfg(test)]
 mod tests {
+    use tandem_core::Time;
+    use tandem_core::status::HandoffCause;
+
     use super::*;
 
+    fn handoff(to: Traffic) -> Handoff {
+        Handoff {
+            number: 1,
+            at: Time(1),
+            from: Traffic::Other,
+            to,
+            cause: HandoffCause::Planned,
+            switch_us: None,
+            lead_us: None,
+            warned_by: None,
+            reaction_us: None,
+            gap: None,
+        }
+    }
+
     #[test]
-    fn the_pause_of_a_handoff_is_the_nearest_in_its_window() {
-        let times = [0, 10, 20, 100, 110, 300];
-        let nearest = |window, reported_us| nearest_pause_us(&times, window, reported_us);
-        assert_eq!(nearest((0, 110), 70), Some(80));
-        assert_eq!(nearest((0, 110), 0), Some(10));
-        assert_eq!(nearest((30, 90), 10), Some(80));
-        assert_eq!(nearest((120, 130), 10), Some(190));
-        assert_eq!(nearest((400, 500), 10), None);
-        assert_eq!(nearest_pause_us(&[], (0, 500), 10), None);
+    fn a_phase_with_two_handoffs_has_no_pause_of_its_own() {
+        let pause = |us| Pause {
+            receive_us: Some(us),
+            transmit_us: None,
+        };
+        let of = |to: &[Traffic]| {
+            let reported = to.iter().copied().map(handoff).collect();
+            let all = Handover::all(reported, [pause(1), pause(2)]);
+            all.into_iter()
+                .map(|one| (one.phase, one.probe_receive_us))
+                .collect::<Vec<_>>()
+        };
+        let named = |name: &str, us| (name.to_owned(), us);
+        assert_eq!(
+            of(&[Traffic::Standby, Traffic::Vf]),
+            [named("failover", Some(1)), named("failback", Some(2))]
+        );
+        assert_eq!(
+            of(&[Traffic::Standby, Traffic::Vf, Traffic::Vf]),
+            [
+                named("failover", Some(1)),
+                named("failback", None),
+                named("failback", None)
+            ]
+        );
     }
 }

@@ -1,5 +1,6 @@
 //! One evacuation: probes run, the phases pass, what was lost is told.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -8,7 +9,7 @@ use super::arrival::LinkMonitor;
 use super::report::{Evacuation, Handover, PhaseLoss, TcpOutcome};
 use super::subject::{HostPart, Subject};
 use crate::net::{GUEST_V4, Host};
-use crate::probe::{FrameOptions, ProbePair};
+use crate::probe::{FrameOptions, GuestTimes, NicFrames, Pause, ProbePair};
 use crate::tandem::STEP_LIMIT;
 use crate::{Lab, Mac};
 
@@ -21,6 +22,29 @@ const FAILBACK: &str = PHASES[2];
 const SETTLE: Duration = Duration::from_millis(500);
 /// Between two looks at the counters of a tap.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+
+/// What the way there came to.
+#[derive(Default)]
+struct Moved {
+    downtime_ms: u64,
+    vf_ready_ms: Option<f64>,
+    /// Of the VF's and the standby's frames, on the host that the guest left and on the one it came to.
+    records: Option<[[PathBuf; 2]; 2]>,
+}
+
+impl Moved {
+    /// Of failover and failback.
+    fn pauses(&self, times: &GuestTimes) -> Result<[Pause; 2]> {
+        let Some([[old_vf, left], [new_vf, found]]) = &self.records else {
+            return Ok([Pause::default(); 2]);
+        };
+        let of = |record: &PathBuf| NicFrames::read(record, times.probe);
+        Ok([
+            Pause::between(&of(old_vf)?, &of(left)?, times),
+            Pause::between(&of(found)?, &of(new_vf)?, times),
+        ])
+    }
+}
 
 impl Subject {
     /// Moves the guest to `destination`, where it finds a VF with another MAC.
@@ -37,8 +61,11 @@ impl Subject {
         self.begin()?;
         probes.frames.mark("before");
         std::thread::sleep(SETTLE);
-        let (downtime_ms, vf_ready_ms) = match self.host_part() {
-            HostPart::Nothing => (self.migrate(destination, &mut probes)?, None),
+        let moved = match self.host_part() {
+            HostPart::Nothing => Moved {
+                downtime_ms: self.migrate(destination, &mut probes)?,
+                ..Moved::default()
+            },
             HostPart::UnplugsAndPlugs => {
                 self.unplug_migrate_plug(destination, &mut probes, options)?
             }
@@ -47,7 +74,8 @@ impl Subject {
         probes.frames.mark("after");
         std::thread::sleep(SETTLE);
         let (frames, stream) = probes.finish()?;
-        let handovers = self.take_handoffs()?;
+        let handoffs = self.take_handoffs()?;
+        let pauses = moved.pauses(&frames.guest_times)?;
         Ok(Evacuation {
             phases: PHASES
                 .iter()
@@ -58,12 +86,9 @@ impl Subject {
                 stall_ms: stream.longest_stall_ms(),
                 broken: stream.broken().map(str::to_owned),
             },
-            downtime_ms,
-            vf_ready_ms,
-            handovers: handovers
-                .into_iter()
-                .map(|handoff| Handover::new(handoff, &frames))
-                .collect(),
+            downtime_ms: moved.downtime_ms,
+            vf_ready_ms: moved.vf_ready_ms,
+            handovers: Handover::all(handoffs, pauses),
             losses_to_guest: frames.to_guest.losses,
             losses_from_guest: frames.to_client.losses,
         })
@@ -81,25 +106,31 @@ impl Subject {
         destination: &Host,
         probes: &mut ProbePair,
         options: FrameOptions,
-    ) -> Result<(u64, Option<f64>)> {
+    ) -> Result<Moved> {
         let (model, _) = self.case.vf.context("this system has no VF")?;
         probes.frames.mark(FAILOVER);
         self.prepare()?;
-        self.vm_mut().unplug_vf()?;
+        self.lose_vf()?;
         std::thread::sleep(SETTLE);
         self.failed_over()?;
 
         let downtime_ms = self.migrate(destination, probes)?;
+        let away = self.record_standby()?;
 
         let vf = self.other_vf();
         let monitor = LinkMonitor::start(self.vm())?;
         probes.frames.mark(FAILBACK);
         self.vm_mut().plug_vf(model, vf)?;
+        let back = self.record_vf()?;
         self.await_traffic(vf, options)?;
         self.failed_back()?;
         std::thread::sleep(SETTLE);
         self.present_vf = vf;
-        Ok((downtime_ms, monitor.finish(self.vm())?))
+        Ok(Moved {
+            downtime_ms,
+            vf_ready_ms: monitor.finish(self.vm())?,
+            records: away.zip(back).map(|(away, back)| [away, back]),
+        })
     }
 
     /// QEMU has the guest give up the VF when the migration begins, and plugs one in on the other side.
@@ -108,7 +139,7 @@ impl Subject {
         destination: &Host,
         probes: &mut ProbePair,
         options: FrameOptions,
-    ) -> Result<(u64, Option<f64>)> {
+    ) -> Result<Moved> {
         let monitor = LinkMonitor::start(self.vm())?;
         probes.frames.mark(FAILOVER);
         let report = self.vm_mut().migrate_to(destination)?;
@@ -116,7 +147,11 @@ impl Subject {
         probes.frames.mark_at(FAILBACK, report.resumed);
         self.await_traffic(self.present_vf, options)?;
         std::thread::sleep(SETTLE);
-        Ok((report.downtime_ms, monitor.finish(self.vm())?))
+        Ok(Moved {
+            downtime_ms: report.downtime_ms,
+            vf_ready_ms: monitor.finish(self.vm())?,
+            records: None,
+        })
     }
 
     /// Waits until the probe's frames go through the VF in both directions, as the host's end of it counts.

@@ -1,7 +1,10 @@
 //! A guest of one of the systems, and what that system has done with it around the host's steps.
 
+use std::path::PathBuf;
+
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
+use tandem_core::Status;
 use tandem_core::status::{BondState, Handoff};
 
 use super::case::{Case, System};
@@ -11,6 +14,8 @@ use crate::tandem::{Channel, Guest, STEP_LIMIT, Setup, handover};
 use crate::{Host, Lab, Mac, Vm};
 
 const SETPRIV: &str = "/usr/bin/setpriv";
+const SIGCONT: i32 = 18;
+const SIGSTOP: i32 = 19;
 
 /// What the host does with the VF around the migration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +67,8 @@ pub struct Subject {
     channel: Option<Channel>,
     handoffs_before: u64,
     handoffs_seen: u64,
+    /// What QEMU records of the VF's and the standby's frames, on the host the guest is on.
+    records: Option<[PathBuf; 2]>,
 }
 
 impl Subject {
@@ -71,12 +78,16 @@ impl Subject {
             (setup.model, setup.hot_plug) = (model, hot_plug);
         }
         let guest = match case.system {
-            System::TandemPlanned | System::TandemWarned => setup.boot(lab, host)?,
+            System::TandemPlanned | System::TandemWarned | System::TandemKernelAlone => {
+                setup.boot(lab, host)?
+            }
             System::TandemWithoutEbpf => without_ebpf(lab, host, &setup)?,
             _ => Guest::new(peers::boot(lab, host, case, &setup)?, setup.standby),
         };
+        let mut records = None;
         if case.system.is_tandem() {
             guest.await_state(&mut guest.channel()?, BondState::Accelerated)?;
+            records = Some([guest.vm.record_nic("vf")?, guest.vm.record_nic("standby")?]);
         }
         Ok(Self {
             case,
@@ -86,6 +97,7 @@ impl Subject {
             channel: None,
             handoffs_before: 0,
             handoffs_seen: 0,
+            records,
         })
     }
 
@@ -144,18 +156,53 @@ impl Subject {
         Ok(())
     }
 
+    /// The host takes the VF.
+    pub(super) fn lose_vf(&mut self) -> Result<()> {
+        let alone = self.case.system == System::TandemKernelAlone;
+        if alone {
+            self.guest.signal(SIGSTOP)?;
+        }
+        self.guest.vm.unplug_vf()?;
+        if alone {
+            self.guest.signal(SIGCONT)?;
+        }
+        Ok(())
+    }
+
     /// The VF is gone: the service has told what there is to tell.
     pub(super) fn failed_over(&mut self) -> Result<()> {
         let seen = self.handoffs_seen;
+        // A service that stood still meanwhile may never know the gap.
+        let is_told: fn(&Status, u64) -> bool = match self.case.system {
+            System::TandemKernelAlone => |status, seen| handover::count(status) > seen,
+            _ => handover::is_measured_since,
+        };
         if let Some(mut channel) = self.channel.take() {
             let status = channel
-                .await_status("the failover's gap", STEP_LIMIT, |status| {
-                    handover::is_measured_since(status, seen)
-                })
+                .await_status("the failover", STEP_LIMIT, |status| is_told(status, seen))
                 .with_context(|| self.log_tail())?;
             self.handoffs_seen = handover::count(&status);
         }
         Ok(())
+    }
+
+    /// Frames are recorded on the host that the guest has come to; gives what the one before recorded.
+    pub(super) fn record_standby(&mut self) -> Result<Option<[PathBuf; 2]>> {
+        let Some(before) = self.records.take() else {
+            return Ok(None);
+        };
+        let standby = self.guest.vm.record_nic("standby")?;
+        // The VF's is none before it is there.
+        self.records = Some([PathBuf::new(), standby]);
+        Ok(Some(before))
+    }
+
+    /// A VF has come: its frames are recorded too. Gives what is recorded.
+    pub(super) fn record_vf(&mut self) -> Result<Option<[PathBuf; 2]>> {
+        if let Some([vf, _]) = &mut self.records {
+            *vf = self.guest.vm.record_nic("vf")?;
+        }
+        Ok(self.records.clone())
     }
 
     /// The traffic is on the new VF: the service has told what there is to tell.

@@ -33,8 +33,9 @@ pub fn run(model: NicModel, frames: FrameOptions) -> Result<Timeline> {
     spec.model = model;
     let other = *spec.other_vfs.first().context("no second VF")?;
     let title = format!(
-        "VF {} on libvirt host a leaves, `tandem-host migrate` moves the domain to b, VF {other} arrives there ({model:?})",
-        spec.vf
+        "VF {} on libvirt host a leaves, `tandem-host migrate` moves the domain to b, VF {other} arrives there (an {})",
+        spec.vf,
+        model.device()
     );
     progress("booting a domain without any configuration of its own on host a");
     let guest = LibvirtGuest::boot(&lab, &a, spec)?;

@@ -123,7 +123,7 @@ impl FrameProbe {
         let client_log = self.client_log.to_string_lossy().into_owned();
         let client = collect(&self.client, probe, &client_log)?;
         let guest = collect(&self.guest, probe, &format!("/tmp/frames-{probe}"))?;
-        Ok(FrameReport::new(&client, &guest, &self.marks))
+        Ok(FrameReport::new(probe, &client, &guest, &self.marks))
     }
 }
 

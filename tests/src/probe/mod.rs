@@ -2,11 +2,14 @@
 
 mod analysis;
 mod frames;
+mod nics;
 mod pair;
 pub mod proto;
 mod stream;
 
 pub use analysis::{Count, Direction, FrameReport, GuestTimes, Loss};
 pub use frames::{FrameOptions, FrameProbe};
+pub(crate) use nics::RECORDED_BYTES;
+pub use nics::{NicFrames, Pause};
 pub use pair::ProbePair;
 pub use stream::{StreamProbe, StreamReports};

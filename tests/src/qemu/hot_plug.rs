@@ -1,5 +1,6 @@
 //! Hot-plug: NICs that leave and arrive while the guest runs.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -7,6 +8,7 @@ use serde_json::json;
 
 use super::Qemu;
 use super::nic::Nic;
+use crate::probe::RECORDED_BYTES;
 
 /// A guest under emulation takes about a second; native hot-plug waits 5 s by itself.
 const UNPLUG_LIMIT: Duration = Duration::from_secs(60);
@@ -20,6 +22,22 @@ impl Qemu {
         self.qmp()
             .execute("device_add", nic.device())
             .with_context(|| format!("cannot plug in the NIC `{}`", nic.id))?;
+        Ok(())
+    }
+
+    /// Records the heads of a NIC's frames (`filter-dump` of net/dump.c, 10.0); the record ends with the network
+    /// behind the NIC, which takes its filters along.
+    pub fn record_nic(&self, nic: &Nic, file: &Path) -> Result<()> {
+        let filter = json!({
+            "qom-type": "filter-dump",
+            "id": format!("record-{}", nic.id),
+            "netdev": nic.netdev_id(),
+            "file": file,
+            "maxlen": RECORDED_BYTES,
+        });
+        self.qmp()
+            .execute("object-add", filter)
+            .with_context(|| format!("cannot record the frames of `{}`", nic.id))?;
         Ok(())
     }
 

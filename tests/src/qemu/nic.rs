@@ -60,7 +60,8 @@ pub enum NicModel {
 }
 
 impl NicModel {
-    fn device(self) -> &'static str {
+    /// QEMU's name for it.
+    pub fn device(self) -> &'static str {
         match self {
             Self::VirtioNet => "virtio-net-pci",
             Self::E1000e => "e1000e",

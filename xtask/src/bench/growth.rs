@@ -4,16 +4,32 @@
 //! At each point of an axis the same is measured, all of it by the guest's kernel or by the service's own status:
 //! memory, processor time of the step and of a full re-reading, the switches of a hand-over to and fro, a start.
 
-use std::fs;
+use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use tandem_lab::artifacts::cache;
 use tandem_lab::{Lab, command};
 
+use super::machine::Machine;
+use super::report::{self, Claim};
+use super::spread::Spread;
+use super::table::Table;
 use guest::{Measured, Patient};
 
 mod guest;
+mod page;
+mod plot;
+
+/// What `cargo xtask bench --growth` takes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct GrowthOptions {
+    /// Along this axis only
+    #[arg(long, value_enum, requires = "growth")]
+    axis: Option<Axis>,
+    /// Times that what is cheap is measured at each point
+    #[arg(long, default_value_t = 3, requires = "growth", value_parser = clap::value_parser!(u32).range(1..))]
+    samples: u32,
+}
 
 /// Once a link more costs more processor time than this, in µs, it has to cost the same at each number of links.
 const NOTHING_US: f64 = 20.0;
@@ -66,53 +82,84 @@ struct Point {
 }
 
 /// Measures, prints, writes JSON, and fails if an unrelated link costs more the more there are.
-pub(crate) fn run(only: Option<Axis>) -> Result<()> {
+pub(crate) fn run(options: &GrowthOptions, page: bool) -> Result<()> {
+    let began = Instant::now();
     let lab = Lab::new("bench-growth")?;
     let host = lab.host("a")?;
     let mut patient = Patient::boot(&lab, &host)?;
+    let machine = Machine::look()?;
     let mut points = Vec::new();
+    let mut failure = None;
     for axis in Axis::ALL
         .into_iter()
-        .filter(|axis| only.is_none_or(|only| only == *axis))
+        .filter(|axis| options.axis.is_none_or(|only| only == *axis))
     {
-        let mut before = patient.size(axis);
-        for &size in axis.sizes() {
-            command::progress(&format!("{}: {size}", axis.name()));
-            let measured = patient
-                .grow(axis, before, size)
-                .with_context(|| format!("{} {size}", axis.name()))?;
-            let point = Point {
-                axis,
-                size,
-                added: size.saturating_sub(before),
-                measured,
-            };
-            println!("{}", point.line());
-            points.push(point);
-            before = size;
+        // What the axes before came to is not lost by one that fails; the guest is of no more use.
+        if let Err(error) = along(&mut patient, axis, options.samples, &mut points) {
+            failure = Some(error);
+            break;
         }
-        patient.shrink(axis)?;
     }
-    print!("{}", table(&points));
-    let folder = cache::target_folder().join("bench");
-    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    let path = folder.join("growth.json");
+    println!("\n{}", table(&points).text());
+    let claims: Vec<_> = claim(&points).into_iter().collect();
+    for claim in &claims {
+        println!("{}", claim.line());
+    }
     let document = json!({
-        "kernel": patient.kernel()?,
+        "machine": machine.json(),
+        "took-s": began.elapsed().as_secs(),
         "points": points.iter().map(Point::json).collect::<Vec<_>>(),
+        "claims": report::json(&claims),
     });
-    fs::write(&path, serde_json::to_vec_pretty(&document)?)
-        .with_context(|| format!("cannot write {}", path.display()))?;
-    println!("written to {}", path.display());
+    let picture = plot::render(&points);
+    let text = serde_json::to_string_pretty(&document)?;
+    report::write(&report::folder(), "growth.json", &text)?;
+    report::write(&report::folder(), page::PICTURE, &picture)?;
+    if page && failure.is_none() {
+        let text = page::render(&points, &claims, &machine, began.elapsed());
+        report::write(&report::pages(), page::PICTURE, &picture)?;
+        report::write(&report::pages(), "growth.md", &text)?;
+    }
+    match failure {
+        Some(error) => Err(error),
+        None => report::hold(&claims),
+    }
+}
+
+fn along(patient: &mut Patient, axis: Axis, samples: u32, points: &mut Vec<Point>) -> Result<()> {
+    let mut before = patient.size(axis);
+    for &size in axis.sizes() {
+        command::progress(&format!("{}: {size}", axis.name()));
+        let measured = patient
+            .grow(axis, (before, size), samples)
+            .with_context(|| format!("{} {size}", axis.name()))?;
+        let point = Point {
+            axis,
+            size,
+            added: size.saturating_sub(before),
+            measured,
+        };
+        println!("{}", point.line());
+        points.push(point);
+        before = size;
+    }
+    patient.shrink(axis)
+}
+
+/// Nothing if links were not measured.
+fn claim(points: &[Point]) -> Option<Claim> {
     let links: Vec<f64> = points
         .iter()
         .filter(|point| point.axis == Axis::Links)
         .filter_map(Point::cpu_us_per_item)
         .collect();
-    match is_constant(&links) {
-        true => Ok(()),
-        false => bail!("an unrelated link costs more the more there are: {links:.1?} µs"),
-    }
+    (!links.is_empty()).then(|| Claim {
+        text: format!(
+            "an unrelated link costs the same however many there are: {links:.1?} µs of the service's CPU (each at most \
+             {CONSTANT} times the one before, or {NOTHING_US} µs)"
+        ),
+        holds: is_constant(&links),
+    })
 }
 
 /// Whether no step's cost for a link outgrows the one before, beyond what is next to nothing.
@@ -127,8 +174,8 @@ const COLUMNS: [&str; 9] = [
     "step CPU ms",
     "per item µs",
     "re-read CPU ms",
-    "failover µs",
-    "failback µs",
+    "failover ms",
+    "failback ms",
     "hand-over CPU ms",
     "start ms",
     "start CPU ms",
@@ -140,30 +187,35 @@ impl Point {
     }
 
     /// In the order of [`COLUMNS`].
-    fn values(&self) -> [Option<f64>; COLUMNS.len()] {
+    fn values(&self) -> [Option<Spread>; COLUMNS.len()] {
         let measured = &self.measured;
-        let ms = |us: u64| Some(us as f64 / 1000.0);
+        let one = |value: f64| Spread::of([value]);
+        let all = |samples: &[u64], scale: f64| {
+            Spread::of(samples.iter().map(|sample| *sample as f64 / scale))
+        };
         [
-            Some(measured.resident_kib as f64),
-            ms(measured.step_cpu_us),
-            self.cpu_us_per_item(),
-            ms(measured.reread_cpu_us),
-            measured.failover_us.map(|us| us as f64),
-            measured.failback_us.map(|us| us as f64),
-            ms(measured.handover_cpu_us),
-            Some(measured.start_ms as f64),
-            ms(measured.start_cpu_us),
+            one(measured.resident_kib as f64),
+            one(measured.step_cpu_us as f64 / 1e3),
+            self.cpu_us_per_item().and_then(one),
+            all(&measured.reread_cpu_us, 1e3),
+            all(&measured.failover_us, 1e3),
+            all(&measured.failback_us, 1e3),
+            all(&measured.handover_cpu_us, 1e3),
+            one(measured.start_ms as f64),
+            one(measured.start_cpu_us as f64 / 1e3),
         ]
     }
 
+    fn cells(&self) -> impl Iterator<Item = String> {
+        let values = self.values().into_iter();
+        values.map(|value| value.map_or("–".to_owned(), |value| value.show(1)))
+    }
+
     fn line(&self) -> String {
-        let values = COLUMNS.iter().zip(self.values()).map(|(name, value)| {
-            format!(
-                "{name} {}",
-                value.map_or("-".to_owned(), |value| format!("{value:.1}"))
-            )
-        });
-        let values: Vec<_> = values.collect();
+        let values = COLUMNS.iter().zip(self.cells());
+        let values: Vec<_> = values
+            .map(|(name, cell)| format!("{name} {cell}"))
+            .collect();
         format!("{} {}: {}", self.axis.name(), self.size, values.join(", "))
     }
 
@@ -174,38 +226,23 @@ impl Point {
             "added": self.added,
         });
         for (name, value) in COLUMNS.iter().zip(self.values()) {
-            object[name.to_lowercase().replace(' ', "-").replace('µ', "u")] = json!(value);
+            let key = name.to_lowercase().replace(' ', "-").replace('µ', "u");
+            object[key] = json!(value.map(Spread::json));
         }
         object
     }
 }
 
-/// A row for each point; under each value how many times the point before it is.
-fn table(points: &[Point]) -> String {
-    let mut text = format!("\n{:10} {:>6}", "axis", "size");
-    for column in COLUMNS {
-        text += &format!(" {column:>17}");
-    }
-    text.push('\n');
-    let mut before: Option<&Point> = None;
+/// A row for each point.
+fn table(points: &[Point]) -> Table {
+    let head: Vec<_> = ["axis", "size"].into_iter().chain(COLUMNS).collect();
+    let mut table = Table::new(&head);
     for point in points {
-        text += &format!("{:10} {:>6}", point.axis.name(), point.size);
-        let same = before.filter(|before| before.axis == point.axis);
-        for (column, value) in point.values().into_iter().enumerate() {
-            let factor = same
-                .and_then(|before| before.values()[column])
-                .zip(value)
-                .filter(|(before, _)| *before > 0.0)
-                .map_or(String::new(), |(before, value)| {
-                    format!(" (x{:.1})", value / before)
-                });
-            let value = value.map_or("-".to_owned(), |value| format!("{value:.1}"));
-            text += &format!(" {:>17}", value + &factor);
-        }
-        text.push('\n');
-        before = Some(point);
+        let mut row = vec![point.axis.name().to_owned(), point.size.to_string()];
+        row.extend(point.cells());
+        table.rows.push(row);
     }
-    text
+    table
 }
 
 #[cfg(test)]
@@ -221,24 +258,32 @@ mod tests {
         assert!(is_constant(&[]));
     }
 
-    #[test]
-    fn the_table_tells_how_much_a_value_grew() {
-        let point = |axis, size, resident_kib| Point {
+    pub(super) fn point(axis: Axis, size: usize, resident_kib: u64) -> Point {
+        Point {
             axis,
             size,
             added: size,
             measured: Measured {
                 resident_kib,
+                step_cpu_us: 100 * size as u64,
+                failover_us: vec![5000, 6000, 9000],
                 ..Measured::default()
             },
-        };
-        let points = [
-            point(Axis::Links, 10, 1000),
-            point(Axis::Links, 100, 2500),
-            point(Axis::Bonds, 1, 5000),
-        ];
-        let text = table(&points);
-        assert!(text.contains("2500.0 (x2.5)"), "{text}");
-        assert!(!text.contains("x2.0"), "another axis is no growth: {text}");
+        }
+    }
+
+    #[test]
+    fn the_table_has_medians_and_spreads() {
+        let points = [point(Axis::Links, 10, 1000), point(Axis::Links, 100, 2500)];
+        let row = &table(&points).rows[1];
+        assert_eq!(row[..5], ["links", "100", "2500.0", "10.0", "100.0"]);
+        assert_eq!(row[6], "6.0 (5.0..9.0)");
+        let claim = claim(&points).unwrap();
+        assert!(
+            claim.holds && claim.text.contains("[100.0, 100.0] µs"),
+            "{}",
+            claim.text
+        );
+        assert_eq!(super::claim(&[point(Axis::Bonds, 1, 1)]), None);
     }
 }

@@ -1,10 +1,14 @@
-//! `cargo xtask bench`: what the service costs an idle guest, and what 500 guests cost their host; with
-//! `--evacuation`, Tandem beside the systems it is compared with.
+//! `cargo xtask bench`: what the service costs an idle guest, and what 500 guests cost their host; or one of the
+//! comparisons and measurements that its options name.
 
 mod evacuation;
 mod growth;
 mod idle;
+mod machine;
+mod report;
 mod serve;
+mod spread;
+mod table;
 mod tcp;
 
 use std::time::Duration;
@@ -13,49 +17,73 @@ use anyhow::Result;
 
 /// What `cargo xtask bench` takes.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Options {
-    /// Watch the idle service for this many seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
-    idle_s: u64,
+#[group(id = "what", multiple = false)]
+pub(crate) struct What {
     /// Measure the idle guest service only
-    #[arg(long, conflicts_with_all = ["evacuation", "serve", "growth", "tcp"])]
+    #[arg(long)]
     idle: bool,
-    /// Evacuate guests of all systems, side by side, instead
+    /// Evacuate guests of all systems, side by side
     #[arg(long)]
     evacuation: bool,
-    /// Measure `tandem-host serve` with 50 and with 500 simulated guests instead
-    #[arg(long, conflicts_with = "evacuation")]
+    /// Measure what each system's service costs a guest: for the page of --evacuation
+    #[arg(long)]
+    costs: bool,
+    /// Write the page of --evacuation anew from what the last runs of it and of --costs kept
+    #[arg(long)]
+    page: bool,
+    /// Measure `tandem-host serve` with 50 and with 500 simulated guests
+    #[arg(long)]
     serve: bool,
-    /// Measure how the guest service's costs grow with the guest instead
-    #[arg(long, conflicts_with_all = ["evacuation", "serve"])]
+    /// Measure how the guest service's costs grow with the guest
+    #[arg(long)]
     growth: bool,
-    /// With --growth: along this axis only
-    #[arg(long, value_enum, requires = "growth")]
-    axis: Option<growth::Axis>,
-    /// Measure what the hand-over programs cost TCP instead
-    #[arg(long, conflicts_with_all = ["evacuation", "serve", "growth"])]
+    /// Measure what the hand-over programs cost TCP
+    #[arg(long)]
     tcp: bool,
+}
+
+/// What `cargo xtask bench` takes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    #[command(flatten)]
+    what: What,
+    /// Watch an idle service for this many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    idle_s: u64,
     /// Rounds of each state with --tcp
     #[arg(long, value_name = "NUMBER", requires = "tcp")]
     tcp_rounds: Option<usize>,
+    /// With --evacuation, --growth or --tcp: also write the page in tests/results
+    #[arg(long)]
+    write_results: bool,
     #[command(flatten)]
     comparison: evacuation::Comparison,
+    #[command(flatten)]
+    costs: evacuation::costs::CostsOptions,
+    #[command(flatten)]
+    growth: growth::GrowthOptions,
 }
 
 /// Measures, prints, writes JSON, and fails if a figure is over its limit.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let idle = Duration::from_secs(options.idle_s);
-    if options.evacuation {
-        evacuation::run(&options.comparison, idle)
-    } else if options.serve {
+    let page = options.write_results;
+    let what = &options.what;
+    if what.evacuation {
+        evacuation::run(&options.comparison, page)
+    } else if what.costs {
+        evacuation::costs::run(&options.costs, idle)
+    } else if what.page {
+        evacuation::write_page()
+    } else if what.serve {
         serve::run(idle)
-    } else if options.growth {
-        growth::run(options.axis)
-    } else if options.tcp {
-        tcp::run(options.tcp_rounds)
+    } else if what.growth {
+        growth::run(&options.growth, page)
+    } else if what.tcp {
+        tcp::run(options.tcp_rounds, page)
     } else {
         let guest = idle::run(idle);
-        if options.idle {
+        if what.idle {
             return guest;
         }
         guest.and(serve::run(idle))

@@ -11,19 +11,20 @@
 //!
 //! A rescue itself (the redirect) is not measured: what raises it are hooks of the kernel's PCI and ACPI code.
 
-use std::fs;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, ensure};
 use serde_json::{Value, json};
-use tandem_lab::artifacts::cache;
 use tandem_lab::net::Namespace;
 use tandem_lab::{Lab, command};
 
+use super::machine::Machine;
+use super::report::{self, Claim};
 use paths::{Paths, State};
 use stream::{Round, Stream, mib};
 
+mod page;
 mod paths;
 mod stream;
 
@@ -70,7 +71,7 @@ struct Row {
     /// Of the same turn's round without programs: throughput, and processor time for a byte.
     throughput_ratio: Spread,
     cpu_ratio: Spread,
-    programs: Option<Programs>,
+    programs: Programs,
 }
 
 /// What the kernel says that the programs took.
@@ -90,7 +91,7 @@ struct Spread {
 }
 
 /// Measures, prints, writes JSON, and fails if the programs cost more than they may.
-pub(crate) fn run(rounds: Option<usize>) -> Result<()> {
+pub(crate) fn run(rounds: Option<usize>, page: bool) -> Result<()> {
     let rounds = rounds.unwrap_or(ROUNDS);
     ensure!(rounds >= 5, "less than five rounds tell nothing");
     let lab = Lab::new("bench-tcp")?;
@@ -116,26 +117,26 @@ pub(crate) fn run(rounds: Option<usize>) -> Result<()> {
             rows.extend(measure(&lab, guest, peer, (way, frames), rounds)?);
         }
     }
-    println!("{HEADER}");
-    for row in &rows {
-        println!("{}", row.line());
+    println!("{}", page::table(&rows).text());
+    let claims: Vec<_> = rows.iter().filter_map(Row::claim).collect();
+    for claim in &claims {
+        println!("{}", claim.line());
     }
-    let folder = cache::target_folder().join("bench");
-    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    let path = folder.join("tcp.json");
+    let machine = Machine::without_guests()?;
     let document = json!({
-        "kernel": fs::read_to_string("/proc/sys/kernel/osrelease")?.trim(),
+        "machine": machine.json(),
         "rounds": rounds,
         "limit-percent": LIMIT_PERCENT,
         "rows": rows.iter().map(Row::json).collect::<Vec<_>>(),
+        "claims": report::json(&claims),
     });
-    fs::write(&path, serde_json::to_vec_pretty(&document)?)
-        .with_context(|| format!("cannot write {}", path.display()))?;
-    println!("written to {}", path.display());
-    match rows.iter().filter(|row| row.is_over()).count() {
-        0 => Ok(()),
-        count => bail!("{count} figures are over {LIMIT_PERCENT} %"),
+    let text = serde_json::to_string_pretty(&document)?;
+    report::write(&report::folder(), "tcp.json", &text)?;
+    if page {
+        let text = page::render(&rows, rounds, &claims, &machine);
+        report::write(&report::pages(), "tcp.md", &text)?;
     }
+    report::hold(&claims)
 }
 
 fn connect(guest: &Namespace, peer: &Namespace) -> Result<()> {
@@ -199,12 +200,12 @@ fn measure(
                     .map(|turn| value(&turn[which]) / value(&turn[0])),
             )
         };
-        let programs = if state == State::Without {
-            None
-        } else {
-            paths.set(state)?;
-            Some(programs_of(&paths, &mut stream, bytes)?)
-        };
+        paths.set(state)?;
+        let programs = programs_of(&paths, &mut stream, bytes)?;
+        ensure!(
+            state == State::Without || programs.runs_per_mib > 0.0,
+            "the programs did not run: nothing was measured"
+        );
         rows.push(Row {
             way,
             frames,
@@ -228,11 +229,10 @@ fn programs_of(paths: &Paths, stream: &mut Stream, bytes: u64) -> Result<Program
     }
     let after = paths.run_time()?;
     let runs = after.runs - before.runs;
-    ensure!(runs > 0, "the programs did not run: nothing was measured");
     let ns = (after.ns - before.ns) as f64;
     Ok(Programs {
         runs_per_mib: runs as f64 / mib(bytes * STATISTICS_ROUNDS as u64),
-        ns_per_run: ns / runs as f64,
+        ns_per_run: ns / runs.max(1) as f64,
         share_percent: ns / 1e9 / cpu_s * 100.0,
     })
 }
@@ -285,9 +285,6 @@ impl Frames {
     }
 }
 
-const HEADER: &str = "way             frames         state     MiB/s                 CPU µs/MiB            \
-throughput ratio       CPU ratio              programs";
-
 impl Row {
     /// Throughput of one processor that does nothing else is the inverse of its time for a byte.
     fn cost_percent(&self) -> f64 {
@@ -299,24 +296,26 @@ impl Row {
         self.frames == Frames::Aggregated && self.cost_percent() > LIMIT_PERCENT
     }
 
-    fn line(&self) -> String {
-        let programs = self.programs.as_ref().map_or(String::new(), |programs| {
-            format!(
-                "{:.0}/MiB, {:.0} ns each, {:.2} % of all CPU",
-                programs.runs_per_mib, programs.ns_per_run, programs.share_percent
-            )
-        });
-        format!(
-            "{:15} {:14} {:9} {:21} {:21} {:22} {:22} {programs}{}",
-            self.way.name(),
-            self.frames.name(),
-            self.state.name(),
-            self.mib_per_s.show(0),
-            self.cpu_us_per_mib.show(0),
-            self.throughput_ratio.show(3),
-            self.cpu_ratio.show(3),
-            if self.is_over() { "  OVER" } else { "" }
-        )
+    /// None of what has no limit.
+    fn claim(&self) -> Option<Claim> {
+        let (way, state) = (self.way.name(), self.state.name());
+        match (self.state, self.frames) {
+            (State::Without, _) => Some(Claim {
+                text: format!(
+                    "{way}, {}, {state}: no program runs, so that they cost nothing",
+                    self.frames.name()
+                ),
+                holds: self.programs.runs_per_mib == 0.0,
+            }),
+            (_, Frames::Aggregated) => Some(Claim {
+                text: format!(
+                    "{way}, {state}: {:.1} % of TCP's throughput: at most {LIMIT_PERCENT} %",
+                    self.cost_percent()
+                ),
+                holds: !self.is_over(),
+            }),
+            (_, Frames::Single) => None,
+        }
     }
 
     fn json(&self) -> Value {
@@ -329,11 +328,11 @@ impl Row {
             "throughput-ratio": self.throughput_ratio.json(),
             "cpu-ratio": self.cpu_ratio.json(),
             "cost-percent": self.cost_percent(),
-            "programs": self.programs.as_ref().map(|programs| json!({
-                "runs-per-mib": programs.runs_per_mib,
-                "ns-per-run": programs.ns_per_run,
-                "share-of-cpu-percent": programs.share_percent,
-            })),
+            "programs": {
+                "runs-per-mib": self.programs.runs_per_mib,
+                "ns-per-run": self.programs.ns_per_run,
+                "share-of-cpu-percent": self.programs.share_percent,
+            },
         })
     }
 }
@@ -364,10 +363,21 @@ mod tests {
             cpu_us_per_mib: flat(300.0),
             throughput_ratio: flat(1.0),
             cpu_ratio: flat(cpu_ratio),
-            programs: None,
+            programs: Programs {
+                runs_per_mib: 0.0,
+                ns_per_run: 0.0,
+                share_percent: 0.0,
+            },
         };
         assert!((row(1.25, Frames::Aggregated).cost_percent() - 20.0).abs() < 1e-9);
         assert!(row(1.06, Frames::Aggregated).is_over());
+        let claim = row(1.06, Frames::Aggregated).claim().unwrap();
+        assert!(
+            !claim.holds && claim.text.contains("armed: 5.7 %"),
+            "{}",
+            claim.text
+        );
+        assert_eq!(row(1.06, Frames::Single).claim(), None);
         assert!(!row(1.05, Frames::Aggregated).is_over());
         assert!(!row(1.25, Frames::Single).is_over());
     }

@@ -25,6 +25,7 @@ pub(super) fn boot(lab: &Lab, host: &Host, case: Case, setup: &Setup) -> Result<
         System::UnmanagedBond
         | System::TandemPlanned
         | System::TandemWarned
+        | System::TandemKernelAlone
         | System::TandemWithoutEbpf => unmanaged::bond(lab, host, setup),
     }
 }

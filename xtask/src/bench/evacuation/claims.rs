@@ -1,67 +1,98 @@
 //! What the project says of itself, held against the figures of this run.
 
-use tandem_lab::evacuation::{Cost, PhaseLoss, System};
+use tandem_lab::evacuation::{Cost, Evacuation, PHASES, PhaseLoss, System};
 
-use super::samples::{Samples, agree};
+use super::super::report::Claim;
+use super::super::spread::Spread;
+use super::samples::Samples;
 
 /// Tandem may lose so much more in all than a migration by itself.
 const MOST_OF_THE_FLOOR: f64 = 1.1;
+/// What the kernel programs alone may lose of what a bond without Tandem loses.
+const MOST_OF_THE_BOND: f64 = 0.1;
 /// Tandem's part of networkd's CPU time for a link that is none of its business.
 const MOST_OF_NETWORKD: f64 = 0.1;
 
-/// One claim and whether it holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Claim {
-    pub(super) text: String,
-    pub(super) holds: bool,
-}
-
-impl Claim {
-    /// In a line.
-    pub(super) fn line(&self) -> String {
-        let mark = if self.holds { "ok    " } else { "MISSED" };
-        format!("{mark}  {}", self.text)
-    }
-}
-
 /// All claims that this run can tell something of.
-pub(super) fn all(samples: &[Samples], costs: &[(System, Cost)], rate_hz: u32) -> Vec<Claim> {
+pub(super) fn all(samples: &[Samples], costs: &[(System, Cost)]) -> Vec<Claim> {
     let mut claims = Vec::new();
     for one in samples {
-        claims.extend(nothing_lost(one));
+        claims.extend(nothing_lost(one, samples));
+        claims.extend(kernel_alone(one, samples));
         claims.extend(not_over_the_floor(one, samples));
-        claims.extend(gaps_are_true(one, rate_hz));
+        claims.extend(gaps_are_true(one));
     }
     claims.extend(unrelated_links(costs));
     claims
 }
 
-fn name(samples: &Samples) -> String {
-    format!(
-        "{} ({})",
-        samples.case.system.title(),
-        samples.case.hardware()
-    )
+/// The bond without Tandem, on the same hardware, at the same rate, in the same run.
+fn bond_beside<'all>(samples: &Samples, all: &'all [Samples]) -> Option<&'all Samples> {
+    all.iter().find(|one| {
+        one.case.system == System::UnmanagedBond
+            && one.case.vf == samples.case.vf
+            && one.rate_hz == samples.rate_hz
+    })
 }
 
-fn nothing_lost(samples: &Samples) -> Option<Claim> {
+fn failover_loss(samples: &Samples) -> Option<Spread> {
+    samples.of_phase(Some(PHASES[0]), PhaseLoss::lost)
+}
+
+fn nothing_lost(samples: &Samples, all: &[Samples]) -> Option<Claim> {
     if !matches!(
         samples.case.system,
         System::TandemPlanned | System::TandemWarned
     ) {
         return None;
     }
-    let (clean, all) = (
+    let (clean, rounds) = (
         samples.without_loss(),
         samples.evacuations.len() + samples.failures.len(),
     );
-    (all > 0).then(|| Claim {
+    let lost = samples.spread(|one| Some(one.hand_over_loss() as f64));
+    let bond = bond_beside(samples, all)
+        .and_then(|bond| bond.spread(|one| Some(one.hand_over_loss() as f64)));
+    let told = |what: &str, spread: Option<Spread>| {
+        spread.map_or(String::new(), |spread| format!("; {what} {spread}"))
+    };
+    let lost = if clean == rounds { None } else { lost };
+    (rounds > 0).then(|| Claim {
         text: format!(
-            "{}: nothing lost in failover and failback in {clean} of {all} rounds",
-            name(samples)
+            "{}: nothing lost in failover and failback in {clean} of {rounds} rounds{}{}",
+            samples.name(),
+            told("lost", lost),
+            told("a bond by a script lost", bond)
         ),
-        holds: clean == all,
+        holds: clean == rounds,
     })
+}
+
+fn kernel_alone(samples: &Samples, all: &[Samples]) -> Option<Claim> {
+    if samples.case.system != System::TandemKernelAlone {
+        return None;
+    }
+    let own = failover_loss(samples)?;
+    let bond = failover_loss(bond_beside(samples, all)?)?;
+    let clean = samples
+        .evacuations
+        .iter()
+        .filter(|one| one.phase(PHASES[0]).is_some_and(|loss| loss.lost() == 0))
+        .count();
+    Some(Claim {
+        text: format!(
+            "{}: lost in the failover {own}, nothing in {clean} of {} rounds, a bond by a script {bond}: at most a tenth",
+            samples.name(),
+            samples.evacuations.len() + samples.failures.len(),
+        ),
+        holds: samples.failures.is_empty() && own.median <= bond.median * MOST_OF_THE_BOND,
+    })
+}
+
+/// Frames lost in all for each ms that the guest stood still.
+fn lost_per_ms(evacuation: &Evacuation) -> Option<f64> {
+    let stopped_ms = evacuation.downtime_ms as f64;
+    (stopped_ms > 0.0).then(|| evacuation.total.lost() as f64 / stopped_ms)
 }
 
 fn not_over_the_floor(samples: &Samples, all: &[Samples]) -> Option<Claim> {
@@ -69,57 +100,55 @@ fn not_over_the_floor(samples: &Samples, all: &[Samples]) -> Option<Claim> {
         return None;
     }
     // With the time that the guest stood still: what a migration loses hangs on that, and varies by itself.
-    let total = |samples: &Samples| {
-        let lost = samples.of_phase(None, PhaseLoss::lost)?.median;
-        let stopped_ms = samples.spread(|one| Some(one.downtime_ms as f64))?.median;
-        Some((lost, stopped_ms))
+    let total = |samples: &Samples| samples.of_phase(None, PhaseLoss::lost);
+    let in_words = |samples: &Samples| {
+        let stopped_ms = samples.spread(|one| Some(one.downtime_ms as f64))?;
+        let per_ms = samples.spread(lost_per_ms)?.median;
+        let rounds = samples.evacuations.len();
+        Some(format!(
+            "{} in {rounds} rounds (guest stopped {stopped_ms} ms, {per_ms:.2} a ms)",
+            total(samples)?
+        ))
     };
-    let floor = all.iter().find(|one| one.case.system == System::Floor)?;
-    let ((own, own_ms), (floor, floor_ms)) = (total(samples)?, total(floor)?);
+    let floor = all
+        .iter()
+        .find(|one| one.case.system == System::Floor && one.rate_hz == samples.rate_hz)?;
     Some(Claim {
         text: format!(
-            "{}: lost in all {own:.0} (guest stopped {own_ms:.0} ms), the floor {floor:.0} ({floor_ms:.0} ms): at most \
-             {MOST_OF_THE_FLOOR} times that",
-            name(samples)
+            "{}: lost in all {}, the floor {}: at most {MOST_OF_THE_FLOOR} times that",
+            samples.name(),
+            in_words(samples)?,
+            in_words(floor)?
         ),
-        holds: own <= floor * MOST_OF_THE_FLOOR,
+        holds: total(samples)?.median <= total(floor)?.median * MOST_OF_THE_FLOOR,
     })
 }
 
-fn gaps_are_true(samples: &Samples, rate_hz: u32) -> Option<Claim> {
-    let pairs: Vec<_> = samples
-        .handovers()
-        .flat_map(tandem_lab::evacuation::Handover::pairs)
-        .collect();
-    if pairs.is_empty() {
-        return None;
-    }
-    let agreeing = pairs
-        .iter()
-        .filter(|(reported, probe)| agree(*reported, *probe, rate_hz))
-        .count();
-    Some(Claim {
+fn gaps_are_true(samples: &Samples) -> Option<Claim> {
+    let all = samples.gaps().count();
+    let agreeing = samples.gaps().filter(|agree| *agree).count();
+    (all > 0).then(|| Claim {
         text: format!(
-            "{}: {agreeing} of {} reported gaps have their like among the probe's pauses, within 20 % or 2 frames",
-            name(samples),
-            pairs.len()
+            "{}: {agreeing} of {all} reported gaps are the probe's within 20 % or 2 frames",
+            samples.name()
         ),
-        holds: agreeing == pairs.len(),
+        holds: agreeing == all,
     })
 }
 
 fn unrelated_links(costs: &[(System, Cost)]) -> Option<Claim> {
     let of = |wanted: fn(System) -> bool| {
-        let found = costs.iter().find(|(system, _)| wanted(*system));
-        found.map(|(_, cost)| cost.cpu_ms_per_link())
+        let (_, cost) = costs.iter().find(|(system, _)| wanted(*system))?;
+        Spread::of(cost.cpu_ms_per_link.iter().copied())
     };
     let own = of(System::is_tandem)?;
     let networkd = of(|system| system == System::Networkd)?;
     Some(Claim {
         text: format!(
-            "CPU for an unrelated link: {own:.3} ms, systemd-networkd {networkd:.3} ms: at most a tenth"
+            "CPU for an unrelated link: {:.3} ms, systemd-networkd {:.3} ms: at most a tenth",
+            own.median, networkd.median
         ),
-        holds: own <= networkd * MOST_OF_NETWORKD,
+        holds: own.median <= networkd.median * MOST_OF_NETWORKD,
     })
 }
 
@@ -128,12 +157,14 @@ mod tests {
     use super::super::samples::tests::samples;
     use super::*;
 
-    fn cost(links_cpu_ms: f64) -> Cost {
+    fn cost(cpu_ms_per_link: f64) -> Cost {
         Cost {
-            resident_kib: 9000,
-            wake_ups_per_minute: 0.0,
+            resident_kib: vec![9000],
+            wake_ups_per_minute: vec![0.0],
+            signs_of_life_per_minute: 0.0,
+            unwatched_wake_ups_per_minute: Vec::new(),
             pairs: 500,
-            links_cpu_ms,
+            cpu_ms_per_link: vec![cpu_ms_per_link],
             program_bytes: 5 << 20,
             installed_kib: None,
         }
@@ -143,20 +174,44 @@ mod tests {
     fn a_frame_lost_in_a_hand_over_is_a_claim_missed() {
         let floor = samples(System::Floor, &[]);
         let unmeasured = samples(System::TandemPlanned, &[]);
-        assert_eq!(all(&[floor, unmeasured], &[], 1000), []);
+        assert_eq!(all(&[floor, unmeasured], &[]), []);
         let mut clean = samples(System::TandemWarned, &[[0, 40, 0], [0, 44, 0]]);
-        let held = |samples: &Samples| nothing_lost(samples).unwrap().holds;
-        assert!(held(&clean));
-        assert!(!held(&samples(
-            System::TandemWarned,
-            &[[0, 40, 0], [0, 44, 1]]
-        )));
-        clean.failures.push("no VF".to_owned());
-        assert!(!held(&clean));
-        assert_eq!(
-            nothing_lost(&samples(System::UnmanagedBond, &[[9, 9, 9]])),
-            None
+        let claim = |samples: &Samples| nothing_lost(samples, &[]).unwrap();
+        assert!(claim(&clean).holds);
+        let lossy = claim(&samples(System::TandemWarned, &[[0, 40, 0], [0, 44, 1]]));
+        assert!(
+            !lossy.holds && lossy.text.ends_with("1 of 2 rounds; lost 0.5 (0..1)"),
+            "{}",
+            lossy.text
         );
+        clean.failures.push("no VF".to_owned());
+        assert!(!claim(&clean).holds);
+        let bond = samples(System::UnmanagedBond, &[[9, 9, 9]]);
+        assert_eq!(nothing_lost(&bond, &[]), None);
+        let beside = nothing_lost(&samples(System::TandemWarned, &[[0, 40, 0]]), &[bond]).unwrap();
+        assert!(
+            beside.text.ends_with("; a bond by a script lost 18"),
+            "{}",
+            beside.text
+        );
+    }
+
+    #[test]
+    fn the_kernel_alone_may_lose_a_tenth_of_a_bonds_loss() {
+        let bond = samples(System::UnmanagedBond, &[[100, 40, 3]]);
+        let claim = |lost| {
+            let alone = samples(
+                System::TandemKernelAlone,
+                &[[lost, 40, 50], [0, 40, 0], [lost, 40, 0]],
+            );
+            kernel_alone(&alone, std::slice::from_ref(&bond)).unwrap()
+        };
+        assert!(
+            claim(10).holds,
+            "what the failback loses is no matter of the kernel alone"
+        );
+        assert!(claim(10).text.contains("nothing in 1 of 3 rounds"));
+        assert!(!claim(11).holds);
     }
 
     #[test]
@@ -167,10 +222,16 @@ mod tests {
             samples(System::TandemPlanned, &[[0, 110, 0]]),
             samples(System::TandemPlanned, &[[0, 111, 0]]),
         ];
-        let holds = |index: usize| not_over_the_floor(&all[index], &all).map(|claim| claim.holds);
+        let claim = |index: usize| not_over_the_floor(&all[index], &all);
+        let holds = |index| claim(index).map(|claim| claim.holds);
         assert_eq!(
             [holds(0), holds(1), holds(2)],
             [None, Some(true), Some(false)]
+        );
+        let text = claim(1).unwrap().text;
+        assert!(
+            text.contains("lost in all 110 in 1 rounds (guest stopped 100 ms, 1.10 a ms)"),
+            "{text}"
         );
     }
 
@@ -179,11 +240,11 @@ mod tests {
         let held = |own| {
             let costs = [
                 (System::TandemWarned, cost(own)),
-                (System::Networkd, cost(500.0)),
+                (System::Networkd, cost(1.0)),
             ];
             unrelated_links(&costs).unwrap().holds
         };
-        assert!(held(50.0) && !held(50.1));
+        assert!(held(0.1) && !held(0.101));
         assert_eq!(unrelated_links(&[(System::Networkd, cost(1.0))]), None);
     }
 }

@@ -2,34 +2,33 @@
 //! all of them in turn, so that what else the machine does meets all alike.
 
 mod claims;
-mod machine;
+pub(super) mod costs;
 mod page;
 mod plot;
 mod samples;
-mod spread;
 mod table;
 mod tandem;
 
-use std::fs;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use tandem_lab::artifacts::cache;
-use tandem_lab::evacuation::{Case, Cost, CostOptions, Evacuation, Stage, Subject, System, cost};
+use tandem_lab::evacuation::{Case, Evacuation, Stage, Subject, System};
 use tandem_lab::probe::FrameOptions;
 use tandem_lab::{HotPlug, Lab, NicModel, command};
 
-use claims::Claim;
-use machine::Machine;
+use super::machine::Machine;
+use super::report::{self, Claim};
+use costs::Costs;
 use samples::Samples;
 
-/// Where the page is committed.
-const RESULTS: &str = "tests/results";
+const FILE: &str = "evacuation.json";
+const PAGE: &str = "evacuation.md";
 
-/// A booted guest is moved there and back.
-const EVACUATIONS_PER_BOOT: u32 = 2;
+/// Systems that are measured at all rates.
+const FURTHER_RATES: [System; 2] = [System::TandemWarned, System::UnmanagedBond];
+/// Most rounds of the bond by a script at each rate but the first.
+const BESIDE_ROUNDS: u32 = 2;
 
 /// What `cargo xtask bench --evacuation` takes.
 #[derive(Debug, clap::Args)]
@@ -37,12 +36,23 @@ pub(super) struct Comparison {
     /// Evacuations of each system
     #[arg(long, default_value_t = 5, requires = "evacuation")]
     rounds: u32,
-    /// Evacuations of Tandem, if other than of the rest
+    /// Evacuations of Tandem, planned and warned, and of the floor, if other than of the rest
     #[arg(long, requires = "evacuation")]
     tandem_rounds: Option<u32>,
-    /// Frames a second in each direction
-    #[arg(long, default_value_t = 1000, requires = "evacuation")]
-    rate_hz: u32,
+    /// Evacuations with a booted guest before all others have their turn
+    #[arg(long, default_value_t = 5, requires = "evacuation", value_parser = clap::value_parser!(u32).range(1..))]
+    rounds_per_boot: u32,
+    /// Begin no further guest after so many minutes
+    #[arg(long, requires = "evacuation")]
+    minutes: Option<u64>,
+    /// Frames a second in each direction; all but the first only for Tandem warned, and the bond by a script beside it
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "1000",
+        requires = "evacuation"
+    )]
+    rates_hz: Vec<u32>,
     /// Only these systems: floor, tandem-planned, …
     #[arg(long, value_delimiter = ',', requires = "evacuation")]
     systems: Vec<System>,
@@ -52,12 +62,20 @@ pub(super) struct Comparison {
     /// How hot-plug is signalled
     #[arg(long, value_delimiter = ',', value_parser = hot_plug, default_value = "acpi,native", requires = "evacuation")]
     hot_plug: Vec<HotPlug>,
-    /// Pairs of unrelated interfaces made and removed beside each service; 0: its cost is not measured
-    #[arg(long, default_value_t = 2000, requires = "evacuation")]
-    pairs: u32,
-    /// Also write the page tests/results/evacuation.md and its picture
-    #[arg(long, requires = "evacuation")]
-    write_results: bool,
+}
+
+impl Comparison {
+    fn rounds_of(&self, samples: &Samples) -> u32 {
+        let is_further = self.rates_hz.first() != Some(&samples.rate_hz);
+        match samples.case.system {
+            System::Floor | System::TandemPlanned | System::TandemWarned => {
+                self.tandem_rounds.unwrap_or(self.rounds)
+            }
+            // It is there to be compared with, and always loses about as much.
+            System::UnmanagedBond if is_further => self.rounds.min(BESIDE_ROUNDS),
+            _ => self.rounds,
+        }
+    }
 }
 
 fn model(text: &str) -> Result<NicModel, String> {
@@ -79,156 +97,157 @@ fn hot_plug(text: &str) -> Result<HotPlug, String> {
 /// Everything that was measured.
 struct Results {
     samples: Vec<Samples>,
-    costs: Vec<(System, Cost)>,
+    costs: Costs,
     machine: Machine,
-    rate_hz: u32,
     took: Duration,
 }
 
 impl Results {
     fn claims(&self) -> Vec<Claim> {
-        claims::all(&self.samples, &self.costs, self.rate_hz)
+        claims::all(&self.samples, &self.costs.known)
     }
 
     fn print(&self) {
         println!("{}", table::losses(&self.samples).text());
-        for line in tandem::lines(&self.samples, self.rate_hz) {
+        for line in tandem::lines(&self.samples) {
             println!("{line}");
         }
-        println!("\n{}", tandem::summary(&self.samples, self.rate_hz).text());
-        println!("{}", page::costs(&self.costs).text());
+        println!("\n{}", tandem::summary(&self.samples).text());
+        println!("{}", self.costs.table().text());
         for claim in self.claims() {
             println!("{}", claim.line());
         }
-        for (name, value) in self.machine.facts() {
-            println!("{name}: {value}");
-        }
+        print!("{}", self.machine.text());
     }
 
     fn json(&self) -> Value {
-        let costs = self.costs.iter().map(|(system, cost)| {
-            json!({
-                "system": system.key(),
-                "cost": cost,
-                "cpu-ms-per-link": cost.cpu_ms_per_link(),
-            })
-        });
-        let claims = self.claims();
-        let claims = claims
-            .iter()
-            .map(|claim| json!({ "claim": claim.text, "holds": claim.holds }));
         json!({
             "machine": self.machine.json(),
-            "rate-hz": self.rate_hz,
             "took-s": self.took.as_secs(),
             "systems": self.samples.iter().map(Samples::json).collect::<Vec<_>>(),
-            "costs": costs.collect::<Vec<_>>(),
-            "claims": claims.collect::<Vec<_>>(),
+            "claims": report::json(&self.claims()),
         })
     }
 
-    /// JSON and picture; the page too if it is wanted.
-    fn write(&self, page: bool) -> Result<()> {
-        let folder = cache::target_folder().join("bench");
-        let picture = plot::render(&self.samples, self.rate_hz);
-        let json = serde_json::to_string_pretty(&self.json())?;
-        write(&folder, "evacuation.json", &json)?;
-        write(&folder, page::PICTURE, &picture)?;
-        if page {
-            let folder = cache::workspace_folder().join(RESULTS);
-            write(&folder, page::PICTURE, &picture)?;
-            write(&folder, "evacuation.md", &page::render(self))?;
-        }
-        Ok(())
+    /// What [`Self::json`] gave.
+    fn of_json(value: &Value, costs: Costs) -> Result<Self> {
+        let systems = value["systems"].as_array().context("no systems")?;
+        Ok(Self {
+            samples: systems
+                .iter()
+                .map(Samples::of_json)
+                .collect::<Result<_>>()?,
+            costs,
+            machine: Machine::of_json(&value["machine"])?,
+            took: Duration::from_secs(value["took-s"].as_u64().context("no time")?),
+        })
+    }
+
+    /// JSON and picture.
+    fn write(&self) -> Result<()> {
+        let folder = report::folder();
+        report::write(&folder, FILE, &serde_json::to_string_pretty(&self.json())?)?;
+        report::write(&folder, page::PICTURE, &plot::render(&self.samples))
+    }
+
+    fn write_page(&self) -> Result<()> {
+        let folder = report::pages();
+        report::write(&folder, page::PICTURE, &plot::render(&self.samples))?;
+        report::write(&folder, PAGE, &page::render(self))
+    }
+
+    fn failures(&self) -> usize {
+        self.samples.iter().map(|one| one.failures.len()).sum()
     }
 }
 
-fn write(folder: &Path, name: &str, text: &str) -> Result<()> {
-    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    let path = folder.join(name);
-    fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
-    command::progress(&format!("written: {}", path.display()));
-    Ok(())
+/// Writes the page anew from what the last runs of `--evacuation` and `--costs` kept.
+pub(super) fn write_page() -> Result<()> {
+    let costs = Costs::read().unwrap_or_else(|error| {
+        command::progress(&format!("a page without costs: {error:#}"));
+        Costs::default()
+    });
+    let results = Results::of_json(&report::read(FILE)?, costs)?;
+    results.print();
+    results.write_page()?;
+    report::hold(&results.claims())
 }
 
-/// Runs everything, prints it, writes it down, and fails if a claim does not hold.
-pub(super) fn run(options: &Comparison, idle: Duration) -> Result<()> {
+/// Runs everything, prints it, writes it down, and fails if a claim does not hold or an evacuation came to no end.
+pub(super) fn run(options: &Comparison, page: bool) -> Result<()> {
+    let began = Instant::now();
+    let mut results = Results {
+        samples: all_samples(options),
+        costs: Costs::read().unwrap_or_default(),
+        machine: Machine::look()?,
+        took: Duration::ZERO,
+    };
+    let is_time_up = || {
+        let minutes = options
+            .minutes
+            .map(|minutes| Duration::from_secs(minutes * 60));
+        minutes.is_some_and(|limit| began.elapsed() >= limit)
+    };
+    let most = results
+        .samples
+        .iter()
+        .map(|one| options.rounds_of(one))
+        .max();
+    for first in (0..most.unwrap_or(0)).step_by(options.rounds_per_boot as usize) {
+        for samples in &mut results.samples {
+            let left = options.rounds_of(samples).saturating_sub(first);
+            if left > 0 && !is_time_up() {
+                evacuate(samples, left.min(options.rounds_per_boot));
+            }
+        }
+        // A run of an hour that is ended early has not been for nothing.
+        results.took = began.elapsed();
+        results.write()?;
+    }
+    results.print();
+    if page {
+        results.write_page()?;
+    }
+    let failures = results.failures();
+    ensure!(failures == 0, "{failures} guests failed in this run");
+    report::hold(&results.claims())
+}
+
+/// Nothing measured yet: all cases at the first rate, and at the others those whose loss hangs on it.
+fn all_samples(options: &Comparison) -> Vec<Samples> {
     let systems = match options.systems.as_slice() {
         [] => System::ALL.as_slice(),
         chosen => chosen,
     };
     let cases = Case::all(systems, &options.models, &options.hot_plug);
-    let began = Instant::now();
-    let mut results = Results {
-        samples: cases.into_iter().map(Samples::new).collect(),
-        costs: Vec::new(),
-        machine: Machine::look()?,
-        rate_hz: options.rate_hz,
-        took: Duration::ZERO,
-    };
-    let rounds = |case: &Case| match options.tandem_rounds {
-        Some(rounds) if case.system.is_tandem() => rounds,
-        _ => options.rounds,
-    };
-    let most = results.samples.iter().map(|one| rounds(&one.case)).max();
-    for first in (0..most.unwrap_or(0)).step_by(EVACUATIONS_PER_BOOT as usize) {
-        for samples in &mut results.samples {
-            let left = rounds(&samples.case).saturating_sub(first);
-            if left > 0 {
-                evacuate(samples, left.min(EVACUATIONS_PER_BOOT), options.rate_hz);
+    let mut samples = Vec::new();
+    for case in cases {
+        for (index, rate_hz) in options.rates_hz.iter().copied().enumerate() {
+            if index == 0 || FURTHER_RATES.contains(&case.system) {
+                samples.push(Samples::new(case, rate_hz));
             }
         }
-        // A run of an hour that is ended early has not been for nothing.
-        results.took = began.elapsed();
-        results.write(false)?;
     }
-    if options.pairs > 0 {
-        let cost = CostOptions {
-            pairs: options.pairs,
-            idle,
-        };
-        results.costs = costs(systems, cost)?;
-    }
-    results.took = began.elapsed();
-    results.print();
-    results.write(options.write_results)?;
-    let missed = results.claims().iter().filter(|claim| !claim.holds).count();
-    ensure!(missed == 0, "{missed} claims do not hold in this run");
-    Ok(())
-}
-
-/// What each service costs; Tandem's once, however often it is compared.
-fn costs(systems: &[System], options: CostOptions) -> Result<Vec<(System, Cost)>> {
-    let mut costs: Vec<(System, Cost)> = Vec::new();
-    for system in systems.iter().copied() {
-        if system.is_tandem() && costs.iter().any(|(known, _)| known.is_tandem()) {
-            continue;
-        }
-        let lab = Lab::new("bench")?;
-        let cost =
-            cost(&lab, system, options).with_context(|| format!("the cost of {}", system.key()))?;
-        costs.extend(cost.map(|cost| (system, cost)));
-    }
-    Ok(costs)
+    samples
 }
 
 /// Boots one guest and moves it so often. One that fails is no end of the comparison: it is part of it.
-fn evacuate(samples: &mut Samples, count: u32, rate_hz: u32) {
-    let key = samples.case.key();
-    if let Err(error) = try_evacuate(samples, count, rate_hz) {
+fn evacuate(samples: &mut Samples, count: u32) {
+    let key = samples.key();
+    if let Err(error) = try_evacuate(samples, count) {
         command::progress(&format!("{key}: FAILED: {error:#}"));
         samples.failures.push(format!("{error:#}"));
     }
 }
 
-fn try_evacuate(samples: &mut Samples, count: u32, rate_hz: u32) -> Result<()> {
-    let key = samples.case.key();
+fn try_evacuate(samples: &mut Samples, count: u32) -> Result<()> {
+    let key = samples.key();
     command::progress(&format!("{key}: booting"));
     let lab = Lab::new("bench")?;
     let stage = Stage::new(&lab)?;
     let mut subject = stage.boot(samples.case)?;
     let options = FrameOptions {
-        rate_hz,
+        rate_hz: samples.rate_hz,
         ..FrameOptions::default()
     };
     for _ in 0..count {
@@ -254,9 +273,8 @@ fn keep_log(samples: &Samples, subject: &Subject) -> Result<()> {
         _ => subject.log()?,
     };
     if !log.is_empty() {
-        let name = format!("{}-{}.log", samples.case.key(), samples.evacuations.len());
-        let folder = cache::target_folder().join("bench");
-        write(&folder, &name, &String::from_utf8_lossy(&log))?;
+        let name = format!("{}-{}.log", samples.key(), samples.evacuations.len());
+        report::write(&report::folder(), &name, &String::from_utf8_lossy(&log))?;
     }
     Ok(())
 }
@@ -274,4 +292,39 @@ fn told(evacuation: &Evacuation) -> String {
         })
         .collect();
     format!("lost: {}", phases.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn further_rates_are_for_silent_hosts_only() {
+        let options = Comparison {
+            rounds: 5,
+            tandem_rounds: Some(10),
+            rounds_per_boot: 5,
+            minutes: None,
+            rates_hz: vec![1000, 500],
+            systems: vec![System::Floor, System::TandemWarned, System::UnmanagedBond],
+            models: vec![NicModel::Igb],
+            hot_plug: vec![HotPlug::Acpi],
+        };
+        let samples = all_samples(&options);
+        let rounds: Vec<_> = samples
+            .iter()
+            .map(|one| (one.key(), options.rounds_of(one)))
+            .collect();
+        let expected = [
+            ("floor-1000", 10),
+            ("tandem-warned-igb-acpi-1000", 10),
+            ("tandem-warned-igb-acpi-500", 10),
+            ("unmanaged-bond-igb-acpi-1000", 5),
+            ("unmanaged-bond-igb-acpi-500", 2),
+        ];
+        assert_eq!(
+            rounds,
+            expected.map(|(key, rounds)| (key.to_owned(), rounds))
+        );
+    }
 }

@@ -5,12 +5,12 @@ use std::fmt::Write;
 
 use tandem_lab::evacuation::PhaseLoss;
 
+use super::super::spread::Spread;
 use super::samples::Samples;
-use super::spread::Spread;
 
-const WIDTH: f64 = 1100.0;
+const WIDTH: f64 = 1160.0;
 /// Right end of the names, in pixels.
-const NAMES: f64 = 300.0;
+const NAMES: f64 = 360.0;
 /// Height of a row, in pixels.
 const ROW: f64 = 24.0;
 /// Top of the first row, in pixels.
@@ -25,16 +25,14 @@ const STYLE: &str = "\
 .axis{stroke:#30363d}.own{fill:#3fb950}.peer{fill:#e3a04f}.floor{fill:#58a6ff}}";
 
 /// The picture, as the text of an SVG file.
-pub(super) fn render(all: &[Samples], rate_hz: u32) -> String {
+pub(super) fn render(all: &[Samples]) -> String {
     let bottom = TOP + ROW * all.len() as f64 + 20.0;
     let mut body = String::new();
     text(
         &mut body,
         (24.0, 34.0),
         "ink title",
-        &format!(
-            "Frames lost in an evacuation, {rate_hz} a second each way: median, least and most"
-        ),
+        "Frames lost in an evacuation: median, least and most",
     );
     let hand_over = |samples: &Samples| samples.spread(|one| Some(one.hand_over_loss() as f64));
     let total = |samples: &Samples| samples.of_phase(None, PhaseLoss::lost);
@@ -53,12 +51,12 @@ pub(super) fn render(all: &[Samples], rate_hz: u32) -> String {
         total,
     );
     for (index, samples) in all.iter().enumerate() {
-        let name = format!(
-            "{} ({})",
-            samples.case.system.title(),
-            samples.case.hardware()
+        text(
+            &mut body,
+            (NAMES, baseline(index)),
+            "ink end",
+            &samples.name(),
         );
-        text(&mut body, (NAMES, baseline(index)), "ink end", &name);
     }
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {bottom}\" width=\"{WIDTH}\" height=\"{bottom}\" \
@@ -149,7 +147,7 @@ mod tests {
             ),
             samples(System::NetworkManager, &[]),
         ];
-        let picture = render(&all, 1000);
+        let picture = render(&all);
         assert!(
             picture.contains("width=\"0.0\" height=\"14\" class=\"own\""),
             "{picture}"
@@ -161,7 +159,7 @@ mod tests {
         );
         assert!(picture.contains(">150 (100..200)<"), "{picture}");
         assert!(
-            picture.contains(">NetworkManager's bond (e1000e, ACPI)<"),
+            picture.contains(">NetworkManager's bond (e1000e, ACPI, 1000/s)<"),
             "{picture}"
         );
         assert_eq!(picture.matches(">no figure<").count(), 2);

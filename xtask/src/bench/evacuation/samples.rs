@@ -1,26 +1,41 @@
 //! What was measured of each case, and what follows from it.
 
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use tandem_lab::evacuation::{Case, Evacuation, Handover, PHASES, PhaseLoss};
 
-use super::spread::Spread;
+use super::super::spread::Spread;
 
 /// All evacuations of one case.
 #[derive(Debug)]
 pub(super) struct Samples {
     pub(super) case: Case,
+    /// Frames a second in each direction.
+    pub(super) rate_hz: u32,
     pub(super) evacuations: Vec<Evacuation>,
     /// Why evacuations came to no end.
     pub(super) failures: Vec<String>,
 }
 
 impl Samples {
-    pub(super) fn new(case: Case) -> Self {
+    pub(super) fn new(case: Case, rate_hz: u32) -> Self {
         Self {
             case,
+            rate_hz,
             evacuations: Vec::new(),
             failures: Vec::new(),
         }
+    }
+
+    /// Its name in files.
+    pub(super) fn key(&self) -> String {
+        format!("{}-{}", self.case.key(), self.rate_hz)
+    }
+
+    /// Its name for people.
+    pub(super) fn name(&self) -> String {
+        let (title, hardware) = (self.case.system.title(), self.case.hardware());
+        format!("{title} ({hardware}, {}/s)", self.rate_hz)
     }
 
     /// Of all evacuations; nothing if one of them has no such figure.
@@ -58,6 +73,13 @@ impl Samples {
             .flat_map(|evacuation| &evacuation.handovers)
     }
 
+    /// Reported gaps and the probe's, in µs, and whether they are the same.
+    pub(super) fn gaps(&self) -> impl Iterator<Item = bool> {
+        self.handovers()
+            .flat_map(Handover::pairs)
+            .map(|(reported, probe)| agree(reported, probe, self.rate_hz))
+    }
+
     pub(super) fn json(&self) -> Value {
         let phases = PHASES.map(Some).into_iter().chain([None]).map(|phase| {
             json!({
@@ -68,6 +90,7 @@ impl Samples {
         });
         json!({
             "case": self.case.key(),
+            "rate-hz": self.rate_hz,
             "system": self.case.system.key(),
             "hardware": self.case.hardware(),
             "phases": phases.collect::<Vec<_>>(),
@@ -75,6 +98,19 @@ impl Samples {
             "vf-ready-ms": self.spread(|one| one.vf_ready_ms).map(Spread::json),
             "evacuations": self.evacuations,
             "failures": self.failures,
+        })
+    }
+
+    /// What [`Self::json`] gave.
+    pub(super) fn of_json(value: &Value) -> Result<Self> {
+        let key = value["case"].as_str().context("a system without a name")?;
+        let case = Case::of_key(key).with_context(|| format!("no system is called {key}"))?;
+        let rate_hz = value["rate-hz"].as_u64().context("no rate")?;
+        Ok(Self {
+            case,
+            rate_hz: u32::try_from(rate_hz)?,
+            evacuations: serde_json::from_value(value["evacuations"].clone())?,
+            failures: serde_json::from_value(value["failures"].clone())?,
         })
     }
 }
@@ -126,7 +162,7 @@ pub(super) mod tests {
             &[tandem_lab::NicModel::E1000e],
             &[tandem_lab::HotPlug::Acpi],
         );
-        let mut samples = Samples::new(cases[0]);
+        let mut samples = Samples::new(cases[0], 1000);
         samples.evacuations = lost.iter().map(|lost| evacuation(*lost)).collect();
         samples
     }
@@ -140,6 +176,13 @@ pub(super) mod tests {
         assert_eq!(samples.without_loss(), 1);
         samples.evacuations[0].phases.remove(1);
         assert_eq!(lost(&samples, Some("migration")), None);
+    }
+
+    #[test]
+    fn samples_are_written_and_read() {
+        let one = samples(System::TandemWarned, &[[0, 40, 0], [0, 44, 3]]);
+        let read = Samples::of_json(&one.json()).unwrap();
+        assert_eq!((read.key(), read.evacuations), (one.key(), one.evacuations));
     }
 
     #[test]

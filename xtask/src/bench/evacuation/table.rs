@@ -1,61 +1,17 @@
-//! The results as lines of a terminal and as rows of a page: the same cells.
+//! Losses and gaps as a table.
 
 use tandem_lab::evacuation::{PHASES, PhaseLoss};
 
+use super::super::spread::Spread;
+use super::super::table::Table;
 use super::samples::Samples;
-
-/// A table: what stands above the columns, and the rows.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Table {
-    pub(super) head: Vec<String>,
-    pub(super) rows: Vec<Vec<String>>,
-}
-
-impl Table {
-    pub(super) fn new(head: &[&str]) -> Self {
-        Self {
-            head: head.iter().map(|cell| (*cell).to_owned()).collect(),
-            rows: Vec::new(),
-        }
-    }
-
-    /// Columns as wide as their widest cell; the first two to the left, numbers to the right.
-    pub(super) fn text(&self) -> String {
-        let all = || std::iter::once(&self.head).chain(&self.rows);
-        let width = |column: usize| {
-            let cells = all().filter_map(|row| row.get(column));
-            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
-        };
-        let widths: Vec<_> = (0..self.head.len()).map(width).collect();
-        let line = |row: &Vec<String>| {
-            let cells = row.iter().zip(&widths).enumerate();
-            let cells: Vec<_> = cells
-                .map(|(column, (cell, width))| match column {
-                    0 | 1 => format!("{cell:<width$}"),
-                    _ => format!("{cell:>width$}"),
-                })
-                .collect();
-            format!("{}\n", cells.join("  ").trim_end())
-        };
-        all().map(line).collect()
-    }
-
-    /// The same in Markdown.
-    pub(super) fn markdown(&self) -> String {
-        let line = |row: &[String]| format!("| {} |\n", row.join(" | "));
-        let rule: Vec<_> = (0..self.head.len())
-            .map(|column| if column < 2 { "---" } else { "--:" }.to_owned())
-            .collect();
-        let rows: String = self.rows.iter().map(|row| line(row)).collect();
-        format!("{}{}{rows}", line(&self.head), line(&rule))
-    }
-}
 
 /// Losses and gaps of all cases.
 pub(super) fn losses(all: &[Samples]) -> Table {
     let mut table = Table::new(&[
         "system",
         "VF, hot-plug",
+        "frames/s",
         "rounds",
         "lost: failover",
         "migration",
@@ -70,13 +26,14 @@ pub(super) fn losses(all: &[Samples]) -> Table {
     ]);
     let phases = PHASES.map(Some);
     for samples in all {
-        let cell = |spread: Option<super::spread::Spread>| match spread {
+        let cell = |spread: Option<Spread>| match spread {
             Some(spread) => spread.to_string(),
             None => "–".to_owned(),
         };
         let mut row = vec![
             samples.case.system.title().to_owned(),
             samples.case.hardware(),
+            samples.rate_hz.to_string(),
             rounds(samples),
         ];
         row.extend(
@@ -141,6 +98,7 @@ mod tests {
             [
                 "virtio alone: the floor",
                 "no VF",
+                "1000",
                 "1",
                 "–",
                 "40",
@@ -155,7 +113,7 @@ mod tests {
             ]
         );
         assert_eq!(
-            words(lines[2])[2..7],
+            words(lines[2])[3..8],
             [
                 "3, 1 failed",
                 "12 (10..31)",
@@ -164,17 +122,6 @@ mod tests {
                 "55 (54..78)"
             ]
         );
-        assert_eq!(words(lines[2])[12], "13");
-    }
-
-    #[test]
-    fn markdown_has_a_rule() {
-        let mut table = Table::new(&["a", "b", "c"]);
-        table.rows.push(["x", "y", "1"].map(str::to_owned).to_vec());
-        assert_eq!(
-            table.markdown(),
-            "| a | b | c |\n| --- | --- | --: |\n| x | y | 1 |\n"
-        );
-        assert_eq!(table.text(), "a  b  c\nx  y  1\n");
+        assert_eq!(words(lines[2])[13], "13");
     }
 }

@@ -2,18 +2,20 @@
 
 use tandem_lab::evacuation::Handover;
 
+use super::super::spread::Spread;
+use super::super::table::Table;
 use super::samples::{Samples, agree};
-use super::spread::Spread;
-use super::table::Table;
 
 /// Warnings, reactions and reported gaps by case and direction.
-pub(super) fn summary(all: &[Samples], rate_hz: u32) -> Table {
+pub(super) fn summary(all: &[Samples]) -> Table {
     let mut table = Table::new(&[
         "system",
         "VF, hot-plug",
+        "frames/s",
         "handoff",
         "lead ms",
         "reaction ms",
+        "switch ms",
         "gap in ms",
         "probe's",
         "gap out ms",
@@ -37,15 +39,17 @@ pub(super) fn summary(all: &[Samples], rate_hz: u32) -> Table {
             };
             let pairs = || of_phase.iter().flat_map(|handover| handover.pairs());
             let agreeing = pairs()
-                .filter(|(reported, probe)| agree(*reported, *probe, rate_hz))
+                .filter(|(reported, probe)| agree(*reported, *probe, samples.rate_hz))
                 .count();
             let gap = |handover: &Handover| handover.reported.gap;
             table.rows.push(vec![
                 samples.case.system.title().to_owned(),
                 samples.case.hardware(),
+                samples.rate_hz.to_string(),
                 phase.to_owned(),
                 cell(&|one| one.reported.lead_us, 1e3),
                 cell(&|one| one.reported.reaction_us, 1e3),
+                cell(&|one| one.reported.switch_us, 1e3),
                 cell(&|one| gap(one)?.receive_us, 1e3),
                 cell(&|one| one.probe_receive_us, 1e3),
                 cell(&|one| gap(one)?.transmit_us, 1e3),
@@ -59,13 +63,13 @@ pub(super) fn summary(all: &[Samples], rate_hz: u32) -> Table {
 }
 
 /// Each handoff in a line.
-pub(super) fn lines(all: &[Samples], rate_hz: u32) -> Vec<String> {
+pub(super) fn lines(all: &[Samples]) -> Vec<String> {
     let mut lines = Vec::new();
     for samples in all {
         for (number, evacuation) in (1..).zip(&samples.evacuations) {
             for handover in &evacuation.handovers {
-                let head = format!("{} {number} {}", samples.case.key(), handover.phase);
-                lines.push(format!("{head}: {}", line(handover, rate_hz)));
+                let head = format!("{} {number} {}", samples.key(), handover.phase);
+                lines.push(format!("{head}: {}", line(handover, samples.rate_hz)));
             }
         }
     }
@@ -82,10 +86,11 @@ fn line(handover: &Handover, rate_hz: u32) -> String {
         _ => "unknown",
     };
     format!(
-        "{:?}, lead {} ms, reaction {} ms; in {} ms, probe {}: {}; out {} ms, probe {}: {}; {} late",
+        "{:?}, lead {} ms, reaction {} ms, switch {} ms; in {} ms, probe {}: {}; out {} ms, probe {}: {}; {} late",
         reported.cause,
         ms(reported.lead_us),
         ms(reported.reaction_us),
+        ms(reported.switch_us),
         ms(gap.receive_us),
         ms(handover.probe_receive_us),
         verdict(gap.receive_us, handover.probe_receive_us),
@@ -107,14 +112,14 @@ mod tests {
 
     fn handover(receive_us: Option<u64>, probe_receive_us: u64) -> Handover {
         Handover {
-            phase: "failover",
+            phase: "failover".to_owned(),
             reported: Handoff {
                 number: 2,
                 at: Time(1),
                 from: Traffic::Vf,
                 to: Traffic::Standby,
                 cause: HandoffCause::Warned,
-                switch_us: None,
+                switch_us: Some(2_500),
                 lead_us: Some(43_100),
                 warned_by: None,
                 reaction_us: Some(1_500),
@@ -138,14 +143,15 @@ mod tests {
             .handovers
             .push(handover(Some(5_000), 9_000));
         let all = [one];
-        let table = summary(&all, 1000);
+        let table = summary(&all);
         assert_eq!(table.rows.len(), 1);
         assert_eq!(
-            table.rows[0][2..],
+            table.rows[0][3..],
             [
                 "failover",
                 "43",
                 "1.5",
+                "2.5",
                 "5",
                 "7.5 (6..9)",
                 "–",
@@ -154,9 +160,9 @@ mod tests {
                 "1 of 2"
             ]
         );
-        let lines = lines(&all, 1000);
+        let lines = lines(&all);
         assert!(
-            lines[0].contains("tandem-warned-e1000e-acpi 1 failover: Warned, lead 43.1 ms"),
+            lines[0].contains("tandem-warned-e1000e-acpi-1000 1 failover: Warned, lead 43.1 ms"),
             "{lines:?}"
         );
         assert!(

@@ -33,19 +33,19 @@ const FUNCTIONS: usize = 8;
 /// The last byte of the first further standby's MAC.
 const FIRST_MAC: usize = 0x40;
 
-/// What one point came to.
+/// What one point came to; where there are several figures, each is one sample.
 #[derive(Debug, Default)]
 pub(super) struct Measured {
     pub(super) resident_kib: u64,
     /// From the beginning of the step until the service was at rest again.
     pub(super) step_cpu_us: u64,
     /// Everything read and announced anew, as after a pause of the guest.
-    pub(super) reread_cpu_us: u64,
+    pub(super) reread_cpu_us: Vec<u64>,
     /// From the decision to the moment the new port was seen active.
-    pub(super) failover_us: Option<u64>,
-    pub(super) failback_us: Option<u64>,
+    pub(super) failover_us: Vec<u64>,
+    pub(super) failback_us: Vec<u64>,
     /// Both hand-overs, with announcements and drain.
-    pub(super) handover_cpu_us: u64,
+    pub(super) handover_cpu_us: Vec<u64>,
     /// From exec until the channel answers and every bond has its state; by this machine's clock.
     pub(super) start_ms: u64,
     /// From exec until the service is at rest; loading the kernel programs is most of it.
@@ -90,17 +90,18 @@ impl Patient {
         Ok(patient)
     }
 
-    pub(super) fn kernel(&self) -> Result<String> {
-        self.guest.vm.sh("uname -r")
-    }
-
     /// How large the guest is without any step.
     pub(super) fn size(&self, axis: Axis) -> usize {
         if axis == Axis::Bonds { 1 } else { 0 }
     }
 
     /// Takes the step from one size to the next, and measures what it costs and what it changed.
-    pub(super) fn grow(&mut self, axis: Axis, from: usize, to: usize) -> Result<Measured> {
+    pub(super) fn grow(
+        &mut self,
+        axis: Axis,
+        (from, to): (usize, usize),
+        samples: u32,
+    ) -> Result<Measured> {
         let before_us = self.cpu_us()?;
         match axis {
             Axis::Addresses => self.batch(from, to, |number, text| {
@@ -124,17 +125,24 @@ impl Patient {
             ..Measured::default()
         };
 
-        measured.reread_cpu_us = self.cpu_of(|patient| {
-            // A clock that was set forward is how a pause shows.
-            patient.guest.vm.sh("date -s @$(($(date +%s) + 5))")?;
-            Ok(())
-        })?;
+        for _ in 0..samples {
+            measured.reread_cpu_us.push(self.cpu_of(|patient| {
+                // A clock that was set forward is how a pause shows.
+                patient.guest.vm.sh("date -s @$(($(date +%s) + 5))")?;
+                Ok(())
+            })?);
+        }
         let mut channel = self.guest.channel()?;
-        measured.handover_cpu_us = self.cpu_of(|_| {
-            measured.failover_us = hand_over(&mut channel, "tandem-failover")?.switch_us;
-            measured.failback_us = hand_over(&mut channel, "tandem-failback")?.switch_us;
-            Ok(())
-        })?;
+        for _ in 0..samples {
+            let cpu_us = self.cpu_of(|_| {
+                let failover = hand_over(&mut channel, "tandem-failover")?;
+                let failback = hand_over(&mut channel, "tandem-failback")?;
+                measured.failover_us.extend(failover.switch_us);
+                measured.failback_us.extend(failback.switch_us);
+                Ok(())
+            })?;
+            measured.handover_cpu_us.push(cpu_us);
+        }
         drop(channel);
         self.restart(&mut measured)?;
         Ok(measured)

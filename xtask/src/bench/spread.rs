@@ -26,6 +26,16 @@ impl Spread {
         Some(Self { median, min, max })
     }
 
+    /// With so many decimals.
+    pub(super) fn show(self, digits: usize) -> String {
+        let Self { median, min, max } = self;
+        let [median, min, max] = [median, min, max].map(|value| format!("{value:.digits$}"));
+        match min == max {
+            true => median,
+            false => format!("{median} ({min}..{max})"),
+        }
+    }
+
     pub(super) fn json(self) -> Value {
         json!({ "median": self.median, "min": self.min, "max": self.max })
     }
@@ -69,6 +79,11 @@ mod tests {
         assert_eq!(show(&[0.0, 0.0]), "0");
         assert_eq!(show(&[31.0, 10.0, 12.4]), "12 (10..31)");
         assert_eq!(show(&[0.25, 1.0]), "0.6 (0.2..1)");
+        let spread = Spread::of([1.0, 2.04]).unwrap();
+        assert_eq!(
+            (spread.show(1), spread.show(0)),
+            ("1.5 (1.0..2.0)".to_owned(), "2 (1..2)".to_owned())
+        );
         assert_eq!(format!("{:>6}|", Spread::of([7.0]).unwrap()), "     7|");
     }
 }

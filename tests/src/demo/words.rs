@@ -1,0 +1,113 @@
+//! What a guest reports, in words for people: those of `tandem status`.
+
+use tandem_core::input::RemovalStage;
+use tandem_core::status::{Gap, Handoff, HandoffCause, Traffic};
+
+/// Who took over from whom, why, and how long there were no frames; nothing if that was not counted.
+pub(super) fn handoff(handoff: &Handoff) -> Option<String> {
+    let gap = gap(&handoff.gap?);
+    let reaction = handoff.reaction_us.map_or(String::new(), |us| {
+        format!(", asked for {} ms after the warning", ms(us))
+    });
+    Some(format!(
+        "{} → {} ({}){reaction}: {gap}",
+        carrier(handoff.from),
+        carrier(handoff.to),
+        cause(handoff.cause)
+    ))
+}
+
+fn gap(gap: &Gap) -> String {
+    let way = |name: &str, us: Option<u64>| Some(format!("{name} for {} ms", ms(us?)));
+    let ways = [
+        way("none to the guest", gap.receive_us),
+        way("none from it", gap.transmit_us),
+    ];
+    let ways: Vec<_> = ways.into_iter().flatten().collect();
+    let frames = match ways.as_slice() {
+        [] => "the kernel counted no frames on both NICs".to_owned(),
+        ways => format!("of the bond's frames {}", ways.join(", ")),
+    };
+    match gap.late_frames {
+        0 => frames,
+        1 => format!("{frames}; 1 came late on the old NIC"),
+        late => format!("{frames}; {late} came late on the old NIC"),
+    }
+}
+
+/// Milliseconds with one decimal.
+pub(super) fn ms(us: u64) -> String {
+    format!("{:.1}", us as f64 / 1e3)
+}
+
+fn carrier(traffic: Traffic) -> &'static str {
+    match traffic {
+        Traffic::None => "nobody",
+        Traffic::Vf => "VF",
+        Traffic::Standby => "standby",
+        Traffic::Other => "another port",
+    }
+}
+
+fn cause(cause: HandoffCause) -> &'static str {
+    match cause {
+        HandoffCause::Planned => "planned by the host",
+        HandoffCause::Warned => "the kernel warned",
+        HandoffCause::Abrupt => "without a warning",
+        HandoffCause::Carrier => "carrier lost",
+        HandoffCause::Operator => "asked for by an operator",
+        HandoffCause::Arrival => "a VF came",
+    }
+}
+
+/// Who warned of a removal.
+pub(super) fn warning(stage: RemovalStage) -> &'static str {
+    match stage {
+        RemovalStage::ButtonPressed => "the slot's button",
+        RemovalStage::ButtonCancelled => "the slot's button, cancelled",
+        RemovalStage::EjectRequested => "ACPI's request to eject",
+        RemovalStage::RemovalStarted => "the PCI core",
+        RemovalStage::DriverStopping => "its driver",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tandem_core::Time;
+
+    use super::*;
+
+    #[test]
+    fn a_handoff_is_told_in_words() {
+        let mut one = Handoff {
+            number: 1,
+            at: Time(1),
+            from: Traffic::Vf,
+            to: Traffic::Standby,
+            cause: HandoffCause::Warned,
+            switch_us: None,
+            lead_us: None,
+            warned_by: None,
+            reaction_us: Some(5_300),
+            gap: None,
+        };
+        assert_eq!(handoff(&one), None);
+        one.gap = Some(Gap {
+            receive_us: Some(4_600),
+            transmit_us: Some(0),
+            late_frames: 2,
+            drain_us: None,
+        });
+        assert_eq!(
+            handoff(&one).unwrap(),
+            "VF → standby (the kernel warned), asked for 5.3 ms after the warning: of the bond's frames none to the guest \
+             for 4.6 ms, none from it for 0.0 ms; 2 came late on the old NIC"
+        );
+        one.gap = Some(Gap::default());
+        assert!(
+            handoff(&one)
+                .unwrap()
+                .ends_with("the kernel counted no frames on both NICs")
+        );
+    }
+}
