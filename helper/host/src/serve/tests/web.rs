@@ -89,12 +89,18 @@ fn a_collector_of_text_files_takes_every_line() {
             assert!(["counter", "gauge"].contains(&kind), "{line}");
         } else if !line.starts_with('#') {
             let (name, value) = line.rsplit_once(' ').unwrap();
-            assert!(name.ends_with('}') && value.parse::<f64>().is_ok(), "{line}");
+            assert!(
+                name.ends_with('}') && value.parse::<f64>().is_ok(),
+                "{line}"
+            );
             samples += 1;
         }
     }
     assert!(samples > 10, "{text}");
-    assert!(text.contains("tandem_guest_info{domain=\"g1\",version="), "{text}");
+    assert!(
+        text.contains("tandem_guest_info{domain=\"g1\",version="),
+        "{text}"
+    );
 }
 
 /// The unit has `UMask=0077`, and who collects text files is another user.
@@ -113,7 +119,10 @@ fn the_file_is_everybody_s_to_read_and_never_half() {
     assert_eq!(mode & 0o777, 0o644);
     let mut text = String::new();
     reader.read_to_string(&mut text).unwrap();
-    assert_eq!(text, "the old ones\n", "a file under a reader was written to");
+    assert_eq!(
+        text, "the old ones\n",
+        "a file under a reader was written to"
+    );
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "new\n");
     let files = std::fs::read_dir(folder.path()).unwrap().count();
     assert_eq!(files, 1, "something else was left");
