@@ -3,8 +3,9 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    args, configure, exit, migrate, one_step, recover, serve, status, watch, xml,
+    args, configure, exit, migrate, one_step, recover, serve, session, status, watch, xml,
 };
+use crate::decide::{Cause, CauseCode, Outcome, Verdict};
 
 /// Keeps a guest's connections while its pass-through NIC (VF) leaves, the VM migrates and another VF comes
 #[derive(Debug, Parser)]
@@ -52,8 +53,24 @@ impl Cli {
             Command::Serve(arguments) => serve::run(arguments).await,
         };
         result.unwrap_or_else(|error| {
-            eprintln!("tandem-host: {error:#}");
+            let message = format!("{error:#}");
+            eprintln!("tandem-host: {message}");
+            let cause = Cause::new(CauseCode::NotBegun, message);
+            let refused = Outcome::without_run(Verdict::Refused, cause);
+            // Its exit code says more: trying again as it is will not help.
+            if let Err(error) = session::told(self.wants_report(), &refused) {
+                eprintln!("tandem-host: {error:#}");
+            }
             exit::FAILED
         })
+    }
+
+    /// What the command prints, it prints as a report for programs.
+    fn wants_report(&self) -> bool {
+        match &self.command {
+            Command::Migrate(arguments) => arguments.common.json,
+            Command::Recover(arguments) => arguments.common.json,
+            _ => false,
+        }
     }
 }

@@ -18,7 +18,7 @@ use crate::decide::{
 };
 use crate::hypervisor::{
     DomainFacts, DomainLook, DomainState, Host, HostError, JobFacts, JobWhich, MigrateOptions,
-    Migration,
+    Migration, machine_of,
 };
 
 /// Everything that an action may need. Shared by the tasks that carry actions out.
@@ -164,17 +164,17 @@ impl Desk {
         *kept.lock().expect("no holder panics") = socket;
     }
 
-    /// A reservation among the processes of this machine; the host itself has none to offer, so
-    /// it is asked again right before the VF is plugged in.
+    /// A reservation among the processes of this machine; the host itself has none to offer. A function that
+    /// somebody else took meanwhile the hypervisor refuses to plug in.
     async fn claim_vf(&self) -> Result<Reply, HostError> {
         let Some(vf) = &self.plan.destination_vf else {
             return Ok(Reply::Accepted);
         };
-        let uri = &self.plan.destination_uri;
+        let machine = machine_of(&self.plan.destination_uri);
         let name = match vf.identity.pci {
-            Some(_) => format!("{uri} {}", vf.identity.describe()),
+            Some(_) => format!("{machine} {}", vf.identity.describe()),
             // Its alias or MAC means something within its domain only.
-            None => format!("{uri} {} {}", self.plan.domain, vf.identity.describe()),
+            None => format!("{machine} {} {}", self.plan.domain, vf.identity.describe()),
         };
         let held = self.vf_lock.lock().expect("no holder panics").is_some();
         if !held {
@@ -196,9 +196,7 @@ impl Desk {
         let Some(vf) = self.plan.vf(side) else {
             return Ok(());
         };
-        let host = self.host(side);
-        host.check_device(&vf.device).await?;
-        host.attach(&self.plan.domain, &vf.device).await
+        self.host(side).attach(&self.plan.domain, &vf.device).await
     }
 
     async fn migrate(self: &Arc<Self>) -> Result<(), HostError> {

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::calls::Desk;
@@ -26,6 +25,9 @@ pub struct Hosts {
     /// Where it shall go.
     pub destination: Arc<dyn Host>,
 }
+
+/// How often it was asked to stop. Who comes late hears of it too.
+pub type Stops = watch::Receiver<u32>;
 
 /// Sees how it goes on.
 pub trait Watcher {
@@ -58,23 +60,21 @@ pub enum Ended {
     /// The evacuation came to an end.
     With(Box<Outcome>),
     /// The operator did not want to wait for it; a recovery is needed.
-    Left,
+    Left {
+        /// Where the domain stays, once that is decided.
+        runs_on: Option<Side>,
+    },
 }
 
 impl Runner {
-    /// Runs the evacuation to its end. A first SIGINT or SIGTERM rolls back, a second one leaves
-    /// at once.
-    ///
-    /// # Errors
-    /// If the process can't listen to signals.
+    /// Runs the evacuation to its end. A first request to stop rolls back, a second one leaves at once.
     pub async fn run(
         self,
         mut evacuation: Evacuation,
+        mut stops: Stops,
         watcher: &mut (dyn Watcher + Send),
-    ) -> std::io::Result<Ended> {
+    ) -> Ended {
         let (inputs, mut incoming) = mpsc::channel(QUEUE);
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
         let begun = Instant::now();
         let desk = Arc::new(Desk {
             plan: evacuation.plan().clone(),
@@ -93,7 +93,7 @@ impl Runner {
             action_limit: Duration::from_millis(evacuation.action_limit_ms()),
         });
         let listeners = Side::BOTH.map(|side| tokio::spawn(listen(Arc::clone(&desk), side)));
-        let mut aborted = false;
+        let mut stopped = 0;
         let ended = loop {
             let now_ms = elapsed_ms(begun);
             watcher.show(&evacuation, now_ms);
@@ -109,11 +109,11 @@ impl Runner {
             let input = tokio::select! {
                 Some(input) = incoming.recv() => input,
                 () = tokio::time::sleep_until(deadline) => Input::Tick,
-                () = either(&mut interrupt, &mut terminate) => {
-                    if aborted {
-                        break Ended::Left;
+                () = more_than(stopped, &mut stops) => {
+                    stopped += 1;
+                    if stopped > 1 {
+                        break Ended::Left { runs_on: evacuation.residence() };
                     }
-                    aborted = true;
                     watcher.say("stopping; the domain is left in order (once more: leave at once)");
                     Input::Abort
                 }
@@ -133,7 +133,7 @@ impl Runner {
         {
             watcher.say(&error.to_string());
         }
-        Ok(ended)
+        ended
     }
 }
 
@@ -141,10 +141,10 @@ fn elapsed_ms(begun: Instant) -> u64 {
     u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
-async fn either(one: &mut Signal, other: &mut Signal) {
-    tokio::select! {
-        _ = one.recv() => {}
-        _ = other.recv() => {}
+/// Waits until it was asked once more; for ever, if nobody is left who could.
+async fn more_than(stopped: u32, stops: &mut Stops) {
+    if stops.wait_for(|asked| *asked > stopped).await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 

@@ -86,13 +86,3 @@ pub enum AgentError {
         bytes: usize,
     },
 }
-
-impl AgentError {
-    /// True if another attempt may succeed without anybody's help.
-    pub fn is_transient(&self) -> bool {
-        matches!(
-            self,
-            Self::Silent { .. } | Self::Closed | Self::Socket { .. } | Self::Leased { .. }
-        )
-    }
-}

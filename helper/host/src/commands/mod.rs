@@ -10,15 +10,16 @@ pub mod recover;
 pub mod serve;
 pub(crate) mod session;
 pub mod status;
+mod text_file;
 pub mod watch;
 pub mod xml;
 
-/// Exit codes beside those of [`crate::decide::Outcome::exit_code`].
+/// Exit codes of what is no evacuation; the others are those of [`crate::decide::Verdict::exit_code`].
 pub mod exit {
+    use crate::decide::Verdict;
+
     /// It failed, and nothing more is known.
     pub const FAILED: u8 = 1;
-    /// Nothing was begun.
-    pub const REFUSED: u8 = 10;
-    /// Left in the middle: `tandem-host recover` is needed.
-    pub const INTERRUPTED: u8 = 13;
+    /// The guest said no.
+    pub const REFUSED: u8 = Verdict::Refused.exit_code();
 }

@@ -4,7 +4,7 @@ use anyhow::{Context as _, bail};
 use tandem_core::types::Mac;
 
 use super::args;
-use crate::decide::{AgentUse, Plan, Side, Vf, VfIdentity};
+use crate::decide::{AgentUse, Plan, Vf, VfIdentity};
 use crate::hypervisor::{DomainFacts, Nic, NicKind, is_local_uri};
 use crate::xml::domain::parse_device;
 use crate::xml::{Bond, Bonds};
@@ -171,15 +171,10 @@ fn nic_of_json(text: &str) -> anyhow::Result<Nic> {
     })
 }
 
-/// The destination's VF for a person.
-pub fn describe(plan: &Plan, side: Side) -> String {
-    plan.vf(side)
-        .map_or_else(|| "none".to_owned(), |vf| vf.identity.describe())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decide::Side;
 
     fn nic(alias: &str, mac: &str, kind: NicKind) -> Nic {
         Nic {

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
-use super::{args, connect, exit, session};
+use super::{args, connect, session};
 use crate::act::{Hosts, Lock, Runner};
-use crate::decide::{Evacuation, Progress, Side};
+use crate::decide::{Cause, CauseCode, Evacuation, Outcome, Progress, Side, Verdict};
 use crate::hypervisor::{DomainState, Elsewhere, Host, HostError, is_local_uri};
 
 /// Finishes or undoes what another process left; returns the exit code.
@@ -15,12 +15,10 @@ use crate::hypervisor::{DomainState, Elsewhere, Host, HostError, is_local_uri};
 /// If neither host nor lock file tells what there is to recover.
 pub async fn run(arguments: &args::Recover) -> anyhow::Result<u8> {
     let name = arguments.domain.as_str();
+    let json = arguments.common.json;
     let lock = match Lock::take(&arguments.common.state_dir, "domain", name) {
         Ok(lock) => lock,
-        Err(error) => {
-            eprintln!("refused: {error}");
-            return Ok(exit::REFUSED);
-        }
+        Err(error) => return session::refuse(json, CauseCode::Claimed, error.to_string()),
     };
     let here = arguments.common.connect.open();
     let there = record_of(here.as_ref(), name).await;
@@ -32,7 +30,13 @@ pub async fn run(arguments: &args::Recover) -> anyhow::Result<u8> {
         .or_else(|| lock.record())
     else {
         there.with_context(|| format!("no record of domain {name} is to be had"))?;
-        println!("nothing to recover: domain {name} has no record of an evacuation");
+        let message = format!("nothing to recover: domain {name} has no record of an evacuation");
+        if json {
+            let cause = Cause::new(CauseCode::NothingToRecover, message);
+            session::told(json, &Outcome::without_run(Verdict::Refused, cause))?;
+        } else {
+            println!("{message}");
+        }
         return Ok(0);
     };
     let mut found = found;
@@ -44,12 +48,12 @@ pub async fn run(arguments: &args::Recover) -> anyhow::Result<u8> {
     let hosts = match hosts_of(&mut found, &here).await? {
         Ok(hosts) => hosts,
         Err(machine) => {
-            eprintln!(
-                "refused: the evacuation of {name} was begun on {machine}, and the domain does not run on {} yet; \
+            let message = format!(
+                "the evacuation of {name} was begun on {machine}, and the domain does not run on {} yet; \
                  run `tandem-host recover {name}` there",
                 here.uri()
             );
-            return Ok(exit::REFUSED);
+            return session::refuse(json, CauseCode::OtherMachine, message);
         }
     };
     // The other host may have a newer one.
@@ -62,9 +66,7 @@ pub async fn run(arguments: &args::Recover) -> anyhow::Result<u8> {
             newest = record;
         }
     }
-    // This machine's lock is free, so a process of this machine is gone.
-    let owner = newest.owner.as_ref();
-    let owner_is_dead = owner.is_none_or(|owner| owner.host == session::host_name());
+    let owner_is_dead = session::owner_is_dead(&newest, &lock);
     let mut policy = None;
     if let Ok(Some(bonds)) = here.bonds(name).await {
         let facts = here.domain(name).await?;
@@ -80,7 +82,7 @@ pub async fn run(arguments: &args::Recover) -> anyhow::Result<u8> {
     };
     let limits = arguments.timeouts.limits();
     let evacuation = Evacuation::recover(newest, session::owner()?, limits, owner_is_dead, 0);
-    session::run(runner, evacuation, arguments.common.json).await
+    session::run(runner, evacuation, json).await
 }
 
 /// Both hosts as they are reached from here, or the machine where they can be.

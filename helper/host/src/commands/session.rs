@@ -5,9 +5,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 
-use super::exit;
-use crate::act::{Ended, Runner};
-use crate::decide::{Evacuation, Owner};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::act::{Ended, Lock, Runner, Stops};
+use crate::decide::{Cause, CauseCode, Evacuation, Outcome, Owner, Progress, Verdict};
 use crate::report::{ProgressLine, left, text_of};
 
 /// Runs it, reports, and returns the exit code.
@@ -15,20 +17,73 @@ pub(super) async fn run(runner: Runner, evacuation: Evacuation, json: bool) -> a
     let plan = evacuation.plan().clone();
     let folder = runner.folder.clone();
     let mut line = ProgressLine::new();
-    match runner.run(evacuation, &mut line).await? {
-        Ended::Left => {
-            eprintln!("{}", left(&plan, &folder));
-            Ok(exit::INTERRUPTED)
+    match runner.run(evacuation, stops()?, &mut line).await {
+        Ended::Left { runs_on } => {
+            let message = left(&plan, runs_on, &folder);
+            eprintln!("{message}");
+            let cause = Cause::new(CauseCode::Aborted, message);
+            let mut outcome = Outcome::without_run(Verdict::Interrupted, cause);
+            outcome.last_seen_on = runs_on;
+            outcome.recovery_needed = true;
+            told(json, &outcome)
         }
         Ended::With(outcome) => {
-            if json {
-                println!("{}", serde_json::to_string_pretty(&outcome)?);
-            } else {
+            if !json {
                 print!("{}", text_of(&plan, &outcome, &folder));
             }
-            Ok(outcome.exit_code())
+            told(json, &outcome)
         }
     }
+}
+
+/// Says why nothing was begun; returns the exit code.
+pub(super) fn refuse(json: bool, code: CauseCode, message: String) -> anyhow::Result<u8> {
+    eprintln!("refused: {message}");
+    let cause = Cause::new(code, message);
+    told(json, &Outcome::without_run(Verdict::Refused, cause))
+}
+
+/// Prints the report for programs, where that is wanted; returns the exit code.
+pub(crate) fn told(json: bool, outcome: &Outcome) -> anyhow::Result<u8> {
+    if json {
+        println!("{}", serde_json::to_string_pretty(outcome)?);
+    }
+    Ok(outcome.exit_code())
+}
+
+/// Each SIGINT or SIGTERM asks to stop.
+fn stops() -> std::io::Result<Stops> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let (ask, stops) = watch::channel(0);
+    tokio::spawn(async move {
+        while !ask.is_closed() {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            ask.send_modify(|asked| *asked += 1);
+        }
+    });
+    Ok(stops)
+}
+
+/// Whoever drove that evacuation is gone for sure: nobody does, or it was a process of this machine, which
+/// would have this lock.
+pub(crate) fn owner_is_dead(record: &Progress, _lock: &Lock) -> bool {
+    record.owner.as_ref().is_none_or(is_of_this_machine)
+}
+
+/// Another process of this machine drives that evacuation, as far as its number tells.
+pub(crate) fn is_driven_here(record: &Progress) -> bool {
+    record.owner.as_ref().is_some_and(|owner| {
+        let runs = std::path::Path::new("/proc").join(owner.pid.to_string());
+        is_of_this_machine(owner) && owner.pid != std::process::id() && runs.exists()
+    })
+}
+
+fn is_of_this_machine(owner: &Owner) -> bool {
+    owner.host == host_name()
 }
 
 /// This process.
@@ -81,7 +136,70 @@ fn utc_text(now: SystemTime) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::process::{Signal, getpid, kill_process};
+    use serde_json::json;
     use std::time::Duration;
+
+    #[tokio::test]
+    async fn each_signal_asks_to_stop() {
+        let mut stops = stops().unwrap();
+        for (count, name) in [(1, Signal::INT), (2, Signal::TERM)] {
+            kill_process(getpid(), name).unwrap();
+            stops.wait_for(|asked| *asked == count).await.unwrap();
+        }
+    }
+
+    #[test]
+    fn an_owner_of_this_machine_is_told_by_its_boot() {
+        let folder = tempfile::tempdir().unwrap();
+        let lock = Lock::take(folder.path(), "domain", "g1").unwrap();
+        let plan = json!({"domain": "g1", "source-uri": "a", "destination-uri": "b", "bond": null,
+            "source-vf": null, "destination-vf": null, "agent": "never",
+            "reaches-destination-agent": false, "configure": false, "yes-degraded": false});
+        let record = |owner: Option<Owner>| Progress {
+            version: Progress::VERSION,
+            evacuation: "e".to_owned(),
+            owner,
+            beat: 1,
+            stage: crate::decide::Stage::Claimed,
+            migration_begun: false,
+            home: None,
+            plan: serde_json::from_value(plan.clone()).unwrap(),
+        };
+        let us = owner().unwrap();
+        let elsewhere = Owner {
+            host: "b (boot 1)".to_owned(),
+            ..us.clone()
+        };
+        // This test's parent lives; no process has the highest number there is.
+        let parent = std::os::unix::process::parent_id();
+        let other = Owner {
+            pid: parent,
+            ..us.clone()
+        };
+        let gone = Owner {
+            pid: u32::MAX,
+            ..us.clone()
+        };
+        for (owner, is_dead, is_driven) in [
+            (None, true, false),
+            (Some(us), true, false),
+            (Some(other), true, true),
+            (Some(gone), true, false),
+            (
+                Some(Owner {
+                    pid: parent,
+                    ..elsewhere
+                }),
+                false,
+                false,
+            ),
+        ] {
+            let record = record(owner);
+            assert_eq!(owner_is_dead(&record, &lock), is_dead, "{record:?}");
+            assert_eq!(is_driven_here(&record), is_driven, "{record:?}");
+        }
+    }
 
     #[test]
     fn seconds_become_dates() {

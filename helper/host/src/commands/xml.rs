@@ -1,16 +1,15 @@
 //! `xml check`, `show`, `set` and `clear`.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 
 use super::connect::Connect;
+use super::text_file::read;
 use crate::hypervisor::{DomainFacts, DomainState, Host, Nic};
 use crate::report::device;
-use crate::xml::domain::{DomainXml, MAX_BYTES};
+use crate::xml::domain::DomainXml;
 use crate::xml::{Bonds, Document};
 
 /// The bonds in a domain's XML.
@@ -143,14 +142,6 @@ pub(super) async fn present(host: &dyn Host, domain: &str) -> Result<DomainFacts
         bail!("domain {domain} does not exist on {}", host.uri());
     }
     Ok(facts)
-}
-
-fn read(file: &Path) -> Result<String> {
-    let mut text = String::new();
-    File::open(file)
-        .and_then(|file| file.take(MAX_BYTES as u64).read_to_string(&mut text))
-        .with_context(|| format!("can't read {}", file.display()))?;
-    Ok(text)
 }
 
 /// Which devices the bonds mean, for the operator to see.

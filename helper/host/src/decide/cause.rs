@@ -36,6 +36,14 @@ pub enum CauseCode {
     RecordUnreadable,
     /// The record can't be written.
     RecordNotWritten,
+    /// It could not be begun: an argument, a host out of reach.
+    NotBegun,
+    /// There is no such domain.
+    NoSuchDomain,
+    /// The destination's XML would cost it its bonds.
+    BondsMissing,
+    /// It can be recovered from another machine only.
+    OtherMachine,
     /// There is nothing to recover.
     NothingToRecover,
     /// No VF is named for the destination.

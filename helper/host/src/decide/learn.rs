@@ -83,6 +83,12 @@ impl Evacuation {
             (ActionKind::Guest { .. }, Reply::Status(status)) => {
                 self.memory.guest = Some(status.clone());
             }
+            // After a change, or a silence, what the guest said before is no news of now.
+            (ActionKind::Guest { .. }, reply)
+                if self.phase == Phase::Verify && !is_refusal_of_guest(reply) =>
+            {
+                self.memory.guest = None;
+            }
             (ActionKind::Save { side, progress }, Reply::Accepted) => {
                 let saved = Saved {
                     stage: progress.stage,
@@ -115,9 +121,10 @@ impl Evacuation {
             }
             _ => {}
         }
+        let changes = !busy.kind.touches().is_empty() || busy.kind == ActionKind::ClaimVf;
         if let Reply::Failed(failure) = &reply
             && failure.effect_unknown()
-            && !busy.kind.touches().is_empty() | matches!(busy.kind, ActionKind::ClaimVf)
+            && changes
         {
             self.memory.doubt_until_ms = now_ms + self.limits.settle_ms;
             if matches!(busy.kind, ActionKind::Save { .. }) {
@@ -178,6 +185,10 @@ impl Evacuation {
             }
         }
     }
+}
+
+fn is_refusal_of_guest(reply: &Reply) -> bool {
+    matches!(reply, Reply::Failed(failure) if failure.kind == FailureKind::AgentRefused)
 }
 
 /// A failure that says that what was wanted is so already.

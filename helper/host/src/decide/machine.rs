@@ -163,6 +163,11 @@ impl Evacuation {
         self.memory.job.as_ref()
     }
 
+    /// Where the domain stays, once that is decided.
+    pub fn residence(&self) -> Option<Side> {
+        self.memory.residence
+    }
+
     /// What it shall bring about.
     pub fn plan(&self) -> &Plan {
         &self.record.plan

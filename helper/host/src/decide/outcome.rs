@@ -17,6 +17,9 @@ pub struct Outcome {
     pub verdict: Verdict,
     /// Where the domain is; `None` if it runs nowhere or nobody could see.
     pub runs_on: Option<Side>,
+    /// Where it was seen last, if it ended before that was certain: there a recovery finds it.
+    #[serde(default)]
+    pub last_seen_on: Option<Side>,
     /// It has its VF there.
     pub vf_attached: bool,
     /// An unplug that was asked for was neither done nor refused: the guest may still do it.
@@ -94,13 +97,38 @@ pub struct PhaseTime {
 impl Outcome {
     /// The process's exit code.
     pub fn exit_code(&self) -> u8 {
-        match self.verdict {
-            Verdict::Done => 0,
-            Verdict::Stopped => 1,
-            Verdict::Refused => 10,
-            Verdict::RolledBack => 11,
-            Verdict::Degraded => 12,
-            Verdict::Interrupted => 13,
+        self.verdict.exit_code()
+    }
+
+    /// The report of an evacuation that did not run to an end, or at all.
+    pub fn without_run(verdict: Verdict, cause: Cause) -> Self {
+        Self {
+            verdict,
+            runs_on: None,
+            last_seen_on: None,
+            vf_attached: false,
+            unplug_may_follow: false,
+            guest: GuestVerdict::NotAsked,
+            guest_status: None,
+            cause: Some(cause),
+            left: Vec::new(),
+            recovery_needed: false,
+            phases: Vec::new(),
+            downtime_ms: None,
+        }
+    }
+}
+
+impl Verdict {
+    /// The process's exit code.
+    pub const fn exit_code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Stopped => 1,
+            Self::Refused => 10,
+            Self::RolledBack => 11,
+            Self::Degraded => 12,
+            Self::Interrupted => 13,
         }
     }
 }
@@ -109,6 +137,9 @@ pub(super) fn conclude(it: &Evacuation) -> Outcome {
     let verdict = verdict(it);
     let told = !matches!(verdict, Verdict::Interrupted | Verdict::Stopped);
     let home = it.memory.residence.filter(|side| is_there(it, *side));
+    // The evacuation for whose sake this one was refused may have moved it.
+    let moved = verdict == Verdict::Refused && runs(it, Side::Destination);
+    let home = home.filter(|_| !moved);
     let home = home.or_else(|| seen_on(it));
     let runs_on = home.filter(|_| told);
     let vf_attached = runs_on.is_some_and(|side| it.vf_nic(side).is_some());
@@ -117,6 +148,7 @@ pub(super) fn conclude(it: &Evacuation) -> Outcome {
     Outcome {
         verdict,
         runs_on,
+        last_seen_on: home,
         vf_attached,
         unplug_may_follow: pending && vf_attached,
         guest: guest_verdict(it),
@@ -145,6 +177,11 @@ fn seen_on(it: &Evacuation) -> Option<Side> {
     [Side::Destination, Side::Source]
         .into_iter()
         .find(|side| is_there(it, *side))
+}
+
+fn runs(it: &Evacuation, side: Side) -> bool {
+    let facts = it.view(side).facts.as_ref();
+    facts.is_some_and(|facts| facts.state == DomainState::Running)
 }
 
 fn is_there(it: &Evacuation, side: Side) -> bool {
@@ -232,15 +269,34 @@ fn cause(it: &Evacuation, verdict: Verdict) -> Option<Cause> {
             let message = format!("domain {domain} runs on neither host any more");
             Some(Cause::new(CauseCode::Stopped, message))
         }
-        Verdict::Degraded => {
-            let words = it.memory.guest.as_ref().map(|guest| guest.reason.as_str());
-            let words = words.unwrap_or("it does not answer");
-            let message =
-                format!("the guest does not use the VF: {words}; see `tandem status` in it");
-            Some(Cause::new(CauseCode::NotVerified, message))
-        }
+        Verdict::Degraded => Some(not_verified(it)),
         _ => None,
     })
+}
+
+/// Nothing failed, and yet it is not known that the guest uses a VF.
+fn not_verified(it: &Evacuation) -> Cause {
+    let home = it.memory.residence.unwrap_or(Side::Source);
+    if it.record.plan.vf(home).is_none() {
+        let message = "no VF is named for the destination, and it was agreed to go on without";
+        return Cause::new(CauseCode::NoVfNamed, message);
+    }
+    if it.memory.aborted {
+        let message = "the operator stopped it before the guest said that it uses the VF";
+        return Cause::new(CauseCode::Aborted, message);
+    }
+    let message = match &it.memory.guest {
+        Some(guest) => format!(
+            "the guest does not use the VF: {}; see `tandem status` in it",
+            guest.reason
+        ),
+        None => {
+            "the guest does not answer, so it is not known whether it uses the VF; see `tandem \
+                 status` in it"
+                .to_owned()
+        }
+    };
+    Cause::new(CauseCode::NotVerified, message)
 }
 
 fn leftovers(it: &Evacuation, verdict: Verdict, keeps: bool) -> Vec<Leftover> {

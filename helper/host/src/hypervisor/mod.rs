@@ -30,6 +30,22 @@ pub fn is_local_uri(uri: &str) -> bool {
     host.is_empty() || scheme.ends_with("+unix")
 }
 
+/// One name for the machine that a URI leads to, however it was typed: users, transports and drivers are
+/// left out. Two hypervisors on one machine are told apart by their sockets.
+pub fn machine_of(uri: &str) -> String {
+    let (_, rest) = uri.split_once("://").unwrap_or((uri, ""));
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    let host = authority
+        .rsplit_once('@')
+        .map_or(authority, |(_, host)| host);
+    if !is_local_uri(uri) {
+        return host.trim_end_matches('.').to_ascii_lowercase();
+    }
+    let query = uri.split_once('?').map_or("", |(_, query)| query);
+    let socket = query.split('&').find_map(|one| one.strip_prefix("socket="));
+    socket.map_or_else(|| "here".to_owned(), |socket| format!("here {socket}"))
+}
+
 /// The answer to one question or request; ends within the driver's own time limit.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, HostError>> + Send + 'a>>;
 
@@ -156,6 +172,37 @@ pub const MAX_PROGRESS_BYTES: usize = 64 * 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_machine_has_one_name_however_it_is_typed() {
+        for same in [
+            ["qemu+ssh://b/system", "qemu+ssh://root@B./system"],
+            ["qemu+ssh://b/system", "qemu+tls://b/session?no_verify=1"],
+            ["qemu:///system", "qemu:///session"],
+            ["qemu:///system", "qmp:/run/a"],
+            [
+                "qemu+ssh://[2001:db8::1]/system",
+                "qemu://u@[2001:DB8::1]/system",
+            ],
+        ] {
+            assert_eq!(machine_of(same[0]), machine_of(same[1]), "{same:?}");
+        }
+        for different in [
+            ["qemu+ssh://a/system", "qemu+ssh://b/system"],
+            ["qemu:///system", "qemu+ssh://b/system"],
+            ["qemu+ssh://b/system", "qemu+ssh://b:2222/system"],
+            [
+                "qemu+unix:///system?socket=/a",
+                "qemu+unix:///system?socket=/b",
+            ],
+        ] {
+            assert_ne!(
+                machine_of(different[0]),
+                machine_of(different[1]),
+                "{different:?}"
+            );
+        }
+    }
 
     #[test]
     fn a_uri_with_a_host_is_another_machine() {

@@ -1,7 +1,7 @@
 //! The one connection to a QEMU, made anew when it breaks, and the events of all of them.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -133,7 +133,7 @@ fn send(readers: &Mutex<Vec<EventSender>>, event: &Event) {
 }
 
 fn lock(readers: &Mutex<Vec<EventSender>>) -> std::sync::MutexGuard<'_, Vec<EventSender>> {
-    readers.lock().unwrap_or_else(PoisonError::into_inner)
+    readers.lock().expect("no holder panics")
 }
 
 /// What an event of QEMU means (QEMU 10.0, qapi/*.json); `None` if nothing here.

@@ -9,4 +9,4 @@ pub use domain::{BondReport, ChannelUse, DomainReport, EvacuationReport, domain_
 pub(crate) use domain::{device, word};
 pub use line::ProgressLine;
 pub use outcome::{left, text_of};
-pub use plan::plan_text;
+pub use plan::{plan_json, plan_text};

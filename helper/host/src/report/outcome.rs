@@ -40,22 +40,23 @@ pub fn text_of(plan: &Plan, outcome: &Outcome, state_folder: &Path) -> String {
         line(format!("  left      {}", leftover_text(*leftover)));
     }
     if outcome.recovery_needed {
-        let side = outcome.runs_on.unwrap_or(Side::Source);
+        let side = outcome.runs_on.or(outcome.last_seen_on);
         line(format!("  next      {}", recover(plan, side, state_folder)));
     }
     text
 }
 
 /// What is said when the operator left at once.
-pub fn left(plan: &Plan, state_folder: &Path) -> String {
+pub fn left(plan: &Plan, runs_on: Option<Side>, state_folder: &Path) -> String {
     format!(
         "left in the middle; run `{}`, which finishes or undoes it",
-        recover(plan, Side::Source, state_folder)
+        recover(plan, runs_on, state_folder)
     )
 }
 
-/// The command that goes on.
-fn recover(plan: &Plan, side: Side, state_folder: &Path) -> String {
+/// The command that goes on, asked where the domain is; on the source as long as that is open.
+fn recover(plan: &Plan, side: Option<Side>, state_folder: &Path) -> String {
+    let side = side.unwrap_or(Side::Source);
     let mut command = format!(
         "tandem-host recover {} --connect {}",
         plan.domain,
@@ -81,7 +82,14 @@ fn headline(plan: &Plan, outcome: &Outcome) -> String {
     };
     match outcome.verdict {
         Verdict::Done => format!("done: domain {domain} runs {place} {vf}"),
-        Verdict::Degraded => format!("degraded: domain {domain} runs {place} {vf} in use"),
+        Verdict::Degraded => {
+            let vf = match (outcome.vf_attached, outcome.guest) {
+                (false, _) => vf,
+                (true, GuestVerdict::UsesStandby) => "with its VF, which its guest does not use",
+                (true, _) => "with its VF, and it is not known whether its guest uses it",
+            };
+            format!("degraded: domain {domain} runs {place} {vf}")
+        }
         Verdict::RolledBack => format!("rolled back: domain {domain} runs {place} {vf}"),
         Verdict::Refused => format!("refused: domain {domain} is as it was, {place}"),
         Verdict::Interrupted => format!("interrupted: domain {domain} was left in the middle"),
@@ -126,8 +134,37 @@ fn leftover_text(leftover: Leftover) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decide::{Cause, CauseCode};
     use crate::report::plan_text;
     use serde_json::json;
+
+    #[test]
+    fn a_recovery_is_asked_for_where_the_domain_is() {
+        let plan: Plan =
+            serde_json::from_value(json!({"domain": "g1", "source-uri": "qemu:///system",
+            "destination-uri": "qemu+ssh://b/system", "bond": null, "source-vf": null,
+            "destination-vf": null, "agent": "never", "reaches-destination-agent": false,
+            "configure": true, "yes-degraded": false}))
+            .unwrap();
+        let on_source = "`tandem-host recover g1 --connect qemu:///system`";
+        let on_destination = "`tandem-host recover g1 --connect qemu+ssh://b/system`";
+        for (side, command) in [
+            (None, on_source),
+            (Some(Side::Source), on_source),
+            (Some(Side::Destination), on_destination),
+        ] {
+            let said = left(&plan, side, &default_folder());
+            assert!(said.contains(command), "{said}");
+            let cause = Cause::new(CauseCode::Unclear, "a host is silent");
+            let outcome = Outcome {
+                last_seen_on: side,
+                recovery_needed: true,
+                ..Outcome::without_run(Verdict::Interrupted, cause)
+            };
+            let said = text_of(&plan, &outcome, &default_folder());
+            assert!(said.contains(command.trim_matches('`')), "{said}");
+        }
+    }
 
     #[test]
     fn a_guest_on_another_machine_was_not_asked_and_that_is_said() {

@@ -1,21 +1,31 @@
 //! What would be done (`--dry-run`).
 
-use std::fmt::Write as _;
+use serde_json::{Value, json};
 
-use crate::decide::{AgentUse, Limits, Plan, Side, Vf};
+use crate::decide::{AgentUse, Limits, Phase, Plan, Side, Vf};
 use crate::hypervisor::MigrateOptions;
 
 /// The plan, a line for each phase.
 pub fn plan_text(plan: &Plan, limits: &Limits, options: &MigrateOptions) -> String {
-    let mut text = String::new();
-    let mut line = |phase: &str, what: String| {
-        // Writing to a String does not fail.
-        let _ = writeln!(text, "{phase:<9} {what}");
-    };
+    let steps = steps(plan, limits, options).into_iter();
+    let lines = steps.map(|(phase, what)| format!("{:<9} {what}\n", phase.as_str()));
+    lines.collect()
+}
+
+/// The same for programs, with the plan itself.
+pub fn plan_json(plan: &Plan, limits: &Limits, options: &MigrateOptions) -> Value {
+    let steps = steps(plan, limits, options).into_iter();
+    let steps = steps.map(|(phase, what)| json!({ "phase": phase, "does": what }));
+    json!({ "plan": plan, "steps": steps.collect::<Vec<_>>() })
+}
+
+fn steps(plan: &Plan, limits: &Limits, options: &MigrateOptions) -> Vec<(Phase, String)> {
+    let mut steps = Vec::new();
+    let mut line = |phase: Phase, what: String| steps.push((phase, what));
     let name = |vf: Option<&Vf>| vf.map_or("none".to_owned(), |vf| vf.identity.describe());
     let domain = &plan.domain;
     line(
-        "check",
+        Phase::Check,
         format!(
             "domain {domain} on {}, and the destination {}",
             plan.source_uri, plan.destination_uri
@@ -23,7 +33,7 @@ pub fn plan_text(plan: &Plan, limits: &Limits, options: &MigrateOptions) -> Stri
     );
     let there = name(plan.vf(Side::Destination));
     line(
-        "claim",
+        Phase::Claim,
         format!("the domain; the destination's VF: {there}"),
     );
     let agent = match plan.agent {
@@ -32,16 +42,16 @@ pub fn plan_text(plan: &Plan, limits: &Limits, options: &MigrateOptions) -> Stri
         AgentUse::Never => "the guest is not asked",
     };
     line(
-        "prepare",
+        Phase::Prepare,
         format!("{agent} (at most {} s)", limits.prepare_ms / 1000),
     );
     let here = name(plan.vf(Side::Source));
     line(
-        "unplug",
+        Phase::Unplug,
         format!("{here} (at most {} s)", limits.unplug_ms / 1000),
     );
     line(
-        "migrate",
+        Phase::Migrate,
         format!("{} (at most {} s)", how(options), limits.migrate_ms / 1000),
     );
     let there_too = match (plan.agent, plan.reaches_destination_agent) {
@@ -49,9 +59,9 @@ pub fn plan_text(plan: &Plan, limits: &Limits, options: &MigrateOptions) -> Stri
         (_, true) => "the guest tells the network where it is",
         (_, false) => "by the guest itself: its channel is on another machine",
     };
-    line("announce", there_too.to_owned());
+    line(Phase::Announce, there_too.to_owned());
     line(
-        "plug",
+        Phase::Plug,
         format!("{there} (at most {} s)", limits.plug_ms / 1000),
     );
     let verified = if plan.asks_guest(Side::Destination) {
@@ -59,8 +69,10 @@ pub fn plan_text(plan: &Plan, limits: &Limits, options: &MigrateOptions) -> Stri
     } else {
         "by the domain's XML alone: the guest is not asked".to_owned()
     };
-    line("verify", verified);
-    text
+    line(Phase::Verify, verified);
+    let released = "the domain's record and the reservation of the destination's VF are removed";
+    line(Phase::Release, released.to_owned());
+    steps
 }
 
 fn how(options: &MigrateOptions) -> String {
@@ -82,4 +94,38 @@ fn how(options: &MigrateOptions) -> String {
             .map(|limit| format!("at most {limit} MiB/s")),
     );
     words.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_phase_of_a_migration_that_works_is_told_for_both() {
+        let plan: Plan =
+            serde_json::from_value(json!({"domain": "g1", "source-uri": "qemu:///system",
+            "destination-uri": "qemu+ssh://b/system", "bond": null, "source-vf": null,
+            "destination-vf": null, "agent": "required", "reaches-destination-agent": true,
+            "configure": true, "yes-degraded": false}))
+            .unwrap();
+        let (limits, options) = Default::default();
+        let text = plan_text(&plan, &limits, &options);
+        let json = plan_json(&plan, &limits, &options);
+        assert_eq!(json["plan"]["domain"], "g1");
+        let told = json["steps"].as_array().unwrap();
+        let phases = [
+            "check", "claim", "prepare", "unplug", "migrate", "announce", "plug", "verify",
+            "release",
+        ];
+        assert_eq!(text.lines().count(), phases.len(), "{text}");
+        assert_eq!(told.len(), phases.len(), "{json:#}");
+        for ((line, step), phase) in text.lines().zip(told).zip(phases) {
+            assert_eq!(step["phase"], phase);
+            let (first, rest) = line.split_once(' ').unwrap();
+            assert_eq!(
+                (first, rest.trim()),
+                (phase, step["does"].as_str().unwrap())
+            );
+        }
+    }
 }

@@ -13,9 +13,34 @@ const MAX_LABEL: usize = 64;
 /// What is told of each domain, or of each of its bonds.
 struct Family {
     name: &'static str,
-    kind: &'static str,
+    kind: Kind,
     help: &'static str,
     of: Of,
+}
+
+/// Only what the older text format has too: node_exporter's collector of text files reads that one, and
+/// drops a file with a type that it does not know (`expfmt.TextParser` of Prometheus).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Counter,
+    Gauge,
+}
+
+impl Kind {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+        }
+    }
+
+    /// What a sample's name has beyond its family's.
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::Counter => "_total",
+            Self::Gauge => "",
+        }
+    }
 }
 
 enum Of {
@@ -36,26 +61,26 @@ enum Of {
 const FAMILIES: [Family; 16] = [
     Family {
         name: "tandem_guest_answers",
-        kind: "gauge",
+        kind: Kind::Gauge,
         help: "1 if the guest answered when it was last asked.",
         of: Of::Domain(|known| Some(known.report.guest.is_some().into())),
     },
     Family {
         name: "tandem_guest_subscribed",
-        kind: "gauge",
+        kind: Kind::Gauge,
         help: "1 if the guest tells each change as it happens; 0 if its channel is down or lent to another tool.",
         of: Of::Domain(|known| Some((known.report.channel == ChannelUse::Subscribed).into())),
     },
     Family {
         name: "tandem_guest_configure_failed",
-        kind: "gauge",
+        kind: Kind::Gauge,
         help: "1 if the guest does not have the bonds of its domain's XML.",
         of: Of::Domain(|known| Some(known.report.configure_error.is_some().into())),
     },
     Family {
-        name: "tandem_guest",
-        kind: "info",
-        help: "Version of the guest's service.",
+        name: "tandem_guest_info",
+        kind: Kind::Gauge,
+        help: "1; the version of the guest's service is a label.",
         of: Of::DomainInfo(|known| {
             let guest = known.report.guest.as_ref()?;
             Some(format!("version=\"{}\"", escaped(&guest.version)))
@@ -63,7 +88,7 @@ const FAMILIES: [Family; 16] = [
     },
     Family {
         name: "tandem_domain_degraded",
-        kind: "gauge",
+        kind: Kind::Gauge,
         help: "1 if the domain runs without its VF after an evacuation.",
         of: Of::Domain(|known| {
             let evacuation = known.report.evacuation.as_ref();
@@ -72,7 +97,7 @@ const FAMILIES: [Family; 16] = [
     },
     Family {
         name: "tandem_domain_evacuating",
-        kind: "gauge",
+        kind: Kind::Gauge,
         help: "1 if the record of an evacuation that has not ended is kept with the domain.",
         of: Of::Domain(|known| {
             let evacuation = known.report.evacuation.as_ref();
@@ -81,61 +106,61 @@ const FAMILIES: [Family; 16] = [
     },
     Family {
         name: "tandem_domain_replug_attempts",
-        kind: "counter",
+        kind: Kind::Counter,
         help: "Attempts of serve to plug in the VF of a domain that came without it.",
         of: Of::Domain(|known| Some(known.attempts.into())),
     },
     Family {
         name: "tandem_bond_on_vf",
-        kind: "gauge",
+        kind: Kind::Gauge,
         help: "1 if the VF carries the bond's traffic; 0 is degraded.",
         of: Of::Bond(|bond| (bond.traffic == Traffic::Vf).into()),
     },
     Family {
         name: "tandem_bond_on_standby",
-        kind: "gauge",
+        kind: Kind::Gauge,
         help: "1 if the standby carries the bond's traffic.",
         of: Of::Bond(|bond| (bond.traffic == Traffic::Standby).into()),
     },
     Family {
         name: "tandem_bond_problems",
-        kind: "gauge",
+        kind: Kind::Gauge,
         help: "Problems that the guest reports.",
         of: Of::Bond(|bond| bond.problems.len() as u64),
     },
     Family {
         name: "tandem_bond_handoffs",
-        kind: "counter",
+        kind: Kind::Counter,
         help: "Handoffs since the guest's service started.",
         of: Of::Bond(|bond| bond.handoff_count),
     },
     Family {
         name: "tandem_bond_handoffs_seen",
-        kind: "counter",
+        kind: Kind::Counter,
         help: "Handoffs that were reported to serve since it started, by cause.",
         of: Of::ByCause,
     },
     Family {
         name: "tandem_bond_last_handoff_receive_gap_seconds",
-        kind: "gauge",
+        kind: Kind::Gauge,
         help: "Time without frames received in the last measured handoff.",
         of: Of::LastUs(|handoff| handoff.gap?.receive_us),
     },
     Family {
         name: "tandem_bond_last_handoff_transmit_gap_seconds",
-        kind: "gauge",
+        kind: Kind::Gauge,
         help: "Time without frames sent in the last measured handoff.",
         of: Of::LastUs(|handoff| handoff.gap?.transmit_us),
     },
     Family {
         name: "tandem_bond_last_handoff_lead_seconds",
-        kind: "gauge",
+        kind: Kind::Gauge,
         help: "From the first warning to the stop of the VF's driver, in the last handoff that had one.",
         of: Of::LastUs(|handoff| handoff.lead_us),
     },
     Family {
         name: "tandem_bond_last_handoff_late_frames",
-        kind: "gauge",
+        kind: Kind::Gauge,
         help: "Frames that came on the old port after the last measured handoff.",
         of: Of::Last(|handoff| handoff.gap.map(|Gap { late_frames, .. }| late_frames)),
     },
@@ -146,7 +171,7 @@ pub(super) fn text(board: &Board) -> String {
     let mut text = String::new();
     for family in &FAMILIES {
         // Writing to a String does not fail.
-        let _ = writeln!(text, "# TYPE {} {}", family.name, family.kind);
+        let _ = writeln!(text, "# TYPE {} {}", family.name, family.kind.as_str());
         if family.name.ends_with("_seconds") {
             let _ = writeln!(text, "# UNIT {} seconds", family.name);
         }
@@ -159,11 +184,7 @@ pub(super) fn text(board: &Board) -> String {
 
 impl Family {
     fn samples(&self, domain: &str, known: &Known, text: &mut String) {
-        let suffix = match self.kind {
-            "counter" => "_total",
-            "info" => "_info",
-            _ => "",
-        };
+        let suffix = self.kind.suffix();
         let domain = format!("domain=\"{}\"", escaped_name(domain));
         let mut sample = |labels: &str, value: &str| {
             let _ = writeln!(text, "{}{suffix}{{{domain}{labels}}} {value}", self.name);

@@ -22,7 +22,10 @@ mod supervisor;
 #[cfg(test)]
 mod tests;
 
+use std::fs::{File, Permissions};
+use std::io::Write as _;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -162,13 +165,19 @@ async fn publish_changes(path: PathBuf, board: Arc<Board>) {
     }
 }
 
-/// Writes the metrics in one step, so that a reader never sees half of them.
 fn publish(path: &Path, board: &Board) {
-    let mut new = path.to_owned().into_os_string();
-    new.push(".new");
-    let written =
-        std::fs::write(&new, metrics::text(board)).and_then(|()| std::fs::rename(&new, path));
-    if let Err(error) = written {
+    if let Err(error) = replace(path, &metrics::text(board)) {
         tracing::warn!("can't write {}: {error}", path.display());
     }
+}
+
+/// Writes the file in one step, so that a reader never sees half of it. All may read it, whatever the
+/// service's umask: a collector of text files is another user, and nothing in it is secret.
+fn replace(path: &Path, text: &str) -> std::io::Result<()> {
+    let mut new = path.to_owned().into_os_string();
+    new.push(".new");
+    let mut file = File::create(&new)?;
+    file.set_permissions(Permissions::from_mode(0o644))?;
+    file.write_all(text.as_bytes())?;
+    std::fs::rename(&new, path)
 }

@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout};
 
 use super::board::Attempts;
 use super::gate::Gate;
-use crate::act::{Ended as RunEnded, Hosts, Lock, Runner, Watcher};
+use crate::act::{Ended as RunEnded, Hosts, Lock, Runner, Stops, Watcher};
 use crate::commands::session;
 use crate::decide::{Evacuation, Limits, Outcome, Progress, Verdict};
 use crate::hypervisor::{DomainState, Elsewhere, Host, JobPhase, JobWhich};
@@ -154,8 +154,9 @@ pub(super) async fn attempt(
     evacuation: &str,
     gate: Arc<Gate>,
     folder: &Path,
+    stops: Stops,
 ) -> Ended {
-    match begin(host, name, evacuation, gate, folder).await {
+    match begin(host, name, evacuation, gate, folder, stops).await {
         Ok(outcome) if outcome.verdict == Verdict::Done => Ended::Done,
         Ok(outcome) => {
             let why = outcome.cause.map(|cause| cause.message);
@@ -171,6 +172,7 @@ async fn begin(
     evacuation: &str,
     gate: Arc<Gate>,
     folder: &Path,
+    stops: Stops,
 ) -> Result<Outcome, Ended> {
     let not_begun = |why: String| Ended::NotBegun(why);
     // A tool that drives the evacuation holds it.
@@ -197,9 +199,7 @@ async fn begin(
     let lease = lease.map_err(|_| not_begun("another tool has its channel".to_owned()))?;
     let policy = look.bonds.ok().flatten();
     let policy = policy.and_then(|bonds| bonds.policy(&facts.nics).ok());
-    // This machine's lock is free, so a process of this machine is gone.
-    let owner = record.owner.as_ref();
-    let owner_is_dead = owner.is_none_or(|owner| owner.host == session::host_name());
+    let owner_is_dead = session::owner_is_dead(&record, &lock);
     let runner = Runner {
         hosts: Hosts {
             // The domain has left it for good, and its URI means another host from here.
@@ -217,17 +217,19 @@ async fn begin(
         plug_ms: PLUG_MS,
         ..Limits::default()
     };
-    let failed = |error: String| Ended::Failed(error);
-    let me = session::owner().map_err(|error| failed(error.to_string()))?;
+    let me = session::owner().map_err(|error| Ended::Failed(error.to_string()))?;
     let recovery = Evacuation::recover(record, me, limits, owner_is_dead, 0);
     let mut log = Log {
         domain: name,
         phase: None,
     };
-    let ended = runner.run(recovery, &mut log).await;
+    let ended = runner.run(recovery, stops, &mut log).await;
     drop(lease);
-    match ended.map_err(|error| failed(error.to_string()))? {
+    match ended {
         RunEnded::With(outcome) => Ok(*outcome),
-        RunEnded::Left => Err(failed("the service was told to end at once".to_owned())),
+        RunEnded::Left { .. } => {
+            let why = "the service was told to end at once".to_owned();
+            Err(Ended::Failed(why))
+        }
     }
 }

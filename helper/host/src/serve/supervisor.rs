@@ -15,6 +15,7 @@ use super::gate::Gates;
 use super::keeper::{Keeper, Wish};
 use super::replug::{self, Replug};
 use crate::commands::configure::{ConfigureFailure, policy_of};
+use crate::commands::session;
 use crate::commands::status::reachable;
 use crate::decide::Progress;
 use crate::hypervisor::{
@@ -63,6 +64,8 @@ pub(super) struct Supervisor {
     roll_at: Instant,
     turns: Arc<Semaphore>,
     attempts: Arc<Semaphore>,
+    /// Tells attempts under way to stop.
+    stops: watch::Sender<u32>,
 }
 
 /// One domain that runs here.
@@ -120,6 +123,7 @@ impl Supervisor {
             roll_at: Instant::now(),
             turns: Arc::new(Semaphore::new(AT_ONCE)),
             attempts: Arc::new(Semaphore::new(replug::AT_ONCE)),
+            stops: watch::Sender::new(0),
         }
     }
 
@@ -146,8 +150,9 @@ impl Supervisor {
         self.wind_up().await;
     }
 
-    /// Attempts under way learn of the signal too, and leave the domain in order.
+    /// Attempts under way leave the domain in order.
     async fn wind_up(mut self) {
+        self.stops.send_replace(1);
         let busy = |ward: &Ward| ward.replug.as_ref().is_some_and(Replug::is_busy);
         let finish = async {
             while self.wards.values().any(busy) {
@@ -271,9 +276,10 @@ impl Supervisor {
         let folder = self.options.replug.clone().unwrap_or_default();
         let (host, turns) = (Arc::clone(&self.host), Arc::clone(&self.attempts));
         let gate = self.gates.of(&name);
+        let stops = self.stops.subscribe();
         self.jobs.spawn(async move {
             let _turn = turns.acquire().await;
-            let ended = replug::attempt(host, &name, &evacuation, gate, &folder).await;
+            let ended = replug::attempt(host, &name, &evacuation, gate, &folder, stops).await;
             Done::Attempted {
                 name,
                 evacuation,
@@ -440,7 +446,7 @@ fn wish_of(look: &DomainLook, boot: u64) -> Wish {
     let facts = &look.facts;
     let channel = match facts.state {
         DomainState::Paused => Err("it is paused".to_owned()),
-        _ if driven_here(look) => {
+        _ if is_driven_here(look) => {
             Err("its evacuation, which another tandem-host drives, has the channel".to_owned())
         }
         _ => reachable(facts),
@@ -459,17 +465,7 @@ fn wish_of(look: &DomainLook, boot: u64) -> Wish {
 }
 
 /// A process of this machine drives its evacuation, perhaps one that has asked for no lease.
-fn driven_here(look: &DomainLook) -> bool {
+fn is_driven_here(look: &DomainLook) -> bool {
     let record = look.progress.as_deref().map(Progress::parse);
-    let Some(Ok(record)) = record else {
-        return false;
-    };
-    record.owner.is_some_and(|owner| {
-        let here = owner.host == crate::commands::session::host_name();
-        let own = owner.pid == std::process::id();
-        here && !own
-            && std::path::Path::new("/proc")
-                .join(owner.pid.to_string())
-                .exists()
-    })
+    matches!(record, Some(Ok(record)) if session::is_driven_here(&record))
 }

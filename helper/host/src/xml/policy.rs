@@ -1,4 +1,4 @@
-//! From the domain's bonds to the guest's policy, and back.
+//! From the domain's bonds to the guest's policy.
 
 use tandem_core::Policy;
 use tandem_core::policy::{AddressingPolicy, BondPolicy, Origin, PolicyError, PortMatch};
@@ -22,13 +22,6 @@ impl Bonds {
         };
         policy.validate()?;
         Ok(policy)
-    }
-
-    /// The same bonds as a policy has; what only a domain has, aliases, is left out.
-    pub fn from_policy(policy: &Policy) -> Self {
-        Self {
-            bonds: policy.bonds.iter().map(Bond::from_policy).collect(),
-        }
     }
 }
 
@@ -93,31 +86,6 @@ impl Bond {
             mtu: self.mtu,
             path_check: self.path_check,
             timing: self.timing,
-        }
-    }
-
-    fn from_policy(policy: &BondPolicy) -> Self {
-        let port = |guest: &PortMatch| Port {
-            alias: None,
-            guest: guest.clone(),
-        };
-        Self {
-            name: policy.name.clone(),
-            mac: policy.mac,
-            ownership: policy.ownership,
-            path_check: policy.path_check,
-            standby: port(&policy.standby),
-            vfs: policy.vfs.iter().map(port).collect(),
-            mtu: policy.mtu,
-            addressing: match &policy.addressing {
-                AddressingPolicy::Inherit => Addressing::Inherit,
-                AddressingPolicy::Static { addresses, routes } => Addressing::Static {
-                    addresses: addresses.clone(),
-                    routes: routes.clone(),
-                },
-                AddressingPolicy::None => Addressing::None,
-            },
-            timing: policy.timing,
         }
     }
 }

@@ -1,6 +1,6 @@
-//! What a call does once it reaches its host or the guest.
+//! What a call does once it reaches its host.
 
-use tandem_host::decide::{ActionKind, Failure, FailureKind, GuestCall, Progress, Reply, Side};
+use tandem_host::decide::{ActionKind, Failure, FailureKind, Progress, Reply, Side};
 use tandem_host::hypervisor::DomainState;
 
 use crate::happen::Happening;
@@ -13,13 +13,6 @@ impl Stage {
             | ActionKind::Save { side, .. }
             | ActionKind::Clear { side }
             | ActionKind::Attach { side } => *side,
-            ActionKind::Guest { side, call } => {
-                if *side == Side::Destination && self.world.script.destination_is_remote {
-                    let fault = "a channel of another machine was opened";
-                    self.world.violations.push(fault.to_owned());
-                }
-                return self.guest(*side, *call);
-            }
             ActionKind::ClaimVf | ActionKind::ReleaseVf => Side::Destination,
             _ => Side::Source,
         };
@@ -81,7 +74,7 @@ impl Stage {
                 }
                 Ok(())
             }
-            ActionKind::Guest { .. } => Ok(()),
+            ActionKind::Guest { .. } => unreachable!("the guest is asked over its channel"),
         };
         match result {
             Ok(()) => Reply::Accepted,
@@ -109,19 +102,5 @@ impl Stage {
         let text = format!("evacuation {process}");
         let known = self.processes.get(process);
         known.map_or(text, |one| one.evacuation.clone())
-    }
-
-    fn guest(&mut self, side: Side, call: GuestCall) -> Reply {
-        let silent = || {
-            let text = "the guest does not answer";
-            Reply::Failed(Failure::new(FailureKind::AgentSilent, text))
-        };
-        let loss = self.world.script.agent_loss;
-        let is_there = self.world.runs_on() == Some(side);
-        let boots = self.world.booting_until_ms > self.now_ms;
-        if !is_there || boots || self.rng.chance(loss) {
-            return silent();
-        }
-        crate::guest::answer(&mut self.world, call, self.now_ms).unwrap_or_else(silent)
     }
 }

@@ -1,6 +1,6 @@
 //! What answers in the guest.
 
-use tandem_host::decide::{Failure, FailureKind, GuestCall, GuestStatus, Reply, Side, Stage};
+use tandem_host::decide::{Failure, FailureKind, GuestCall, GuestStatus, Reply};
 
 use crate::script::Agent;
 use crate::world::World;
@@ -43,11 +43,6 @@ fn tell(world: &mut World, call: GuestCall, now_ms: u64) -> Reply {
         }
         GuestCall::Configure => world.has_bond = true,
         GuestCall::PrepareUnplug => {
-            let stage = world.record(Side::Source).map(|record| record.stage);
-            if stage.is_none_or(|stage| stage < Stage::Preparing) {
-                let fault = "the guest was asked to release its VF before the record said so";
-                world.violations.push(fault.to_owned());
-            }
             world.prepared = true;
         }
         GuestCall::Resume => world.prepared = false,

@@ -1,8 +1,9 @@
 //! What happens: calls arrive, migrations go on, processes are killed, guests reboot.
 
-use tandem_host::decide::{Action, ActionId, Failure, FailureKind, Input, Reply, Side};
+use tandem_host::decide::{Action, ActionId, Failure, FailureKind, Input, Phase, Reply, Side};
 use tandem_host::hypervisor::EventKind;
 
+use crate::channel::Request;
 use crate::stage::Stage;
 
 /// Something that is to happen.
@@ -19,6 +20,8 @@ pub(crate) enum Happening {
         action: ActionId,
         reply: Reply,
     },
+    /// A request reaches the guest.
+    Asked(Request),
     Event {
         side: Side,
         kind: EventKind,
@@ -61,16 +64,15 @@ impl Stage {
                 let reply = self.effect(process, action.kind);
                 self.flush();
                 if answer {
-                    self.hand(process, Input::Done { action: id, reply });
+                    self.answer(process, id, reply);
                 }
             }
             Happening::Answer {
                 process,
                 action,
                 reply,
-            } => {
-                self.hand(process, Input::Done { action, reply });
-            }
+            } => self.answer(process, action, reply),
+            Happening::Asked(request) => self.asked(&request),
             Happening::Event { side, kind } => {
                 for process in 0..self.processes.len() {
                     let kind = kind.clone();
@@ -114,6 +116,28 @@ impl Stage {
         self.flush();
     }
 
+    /// The end of an action is told, and now and then once more, long after.
+    pub(crate) fn answer(&mut self, process: usize, action: ActionId, reply: Reply) {
+        if self.rng.chance(self.world.script.repeats) {
+            let at_ms = self.now_ms + self.rng.below(20_000);
+            let reply = reply.clone();
+            self.at(
+                at_ms,
+                Happening::Answer {
+                    process,
+                    action,
+                    reply,
+                },
+            );
+        }
+        if let Reply::Status(status) = &reply
+            && self.processes[process].machine.phase() == Phase::Verify
+        {
+            self.processes[process].said_in_use = Some(status.vf_active);
+        }
+        self.hand(process, Input::Done { action, reply });
+    }
+
     fn hit(&mut self, what: &str, process: usize) {
         let one = &self.processes[process];
         if one.is_alive && one.outcome.is_none() {
@@ -145,6 +169,7 @@ impl Stage {
         self.world.booting_until_ms = self.now_ms + self.rng.between(3_000, 30_000);
         self.world.prepared = false;
         self.world.has_bond = false;
+        self.boots += 1;
         if self.world.unplugging && self.rng.chance(500) {
             self.world.released();
         }

@@ -1,8 +1,9 @@
-//! The evacuation's decisions against a fake pair of hosts and a fake guest: at least 50,000
+//! The evacuation's decisions against a fake pair of hosts and a fake guest behind a lossy channel: at least 50,000
 //! seeded runs in which anything may fail. A seed that fails is run again by the command that
 //! its report ends with.
 
 mod brief;
+mod channel;
 mod effects;
 mod guest;
 mod happen;

@@ -1,10 +1,15 @@
 //! What is reported must be so.
 
-use tandem_host::decide::{GuestVerdict, Leftover, Outcome, Side, Verdict};
+use tandem_host::decide::{CauseCode, GuestVerdict, Leftover, Outcome, Side, Verdict};
 use tandem_host::hypervisor::DomainState;
 
 use crate::script::Agent;
 use crate::stage::Stage;
+
+/// So long after the guest began to use a VF, it has said so over a calm channel, in ms.
+const KNOWN_AFTER_MS: u64 = 10_000;
+/// The longest that a disturbed one adds while the guest is heard at all, in ms.
+const LONGEST_SILENCE_MS: u64 = 35_000;
 
 impl Stage {
     /// Compares a report with the world, at the moment it is given.
@@ -13,7 +18,9 @@ impl Stage {
             return;
         };
         let mut faults = Vec::new();
-        if let Some(side) = outcome.runs_on {
+        // One that is refused for another's sake tells of a look, and the other may have moved it since.
+        let refused = outcome.verdict == Verdict::Refused && self.processes.len() > 1;
+        if let Some(side) = outcome.runs_on.filter(|_| !refused) {
             self.judge_place(&outcome, side, &mut faults);
         }
         match outcome.verdict {
@@ -34,7 +41,7 @@ impl Stage {
             }
             _ => {}
         }
-        self.judge_guest(&outcome, &mut faults);
+        self.judge_guest(process, &outcome, &mut faults);
         self.judge_leftovers(process, &outcome, &mut faults);
         let text = faults.join("; ");
         if !faults.is_empty() {
@@ -66,7 +73,7 @@ impl Stage {
     }
 
     /// An honest guest that answered is as it is reported to be.
-    fn judge_guest(&self, outcome: &Outcome, faults: &mut Vec<&str>) {
+    fn judge_guest(&self, process: usize, outcome: &Outcome, faults: &mut Vec<&str>) {
         let honest = self.world.script.agent == Agent::Good;
         let told = matches!(
             outcome.guest,
@@ -76,6 +83,9 @@ impl Stage {
         if honest && told && settled && self.world.prepared {
             faults.push("the guest was not told to take its VF again");
         }
+        if honest && outcome.verdict == Verdict::Degraded {
+            self.judge_degraded(process, outcome, faults);
+        }
         let says_vf = outcome.guest == GuestVerdict::UsesVf;
         // One that booted since it was asked gets its bond by `serve`.
         let booted = !self.world.has_bond;
@@ -83,6 +93,29 @@ impl Stage {
         let is_so = self.world.uses_vf(self.now_ms);
         if honest && settled && says_vf && !is_so && !follows {
             faults.push("the guest is said to use a VF that it does not use");
+        }
+    }
+
+    /// Degraded is a guest that does not use a VF, or can't be asked whether it does.
+    fn judge_degraded(&self, process: usize, outcome: &Outcome, faults: &mut Vec<&str>) {
+        let script = &self.world.script;
+        let asker = &self.processes[process];
+        let code = outcome.cause.as_ref().map(|cause| cause.code);
+        // The operator did not want to wait for it, and that is said.
+        if self.in_use_since_ms.is_none() || code == Some(CauseCode::Aborted) {
+            return;
+        }
+        if asker.said_in_use == Some(true) {
+            faults.push("degraded, and the guest said that it uses its VF");
+        }
+        let heard_ms = if script.channel_is_calm() {
+            KNOWN_AFTER_MS
+        } else {
+            KNOWN_AFTER_MS + LONGEST_SILENCE_MS
+        };
+        let asked = outcome.guest != GuestVerdict::Silent || script.channel_is_calm();
+        if asker.used_ms > heard_ms && asked && outcome.vf_attached {
+            faults.push("degraded, and the guest uses its VF");
         }
     }
 

@@ -94,8 +94,14 @@ pub(crate) struct Script {
     pub(crate) attach_is_blind: bool,
     /// Of 1000 events, so many get lost, as many come twice, and as many come late.
     pub(crate) event_disorder: u64,
-    /// Of 1000 calls to the guest, so many get lost.
+    /// Of 1000 requests to the guest, so many get lost.
     pub(crate) agent_loss: u64,
+    /// Of 1000 that it acts on, so many replies get lost.
+    pub(crate) reply_loss: u64,
+    /// Of 1000 requests, so many find it stuck: it acts on them, and on what follows, late.
+    pub(crate) agent_stuck: u64,
+    /// Of 1000 ends of actions, so many are told once more.
+    pub(crate) repeats: u64,
     /// Of 1000 calls to a host, so many time out, with or without effect.
     pub(crate) timeouts: u64,
     /// Calls to a host take up to so many ms.
@@ -105,6 +111,11 @@ pub(crate) struct Script {
 }
 
 impl Script {
+    /// Each request reaches the guest and is answered at once.
+    pub(crate) fn channel_is_calm(&self) -> bool {
+        self.agent_loss + self.reply_loss + self.agent_stuck == 0
+    }
+
     /// A world where all is well.
     pub(crate) fn calm() -> Self {
         Self {
@@ -132,6 +143,9 @@ impl Script {
             attach_is_blind: true,
             event_disorder: 0,
             agent_loss: 0,
+            reply_loss: 0,
+            agent_stuck: 0,
+            repeats: 0,
             timeouts: 0,
             latency_ms: 50,
             look_ms: None,
@@ -193,6 +207,9 @@ impl Script {
         if rng.chance(500) {
             script.event_disorder = rng.below(400);
             script.agent_loss = rng.below(300);
+            script.reply_loss = rng.below(300);
+            script.agent_stuck = rng.below(150);
+            script.repeats = rng.below(100);
         }
         if rng.chance(350) {
             script.timeouts = rng.below(150);

@@ -31,6 +31,10 @@ pub(crate) struct Process {
     pub(crate) is_alive: bool,
     pub(crate) outcome: Option<Outcome>,
     pub(crate) phase: Phase,
+    /// What the guest's last answer in the last phase said of the VF.
+    pub(crate) said_in_use: Option<bool>,
+    /// So long the guest had used a VF when it was asked no more, in ms.
+    pub(crate) used_ms: u64,
 }
 
 /// Everything of one run.
@@ -45,6 +49,12 @@ pub(crate) struct Stage {
     aborts_left: Vec<(Phase, u64)>,
     kills_left: Vec<((Phase, u64), u64)>,
     pub(crate) recoveries: u32,
+    /// Times that the guest began to boot.
+    pub(crate) boots: u32,
+    /// The guest reads no request before that, in ms.
+    pub(crate) channel_free_ms: u64,
+    /// The guest uses a VF since then, in ms.
+    pub(crate) in_use_since_ms: Option<u64>,
     /// The record as its writer keeps it on its own machine, in the lock file.
     pub(crate) lock_file: Option<Progress>,
     /// The hosts answer from now on.
@@ -68,6 +78,9 @@ impl Stage {
             sequence: 0,
             triggered: Vec::new(),
             recoveries: 0,
+            boots: 0,
+            channel_free_ms: 0,
+            in_use_since_ms: None,
             lock_file: None,
             healed: false,
             history: Vec::new(),
@@ -134,6 +147,8 @@ impl Stage {
             is_alive: true,
             outcome: None,
             phase,
+            said_in_use: None,
+            used_ms: 0,
         });
         let process = self.processes.len() - 1;
         self.note(|| format!("process {process} starts in {}", phase.as_str()));
@@ -158,6 +173,7 @@ impl Stage {
     pub(crate) fn run(&mut self) -> Result<(), String> {
         for _ in 0..MAX_STEPS {
             self.world.check();
+            self.note_use();
             if let Some(violation) = self.world.violations.first() {
                 return Err(violation.clone());
             }
@@ -184,6 +200,12 @@ impl Stage {
             }
         }
         Err("the run takes too many steps".into())
+    }
+
+    fn note_use(&mut self) {
+        let now_ms = self.now_ms;
+        let since_ms = self.in_use_since_ms.unwrap_or(now_ms);
+        self.in_use_since_ms = self.world.uses_vf(now_ms).then_some(since_ms);
     }
 
     /// Processes that may change something now.
@@ -229,6 +251,9 @@ impl Stage {
         let phase = one.machine.phase();
         let outcome = one.machine.outcome().cloned();
         if phase != one.phase {
+            if one.phase == Phase::Verify {
+                one.used_ms = self.in_use_since_ms.map_or(0, |at| self.now_ms - at);
+            }
             one.phase = phase;
             self.note(|| format!("process {process} is in {}", phase.as_str()));
             self.entered(process, phase);
@@ -305,14 +330,16 @@ impl Stage {
         }
         let id = action.id;
         let now_ms = self.now_ms;
+        if let ActionKind::Guest { side, call } = action.kind {
+            return self.ask(process, &action, side, call);
+        }
         let mut latency_ms = self.rng.between(1, self.world.script.latency_ms + 1);
-        let is_guest = matches!(action.kind, ActionKind::Guest { .. });
         let is_look = matches!(action.kind, ActionKind::Observe { .. });
         if let (true, Some(look_ms)) = (is_look, self.world.script.look_ms) {
             latency_ms = look_ms;
         }
         let timeouts = self.world.script.timeouts;
-        if !is_guest && self.rng.chance(timeouts) {
+        if self.rng.chance(timeouts) {
             let timed_out = Failure::new(FailureKind::TimedOut, "no answer in time");
             let reply = Reply::Failed(timed_out);
             self.at(
@@ -382,6 +409,8 @@ impl Stage {
         self.world.script.outages.clear();
         self.world.script.timeouts = 0;
         self.world.script.agent_loss = 0;
+        self.world.script.reply_loss = 0;
+        self.world.script.agent_stuck = 0;
         self.at(self.now_ms + LATEST_EFFECT_MS, Happening::Recover);
         self.run()
     }

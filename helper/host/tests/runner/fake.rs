@@ -1,11 +1,12 @@
 //! Two hosts in memory, behind the trait of the real ones.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use tandem_core::types::PciAddress;
 use tandem_host::hypervisor::{
-    Answer, DomainFacts, DomainState, EventSender, Events, Host, HostError, JobFacts, JobPhase,
-    JobWhich, MigrateOptions, Migration, Nic, NicKind, event_queue,
+    AgentChannel, Answer, DomainFacts, DomainState, EventSender, Events, Host, HostError, JobFacts,
+    JobPhase, JobWhich, MigrateOptions, Migration, Nic, NicKind, event_queue,
 };
 use tandem_host::xml::Bonds;
 use tokio::sync::watch;
@@ -35,6 +36,10 @@ pub(crate) struct Pair {
     pub(crate) attaching_at_once: usize,
     /// The migration ends only when it is cancelled.
     pub(crate) migration_hangs: bool,
+    /// The guest does nothing about an unplug.
+    pub(crate) unplug_is_ignored: bool,
+    /// Where the guest is asked, on either host.
+    pub(crate) channel: Option<PathBuf>,
 }
 
 /// One of them.
@@ -97,12 +102,11 @@ pub(crate) fn pair() -> (Arc<Mutex<Pair>>, Arc<FakeHost>, Arc<FakeHost>) {
 }
 
 impl Pair {
-    /// The host that runs the domain has a VF.
-    pub(crate) fn place(&self) -> (Option<usize>, bool) {
+    /// The host that runs the domain, and how many VFs it has there.
+    pub(crate) fn place(&self) -> (Option<usize>, usize) {
         let runs = Some(DomainState::Running);
         let place = self.states.iter().position(|state| *state == runs);
-        let has_vf = place.is_some_and(|place| !self.nics[place].is_empty());
-        (place, has_vf)
+        (place, place.map_or(0, |place| self.nics[place].len()))
     }
 }
 
@@ -137,6 +141,10 @@ impl Host for FakeHost {
         let facts = self.with(|pair, index| DomainFacts {
             state: pair.states[index].unwrap_or(DomainState::Absent),
             nics: pair.nics[index].clone(),
+            channel: pair.channel.clone().map(|socket| AgentChannel {
+                socket: Some(socket),
+                opened: Some(true),
+            }),
             ..DomainFacts::absent(name)
         });
         ready(Ok(facts))
@@ -162,7 +170,9 @@ impl Host for FakeHost {
     fn detach<'a>(&'a self, _: &'a str, nic: &'a Nic) -> Answer<'a, ()> {
         self.with(|pair, index| {
             pair.done.push(format!("detach {}", nic.xml));
-            pair.nics[index].retain(|one| one != nic);
+            if !pair.unplug_is_ignored {
+                pair.nics[index].retain(|one| one != nic);
+            }
         });
         ready(Ok(()))
     }

@@ -1,62 +1,54 @@
-//! The runner over hosts in memory. The clock only moves while everybody waits.
-//! A signal reaches all runners of a process, so tests that run at once would disturb each
-//! other: all is one test.
+//! The runner over hosts in memory: what is decided is done, however it is disturbed.
 
 mod fake;
+#[path = "../../src/serve/tests/guest.rs"]
+#[expect(dead_code, reason = "the tests of `serve` use more of it")]
+mod guest;
+mod hostile;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use rustix::process::{Signal, getpid, kill_process};
 use tandem_host::act::{Ended, Hosts, Lock, Runner, Watcher, file_of};
 use tandem_host::decide::{
-    AgentUse, Evacuation, Limits, Owner, Phase, Plan, Progress, Start, Verdict, Vf, VfIdentity,
+    AgentUse, Evacuation, Limits, Outcome, Owner, Phase, Plan, Progress, Side, Start, Verdict, Vf,
+    VfIdentity,
 };
 use tandem_host::hypervisor::MigrateOptions;
 use tandem_host::xml::domain::DomainXml;
+use tokio::sync::watch;
 
 use fake::{Pair, function, pair};
 
-/// Sends signals to this process when a phase is first seen.
+const MIGRATE: &str = "migrate to fake:///destination";
+
+/// Asks to stop when a phase is first seen.
 #[derive(Debug, Default)]
 struct Nosy {
-    signal_in: Option<Phase>,
+    stop_in: Option<Phase>,
     /// Not before it was seen there so often.
     shows: usize,
-    signals: usize,
-    sent: usize,
-    said: Vec<String>,
+    /// How often to ask.
+    stops: u32,
+    asked: watch::Sender<u32>,
+    said: u32,
 }
 
 impl Watcher for Nosy {
     fn show(&mut self, evacuation: &Evacuation, _: u64) {
-        let there = self.signal_in == Some(evacuation.phase());
+        let there = self.stop_in == Some(evacuation.phase());
         let first = there && self.shows == 0;
         self.shows = self.shows.saturating_sub(usize::from(there));
-        let again = !self.said.is_empty();
-        // One at a time: the next only once the runner has spoken of the last.
-        let heard = self.said.len() == self.sent;
-        if (first || again) && heard && self.sent < self.signals {
-            self.sent += 1;
-            kill_process(getpid(), Signal::INT).expect("our own process");
-            // Any thread may take it, and the clock of this test runs faster than real time.
-            while is_pending(Signal::INT) {
-                std::thread::yield_now();
-            }
+        let asked = *self.asked.borrow();
+        // The next time only once the runner has spoken of the last.
+        if (first || self.said > 0) && self.said == asked && asked < self.stops {
+            self.asked.send_replace(asked + 1);
         }
     }
 
-    fn say(&mut self, text: &str) {
-        self.said.push(text.to_owned());
+    fn say(&mut self, _: &str) {
+        self.said += 1;
     }
-}
-
-/// No thread of this process has taken the signal yet (`ShdPnd` of proc(5)).
-fn is_pending(signal: Signal) -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").expect("our own status");
-    let mask = status.lines().find_map(|line| line.strip_prefix("ShdPnd:"));
-    let mask = u64::from_str_radix(mask.expect("ShdPnd").trim(), 16).expect("a mask");
-    mask & (1 << (signal.as_raw() - 1)) != 0
 }
 
 fn vf(index: usize) -> Vf {
@@ -70,7 +62,7 @@ fn vf(index: usize) -> Vf {
     }
 }
 
-fn start() -> Start {
+fn start(agent: AgentUse, limits: Limits) -> Start {
     Start {
         plan: Plan {
             domain: "guest".to_owned(),
@@ -79,31 +71,34 @@ fn start() -> Start {
             bond: None,
             source_vf: Some(vf(0)),
             destination_vf: Some(vf(1)),
-            agent: AgentUse::Never,
+            agent,
             reaches_destination_agent: true,
             configure: false,
             yes_degraded: false,
         },
-        limits: Limits {
-            // The clock runs on while a signal is on its way.
-            restore_ms: 1_000_000_000,
-            ..Limits::default()
-        },
+        limits,
         evacuation: "one".to_owned(),
-        owner: owner("first"),
+        owner: Owner {
+            token: "first".to_owned(),
+            host: "here".to_owned(),
+            pid: 1,
+            started_at: String::new(),
+        },
     }
 }
 
-fn owner(token: &str) -> Owner {
-    Owner {
-        token: token.to_owned(),
-        host: "here".to_owned(),
-        pid: 1,
-        started_at: String::new(),
-    }
+async fn run(prepare: impl FnOnce(&mut Pair), watcher: &mut Nosy) -> Story {
+    let folder = tempfile::tempdir().unwrap();
+    let start = start(AgentUse::Never, Limits::default());
+    run_in(folder, start, prepare, watcher).await
 }
 
-async fn run(folder: &Path, prepare: impl FnOnce(&mut Pair), watcher: &mut Nosy) -> Story {
+async fn run_in(
+    folder: tempfile::TempDir,
+    start: Start,
+    prepare: impl FnOnce(&mut Pair),
+    watcher: &mut Nosy,
+) -> Story {
     let (pair, source, destination) = pair();
     prepare(&mut pair.lock().expect("no holder panics"));
     let runner = Runner {
@@ -117,139 +112,161 @@ async fn run(folder: &Path, prepare: impl FnOnce(&mut Pair), watcher: &mut Nosy)
         },
         lessor: Default::default(),
         policy: None,
-        folder: folder.to_owned(),
-        lock: Lock::take(folder, "domain", "guest").expect("nobody has it"),
+        folder: folder.path().to_owned(),
+        lock: Lock::take(folder.path(), "domain", "guest").expect("nobody has it"),
     };
-    let evacuation = Evacuation::new(start(), 0);
-    let ended = runner
-        .run(evacuation, watcher)
-        .await
-        .expect("signals can be listened to");
-    Story { pair, ended }
+    let stops = watcher.asked.subscribe();
+    let ended = runner.run(Evacuation::new(start, 0), stops, watcher).await;
+    Story {
+        folder,
+        pair,
+        ended,
+    }
 }
 
 struct Story {
+    folder: tempfile::TempDir,
     pair: Arc<Mutex<Pair>>,
     ended: Ended,
 }
 
 impl Story {
-    fn verdict(&self) -> Option<Verdict> {
+    fn outcome(&self) -> Option<&Outcome> {
         match &self.ended {
-            Ended::With(outcome) => Some(outcome.verdict),
-            Ended::Left => None,
+            Ended::With(outcome) => Some(outcome),
+            Ended::Left { .. } => None,
         }
+    }
+
+    fn verdict(&self) -> Option<Verdict> {
+        self.outcome().map(|outcome| outcome.verdict)
     }
 
     fn done(&self) -> Vec<String> {
         self.pair.lock().expect("no holder panics").done.clone()
     }
+
+    /// The record in the lock file.
+    fn kept(&self) -> String {
+        let folder: &Path = self.folder.path();
+        std::fs::read_to_string(file_of(folder, "domain", "guest")).unwrap()
+    }
+
+    /// Where the domain runs and which NICs it has; and neither record nor claim is left.
+    fn check(&self, place: usize, vfs: usize) {
+        let done = self.done();
+        let pair = self.pair.lock().expect("no holder panics");
+        assert_eq!(pair.place(), (Some(place), vfs), "{done:?}");
+        let is_degraded = self.verdict() == Some(Verdict::Degraded);
+        let records = pair.records.iter().flatten().count();
+        assert_eq!(records, usize::from(is_degraded), "{done:?}");
+        for entry in std::fs::read_dir(self.folder.path()).unwrap() {
+            let file = std::fs::File::open(entry.unwrap().path()).unwrap();
+            let is_lock = file.metadata().unwrap().is_file();
+            assert!(!is_lock || file.try_lock().is_ok(), "a claim is left");
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_decided_is_done() {
-    let folder = tempfile::tempdir().unwrap();
-    let folder = folder.path();
-    let kept = || std::fs::read_to_string(file_of(folder, "domain", "guest")).unwrap();
-
-    let story = run(folder, |_| {}, &mut Nosy::default()).await;
+async fn all_is_well() {
+    let story = run(|_| {}, &mut Nosy::default()).await;
     assert_eq!(story.verdict(), Some(Verdict::Done));
-    let migrate = "migrate to fake:///destination";
-    assert_eq!(story.done(), ["detach vf 0", migrate, "attach vf 1"]);
-    {
-        let pair = story.pair.lock().unwrap();
-        assert_eq!(pair.place(), (Some(1), true));
-        assert_eq!(pair.records, [None, None]);
-        // The destination's XML was given the record.
-        let xml = DomainXml::parse(pair.xml.as_deref().unwrap()).unwrap();
-        let record = Progress::parse(&xml.progress.unwrap()).unwrap();
-        assert!(record.migration_begun && record.is_owned_by("first"));
-    }
-    assert_eq!(kept(), "");
+    assert_eq!(story.done(), ["detach vf 0", MIGRATE, "attach vf 1"]);
+    story.check(1, 1);
+    // The destination's XML was given the record.
+    let xml = story.pair.lock().unwrap().xml.clone();
+    let xml = DomainXml::parse(&xml.unwrap()).unwrap();
+    let record = Progress::parse(&xml.progress.unwrap()).unwrap();
+    assert!(record.migration_begun && record.is_owned_by("first"));
+    assert_eq!(story.kept(), "");
+}
 
-    let story = run(
-        folder,
-        |pair| pair.attach_failures = 2,
-        &mut Nosy::default(),
-    )
-    .await;
+#[tokio::test(start_paused = true)]
+async fn plugging_in_is_tried_again() {
+    let story = run(|pair| pair.attach_failures = 2, &mut Nosy::default()).await;
     assert_eq!(story.verdict(), Some(Verdict::Done));
-    let attached = story
-        .done()
-        .iter()
-        .filter(|one| *one == "attach vf 1")
-        .count();
+    let done = story.done();
+    let attached = done.iter().filter(|one| *one == "attach vf 1").count();
     assert_eq!(attached, 3);
+    story.check(1, 1);
+    // A call without an end is ended before the next one begins.
+    let story = run(|pair| pair.attach_hangs = 1, &mut Nosy::default()).await;
+    assert_eq!(story.verdict(), Some(Verdict::Done));
+    assert_eq!(story.pair.lock().unwrap().attaching_at_once, 1);
+    story.check(1, 1);
+}
 
-    let story = run(
-        folder,
-        |pair| pair.migration_fails = true,
-        &mut Nosy::default(),
-    )
-    .await;
+#[tokio::test(start_paused = true)]
+async fn a_migration_that_fails_is_undone() {
+    let story = run(|pair| pair.migration_fails = true, &mut Nosy::default()).await;
     assert_eq!(story.verdict(), Some(Verdict::RolledBack));
-    assert_eq!(story.done(), ["detach vf 0", migrate, "attach vf 0"]);
-    assert_eq!(story.pair.lock().unwrap().place(), (Some(0), true));
+    assert_eq!(story.done(), ["detach vf 0", MIGRATE, "attach vf 0"]);
+    story.check(0, 1);
+}
 
-    // One Ctrl-C: the migration is cancelled and all is undone.
-    let mut once = Nosy {
-        signal_in: Some(Phase::Migrate),
+/// Asks so often while it migrates.
+fn stops(stops: u32) -> Nosy {
+    Nosy {
+        stop_in: Some(Phase::Migrate),
         shows: 20,
-        signals: 1,
+        stops,
         ..Nosy::default()
-    };
-    let story = run(folder, |pair| pair.migration_hangs = true, &mut once).await;
-    assert_eq!(story.verdict(), Some(Verdict::RolledBack));
-    assert_eq!(
-        story.done(),
-        ["detach vf 0", migrate, "cancel", "attach vf 0"]
-    );
-    assert_eq!(kept(), "");
+    }
+}
 
-    // The source refuses to cancel it. One that was seen is left alone, and asked for again.
+#[tokio::test(start_paused = true)]
+async fn one_request_to_stop_cancels_the_migration_and_undoes_all() {
+    let story = run(|pair| pair.migration_hangs = true, &mut stops(1)).await;
+    assert_eq!(story.verdict(), Some(Verdict::RolledBack));
+    let wanted = ["detach vf 0", MIGRATE, "cancel", "attach vf 0"];
+    assert_eq!(story.done(), wanted);
+    assert_eq!(story.kept(), "");
+    story.check(0, 1);
+}
+
+/// A migration that was seen is left alone, and asked for again.
+#[tokio::test(start_paused = true)]
+async fn only_a_migration_that_has_not_begun_is_given_up() {
     for shows_job in [true, false] {
-        let mut once = Nosy {
-            signal_in: Some(Phase::Migrate),
-            shows: 20,
-            signals: 1,
-            ..Nosy::default()
-        };
         let refuses = |pair: &mut Pair| {
             pair.migration_hangs = true;
             pair.cancel_refusals = 2;
             pair.shows_job = shows_job;
         };
-        let story = run(folder, refuses, &mut once).await;
-        let gives_up = story.done().contains(&"give up".to_owned());
-        assert_eq!(gives_up, !shows_job, "{:?}", story.done());
-        if shows_job {
-            let cancels = story.done().iter().filter(|one| *one == "cancel").count();
-            assert_eq!(cancels, 3);
-        }
+        let story = run(refuses, &mut stops(1)).await;
+        let done = story.done();
+        let gives_up = done.contains(&"give up".to_owned());
+        assert_eq!(gives_up, !shows_job, "{done:?}");
+        let cancels = done.iter().filter(|one| *one == "cancel").count();
+        assert!(!shows_job || cancels == 3, "{done:?}");
     }
-    Lock::take(folder, "domain", "guest")
-        .unwrap()
-        .keep(None)
-        .unwrap();
+}
 
-    // A call without an end is ended before the next one begins.
-    let story = run(folder, |pair| pair.attach_hangs = 1, &mut Nosy::default()).await;
-    assert_eq!(story.verdict(), Some(Verdict::Done));
-    assert_eq!(story.pair.lock().unwrap().attaching_at_once, 1);
-
-    // A second one: left at once, with all that a recovery needs.
-    // Both times it waits for something, so that it can't be over before the signal comes.
-    let mut twice = Nosy {
-        signal_in: Some(Phase::Migrate),
-        shows: 20,
-        signals: 2,
-        ..Nosy::default()
-    };
+#[tokio::test(start_paused = true)]
+async fn a_second_request_to_stop_leaves_all_that_a_recovery_needs() {
     let slow = |pair: &mut Pair| {
         pair.migration_hangs = true;
         pair.attach_failures = 1_000;
     };
-    let story = run(folder, slow, &mut twice).await;
-    assert_eq!(story.verdict(), None);
-    assert!(Progress::parse(&kept()).unwrap().is_owned_by("first"));
+    let story = run(slow, &mut stops(2)).await;
+    assert!(matches!(story.ended, Ended::Left { .. }));
+    assert!(Progress::parse(&story.kept()).unwrap().is_owned_by("first"));
+}
+
+/// The command that goes on has to be asked where the domain is by then.
+#[tokio::test(start_paused = true)]
+async fn who_leaves_learns_where_the_domain_stays() {
+    let mut nosy = Nosy {
+        stop_in: Some(Phase::Plug),
+        // By then its first attempt to plug in has begun.
+        shows: 5,
+        ..stops(2)
+    };
+    let story = run(|pair| pair.attach_hangs = 1_000, &mut nosy).await;
+    let runs_on = match story.ended {
+        Ended::Left { runs_on } => runs_on,
+        Ended::With(outcome) => panic!("{outcome:#?}"),
+    };
+    assert_eq!(runs_on, Some(Side::Destination));
 }

@@ -74,6 +74,11 @@ fn memory_has_come(it: &Evacuation) -> Result<(), Step> {
 fn why(it: &Evacuation, last: Option<String>) -> Cause {
     let vf = it.record.plan.destination_vf.as_ref();
     let vf = vf.map(|vf| vf.identity.describe()).unwrap_or_default();
+    if it.memory.aborted {
+        let message =
+            format!("the operator stopped it before {vf} was plugged in on the destination");
+        return Cause::new(CauseCode::Aborted, message);
+    }
     let last = last.unwrap_or_else(|| "it was not tried long enough".to_owned());
     let message = format!("{vf} could not be plugged in on the destination: {last}");
     Cause::new(CauseCode::PlugFailed, message)

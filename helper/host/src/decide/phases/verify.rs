@@ -39,10 +39,12 @@ pub(super) fn next(it: &Evacuation) -> Next {
         }
         return Ok(it.call(side, GuestCall::Resume));
     }
-    if it.memory.aborted || it.vf_nic(side).is_none() {
+    let tries = it.tries(Task::Guest(GuestCall::Status));
+    // Who wants to leave waits for one answer, and for no better one.
+    let asked = tries.accepted_ms.is_some() || tries.failures > 0;
+    if it.vf_nic(side).is_none() || (it.memory.aborted && asked) {
         return Ok(Step::Go(Phase::Release));
     }
-    let tries = it.tries(Task::Guest(GuestCall::Status));
     let Some(told_ms) = tries.accepted_ms else {
         return Ok(it.call(side, GuestCall::Status));
     };

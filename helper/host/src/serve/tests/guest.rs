@@ -26,6 +26,12 @@ pub(super) enum Manner {
     HangsUp,
     /// Answers the wrong things.
     Lies,
+    /// Answers with the ids of other questions.
+    WrongIds,
+    /// Says that all is well and the VF may go, whatever is so.
+    SaysReady,
+    /// Says that all is well, and never that the VF may go.
+    NeverReady,
 }
 
 /// The guest; it ends when this is dropped.
@@ -149,6 +155,12 @@ async fn talk(
     }
 }
 
+/// With a standby that could carry the traffic, and a VF that does.
+const BOND: &str = r#"{"name": "bond0", "ifindex": null, "mac": null, "state": "accelerated", "traffic": "vf",
+    "reason": "all is well", "vf": null, "addresses": [], "problems": [], "next-deadline": null, "handoffs": [],
+    "handoff-count": 0, "standby": {"name": "enp1s0", "ifindex": 2, "mac": null, "pci": null, "driver": null,
+    "enslaved": true, "active": false, "carrier": true, "held": null}}"#;
+
 const EVENT: &str = "{\"event\": \"state-changed\", \"timestamp\": {\"seconds\": 1, \"microseconds\": 2}, \
     \"data\": {\"bond\": \"bond0\", \"state\": \"standby\", \"traffic\": \"standby\", \"reason\": \"asked\"}}\n";
 
@@ -160,7 +172,10 @@ async fn flood(write: &mut OwnedWriteHalf, taken: &Mutex<usize>) {
 }
 
 fn reply(request: &RequestLine, generation: u64, manner: Manner) -> Vec<u8> {
-    let id = request.id.as_ref().map_or("null", |id| id.as_json());
+    let id = match &request.id {
+        Some(_) if manner == Manner::WrongIds => "\"another\"",
+        id => id.as_ref().map_or("null", |id| id.as_json()),
+    };
     let value = match &request.call {
         Call::GuestSyncDelimited(sync) => return delimited_sync_line(sync.id, None),
         Call::GuestInfo => {
@@ -169,10 +184,23 @@ fn reply(request: &RequestLine, generation: u64, manner: Manner) -> Vec<u8> {
         _ if manner == Manner::Lies => "{\"bonds\": 7, \"status\": \"\\u001b[31m\"}".to_owned(),
         Call::TandemConfigure(_) => "{\"bonds\": [\"bond0\"], \"changed\": true}".to_owned(),
         Call::TandemSubscribe => "{}".to_owned(),
-        _ => format!(
-            "{{\"tandem-protocol\": 1, \"version\": \"1\", \"now\": 1, \"status\": \
-             {{\"generation\": {generation}, \"policy\": \"host\", \"bonds\": [], \"sources\": []}}}}"
-        ),
+        Call::TandemPrepareUnplug(_) | Call::TandemResume(_) | Call::TandemAnnounce(_) => {
+            let ready = manner == Manner::SaysReady;
+            format!(
+                "{{\"bond\": \"bond0\", \"ready\": {ready}, \"traffic\": \"standby\", \"released\": null, \
+                 \"released-pci\": null, \"done\": []}}"
+            )
+        }
+        _ => {
+            let bonds = match manner {
+                Manner::SaysReady | Manner::NeverReady => BOND.replace('\n', " "),
+                _ => String::new(),
+            };
+            format!(
+                "{{\"tandem-protocol\": 1, \"version\": \"1\", \"now\": 1, \"status\": {{\"generation\": \
+                 {generation}, \"policy\": \"host\", \"bonds\": [{bonds}], \"sources\": []}}}}"
+            )
+        }
     };
     format!("{{\"return\": {value}, \"id\": {id}}}\n").into_bytes()
 }

@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::super::board::{Attempts, Board};
-use super::super::{http, metrics};
+use super::super::{http, metrics, replace};
 use super::*;
 use crate::hypervisor::{DomainFacts, DomainLook};
 use crate::report::{ChannelUse, DomainReport, EvacuationReport};
@@ -73,6 +73,59 @@ fn the_metrics_are_as_documented() {
         return;
     }
     assert_eq!(text, golden, "UPDATE=1 writes it anew");
+}
+
+/// The rules of Prometheus' text format 0.0.4, by which node_exporter reads a text file: of the comments
+/// only TYPE is looked at, and a type that it does not know costs the whole file.
+#[test]
+fn a_collector_of_text_files_takes_every_line() {
+    let board = board("g1");
+    board.guest("g1", status(&format!("{OLD},{PLANNED}"), 7), 100);
+    let text = metrics::text(&board);
+    let mut samples = 0;
+    for line in text.lines() {
+        if let Some(words) = line.strip_prefix("# TYPE ") {
+            let (_, kind) = words.split_once(' ').unwrap();
+            assert!(["counter", "gauge"].contains(&kind), "{line}");
+        } else if !line.starts_with('#') {
+            let (name, value) = line.rsplit_once(' ').unwrap();
+            assert!(
+                name.ends_with('}') && value.parse::<f64>().is_ok(),
+                "{line}"
+            );
+            samples += 1;
+        }
+    }
+    assert!(samples > 10, "{text}");
+    assert!(
+        text.contains("tandem_guest_info{domain=\"g1\",version="),
+        "{text}"
+    );
+}
+
+/// The unit has `UMask=0077`, and who collects text files is another user.
+#[test]
+fn the_file_is_everybody_s_to_read_and_never_half() {
+    use std::io::Read as _;
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = folder();
+    let path = folder.path().join("tandem.prom");
+    // What this process makes from here on is its own; so no other test minds.
+    rustix::process::umask(rustix::fs::Mode::from_bits_truncate(0o077));
+    replace(&path, "the old ones\n").unwrap();
+    let mut reader = std::fs::File::open(&path).unwrap();
+    replace(&path, "new\n").unwrap();
+    let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o644);
+    let mut text = String::new();
+    reader.read_to_string(&mut text).unwrap();
+    assert_eq!(
+        text, "the old ones\n",
+        "a file under a reader was written to"
+    );
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "new\n");
+    let files = std::fs::read_dir(folder.path()).unwrap().count();
+    assert_eq!(files, 1, "something else was left");
 }
 
 #[test]

@@ -1,0 +1,101 @@
+//! Guests that are not what they should be, at the end of the whole way: socket, agent, runner, decisions.
+//! In real time: a guest behind a socket does not follow a test's clock.
+
+use tandem_host::decide::{AgentUse, CauseCode, GuestVerdict, Limits, Verdict};
+
+use super::guest::{Guest, Manner};
+use super::{Nosy, Pair, Story, run_in, start};
+
+/// As short as they can be, so that nobody waits.
+fn limits() -> Limits {
+    Limits {
+        unplug_ms: 2_000,
+        unplug_retry_ms: 500,
+        unplug_settle_ms: 500,
+        plug_ms: 2_000,
+        verify_ms: 3_000,
+        ..Limits::default()
+    }
+}
+
+async fn with(manner: Manner, prepare: impl FnOnce(&mut Pair)) -> (Story, Guest) {
+    let folder = tempfile::tempdir().unwrap();
+    let guest_folder = tempfile::tempdir().unwrap();
+    let guest = Guest::new(&guest_folder.path().join("channel"), manner);
+    let socket = guest.socket.clone();
+    let channel = move |pair: &mut Pair| {
+        pair.channel = Some(socket);
+        prepare(pair);
+    };
+    let start = start(AgentUse::Required, limits());
+    let story = run_in(folder, start, channel, &mut Nosy::default()).await;
+    (story, guest)
+}
+
+/// It was refused before anything was done, for this reason.
+fn is_refused(story: &Story, cause: CauseCode) {
+    let outcome = story.outcome().expect("it ended");
+    assert_eq!(outcome.verdict, Verdict::Refused, "{outcome:#?}");
+    let code = outcome.cause.as_ref().map(|cause| cause.code);
+    assert_eq!(code, Some(cause), "{outcome:#?}");
+    assert!(story.done().is_empty(), "{:?}", story.done());
+    story.check(0, 1);
+}
+
+/// It would be 1 GiB, and is given up long before.
+#[tokio::test]
+async fn an_endless_line_is_refused() {
+    let (story, guest) = with(Manner::EndlessLine, |_| {}).await;
+    is_refused(&story, CauseCode::AgentHostile);
+    let taken = *guest.taken.lock().unwrap();
+    assert!(taken < 8 << 20, "{taken} bytes were taken");
+}
+
+#[tokio::test]
+async fn answers_with_wrong_ids_are_none() {
+    let (story, _guest) = with(Manner::WrongIds, |_| {}).await;
+    is_refused(&story, CauseCode::AgentMissing);
+}
+
+#[tokio::test]
+async fn answers_that_are_none_are_refused() {
+    let (story, _guest) = with(Manner::Lies, |_| {}).await;
+    is_refused(&story, CauseCode::AgentHostile);
+}
+
+/// It says that the VF may go, and holds on to it.
+#[tokio::test]
+async fn a_lie_about_ready_is_found_out_by_the_host() {
+    let (story, _guest) = with(Manner::SaysReady, |pair| pair.unplug_is_ignored = true).await;
+    let outcome = story.outcome().expect("it ended");
+    assert_eq!(outcome.verdict, Verdict::RolledBack, "{outcome:#?}");
+    let code = outcome.cause.as_ref().map(|cause| cause.code);
+    assert_eq!(code, Some(CauseCode::UnplugTimedOut));
+    assert!(outcome.unplug_may_follow);
+    let done = story.done();
+    assert!(done.iter().all(|one| one == "detach vf 0"), "{done:?}");
+    story.check(0, 1);
+}
+
+/// It says that it uses a VF which was never plugged in.
+#[tokio::test]
+async fn a_lie_about_the_vf_does_not_make_it_done() {
+    let (story, _guest) = with(Manner::SaysReady, |pair| pair.attach_failures = u32::MAX).await;
+    let outcome = story.outcome().expect("it ended");
+    assert_eq!(outcome.verdict, Verdict::Degraded, "{outcome:#?}");
+    let code = outcome.cause.as_ref().map(|cause| cause.code);
+    assert_eq!(code, Some(CauseCode::PlugFailed));
+    assert!(!outcome.vf_attached && outcome.recovery_needed);
+    story.check(1, 0);
+}
+
+/// It never says that the VF may go: nothing is unplugged.
+#[tokio::test]
+async fn a_guest_that_is_never_ready_keeps_its_vf() {
+    let (story, _guest) = with(Manner::NeverReady, |_| {}).await;
+    let outcome = story.outcome().expect("it ended");
+    assert_eq!(outcome.verdict, Verdict::RolledBack, "{outcome:#?}");
+    assert_eq!(outcome.guest, GuestVerdict::UsesVf);
+    assert!(story.done().is_empty(), "{:?}", story.done());
+    story.check(0, 1);
+}
