@@ -254,14 +254,14 @@ pub(super) fn service(system: &System) -> Finding {
             "install helper/systemd/tandem.service, then `systemctl enable --now tandem.service`",
         );
     }
-    let wanted = |folder: &&str| {
+    let wanted = |folder: &str| {
         let link = system
             .path(folder)
             .join("multi-user.target.wants")
             .join(UNIT);
         link.symlink_metadata().is_ok()
     };
-    if !UNIT_FOLDERS.iter().any(|folder| wanted(&folder)) {
+    if !UNIT_FOLDERS.iter().any(|folder| wanted(folder)) {
         return Finding::degraded(
             NAME,
             format!("{UNIT} is installed and not enabled"),
