@@ -51,7 +51,7 @@ async fn inputs(work: Option<ActionKind>) -> Result<Vec<Input>> {
     let looks = work.is_none();
     if let Some(kind) = work {
         let action = Action { id: ACTION, kind };
-        sources.complete(Executor::new()?.start(action).await);
+        sources.complete(Executor::new().start(action).await);
     }
     let mut inputs = Vec::new();
     loop {

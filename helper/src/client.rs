@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use serde::de::DeserializeOwned;
-use tandem_wire::event::EventMessage;
+use tandem_wire::event::{EventMessage, Pushed};
 use tandem_wire::framing::{Decoder, FrameError};
 use tandem_wire::from_guest::{FromGuest, ReplyError, content};
 use tandem_wire::message::{Call, Id, RequestLine};
@@ -72,6 +72,8 @@ pub struct Client {
     /// Read and not yet decoded.
     input: Vec<u8>,
     events: VecDeque<EventMessage>,
+    /// Events that were dropped since the last one was handed out.
+    lost: u64,
     last_id: u64,
 }
 
@@ -89,6 +91,7 @@ impl Client {
                 decoder: Decoder::new(tandem_wire::MAX_REPLY_BYTES),
                 input: Vec::new(),
                 events: VecDeque::new(),
+                lost: 0,
                 last_id: 0,
             }),
             Err(e) => Err(match e.kind() {
@@ -148,7 +151,7 @@ impl Client {
     /// If the service hangs up.
     pub fn next_event(&mut self) -> Result<EventMessage, ClientError> {
         loop {
-            if let Some(event) = self.events.pop_front() {
+            if let Some(event) = self.next_kept() {
                 return Ok(event);
             }
             if let FromGuest::Event(event) = self.receive(None)? {
@@ -160,8 +163,21 @@ impl Client {
     fn keep(&mut self, event: EventMessage) {
         if self.events.len() == MAX_EVENTS {
             self.events.pop_front();
+            self.lost += 1;
         }
         self.events.push_back(event);
+    }
+
+    /// The oldest event that is kept; before it, how many older ones were not.
+    fn next_kept(&mut self) -> Option<EventMessage> {
+        let timestamp = self.events.front()?.timestamp;
+        match std::mem::take(&mut self.lost) {
+            0 => self.events.pop_front(),
+            count => Some(EventMessage {
+                event: Pushed::EventsLost { count },
+                timestamp,
+            }),
+        }
     }
 
     fn send(&mut self, mut bytes: &[u8], deadline: Option<Deadline>) -> Result<(), ClientError> {
@@ -239,5 +255,40 @@ impl Deadline {
             limit,
             until: Instant::now() + limit,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tandem_core::status::{Event, ProblemCode};
+    use tandem_wire::event::Timestamp;
+
+    #[test]
+    fn events_that_did_not_fit_are_counted_before_those_that_did() {
+        let (stream, _service) = UnixStream::pair().unwrap();
+        let mut client = Client {
+            path: PathBuf::new(),
+            stream,
+            decoder: Decoder::new(tandem_wire::MAX_REPLY_BYTES),
+            input: Vec::new(),
+            events: VecDeque::new(),
+            lost: 0,
+            last_id: 0,
+        };
+        let event = |number: usize| EventMessage {
+            event: Pushed::Bond(Event::ProblemCleared {
+                bond: format!("bond{number}").parse().unwrap(),
+                code: ProblemCode::Flapping,
+            }),
+            timestamp: Timestamp::default(),
+        };
+        for number in 0..MAX_EVENTS + 3 {
+            client.keep(event(number));
+        }
+        let lost = client.next_event().unwrap().event;
+        assert_eq!(lost, Pushed::EventsLost { count: 3 });
+        assert_eq!(client.next_event().unwrap(), event(3));
+        assert_eq!(client.next_event().unwrap(), event(4));
     }
 }

@@ -4,9 +4,12 @@ use std::io::IsTerminal;
 use std::os::unix::fs::MetadataExt;
 
 use anyhow::{Context, Result};
+use tandem_core::status::Event;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::render::event_text;
 
 /// Starts logging. `TANDEM_LOG` sets the filter (default `info`).
 ///
@@ -33,6 +36,38 @@ pub fn start() -> Result<()> {
         .with(stderr)
         .try_init()
         .context("logging was started before")
+}
+
+/// Tells what became of a bond: the same words as `tandem status --watch`, with fields for programs.
+pub fn event(event: &Event) {
+    let text = event_text(event);
+    match event {
+        Event::StateChanged {
+            bond,
+            state,
+            traffic,
+            ..
+        } => tracing::info!(%bond, ?state, ?traffic, "{text}"),
+        Event::HandedOver { bond, handoff } => tracing::info!(
+            %bond, from = ?handoff.from, to = ?handoff.to, cause = ?handoff.cause,
+            switch_us = ?handoff.switch_us, "{text}"
+        ),
+        Event::HandoffMeasured { bond, handoff } => {
+            tracing::info!(%bond, number = handoff.number, gap = ?handoff.gap, "{text}");
+        }
+        Event::RemovalExpected {
+            bond, vf, stage, ..
+        } => tracing::info!(%bond, %vf, ?stage, "{text}"),
+        Event::VfRemoved { bond, lead_us, .. } => tracing::info!(%bond, ?lead_us, "{text}"),
+        Event::ProblemRaised { bond, problem } => {
+            tracing::warn!(%bond, code = ?problem.code, "{text}");
+        }
+        Event::ProblemCleared { bond, code } => tracing::info!(%bond, ?code, "{text}"),
+        Event::GeneralProblemRaised { problem } => {
+            tracing::warn!(code = ?problem.code, "{text}");
+        }
+        Event::GeneralProblemCleared { code } => tracing::info!(?code, "{text}"),
+    }
 }
 
 /// systemd names the stream it connected to standard error in `JOURNAL_STREAM`

@@ -41,9 +41,11 @@ fn serve(arguments: RunArgs) -> Result<()> {
         journal: arguments.journal,
         socket: arguments.socket,
     };
-    // One thread: the service waits, it doesn't compute.
+    // One thread: the service waits, it doesn't compute. Others only for what may block in the
+    // kernel, well within `TasksMax=` of tandem.service.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        .max_blocking_threads(16)
         .build()
         .context("can't start the event loop")?;
     let result = runtime.block_on(run::run(options));

@@ -4,7 +4,7 @@
 mod handoff;
 mod words;
 
-use tandem_core::status::{Answer, BondStatus, Event, PortStatus, SourceStatus};
+use tandem_core::status::{Answer, BondStatus, Event, PortStatus, Problem, SourceStatus};
 use tandem_core::types::Time;
 use tandem_wire::event::{EventMessage, Pushed, Timestamp};
 use tandem_wire::reply::StatusReport;
@@ -44,6 +44,9 @@ pub fn status(report: &StatusReport, style: Style) -> String {
         report.version,
         origin(status.policy)
     ));
+    for problem in &status.problems {
+        problem_item(&mut page, problem, style);
+    }
     let widths = PortWidths::of(&status.bonds);
     for bond in &status.bonds {
         page.blank();
@@ -81,7 +84,7 @@ pub fn event(message: &EventMessage) -> String {
     page.line(format!(
         "{}  {}",
         time_of_day(message.timestamp),
-        event_text(&message.event)
+        pushed_text(&message.event)
     ));
     page.text
 }
@@ -124,20 +127,28 @@ fn bond_section(page: &mut Page, bond: &BondStatus, now: Time, widths: &PortWidt
         );
     }
     for problem in &bond.problems {
-        let device = problem.device.as_ref().map(|device| format!("{device}: "));
-        page.painted(
-            "  ".to_owned(),
-            style.paint(31, &format!("{:<9}", "problem")),
-            format!(
-                " {}{} ({})",
-                device.unwrap_or_default(),
-                problem.message,
-                code(problem.code)
-            ),
-        );
-        page.item("remedy", &problem.remedy);
+        problem_item(page, problem, style);
     }
     handoff_section(page, bond, now);
+}
+
+fn problem_item(page: &mut Page, problem: &Problem, style: Style) {
+    page.painted(
+        "  ".to_owned(),
+        style.paint(31, &format!("{:<9}", "problem")),
+        format!(" {}", problem_text(problem)),
+    );
+    page.item("remedy", &problem.remedy);
+}
+
+fn problem_text(problem: &Problem) -> String {
+    let device = problem.device.as_ref().map(|device| format!("{device}: "));
+    format!(
+        "{}{} ({})",
+        device.unwrap_or_default(),
+        problem.message,
+        code(problem.code)
+    )
 }
 
 fn handoff_section(page: &mut Page, bond: &BondStatus, now: Time) {
@@ -185,13 +196,17 @@ fn source_section(page: &mut Page, sources: &[SourceStatus]) {
     }
 }
 
-fn event_text(event: &Pushed) -> String {
-    let event = match event {
-        Pushed::Bond(event) => event,
+fn pushed_text(event: &Pushed) -> String {
+    match event {
+        Pushed::Bond(event) => event_text(event),
         Pushed::EventsLost { count } => {
-            return format!("{count} events were lost: this output is read too slowly");
+            format!("{count} events were lost: this output is read too slowly")
         }
-    };
+    }
+}
+
+/// An event in one sentence, for the log too.
+pub(crate) fn event_text(event: &Event) -> String {
     match event {
         Event::StateChanged {
             bond,
@@ -232,12 +247,9 @@ fn event_text(event: &Pushed) -> String {
             format!("{bond}: VF{mac} is gone{lead}")
         }
         Event::ProblemRaised { bond, problem } => {
-            let device = problem.device.as_ref().map(|device| format!("{device}: "));
             format!(
-                "{bond}: problem: {}{} ({}); {}",
-                device.unwrap_or_default(),
-                problem.message,
-                code(problem.code),
+                "{bond}: problem: {}; {}",
+                problem_text(problem),
                 problem.remedy
             )
         }
@@ -247,6 +259,10 @@ fn event_text(event: &Pushed) -> String {
         } => {
             format!("{bond}: solved: {}", code(*cleared))
         }
+        Event::GeneralProblemRaised { problem } => {
+            format!("problem: {}; {}", problem_text(problem), problem.remedy)
+        }
+        Event::GeneralProblemCleared { code: cleared } => format!("solved: {}", code(*cleared)),
     }
 }
 

@@ -12,10 +12,9 @@ use futures_util::stream::FuturesUnordered;
 use tandem_core::action::{Action, ActionKind};
 use tandem_core::input::{Hold, Input, Outcome, Source};
 use tandem_core::policy::{Origin, Policy};
-use tandem_core::status::{Event, Handoff};
 use tandem_core::{Machine, Time};
 use tandem_wire::reply::{ConfigureError, ConfigureErrorCode, Configured};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
 
 use crate::act::Executor;
@@ -23,6 +22,7 @@ use crate::channel::{Channel, ChannelInput};
 use crate::config::{self, Config, HOST_POLICY_PATH};
 use crate::ebpf_inputs::EbpfSource;
 use crate::journal::Journal;
+use crate::logging;
 use crate::observe::{self, Completion, Observed, Sources, Touched, clock};
 use crate::runtime::{self, HOLDS_PATH};
 use crate::supervisor::Supervisor;
@@ -44,10 +44,14 @@ pub struct Options {
 /// The configuration is wrong, or a source that nothing can replace is missing.
 pub async fn run(options: Options) -> Result<()> {
     let config = config::load(&options.config)?;
-    let mut service = Service::start(options, config)?;
-    service.supervisor.ready();
-    service.turn().await
+    Service::start(options, config)?.turn().await
 }
+
+/// The service counts as started after so long even if the interfaces could not be read:
+/// whoever waits for it, and so for the network, must not wait for ever.
+const START_LIMIT: Duration = Duration::from_secs(5);
+/// How long after a failure the holds are stored again.
+const STORE_INTERVAL: Duration = Duration::from_secs(10);
 
 struct Service {
     options: Options,
@@ -59,20 +63,29 @@ struct Service {
     executor: Executor,
     journal: Journal,
     supervisor: Supervisor,
+    /// The service manager was told that the service has started.
+    is_ready: bool,
+    /// All links were read at least once.
+    links_read: bool,
     published: Option<u64>,
     kept_holds: Vec<Hold>,
+    /// When to try again to store the holds.
+    store_at: Option<Instant>,
     host_policy: Option<Policy>,
 }
 
 /// What woke the loop.
 enum Wake {
-    Signal(SignalKind),
+    Stop,
+    Reload,
     Observed(Vec<Observed>),
     Ebpf(Vec<Input>),
     Channel(ChannelInput),
     Finished(Completion),
     Watchdog,
     Deadline,
+    /// Publishing has something to do by itself.
+    Overdue,
 }
 
 impl Service {
@@ -85,10 +98,13 @@ impl Service {
             machine: Machine::new(clock::now()),
             sources: Sources::open(observe::Options::default())?,
             ebpf: EbpfSource::start(),
-            executor: Executor::new().context("can't start the executor")?,
+            executor: Executor::new(),
             supervisor: Supervisor::new(),
+            is_ready: false,
+            links_read: false,
             published: None,
             kept_holds: Vec::new(),
+            store_at: None,
             host_policy: None,
             options,
             config,
@@ -148,20 +164,20 @@ impl Service {
 
     fn feed(&mut self, input: Input) {
         let now = clock::now();
+        self.links_read |= matches!(input, Input::Links(_));
         self.journal.record(now, &input);
         self.machine.handle(now, input);
     }
 
     async fn turn(&mut self) -> Result<()> {
         let mut reload = signal(SignalKind::hangup()).context("can't listen for SIGHUP")?;
-        let mut stop = [SignalKind::terminate(), SignalKind::interrupt()]
-            .map(signal)
-            .into_iter()
-            .collect::<std::io::Result<Vec<Signal>>>()
-            .context("can't listen for SIGTERM")?;
+        let stop = |kind| signal(kind).context("can't listen for SIGTERM and SIGINT");
+        let mut terminate = stop(SignalKind::terminate())?;
+        let mut interrupt = stop(SignalKind::interrupt())?;
         let mut running = FuturesUnordered::new();
         let watchdog_interval = Supervisor::watchdog_interval();
         let mut next_alive = watchdog_interval.map(|interval| Instant::now() + interval);
+        let ready_by = Instant::now() + START_LIMIT;
         loop {
             while let Some(action) = self.machine.next_action() {
                 if let Some(action) = self.answer(action) {
@@ -169,25 +185,30 @@ impl Service {
                 }
             }
             self.publish();
+            if !self.is_ready && (self.links_read || ready_by <= Instant::now()) {
+                self.is_ready = true;
+                self.supervisor.ready();
+            }
             let deadline = self.machine.next_deadline().map(instant);
-            let [terminate, interrupt] = &mut stop[..] else {
-                anyhow::bail!("two signals were asked for");
-            };
+            let starting = (!self.is_ready).then_some(ready_by);
+            let overdue = starting.into_iter().chain(self.store_at).min();
+            // In this order: a flood of news delays neither the end nor the sign of life.
             let wake = tokio::select! {
                 biased;
+                _ = terminate.recv() => Wake::Stop,
+                _ = interrupt.recv() => Wake::Stop,
+                _ = reload.recv() => Wake::Reload,
+                () = until(next_alive) => Wake::Watchdog,
                 inputs = self.ebpf.next() => Wake::Ebpf(inputs),
                 batch = self.sources.next() => Wake::Observed(batch?),
                 Some(done) = running.next(), if !running.is_empty() => Wake::Finished(done),
-                _ = terminate.recv() => Wake::Signal(SignalKind::terminate()),
-                _ = interrupt.recv() => Wake::Signal(SignalKind::interrupt()),
-                _ = reload.recv() => Wake::Signal(SignalKind::hangup()),
                 input = self.channel.next() => Wake::Channel(input),
-                () = until(next_alive) => Wake::Watchdog,
                 () = until(deadline) => Wake::Deadline,
+                () = until(overdue) => Wake::Overdue,
             };
             match wake {
-                Wake::Signal(kind) if kind == SignalKind::hangup() => self.reload()?,
-                Wake::Signal(_) => {
+                Wake::Reload => self.reload()?,
+                Wake::Stop => {
                     self.supervisor.stopping();
                     tracing::info!("stopped on request; bonds and traffic stay as they are");
                     return Ok(());
@@ -204,6 +225,7 @@ impl Service {
                     next_alive = watchdog_interval.map(|interval| Instant::now() + interval);
                 }
                 Wake::Deadline => self.feed(Input::Tick),
+                Wake::Overdue => {}
             }
         }
     }
@@ -222,7 +244,7 @@ impl Service {
         match action.kind {
             ActionKind::Reply { command, result } => self.channel.reply(command, result),
             ActionKind::Notify(event) => {
-                log(&event);
+                logging::event(&event);
                 self.channel.notify(&event);
             }
             ActionKind::Observe {
@@ -251,15 +273,31 @@ impl Service {
             self.supervisor.status(status);
             self.channel.publish(status);
         }
+        self.store_holds();
+    }
+
+    /// Keeps what has to outlive the service; tries again later if that fails.
+    fn store_holds(&mut self) {
         let holds = self.machine.holds();
-        if holds != self.kept_holds {
-            if let Err(error) = runtime::store(HOLDS_PATH.as_ref(), &holds) {
+        if holds == self.kept_holds {
+            self.store_at = None;
+            return;
+        }
+        if self.store_at.is_some_and(|at| Instant::now() < at) {
+            return;
+        }
+        match runtime::store(HOLDS_PATH.as_ref(), &holds) {
+            Ok(()) => {
+                self.kept_holds = holds;
+                self.store_at = None;
+            }
+            Err(error) => {
                 tracing::warn!(
                     error = format!("{error:#}"),
-                    "a restart will forget what is held"
+                    "a restart would forget what is held; it is tried again"
                 );
+                self.store_at = Some(Instant::now() + STORE_INTERVAL);
             }
-            self.kept_holds = holds;
         }
     }
 
@@ -327,66 +365,14 @@ impl Service {
                 self.config = config;
                 let policy = self.starting_policy();
                 self.adopt(policy)?;
+                self.feed(Input::FilesRefused(None));
                 tracing::info!(files = ?self.config.files, "configuration read anew");
             }
-            Err(error) => tracing::error!(%error, "the old configuration stays"),
+            Err(error) => self.feed(Input::FilesRefused(Some(error.to_string()))),
         }
+        self.publish();
         self.supervisor.ready();
         Ok(())
-    }
-}
-
-fn log(event: &Event) {
-    match event {
-        Event::StateChanged {
-            bond,
-            state,
-            traffic,
-            reason,
-        } => {
-            tracing::info!(%bond, ?state, ?traffic, "{bond}: {reason}");
-        }
-        Event::HandedOver { bond, handoff } => {
-            let Handoff {
-                from, to, cause, ..
-            } = handoff;
-            tracing::info!(
-                %bond, ?from, ?to, ?cause, switch_us = ?handoff.switch_us,
-                "{bond}: the traffic moved from {from:?} to {to:?} ({cause:?})"
-            );
-        }
-        Event::HandoffMeasured { bond, handoff } => {
-            let gap = handoff.gap.unwrap_or_default();
-            let ms = |us: Option<u64>| us.map_or("-".to_string(), |us| format!("{} ms", us / 1000));
-            tracing::info!(
-                %bond, number = handoff.number, ?gap,
-                "{bond}: without frames for {} in, {} out",
-                ms(gap.receive_us),
-                ms(gap.transmit_us)
-            );
-        }
-        Event::RemovalExpected {
-            bond, vf, stage, ..
-        } => {
-            tracing::info!(%bond, %vf, ?stage, "{bond}: the kernel is about to remove {vf} ({stage:?})");
-        }
-        Event::VfRemoved {
-            bond, mac, lead_us, ..
-        } => {
-            let mac = mac.map(|mac| mac.to_string()).unwrap_or_default();
-            tracing::info!(%bond, mac, ?lead_us, "{bond}: the VF {mac} is gone");
-        }
-        Event::ProblemRaised { bond, problem } => {
-            let device = problem
-                .device
-                .as_ref()
-                .map(ToString::to_string)
-                .unwrap_or_default();
-            tracing::warn!(%bond, device, code = ?problem.code, remedy = problem.remedy, "{bond}: {}; {}", problem.message, problem.remedy);
-        }
-        Event::ProblemCleared { bond, code } => {
-            tracing::info!(%bond, ?code, "{bond}: solved: {code:?}");
-        }
     }
 }
 

@@ -1,18 +1,30 @@
 //! What outlives the service within one boot of the guest: files in /run/tandem.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+macro_rules! in_folder {
+    ($name:literal) => {
+        concat!("/run/tandem", $name)
+    };
+}
+
 /// The folder; systemd makes it (`RuntimeDirectory=tandem`).
-pub const FOLDER: &str = "/run/tandem";
+pub const FOLDER: &str = in_folder!("");
 
 /// Holds of `tandem_core::Machine::holds`.
-pub const HOLDS_PATH: &str = "/run/tandem/holds.json";
+pub const HOLDS_PATH: &str = in_folder!("/holds.json");
+
+/// The bonds that the host handed over.
+pub const HOST_POLICY_PATH: &str = in_folder!("/host-policy.json");
+
+/// The service's socket.
+pub const SOCKET_PATH: &str = in_folder!("/tandem.sock");
 
 /// Largest file that is read, in bytes.
 const MAX_BYTES: u64 = 4 * 1024 * 1024;
@@ -23,21 +35,26 @@ const MAX_BYTES: u64 = 4 * 1024 * 1024;
 /// It can't be read, is too large, or does not hold what it should.
 pub fn load<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     let context = || format!("can't read {}; remove it to start afresh", path.display());
-    match std::fs::metadata(path) {
-        Ok(metadata) => {
-            ensure!(
-                metadata.len() <= MAX_BYTES,
-                "{} is larger than {MAX_BYTES} bytes",
-                path.display()
-            );
+    let bytes = match read_bounded(path, MAX_BYTES) {
+        Ok(Some(bytes)) => bytes,
+        Ok(None) => {
+            return Err(anyhow!("larger than {MAX_BYTES} bytes")).with_context(context);
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error).with_context(context),
-    }
-    let bytes = std::fs::read(path).with_context(context)?;
+    };
     serde_json::from_slice(&bytes)
         .with_context(context)
         .map(Some)
+}
+
+/// Reads a file that may grow meanwhile; `None` if it has more than `max_bytes`.
+pub(crate) fn read_bounded(path: &Path, max_bytes: u64) -> std::io::Result<Option<Vec<u8>>> {
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path)?;
+    file.take(max_bytes + 1).read_to_end(&mut bytes)?;
+    let fits = u64::try_from(bytes.len()).is_ok_and(|length| length <= max_bytes);
+    Ok(fits.then_some(bytes))
 }
 
 /// Writes a file, whole or not at all.
@@ -62,6 +79,18 @@ pub fn store<T: Serialize>(path: &Path, value: &T) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_more_is_read_than_is_allowed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x");
+        std::fs::write(&path, "12345").unwrap();
+        assert_eq!(read_bounded(&path, 5).unwrap(), Some(b"12345".to_vec()));
+        assert_eq!(read_bounded(&path, 4).unwrap(), None);
+        // A file without a length, and without an end.
+        let endless = Path::new("/dev/zero");
+        assert_eq!(read_bounded(endless, 4096).unwrap(), None);
+    }
 
     #[test]
     fn what_is_stored_is_loaded() {

@@ -65,17 +65,20 @@ impl Default for Supervisor {
     }
 }
 
-/// `bond0: VF enp2s0 carries the traffic; bond1: …`
+/// `bond0: VF enp2s0 carries the traffic; bond1: …`, after what is wrong beyond a single bond.
 fn line(status: &Status) -> String {
-    if status.bonds.is_empty() {
-        return "no bond is configured".to_string();
-    }
-    let bonds: Vec<_> = status
-        .bonds
+    let general = status
+        .problems
         .iter()
-        .map(|bond| format!("{}: {}", bond.name, bond.reason))
-        .collect();
-    bonds.join("; ")
+        .map(|problem| problem.message.clone());
+    let mut parts: Vec<_> = general.collect();
+    let bonds = status.bonds.iter();
+    parts.extend(bonds.map(|bond| format!("{}: {}", bond.name, bond.reason)));
+    if status.bonds.is_empty() {
+        parts.push("no bond is configured".to_string());
+    }
+    // The protocol has a line for each variable (`sd_notify(3)`).
+    parts.join("; ").replace(char::is_control, " ")
 }
 
 fn send(states: &[NotifyState<'_>]) {

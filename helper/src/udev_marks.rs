@@ -16,6 +16,7 @@ use tandem_core::{IfName, Role, role_of};
 
 use crate::config::{self, HOST_POLICY_PATH};
 use crate::observe::once;
+use crate::runtime::read_bounded;
 
 /// udev's database: a file for each device it has handled (systemd, `sd-device`, 257).
 const UDEV_DATABASE: &str = "/run/udev/data";
@@ -164,10 +165,7 @@ fn policy(config: &Path) -> Result<Policy> {
 
 /// Tandem's properties in an entry of udev's database; `None` if there is no entry.
 fn present_properties(entry: &Path) -> Option<BTreeSet<String>> {
-    if fs::metadata(entry).ok()?.len() > MAX_ENTRY_BYTES {
-        return None;
-    }
-    let text = fs::read_to_string(entry).ok()?;
+    let text = String::from_utf8(read_bounded(entry, MAX_ENTRY_BYTES).ok()??).ok()?;
     let properties = text.lines().filter_map(|line| line.strip_prefix("E:"));
     Some(
         properties

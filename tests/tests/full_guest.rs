@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use tandem_core::input::Source;
-use tandem_core::status::{BondState, SourceHealth};
+use tandem_core::status::{BondState, ProblemCode, SourceHealth};
 use tandem_lab::full_guest::{FullGuest, Manager, systemd};
 use tandem_lab::net::{CLIENT_V4, GUEST_V4, GUEST_V6};
 use tandem_lab::tandem::{BOND, CONFIG, Guest, STEP_LIMIT, Setup};
@@ -361,9 +361,27 @@ fn reloads(guest: &Guest, setup: &Setup) -> Result<()> {
     vm.write_file(CONFIG, format!("{config}nonsense = 1\n").as_bytes(), false)?;
     vm.sh(&format!("systemctl reload {UNIT}"))?;
     awaits_journal(guest, "nonsense")?;
+    // `systemctl status` and `tandem status` say where it is wrong, until it is mended.
+    awaits_status_text(guest, "what was refused", |text| {
+        [CONFIG, "nonsense", &format!("{BOND}: VF")]
+            .iter()
+            .all(|part| text.contains(part))
+    })?;
+    let problems = guest.status()?.problems;
+    ensure!(
+        problems
+            .iter()
+            .any(|one| one.code == ProblemCode::ConfigurationRefused),
+        "the refused reload is not in the status: {problems:?}"
+    );
     vm.write_file(CONFIG, config.as_bytes(), false)?;
     vm.sh(&format!("systemctl reload {UNIT}"))?;
     awaits_journal(guest, "configuration read anew")?;
+    awaits_status_text(guest, "the bond alone", |text| {
+        text.starts_with(&format!("{BOND}: VF"))
+    })?;
+    let problems = guest.status()?.problems;
+    ensure!(problems.is_empty(), "after a good reload: {problems:?}");
     let state = systemd::properties(vm, UNIT, &["ActiveState", "MainPID"])?;
     ensure!(
         state["ActiveState"] == "active",
@@ -371,6 +389,14 @@ fn reloads(guest: &Guest, setup: &Setup) -> Result<()> {
     );
     ensure!(state["MainPID"] == pid, "a reload made a new process");
     guest.check()
+}
+
+/// What the service tells systemd of itself, as `systemctl status` shows it.
+fn awaits_status_text(guest: &Guest, what: &str, wanted: impl Fn(&str) -> bool) -> Result<()> {
+    systemd::eventually(what, STEP_LIMIT, || {
+        let text = systemd::property(&guest.vm, UNIT, "StatusText")?;
+        Ok(if wanted(&text) { Ok(()) } else { Err(text) })
+    })
 }
 
 fn awaits_journal(guest: &Guest, text: &str) -> Result<()> {

@@ -23,7 +23,7 @@ struct Root {
 
 impl Root {
     fn new() -> Self {
-        let rootfs = Rootfs::of(&Kernel::default().files().unwrap()).unwrap();
+        let rootfs = Rootfs::of(&Kernel::from_environment().unwrap().files().unwrap()).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let mut copy = Command::new("cp");
         copy.arg("-a")

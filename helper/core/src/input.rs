@@ -18,6 +18,9 @@ use crate::types::{IfName, Ifindex, Mac, PciAddress, Time};
 pub enum Input {
     /// A new policy: at start, after a reload, from the host.
     Policy(Policy),
+    /// What is wrong with the configuration's files, so that a reload left the policy
+    /// as it was; `None` once they are good again.
+    FilesRefused(Option<String>),
     /// All links there are; replaces what was known.
     Links(Vec<Link>),
     /// One link appeared or changed.

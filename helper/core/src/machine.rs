@@ -1,6 +1,7 @@
 //! The whole interface of the core: inputs go in, actions and a status come out.
 
 use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::action::{Action, ActionId, ActionKind};
@@ -15,6 +16,7 @@ use crate::outbox::Outbox;
 use crate::path::PortFrames;
 use crate::plan::{Context, intents, wishes};
 use crate::policy::Policy;
+use crate::problems::general_problems;
 use crate::refusal;
 use crate::status::{BondStatus, CommandError, CommandErrorCode, Event, Status};
 use crate::status_view::bond_status;
@@ -27,6 +29,8 @@ pub const MAX_OPEN_COMMANDS: usize = 16;
 /// An action whose end is not reported for so long counts as timed out, in ms.
 /// The executor has shorter deadlines of its own.
 const ACTION_TIMEOUT_MS: u64 = 30_000;
+/// Longest text about the configuration's files that is kept, in characters.
+const MAX_REFUSAL_CHARS: usize = 1_000;
 
 /// Decides. Holds no resource, so that it can be dropped and started at any time.
 #[derive(Debug)]
@@ -36,6 +40,8 @@ pub struct Machine {
     /// One for each bond of the policy.
     bonds: Vec<Memory>,
     recalled: Vec<Hold>,
+    /// Why the configuration's files are not in effect.
+    files_refused: Option<String>,
     readings: Readings,
     outbox: Outbox,
     status: Status,
@@ -51,6 +57,7 @@ impl Machine {
             policy: Policy::default(),
             bonds: Vec::new(),
             recalled: Vec::new(),
+            files_refused: None,
             readings: Readings::default(),
             outbox: Outbox::default(),
             status: Status::default(),
@@ -106,6 +113,9 @@ impl Machine {
         let now = self.now;
         match input {
             Input::Policy(policy) => return self.set_policy(policy),
+            Input::FilesRefused(why) => {
+                self.files_refused = why.map(|why| why.chars().take(MAX_REFUSAL_CHARS).collect());
+            }
             Input::Links(links) => {
                 self.world.replace_links(now, links);
                 self.readings.arrived(Source::Links);
@@ -363,10 +373,12 @@ impl Machine {
         let status = Status {
             generation: self.status.generation,
             policy: self.policy.origin,
+            problems: general_problems(self.files_refused.as_deref()),
             bonds,
             sources: self.world.sources().cloned().collect(),
         };
         let before = core::mem::replace(&mut self.status, status);
+        events.extend(news::in_general(&before.problems, &self.status.problems));
         for bond in &self.status.bonds {
             let old = before.bonds.iter().find(|old| old.name == bond.name);
             events.extend(news::of_bond(old, bond));

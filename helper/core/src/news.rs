@@ -33,6 +33,18 @@ pub(crate) fn of_bond(before: Option<&BondStatus>, after: &BondStatus) -> Vec<Ev
     events
 }
 
+/// What changed about problems beyond a single bond.
+pub(crate) fn in_general(before: &[Problem], after: &[Problem]) -> Vec<Event> {
+    let raised = after.iter().filter(|problem| !before.contains(problem));
+    let raised = raised.map(|problem| Event::GeneralProblemRaised {
+        problem: problem.clone(),
+    });
+    let stands = |code| after.iter().any(|problem| problem.code == code);
+    let over = before.iter().filter(|problem| !stands(problem.code));
+    let over = over.map(|problem| Event::GeneralProblemCleared { code: problem.code });
+    raised.chain(over).collect()
+}
+
 fn has(problems: &[Problem], problem: &Problem) -> bool {
     let same = |one: &Problem| one.code == problem.code && one.device == problem.device;
     problems.iter().any(same)

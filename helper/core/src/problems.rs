@@ -40,6 +40,19 @@ pub(crate) fn problems(
     all
 }
 
+/// Problems beyond a single bond. `files_refused` is what is wrong with the configuration's files.
+pub(crate) fn general_problems(files_refused: Option<&str>) -> Vec<Problem> {
+    let refused = files_refused.map(|why| {
+        problem(
+            ProblemCode::ConfigurationRefused,
+            None,
+            format!("the configuration is refused and what was read before stays in effect: {why}"),
+            "correct the line that is named (`tandem check` looks at it), then `systemctl reload tandem`",
+        )
+    });
+    refused.into_iter().collect()
+}
+
 fn problem(code: ProblemCode, device: Option<&IfName>, message: String, remedy: &str) -> Problem {
     Problem {
         code,

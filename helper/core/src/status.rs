@@ -20,6 +20,9 @@ pub struct Status {
     pub generation: u64,
     /// Where the policy came from.
     pub policy: Origin,
+    /// What is wrong beyond a single bond, each with a remedy.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<Problem>,
     /// One entry for each bond of the policy, in its order.
     pub bonds: Vec<BondStatus>,
     /// Sources of observations.
@@ -204,6 +207,8 @@ pub enum ProblemCode {
     HandoverUnmeasured,
     /// The VF's frames do not reach the standby through the network.
     PathBroken,
+    /// The configuration's files are wrong; what was read before stays in effect.
+    ConfigurationRefused,
 }
 
 /// One handoff.
@@ -380,6 +385,16 @@ pub enum Event {
     ProblemCleared {
         /// The bond.
         bond: IfName,
+        /// Its code.
+        code: ProblemCode,
+    },
+    /// A problem beyond a single bond arose, or is another than before.
+    GeneralProblemRaised {
+        /// The problem.
+        problem: Problem,
+    },
+    /// A problem beyond a single bond is over.
+    GeneralProblemCleared {
         /// Its code.
         code: ProblemCode,
     },

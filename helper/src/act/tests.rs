@@ -12,7 +12,7 @@ mod on_the_wire;
 
 async fn run(kind: ActionKind) -> Outcome {
     let id = ActionId(7);
-    let completion = Executor::new().unwrap().start(Action { id, kind }).await;
+    let completion = Executor::new().start(Action { id, kind }).await;
     assert_eq!(completion.action, id);
     completion.outcome
 }

@@ -29,12 +29,10 @@ use tandem_core::Policy;
 use tandem_core::input::{Command, CommandId};
 use tandem_core::status::{CheckItem, SourceHealth};
 
+pub use crate::runtime::SOCKET_PATH;
 pub use server::{Channel, ChannelError, MAX_CLIENTS};
 pub use tandem_wire::PORT_NAME;
 pub use unix::connect;
-
-/// Where the service's socket is.
-pub const SOCKET_PATH: &str = "/run/tandem/tandem.sock";
 
 /// Where the channel listens.
 #[derive(Debug, Clone)]

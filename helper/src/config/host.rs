@@ -8,8 +8,7 @@ use tandem_core::policy::{Origin, Policy};
 
 use crate::runtime;
 
-/// Where the host's policy is kept.
-pub const HOST_POLICY_PATH: &str = "/run/tandem/host-policy.json";
+pub use crate::runtime::HOST_POLICY_PATH;
 
 /// Reads it; `None` if the host has given none since boot.
 ///

@@ -13,6 +13,8 @@ use tandem_core::policy::{Origin, Policy};
 
 pub use host::{HOST_POLICY_PATH, load_host_policy};
 
+use crate::runtime::read_bounded;
+
 /// Where the configuration is unless `--config` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/tandem/tandem.toml";
 
@@ -177,21 +179,21 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, ConfigError> {
 }
 
 fn read(file: &Path) -> Result<Option<String>, ConfigError> {
-    let length = match std::fs::metadata(file) {
-        Ok(metadata) => metadata.len(),
+    let bytes = match read_bounded(file, MAX_FILE_BYTES) {
+        Ok(Some(bytes)) => bytes,
+        Ok(None) => {
+            return Err(ConfigError {
+                file: file.to_path_buf(),
+                position: None,
+                message: format!("larger than the limit of {MAX_FILE_BYTES} bytes"),
+            });
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(unreadable(file, &error)),
     };
-    if length > MAX_FILE_BYTES {
-        return Err(ConfigError {
-            file: file.to_path_buf(),
-            position: None,
-            message: format!("{length} bytes; the limit is {MAX_FILE_BYTES}"),
-        });
-    }
-    std::fs::read_to_string(file)
+    String::from_utf8(bytes)
         .map(Some)
-        .map_err(|error| unreadable(file, &error))
+        .map_err(|error| unreadable(file, &std::io::Error::other(error.utf8_error())))
 }
 
 fn unreadable(file: &Path, error: &std::io::Error) -> ConfigError {

@@ -156,7 +156,7 @@ fn what_an_action_touched_comes_before_its_end() {
         let mut sources = open(options());
         settled(&mut sources).await;
         let link = ifindex("watched");
-        let executor = crate::act::Executor::new().unwrap();
+        let executor = crate::act::Executor::new();
         for (number, up) in [(1, true), (2, false), (3, true)] {
             let action = tandem_core::Action {
                 id: ActionId(number),

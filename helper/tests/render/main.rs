@@ -171,6 +171,12 @@ fn busy_status() -> Value {
     json!({
         "generation": 7,
         "policy": "host",
+        "problems": [{
+            "code": "configuration-refused",
+            "device": null,
+            "message": "the configuration is refused and what was read before stays in effect: a.toml:3:1: unknown field `x`",
+            "remedy": "correct the line that is named",
+        }],
         "bonds": [quiet_bond(), troubled, waiting],
         "sources": [
             working("links", 1),

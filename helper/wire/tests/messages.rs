@@ -342,6 +342,17 @@ fn events() -> Vec<Event> {
             bond: bond.clone(),
             code: ProblemCode::Flapping,
         },
+        Event::GeneralProblemRaised {
+            problem: Problem {
+                code: ProblemCode::ConfigurationRefused,
+                device: None,
+                message: "m".to_owned(),
+                remedy: "r".to_owned(),
+            },
+        },
+        Event::GeneralProblemCleared {
+            code: ProblemCode::ConfigurationRefused,
+        },
         Event::VfRemoved {
             bond,
             mac: None,

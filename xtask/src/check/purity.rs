@@ -17,6 +17,8 @@ struct Pure {
     folder: &'static str,
     /// What may be in its tree of normal dependencies, itself left out. Derive macros run in the compiler only.
     allowed: &'static [&'static str],
+    /// Its dependencies may use `std`.
+    std_below: bool,
 }
 
 const DERIVES: [&str; 8] = [
@@ -35,6 +37,7 @@ const PURE: [Pure; 2] = [
         package: "tandem-core",
         folder: "helper/core",
         allowed: &["thiserror-impl"],
+        std_below: false,
     },
     Pure {
         package: "tandem-wire",
@@ -47,6 +50,8 @@ const PURE: [Pure; 2] = [
             "memchr",
             "zmij",
         ],
+        // serde_json's reader of raw values.
+        std_below: true,
     },
 ];
 
@@ -65,7 +70,8 @@ pub(super) fn check() -> Result<Report> {
     })
 }
 
-/// The names in the package's tree of normal dependencies, as it is built for the guest.
+/// The package's tree of normal dependencies, as it is built for the guest: a line for each with its features
+/// after a tab.
 fn tree(package: &str) -> Result<String> {
     let mut tree = project::cargo();
     tree.args([
@@ -77,7 +83,7 @@ fn tree(package: &str) -> Result<String> {
         "--prefix",
         "none",
         "--format",
-        "{p}",
+        "{p}\t{f}",
     ]);
     Ok(command::run(&mut tree, TREE_LIMIT)?.stdout)
 }
@@ -106,7 +112,7 @@ fn tree_findings(pure: &Pure, tree: &str) -> Vec<String> {
         .collect();
     names.sort_unstable();
     names.dedup();
-    names
+    let unlisted = names
         .into_iter()
         .filter(|name| {
             *name != pure.package && !DERIVES.contains(name) && !pure.allowed.contains(name)
@@ -117,8 +123,16 @@ fn tree_findings(pure: &Pure, tree: &str) -> Vec<String> {
                 pure.package,
                 file!()
             )
-        })
-        .collect()
+        });
+    let with_std = tree.lines().filter(|line| {
+        let features = line.split('\t').nth(1).unwrap_or_default();
+        features.split([',', ' ']).any(|feature| feature == "std")
+    });
+    let with_std = with_std.filter(|_| !pure.std_below).map(|line| {
+        let name = line.split_whitespace().next().unwrap_or_default();
+        format!("{}: `{name}` brings `std` with it", pure.package)
+    });
+    unlisted.chain(with_std).collect()
 }
 
 #[cfg(test)]
@@ -135,6 +149,15 @@ mod tests {
         );
         assert_eq!(found.len(), 1);
         assert!(found[0].contains("`tokio`"));
+    }
+
+    #[test]
+    fn std_below_the_core_is_found() {
+        let tree =
+            "tandem-core v0.1.0 (/x)\t\nserde v1.0.229\talloc,std\nsyn v3.0.10\tdefault (*)\n";
+        let found = tree_findings(&PURE[0], tree);
+        assert_eq!(found, ["tandem-core: `serde` brings `std` with it"]);
+        assert!(tree_findings(&PURE[1], tree).is_empty());
     }
 
     #[test]

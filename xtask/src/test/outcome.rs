@@ -11,10 +11,21 @@ pub(super) struct Outcome {
     pub(super) failed: u32,
     /// Tests that were not run.
     pub(super) skipped: u32,
+    /// Tests that another suite runs, where they have what they need.
+    pub(super) deferred: Vec<Deferred>,
     /// How long the suite took.
     pub(super) elapsed: Duration,
     /// Why it is not simply passed.
     pub(super) reason: Option<String>,
+}
+
+/// A test that its own suite leaves to another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Deferred {
+    /// The test, as libtest names it.
+    pub(super) test: String,
+    /// The suite that runs it.
+    pub(super) suite: String,
 }
 
 impl Outcome {
@@ -41,6 +52,7 @@ impl Outcome {
         self.passed += other.passed;
         self.failed += other.failed;
         self.skipped += other.skipped;
+        self.deferred.extend(other.deferred.iter().cloned());
         self.elapsed += other.elapsed;
     }
 
@@ -51,11 +63,15 @@ impl Outcome {
             Self { passed: 0, .. } => "skip",
             _ => "ok",
         };
-        let reason = self
-            .reason
-            .as_ref()
-            .map(|reason| format!("  {reason}"))
-            .unwrap_or_default();
+        let elsewhere = self.deferred.first().map(|first| {
+            let count = self.deferred.len();
+            format!("{count} more are run by {}", first.suite)
+        });
+        let reason: String = elsewhere
+            .iter()
+            .chain(&self.reason)
+            .map(|text| format!("  {text}"))
+            .collect();
         format!(
             "{mark:4}  {name:24} {:5} passed {:3} failed {:3} skipped {:7.1} s{reason}",
             self.passed,
@@ -98,6 +114,24 @@ mod tests {
         assert!(
             skipped.starts_with("skip  lab-x") && skipped.ends_with("  no room"),
             "{skipped}"
+        );
+    }
+
+    #[test]
+    fn what_another_suite_runs_is_not_skipped() {
+        let deferred = Deferred {
+            test: "act::x".to_owned(),
+            suite: "lab-executor".to_owned(),
+        };
+        let outcome = Outcome {
+            passed: 1,
+            deferred: vec![deferred.clone(), deferred],
+            ..Outcome::default()
+        };
+        let line = outcome.line("unit");
+        assert!(
+            line.contains("0 skipped") && line.ends_with("  2 more are run by lab-executor"),
+            "{line}"
         );
     }
 

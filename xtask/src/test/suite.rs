@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use tandem_lab::Kernel;
 
 use super::binaries::{self, Binary};
 use super::libtest;
@@ -53,16 +54,18 @@ pub(super) enum Work {
 pub(super) struct Run {
     logs: PathBuf,
     deadline: Instant,
+    kernel: Option<Kernel>,
     watch: Watch,
     binaries: Vec<Binary>,
 }
 
 impl Run {
-    /// A run that keeps its output in the folder `logs` and ends at `deadline`.
-    pub(super) fn new(logs: PathBuf, deadline: Instant) -> Result<Self> {
+    /// A run that keeps its output in the folder `logs`, ends at `deadline`, and has guests use `kernel`.
+    pub(super) fn new(logs: PathBuf, deadline: Instant, kernel: Option<Kernel>) -> Result<Self> {
         Ok(Self {
             logs,
             deadline,
+            kernel,
             watch: Watch::new()?,
             binaries: Vec::new(),
         })
@@ -71,6 +74,11 @@ impl Run {
     /// Where all of a suite's output goes.
     pub(super) fn log_path(&self, suite: &Suite) -> PathBuf {
         self.logs.join(format!("{}.log", suite.name))
+    }
+
+    /// All of a suite's output.
+    pub(super) fn log(&self, suite: &Suite) -> String {
+        read(&self.log_path(suite))
     }
 
     /// The last lines of a suite's output.
@@ -184,6 +192,9 @@ impl Run {
         let mut command = again(command);
         // A failed test's reason is in its message; a back trace of each error would bury it.
         command.env("RUST_BACKTRACE", "0");
+        if let Some(kernel) = self.kernel {
+            command.env("LAB_KERNEL_VERSION", kernel.version());
+        }
         self.watch.run(
             &mut command,
             log,
@@ -265,6 +276,7 @@ mod tests {
         Run {
             logs: folder.to_path_buf(),
             deadline,
+            kernel: None,
             watch,
             binaries: Vec::new(),
         }
@@ -295,6 +307,17 @@ mod tests {
         assert_eq!((failed.passed, failed.failed), (0, 1));
         assert_eq!(failed.reason.as_deref(), Some("exit status: 3"));
         assert!(run.tail(&suite).ends_with("    | one\n    | two"));
+    }
+
+    #[test]
+    fn the_kernel_that_was_asked_for_is_every_suites() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut run = run_in(folder.path());
+        run.kernel = Some(Kernel::V6_1);
+        let script = "echo kernel $LAB_KERNEL_VERSION";
+        let suite = shell(script, Duration::from_secs(30), Work::Check);
+        assert_eq!(run.suite(&suite).failed, 0);
+        assert!(run.log(&suite).ends_with("kernel 6.1\n"));
     }
 
     #[test]

@@ -203,6 +203,7 @@ fn any_policy() -> impl Strategy<Value = Policy> {
 fn input() -> impl Strategy<Value = Input> {
     prop_oneof![
         1 => any_policy().prop_map(Input::Policy),
+        1 => any::<bool>().prop_map(|wrong| Input::FilesRefused(wrong.then(|| "a.toml:1:1".into()))),
         2 => proptest::collection::vec(link(), 0..6).prop_map(Input::Links),
         6 => link().prop_map(Input::Link),
         2 => Just(healthy()).prop_map(Input::Links),

@@ -3,7 +3,7 @@ use alloc::vec::Vec;
 use super::*;
 use crate::action::{Action, ActionId, ActionKind};
 use crate::input::{Command, CommandId, Hold, Outcome, PreparedVf, Request, Source};
-use crate::status::{BondState, CommandErrorCode, Held, Traffic};
+use crate::status::{BondState, CommandErrorCode, Event, Held, ProblemCode, Traffic};
 use crate::types::Time;
 use crate::{Input, MAX_OPEN_COMMANDS, Machine};
 
@@ -279,4 +279,40 @@ fn what_carried_nobody_s_traffic_is_not_announced_at_start() {
     assert!(!changes(&mut machine).iter().any(announces));
     machine.handle(NOW, Input::ClockJump { forward_ms: 500 });
     assert!(changes(&mut machine).iter().any(announces));
+}
+
+#[test]
+fn files_that_are_refused_are_a_problem_until_they_are_good() {
+    let mut machine = started(policy(), Vec::new());
+    fetch(&mut machine);
+    let told = |machine: &mut Machine, why: Option<&str>| {
+        machine.handle(NOW, Input::FilesRefused(why.map(Into::into)));
+        let kinds = fetch(machine).into_iter().map(|action| action.kind);
+        let general = kinds.filter_map(|kind| match kind {
+            ActionKind::Notify(Event::GeneralProblemRaised { problem }) => {
+                Some(Ok(problem.message))
+            }
+            ActionKind::Notify(Event::GeneralProblemCleared { code }) => Some(Err(code)),
+            _ => None,
+        });
+        general.collect::<Vec<_>>()
+    };
+    let raised = told(&mut machine, Some("a.toml:3:1: unknown field"));
+    assert!(
+        matches!(&raised[..], [Ok(text)] if text.contains("a.toml:3:1: unknown field")),
+        "{raised:?}"
+    );
+    assert_eq!(machine.status().problems.len(), 1);
+    // A policy of the host changes nothing about the files.
+    machine.handle(NOW, Input::Policy(policy()));
+    assert_eq!(machine.status().problems.len(), 1);
+    assert_eq!(told(&mut machine, Some("a.toml:3:1: unknown field")), []);
+    let other = told(&mut machine, Some("a.toml:9:1: another"));
+    assert!(
+        matches!(&other[..], [Ok(text)] if text.contains(":9:1")),
+        "{other:?}"
+    );
+    let code = ProblemCode::ConfigurationRefused;
+    assert_eq!(told(&mut machine, None), [Err(code)]);
+    assert!(machine.status().problems.is_empty());
 }

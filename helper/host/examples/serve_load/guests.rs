@@ -302,6 +302,7 @@ fn status(generation: u64) -> Result<StatusReport> {
         status: Status {
             generation,
             policy: Origin::Host,
+            problems: Vec::new(),
             bonds: vec![bond],
             sources: vec![SourceStatus {
                 source: sources,

@@ -62,7 +62,7 @@ fn facts(bond: Ifindex) -> BondFacts {
 }
 
 #[test]
-#[ignore = "needs the bonding driver; the lab runs it in its guests"]
+#[ignore = "needs the bonding driver; the suite lab-executor runs it"]
 fn a_bond_is_made_as_asked_and_switches_as_told() {
     in_namespace_async(|| async {
         let (bond, one, two) = assemble().await;
@@ -106,7 +106,7 @@ fn a_bond_is_made_as_asked_and_switches_as_told() {
 }
 
 #[test]
-#[ignore = "needs the bonding driver; the lab runs it in its guests"]
+#[ignore = "needs the bonding driver; the suite lab-executor runs it"]
 fn options_change_one_by_one_and_delays_stay() {
     in_namespace_async(|| async {
         let (bond, ..) = assemble().await;
@@ -154,7 +154,7 @@ fn options_change_one_by_one_and_delays_stay() {
 /// The driver's own `bond0`, made when the first bond loads it, is taken over. It
 /// makes that in the guest's first namespace only, so this test runs there.
 #[tokio::test(flavor = "current_thread")]
-#[ignore = "needs the bonding driver and a guest of its own; the lab has both"]
+#[ignore = "needs the bonding driver and a guest of its own; the suite lab-executor runs it"]
 async fn a_bond0_that_came_with_the_driver_is_taken_over() {
     if std::fs::exists("/sys/module/bonding").unwrap() {
         forget_module("bonding");
@@ -177,7 +177,7 @@ async fn a_bond0_that_came_with_the_driver_is_taken_over() {
 /// The way a guest's addresses go: from a lone NIC to a bond without ports, which
 /// then takes the NIC in.
 #[test]
-#[ignore = "needs the bonding driver; the lab runs it in its guests"]
+#[ignore = "needs the bonding driver; the suite lab-executor runs it"]
 fn addressing_moves_to_a_bond_before_its_first_port_comes() {
     in_namespace_async(|| async {
         ip_all(PORTS);
@@ -222,7 +222,7 @@ fn addressing_moves_to_a_bond_before_its_first_port_comes() {
 }
 
 #[test]
-#[ignore = "needs the bonding driver; the lab runs it in its guests"]
+#[ignore = "needs the bonding driver; the suite lab-executor runs it"]
 fn announcements_of_a_bond_and_its_vlan_leave_through_the_port_named() {
     in_namespace_async(|| async {
         let (bond, one, two) = assemble().await;
@@ -248,7 +248,7 @@ fn announcements_of_a_bond_and_its_vlan_leave_through_the_port_named() {
 }
 
 #[test]
-#[ignore = "needs the bonding driver; the lab runs it in its guests"]
+#[ignore = "needs the bonding driver; the suite lab-executor runs it"]
 fn a_port_proves_its_way_through_the_network_or_does_not() {
     in_namespace_async(|| async {
         let (bond, one, two) = assemble().await;

@@ -44,6 +44,8 @@ const ARPHRD_ETHER: u16 = 1;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Filter {
     instructions: Vec<sock_filter>,
+    /// A conditional jump would have to go further than it can.
+    jumps_too_far: bool,
 }
 
 impl Filter {
@@ -133,7 +135,7 @@ impl Filter {
             filter.unless_equal_skip(u32::from(b'@'), &path);
             filter.append(&path);
         }
-        filter.finish(DROP)
+        filter.finish(DROP).or_pass_all()
     }
 
     /// No filter, to compare with.
@@ -175,9 +177,9 @@ impl Filter {
         self
     }
 
-    /// A filter that is too long for the kernel is better none.
+    /// A filter that is too long for the kernel, or for its own jumps, is better none.
     fn or_pass_all(self) -> Self {
-        if self.instructions.len() > MAX_INSTRUCTIONS {
+        if self.instructions.len() > MAX_INSTRUCTIONS || self.jumps_too_far {
             return Self::default().finish(PASS);
         }
         self
@@ -185,6 +187,7 @@ impl Filter {
 
     fn append(&mut self, other: &Self) {
         self.instructions.extend(&other.instructions);
+        self.jumps_too_far |= other.jumps_too_far;
     }
 
     fn push(&mut self, code: u32, k: u32) {
@@ -236,9 +239,13 @@ impl Filter {
     }
 
     fn unless_equal_skip(&mut self, k: u32, block: &Self) {
-        let skipped = u8::try_from(block.instructions.len()).unwrap_or(u8::MAX);
-        debug_assert_eq!(usize::from(skipped), block.instructions.len());
-        self.jump_if_equal(k, 0, skipped);
+        self.unless_equal_jump(k, block.instructions.len());
+    }
+
+    fn unless_equal_jump(&mut self, k: u32, instructions: usize) {
+        let distance = u8::try_from(instructions);
+        self.jumps_too_far |= distance.is_err();
+        self.jump_if_equal(k, 0, distance.unwrap_or(0));
     }
 
     /// A = offset of an attribute of the message, 0 if it has none of the kind.
@@ -271,7 +278,7 @@ impl Filter {
             compare.load_indexed(size, offset);
             // Past the loads and jumps of the other pieces, and past the return.
             let rest = 2 * (pieces.len() - 1 - number) + 1;
-            compare.jump_if_equal(value, 0, u8::try_from(rest).unwrap_or(u8::MAX));
+            compare.unless_equal_jump(value, rest);
             offset += size.bytes();
         }
         compare.push(RETURN, PASS);

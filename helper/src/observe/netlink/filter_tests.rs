@@ -242,3 +242,31 @@ fn events_of_virtual_devices_do_not_pass() {
     ));
     assert!(!passes(&filter, b"add@/d"));
 }
+
+#[test]
+fn a_filter_whose_jumps_do_not_reach_passes_everything() {
+    let block = |instructions: usize| {
+        let mut block = Filter::default();
+        (0..instructions).for_each(|_| block.push(RETURN, DROP));
+        block
+    };
+    let skipping = |instructions| {
+        let mut inner = Filter::default();
+        inner.load(Size::Byte, 0);
+        inner.unless_equal_skip(7, &block(instructions));
+        inner.append(&block(instructions));
+        let mut filter = Filter::default();
+        filter.append(&inner);
+        filter.finish(PASS).or_pass_all()
+    };
+    let longest = usize::from(u8::MAX);
+    assert!(!passes(&skipping(longest), &[7]));
+    assert!(passes(&skipping(longest), &[8]));
+    for message in [7, 8] {
+        assert!(passes(&skipping(longest + 1), &[message]));
+    }
+    let mut text = Filter::default();
+    text.load(Size::Byte, 0);
+    text.pass_if_text(&"x".repeat(4 * 200));
+    assert!(text.jumps_too_far);
+}

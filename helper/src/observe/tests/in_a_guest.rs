@@ -8,7 +8,7 @@ use super::*;
 /// A NIC on PCI, known by function and driver, is taken from the guest and given
 /// back, and each step is told.
 #[tokio::test(flavor = "current_thread")]
-#[ignore = "removes a NIC; the lab runs it in a guest of its own"]
+#[ignore = "removes a NIC; the suite lab-executor runs it"]
 async fn a_nic_comes_and_goes() {
     let mut sources = open(options());
     let inputs = until(&mut sources, |input| matches!(input, Input::Links(_))).await;
@@ -54,7 +54,7 @@ async fn a_nic_comes_and_goes() {
 }
 
 #[tokio::test(flavor = "current_thread")]
-#[ignore = "sets the clock; the lab runs it in a guest of its own"]
+#[ignore = "sets the clock; the suite lab-executor runs it"]
 async fn a_set_clock_is_a_jump() {
     let mut sources = open(options());
     settled(&mut sources).await;

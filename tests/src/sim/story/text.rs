@@ -157,13 +157,15 @@ fn event_text(event: &Event) -> String {
                 None => format!("VF {mac} is gone"),
             }
         }
-        Event::ProblemRaised { problem, .. } => {
+        Event::ProblemRaised { problem, .. } | Event::GeneralProblemRaised { problem } => {
             format!(
                 "problem {:?}: {}; {}",
                 problem.code, problem.message, problem.remedy
             )
         }
-        Event::ProblemCleared { code, .. } => format!("problem {code:?} is over"),
+        Event::ProblemCleared { code, .. } | Event::GeneralProblemCleared { code } => {
+            format!("problem {code:?} is over")
+        }
     }
 }
 

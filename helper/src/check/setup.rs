@@ -1,0 +1,331 @@
+//! How Tandem is set up on this machine: configuration, NICs, udev, service, channel.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use tandem_core::link::{Link, LinkKind};
+use tandem_core::policy::{BondPolicy, Policy};
+use tandem_core::types::IfName;
+use tandem_core::{Role, role_of};
+use tandem_wire::PORT_NAME;
+
+use super::Finding;
+use super::system::System;
+use crate::config::{self, Config, ConfigError};
+
+/// Where udev looks for rules, the first of a name wins (udev(7)).
+const UDEV_FOLDERS: &[&str] = &[
+    "/etc/udev/rules.d",
+    "/run/udev/rules.d",
+    "/usr/local/lib/udev/rules.d",
+    "/usr/lib/udev/rules.d",
+    "/lib/udev/rules.d",
+];
+/// Where systemd looks for units (systemd.unit(5)).
+const UNIT_FOLDERS: &[&str] = &[
+    "/etc/systemd/system",
+    "/run/systemd/system",
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+    "/lib/systemd/system",
+];
+/// Where systemd-networkd looks (systemd.network(5)).
+const NETWORK_FOLDERS: &[&str] = &[
+    "/etc/systemd/network",
+    "/run/systemd/network",
+    "/usr/local/lib/systemd/network",
+    "/usr/lib/systemd/network",
+    "/lib/systemd/network",
+];
+const UNIT: &str = "tandem.service";
+/// The user of the unit.
+const USER: &str = "tandem";
+
+pub(super) fn configuration(
+    system: &System,
+    path: &Path,
+    config: &Result<Config, ConfigError>,
+) -> Finding {
+    const NAME: &str = "configuration";
+    let config = match config {
+        Ok(config) => config,
+        Err(error) => {
+            return Finding::fatal(
+                NAME,
+                error.to_string(),
+                "the service does not start; a running one keeps its old configuration",
+                "correct the line that is named",
+            );
+        }
+    };
+    let bonds = config.policy.bonds.iter().zip(&config.names_at);
+    let taken: Vec<_> = bonds
+        .filter(|(bond, _)| is_other_device(system, &bond.name))
+        .map(|(bond, place)| {
+            format!(
+                "{place}: key `name`: {} is the name of a device that is no bond",
+                bond.name
+            )
+        })
+        .collect();
+    if !taken.is_empty() {
+        return Finding::fatal(
+            NAME,
+            taken.join("; "),
+            "the bond can't be made; its NICs are left as they are",
+            "rename or remove that device, or give the bond another name in the line that is named",
+        );
+    }
+    if !config.policy.bonds.is_empty() {
+        let names: Vec<_> = config
+            .policy
+            .bonds
+            .iter()
+            .map(|bond| bond.name.to_string())
+            .collect();
+        return Finding::ok(
+            NAME,
+            format!("{} from {}", names.join(", "), path.display()),
+        );
+    }
+    if !config.accept_host_config {
+        return Finding::fatal(
+            NAME,
+            "no bond is defined, and `accept-host-config = false`".to_string(),
+            "there is nothing to take care of",
+            "define a [[bond]], or let the host configure the guest",
+        );
+    }
+    match config::load_host_policy(&system.path(config::HOST_POLICY_PATH)) {
+        Ok(Some(policy)) => {
+            let names: Vec<_> = policy
+                .bonds
+                .iter()
+                .map(|bond| bond.name.to_string())
+                .collect();
+            Finding::ok(NAME, format!("{} from the host", names.join(", ")))
+        }
+        Ok(None) => Finding::degraded(
+            NAME,
+            format!(
+                "{} defines no bond and the host has sent none",
+                path.display()
+            ),
+            "nothing happens until the host configures the guest",
+            "define a [[bond]], or send `tandem-configure` from the host",
+        ),
+        Err(error) => Finding::degraded(
+            NAME,
+            format!("{error:#}"),
+            "the host's configuration is not used",
+            "let the host configure the guest again",
+        ),
+    }
+}
+
+/// A device of that name exists and is of another kind (a bond has a folder `bonding`
+/// in sysfs, `drivers/net/bonding/bond_sysfs.c`, 6.12).
+fn is_other_device(system: &System, name: &IfName) -> bool {
+    let device = format!("/sys/class/net/{name}");
+    system.exists(&device) && !system.exists(&format!("{device}/bonding"))
+}
+
+/// The NICs that the bonds name.
+pub(super) fn nics(system: &System, config: &Result<Config, ConfigError>) -> Finding {
+    const NAME: &str = "NICs";
+    let Ok(config) = config else {
+        return Finding::ok(NAME, "not looked for: the configuration is wrong");
+    };
+    let policy = effective_policy(system, config);
+    let links = match &system.links {
+        Ok(links) => links,
+        Err(error) => {
+            return Finding::degraded(
+                NAME,
+                error.as_str(),
+                "it is not known whether the NICs are there",
+                "run it as root",
+            );
+        }
+    };
+    let bonds = policy.bonds.iter();
+    let found: Vec<_> = bonds
+        .map(|bond| (bond, nics_of(bond, &policy, links)))
+        .collect();
+    let text = |(bond, (standby, vf)): &(&BondPolicy, (Option<&Link>, Option<&Link>))| {
+        let shown = |nic: &Option<&Link>| nic.map_or("absent", |nic| nic.name.as_str()).to_owned();
+        format!(
+            "{}: standby {}, VF {}",
+            bond.name,
+            shown(standby),
+            shown(vf)
+        )
+    };
+    let detail = found.iter().map(text).collect::<Vec<_>>().join("; ");
+    if found.is_empty() {
+        return Finding::ok(NAME, "no bond names any");
+    }
+    if found.iter().any(|(_, (standby, _))| standby.is_none()) {
+        return Finding::degraded(
+            NAME,
+            detail,
+            "without its standby a bond is cut off when the VF leaves, and can't be made before one of its NICs comes",
+            "compare `standby` with `ip -d link` (permaddr), or give the VM its virtio NIC",
+        );
+    }
+    // A VF that is away is what all this is for.
+    Finding::ok(NAME, detail)
+}
+
+/// Standby and VF of a bond, where they are there.
+fn nics_of<'links>(
+    bond: &BondPolicy,
+    policy: &Policy,
+    links: &'links [Link],
+) -> (Option<&'links Link>, Option<&'links Link>) {
+    let with_role = |wanted: fn(Role) -> bool| {
+        let mut nics = links.iter().filter(|link| link.kind == LinkKind::Physical);
+        nics.find(|link| {
+            role_of(link, policy).is_some_and(|(of, role)| of.name == bond.name && wanted(role))
+        })
+    };
+    (
+        with_role(|role| role == Role::Standby),
+        with_role(|role| role != Role::Standby),
+    )
+}
+
+/// The files' bonds, else those of the host.
+fn effective_policy(system: &System, config: &Config) -> Policy {
+    if !config.policy.bonds.is_empty() || !config.accept_host_config {
+        return config.policy.clone();
+    }
+    let stored = config::load_host_policy(&system.path(config::HOST_POLICY_PATH));
+    stored.ok().flatten().unwrap_or_default()
+}
+
+/// udev, and what keeps other network managers off the ports.
+pub(super) fn udev(system: &System) -> Finding {
+    const NAME: &str = "udev";
+    if !system.exists("/run/udev/control") {
+        return Finding::degraded(
+            NAME,
+            "no udevd runs",
+            "the kernel's own events are used; other network managers aren't kept off",
+            "none is needed where no other network manager runs",
+        );
+    }
+    let rules = ["10-tandem-unmanaged.rules", "60-tandem.rules"];
+    let mut missing: Vec<_> = rules
+        .into_iter()
+        .filter(|rule| system.find(UDEV_FOLDERS, rule).is_none())
+        .collect();
+    // A folder that networkd makes when it starts.
+    let networkd = system.exists("/run/systemd/netif");
+    let network = "01-tandem-unmanaged.network";
+    if networkd && system.find(NETWORK_FOLDERS, network).is_none() {
+        missing.push(network);
+    }
+    if missing.is_empty() {
+        return Finding::ok(NAME, "running, with Tandem's rules");
+    }
+    Finding::degraded(
+        NAME,
+        format!("running, without {}", missing.join(", ")),
+        "NetworkManager or systemd-networkd may configure the ports, and nothing starts the service when its port or NIC appears",
+        "install what is missing from udev-rules/, then `udevadm control --reload`",
+    )
+}
+
+/// The unit, where systemd runs.
+pub(super) fn service(system: &System) -> Finding {
+    const NAME: &str = "service";
+    if !system.exists("/run/systemd/system") {
+        return Finding::ok(
+            NAME,
+            "systemd does not run here; start `tandem run` as you like",
+        );
+    }
+    if system.find(UNIT_FOLDERS, UNIT).is_none() {
+        return Finding::degraded(
+            NAME,
+            format!("{UNIT} is not installed"),
+            "nothing starts the service",
+            "install helper/systemd/tandem.service, then `systemctl enable --now tandem.service`",
+        );
+    }
+    let wanted = |folder: &str| {
+        let link = system
+            .path(folder)
+            .join("multi-user.target.wants")
+            .join(UNIT);
+        link.symlink_metadata().is_ok()
+    };
+    if !UNIT_FOLDERS.iter().any(|folder| wanted(folder)) {
+        return Finding::degraded(
+            NAME,
+            format!("{UNIT} is installed and not enabled"),
+            "after a boot it starts only when udev sees its port or NIC, perhaps after other network managers",
+            "`systemctl enable tandem.service`",
+        );
+    }
+    Finding::ok(NAME, format!("{UNIT} is enabled"))
+}
+
+pub(super) fn host_channel(system: &System) -> Finding {
+    const NAME: &str = "host channel";
+    const CONSEQUENCE: &str =
+        "the host can neither ask nor be told anything; failover works all the same";
+    let ports = std::fs::read_dir(system.path("/sys/class/virtio-ports"));
+    let port = ports.into_iter().flatten().flatten().find(|port| {
+        let name = std::fs::read_to_string(port.path().join("name"));
+        name.is_ok_and(|name| name.trim() == PORT_NAME)
+    });
+    let Some(port) = port else {
+        return Finding::degraded(
+            NAME,
+            format!("no virtio-serial port {PORT_NAME}"),
+            CONSEQUENCE,
+            "give the VM a virtio-serial channel of that name",
+        );
+    };
+    let device = Path::new("/dev").join(port.file_name());
+    let shown = device.display();
+    let node = match system.path(&device.to_string_lossy()).metadata() {
+        Ok(node) => node,
+        Err(error) => {
+            return Finding::degraded(
+                NAME,
+                format!("{PORT_NAME} is there, and {shown} can't be opened: {error}"),
+                CONSEQUENCE,
+                "let devtmpfs or udev make the device",
+            );
+        }
+    };
+    // One program at a time may have a port open (`port_fops_open`, drivers/char/virtio_console.c, 6.12).
+    let others: Vec<_> = system
+        .users_of(&device)
+        .into_iter()
+        .filter(|(_, name)| name != "tandem")
+        .map(|(pid, name)| format!("{name} (process {pid})"))
+        .collect();
+    if !others.is_empty() {
+        return Finding::degraded(
+            NAME,
+            format!("{shown} ({PORT_NAME}) is in use by {}", others.join(", ")),
+            CONSEQUENCE,
+            "stop that program; only one can have the port",
+        );
+    }
+    if system.exists("/run/systemd/system")
+        && system.user_id(USER).is_some_and(|user| user != node.uid())
+    {
+        return Finding::degraded(
+            NAME,
+            format!("{shown} ({PORT_NAME}) does not belong to the user `{USER}`"),
+            CONSEQUENCE,
+            "install udev-rules/60-tandem.rules, then `udevadm trigger --subsystem-match=virtio-ports`",
+        );
+    }
+    Finding::ok(NAME, format!("virtio-serial port {PORT_NAME}"))
+}
