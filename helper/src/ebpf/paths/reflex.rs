@@ -335,7 +335,7 @@ fn switch(netlink: &Socket, request: &[u8]) -> Switch {
 
 /// A request that the kernel answers without doing anything, and without RTNL: a `struct
 /// nlmsghdr` of type `NLMSG_NOOP` with `NLM_F_REQUEST | NLM_F_ACK` (`netlink_rcv_skb`,
-/// net/netlink/af_netlink.c, 6.12).
+/// `net/netlink/af_netlink.c`, 6.12).
 fn no_request() -> [u8; NLMSG_HEADER_BYTES] {
     const NLMSG_NOOP: u16 = 1;
     const REQUEST_AND_ACK: u16 = 1 | 4;
