@@ -17,6 +17,7 @@ mod plan;
 mod ready;
 mod realtime;
 mod reflex;
+mod repeat;
 mod system;
 
 use std::{
