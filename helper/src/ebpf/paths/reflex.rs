@@ -30,7 +30,6 @@ use rustix::{
     io::{Errno, read, write},
     net::{RecvFlags, recv},
 };
-use tandem_core::types::Ifindex;
 use tandem_ebpf::{MAX_BONDS, RESCUE_HOLD_NS, ReflexRecord};
 use tokio::sync::mpsc;
 
@@ -41,10 +40,7 @@ use super::{
     realtime::{self, Priority},
     repeat::{Again, repeat_announcements},
 };
-use crate::{
-    act::primary_request,
-    ebpf::{Event, Reaction, Switch, What},
-};
+use crate::ebpf::{Event, Reaction, Switch, What};
 
 /// Announcements that go out before the switch is asked for; the rest follows. One
 /// frame for each MAC and VLAN would do for the fabric.
@@ -104,8 +100,7 @@ impl Reflex {
     }
 
     /// From here on the removal of the bond's VF is acted upon.
-    pub(super) fn arm(&self, bond: u32, mut ready: Ready) {
-        ready.switch = primary_request(Ifindex(bond), Ifindex(ready.standby));
+    pub(super) fn arm(&self, bond: u32, ready: Ready) {
         let ready = Arc::new(ready);
         let before = {
             let mut armed = lock(&self.armed);
