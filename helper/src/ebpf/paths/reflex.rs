@@ -213,6 +213,7 @@ impl Runner {
             // net/packet/af_packet.c, 6.12).
             ready.announce(&[Vec::new()]);
         }
+        let _ = self.repeat.try_send(Again::REHEARSAL);
         let answer = switch(&self.netlink, &no_request());
         if answer != Switch::Done {
             tracing::debug!(?answer, "the reflex could not rehearse");

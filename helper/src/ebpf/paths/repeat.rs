@@ -20,6 +20,14 @@ pub(super) struct Again {
     pub(super) standby: u32,
 }
 
+impl Again {
+    /// Asks for nothing; no link has the index 0.
+    pub(super) const REHEARSAL: Self = Self {
+        bond: 0,
+        standby: 0,
+    };
+}
+
 /// Sends the announcements of each rescue again, as long as it stays armed: the machine
 /// disarms it once the bond has followed, and announces itself then.
 pub(super) fn repeat_announcements(wanted: &Receiver<Again>, armed: &Armed) {
@@ -38,12 +46,12 @@ pub(super) fn repeat_announcements(wanted: &Receiver<Again>, armed: &Armed) {
             None => wanted.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
         match received {
+            Ok(Again::REHEARSAL) | Err(RecvTimeoutError::Timeout) => {}
             Ok(again) => {
                 due.retain(|(_, other)| *other != again);
                 let now = Instant::now();
                 due.extend(REPEATS.map(|after| (now + after, again)));
             }
-            Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
     }
@@ -77,6 +85,7 @@ mod tests {
         let known = armed.clone();
         let thread = std::thread::spawn(move || repeat_announcements(&wanted, &known));
         let again = |bond, standby| repeat.send(Again { bond, standby }).unwrap();
+        repeat.send(Again::REHEARSAL).unwrap();
         let begun = Instant::now();
         // Armed for another standby by now, or not at all.
         again(7, 3);
