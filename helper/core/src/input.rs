@@ -34,6 +34,13 @@ pub enum Input {
     Addressings(Vec<Addressing>),
     /// Addresses and routes of one link; replaces what was known of that one.
     Addressing(Addressing),
+    /// What is stacked on a bond, VLANs and macvlans, as one number that changes with it.
+    Stacked {
+        /// The bond.
+        bond: Ifindex,
+        /// The number; 0 for nothing.
+        stations: u64,
+    },
     /// The kernel is about to take a PCI device away, or has begun to.
     Removal(Removal),
     /// Whether the kernel takes the hand-over programs; until it is said, not.

@@ -127,6 +127,7 @@ impl Machine {
                 self.readings.arrived(Source::Addressing);
             }
             Input::Addressing(one) => self.world.put_addressing(one),
+            Input::Stacked { bond, stations } => self.world.put_stacked(bond, stations),
             Input::Removal(removal) => self.world.warn(now, removal),
             Input::PathsSupported(supported) => self.world.support_paths(supported),
             Input::PathWatched { bond, watch } => self.world.put_path(bond, watch),

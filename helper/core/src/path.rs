@@ -39,6 +39,8 @@ pub struct Rescue {
     pub mac: Mac,
     /// The bond's own addresses, to be announced from the standby.
     pub addresses: Vec<IpAddr>,
+    /// What is stacked on the bond and to be announced too, as one number that changes with it.
+    pub stacked: u64,
 }
 
 /// What a port carried since its counters were started. Frames to and from

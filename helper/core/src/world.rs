@@ -27,6 +27,8 @@ pub(crate) struct World {
     paths_supported: bool,
     /// What the hand-over programs do, by bond.
     paths: BTreeMap<Ifindex, PathWatch>,
+    /// What is stacked on each bond, as one number.
+    stacked: BTreeMap<Ifindex, u64>,
 }
 
 /// One interface and what happened to it.
@@ -117,6 +119,18 @@ impl World {
         self.paths.get(&bond)
     }
 
+    /// What is stacked on a bond, as one number that changes with it.
+    pub(crate) fn stacked(&self, bond: Ifindex) -> u64 {
+        self.stacked.get(&bond).copied().unwrap_or(0)
+    }
+
+    /// Notes what is stacked on a bond that exists.
+    pub(crate) fn put_stacked(&mut self, bond: Ifindex, stations: u64) {
+        if self.links.contains_key(&bond) {
+            self.stacked.insert(bond, stations);
+        }
+    }
+
     /// Notes whether the kernel takes the hand-over programs.
     pub(crate) fn support_paths(&mut self, supported: bool) {
         self.paths_supported = supported;
@@ -155,6 +169,7 @@ impl World {
         self.links_known = true;
         let links = &self.links;
         self.paths.retain(|bond, _| links.contains_key(bond));
+        self.stacked.retain(|bond, _| links.contains_key(bond));
     }
 
     /// Replaces one link.
@@ -176,6 +191,7 @@ impl World {
         self.links.remove(&ifindex);
         self.addressing.remove(&ifindex);
         self.paths.remove(&ifindex);
+        self.stacked.remove(&ifindex);
     }
 
     /// Replaces addresses and routes of all links.

@@ -10,7 +10,7 @@ use tandem_core::types::Ifindex;
 use tokio::time::Instant;
 
 use super::netlink::filter::Filter;
-use super::reader::{self, Found, Job};
+use super::reader::{self, Found, Job, ReadLink};
 use super::sources::{ADDRESSING_PAUSE, READING_LIMIT, RETRY, Reading, Sources};
 use super::{ObserveError, Observed};
 
@@ -109,18 +109,30 @@ impl Sources {
     fn say_found(&mut self, found: Found, now: Instant) -> Result<(), ObserveError> {
         match found {
             Found::AllLinks(links) => {
+                let mut uppers = BTreeMap::new();
                 let links: Vec<Link> = links
                     .into_iter()
+                    .map(|ReadLink { link, upper }| {
+                        uppers.extend(upper.map(|upper| (link.ifindex, upper)));
+                        link
+                    })
                     .filter(|link| self.is_reported(link, now))
                     .collect();
                 let fresh = links.iter().cloned().map(|link| (link.ifindex, link));
                 let before = std::mem::replace(&mut self.known, fresh.collect());
-                self.links_changed(&before)?;
+                let lowers = self.stacked.lowers(&bonds(&before));
+                self.stacked.replace(uppers, &bonds(&self.known));
+                self.links_changed(&before, &lowers)?;
                 self.say(Input::Links(links));
+                self.say_stacked();
             }
             Found::Links(links) => {
                 let before = self.known.clone();
-                for (ifindex, link) in links {
+                let lowers = self.stacked.lowers(&bonds(&before));
+                for (ifindex, read) in links {
+                    let (link, upper) =
+                        read.map_or((None, None), |read| (Some(read.link), read.upper));
+                    self.stacked.put(ifindex, upper, &bonds(&self.known));
                     match link.filter(|link| self.is_reported(link, now)) {
                         Some(link) => {
                             self.known.insert(ifindex, link.clone());
@@ -132,7 +144,8 @@ impl Sources {
                         None => {}
                     }
                 }
-                self.links_changed(&before)?;
+                self.links_changed(&before, &lowers)?;
+                self.say_stacked();
             }
             Found::AllAddressing(all) => self.say(Input::Addressings(all)),
             Found::Addressing(some) => {
@@ -157,7 +170,11 @@ impl Sources {
     /// Adjusts the filters to the links that are known now, and enters addressing
     /// that became interesting, or that went without a word: taking a link down
     /// removes IPv4 routes silently.
-    fn links_changed(&mut self, before: &BTreeMap<Ifindex, Link>) -> Result<(), ObserveError> {
+    fn links_changed(
+        &mut self,
+        before: &BTreeMap<Ifindex, Link>,
+        lowers: &BTreeSet<Ifindex>,
+    ) -> Result<(), ObserveError> {
         if !before.keys().eq(self.known.keys()) {
             let known: Vec<Ifindex> = self.known.keys().copied().collect();
             self.addressing
@@ -170,8 +187,13 @@ impl Sources {
                 .filter(|link| link.kind == LinkKind::Software);
             software.map(|link| link.ifindex).collect()
         };
-        if software(before) != software(&self.known) {
+        let lowers_now = self.stacked.lowers(&bonds(&self.known));
+        if *lowers != lowers_now || software(before) != software(&self.known) {
             self.set_link_filter()?;
+        }
+        // What was laid on a new bond or VLAN before the filter knew of it went without a word.
+        if !lowers.is_superset(&lowers_now) {
+            self.agenda.all_links();
         }
         for (ifindex, link) in &self.known {
             let same = before
@@ -191,9 +213,20 @@ impl Sources {
             .values()
             .filter(|link| link.kind == LinkKind::Software);
         let software: Vec<Ifindex> = software.map(|link| link.ifindex).collect();
+        let lowers: Vec<Ifindex> = self
+            .stacked
+            .lowers(&bonds(&self.known))
+            .into_iter()
+            .collect();
         self.links
-            .set_filter(&Filter::links(&self.names, &software))
+            .set_filter(&Filter::links(&self.names, &software, &lowers))
             .map_err(filter_error)
+    }
+
+    fn say_stacked(&mut self) {
+        for (bond, stations) in self.stacked.news(&bonds(&self.known)) {
+            self.say(Input::Stacked { bond, stations });
+        }
     }
 
     pub(super) fn report_health(&mut self, source: Source, health: SourceHealth) {
@@ -217,6 +250,11 @@ impl Sources {
     pub(super) fn say(&mut self, input: Input) {
         self.ready.push_back(Observed::Input(input));
     }
+}
+
+fn bonds(links: &BTreeMap<Ifindex, Link>) -> BTreeSet<Ifindex> {
+    let bonds = links.values().filter(|link| link.kind == LinkKind::Bond);
+    bonds.map(|link| link.ifindex).collect()
 }
 
 fn filter_error(error: std::io::Error) -> ObserveError {

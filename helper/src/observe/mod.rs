@@ -19,6 +19,7 @@ pub(crate) mod readable;
 pub(crate) mod reader;
 mod settle;
 mod sources;
+mod stacked;
 mod sysfs;
 #[cfg(test)]
 pub(crate) mod testing;

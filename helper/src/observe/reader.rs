@@ -10,6 +10,7 @@ use tandem_core::types::Ifindex;
 use super::netlink::link::Described;
 use super::netlink::request::{RequestError, Requests};
 use super::netlink::{address, link, route};
+use super::stacked::Upper;
 use super::sysfs::Sysfs;
 
 /// Addresses, and routes, that are reported of one link; more are left out.
@@ -29,13 +30,30 @@ pub(super) enum Job {
 #[derive(Debug)]
 pub(super) enum Found {
     /// All links.
-    AllLinks(Vec<Link>),
+    AllLinks(Vec<ReadLink>),
     /// Links that were asked for; `None` if gone.
-    Links(Vec<(Ifindex, Option<Link>)>),
+    Links(Vec<(Ifindex, Option<ReadLink>)>),
     /// All addressing.
     AllAddressing(Vec<Addressing>),
     /// Addressing of the links that were asked for and are still there.
     Addressing(Vec<Addressing>),
+}
+
+/// A link, and how it lies on another one.
+#[derive(Debug)]
+pub(super) struct ReadLink {
+    pub(super) link: Link,
+    pub(super) upper: Option<Upper>,
+}
+
+impl ReadLink {
+    fn complete(described: Described, sysfs: &Sysfs) -> Self {
+        let upper = Upper::of(&described);
+        Self {
+            link: sysfs.complete(described),
+            upper,
+        }
+    }
 }
 
 /// Does a job.
@@ -44,15 +62,14 @@ pub(super) fn read(job: &Job, sysfs: &Sysfs) -> Result<Found, RequestError> {
     match job {
         Job::AllLinks => {
             let links = all_links(&mut requests)?;
-            Ok(Found::AllLinks(
-                links.into_iter().map(|link| sysfs.complete(link)).collect(),
-            ))
+            let complete = |link| ReadLink::complete(link, sysfs);
+            Ok(Found::AllLinks(links.into_iter().map(complete).collect()))
         }
         Job::Links(wanted) => {
             let mut found = Vec::new();
             for &ifindex in wanted {
                 let link = one_link(&mut requests, ifindex)?;
-                found.push((ifindex, link.map(|link| sysfs.complete(link))));
+                found.push((ifindex, link.map(|link| ReadLink::complete(link, sysfs))));
             }
             Ok(Found::Links(found))
         }

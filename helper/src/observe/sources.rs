@@ -21,6 +21,7 @@ use super::netlink::request::RequestError;
 use super::netlink::watch::Watch;
 use super::reader::{Found, Job};
 use super::settle::Settling;
+use super::stacked::Stacked;
 use super::sysfs::Sysfs;
 use super::udev::{Devices, UdevEvent};
 use super::{Completion, ObserveError, Observed};
@@ -75,6 +76,8 @@ pub struct Sources {
     pub(super) settling: Settling,
     /// Links that were reported, as they were reported.
     pub(super) known: BTreeMap<Ifindex, Link>,
+    /// What is on the bonds among them.
+    pub(super) stacked: Stacked,
     pub(super) agenda: Agenda,
     pub(super) reading: Option<Reading>,
     pub(super) ready: VecDeque<Observed>,
@@ -128,7 +131,7 @@ impl Sources {
         let links = watch(
             "link notifications",
             &[LINK],
-            &Filter::links(&BTreeSet::new(), &[]),
+            &Filter::links(&BTreeSet::new(), &[], &[]),
         )?;
         let addressing = watch(
             "address notifications",
@@ -154,6 +157,7 @@ impl Sources {
             clock,
             settling: Settling::new(udev_run),
             known: BTreeMap::new(),
+            stacked: Stacked::default(),
             agenda,
             reading: None,
             ready: VecDeque::new(),

@@ -267,7 +267,7 @@ fn unrelated_devices_wake_nobody() {
         ip("link add watched type veth peer name other");
         let watched = ifindex("watched");
         let names: BTreeSet<IfName> = [("watched").parse().unwrap()].into();
-        let links = Filter::links(&names, &[watched]);
+        let links = Filter::links(&names, &[watched], &[]);
         let addressing = Filter::addressing(&[watched]);
         let events = Filter::device_events();
         let filters = [

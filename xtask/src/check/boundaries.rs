@@ -29,11 +29,11 @@ const BOUNDARIES: [Boundary; 7] = [
     },
     Boundary {
         call: "primary_request(",
-        within: &["helper/src/act", "helper/src/ebpf/paths/reflex.rs"],
+        within: &["helper/src/act", "helper/src/ebpf/paths/ready.rs"],
     },
     Boundary {
         call: "packet_socket(",
-        within: &["helper/src/act", "helper/src/ebpf/paths/reflex.rs"],
+        within: &["helper/src/act", "helper/src/ebpf/paths/ready.rs"],
     },
     Boundary {
         call: "qdisc_add_clsact(",

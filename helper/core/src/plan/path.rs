@@ -61,5 +61,6 @@ fn rescue(context: &Context<'_>, bond: &Bond<'_>) -> Option<Rescue> {
         standby: standby.ifindex(),
         mac: bond.link.mac.filter(|_| shared)?,
         addresses: addresses.into_iter().flatten().map(|one| one.ip).collect(),
+        stacked: view.world.stacked(bond.ifindex()),
     })
 }

@@ -144,6 +144,7 @@ prop_compose! {
             standby: STANDBY,
             mac: STANDBY_MAC,
             addresses: Vec::new(),
+            stacked: 0,
         };
         PathWatch { ports, period: 1, mac: None, rescue: armed.then_some(rescue) }
     }
@@ -222,6 +223,7 @@ fn input() -> impl Strategy<Value = Input> {
             Input::Command(Command { id, request })
         }),
         1 => any::<bool>().prop_map(Input::PathsSupported),
+        1 => (index(), 0u64..3).prop_map(|(bond, stations)| Input::Stacked { bond, stations }),
         2 => (index(), path_watch()).prop_map(|(bond, watch)| Input::PathWatched { bond, watch }),
         1 => (index(), proptest::collection::vec(port_frames(), 0..4))
             .prop_map(|(bond, ports)| Input::PathFrames { bond, ports }),

@@ -142,6 +142,7 @@ fn rescue() -> Rescue {
         standby: STANDBY,
         mac: STANDBY_MAC,
         addresses: Vec::from([[192, 0, 2, 1].into()]),
+        stacked: 0,
     }
 }
 
@@ -200,6 +201,26 @@ fn a_vf_at_work_is_not_counted_on_and_its_rescue_is_armed() {
     let guest = Guest::new(true);
     assert_eq!(guest.did, [watch(&[STANDBY], 1, Some(rescue()))]);
     assert!(guest.machine.status().bonds[0].rescue_armed);
+}
+
+#[test]
+fn a_rescue_is_armed_anew_when_a_vlan_or_macvlan_comes_or_goes() {
+    let mut guest = Guest::new(true);
+    guest.did.clear();
+    let bond = BOND;
+    guest.feed(Input::Stacked { bond, stations: 7 });
+    guest.obey();
+    let stacked = Rescue {
+        stacked: 7,
+        ..rescue()
+    };
+    assert_eq!(guest.did, [watch(&[STANDBY], 1, Some(stacked))]);
+    guest.feed(Input::Stacked { bond, stations: 7 });
+    guest.obey();
+    assert_eq!(guest.did.len(), 1, "the same is no news: {:?}", guest.did);
+    guest.feed(Input::Stacked { bond, stations: 0 });
+    guest.obey();
+    assert_eq!(guest.did[1..], [watch(&[STANDBY], 1, Some(rescue()))]);
 }
 
 #[test]

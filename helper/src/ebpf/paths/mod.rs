@@ -17,6 +17,7 @@ mod plan;
 mod ready;
 mod realtime;
 mod reflex;
+mod repeat;
 mod system;
 
 use std::{
@@ -110,7 +111,8 @@ impl Paths {
 
     fn apply_to(&self, plan: &PathPlan, links: &mut Vec<Attached>) -> Result<Applied, PathError> {
         let shared = &*self.shared;
-        let ready = plan.rescue.as_ref().map(Ready::prepare);
+        let prepare = |rescue| Ready::prepare(plan.bond, rescue);
+        let ready = plan.rescue.as_ref().map(prepare);
         // Whatever changes: not with a rescue of other ports under way.
         if !lock(&shared.maps).is_armed_as(plan)? {
             lock(&shared.maps).disarm(plan.bond)?;

@@ -6,7 +6,7 @@ use rustix::net::{SendFlags, send};
 use tandem_core::types::Ifindex;
 
 use super::Rescue;
-use crate::act::{packet_socket, take_in};
+use crate::act::{packet_socket, primary_request, take_in};
 
 /// Announcements kept for one bond; the machine's own announcements, which follow,
 /// have all of them.
@@ -15,8 +15,7 @@ const MAX_ANNOUNCEMENTS: usize = 1024;
 /// takes in everything then.
 const MAX_STATIONS: usize = 256;
 
-/// Everything for one bond, ready to be written. The switch's bytes need the
-/// bond's ifindex, so they are added when the rescue is armed.
+/// Everything for one bond, ready to be written.
 pub(super) struct Ready {
     pub(super) standby: u32,
     /// `None` where the kernel refuses packet sockets (it takes `CAP_NET_RAW`): the
@@ -28,7 +27,7 @@ pub(super) struct Ready {
 
 impl Ready {
     /// Opens and encodes.
-    pub(super) fn prepare(rescue: &Rescue) -> Self {
+    pub(super) fn prepare(bond: u32, rescue: &Rescue) -> Self {
         // Protocol 0: nothing is received.
         let socket = packet_socket(Ifindex(rescue.standby), 0);
         if let Err(error) = &socket {
@@ -47,7 +46,7 @@ impl Ready {
             standby: rescue.standby,
             socket,
             announcements: announcements.cloned().collect(),
-            switch: Vec::new(),
+            switch: primary_request(Ifindex(bond), Ifindex(rescue.standby)),
         }
     }
 

@@ -65,7 +65,7 @@ fn lock_stack() -> io::Result<()> {
 }
 
 /// Address and length of a mapping of a file's code, of a line of `/proc/self/maps`
-/// (`show_map_vma`, fs/proc/task_mmu.c, 6.12).
+/// (`show_map_vma`, `fs/proc/task_mmu.c`, 6.12).
 fn code(line: &str) -> Option<(usize, usize)> {
     let mut words = line.split_ascii_whitespace();
     let (start, end) = words.next()?.split_once('-')?;

@@ -19,9 +19,8 @@ use std::{
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
-        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+        mpsc::{SyncSender, sync_channel},
     },
-    time::{Duration, Instant},
 };
 
 use aya::maps::{MapData, RingBuf};
@@ -31,7 +30,6 @@ use rustix::{
     io::{Errno, read, write},
     net::{RecvFlags, recv},
 };
-use tandem_core::types::Ifindex;
 use tandem_ebpf::{MAX_BONDS, RESCUE_HOLD_NS, ReflexRecord};
 use tokio::sync::mpsc;
 
@@ -40,11 +38,9 @@ use super::{
     maps::boot_ns,
     ready::Ready,
     realtime::{self, Priority},
+    repeat::{Again, repeat_announcements},
 };
-use crate::{
-    act::primary_request,
-    ebpf::{Event, Reaction, Switch, What},
-};
+use crate::ebpf::{Event, Reaction, Switch, What};
 
 /// Announcements that go out before the switch is asked for; the rest follows. One
 /// frame for each MAC and VLAN would do for the fabric.
@@ -54,11 +50,8 @@ const ANSWER_BYTES: usize = 256;
 const NLMSG_HEADER_BYTES: usize = 16;
 const NAME: &str = "tandem-reflex";
 const REPEATER_NAME: &str = "tandem-repeat";
-/// When all announcements are sent again: a fabric may have missed one, or a queue was full.
-/// The second time is about when a removal has closed the VF's link.
-const REPEATS: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(100)];
 
-type Armed = Arc<Mutex<Vec<(u32, Arc<Ready>)>>>;
+pub(super) type Armed = Arc<Mutex<Vec<(u32, Arc<Ready>)>>>;
 
 /// The reflex's threads, and what they are ready for.
 pub(super) struct Reflex {
@@ -107,8 +100,7 @@ impl Reflex {
     }
 
     /// From here on the removal of the bond's VF is acted upon.
-    pub(super) fn arm(&self, bond: u32, mut ready: Ready) {
-        ready.switch = primary_request(Ifindex(bond), Ifindex(ready.standby));
+    pub(super) fn arm(&self, bond: u32, ready: Ready) {
         let ready = Arc::new(ready);
         let before = {
             let mut armed = lock(&self.armed);
@@ -221,6 +213,7 @@ impl Runner {
             // net/packet/af_packet.c, 6.12).
             ready.announce(&[Vec::new()]);
         }
+        let _ = self.repeat.try_send(Again::REHEARSAL);
         let answer = switch(&self.netlink, &no_request());
         if answer != Switch::Done {
             tracing::debug!(?answer, "the reflex could not rehearse");
@@ -228,44 +221,8 @@ impl Runner {
     }
 }
 
-/// The announcements of a bond are to be sent again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Again {
-    bond: u32,
-    standby: u32,
-}
-
-/// Sends the announcements of each rescue again, as long as it stays armed: the machine
-/// disarms it once the bond has followed, and announces itself then.
-fn repeat_announcements(wanted: &Receiver<Again>, armed: &Armed) {
-    let mut due: Vec<(Instant, Again)> = Vec::with_capacity(REPEATS.len() * MAX_BONDS as usize);
-    loop {
-        let now = Instant::now();
-        for (_, again) in due.extract_if(.., |(at, _)| *at <= now) {
-            let found = find(armed, again.bond);
-            if let Some(ready) = found.filter(|ready| ready.standby == again.standby) {
-                ready.announce(&ready.announcements);
-            }
-        }
-        let next = due.iter().map(|(at, _)| *at).min();
-        let received = match next {
-            Some(at) => wanted.recv_timeout(at.saturating_duration_since(now)),
-            None => wanted.recv().map_err(|_| RecvTimeoutError::Disconnected),
-        };
-        match received {
-            Ok(again) => {
-                due.retain(|(_, other)| *other != again);
-                let now = Instant::now();
-                due.extend(REPEATS.map(|after| (now + after, again)));
-            }
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return,
-        }
-    }
-}
-
 /// What is armed for a bond.
-fn find(armed: &Armed, bond: u32) -> Option<Arc<Ready>> {
+pub(super) fn find(armed: &Armed, bond: u32) -> Option<Arc<Ready>> {
     let armed = lock(armed);
     let found = armed.iter().find(|(other, _)| *other == bond);
     found.map(|(_, ready)| ready.clone())
@@ -335,7 +292,7 @@ fn switch(netlink: &Socket, request: &[u8]) -> Switch {
 
 /// A request that the kernel answers without doing anything, and without RTNL: a `struct
 /// nlmsghdr` of type `NLMSG_NOOP` with `NLM_F_REQUEST | NLM_F_ACK` (`netlink_rcv_skb`,
-/// net/netlink/af_netlink.c, 6.12).
+/// `net/netlink/af_netlink.c`, 6.12).
 fn no_request() -> [u8; NLMSG_HEADER_BYTES] {
     const NLMSG_NOOP: u16 = 1;
     const REQUEST_AND_ACK: u16 = 1 | 4;
@@ -400,43 +357,5 @@ mod tests {
         netlink.connect(&SocketAddr::new(0, 0)).unwrap();
         netlink.set_cap_ack(true).unwrap();
         assert_eq!(switch(&netlink, &no_request()), Switch::Done);
-    }
-
-    #[test]
-    fn announcements_are_sent_again_until_the_rescue_is_disarmed() {
-        let (ours, theirs) = std::os::unix::net::UnixDatagram::pair().unwrap();
-        theirs
-            .set_read_timeout(Some(Duration::from_secs(10)))
-            .unwrap();
-        let ready = Ready {
-            standby: 2,
-            socket: Some(ours.into()),
-            announcements: vec![vec![1], vec![2]],
-            switch: Vec::new(),
-        };
-        let armed = Armed::default();
-        lock(&armed).push((7, Arc::new(ready)));
-        let (repeat, wanted) = sync_channel(4);
-        let known = armed.clone();
-        let thread = std::thread::spawn(move || repeat_announcements(&wanted, &known));
-        let again = |bond, standby| repeat.send(Again { bond, standby }).unwrap();
-        let begun = Instant::now();
-        // Armed for another standby by now, or not at all.
-        again(7, 3);
-        again(8, 2);
-        again(7, 2);
-        let mut frame = [0; 8];
-        for wanted in [1, 2, 1, 2] {
-            assert_eq!(theirs.recv(&mut frame).unwrap(), 1);
-            assert_eq!(frame[0], wanted);
-        }
-        assert!(begun.elapsed() >= REPEATS[1]);
-        again(7, 2);
-        lock(&armed).clear();
-        drop(repeat);
-        thread.join().unwrap();
-        theirs.set_nonblocking(true).unwrap();
-        let nothing = theirs.recv(&mut frame).unwrap_err();
-        assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
     }
 }

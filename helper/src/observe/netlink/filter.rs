@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use libc::sock_filter;
 use tandem_core::types::{IfName, Ifindex};
 
-use super::link::{IFLA_IFNAME, IFLA_INFO_KIND, IFLA_LINKINFO};
+use super::link::{IFLA_IFNAME, IFLA_INFO_KIND, IFLA_LINK, IFLA_LINKINFO};
 use super::message::{RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE};
 use super::route::{RT_TABLE_MAIN, RTA_OIF, RTN_UNICAST, UNREPORTED_PROTOCOLS};
 
@@ -50,9 +50,9 @@ pub(crate) struct Filter {
 
 impl Filter {
     /// Passes changes of links that can matter: Ethernet devices of a driver (those
-    /// without `IFLA_INFO_KIND`), bonds, whatever carries one of `names`, and the
-    /// links of `others`.
-    pub(crate) fn links(names: &BTreeSet<IfName>, others: &[Ifindex]) -> Self {
+    /// without `IFLA_INFO_KIND`), bonds, whatever carries one of `names`, the links of
+    /// `others`, and what is stacked on one of `lowers`.
+    pub(crate) fn links(names: &BTreeSet<IfName>, others: &[Ifindex], lowers: &[Ifindex]) -> Self {
         let mut kind = Self::default();
         kind.find_attribute(IFI_ATTRIBUTES, IFLA_LINKINFO);
         kind.pass_if_equal(0);
@@ -75,6 +75,15 @@ impl Filter {
             filter.find_attribute(IFI_ATTRIBUTES, IFLA_IFNAME);
             for name in names {
                 filter.pass_if_text(name.as_str());
+            }
+        }
+        if !lowers.is_empty() {
+            filter.find_attribute(IFI_ATTRIBUTES, IFLA_LINK);
+            filter.drop_if_equal(0);
+            filter.push(COPY_TO_INDEX, 0);
+            filter.load_indexed(Size::Word, ATTRIBUTE_HEADER);
+            for lower in lowers {
+                filter.pass_if_equal(word(lower.0));
             }
         }
         filter.finish(DROP).or_pass_all()

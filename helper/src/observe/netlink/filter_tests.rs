@@ -71,7 +71,7 @@ fn names(names: &[&str]) -> BTreeSet<IfName> {
 
 #[test]
 fn links_of_drivers_and_bonds_pass() {
-    let filter = Filter::links(&BTreeSet::new(), &[]);
+    let filter = Filter::links(&BTreeSet::new(), &[], &[]);
     let kind = |kind| Some(vec![LinkInfo::Kind(kind)]);
     assert!(link_passes(&filter, link("eth0", None)));
     let port = Some(vec![LinkInfo::PortKind(InfoPortKind::Bond)]);
@@ -92,7 +92,7 @@ fn links_of_drivers_and_bonds_pass() {
 
 #[test]
 fn other_views_types_and_messages_do_not_pass() {
-    let filter = Filter::links(&names(&["eth0"]), &[]);
+    let filter = Filter::links(&names(&["eth0"]), &[], &[]);
     let mut of_a_bridge = link("eth0", None);
     of_a_bridge.header.interface_family = AddressFamily::Bridge;
     assert!(!link_passes(&filter, of_a_bridge));
@@ -106,7 +106,7 @@ fn other_views_types_and_messages_do_not_pass() {
 
 #[test]
 fn names_of_interest_pass_whatever_carries_them() {
-    let filter = Filter::links(&names(&["bond0", "b", "fifteen-letters"]), &[]);
+    let filter = Filter::links(&names(&["bond0", "b", "fifteen-letters"]), &[], &[]);
     let veth = |name| link(name, Some(vec![LinkInfo::Kind(InfoKind::Veth)]));
     for name in ["bond0", "b", "fifteen-letters"] {
         assert!(link_passes(&filter, veth(name)), "{name}");
@@ -123,13 +123,27 @@ fn names_of_interest_pass_whatever_carries_them() {
 fn links_named_by_index_pass() {
     let veth = || link("x", Some(vec![LinkInfo::Kind(InfoKind::Veth)]));
     assert!(link_passes(
-        &Filter::links(&BTreeSet::new(), &[Ifindex(3), Ifindex(7)]),
+        &Filter::links(&BTreeSet::new(), &[Ifindex(3), Ifindex(7)], &[]),
         veth()
     ));
     assert!(!link_passes(
-        &Filter::links(&BTreeSet::new(), &[Ifindex(8)]),
+        &Filter::links(&BTreeSet::new(), &[Ifindex(8)], &[]),
         veth()
     ));
+}
+
+#[test]
+fn what_is_stacked_on_a_bond_passes() {
+    let stacked = |lower: Option<u32>| {
+        let mut message = link("x", Some(vec![LinkInfo::Kind(InfoKind::MacVlan)]));
+        message.attributes.extend(lower.map(LinkAttribute::Link));
+        message
+    };
+    let filter = Filter::links(&names(&["bond0"]), &[], &[Ifindex(3), Ifindex(9)]);
+    assert!(link_passes(&filter, stacked(Some(3))));
+    assert!(link_passes(&filter, stacked(Some(9))));
+    assert!(!link_passes(&filter, stacked(Some(4))));
+    assert!(!link_passes(&filter, stacked(None)));
 }
 
 #[test]
@@ -137,7 +151,7 @@ fn the_largest_policy_still_fits() {
     let most: BTreeSet<IfName> = (0..tandem_core::Policy::MAX_BONDS)
         .map(|number| format!("fifteen-let-{number:03}").parse().unwrap())
         .collect();
-    let filter = Filter::links(&most, &[]);
+    let filter = Filter::links(&most, &[], &[]);
     let other = link("x", Some(vec![LinkInfo::Kind(InfoKind::Veth)]));
     assert!(!link_passes(&filter, other));
     let last = link(
