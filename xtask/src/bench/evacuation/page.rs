@@ -32,8 +32,8 @@ pub(super) fn render(results: &Results) -> String {
          {losses}\n\
          *Failover* is from the host's first word to half a second after the VF left, *failback* from the new VF's plug to \
          half a second after it carries the traffic. A gap is the longest time between the sendings of two frames that \
-         arrived, with none between them that did. *Guest stopped* is QEMU's own count of the migration's stop: what a \
-         migration loses follows from it. *VF ready* is from the VF's registration in the guest until it can \
+         arrived, with none between them that did. *Guest stopped* is QEMU's own count of the migration's stop, which \
+         varies by itself: what a migration loses follows from it, the frames that were sent to the guest meanwhile. *VF ready* is from the VF's registration in the guest until it can \
          carry traffic; Tandem has a new VF prove its carrier first. `net_failover` is in QEMU's hands: its phases end \
          where QEMU's events say so.\n\n\
          *Tandem's kernel part alone*: the service is stopped (SIGSTOP) before the host takes the VF and goes on once the \
