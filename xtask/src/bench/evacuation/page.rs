@@ -44,8 +44,9 @@ pub(super) fn render(results: &Results) -> String {
          *Lead* is from the warning to the driver's stop. *Reaction* is from the warning to the request to switch, where \
          the service's shortest way made it; *switch* is from the service's own decision until the new port was seen \
          active. A gap is from the last frame on the old port to the first on the new one, 0 if they overlapped. Beside it \
-         stands the same of the probe's numbered frames that arrived: QEMU, the guest's host, recorded which NIC each of \
-         them took, and when. They agree if they differ by at most 20 % or 2 frames.\n\n\
+         stands the same as measured without Tandem: QEMU recorded which NIC each frame took. *In* is of the probe's \
+         numbered frames that arrived, by the time the guest's kernel took them in; *out* is of all frames over IPv4, by the \
+         time they left the NIC. They agree if they differ by at most 20 % or 2 of the probe's frames.\n\n\
          {own}\n\
          {costs}\
          ## Claims\n\n{claims}{failures}\n\
