@@ -19,6 +19,8 @@ const LOG_LIMIT: usize = 4 << 20;
 const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
 /// So many frames at most are sent at once to make up for late ticks.
 const CATCH_UP_TICKS: u32 = 4;
+/// include/uapi/asm-generic/sockios.h: the time of the last datagram read, for 64-bit machines.
+const SIOCGSTAMPNS: rustix::ioctl::Opcode = 0x8907;
 /// How soon the receiver notices that it shall end.
 const RECEIVE_WAIT: Duration = Duration::from_millis(200);
 
@@ -196,7 +198,7 @@ impl Side {
                 Err(error) if is_temporary(&error) => continue,
                 Err(_) => return,
             };
-            let at_us = monotonic_us();
+            let at_us = monotonic_us().saturating_sub(taken_in_ago_us(&self.socket));
             let Some(datagram) = Datagram::decode(self.spec.probe, &bytes[..count]) else {
                 continue;
             };
@@ -225,6 +227,26 @@ fn is_temporary(error: &io::Error) -> bool {
         error.kind(),
         WouldBlock | TimedOut | Interrupted | ConnectionRefused
     )
+}
+
+/// How long ago the kernel took in the datagram that was read last, in µs: this thread may have come to it late.
+/// 0 for the first one, which has the kernel note such times (socket(7), `SIOCGSTAMP`).
+fn taken_in_ago_us(socket: &UdpSocket) -> u64 {
+    #[expect(
+        unsafe_code,
+        reason = "rustix offers ioctls without names as unsafe only"
+    )]
+    // SAFETY: SIOCGSTAMPNS writes one timespec (`sock_gettstamp`, net/core/sock.c, 6.12).
+    let stamp = unsafe {
+        let ask = rustix::ioctl::Getter::<SIOCGSTAMPNS, rustix::fs::Timespec>::new();
+        rustix::ioctl::ioctl(socket, ask)
+    };
+    let us = |time: rustix::fs::Timespec| {
+        let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+        seconds * 1_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0) / 1000
+    };
+    let now = us(clock_gettime(ClockId::Realtime));
+    stamp.map_or(0, |stamp| now.saturating_sub(us(stamp)))
 }
 
 fn monotonic_us() -> u64 {

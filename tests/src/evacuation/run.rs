@@ -1,6 +1,5 @@
 //! One evacuation: probes run, the phases pass, what was lost is told.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -9,7 +8,7 @@ use super::arrival::LinkMonitor;
 use super::report::{Evacuation, Handover, PhaseLoss, TcpOutcome};
 use super::subject::{HostPart, Subject};
 use crate::net::{GUEST_V4, Host};
-use crate::probe::{FrameOptions, GuestTimes, NicFrames, Pause, ProbePair};
+use crate::probe::{FrameOptions, GuestTimes, NicFrames, NicRecord, Pause, ProbePair};
 use crate::tandem::STEP_LIMIT;
 use crate::{Lab, Mac};
 
@@ -29,7 +28,7 @@ struct Moved {
     downtime_ms: u64,
     vf_ready_ms: Option<f64>,
     /// Of the VF's and the standby's frames, on the host that the guest left and on the one it came to.
-    records: Option<[[PathBuf; 2]; 2]>,
+    records: Option<[[NicRecord; 2]; 2]>,
 }
 
 impl Moved {
@@ -38,7 +37,7 @@ impl Moved {
         let Some([[old_vf, left], [new_vf, found]]) = &self.records else {
             return Ok([Pause::default(); 2]);
         };
-        let of = |record: &PathBuf| NicFrames::read(record, times.probe);
+        let of = |record: &NicRecord| NicFrames::read(record, times.probe);
         Ok([
             Pause::between(&of(old_vf)?, &of(left)?, times),
             Pause::between(&of(found)?, &of(new_vf)?, times),

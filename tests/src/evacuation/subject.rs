@@ -1,7 +1,5 @@
 //! A guest of one of the systems, and what that system has done with it around the host's steps.
 
-use std::path::PathBuf;
-
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use tandem_core::Status;
@@ -10,6 +8,7 @@ use tandem_core::status::{BondState, Handoff};
 use super::case::{Case, System};
 use super::peers;
 use crate::command;
+use crate::probe::NicRecord;
 use crate::tandem::{Channel, Guest, STEP_LIMIT, Setup, handover};
 use crate::{Host, Lab, Mac, Vm};
 
@@ -68,7 +67,7 @@ pub struct Subject {
     handoffs_before: u64,
     handoffs_seen: u64,
     /// What QEMU records of the VF's and the standby's frames, on the host the guest is on.
-    records: Option<[PathBuf; 2]>,
+    records: Option<[NicRecord; 2]>,
 }
 
 impl Subject {
@@ -187,18 +186,18 @@ impl Subject {
     }
 
     /// Frames are recorded on the host that the guest has come to; gives what the one before recorded.
-    pub(super) fn record_standby(&mut self) -> Result<Option<[PathBuf; 2]>> {
+    pub(super) fn record_standby(&mut self) -> Result<Option<[NicRecord; 2]>> {
         let Some(before) = self.records.take() else {
             return Ok(None);
         };
         let standby = self.guest.vm.record_nic("standby")?;
-        // The VF's is none before it is there.
-        self.records = Some([PathBuf::new(), standby]);
+        // Both are the standby's until the VF is there.
+        self.records = Some([standby.clone(), standby]);
         Ok(Some(before))
     }
 
     /// A VF has come: its frames are recorded too. Gives what is recorded.
-    pub(super) fn record_vf(&mut self) -> Result<Option<[PathBuf; 2]>> {
+    pub(super) fn record_vf(&mut self) -> Result<Option<[NicRecord; 2]>> {
         if let Some([vf, _]) = &mut self.records {
             *vf = self.guest.vm.record_nic("vf")?;
         }

@@ -10,6 +10,6 @@ mod stream;
 pub use analysis::{Count, Direction, FrameReport, GuestTimes, Loss};
 pub use frames::{FrameOptions, FrameProbe};
 pub(crate) use nics::RECORDED_BYTES;
-pub use nics::{NicFrames, Pause};
+pub use nics::{NicFrames, NicRecord, Pause};
 pub use pair::ProbePair;
 pub use stream::{StreamProbe, StreamReports};

@@ -32,8 +32,8 @@ pub(super) fn render(results: &Results) -> String {
          {losses}\n\
          *Failover* is from the host's first word to half a second after the VF left, *failback* from the new VF's plug to \
          half a second after it carries the traffic. A gap is the longest time between the sendings of two frames that \
-         arrived, with none between them that did. *Guest stopped* is QEMU's own count of the migration's stop: what a \
-         migration loses follows from it. *VF ready* is from the VF's registration in the guest until it can \
+         arrived, with none between them that did. *Guest stopped* is QEMU's own count of the migration's stop, which \
+         varies by itself: what a migration loses follows from it, the frames that were sent to the guest meanwhile. *VF ready* is from the VF's registration in the guest until it can \
          carry traffic; Tandem has a new VF prove its carrier first. `net_failover` is in QEMU's hands: its phases end \
          where QEMU's events say so.\n\n\
          *Tandem's kernel part alone*: the service is stopped (SIGSTOP) before the host takes the VF and goes on once the \
@@ -44,8 +44,9 @@ pub(super) fn render(results: &Results) -> String {
          *Lead* is from the warning to the driver's stop. *Reaction* is from the warning to the request to switch, where \
          the service's shortest way made it; *switch* is from the service's own decision until the new port was seen \
          active. A gap is from the last frame on the old port to the first on the new one, 0 if they overlapped. Beside it \
-         stands the same of the probe's numbered frames that arrived: QEMU, the guest's host, recorded which NIC each of \
-         them took, and when. They agree if they differ by at most 20 % or 2 frames.\n\n\
+         stands the same as measured without Tandem: QEMU recorded which NIC each frame took. *In* is of the probe's \
+         numbered frames that arrived, by the time the guest's kernel took them in; *out* is of all frames over IPv4, by the \
+         time they left the NIC. They agree if they differ by at most 20 % or 2 of the probe's frames.\n\n\
          {own}\n\
          {costs}\
          ## Claims\n\n{claims}{failures}\n\

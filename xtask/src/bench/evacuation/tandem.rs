@@ -1,4 +1,4 @@
-//! What only Tandem tells: its warnings, its own count of the gaps, and how that compares with the probe's.
+//! What only Tandem tells: its warnings, its own count of the gaps, and how that compares with what is measured beside it.
 
 use tandem_lab::evacuation::Handover;
 
@@ -17,9 +17,9 @@ pub(super) fn summary(all: &[Samples]) -> Table {
         "reaction ms",
         "switch ms",
         "gap in ms",
-        "probe's",
+        "measured",
         "gap out ms",
-        "probe's",
+        "measured",
         "late frames",
         "agree",
     ]);
