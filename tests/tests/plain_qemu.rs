@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use tandem_lab::libvirt::{DomainSpec, EVACUATION_LIMIT, Ran, file, tandem_host};
+use tandem_lab::libvirt::{DomainSpec, EVACUATION_LIMIT, Ran, VF_ALIAS, file, tandem_host};
 use tandem_lab::tandem::{self, BOND, LOG, PROGRAM, STEP_LIMIT};
 use tandem_lab::{Lab, Vm};
 
@@ -67,8 +67,9 @@ fn between_two_qemus(lab: &Lab) -> Result<()> {
     let answers = format!("{PROGRAM} status --json >/dev/null");
     vm.agent().wait_sh(&answers, STEP_LIMIT)?;
 
-    // The bonds are in a file beside the socket.
-    let bonds = file(lab.folder(), "bonds.xml", &spec.bonds_xml())?;
+    // The bonds are in a file beside the socket; a device's alias is its id.
+    let bonds = spec.bonds_xml().replace(VF_ALIAS, "vf");
+    let bonds = file(lab.folder(), "bonds.xml", &bonds)?;
     let uri = format!(
         "qmp:{},agent={}",
         here.display(),

@@ -109,8 +109,8 @@ fn there_and_back(lab: &Lab) -> Result<()> {
     let report = expect(&guest.migrate(&a, &b, second, &[])?, 0, &done)?;
     eprintln!("to b: {report:#}");
     operator::was_told_of_the_gap(&report)?;
-    operator::saw_it_leave(watch)?;
     a.await_metric(operator::ON_VF, false)?;
+    operator::saw_it_leave(watch)?;
     b.await_metric(operator::ON_VF, true)?;
     guest.check(&b, &a, Some(second))?;
     stream.wait_progress(STEP_LIMIT)?;

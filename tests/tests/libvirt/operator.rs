@@ -33,7 +33,7 @@ pub(crate) fn handles_xml(lab: &Lab, host: &LibvirtHost, guest: &LibvirtGuest<'_
         &["bond0: sound", "standby: ", "VF: ", &standby, &vf],
     )?;
     let shown = operate(host, &["xml", "show", DOMAIN])?;
-    contains(&shown, &["<bond name='bond0'", &standby, &vf])?;
+    contains(&shown, &["<bond name=\"bond0\"", &standby, &vf])?;
 
     operate(host, &["xml", "clear", DOMAIN])?;
     ensure!(

@@ -10,6 +10,7 @@ mod tcp;
 use std::time::Duration;
 
 use anyhow::Result;
+use tandem_lab::artifacts::cargo::Profile;
 
 /// What `cargo xtask bench` takes.
 #[derive(Debug, clap::Args)]
@@ -26,6 +27,9 @@ pub(crate) struct Options {
     /// Measure `tandem-host serve` with 50 and with 500 simulated guests instead
     #[arg(long, conflicts_with = "evacuation")]
     serve: bool,
+    /// With --serve: a debug build, to see that it works; its CPU figures say little
+    #[arg(long, requires = "serve")]
+    debug_build: bool,
     /// Measure how the guest service's costs grow with the guest instead
     #[arg(long, conflicts_with_all = ["evacuation", "serve"])]
     growth: bool,
@@ -48,7 +52,15 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if options.evacuation {
         evacuation::run(&options.comparison, idle)
     } else if options.serve {
-        serve::run(idle)
+        let debug = options.debug_build;
+        serve::run(
+            idle,
+            if debug {
+                Profile::Dev
+            } else {
+                Profile::Release
+            },
+        )
     } else if options.growth {
         growth::run(options.axis)
     } else if options.tcp {
@@ -58,6 +70,6 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         if options.idle {
             return guest;
         }
-        guest.and(serve::run(idle))
+        guest.and(serve::run(idle, Profile::Release))
     }
 }

@@ -45,11 +45,11 @@ impl Drop for Process {
 }
 
 /// Measures, prints, and writes JSON.
-pub(super) fn run(idle: Duration) -> Result<()> {
+pub(super) fn run(idle: Duration, profile: Profile) -> Result<()> {
     println!(
         "tandem-host serve; hypervisor and guests are simulated, the guests behind real sockets:"
     );
-    let program = example("tandem-host", "serve_load", Profile::Release)?;
+    let program = example("tandem-host", "serve_load", profile)?;
     let mut runs = Vec::new();
     for guests in COUNTS {
         let run = measure(&program, guests, idle)?;

@@ -165,7 +165,13 @@ fn stories() -> Result<Vec<Suite>> {
     let demo = Work::Check(project::xtask(&["demo"])?);
     let libvirt = Work::Check(project::xtask(&["demo", "--libvirt"])?);
     let bench = Work::Check(project::xtask(&["bench", "--idle", "--idle-s", "30"])?);
-    let serve = Work::Check(project::xtask(&["bench", "--serve", "--idle-s", "5"])?);
+    let serve = Work::Check(project::xtask(&[
+        "bench",
+        "--serve",
+        "--debug-build",
+        "--idle-s",
+        "5",
+    ])?);
     let suites = [
         suite(
             "demo",
