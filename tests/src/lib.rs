@@ -57,4 +57,4 @@ pub use lab::Lab;
 pub use net::{Client, Host};
 pub use qemu::{HotPlug, Mac, MigrationReport, Nic, NicModel, Slot};
 pub use small_guest::SmallGuest;
-pub use vm::{CHANNEL_PORT_NAME, GuestImage, Hardware, Vm};
+pub use vm::{CHANNEL_PORT_NAME, GuestImage, Hardware, Vm, Waiting};

@@ -294,6 +294,42 @@ impl Vm {
         Ok(report)
     }
 
+    /// Starts a QEMU on another host that waits for this guest on a unix socket, and has all its NICs but
+    /// `without`. Whoever migrates the guest there says so by [`Self::arrived`]; until then its agent is not asked.
+    pub fn wait_on(
+        &self,
+        host: &Host,
+        without: &str,
+        socket: &Path,
+        extra_arguments: Vec<String>,
+    ) -> Result<Waiting> {
+        let mut spec = self.spec.clone();
+        spec.nics.retain(|(nic, _)| nic.id != without);
+        for (_, tap) in &mut spec.nics {
+            *tap = host.add_tap()?;
+        }
+        spec.extra_arguments = extra_arguments;
+        let (qemu, stream) = start(&self.lab, host, &mut spec, Start::Incoming)?;
+        let uri = serde_json::json!({ "uri": format!("unix:{}", socket.display()) });
+        qemu.qmp().execute("migrate-incoming", uri)?;
+        self.agent.pause();
+        Ok(Waiting {
+            qemu,
+            stream,
+            spec,
+            host: host.clone(),
+        })
+    }
+
+    /// The guest runs there now. The QEMU that it left comes back.
+    pub fn arrived(&mut self, waiting: Waiting) -> Result<Qemu> {
+        let console = waiting.qemu.console().clone();
+        self.agent.resume(waiting.stream, Some(console))?;
+        self.spec = waiting.spec;
+        self.host = waiting.host;
+        Ok(std::mem::replace(&mut self.qemu, waiting.qemu))
+    }
+
     fn try_migrate(&self, host: &Host, spec: &mut MachineSpec) -> Result<(Qemu, MigrationReport)> {
         let (destination, stream) = start(&self.lab, host, spec, Start::Incoming)?;
         self.agent.pause();
@@ -316,6 +352,29 @@ impl Vm {
     fn position(&self, id: &str) -> Result<usize> {
         let position = self.spec.nics.iter().position(|(nic, _)| nic.id == id);
         position.with_context(|| format!("the guest has no NIC `{id}`"))
+    }
+}
+
+/// A QEMU that waits for a guest.
+#[derive(Debug)]
+pub struct Waiting {
+    qemu: Qemu,
+    stream: UnixStream,
+    spec: MachineSpec,
+    host: Host,
+}
+
+impl Waiting {
+    /// The host's socket of Tandem's channel.
+    pub fn channel_socket(&self) -> PathBuf {
+        self.qemu.folder().join("channel")
+    }
+
+    /// What it takes to plug a VF into the first root port there, under the id `vf`: `netdev` and `device`.
+    pub fn vf(&self, model: NicModel, mac: Mac) -> Result<serde_json::Value> {
+        let nic = vf("vf", model, mac, 0);
+        let tap = self.host.add_tap()?;
+        Ok(serde_json::json!({ "netdev": nic.netdev(&tap), "device": nic.device() }))
     }
 }
 

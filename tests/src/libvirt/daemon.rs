@@ -150,6 +150,46 @@ impl LibvirtHost {
         self.folder.join("serve.sock").display().to_string()
     }
 
+    /// Where this host's `tandem-host serve` writes its metrics.
+    pub fn metrics(&self) -> PathBuf {
+        self.folder.join("tandem.prom")
+    }
+
+    /// Waits until the metrics have this line, or have it no more.
+    pub fn await_metric(&self, line: &str, there: bool) -> Result<()> {
+        let deadline = Instant::now() + START_LIMIT;
+        loop {
+            let text = std::fs::read_to_string(self.metrics()).unwrap_or_default();
+            if text.ends_with("# EOF\n") && text.lines().any(|one| one == line) == there {
+                return Ok(());
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "{line}: not so ({there}) in the metrics:\n{text}"
+            );
+            std::thread::sleep(START_STEP);
+        }
+    }
+
+    /// Waits until libvirtd has said this so often since it was started first.
+    pub fn await_said(&self, words: &str, times: usize) -> Result<()> {
+        let deadline = Instant::now() + VIRSH_LIMIT;
+        loop {
+            let text = std::fs::read_to_string(self.folder.join("libvirtd.log"));
+            let text = text.context("libvirtd's log")?;
+            let said = text.lines().filter(|line| line.contains(words)).count();
+            if said >= times {
+                return Ok(());
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "libvirtd said {words} {said} times only:\n{}",
+                self.log_tail()
+            );
+            std::thread::sleep(START_STEP);
+        }
+    }
+
     /// What libvirt's hook asked of systemd here.
     pub fn asked_of_systemd(&self) -> Vec<String> {
         let text = std::fs::read_to_string(self.folder.join(SYSTEMCTL_LOG)).unwrap_or_default();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use tandem_core::Status;
-use tandem_core::status::BondState;
+use tandem_core::status::{BondState, PortStatus};
 use tandem_wire::reply::StatusReport;
 
 use super::daemon::LibvirtHost;
@@ -258,6 +258,61 @@ impl<'lab> LibvirtGuest<'lab> {
     /// The same check after everything: the domain runs on `here` alone, has this VF there or none, the
     /// guest and its kernel agree on who carries the traffic, and traffic flows.
     pub fn check(&self, here: &LibvirtHost, other: &LibvirtHost, vf: Option<Mac>) -> Result<()> {
+        self.check_domain(here, other, vf)?;
+        let wanted = match vf {
+            Some(_) => BondState::Accelerated,
+            None => BondState::Standby,
+        };
+        let status = self.await_state(wanted)?;
+        let bond = status.bonds.first().context("the guest knows no bond")?;
+        let mac = |port: &PortStatus| port.mac.map(|mac| mac.to_string());
+        let said = bond.vf.as_ref().and_then(mac);
+        ensure!(
+            said == vf.map(|mac| mac.to_string()),
+            "the guest's VF is {said:?}, not {vf:?}"
+        );
+        let standby = bond
+            .standby
+            .as_ref()
+            .context("it says nothing of the standby")?;
+        ensure!(
+            mac(standby) == Some(self.spec.standby.to_string())
+                && standby.enslaved
+                && standby.carrier,
+            "the standby is not ready: {standby:?}"
+        );
+        let carrier = self
+            .agent
+            .sh(&format!("cat /sys/class/net/{BOND}/bonding/active_slave"))?;
+        let device = self.agent.find_interface(vf.unwrap_or(self.spec.standby))?;
+        ensure!(
+            device.as_deref() == Some(carrier.trim()),
+            "the kernel's active port is {carrier}, not {device:?}"
+        );
+        let ports = self
+            .agent
+            .sh(&format!("cat /sys/class/net/{BOND}/bonding/slaves"))?;
+        ensure!(
+            ports.split_whitespace().count() == 1 + usize::from(vf.is_some()),
+            "the bond's ports are {ports}"
+        );
+        self.check_traffic()
+    }
+
+    /// Traffic flows.
+    pub fn check_traffic(&self) -> Result<()> {
+        self.agent
+            .sh(&format!("ping -c 1 -W 10 {CLIENT_V4}"))
+            .map(drop)
+    }
+
+    /// The part of [`Self::check`] that no guest is asked for.
+    pub fn check_domain(
+        &self,
+        here: &LibvirtHost,
+        other: &LibvirtHost,
+        vf: Option<Mac>,
+    ) -> Result<()> {
         ensure!(
             here.running()?.contains(&self.spec.name),
             "it does not run here"
@@ -267,36 +322,18 @@ impl<'lab> LibvirtGuest<'lab> {
             "it runs on both hosts"
         );
         let xml = here.virsh(&["dumpxml", &self.spec.name])?;
-        let known = std::iter::once(self.spec.vf).chain(self.spec.other_vfs.iter().copied());
-        let attached: Vec<Mac> = known
-            .filter(|mac| xml.contains(&format!("<mac address='{mac}'/>")))
+        // Each once, and no other: a VF that was plugged in twice is there twice.
+        let mut wanted: Vec<String> = std::iter::once(self.spec.standby)
+            .chain(vf)
+            .map(|mac| mac.to_string())
             .collect();
+        let mut attached = macs(&xml);
+        wanted.sort();
+        attached.sort();
         ensure!(
-            attached == vf.into_iter().collect::<Vec<_>>(),
-            "the domain has the VFs {attached:?}, not {vf:?}"
+            attached == wanted,
+            "the domain has the NICs {attached:?}, not {wanted:?}"
         );
-        let wanted = match vf {
-            Some(_) => BondState::Accelerated,
-            None => BondState::Standby,
-        };
-        let status = self.await_state(wanted)?;
-        let bond = status.bonds.first().context("the guest knows no bond")?;
-        let said = bond.vf.as_ref().and_then(|port| port.mac);
-        if let Some(vf) = vf {
-            ensure!(
-                said.is_some_and(|mac| mac.to_string() == vf.to_string()),
-                "the guest's VF is {said:?}, not {vf}"
-            );
-        }
-        let carrier = self
-            .agent
-            .sh(&format!("cat /sys/class/net/{BOND}/bonding/active_slave"))?;
-        let device = self.agent.find_interface(vf.unwrap_or(self.spec.standby))?;
-        ensure!(
-            device.as_deref() == Some(carrier.trim()),
-            "the kernel's active port is {carrier}, not {device:?}"
-        );
-        self.agent.sh(&format!("ping -c 1 -W 10 {CLIENT_V4}"))?;
         Ok(())
     }
 
@@ -306,6 +343,16 @@ impl<'lab> LibvirtGuest<'lab> {
             .sh(&format!("tail -n 60 {}", tandem::LOG))
             .unwrap_or_else(|error| format!("{error:#}"))
     }
+}
+
+/// The MACs of all NICs in a domain's XML, as often as they are there.
+fn macs(xml: &str) -> Vec<String> {
+    let interfaces = xml.split("<interface ").skip(1);
+    let mac = |interface: &str| {
+        let (_, rest) = interface.split_once("<mac address='")?;
+        Some(rest.split('\'').next()?.to_owned())
+    };
+    interfaces.map(|one| mac(one).unwrap_or_default()).collect()
 }
 
 fn connect(host: &LibvirtHost) -> Result<UnixStream> {
@@ -326,4 +373,17 @@ fn console_tail(host: &LibvirtHost) -> String {
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(60)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::macs;
+
+    #[test]
+    fn a_nic_that_is_there_twice_is_counted_twice() {
+        let nic =
+            |mac: &str| format!("<interface type='bridge'><mac address='{mac}'/></interface>");
+        let xml = ["a", "b", "b"].map(nic).concat();
+        assert_eq!(macs(&format!("<domain>{xml}</domain>")), ["a", "b", "b"]);
+    }
 }

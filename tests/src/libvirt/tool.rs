@@ -17,6 +17,8 @@ use crate::process::{self, ProcessHandle};
 
 /// Of each of its outputs so much is kept, in bytes.
 const OUTPUT_LIMIT_BYTES: usize = 1 << 20;
+/// A few virsh on a busy machine.
+const OPERATE_LIMIT: Duration = Duration::from_secs(60);
 
 /// What a run of `tandem-host` left.
 #[derive(Debug)]
@@ -131,7 +133,7 @@ impl Running {
     }
 }
 
-/// `tandem-host serve` for that host, and what it logs.
+/// `tandem-host serve` for that host, and what it logs. Its metrics go to [`LibvirtHost::metrics`].
 pub fn serve(host: &LibvirtHost) -> Result<(Running, mpsc::Receiver<String>)> {
     let state = host.folder().join("state").display().to_string();
     Running::start_logged(&[
@@ -142,7 +144,20 @@ pub fn serve(host: &LibvirtHost) -> Result<(Running, mpsc::Receiver<String>)> {
         &state,
         "--serve-socket",
         &host.serve_socket(),
+        "--metrics",
+        &host.metrics().to_string_lossy(),
     ])
+}
+
+/// `tandem-host` with a command about the guests of one host, to its success; what it printed.
+pub fn operate(host: &LibvirtHost, words: &[&str]) -> Result<String> {
+    let (uri, socket) = (host.uri(), host.serve_socket());
+    let ran = tandem_host(
+        &[words, &["-c", &uri, "--serve-socket", &socket]].concat(),
+        OPERATE_LIMIT,
+    )?;
+    ensure!(ran.code == Some(0), "tandem-host {words:?}: {ran:?}");
+    Ok(ran.stdout)
 }
 
 /// The phase that a line of progress tells of: `   12.3 s  unplug`, and more words while memory is copied.

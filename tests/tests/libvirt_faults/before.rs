@@ -16,6 +16,18 @@ pub(crate) fn unreachable(world: &mut World<'_>) -> Result<()> {
     expect(&ran, 10, Some("unreachable"), &at_home("refused"))
 }
 
+/// The function that is named for it does not exist there.
+pub(crate) fn no_vf(world: &mut World<'_>) -> Result<()> {
+    let missing = "<hostdev mode='subsystem' type='pci' managed='yes'><source>\
+                   <address domain='0x0000' bus='0x7f' slot='0x1f' function='0x7'/>\
+                   </source></hostdev>";
+    let mut arguments = world.arguments(&[])?;
+    let at = arguments.iter().position(|word| word == "--vf");
+    arguments[at.context("--vf")? + 1] = file(world.lab.folder(), "no-vf.xml", missing)?;
+    let ran = tandem_host(&words(&arguments), EVACUATION_LIMIT)?;
+    expect(&ran, 10, Some("vf-taken"), &at_home("refused"))
+}
+
 /// QEMU itself fails there, for lack of memory, when libvirt starts it for the domain that comes.
 pub(crate) fn no_memory(world: &mut World<'_>) -> Result<()> {
     let mut arguments = world.arguments(&[])?;
@@ -58,10 +70,13 @@ fn interrupted_in(world: &World<'_>, phase: &str) -> Result<()> {
 /// From this machine the lock refuses it, from another one the record in the domain. Ctrl-C ends the first.
 pub(crate) fn second_is_refused(world: &mut World<'_>) -> Result<()> {
     let first = world.start_slow(&[])?;
+    let held = world.locks()?;
+    ensure!(held == ["domain", "vf"], "it has claimed {held:?}");
     let second = world.migrate(&[])?;
     ensure!(second.code == Some(10), "not refused: {second:#?}");
     let why = "in use by another tandem-host on this machine";
     ensure!(second.stderr.contains(why), "not by the lock: {second:#?}");
+    ensure!(second.json()?["verdict"] == "refused", "{second:#?}");
     let mut arguments = world.arguments(&[])?;
     let at = arguments.iter().position(|word| word == "--state-dir");
     let elsewhere = world.lab.folder().join("state-elsewhere");

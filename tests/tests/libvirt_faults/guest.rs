@@ -1,12 +1,13 @@
 //! Faults of the guest, and of the devices that it has or gets.
 
 use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
 use serde_json::json;
 use tandem_core::status::Traffic;
-use tandem_lab::libvirt::{EVACUATION_LIMIT, LibvirtHost, Ran, file, tandem_host, vf_xml};
+use tandem_lab::libvirt::{EVACUATION_LIMIT, LibvirtHost, Ran, file, serve, tandem_host, vf_xml};
 use tandem_lab::tandem::STEP_LIMIT;
 
-use crate::world::{DOMAIN, World, at_home, expect, moved, words};
+use crate::world::{DOMAIN, Told, World, at_home, expect, moved, words};
 
 /// Refused, unless the operator says to go on without the guest: here peer to peer, too.
 pub(crate) fn agent_is_missing(world: &mut World<'_>) -> Result<()> {
@@ -14,6 +15,7 @@ pub(crate) fn agent_is_missing(world: &mut World<'_>) -> Result<()> {
     world.guest.agent().sh(gone)?;
     let ran = world.migrate(&[])?;
     expect(&ran, 10, Some("agent-missing"), &at_home("refused"))?;
+    world.check_without_agent()?;
 
     world.guest.pause();
     let ran = world.migrate(&["--no-agent", "--p2p"])?;
@@ -78,11 +80,37 @@ pub(crate) fn vf_is_gone(world: &mut World<'_>) -> Result<()> {
     world.moved()
 }
 
-pub(crate) fn degraded_and_recovered(world: &mut World<'_>) -> Result<()> {
+/// The host is mended: the bridge that the VF's XML names joins the other one.
+fn mend(host: &LibvirtHost) -> Result<()> {
+    let mend = "ip link add br1 type bridge && ip link add mend0 type veth peer name mend1 && \
+                ip link set mend0 master br0 up && ip link set mend1 master br1 up && ip link set br1 up";
+    host.host().namespace().exec(mend).map(drop)
+}
+
+/// A migration whose VF hangs on a bridge that the other host does not have yet.
+fn without_bridge(world: &World<'_>, more: &[&str]) -> Result<Vec<String>> {
     let missing = vf_xml(world.guest.spec().model, world.other_vf).replace("br0", "br1");
-    let mut arguments = world.arguments(&["--plug-timeout", "5"])?;
+    let mut arguments = world.arguments(more)?;
     let at = arguments.iter().position(|word| word == "--vf");
     arguments[at.context("--vf")? + 1] = file(world.lab.folder(), "missing.xml", &missing)?;
+    Ok(arguments)
+}
+
+/// The host is mended while `tandem-host` tries again and again.
+pub(crate) fn attach_fails_three_times(world: &mut World<'_>) -> Result<()> {
+    let arguments = without_bridge(world, &[])?;
+    world.guest.pause();
+    let told = Told::start(&arguments)?;
+    told.await_phase("plug")?;
+    world.other.await_said("br1", 3)?;
+    mend(&world.other)?;
+    let ran = told.wait()?;
+    world.moved()?;
+    expect(&ran, 0, None, &moved())
+}
+
+pub(crate) fn degraded_and_recovered(world: &mut World<'_>) -> Result<()> {
+    let arguments = without_bridge(world, &["--plug-timeout", "5"])?;
     world.guest.pause();
     let ran = tandem_host(&words(&arguments), EVACUATION_LIMIT)?;
     world.moved()?;
@@ -90,11 +118,14 @@ pub(crate) fn degraded_and_recovered(world: &mut World<'_>) -> Result<()> {
         "recovery-needed": true});
     expect(&ran, 12, Some("plug-failed"), &degraded)?;
     world.guest.check(&world.home, &world.other, None)?;
-    // The host is mended: the bridge that the VF's XML names joins the other one.
-    world.home.host().namespace().exec(
-        "ip link add br1 type bridge && ip link add mend0 type veth peer name mend1 && \
-         ip link set mend0 master br0 up && ip link set mend1 master br1 up && ip link set br1 up",
-    )?;
+    let (served, _log) = serve(&world.home)?;
+    world
+        .home
+        .await_metric("tandem_domain_degraded{domain=\"g1\"} 1", true)?;
+    served.signal(Signal::TERM)?;
+    let ran = served.wait(STEP_LIMIT)?;
+    ensure!(ran.code == Some(0), "tandem-host serve: {ran:?}");
+    mend(&world.home)?;
     let recovery = world.recover_arguments(&world.home);
     let ran = tandem_host(&words(&recovery), EVACUATION_LIMIT)?;
     ensure!(

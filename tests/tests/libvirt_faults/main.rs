@@ -41,6 +41,7 @@ fn nothing_changed_or_rolled_back() {
         "libvirt faults before the switch",
         &[
             ("unreachable destination", before::unreachable),
+            ("destination without VF", before::no_vf),
             ("destination without memory", before::no_memory),
             ("Ctrl-C in prepare", before::interrupted_in_prepare),
             ("Ctrl-C in unplug", before::interrupted_in_unplug),
@@ -71,6 +72,7 @@ fn without_agent_device_or_vf() {
             ("device gone already", guest::vf_is_gone),
             ("another manager", guest::another_manager),
             ("degraded, then recovered", guest::degraded_and_recovered),
+            ("attach fails three times", guest::attach_fails_three_times),
         ],
     );
 }

@@ -1,6 +1,7 @@
 //! Two hosts, a guest with a VF on one of them, and what is asked after each fault.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
+use std::path::PathBuf;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
@@ -150,15 +151,46 @@ impl<'lab> World<'lab> {
     /// flows, and neither a record nor a claim is left.
     pub(crate) fn check(&self) -> Result<()> {
         self.guest.check(&self.home, &self.other, Some(self.vf))?;
+        self.has_no_claim()
+    }
+
+    /// The same of a guest whose service does not run.
+    pub(crate) fn check_without_agent(&self) -> Result<()> {
+        self.guest
+            .check_domain(&self.home, &self.other, Some(self.vf))?;
+        self.guest.check_traffic()?;
+        self.has_no_claim()
+    }
+
+    /// Neither the domain nor its VF is claimed, in its metadata or by a lock.
+    fn has_no_claim(&self) -> Result<()> {
         self.has_no_record(&self.home)?;
-        for entry in std::fs::read_dir(self.guest.state_folder())? {
-            let path = entry?.path();
-            let left = || format!("{} was left", path.display());
-            let file = File::options().read(true).write(true).open(&path)?;
-            ensure!(file.metadata()?.len() == 0, left());
-            file.try_lock().with_context(left)?;
+        let held = self.locks()?;
+        ensure!(held.is_empty(), "{held:?} are held");
+        for path in self.lock_files()? {
+            let length = std::fs::metadata(&path)?.len();
+            ensure!(length == 0, "{} has a record", path.display());
         }
         Ok(())
+    }
+
+    /// What is locked now: `domain`, `vf`.
+    pub(crate) fn locks(&self) -> Result<Vec<String>> {
+        let mut held = Vec::new();
+        for path in self.lock_files()? {
+            let file = File::options().read(true).write(true).open(&path)?;
+            if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                held.push(name.split('-').next().unwrap_or_default().to_owned());
+            }
+        }
+        held.sort();
+        Ok(held)
+    }
+
+    fn lock_files(&self) -> Result<Vec<PathBuf>> {
+        let entries = std::fs::read_dir(self.guest.state_folder())?;
+        entries.map(|entry| Ok(entry?.path())).collect()
     }
 
     pub(crate) fn has_no_record(&self, host: &LibvirtHost) -> Result<()> {

@@ -14,6 +14,7 @@ mod tcp;
 use std::time::Duration;
 
 use anyhow::Result;
+use tandem_lab::artifacts::cargo::Profile;
 
 /// What `cargo xtask bench` takes.
 #[derive(Debug, clap::Args)]
@@ -50,6 +51,9 @@ pub(crate) struct Options {
     /// Watch an idle service for this many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     idle_s: u64,
+    /// With --serve: a debug build, to see that it works; its CPU figures say little
+    #[arg(long, requires = "serve")]
+    debug_build: bool,
     /// Rounds of each state with --tcp
     #[arg(long, value_name = "NUMBER", requires = "tcp")]
     tcp_rounds: Option<usize>,
@@ -76,7 +80,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     } else if what.page {
         evacuation::write_page()
     } else if what.serve {
-        serve::run(idle)
+        let debug = options.debug_build;
+        serve::run(idle, if debug { Profile::Dev } else { Profile::Release })
     } else if what.growth {
         growth::run(&options.growth, page)
     } else if what.tcp {
@@ -86,6 +91,6 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         if what.idle {
             return guest;
         }
-        guest.and(serve::run(idle))
+        guest.and(serve::run(idle, Profile::Release))
     }
 }

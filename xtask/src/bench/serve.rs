@@ -45,8 +45,11 @@ impl Drop for Process {
 }
 
 /// Measures, prints, and writes JSON.
-pub(super) fn run(idle: Duration) -> Result<()> {
-    let program = example("tandem-host", "serve_load", Profile::Release)?;
+pub(super) fn run(idle: Duration, profile: Profile) -> Result<()> {
+    println!(
+        "tandem-host serve; hypervisor and guests are simulated, the guests behind real sockets:"
+    );
+    let program = example("tandem-host", "serve_load", profile)?;
     let mut runs = Vec::new();
     for guests in COUNTS {
         let run = measure(&program, guests, idle)?;
@@ -177,11 +180,17 @@ impl Run {
 fn growth(few: &Run, many: &Run) -> String {
     let more = f64::from(many.guests - few.guests);
     let kib = many.idle_resident_kib.saturating_sub(few.idle_resident_kib) as f64;
+    let idle_ms = (many.idle_cpu_s_per_min - few.idle_cpu_s_per_min) * 1000.0;
     format!(
-        "from {} to {}: {:.1} KiB more for each guest, median latency {:.1} times",
+        "from {} to {} guests: for each one {:.1} KiB and {:.2} ms of CPU an idle minute more; a change costs {:.1} \
+         times the CPU ({:.2} and {:.2} ms), and is seen after {:.1} times the time (median)",
         few.guests,
         many.guests,
         kib / more,
+        idle_ms / more,
+        many.cpu_s_per_1000_changes / few.cpu_s_per_1000_changes.max(f64::EPSILON),
+        few.cpu_s_per_1000_changes,
+        many.cpu_s_per_1000_changes,
         many.latency_median_us as f64 / few.latency_median_us.max(1) as f64,
     )
 }
@@ -206,17 +215,22 @@ mod tests {
 
     #[test]
     fn growth_is_told_by_guest() {
-        let run = |guests, kib| Run {
+        let run = |guests, kib, cpu_s| Run {
             guests,
             idle_resident_kib: kib,
             peak_resident_kib: kib,
-            idle_cpu_s_per_min: 0.0,
-            cpu_s_per_1000_changes: 0.0,
+            idle_cpu_s_per_min: cpu_s,
+            cpu_s_per_1000_changes: cpu_s,
             latency_median_us: 1000,
             latency_p99_us: 0,
             latency_max_us: 0,
         };
-        let text = growth(&run(50, 1000), &run(500, 5500));
-        assert!(text.contains("10.0 KiB more"), "{text}");
+        let text = growth(&run(50, 1000, 0.1), &run(500, 5500, 1.0));
+        for told in [
+            "10.0 KiB and 2.00 ms of CPU an idle minute more",
+            "10.0 times the CPU (0.10 and 1.00 ms)",
+        ] {
+            assert!(text.contains(told), "{text}");
+        }
     }
 }

@@ -163,7 +163,15 @@ fn before_the_lab() -> Result<Vec<Suite>> {
 
 fn stories() -> Result<Vec<Suite>> {
     let demo = Work::Check(project::xtask(&["demo"])?);
+    let libvirt = Work::Check(project::xtask(&["demo", "--libvirt"])?);
     let bench = Work::Check(project::xtask(&["bench", "--idle", "--idle-s", "30"])?);
+    let serve = Work::Check(project::xtask(&[
+        "bench",
+        "--serve",
+        "--debug-build",
+        "--idle-s",
+        "5",
+    ])?);
     let suites = [
         suite(
             "demo",
@@ -171,6 +179,20 @@ fn stories() -> Result<Vec<Suite>> {
             15,
             &["release"],
             demo,
+        ),
+        suite(
+            "demo-libvirt",
+            "the whole story between two libvirt hosts",
+            15,
+            &["release"],
+            libvirt,
+        ),
+        suite(
+            "bench-serve",
+            "`tandem-host serve` with 50 and 500 simulated guests",
+            15,
+            &["release"],
+            serve,
         ),
         suite(
             "bench",

@@ -84,7 +84,8 @@ impl Record {
         let old = frames_of(ports, self.from);
         let late = old.map(|old| old.late).unwrap_or_default();
         Some(Gap {
-            receive_us: self.gap_us(old.map(PortFrames::all_received), None, new.received),
+            // Frames reach the new port before the bond counts it as the active one.
+            receive_us: self.gap_us(old.map(PortFrames::all_received), None, new.all_received()),
             // What a VF at work sends is not counted. In a rescue it sends no more.
             transmit_us: self.gap_us(old.map(|old| old.sent), self.rescued_at, new.sent),
             late_frames: late.count,
@@ -111,7 +112,7 @@ impl PortFrames {
         let Self { received, late, .. } = *self;
         Frames {
             count: received.count.saturating_add(late.count),
-            first: received.first.or(late.first),
+            first: received.first.into_iter().chain(late.first).min(),
             last: received.last.max(late.last),
         }
     }

@@ -22,7 +22,7 @@ use tandem_wire::reply::{
 };
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::name;
 
@@ -54,14 +54,13 @@ pub(super) fn run(runtime: &tokio::runtime::Runtime, folder: PathBuf, count: usi
     let socket = folder.join("serve.sock");
     // It has a thread of its own, so that the guests do not wait for it, nor it for them.
     std::thread::spawn(move || watch_all(&socket, &seen));
-    let commands = std::thread::spawn(move || command(&guests, &sights));
-    runtime.block_on(async {
-        while !commands.is_finished() {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+    let (end, ended) = oneshot::channel();
+    std::thread::spawn(move || {
+        // Whoever waits for it is gone only when all is over.
+        let _ = end.send(command(&guests, &sights));
     });
-    commands
-        .join()
+    runtime
+        .block_on(ended)
         .unwrap_or_else(|_| anyhow::bail!("the thread of commands panicked"))
 }
 

@@ -379,6 +379,13 @@ fn events_mean_something_or_nothing() {
     assert_eq!(kind("VSERPORT_CHANGE", json!({ "open": "yes" })), None);
     assert_eq!(kind("RESET", Value::Null), Some(EventKind::Reboot));
     assert_eq!(kind("DEVICE_DELETED", json!({ "device": 5 })), None);
+    // qapi/qdev.json, QEMU 10.0; a device without a name is none that was asked for.
+    let refused = json!({ "device": "vf", "path": "/machine/peripheral/vf" });
+    let alias = "vf".to_owned();
+    let wanted = Some(EventKind::UnplugRefused { alias });
+    assert_eq!(kind("DEVICE_UNPLUG_GUEST_ERROR", refused), wanted);
+    let nameless = json!({ "path": "/machine/unattached/device[7]" });
+    assert_eq!(kind("DEVICE_UNPLUG_GUEST_ERROR", nameless), None);
 }
 
 #[test]

@@ -18,7 +18,7 @@ struct Family {
     of: Of,
 }
 
-/// Only what the older text format has too: node_exporter's collector of text files reads that one, and
+/// Only what the older text format has too: `node_exporter`'s collector of text files reads that one, and
 /// drops a file with a type that it does not know (`expfmt.TextParser` of Prometheus).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tandem_core::types::PciAddress;
 
 use super::*;
+use crate::decide::{Failure, FailureKind};
 use crate::hypervisor::{Event, EventKind, Lifecycle, NicKind};
 use crate::xml::domain::parse_device;
 
@@ -361,6 +362,12 @@ fn captured_failures_are_told_apart() {
         of("domjobabort", no_job),
         HostError::AlreadyGone { .. }
     ));
+    // `qemuDomainDetachDeviceLive`'s words for DEVICE_UNPLUG_GUEST_ERROR (src/qemu/qemu_hotplug.c, libvirt 11.3).
+    let rejected = "error: Failed to detach device from vf.xml\nerror: operation failed: unplug of device was \
+        rejected by the guest\n";
+    let rejected = of("detach-device", rejected);
+    assert!(matches!(rejected, HostError::UnplugRefused { .. }));
+    assert_eq!(Failure::from(&rejected).kind, FailureKind::UnplugRefused);
     let off = "error: Requested operation is not valid: domain is not running\n";
     assert!(matches!(
         of("detach-device", off),

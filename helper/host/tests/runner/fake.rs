@@ -38,8 +38,8 @@ pub(crate) struct Pair {
     pub(crate) migration_hangs: bool,
     /// The guest does nothing about an unplug.
     pub(crate) unplug_is_ignored: bool,
-    /// Where the guest is asked, on either host.
-    pub(crate) channel: Option<PathBuf>,
+    /// Where the guest is asked, on each host.
+    pub(crate) channels: [Option<PathBuf>; 2],
 }
 
 /// One of them.
@@ -141,7 +141,7 @@ impl Host for FakeHost {
         let facts = self.with(|pair, index| DomainFacts {
             state: pair.states[index].unwrap_or(DomainState::Absent),
             nics: pair.nics[index].clone(),
-            channel: pair.channel.clone().map(|socket| AgentChannel {
+            channel: pair.channels[index].clone().map(|socket| AgentChannel {
                 socket: Some(socket),
                 opened: Some(true),
             }),

@@ -18,13 +18,14 @@ fn limits() -> Limits {
     }
 }
 
-async fn with(manner: Manner, prepare: impl FnOnce(&mut Pair)) -> (Story, Guest) {
-    let folder = tempfile::tempdir().unwrap();
-    let guest_folder = tempfile::tempdir().unwrap();
-    let guest = Guest::new(&guest_folder.path().join("channel"), manner);
-    let socket = guest.socket.clone();
+/// The guest has a socket on each host.
+async fn with(manner: Manner, prepare: impl FnOnce(&mut Pair)) -> (Story, [Guest; 2]) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let sockets = tempfile::tempdir().expect("a folder");
+    let guest = ["a", "b"].map(|host| Guest::new(&sockets.path().join(host), manner));
+    let channels = [0, 1].map(|host: usize| Some(guest[host].socket.clone()));
     let channel = move |pair: &mut Pair| {
-        pair.channel = Some(socket);
+        pair.channels = channels;
         prepare(pair);
     };
     let start = start(AgentUse::Required, limits());
@@ -47,8 +48,8 @@ fn is_refused(story: &Story, cause: CauseCode) {
 async fn an_endless_line_is_refused() {
     let (story, guest) = with(Manner::EndlessLine, |_| {}).await;
     is_refused(&story, CauseCode::AgentHostile);
-    let taken = *guest.taken.lock().unwrap();
-    assert!(taken < 8 << 20, "{taken} bytes were taken");
+    let taken = *guest[0].taken.lock().unwrap();
+    assert!(taken < 16 << 20, "{taken} bytes were taken");
 }
 
 #[tokio::test]

@@ -75,7 +75,7 @@ fn the_metrics_are_as_documented() {
     assert_eq!(text, golden, "UPDATE=1 writes it anew");
 }
 
-/// The rules of Prometheus' text format 0.0.4, by which node_exporter reads a text file: of the comments
+/// The rules of Prometheus' text format 0.0.4, by which `node_exporter` reads a text file: of the comments
 /// only TYPE is looked at, and a type that it does not know costs the whole file.
 #[test]
 fn a_collector_of_text_files_takes_every_line() {

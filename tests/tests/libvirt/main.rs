@@ -1,5 +1,7 @@
 //! `tandem-host` moves a domain between two real libvirt hosts.
 
+mod operator;
+
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
@@ -87,6 +89,10 @@ fn there_and_back(lab: &Lab) -> Result<()> {
     let (first, second) = (guest.spec().vf, Mac::test(3));
     guest.check(&a, &b, Some(first))?;
     ensure!(on_a.handed()? == 1, "handed over {} times", on_a.handed);
+    operator::handles_xml(lab, &a, &guest)?;
+    operator::sees_a_guest(&a)?;
+    operator::sees_a_plan(&guest, &a, &b, second)?;
+    guest.check(&a, &b, Some(first))?;
 
     let client = lab.client()?;
     let stream = StreamProbe::start(
@@ -97,15 +103,21 @@ fn there_and_back(lab: &Lab) -> Result<()> {
     )?;
     let mut frames = guest.probe_frames(FrameOptions::default())?;
     frames.mark("to b");
+    let watch = operator::watch(&a)?;
     let done = json!({"verdict": "done", "runs-on": "destination", "vf-attached": true,
         "guest": "uses-vf", "recovery-needed": false, "left": []});
     let report = expect(&guest.migrate(&a, &b, second, &[])?, 0, &done)?;
     eprintln!("to b: {report:#}");
+    operator::was_told_of_the_gap(&report)?;
+    a.await_metric(operator::ON_VF, false)?;
+    operator::saw_it_leave(watch)?;
+    b.await_metric(operator::ON_VF, true)?;
     guest.check(&b, &a, Some(second))?;
     stream.wait_progress(STEP_LIMIT)?;
 
     frames.mark("back to a");
-    let report = expect(&guest.migrate(&b, &a, first, &[])?, 0, &done)?;
+    let converge = ["--auto-converge", "--bandwidth", "200"];
+    let report = expect(&guest.migrate(&b, &a, first, &converge)?, 0, &done)?;
     eprintln!("back to a: {report:#}");
     guest.check(&a, &b, Some(first))?;
     stream.wait_progress(STEP_LIMIT)?;
@@ -120,6 +132,8 @@ fn there_and_back(lab: &Lab) -> Result<()> {
         }
     }
 
+    // The service of a hears of the reboot although its libvirtd was killed.
+    a.restart_libvirtd()?;
     guest.reboot(&a)?;
     guest.await_boot(&a)?;
     has_all_of_the_xml(&guest)?;
