@@ -160,13 +160,13 @@ impl Judge<'_> {
         let expected = self.expected(bond);
         let unproved = self.unproved().map(|vf| vf.ifindex);
         // It may have taken over from a standby that failed.
-        let tolerated = active.is_some() && active == unproved;
+        let tolerated = active.is_some() && active == unproved || self.is_spare(active, expected);
         let moved = self.status.handoffs.last().filter(|last| {
             let asked = last.switch_us.is_some();
             asked && last.cause == HandoffCause::Arrival && last.from == Traffic::Standby
         });
         check(
-            !tolerated || moved.is_none(),
+            active.is_none() || active != unproved || moved.is_none(),
             format!("the traffic moved to a VF whose frames do not pass: {moved:?}"),
         );
         check(
@@ -321,6 +321,18 @@ impl Judge<'_> {
             (Some(vf), Some(_), _) => Some(vf),
             (None, standby, _) => standby.or_else(|| self.any_up(bond)),
         }
+    }
+
+    /// Another VF carries the traffic where the first one of the policy can't: better than the standby, or as
+    /// good, for as long as it works.
+    fn is_spare(&self, active: Option<Ifindex>, expected: Option<Ifindex>) -> bool {
+        let held = self.status.vf.as_ref().and_then(|vf| vf.held);
+        let instead = expected.is_none_or(|port| !self.is_vf(port));
+        let works = active.is_some_and(|port| {
+            let cabled = self.stage.kernel.nic(port).is_some_and(|(_, cable)| cable);
+            self.is_vf(port) && cabled
+        });
+        instead && works && self.is_ambiguous() && held != Some(Held::Operator)
     }
 
     /// The VF that has to show that its frames pass, and can't.

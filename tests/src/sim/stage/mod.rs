@@ -123,6 +123,8 @@ pub struct Stage {
     /// When the standby was last unplugged: what was decided just before could not know.
     pub standby_left_at: Option<Time>,
     policy: Policy,
+    /// When it was last changed.
+    policy_at: Time,
     holds: Vec<Hold>,
     epoch: u32,
     queue: BTreeMap<(Time, u64), Item>,
@@ -157,6 +159,7 @@ impl Stage {
             said: Vec::new(),
             standby_left_at: None,
             policy,
+            policy_at: START,
             holds: Vec::new(),
             epoch: 0,
             queue: BTreeMap::new(),
@@ -217,6 +220,7 @@ impl Stage {
     /// Gives the machine another policy.
     pub fn set_policy(&mut self, policy: Policy) {
         self.policy = policy.clone();
+        self.policy_at = self.now;
         self.feed(Input::Policy(policy));
     }
 
@@ -429,7 +433,10 @@ impl Stage {
         self.outstanding
             .retain(|_, (issued, _)| now < issued.plus_ms(ACTION_TIMEOUT_MS));
         let bonds = self.policy.bonds.len();
-        if self.outstanding.len() > bonds {
+        // A bond that left the policy left its action behind.
+        let since = self.policy_at;
+        let new = self.outstanding.values().filter(|(at, _)| *at >= since);
+        if new.count() > bonds {
             let kinds: Vec<_> = self.outstanding.values().collect();
             let text = format!("more than one action at once: {kinds:?}");
             self.violations.push(text);
