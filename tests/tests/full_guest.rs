@@ -282,10 +282,9 @@ fn lacks_nothing(guest: &Guest) -> Result<()> {
     let output = guest.tandem(&["check"])?;
     ensure!(
         output.success() && output.text().contains("the running service"),
-        "`tandem check` ended with {:?}:\n{}{}",
+        "`tandem check` ended with {:?}:\n{}",
         output.exit,
-        output.text(),
-        output.error_text()
+        output.text()
     );
     Ok(())
 }
@@ -392,7 +391,6 @@ fn reloads(guest: &Guest, setup: &Setup) -> Result<()> {
     let config = setup.config();
     vm.write_file(CONFIG, format!("{config}nonsense = 1\n").as_bytes(), false)?;
     vm.sh(&format!("systemctl reload {UNIT}"))?;
-    awaits_journal(guest, "nonsense")?;
     // `systemctl status` and `tandem status` say where it is wrong, until it is mended.
     awaits_status_text(guest, "what was refused", |text| {
         [CONFIG, "nonsense", &format!("{BOND}: VF")]
@@ -412,8 +410,7 @@ fn reloads(guest: &Guest, setup: &Setup) -> Result<()> {
     awaits_status_text(guest, "the bond alone", |text| {
         text.starts_with(&format!("{BOND}: VF"))
     })?;
-    let problems = guest.status()?.problems;
-    ensure!(problems.is_empty(), "after a good reload: {problems:?}");
+    ensure!(guest.status()?.problems.is_empty(), "after a good reload");
     let state = systemd::properties(vm, UNIT, &["ActiveState", "MainPID"])?;
     ensure!(
         state["ActiveState"] == "active",

@@ -385,7 +385,9 @@ impl Judge<'_> {
     /// It fits an entry for the VF, chosen or not.
     fn is_vf(&self, port: Ifindex) -> bool {
         let found = self.links.iter().find(|link| link.ifindex == port);
-        found.is_some_and(|link| self.policy.vfs.iter().any(|vf| fits(vf, link)))
+        found.is_some_and(|link| {
+            !self.is_standby(link) && self.policy.vfs.iter().any(|vf| fits(vf, link))
+        })
     }
 
     fn is_ambiguous(&self) -> bool {
