@@ -20,7 +20,7 @@ use crate::qemu::{
 };
 
 /// The virtio-serial port of Tandem's own channel.
-pub const CHANNEL_PORT_NAME: &str = "org.tandem.agent.0";
+pub use tandem_wire::PORT_NAME as CHANNEL_PORT_NAME;
 /// Root ports of a guest: so many NICs can come and go.
 const ROOT_PORTS: u8 = 4;
 /// The first device number of NICs that stay.

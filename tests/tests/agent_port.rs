@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tandem_core::Status;
 use tandem_core::policy::Origin;
 use tandem_core::status::{BondState, BondStatus};
-use tandem_lab::net::{GUEST_V4, GUEST_V6};
+use tandem_lab::net::{CLIENT_V4, GUEST_V4, GUEST_V6};
 use tandem_lab::sim::rng::Rng;
 use tandem_lab::tandem::{BOND, CONFIG, Channel, Guest, STEP_LIMIT, Setup};
 use tandem_lab::{Host, Lab};
@@ -33,22 +33,6 @@ const UNREAD_ANSWERS: u32 = 20;
 const MAX_GROWTH_KIB: u64 = 1 << 10;
 /// Resident memory that the service may have at its peak, in KiB.
 const MAX_PEAK_KIB: u64 = 16 << 10;
-
-/// Waits, by asking inside the guest, until the bond is in this state; then checks it.
-fn reach_local(guest: &Guest, state: BondState) -> Result<()> {
-    let deadline = Instant::now() + STEP_LIMIT;
-    loop {
-        let status = guest.status()?;
-        if status.bonds.first().is_some_and(|bond| bond.state == state) {
-            return guest.check();
-        }
-        ensure!(
-            Instant::now() < deadline,
-            "not {state:?} within {STEP_LIMIT:?}: {status:#?}\n{}",
-            guest.log_tail()
-        );
-    }
-}
 
 fn local(guest: &Guest, command: &str) -> Result<()> {
     let output = guest.tandem(&[command])?;
@@ -185,9 +169,10 @@ fn peak_kib(guest: &Guest, pid: u32) -> Result<u64> {
 /// The traffic moves to the standby and back. Each makes an event, and who asks in the guest is answered.
 fn there_and_back(guest: &Guest) -> Result<()> {
     local(guest, "failover")?;
-    reach_local(guest, BondState::Standby)?;
+    guest.reach_here(BondState::Standby)?;
     local(guest, "failback")?;
-    reach_local(guest, BondState::Accelerated)
+    guest.reach_here(BondState::Accelerated)?;
+    Ok(())
 }
 
 /// A host asks and asks, has events made, and reads nothing; then it does.
@@ -398,7 +383,7 @@ fn configured_by_host(lab: &Lab) -> Result<()> {
         "the host's bonds are used though that is forbidden: {status:#?}"
     );
     // What is there stays as it is.
-    guest.vm.sh("ping -c 1 -W 10 10.77.0.1")?;
+    guest.vm.sh(&format!("ping -c 1 -W 10 {CLIENT_V4}"))?;
 
     // And the guest's own files come before the host.
     guest

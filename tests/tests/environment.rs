@@ -1,6 +1,6 @@
 //! Guests that lack something: the service goes on with what there is, says what is missing, and what to do.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tandem_core::Status;
@@ -8,14 +8,11 @@ use tandem_core::input::Source;
 use tandem_core::status::{BondState, ProblemCode, SourceHealth};
 use tandem_lab::agent::proto::Exit;
 use tandem_lab::agent::{Background, Output};
-use tandem_lab::tandem::{
-    BOND, CONFIG, Guest, LOG, PROGRAM, STEP_LIMIT, Setup, monitor_is_decided,
-};
+use tandem_lab::net::{CLIENT_V4, CLIENT_V6, GUEST_V4};
+use tandem_lab::tandem::{BOND, CONFIG, Guest, LOG, PROGRAM, STEP_LIMIT, Setup};
 use tandem_lab::{Lab, command};
 
 const SETPRIV: &str = "/usr/bin/setpriv";
-/// Between two looks at the status where there is no channel to be woken by.
-const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// Exit status of `tandem check`: it works, with less than it could have.
 const DEGRADED: Exit = Exit::Status(5);
 /// Exit status of `tandem check`: it can't work.
@@ -23,39 +20,8 @@ const FAILED: Exit = Exit::Status(1);
 /// Exit status of `tandem run` where the configuration is at fault: `EX_CONFIG` of sysexits.h.
 const WRONG_CONFIGURATION: Exit = Exit::Status(78);
 
-/// Waits, by asking inside the guest, until its status is as wanted.
-fn await_local(guest: &Guest, what: &str, wanted: impl Fn(&Status) -> bool) -> Result<Status> {
-    let deadline = Instant::now() + STEP_LIMIT;
-    loop {
-        // The socket is not there before the service is.
-        let status = guest.status();
-        if let Ok(status) = &status
-            && wanted(status)
-        {
-            return Ok(status.clone());
-        }
-        ensure!(
-            Instant::now() < deadline,
-            "not {what} within {STEP_LIMIT:?}; status: {status:#?}; the service's log ends:\n{}",
-            guest.log_tail()
-        );
-        std::thread::sleep(LOOK_INTERVAL);
-    }
-}
-
 fn in_state(status: &Status, state: BondState) -> bool {
     status.bonds.first().is_some_and(|bond| bond.state == state)
-}
-
-/// Waits for the state and holds it against the kernel.
-fn reach(guest: &Guest, state: BondState) -> Result<Status> {
-    let status = await_local(guest, &format!("{state:?}"), |status| {
-        in_state(status, state) && monitor_is_decided(status)
-    })?;
-    guest
-        .check()
-        .with_context(|| format!("while it should be {state:?}"))?;
-    Ok(status)
 }
 
 /// Why a source is missing, as the status says.
@@ -140,17 +106,16 @@ fn with_less(lab: &Lab) -> Result<()> {
     guest.put_addresses_on_standby()?;
 
     taken_name(&mut guest)?;
-    let status = reach(&guest, BondState::Accelerated)?;
+    let status = guest.reach_here(BondState::Accelerated)?;
     without_channel(&guest, &status)?;
     refused_configurations(&guest)?;
-    guest.check()?;
     guest.kill_service()?;
 
     let service = start_with(
         &guest,
         &[SETPRIV, "--bounding-set", "-bpf,-perfmon,-sys_admin"],
     )?;
-    let status = reach(&guest, BondState::Accelerated)?;
+    let status = guest.reach_here(BondState::Accelerated)?;
     let reason = missing_reason(&status, Source::Ebpf)?;
     ensure!(
         reason.contains("CAP_BPF") && reason.contains("early warning"),
@@ -162,7 +127,7 @@ fn with_less(lab: &Lab) -> Result<()> {
     // As on a kernel built without type information.
     guest.vm.sh("mount -t tmpfs none /sys/kernel/btf")?;
     let service = start_with(&guest, &[])?;
-    let status = reach(&guest, BondState::Accelerated)?;
+    let status = guest.reach_here(BondState::Accelerated)?;
     let reason = missing_reason(&status, Source::Ebpf)?;
     ensure!(
         reason.contains("/sys/kernel/btf") && reason.contains("early warning"),
@@ -182,9 +147,7 @@ fn with_less(lab: &Lab) -> Result<()> {
 fn taken_name(guest: &mut Guest) -> Result<()> {
     guest.vm.sh(&format!("ip link add {BOND} type dummy"))?;
     guest.start(&[])?;
-    let status = await_local(guest, "blocked", |status| {
-        in_state(status, BondState::Blocked)
-    })?;
+    let status = guest.await_here("blocked", |status| in_state(status, BondState::Blocked))?;
     let remedy = remedy(&status, ProblemCode::NameTaken)?;
     ensure!(remedy.contains("rename or remove"), "no remedy: {remedy}");
     let output = guest.tandem(&["check"])?;
@@ -196,7 +159,7 @@ fn taken_name(guest: &mut Guest) -> Result<()> {
             "rename or remove",
         ],
     )?;
-    guest.vm.sh("ping -c 1 -W 10 10.77.0.1")?;
+    guest.vm.sh(&format!("ping -c 1 -W 10 {CLIENT_V4}"))?;
     let kind = guest.vm.sh(&format!("ip -d link show {BOND}"))?;
     ensure!(
         kind.contains("dummy") && !kind.contains("bond mode"),
@@ -204,7 +167,7 @@ fn taken_name(guest: &mut Guest) -> Result<()> {
     );
     let pid = guest.pid()?;
     guest.vm.sh(&format!("ip link delete {BOND}"))?;
-    reach(guest, BondState::Accelerated)?;
+    guest.reach_here(BondState::Accelerated)?;
     still_runs(guest, pid)
 }
 
@@ -266,6 +229,8 @@ fn refused_configurations(guest: &Guest) -> Result<()> {
         let socket = format!("/tmp/{name}.sock");
         let output = guest.tandem(&["run", "--config", &file, "--socket", &socket])?;
         check_says(&output, WRONG_CONFIGURATION, &[&place, key, remedy])?;
+        // The service that runs is not touched by it.
+        guest.check().with_context(|| name)?;
     }
     Ok(())
 }
@@ -273,9 +238,9 @@ fn refused_configurations(guest: &Guest) -> Result<()> {
 /// Without early warning the VF's leaving is seen all the same, later.
 fn unplugged_and_plugged(guest: &mut Guest, setup: &Setup) -> Result<()> {
     guest.vm.unplug_vf()?;
-    reach(guest, BondState::Standby)?;
+    guest.reach_here(BondState::Standby)?;
     guest.vm.plug_vf(setup.model, setup.vf)?;
-    reach(guest, BondState::Accelerated)?;
+    guest.reach_here(BondState::Accelerated)?;
     Ok(())
 }
 
@@ -321,8 +286,8 @@ fn without_bonding(lab: &Lab) -> Result<()> {
         &["FATAL     bonding driver", "CONFIG_BONDING"],
     )?;
     // What the guest had it keeps.
-    guest.vm.sh("ping -c 1 -W 10 10.77.0.1")?;
-    guest.vm.sh("ping -c 1 -W 10 fd77::1")?;
+    guest.vm.sh(&format!("ping -c 1 -W 10 {CLIENT_V4}"))?;
+    guest.vm.sh(&format!("ping -c 1 -W 10 {CLIENT_V6}"))?;
     let standby = guest.status()?.bonds[0]
         .standby
         .clone()
@@ -331,7 +296,7 @@ fn without_bonding(lab: &Lab) -> Result<()> {
         .vm
         .sh(&format!("ip -o address show dev {}", standby.name))?;
     ensure!(
-        addresses.contains("10.77.0.2/24"),
+        addresses.contains(&format!("{GUEST_V4}/24")),
         "the standby lost its address: {addresses}"
     );
     Ok(())

@@ -179,10 +179,17 @@ impl<'lab> FullGuest<'lab> {
             .wanted_by("tandem.service", "multi-user.target"))
     }
 
+    /// No target starts Tandem: udev's rule does, when the channel's port or one of its NICs appears.
+    pub fn not_enabled(mut self) -> Self {
+        self.links
+            .retain(|path, _| !path.ends_with("/tandem.service"));
+        self
+    }
+
     /// Builds the guest and boots it on a host: comes back when the lab's agent answers, which is before
     /// systemd has started everything (see [`systemd::wait_started`]).
     pub fn boot(self, host: &Host) -> Result<Vm> {
-        let kernel = Kernel::default().files()?;
+        let kernel = Kernel::from_environment()?.files()?;
         let rootfs = Rootfs::of(&kernel)?;
 
         let mut initramfs = Initramfs::new();

@@ -10,12 +10,63 @@ use tandem_core::{Ifindex, Mac};
 
 use super::Stage;
 
+/// What must be true of the kernel at every moment, whatever the service has yet to learn.
+/// Returns what is not, in words.
+pub fn faults_at_any_moment(stage: &Stage) -> Vec<String> {
+    let links = stage.kernel.dump_links();
+    let mut faults = Vec::new();
+    for bond in &links {
+        let Some(facts) = bond.bond.as_ref() else {
+            continue;
+        };
+        if facts.mode != BondMode::ActiveBackup {
+            continue;
+        }
+        let ports = links
+            .iter()
+            .filter(|link| link.controller == Some(bond.ifindex));
+        let is_usable = |link: &&Link| link.port.as_ref().is_some_and(|port| port.mii_up);
+        let usable: Vec<_> = ports.filter(is_usable).map(|link| link.ifindex).collect();
+        match facts.active {
+            None if !usable.is_empty() => faults.push(format!(
+                "{} has no active port, and {usable:?} are usable",
+                bond.name
+            )),
+            Some(active) if !usable.contains(&active) => faults.push(format!(
+                "{} has {active:?} active, which is not usable",
+                bond.name
+            )),
+            _ => {}
+        }
+    }
+    faults
+}
+
+/// Checks that the status tells the truth, at a moment when the service has nothing to learn
+/// and nothing under way.
+pub fn faults_of_the_status(stage: &Stage) -> Vec<String> {
+    judged(stage, |judge| {
+        let device = judge.device().filter(|link| {
+            let facts = link.bond.as_ref();
+            facts.is_some_and(|facts| facts.mode == BondMode::ActiveBackup)
+        });
+        device.map_or_else(Vec::new, |bond| judge.faults_of_status(bond))
+    })
+}
+
 /// Checks what must be true of a stage whose kernel no longer changes, with a
 /// service that had time to settle. Returns what is not, in words.
 pub fn faults_when_calm(stage: &Stage) -> Vec<String> {
+    if stage.machine.is_none() {
+        return vec!["the service does not run".into()];
+    }
+    judged(stage, |judge| judge.faults())
+}
+
+fn judged(stage: &Stage, faults_of: impl Fn(&Judge<'_>) -> Vec<String>) -> Vec<String> {
     let links = stage.kernel.dump_links();
     let Some(machine) = &stage.machine else {
-        return vec!["the service does not run".into()];
+        return Vec::new();
     };
     let status = machine.status();
     let mut faults = Vec::new();
@@ -26,12 +77,8 @@ pub fn faults_when_calm(stage: &Stage) -> Vec<String> {
             policy,
             status: bond,
         };
-        faults.extend(
-            judge
-                .faults()
-                .into_iter()
-                .map(|f| format!("{}: {f}", policy.name)),
-        );
+        let found = faults_of(&judge).into_iter();
+        faults.extend(found.map(|fault| format!("{}: {fault}", policy.name)));
     }
     faults
 }
@@ -51,8 +98,7 @@ struct Judge<'a> {
 
 impl Judge<'_> {
     fn faults(&self) -> Vec<String> {
-        let device = self.links.iter().find(|link| link.name == self.policy.name);
-        match device {
+        match self.device() {
             Some(link) if link.kind != LinkKind::Bond => Vec::new(),
             Some(link) => match &link.bond {
                 Some(facts) if facts.mode == BondMode::ActiveBackup => self.faults_of(link),
@@ -60,6 +106,10 @@ impl Judge<'_> {
             },
             None => self.faults_without_bond(),
         }
+    }
+
+    fn device(&self) -> Option<&Link> {
+        self.links.iter().find(|link| link.name == self.policy.name)
     }
 
     fn faults_without_bond(&self) -> Vec<String> {
@@ -97,6 +147,7 @@ impl Judge<'_> {
     fn faults_of(&self, bond: &Link) -> Vec<String> {
         let mut faults = Vec::new();
         faults.extend(self.faults_of_outsider());
+        faults.extend(self.faults_of_status(bond));
         let Some(facts) = &bond.bond else {
             return faults;
         };
@@ -109,21 +160,25 @@ impl Judge<'_> {
         let expected = self.expected(bond);
         let unproved = self.unproved().map(|vf| vf.ifindex);
         // It may have taken over from a standby that failed.
-        let tolerated = active.is_some() && active == unproved;
+        let tolerated = active.is_some() && active == unproved || self.is_spare(active, expected);
         let moved = self.status.handoffs.last().filter(|last| {
             let asked = last.switch_us.is_some();
             asked && last.cause == HandoffCause::Arrival && last.from == Traffic::Standby
         });
         check(
-            !tolerated || moved.is_none(),
+            active.is_none() || active != unproved || moved.is_none(),
             format!("the traffic moved to a VF whose frames do not pass: {moved:?}"),
         );
         check(
             active == expected || tolerated,
             format!("active is {active:?} and should be {expected:?}"),
         );
+        // A port that the policy does not describe (any more) is nobody's to pin.
+        let described = active.is_some_and(|port| {
+            self.is_vf(port) || self.standby().is_some_and(|link| link.ifindex == port)
+        });
         check(
-            active.is_none() || facts.primary == active,
+            !described || facts.primary == active,
             format!("primary is {:?}, active {active:?}", facts.primary),
         );
         check(
@@ -154,6 +209,17 @@ impl Judge<'_> {
                 || reported(ProblemCode::MtuRefused),
             format!("the MTU is {} and nobody says so", bond.mtu),
         );
+        let ports = [self.standby(), self.vf()].into_iter().flatten();
+        let differs = |link: &&Link| {
+            let nic = self.stage.kernel.nic(link.ifindex);
+            let takes = nic.is_some_and(|(spec, _)| spec.max_mtu >= bond.mtu);
+            link.controller == Some(bond.ifindex) && link.mtu != bond.mtu && takes
+        };
+        let other: Vec<_> = ports.filter(differs).map(|link| link.mtu).collect();
+        check(
+            !ours || other.is_empty() || self.is_ambiguous(),
+            format!("the bond's MTU is {}, that of a port {other:?}", bond.mtu),
+        );
         let path = self.stage.paths.of(bond.ifindex, self.links);
         check(
             active.is_none_or(|active| !path.ports.contains(&active)),
@@ -170,20 +236,7 @@ impl Judge<'_> {
             status.rescue_armed == path.rescue.is_some(),
             "the status is wrong about the rescue".into(),
         );
-        check(
-            status.ifindex == Some(bond.ifindex) && status.mac == bond.mac,
-            "the status has another bond or MAC than the kernel".into(),
-        );
-        check(
-            status.traffic == self.traffic(active),
-            format!("the status says {:?}", status.traffic),
-        );
-        let addresses = self.stage.kernel.dump_addressing(bond.ifindex);
-        let addresses = addresses.map(|one| one.addresses).unwrap_or_default();
-        check(
-            status.addresses == addresses,
-            "the status has other addresses than the kernel".into(),
-        );
+        let addresses = self.addresses(bond);
         let trouble = !status.problems.is_empty();
         if let AddressingPolicy::Static {
             addresses: wanted, ..
@@ -209,6 +262,33 @@ impl Judge<'_> {
             );
         }
         faults
+    }
+
+    fn addresses(&self, bond: &Link) -> Vec<Address> {
+        let found = self.stage.kernel.dump_addressing(bond.ifindex);
+        found.map(|one| one.addresses).unwrap_or_default()
+    }
+
+    /// What the status says of the kernel's bond and is not so.
+    fn faults_of_status(&self, bond: &Link) -> Vec<String> {
+        let status = self.status;
+        let active = bond.bond.as_ref().and_then(|facts| facts.active);
+        let claims = [
+            (
+                status.ifindex == Some(bond.ifindex) && status.mac == bond.mac,
+                "the status has another bond or MAC than the kernel".to_owned(),
+            ),
+            (
+                status.traffic == self.traffic(active),
+                format!("the status says {:?}, active is {active:?}", status.traffic),
+            ),
+            (
+                status.addresses == self.addresses(bond),
+                "the status has other addresses than the kernel".to_owned(),
+            ),
+        ];
+        let wrong = claims.into_iter().filter(|(holds, _)| !holds);
+        wrong.map(|(_, text)| text).collect()
     }
 
     /// The port that has to carry the traffic, by the rules a person would state.
@@ -243,6 +323,18 @@ impl Judge<'_> {
         }
     }
 
+    /// Another VF carries the traffic where the first one of the policy can't: better than the standby, or as
+    /// good, for as long as it works.
+    fn is_spare(&self, active: Option<Ifindex>, expected: Option<Ifindex>) -> bool {
+        let held = self.status.vf.as_ref().and_then(|vf| vf.held);
+        let instead = expected.is_none_or(|port| !self.is_vf(port));
+        let works = active.is_some_and(|port| {
+            let cabled = self.stage.kernel.nic(port).is_some_and(|(_, cable)| cable);
+            self.is_vf(port) && cabled
+        });
+        instead && works && self.is_ambiguous() && held != Some(Held::Operator)
+    }
+
     /// The VF that has to show that its frames pass, and can't.
     fn unproved(&self) -> Option<&Link> {
         let checks = self.policy.path_check == PathCheck::Standby;
@@ -275,7 +367,7 @@ impl Judge<'_> {
         match active {
             None => Traffic::None,
             Some(port) if self.standby().is_some_and(|l| l.ifindex == port) => Traffic::Standby,
-            Some(port) if self.vf().is_some_and(|l| l.ifindex == port) => Traffic::Vf,
+            Some(port) if self.is_vf(port) => Traffic::Vf,
             Some(_) => Traffic::Other,
         }
     }
@@ -288,6 +380,14 @@ impl Judge<'_> {
         let standby = self.standby().map(|link| link.ifindex);
         self.find(&self.policy.vfs)
             .filter(|link| Some(link.ifindex) != standby)
+    }
+
+    /// It fits an entry for the VF, chosen or not.
+    fn is_vf(&self, port: Ifindex) -> bool {
+        let found = self.links.iter().find(|link| link.ifindex == port);
+        found.is_some_and(|link| {
+            !self.is_standby(link) && self.policy.vfs.iter().any(|vf| fits(vf, link))
+        })
     }
 
     fn is_ambiguous(&self) -> bool {

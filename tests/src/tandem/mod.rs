@@ -5,7 +5,7 @@ pub mod handover;
 mod health;
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use tandem_core::Status;
@@ -221,6 +221,54 @@ impl Guest {
             .with_context(|| format!("the service's log ends:\n{}", self.log_tail()))
     }
 }
+
+impl Guest {
+    /// Waits for the state, over the channel, and holds it against the kernel.
+    pub fn reach(&self, state: BondState) -> Result<()> {
+        self.await_state(&mut self.channel()?, state)?;
+        self.check()
+            .with_context(|| format!("while it should be {state:?}"))
+    }
+
+    /// Waits for the state, by asking inside the guest, and holds it against the kernel.
+    pub fn reach_here(&self, state: BondState) -> Result<Status> {
+        let status = self.await_here(&format!("{state:?}"), |status| {
+            let bond = status.bonds.first();
+            bond.is_some_and(|bond| bond.state == state) && monitor_is_decided(status)
+        })?;
+        self.check()
+            .with_context(|| format!("while it should be {state:?}"))?;
+        Ok(status)
+    }
+
+    /// Waits until the status is as wanted, by asking inside the guest: for guests without a channel, and for
+    /// those whose channel somebody else has.
+    pub fn await_here(&self, what: &str, wanted: impl Fn(&Status) -> bool) -> Result<Status> {
+        let deadline = Instant::now() + STEP_LIMIT;
+        loop {
+            // The socket is not there before the service is.
+            let status = self.status();
+            if let Ok(status) = &status
+                && wanted(status)
+            {
+                return Ok(status.clone());
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "not {what} within {STEP_LIMIT:?}; status: {status:#?}; the service's log ends:\n{}",
+                self.log_tail()
+            );
+            self.vm.sh(NEXT_EVENT)?;
+        }
+    }
+}
+
+/// Ends with the service's next event; not every change of a status is one, so after a second at the latest.
+/// Where no service runs yet it only pauses.
+const NEXT_EVENT: &str = "rm -f /tmp/events; mkfifo /tmp/events; \
+    timeout 1 tandem status --watch --json >/tmp/events 2>/dev/null & \
+    { read -r status; read -r event; } </tmp/events; kill $! 2>/dev/null; \
+    test -n \"$status\" || sleep 0.2; true";
 
 /// The service has found out which kernel programs work; loading them, on an emulated
 /// machine, takes seconds of its processor.

@@ -81,7 +81,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         evacuation::write_page()
     } else if what.serve {
         let debug = options.debug_build;
-        serve::run(idle, if debug { Profile::Dev } else { Profile::Release })
+        serve::run(
+            idle,
+            if debug {
+                Profile::Dev
+            } else {
+                Profile::Release
+            },
+        )
     } else if what.growth {
         growth::run(&options.growth, page)
     } else if what.tcp {

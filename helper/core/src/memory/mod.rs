@@ -25,6 +25,10 @@ use vfs::VfMemory;
 /// counts as down, in ms.
 const ASSEMBLY_GRACE_MS: u64 = 2_000;
 
+/// How long a port's MTU has to differ from its bond's before it is set, in ms: whoever changes the
+/// bond's changes its ports' first, and that is seen one by one.
+const MTU_GRACE_MS: u64 = 1_000;
+
 /// Memory of one bond.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
@@ -41,6 +45,8 @@ pub(crate) struct Memory {
     pub(crate) draining: bool,
     /// When the bond got its first port while nothing carried traffic yet.
     assembled_at: Option<Time>,
+    /// Since when the MTU of a port is another than the bond's.
+    mtus_differ_since: Option<Time>,
 }
 
 /// The action that the executor is busy with.
@@ -68,6 +74,7 @@ impl Memory {
         self.expire_prepared(view, now);
         let mut events = self.vfs.update(view, &mut self.traffic, now);
         self.note_assembly(view, now);
+        self.note_mtus(view, now);
         self.note_traffic(view, now, &mut events);
         events
     }
@@ -95,6 +102,20 @@ impl Memory {
             }
             _ => self.assembled_at = None,
         }
+    }
+
+    fn note_mtus(&mut self, view: &View<'_>, now: Time) {
+        let differ = view.bond().is_some_and(|bond| {
+            let mut ports = view.standby.iter().chain(view.vf());
+            ports.any(|port| port.enslaved && port.link.mtu != bond.link.mtu)
+        });
+        self.mtus_differ_since = self.mtus_differ_since.or(Some(now)).filter(|_| differ);
+    }
+
+    /// When a port that has another MTU than the bond is to get the bond's.
+    pub(crate) fn mtus_due_at(&self) -> Option<Time> {
+        self.mtus_differ_since
+            .map(|since| since.plus_ms(MTU_GRACE_MS))
     }
 
     /// The end of the time in which a new bond may be without traffic.
@@ -186,6 +207,7 @@ impl Memory {
         }
         all.extend(self.traffic.deadlines());
         all.extend(self.assembly_grace_until());
+        all.extend(self.mtus_due_at());
         all.extend(self.commands.deadline());
         all
     }

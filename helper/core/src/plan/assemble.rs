@@ -170,6 +170,31 @@ pub(super) fn open_ports(context: &Context<'_>) -> Vec<ActionKind> {
         .collect()
 }
 
+/// Gives ports the bond's MTU again where somebody gave them another. The kernel lets them differ
+/// (`bond_slave_netdev_event`, `NETDEV_CHANGEMTU`, `drivers/net/bonding/bond_main.c`, 6.12), and frames that are
+/// too long for a port are lost there once it carries the traffic.
+pub(super) fn port_mtus(context: &Context<'_>, bond: &Bond<'_>) -> Vec<ActionKind> {
+    let view = context.view;
+    let mtu = bond.link.mtu;
+    let settled = view.wanted_mtu(bond).is_none_or(|wanted| wanted == mtu);
+    let due = context
+        .memory
+        .mtus_due_at()
+        .is_some_and(|at| context.now >= at);
+    if view.policy.ownership == Ownership::Adopt || !settled || !due {
+        return Vec::new();
+    }
+    let ports = view.standby.iter().chain(view.vf());
+    ports
+        .filter(|port| port.enslaved && port.link.mtu != mtu && port.takes_mtu(mtu))
+        .filter(|port| !context.memory.is_leaving(port))
+        .map(|port| ActionKind::SetMtu {
+            link: port.ifindex(),
+            mtu,
+        })
+        .collect()
+}
+
 /// Makes a NIC a port of the bond.
 pub(super) fn enslave(bond: &Bond<'_>, port: &Port<'_>) -> ActionKind {
     ActionKind::Enslave {

@@ -52,6 +52,7 @@ pub(crate) fn wishes(context: &Context<'_>) -> Vec<ActionKind> {
         wishes.extend(addressing::off_ports(context, bond));
     }
     wishes.extend(assemble::open_ports(context));
+    wishes.extend(assemble::port_mtus(context, bond));
     wishes.extend(switch::prove(context, bond));
     wishes.extend(path::measure(context, bond));
     wishes.extend(switch::release(context, bond));

@@ -11,8 +11,8 @@ use tandem_core::policy::AddressingPolicy;
 use tandem_core::status::{BondStatus, Problem, ProblemCode};
 use tandem_core::{Ifindex, Mac};
 
-use super::fake::FakeKernel;
-use super::oracle::{faults_when_calm, is_lost};
+use super::fake::{FakeKernel, name};
+use super::oracle::{faults_at_any_moment, faults_of_the_status, faults_when_calm, is_lost};
 use super::rng::Rng;
 use super::stage::Happened;
 use super::{Disorder, Stage};
@@ -25,6 +25,10 @@ pub const VF_MACS: [Mac; 3] = [
     Mac([0x52, 0x54, 0, 0, 0, 2]),
     Mac([0x52, 0x54, 0, 0, 0, 3]),
 ];
+/// Permanent MAC of the standby of a second bond.
+pub const SECOND_STANDBY_MAC: Mac = Mac([0x52, 0x54, 0, 0, 1, 1]);
+/// Permanent MAC of its VF.
+pub const SECOND_VF_MAC: Mac = Mac([0x52, 0x54, 0, 0, 1, 2]);
 /// Permanent MAC of a NIC that nobody described.
 pub const UNKNOWN_MAC: Mac = Mac([0x52, 0x54, 0, 0, 0, 9]);
 
@@ -43,16 +47,28 @@ pub struct Chaos {
     seed: u64,
     standby: Option<Ifindex>,
     vf: Option<Ifindex>,
+    another_vf: Option<Ifindex>,
+    second_standby: Option<Ifindex>,
+    second_vf: Option<Ifindex>,
     stranger: Option<Ifindex>,
     guarded: BTreeSet<Address>,
+    /// Those that have come to the bond, while it has ports.
+    arrived: BTreeSet<Address>,
     steps: u64,
+    effects: u64,
+    at_rest: u64,
 }
 
 /// What runs amounted to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Disturbances.
+    /// Disturbances, also those that found nothing to disturb.
     pub steps: u64,
+    /// Disturbances that did something to the guest.
+    pub effects: u64,
+    /// Moments after a step at which the service had nothing left to learn, so that its
+    /// status was held against the kernel.
+    pub at_rest: u64,
     /// How often each kind of action, event and answer came.
     pub seen: BTreeMap<String, u64>,
 }
@@ -61,6 +77,8 @@ impl Tally {
     /// Adds another run.
     pub fn add(&mut self, other: Self) {
         self.steps += other.steps;
+        self.effects += other.effects;
+        self.at_rest += other.at_rest;
         for (kind, count) in other.seen {
             *self.seen.entry(kind).or_default() += count;
         }
@@ -93,9 +111,15 @@ impl Chaos {
             seed,
             standby: None,
             vf: None,
+            another_vf: None,
+            second_standby: None,
+            second_vf: None,
             stranger: None,
             guarded: BTreeSet::new(),
+            arrived: BTreeSet::new(),
             steps: 0,
+            effects: 0,
+            at_rest: 0,
         };
         chaos.boot();
         chaos
@@ -114,7 +138,7 @@ impl Chaos {
         };
         for _ in 0..STEPS_PER_ROUND {
             self.steps += 1;
-            self.disturb();
+            self.effects += u64::from(self.disturb());
             let pause_ms = self.pause_ms();
             self.stage.run_ms(pause_ms);
             self.check()?;
@@ -149,6 +173,28 @@ impl Chaos {
                     faults.push("the status grows without bound".into());
                 }
             }
+        }
+        faults.extend(faults_at_any_moment(stage));
+        if stage.is_at_rest() {
+            self.at_rest += 1;
+            faults.extend(faults_of_the_status(stage));
+        }
+        let bond = stage.kernel.index_of(&name("bond0"));
+        let links = stage.kernel.dump_links();
+        let has_ports = bond.is_some() && links.iter().any(|link| link.controller == bond);
+        let held = bond.and_then(|bond| stage.kernel.dump_addressing(bond));
+        let held = held.filter(|_| has_ports).map(|one| one.addresses);
+        match held {
+            Some(held) => {
+                for address in self.arrived.iter().filter(|one| !held.contains(one)) {
+                    faults.push(format!("{address:?} left the bond"));
+                }
+                let guarded = self.guarded.iter().copied();
+                self.arrived
+                    .extend(guarded.filter(|one| held.contains(one)));
+            }
+            // One that can take no port gives them back.
+            None => self.arrived.clear(),
         }
         self.stage.kernel.touched.clear();
         self.stage.kernel.announcements.clear();
@@ -238,6 +284,8 @@ impl Chaos {
     fn tally(self) -> Tally {
         Tally {
             steps: self.steps,
+            effects: self.effects,
+            at_rest: self.at_rest,
             seen: self.stage.seen,
         }
     }

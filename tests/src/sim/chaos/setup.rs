@@ -1,5 +1,6 @@
 //! The guest and the policy that a run starts with.
 
+use tandem_core::Mac;
 use tandem_core::action::BondOptions;
 use tandem_core::link::{Address, BondMode, Route};
 use tandem_core::policy::{
@@ -7,7 +8,7 @@ use tandem_core::policy::{
     Timing,
 };
 
-use super::{Chaos, STANDBY_MAC, VF_MACS};
+use super::{Chaos, SECOND_STANDBY_MAC, SECOND_VF_MAC, STANDBY_MAC, VF_MACS};
 use crate::sim::fake::name;
 use crate::sim::rng::Rng;
 
@@ -67,12 +68,34 @@ fn default_route() -> Route {
     }
 }
 
-/// A policy by chance.
-pub(super) fn policy(rng: &mut Rng) -> Policy {
-    let by_mac = |mac| PortMatch {
+fn by_mac(mac: Mac) -> PortMatch {
+    PortMatch {
         mac: Some(mac),
         ..PortMatch::default()
-    };
+    }
+}
+
+/// A bond beside the first, which has to stay out of its way.
+pub(super) fn second_bond(rng: &mut Rng) -> BondPolicy {
+    BondPolicy {
+        name: name("bond1"),
+        standby: by_mac(SECOND_STANDBY_MAC),
+        vfs: vec![by_mac(SECOND_VF_MAC)],
+        mac: MacPolicy::Standby,
+        ownership: Ownership::Create,
+        addressing: if rng.chance(500) {
+            AddressingPolicy::None
+        } else {
+            AddressingPolicy::Inherit
+        },
+        mtu: None,
+        path_check: PathCheck::None,
+        timing: Timing::default(),
+    }
+}
+
+/// A policy by chance.
+pub(super) fn policy(rng: &mut Rng) -> Policy {
     let addressing = match rng.below(4) {
         0 => AddressingPolicy::None,
         1 => AddressingPolicy::Static {
@@ -84,37 +107,39 @@ pub(super) fn policy(rng: &mut Rng) -> Policy {
         },
         _ => AddressingPolicy::Inherit,
     };
+    let first = BondPolicy {
+        name: name("bond0"),
+        standby: PortMatch {
+            mac: Some(STANDBY_MAC),
+            driver: Some("virtio_net".into()),
+            pci: None,
+        },
+        vfs: VF_MACS.into_iter().map(by_mac).collect(),
+        mac: if rng.chance(250) {
+            MacPolicy::Follow
+        } else {
+            MacPolicy::Standby
+        },
+        ownership: if rng.chance(150) {
+            Ownership::Adopt
+        } else {
+            Ownership::Create
+        },
+        addressing,
+        mtu: rng.chance(200).then_some(1_450),
+        path_check: if rng.chance(300) {
+            PathCheck::Standby
+        } else {
+            PathCheck::None
+        },
+        timing: Timing {
+            hold_max_ms: 30_000,
+            ..Timing::default()
+        },
+    };
+    let second = rng.chance(300).then(|| second_bond(rng));
     Policy {
         origin: Origin::File,
-        bonds: vec![BondPolicy {
-            name: name("bond0"),
-            standby: PortMatch {
-                mac: Some(STANDBY_MAC),
-                driver: Some("virtio_net".into()),
-                pci: None,
-            },
-            vfs: VF_MACS.into_iter().map(by_mac).collect(),
-            mac: if rng.chance(250) {
-                MacPolicy::Follow
-            } else {
-                MacPolicy::Standby
-            },
-            ownership: if rng.chance(150) {
-                Ownership::Adopt
-            } else {
-                Ownership::Create
-            },
-            addressing,
-            mtu: rng.chance(200).then_some(1_450),
-            path_check: if rng.chance(300) {
-                PathCheck::Standby
-            } else {
-                PathCheck::None
-            },
-            timing: Timing {
-                hold_max_ms: 30_000,
-                ..Timing::default()
-            },
-        }],
+        bonds: std::iter::once(first).chain(second).collect(),
     }
 }

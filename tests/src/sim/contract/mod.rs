@@ -100,6 +100,10 @@ pub const CASES: &[Case] = &[
         run: refusals::too_large_mtu_is_refused,
     },
     Case {
+        name: "a port may be given another MTU, and follows the bond's next change",
+        run: refusals::a_ports_mtu_may_differ,
+    },
+    Case {
         name: "a VF whose PF pins its MAC is refused, except by a bond that follows",
         run: refusals::pinned_mac_is_refused_unless_followed,
     },

@@ -139,7 +139,8 @@ pub fn name(text: &str) -> IfName {
     }
 }
 
-fn pci(slot: u8) -> PciAddress {
+/// The function in the slot of that number.
+pub fn pci(slot: u8) -> PciAddress {
     PciAddress {
         domain: 0,
         bus: slot,
@@ -148,7 +149,8 @@ fn pci(slot: u8) -> PciAddress {
     }
 }
 
-fn pci_port(slot: u8) -> PciAddress {
+/// The port above it.
+pub fn pci_port(slot: u8) -> PciAddress {
     PciAddress {
         domain: 0,
         bus: 0,

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use tandem_core::link::{Address, BondMode, FailOverMac, PrimaryReselect, Route};
 use tandem_core::{IfName, Ifindex, Mac, PciAddress, Time};
 
-pub use dump::{name, standby_nic, vf_nic};
+pub use dump::{name, pci, pci_port, standby_nic, vf_nic};
 pub use errno::Refusal;
 
 /// A NIC to be plugged in.

@@ -2,6 +2,7 @@
 
 use tandem_core::action::{Action, ActionKind};
 use tandem_core::input::{Outcome, Source};
+use tandem_core::link::Link;
 use tandem_core::{Ifindex, Input, Time};
 
 use super::{Happened, Item, Said, Stage};
@@ -73,8 +74,26 @@ impl Stage {
         let links = self.kernel.dump_links();
         let of_path = self.paths.perform(kind, &links);
         let outcome = of_path.unwrap_or_else(|| self.kernel.perform(kind));
+        let cut_off = self.cut_off_since(&links);
+        if !cut_off.is_empty() && self.standby_left_at.is_none_or(known) {
+            let text = format!("{kind:?} left {cut_off:?} without an active port");
+            self.violations.push(text);
+        }
         self.note(Happened::Did(kind.clone(), outcome.clone()));
         outcome
+    }
+
+    /// Bonds that had an active port and have none now.
+    fn cut_off_since(&self, before: &[Link]) -> Vec<Ifindex> {
+        let has_active = |link: &Link| {
+            link.bond
+                .as_ref()
+                .is_some_and(|facts| facts.active.is_some())
+        };
+        let had = before.iter().filter(|link| has_active(link));
+        let now = had.filter_map(|link| self.kernel.dump_link(link.ifindex));
+        let without = now.filter(|link| !has_active(link));
+        without.map(|link| link.ifindex).collect()
     }
 
     fn is_last_port(&self, port: Ifindex, bond: Ifindex) -> bool {

@@ -6,7 +6,7 @@ mod names;
 mod observer;
 mod paths;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tandem_core::action::{Action, ActionId, ActionKind};
 use tandem_core::input::{Command, CommandId, Hold, Outcome, Request, Source};
@@ -123,6 +123,8 @@ pub struct Stage {
     /// When the standby was last unplugged: what was decided just before could not know.
     pub standby_left_at: Option<Time>,
     policy: Policy,
+    /// When it was last changed.
+    policy_at: Time,
     holds: Vec<Hold>,
     epoch: u32,
     queue: BTreeMap<(Time, u64), Item>,
@@ -130,6 +132,8 @@ pub struct Stage {
     links: BTreeMap<Ifindex, Link>,
     addressings: BTreeMap<Ifindex, Addressing>,
     outstanding: BTreeMap<ActionId, (Time, ActionKind)>,
+    /// Sources of which the service has yet to read everything anew.
+    unread: BTreeSet<Source>,
     open: BTreeMap<CommandId, Time>,
     last_command: u64,
     actions: u64,
@@ -155,6 +159,7 @@ impl Stage {
             said: Vec::new(),
             standby_left_at: None,
             policy,
+            policy_at: START,
             holds: Vec::new(),
             epoch: 0,
             queue: BTreeMap::new(),
@@ -162,6 +167,7 @@ impl Stage {
             links: BTreeMap::new(),
             addressings: BTreeMap::new(),
             outstanding: BTreeMap::new(),
+            unread: BTreeSet::new(),
             open: BTreeMap::new(),
             last_command: 0,
             actions: 0,
@@ -184,6 +190,7 @@ impl Stage {
             self.addressings.insert(one.ifindex, one);
         }
         self.machine = Some(Machine::new(self.now));
+        self.unread = BTreeSet::from([Source::Links, Source::Addressing]);
         let holds = std::mem::take(&mut self.holds);
         if !holds.is_empty() {
             self.feed(Input::Recall(holds));
@@ -213,6 +220,7 @@ impl Stage {
     /// Gives the machine another policy.
     pub fn set_policy(&mut self, policy: Policy) {
         self.policy = policy.clone();
+        self.policy_at = self.now;
         self.feed(Input::Policy(policy));
     }
 
@@ -255,6 +263,18 @@ impl Stage {
     /// Hands an input in at once.
     pub fn feed(&mut self, input: Input) {
         self.note(Happened::Heard(input.clone()));
+        match &input {
+            Input::Lost(source) => {
+                self.unread.insert(*source);
+            }
+            Input::Links(_) => {
+                self.unread.remove(&Source::Links);
+            }
+            Input::Addressings(_) => {
+                self.unread.remove(&Source::Addressing);
+            }
+            _ => {}
+        }
         let now = self.now;
         let Some(machine) = &mut self.machine else {
             return;
@@ -304,6 +324,21 @@ impl Stage {
     /// An action of that kind is under way.
     pub fn is_under_way(&self, which: impl Fn(&ActionKind) -> bool) -> bool {
         self.outstanding.values().any(|(_, kind)| which(kind))
+    }
+
+    /// The service has nothing to learn and nothing under way: all that happened has arrived.
+    pub fn is_at_rest(&self) -> bool {
+        let current = |item: &Item| match item {
+            Item::Input(epoch, _) | Item::Execute(epoch, _) | Item::Report(epoch, ..) => {
+                *epoch == self.epoch
+            }
+        };
+        let read = [Source::Links, Source::Addressing];
+        let unread = read.iter().any(|source| self.unread.contains(source));
+        self.machine.is_some()
+            && !unread
+            && self.outstanding.is_empty()
+            && !self.queue.values().any(current)
     }
 
     /// Every source says that it lost events, so that all is read anew.
@@ -398,7 +433,10 @@ impl Stage {
         self.outstanding
             .retain(|_, (issued, _)| now < issued.plus_ms(ACTION_TIMEOUT_MS));
         let bonds = self.policy.bonds.len();
-        if self.outstanding.len() > bonds {
+        // A bond that left the policy left its action behind.
+        let since = self.policy_at;
+        let new = self.outstanding.values().filter(|(at, _)| *at >= since);
+        if new.count() > bonds {
             let kinds: Vec<_> = self.outstanding.values().collect();
             let text = format!("more than one action at once: {kinds:?}");
             self.violations.push(text);

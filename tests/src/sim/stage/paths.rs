@@ -41,6 +41,12 @@ impl Paths {
         else {
             return None;
         };
+        if !self.supported {
+            return Some(Outcome::Failed {
+                errno: 0,
+                message: "the hand-over programs are not loaded".into(),
+            });
+        }
         if !links.iter().any(|link| link.ifindex == *bond) {
             return Some(Outcome::Gone);
         }

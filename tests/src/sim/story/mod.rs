@@ -5,7 +5,7 @@ mod text;
 
 use std::fmt::Write as _;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde::Deserialize;
 use tandem_core::action::BondOptions;
 use tandem_core::input::{Removal, RemovalStage, Request};
@@ -122,6 +122,13 @@ pub enum Step {
         nic: IfName,
         /// Put.
         busy: bool,
+    },
+    /// Somebody changes an MTU.
+    SetMtu {
+        /// The interface.
+        link: IfName,
+        /// The MTU in bytes.
+        mtu: u32,
     },
     /// Every write to the kernel is acknowledged and ignored, or no longer is.
     IgnoreWrites(bool),
@@ -259,6 +266,11 @@ fn take(stage: &mut Stage, step: Step) -> Result<()> {
         Step::Occupy { nic, busy } => {
             let nic = find(stage, &nic)?;
             stage.change(|kernel| kernel.set_busy(nic, busy));
+        }
+        Step::SetMtu { link, mtu } => {
+            let link = find(stage, &link)?;
+            let done = stage.change(|kernel| kernel.change_mtu(link, mtu));
+            ensure!(done, "the kernel refuses that MTU");
         }
         Step::IgnoreWrites(ignored) => {
             stage.disorder.ignore = if ignored { 1000 } else { 0 };

@@ -34,6 +34,7 @@ pub(super) fn step_text(step: &Step) -> String {
         Step::Steal(name) => format!("another manager takes {name} out of its bond"),
         Step::Occupy { nic, busy: true } => format!("somebody puts a macvlan on {nic}"),
         Step::Occupy { nic, .. } => format!("somebody removes the macvlan from {nic}"),
+        Step::SetMtu { link, mtu } => format!("somebody gives {link} the MTU {mtu}"),
         Step::IgnoreWrites(true) => "the kernel begins to ignore what it acknowledges".into(),
         Step::IgnoreWrites(false) => "the kernel does again what it acknowledges".into(),
         Step::Wait => "time has passed".into(),

@@ -57,6 +57,22 @@ pub(in crate::sim::contract) fn too_large_mtu_is_refused(rig: &mut Rig<'_>) -> R
     Ok(())
 }
 
+pub(in crate::sim::contract) fn a_ports_mtu_may_differ(rig: &mut Rig<'_>) -> Result<()> {
+    let (bond, standby, vf) = rig.pair()?;
+    let before = rig.link(bond)?.mtu;
+    let (link, mtu) = (standby, before - 100);
+    rig.act(&ActionKind::SetMtu { link, mtu })?;
+    ensure!(rig.link(standby)?.mtu == mtu, "{:?}", rig.link(standby)?);
+    ensure!(rig.link(bond)?.mtu == before, "{:?}", rig.link(bond)?);
+    ensure!(rig.link(vf)?.mtu == before, "{:?}", rig.link(vf)?);
+    let (link, mtu) = (bond, before - 50);
+    rig.act(&ActionKind::SetMtu { link, mtu })?;
+    for port in [bond, standby, vf] {
+        ensure!(rig.link(port)?.mtu == mtu, "{:?}", rig.link(port)?);
+    }
+    Ok(())
+}
+
 pub(in crate::sim::contract) fn pinned_mac_is_refused_unless_followed(
     rig: &mut Rig<'_>,
 ) -> Result<()> {
