@@ -6,7 +6,7 @@ use tandem_lab::sim::contract;
 use tandem_lab::sim::fake::FakeKernel;
 
 /// Runs from different seeds.
-const RUNS: u64 = 500;
+const RUNS: u64 = 680;
 /// Disturbances in each.
 const STEPS: u64 = 240;
 
