@@ -32,6 +32,8 @@ pub struct DomainSpec {
     pub vf: Mac,
     /// MACs of VFs on other hosts.
     pub other_vfs: Vec<Mac>,
+    /// Parameters of its kernel, beyond the lab's own.
+    pub kernel_parameters: Vec<String>,
 }
 
 impl DomainSpec {
@@ -43,6 +45,7 @@ impl DomainSpec {
             standby: Mac::test(1),
             vf: Mac::test(2),
             other_vfs: vec![Mac::test(3)],
+            kernel_parameters: Vec::new(),
         }
     }
 

@@ -47,7 +47,8 @@ impl<'lab> LibvirtGuest<'lab> {
             .small_guest()
             .program(&tandem::binary()?, PROGRAM)
             .image()?;
-        let parameters = vm::kernel_parameters(accel::detect()?);
+        let mut parameters = vm::kernel_parameters(accel::detect()?);
+        parameters.extend(spec.kernel_parameters.iter().cloned());
         let xml = spec.xml(&image, &parameters, host)?;
         let path = file(lab.folder(), &format!("{}.xml", spec.name), &xml)?;
         host.virsh(&["create", &path])?;

@@ -134,3 +134,11 @@ pub(crate) fn degraded_and_recovered(world: &mut World<'_>) -> Result<()> {
     );
     expect(&ran, 0, None, &moved())
 }
+
+/// It keeps its VF and goes on with it, and the report says that the VF may still leave.
+pub(crate) fn ignores_the_unplug(world: &mut World<'_>) -> Result<()> {
+    let ran = world.migrate(&["--unplug-timeout", "15"])?;
+    expect(&ran, 11, Some("unplug-timed-out"), &at_home("rolled-back"))?;
+    ensure!(ran.json()?["unplug-may-follow"] == true, "{ran:?}");
+    Ok(())
+}

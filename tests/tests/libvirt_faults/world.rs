@@ -62,9 +62,11 @@ impl Told {
 }
 
 impl<'lab> World<'lab> {
-    pub(crate) fn new(lab: &'lab Lab) -> Result<Self> {
+    pub(crate) fn new(lab: &'lab Lab, kernel_parameters: &[&str]) -> Result<Self> {
         let (home, other) = LibvirtHost::pair(lab)?;
-        let guest = LibvirtGuest::boot(lab, &home, DomainSpec::new(DOMAIN))?;
+        let mut spec = DomainSpec::new(DOMAIN);
+        spec.kernel_parameters = kernel_parameters.iter().map(ToString::to_string).collect();
+        let guest = LibvirtGuest::boot(lab, &home, spec)?;
         guest.configure(&home)?;
         guest.await_state(BondState::Accelerated)?;
         let vf = guest.spec().vf;

@@ -192,10 +192,8 @@ fn reply(request: &RequestLine, generation: u64, manner: Manner) -> Vec<u8> {
             )
         }
         _ => {
-            let bonds = match manner {
-                Manner::SaysReady | Manner::NeverReady => BOND.replace('\n', " "),
-                _ => String::new(),
-            };
+            let has_bond = [Manner::SaysReady, Manner::NeverReady].contains(&manner);
+            let bonds = if has_bond { BOND } else { "" }.replace('\n', " ");
             format!(
                 "{{\"tandem-protocol\": 1, \"version\": \"1\", \"now\": 1, \"status\": {{\"generation\": \
                  {generation}, \"policy\": \"host\", \"bonds\": [{bonds}], \"sources\": []}}}}"
