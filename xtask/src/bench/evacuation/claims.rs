@@ -137,7 +137,7 @@ fn gaps_are_true(samples: &Samples) -> Option<Claim> {
     let agreeing = samples.gaps().filter(|agree| *agree).count();
     (all > 0).then(|| Claim {
         text: format!(
-            "{}: {agreeing} of {all} reported gaps are what was measured beside them, within 20 % or 2 frames",
+            "{}: {agreeing} of {all} reported gaps are those captured beside them, within 20 % or 2 frames",
             samples.name()
         ),
         holds: agreeing == all,
