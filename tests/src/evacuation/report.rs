@@ -144,15 +144,25 @@ impl Handover {
 
     /// Reported and measured gaps, of both directions where both are known, in µs.
     pub fn pairs(&self) -> Vec<(u64, u64)> {
-        let gap = self.reported.gap.unwrap_or_default();
-        let pairs = [
-            (gap.receive_us, self.measured_receive_us),
-            (gap.transmit_us, self.measured_transmit_us),
-        ];
-        pairs
-            .into_iter()
+        let known = self.gaps().into_iter();
+        known
             .filter_map(|(reported, measured)| Some((reported?, measured?)))
             .collect()
+    }
+
+    /// Reported gaps that nothing was measured beside.
+    pub fn unmeasured(&self) -> usize {
+        let gaps = self.gaps().into_iter();
+        gaps.filter(|(reported, measured)| reported.is_some() && measured.is_none())
+            .count()
+    }
+
+    fn gaps(&self) -> [(Option<u64>, Option<u64>); 2] {
+        let gap = self.reported.gap.unwrap_or_default();
+        [
+            (gap.receive_us, self.measured_receive_us),
+            (gap.transmit_us, self.measured_transmit_us),
+        ]
     }
 }
 

@@ -108,7 +108,7 @@ fn line(handover: &Handover, rate_hz: u32) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use tandem_core::Time;
     use tandem_core::status::{Gap, Handoff, HandoffCause, Traffic};
     use tandem_lab::evacuation::System;
@@ -116,7 +116,11 @@ mod tests {
     use super::super::samples::tests::samples;
     use super::*;
 
-    fn handover(receive_us: Option<u64>, measured_receive_us: u64) -> Handover {
+    /// A handoff with these gaps of what was received.
+    pub(in super::super) fn handover(
+        receive_us: Option<u64>,
+        measured_receive_us: Option<u64>,
+    ) -> Handover {
         Handover {
             phase: "failover".to_owned(),
             reported: Handoff {
@@ -134,9 +138,9 @@ mod tests {
                     ..Gap::default()
                 }),
             },
-            measured_receive_us: Some(measured_receive_us),
+            measured_receive_us,
             measured_transmit_us: Some(1_000),
-            probe_receive_us: Some(measured_receive_us + 1_000),
+            probe_receive_us: measured_receive_us.map(|us| us + 1_000),
             probe_transmit_us: None,
         }
     }
@@ -146,10 +150,10 @@ mod tests {
         let mut one = samples(System::TandemWarned, &[[0, 40, 0], [0, 40, 0]]);
         one.evacuations[0]
             .handovers
-            .push(handover(Some(5_000), 6_000));
+            .push(handover(Some(5_000), Some(6_000)));
         one.evacuations[1]
             .handovers
-            .push(handover(Some(5_000), 9_000));
+            .push(handover(Some(5_000), Some(9_000)));
         let all = [one];
         let table = summary(&all);
         assert_eq!(table.rows.len(), 1);
