@@ -1,6 +1,7 @@
 //! `lab-agent`: does what the lab asks, in a guest (over a virtio-serial port) or in a network namespace
 //! (over standard input and output).
 
+mod capture;
 mod frames;
 mod port;
 mod programs;

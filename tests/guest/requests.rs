@@ -13,6 +13,7 @@ use tandem_lab::agent::proto::{
     DATA_LIMIT_BYTES, Hex, Op, Outcome, Reply, Request, Response, to_line,
 };
 
+use crate::capture::Captures;
 use crate::frames::FrameProbes;
 use crate::programs::{self, Programs};
 use crate::stream::StreamProbes;
@@ -38,6 +39,7 @@ pub(crate) struct Requests {
     send: Box<Send>,
     programs: Programs,
     frames: FrameProbes,
+    captures: Captures,
     streams: StreamProbes,
 }
 
@@ -51,6 +53,7 @@ impl Requests {
             send: Box::new(send),
             programs: Programs::default(),
             frames: FrameProbes::default(),
+            captures: Captures::default(),
             streams: StreamProbes::default(),
         }
     }
@@ -149,6 +152,12 @@ impl Requests {
             Op::FramesStop { probe } => self.frames.stop(probe).map(|()| Reply::Nothing),
             Op::FramesEnd { probe, log } => {
                 let bytes = self.frames.end(probe)?.encode();
+                fs::write(&log, bytes).with_context(|| format!("cannot write {log}"))?;
+                Ok(Reply::Nothing)
+            }
+            Op::CaptureStart(spec) => self.captures.start(spec).map(|()| Reply::Nothing),
+            Op::CaptureEnd { log } => {
+                let bytes = self.captures.end()?.encode();
                 fs::write(&log, bytes).with_context(|| format!("cannot write {log}"))?;
                 Ok(Reply::Nothing)
             }

@@ -12,7 +12,6 @@ use crate::agent::Agent;
 use crate::agent::proto::PORT_NAME;
 use crate::lab::{Inner, Lab};
 use crate::net::Host;
-use crate::probe::NicRecord;
 use crate::qemu::accel;
 use crate::qemu::{
     Accelerator, Console, HotPlug, Listener, Mac, MachineSpec, MigrationReport, Nic, NicModel,
@@ -261,14 +260,6 @@ impl Vm {
         let (_, tap) = self.spec.nics.remove(position);
         self.host.remove_tap(&tap)?;
         Ok(took)
-    }
-
-    /// Has QEMU record the heads of the frames that pass a NIC from now on, for
-    /// [`NicFrames::read`](crate::probe::NicFrames::read). The record ends with the NIC or with this QEMU.
-    pub fn record_nic(&self, id: &str) -> Result<NicRecord> {
-        let position = self.position(id)?;
-        let file = self.qemu.folder().join(format!("{id}.pcap"));
-        self.qemu.record_nic(&self.spec.nics[position].0, &file)
     }
 
     /// Moves the running guest to another host. If that fails it goes on here.

@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::probe::capture::CaptureSpec;
 use crate::probe::proto::{FrameSpec, StreamReport, StreamSpec};
 
 /// The virtio-serial port of the lab's agent.
@@ -100,6 +101,13 @@ pub enum Op {
         /// The file.
         log: String,
     },
+    /// Begins to capture frames.
+    CaptureStart(CaptureSpec),
+    /// Ends that and writes what was captured, in the form of `probe::Capture`, to a file.
+    CaptureEnd {
+        /// The file.
+        log: String,
+    },
     /// Begins one end of a stream probe.
     StreamStart(StreamSpec),
     /// Tells how a stream probe fares.
@@ -126,6 +134,7 @@ impl Op {
             | Self::FramesWait { .. }
             | Self::FramesStop { .. }
             | Self::FramesEnd { .. } => "the frame probe".to_owned(),
+            Self::CaptureStart(_) | Self::CaptureEnd { .. } => "the capture".to_owned(),
             Self::StreamStart(_) | Self::StreamReport { .. } => "the stream probe".to_owned(),
         }
     }

@@ -2,6 +2,7 @@
 //! to another host, another VF arrives, and the same probes tell of each what was lost where.
 
 mod arrival;
+mod capture;
 mod case;
 mod cost;
 mod peers;

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use tandem_core::status::{Handoff, Traffic};
 
-use crate::probe::{FrameReport, Loss, Pause};
+use crate::probe::{FrameReport, Loss, Pauses};
 
 /// What an evacuation cost those who talk with the guest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -96,7 +96,7 @@ pub struct TcpOutcome {
     pub broken: Option<String>,
 }
 
-/// A handoff as Tandem reports it, beside what the probe saw of it.
+/// A handoff as Tandem reports it, beside what a capture in the guest says of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Handover {
@@ -104,46 +104,65 @@ pub struct Handover {
     pub phase: String,
     /// The report.
     pub reported: Handoff,
-    /// The same pause of the probe's frames to the guest, from the last one through the old NIC to the first one
-    /// through the new, by QEMU's clock, in µs; nothing if a phase had more than one handoff.
+    /// The gap that it reports, by the capture: of all unicast frames that the guest received, in µs; nothing if a
+    /// phase had more than one handoff.
+    pub measured_receive_us: Option<u64>,
+    /// The same for those that it sent.
+    pub measured_transmit_us: Option<u64>,
+    /// The gap of the probe's frames alone, of those that the guest received, in µs.
     pub probe_receive_us: Option<u64>,
-    /// The same for frames from the guest, in µs.
+    /// The same for those that it sent.
     pub probe_transmit_us: Option<u64>,
 }
 
 impl Handover {
-    /// All handoffs of an evacuation beside the probe's pauses in failover and failback.
-    pub(super) fn all(reported: Vec<Handoff>, [failover, failback]: [Pause; 2]) -> Vec<Self> {
+    /// All handoffs of an evacuation beside the pauses measured in failover and failback.
+    pub(super) fn all(reported: Vec<Handoff>, [failover, failback]: [Pauses; 2]) -> Vec<Self> {
         let is_back = |handoff: &Handoff| handoff.to == Traffic::Vf;
         let back = reported.iter().filter(|one| is_back(one)).count();
         let away = reported.len() - back;
         let one = |handoff: Handoff| {
-            let (phase, count, pause) = match is_back(&handoff) {
+            let (phase, count, pauses) = match is_back(&handoff) {
                 true => (super::PHASES[2], back, failback),
                 false => (super::PHASES[0], away, failover),
             };
-            let pause = if count == 1 { pause } else { Pause::default() };
+            let pauses = match count {
+                1 => pauses,
+                _ => Pauses::default(),
+            };
             Self {
                 phase: phase.to_owned(),
                 reported: handoff,
-                probe_receive_us: pause.receive_us,
-                probe_transmit_us: pause.transmit_us,
+                measured_receive_us: pauses.all.receive_us,
+                measured_transmit_us: pauses.all.transmit_us,
+                probe_receive_us: pauses.probe.receive_us,
+                probe_transmit_us: pauses.probe.transmit_us,
             }
         };
         reported.into_iter().map(one).collect()
     }
 
-    /// Reported and probed pauses, of both directions where both are known, in µs.
+    /// Reported and measured gaps, of both directions where both are known, in µs.
     pub fn pairs(&self) -> Vec<(u64, u64)> {
-        let gap = self.reported.gap.unwrap_or_default();
-        let pairs = [
-            (gap.receive_us, self.probe_receive_us),
-            (gap.transmit_us, self.probe_transmit_us),
-        ];
-        pairs
-            .into_iter()
-            .filter_map(|(reported, probe)| Some((reported?, probe?)))
+        let known = self.gaps().into_iter();
+        known
+            .filter_map(|(reported, measured)| Some((reported?, measured?)))
             .collect()
+    }
+
+    /// Reported gaps that nothing was measured beside.
+    pub fn unmeasured(&self) -> usize {
+        let gaps = self.gaps().into_iter();
+        gaps.filter(|(reported, measured)| reported.is_some() && measured.is_none())
+            .count()
+    }
+
+    fn gaps(&self) -> [(Option<u64>, Option<u64>); 2] {
+        let gap = self.reported.gap.unwrap_or_default();
+        [
+            (gap.receive_us, self.measured_receive_us),
+            (gap.transmit_us, self.measured_transmit_us),
+        ]
     }
 }
 
@@ -153,6 +172,7 @@ mod tests {
     use tandem_core::status::HandoffCause;
 
     use super::*;
+    use crate::probe::Pause;
 
     fn handoff(to: Traffic) -> Handoff {
         Handoff {
@@ -171,15 +191,18 @@ mod tests {
 
     #[test]
     fn a_phase_with_two_handoffs_has_no_pause_of_its_own() {
-        let pause = |us| Pause {
-            receive_us: Some(us),
-            transmit_us: None,
+        let pauses = |us| Pauses {
+            all: Pause {
+                receive_us: Some(us),
+                transmit_us: None,
+            },
+            probe: Pause::default(),
         };
         let of = |to: &[Traffic]| {
             let reported = to.iter().copied().map(handoff).collect();
-            let all = Handover::all(reported, [pause(1), pause(2)]);
+            let all = Handover::all(reported, [pauses(1), pauses(2)]);
             all.into_iter()
-                .map(|one| (one.phase, one.probe_receive_us))
+                .map(|one| (one.phase, one.measured_receive_us))
                 .collect::<Vec<_>>()
         };
         let named = |name: &str, us| (name.to_owned(), us);

@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use super::arrival::LinkMonitor;
+use super::capture::{Ended, HandoverCapture};
 use super::report::{Evacuation, Handover, PhaseLoss, TcpOutcome};
 use super::subject::{HostPart, Subject};
 use crate::net::{GUEST_V4, Host};
-use crate::probe::{FrameOptions, GuestTimes, NicFrames, NicRecord, Pause, ProbePair};
+use crate::probe::{FrameOptions, Pauses, ProbePair};
 use crate::tandem::STEP_LIMIT;
-use crate::{Lab, Mac};
+use crate::{Lab, Mac, Vm};
 
 /// What is done, in order: the VF leaves, the VM moves, another VF comes.
 pub const PHASES: [&str; 3] = ["failover", "migration", "failback"];
@@ -27,21 +28,17 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 struct Moved {
     downtime_ms: u64,
     vf_ready_ms: Option<f64>,
-    /// Of the VF's and the standby's frames, on the host that the guest left and on the one it came to.
-    records: Option<[[NicRecord; 2]; 2]>,
+    /// Failover and failback.
+    captures: Option<[Ended; 2]>,
 }
 
 impl Moved {
     /// Of failover and failback.
-    fn pauses(&self, times: &GuestTimes) -> Result<[Pause; 2]> {
-        let Some([[old_vf, left], [new_vf, found]]) = &self.records else {
-            return Ok([Pause::default(); 2]);
-        };
-        let of = |record: &NicRecord| NicFrames::read(record, times.probe);
-        Ok([
-            Pause::between(&of(old_vf)?, &of(left)?, times),
-            Pause::between(&of(found)?, &of(new_vf)?, times),
-        ])
+    fn pauses(&self, vm: &Vm) -> Result<[Pauses; 2]> {
+        match &self.captures {
+            Some([away, back]) => Ok([away.pauses(vm)?, back.pauses(vm)?]),
+            None => Ok([Pauses::default(); 2]),
+        }
     }
 }
 
@@ -74,7 +71,7 @@ impl Subject {
         std::thread::sleep(SETTLE);
         let (frames, stream) = probes.finish()?;
         let handoffs = self.take_handoffs()?;
-        let pauses = moved.pauses(&frames.guest_times)?;
+        let pauses = moved.pauses(self.vm())?;
         Ok(Evacuation {
             phases: PHASES
                 .iter()
@@ -107,29 +104,43 @@ impl Subject {
         options: FrameOptions,
     ) -> Result<Moved> {
         let (model, _) = self.case.vf.context("this system has no VF")?;
+        let capture = self.capture(probes, FAILOVER)?;
         probes.frames.mark(FAILOVER);
         self.prepare()?;
         self.lose_vf()?;
         std::thread::sleep(SETTLE);
         self.failed_over()?;
+        let away = self.end(capture)?;
 
         let downtime_ms = self.migrate(destination, probes)?;
-        let away = self.record_standby()?;
 
         let vf = self.other_vf();
         let monitor = LinkMonitor::start(self.vm())?;
+        let capture = self.capture(probes, FAILBACK)?;
         probes.frames.mark(FAILBACK);
         self.vm_mut().plug_vf(model, vf)?;
-        let back = self.record_vf()?;
         self.await_traffic(vf, options)?;
         self.failed_back()?;
         std::thread::sleep(SETTLE);
+        let back = self.end(capture)?;
         self.present_vf = vf;
         Ok(Moved {
             downtime_ms,
             vf_ready_ms: monitor.finish(self.vm())?,
-            records: away.zip(back).map(|(away, back)| [away, back]),
+            captures: away.zip(back).map(|(away, back)| [away, back]),
         })
+    }
+
+    /// Tandem's own count of a hand-over is held against a capture of it.
+    fn capture(&self, probes: &ProbePair, phase: &'static str) -> Result<Option<HandoverCapture>> {
+        let wanted = self.case.system.is_tandem();
+        wanted
+            .then(|| HandoverCapture::start(self.vm(), &probes.frames, phase))
+            .transpose()
+    }
+
+    fn end(&self, capture: Option<HandoverCapture>) -> Result<Option<Ended>> {
+        capture.map(|capture| capture.finish(self.vm())).transpose()
     }
 
     /// QEMU has the guest give up the VF when the migration begins, and plugs one in on the other side.
@@ -149,7 +160,7 @@ impl Subject {
         Ok(Moved {
             downtime_ms: report.downtime_ms,
             vf_ready_ms: monitor.finish(self.vm())?,
-            records: None,
+            captures: None,
         })
     }
 

@@ -8,7 +8,6 @@ use tandem_core::status::{BondState, Handoff};
 use super::case::{Case, System};
 use super::peers;
 use crate::command;
-use crate::probe::NicRecord;
 use crate::tandem::{Channel, Guest, STEP_LIMIT, Setup, handover};
 use crate::{Host, Lab, Mac, Vm};
 
@@ -66,8 +65,6 @@ pub struct Subject {
     channel: Option<Channel>,
     handoffs_before: u64,
     handoffs_seen: u64,
-    /// What QEMU records of the VF's and the standby's frames, on the host the guest is on.
-    records: Option<[NicRecord; 2]>,
 }
 
 impl Subject {
@@ -83,10 +80,8 @@ impl Subject {
             System::TandemWithoutEbpf => without_ebpf(lab, host, &setup)?,
             _ => Guest::new(peers::boot(lab, host, case, &setup)?, setup.standby),
         };
-        let mut records = None;
         if case.system.is_tandem() {
             guest.await_state(&mut guest.channel()?, BondState::Accelerated)?;
-            records = Some([guest.vm.record_nic("vf")?, guest.vm.record_nic("standby")?]);
         }
         Ok(Self {
             case,
@@ -96,7 +91,6 @@ impl Subject {
             channel: None,
             handoffs_before: 0,
             handoffs_seen: 0,
-            records,
         })
     }
 
@@ -183,25 +177,6 @@ impl Subject {
             self.handoffs_seen = handover::count(&status);
         }
         Ok(())
-    }
-
-    /// Frames are recorded on the host that the guest has come to; gives what the one before recorded.
-    pub(super) fn record_standby(&mut self) -> Result<Option<[NicRecord; 2]>> {
-        let Some(before) = self.records.take() else {
-            return Ok(None);
-        };
-        let standby = self.guest.vm.record_nic("standby")?;
-        // Both are the standby's until the VF is there.
-        self.records = Some([standby.clone(), standby]);
-        Ok(Some(before))
-    }
-
-    /// A VF has come: its frames are recorded too. Gives what is recorded.
-    pub(super) fn record_vf(&mut self) -> Result<Option<[NicRecord; 2]>> {
-        if let Some([vf, _]) = &mut self.records {
-            *vf = self.guest.vm.record_nic("vf")?;
-        }
-        Ok(self.records.clone())
     }
 
     /// The traffic is on the new VF: the service has told what there is to tell.

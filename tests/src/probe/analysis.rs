@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::proto::{Received, SideLog};
+use super::proto::SideLog;
 
 /// The beginning of a phase.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,30 +74,15 @@ pub struct FrameReport {
     pub to_guest: Direction,
     /// From the guest to the client.
     pub to_client: Direction,
-    /// The guest's side of it.
-    pub guest_times: GuestTimes,
-}
-
-/// The guest's side of a probe.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct GuestTimes {
-    /// The probe's number.
-    pub probe: u32,
-    /// What it received, in order of arrival.
-    pub received: Vec<Received>,
 }
 
 impl FrameReport {
     /// Reads the logs. The client's clock is the one the marks are of.
-    pub(crate) fn new(probe: u32, client: &SideLog, guest: &SideLog, marks: &[Mark]) -> Self {
+    pub(crate) fn new(client: &SideLog, guest: &SideLog, marks: &[Mark]) -> Self {
         let client_times: Vec<u64> = client.sent.iter().map(|sent| sent.at_us).collect();
         Self {
             to_guest: direction(client, guest, &client_times, marks),
             to_client: direction(guest, client, &host_times(guest, client), marks),
-            guest_times: GuestTimes {
-                probe,
-                received: guest.received.clone(),
-            },
         }
     }
 }
@@ -244,7 +229,7 @@ impl fmt::Display for FrameReport {
 
 #[cfg(test)]
 mod tests {
-    use super::super::proto::Sent;
+    use super::super::proto::{Received, Sent};
     use super::*;
 
     fn sent_every_10_ms(count: u64, start_us: u64) -> Vec<Sent> {
@@ -275,7 +260,7 @@ mod tests {
             received: received.to_vec(),
         };
         let marks = [mark("a", 0), mark("b", 30_000), mark("c", 50_000)];
-        let report = FrameReport::new(7, &client, &guest, &marks).to_guest;
+        let report = FrameReport::new(&client, &guest, &marks).to_guest;
         assert_eq!(
             (
                 report.total.sent,
@@ -321,13 +306,11 @@ mod tests {
             mark("move", 45_000),
             mark("after", 265_000),
         ];
-        let report = FrameReport::new(7, &client, &guest, &marks).to_client;
+        let report = FrameReport::new(&client, &guest, &marks).to_client;
         assert_eq!((report.total.lost, report.total.longest_gap_ms), (2, 230));
         assert_eq!(report.phase("move").map(|count| count.lost), Some(2));
         assert_eq!(report.phase("before").map(|count| count.sent), Some(5));
         assert_eq!(report.phase("after").map(|count| count.sent), Some(3));
-        let times = FrameReport::new(7, &client, &guest, &marks).guest_times;
-        assert_eq!((times.probe, times.received), (7, Vec::new()));
     }
 
     #[test]
@@ -343,7 +326,7 @@ mod tests {
             sent: Vec::new(),
             received: received.to_vec(),
         };
-        let total = FrameReport::new(7, &client, &guest, &[]).to_guest.total;
+        let total = FrameReport::new(&client, &guest, &[]).to_guest.total;
         assert_eq!(
             (total.lost, total.refused, total.duplicated, total.reordered),
             (1, 1, 1, 1)

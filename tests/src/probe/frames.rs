@@ -98,6 +98,11 @@ impl FrameProbe {
         Ok(started)
     }
 
+    /// Its number, which each of its frames carries.
+    pub fn number(&self) -> u32 {
+        self.probe
+    }
+
     /// Begins a phase: what is sent from here on counts for it.
     pub fn mark(&mut self, phase: &str) {
         self.mark_at(phase, Instant::now());
@@ -123,7 +128,7 @@ impl FrameProbe {
         let client_log = self.client_log.to_string_lossy().into_owned();
         let client = collect(&self.client, probe, &client_log)?;
         let guest = collect(&self.guest, probe, &format!("/tmp/frames-{probe}"))?;
-        Ok(FrameReport::new(probe, &client, &guest, &self.marks))
+        Ok(FrameReport::new(&client, &guest, &self.marks))
     }
 }
 

@@ -1,15 +1,14 @@
 //! Probes: what arrives of what was sent, in both directions.
 
 mod analysis;
+pub mod capture;
 mod frames;
-mod nics;
 mod pair;
 pub mod proto;
 mod stream;
 
-pub use analysis::{Count, Direction, FrameReport, GuestTimes, Loss};
+pub use analysis::{Count, Direction, FrameReport, Loss};
+pub use capture::{Capture, Pause, Pauses};
 pub use frames::{FrameOptions, FrameProbe};
-pub(crate) use nics::RECORDED_BYTES;
-pub use nics::{NicFrames, NicRecord, Pause};
 pub use pair::ProbePair;
 pub use stream::{StreamProbe, StreamReports};

@@ -1,20 +1,15 @@
 //! Hot-plug: NICs that leave and arrive while the guest runs.
 
-use std::path::Path;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 
 use super::Qemu;
 use super::nic::Nic;
-use crate::probe::{NicRecord, RECORDED_BYTES};
 
 /// A guest under emulation takes about a second; native hot-plug waits 5 s by itself.
 const UNPLUG_LIMIT: Duration = Duration::from_secs(60);
-
-/// The second changes while one record is begun, hardly while the next one is.
-const RECORD_TRIES: u32 = 5;
 
 impl Qemu {
     /// Plugs in a NIC over a tap that exists.
@@ -26,34 +21,6 @@ impl Qemu {
             .execute("device_add", nic.device())
             .with_context(|| format!("cannot plug in the NIC `{}`", nic.id))?;
         Ok(())
-    }
-
-    /// Records the heads of a NIC's frames (`filter-dump` of net/dump.c, 10.0); the record ends with the network
-    /// behind the NIC, which takes its filters along.
-    pub(crate) fn record_nic(&self, nic: &Nic, file: &Path) -> Result<NicRecord> {
-        let id = format!("record-{}", nic.id);
-        let filter = json!({
-            "qom-type": "filter-dump",
-            "id": id,
-            "netdev": nic.netdev_id(),
-            "file": file,
-            "maxlen": RECORDED_BYTES,
-        });
-        for _ in 0..RECORD_TRIES {
-            let begun_s = seconds_since_1970();
-            self.qmp()
-                .execute("object-add", filter.clone())
-                .with_context(|| format!("cannot record the frames of `{}`", nic.id))?;
-            // QEMU puts the second in which it began into all times; if that was another one, it is not known.
-            if begun_s == seconds_since_1970() {
-                return Ok(NicRecord {
-                    file: file.to_owned(),
-                    begun_s,
-                });
-            }
-            self.qmp().execute("object-del", json!({ "id": id }))?;
-        }
-        bail!("QEMU takes seconds to begin a record of `{}`", nic.id)
     }
 
     /// Asks the guest to give up a NIC and waits until it did; the tap is free then. Gives the time from
@@ -89,9 +56,4 @@ impl Qemu {
             .execute("netdev_del", json!({ "id": nic.netdev_id() }))?;
         Ok(())
     }
-}
-
-fn seconds_since_1970() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.map_or(0, |since| since.as_secs())
 }

@@ -43,10 +43,12 @@ pub(super) fn render(results: &Results) -> String {
          ## What Tandem says of itself\n\n\
          *Lead* is from the warning to the driver's stop. *Reaction* is from the warning to the request to switch, where \
          the service's shortest way made it; *switch* is from the service's own decision until the new port was seen \
-         active. A gap is from the last frame on the old port to the first on the new one, 0 if they overlapped. Beside it \
-         stands the same as measured without Tandem: QEMU recorded which NIC each frame took. *In* is of the probe's \
-         numbered frames that arrived, by the time the guest's kernel took them in; *out* is of all frames over IPv4, by the \
-         time they left the NIC. They agree if they differ by at most 20 % or 2 of the probe's frames.\n\n\
+         active. A gap is from the last unicast frame on the old port to the first on the new one, 0 if they overlapped, \
+         as Tandem's programs on the ports count it. *Captured* is the same of the same frames without Tandem: by the \
+         kernel's time stamps on a packet socket in the guest, which sees what arrives before any program does, and what \
+         leaves after the last one and after the port's queue. Reported and captured agree if they differ by at most 20 % \
+         or 2 of the probe's frames. *Probe's alone* is of the probe's numbered frames in that capture: the TCP \
+         connection's pass between them, so it is no shorter.\n\n\
          {own}\n\
          {costs}\
          ## Claims\n\n{claims}{failures}\n\

@@ -73,11 +73,11 @@ impl Samples {
             .flat_map(|evacuation| &evacuation.handovers)
     }
 
-    /// Reported gaps and the probe's, in µs, and whether they are the same.
+    /// Of each reported gap whether it is the measured one.
     pub(super) fn gaps(&self) -> impl Iterator<Item = bool> {
         self.handovers()
             .flat_map(Handover::pairs)
-            .map(|(reported, probe)| agree(reported, probe, self.rate_hz))
+            .map(|(reported, measured)| agree(reported, measured, self.rate_hz))
     }
 
     pub(super) fn json(&self) -> Value {
@@ -115,10 +115,10 @@ impl Samples {
     }
 }
 
-/// Whether a reported gap and the probe's are the same: within 20 % or two frames.
-pub(super) fn agree(reported_us: u64, probe_us: u64, rate_hz: u32) -> bool {
+/// Whether a reported gap and a measured one are the same: within 20 % or two of the probe's frames.
+pub(super) fn agree(reported_us: u64, measured_us: u64, rate_hz: u32) -> bool {
     let frames_us = 2_000_000 / u64::from(rate_hz.max(1));
-    reported_us.abs_diff(probe_us) <= frames_us.max(probe_us / 5)
+    reported_us.abs_diff(measured_us) <= frames_us.max(measured_us / 5)
 }
 
 #[cfg(test)]

@@ -17,9 +17,11 @@ pub(super) fn summary(all: &[Samples]) -> Table {
         "reaction ms",
         "switch ms",
         "gap in ms",
-        "measured",
+        "captured",
+        "probe's alone",
         "gap out ms",
-        "measured",
+        "captured",
+        "probe's alone",
         "late frames",
         "agree",
     ]);
@@ -39,7 +41,7 @@ pub(super) fn summary(all: &[Samples]) -> Table {
             };
             let pairs = || of_phase.iter().flat_map(|handover| handover.pairs());
             let agreeing = pairs()
-                .filter(|(reported, probe)| agree(*reported, *probe, samples.rate_hz))
+                .filter(|(reported, measured)| agree(*reported, *measured, samples.rate_hz))
                 .count();
             let gap = |handover: &Handover| handover.reported.gap;
             table.rows.push(vec![
@@ -51,8 +53,10 @@ pub(super) fn summary(all: &[Samples]) -> Table {
                 cell(&|one| one.reported.reaction_us, 1e3),
                 cell(&|one| one.reported.switch_us, 1e3),
                 cell(&|one| gap(one)?.receive_us, 1e3),
+                cell(&|one| one.measured_receive_us, 1e3),
                 cell(&|one| one.probe_receive_us, 1e3),
                 cell(&|one| gap(one)?.transmit_us, 1e3),
+                cell(&|one| one.measured_transmit_us, 1e3),
                 cell(&|one| one.probe_transmit_us, 1e3),
                 cell(&|one| Some(gap(one)?.late_frames), 1.0),
                 format!("{agreeing} of {}", pairs().count()),
@@ -80,29 +84,31 @@ fn line(handover: &Handover, rate_hz: u32) -> String {
     let reported = &handover.reported;
     let gap = reported.gap.unwrap_or_default();
     let ms = |us: Option<u64>| us.map_or("?".to_owned(), |us| format!("{:.1}", us as f64 / 1e3));
-    let verdict = |reported: Option<u64>, probe: Option<u64>| match (reported, probe) {
-        (Some(reported), Some(probe)) if agree(reported, probe, rate_hz) => "agree",
+    let verdict = |reported: Option<u64>, measured: Option<u64>| match (reported, measured) {
+        (Some(reported), Some(measured)) if agree(reported, measured, rate_hz) => "agree",
         (Some(_), Some(_)) => "DIFFER",
         _ => "unknown",
     };
     format!(
-        "{:?}, lead {} ms, reaction {} ms, switch {} ms; in {} ms, probe {}: {}; out {} ms, probe {}: {}; {} late",
+        "{:?}, lead {} ms, reaction {} ms, switch {} ms; in {} ms, captured {}: {}, probe {}; out {} ms, captured {}: {}, probe {}; {} late",
         reported.cause,
         ms(reported.lead_us),
         ms(reported.reaction_us),
         ms(reported.switch_us),
         ms(gap.receive_us),
+        ms(handover.measured_receive_us),
+        verdict(gap.receive_us, handover.measured_receive_us),
         ms(handover.probe_receive_us),
-        verdict(gap.receive_us, handover.probe_receive_us),
         ms(gap.transmit_us),
+        ms(handover.measured_transmit_us),
+        verdict(gap.transmit_us, handover.measured_transmit_us),
         ms(handover.probe_transmit_us),
-        verdict(gap.transmit_us, handover.probe_transmit_us),
         gap.late_frames
     )
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use tandem_core::Time;
     use tandem_core::status::{Gap, Handoff, HandoffCause, Traffic};
     use tandem_lab::evacuation::System;
@@ -110,7 +116,11 @@ mod tests {
     use super::super::samples::tests::samples;
     use super::*;
 
-    fn handover(receive_us: Option<u64>, probe_receive_us: u64) -> Handover {
+    /// A handoff with these gaps of what was received.
+    pub(in super::super) fn handover(
+        receive_us: Option<u64>,
+        measured_receive_us: Option<u64>,
+    ) -> Handover {
         Handover {
             phase: "failover".to_owned(),
             reported: Handoff {
@@ -128,20 +138,22 @@ mod tests {
                     ..Gap::default()
                 }),
             },
-            probe_receive_us: Some(probe_receive_us),
-            probe_transmit_us: Some(1_000),
+            measured_receive_us,
+            measured_transmit_us: Some(1_000),
+            probe_receive_us: measured_receive_us.map(|us| us + 1_000),
+            probe_transmit_us: None,
         }
     }
 
     #[test]
-    fn reported_and_probed_gaps_stand_side_by_side() {
+    fn reported_and_captured_gaps_stand_side_by_side() {
         let mut one = samples(System::TandemWarned, &[[0, 40, 0], [0, 40, 0]]);
         one.evacuations[0]
             .handovers
-            .push(handover(Some(5_000), 6_000));
+            .push(handover(Some(5_000), Some(6_000)));
         one.evacuations[1]
             .handovers
-            .push(handover(Some(5_000), 9_000));
+            .push(handover(Some(5_000), Some(9_000)));
         let all = [one];
         let table = summary(&all);
         assert_eq!(table.rows.len(), 1);
@@ -154,8 +166,10 @@ mod tests {
                 "2.5",
                 "5",
                 "7.5 (6..9)",
+                "8 (7..10)",
                 "–",
                 "1",
+                "–",
                 "0",
                 "1 of 2"
             ]
@@ -166,9 +180,9 @@ mod tests {
             "{lines:?}"
         );
         assert!(
-            lines[0].contains("in 5.0 ms, probe 6.0: agree; out ? ms, probe 1.0: unknown"),
+            lines[0].contains("in 5.0 ms, captured 6.0: agree, probe 7.0; out ? ms, captured 1.0: unknown, probe ?"),
             "{lines:?}"
         );
-        assert!(lines[1].contains("probe 9.0: DIFFER"), "{lines:?}");
+        assert!(lines[1].contains("captured 9.0: DIFFER"), "{lines:?}");
     }
 }
