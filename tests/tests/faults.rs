@@ -209,8 +209,12 @@ struct Holdings {
 impl Holdings {
     fn of(guest: &Guest) -> Result<Self> {
         let pid = guest.pid()?;
-        // What a handoff needs is given back once it is measured, up to 2.25 s after the switch.
-        guest.await_here("measured", |status| status.bonds[0].next_deadline.is_none())?;
+        // What a handoff needs is given back once it is measured, and before a later command is done.
+        guest.await_here("measured", |status| {
+            let last = status.bonds[0].handoffs.last();
+            last.is_some_and(|handoff| handoff.gap.is_some())
+        })?;
+        guest.tandem(&["announce"])?;
         let number = |script: &str| -> Result<u64> {
             let text = guest.vm.sh(script)?;
             text.trim()
