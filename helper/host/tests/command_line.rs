@@ -19,6 +19,7 @@ fn expect(output: &Output, code: i32, cause: &str) {
     assert_eq!(output.status.code(), Some(code), "{output:?}");
     let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!(report["verdict"], "refused", "{report:#}");
+    assert_eq!(report["looked"], false, "{report:#}");
     assert_eq!(report["cause"]["code"], cause, "{report:#}");
     assert_eq!(report["recovery-needed"], false, "{report:#}");
 }

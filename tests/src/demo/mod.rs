@@ -120,7 +120,7 @@ fn title(setup: &Setup, manners: HostManners) -> String {
         HostManners::Silent => "is taken without a word",
     };
     format!(
-        "VF {} on host a {leaves}, the VM moves to host b, VF {} arrives there (an {}, Linux {})",
+        "VF {} on host a {leaves}, the VM moves to host b, VF {} arrives there (an {}, {})",
         setup.vf,
         setup
             .later_vfs

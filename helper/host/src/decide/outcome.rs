@@ -15,6 +15,8 @@ use crate::hypervisor::DomainState;
 pub struct Outcome {
     /// In one word.
     pub verdict: Verdict,
+    /// The domain was looked at when it ended. If not, only verdict, cause and what a recovery has to do are known.
+    pub looked: bool,
     /// Where the domain is; `None` if it runs nowhere or nobody could see.
     pub runs_on: Option<Side>,
     /// Where it was seen last, if it ended before that was certain: there a recovery finds it.
@@ -104,6 +106,7 @@ impl Outcome {
     pub fn without_run(verdict: Verdict, cause: Cause) -> Self {
         Self {
             verdict,
+            looked: false,
             runs_on: None,
             last_seen_on: None,
             vf_attached: false,
@@ -147,6 +150,7 @@ pub(super) fn conclude(it: &Evacuation) -> Outcome {
     let keeps = verdict == Verdict::Degraded && it.keeps_record();
     Outcome {
         verdict,
+        looked: true,
         runs_on,
         last_seen_on: home,
         vf_attached,

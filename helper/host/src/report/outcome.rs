@@ -175,7 +175,7 @@ mod tests {
                 "configure": true, "yes-degraded": false});
             serde_json::from_value(plan).unwrap()
         };
-        let outcome = json!({"verdict": "done", "runs-on": "destination", "vf-attached": true,
+        let outcome = json!({"verdict": "done", "looked": true, "runs-on": "destination", "vf-attached": true,
             "unplug-may-follow": false, "guest": "not-asked", "guest-status": null, "cause": null,
             "left": [], "recovery-needed": false, "phases": [], "downtime-ms": null});
         let outcome: Outcome = serde_json::from_value(outcome).unwrap();

@@ -13,21 +13,27 @@ async fn does_no_harm(manner: Manner) -> usize {
     let hostile = Guest::new(&folder.path().join("hostile"), manner);
     let service = Service::new(folder, &[("honest", &honest), ("hostile", &hostile)]);
     let mut watching = service.watch("honest").await;
-    seen(&mut watching, |shown| generation(shown) == 1).await;
+    soon(&mut watching, |shown| generation(shown) == 1).await;
     for _ in 0..10 {
         let now = honest.changes();
-        seen(&mut watching, |shown| generation(shown) == now).await;
+        soon(&mut watching, |shown| generation(shown) == now).await;
     }
     if manner != Manner::Silent {
         let mut watching = service.watch("hostile").await;
         let told = |shown: &Shown| shown.report.guest_error.is_some();
-        let shown = seen(&mut watching, told).await;
+        let shown = soon(&mut watching, told).await;
         assert_eq!(shown.report.channel, ChannelUse::None);
         assert_eq!(shown.report.guest, None);
     }
     let taken = *hostile.taken.lock().unwrap();
     service.ends().await;
     taken
+}
+
+/// As [`seen`], by a clock that nobody turns.
+async fn soon(watching: &mut Watching, so: impl Fn(&Shown) -> bool) -> Shown {
+    let seen = tokio::time::timeout(PATIENCE, seen(watching, so));
+    seen.await.expect("it was not so in time")
 }
 
 #[tokio::test]
