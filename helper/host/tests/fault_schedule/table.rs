@@ -61,6 +61,14 @@ pub(crate) fn run(script: Script) -> Stage {
     stage
 }
 
+/// Frames reach the guest: over the VF, unless it was told to leave that, or over the standby, if that has a carrier.
+fn traffic_flows(stage: &Stage) -> bool {
+    let world = &stage.world;
+    let standby = !matches!(world.script.agent, Agent::NotReady | Agent::SaysNo);
+    let runs_on = world.runs_on();
+    runs_on.is_some_and(|side| standby || world.has_vf(side) && !world.prepared)
+}
+
 fn check(stage: &Stage, runs_on: Side, has_vf: bool) {
     let world = &stage.world;
     let history = &stage.history;
@@ -72,6 +80,7 @@ fn check(stage: &Stage, runs_on: Side, has_vf: bool) {
         let settled_ms = stage.now_ms + 2_000;
         assert_eq!(world.uses_vf(settled_ms), has_vf, "{history:#?}");
     }
+    assert!(traffic_flows(stage), "{history:#?}");
     let mine = |claim: &String| claim.starts_with("evacuation");
     let claim = &world.host(Side::Destination).claim;
     assert!(!claim.as_ref().is_some_and(mine), "{history:#?}");
