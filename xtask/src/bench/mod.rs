@@ -8,6 +8,7 @@ mod machine;
 mod report;
 mod serve;
 mod spread;
+mod svg;
 mod table;
 mod tcp;
 

@@ -6,6 +6,7 @@ use std::fmt::Write;
 use tandem_lab::evacuation::PhaseLoss;
 
 use super::super::spread::Spread;
+use super::super::svg::text;
 use super::samples::Samples;
 
 const WIDTH: f64 = 1160.0;
@@ -120,14 +121,6 @@ fn panel(
             &spread.to_string(),
         );
     }
-}
-
-fn text(body: &mut String, (x, y): (f64, f64), class: &str, text: &str) {
-    let text = text.replace('&', "&amp;").replace('<', "&lt;");
-    let _ = writeln!(
-        body,
-        "<text x=\"{x:.1}\" y=\"{y:.1}\" class=\"{class}\">{text}</text>"
-    );
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 use std::fmt::Write;
 
+use super::super::svg::text;
 use super::{Axis, COLUMNS, Point};
 
 /// Size of a chart's room and of the chart in it, in pixels.
@@ -97,14 +98,6 @@ fn short(value: f64) -> String {
         10.0.. => format!("{value:.1}"),
         _ => format!("{value:.2}"),
     }
-}
-
-fn text(body: &mut String, (x, y): (f64, f64), class: &str, text: &str) {
-    let text = text.replace('&', "&amp;").replace('<', "&lt;");
-    let _ = writeln!(
-        body,
-        "<text x=\"{x:.1}\" y=\"{y:.1}\" class=\"{class}\">{text}</text>"
-    );
 }
 
 #[cfg(test)]
