@@ -36,9 +36,14 @@ pub const DUPLICATES_HOLD_NS: u64 = 60_000_000_000;
 /// network loses none. While frames still arrive at the VF, the network has not learnt.
 pub const MAX_KERNEL_ANNOUNCEMENTS: u32 = 32;
 
+/// Shortest time between two of them, in nanoseconds: what loses one rather takes another
+/// a moment later, and frames that arrive in one batch are not held up by one each.
+pub const KERNEL_ANNOUNCEMENT_INTERVAL_NS: u64 = 2_000_000;
+
 /// Bit of [`Port::roles`]: frames are counted.
 pub const ROLE_WATCHED: u32 = 1 << 0;
-/// Bit of [`Port::roles`]: the VF of a rescue.
+/// Bit of [`Port::roles`]: the VF of a rescue. What it sends is counted; what it receives,
+/// from the moment at which its removal begins.
 pub const ROLE_VF: u32 = 1 << 1;
 /// Bit of [`Port::roles`]: the standby of a rescue.
 pub const ROLE_STANDBY: u32 = 1 << 2;
@@ -122,6 +127,8 @@ pub struct RescueFlag {
     /// Until when frames that still arrive at the VF reach the guest although its bond
     /// has followed, in nanoseconds of `CLOCK_BOOTTIME`.
     pub late_until_ns: u64,
+    /// When the programs may announce next, in nanoseconds of `CLOCK_BOOTTIME`.
+    pub announce_at_ns: u64,
     /// 1: the VF's driver has stopped, so that broadcast and multicast reaches the
     /// guest through the standby only.
     pub vf_stopped: u32,
@@ -135,6 +142,7 @@ impl RescueFlag {
     pub const LOWERED: Self = Self {
         until_ns: 0,
         late_until_ns: 0,
+        announce_at_ns: 0,
         vf_stopped: 0,
         announced: 0,
     };
@@ -158,7 +166,7 @@ const _: () = assert!(size_of::<ReflexRecord>() == REFLEX_RECORD_LEN);
 const _: () = assert!(size_of::<Port>() == 40);
 const _: () = assert!(size_of::<PortCounters>() == 112);
 const _: () = assert!(size_of::<RescuePorts>() == 16);
-const _: () = assert!(size_of::<RescueFlag>() == 24);
+const _: () = assert!(size_of::<RescueFlag>() == 32);
 
 impl ReflexRecord {
     /// Reads one ring buffer record; `None` when it has another length.

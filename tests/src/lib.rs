@@ -55,6 +55,6 @@ mod vm;
 pub use artifacts::Kernel;
 pub use lab::Lab;
 pub use net::{Client, Host};
-pub use qemu::{HotPlug, Mac, MigrationReport, Nic, NicModel, Slot};
+pub use qemu::{DOWNTIME_LIMIT_MS, HotPlug, Mac, MigrationReport, Nic, NicModel, Slot};
 pub use small_guest::SmallGuest;
 pub use vm::{CHANNEL_PORT_NAME, GuestImage, Hardware, Vm, Waiting};

@@ -177,16 +177,17 @@ fn path_ingress(ctx: TcContext) -> i32 {
     } else {
         None
     };
-    // A VF at work is not watched: its frames cost no more than the look-ups so far and this one.
+    // What arrives at a VF at work is not counted: it costs no more than the look-ups so far and this one.
     let leaving = port.roles & ROLE_VF != 0 && rescue::has_begun(port.bond);
+    let counted = leaving || port.roles & ROLE_WATCHED != 0;
+    // The frame came now, not when the announcement below has been sent.
+    let now_ns = if counted { now_ns() } else { 0 };
     let mut verdict = taken_in;
     if leaving {
-        rescue::announce(&ctx, &frame, port.bond);
+        rescue::announce(&ctx, &frame, port.bond, now_ns);
         verdict = taken_in.or_else(|| rescue::receive_late(&frame, port.bond));
     }
-    let counted = leaving || port.roles & ROLE_WATCHED != 0;
     if counted && let Some(counters) = counters(port, frame.ifindex) {
-        let now_ns = now_ns();
         let transmitting = transmitting(port.bond);
         let late = taken_in.is_none() && transmitting != 0 && transmitting != frame.ifindex;
         let traffic = if late {
@@ -219,7 +220,8 @@ fn path_egress(ctx: TcContext) -> i32 {
     if port.roles & ROLE_STANDBY != 0 && rescue::is_to_announce(&ctx, &frame, port.bond) {
         return rescue::make_announcement(&ctx, frame.source);
     }
-    if port.roles & ROLE_WATCHED != 0
+    // Of a VF at work as well: when its last frame left is not known after the warning.
+    if port.roles & (ROLE_WATCHED | ROLE_VF) != 0
         && let Some(counters) = counters(port, frame.ifindex)
     {
         count(&mut counters.tx, &frame, now_ns());

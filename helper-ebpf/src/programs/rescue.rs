@@ -10,8 +10,9 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use tandem_ebpf::{
-    DEVICE_NAME_LEN, EventKind, MAC_LEN, MAX_BONDS, MAX_KERNEL_ANNOUNCEMENTS, REFLEX_RING_BYTES,
-    RESCUE_GRACE_NS, RESCUE_HOLD_NS, ROLE_STANDBY, ROLE_VF, ReflexRecord, RescueFlag, RescuePorts,
+    DEVICE_NAME_LEN, EventKind, KERNEL_ANNOUNCEMENT_INTERVAL_NS, MAC_LEN, MAX_BONDS,
+    MAX_KERNEL_ANNOUNCEMENTS, REFLEX_RING_BYTES, RESCUE_GRACE_NS, RESCUE_HOLD_NS, ROLE_STANDBY,
+    ROLE_VF, ReflexRecord, RescueFlag, RescuePorts,
 };
 
 use super::path::{self, Frame, PASS, now_ns};
@@ -91,6 +92,7 @@ fn raise(bond: u32, kind: EventKind) {
         if first {
             (&raw mut (*flag).vf_stopped).write_volatile(0);
             (&raw mut (*flag).announced).write_volatile(0);
+            (&raw mut (*flag).announce_at_ns).write_volatile(0);
         }
         (&raw mut (*flag).late_until_ns).write_volatile(now_ns + RESCUE_HOLD_NS);
         (&raw mut (*flag).until_ns).write_volatile(now_ns + RESCUE_HOLD_NS);
@@ -258,14 +260,14 @@ const SHORTEST_FRAME: usize = 60;
 /// clone; until there its source is the bond's MAC, so that it teaches the network nothing
 /// wrong even if that program should be missing.
 #[inline(always)]
-pub(super) fn announce(ctx: &TcContext, frame: &Frame, bond: u32) {
+pub(super) fn announce(ctx: &TcContext, frame: &Frame, bond: u32, now_ns: u64) {
     let Some(rescue) = rescue(bond) else {
         return;
     };
     let for_the_bond = frame.target == rescue.mac && frame.source != rescue.mac;
     // After a removal that was abandoned the VF transmits again.
-    let moves = path::transmitting(bond) == rescue.standby || going_on(bond, now_ns).is_some();
-    if !for_the_bond || !moves || !has_carrier(rescue.standby) || !may_announce(bond) {
+    let moves = path::transmitting(bond) == rescue.standby || going_on(bond, || now_ns).is_some();
+    if !for_the_bond || !moves || !has_carrier(rescue.standby) || !may_announce(bond, now_ns) {
         return;
     }
     if ctx.store(SOURCE_AT, &rescue.mac, 0).is_ok() {
@@ -277,21 +279,22 @@ pub(super) fn announce(ctx: &TcContext, frame: &Frame, bond: u32) {
     }
 }
 
-/// Counts the announcements of a rescue up to their bound.
+/// Counts the announcements of a rescue up to their bound, and keeps them apart.
 #[inline(always)]
-fn may_announce(bond: u32) -> bool {
+fn may_announce(bond: u32, now_ns: u64) -> bool {
     let Some(flag) = FLAGS.get_ptr_mut(bond) else {
         return false;
     };
     #[expect(unsafe_code, reason = "map values are reached by pointer")]
-    // SAFETY: one aligned word in a value that stays in place. Two CPUs may count one
-    // announcement for both of theirs, which the bound need not be exact for.
+    // SAFETY: aligned words in a value that stays in place. Two CPUs may count one
+    // announcement for both of theirs, which the bounds need not be exact for.
     unsafe {
-        let announced = &raw mut (*flag).announced;
+        let (announced, at_ns) = (&raw mut (*flag).announced, &raw mut (*flag).announce_at_ns);
         let before = announced.read_volatile();
-        let may = before < MAX_KERNEL_ANNOUNCEMENTS;
+        let may = before < MAX_KERNEL_ANNOUNCEMENTS && now_ns >= at_ns.read_volatile();
         if may {
             announced.write_volatile(before + 1);
+            at_ns.write_volatile(now_ns + KERNEL_ANNOUNCEMENT_INTERVAL_NS);
         }
         may
     }

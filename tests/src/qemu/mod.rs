@@ -9,7 +9,7 @@ pub mod qmp;
 mod spec;
 
 pub use console::{Console, GuestFailure};
-pub use migrate::MigrationReport;
+pub use migrate::{DOWNTIME_LIMIT_MS, MigrationReport};
 pub use nic::{Mac, Nic, NicModel, Slot};
 pub use qmp::{Qmp, QmpError, QmpEvent};
 pub use spec::{Accelerator, HotPlug, Listener, MachineSpec, ReadOnlyDrive, VirtioPort};

@@ -86,7 +86,7 @@ impl Record {
         Some(Gap {
             // Frames reach the new port before the bond counts it as the active one.
             receive_us: self.gap_us(old.map(PortFrames::all_received), None, new.all_received()),
-            // What a VF at work sends is not counted. In a rescue it sends no more.
+            // In a rescue the old port sends no more.
             transmit_us: self.gap_us(old.map(|old| old.sent), self.rescued_at, new.sent),
             late_frames: late.count,
             drain_us: late.last.map(|last| last.since_us(self.handoff.at)),

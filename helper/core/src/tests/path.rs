@@ -346,8 +346,8 @@ fn a_warned_handoff_has_no_time_to_count_first() {
     assert_eq!(gap.transmit_us, None, "nothing was sent");
 }
 
-#[test]
-fn a_rescue_is_measured_by_what_the_vf_still_carried() {
+/// The gap of a rescue in which the VF sent its last frame at that time, and the warning's time.
+fn gap_of_rescue(sent_before_ms: Option<u64>) -> (Gap, u64) {
     let mut guest = Guest::new(true);
     let removal = |stage, at| {
         Input::Removal(Removal {
@@ -360,27 +360,39 @@ fn a_rescue_is_measured_by_what_the_vf_still_carried() {
     guest.feed(removal(RemovalStage::EjectRequested, warned_at));
     guest.obey();
     guest.feed(removal(RemovalStage::DriverStopping, warned_at.plus_ms(9)));
-    let ms = |time: Time| time.since_ms(NOW);
-    let (last, first) = (ms(warned_at) + 2, ms(warned_at) + 3);
-    // What the VF sent before the warning is not known; in the rescue it sends nothing.
+    let warned_ms = warned_at.since_ms(NOW);
+    let first_ms = warned_ms + 3;
     guest.frames = Vec::from([
         PortFrames {
             port: VF,
-            received: frames(2, ms(warned_at), last),
-            sent: Frames::default(),
+            received: frames(2, warned_ms, warned_ms + 2),
+            sent: sent_before_ms.map_or_else(Frames::default, |before_ms| {
+                frames(7, 0, warned_ms - before_ms)
+            }),
             late: Frames::default(),
         },
         PortFrames {
             port: STANDBY,
-            received: frames(9, first, 200),
-            sent: frames(9, first, 200),
+            received: frames(9, first_ms, 200),
+            sent: frames(9, first_ms, 200),
             late: Frames::default(),
         },
     ]);
     guest.pass(Duration::from_secs(5));
     let handoff = &guest.machine.status().bonds[0].handoffs[0];
-    let gap = handoff.gap.unwrap();
-    let since_warning = NOW.plus_ms(first).since_us(warned_at);
+    let since_warning_us = NOW.plus_ms(first_ms).since_us(warned_at);
+    (handoff.gap.unwrap(), since_warning_us)
+}
+
+#[test]
+fn a_rescue_is_measured_by_what_the_vf_carried_last() {
+    let (gap, since_warning_us) = gap_of_rescue(Some(1));
     assert_eq!(gap.receive_us, Some(1_000));
-    assert_eq!(gap.transmit_us, Some(since_warning));
+    assert_eq!(gap.transmit_us, Some(since_warning_us + 1_000));
+}
+
+#[test]
+fn a_rescue_of_a_vf_that_sent_nothing_is_measured_from_its_warning() {
+    let (gap, since_warning_us) = gap_of_rescue(None);
+    assert_eq!(gap.transmit_us, Some(since_warning_us));
 }

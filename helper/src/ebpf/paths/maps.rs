@@ -55,7 +55,7 @@ pub(super) struct Wanted<'a> {
     pub(super) netns_inum: u32,
 }
 
-/// Frames are counted: always, or from the moment at which the VF's removal begins.
+/// Frames are counted: all, or those of a VF as [`ROLE_VF`] says.
 fn counts(port: &Port) -> bool {
     port.roles & (ROLE_WATCHED | ROLE_VF) != 0
 }

@@ -152,6 +152,7 @@ pub(super) fn places(plan: &PathPlan) -> BTreeSet<Place> {
         .collect();
     if let Some(rescue) = &plan.rescue {
         places.insert(at(rescue.vf, Program::PathIngress));
+        places.insert(at(rescue.vf, Program::PathEgress));
         places.insert(at(rescue.standby, Program::PathIngress));
         // Where announcements of the kernel side leave.
         places.insert(at(rescue.standby, Program::PathEgress));
@@ -198,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn an_armed_rescue_without_watching_needs_four_places() {
+    fn an_armed_rescue_without_watching_needs_five_places() {
         assert!(places(&plan(&[], false)).is_empty());
         assert_eq!(places(&plan(&[2, 3], true)).len(), 5);
         let armed: Vec<_> = places(&plan(&[], true))
@@ -211,6 +212,7 @@ mod tests {
                 (2, Program::PathIngress),
                 (2, Program::PathEgress),
                 (3, Program::PathIngress),
+                (3, Program::PathEgress),
                 (9, Program::RescueEgress)
             ]
         );

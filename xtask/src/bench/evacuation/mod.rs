@@ -36,9 +36,13 @@ pub(super) struct Comparison {
     /// Evacuations of each system
     #[arg(long, default_value_t = 5, requires = "evacuation")]
     rounds: u32,
-    /// Evacuations of Tandem, planned and warned, and of the floor, if other than of the rest
+    /// Evacuations of Tandem, with all of its parts or the kernel's alone, and of the floor, if other than of the rest
     #[arg(long, requires = "evacuation")]
     tandem_rounds: Option<u32>,
+    /// Evacuations of Tandem planned and of the floor, if other than that: what the migration itself loses varies, and
+    /// these two are compared by it
+    #[arg(long, requires = "evacuation")]
+    floor_rounds: Option<u32>,
     /// Evacuations with a booted guest before all others have their turn
     #[arg(long, default_value_t = 5, requires = "evacuation", value_parser = clap::value_parser!(u32).range(1..))]
     rounds_per_boot: u32,
@@ -68,7 +72,11 @@ impl Comparison {
     fn rounds_of(&self, samples: &Samples) -> u32 {
         let is_further = self.rates_hz.first() != Some(&samples.rate_hz);
         match samples.case.system {
-            System::Floor | System::TandemPlanned | System::TandemWarned => {
+            System::Floor | System::TandemPlanned => {
+                let more = self.floor_rounds.or(self.tandem_rounds);
+                more.unwrap_or(self.rounds)
+            }
+            System::TandemWarned | System::TandemKernelAlone => {
                 self.tandem_rounds.unwrap_or(self.rounds)
             }
             // It is there to be compared with, and always loses about as much.
@@ -303,6 +311,7 @@ mod tests {
         let options = Comparison {
             rounds: 5,
             tandem_rounds: Some(10),
+            floor_rounds: Some(20),
             rounds_per_boot: 5,
             minutes: None,
             rates_hz: vec![1000, 500],
@@ -316,7 +325,7 @@ mod tests {
             .map(|one| (one.key(), options.rounds_of(one)))
             .collect();
         let expected = [
-            ("floor-1000", 10),
+            ("floor-1000", 20),
             ("tandem-warned-igb-acpi-1000", 10),
             ("tandem-warned-igb-acpi-500", 10),
             ("unmanaged-bond-igb-acpi-1000", 5),
