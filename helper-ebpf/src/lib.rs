@@ -10,10 +10,10 @@ mod paths;
 pub use event::{DEVICE_NAME_LEN, EVENT_LEN, EventKind, IFNAME_LEN, MAC_LEN, ParseError, RawEvent};
 pub use layout::{Layout, Settings};
 pub use paths::{
-    DUPLICATES_HOLD_NS, KERNEL_ANNOUNCEMENT_INTERVAL_NS, MAX_BONDS, MAX_KERNEL_ANNOUNCEMENTS,
-    MAX_PORTS, Port, PortCounters, REFLEX_RECORD_LEN, REFLEX_RING_BYTES, RESCUE_GRACE_NS,
-    RESCUE_HOLD_NS, ROLE_STANDBY, ROLE_VF, ROLE_WATCHED, ReflexRecord, RescueFlag, RescuePorts,
-    Traffic,
+    DUPLICATES_HOLD_NS, KERNEL_ANNOUNCEMENT_INTERVAL_NS, LATE_PAUSE_NS, MAX_BONDS,
+    MAX_KERNEL_ANNOUNCEMENTS, MAX_PORTS, Port, PortCounters, REFLEX_RECORD_LEN, REFLEX_RING_BYTES,
+    RESCUE_GRACE_NS, RESCUE_HOLD_NS, RESCUE_STOPPED_HOLD_NS, ROLE_STANDBY, ROLE_VF, ROLE_WATCHED,
+    ReflexRecord, RescueFlag, RescuePorts, Traffic,
 };
 
 /// Local Experimental Ethertype 1 of IEEE 802, which frames that prove a way through the network

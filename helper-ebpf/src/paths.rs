@@ -22,6 +22,10 @@ pub const REFLEX_RING_BYTES: u32 = 4096;
 /// this time the removal is taken for abandoned, and the VF carries on.
 pub const RESCUE_HOLD_NS: u64 = 3_000_000_000;
 
+/// How long a rescue lasts after the VF was closed, in nanoseconds, unless its bond
+/// follows before: a bound for a bond that never does.
+pub const RESCUE_STOPPED_HOLD_NS: u64 = 30_000_000_000;
+
 /// How long a rescue goes on once the bond has followed, in nanoseconds. The
 /// bonding driver tells of a port's new state just before it accepts frames from
 /// that port (`bond_set_slave_active_flags`, include/net/bonding.h, 6.1 to 7.3).
@@ -31,6 +35,10 @@ pub const RESCUE_GRACE_NS: u64 = 20_000_000;
 /// nanoseconds: a bound for programs that outlive the service (they do under
 /// clsact), which would not learn any more which port transmits.
 pub const DUPLICATES_HOLD_NS: u64 = 60_000_000_000;
+
+/// After such a pause, in nanoseconds, late frames belong to another story than those
+/// before: the network did not know for a moment where the bond is.
+pub const LATE_PAUSE_NS: u64 = 50_000_000;
 
 /// Announcements that the programs themselves send in one rescue; one is enough where the
 /// network loses none. While frames still arrive at the VF, the network has not learnt.
@@ -42,8 +50,7 @@ pub const KERNEL_ANNOUNCEMENT_INTERVAL_NS: u64 = 2_000_000;
 
 /// Bit of [`Port::roles`]: frames are counted.
 pub const ROLE_WATCHED: u32 = 1 << 0;
-/// Bit of [`Port::roles`]: the VF of a rescue. What it sends is counted; what it receives,
-/// from the moment at which its removal begins.
+/// Bit of [`Port::roles`]: the VF of a rescue, whose frames are counted too.
 pub const ROLE_VF: u32 = 1 << 1;
 /// Bit of [`Port::roles`]: the standby of a rescue.
 pub const ROLE_STANDBY: u32 = 1 << 2;

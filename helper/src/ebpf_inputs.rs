@@ -164,12 +164,24 @@ fn input(event: &Event) -> Option<Input> {
             link,
         } => (RemovalStage::DriverStopping, &link.parent),
         What::Reaction(reaction) => return Some(reacted(reaction)),
+        What::Link {
+            change: LinkChange::CarrierOff,
+            link,
+        } => return carrier_lost(link, event.boot_ns),
         What::Link { .. } | What::BondPort { .. } => return None,
     };
     let at = Time(event.boot_ns / 1000);
     // A NIC without PCI function (virtio under MMIO, say) has no address to match.
     let pci = pci.parse().ok()?;
     Some(Input::Removal(Removal { stage, pci, at }))
+}
+
+/// Nothing for a link without a device below it: bonds have ports that are NICs, and guests have links that are none
+/// by the thousand.
+fn carrier_lost(link: &ebpf::Link, boot_ns: u64) -> Option<Input> {
+    let at = Time(boot_ns / 1000);
+    let ifindex = Ifindex(link.ifindex);
+    (!link.parent.is_empty()).then_some(Input::CarrierLost { ifindex, at })
 }
 
 fn reacted(reaction: &ebpf::Reaction) -> Input {
@@ -249,10 +261,22 @@ mod tests {
         assert_eq!(
             input(&event(What::Link {
                 change: LinkChange::Stopped,
-                link
+                link: link.clone(),
             })),
             None
         );
+        let lost = |parent: &str| {
+            input(&event(What::Link {
+                change: LinkChange::CarrierOff,
+                link: Link {
+                    parent: parent.to_string(),
+                    ..link.clone()
+                },
+            }))
+        };
+        let (ifindex, at) = (Ifindex(2), Time(6_000));
+        assert_eq!(lost("virtio1"), Some(Input::CarrierLost { ifindex, at }));
+        assert_eq!(lost(""), None, "a veth");
         let what = What::Warning {
             cause: Cause::PciStop,
             pci_address: String::new(),

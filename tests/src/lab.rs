@@ -20,7 +20,8 @@ use crate::vm::Vm;
 const RECORD_INTERVAL: Duration = Duration::from_millis(20);
 const STREAM_LIMIT: Duration = Duration::from_secs(60);
 
-/// Guests under emulation need all cores, so one lab runs at a time in a process.
+/// Guests under emulation need most of the cores, so one lab runs at a time in a process; which processes run side by
+/// side is up to who starts them.
 static TURN: Mutex<()> = Mutex::new(());
 
 thread_local! {

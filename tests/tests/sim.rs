@@ -47,6 +47,7 @@ fn promises_hold_in_a_rough_world() {
             "HandoffMeasured",
             "ProvePath",
             "Reacted",
+            "CarrierLost",
             "TwoVfs",
             "TwoBonds",
             "Reloaded",

@@ -9,8 +9,8 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use tandem_ebpf::{
-    MAC_LEN, MAX_BONDS, MAX_PORTS, PROOF_ETHERTYPE, Port, PortCounters, ROLE_STANDBY, ROLE_VF,
-    ROLE_WATCHED, Traffic,
+    LATE_PAUSE_NS, MAC_LEN, MAX_BONDS, MAX_PORTS, PROOF_ETHERTYPE, Port, PortCounters,
+    ROLE_STANDBY, ROLE_VF, ROLE_WATCHED, Traffic,
 };
 
 use super::rescue;
@@ -19,6 +19,11 @@ use super::rescue;
 /// program has its say, then the stack.
 pub(super) const PASS: i32 = -1;
 const ETHERNET_HEADER_LEN: usize = 14;
+/// Ports with these roles are counted on: a VF at work too, since after the warning it is too late to learn when its
+/// last frame passed.
+const COUNTED: u32 = ROLE_WATCHED | ROLE_VF;
+/// `PACKET_OTHERHOST` of include/uapi/linux/if_packet.h: not for the MAC of the device.
+const PACKET_OTHERHOST: u32 = 3;
 /// First five bytes of the link-local groups of IEEE 802.1Q (LLDP, LACP, STP):
 /// they are the port's own business, and no bridge floods them.
 const LINK_LOCAL_GROUPS: [u8; 5] = [0x01, 0x80, 0xc2, 0x00, 0x00];
@@ -87,6 +92,8 @@ pub(super) struct Frame {
     pub(super) source: [u8; MAC_LEN],
     link_local: bool,
     proof: bool,
+    /// It arrived although it is for another station: the network floods what it does not know.
+    of_others: bool,
     /// How many frames on the wire it stands for.
     segments: u64,
 }
@@ -102,10 +109,10 @@ impl Frame {
         #[expect(unsafe_code, reason = "frames are reached by pointer")]
         // SAFETY: the header lies inside the frame, as checked, and an array of
         // bytes has no alignment; the context's fields are always readable.
-        let (header, ifindex, segments) = unsafe {
+        let (header, ifindex, kind, segments) = unsafe {
             let header = *(start as *const [u8; ETHERNET_HEADER_LEN]);
             let skb = ctx.skb.skb;
-            (header, (*skb).ifindex, (*skb).gso_segs)
+            (header, (*skb).ifindex, (*skb).pkt_type, (*skb).gso_segs)
         };
         let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, e0, e1] = header;
         Some(Self {
@@ -115,6 +122,7 @@ impl Frame {
             source: [s0, s1, s2, s3, s4, s5],
             link_local: [d0, d1, d2, d3, d4] == LINK_LOCAL_GROUPS,
             proof: [e0, e1] == PROOF_ETHERTYPE,
+            of_others: kind == PACKET_OTHERHOST,
             segments: u64::from(segments.max(1)),
         })
     }
@@ -177,17 +185,17 @@ fn path_ingress(ctx: TcContext) -> i32 {
     } else {
         None
     };
-    // What arrives at a VF at work is not counted: it costs no more than the look-ups so far and this one.
     let leaving = port.roles & ROLE_VF != 0 && rescue::has_begun(port.bond);
-    let counted = leaving || port.roles & ROLE_WATCHED != 0;
     // The frame came now, not when the announcement below has been sent.
-    let now_ns = if counted { now_ns() } else { 0 };
+    let now_ns = now_ns();
     let mut verdict = taken_in;
     if leaving {
         rescue::announce(&ctx, &frame, port.bond, now_ns);
         verdict = taken_in.or_else(|| rescue::receive_late(&frame, port.bond));
     }
-    if counted && let Some(counters) = counters(port, frame.ifindex) {
+    if port.roles & COUNTED != 0
+        && let Some(counters) = counters(port, frame.ifindex)
+    {
         let transmitting = transmitting(port.bond);
         let late = taken_in.is_none() && transmitting != 0 && transmitting != frame.ifindex;
         let traffic = if late {
@@ -195,7 +203,13 @@ fn path_ingress(ctx: TcContext) -> i32 {
         } else {
             &mut counters.rx
         };
-        count(traffic, &frame, now_ns);
+        if !frame.of_others {
+            if late && !frame.group && now_ns > traffic.last_boot_ns + LATE_PAUSE_NS {
+                // What came before was no part of a hand-over: the network did not know the bond for a moment.
+                traffic.first_boot_ns = 0;
+            }
+            count(traffic, &frame, now_ns);
+        }
         let flooded = late && frame.group && !frame.link_local && verdict.is_none();
         if echo || flooded && (leaving || now_ns < port.duplicates_until_ns) {
             counters.duplicates += frame.segments;
@@ -220,8 +234,7 @@ fn path_egress(ctx: TcContext) -> i32 {
     if port.roles & ROLE_STANDBY != 0 && rescue::is_to_announce(&ctx, &frame, port.bond) {
         return rescue::make_announcement(&ctx, frame.source);
     }
-    // Of a VF at work as well: when its last frame left is not known after the warning.
-    if port.roles & (ROLE_WATCHED | ROLE_VF) != 0
+    if port.roles & COUNTED != 0
         && let Some(counters) = counters(port, frame.ifindex)
     {
         count(&mut counters.tx, &frame, now_ns());

@@ -11,8 +11,8 @@ use aya_ebpf::{
 };
 use tandem_ebpf::{
     DEVICE_NAME_LEN, EventKind, KERNEL_ANNOUNCEMENT_INTERVAL_NS, MAC_LEN, MAX_BONDS,
-    MAX_KERNEL_ANNOUNCEMENTS, REFLEX_RING_BYTES, RESCUE_GRACE_NS, RESCUE_HOLD_NS, ROLE_STANDBY,
-    ROLE_VF, ReflexRecord, RescueFlag, RescuePorts,
+    MAX_KERNEL_ANNOUNCEMENTS, REFLEX_RING_BYTES, RESCUE_GRACE_NS, RESCUE_HOLD_NS,
+    RESCUE_STOPPED_HOLD_NS, ROLE_STANDBY, ROLE_VF, ReflexRecord, RescueFlag, RescuePorts,
 };
 
 use super::path::{self, Frame, PASS, now_ns};
@@ -164,9 +164,16 @@ pub(super) fn link_stopped(ifindex: u32, netns_inum: impl FnOnce() -> u32) {
             && let Some(flag) = FLAGS.get_ptr_mut(bond)
         {
             #[expect(unsafe_code, reason = "map values are reached by pointer")]
-            // SAFETY: one aligned word in a value that stays in place.
+            // SAFETY: aligned words in a value that stays in place.
             unsafe {
                 (&raw mut (*flag).vf_stopped).write_volatile(1);
+                // Nothing leads back to a VF that is closed: the rescue goes on until the bond
+                // has followed, which may take as long as RTNL is held.
+                let now_ns = now_ns();
+                let until = &raw mut (*flag).until_ns;
+                if until.read_volatile() > now_ns {
+                    until.write_volatile(now_ns + RESCUE_STOPPED_HOLD_NS);
+                }
             }
         }
         if roles & ROLE_STANDBY != 0 {
@@ -251,8 +258,10 @@ pub(super) fn receive_late(frame: &Frame, bond: u32) -> Option<i32> {
 
 /// Where a frame's source MAC is.
 const SOURCE_AT: usize = MAC_LEN;
-/// Shortest Ethernet frame without its checksum.
-const SHORTEST_FRAME: usize = 60;
+/// Length of an announcement, most of it padding: a frame that waits for its checksum to be filled in is not cut
+/// before that place (`__bpf_skb_min_len`, net/core/filter.c, 6.12), and an aggregated one of TCP over IPv6, in a
+/// tunnel too, has that place beyond the 60 bytes of the shortest frame.
+const ANNOUNCEMENT_LEN: usize = 128;
 
 /// A frame for the bond's own MAC that still arrives at a VF that leaves: the network has
 /// not learnt where the bond is. Has it told from the standby, by way of a clone of the
@@ -313,12 +322,12 @@ pub(super) fn is_to_announce(ctx: &TcContext, frame: &Frame, bond: u32) -> bool 
     rescue(bond).is_some_and(|rescue| arrived_at == rescue.vf && frame.source == rescue.mac)
 }
 
-/// Makes the clone the shortest announcement there is: a reverse ARP request from the bond's
+/// Makes the clone an announcement: a reverse ARP request from the bond's
 /// MAC (RFC 903), which nobody answers. A VLAN tag stays, as it lies beside the frame.
 #[inline(always)]
 pub(super) fn make_announcement(ctx: &TcContext, mac: [u8; MAC_LEN]) -> i32 {
     let [m0, m1, m2, m3, m4, m5] = mac;
-    let mut bytes = [0; SHORTEST_FRAME];
+    let mut bytes = [0; ANNOUNCEMENT_LEN];
     #[rustfmt::skip]
     let said = [
         // To all, from the bond, reverse ARP: Ethernet, IPv4, their lengths, a request.
@@ -334,7 +343,7 @@ pub(super) fn make_announcement(ctx: &TcContext, mac: [u8; MAC_LEN]) -> i32 {
     }
     #[expect(unsafe_code, reason = "kernel helper")]
     // SAFETY: the context is valid; the helper checks the length.
-    let resized = unsafe { bpf_skb_change_tail(ctx.skb.skb, SHORTEST_FRAME as u32, 0) };
+    let resized = unsafe { bpf_skb_change_tail(ctx.skb.skb, ANNOUNCEMENT_LEN as u32, 0) };
     if resized != 0 || ctx.store(0, &bytes, 0).is_err() {
         return TC_ACT_SHOT;
     }

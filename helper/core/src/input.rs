@@ -59,6 +59,13 @@ pub enum Input {
         /// Each port that was counted on since the counters were cleared.
         ports: Vec<PortFrames>,
     },
+    /// A link lost its carrier, by the kernel's own time.
+    CarrierLost {
+        /// Its index.
+        ifindex: Ifindex,
+        /// When.
+        at: Time,
+    },
     /// The shortest way acted on a warning before the machine could.
     Reacted(Reaction),
     /// A source lost events; what it reports has to be read anew.
@@ -141,7 +148,7 @@ pub enum RemovalStage {
     DriverStopping,
 }
 
-/// What keeps a bond's traffic on the standby beyond a restart of the service.
+/// What keeps a bond's traffic on the standby beyond a restart of the service, and what is to be undone after one.
 /// Valid within one boot of the guest only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -152,6 +159,9 @@ pub struct Hold {
     pub operator: bool,
     /// The VF that was prepared for its unplug.
     pub prepared: Option<PreparedVf>,
+    /// Tandem had an adopted bond deliver the frames of all ports, for a handoff.
+    #[serde(default)]
+    pub draining: bool,
 }
 
 /// A VF that was released because the host wants to unplug it.

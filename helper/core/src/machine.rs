@@ -15,7 +15,7 @@ use crate::observe::Readings;
 use crate::outbox::Outbox;
 use crate::path::PortFrames;
 use crate::plan::{Context, intents, wishes};
-use crate::policy::Policy;
+use crate::policy::{Ownership, Policy};
 use crate::problems::general_problems;
 use crate::refusal;
 use crate::status::{BondStatus, CommandError, CommandErrorCode, Event, Status};
@@ -103,9 +103,10 @@ impl Machine {
             bond: policy.name.clone(),
             operator: memory.operator_hold,
             prepared: memory.prepared,
+            draining: memory.draining && policy.ownership == Ownership::Adopt,
         });
         holds
-            .filter(|hold| hold.operator || hold.prepared.is_some())
+            .filter(|hold| hold.operator || hold.prepared.is_some() || hold.draining)
             .collect()
     }
 
@@ -132,6 +133,11 @@ impl Machine {
             Input::PathsSupported(supported) => self.world.support_paths(supported),
             Input::PathWatched { bond, watch } => self.world.put_path(bond, watch),
             Input::PathFrames { bond, ports } => self.measured(bond, &ports),
+            Input::CarrierLost { ifindex, at } => {
+                for memory in &mut self.bonds {
+                    memory.traffic.note_carrier_lost(ifindex, at);
+                }
+            }
             Input::Reacted(reaction) => {
                 if let Some(index) = self.place_of(reaction.bond) {
                     self.bonds[index].traffic.note_reaction(reaction, now);
@@ -185,6 +191,7 @@ impl Machine {
                 if let Some(hold) = holds.iter().find(|hold| hold.bond == policy.name) {
                     memory.operator_hold = hold.operator;
                     memory.prepared = hold.prepared;
+                    memory.draining = hold.draining;
                 }
             }
         }

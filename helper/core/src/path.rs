@@ -13,7 +13,8 @@ use crate::types::{Ifindex, Mac, PciAddress, Time};
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct PathWatch {
     /// Ports whose frames they count, by index. A port that carries the traffic is
-    /// among them only during a handoff, so that it costs nothing otherwise.
+    /// among them only during a handoff; the VF of a rescue is counted on in any case, so
+    /// that its last frames are known.
     pub ports: Vec<Ifindex>,
     /// Number of the handoff that is counted; another one starts the counters anew.
     pub period: u64,

@@ -45,7 +45,7 @@ pub(super) enum Point {
     Entry,
     /// After a kernel function.
     Exit,
-    /// Where frames pass; attached only for a hand-over ([`super::paths`]).
+    /// Where frames pass; attached while a port is watched or a rescue armed ([`super::paths`]).
     Traffic,
 }
 

@@ -183,10 +183,15 @@ impl Subject {
             }
             ensure!(
                 Instant::now() < deadline,
-                "the VF {vf} carries no traffic within {} s; the guest's interfaces:\n{}\n{}",
+                "the VF {vf} carries no traffic within {} s, lastly {} frames from the guest and {} to it in {} ms; the \
+                 guest's interfaces and neighbours:\n{}\n{}",
                 STEP_LIMIT.as_secs(),
-                self.vm()
-                    .sh("ip -d link; cat /proc/net/bonding/* 2>/dev/null; true")?,
+                grew(|frames| frames.from_guest),
+                grew(|frames| frames.to_guest),
+                LOOK_INTERVAL.as_millis(),
+                self.vm().sh(
+                    "ip -d -s link; ip neigh; cat /proc/net/bonding/* /proc/net/softnet_stat 2>/dev/null; true"
+                )?,
                 self.log_tail()
             );
             before = now;

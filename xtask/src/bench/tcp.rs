@@ -6,8 +6,8 @@
 //! runs beside them that could hide what the programs take. Three states take turns, in short rounds:
 //!
 //! * `without`: nothing is attached;
-//! * `armed`: as between hand-overs, with the VF at work: the rescue is armed, nothing is counted;
-//! * `counting`: as during a hand-over: every frame is counted and stamped.
+//! * `armed`: as between hand-overs, with the VF at work: the rescue is armed, and what the VF carries is counted;
+//! * `counting`: as during a hand-over, when the port is watched as well.
 //!
 //! A rescue itself (the redirect) is not measured: what raises it are hooks of the kernel's PCI and ACPI code.
 

@@ -1,4 +1,5 @@
-//! `cargo xtask test`: every suite in turn, a line for each, and a closing total.
+//! `cargo xtask test`: every suite in turn, those of the lab that allow it two at a time; a line for each, and a closing
+//! total.
 
 mod binaries;
 mod integration;
@@ -10,6 +11,8 @@ mod suites;
 
 use std::collections::HashSet;
 use std::fs;
+use std::sync::mpsc::channel;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -51,58 +54,146 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let wanted = wanted(&suites, &options.only)?;
     let logs = cache::target_folder().join("test-logs");
     fs::create_dir_all(&logs).with_context(|| format!("cannot create {}", logs.display()))?;
-    let mut run = suite::Run::new(logs, Instant::now() + TOTAL_LIMIT, options.kernel)?;
-    let mut total = Outcome::default();
-    let mut failed: Vec<&Suite> = Vec::new();
-    // Those that did not pass: what needs them cannot run.
-    let mut missing: Vec<&str> = Vec::new();
-    let mut done: Vec<&Suite> = Vec::new();
-    let mut cut_short = None;
-    for suite in suites
+    let run = suite::Run::new(logs, Instant::now() + TOTAL_LIMIT, options.kernel)?;
+    let mut tally = Tally::default();
+    let mut left: Vec<&Suite> = suites
         .iter()
         .filter(|suite| wanted.contains(suite.name.as_str()))
-    {
-        let need = missing.iter().find(|need| suite.needs.contains(need));
-        let outcome = if let Some(reason) = run.stopped() {
-            cut_short = Some(reason);
-            Outcome::not_run(reason.to_owned())
-        } else if let Some(need) = need {
-            Outcome::not_run(format!("it needs `{need}`, which did not pass"))
-        } else if options.skip_lab && suite.is_lab {
-            Outcome::not_run("left out by --skip-lab".to_owned())
-        } else {
-            done.push(suite);
-            run.suite(suite)
+        .collect();
+    while let Some(first) = left.first() {
+        let count = match first.is_side_by_side {
+            true => left.iter().take_while(|one| one.is_side_by_side).count(),
+            false => 1,
         };
+        let (able, unable): (Vec<_>, Vec<_>) = left
+            .drain(..count)
+            .map(|suite| (suite, tally.lack(suite, options.skip_lab)))
+            .partition(|(_, lack)| lack.is_none());
+        for (suite, lack) in unable {
+            tally.settle(&run, suite, Outcome::not_run(lack.unwrap_or_default()));
+        }
+        match able.as_slice() {
+            [] => {}
+            [(suite, _)] => {
+                tally.ended(
+                    &run,
+                    suite,
+                    run.stopped().map_or_else(|| Ok(run.suite(suite)), Err),
+                );
+            }
+            several => side_by_side(&run, several.iter().map(|(suite, _)| *suite), &mut tally),
+        }
+    }
+    tally.close(&run)
+}
+
+/// How many suites run at a time, of those that may: a guest alone keeps less than two processors busy.
+const LANES: usize = 2;
+
+/// Runs the suites, some at a time, and settles each as it ends.
+fn side_by_side<'a>(
+    run: &suite::Run,
+    suites: impl Iterator<Item = &'a Suite> + Send,
+    tally: &mut Tally<'a>,
+) {
+    let queue = Mutex::new(suites);
+    let (sender, ended) = channel();
+    std::thread::scope(|scope| {
+        for _ in 0..LANES {
+            let (queue, sender) = (&queue, sender.clone());
+            scope.spawn(move || {
+                let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+                while let Some(suite) = next() {
+                    let outcome = run.stopped().map_or_else(|| Ok(run.suite(suite)), Err);
+                    // The other end outlives this thread.
+                    let _ = sender.send((suite, outcome));
+                }
+            });
+        }
+        drop(sender);
+        for (suite, outcome) in ended {
+            tally.ended(run, suite, outcome);
+        }
+    });
+}
+
+/// What the suites came to so far.
+#[derive(Default)]
+struct Tally<'a> {
+    total: Outcome,
+    failed: Vec<&'a Suite>,
+    /// Those that did not pass: what needs them cannot run.
+    missing: Vec<&'a str>,
+    /// Those that ran.
+    done: Vec<&'a Suite>,
+    cut_short: Option<&'static str>,
+}
+
+impl<'a> Tally<'a> {
+    /// Why a suite cannot or shall not run.
+    fn lack(&self, suite: &Suite, skip_lab: bool) -> Option<String> {
+        let need = self.missing.iter().find(|need| suite.needs.contains(need));
+        match need {
+            Some(need) => Some(format!("it needs `{need}`, which did not pass")),
+            None if skip_lab && suite.is_lab => Some("left out by --skip-lab".to_owned()),
+            None => None,
+        }
+    }
+
+    /// Settles a suite that ran, or did not because the whole run has to end.
+    fn ended(
+        &mut self,
+        run: &suite::Run,
+        suite: &'a Suite,
+        outcome: Result<Outcome, &'static str>,
+    ) {
+        match outcome {
+            Ok(outcome) => {
+                self.done.push(suite);
+                self.settle(run, suite, outcome);
+            }
+            Err(reason) => {
+                self.cut_short = Some(reason);
+                self.settle(run, suite, Outcome::not_run(reason.to_owned()));
+            }
+        }
+    }
+
+    /// Tells how a suite ended, and adds it up.
+    fn settle(&mut self, run: &suite::Run, suite: &'a Suite, outcome: Outcome) {
         println!("{}", outcome.line(&suite.name));
         if outcome.failed > 0 {
             println!("{}", run.tail(suite));
-            failed.push(suite);
+            self.failed.push(suite);
         }
         if outcome.failed > 0 || outcome.passed == 0 {
-            missing.push(&suite.name);
+            self.missing.push(&suite.name);
         }
-        total.add(&outcome);
+        self.total.add(&outcome);
     }
-    for suite in &failed {
-        println!(
-            "FAILED: {} (all of its output: {})",
-            suite.name,
-            run.log_path(suite).display()
-        );
-    }
-    let lost = settle_deferred(&mut total, &done, |suite| run.log(suite));
-    for Deferred { test, suite } in &lost {
-        println!("FAILED: {test} is left to {suite}, which did not pass it");
-    }
-    println!("{}", total.closing_line());
-    if let Some(reason) = cut_short {
-        bail!("not everything was run: {reason}");
-    }
-    match (failed.len(), lost.len()) {
-        (0, 0) => Ok(()),
-        (0, count) => bail!("{count} tests were run by no suite"),
-        (count, _) => bail!("{count} suites failed"),
+
+    /// The closing lines; an error if anything failed.
+    fn close(mut self, run: &suite::Run) -> Result<()> {
+        for suite in &self.failed {
+            println!(
+                "FAILED: {} (all of its output: {})",
+                suite.name,
+                run.log_path(suite).display()
+            );
+        }
+        let lost = settle_deferred(&mut self.total, &self.done, |suite| run.log(suite));
+        for Deferred { test, suite } in &lost {
+            println!("FAILED: {test} is left to {suite}, which did not pass it");
+        }
+        println!("{}", self.total.closing_line());
+        if let Some(reason) = self.cut_short {
+            bail!("not everything was run: {reason}");
+        }
+        match (self.failed.len(), lost.len()) {
+            (0, 0) => Ok(()),
+            (0, count) => bail!("{count} tests were run by no suite"),
+            (count, _) => bail!("{count} suites failed"),
+        }
     }
 }
 

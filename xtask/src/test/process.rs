@@ -29,7 +29,7 @@ pub(super) enum End {
     Interrupted,
 }
 
-/// Watches over commands, one at a time.
+/// Watches over commands.
 #[derive(Debug)]
 pub(super) struct Watch {
     interrupted: Arc<AtomicBool>,
@@ -37,7 +37,7 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Takes over Ctrl-C: the first one ends the running command in order, a second one ends this program.
+    /// Takes over Ctrl-C: the first one ends what runs in order, a second one ends this program.
     pub(super) fn new() -> Result<Self> {
         let interrupted = Arc::new(AtomicBool::new(false));
         for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {

@@ -4,9 +4,10 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use tandem_lab::Kernel;
 
 use super::binaries::{self, Binary};
@@ -30,6 +31,8 @@ pub(super) struct Suite {
     pub(super) needs: &'static [&'static str],
     /// Whether it boots virtual machines.
     pub(super) is_lab: bool,
+    /// Whether another such suite may run at the same time.
+    pub(super) is_side_by_side: bool,
     /// What it runs.
     pub(super) work: Work,
 }
@@ -56,7 +59,8 @@ pub(super) struct Run {
     deadline: Instant,
     kernel: Option<Kernel>,
     watch: Watch,
-    binaries: Vec<Binary>,
+    /// Known once they are built.
+    binaries: OnceLock<Vec<Binary>>,
 }
 
 impl Run {
@@ -67,7 +71,7 @@ impl Run {
             deadline,
             kernel,
             watch: Watch::new()?,
-            binaries: Vec::new(),
+            binaries: OnceLock::new(),
         })
     }
 
@@ -105,7 +109,7 @@ impl Run {
     }
 
     /// Runs one suite to its end.
-    pub(super) fn suite(&mut self, suite: &Suite) -> Outcome {
+    pub(super) fn suite(&self, suite: &Suite) -> Outcome {
         let started = Instant::now();
         let outcome = self
             .work(suite)
@@ -116,7 +120,7 @@ impl Run {
         }
     }
 
-    fn work(&mut self, suite: &Suite) -> Result<Outcome> {
+    fn work(&self, suite: &Suite) -> Result<Outcome> {
         let path = self.log_path(suite);
         let log =
             File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
@@ -132,7 +136,8 @@ impl Run {
                     .with_context(|| format!("cannot create {}", messages.display()))?;
                 let outcome = check(self.command(suite, command, &log, Some(stdout))?);
                 if outcome.failed == 0 {
-                    self.binaries = binaries::parse(&read(&messages))?;
+                    let known = self.binaries.set(binaries::parse(&read(&messages))?);
+                    ensure!(known.is_ok(), "the test programs were built twice");
                 }
                 Ok(outcome)
             }
@@ -151,7 +156,8 @@ impl Run {
         belongs: impl Fn(&Binary) -> bool,
     ) -> Result<Outcome> {
         let mut total = Outcome::default();
-        for binary in self.binaries.iter().filter(|binary| belongs(binary)) {
+        let known = self.binaries.get().into_iter().flatten();
+        for binary in known.filter(|binary| belongs(binary)) {
             let before = log.metadata().context("cannot tell a log's length")?.len();
             let mut program = Command::new(&binary.executable);
             program
@@ -278,7 +284,7 @@ mod tests {
             deadline,
             kernel: None,
             watch,
-            binaries: Vec::new(),
+            binaries: OnceLock::new(),
         }
     }
 
@@ -291,6 +297,7 @@ mod tests {
             limit,
             needs: &[],
             is_lab: false,
+            is_side_by_side: false,
             work: work(command),
         }
     }
@@ -298,7 +305,7 @@ mod tests {
     #[test]
     fn a_check_passes_or_fails_with_its_output_in_the_log() {
         let folder = tempfile::tempdir().unwrap();
-        let mut run = run_in(folder.path());
+        let run = run_in(folder.path());
         let limit = Duration::from_secs(30);
         let passed = run.suite(&shell("echo fine", limit, Work::Check));
         assert_eq!((passed.passed, passed.failed, passed.reason), (1, 0, None));

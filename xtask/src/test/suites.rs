@@ -22,7 +22,10 @@ pub(super) fn all() -> Result<Vec<Suite>> {
         .partition(|suite| suite.is_lab);
     suites.extend(other);
     suites.extend(before_the_lab()?);
-    suites.extend(lab);
+    let (side_by_side, alone): (Vec<_>, Vec<_>) =
+        lab.into_iter().partition(|suite| suite.is_side_by_side);
+    suites.extend(side_by_side);
+    suites.extend(alone);
     suites.extend(stories()?);
     Ok(suites)
 }
@@ -231,6 +234,7 @@ fn suite(
         limit: Duration::from_secs(minutes * 60),
         needs,
         is_lab: false,
+        is_side_by_side: false,
         work,
     }
 }
@@ -251,6 +255,25 @@ mod tests {
                 .iter()
                 .all(|suite| suite.is_lab && suite.needs.contains(&"release"))
         );
+    }
+
+    #[test]
+    fn suites_side_by_side_need_none_of_each_other() {
+        let suites = all().unwrap();
+        let together: Vec<_> = suites
+            .iter()
+            .filter(|suite| suite.is_side_by_side)
+            .collect();
+        assert_eq!(
+            together.len(),
+            integration::SIDE_BY_SIDE.len(),
+            "all of them are there"
+        );
+        for suite in &together {
+            assert!(suite.is_lab, "{}", suite.name);
+            let own = together.iter().map(|suite| suite.name.as_str());
+            assert!(own.into_iter().all(|name| !suite.needs.contains(&name)));
+        }
     }
 
     #[test]

@@ -85,19 +85,18 @@ impl Record {
         let late = old.map(|old| old.late).unwrap_or_default();
         Some(Gap {
             // Frames reach the new port before the bond counts it as the active one.
-            receive_us: self.gap_us(old.map(PortFrames::all_received), None, new.all_received()),
-            // In a rescue the old port sends no more.
-            transmit_us: self.gap_us(old.map(|old| old.sent), self.rescued_at, new.sent),
+            receive_us: self.gap_us(old.map(PortFrames::all_received), new.all_received()),
+            transmit_us: self.gap_us(old.map(|old| old.sent), new.sent),
             late_frames: late.count,
             drain_us: late.last.map(|last| last.since_us(self.handoff.at)),
         })
     }
 
-    /// From the last frame on the old port, or else from the moment after which there was
+    /// From the last frame on the old port, or else from the warning, after which there was
     /// none, to the first one on the new port. What was handed to a driver after it stopped
     /// went nowhere.
-    fn gap_us(&self, old: Option<Frames>, ended: Option<Time>, new: Frames) -> Option<u64> {
-        let counted = old.and_then(|frames| frames.last).or(ended);
+    fn gap_us(&self, old: Option<Frames>, new: Frames) -> Option<u64> {
+        let counted = old.and_then(|frames| frames.last).or(self.rescued_at);
         let last = match (counted, self.stopped_at) {
             (Some(last), Some(stopped)) => last.min(stopped),
             (one, other) => one.or(other)?,

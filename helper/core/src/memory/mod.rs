@@ -65,6 +65,7 @@ impl Memory {
         Self {
             operator_hold: hold.operator,
             prepared: hold.prepared,
+            draining: hold.draining,
             ..Self::default()
         }
     }

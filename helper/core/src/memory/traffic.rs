@@ -31,6 +31,8 @@ pub(crate) struct TrafficMemory {
     pub(super) measuring: bool,
     /// What the shortest way did for a handoff that is not seen yet.
     pub(super) reaction: Option<(Reaction, Time)>,
+    /// The port that lost its carrier last, and when.
+    carrier_lost: Option<(Ifindex, Time)>,
 }
 
 /// What was last seen of the bond.
@@ -65,7 +67,7 @@ pub(super) struct Record {
     pub(super) from: Ifindex,
     /// The port that carries it now.
     pub(super) to: Ifindex,
-    /// When the old port's driver stopped, if it did.
+    /// When the old port's driver stopped, or it lost its carrier: nothing passes after that.
     pub(super) stopped_at: Option<Time>,
     /// When the kernel began to send through the new port, though the old one was active.
     pub(super) rescued_at: Option<Time>,
@@ -151,6 +153,25 @@ impl TrafficMemory {
     pub(crate) fn deadlines(&self) -> Vec<Time> {
         let announce = (self.announcements_left > 0).then_some(self.announce_at);
         announce.into_iter().chain(self.settle_until).collect()
+    }
+
+    /// A link lost its carrier: the handoff away from it may have been seen already.
+    pub(crate) fn note_carrier_lost(&mut self, port: Ifindex, at: Time) {
+        self.carrier_lost = Some((port, at));
+        if let Some(record) = self.last_from(port) {
+            let failed = record.handoff.cause == HandoffCause::Carrier;
+            let same_story = record.handoff.at.since_ms(at) < SAME_STORY_MS
+                && at.since_ms(record.handoff.at) < SAME_STORY_MS;
+            if failed && same_story {
+                record.stopped_at.get_or_insert(at);
+            }
+        }
+    }
+
+    /// When a port that failed just now lost its carrier.
+    fn failed_at(&self, port: Ifindex, now: Time) -> Option<Time> {
+        let (_, at) = self.carrier_lost.filter(|(lost, _)| *lost == port)?;
+        (now.since_ms(at) < SAME_STORY_MS).then_some(at)
     }
 
     /// It is known when a VF's driver stopped, and how long that was after the warning.
@@ -260,6 +281,7 @@ impl Memory {
         let reaction = self.traffic.take_reaction(now);
         let reaction = reaction.filter(|_| from.traffic == Traffic::Vf);
         self.traffic.count += 1;
+        let failed_at = self.traffic.failed_at(from.port, now);
         let handoff = Handoff {
             number: self.traffic.count,
             at: now,
@@ -285,7 +307,8 @@ impl Memory {
             to,
             stopped_at: gone
                 .and_then(|gone| gone.stopped_at)
-                .or(warning.and_then(|warning| warning.stopping_at)),
+                .or(warning.and_then(|warning| warning.stopping_at))
+                .or(failed_at.filter(|_| cause == HandoffCause::Carrier)),
             rescued_at: warning
                 .filter(|warning| rescued && warning.first > RemovalStage::ButtonCancelled)
                 .map(|warning| warning.first_at),

@@ -227,6 +227,8 @@ fn input() -> impl Strategy<Value = Input> {
         2 => (index(), path_watch()).prop_map(|(bond, watch)| Input::PathWatched { bond, watch }),
         1 => (index(), proptest::collection::vec(port_frames(), 0..4))
             .prop_map(|(bond, ports)| Input::PathFrames { bond, ports }),
+        1 => (index(), 0u64..9_000_000)
+            .prop_map(|(ifindex, at)| Input::CarrierLost { ifindex, at: Time(at) }),
         1 => (index(), proptest::option::of(0u64..9)).prop_map(|(bond, us)| {
             Input::Reacted(Reaction { bond, announced_us: us, requested_us: us })
         }),

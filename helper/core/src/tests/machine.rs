@@ -240,6 +240,7 @@ fn holds_are_kept_over_a_restart() {
             pci: None,
             since: NOW,
         }),
+        draining: false,
     };
     let mut machine = Machine::new(NOW);
     machine.handle(NOW, Input::Recall(Vec::from([hold.clone()])));

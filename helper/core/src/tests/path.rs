@@ -341,9 +341,67 @@ fn a_warned_handoff_has_no_time_to_count_first() {
     assert_eq!(handoff.reaction_us, Some(450));
     assert_eq!(handoff.lead_us, Some(9_000));
     let gap = handoff.gap.unwrap();
-    let expected = Some(first.since_us(stopped_at));
-    assert_eq!(gap.receive_us, expected, "from the driver's stop");
+    let expected = Some(first.since_us(warned_at));
+    assert_eq!(
+        gap.receive_us, expected,
+        "from the warning on the VF has nothing"
+    );
     assert_eq!(gap.transmit_us, None, "nothing was sent");
+}
+
+/// A handoff because the VF lost its carrier, of which the kernel tells before the handoff is seen, or after.
+fn gap_of_lost_carrier(told_before: bool) -> Gap {
+    let mut guest = Guest::new(true);
+    let lost_at = guest.now;
+    let lost = Input::CarrierLost {
+        ifindex: VF,
+        at: lost_at,
+    };
+    if told_before {
+        guest.feed(lost.clone());
+    }
+    guest.now = lost_at.plus_ms(2);
+    guest.links[1].carrier = false;
+    guest.activate(STANDBY);
+    let links = guest.links.clone();
+    guest.feed(Input::Links(links));
+    guest.obey();
+    if !told_before {
+        guest.feed(lost);
+    }
+    let lost_ms = lost_at.since_ms(NOW);
+    guest.frames = Vec::from([
+        PortFrames {
+            port: VF,
+            received: Frames::default(),
+            // What was handed to it without carrier went nowhere.
+            sent: frames(9, 0, lost_ms + 2),
+            late: Frames::default(),
+        },
+        PortFrames {
+            port: STANDBY,
+            received: frames(9, lost_ms + 4, 200),
+            sent: frames(9, lost_ms + 3, 200),
+            late: Frames::default(),
+        },
+    ]);
+    guest.pass(Duration::from_secs(5));
+    let handoff = &guest.machine.status().bonds[0].handoffs[0];
+    assert_eq!(handoff.cause, HandoffCause::Carrier);
+    handoff.gap.unwrap()
+}
+
+#[test]
+fn a_handoff_after_a_lost_carrier_is_measured_from_that_loss() {
+    for told_before in [true, false] {
+        let gap = gap_of_lost_carrier(told_before);
+        let gaps = (gap.receive_us, gap.transmit_us);
+        assert_eq!(
+            gaps,
+            (Some(4_000), Some(3_000)),
+            "told before: {told_before}"
+        );
+    }
 }
 
 /// The gap of a rescue in which the VF sent its last frame at that time, and the warning's time.

@@ -58,7 +58,7 @@ enum Of {
     ByCause,
 }
 
-const FAMILIES: [Family; 16] = [
+const FAMILIES: [Family; 17] = [
     Family {
         name: "tandem_guest_answers",
         kind: Kind::Gauge,
@@ -157,6 +157,12 @@ const FAMILIES: [Family; 16] = [
         kind: Kind::Gauge,
         help: "From the first warning to the stop of the VF's driver, in the last handoff that had one.",
         of: Of::LastUs(|handoff| handoff.lead_us),
+    },
+    Family {
+        name: "tandem_bond_last_handoff_drain_seconds",
+        kind: Kind::Gauge,
+        help: "From the last measured handoff to the last frame that came on the old port.",
+        of: Of::LastUs(|handoff| handoff.gap?.drain_us),
     },
     Family {
         name: "tandem_bond_last_handoff_late_frames",

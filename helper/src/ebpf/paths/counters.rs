@@ -1,7 +1,7 @@
 //! What the CPUs counted of a port, as one.
 
 use aya::{maps::PerCpuValues, util::nr_cpus};
-use tandem_ebpf::{PortCounters, Traffic};
+use tandem_ebpf::{LATE_PAUSE_NS, PortCounters, Traffic};
 
 use super::{PathError, PortFrames};
 
@@ -17,15 +17,30 @@ pub(super) fn no_counters() -> Result<PerCpuValues<PortCounters>, PathError> {
 
 /// Adds up what the CPUs counted in this period.
 pub(super) fn fold<'a>(per_cpu: impl Iterator<Item = &'a PortCounters>, epoch: u64) -> PortFrames {
-    per_cpu.filter(|counters| counters.epoch == epoch).fold(
-        PortFrames::default(),
-        |sum, counters| PortFrames {
+    let mut current: Vec<_> = per_cpu.filter(|counters| counters.epoch == epoch).collect();
+    current.sort_by_key(|counters| std::cmp::Reverse(counters.late.last_boot_ns));
+    current
+        .into_iter()
+        .fold(PortFrames::default(), |sum, counters| PortFrames {
             rx: joined(&sum.rx, &counters.rx),
             tx: joined(&sum.tx, &counters.tx),
-            late: joined(&sum.late, &counters.late),
+            late: joined_late(&sum.late, &counters.late),
             duplicates: sum.duplicates.saturating_add(counters.duplicates),
+        })
+}
+
+/// With what ended no later on another CPU. What ended long before the rest began is no part of its time.
+fn joined_late(later: &Traffic, earlier: &Traffic) -> Traffic {
+    let joined = joined(later, earlier);
+    let apart = earlier.last_boot_ns.saturating_add(LATE_PAUSE_NS) < later.first_boot_ns;
+    Traffic {
+        first_boot_ns: if apart {
+            later.first_boot_ns
+        } else {
+            joined.first_boot_ns
         },
-    )
+        ..joined
+    }
 }
 
 fn joined(a: &Traffic, b: &Traffic) -> Traffic {
@@ -75,5 +90,25 @@ mod tests {
         assert_eq!(frames.late, frames.rx);
         assert_eq!(frames.duplicates, 4);
         assert_eq!(fold(cpus.iter(), 8), PortFrames::default());
+    }
+
+    #[test]
+    fn late_frames_of_long_ago_are_no_part_of_what_comes_late_now() {
+        let late = |first_boot_ns, last_boot_ns| PortCounters {
+            late: Traffic {
+                frames: 1,
+                first_boot_ns,
+                last_boot_ns,
+                ..Traffic::default()
+            },
+            ..PortCounters::default()
+        };
+        let now = 9 * LATE_PAUSE_NS;
+        let first = |cpus: &[PortCounters]| fold(cpus.iter(), 0).late.first_boot_ns;
+        let (old, new) = (late(5, 7), late(now, now + 9));
+        assert_eq!(first(&[old, new]), now);
+        assert_eq!(first(&[new, old]), now);
+        assert_eq!(first(&[new, late(now - 3, now - 2), old]), now - 3);
+        assert_eq!(first(&[late(0, 0), old]), 5);
     }
 }

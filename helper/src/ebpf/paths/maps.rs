@@ -55,7 +55,7 @@ pub(super) struct Wanted<'a> {
     pub(super) netns_inum: u32,
 }
 
-/// Frames are counted: all, or those of a VF as [`ROLE_VF`] says.
+/// Its frames are counted.
 fn counts(port: &Port) -> bool {
     port.roles & (ROLE_WATCHED | ROLE_VF) != 0
 }
@@ -227,13 +227,9 @@ impl Maps {
         Ok(())
     }
 
-    /// Notes which port a bond sends through, unless that is known.
-    pub(super) fn set_transmitting_if_unknown(
-        &mut self,
-        bond: u32,
-        port: u32,
-    ) -> Result<(), PathError> {
-        if port != 0 && self.transmitting.get(&bond, 0)? == 0 {
+    /// Notes which port a bond sends through.
+    pub(super) fn set_transmitting(&mut self, bond: u32, port: u32) -> Result<(), PathError> {
+        if port != 0 && self.transmitting.get(&bond, 0)? != port {
             self.transmitting.insert(bond, port, 0)?;
         }
         Ok(())

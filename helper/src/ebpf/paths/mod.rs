@@ -37,6 +37,8 @@ use ready::Ready;
 use reflex::Reflex;
 pub use tandem_ebpf::Traffic;
 
+/// Looks at the port that a bond sends through, which may change between them.
+const MAX_LOOKS: usize = 3;
 /// Reactions that wait to be read; further ones are only logged.
 pub(super) const MAX_REACTIONS: usize = 64;
 
@@ -186,12 +188,13 @@ impl Paths {
         Ok(())
     }
 
-    /// Tells the kernel side which port transmits, unless it has seen a switch itself.
+    /// Tells the kernel side which port transmits. What it has seen itself may be of a port that was none of its
+    /// business then.
     fn learn_transmitting(&self, bond: u32) -> Result<(), PathError> {
-        // Once more if it changed in the meantime: the programs may have been told first.
-        for _ in 0..2 {
+        // Once more if it changes in the meantime: the programs may have been told first.
+        for _ in 0..MAX_LOOKS {
             let port = system::active_port(bond);
-            lock(&self.shared.maps).set_transmitting_if_unknown(bond, port)?;
+            lock(&self.shared.maps).set_transmitting(bond, port)?;
             if system::active_port(bond) == port {
                 break;
             }
@@ -214,9 +217,8 @@ impl Paths {
         self.withdraw(bond, &mut links);
     }
 
-    /// What a port carried since it is watched or since the last reset. A VF to be rescued
-    /// is counted on from the moment at which its removal begins, and told of after it is
-    /// gone. `None` for other ports. Does not block.
+    /// What a port carried since it is watched, or is the VF of a rescue, or since the last reset;
+    /// of such a VF also after it is gone. `None` for other ports. Does not block.
     pub fn frames(&self, port: u32) -> Option<PortFrames> {
         lock(&self.shared.maps).frames(port)
     }

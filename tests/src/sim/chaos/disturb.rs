@@ -4,7 +4,7 @@ use tandem_core::action::{ActionKind, BondOptions};
 use tandem_core::input::{Removal, RemovalStage, Request, Source};
 use tandem_core::link::{Address, LinkKind, PrimaryReselect};
 use tandem_core::policy::{Ownership, PathCheck};
-use tandem_core::{Input, PciAddress};
+use tandem_core::{Ifindex, Input, PciAddress};
 
 use super::{Chaos, SECOND_STANDBY_MAC, SECOND_VF_MAC, STANDBY_MAC, UNKNOWN_MAC, VF_MACS, setup};
 use crate::sim::Stage;
@@ -261,7 +261,19 @@ impl Chaos {
         let Some(nic) = nic else { return false };
         let before = self.stage.kernel.nic(nic).map(|(_, cable)| cable);
         self.stage.change(|kernel| kernel.set_cable(nic, plugged));
+        if before == Some(true) && !plugged {
+            self.tell_of_lost_carrier(nic);
+        }
         before != Some(plugged)
+    }
+
+    /// The kernel's hook tells of it, before the machine hears of it otherwise or after.
+    fn tell_of_lost_carrier(&mut self, ifindex: Ifindex) {
+        self.note("CarrierLost");
+        let at = self.stage.now;
+        let delay_ms = at.0 / 1_000 % 20;
+        let lost = Input::CarrierLost { ifindex, at };
+        self.stage.feed_at(at.plus_ms(delay_ms), lost);
     }
 
     /// A bad cable.

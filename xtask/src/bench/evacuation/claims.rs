@@ -10,6 +10,9 @@ use super::samples::Samples;
 const MOST_OF_THE_FLOOR: f64 = 1.1;
 /// What the kernel programs alone may lose of what a bond without Tandem loses.
 const MOST_OF_THE_BOND: f64 = 0.1;
+/// So many of the reported gaps are to agree with those captured. Between the stamp of Tandem's program and the queue's,
+/// where the capture looks, an emulated processor may stand still for some ms.
+const AGREEING: f64 = 0.95;
 /// Tandem's part of networkd's CPU time for a link that is none of its business.
 const MOST_OF_NETWORKD: f64 = 0.1;
 
@@ -142,11 +145,12 @@ fn gaps_are_true(samples: &Samples) -> Option<Claim> {
     };
     (all + unmeasured > 0).then(|| Claim {
         text: format!(
-            "{}: {agreeing} of {all} reported gaps are those captured beside them, within 20 % or 2 frames{beside}",
-            samples.name()
+            "{}: {agreeing} of {all} reported gaps are those captured beside them, within 20 % or 2 frames: at least {:.0} %{beside}",
+            samples.name(),
+            AGREEING * 100.0
         ),
         // Where two handoffs followed each other, the capture's last and first frames are neither's alone.
-        holds: all > 0 && agreeing == all,
+        holds: all > 0 && agreeing as f64 >= all as f64 * AGREEING,
     })
 }
 
@@ -266,6 +270,10 @@ mod tests {
         assert!(held.text.ends_with("; 1 more had none beside them"));
         held = claim(&[Some(11_000), Some(12_000)]).unwrap();
         assert!(!held.holds && held.text.contains("1 of 2 reported"));
+        let nearly_all: Vec<_> = (0..20)
+            .map(|index| Some(if index == 7 { 90_000 } else { 9_000 }))
+            .collect();
+        assert!(claim(&nearly_all).unwrap().holds);
         assert!(!claim(&[None]).unwrap().holds);
     }
 

@@ -41,7 +41,9 @@ pub(super) fn render(results: &Results) -> String {
          *Tandem's kernel part alone*: the service is stopped (SIGSTOP) before the host takes the VF and goes on once the \
          VF is gone, so that nothing but its programs in the kernel acts. What the guest sends moves to the standby at \
          once. What it receives moves when the network learns of that: with the first frame that leaves through the \
-         standby.\n\n\
+         standby, be it the guest's own or the announcement that the programs make of a frame that still arrives at the VF. \
+         That is its limit: where the network takes longer to learn than the VF's driver to stop, or no frame passes in \
+         between, what comes first is lost.\n\n\
          ## What Tandem says of itself\n\n\
          *Lead* is from the warning to the driver's stop. *Reaction* is from the warning to the request to switch, where \
          the service's shortest way made it; *switch* is from the service's own decision until the new port was seen \
