@@ -22,7 +22,7 @@ const ETHERNET_HEADER_LEN: usize = 14;
 /// Ports with these roles are counted on: a VF at work too, since after the warning it is too late to learn when its
 /// last frame passed.
 const COUNTED: u32 = ROLE_WATCHED | ROLE_VF;
-/// `PACKET_OTHERHOST` of include/uapi/linux/if_packet.h: not for the MAC of the device.
+/// `PACKET_OTHERHOST` of `include/uapi/linux/if_packet.h`: not for the MAC of the device.
 const PACKET_OTHERHOST: u32 = 3;
 /// First five bytes of the link-local groups of IEEE 802.1Q (LLDP, LACP, STP):
 /// they are the port's own business, and no bridge floods them.
@@ -92,8 +92,6 @@ pub(super) struct Frame {
     pub(super) source: [u8; MAC_LEN],
     link_local: bool,
     proof: bool,
-    /// It arrived although it is for another station: the network floods what it does not know.
-    of_others: bool,
     /// How many frames on the wire it stands for.
     segments: u64,
 }
@@ -109,10 +107,10 @@ impl Frame {
         #[expect(unsafe_code, reason = "frames are reached by pointer")]
         // SAFETY: the header lies inside the frame, as checked, and an array of
         // bytes has no alignment; the context's fields are always readable.
-        let (header, ifindex, kind, segments) = unsafe {
+        let (header, ifindex, segments) = unsafe {
             let header = *(start as *const [u8; ETHERNET_HEADER_LEN]);
             let skb = ctx.skb.skb;
-            (header, (*skb).ifindex, (*skb).pkt_type, (*skb).gso_segs)
+            (header, (*skb).ifindex, (*skb).gso_segs)
         };
         let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, e0, e1] = header;
         Some(Self {
@@ -122,7 +120,6 @@ impl Frame {
             source: [s0, s1, s2, s3, s4, s5],
             link_local: [d0, d1, d2, d3, d4] == LINK_LOCAL_GROUPS,
             proof: [e0, e1] == PROOF_ETHERTYPE,
-            of_others: kind == PACKET_OTHERHOST,
             segments: u64::from(segments.max(1)),
         })
     }
@@ -170,6 +167,15 @@ fn count(traffic: &mut Traffic, frame: &Frame, now_ns: u64) {
     }
 }
 
+/// It arrived although it is for another station: the network floods what it does not know.
+#[inline(always)]
+fn is_of_others(ctx: &TcContext) -> bool {
+    #[expect(unsafe_code, reason = "the context is reached by pointer")]
+    // SAFETY: the context's fields are always readable.
+    let kind = unsafe { (*ctx.skb.skb).pkt_type };
+    kind == PACKET_OTHERHOST
+}
+
 /// On a port's ingress, before the bond sees the frame.
 #[classifier]
 fn path_ingress(ctx: TcContext) -> i32 {
@@ -183,7 +189,7 @@ fn path_ingress(ctx: TcContext) -> i32 {
     let taken_in = if port.roles & ROLE_STANDBY != 0 {
         rescue::receive(&frame, port.bond)
     } else {
-        None
+        PASS
     };
     let leaving = port.roles & ROLE_VF != 0 && rescue::has_begun(port.bond);
     // The frame came now, not when the announcement below has been sent.
@@ -191,26 +197,28 @@ fn path_ingress(ctx: TcContext) -> i32 {
     let mut verdict = taken_in;
     if leaving {
         rescue::announce(&ctx, &frame, port.bond, now_ns);
-        verdict = taken_in.or_else(|| rescue::receive_late(&frame, port.bond));
+        if verdict == PASS {
+            verdict = rescue::receive_late(&frame, port.bond);
+        }
     }
     if port.roles & COUNTED != 0
         && let Some(counters) = counters(port, frame.ifindex)
     {
         let transmitting = transmitting(port.bond);
-        let late = taken_in.is_none() && transmitting != 0 && transmitting != frame.ifindex;
+        let late = taken_in == PASS && transmitting != 0 && transmitting != frame.ifindex;
         let traffic = if late {
             &mut counters.late
         } else {
             &mut counters.rx
         };
-        if !frame.of_others {
+        if !is_of_others(&ctx) {
             if late && !frame.group && now_ns > traffic.last_boot_ns + LATE_PAUSE_NS {
                 // What came before was no part of a hand-over: the network did not know the bond for a moment.
                 traffic.first_boot_ns = 0;
             }
             count(traffic, &frame, now_ns);
         }
-        let flooded = late && frame.group && !frame.link_local && verdict.is_none();
+        let flooded = late && frame.group && !frame.link_local && verdict == PASS;
         if echo || flooded && (leaving || now_ns < port.duplicates_until_ns) {
             counters.duplicates += frame.segments;
             return TC_ACT_SHOT;
@@ -219,7 +227,7 @@ fn path_ingress(ctx: TcContext) -> i32 {
     if echo {
         return TC_ACT_SHOT;
     }
-    verdict.unwrap_or(PASS)
+    verdict
 }
 
 /// On a port's egress, after the bond chose the port.

@@ -217,20 +217,22 @@ pub(super) fn port_transmits(ifindex: u32, netns_inum: impl FnOnce() -> u32) {
     }
 }
 
-/// What becomes of a frame on the standby's ingress during a rescue; `None` when
-/// it is none of the rescue's business.
+/// What becomes of a frame on the standby's ingress during a rescue; [`PASS`] when
+/// it is none of the rescue's business. No `Option`: its place for what is not there may be
+/// copied, which the verifier of 6.1 takes for a read of what was never written.
 #[inline(always)]
-pub(super) fn receive(frame: &Frame, bond: u32) -> Option<i32> {
-    let vf_stopped = going_on(bond, now_ns)?;
-    let rescue = rescue(bond)?;
+pub(super) fn receive(frame: &Frame, bond: u32) -> i32 {
+    let (Some(vf_stopped), Some(rescue)) = (going_on(bond, now_ns), rescue(bond)) else {
+        return PASS;
+    };
     // What was sent through the VF a moment ago, flooded back by the fabric.
     if frame.source == rescue.mac {
-        return None;
+        return PASS;
     }
     if frame.group && !vf_stopped {
-        return None;
+        return PASS;
     }
-    Some(redirect(bond, u64::from(BPF_F_INGRESS)))
+    redirect(bond, u64::from(BPF_F_INGRESS))
 }
 
 /// The removal of the bond's VF began a moment ago; the bond may have followed since.
@@ -248,12 +250,18 @@ pub(super) fn has_begun(bond: u32) -> bool {
 /// What becomes of a frame on the ingress of a VF that leaves: one that was under way when
 /// the bond followed is delivered, though the bond calls the VF inactive by then.
 #[inline(always)]
-pub(super) fn receive_late(frame: &Frame, bond: u32) -> Option<i32> {
-    let rescue = rescue(bond)?;
+pub(super) fn receive_late(frame: &Frame, bond: u32) -> i32 {
+    let Some(rescue) = rescue(bond) else {
+        return PASS;
+    };
     let late = path::transmitting(bond) == rescue.standby;
     // As on the standby: nothing that comes back from the guest itself.
     let for_the_guest = !frame.group && frame.source != rescue.mac;
-    (late && for_the_guest).then(|| redirect(bond, u64::from(BPF_F_INGRESS)))
+    if late && for_the_guest {
+        redirect(bond, u64::from(BPF_F_INGRESS))
+    } else {
+        PASS
+    }
 }
 
 /// Where a frame's source MAC is.
