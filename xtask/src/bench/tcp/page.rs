@@ -15,9 +15,8 @@ pub(super) fn render(rows: &[Row], rounds: usize, claims: &[Claim], machine: &Ma
          took turns, {rounds} rounds each. A cell is the median and the quartiles.\n\n\
          * *without*: nothing is attached, as on a bond that no VF serves, and on every port and bond of a guest while the \
          service is off;\n\
-         * *armed*: as between hand-overs, with the VF at work: the rescue waits on the bond, the ports' programs that \
-         count are not attached to the VF;\n\
-         * *counting*: as during a hand-over, for its few hundred ms: every frame is counted and stamped.\n\n\
+         * *armed*: as between hand-overs, with the VF at work: the rescue waits on the bond, and the VF's frames are counted;\n\
+         * *counting*: as during a hand-over, for its few hundred ms: the port is watched as well.\n\n\
          {table}\n\
          *CPU ratio* is processor time for a byte, to that of the same turn's round without programs; throughput of a \
          processor that does nothing else is its inverse, and the claims are about that. *Single frames* are one segment \
