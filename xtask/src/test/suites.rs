@@ -22,8 +22,12 @@ pub(super) fn all() -> Result<Vec<Suite>> {
         .partition(|suite| suite.is_lab);
     suites.extend(other);
     suites.extend(before_the_lab()?);
-    let (side_by_side, alone): (Vec<_>, Vec<_>) =
+    let (mut side_by_side, alone): (Vec<_>, Vec<_>) =
         lab.into_iter().partition(|suite| suite.is_side_by_side);
+    side_by_side.sort_by_key(|suite| {
+        let names = integration::SIDE_BY_SIDE.iter();
+        names.clone().position(|name| *name == suite.name)
+    });
     suites.extend(side_by_side);
     suites.extend(alone);
     suites.extend(stories()?);
