@@ -72,17 +72,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         for (suite, lack) in unable {
             tally.settle(&run, suite, Outcome::not_run(lack.unwrap_or_default()));
         }
-        match able.as_slice() {
-            [] => {}
-            [(suite, _)] => {
-                tally.ended(
-                    &run,
-                    suite,
-                    run.stopped().map_or_else(|| Ok(run.suite(suite)), Err),
-                );
-            }
-            several => side_by_side(&run, several.iter().map(|(suite, _)| *suite), &mut tally),
-        }
+        let able = able.into_iter().map(|(suite, _)| suite);
+        side_by_side(&run, able, &mut tally);
     }
     tally.close(&run)
 }
@@ -90,7 +81,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 /// How many suites run at a time, of those that may: a guest alone keeps less than two processors busy.
 const LANES: usize = 2;
 
-/// Runs the suites, some at a time, and settles each as it ends.
+/// Runs the suites, some at a time where there are several, and settles each as it ends.
 fn side_by_side<'a>(
     run: &suite::Run,
     suites: impl Iterator<Item = &'a Suite> + Send,
