@@ -13,7 +13,7 @@ pub use paths::{
     DUPLICATES_HOLD_NS, KERNEL_ANNOUNCEMENT_INTERVAL_NS, LATE_PAUSE_NS, MAX_BONDS,
     MAX_KERNEL_ANNOUNCEMENTS, MAX_PORTS, Port, PortCounters, REFLEX_RECORD_LEN, REFLEX_RING_BYTES,
     RESCUE_GRACE_NS, RESCUE_HOLD_NS, RESCUE_STOPPED_HOLD_NS, ROLE_STANDBY, ROLE_VF, ROLE_WATCHED,
-    ReflexRecord, RescueFlag, RescuePorts, Traffic,
+    ROLES_COUNTED, ReflexRecord, RescueFlag, RescuePorts, Traffic,
 };
 
 /// Local Experimental Ethertype 1 of IEEE 802, which frames that prove a way through the network

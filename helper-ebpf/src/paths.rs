@@ -55,6 +55,10 @@ pub const ROLE_VF: u32 = 1 << 1;
 /// Bit of [`Port::roles`]: the standby of a rescue.
 pub const ROLE_STANDBY: u32 = 1 << 2;
 
+/// Ports with one of these roles are counted on: a VF at work too, since after the warning it
+/// is too late to learn when its last frame passed.
+pub const ROLES_COUNTED: u32 = ROLE_WATCHED | ROLE_VF;
+
 /// A port of a bond, by its ifindex; written by the service.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use aya_ebpf::{
 };
 use tandem_ebpf::{
     LATE_PAUSE_NS, MAC_LEN, MAX_BONDS, MAX_PORTS, PROOF_ETHERTYPE, Port, PortCounters,
-    ROLE_STANDBY, ROLE_VF, ROLE_WATCHED, Traffic,
+    ROLE_STANDBY, ROLE_VF, ROLES_COUNTED, Traffic,
 };
 
 use super::rescue;
@@ -19,9 +19,6 @@ use super::rescue;
 /// program has its say, then the stack.
 pub(super) const PASS: i32 = -1;
 const ETHERNET_HEADER_LEN: usize = 14;
-/// Ports with these roles are counted on: a VF at work too, since after the warning it is too late to learn when its
-/// last frame passed.
-const COUNTED: u32 = ROLE_WATCHED | ROLE_VF;
 /// `PACKET_OTHERHOST` of `include/uapi/linux/if_packet.h`: not for the MAC of the device.
 const PACKET_OTHERHOST: u32 = 3;
 /// First five bytes of the link-local groups of IEEE 802.1Q (LLDP, LACP, STP):
@@ -201,7 +198,7 @@ fn path_ingress(ctx: TcContext) -> i32 {
             verdict = rescue::receive_late(&frame, port.bond);
         }
     }
-    if port.roles & COUNTED != 0
+    if port.roles & ROLES_COUNTED != 0
         && let Some(counters) = counters(port, frame.ifindex)
     {
         let transmitting = transmitting(port.bond);
@@ -242,7 +239,7 @@ fn path_egress(ctx: TcContext) -> i32 {
     if port.roles & ROLE_STANDBY != 0 && rescue::is_to_announce(&ctx, &frame, port.bond) {
         return rescue::make_announcement(&ctx, frame.source);
     }
-    if port.roles & COUNTED != 0
+    if port.roles & ROLES_COUNTED != 0
         && let Some(counters) = counters(port, frame.ifindex)
     {
         count(&mut counters.tx, &frame, now_ns());

@@ -9,7 +9,7 @@ use aya::{
 use rustix::time::{ClockId, clock_gettime};
 use tandem_ebpf::{
     DEVICE_NAME_LEN, DUPLICATES_HOLD_NS, MAC_LEN, MAX_BONDS, MAX_PORTS, Port, PortCounters,
-    ROLE_VF, ROLE_WATCHED, RescueFlag, RescuePorts,
+    ROLE_WATCHED, ROLES_COUNTED, RescueFlag, RescuePorts,
 };
 
 use super::{
@@ -57,7 +57,7 @@ pub(super) struct Wanted<'a> {
 
 /// Its frames are counted.
 fn counts(port: &Port) -> bool {
-    port.roles & (ROLE_WATCHED | ROLE_VF) != 0
+    port.roles & ROLES_COUNTED != 0
 }
 
 /// Nanoseconds of `CLOCK_BOOTTIME`, as the programs have it.
