@@ -160,24 +160,34 @@ pub(super) fn link_leaves(ifindex: u32, netns_inum: impl FnOnce() -> u32) {
 #[inline(always)]
 pub(super) fn link_stopped(ifindex: u32, netns_inum: impl FnOnce() -> u32) {
     if let Some((bond, roles)) = armed(ifindex, netns_inum) {
-        if roles & ROLE_VF != 0
-            && let Some(flag) = FLAGS.get_ptr_mut(bond)
-        {
-            #[expect(unsafe_code, reason = "map values are reached by pointer")]
-            // SAFETY: aligned words in a value that stays in place.
-            unsafe {
-                (&raw mut (*flag).vf_stopped).write_volatile(1);
-                // Nothing leads back to a VF that is closed: the rescue goes on until the bond
-                // has followed, which may take as long as RTNL is held.
-                let now_ns = now_ns();
-                let until = &raw mut (*flag).until_ns;
-                if until.read_volatile() > now_ns {
-                    until.write_volatile(now_ns + RESCUE_STOPPED_HOLD_NS);
-                }
-            }
+        if roles & ROLE_VF != 0 {
+            vf_stopped(bond);
         }
         if roles & ROLE_STANDBY != 0 {
             set_carrier(ifindex, false);
+        }
+    }
+}
+
+/// Nothing leads back to a VF that is closed: unless the bond has followed already, the rescue
+/// goes on until it has, which may take as long as RTNL is held.
+#[inline(always)]
+fn vf_stopped(bond: u32) {
+    let Some(rescue) = rescue(bond) else {
+        return;
+    };
+    let followed = path::transmitting(bond) == rescue.standby;
+    let Some(flag) = FLAGS.get_ptr_mut(bond) else {
+        return;
+    };
+    let now_ns = now_ns();
+    #[expect(unsafe_code, reason = "map values are reached by pointer")]
+    // SAFETY: aligned words in a value that stays in place.
+    unsafe {
+        (&raw mut (*flag).vf_stopped).write_volatile(1);
+        let until = &raw mut (*flag).until_ns;
+        if !followed && until.read_volatile() > now_ns {
+            until.write_volatile(now_ns + RESCUE_STOPPED_HOLD_NS);
         }
     }
 }
@@ -203,10 +213,13 @@ fn set_carrier(standby: u32, carrier: bool) {
     }
 }
 
-/// A bond sends through another port from now on.
+/// A bond sends through this port, maybe since before: its state is told anew with each change
+/// of its link too (`bond_commit_link_state`, `drivers/net/bonding/bond_main.c`, 6.1 to 7.3).
 #[inline(always)]
 pub(super) fn port_transmits(ifindex: u32, netns_inum: impl FnOnce() -> u32) {
-    if let Some((bond, roles)) = armed(ifindex, netns_inum) {
+    if let Some((bond, roles)) = armed(ifindex, netns_inum)
+        && path::transmitting(bond) != ifindex
+    {
         path::set_transmitting(bond, ifindex);
         let end_ns = if roles & ROLE_STANDBY != 0 {
             now_ns() + RESCUE_GRACE_NS

@@ -255,7 +255,8 @@ pub struct Gap {
     pub transmit_us: Option<u64>,
     /// Frames that arrived on the old port when another carried the traffic already.
     pub late_frames: u64,
-    /// From the switch to the last late frame, in µs; `None` if there was none.
+    /// From the switch, as the first frame sent through the new port or the first late one
+    /// shows it, to the last late frame, in µs; `None` if there was none.
     pub drain_us: Option<u64>,
 }
 

@@ -21,6 +21,9 @@ pub struct Evacuation {
     pub vf_ready_ms: Option<f64>,
     /// What Tandem itself reports.
     pub handovers: Vec<Handover>,
+    /// Frames a second that were sent to the guest and from it, over the whole probe by the host's clock: a busy
+    /// machine sends fewer than it should.
+    pub sent_per_s: [u64; 2],
     /// Where on their way to the guest frames were lost.
     pub losses_to_guest: Vec<Loss>,
     /// Where on their way from the guest frames were lost.
@@ -28,11 +31,10 @@ pub struct Evacuation {
 }
 
 impl Evacuation {
-    /// Frames lost while the VF left and came.
-    pub fn hand_over_loss(&self) -> u64 {
-        let phases = [super::PHASES[0], super::PHASES[2]];
-        let phases = phases.iter().filter_map(|name| self.phase(name));
-        phases.map(PhaseLoss::lost).sum()
+    /// Frames lost while the VF left and came, before that and after it: all but the migration's.
+    pub fn loss_outside_migration(&self) -> u64 {
+        let migration = self.phase(super::PHASES[1]).map_or(0, PhaseLoss::lost);
+        self.total.lost().saturating_sub(migration)
     }
 
     /// The phase of this name.
@@ -155,6 +157,23 @@ impl Handover {
         let gaps = self.gaps().into_iter();
         gaps.filter(|(reported, measured)| reported.is_some() && measured.is_none())
             .count()
+    }
+
+    /// Gaps that were measured and not reported.
+    pub fn unreported(&self) -> usize {
+        let gaps = self.gaps().into_iter();
+        gaps.filter(|(reported, measured)| reported.is_none() && measured.is_some())
+            .count()
+    }
+
+    /// Reported gaps beside those of the probe's frames alone, in µs.
+    pub fn pairs_of_probe(&self) -> Vec<(u64, u64)> {
+        let gap = self.reported.gap.unwrap_or_default();
+        let gaps = [
+            gap.receive_us.zip(self.probe_receive_us),
+            gap.transmit_us.zip(self.probe_transmit_us),
+        ];
+        gaps.into_iter().flatten().collect()
     }
 
     fn gaps(&self) -> [(Option<u64>, Option<u64>); 2] {

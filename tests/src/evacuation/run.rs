@@ -85,6 +85,7 @@ impl Subject {
             downtime_ms: moved.downtime_ms,
             vf_ready_ms: moved.vf_ready_ms,
             handovers: Handover::all(handoffs, pauses),
+            sent_per_s: [frames.to_guest.sent_per_s, frames.to_client.sent_per_s],
             losses_to_guest: frames.to_guest.losses,
             losses_from_guest: frames.to_client.losses,
         })
@@ -190,7 +191,8 @@ impl Subject {
                 grew(|frames| frames.to_guest),
                 LOOK_INTERVAL.as_millis(),
                 self.vm().sh(
-                    "ip -d -s link; ip neigh; cat /proc/net/bonding/* /proc/net/softnet_stat 2>/dev/null; true"
+                    "ip -d -s link; ip neigh; cat /proc/net/bonding/* /proc/net/softnet_stat /proc/net/udp /proc/net/tcp \
+                     /proc/interrupts 2>/dev/null; true"
                 )?,
                 self.log_tail()
             );

@@ -43,6 +43,8 @@ pub struct Direction {
     pub phases: Vec<(String, Count)>,
     /// Frames lost in a row, in order.
     pub losses: Vec<Loss>,
+    /// Frames sent a second, from the first to the last; 0 for fewer than two.
+    pub sent_per_s: u64,
 }
 
 /// Frames lost in a row.
@@ -182,7 +184,19 @@ fn direction(sender: &SideLog, receiver: &SideLog, times: &[u64], marks: &[Mark]
         total,
         phases,
         losses,
+        sent_per_s: per_s(times),
     }
+}
+
+/// How many of these moments, in µs, there are in a second.
+fn per_s(times_us: &[u64]) -> u64 {
+    let (Some(first), Some(last)) = (times_us.first(), times_us.last()) else {
+        return 0;
+    };
+    let intervals = times_us.len() as u64 - 1;
+    (intervals * 1_000_000)
+        .checked_div(last.saturating_sub(*first))
+        .unwrap_or(0)
 }
 
 /// One frame lost; others may follow.
@@ -269,6 +283,7 @@ mod tests {
             ),
             (10, 3, 40)
         );
+        assert_eq!(report.sent_per_s, 100);
         let by_phase = |name| {
             report
                 .phase(name)
@@ -308,6 +323,7 @@ mod tests {
         ];
         let report = FrameReport::new(&client, &guest, &marks).to_client;
         assert_eq!((report.total.lost, report.total.longest_gap_ms), (2, 230));
+        assert_eq!(report.sent_per_s, 31, "9 intervals in 290 ms");
         assert_eq!(report.phase("move").map(|count| count.lost), Some(2));
         assert_eq!(report.phase("before").map(|count| count.sent), Some(5));
         assert_eq!(report.phase("after").map(|count| count.sent), Some(3));

@@ -134,13 +134,16 @@ impl Judge<'_> {
         found.is_some_and(|link| link.controller == Some(bond))
     }
 
-    /// A standby that no bond takes keeps its addresses and works on its own.
+    /// A standby that no bond takes keeps its addresses and works on its own, unless another port carries the bond's
+    /// traffic: then it stays closed, since it has the bond's MAC.
     fn faults_of_outsider(&self) -> Option<String> {
         let standby = self.standby()?;
         let inherits = self.policy.addressing == AddressingPolicy::Inherit;
         let ours = self.policy.ownership == Ownership::Create;
+        let carried = self.status.traffic != Traffic::None;
         let bond = self.status.addresses.iter().any(|one| !one.is_link_local());
-        let cut_off = standby.controller.is_none() && (bond || !standby.admin_up);
+        let outside = standby.controller.is_none() && !carried;
+        let cut_off = outside && (bond || !standby.admin_up);
         (inherits && ours && cut_off).then(|| format!("the guest is cut off: {standby:?}"))
     }
 

@@ -74,6 +74,13 @@ fn await_active(vm: &Vm, port: &str) -> Result<()> {
     Ok(())
 }
 
+/// Waits until the bond can send through a port again.
+fn await_usable(vm: &Vm, port: &str) -> Result<()> {
+    let state = format!("/sys/class/net/{port}/bonding_slave/mii_status");
+    vm.wait_sh(&format!("grep -qx up {state}"), LIMIT)?;
+    Ok(())
+}
+
 /// A reverse ARP request from this MAC: enough for the fabric.
 fn announcement(mac: &str) -> String {
     let mac = mac.replace(':', "");
@@ -241,6 +248,23 @@ fn the_kernel_alone_redirects_until_the_bond_follows_or_the_time_is_over() -> Re
     assert_eq!(paths.command("rescuing bond0")?, "false");
     assert_eq!(paths.frames(&vf)?.tx, 0);
 
+    // A VF that closes just after the bond has followed does not prolong the rescue: nothing
+    // would end it, were user space never to run again.
+    vm.sh(&format!("ip link set bond0 type bond primary {vf}"))?;
+    await_active(&vm, &vf)?;
+    vm.sh(&driver("bind"))?;
+    vm.wait_interface(IGB, LIMIT)?;
+    paths.freeze()?;
+    vm.sh(&format!(
+        "{} && printf 'link set bond0 type bond primary {standby}\nlink set {vf} down\n' | ip -batch -",
+        driver("unbind")
+    ))?;
+    std::thread::sleep(STEP);
+    paths.thaw()?;
+    assert_eq!(paths.command("rescuing bond0")?, "false");
+    vm.sh(&format!("ip link set {vf} up"))?;
+    await_usable(&vm, &vf)?;
+
     // Disarmed, no sign does anything.
     vm.sh(&format!("ip link set bond0 type bond primary {vf}"))?;
     await_active(&vm, &vf)?;
@@ -279,6 +303,7 @@ fn a_removal_loses_next_to_nothing_even_with_user_space_stopped() -> Result<()> 
         ("vf", NicModel::E1000e, E1000E, 0),
         ("vf2", NicModel::Igb, IGB, 1),
     ];
+    let mut reactions = 0;
     for (id, model, own_mac, port) in slots {
         let nic = Nic {
             id: id.to_owned(),
@@ -308,8 +333,9 @@ fn a_removal_loses_next_to_nothing_even_with_user_space_stopped() -> Result<()> 
             if frozen {
                 paths.thaw()?;
             }
-            let reaction =
-                paths.await_line("a reaction", LIMIT, |line| line.contains("Reaction("))?;
+            reactions += 1;
+            let reaction = paths.await_nth_line(reactions, "Reaction(", LIMIT)?;
+            ensure!(frozen || reaction.contains("Done"), "{reaction}");
             let on_standby = paths.frames(&standby)?;
             eprintln!("standby {on_standby:?}, {reaction}");
             assert!(on_standby.tx > 0 && on_standby.rx > 0, "{on_standby:?}");
@@ -326,7 +352,7 @@ fn a_removal_loses_next_to_nothing_even_with_user_space_stopped() -> Result<()> 
         await_active(&vm, &standby)?;
         for lost_in_rescue in rescued {
             assert!(
-                lost_in_rescue == 0 || lost_in_rescue < lost(&unmanaged),
+                lost_in_rescue == 0 || lost_in_rescue <= lost(&unmanaged) / 2,
                 "{model:?}: {lost_in_rescue} lost, {} unmanaged",
                 lost(&unmanaged)
             );

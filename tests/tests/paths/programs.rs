@@ -76,6 +76,29 @@ impl Paths {
         }
     }
 
+    /// Waits for the line that is the `count`th to contain this text.
+    pub(crate) fn await_nth_line(
+        &self,
+        count: usize,
+        text: &str,
+        limit: Duration,
+    ) -> Result<String> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let lines = self.lines()?;
+            let mut wanted = lines.iter().filter(|line| line.contains(text));
+            if let Some(line) = wanted.nth(count - 1) {
+                return Ok(line.clone());
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "`{text}` did not come {count} times; the program said:\n{}",
+                lines.join("\n")
+            );
+            std::thread::sleep(STEP);
+        }
+    }
+
     /// Gives a command and waits for its answer.
     pub(crate) fn command(&self, command: &str) -> Result<String> {
         let start = format!("done {command}: ");

@@ -11,6 +11,8 @@ use tandem_lab::artifacts::qemu;
 use tandem_lab::qemu::{Accelerator, accel};
 use tandem_lab::{Kernel, command};
 
+use crate::project;
+
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// The machine, in words: names and values.
@@ -45,6 +47,7 @@ impl Machine {
         let memory = fs::read_to_string("/proc/meminfo").context("/proc/meminfo")?;
         let mut machine = Self::default();
         machine.add("Date", &said("date", &["--utc", "+%Y-%m-%d"])?);
+        machine.add("Commit", &commit());
         machine.add("Processors", &processors_of(&processors));
         machine.add("Memory", &memory_of(&memory));
         machine.add("Kernel", &format!("Linux {}", said("uname", &["-r"])?));
@@ -81,6 +84,22 @@ impl Machine {
     pub(super) fn of_json(value: &Value) -> Result<Self> {
         let facts = serde_json::from_value(value.clone()).context("the machine's description")?;
         Ok(Self { facts })
+    }
+}
+
+/// What was measured; a source archive has none.
+fn commit() -> String {
+    let git = |arguments: &[&str]| {
+        let output = command::run(project::command("git").args(arguments), LIMIT).ok()?;
+        Some(output.stdout.trim().to_owned())
+    };
+    let Some(commit) = git(&["rev-parse", "--short=10", "HEAD"]) else {
+        return "unknown".to_owned();
+    };
+    let changed = git(&["status", "--porcelain", "--untracked-files=no"]);
+    match changed.as_deref() {
+        Some("") => commit,
+        _ => format!("{commit}, with changes"),
     }
 }
 

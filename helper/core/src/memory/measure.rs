@@ -88,8 +88,16 @@ impl Record {
             receive_us: self.gap_us(old.map(PortFrames::all_received), new.all_received()),
             transmit_us: self.gap_us(old.map(|old| old.sent), new.sent),
             late_frames: late.count,
-            drain_us: late.last.map(|last| last.since_us(self.handoff.at)),
+            drain_us: late
+                .last
+                .map(|last| last.since_us(self.switched_at(late, new))),
         })
+    }
+
+    /// When the kernel moved the traffic, at the latest: the service sees it some ms later.
+    fn switched_at(&self, late: Frames, new: &PortFrames) -> Time {
+        let signs = [new.sent.first, late.first].into_iter().flatten();
+        signs.fold(self.handoff.at, Time::min)
     }
 
     /// From the last frame on the old port, or else from the warning, after which there was

@@ -254,7 +254,7 @@ fn a_planned_handoff_is_counted_from_before_the_switch_until_the_old_port_is_qui
         receive_us: Some(2_000),
         transmit_us: Some(3_000),
         late_frames: 3,
-        drain_us: Some(NOW.plus_ms(12).since_us(at)),
+        drain_us: Some(NOW.plus_ms(12).since_us(at.min(NOW.plus_ms(5)))),
     };
     let bond = &guest.machine.status().bonds[0];
     assert_eq!(bond.handoffs[0].gap, Some(gap));

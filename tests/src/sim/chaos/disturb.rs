@@ -271,7 +271,7 @@ impl Chaos {
     fn tell_of_lost_carrier(&mut self, ifindex: Ifindex) {
         self.note("CarrierLost");
         let at = self.stage.now;
-        let delay_ms = at.0 / 1_000 % 20;
+        let delay_ms = self.rng.below(20);
         let lost = Input::CarrierLost { ifindex, at };
         self.stage.feed_at(at.plus_ms(delay_ms), lost);
     }

@@ -13,6 +13,8 @@ const MOST_OF_THE_BOND: f64 = 0.1;
 /// So many of the reported gaps are to agree with those captured. Between the stamp of Tandem's program and the queue's,
 /// where the capture looks, an emulated processor may stand still for some ms.
 const AGREEING: f64 = 0.95;
+/// So much of the rate that a row says is to be sent each way.
+const LEAST_OF_THE_RATE: f64 = 0.9;
 /// Tandem's part of networkd's CPU time for a link that is none of its business.
 const MOST_OF_NETWORKD: f64 = 0.1;
 
@@ -24,6 +26,7 @@ pub(super) fn all(samples: &[Samples], costs: &[(System, Cost)]) -> Vec<Claim> {
         claims.extend(kernel_alone(one, samples));
         claims.extend(not_over_the_floor(one, samples));
         claims.extend(gaps_are_true(one));
+        claims.extend(at_its_rate(one));
     }
     claims.extend(unrelated_links(costs));
     claims
@@ -53,16 +56,16 @@ fn nothing_lost(samples: &Samples, all: &[Samples]) -> Option<Claim> {
         samples.without_loss(),
         samples.evacuations.len() + samples.failures.len(),
     );
-    let lost = samples.spread(|one| Some(one.hand_over_loss() as f64));
+    let lost = samples.spread(|one| Some(one.loss_outside_migration() as f64));
     let bond = bond_beside(samples, all)
-        .and_then(|bond| bond.spread(|one| Some(one.hand_over_loss() as f64)));
+        .and_then(|bond| bond.spread(|one| Some(one.loss_outside_migration() as f64)));
     let told = |what: &str, spread: Option<Spread>| {
         spread.map_or(String::new(), |spread| format!("; {what} {spread}"))
     };
     let lost = if clean == rounds { None } else { lost };
     (rounds > 0).then(|| Claim {
         text: format!(
-            "{}: nothing lost in failover and failback in {clean} of {rounds} rounds{}{}",
+            "{}: nothing lost but by the migration in {clean} of {rounds} rounds{}{}",
             samples.name(),
             told("lost", lost),
             told("a bond by a script lost", bond)
@@ -136,21 +139,50 @@ fn not_over_the_floor(samples: &Samples, all: &[Samples]) -> Option<Claim> {
 }
 
 fn gaps_are_true(samples: &Samples) -> Option<Claim> {
-    let all = samples.gaps().count();
+    let count = |figure: fn(&Handover) -> usize| samples.handovers().map(figure).sum::<usize>();
+    let (unmeasured, unreported) = (count(Handover::unmeasured), count(Handover::unreported));
+    let reported = samples.gaps().count();
     let agreeing = samples.gaps().filter(|agree| *agree).count();
-    let unmeasured: usize = samples.handovers().map(Handover::unmeasured).sum();
-    let beside = match unmeasured {
+    let of_probe = samples.gaps_of_probe().filter(|agree| *agree).count();
+    // A service that stood still meanwhile may never know, and one without eBPF never does.
+    let has_to_report = matches!(
+        samples.case.system,
+        System::TandemPlanned | System::TandemWarned
+    );
+    let all = reported + if has_to_report { unreported } else { 0 };
+    let told = |count: usize, what: &str| match count {
         0 => String::new(),
-        more => format!("; {more} more had none beside them"),
+        more => format!("; {more} more {what}"),
     };
     (all + unmeasured > 0).then(|| Claim {
         text: format!(
-            "{}: {agreeing} of {all} reported gaps are those captured beside them, within 20 % or 2 frames: at least {:.0} %{beside}",
+            "{}: {agreeing} of {all} gaps are reported as captured beside them, within 20 % or 2 frames: at least {:.0} % \
+             (of the probe's frames alone: {of_probe}){}{}",
             samples.name(),
-            AGREEING * 100.0
+            AGREEING * 100.0,
+            told(unreported, "were captured and not reported"),
+            told(unmeasured, "had none beside them"),
         ),
         // Where two handoffs followed each other, the capture's last and first frames are neither's alone.
         holds: all > 0 && agreeing as f64 >= all as f64 * AGREEING,
+    })
+}
+
+/// Tandem's rounds count at the rate that they are said to be of.
+fn at_its_rate(samples: &Samples) -> Option<Claim> {
+    if !samples.case.system.is_tandem() {
+        return None;
+    }
+    let [to, from] = [0, 1].map(|way| samples.spread(|one| Some(one.sent_per_s[way] as f64)));
+    let (to, from) = (to?, from?);
+    let least = f64::from(samples.rate_hz) * LEAST_OF_THE_RATE;
+    Some(Claim {
+        text: format!(
+            "{}: {to} frames a second were sent to the guest and {from} from it: at least {:.0} %",
+            samples.name(),
+            LEAST_OF_THE_RATE * 100.0
+        ),
+        holds: to.median.min(from.median) >= least,
     })
 }
 
@@ -260,21 +292,63 @@ mod tests {
     fn a_reported_gap_has_to_be_the_captured_one() {
         let claim = |measured_us: &[Option<u64>]| {
             let mut one = samples(System::TandemWarned, &[[0, 40, 0]]);
-            let handovers = measured_us.iter().map(|us| handover(Some(9_000), *us));
+            let handovers = measured_us.iter().map(|us| Handover {
+                measured_transmit_us: None,
+                ..handover(Some(9_000), *us)
+            });
             one.evacuations[0].handovers = handovers.collect();
             gaps_are_true(&one)
         };
         assert_eq!(claim(&[]), None);
         let mut held = claim(&[Some(11_000), None]).unwrap();
-        assert!(held.holds && held.text.contains("1 of 1 reported"));
+        assert!(held.holds && held.text.contains("1 of 1 gaps"));
         assert!(held.text.ends_with("; 1 more had none beside them"));
         held = claim(&[Some(11_000), Some(12_000)]).unwrap();
-        assert!(!held.holds && held.text.contains("1 of 2 reported"));
+        assert!(!held.holds && held.text.contains("1 of 2 gaps"));
         let nearly_all: Vec<_> = (0..20)
             .map(|index| Some(if index == 7 { 90_000 } else { 9_000 }))
             .collect();
         assert!(claim(&nearly_all).unwrap().holds);
         assert!(!claim(&[None]).unwrap().holds);
+    }
+
+    #[test]
+    fn a_gap_that_nobody_reports_does_not_agree() {
+        let mut one = samples(System::TandemPlanned, &[[0, 40, 0]]);
+        one.evacuations[0].handovers = vec![handover(Some(9_000), Some(9_000))];
+        let held = gaps_are_true(&one).unwrap();
+        assert!(
+            !held.holds && held.text.contains("1 of 2 gaps"),
+            "{}",
+            held.text
+        );
+        assert!(
+            held.text
+                .ends_with("; 1 more were captured and not reported")
+        );
+    }
+
+    #[test]
+    fn a_starved_probe_is_a_claim_missed() {
+        let mut one = samples(System::TandemPlanned, &[[0, 40, 0]]);
+        assert!(at_its_rate(&one).unwrap().holds);
+        one.evacuations[0].sent_per_s = [1000, 899];
+        let starved = at_its_rate(&one).unwrap();
+        assert!(
+            !starved.holds && starved.text.contains("899 from it"),
+            "{}",
+            starved.text
+        );
+        let floor = samples(System::Floor, &[[0, 40, 0]]);
+        assert_eq!(at_its_rate(&floor), None);
+    }
+
+    #[test]
+    fn a_broken_connection_is_a_loss() {
+        let mut one = samples(System::TandemPlanned, &[[0, 40, 0]]);
+        assert!(nothing_lost(&one, &[]).unwrap().holds);
+        one.evacuations[0].tcp.broken = Some("reset".to_owned());
+        assert!(!nothing_lost(&one, &[]).unwrap().holds);
     }
 
     #[test]

@@ -27,8 +27,6 @@ const PAGE: &str = "evacuation.md";
 
 /// Systems that are measured at all rates.
 const FURTHER_RATES: [System; 2] = [System::TandemWarned, System::UnmanagedBond];
-/// Most rounds of the bond by a script at each rate but the first.
-const BESIDE_ROUNDS: u32 = 2;
 
 /// What `cargo xtask bench --evacuation` takes.
 #[derive(Debug, clap::Args)]
@@ -44,7 +42,7 @@ pub(super) struct Comparison {
     #[arg(long, requires = "evacuation")]
     floor_rounds: Option<u32>,
     /// Evacuations with a booted guest before all others have their turn
-    #[arg(long, default_value_t = 5, requires = "evacuation", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 3, requires = "evacuation", value_parser = clap::value_parser!(u32).range(1..))]
     rounds_per_boot: u32,
     /// Begin no further guest after so many minutes
     #[arg(long, requires = "evacuation")]
@@ -70,7 +68,6 @@ pub(super) struct Comparison {
 
 impl Comparison {
     fn rounds_of(&self, samples: &Samples) -> u32 {
-        let is_further = self.rates_hz.first() != Some(&samples.rate_hz);
         match samples.case.system {
             System::Floor | System::TandemPlanned => {
                 let more = self.floor_rounds.or(self.tandem_rounds);
@@ -79,8 +76,6 @@ impl Comparison {
             System::TandemWarned | System::TandemKernelAlone => {
                 self.tandem_rounds.unwrap_or(self.rounds)
             }
-            // It is there to be compared with, and always loses about as much.
-            System::UnmanagedBond if is_further => self.rounds.min(BESIDE_ROUNDS),
             _ => self.rounds,
         }
     }
@@ -243,8 +238,14 @@ fn all_samples(options: &Comparison) -> Vec<Samples> {
 fn evacuate(samples: &mut Samples, count: u32) {
     let key = samples.key();
     if let Err(error) = try_evacuate(samples, count) {
-        command::progress(&format!("{key}: FAILED: {error:#}"));
-        samples.failures.push(format!("{error:#}"));
+        let error = format!("{error:#}");
+        command::progress(&format!("{key}: FAILED: {error}"));
+        samples.failures.push(error.clone());
+        // The page has its first line only.
+        let name = format!("{key}-failed-{}.log", samples.failures.len());
+        if let Err(error) = report::write(&report::folder(), &name, &error) {
+            command::progress(&format!("{name} is not kept: {error:#}"));
+        }
     }
 }
 
@@ -275,7 +276,7 @@ fn keep_log(samples: &Samples, subject: &Subject) -> Result<()> {
     let lost = samples
         .evacuations
         .last()
-        .map_or(0, Evacuation::hand_over_loss);
+        .map_or(0, Evacuation::loss_outside_migration);
     let log = match lost {
         0 => return Ok(()),
         _ => subject.log()?,
@@ -329,7 +330,7 @@ mod tests {
             ("tandem-warned-igb-acpi-1000", 10),
             ("tandem-warned-igb-acpi-500", 10),
             ("unmanaged-bond-igb-acpi-1000", 5),
-            ("unmanaged-bond-igb-acpi-500", 2),
+            ("unmanaged-bond-igb-acpi-500", 5),
         ];
         assert_eq!(
             rounds,

@@ -35,7 +35,8 @@ pub(super) fn render(all: &[Samples]) -> String {
         "ink title",
         "Frames lost in an evacuation: median, least and most",
     );
-    let hand_over = |samples: &Samples| samples.spread(|one| Some(one.hand_over_loss() as f64));
+    let hand_over =
+        |samples: &Samples| samples.spread(|one| Some(one.loss_outside_migration() as f64));
     let total = |samples: &Samples| samples.of_phase(None, PhaseLoss::lost);
     panel(
         &mut body,

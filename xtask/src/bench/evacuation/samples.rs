@@ -59,12 +59,11 @@ impl Samples {
         })
     }
 
-    /// Evacuations whose hand-over phases lost nothing.
+    /// Evacuations that lost nothing outside the migration, and kept the TCP connection.
     pub(super) fn without_loss(&self) -> usize {
-        self.evacuations
-            .iter()
-            .filter(|evacuation| evacuation.hand_over_loss() == 0)
-            .count()
+        let whole = |one: &&Evacuation| one.loss_outside_migration() == 0;
+        let whole = self.evacuations.iter().filter(whole);
+        whole.filter(|one| one.tcp.broken.is_none()).count()
     }
 
     pub(super) fn handovers(&self) -> impl Iterator<Item = &Handover> {
@@ -78,6 +77,13 @@ impl Samples {
         self.handovers()
             .flat_map(Handover::pairs)
             .map(|(reported, measured)| agree(reported, measured, self.rate_hz))
+    }
+
+    /// Of each reported gap whether it is that of the probe's frames alone.
+    pub(super) fn gaps_of_probe(&self) -> impl Iterator<Item = bool> {
+        self.handovers()
+            .flat_map(Handover::pairs_of_probe)
+            .map(|(reported, probe)| agree(reported, probe, self.rate_hz))
     }
 
     pub(super) fn json(&self) -> Value {
@@ -150,6 +156,7 @@ pub(super) mod tests {
             downtime_ms: 100,
             vf_ready_ms: Some(12.6),
             handovers: Vec::new(),
+            sent_per_s: [1000, 990],
             losses_to_guest: Vec::new(),
             losses_from_guest: Vec::new(),
         }

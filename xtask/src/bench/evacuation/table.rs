@@ -12,6 +12,7 @@ pub(super) fn losses(all: &[Samples]) -> Table {
         "system",
         "VF, hot-plug",
         "frames/s",
+        "sent/s to, from",
         "rounds",
         "lost: failover",
         "migration",
@@ -34,6 +35,7 @@ pub(super) fn losses(all: &[Samples]) -> Table {
             samples.case.system.title().to_owned(),
             samples.case.hardware(),
             samples.rate_hz.to_string(),
+            sent(samples),
             rounds(samples),
         ];
         row.extend(
@@ -53,6 +55,15 @@ pub(super) fn losses(all: &[Samples]) -> Table {
         table.rows.push(row);
     }
     table
+}
+
+/// Medians of both ways.
+fn sent(samples: &Samples) -> String {
+    let way = |way: usize| samples.spread(|one| Some(one.sent_per_s[way] as f64));
+    match (way(0), way(1)) {
+        (Some(to), Some(from)) => format!("{:.0}, {:.0}", to.median, from.median),
+        _ => "–".to_owned(),
+    }
 }
 
 fn rounds(samples: &Samples) -> String {
@@ -99,6 +110,7 @@ mod tests {
                 "virtio alone: the floor",
                 "no VF",
                 "1000",
+                "1000, 990",
                 "1",
                 "–",
                 "40",
@@ -113,7 +125,7 @@ mod tests {
             ]
         );
         assert_eq!(
-            words(lines[2])[3..8],
+            words(lines[2])[4..9],
             [
                 "3, 1 failed",
                 "12 (10..31)",
@@ -122,6 +134,6 @@ mod tests {
                 "55 (54..78)"
             ]
         );
-        assert_eq!(words(lines[2])[13], "13");
+        assert_eq!(words(lines[2])[14], "13");
     }
 }
