@@ -165,7 +165,8 @@ impl Judge<'_> {
         // It may have taken over from a standby that failed.
         let tolerated = active.is_some() && active == unproved || self.is_spare(active, expected);
         let moved = self.status.handoffs.last().filter(|last| {
-            let asked = last.switch_us.is_some();
+            // A check that was asked for later does not take the traffic away again.
+            let asked = last.switch_us.is_some() && last.at > self.stage.policy_at;
             asked && last.cause == HandoffCause::Arrival && last.from == Traffic::Standby
         });
         check(

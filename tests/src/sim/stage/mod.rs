@@ -124,7 +124,7 @@ pub struct Stage {
     pub standby_left_at: Option<Time>,
     policy: Policy,
     /// When it was last changed.
-    policy_at: Time,
+    pub(super) policy_at: Time,
     holds: Vec<Hold>,
     epoch: u32,
     queue: BTreeMap<(Time, u64), Item>,
