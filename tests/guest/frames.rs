@@ -17,8 +17,9 @@ use tandem_lab::probe::proto::{DATAGRAM_BYTES, Datagram, FrameSpec, Received, Se
 const LOG_LIMIT: usize = 4 << 20;
 /// Room for what arrives while this process does not run, in bytes.
 const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
-/// So many frames at most are sent at once to make up for late ticks.
-const CATCH_UP_TICKS: u32 = 4;
+/// Frames that are late by no more than this are sent at once: an emulated guest often does not run for some ms, and the
+/// rate is to be kept.
+const CATCH_UP: Duration = Duration::from_millis(50);
 /// include/uapi/asm-generic/sockios.h: the time of the last datagram read, for 64-bit machines.
 const SIOCGSTAMPNS: rustix::ioctl::Opcode = 0x8907;
 /// How soon the receiver notices that it shall end.
@@ -181,9 +182,8 @@ impl Side {
             }
             next += interval;
             let now = Instant::now();
-            // A few ticks that came late are caught up; after a longer stand-still they are left out, so
-            // that no burst follows it.
-            if next + interval * CATCH_UP_TICKS < now {
+            // After a longer stand-still they are left out, so that no burst follows it.
+            if next + CATCH_UP < now {
                 next = now + interval;
             }
             std::thread::sleep(next.saturating_duration_since(now));
