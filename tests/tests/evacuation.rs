@@ -91,6 +91,26 @@ fn a_silent_host_on_linux_7_3() {
     evacuate_on(Kernel::V7_3, HostManners::Silent).unwrap();
 }
 
+#[test]
+fn a_silent_host_with_an_e1000e_over_native_hot_plug_on_linux_6_1() {
+    silent_e1000e_over_native_hot_plug(Kernel::V6_1).unwrap();
+}
+
+#[test]
+fn a_silent_host_with_an_e1000e_over_native_hot_plug_on_linux_7_3() {
+    silent_e1000e_over_native_hot_plug(Kernel::V7_3).unwrap();
+}
+
+fn silent_e1000e_over_native_hot_plug(kernel: Kernel) -> anyhow::Result<()> {
+    let setup = Setup {
+        kernel,
+        model: NicModel::E1000e,
+        hot_plug: HotPlug::Native,
+        ..Setup::new()?
+    };
+    evacuate(&setup, HostManners::Silent)
+}
+
 fn evacuate_on(kernel: Kernel, manners: HostManners) -> anyhow::Result<()> {
     let setup = Setup {
         kernel,
