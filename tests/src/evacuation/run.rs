@@ -1,8 +1,10 @@
 //! One evacuation: probes run, the phases pass, what was lost is told.
 
+use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use serde_json::json;
 
 use super::arrival::LinkMonitor;
 use super::capture::{Ended, HandoverCapture};
@@ -22,6 +24,19 @@ const FAILBACK: &str = PHASES[2];
 const SETTLE: Duration = Duration::from_millis(500);
 /// Between two looks at the counters of a tap.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+
+/// After a migration so many frames leave the virtio NIC within so long: the probe sends them in a fraction of that.
+const SENDS_FRAMES: u64 = 20;
+const SENDS_LIMIT: Duration = Duration::from_secs(12);
+/// What the guest knows of that.
+const STATE: &str = "ip -d -s link; ip neigh; for bql in /sys/class/net/*/queues/tx-0/byte_queue_limits; do \
+     echo $bql $(cat $bql/inflight $bql/limit); done; cat /proc/net/bonding/* /proc/net/softnet_stat /proc/net/udp \
+     /proc/net/tcp /proc/interrupts 2>/dev/null; dmesg | tail -40; true";
+
+/// The guest's virtio NIC sends nothing since it was moved, before anything else was done with it.
+#[derive(Debug, thiserror::Error)]
+#[error("the guest's virtio NIC sends nothing after the migration; the guest says:\n{0}")]
+pub struct NicStuck(String);
 
 /// What the way there came to.
 #[derive(Default)]
@@ -95,7 +110,37 @@ impl Subject {
         probes.frames.mark(MIGRATION);
         let report = self.vm_mut().migrate_to(destination)?;
         std::thread::sleep(SETTLE);
+        self.sends_again()?;
         Ok(report.downtime_ms)
+    }
+
+    /// The virtio NIC carries all there is now, and its frames have to leave QEMU. Its tap is new.
+    fn sends_again(&self) -> Result<()> {
+        let tap = self.vm().tap("standby")?;
+        let deadline = Instant::now() + SENDS_LIMIT;
+        while self.vm().host().tap_frames(tap)?.from_guest < SENDS_FRAMES {
+            if Instant::now() >= deadline {
+                return Err(NicStuck(self.state()?).into());
+            }
+            std::thread::sleep(LOOK_INTERVAL);
+        }
+        Ok(())
+    }
+
+    /// What the guest and QEMU know of the NICs and of what waits in them.
+    fn state(&self) -> Result<String> {
+        let qmp = self.vm().qmp();
+        let devices = qmp.execute("x-query-virtio", json!({}))?;
+        let devices = devices.as_array().into_iter().flatten();
+        let mut text = String::new();
+        for device in devices.filter(|device| device["name"] == "virtio-net") {
+            for queue in [0, 1] {
+                let which = json!({ "path": device["path"], "queue": queue });
+                let said = qmp.execute("x-query-virtio-queue-status", which)?;
+                writeln!(text, "queue {queue}: {said}")?;
+            }
+        }
+        Ok(text + &self.vm().sh(STATE)?)
     }
 
     fn unplug_migrate_plug(
@@ -190,10 +235,7 @@ impl Subject {
                 grew(|frames| frames.from_guest),
                 grew(|frames| frames.to_guest),
                 LOOK_INTERVAL.as_millis(),
-                self.vm().sh(
-                    "ip -d -s link; ip neigh; cat /proc/net/bonding/* /proc/net/softnet_stat /proc/net/udp /proc/net/tcp \
-                     /proc/interrupts 2>/dev/null; true"
-                )?,
+                self.state()?,
                 self.log_tail()
             );
             before = now;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use tandem_lab::evacuation::{Case, Evacuation, Stage, Subject, System};
+use tandem_lab::evacuation::{Case, Evacuation, NicStuck, Stage, Subject, System};
 use tandem_lab::probe::FrameOptions;
 use tandem_lab::{HotPlug, Lab, NicModel, command};
 
@@ -196,11 +196,14 @@ pub(super) fn run(options: &Comparison, page: bool) -> Result<()> {
         .iter()
         .map(|one| options.rounds_of(one))
         .max();
-    for first in (0..most.unwrap_or(0)).step_by(options.rounds_per_boot as usize) {
+    let per_boot = options.rounds_per_boot;
+    // Once more at the end for what was set aside.
+    for first in (0..most.unwrap_or(0) + per_boot).step_by(per_boot as usize) {
         for samples in &mut results.samples {
-            let left = options.rounds_of(samples).saturating_sub(first);
+            let due = options.rounds_of(samples).min(first + per_boot);
+            let left = due.saturating_sub(samples.rounds());
             if left > 0 && !is_time_up() {
-                evacuate(samples, left.min(options.rounds_per_boot));
+                evacuate(samples, left.min(per_boot));
             }
         }
         // A run of an hour that is ended early has not been for nothing.
@@ -238,11 +241,17 @@ fn all_samples(options: &Comparison) -> Vec<Samples> {
 fn evacuate(samples: &mut Samples, count: u32) {
     let key = samples.key();
     if let Err(error) = try_evacuate(samples, count) {
+        let is_stuck = error.downcast_ref::<NicStuck>().is_some();
         let error = format!("{error:#}");
         command::progress(&format!("{key}: FAILED: {error}"));
-        samples.failures.push(error.clone());
+        if is_stuck {
+            samples.set_aside.push(error.clone());
+        } else {
+            samples.failures.push(error.clone());
+        }
         // The page has its first line only.
-        let name = format!("{key}-failed-{}.log", samples.failures.len());
+        let number = samples.failures.len() + samples.set_aside.len();
+        let name = format!("{key}-failed-{number}.log");
         if let Err(error) = report::write(&report::folder(), &name, &error) {
             command::progress(&format!("{name} is not kept: {error:#}"));
         }

@@ -1,26 +1,41 @@
 //! The results as a page that is committed.
 
 use super::super::report;
+use super::samples::Samples;
 use super::{Results, table, tandem};
 
 /// Name of the picture beside the page.
 pub(super) const PICTURE: &str = "evacuation.svg";
 
+/// Why some rounds are none.
+const SET_ASIDE: &str = "After the migration, and before anything else was done, nothing left the guest's virtio NIC any more: \
+     its transmit queue stood still. No system can do its part without that NIC, so another round was taken instead.";
+
 /// The page, in Markdown.
 pub(super) fn render(results: &Results) -> String {
-    let failures: String = results
-        .samples
-        .iter()
-        .flat_map(|samples| {
+    let list = |of: fn(&Samples) -> &[String]| -> String {
+        let all = results.samples.iter();
+        let lines = all.flat_map(|samples| {
             let key = samples.key();
-            let failures = samples.failures.iter();
-            failures.map(move |why| format!("* `{key}`: {}\n", why.lines().next().unwrap_or("")))
-        })
-        .collect();
-    let failures = match failures.as_str() {
-        "" => String::new(),
-        _ => format!("\n## Evacuations that came to no end\n\n{failures}"),
+            let first = |why: &String| why.lines().next().unwrap_or("").to_owned();
+            of(samples)
+                .iter()
+                .map(move |why| format!("* `{key}`: {}\n", first(why)))
+        });
+        lines.collect()
     };
+    let chapter = |title: &str, lines: String| match lines.as_str() {
+        "" => String::new(),
+        _ => format!("\n## {title}\n\n{lines}"),
+    };
+    let failures = chapter("Evacuations that came to no end", list(|one| &one.failures));
+    let set_aside = chapter(
+        "Evacuations set aside",
+        match list(|one| &one.set_aside) {
+            lines if lines.is_empty() => lines,
+            lines => format!("{SET_ASIDE}\n\n{lines}"),
+        },
+    );
     format!(
         "# Evacuations, side by side\n\n\
          Written by `cargo xtask bench --evacuation --write-results`; not to be edited. A VF leaves the guest, the VM \
@@ -56,7 +71,7 @@ pub(super) fn render(results: &Results) -> String {
          connection's pass between them, so it is no shorter.\n\n\
          {own}\n\
          {costs}\
-         ## Claims\n\n{claims}{failures}\n\
+         ## Claims\n\n{claims}{failures}{set_aside}\n\
          ## Measured on\n\n{machine}",
         downtime_limit_ms = tandem_lab::DOWNTIME_LIMIT_MS,
         minutes = results.took.as_secs().div_ceil(60),
@@ -83,6 +98,7 @@ mod tests {
     fn the_page_has_figures_claims_failures_and_the_machine() {
         let mut bond = samples(System::UnmanagedBond, &[[888, 40, 6]]);
         bond.failures.push("no VF came\nlong log".to_owned());
+        bond.set_aside.push("it is stuck\nlong log".to_owned());
         let machine = serde_json::json!([["Processors", "2 × A CPU"]]);
         let results = Results {
             samples: vec![
@@ -99,6 +115,8 @@ mod tests {
             "| bond by a script | e1000e, ACPI | 1000 | 1000, 990 | 1, 1 failed | 888 |",
             "* holds: Tandem, the host asks (e1000e, ACPI, 1000/s): nothing lost but by the migration in 1 of 1 rounds",
             "* `unmanaged-bond-e1000e-acpi-1000`: no VF came\n",
+            "stood still. No system",
+            "* `unmanaged-bond-e1000e-acpi-1000`: it is stuck\n",
             "took 2 minutes",
             "| Processors | 2 × A CPU |",
         ] {

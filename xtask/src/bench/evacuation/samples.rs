@@ -15,6 +15,8 @@ pub(super) struct Samples {
     pub(super) evacuations: Vec<Evacuation>,
     /// Why evacuations came to no end.
     pub(super) failures: Vec<String>,
+    /// Evacuations in which the migration alone broke the guest's virtio NIC ([`tandem_lab::evacuation::NicStuck`]).
+    pub(super) set_aside: Vec<String>,
 }
 
 impl Samples {
@@ -24,7 +26,13 @@ impl Samples {
             rate_hz,
             evacuations: Vec::new(),
             failures: Vec::new(),
+            set_aside: Vec::new(),
         }
+    }
+
+    /// Evacuations so far, failed ones too.
+    pub(super) fn rounds(&self) -> u32 {
+        u32::try_from(self.evacuations.len() + self.failures.len()).unwrap_or(u32::MAX)
     }
 
     /// Its name in files.
@@ -104,6 +112,7 @@ impl Samples {
             "vf-ready-ms": self.spread(|one| one.vf_ready_ms).map(Spread::json),
             "evacuations": self.evacuations,
             "failures": self.failures,
+            "set-aside": self.set_aside,
         })
     }
 
@@ -117,6 +126,7 @@ impl Samples {
             rate_hz: u32::try_from(rate_hz)?,
             evacuations: serde_json::from_value(value["evacuations"].clone())?,
             failures: serde_json::from_value(value["failures"].clone())?,
+            set_aside: serde_json::from_value(value["set-aside"].clone())?,
         })
     }
 }
