@@ -64,57 +64,54 @@ fn a_host_that_takes_the_vf_without_a_word() {
 
 #[test]
 fn e1000e_over_native_hot_plug() {
-    let mut setup = Setup::new().unwrap();
-    setup.model = NicModel::E1000e;
-    setup.hot_plug = HotPlug::Native;
+    let setup = with_e1000e_over_native_hot_plug(Setup::new().unwrap());
     evacuate(&setup, HostManners::Asks).unwrap();
 }
 
 #[test]
 fn igb_on_linux_6_1() {
-    evacuate_on(Kernel::V6_1, HostManners::Asks).unwrap();
+    evacuate(&on(Kernel::V6_1).unwrap(), HostManners::Asks).unwrap();
 }
 
 #[test]
 fn igb_on_linux_7_3() {
-    evacuate_on(Kernel::V7_3, HostManners::Asks).unwrap();
+    evacuate(&on(Kernel::V7_3).unwrap(), HostManners::Asks).unwrap();
 }
 
 /// No tcx yet: the hand-over programs are attached by clsact.
 #[test]
 fn a_silent_host_on_linux_6_1() {
-    evacuate_on(Kernel::V6_1, HostManners::Silent).unwrap();
+    evacuate(&on(Kernel::V6_1).unwrap(), HostManners::Silent).unwrap();
 }
 
 #[test]
 fn a_silent_host_on_linux_7_3() {
-    evacuate_on(Kernel::V7_3, HostManners::Silent).unwrap();
+    evacuate(&on(Kernel::V7_3).unwrap(), HostManners::Silent).unwrap();
 }
 
 #[test]
 fn a_silent_host_with_an_e1000e_over_native_hot_plug_on_linux_6_1() {
-    silent_e1000e_over_native_hot_plug(Kernel::V6_1).unwrap();
+    let setup = with_e1000e_over_native_hot_plug(on(Kernel::V6_1).unwrap());
+    evacuate(&setup, HostManners::Silent).unwrap();
 }
 
 #[test]
 fn a_silent_host_with_an_e1000e_over_native_hot_plug_on_linux_7_3() {
-    silent_e1000e_over_native_hot_plug(Kernel::V7_3).unwrap();
+    let setup = with_e1000e_over_native_hot_plug(on(Kernel::V7_3).unwrap());
+    evacuate(&setup, HostManners::Silent).unwrap();
 }
 
-fn silent_e1000e_over_native_hot_plug(kernel: Kernel) -> anyhow::Result<()> {
-    let setup = Setup {
+fn on(kernel: Kernel) -> anyhow::Result<Setup> {
+    Ok(Setup {
         kernel,
+        ..Setup::new()?
+    })
+}
+
+fn with_e1000e_over_native_hot_plug(setup: Setup) -> Setup {
+    Setup {
         model: NicModel::E1000e,
         hot_plug: HotPlug::Native,
-        ..Setup::new()?
-    };
-    evacuate(&setup, HostManners::Silent)
-}
-
-fn evacuate_on(kernel: Kernel, manners: HostManners) -> anyhow::Result<()> {
-    let setup = Setup {
-        kernel,
-        ..Setup::new()?
-    };
-    evacuate(&setup, manners)
+        ..setup
+    }
 }

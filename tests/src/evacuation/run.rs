@@ -28,7 +28,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// After a migration so many frames leave the virtio NIC within so long: the probe sends them in a fraction of that.
 const SENDS_FRAMES: u64 = 20;
 const SENDS_LIMIT: Duration = Duration::from_secs(12);
-/// What the guest knows of that.
+/// Has the guest tell what it knows of its NICs and of what waits in them.
 const STATE: &str = "ip -d -s link; ip neigh; for bql in /sys/class/net/*/queues/tx-0/byte_queue_limits; do \
      echo $bql $(cat $bql/inflight $bql/limit); done; cat /proc/net/bonding/* /proc/net/softnet_stat /proc/net/udp \
      /proc/net/tcp /proc/interrupts 2>/dev/null; dmesg | tail -40; true";

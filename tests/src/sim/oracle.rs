@@ -142,8 +142,8 @@ impl Judge<'_> {
         let ours = self.policy.ownership == Ownership::Create;
         let carried = self.status.traffic != Traffic::None;
         let bond = self.status.addresses.iter().any(|one| !one.is_link_local());
-        let outside = standby.controller.is_none() && !carried;
-        let cut_off = outside && (bond || !standby.admin_up);
+        let alone = standby.controller.is_none() && !carried;
+        let cut_off = alone && (bond || !standby.admin_up);
         (inherits && ours && cut_off).then(|| format!("the guest is cut off: {standby:?}"))
     }
 

@@ -55,25 +55,37 @@ impl Paths {
         Ok(complete.lines().map(str::to_owned).collect())
     }
 
+    /// Waits until what is looked for is among the lines.
+    fn await_in_lines(
+        &self,
+        what: &str,
+        limit: Duration,
+        find: impl Fn(&[String]) -> Option<String>,
+    ) -> Result<String> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let lines = self.lines()?;
+            if let Some(found) = find(&lines) {
+                return Ok(found);
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "{what} did not come; the program said:\n{}",
+                lines.join("\n")
+            );
+            std::thread::sleep(STEP);
+        }
+    }
+
     pub(crate) fn await_line(
         &self,
         what: &str,
         limit: Duration,
         wanted: impl Fn(&str) -> bool,
     ) -> Result<String> {
-        let deadline = Instant::now() + limit;
-        loop {
-            let lines = self.lines()?;
-            if let Some(line) = lines.iter().rev().find(|line| wanted(line)) {
-                return Ok(line.clone());
-            }
-            ensure!(
-                Instant::now() < deadline,
-                "`{what}` did not come; the program said:\n{}",
-                lines.join("\n")
-            );
-            std::thread::sleep(STEP);
-        }
+        self.await_in_lines(what, limit, |lines| {
+            lines.iter().rev().find(|line| wanted(line)).cloned()
+        })
     }
 
     /// Waits for the line that is the `count`th to contain this text.
@@ -83,45 +95,25 @@ impl Paths {
         text: &str,
         limit: Duration,
     ) -> Result<String> {
-        let deadline = Instant::now() + limit;
-        loop {
-            let lines = self.lines()?;
+        self.await_in_lines(&format!("line {count} with `{text}`"), limit, |lines| {
             let mut wanted = lines.iter().filter(|line| line.contains(text));
-            if let Some(line) = wanted.nth(count - 1) {
-                return Ok(line.clone());
-            }
-            ensure!(
-                Instant::now() < deadline,
-                "`{text}` did not come {count} times; the program said:\n{}",
-                lines.join("\n")
-            );
-            std::thread::sleep(STEP);
-        }
+            wanted.nth(count - 1).cloned()
+        })
     }
 
     /// Gives a command and waits for its answer.
     pub(crate) fn command(&self, command: &str) -> Result<String> {
         let start = format!("done {command}: ");
-        let answers = |lines: &[String]| lines.iter().filter(|l| l.starts_with(&start)).count();
-        let before = answers(&self.lines()?);
+        let answers = |lines: &[String]| -> Vec<String> {
+            let answers = lines.iter().filter_map(|line| line.strip_prefix(&start));
+            answers.map(str::to_owned).collect()
+        };
+        let before = answers(&self.lines()?).len();
         self.agent.sh(&format!("echo '{command}' >{FIFO}"))?;
-        let deadline = Instant::now() + LIMIT;
-        loop {
-            let lines = self.lines()?;
-            if answers(&lines) > before {
-                let answer = lines
-                    .iter()
-                    .rev()
-                    .find_map(|line| line.strip_prefix(&start));
-                return Ok(answer.context("an answer")?.to_owned());
-            }
-            ensure!(
-                Instant::now() < deadline,
-                "no answer to `{command}`: {}",
-                lines.join("\n")
-            );
-            std::thread::sleep(STEP);
-        }
+        self.await_in_lines(&format!("an answer to `{command}`"), LIMIT, |lines| {
+            let mut answers = answers(lines);
+            answers.pop().filter(|_| answers.len() >= before)
+        })
     }
 
     pub(crate) fn frames(&self, port: &str) -> Result<Frames> {

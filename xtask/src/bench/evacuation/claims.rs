@@ -41,21 +41,23 @@ fn bond_beside<'all>(samples: &Samples, all: &'all [Samples]) -> Option<&'all Sa
     })
 }
 
+/// Its service and its programs were there all the time.
+fn is_whole_tandem(samples: &Samples) -> bool {
+    matches!(
+        samples.case.system,
+        System::TandemPlanned | System::TandemWarned
+    )
+}
+
 fn failover_loss(samples: &Samples) -> Option<Spread> {
     samples.of_phase(Some(PHASES[0]), PhaseLoss::lost)
 }
 
 fn nothing_lost(samples: &Samples, all: &[Samples]) -> Option<Claim> {
-    if !matches!(
-        samples.case.system,
-        System::TandemPlanned | System::TandemWarned
-    ) {
+    if !is_whole_tandem(samples) {
         return None;
     }
-    let (clean, rounds) = (
-        samples.without_loss(),
-        samples.evacuations.len() + samples.failures.len(),
-    );
+    let (clean, rounds) = (samples.without_loss(), samples.rounds());
     let lost = samples.spread(|one| Some(one.loss_outside_migration() as f64));
     let bond = bond_beside(samples, all)
         .and_then(|bond| bond.spread(|one| Some(one.loss_outside_migration() as f64)));
@@ -89,7 +91,7 @@ fn kernel_alone(samples: &Samples, all: &[Samples]) -> Option<Claim> {
         text: format!(
             "{}: lost in the failover {own}, nothing in {clean} of {} rounds, a bond by a script {bond}: at most a tenth",
             samples.name(),
-            samples.evacuations.len() + samples.failures.len(),
+            samples.rounds(),
         ),
         holds: samples.failures.is_empty() && own.median <= bond.median * MOST_OF_THE_BOND,
     })
@@ -145,11 +147,12 @@ fn gaps_are_true(samples: &Samples) -> Option<Claim> {
     let agreeing = samples.gaps().filter(|agree| *agree).count();
     let of_probe = samples.gaps_of_probe().filter(|agree| *agree).count();
     // A service that stood still meanwhile may never know, and one without eBPF never does.
-    let has_to_report = matches!(
-        samples.case.system,
-        System::TandemPlanned | System::TandemWarned
-    );
-    let all = reported + if has_to_report { unreported } else { 0 };
+    let owed = if is_whole_tandem(samples) {
+        unreported
+    } else {
+        0
+    };
+    let all = reported + owed;
     let told = |count: usize, what: &str| match count {
         0 => String::new(),
         more => format!("; {more} more {what}"),
@@ -173,8 +176,7 @@ fn at_its_rate(samples: &Samples) -> Option<Claim> {
     if !samples.case.system.is_tandem() {
         return None;
     }
-    let [to, from] = [0, 1].map(|way| samples.spread(|one| Some(one.sent_per_s[way] as f64)));
-    let (to, from) = (to?, from?);
+    let (to, from) = samples.sent_per_s()?;
     let least = f64::from(samples.rate_hz) * LEAST_OF_THE_RATE;
     Some(Claim {
         text: format!(

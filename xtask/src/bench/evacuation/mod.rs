@@ -201,9 +201,9 @@ pub(super) fn run(options: &Comparison, page: bool) -> Result<()> {
     for first in (0..most.unwrap_or(0) + per_boot).step_by(per_boot as usize) {
         for samples in &mut results.samples {
             let due = options.rounds_of(samples).min(first + per_boot);
-            let left = due.saturating_sub(samples.rounds());
+            let left = (due as usize).saturating_sub(samples.rounds());
             if left > 0 && !is_time_up() {
-                evacuate(samples, left.min(per_boot));
+                evacuate(samples, left.min(per_boot as usize));
             }
         }
         // A run of an hour that is ended early has not been for nothing.
@@ -238,27 +238,25 @@ fn all_samples(options: &Comparison) -> Vec<Samples> {
 }
 
 /// Boots one guest and moves it so often. One that fails is no end of the comparison: it is part of it.
-fn evacuate(samples: &mut Samples, count: u32) {
+fn evacuate(samples: &mut Samples, count: usize) {
     let key = samples.key();
     if let Err(error) = try_evacuate(samples, count) {
-        let is_stuck = error.downcast_ref::<NicStuck>().is_some();
-        let error = format!("{error:#}");
-        command::progress(&format!("{key}: FAILED: {error}"));
-        if is_stuck {
-            samples.set_aside.push(error.clone());
-        } else {
-            samples.failures.push(error.clone());
-        }
+        let text = format!("{error:#}");
+        command::progress(&format!("{key}: FAILED: {text}"));
         // The page has its first line only.
-        let number = samples.failures.len() + samples.set_aside.len();
+        let number = samples.failures.len() + samples.set_aside.len() + 1;
         let name = format!("{key}-failed-{number}.log");
-        if let Err(error) = report::write(&report::folder(), &name, &error) {
+        if let Err(error) = report::write(&report::folder(), &name, &text) {
             command::progress(&format!("{name} is not kept: {error:#}"));
+        }
+        match error.downcast_ref::<NicStuck>() {
+            Some(_) => samples.set_aside.push(text),
+            None => samples.failures.push(text),
         }
     }
 }
 
-fn try_evacuate(samples: &mut Samples, count: u32) -> Result<()> {
+fn try_evacuate(samples: &mut Samples, count: usize) -> Result<()> {
     let key = samples.key();
     command::progress(&format!("{key}: booting"));
     let lab = Lab::new("bench")?;

@@ -9,41 +9,24 @@ pub(super) const PICTURE: &str = "evacuation.svg";
 
 /// Why some rounds are none.
 const SET_ASIDE: &str = "After the migration, and before anything else was done, nothing left the guest's virtio NIC any more: \
-     its transmit queue stood still. No system can do its part without that NIC, so another round was taken instead.";
+     its transmit queue stood still. No system can do its part without that NIC, so another round was taken instead.\n\n";
 
 /// The page, in Markdown.
 pub(super) fn render(results: &Results) -> String {
-    let list = |of: fn(&Samples) -> &[String]| -> String {
-        let all = results.samples.iter();
-        let lines = all.flat_map(|samples| {
-            let key = samples.key();
-            let first = |why: &String| why.lines().next().unwrap_or("").to_owned();
-            of(samples)
-                .iter()
-                .map(move |why| format!("* `{key}`: {}\n", first(why)))
-        });
-        lines.collect()
-    };
-    let chapter = |title: &str, lines: String| match lines.as_str() {
-        "" => String::new(),
-        _ => format!("\n## {title}\n\n{lines}"),
-    };
-    let failures = chapter("Evacuations that came to no end", list(|one| &one.failures));
-    let set_aside = chapter(
-        "Evacuations set aside",
-        match list(|one| &one.set_aside) {
-            lines if lines.is_empty() => lines,
-            lines => format!("{SET_ASIDE}\n\n{lines}"),
-        },
-    );
+    let failures = chapter("Evacuations that came to no end", "", results, |one| {
+        &one.failures
+    });
+    let set_aside = chapter("Evacuations set aside", SET_ASIDE, results, |one| {
+        &one.set_aside
+    });
     format!(
         "# Evacuations, side by side\n\n\
          Written by `cargo xtask bench --evacuation --write-results`; not to be edited. A VF leaves the guest, the VM \
          moves to another host, a VF with another MAC comes. Meanwhile numbered frames go each way, as many a second as a \
          row says, and one TCP connection sends a record every 10 ms. All systems were measured in one run that took \
-         {minutes} minutes, in turn; a booted guest was moved there and back several times before the next system's turn. networkd and NetworkManager run \
-         in Debian 13 with 1 GiB, all others in a small guest with 384 MiB. *Sent/s* is what the probe came to each way, over the \
-         whole evacuation. A cell is the median, then the least and the most.\n\n\
+         {minutes} minutes, in turn; a booted guest was moved there and back several times before the next system's turn. \
+         networkd and NetworkManager run in Debian 13 with 1 GiB, all others in a small guest with 384 MiB. *Sent/s* is what \
+         the probe came to each way, over the whole evacuation. A cell is the median, then the least and the most.\n\n\
          ![Frames lost]({PICTURE})\n\n\
          {losses}\n\
          *Failover* is from the host's first word to half a second after the VF left, *failback* from the new VF's plug to \
@@ -81,6 +64,26 @@ pub(super) fn render(results: &Results) -> String {
         claims = report::markdown(&results.claims()),
         machine = results.machine.markdown(),
     )
+}
+
+/// A chapter with the first line of each reason; none without reasons.
+fn chapter(
+    title: &str,
+    head: &str,
+    results: &Results,
+    reasons: fn(&Samples) -> &[String],
+) -> String {
+    let mut lines = String::new();
+    for samples in &results.samples {
+        for why in reasons(samples) {
+            let first = why.lines().next().unwrap_or("");
+            lines += &format!("* `{}`: {first}\n", samples.key());
+        }
+    }
+    match lines.as_str() {
+        "" => String::new(),
+        _ => format!("\n## {title}\n\n{head}{lines}"),
+    }
 }
 
 #[cfg(test)]

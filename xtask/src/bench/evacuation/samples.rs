@@ -31,8 +31,8 @@ impl Samples {
     }
 
     /// Evacuations so far, failed ones too.
-    pub(super) fn rounds(&self) -> u32 {
-        u32::try_from(self.evacuations.len() + self.failures.len()).unwrap_or(u32::MAX)
+    pub(super) fn rounds(&self) -> usize {
+        self.evacuations.len() + self.failures.len()
     }
 
     /// Its name in files.
@@ -65,6 +65,12 @@ impl Samples {
             };
             Some(figure(loss) as f64)
         })
+    }
+
+    /// Frames sent a second, to the guest and from it.
+    pub(super) fn sent_per_s(&self) -> Option<(Spread, Spread)> {
+        let way = |way: usize| self.spread(|one| Some(one.sent_per_s[way] as f64));
+        way(0).zip(way(1))
     }
 
     /// Evacuations that lost nothing outside the migration, and kept the TCP connection.

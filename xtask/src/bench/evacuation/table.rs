@@ -59,10 +59,9 @@ pub(super) fn losses(all: &[Samples]) -> Table {
 
 /// Medians of both ways.
 fn sent(samples: &Samples) -> String {
-    let way = |way: usize| samples.spread(|one| Some(one.sent_per_s[way] as f64));
-    match (way(0), way(1)) {
-        (Some(to), Some(from)) => format!("{:.0}, {:.0}", to.median, from.median),
-        _ => "–".to_owned(),
+    match samples.sent_per_s() {
+        Some((to, from)) => format!("{:.0}, {:.0}", to.median, from.median),
+        None => "–".to_owned(),
     }
 }
 
