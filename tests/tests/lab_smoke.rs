@@ -204,16 +204,22 @@ fn a_migration_that_fails_leaves_the_guest_where_it_was() {
         return;
     };
     let (here, there) = (lab.host("a").unwrap(), lab.host("b").unwrap());
-    // QEMU refuses to migrate an NVMe controller.
-    let nvme = ["-device", "nvme,serial=lab,bus=pcie.0,addr=0x1a"].map(str::to_owned);
+    // QEMU refuses to migrate a guest that shares memory with another one as its peer.
+    let shared_memory = [
+        "-object",
+        "memory-backend-ram,id=shared,size=1M,share=on",
+        "-device",
+        "ivshmem-plain,memdev=shared,bus=pcie.0,addr=0x1a",
+    ]
+    .map(str::to_owned);
     let mut vm = lab
         .small_guest()
         .standby(STANDBY)
-        .hardware(|hardware| hardware.extra_arguments.extend(nvme))
+        .hardware(|hardware| hardware.extra_arguments.extend(shared_memory))
         .boot(&here)
         .unwrap();
     let error = vm.migrate_to(&there).unwrap_err();
-    assert!(format!("{error:#}").contains("non-migratable"), "{error:#}");
+    assert!(format!("{error:#}").contains("ivshmem"), "{error:#}");
     assert_eq!(vm.host().name(), "a");
     assert_eq!(vm.sh("echo still here").unwrap(), "still here");
     let links = there.namespace().ip(&["-oneline", "link"]).unwrap();

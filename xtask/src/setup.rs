@@ -2,16 +2,18 @@
 
 use anyhow::Result;
 use tandem_lab::artifacts::host_tools::{self, HostTool};
+use tandem_lab::artifacts::qemu::Starter;
 
 /// What building and testing need.
-const TOOLS: [HostTool; 8] = [
+const TOOLS: [HostTool; 9] = [
     HostTool::LibudevDev,
-    HostTool::Qemu,
+    HostTool::Qemu(Starter::Lab),
     HostTool::Iproute2,
     HostTool::Xz,
     HostTool::SquashfsTools,
     HostTool::Mmdebstrap,
     HostTool::Libvirt,
+    HostTool::Qemu(Starter::Libvirt),
     HostTool::Xmllint,
 ];
 

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use super::apt::{PrivateApt, Suite};
 use super::cache::Cache;
-use super::qemu;
+use super::qemu::{self, Starter};
 use super::sources::{self, Release};
 use crate::command;
 
@@ -17,8 +17,8 @@ const PROBE_LIMIT: Duration = Duration::from_secs(30);
 /// Something the lab needs on the machine it runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum HostTool {
-    /// QEMU for x86-64 (10.0.4 or later; on Debian 12 that of Debian 13 is unpacked beside it).
-    Qemu,
+    /// QEMU for x86-64; where the machine's does not fit, one is unpacked beside it.
+    Qemu(Starter),
     /// `ip` and `bridge`.
     Iproute2,
     /// `xz`, which unpacks kernel modules.
@@ -37,11 +37,13 @@ pub enum HostTool {
 
 impl HostTool {
     /// What the small guest's lab needs.
-    pub const SMALL_GUEST: [Self; 3] = [Self::Qemu, Self::Iproute2, Self::Xz];
+    pub const SMALL_GUEST: [Self; 3] = [Self::Qemu(Starter::Lab), Self::Iproute2, Self::Xz];
+    /// What libvirt hosts need.
+    pub const LIBVIRT: [Self; 2] = [Self::Libvirt, Self::Qemu(Starter::Libvirt)];
 
     fn packages(self) -> &'static [&'static str] {
         match self {
-            Self::Qemu => &[qemu::PACKAGE],
+            Self::Qemu(_) => &[qemu::PACKAGE],
             Self::Iproute2 => &["iproute2"],
             Self::Xz => &["xz-utils"],
             Self::SquashfsTools => &["squashfs-tools"],
@@ -63,7 +65,9 @@ impl HostTool {
             (!missing.is_empty()).then(|| format!("{} is not installed", missing.join(", ")))
         };
         match self {
-            Self::Qemu => qemu::program().err().map(|error| format!("{error:#}")),
+            Self::Qemu(starter) => qemu::program(starter)
+                .err()
+                .map(|error| format!("{error:#}")),
             Self::Iproute2 => missing(&["ip", "bridge"]),
             Self::Xz => missing(&["xz"]),
             Self::SquashfsTools => missing(&["mksquashfs"]),
@@ -140,7 +144,7 @@ pub fn ensure(tools: &[HostTool]) -> Result<()> {
         bail!("{remedy}");
     }
     let source = sources::debian_source().with_context(|| remedy.clone())?;
-    install(&cache, &source.suites, &packages).context(remedy)?;
+    install(&cache, &source.suites, &lacks_now).context(remedy)?;
     match lacks(tools).first() {
         None => Ok(()),
         Some((_, reason)) => bail!("after installing {}: {reason}", packages.join(" ")),
@@ -154,7 +158,7 @@ fn lacks(tools: &[HostTool]) -> Vec<(HostTool, String)> {
         .collect()
 }
 
-fn install(cache: &Cache, machine_suites: &[String], packages: &[&str]) -> Result<()> {
+fn install(cache: &Cache, machine_suites: &[String], lacks: &[(HostTool, String)]) -> Result<()> {
     let release = Release::of_this_machine()?;
     let backports = Suite::BookwormBackports.name();
     let on_bookworm = release.codename == Suite::Bookworm.name();
@@ -164,17 +168,15 @@ fn install(cache: &Cache, machine_suites: &[String], packages: &[&str]) -> Resul
     }
     let apt = PrivateApt::of_suites(cache, "host", &suites)?;
     // No suite for Debian 12 has the QEMU that is needed, and mmdebstrap brings that of another.
-    let beside = on_bookworm && packages.contains(&qemu::PACKAGE);
-    let installed = packages
-        .iter()
-        .copied()
-        .filter(|package| !(beside && *package == qemu::PACKAGE));
-    let unpacker = beside.then_some(HostTool::Mmdebstrap.packages());
-    let installed = installed.chain(unpacker.unwrap_or_default().iter().copied());
+    let installed = lacks.iter().flat_map(|(tool, _)| match tool {
+        HostTool::Qemu(_) => HostTool::Mmdebstrap.packages(),
+        tool => tool.packages(),
+    });
     // Only libvirt comes from backports: the rest shall not replace libraries of this machine.
     let newer = HostTool::Libvirt.packages();
-    let (newer, others): (Vec<&str>, Vec<&str>) =
-        installed.partition(|package| newer.contains(package));
+    let (newer, others): (Vec<&str>, Vec<&str>) = installed
+        .copied()
+        .partition(|package| newer.contains(package));
     let newer_options: &[&str] = if on_bookworm { &["-t", backports] } else { &[] };
     for (packages, options) in [(others, &[][..]), (newer, newer_options)] {
         if packages.is_empty() {
@@ -193,8 +195,10 @@ fn install(cache: &Cache, machine_suites: &[String], packages: &[&str]) -> Resul
         install.args(options).arg("install").args(packages);
         command::run(&mut install, INSTALL_LIMIT)?;
     }
-    if beside {
-        qemu::fetch(cache)?;
+    for (tool, _) in lacks {
+        if let HostTool::Qemu(starter) = tool {
+            qemu::fetch(cache, *starter)?;
+        }
     }
     Ok(())
 }

@@ -22,10 +22,11 @@ const SAMPLES: u32 = 4;
 /// Longer than the 10 s that an idle thread of tokio's pool lives on (tokio 1.54, `runtime/blocking/pool.rs`,
 /// `KEEP_ALIVE`).
 const BEFORE_IDLE: Duration = Duration::from_secs(12);
-/// Has PID 1 make no device units of the pairs: no part of any service, and much of an emulated guest's time.
-const NO_UNITS: &str = r#"SUBSYSTEM=="net", KERNEL=="va*|vb*", TAG-="systemd""#;
+/// Has PID 1 make no device units of the pairs, and udev start no program for each of them (systemd-sysctl): no
+/// part of any service, and much of an emulated guest's time.
+const BARE_LINKS: &str = r#"SUBSYSTEM=="net", KERNEL=="va*|vb*", TAG-="systemd", RUN="""#;
 /// Behind systemd's own `99-systemd.rules`.
-const NO_UNITS_FILE: &str = "/run/udev/rules.d/99-tandem-lab.rules";
+const BARE_LINKS_FILE: &str = "/run/udev/rules.d/99-tandem-lab.rules";
 /// Has systemd expect no signs of life from a unit.
 const NO_WATCHDOG: &str = "[Service]\nWatchdogSec=0\n";
 /// A service is done with the interfaces when it used no more than a moment of its CPU for this long.
@@ -200,7 +201,7 @@ fn watch_idle(vm: &Vm, unit: &str, idle: Duration) -> Result<Idle> {
 /// The service's CPU time for a link, by step. All pairs are there at once before the first is removed.
 fn links(vm: &Vm, group: &str, pairs: u32) -> Result<Vec<f64>> {
     vm.sh("mkdir -p /run/udev/rules.d")?;
-    vm.write_file(NO_UNITS_FILE, NO_UNITS.as_bytes(), false)?;
+    vm.write_file(BARE_LINKS_FILE, BARE_LINKS.as_bytes(), false)?;
     vm.sh("udevadm control --reload")?;
     let steps = steps(pairs);
     let mut cpu_us = vec![0; steps.len()];

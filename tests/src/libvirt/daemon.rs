@@ -81,7 +81,7 @@ impl LibvirtHost {
 
     /// Two hosts, `a` and `b`, that are ready.
     pub fn pair(lab: &Lab) -> Result<(Self, Self)> {
-        host_tools::ensure(&[HostTool::Libvirt])?;
+        host_tools::ensure(&HostTool::LIBVIRT)?;
         let (a, b) = (Self::begin(lab, "a", 0)?, Self::begin(lab, "b", 1)?);
         for host in [&a, &b] {
             host.wait_ready()?;

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use super::LibvirtHost;
 use crate::agent::proto::PORT_NAME;
-use crate::artifacts::qemu;
+use crate::artifacts::qemu::{self, Starter};
 use crate::net::{GUEST_V4, GUEST_V6};
 use crate::qemu::{Accelerator, accel};
 use crate::vm::{CHANNEL_PORT_NAME, GuestImage};
@@ -89,7 +89,7 @@ impl DomainSpec {
   <name>{name}</name>
   <metadata>{bonds}</metadata>
   <memory unit='MiB'>384</memory>
-  <vcpu>2</vcpu>
+  <vcpu>1</vcpu>
   <os>
     <type arch='x86_64' machine='q35'>hvm</type>
     <kernel>{kernel}</kernel>
@@ -114,7 +114,7 @@ impl DomainSpec {
 ",
             name = self.name,
             bonds = self.bonds_xml(),
-            emulator = shown(&qemu::program()?)?,
+            emulator = shown(&qemu::program(Starter::Libvirt)?)?,
             kernel = shown(&image.kernel)?,
             initramfs = shown(&image.initramfs)?,
             parameters = kernel_parameters.join(" "),

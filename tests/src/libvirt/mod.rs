@@ -26,7 +26,7 @@ impl Lab {
     /// If the lab cannot be made although this machine should be able to.
     pub fn for_libvirt_test(name: &str) -> Option<Self> {
         let lab = Self::for_test(name)?;
-        let Err(error) = host_tools::ensure(&[HostTool::Libvirt]) else {
+        let Err(error) = host_tools::ensure(&HostTool::LIBVIRT) else {
             return Some(lab);
         };
         let required = std::env::var("LAB_REQUIRE").is_ok_and(|value| value == "all");

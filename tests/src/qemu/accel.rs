@@ -10,7 +10,8 @@ use anyhow::{Context, Result, bail};
 
 use super::console::Console;
 use super::spec::Accelerator;
-use crate::artifacts::{self, Cache, Kernel, qemu};
+use crate::artifacts::qemu::{self, Starter};
+use crate::artifacts::{self, Cache, Kernel};
 use crate::initramfs::Initramfs;
 use crate::process;
 
@@ -81,7 +82,7 @@ fn probe() -> Result<bool> {
     );
     let image = folder.path().join("initramfs");
     initramfs.write(&image)?;
-    let mut command = Command::new(qemu::program()?);
+    let mut command = Command::new(qemu::program(Starter::Lab)?);
     command.args([
         "-nodefaults",
         "-no-user-config",

@@ -23,7 +23,7 @@ use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags};
 use serde_json::json;
 
-use crate::artifacts::qemu;
+use crate::artifacts::qemu::{self, Starter};
 use crate::process::{self, ProcessHandle};
 
 /// QEMU connects to the lab's sockets before it does anything slow.
@@ -68,7 +68,7 @@ impl Qemu {
             .collect::<Result<_>>()?;
 
         let arguments = spec.arguments(&qmp_socket, start == Start::Incoming);
-        let program = qemu::program()?;
+        let program = qemu::program(Starter::Lab)?;
         let mut command;
         if let Some(netns) = netns {
             command = Command::new("ip");

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use tandem_lab::artifacts::qemu;
+use tandem_lab::artifacts::qemu::{self, Starter};
 use tandem_lab::qemu::{Accelerator, accel};
 use tandem_lab::{Kernel, command};
 
@@ -24,7 +24,7 @@ pub(super) struct Machine {
 impl Machine {
     /// This one, with what its guests run on.
     pub(super) fn look() -> Result<Self> {
-        let qemu = said(qemu::program()?, &["--version"])?;
+        let qemu = said(qemu::program(Starter::Lab)?, &["--version"])?;
         let mut machine = Self::without_guests()?;
         machine.add(
             "Guests' kernel",
