@@ -174,8 +174,8 @@ impl Costs {
         format!(
             "## What the services cost\n\n\
              By `cargo xtask bench --costs`, in Debian 13 with the same bond. The links are pairs of veth interfaces, made in \
-             four steps until all are there, then removed in four; CPU is that of the service's control group, and PID 1 makes \
-             no units of them. Of a service that systemd watches (WatchdogSec=) the wake-ups with nothing to do are its signs \
+             four steps until all are there, then removed in four; CPU is that of the service's control group; PID 1 makes \
+             no units of them, and udev starts no program for them. Of a service that systemd watches (WatchdogSec=) the wake-ups with nothing to do are its signs \
              of life; a timer of tokio's wakes it up to three times for one (a turn of each wheel), so they are also counted with the watchdog off.\n\n\
              {}{}\n",
             self.table().markdown(),
