@@ -38,6 +38,9 @@ const CALM_CPU_US: u64 = 2_000;
 pub struct CostOptions {
     /// Pairs of veth interfaces that are made and removed.
     pub pairs: u32,
+    /// Once they have been made for so long, no further step of making pairs is begun: what a link costs a
+    /// network manager may grow with the links that there are.
+    pub making: Duration,
     /// How long the idle service is watched.
     pub idle: Duration,
 }
@@ -54,7 +57,7 @@ pub struct Cost {
     pub signs_of_life_per_minute: f64,
     /// Wake-ups once systemd asks for no signs of life; none of a unit that has no watchdog.
     pub unwatched_wake_ups_per_minute: Vec<f64>,
-    /// Pairs of interfaces made and removed.
+    /// Pairs of interfaces made and removed: as many as were wanted, or as many as there was time for.
     pub pairs: u32,
     /// The service's CPU time for an interface made and removed, in ms; a sample is a step of making some of the
     /// pairs and the step of removing those.
@@ -133,7 +136,7 @@ fn measure(vm: &Vm, service: &Service, options: CostOptions) -> Result<Cost> {
     let group = systemd::property(vm, unit, "ControlGroup")?;
     await_calm(vm, &group, LINKS_LIMIT)?;
     let idle = watch_idle(vm, unit, options.idle)?;
-    let cpu_ms_per_link = links(vm, &group, options.pairs)?;
+    let (pairs, cpu_ms_per_link) = links(vm, &group, options)?;
     let installed_kib = match service.package {
         None => None,
         Some(package) => Some(number(
@@ -162,7 +165,7 @@ fn measure(vm: &Vm, service: &Service, options: CostOptions) -> Result<Cost> {
         wake_ups_per_minute: idle.wake_ups_per_minute,
         signs_of_life_per_minute,
         unwatched_wake_ups_per_minute,
-        pairs: options.pairs,
+        pairs,
         cpu_ms_per_link,
         program_bytes,
         installed_kib,
@@ -198,45 +201,57 @@ fn watch_idle(vm: &Vm, unit: &str, idle: Duration) -> Result<Idle> {
     Ok(seen)
 }
 
-/// The service's CPU time for a link, by step. All pairs are there at once before the first is removed.
-fn links(vm: &Vm, group: &str, pairs: u32) -> Result<Vec<f64>> {
+/// How many pairs were made and removed, and the service's CPU time for a link, by step. All pairs are there at
+/// once before the first is removed.
+fn links(vm: &Vm, group: &str, options: CostOptions) -> Result<(u32, Vec<f64>)> {
     vm.sh("mkdir -p /run/udev/rules.d")?;
     vm.write_file(BARE_LINKS_FILE, BARE_LINKS.as_bytes(), false)?;
     vm.sh("udevadm control --reload")?;
-    let steps = steps(pairs);
-    let mut cpu_us = vec![0; steps.len()];
-    for change in ["add va& type veth peer name vb&", "del va&"] {
-        for ((first, last), cpu_us) in steps.iter().zip(&mut cpu_us) {
-            let before_us = cpu_of(vm, group)?;
-            let began = Instant::now();
-            let limit = LINKS_LIMIT + PAIR_LIMIT * (last - first + 1);
-            let script = format!(
-                "seq {first} {last} | sed 's/.*/link {change}/' >/tmp/links && ip -batch /tmp/links && \
-                 udevadm settle --timeout={}",
-                limit.as_secs()
-            );
-            let output = vm.run(&["sh", "-c", &script], limit)?;
-            ensure!(
-                output.success(),
-                "`{script}` ended with {:?}: {}",
-                output.exit,
-                output.error_text()
-            );
-            await_calm(vm, group, limit)?;
-            let used_us = cpu_of(vm, group)? - before_us;
-            command::progress(&format!(
-                "`{change}` for pairs {first} to {last}: {} ms of CPU in {} s",
-                used_us / 1000,
-                began.elapsed().as_secs()
-            ));
-            *cpu_us += used_us;
+    let began = Instant::now();
+    let mut made = Vec::new();
+    for step in steps(options.pairs) {
+        if began.elapsed() >= options.making {
+            break;
         }
+        let cpu_us = change_links(vm, group, "add va& type veth peer name vb&", step)?;
+        made.push((step, cpu_us));
     }
-    let per_link = steps.iter().zip(cpu_us).map(|((first, last), cpu_us)| {
+    let mut per_link = Vec::new();
+    let mut pairs = 0;
+    for ((first, last), making_us) in made {
+        let removing_us = change_links(vm, group, "del va&", (first, last))?;
         let links = f64::from(last - first + 1) * 2.0;
-        cpu_us as f64 / 1e3 / links
-    });
-    Ok(per_link.collect())
+        per_link.push((making_us + removing_us) as f64 / 1e3 / links);
+        pairs = last;
+    }
+    Ok((pairs, per_link))
+}
+
+/// Makes or removes pairs, the first and the last of which are named; the service's CPU time for it, in µs.
+fn change_links(vm: &Vm, group: &str, change: &str, (first, last): (u32, u32)) -> Result<u64> {
+    let before_us = cpu_of(vm, group)?;
+    let began = Instant::now();
+    let limit = LINKS_LIMIT + PAIR_LIMIT * (last - first + 1);
+    let script = format!(
+        "seq {first} {last} | sed 's/.*/link {change}/' >/tmp/links && ip -batch /tmp/links && \
+         udevadm settle --timeout={}",
+        limit.as_secs()
+    );
+    let output = vm.run(&["sh", "-c", &script], limit)?;
+    ensure!(
+        output.success(),
+        "`{script}` ended with {:?}: {}",
+        output.exit,
+        output.error_text()
+    );
+    await_calm(vm, group, limit)?;
+    let used_us = cpu_of(vm, group)? - before_us;
+    command::progress(&format!(
+        "`{change}` for pairs {first} to {last}: {} ms of CPU in {} s",
+        used_us / 1000,
+        began.elapsed().as_secs()
+    ));
+    Ok(used_us)
 }
 
 /// The first and the last pair of each step.

@@ -13,5 +13,5 @@ mod subject;
 pub use case::{Case, System};
 pub use cost::{Cost, CostOptions, cost};
 pub use report::{Evacuation, Handover, PhaseLoss, TcpOutcome};
-pub use run::{NicStuck, PHASES};
+pub use run::PHASES;
 pub use subject::{Stage, Subject};

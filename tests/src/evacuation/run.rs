@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 
 use super::arrival::LinkMonitor;
@@ -32,11 +32,6 @@ const SENDS_LIMIT: Duration = Duration::from_secs(12);
 const STATE: &str = "ip -d -s link; ip neigh; for bql in /sys/class/net/*/queues/tx-0/byte_queue_limits; do \
      echo $bql $(cat $bql/inflight $bql/limit); done; cat /proc/net/bonding/* /proc/net/softnet_stat /proc/net/udp \
      /proc/net/tcp /proc/interrupts 2>/dev/null; dmesg | tail -40; true";
-
-/// The guest's virtio NIC sends nothing since it was moved, before anything else was done with it.
-#[derive(Debug, thiserror::Error)]
-#[error("the guest's virtio NIC sends nothing after the migration; the guest says:\n{0}")]
-pub struct NicStuck(String);
 
 /// What the way there came to.
 #[derive(Default)]
@@ -120,7 +115,10 @@ impl Subject {
         let deadline = Instant::now() + SENDS_LIMIT;
         while self.vm().host().tap_frames(tap)?.from_guest < SENDS_FRAMES {
             if Instant::now() >= deadline {
-                return Err(NicStuck(self.state()?).into());
+                bail!(
+                    "the guest's virtio NIC sends nothing after the migration; the guest says:\n{}",
+                    self.state()?
+                );
             }
             std::thread::sleep(LOOK_INTERVAL);
         }

@@ -28,6 +28,9 @@ pub(in super::super) struct CostsOptions {
     /// Pairs of unrelated interfaces made and removed beside each service
     #[arg(long, default_value_t = 2000, requires = "costs", value_parser = clap::value_parser!(u32).range(1..))]
     pairs: u32,
+    /// Begin no further step of making interfaces once it took a service so many minutes
+    #[arg(long, default_value_t = 60, requires = "costs")]
+    pairs_minutes: u64,
     /// Only these services: tandem-planned, networkd, network-manager
     #[arg(long, value_delimiter = ',', requires = "costs")]
     services: Vec<System>,
@@ -52,15 +55,9 @@ pub(in super::super) fn run(options: &CostsOptions, idle: Duration) -> Result<()
         machine: Machine::look()?,
         ..Costs::default()
     };
-    // What an earlier run knows of the others stays.
-    if let Ok(kept) = Costs::read()
-        && !options.services.is_empty()
-    {
-        costs.known = kept.known;
-        costs.known.retain(|(system, _)| !wanted.contains(system));
-    }
     let cost_options = CostOptions {
         pairs: options.pairs,
+        making: Duration::from_secs(options.pairs_minutes * 60),
         idle,
     };
     for system in wanted.iter().copied() {
@@ -72,6 +69,16 @@ pub(in super::super) fn run(options: &CostsOptions, idle: Duration) -> Result<()
                 command::progress(&format!("{}: FAILED: {error:#}", system.key()));
                 costs.failures.push((system, format!("{error:#}")));
             }
+        }
+        // What another run knows of the others stays: an earlier one, or one beside this.
+        if let Ok(kept) = Costs::read()
+            && !options.services.is_empty()
+        {
+            costs.known.retain(|(system, _)| wanted.contains(system));
+            let others = kept.known.into_iter();
+            costs
+                .known
+                .extend(others.filter(|(system, _)| !wanted.contains(system)));
         }
         let text = serde_json::to_string_pretty(&costs.json())?;
         report::write(&report::folder(), FILE, &text)?;

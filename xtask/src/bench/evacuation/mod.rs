@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use tandem_lab::evacuation::{Case, Evacuation, NicStuck, Stage, Subject, System};
+use tandem_lab::evacuation::{Case, Evacuation, Stage, Subject, System};
 use tandem_lab::probe::FrameOptions;
 use tandem_lab::{HotPlug, Lab, NicModel, command};
 
@@ -244,15 +244,12 @@ fn evacuate(samples: &mut Samples, count: usize) {
         let text = format!("{error:#}");
         command::progress(&format!("{key}: FAILED: {text}"));
         // The page has its first line only.
-        let number = samples.failures.len() + samples.set_aside.len() + 1;
+        let number = samples.failures.len() + 1;
         let name = format!("{key}-failed-{number}.log");
         if let Err(error) = report::write(&report::folder(), &name, &text) {
             command::progress(&format!("{name} is not kept: {error:#}"));
         }
-        match error.downcast_ref::<NicStuck>() {
-            Some(_) => samples.set_aside.push(text),
-            None => samples.failures.push(text),
-        }
+        samples.failures.push(text);
     }
 }
 

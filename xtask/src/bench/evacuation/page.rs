@@ -1,24 +1,14 @@
 //! The results as a page that is committed.
 
 use super::super::report;
-use super::samples::Samples;
 use super::{Results, table, tandem};
 
 /// Name of the picture beside the page.
 pub(super) const PICTURE: &str = "evacuation.svg";
 
-/// Why some rounds are none.
-const SET_ASIDE: &str = "After the migration, and before anything else was done, nothing left the guest's virtio NIC any more: \
-     its transmit queue stood still. No system can do its part without that NIC, so another round was taken instead.\n\n";
-
 /// The page, in Markdown.
 pub(super) fn render(results: &Results) -> String {
-    let failures = chapter("Evacuations that came to no end", "", results, |one| {
-        &one.failures
-    });
-    let set_aside = chapter("Evacuations set aside", SET_ASIDE, results, |one| {
-        &one.set_aside
-    });
+    let failures = failures(results);
     format!(
         "# Evacuations, side by side\n\n\
          Written by `cargo xtask bench --evacuation --write-results`; not to be edited. A VF leaves the guest, the VM \
@@ -54,7 +44,7 @@ pub(super) fn render(results: &Results) -> String {
          connection's pass between them, so it is no shorter.\n\n\
          {own}\n\
          {costs}\
-         ## Claims\n\n{claims}{failures}{set_aside}\n\
+         ## Claims\n\n{claims}{failures}\n\
          ## Measured on\n\n{machine}",
         downtime_limit_ms = tandem_lab::DOWNTIME_LIMIT_MS,
         minutes = results.took.as_secs().div_ceil(60),
@@ -66,23 +56,18 @@ pub(super) fn render(results: &Results) -> String {
     )
 }
 
-/// A chapter with the first line of each reason; none without reasons.
-fn chapter(
-    title: &str,
-    head: &str,
-    results: &Results,
-    reasons: fn(&Samples) -> &[String],
-) -> String {
+/// A chapter with the first line of each failure; none without failures.
+fn failures(results: &Results) -> String {
     let mut lines = String::new();
     for samples in &results.samples {
-        for why in reasons(samples) {
+        for why in &samples.failures {
             let first = why.lines().next().unwrap_or("");
             lines += &format!("* `{}`: {first}\n", samples.key());
         }
     }
     match lines.as_str() {
         "" => String::new(),
-        _ => format!("\n## {title}\n\n{head}{lines}"),
+        _ => format!("\n## Evacuations that came to no end\n\n{lines}"),
     }
 }
 
@@ -101,7 +86,6 @@ mod tests {
     fn the_page_has_figures_claims_failures_and_the_machine() {
         let mut bond = samples(System::UnmanagedBond, &[[888, 40, 6]]);
         bond.failures.push("no VF came\nlong log".to_owned());
-        bond.set_aside.push("it is stuck\nlong log".to_owned());
         let machine = serde_json::json!([["Processors", "2 × A CPU"]]);
         let results = Results {
             samples: vec![
@@ -118,8 +102,6 @@ mod tests {
             "| bond by a script | e1000e, ACPI | 1000 | 1000, 990 | 1, 1 failed | 888 |",
             "* holds: Tandem, the host asks (e1000e, ACPI, 1000/s): nothing lost but by the migration in 1 of 1 rounds",
             "* `unmanaged-bond-e1000e-acpi-1000`: no VF came\n",
-            "stood still. No system",
-            "* `unmanaged-bond-e1000e-acpi-1000`: it is stuck\n",
             "took 2 minutes",
             "| Processors | 2 × A CPU |",
         ] {

@@ -15,8 +15,6 @@ pub(super) struct Samples {
     pub(super) evacuations: Vec<Evacuation>,
     /// Why evacuations came to no end.
     pub(super) failures: Vec<String>,
-    /// Evacuations in which the migration alone broke the guest's virtio NIC ([`tandem_lab::evacuation::NicStuck`]).
-    pub(super) set_aside: Vec<String>,
 }
 
 impl Samples {
@@ -26,7 +24,6 @@ impl Samples {
             rate_hz,
             evacuations: Vec::new(),
             failures: Vec::new(),
-            set_aside: Vec::new(),
         }
     }
 
@@ -118,7 +115,6 @@ impl Samples {
             "vf-ready-ms": self.spread(|one| one.vf_ready_ms).map(Spread::json),
             "evacuations": self.evacuations,
             "failures": self.failures,
-            "set-aside": self.set_aside,
         })
     }
 
@@ -132,7 +128,6 @@ impl Samples {
             rate_hz: u32::try_from(rate_hz)?,
             evacuations: serde_json::from_value(value["evacuations"].clone())?,
             failures: serde_json::from_value(value["failures"].clone())?,
-            set_aside: serde_json::from_value(value["set-aside"].clone())?,
         })
     }
 }
