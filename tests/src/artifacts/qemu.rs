@@ -105,7 +105,7 @@ fn find(starter: Starter) -> Result<PathBuf> {
     if fetched.is_file() {
         return Ok(fetched);
     }
-    bail!(own_lack)
+    bail!("{own_lack}; `cargo xtask setup` fetches one")
 }
 
 fn lack_of_the_machines_own(starter: Starter) -> Option<String> {

@@ -144,7 +144,12 @@ impl Costs {
             "pairs",
             "CPU ms for a link",
         ]);
-        for (system, cost) in &self.known {
+        let in_order = SYSTEMS.iter().flat_map(|wanted| {
+            self.known
+                .iter()
+                .filter(move |(system, _)| system == wanted)
+        });
+        for (system, cost) in in_order {
             let mib = |bytes: u64| format!("{:.1}", bytes as f64 / f64::from(1 << 20));
             let show = |samples: &mut dyn Iterator<Item = f64>, digits| {
                 Spread::of(samples).map_or("–".to_owned(), |one| one.show(digits))
@@ -181,7 +186,7 @@ impl Costs {
         format!(
             "## What the services cost\n\n\
              By `cargo xtask bench --costs`, in Debian 13 with the same bond. The links are pairs of veth interfaces, made in \
-             four steps until all are there, then removed in four; CPU is that of the service's control group; PID 1 makes \
+             four steps until all are there, or fewer if that took too long, then removed in as many; CPU is that of the service's control group; PID 1 makes \
              no units of them, and udev starts no program for them. Of a service that systemd watches (WatchdogSec=) the wake-ups with nothing to do are its signs \
              of life; a timer of tokio's wakes it up to three times for one (a turn of each wheel), so they are also counted with the watchdog off.\n\n\
              {}{}\n",
