@@ -1,5 +1,6 @@
 //! The programs the lab runs on this machine, installed with apt-get when they are missing.
 
+use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::Duration;
 
@@ -167,15 +168,19 @@ fn install(cache: &Cache, machine_suites: &[String], lacks: &[(HostTool, String)
         suites.push(backports);
     }
     let apt = PrivateApt::of_suites(cache, "host", &suites)?;
-    // No suite for Debian 12 has the QEMU that is needed, and mmdebstrap brings that of another.
-    let installed = lacks.iter().flat_map(|(tool, _)| match tool {
-        HostTool::Qemu(_) => HostTool::Mmdebstrap.packages(),
-        tool => tool.packages(),
-    });
+    // QEMU is not installed: mmdebstrap brings the one that fits, and unpacks it.
+    let installed: BTreeSet<&str> = lacks
+        .iter()
+        .flat_map(|(tool, _)| match tool {
+            HostTool::Qemu(_) => HostTool::Mmdebstrap.packages(),
+            tool => tool.packages(),
+        })
+        .copied()
+        .collect();
     // Only libvirt comes from backports: the rest shall not replace libraries of this machine.
     let newer = HostTool::Libvirt.packages();
     let (newer, others): (Vec<&str>, Vec<&str>) = installed
-        .copied()
+        .into_iter()
         .partition(|package| newer.contains(package));
     let newer_options: &[&str] = if on_bookworm { &["-t", backports] } else { &[] };
     for (packages, options) in [(others, &[][..]), (newer, newer_options)] {
