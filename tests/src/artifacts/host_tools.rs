@@ -131,15 +131,16 @@ pub fn ensure(tools: &[HostTool]) -> Result<()> {
         .iter()
         .map(|(_, reason)| reason.as_str())
         .collect();
-    let packages: Vec<_> = lacks_now
+    let packages: BTreeSet<_> = lacks_now
         .iter()
         .flat_map(|(tool, _)| tool.packages())
         .copied()
         .collect();
+    let packages = Vec::from_iter(packages).join(" ");
     let remedy = format!(
         "{}. As root on Debian the lab installs by itself; otherwise install the equivalent of: {}",
         reasons.join("; "),
-        packages.join(" ")
+        packages
     );
     if !rustix::process::geteuid().is_root() {
         bail!("{remedy}");
@@ -148,7 +149,7 @@ pub fn ensure(tools: &[HostTool]) -> Result<()> {
     install(&cache, &source.suites, &lacks_now).context(remedy)?;
     match lacks(tools).first() {
         None => Ok(()),
-        Some((_, reason)) => bail!("after installing {}: {reason}", packages.join(" ")),
+        Some((_, reason)) => bail!("after installing {packages}: {reason}"),
     }
 }
 

@@ -112,29 +112,19 @@ fn lack_of_the_machines_own(starter: Starter) -> Option<String> {
     if command::find_program(PROGRAM).is_none() {
         return Some(format!("{PROGRAM} is not installed"));
     }
-    let told = match command::run(Command::new(PROGRAM).arg("--version"), PROBE_LIMIT) {
-        Ok(finished) => finished.stdout,
-        Err(error) => return Some(format!("{error:#}")),
-    };
-    match version(&told) {
-        Some(version) if starter.takes(version) => None,
-        _ => Some(format!(
-            "the installed QEMU does not fit (for {starter:?} it has to be {}): {}",
-            starter.wanted(),
-            told.lines().next().unwrap_or_default()
-        )),
-    }
+    fits(Path::new(PROGRAM), starter)
+        .err()
+        .map(|error| format!("the installed QEMU: {error:#}"))
 }
 
 /// Unpacks that QEMU and the libraries it needs into the cache; mmdebstrap is installed.
 pub(super) fn fetch(cache: &Cache, starter: Starter) -> Result<()> {
-    let entry = starter.entry();
     cache
-        .folder(&entry, |folder| {
+        .folder(&starter.entry(), |folder| {
             let (base, suite) = (Suite::Trixie.name(), starter.suite().name());
             let mut suites = vec![base, suite];
             suites.dedup();
-            let apt = PrivateApt::of_suites(cache, &entry, &suites)?;
+            let apt = PrivateApt::of_suites(cache, &suites.join("-"), &suites)?;
             command::progress(&format!("unpacking QEMU from {} (once)", starter.suite()));
             let root = folder.join("root");
             let mut unpack = Command::new("mmdebstrap");
@@ -154,7 +144,7 @@ pub(super) fn fetch(cache: &Cache, starter: Starter) -> Result<()> {
             fs::write(&script, start_script()).context("cannot write QEMU's start script")?;
             fs::set_permissions(&script, Permissions::from_mode(0o755))
                 .context("cannot make QEMU's start script a program")?;
-            works(&script, starter)
+            fits(&script, starter).with_context(|| format!("QEMU of {}", starter.suite()))
         })
         .map(drop)
 }
@@ -169,14 +159,15 @@ fn start_script() -> String {
     )
 }
 
-fn works(program: &Path, starter: Starter) -> Result<()> {
+/// Fails if a QEMU does not run, or has a version that is of no use here.
+fn fits(program: &Path, starter: Starter) -> Result<()> {
     let told = command::run(Command::new(program).arg("--version"), PROBE_LIMIT)?.stdout;
     match version(&told) {
         Some(version) if starter.takes(version) => Ok(()),
         _ => bail!(
-            "QEMU of {} does not fit, it has to be {}: {told}",
-            starter.suite(),
-            starter.wanted()
+            "it does not fit, for {starter:?} it has to be {}: {}",
+            starter.wanted(),
+            told.lines().next().unwrap_or_default()
         ),
     }
 }

@@ -71,8 +71,8 @@ pub(in super::super) fn run(options: &CostsOptions, idle: Duration) -> Result<()
             }
         }
         // What another run knows of the others stays: an earlier one, or one beside this.
-        if let Ok(kept) = Costs::read()
-            && !options.services.is_empty()
+        if !options.services.is_empty()
+            && let Ok(kept) = Costs::read()
         {
             costs.known.retain(|(system, _)| wanted.contains(system));
             let others = kept.known.into_iter();
@@ -186,9 +186,10 @@ impl Costs {
         format!(
             "## What the services cost\n\n\
              By `cargo xtask bench --costs`, in Debian 13 with the same bond. The links are pairs of veth interfaces, made in \
-             four steps until all are there, or fewer if that took too long, then removed in as many; CPU is that of the service's control group; PID 1 makes \
-             no units of them, and udev starts no program for them. Of a service that systemd watches (WatchdogSec=) the wake-ups with nothing to do are its signs \
-             of life; a timer of tokio's wakes it up to three times for one (a turn of each wheel), so they are also counted with the watchdog off.\n\n\
+             four steps until all are there, or fewer if that took too long, then removed in as many; CPU is that of the \
+             service's control group; PID 1 makes no units of them, and udev starts no program for them. Of a service that \
+             systemd watches (WatchdogSec=) the wake-ups with nothing to do are its signs of life; a timer of tokio's wakes it \
+             up to three times for one (a turn of each wheel), so they are also counted with the watchdog off.\n\n\
              {}{}\n",
             self.table().markdown(),
             failures.collect::<String>()
