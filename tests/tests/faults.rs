@@ -1,11 +1,14 @@
 //! Faults of the service and of the NICs, each followed by the same check.
 
+use std::net::IpAddr;
+
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use tandem_core::status::{BondState, Held, ProblemCode};
-use tandem_lab::net::CLIENT_V4;
-use tandem_lab::tandem::{BOND, Guest, STEP_LIMIT, Setup};
-use tandem_lab::{Lab, Mac, NicModel};
+use tandem_lab::net::{CLIENT_V4, GUEST_V4, GUEST_V6};
+use tandem_lab::tandem::handover::{is_armed, is_measured};
+use tandem_lab::tandem::{BOND, CONFIG, Guest, STEP_LIMIT, Setup};
+use tandem_lab::{Kernel, Lab, Mac, NicModel};
 
 /// Unplugs and re-plugs in a row.
 const ROUNDS: u32 = 50;
@@ -268,4 +271,85 @@ fn set_standby_carrier(guest: &Guest, up: bool) -> Result<()> {
         .qmp()
         .execute("set_link", json!({ "name": "standby", "up": up }))?;
     Ok(())
+}
+
+/// SIGHUP: the service reads its configuration anew.
+const RELOAD: i32 = 1;
+
+#[test]
+fn the_programs_follow_a_bond_that_is_made_anew_and_leave_one_that_is_given_up() {
+    let Some(lab) = Lab::for_test("made anew") else {
+        return;
+    };
+    made_anew(&lab).unwrap();
+}
+
+fn made_anew(lab: &Lab) -> Result<()> {
+    let setup = Setup::new()?;
+    let guest = accelerated(lab, &setup)?;
+    let armed = guest.await_here("guarded", is_armed)?;
+    let before = armed.bonds[0].ifindex;
+    let attached = attached(&guest)?;
+    ensure!(
+        attached > 0 || setup.kernel == Kernel::V6_1,
+        "no program is attached to any device"
+    );
+
+    // The ports live on, and so would what is attached to them.
+    guest.vm.sh(&format!("ip link del {BOND}"))?;
+    let again = guest.await_here("guarded again", |status| {
+        let bond = &status.bonds[0];
+        bond.ifindex.is_some()
+            && bond.ifindex != before
+            && bond.state == BondState::Accelerated
+            && is_armed(status)
+    })?;
+    let problems = &again.bonds[0].problems;
+    ensure!(problems.is_empty(), "not all is well: {problems:?}");
+    ensure!(
+        self::attached(&guest)? == attached,
+        "something is left of the bond that was there before"
+    );
+    guest.vm.sh(&format!(
+        "ip address add {GUEST_V4}/24 dev {BOND} && ip -6 address add {GUEST_V6}/64 dev {BOND} nodad"
+    ))?;
+    let wanted: [IpAddr; 2] = [GUEST_V4.into(), GUEST_V6.into()];
+    guest.await_here("aware of the addresses", |status| {
+        let known = &status.bonds[0].addresses;
+        wanted
+            .iter()
+            .all(|ip| known.iter().any(|one| one.ip == *ip))
+    })?;
+    guest.check()?;
+
+    // Its handoff is seen and measured as before.
+    prepare(&guest)?;
+    guest.reach(BondState::Standby)?;
+    guest.await_here("measured", is_measured)?;
+    guest
+        .channel()?
+        .call("tandem-resume", json!({}), STEP_LIMIT)?;
+    guest.reach(BondState::Accelerated)?;
+    guest.await_here("guarded after all", is_armed)?;
+
+    // A bond that nobody wants guarded any more keeps its ports and nothing else.
+    guest.vm.sh(&format!("rm {CONFIG}"))?;
+    guest.signal(RELOAD)?;
+    guest.await_here("without a bond", |status| status.bonds.is_empty())?;
+    let none = format!("[ \"$({})\" = 0 ]", tcx_links(&guest)?);
+    guest.vm.wait_sh(&none, STEP_LIMIT)?;
+    guest.vm.sh(&format!("ping -c 1 -W 10 {CLIENT_V4}"))?;
+    Ok(())
+}
+
+/// Counts the service's programs on devices (tcx links: `tcx_link_fdinfo`, kernel/bpf/tcx.c, 6.6).
+fn tcx_links(guest: &Guest) -> Result<String> {
+    let pid = guest.pid()?;
+    Ok(format!(
+        "grep -l 'link_type:.*tcx' /proc/{pid}/fdinfo/* | wc -l"
+    ))
+}
+
+fn attached(guest: &Guest) -> Result<usize> {
+    Ok(guest.vm.sh(&tcx_links(guest)?)?.trim().parse()?)
 }

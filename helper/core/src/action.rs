@@ -135,7 +135,8 @@ pub enum ActionKind {
     },
     /// Have the hand-over programs do exactly this for a bond. The executor hands in
     /// [`crate::Input::PathWatched`] with what they really do then. A change starts
-    /// the counters of the bond's ports anew.
+    /// the counters of the bond's ports anew. [`PathWatch::default`] has them let go of a bond,
+    /// whether it is still there or not.
     WatchPath {
         /// The bond.
         bond: Ifindex,

@@ -13,7 +13,7 @@ use crate::memory::{InFlight, Memory, expiry};
 use crate::news;
 use crate::observe::Readings;
 use crate::outbox::Outbox;
-use crate::path::PortFrames;
+use crate::path::{PathWatch, PortFrames};
 use crate::plan::{Context, intents, wishes};
 use crate::policy::{Ownership, Policy};
 use crate::problems::general_problems;
@@ -313,7 +313,7 @@ impl Machine {
                 self.readings.request(Source::Addressing);
             }
             if let ActionKind::WatchPath { bond, .. } = kind {
-                self.world.forget_path(bond);
+                self.world.doubt_path(bond);
             }
         }
     }
@@ -321,6 +321,7 @@ impl Machine {
     /// Decides what is next, for each bond and each source.
     fn proceed(&mut self) {
         self.expire();
+        self.release_paths();
         let assignments = assign(&self.world, &self.policy);
         let mut replies = Vec::new();
         let mut events = Vec::new();
@@ -367,6 +368,16 @@ impl Machine {
             if warning.is_some_and(|one| now >= expiry(policy, one)) {
                 self.world.forget_warning(assignment.ifindex);
             }
+        }
+    }
+
+    /// Has the hand-over programs let go of bonds that are gone or were taken out of the policy. That
+    /// can't fail, so that nothing waits for it.
+    fn release_paths(&mut self) {
+        for bond in self.world.stray_paths(&self.policy) {
+            let watch = PathWatch::default();
+            self.world.put_path(bond, watch.clone());
+            self.outbox.push(ActionKind::WatchPath { bond, watch });
         }
     }
 

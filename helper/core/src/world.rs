@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use crate::input::{Removal, RemovalStage, Source};
 use crate::link::{Addressing, Link, LinkKind};
 use crate::path::PathWatch;
+use crate::policy::Policy;
 use crate::status::{CheckItem, SourceHealth, SourceStatus};
 use crate::types::{IfName, Ifindex, Time};
 
@@ -25,8 +26,9 @@ pub(crate) struct World {
     addressing_read_at: Option<Time>,
     sources: BTreeMap<Source, SourceStatus>,
     paths_supported: bool,
-    /// What the hand-over programs do, by bond.
-    paths: BTreeMap<Ifindex, PathWatch>,
+    /// What the hand-over programs do, by bond; `None` where an attempt to change it failed. A bond
+    /// that is gone stays here until they have let go of its ports, which live on.
+    paths: BTreeMap<Ifindex, Option<PathWatch>>,
     /// What is stacked on each bond, as one number.
     stacked: BTreeMap<Ifindex, u64>,
 }
@@ -116,7 +118,7 @@ impl World {
 
     /// What the hand-over programs do for a bond; `None` if that is not known.
     pub(crate) fn path(&self, bond: Ifindex) -> Option<&PathWatch> {
-        self.paths.get(&bond)
+        self.paths.get(&bond)?.as_ref()
     }
 
     /// What is stacked on a bond, as one number that changes with it.
@@ -139,16 +141,34 @@ impl World {
         }
     }
 
-    /// Notes what the hand-over programs do for a bond that exists.
+    /// Notes what the hand-over programs do for a bond.
     pub(crate) fn put_path(&mut self, bond: Ifindex, watch: PathWatch) {
-        if self.links.contains_key(&bond) {
-            self.paths.insert(bond, watch);
+        if watch == PathWatch::default() && !self.links.contains_key(&bond) {
+            self.paths.remove(&bond);
+        } else if self.paths.contains_key(&bond) || self.paths.len() < MAX_LINKS {
+            self.paths.insert(bond, Some(watch));
         }
     }
 
     /// What the hand-over programs do for a bond is no longer known.
-    pub(crate) fn forget_path(&mut self, bond: Ifindex) {
-        self.paths.remove(&bond);
+    pub(crate) fn doubt_path(&mut self, bond: Ifindex) {
+        if self.paths.contains_key(&bond) || self.paths.len() < MAX_LINKS {
+            self.paths.insert(bond, None);
+        }
+    }
+
+    /// Bonds that the hand-over programs may do something for although there is no such bond, or
+    /// the policy does not name it.
+    pub(crate) fn stray_paths(&self, policy: &Policy) -> Vec<Ifindex> {
+        let named = |bond: &Ifindex| {
+            let name = self.link(*bond).map(|link| &link.name);
+            let mut names = policy.bonds.iter().map(|bond| &bond.name);
+            name.is_some_and(|name| names.any(|one| one == name))
+        };
+        let busy = |watch: &Option<PathWatch>| *watch != Some(PathWatch::default());
+        let paths = self.paths.iter().filter(|_| self.links_known);
+        let stray = paths.filter(|(bond, watch)| busy(watch) && !named(bond));
+        stray.map(|(bond, _)| *bond).collect()
     }
 
     /// Replaces all links. What is known of their past stays with those that are still there.
@@ -168,7 +188,9 @@ impl World {
         }
         self.links_known = true;
         let links = &self.links;
-        self.paths.retain(|bond, _| links.contains_key(bond));
+        let idle = |watch: &Option<PathWatch>| *watch == Some(PathWatch::default());
+        self.paths
+            .retain(|bond, watch| links.contains_key(bond) || !idle(watch));
         self.stacked.retain(|bond, _| links.contains_key(bond));
     }
 
@@ -190,7 +212,9 @@ impl World {
     pub(crate) fn remove_link(&mut self, ifindex: Ifindex) {
         self.links.remove(&ifindex);
         self.addressing.remove(&ifindex);
-        self.paths.remove(&ifindex);
+        if self.path(ifindex) == Some(&PathWatch::default()) {
+            self.paths.remove(&ifindex);
+        }
         self.stacked.remove(&ifindex);
     }
 

@@ -24,6 +24,7 @@ use std::time::Duration;
 use tandem_core::Input;
 use tandem_core::action::{Action, ActionKind};
 use tandem_core::input::{Outcome, Source};
+use tandem_core::path::PathWatch;
 use tandem_core::types::Ifindex;
 use tokio::task::JoinHandle;
 
@@ -184,6 +185,12 @@ fn carry_out(
     paths: Option<&Paths>,
     inputs: &mut Vec<Input>,
 ) -> Result<(), ActError> {
+    if let ActionKind::WatchPath { bond, watch } = kind
+        && *watch == PathWatch::default()
+    {
+        inputs.push(path::let_go(paths, *bond));
+        return Ok(());
+    }
     let mut requests = Requests::open().map_err(ActError::at("open a netlink socket"))?;
     path::expect_both(paths, kind);
     let result = match kind {

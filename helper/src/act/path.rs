@@ -15,6 +15,17 @@ use super::frames::{gratuitous_arp, neighbour_advertisement, reverse_arp};
 use crate::ebpf::paths::{self, Applied, PathPlan, Paths};
 use crate::observe::netlink::request::Requests;
 
+/// Has the programs let go of a bond, whether it is still there or not. Can't fail.
+pub(super) fn let_go(paths: Option<&Paths>, bond: Ifindex) -> Input {
+    if let Some(paths) = paths {
+        paths.forget(bond.0);
+    }
+    Input::PathWatched {
+        bond,
+        watch: PathWatch::default(),
+    }
+}
+
 /// Has the programs do exactly this for a bond; gives what they do afterwards.
 pub(super) fn watch(
     paths: Option<&Paths>,

@@ -60,7 +60,16 @@ pub fn faults_when_calm(stage: &Stage) -> Vec<String> {
     if stage.machine.is_none() {
         return vec!["the service does not run".into()];
     }
-    judged(stage, |judge| judge.faults())
+    let mut faults = judged(stage, |judge| judge.faults());
+    let links = stage.kernel.dump_links();
+    let bonds = stage.policy().bonds.iter();
+    let names: Vec<_> = bonds.map(|bond| &bond.name).collect();
+    let strays = stage.paths.strays(&links, &names);
+    if !strays.is_empty() {
+        let text = "the hand-over programs still do something for";
+        faults.push(format!("{text} {strays:?}, no bonds of the policy"));
+    }
+    faults
 }
 
 fn judged(stage: &Stage, faults_of: impl Fn(&Judge<'_>) -> Vec<String>) -> Vec<String> {

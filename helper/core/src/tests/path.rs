@@ -454,3 +454,49 @@ fn a_rescue_of_a_vf_that_sent_nothing_is_measured_from_its_warning() {
     let (gap, since_warning_us) = gap_of_rescue(None);
     assert_eq!(gap.transmit_us, Some(since_warning_us));
 }
+
+/// What is asked of the programs after this.
+fn asked_after(guest: &mut Guest, input: Input) -> Vec<ActionKind> {
+    guest.feed(input);
+    let mut asked = Vec::new();
+    while let Some(Action { kind, .. }) = guest.machine.next_action() {
+        asked.extend(Some(kind).filter(|kind| matches!(kind, ActionKind::WatchPath { .. })));
+    }
+    asked
+}
+
+fn let_go() -> ActionKind {
+    let watch = PathWatch::default();
+    ActionKind::WatchPath { bond: BOND, watch }
+}
+
+#[test]
+fn the_programs_let_go_of_a_bond_that_is_gone_and_of_one_that_left_the_policy() {
+    let gone = Input::LinkGone { ifindex: BOND };
+    let unread = Input::Links(healthy()[..2].to_vec());
+    let unnamed = Input::Policy(Policy::default());
+    for input in [gone, unread, unnamed] {
+        let mut guest = Guest::new(true);
+        assert!(guest.machine.status().bonds[0].rescue_armed);
+        assert_eq!(asked_after(&mut guest, input.clone()), [let_go()]);
+        // They did so.
+        let (bond, watch) = (BOND, PathWatch::default());
+        let done = Input::PathWatched { bond, watch };
+        assert_eq!(asked_after(&mut guest, done), []);
+        assert_eq!(asked_after(&mut guest, Input::Tick), []);
+    }
+}
+
+#[test]
+fn what_was_attached_in_part_or_too_late_is_let_go_of_as_well() {
+    let mut guest = Guest::new(true);
+    guest.refuses = true;
+    guest.prepare();
+    let gone = Input::LinkGone { ifindex: BOND };
+    assert_eq!(asked_after(&mut guest, gone), [let_go()]);
+    let ActionKind::WatchPath { bond, watch } = watch(&[VF], 2, None) else {
+        unreachable!("that is what it makes");
+    };
+    let late = Input::PathWatched { bond, watch };
+    assert_eq!(asked_after(&mut guest, late), [let_go()]);
+}

@@ -100,18 +100,29 @@ impl Paths {
         if !attached.contains_key(&plan.bond) && attached.len() >= MAX_BONDS as usize {
             return Err(PathError::TooManyBonds { bond: plan.bond });
         }
-        let links = attached.entry(plan.bond).or_default();
-        let applied = self.apply_to(plan, links);
-        if applied.is_err() {
-            self.withdraw(plan.bond, links);
+        let mut links = attached.remove(&plan.bond).unwrap_or_default();
+        // The kernel takes a program once for a device (bpf_mprog_attach, kernel/bpf/mprog.c, 6.6): what another
+        // bond still has on a port is of the time when that was its port.
+        let places = plan::places(plan);
+        for others in attached.values_mut() {
+            others.retain(|other| !places.contains(&other.place));
         }
-        if links.is_empty() {
-            attached.remove(&plan.bond);
+        let applied = self.apply_to(plan, &places, &mut links);
+        if applied.is_err() {
+            self.withdraw(plan.bond, &mut links);
+        }
+        if !links.is_empty() {
+            attached.insert(plan.bond, links);
         }
         applied
     }
 
-    fn apply_to(&self, plan: &PathPlan, links: &mut Vec<Attached>) -> Result<Applied, PathError> {
+    fn apply_to(
+        &self,
+        plan: &PathPlan,
+        places: &BTreeSet<Place>,
+        links: &mut Vec<Attached>,
+    ) -> Result<Applied, PathError> {
         let shared = &*self.shared;
         let prepare = |rescue| Ready::prepare(plan.bond, rescue);
         let ready = plan.rescue.as_ref().map(prepare);
@@ -133,7 +144,7 @@ impl Paths {
         }
 
         let mut applied = Applied::default();
-        self.attach(&plan::places(plan), links, &mut applied.missing)?;
+        self.attach(places, links, &mut applied.missing)?;
         let there = |ifindex, program| {
             links
                 .iter()

@@ -5,6 +5,7 @@ use tandem_core::input::{Outcome, Source};
 use tandem_core::link::Link;
 use tandem_core::{Ifindex, Input, Time};
 
+use super::paths::is_release;
 use super::{Happened, Item, Said, Stage};
 
 /// After this the machine has to know what happened, in ms, also if events were lost.
@@ -13,7 +14,9 @@ const KNOWN_AFTER_MS: u64 = 1_000;
 impl Stage {
     pub(super) fn execute(&mut self, epoch: u32, action: Action) {
         let disorder = self.disorder;
-        let outcome = if self.rng.chance(disorder.refuse) {
+        let outcome = if is_release(&action.kind) {
+            self.perform(&action.kind)
+        } else if self.rng.chance(disorder.refuse) {
             busy()
         } else if self.rng.chance(disorder.ignore)
             // The executor says so only if it saw a frame.

@@ -433,9 +433,10 @@ impl Stage {
         self.outstanding
             .retain(|_, (issued, _)| now < issued.plus_ms(ACTION_TIMEOUT_MS));
         let bonds = self.policy.bonds.len();
-        // A bond that left the policy left its action behind.
+        // A bond that left the policy left its action behind; the programs let go beside everything else.
         let since = self.policy_at;
-        let new = self.outstanding.values().filter(|(at, _)| *at >= since);
+        let counts = |(at, kind): &&(Time, ActionKind)| *at >= since && !paths::is_release(kind);
+        let new = self.outstanding.values().filter(counts);
         if new.count() > bonds {
             let kinds: Vec<_> = self.outstanding.values().collect();
             let text = format!("more than one action at once: {kinds:?}");

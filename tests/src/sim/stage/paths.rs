@@ -7,7 +7,7 @@ use tandem_core::action::ActionKind;
 use tandem_core::input::Outcome;
 use tandem_core::link::Link;
 use tandem_core::path::{Frames, PathWatch, PortFrames, Reaction};
-use tandem_core::{Ifindex, Input, PciAddress, Time};
+use tandem_core::{IfName, Ifindex, Input, PciAddress, Time};
 
 use super::super::rng::Rng;
 use super::Stage;
@@ -30,6 +30,16 @@ impl Paths {
         watch
     }
 
+    /// Bonds that they do something for although no link of this name is there.
+    pub fn strays(&self, links: &[Link], names: &[&IfName]) -> Vec<Ifindex> {
+        let named = |bond: &Ifindex| {
+            let mut links = links.iter();
+            links.any(|link| link.ifindex == *bond && names.contains(&&link.name))
+        };
+        let strays = self.by_bond.keys().filter(|bond| !named(bond));
+        strays.copied().collect()
+    }
+
     /// The service died, and its programs with it.
     pub fn clear(&mut self) {
         self.by_bond.clear();
@@ -41,6 +51,10 @@ impl Paths {
         else {
             return None;
         };
+        if is_release(kind) {
+            self.by_bond.remove(bond);
+            return Some(Outcome::Accepted);
+        }
         if !self.supported {
             return Some(Outcome::Failed {
                 errno: 0,
@@ -51,6 +65,9 @@ impl Paths {
             return Some(Outcome::Gone);
         }
         if let ActionKind::WatchPath { watch, .. } = kind {
+            for other in self.by_bond.values_mut() {
+                other.ports.retain(|port| !watch.ports.contains(port));
+            }
             self.by_bond.insert(*bond, watch.clone());
         }
         Some(Outcome::Accepted)
@@ -91,6 +108,11 @@ impl Paths {
             _ => None,
         }
     }
+}
+
+/// The programs are to let go of a bond, which can't be refused.
+pub(super) fn is_release(kind: &ActionKind) -> bool {
+    matches!(kind, ActionKind::WatchPath { watch, .. } if *watch == PathWatch::default())
 }
 
 impl Stage {

@@ -4,6 +4,7 @@ use tandem_core::Ifindex;
 use tandem_core::action::{ActionKind, BondOptions};
 use tandem_core::input::Request;
 use tandem_core::link::Address;
+use tandem_core::path::PathWatch;
 use tandem_core::status::{Event, Handoff};
 
 use super::Step;
@@ -97,6 +98,9 @@ pub(super) fn action_text(stage: &Stage, kind: &ActionKind) -> String {
         }
         ActionKind::ProvePath { from, to, .. } => {
             format!("   do  send a frame from {} to {}", name(from), name(to))
+        }
+        ActionKind::WatchPath { bond, watch } if *watch == PathWatch::default() => {
+            format!("   do  {}: nothing more to count", name(bond))
         }
         ActionKind::WatchPath { bond, watch } => {
             let ports: Vec<_> = watch.ports.iter().map(&name).collect();
