@@ -272,7 +272,13 @@ impl Machine {
         let Some(index) = self.place_of(bond) else {
             return;
         };
-        let measured = self.bonds[index].traffic.note_frames(ports, self.now);
+        let memory = &mut self.bonds[index];
+        let asked = |busy: &&InFlight| matches!(busy.kind, ActionKind::ReadFrames { .. });
+        let Some(busy) = memory.in_flight.as_ref().filter(asked) else {
+            return;
+        };
+        let asked_at = busy.issued_at;
+        let measured = memory.traffic.note_frames(ports, asked_at, self.now);
         if let Some(handoff) = measured {
             let bond = self.policy.bonds[index].name.clone();
             let event = Event::HandoffMeasured { bond, handoff };

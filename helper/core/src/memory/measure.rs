@@ -36,9 +36,18 @@ impl TrafficMemory {
         }
     }
 
-    /// Takes the counters. Gives the handoff that they told something new of.
-    pub(crate) fn note_frames(&mut self, ports: &[PortFrames], now: Time) -> Option<Handoff> {
+    /// Takes the counters that were asked for then. Gives the handoff that they told something new of.
+    pub(crate) fn note_frames(
+        &mut self,
+        ports: &[PortFrames],
+        asked_at: Time,
+        now: Time,
+    ) -> Option<Handoff> {
         let record = self.handoffs.last_mut().filter(|_| self.measuring)?;
+        if asked_at < record.handoff.at {
+            // The traffic has moved again since: they are of the handoff before.
+            return None;
+        }
         let gap = record.gap(ports);
         let late = frames_of(ports, record.from).map(|frames| frames.late);
         let noisy = late.and_then(|late| late.last);

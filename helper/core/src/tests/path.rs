@@ -271,6 +271,50 @@ fn a_planned_handoff_is_counted_from_before_the_switch_until_the_old_port_is_qui
 }
 
 #[test]
+fn counters_that_the_next_handoff_overtook_say_nothing_of_it() {
+    let mut guest = Guest::new(true);
+    guest.frames = Vec::new();
+    guest.prepare();
+    guest.told.clear();
+    // Asked for, not answered yet: the standby's cable is pulled.
+    let mut asked = false;
+    while let Some(deadline) = guest.machine.next_deadline() {
+        guest.now = guest.now.max(deadline);
+        guest.feed(Input::Tick);
+        let next = guest.machine.next_action();
+        if let Some(Action { id, kind }) = next {
+            asked = matches!(kind, ActionKind::ReadFrames { .. });
+            if asked {
+                break;
+            }
+            let outcome = Outcome::Accepted;
+            guest.feed(Input::Done {
+                action: id,
+                outcome,
+            });
+        }
+    }
+    assert!(asked, "nobody reads the counters");
+    guest.now = guest.now.plus_ms(1);
+    guest.activate(VF);
+    let links = guest.links.clone();
+    guest.feed(Input::Links(links));
+    let ports = Vec::from([VF, STANDBY].map(|port| PortFrames {
+        port,
+        received: frames(1, 0, 1),
+        sent: frames(1, 0, 1),
+        late: Frames::default(),
+    }));
+    guest.feed(Input::PathFrames { bond: BOND, ports });
+    let handoffs = &guest.machine.status().bonds[0].handoffs;
+    assert_eq!(handoffs.len(), 2, "{handoffs:?}");
+    assert!(
+        handoffs.iter().all(|handoff| handoff.gap.is_none()),
+        "{handoffs:?}"
+    );
+}
+
+#[test]
 fn a_port_to_which_frames_still_come_is_not_released_before_its_time() {
     let mut guest = Guest::new(true);
     guest.prepare();
