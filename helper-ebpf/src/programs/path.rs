@@ -195,7 +195,7 @@ fn path_ingress(ctx: TcContext) -> i32 {
     if leaving {
         rescue::announce(&ctx, &frame, port.bond, now_ns);
         if verdict == PASS {
-            verdict = rescue::receive_late(&frame, port.bond);
+            verdict = rescue::receive_late(&frame, port.bond, now_ns);
         }
     }
     if port.roles & ROLES_COUNTED != 0

@@ -261,13 +261,16 @@ pub(super) fn has_begun(bond: u32) -> bool {
 }
 
 /// What becomes of a frame on the ingress of a VF that leaves: one that was under way when
-/// the bond followed is delivered, though the bond calls the VF inactive by then.
+/// the bond followed is delivered, though the bond calls the VF inactive by then. It does so
+/// before it calls the standby active, so that this begins with the rescue
+/// (`bond_change_active_slave`, `drivers/net/bonding/bond_main.c`, 6.1 to 7.3).
 #[inline(always)]
-pub(super) fn receive_late(frame: &Frame, bond: u32) -> i32 {
+pub(super) fn receive_late(frame: &Frame, bond: u32, now_ns: u64) -> i32 {
     let Some(rescue) = rescue(bond) else {
         return PASS;
     };
-    let late = path::transmitting(bond) == rescue.standby;
+    let follows = going_on(bond, || now_ns).is_some();
+    let late = follows || path::transmitting(bond) == rescue.standby;
     // As on the standby: nothing that comes back from the guest itself.
     let for_the_guest = !frame.group && frame.source != rescue.mac;
     if late && for_the_guest {
