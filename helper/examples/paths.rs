@@ -65,6 +65,7 @@ async fn run(fifo: &str) -> Result<()> {
         }
     });
     say("ready")?;
+    let mut order = 0;
     loop {
         tokio::select! {
             batch = monitor.next() => {
@@ -73,7 +74,8 @@ async fn run(fifo: &str) -> Result<()> {
                 }
             }
             Some(command) = commands.recv() => {
-                let answer = obey(&paths, &command);
+                order += 1;
+                let answer = obey(&paths, order, &command);
                 let answer = answer.unwrap_or_else(|error| format!("error {error:#}"));
                 say(&format!("done {command}: {answer}"))?;
             }
@@ -81,14 +83,14 @@ async fn run(fifo: &str) -> Result<()> {
     }
 }
 
-fn obey(paths: &Paths, command: &str) -> Result<String> {
+fn obey(paths: &Paths, order: u64, command: &str) -> Result<String> {
     let mut words = command.split_whitespace();
     let name = words.next().context("an empty command")?;
     let link = index(words.next().context("which link?")?)?;
     Ok(match name {
-        "apply" => format!("{:?}", paths.apply(&plan(link, words)?)?),
+        "apply" => format!("{:?}", paths.apply(&plan(link, words)?, order)?),
         "forget" => {
-            paths.forget(link);
+            paths.forget(link, order);
             "forgotten".to_owned()
         }
         "reset" => {

@@ -180,6 +180,11 @@ impl Machine {
         let mut replies = Vec::new();
         for (bond, memory) in &mut before {
             replies.extend(memory.commands.abandon(bond));
+            let busy = memory.in_flight.as_ref().map(|busy| &busy.kind);
+            if let Some(ActionKind::WatchPath { bond, .. }) = busy {
+                // Nobody waits for its end any more.
+                self.world.doubt_path(*bond);
+            }
         }
         replies
     }
@@ -292,7 +297,13 @@ impl Machine {
         let assignments = assign(&self.world, &self.policy);
         let policy = &self.policy.bonds[index];
         let memory = &mut self.bonds[index];
-        let Some(InFlight { kind, text, .. }) = memory.in_flight.take() else {
+        let Some(InFlight {
+            kind,
+            text,
+            issued_at,
+            ..
+        }) = memory.in_flight.take()
+        else {
             return;
         };
         let view = View::new(&self.world, policy, index, &assignments, memory);
@@ -302,7 +313,7 @@ impl Machine {
                 .announced(policy.timing.announcement_interval_ms, now);
         }
         if let ActionKind::ReadFrames { .. } = kind {
-            memory.traffic.measured(now);
+            memory.traffic.measured(issued_at, now);
         }
         let failure = refusal::failure(&view, &kind, outcome);
         if *outcome == Outcome::Accepted && effect::is_seen(&self.world, &kind) {

@@ -5,7 +5,7 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use crate::input::{Removal, RemovalStage, Source};
-use crate::link::{Addressing, Link, LinkKind};
+use crate::link::{Addressing, BondFacts, BondMode, Link, LinkKind};
 use crate::path::PathWatch;
 use crate::policy::Policy;
 use crate::status::{CheckItem, SourceHealth, SourceStatus};
@@ -157,13 +157,15 @@ impl World {
         }
     }
 
-    /// Bonds that the hand-over programs may do something for although there is no such bond, or
-    /// the policy does not name it.
+    /// Bonds that the hand-over programs may do something for although there is no such bond, the
+    /// policy does not name it, or its mode has become another one.
     pub(crate) fn stray_paths(&self, policy: &Policy) -> Vec<Ifindex> {
         let named = |bond: &Ifindex| {
-            let name = self.link(*bond).map(|link| &link.name);
             let mut names = policy.bonds.iter().map(|bond| &bond.name);
-            name.is_some_and(|name| names.any(|one| one == name))
+            let other_mode = |facts: &BondFacts| facts.mode != BondMode::ActiveBackup;
+            self.link(*bond).is_some_and(|link| {
+                names.any(|name| *name == link.name) && !link.bond.as_ref().is_some_and(other_mode)
+            })
         };
         let busy = |watch: &Option<PathWatch>| *watch != Some(PathWatch::default());
         let paths = self.paths.iter().filter(|_| self.links_known);

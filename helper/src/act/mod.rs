@@ -22,7 +22,7 @@ use std::io;
 use std::time::Duration;
 
 use tandem_core::Input;
-use tandem_core::action::{Action, ActionKind};
+use tandem_core::action::{Action, ActionId, ActionKind};
 use tandem_core::input::{Outcome, Source};
 use tandem_core::path::PathWatch;
 use tandem_core::types::Ifindex;
@@ -79,7 +79,7 @@ impl Executor {
         let paths = self.paths.clone();
         let work = tokio::task::spawn_blocking(move || {
             let mut inputs = Vec::new();
-            let result = carry_out(&kind, paths.as_ref(), &mut inputs);
+            let result = carry_out(id, &kind, paths.as_ref(), &mut inputs);
             (result, inputs)
         });
         async move {
@@ -181,6 +181,7 @@ impl ActError {
 }
 
 fn carry_out(
+    id: ActionId,
     kind: &ActionKind,
     paths: Option<&Paths>,
     inputs: &mut Vec<Input>,
@@ -188,13 +189,13 @@ fn carry_out(
     if let ActionKind::WatchPath { bond, watch } = kind
         && *watch == PathWatch::default()
     {
-        inputs.push(path::let_go(paths, *bond));
+        inputs.extend(path::let_go(paths, *bond, id));
         return Ok(());
     }
     let mut requests = Requests::open().map_err(ActError::at("open a netlink socket"))?;
     path::expect_both(paths, kind);
     let result = match kind {
-        ActionKind::WatchPath { bond, watch } => path::watch(paths, *bond, watch, inputs),
+        ActionKind::WatchPath { bond, watch } => path::watch(paths, *bond, watch, id, inputs),
         ActionKind::ReadFrames { bond, ports } => path::read(paths, *bond, ports, inputs),
         _ => attempt(&mut requests, kind),
     };

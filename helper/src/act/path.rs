@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use tandem_core::Input;
-use tandem_core::action::ActionKind;
+use tandem_core::action::{ActionId, ActionKind};
 use tandem_core::path::{Frames, PathWatch, PortFrames, Rescue};
 use tandem_core::types::{Ifindex, Mac, Time};
 use tandem_ebpf::Traffic;
@@ -15,15 +15,12 @@ use super::frames::{gratuitous_arp, neighbour_advertisement, reverse_arp};
 use crate::ebpf::paths::{self, Applied, PathPlan, Paths};
 use crate::observe::netlink::request::Requests;
 
-/// Has the programs let go of a bond, whether it is still there or not. Can't fail.
-pub(super) fn let_go(paths: Option<&Paths>, bond: Ifindex) -> Input {
-    if let Some(paths) = paths {
-        paths.forget(bond.0);
-    }
-    Input::PathWatched {
-        bond,
-        watch: PathWatch::default(),
-    }
+/// Has the programs let go of a bond, whether it is still there or not. Can't fail, but may have been
+/// overtaken, and then says nothing.
+pub(super) fn let_go(paths: Option<&Paths>, bond: Ifindex, order: ActionId) -> Option<Input> {
+    let done = paths.is_none_or(|paths| paths.forget(bond.0, order.0));
+    let watch = PathWatch::default();
+    done.then_some(Input::PathWatched { bond, watch })
 }
 
 /// Has the programs do exactly this for a bond; gives what they do afterwards.
@@ -31,6 +28,7 @@ pub(super) fn watch(
     paths: Option<&Paths>,
     bond: Ifindex,
     watch: &PathWatch,
+    order: ActionId,
     inputs: &mut Vec<Input>,
 ) -> Result<(), ActError> {
     let plan = PathPlan {
@@ -45,7 +43,7 @@ pub(super) fn watch(
         armed,
         missing,
     } = loaded(paths)?
-        .apply(&plan)
+        .apply(&plan, order.0)
         .map_err(|error| refused(error.to_string()))?;
     let mut ports: Vec<_> = watched.into_iter().map(Ifindex).collect();
     ports.sort_unstable();

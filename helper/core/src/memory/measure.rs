@@ -61,9 +61,10 @@ impl TrafficMemory {
         gap.map(|_| record.handoff.clone())
     }
 
-    /// The reading of the counters has ended, whatever it brought.
-    pub(crate) fn measured(&mut self, now: Time) {
-        if self.is_calm(now) {
+    /// The reading of the counters that was begun then has ended, whatever it brought.
+    pub(crate) fn measured(&mut self, asked_at: Time, now: Time) {
+        let overtaken = |record: &Record| asked_at < record.handoff.at;
+        if !self.handoffs.last().is_some_and(overtaken) && self.is_calm(now) {
             self.measuring = false;
         }
     }

@@ -519,7 +519,10 @@ fn the_programs_let_go_of_a_bond_that_is_gone_and_of_one_that_left_the_policy() 
     let gone = Input::LinkGone { ifindex: BOND };
     let unread = Input::Links(healthy()[..2].to_vec());
     let unnamed = Input::Policy(Policy::default());
-    for input in [gone, unread, unnamed] {
+    let mut other_mode = healthy();
+    other_mode[2].bond.as_mut().unwrap().mode = BondMode::Other;
+    let other_mode = Input::Links(other_mode);
+    for input in [gone, unread, unnamed, other_mode] {
         let mut guest = Guest::new(true);
         assert!(guest.machine.status().bonds[0].rescue_armed);
         assert_eq!(asked_after(&mut guest, input.clone()), [let_go()]);
@@ -533,6 +536,7 @@ fn the_programs_let_go_of_a_bond_that_is_gone_and_of_one_that_left_the_policy() 
 
 #[test]
 fn what_was_attached_in_part_or_too_late_is_let_go_of_as_well() {
+    let armed = watch(&[STANDBY], 1, Some(rescue()));
     let mut guest = Guest::new(true);
     guest.refuses = true;
     guest.prepare();
@@ -543,4 +547,11 @@ fn what_was_attached_in_part_or_too_late_is_let_go_of_as_well() {
     };
     let late = Input::PathWatched { bond, watch };
     assert_eq!(asked_after(&mut guest, late), [let_go()]);
+
+    // Given up before anybody heard how the first attempt ended.
+    let mut guest = Guest::new(false);
+    let asked = asked_after(&mut guest, Input::PathsSupported(true));
+    assert_eq!(asked, [armed]);
+    let unnamed = Input::Policy(Policy::default());
+    assert_eq!(asked_after(&mut guest, unnamed), [let_go()]);
 }

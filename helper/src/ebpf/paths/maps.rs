@@ -111,6 +111,12 @@ fn claimant(
     claimant.map(|(bond, _)| *bond)
 }
 
+/// Whether another armed bond has the same standby, as one that was made anew over the same ports has.
+fn is_standby_of_another(armed: &BTreeMap<u32, Rescue>, except: u32, standby: u32) -> bool {
+    let mut others = armed.iter().filter(|(bond, _)| **bond != except);
+    others.any(|(_, rescue)| rescue.standby == standby)
+}
+
 /// Removes what may not be there.
 fn remove<K: Pod, V: Pod>(table: &mut Table<K, V>, key: K) -> Result<(), MapError> {
     match table.remove(&key) {
@@ -287,7 +293,9 @@ impl Maps {
         }
         remove(&mut self.flags, bond)?;
         remove(&mut self.rescues, bond)?;
-        remove(&mut self.carriers, rescue.standby)?;
+        if !is_standby_of_another(&self.armed, bond, rescue.standby) {
+            remove(&mut self.carriers, rescue.standby)?;
+        }
         self.armed.remove(&bond);
         Ok(())
     }
@@ -370,6 +378,9 @@ mod tests {
         assert_eq!(after(7, "0000:00:10.0"), Some(8));
         assert_eq!(after(8, "0000:00:10.0"), Some(7));
         assert_eq!(after(8, "0000:00:11.0"), None);
+        assert!(is_standby_of_another(&armed, 7, 2), "bond 8 has it too");
+        assert!(!is_standby_of_another(&armed, 7, 3));
+        assert!(!is_standby_of_another(&BTreeMap::new(), 7, 2));
     }
 
     #[test]

@@ -13,6 +13,7 @@
 mod attach;
 mod counters;
 mod maps;
+mod orders;
 mod plan;
 mod ready;
 mod realtime;
@@ -32,6 +33,7 @@ use super::{Event, Programs, hooks::Program};
 use attach::{Attached, Place};
 pub(super) use maps::Maps;
 use maps::Wanted;
+use orders::Orders;
 pub use plan::{Applied, Missing, PathError, PathPlan, PortFrames, Rescue};
 use ready::Ready;
 use reflex::Reflex;
@@ -51,13 +53,20 @@ pub struct Paths {
 struct Shared {
     programs: Programs,
     /// Held while programs are attached, which may wait for RTNL.
-    attached: Mutex<BTreeMap<u32, Vec<Attached>>>,
+    bonds: Mutex<Bonds>,
     /// Only ever held for a moment.
     maps: Mutex<Maps>,
     reflex: Reflex,
     /// The kernel side learns which port of a bond transmits.
     ports_known: bool,
     netns_inum: u32,
+}
+
+/// What is attached, by bond.
+#[derive(Default)]
+struct Bonds {
+    attached: BTreeMap<u32, Vec<Attached>>,
+    orders: Orders,
 }
 
 /// The handle goes to the executor's threads.
@@ -80,7 +89,7 @@ impl Paths {
         Ok(Self {
             shared: Arc::new(Shared {
                 programs,
-                attached: Mutex::default(),
+                bonds: Mutex::default(),
                 maps: Mutex::new(maps),
                 reflex: Reflex::start(ring, reactions).map_err(PathError::Reflex)?,
                 ports_known,
@@ -91,12 +100,17 @@ impl Paths {
 
     /// Watches and arms what the plan says for its bond, and nothing else. Idempotent.
     /// Blocks while the kernel attaches programs (it takes RTNL): not for the main loop.
+    /// `order` grows with each order about the bond.
     ///
     /// # Errors
     /// Nothing of the plan is in force. What merely can't be attached to some device
     /// is told in [`Applied::missing`].
-    pub fn apply(&self, plan: &PathPlan) -> Result<Applied, PathError> {
-        let mut attached = lock(&self.shared.attached);
+    pub fn apply(&self, plan: &PathPlan, order: u64) -> Result<Applied, PathError> {
+        let mut bonds = lock(&self.shared.bonds);
+        let Bonds { attached, orders } = &mut *bonds;
+        if !orders.admit(plan.bond, order) {
+            return Err(PathError::Overtaken { bond: plan.bond });
+        }
         if !attached.contains_key(&plan.bond) && attached.len() >= MAX_BONDS as usize {
             return Err(PathError::TooManyBonds { bond: plan.bond });
         }
@@ -221,11 +235,16 @@ impl Paths {
         links.clear();
     }
 
-    /// Stops watching and rescuing a bond. Blocks as [`Paths::apply`] does.
-    pub fn forget(&self, bond: u32) {
-        let mut attached = lock(&self.shared.attached);
-        let mut links = attached.remove(&bond).unwrap_or_default();
+    /// Stops watching and rescuing a bond, unless a later order about it was there before.
+    /// Gives whether it did. Blocks as [`Paths::apply`] does.
+    pub fn forget(&self, bond: u32, order: u64) -> bool {
+        let mut bonds = lock(&self.shared.bonds);
+        if !bonds.orders.admit(bond, order) {
+            return false;
+        }
+        let mut links = bonds.attached.remove(&bond).unwrap_or_default();
         self.withdraw(bond, &mut links);
+        true
     }
 
     /// What a port carried since it is watched, or is the VF of a rescue, or since the last reset;
@@ -258,8 +277,8 @@ impl Paths {
 
     /// Detaches everything and ends the reflex, whoever still has a clone.
     pub(super) fn stop(&self) {
-        let mut attached = lock(&self.shared.attached);
-        for (bond, mut links) in std::mem::take(&mut *attached) {
+        let mut bonds = lock(&self.shared.bonds);
+        for (bond, mut links) in std::mem::take(&mut bonds.attached) {
             self.withdraw(bond, &mut links);
         }
         self.shared.reflex.stop();

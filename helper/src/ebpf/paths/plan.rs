@@ -89,6 +89,12 @@ pub enum PathError {
     /// The monitor was stopped.
     #[error("the eBPF monitor has been stopped")]
     Stopped,
+    /// A later order about the same bond was carried out before.
+    #[error("a later order about link {bond} has overtaken this one")]
+    Overtaken {
+        /// Ifindex of the bond.
+        bond: u32,
+    },
     /// There is room for [`MAX_BONDS`] bonds.
     #[error("the paths of {MAX_BONDS} bonds are watched already; link {bond} has to do without")]
     TooManyBonds {

@@ -14,7 +14,10 @@ const KNOWN_AFTER_MS: u64 = 1_000;
 impl Stage {
     pub(super) fn execute(&mut self, epoch: u32, action: Action) {
         let disorder = self.disorder;
-        let outcome = if is_release(&action.kind) {
+        let is_alive = epoch == self.epoch;
+        let outcome = if !self.paths.admit(&action, is_alive) {
+            overtaken()
+        } else if is_release(&action.kind) {
             self.perform(&action.kind)
         } else if self.rng.chance(disorder.refuse) {
             busy()
@@ -155,6 +158,13 @@ impl Stage {
             }
         }
         inputs
+    }
+}
+
+fn overtaken() -> Outcome {
+    Outcome::Failed {
+        errno: 0,
+        message: "a later order has overtaken this one".into(),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use tandem_core::action::ActionKind;
+use tandem_core::action::{Action, ActionId, ActionKind};
 use tandem_core::input::Outcome;
 use tandem_core::link::Link;
 use tandem_core::path::{Frames, PathWatch, PortFrames, Reaction};
@@ -18,6 +18,7 @@ pub struct Paths {
     /// The kernel takes them.
     pub supported: bool,
     by_bond: BTreeMap<Ifindex, PathWatch>,
+    latest: BTreeMap<Ifindex, ActionId>,
 }
 
 impl Paths {
@@ -43,6 +44,21 @@ impl Paths {
     /// The service died, and its programs with it.
     pub fn clear(&mut self) {
         self.by_bond.clear();
+        self.latest.clear();
+    }
+
+    /// An action about the programs is for those of a service that lives, and no later one about the
+    /// same bond was there before.
+    pub fn admit(&mut self, Action { id, kind }: &Action, is_alive: bool) -> bool {
+        let ActionKind::WatchPath { bond, .. } = kind else {
+            return true;
+        };
+        if !is_alive {
+            return false;
+        }
+        let latest = self.latest.entry(*bond).or_insert(*id);
+        *latest = (*latest).max(*id);
+        *latest == *id
     }
 
     /// Carries out an action that is about the programs.
