@@ -61,8 +61,29 @@ fn main() -> ExitCode {
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
+    use clap::error::ErrorKind;
 
     use super::*;
+
+    #[test]
+    fn the_documents_name_tasks_that_exist() {
+        for page in ["README.md", "ARCHITECTURE.md"] {
+            let text = project::text(page.as_ref()).unwrap().unwrap();
+            let mut named = 0;
+            for (at, _) in text.match_indices("cargo xtask ") {
+                let line = text[at..].split(['`', '\n', '#']).next().unwrap();
+                let words = line.trim_start_matches("cargo ").split_whitespace();
+                let parsed = Cli::try_parse_from(words);
+                let help = |error: &clap::Error| error.kind() == ErrorKind::DisplayHelp;
+                assert!(
+                    parsed.as_ref().err().is_none_or(help),
+                    "{page}: `{line}`: {parsed:?}"
+                );
+                named += 1;
+            }
+            assert!(named > 0, "{page} names no task");
+        }
+    }
 
     #[test]
     fn the_command_line_is_sound() {

@@ -58,6 +58,12 @@ impl Machine {
         self.facts.push((name.to_owned(), value.to_owned()));
     }
 
+    /// One of the values.
+    pub(super) fn fact(&self, name: &str) -> Option<&str> {
+        let found = self.facts.iter().find(|(known, _)| known == name)?;
+        Some(&found.1)
+    }
+
     /// As lines of a terminal.
     pub(super) fn text(&self) -> String {
         let lines = self.facts.iter();
@@ -153,5 +159,7 @@ mod tests {
         assert_eq!(Machine::of_json(&machine.json()).unwrap(), machine);
         assert!(machine.markdown().ends_with("| Memory | 24 GiB |\n"));
         assert_eq!(machine.text(), "Memory: 24 GiB\n");
+        assert_eq!(machine.fact("Memory"), Some("24 GiB"));
+        assert_eq!(machine.fact("Commit"), None);
     }
 }

@@ -104,6 +104,12 @@ fn lost_per_ms(samples: &Samples) -> f64 {
     sum(|one| one.total.lost()) / sum(|one| one.downtime_ms).max(1.0)
 }
 
+/// Frames lost in all, of an evacuation.
+fn mean_lost(samples: &Samples) -> f64 {
+    let lost: u64 = samples.evacuations.iter().map(|one| one.total.lost()).sum();
+    lost as f64 / samples.evacuations.len().max(1) as f64
+}
+
 /// What is lost beyond the frames that were sent to the guest while QEMU counted it as stopped.
 fn lost_beyond_the_stop(samples: &Samples) -> Option<Spread> {
     let rate = f64::from(samples.rate_hz) / 1e3;
@@ -119,9 +125,10 @@ fn not_over_the_floor(samples: &Samples, all: &[Samples]) -> Option<Claim> {
     let in_words = |samples: &Samples| {
         let stopped_ms = samples.spread(|one| Some(one.downtime_ms as f64))?;
         Some(format!(
-            "{} in {} rounds (guest stopped {stopped_ms} ms; {:.2} a ms, {} beyond the stop)",
+            "{} in {} rounds (mean {:.1}; guest stopped {stopped_ms} ms; {:.2} a ms, {} beyond the stop)",
             total(samples)?,
             samples.evacuations.len(),
+            mean_lost(samples),
             lost_per_ms(samples),
             lost_beyond_the_stop(samples)?
         ))
@@ -284,7 +291,7 @@ mod tests {
         let text = claim(1).unwrap().text;
         assert!(
             text.contains(
-                "lost in all 110 in 1 rounds (guest stopped 100 ms; 1.10 a ms, 10 beyond the stop)"
+                "lost in all 110 in 1 rounds (mean 110.0; guest stopped 100 ms; 1.10 a ms, 10 beyond the stop)"
             ),
             "{text}"
         );

@@ -70,9 +70,11 @@ pub(in super::super) fn run(options: &CostsOptions, idle: Duration) -> Result<()
                 costs.failures.push((system, format!("{error:#}")));
             }
         }
-        // What another run knows of the others stays: an earlier one, or one beside this.
+        // What another run knows of the others stays, if it was of the same programs on the same machine: an earlier
+        // one, or one beside this.
         if !options.services.is_empty()
             && let Ok(kept) = Costs::read()
+            && kept.machine == costs.machine
         {
             costs.known.retain(|(system, _)| wanted.contains(system));
             let others = kept.known.into_iter();
@@ -174,6 +176,15 @@ impl Costs {
         table
     }
 
+    /// When they were measured, and of which programs: it is not the evacuations' run.
+    fn when(&self) -> String {
+        let of = |name: &str| self.machine.fact(name);
+        match (of("Date"), of("Commit")) {
+            (Some(date), Some(commit)) => format!(" of {date}, commit {commit}"),
+            _ => String::new(),
+        }
+    }
+
     /// A chapter of the page; none without figures.
     pub(super) fn markdown(&self) -> String {
         if self.known.is_empty() && self.failures.is_empty() {
@@ -185,14 +196,15 @@ impl Costs {
         });
         format!(
             "## What the services cost\n\n\
-             By `cargo xtask bench --costs`, in Debian 13 with the same bond. The links are pairs of veth interfaces, made in \
+             By `cargo xtask bench --costs`{when}, in Debian 13 with the same bond. The links are pairs of veth interfaces, made in \
              four steps until all are there, or fewer if that took too long, then removed in as many; CPU is that of the \
              service's control group; PID 1 makes no units of them, and udev starts no program for them. Of a service that \
              systemd watches (WatchdogSec=) the wake-ups with nothing to do are its signs of life; a timer of tokio's wakes it \
              up to three times for one (a turn of each wheel), so they are also counted with the watchdog off.\n\n\
-             {}{}\n",
-            self.table().markdown(),
-            failures.collect::<String>()
+             {table}{failures}\n",
+            when = self.when(),
+            table = self.table().markdown(),
+            failures = failures.collect::<String>()
         )
     }
 }
@@ -228,13 +240,14 @@ mod tests {
                 System::NetworkManager,
                 "it does not calm down\nlog".to_owned(),
             )],
-            machine: Machine::default(),
+            machine: Machine::of_json(&json!([["Date", "2026-01-31"], ["Commit", "abc"]])).unwrap(),
         };
         let read = Costs::of_json(&costs.json()).unwrap();
         let page = read.markdown();
         for text in [
             "| systemd-networkd | 10.0 MiB | 3.0 | 9.5 (9.0..10.0) | 10 (8..12) | 4.0 | 0 | 2000 | 2.000 (1.000..3.000) |",
             "Not measured: NetworkManager: it does not calm down\n",
+            "`cargo xtask bench --costs` of 2026-01-31, commit abc, in Debian 13",
         ] {
             assert!(page.contains(text), "`{text}` is not in:\n{page}");
         }

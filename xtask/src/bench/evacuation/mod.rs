@@ -197,7 +197,7 @@ pub(super) fn run(options: &Comparison, page: bool) -> Result<()> {
         .map(|one| options.rounds_of(one))
         .max();
     let per_boot = options.rounds_per_boot;
-    // Once more at the end for what was set aside.
+    // Once more at the end for rounds that a failed guest did not come to.
     for first in (0..most.unwrap_or(0) + per_boot).step_by(per_boot as usize) {
         for samples in &mut results.samples {
             let due = options.rounds_of(samples).min(first + per_boot);

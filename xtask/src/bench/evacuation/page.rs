@@ -11,7 +11,7 @@ pub(super) fn render(results: &Results) -> String {
     let failures = failures(results);
     format!(
         "# Evacuations, side by side\n\n\
-         Written by `cargo xtask bench --evacuation --write-results`; not to be edited. A VF leaves the guest, the VM \
+         Written by `cargo xtask bench --evacuation --write-results`, rounds and rates by its further options; not to be edited. A VF leaves the guest, the VM \
          moves to another host, a VF with another MAC comes. Meanwhile numbered frames go each way, as many a second as a \
          row says, and one TCP connection sends a record every 10 ms. All systems were measured in one run that took \
          {minutes} minutes, in turn; a booted guest was moved there and back several times before the next system's turn. \
