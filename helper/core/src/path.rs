@@ -24,6 +24,13 @@ pub struct PathWatch {
     pub rescue: Option<Rescue>,
 }
 
+impl PathWatch {
+    /// They do nothing for the bond, and keep nothing of it.
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// What to do at once, inside the kernel, when a VF's removal begins.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]

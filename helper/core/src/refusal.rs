@@ -10,7 +10,6 @@ use crate::input::Outcome;
 use crate::link::{FailOverMac, Link};
 use crate::memory::Memory;
 use crate::memory::attempts::{DeviceMark, Failure};
-use crate::path::PathWatch;
 use crate::status::ProblemCode;
 use crate::types::{IfName, Ifindex, Time};
 use crate::view::View;
@@ -208,7 +207,7 @@ pub(crate) fn describe(world: &World, kind: &ActionKind) -> String {
         ActionKind::ProvePath { from, to, .. } => {
             format!("send a frame from {} to {}", name(from), name(to))
         }
-        ActionKind::WatchPath { bond, watch } if *watch == PathWatch::default() => {
+        ActionKind::WatchPath { bond, watch } if watch.is_nothing() => {
             format!("detach the hand-over programs of {}", name(bond))
         }
         ActionKind::WatchPath { bond, .. } => {

@@ -58,6 +58,11 @@ pub(crate) struct Warning {
     pub(crate) stopping_at: Option<Time>,
 }
 
+/// The hand-over programs are known to do nothing.
+fn is_idle(watch: Option<&PathWatch>) -> bool {
+    watch.is_some_and(PathWatch::is_nothing)
+}
+
 impl World {
     /// Links were read at least once: absence means absence.
     pub(crate) fn links_known(&self) -> bool {
@@ -143,7 +148,7 @@ impl World {
 
     /// Notes what the hand-over programs do for a bond.
     pub(crate) fn put_path(&mut self, bond: Ifindex, watch: PathWatch) {
-        if watch == PathWatch::default() && !self.links.contains_key(&bond) {
+        if watch.is_nothing() && !self.links.contains_key(&bond) {
             self.paths.remove(&bond);
         } else if self.paths.contains_key(&bond) || self.paths.len() < MAX_LINKS {
             self.paths.insert(bond, Some(watch));
@@ -167,9 +172,8 @@ impl World {
                 names.any(|name| *name == link.name) && !link.bond.as_ref().is_some_and(other_mode)
             })
         };
-        let busy = |watch: &Option<PathWatch>| *watch != Some(PathWatch::default());
         let paths = self.paths.iter().filter(|_| self.links_known);
-        let stray = paths.filter(|(bond, watch)| busy(watch) && !named(bond));
+        let stray = paths.filter(|(bond, watch)| !is_idle(watch.as_ref()) && !named(bond));
         stray.map(|(bond, _)| *bond).collect()
     }
 
@@ -190,9 +194,8 @@ impl World {
         }
         self.links_known = true;
         let links = &self.links;
-        let idle = |watch: &Option<PathWatch>| *watch == Some(PathWatch::default());
         self.paths
-            .retain(|bond, watch| links.contains_key(bond) || !idle(watch));
+            .retain(|bond, watch| links.contains_key(bond) || !is_idle(watch.as_ref()));
         self.stacked.retain(|bond, _| links.contains_key(bond));
     }
 
@@ -214,7 +217,7 @@ impl World {
     pub(crate) fn remove_link(&mut self, ifindex: Ifindex) {
         self.links.remove(&ifindex);
         self.addressing.remove(&ifindex);
-        if self.path(ifindex) == Some(&PathWatch::default()) {
+        if is_idle(self.path(ifindex)) {
             self.paths.remove(&ifindex);
         }
         self.stacked.remove(&ifindex);

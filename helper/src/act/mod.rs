@@ -24,7 +24,6 @@ use std::time::Duration;
 use tandem_core::Input;
 use tandem_core::action::{Action, ActionId, ActionKind};
 use tandem_core::input::{Outcome, Source};
-use tandem_core::path::PathWatch;
 use tandem_core::types::Ifindex;
 use tokio::task::JoinHandle;
 
@@ -187,7 +186,7 @@ fn carry_out(
     inputs: &mut Vec<Input>,
 ) -> Result<(), ActError> {
     if let ActionKind::WatchPath { bond, watch } = kind
-        && *watch == PathWatch::default()
+        && watch.is_nothing()
     {
         inputs.extend(path::let_go(paths, *bond, id));
         return Ok(());

@@ -44,8 +44,7 @@ impl TrafficMemory {
         now: Time,
     ) -> Option<Handoff> {
         let record = self.handoffs.last_mut().filter(|_| self.measuring)?;
-        if asked_at < record.handoff.at {
-            // The traffic has moved again since: they are of the handoff before.
+        if record.overtook(asked_at) {
             return None;
         }
         let gap = record.gap(ports);
@@ -63,8 +62,8 @@ impl TrafficMemory {
 
     /// The reading of the counters that was begun then has ended, whatever it brought.
     pub(crate) fn measured(&mut self, asked_at: Time, now: Time) {
-        let overtaken = |record: &Record| asked_at < record.handoff.at;
-        if !self.handoffs.last().is_some_and(overtaken) && self.is_calm(now) {
+        let last = self.handoffs.last();
+        if !last.is_some_and(|record| record.overtook(asked_at)) && self.is_calm(now) {
             self.measuring = false;
         }
     }
@@ -89,6 +88,11 @@ impl TrafficMemory {
 }
 
 impl Record {
+    /// Counters that were asked for then are of the handoff before.
+    fn overtook(&self, asked_at: Time) -> bool {
+        asked_at < self.handoff.at
+    }
+
     fn gap(&self, ports: &[PortFrames]) -> Option<Gap> {
         let new = frames_of(ports, self.to)?;
         let old = frames_of(ports, self.from);

@@ -128,7 +128,7 @@ impl Paths {
 
 /// The programs are to let go of a bond, which can't be refused.
 pub(super) fn is_release(kind: &ActionKind) -> bool {
-    matches!(kind, ActionKind::WatchPath { watch, .. } if *watch == PathWatch::default())
+    matches!(kind, ActionKind::WatchPath { watch, .. } if watch.is_nothing())
 }
 
 impl Stage {

@@ -4,7 +4,6 @@ use tandem_core::Ifindex;
 use tandem_core::action::{ActionKind, BondOptions};
 use tandem_core::input::Request;
 use tandem_core::link::Address;
-use tandem_core::path::PathWatch;
 use tandem_core::status::{Event, Handoff};
 
 use super::Step;
@@ -99,7 +98,7 @@ pub(super) fn action_text(stage: &Stage, kind: &ActionKind) -> String {
         ActionKind::ProvePath { from, to, .. } => {
             format!("   do  send a frame from {} to {}", name(from), name(to))
         }
-        ActionKind::WatchPath { bond, watch } if *watch == PathWatch::default() => {
+        ActionKind::WatchPath { bond, watch } if watch.is_nothing() => {
             format!("   do  {}: nothing more to count", name(bond))
         }
         ActionKind::WatchPath { bond, watch } => {
