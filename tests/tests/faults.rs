@@ -273,9 +273,6 @@ fn set_standby_carrier(guest: &Guest, up: bool) -> Result<()> {
     Ok(())
 }
 
-/// SIGHUP: the service reads its configuration anew.
-const RELOAD: i32 = 1;
-
 #[test]
 fn the_programs_follow_a_bond_that_is_made_anew_and_leave_one_that_is_given_up() {
     let Some(lab) = Lab::for_test("made anew") else {
@@ -334,7 +331,7 @@ fn made_anew(lab: &Lab) -> Result<()> {
 
     // A bond that nobody wants guarded any more keeps its ports and nothing else.
     guest.vm.sh(&format!("rm {CONFIG}"))?;
-    guest.signal(RELOAD)?;
+    guest.reload()?;
     guest.await_here("without a bond", |status| status.bonds.is_empty())?;
     let none = format!("[ \"$({})\" = 0 ]", tcx_links(&guest)?);
     guest.vm.wait_sh(&none, STEP_LIMIT)?;

@@ -16,8 +16,6 @@ const PF: Mac = Mac::test(50);
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 /// How the kernel says that a VF's PF does not let it have a MAC (`igbvf_set_mac`, 6.12).
 const NO_SUCH_MAC: &str = "Cannot assign requested address (EADDRNOTAVAIL)";
-/// SIGHUP: the service reads its configuration anew.
-const RELOAD: i32 = 1;
 
 /// A guest with the service's program and a PF, its VF not made yet.
 fn guest_with_pf(lab: &Lab, setup: &Setup) -> Result<Guest> {
@@ -179,7 +177,7 @@ fn mtus_and_vlan(lab: &Lab) -> Result<()> {
     guest
         .vm
         .write_file(CONFIG, setup.config().as_bytes(), false)?;
-    guest.signal(RELOAD)?;
+    guest.reload()?;
     guest.await_state(&mut guest.channel()?, BondState::Accelerated)?;
     guest.check()?;
     let vf = guest.vm.wait_interface(setup.vf, STEP_LIMIT)?;

@@ -173,6 +173,11 @@ impl Guest {
         self.vm.signal(service, signal)
     }
 
+    /// Has the service read its configuration anew (SIGHUP).
+    pub fn reload(&self) -> Result<()> {
+        self.signal(1)
+    }
+
     /// Kills the service as `kill -9` does, and waits until it is gone.
     pub fn kill_service(&mut self) -> Result<()> {
         let service = self.service.take().context("the service was not started")?;
