@@ -19,6 +19,9 @@ const BATCH: Duration = Duration::from_millis(20);
 /// Room for what passes meanwhile, and while this process does not run, in bytes.
 const BUFFER_BYTES: usize = 16 << 20;
 const CONTROL_BYTES: usize = 64;
+/// 1: a frame's time is that at which the driver handed over the batch that it came in. 0: that at which the stack
+/// came to this frame (`netif_receive_skb_list_internal` and `__netif_receive_skb_core`, net/core/dev.c, 6.12).
+const STAMP_BATCHES: &str = "/proc/sys/net/core/netdev_tstamp_prequeue";
 
 /// The capture under way, if there is one.
 #[derive(Default)]
@@ -37,6 +40,9 @@ impl Captures {
         if running.is_some() {
             bail!("a capture is already under way");
         }
+        // An emulated processor takes some ms for a batch, and programs of the port see each frame in its turn.
+        std::fs::write(STAMP_BATCHES, "0")
+            .with_context(|| format!("cannot have frames stamped one by one: {STAMP_BATCHES}"))?;
         let socket = open(spec.bond).context("cannot open a packet socket")?;
         let ended = Arc::new(AtomicBool::new(false));
         let is_ended = Arc::clone(&ended);

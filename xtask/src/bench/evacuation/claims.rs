@@ -6,12 +6,14 @@ use super::super::report::Claim;
 use super::super::spread::Spread;
 use super::samples::Samples;
 
-/// Tandem may lose so much more in all than a migration by itself.
+/// Tandem may lose so much more in all than a migration by itself, in the mean of the rounds: what one migration loses
+/// varies by a fifth, and of 24 rounds each the medians of two like systems are one time in eight more than a tenth apart,
+/// the means one time in 26.
 const MOST_OF_THE_FLOOR: f64 = 1.1;
 /// What the kernel programs alone may lose of what a bond without Tandem loses.
 const MOST_OF_THE_BOND: f64 = 0.1;
-/// So many of the reported gaps are to agree with those captured. Between the stamp of Tandem's program and the queue's,
-/// where the capture looks, an emulated processor may stand still for some ms.
+/// So many of the reported gaps are to agree with those captured. Between the stamp of Tandem's program and that of the
+/// capture an emulated processor may stand still for some ms.
 const AGREEING: f64 = 0.95;
 /// So much of the rate that a row says is to be sent each way.
 const LEAST_OF_THE_RATE: f64 = 0.9;
@@ -125,10 +127,10 @@ fn not_over_the_floor(samples: &Samples, all: &[Samples]) -> Option<Claim> {
     let in_words = |samples: &Samples| {
         let stopped_ms = samples.spread(|one| Some(one.downtime_ms as f64))?;
         Some(format!(
-            "{} in {} rounds (mean {:.1}; guest stopped {stopped_ms} ms; {:.2} a ms, {} beyond the stop)",
-            total(samples)?,
-            samples.evacuations.len(),
+            "{:.1} in the mean of {} rounds (median {}; guest stopped {stopped_ms} ms; {:.2} a ms, {} beyond the stop)",
             mean_lost(samples),
+            samples.evacuations.len(),
+            total(samples)?,
             lost_per_ms(samples),
             lost_beyond_the_stop(samples)?
         ))
@@ -143,7 +145,7 @@ fn not_over_the_floor(samples: &Samples, all: &[Samples]) -> Option<Claim> {
             in_words(samples)?,
             in_words(floor)?
         ),
-        holds: total(samples)?.median <= total(floor)?.median * MOST_OF_THE_FLOOR,
+        holds: mean_lost(samples) <= mean_lost(floor) * MOST_OF_THE_FLOOR,
     })
 }
 
@@ -291,7 +293,7 @@ mod tests {
         let text = claim(1).unwrap().text;
         assert!(
             text.contains(
-                "lost in all 110 in 1 rounds (mean 110.0; guest stopped 100 ms; 1.10 a ms, 10 beyond the stop)"
+                "lost in all 110.0 in the mean of 1 rounds (median 110; guest stopped 100 ms; 1.10 a ms, 10 beyond the stop)"
             ),
             "{text}"
         );

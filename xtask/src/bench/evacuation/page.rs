@@ -39,7 +39,9 @@ pub(super) fn render(results: &Results) -> String {
          active. A gap is from the last unicast frame on the old port to the first on the new one, 0 if they overlapped, \
          as Tandem's programs on the ports count it. *Captured* is the same of the same frames without Tandem: by the \
          kernel's time stamps on a packet socket in the guest, which sees what arrives before any program does, and what \
-         leaves after the last one and after the port's queue. Reported and captured agree if they differ by at most 20 % \
+         leaves after the last one and after the port's queue; a frame that arrives is stamped in its turn \
+         (`netdev_tstamp_prequeue=0`: by default the kernel stamps all frames of a batch when it begins with them, and an \
+         emulated processor takes some ms for one). Reported and captured agree if they differ by at most 20 % \
          or 2 of the probe's frames. *Probe's alone* is of the probe's numbered frames in that capture: the TCP \
          connection's pass between them, so it is no shorter.\n\n\
          {own}\n\
