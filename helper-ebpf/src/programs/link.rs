@@ -116,14 +116,18 @@ fn link_unregistering(ctx: FEntryContext) -> i32 {
 /// (`net/core/rtnetlink.c`). Closing a device calls it right after the driver's
 /// `ndo_stop` with `IFF_UP` among the changes and no longer among the flags
 /// (`dev_close_many`, since 6.16 `netif_close_many`); that caller takes a list,
-/// which a program cannot read as a typed pointer.
+/// which a program cannot read as a typed pointer. Opening one calls it too (`dev_open` and
+/// `__dev_notify_flags`, 6.12), and need not tell of a carrier that was there all the time.
 #[fentry(function = "rtmsg_ifinfo")]
 fn link_stopped(ctx: FEntryContext) -> i32 {
     let message: u32 = ctx.arg(0);
     let change: u32 = ctx.arg(2);
     if message == RTM_NEWLINK && change & IFF_UP != 0 {
         let device = NetDevice::new(ctx.arg(1));
-        if !device.is_up() {
+        if device.is_up() {
+            let carrier = device.has_carrier();
+            rescue::carrier_changed(device.ifindex(), || device.netns_inum(), carrier);
+        } else {
             rescue::link_stopped(device.ifindex(), || device.netns_inum());
             device.report(EventKind::LinkStopped, 0);
         }

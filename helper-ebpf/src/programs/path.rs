@@ -87,7 +87,8 @@ pub(super) struct Frame {
     pub(super) group: bool,
     pub(super) target: [u8; MAC_LEN],
     pub(super) source: [u8; MAC_LEN],
-    link_local: bool,
+    /// To a group that no bridge floods.
+    pub(super) link_local: bool,
     proof: bool,
     /// How many frames on the wire it stands for.
     segments: u64,

@@ -263,17 +263,22 @@ pub(super) fn has_begun(bond: u32) -> bool {
 /// What becomes of a frame on the ingress of a VF that leaves: one that was under way when
 /// the bond followed is delivered, though the bond calls the VF inactive by then. It does so
 /// before it calls the standby active, so that this begins with the rescue
-/// (`bond_change_active_slave`, `drivers/net/bonding/bond_main.c`, 6.1 to 7.3).
+/// (`bond_change_active_slave`, `drivers/net/bonding/bond_main.c`, 6.1 to 7.3). A frame for
+/// many is delivered until the bond has followed: from then on it arrives by the standby too.
 #[inline(always)]
 pub(super) fn receive_late(frame: &Frame, bond: u32, now_ns: u64) -> i32 {
     let Some(rescue) = rescue(bond) else {
         return PASS;
     };
     let follows = going_on(bond, || now_ns).is_some();
-    let late = follows || path::transmitting(bond) == rescue.standby;
+    let has_followed = path::transmitting(bond) == rescue.standby;
+    let wanted = if frame.group {
+        follows && !has_followed && !frame.link_local
+    } else {
+        follows || has_followed
+    };
     // As on the standby: nothing that comes back from the guest itself.
-    let for_the_guest = !frame.group && frame.source != rescue.mac;
-    if late && for_the_guest {
+    if wanted && frame.source != rescue.mac {
         redirect(bond, u64::from(BPF_F_INGRESS))
     } else {
         PASS
