@@ -238,7 +238,7 @@ pub(crate) fn event_text(event: &Event) -> String {
             let mac = mac.map(|mac| format!(" {mac}")).unwrap_or_default();
             let lead = match (lead_us, warned_by) {
                 (Some(us), Some(stage)) => format!(
-                    ", {} ms after the warning by {}",
+                    ": its driver began to stop {} ms after the warning by {}",
                     milliseconds(*us),
                     warning(*stage)
                 ),

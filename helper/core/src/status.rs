@@ -229,9 +229,9 @@ pub struct Handoff {
     /// From the decision to the moment the new port was seen active, in µs;
     /// `None` if the kernel switched by itself.
     pub switch_us: Option<u64>,
-    /// From the first warning to the moment at which the driver had stopped and the link was
-    /// closed, in µs, once both are known. Where the closing was not seen, to the moment at
-    /// which the link began to be unregistered, some ms before.
+    /// From the first warning to the moment at which the link began to be unregistered, upon which
+    /// its driver stops, in µs, once both are known. Where that was not seen, to the moment at which
+    /// the driver had stopped.
     pub lead_us: Option<u64>,
     /// The first warning of the removal, if there was one.
     pub warned_by: Option<RemovalStage>,
@@ -370,7 +370,7 @@ pub enum Event {
         bond: IfName,
         /// The VF's permanent MAC.
         mac: Option<Mac>,
-        /// From the first warning to the driver's stop, in µs, if there was a warning.
+        /// From the first warning until its driver began to stop, in µs, if there was a warning.
         lead_us: Option<u64>,
         /// What warned first.
         warned_by: Option<RemovalStage>,

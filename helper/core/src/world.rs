@@ -53,8 +53,8 @@ pub(crate) struct Warning {
     pub(crate) last: RemovalStage,
     /// When anything was last heard of it.
     pub(crate) heard_at: Time,
-    /// When the driver had stopped: its link was closed. Until that is seen, or where it was
-    /// closed already, when it began to be unregistered.
+    /// When the driver was told to stop: the link began to be unregistered. Where only its closing was
+    /// seen, when the driver had stopped.
     pub(crate) stopping_at: Option<Time>,
 }
 
@@ -308,8 +308,8 @@ fn warned(before: Option<Warning>, now: Time, removal: Removal) -> Option<Warnin
         Some(warning) => Warning {
             last: warning.last.max(stage),
             heard_at: now,
-            // A link is closed after it began to be unregistered.
-            stopping_at: stopping_at.or(warning.stopping_at),
+            // That a link is closed is told once its driver has stopped, which may take hundreds of ms.
+            stopping_at: warning.stopping_at.or(stopping_at),
             ..warning
         },
         // A driver also stops when somebody merely takes the link down.

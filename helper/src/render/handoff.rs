@@ -9,7 +9,7 @@ pub(super) fn handoff_text(handoff: &Handoff) -> String {
     let warned = handoff.warned_by.map(|stage| {
         let lead = handoff
             .lead_us
-            .map(|us| format!(", {} ms before the driver stopped", milliseconds(us)));
+            .map(|us| format!(", {} ms before the driver began to stop", milliseconds(us)));
         format!("warned by {}{}", warning(stage), lead.unwrap_or_default())
     });
     let why = match (handoff.cause, warned) {

@@ -160,7 +160,7 @@ fn note_removal(story: &mut Story, channel: &mut Channel) {
         if let Some(lead_us) = removed["lead-us"].as_u64() {
             let stage = serde_json::from_value(removed["warned-by"].clone());
             story.notes.push(format!(
-                "early warning by eBPF ({}): {} ms before the VF's driver stopped",
+                "early warning by eBPF ({}): {} ms before the VF's driver began to stop",
                 stage.map_or("unknown", words::warning),
                 words::ms(lead_us)
             ));

@@ -99,8 +99,11 @@ impl Record {
         let late = old.map(|old| old.late).unwrap_or_default();
         Some(Gap {
             // Frames reach the new port before the bond counts it as the active one.
-            receive_us: self.gap_us(old.map(PortFrames::all_received), new.all_received()),
-            transmit_us: self.gap_us(old.map(|old| old.sent), new.sent),
+            receive_us: self.gap_us(
+                old.and_then(|old| old.all_received().last),
+                new.all_received(),
+            ),
+            transmit_us: self.gap_us(self.last_sent(old), new.sent),
             late_frames: late.count,
             drain_us: late
                 .last
@@ -114,15 +117,16 @@ impl Record {
         signs.fold(self.handoff.at, Time::min)
     }
 
+    /// What was handed to a driver after it was told to stop went nowhere.
+    fn last_sent(&self, old: Option<&PortFrames>) -> Option<Time> {
+        let last = old.and_then(|old| old.sent.last)?;
+        Some(self.stopped_at.map_or(last, |stopped| last.min(stopped)))
+    }
+
     /// From the last frame on the old port, or else from the warning, after which there was
-    /// none, to the first one on the new port. What was handed to a driver after it stopped
-    /// went nowhere.
-    fn gap_us(&self, old: Option<Frames>, new: Frames) -> Option<u64> {
-        let counted = old.and_then(|frames| frames.last).or(self.rescued_at);
-        let last = match (counted, self.stopped_at) {
-            (Some(last), Some(stopped)) => last.min(stopped),
-            (one, other) => one.or(other)?,
-        };
+    /// none, or from the driver's stop, to the first one on the new port.
+    fn gap_us(&self, last_on_old: Option<Time>, new: Frames) -> Option<u64> {
+        let last = last_on_old.or(self.rescued_at).or(self.stopped_at)?;
         Some(new.first?.since_us(last))
     }
 }

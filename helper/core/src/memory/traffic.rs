@@ -174,7 +174,7 @@ impl TrafficMemory {
         (now.since_ms(at) < SAME_STORY_MS).then_some(at)
     }
 
-    /// It is known when a VF's driver stopped, and how long that was after the warning.
+    /// It is known when a VF's driver began to stop, and how long that was after the warning.
     pub(crate) fn note_stop(&mut self, vf: Ifindex, stopped_at: Time, lead_us: u64) {
         if let Some(record) = self.last_from(vf) {
             record.stopped_at = Some(stopped_at);

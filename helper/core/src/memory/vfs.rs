@@ -241,7 +241,7 @@ fn hold_ms(policy: &BondPolicy, losses: u32) -> u64 {
     grown.min(policy.timing.hold_max_ms)
 }
 
-/// When the driver stopped, and how long that was after the first warning, in µs.
+/// When the driver began to stop, and how long that was after the first warning, in µs.
 fn stop(warning: &Warning) -> Option<(Time, u64)> {
     let stopped_at = warning.stopping_at?;
     Some((stopped_at, stopped_at.since_us(warning.first_at)))

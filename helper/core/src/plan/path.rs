@@ -19,6 +19,14 @@ pub(super) fn watch(context: &Context<'_>, bond: &Bond<'_>) -> Option<ActionKind
     (world.path(bond) != Some(&watch)).then_some(ActionKind::WatchPath { bond, watch })
 }
 
+/// The programs deliver what still arrives on this port, and keep duplicates away: its removal was
+/// announced, and they have no order yet that ends its rescue.
+pub(super) fn is_rescued(context: &Context<'_>, bond: &Bond<'_>, old: &Port<'_>) -> bool {
+    let watch = context.view.world.path(bond.ifindex());
+    let rescue = watch.and_then(|watch| watch.rescue.as_ref());
+    old.warning.is_some() && rescue.is_some_and(|rescue| rescue.vf == old.ifindex())
+}
+
 /// Reads what they counted, once a handoff is over.
 pub(super) fn measure(context: &Context<'_>, bond: &Bond<'_>) -> Option<ActionKind> {
     let ports = context.memory.traffic.to_measure(context.now)?.to_vec();

@@ -72,19 +72,23 @@ pub(super) fn announce(context: &Context<'_>, bond: &Bond<'_>) -> Option<ActionK
 }
 
 /// After a switch for which there was no time to prepare: has the bond deliver
-/// what still arrives on the old port, but nothing twice.
+/// what still arrives on the old port, but nothing twice. A rescue under way does both until
+/// the programs have their next order.
 pub(super) fn drain(context: &Context<'_>, bond: &Bond<'_>) -> Vec<ActionKind> {
     let left = context.memory.traffic.just_left(context.now);
     let old = left.and_then(|left| context.view.port(left));
-    let due = old.is_some_and(|old| old.usable && !old.active && old.enslaved);
-    if !due || bond.facts.all_ports_active {
+    let old = old.filter(|old| old.usable && !old.active && old.enslaved);
+    let Some(old) = old.filter(|_| !bond.facts.all_ports_active) else {
         return Vec::new();
-    }
-    let watch = path::watch(context, bond);
-    watch
-        .into_iter()
-        .chain([all_ports_active(bond, true)])
-        .collect()
+    };
+    let mut wishes = Vec::from([all_ports_active(bond, true)]);
+    let place = if path::is_rescued(context, bond, old) {
+        1
+    } else {
+        0
+    };
+    wishes.splice(place..place, path::watch(context, bond));
+    wishes
 }
 
 /// Lets go of a VF that the host is about to unplug, once another port is seen to

@@ -155,7 +155,7 @@ const FAMILIES: [Family; 17] = [
     Family {
         name: "tandem_bond_last_handoff_lead_seconds",
         kind: Kind::Gauge,
-        help: "From the first warning to the stop of the VF's driver, in the last handoff that had one.",
+        help: "From the first warning until the VF's driver began to stop, in the last handoff that had one.",
         of: Of::LastUs(|handoff| handoff.lead_us),
     },
     Family {
