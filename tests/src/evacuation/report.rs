@@ -13,6 +13,9 @@ pub struct Evacuation {
     pub phases: Vec<PhaseLoss>,
     /// Over the whole probe, also before and after the phases.
     pub total: PhaseLoss,
+    /// The longest gap of the probe before the phases, when nothing happens, in ms.
+    #[serde(default)]
+    pub gap_at_rest_ms: Option<u64>,
     /// The open TCP connection.
     pub tcp: TcpOutcome,
     /// How long the guest stood still by QEMU's count, in ms.

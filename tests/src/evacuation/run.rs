@@ -20,6 +20,7 @@ pub const PHASES: [&str; 3] = ["failover", "migration", "failback"];
 const FAILOVER: &str = PHASES[0];
 const MIGRATION: &str = PHASES[1];
 const FAILBACK: &str = PHASES[2];
+const AT_REST: &str = "before";
 /// Before the phases and after them, and the end of each phase, so that what it caused late counts for it.
 const SETTLE: Duration = Duration::from_millis(500);
 /// Between two looks at the counters of a tap.
@@ -65,7 +66,7 @@ impl Subject {
     ) -> Result<Evacuation> {
         let mut probes = ProbePair::start(lab, self.vm(), GUEST_V4.into(), options)?;
         self.begin()?;
-        probes.frames.mark("before");
+        probes.frames.mark(AT_REST);
         std::thread::sleep(SETTLE);
         let moved = match self.host_part() {
             HostPart::Nothing => Moved {
@@ -88,6 +89,7 @@ impl Subject {
                 .filter_map(|name| PhaseLoss::of(&frames, name))
                 .collect(),
             total: PhaseLoss::total(&frames),
+            gap_at_rest_ms: PhaseLoss::of(&frames, AT_REST).map(|rest| rest.longest_gap_ms),
             tcp: TcpOutcome {
                 stall_ms: stream.longest_stall_ms(),
                 broken: stream.broken().map(str::to_owned),

@@ -3,8 +3,8 @@
 //!
 //! A frame that arrives is seen before any tc program of the port, one that leaves after all of them and after the
 //! port's queue (`__netif_receive_skb_core`, `__dev_queue_xmit` and `xmit_one`, net/core/dev.c, 6.12). So what a
-//! program redirects is seen on the port that it arrived at, and on the port that it leaves by. The kernel stamps a
-//! frame that arrives when the stack comes to it, not when the batch did that it came in.
+//! program redirects is seen on the port that it arrived at, and on the port that it leaves by. A frame that
+//! arrives is stamped when the stack comes to it: the capture in the guest sees to that.
 
 use serde::{Deserialize, Serialize};
 

@@ -166,10 +166,13 @@ fn gaps_are_true(samples: &Samples) -> Option<Claim> {
         0 => String::new(),
         more => format!("; {more} more {what}"),
     };
+    let apart = samples
+        .gap_differences_ms()
+        .map_or(String::new(), |ms| format!("; they differ by {ms} ms"));
     (all + unmeasured > 0).then(|| Claim {
         text: format!(
             "{}: {agreeing} of {all} gaps are reported as captured beside them, within 20 % or 2 frames: at least {:.0} % \
-             (of the probe's frames alone: {of_probe}){}{}",
+             (of the probe's numbered frames alone: {of_probe}){apart}{}{}",
             samples.name(),
             AGREEING * 100.0,
             told(unreported, "were captured and not reported"),

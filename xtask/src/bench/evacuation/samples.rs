@@ -90,6 +90,12 @@ impl Samples {
             .map(|(reported, measured)| agree(reported, measured, self.rate_hz))
     }
 
+    /// How far each reported gap is from the measured one, in ms.
+    pub(super) fn gap_differences_ms(&self) -> Option<Spread> {
+        let pairs = self.handovers().flat_map(Handover::pairs);
+        Spread::of(pairs.map(|(reported, measured)| reported.abs_diff(measured) as f64 / 1e3))
+    }
+
     /// Of each reported gap whether it is that of the probe's frames alone.
     pub(super) fn gaps_of_probe(&self) -> impl Iterator<Item = bool> {
         self.handovers()
@@ -160,6 +166,7 @@ pub(super) mod tests {
                 .map(|(name, lost)| phase(name, lost))
                 .collect(),
             total: phase("all", lost.iter().sum()),
+            gap_at_rest_ms: Some(14),
             tcp: TcpOutcome {
                 stall_ms: 200,
                 broken: None,
