@@ -79,6 +79,11 @@ fn rescue_on(kernel: Kernel) -> Result<()> {
     assert_eq!(before.duplicates, 0, "{before:?}");
 
     paths.freeze()?;
+    // The kernel need not tell that it has its carrier still.
+    let carrier = vm.sh(&format!(
+        "ip link set {standby} down && ip link set {standby} up && cat /sys/class/net/{standby}/carrier"
+    ))?;
+    assert_eq!(carrier.trim(), "1");
     vm.sh(&format!("echo {device} >/sys/bus/pci/drivers/igb/unbind"))?;
     std::thread::sleep(EXPIRY);
     paths.thaw()?;

@@ -157,7 +157,10 @@ fn event_text(event: &Event) -> String {
         Event::VfRemoved { mac, lead_us, .. } => {
             let mac = mac.map_or_else(|| "?".into(), |mac| mac.to_string());
             match lead_us {
-                Some(us) => format!("VF {mac} is gone: its driver began to stop {} ms after the warning", us / 1000),
+                Some(us) => format!(
+                    "VF {mac} is gone: its driver began to stop {} ms after the warning",
+                    us / 1000
+                ),
                 None => format!("VF {mac} is gone"),
             }
         }
