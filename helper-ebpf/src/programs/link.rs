@@ -141,7 +141,9 @@ fn link_stopped(ctx: FEntryContext) -> i32 {
 fn carrier_on(ctx: FEntryContext) -> i32 {
     let device = NetDevice::new(ctx.arg(0));
     if !device.has_carrier() {
-        rescue::carrier_changed(device.ifindex(), || device.netns_inum(), true);
+        // What is closed carries nothing; its opening is told of.
+        let able = device.is_up();
+        rescue::carrier_changed(device.ifindex(), || device.netns_inum(), able);
         device.report(EventKind::CarrierOn, 0);
     }
     0

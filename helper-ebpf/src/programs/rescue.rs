@@ -192,7 +192,7 @@ fn vf_stopped(bond: u32) {
     }
 }
 
-/// A network device gained or lost its carrier.
+/// A network device gained or lost its carrier, or was opened and has it or not.
 #[inline(always)]
 pub(super) fn carrier_changed(ifindex: u32, netns_inum: impl FnOnce() -> u32, carrier: bool) {
     if let Some((_, roles)) = armed(ifindex, netns_inum)
@@ -264,18 +264,18 @@ pub(super) fn has_begun(bond: u32) -> bool {
 /// the bond followed is delivered, though the bond calls the VF inactive by then. It does so
 /// before it calls the standby active, so that this begins with the rescue
 /// (`bond_change_active_slave`, `drivers/net/bonding/bond_main.c`, 6.1 to 7.3). A frame for
-/// many is delivered until the bond has followed: from then on it arrives by the standby too.
+/// many is delivered until the bond has followed: from then on the bond takes it at the standby.
 #[inline(always)]
 pub(super) fn receive_late(frame: &Frame, bond: u32, now_ns: u64) -> i32 {
     let Some(rescue) = rescue(bond) else {
         return PASS;
     };
     let follows = going_on(bond, || now_ns).is_some();
-    let has_followed = path::transmitting(bond) == rescue.standby;
+    let transmitting = path::transmitting(bond);
     let wanted = if frame.group {
-        follows && !has_followed && !frame.link_local
+        follows && transmitting == rescue.vf && !frame.link_local
     } else {
-        follows || has_followed
+        follows || transmitting == rescue.standby
     };
     // As on the standby: nothing that comes back from the guest itself.
     if wanted && frame.source != rescue.mac {
