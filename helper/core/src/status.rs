@@ -230,8 +230,8 @@ pub struct Handoff {
     /// `None` if the kernel switched by itself.
     pub switch_us: Option<u64>,
     /// From the first warning to the moment at which the link began to be unregistered, upon which
-    /// its driver stops, in µs, once both are known. Where that was not seen, to the moment at which
-    /// the driver had stopped.
+    /// its driver stops, or was closed before, in µs, once both are known. Where neither was seen, to
+    /// the moment at which it was seen gone.
     pub lead_us: Option<u64>,
     /// The first warning of the removal, if there was one.
     pub warned_by: Option<RemovalStage>,

@@ -67,7 +67,7 @@ pub(super) struct Record {
     pub(super) from: Ifindex,
     /// The port that carries it now.
     pub(super) to: Ifindex,
-    /// When the old port's driver stopped, or it lost its carrier: nothing passes after that.
+    /// When the old port's driver began to stop, or it lost its carrier: what is sent after that goes nowhere.
     pub(super) stopped_at: Option<Time>,
     /// When the kernel began to send through the new port, though the old one was active.
     pub(super) rescued_at: Option<Time>,
@@ -177,7 +177,8 @@ impl TrafficMemory {
     /// It is known when a VF's driver began to stop, and how long that was after the warning.
     pub(crate) fn note_stop(&mut self, vf: Ifindex, stopped_at: Time, lead_us: u64) {
         if let Some(record) = self.last_from(vf) {
-            record.stopped_at = Some(stopped_at);
+            let earlier = record.stopped_at.filter(|at| *at < stopped_at);
+            record.stopped_at = earlier.or(Some(stopped_at));
             record.handoff.lead_us = Some(lead_us);
         }
     }

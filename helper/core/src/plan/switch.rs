@@ -77,18 +77,16 @@ pub(super) fn announce(context: &Context<'_>, bond: &Bond<'_>) -> Option<ActionK
 pub(super) fn drain(context: &Context<'_>, bond: &Bond<'_>) -> Vec<ActionKind> {
     let left = context.memory.traffic.just_left(context.now);
     let old = left.and_then(|left| context.view.port(left));
-    let old = old.filter(|old| old.usable && !old.active && old.enslaved);
-    let Some(old) = old.filter(|_| !bond.facts.all_ports_active) else {
+    let Some(old) = old.filter(|old| old.usable && !old.active && old.enslaved) else {
         return Vec::new();
     };
-    let mut wishes = Vec::from([all_ports_active(bond, true)]);
-    let place = if path::is_rescued(context, bond, old) {
-        1
+    let watch = path::watch(context, bond).into_iter();
+    let accept = (!bond.facts.all_ports_active).then(|| all_ports_active(bond, true));
+    if path::is_rescued(context, bond, old) {
+        accept.into_iter().chain(watch).collect()
     } else {
-        0
-    };
-    wishes.splice(place..place, path::watch(context, bond));
-    wishes
+        watch.chain(accept).collect()
+    }
 }
 
 /// Lets go of a VF that the host is about to unplug, once another port is seen to

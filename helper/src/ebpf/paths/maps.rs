@@ -9,7 +9,7 @@ use aya::{
 use rustix::time::{ClockId, clock_gettime};
 use tandem_ebpf::{
     DEVICE_NAME_LEN, DUPLICATES_HOLD_NS, MAC_LEN, MAX_BONDS, MAX_PORTS, Port, PortCounters,
-    ROLE_WATCHED, ROLES_COUNTED, RescueFlag, RescuePorts,
+    ROLES_COUNTED, RescueFlag, RescuePorts,
 };
 
 use super::{
@@ -69,7 +69,7 @@ pub(super) fn boot_ns() -> u64 {
 
 /// Until when duplicates are kept away on a port with these roles, if that begins now.
 fn duplicates_until_ns(roles: u32) -> u64 {
-    if roles & ROLE_WATCHED == 0 {
+    if roles & ROLES_COUNTED == 0 {
         return 0;
     }
     boot_ns() + DUPLICATES_HOLD_NS
