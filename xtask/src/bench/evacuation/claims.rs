@@ -166,9 +166,9 @@ fn gaps_are_true(samples: &Samples) -> Option<Claim> {
         0 => String::new(),
         more => format!("; {more} more {what}"),
     };
-    let apart = samples
-        .gap_differences_ms()
-        .map_or(String::new(), |ms| format!("; they differ by {ms} ms"));
+    let apart = samples.gap_differences_ms().map_or(String::new(), |ms| {
+        format!("; reported and captured differ by {ms} ms")
+    });
     (all + unmeasured > 0).then(|| Claim {
         text: format!(
             "{}: {agreeing} of {all} gaps are reported as captured beside them, within 20 % or 2 frames: at least {:.0} % \

@@ -23,12 +23,12 @@ pub(super) fn render(results: &Results) -> String {
          {losses}\n\
          *Failover* is from the host's first word to half a second after the VF left, *failback* from the new VF's plug to \
          half a second after it carries the traffic. A gap is the longest time between the sendings of two frames that \
-         arrived, with none between them that did; the probe's own pauses count in: {at_rest}. *Guest stopped* is QEMU's own count of the migration's stop; \
+         arrived, with none between them that did; the probe's own pauses count in, {at_rest}. *Guest stopped* is QEMU's own count of the migration's stop; \
          for all systems alike QEMU was to keep that below {downtime_limit_ms} ms (`downtime-limit`: by its default of 300 ms \
          the stop, and with it the loss, is one of chance). What a migration loses are the frames that were sent to the guest \
          meanwhile, and until the network knows its new place. Only what Tandem adds to that could be held against it, so its \
-         loss in all is compared with that of virtio alone, by the mean of many rounds: one migration's varies by a fifth, \
-         and medians of so few whole numbers by more than the tenth that is allowed. *VF ready* is from the VF's registration in the guest until it can \
+         loss in all is compared with that of virtio alone, by the mean: one migration's varies by a fifth, and \
+         the median of such small whole numbers by about the tenth that is allowed. *VF ready* is from the VF's registration in the guest until it can \
          carry traffic; Tandem has a new VF prove its carrier first. `net_failover` is in QEMU's hands: its phases end \
          where QEMU's events say so, and QEMU takes no igb for it, as that has several functions.\n\n\
          *Tandem's kernel part alone*: the service is stopped (SIGSTOP) before the host takes the VF and goes on once the \
@@ -70,8 +70,10 @@ fn at_rest(samples: &[Samples]) -> String {
     let known = samples.iter().flat_map(|one| &one.evacuations);
     let known = known.filter_map(|one| one.gap_at_rest_ms);
     match Spread::of(known.map(|ms| ms as f64)) {
-        Some(spread) => format!("at rest, half a second before the VF leaves, it was {spread} ms"),
-        None => "at rest it was not measured".to_owned(),
+        Some(spread) => {
+            format!("which are {spread} ms in the half second at rest before the first phase")
+        }
+        None => "which were not measured at rest".to_owned(),
     }
 }
 
