@@ -177,8 +177,8 @@ impl TrafficMemory {
     /// It is known when a VF's driver began to stop, and how long that was after the warning.
     pub(crate) fn note_stop(&mut self, vf: Ifindex, stopped_at: Time, lead_us: u64) {
         if let Some(record) = self.last_from(vf) {
-            let earlier = record.stopped_at.filter(|at| *at < stopped_at);
-            record.stopped_at = earlier.or(Some(stopped_at));
+            let known = record.stopped_at.unwrap_or(stopped_at);
+            record.stopped_at = Some(known.min(stopped_at));
             record.handoff.lead_us = Some(lead_us);
         }
     }
