@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 use crate::commands::{
     args, configure, exit, migrate, one_step, recover, serve, session, status, watch, xml,
 };
-use crate::decide::{Cause, CauseCode, Outcome, Verdict};
+use crate::evacuate::{Cause, CauseCode, Outcome, Verdict};
 
 /// Keeps a guest's connections while its pass-through NIC (VF) leaves, the VM migrates and another VF comes
 #[derive(Debug, Parser)]

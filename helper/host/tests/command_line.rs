@@ -45,7 +45,7 @@ fn what_is_not_begun_is_told_as_json() {
 fn a_domain_that_another_process_has_is_told_as_json() {
     let folder = tempfile::tempdir().unwrap();
     let state = folder.path().join("state");
-    let lock = tandem_host::act::Lock::take(&state, "domain", "g1").unwrap();
+    let lock = tandem_host::execute::Lock::take(&state, "domain", "g1").unwrap();
     let output = run(folder.path(), &["recover", "g1", "--json"]);
     expect(&output, 10, "claimed");
     drop(lock);

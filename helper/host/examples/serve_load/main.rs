@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use tandem_host::serve::{Options, serve};
+use tandem_host::daemon::{Options, serve};
 use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> Result<()> {

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::act::default_folder;
 use crate::commands::connect::Connect;
-use crate::decide::Limits;
+use crate::evacuate::Limits;
+use crate::execute::default_folder;
 use crate::hypervisor::MigrateOptions;
 
 /// What all commands share.

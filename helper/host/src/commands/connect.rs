@@ -7,8 +7,8 @@ use clap::Args;
 
 use crate::control::{self, Lessor};
 use crate::hypervisor::Host;
+use crate::libvirt::Virsh;
 use crate::qemu::Qemu;
-use crate::virsh::Virsh;
 
 /// How to reach the hypervisor.
 #[derive(Debug, Clone, Args)]

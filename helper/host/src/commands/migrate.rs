@@ -3,8 +3,8 @@
 use super::plan::plan_of;
 use super::text_file::read;
 use super::{args, connect, session};
-use crate::act::{Hosts, Lock, Runner};
-use crate::decide::{CauseCode, Evacuation, Start};
+use crate::evacuate::{CauseCode, Evacuation, Start};
+use crate::execute::{Hosts, Lock, Runner};
 use crate::hypervisor::DomainState;
 use crate::report::{plan_json, plan_text};
 use crate::xml::domain::DomainXml;

@@ -14,9 +14,9 @@ mod text_file;
 pub mod watch;
 pub mod xml;
 
-/// Exit codes of what is no evacuation; the others are those of [`crate::decide::Verdict::exit_code`].
+/// Exit codes of what is no evacuation; the others are those of [`crate::evacuate::Verdict::exit_code`].
 pub mod exit {
-    use crate::decide::Verdict;
+    use crate::evacuate::Verdict;
 
     /// It failed, and nothing more is known.
     pub const FAILED: u8 = 1;

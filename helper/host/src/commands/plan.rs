@@ -4,7 +4,7 @@ use anyhow::{Context as _, bail};
 use tandem_core::types::Mac;
 
 use super::args;
-use crate::decide::{AgentUse, Plan, Vf, VfIdentity};
+use crate::evacuate::{AgentUse, Plan, Vf, VfIdentity};
 use crate::hypervisor::{DomainFacts, Nic, NicKind, is_local_uri};
 use crate::xml::domain::parse_device;
 use crate::xml::{Bond, Bonds};
@@ -174,7 +174,7 @@ fn nic_of_json(text: &str) -> anyhow::Result<Nic> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decide::Side;
+    use crate::evacuate::Side;
 
     fn nic(alias: &str, mac: &str, kind: NicKind) -> Nic {
         Nic {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use anyhow::Context as _;
 
 use super::{args, connect, session};
-use crate::act::{Hosts, Lock, Runner};
-use crate::decide::{Cause, CauseCode, Evacuation, Outcome, Progress, Side, Verdict};
+use crate::evacuate::{Cause, CauseCode, Evacuation, Outcome, Progress, Side, Verdict};
+use crate::execute::{Hosts, Lock, Runner};
 use crate::hypervisor::{DomainState, Elsewhere, Host, HostError, is_local_uri};
 
 /// Finishes or undoes what another process left; returns the exit code.

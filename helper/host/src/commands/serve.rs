@@ -9,8 +9,8 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::connect::Connect;
-use crate::act::default_folder;
-use crate::serve::{Options, serve};
+use crate::daemon::{Options, serve};
+use crate::execute::default_folder;
 
 /// `tandem-host serve`
 #[derive(Debug, Args)]

@@ -8,8 +8,8 @@ use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::act::{Ended, Lock, Runner, Stops};
-use crate::decide::{Cause, CauseCode, Evacuation, Outcome, Owner, Progress, Verdict};
+use crate::evacuate::{Cause, CauseCode, Evacuation, Outcome, Owner, Progress, Verdict};
+use crate::execute::{Ended, Lock, Runner, Stops};
 use crate::report::{ProgressLine, left, text_of};
 
 /// Runs it, reports, and returns the exit code.
@@ -161,7 +161,7 @@ mod tests {
             evacuation: "e".to_owned(),
             owner,
             beat: 1,
-            stage: crate::decide::Stage::Claimed,
+            stage: crate::evacuate::Stage::Claimed,
             migration_begun: false,
             home: None,
             plan: serde_json::from_value(plan.clone()).unwrap(),

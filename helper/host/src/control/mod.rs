@@ -21,5 +21,5 @@ pub const MAX_REPLY_BYTES: usize = 1024 * 1024;
 
 /// Where `serve` listens, unless told otherwise.
 pub fn default_socket() -> PathBuf {
-    crate::act::default_folder().join("serve.sock")
+    crate::execute::default_folder().join("serve.sock")
 }

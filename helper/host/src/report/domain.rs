@@ -7,7 +7,7 @@ use tandem_core::status::{BondStatus, Traffic};
 use tandem_wire::reply::StatusReport;
 
 use crate::agent::printable;
-use crate::decide::Stage;
+use crate::evacuate::Stage;
 use crate::hypervisor::{DomainLook, DomainState, Nic};
 
 /// What is known about a domain.
@@ -114,7 +114,7 @@ impl DomainReport {
 
 impl EvacuationReport {
     fn of(record: &str) -> Self {
-        match crate::decide::Progress::parse(record) {
+        match crate::evacuate::Progress::parse(record) {
             Ok(record) => Self {
                 driven_by: record.owner_in_words(),
                 degraded: record.is_degraded(),

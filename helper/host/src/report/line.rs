@@ -2,8 +2,8 @@
 
 use std::io::{IsTerminal, Write};
 
-use crate::act::Watcher;
-use crate::decide::{Evacuation, Phase};
+use crate::evacuate::{Evacuation, Phase};
+use crate::execute::Watcher;
 use crate::hypervisor::{JobFacts, JobPhase};
 
 /// Between two plain lines of one migration, in ms.

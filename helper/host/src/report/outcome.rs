@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use crate::act::default_folder;
-use crate::decide::{AgentUse, GuestVerdict, Leftover, Outcome, Plan, Side, Verdict};
+use crate::evacuate::{AgentUse, GuestVerdict, Leftover, Outcome, Plan, Side, Verdict};
+use crate::execute::default_folder;
 
 /// The report for people.
 pub fn text_of(plan: &Plan, outcome: &Outcome, state_folder: &Path) -> String {
@@ -134,7 +134,7 @@ fn leftover_text(leftover: Leftover) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decide::{Cause, CauseCode};
+    use crate::evacuate::{Cause, CauseCode};
     use crate::report::plan_text;
     use serde_json::json;
 

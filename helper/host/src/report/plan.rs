@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::decide::{AgentUse, Limits, Phase, Plan, Side, Vf};
+use crate::evacuate::{AgentUse, Limits, Phase, Plan, Side, Vf};
 use crate::hypervisor::MigrateOptions;
 
 /// The plan, a line for each phase.

@@ -1,6 +1,6 @@
 //! The history, a line for each thing.
 
-use tandem_host::decide::{ActionKind, Input, Progress, RecordFact, Reply};
+use tandem_host::evacuate::{ActionKind, Input, Progress, RecordFact, Reply};
 
 pub(crate) fn brief(input: &Input) -> String {
     let Input::Done {

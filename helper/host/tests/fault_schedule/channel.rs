@@ -1,7 +1,7 @@
 //! The channel to the guest. It keeps order, and nothing else is sure: a request or its reply gets lost, and
 //! a guest that is stuck acts long after nobody waits for it any more.
 
-use tandem_host::decide::{
+use tandem_host::evacuate::{
     Action, ActionId, Failure, FailureKind, GuestCall, Reply, Side, Stage as At,
 };
 

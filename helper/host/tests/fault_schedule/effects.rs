@@ -1,6 +1,6 @@
 //! What a call does once it reaches its host.
 
-use tandem_host::decide::{ActionKind, Failure, FailureKind, Progress, Reply, Side};
+use tandem_host::evacuate::{ActionKind, Failure, FailureKind, Progress, Reply, Side};
 use tandem_host::hypervisor::DomainState;
 
 use crate::happen::Happening;

@@ -1,6 +1,6 @@
 //! What answers in the guest.
 
-use tandem_host::decide::{Failure, FailureKind, GuestCall, GuestStatus, Reply};
+use tandem_host::evacuate::{Failure, FailureKind, GuestCall, GuestStatus, Reply};
 
 use crate::script::Agent;
 use crate::world::World;

@@ -1,6 +1,6 @@
 //! What happens: calls arrive, migrations go on, processes are killed, guests reboot.
 
-use tandem_host::decide::{Action, ActionId, Failure, FailureKind, Input, Phase, Reply, Side};
+use tandem_host::evacuate::{Action, ActionId, Failure, FailureKind, Input, Phase, Reply, Side};
 use tandem_host::hypervisor::EventKind;
 
 use crate::channel::Request;

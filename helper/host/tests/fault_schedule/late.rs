@@ -1,6 +1,6 @@
 //! What comes late, or has to come soon.
 
-use tandem_host::decide::{CauseCode, Phase, Side, Verdict};
+use tandem_host::evacuate::{CauseCode, Phase, Side, Verdict};
 
 use crate::script::{Course, Script, Unplug};
 use crate::table::run;

@@ -1,6 +1,6 @@
 //! What is reported must be so.
 
-use tandem_host::decide::{CauseCode, GuestVerdict, Leftover, Outcome, Side, Verdict};
+use tandem_host::evacuate::{CauseCode, GuestVerdict, Leftover, Outcome, Side, Verdict};
 use tandem_host::hypervisor::DomainState;
 
 use crate::script::Agent;

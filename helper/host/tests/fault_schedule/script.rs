@@ -1,6 +1,6 @@
 //! What goes wrong in a run, and when.
 
-use tandem_host::decide::{AgentUse, Phase, Side};
+use tandem_host::evacuate::{AgentUse, Phase, Side};
 
 use crate::rng::Rng;
 

@@ -1,6 +1,6 @@
 //! Slow hosts, and migrations whose leader or host is not heard of for a while.
 
-use tandem_host::decide::{AgentUse, CauseCode, Outcome, Phase, Side, Verdict};
+use tandem_host::evacuate::{AgentUse, CauseCode, Outcome, Phase, Side, Verdict};
 
 use crate::script::{Agent, Course, Script};
 use crate::stage::Stage;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tandem_host::decide::{
+use tandem_host::evacuate::{
     Action, ActionKind, CauseCode, Evacuation, Failure, FailureKind, Input, Limits, Outcome, Owner,
     Phase, Plan, Progress, Reply, Side, Start, Verdict,
 };

@@ -1,6 +1,6 @@
 //! Each fault by itself, with the same check after it.
 
-use tandem_host::decide::{AgentUse, CauseCode, GuestVerdict, Phase, Side, Verdict};
+use tandem_host::evacuate::{AgentUse, CauseCode, GuestVerdict, Phase, Side, Verdict};
 
 use crate::script::{Agent, Course, PHASES, Script, Unplug};
 use crate::stage::Stage;

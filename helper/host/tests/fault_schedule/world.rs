@@ -1,7 +1,7 @@
 //! Two fake hosts and the guest between them, by the rules of libvirt and QEMU.
 
 use tandem_core::types::{Mac, PciAddress};
-use tandem_host::decide::{
+use tandem_host::evacuate::{
     Failure, FailureKind, Progress, RecordFact, Side, SideFacts, Stage, Vf, VfIdentity,
 };
 use tandem_host::hypervisor::{DomainState, EventKind, JobFacts, JobPhase, Nic, NicKind};

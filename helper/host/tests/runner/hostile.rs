@@ -1,7 +1,7 @@
 //! Guests that are not what they should be, at the end of the whole way: socket, agent, runner, decisions.
 //! In real time: a guest behind a socket does not follow a test's clock.
 
-use tandem_host::decide::{AgentUse, CauseCode, GuestVerdict, Limits, Verdict};
+use tandem_host::evacuate::{AgentUse, CauseCode, GuestVerdict, Limits, Verdict};
 
 use super::guest::{Guest, Manner};
 use super::{Nosy, Pair, Story, run_in, start};

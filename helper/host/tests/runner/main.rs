@@ -1,7 +1,7 @@
 //! The runner over hosts in memory: what is decided is done, however it is disturbed.
 
 mod fake;
-#[path = "../../src/serve/tests/guest.rs"]
+#[path = "../../src/daemon/tests/guest.rs"]
 #[expect(
     dead_code,
     clippy::unwrap_used,
@@ -13,11 +13,11 @@ mod hostile;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use tandem_host::act::{Ended, Hosts, Lock, Runner, Watcher, file_of};
-use tandem_host::decide::{
+use tandem_host::evacuate::{
     AgentUse, Evacuation, Limits, Outcome, Owner, Phase, Plan, Progress, Side, Start, Verdict, Vf,
     VfIdentity,
 };
+use tandem_host::execute::{Ended, Hosts, Lock, Runner, Watcher, file_of};
 use tandem_host::hypervisor::MigrateOptions;
 use tandem_host::xml::domain::DomainXml;
 use tokio::sync::watch;

@@ -6,7 +6,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::decide::Progress;
+use crate::evacuate::Progress;
 use crate::hypervisor::MAX_PROGRESS_BYTES;
 
 /// Where the files are: gone after a reboot, which ends all processes too.

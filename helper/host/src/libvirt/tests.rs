@@ -7,7 +7,7 @@ use std::time::Duration;
 use tandem_core::types::PciAddress;
 
 use super::*;
-use crate::decide::{Failure, FailureKind};
+use crate::evacuate::{Failure, FailureKind};
 use crate::hypervisor::{Event, EventKind, Lifecycle, NicKind};
 use crate::xml::domain::parse_device;
 

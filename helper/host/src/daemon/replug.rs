@@ -9,9 +9,9 @@ use tokio::time::{Instant, timeout};
 
 use super::board::Attempts;
 use super::gate::Gate;
-use crate::act::{Ended as RunEnded, Hosts, Lock, Runner, Stops, Watcher};
 use crate::commands::session;
-use crate::decide::{Evacuation, Limits, Outcome, Progress, Verdict};
+use crate::evacuate::{Evacuation, Limits, Outcome, Progress, Verdict};
+use crate::execute::{Ended as RunEnded, Hosts, Lock, Runner, Stops, Watcher};
 use crate::hypervisor::{DomainState, Elsewhere, Host, JobPhase, JobWhich};
 
 /// Attempts at the same time; each may take minutes.
@@ -131,7 +131,7 @@ impl Replug {
 /// Tells the log what goes on.
 struct Log<'a> {
     domain: &'a str,
-    phase: Option<crate::decide::Phase>,
+    phase: Option<crate::evacuate::Phase>,
 }
 
 impl Watcher for Log<'_> {

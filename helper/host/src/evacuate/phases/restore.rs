@@ -2,10 +2,10 @@
 
 use super::helpers::is_gone;
 use super::{Next, Phase, Step};
-use crate::decide::action::ActionKind;
-use crate::decide::machine::Evacuation;
-use crate::decide::plan::Side;
-use crate::decide::progress::Stage;
+use crate::evacuate::action::ActionKind;
+use crate::evacuate::machine::Evacuation;
+use crate::evacuate::plan::Side;
+use crate::evacuate::progress::Stage;
 
 pub(super) fn next(it: &Evacuation) -> Next {
     let side = Side::Source;

@@ -3,8 +3,8 @@
 use std::sync::atomic::Ordering;
 
 use super::*;
-use crate::act::Lock;
-use crate::decide::{AgentUse, Owner, Plan, Progress, Side, Stage, Vf, VfIdentity};
+use crate::evacuate::{AgentUse, Owner, Plan, Progress, Side, Stage, Vf, VfIdentity};
+use crate::execute::Lock;
 use crate::hypervisor::{Event, EventKind};
 
 fn record() -> Progress {

@@ -2,12 +2,12 @@
 
 use super::helpers::is_gone;
 use super::{Next, Phase, Step};
-use crate::decide::action::{ActionKind, GuestCall, Task};
-use crate::decide::cause::{Cause, CauseCode};
-use crate::decide::input::FailureKind;
-use crate::decide::machine::Evacuation;
-use crate::decide::plan::Side;
-use crate::decide::progress::Stage;
+use crate::evacuate::action::{ActionKind, GuestCall, Task};
+use crate::evacuate::cause::{Cause, CauseCode};
+use crate::evacuate::input::FailureKind;
+use crate::evacuate::machine::Evacuation;
+use crate::evacuate::plan::Side;
+use crate::evacuate::progress::Stage;
 
 /// The guest moves its traffic off the VF.
 pub(super) fn prepare(it: &Evacuation) -> Next {

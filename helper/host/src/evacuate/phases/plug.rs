@@ -2,12 +2,12 @@
 
 use super::helpers::is_gone;
 use super::{Next, Phase, Step};
-use crate::decide::action::{ActionKind, GuestCall, Task};
-use crate::decide::cause::{Cause, CauseCode};
-use crate::decide::machine::Evacuation;
-use crate::decide::plan::Side;
-use crate::decide::progress::Stage;
-use crate::decide::view::has_job;
+use crate::evacuate::action::{ActionKind, GuestCall, Task};
+use crate::evacuate::cause::{Cause, CauseCode};
+use crate::evacuate::machine::Evacuation;
+use crate::evacuate::plan::Side;
+use crate::evacuate::progress::Stage;
+use crate::evacuate::view::has_job;
 use crate::hypervisor::DomainState;
 
 /// The network learns where the guest is. The guest says so by itself too, so this is no must, and a guest

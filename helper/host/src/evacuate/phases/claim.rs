@@ -6,12 +6,12 @@
 
 use super::check::source_refuses;
 use super::{Next, Phase, Step};
-use crate::decide::action::{ActionKind, Task};
-use crate::decide::cause::{Cause, CauseCode};
-use crate::decide::input::RecordFact;
-use crate::decide::machine::Evacuation;
-use crate::decide::plan::Side;
-use crate::decide::progress::Stage;
+use crate::evacuate::action::{ActionKind, Task};
+use crate::evacuate::cause::{Cause, CauseCode};
+use crate::evacuate::input::RecordFact;
+use crate::evacuate::machine::Evacuation;
+use crate::evacuate::plan::Side;
+use crate::evacuate::progress::Stage;
 
 /// Failures of the reservation that may be an accident.
 const VF_FAILURES: u32 = 3;

@@ -2,12 +2,12 @@
 
 use super::helpers::is_gone;
 use super::{Next, Phase, Step};
-use crate::decide::action::{GuestCall, Task};
-use crate::decide::cause::{Cause, CauseCode};
-use crate::decide::input::{FailureKind, RecordFact, SideFacts};
-use crate::decide::machine::Evacuation;
-use crate::decide::plan::{AgentUse, Side, VfIdentity};
-use crate::decide::view::has_job;
+use crate::evacuate::action::{GuestCall, Task};
+use crate::evacuate::cause::{Cause, CauseCode};
+use crate::evacuate::input::{FailureKind, RecordFact, SideFacts};
+use crate::evacuate::machine::Evacuation;
+use crate::evacuate::plan::{AgentUse, Side, VfIdentity};
+use crate::evacuate::view::has_job;
 use crate::hypervisor::DomainState;
 
 pub(super) fn next(it: &Evacuation) -> Next {

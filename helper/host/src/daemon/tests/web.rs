@@ -21,7 +21,7 @@ fn board(domain: &str) -> Board {
     let mut report = DomainReport::of(&look);
     report.evacuation = Some(EvacuationReport {
         evacuation: "e1".to_owned(),
-        stage: crate::decide::Stage::Degraded,
+        stage: crate::evacuate::Stage::Degraded,
         driven_by: "nobody now".to_owned(),
         degraded: true,
         attempts: 0,
@@ -69,7 +69,7 @@ fn the_metrics_are_as_documented() {
     let text = metrics::text(&board);
     let golden = include_str!("metrics.golden");
     if std::env::var_os("UPDATE").is_some() {
-        std::fs::write("src/serve/tests/metrics.golden", &text).unwrap();
+        std::fs::write("src/daemon/tests/metrics.golden", &text).unwrap();
         return;
     }
     assert_eq!(text, golden, "UPDATE=1 writes it anew");

@@ -3,12 +3,12 @@
 use super::claim::too_slow;
 use super::helpers::{is_gone, is_there};
 use super::{Next, Phase, Step};
-use crate::decide::action::{ActionKind, Task};
-use crate::decide::cause::{Cause, CauseCode};
-use crate::decide::input::{RecordFact, SideFacts};
-use crate::decide::machine::Evacuation;
-use crate::decide::plan::Side;
-use crate::decide::view::has_job;
+use crate::evacuate::action::{ActionKind, Task};
+use crate::evacuate::cause::{Cause, CauseCode};
+use crate::evacuate::input::{RecordFact, SideFacts};
+use crate::evacuate::machine::Evacuation;
+use crate::evacuate::plan::Side;
+use crate::evacuate::view::has_job;
 use crate::hypervisor::DomainState;
 
 pub(super) fn next(it: &Evacuation) -> Next {

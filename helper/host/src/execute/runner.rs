@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::calls::Desk;
 use super::lock::Lock;
 use crate::control::Lessor;
-use crate::decide::{Evacuation, Input, Outcome, Side};
+use crate::evacuate::{Evacuation, Input, Outcome, Side};
 use crate::hypervisor::{EventKind, Host, MigrateOptions};
 
 /// Inputs that wait; every sender waits for room.

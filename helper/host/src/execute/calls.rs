@@ -12,7 +12,7 @@ use super::lock::Lock;
 use super::record::with_progress;
 use super::runner::Hosts;
 use crate::control::Lessor;
-use crate::decide::{
+use crate::evacuate::{
     Action, ActionKind, Failure, FailureKind, Input, Plan, Progress, RecordFact, Reply, Side,
     SideFacts,
 };

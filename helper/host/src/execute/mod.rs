@@ -1,4 +1,4 @@
-//! Carries out what [`crate::decide`] wants, over a [`crate::hypervisor::Host`] on either side and
+//! Carries out what [`crate::evacuate`] wants, over a [`crate::hypervisor::Host`] on either side and
 //! the guest's agent, and hands back what came of it. Decides nothing itself.
 
 mod calls;

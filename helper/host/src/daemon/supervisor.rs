@@ -17,7 +17,7 @@ use super::replug::{self, Replug};
 use crate::commands::configure::{ConfigureFailure, policy_of};
 use crate::commands::session;
 use crate::commands::status::reachable;
-use crate::decide::Progress;
+use crate::evacuate::Progress;
 use crate::hypervisor::{
     ActiveDomain, DomainLook, DomainState, Event, EventKind, Events, Host, HostError,
 };

@@ -1,12 +1,12 @@
 //! What all phases ask.
 
 use super::Step;
-use crate::decide::action::{ActionKind, GuestCall, Task};
-use crate::decide::cause::{Cause, CauseCode};
-use crate::decide::input::SideFacts;
-use crate::decide::machine::Evacuation;
-use crate::decide::plan::{AgentUse, Side};
-use crate::decide::progress::{Progress, Stage};
+use crate::evacuate::action::{ActionKind, GuestCall, Task};
+use crate::evacuate::cause::{Cause, CauseCode};
+use crate::evacuate::input::SideFacts;
+use crate::evacuate::machine::Evacuation;
+use crate::evacuate::plan::{AgentUse, Side};
+use crate::evacuate::progress::{Progress, Stage};
 use crate::hypervisor::{DomainState, Nic};
 
 /// Failures after which the guest counts as silent.
@@ -52,7 +52,7 @@ impl Evacuation {
     }
 
     /// Where the domain runs could not be seen for too long.
-    pub(in crate::decide) fn unclear(&self) -> Cause {
+    pub(in crate::evacuate) fn unclear(&self) -> Cause {
         let failing = Side::BOTH.into_iter();
         let failing = failing.filter(|side| self.view(*side).failure.is_some());
         let why: Vec<String> = failing.map(|side| self.unreachable(side).message).collect();
@@ -108,7 +108,7 @@ impl Evacuation {
     }
 
     /// The VF as that side's last look showed it.
-    pub(in crate::decide) fn vf_nic(&self, side: Side) -> Option<&Nic> {
+    pub(in crate::evacuate) fn vf_nic(&self, side: Side) -> Option<&Nic> {
         let identity = &self.record.plan.vf(side)?.identity;
         let facts = self.view(side).facts.as_ref()?;
         facts.nics.iter().find(|nic| identity.is(nic))

@@ -2,11 +2,11 @@
 
 use super::helpers::is_there;
 use super::{Next, Phase, Step};
-use crate::decide::action::{GuestCall, Task};
-use crate::decide::input::FailureKind;
-use crate::decide::machine::Evacuation;
-use crate::decide::plan::Side;
-use crate::decide::progress::Stage;
+use crate::evacuate::action::{GuestCall, Task};
+use crate::evacuate::input::FailureKind;
+use crate::evacuate::machine::Evacuation;
+use crate::evacuate::plan::Side;
+use crate::evacuate::progress::Stage;
 
 /// The record is written anew while the guest is waited for, so that nobody takes this process for dead.
 fn sign_of_life(it: &Evacuation, side: Side) -> Result<(), Step> {

@@ -9,7 +9,7 @@ use tokio::sync::Mutex;
 
 use crate::agent::{Agent, AgentError, Limits, printable};
 use crate::control::Lessor;
-use crate::decide::{Failure, FailureKind, GuestCall, GuestStatus, Plan, Reply};
+use crate::evacuate::{Failure, FailureKind, GuestCall, GuestStatus, Plan, Reply};
 
 /// One host's end of the channel.
 #[derive(Debug, Default)]

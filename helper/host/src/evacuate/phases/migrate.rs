@@ -2,13 +2,13 @@
 
 use super::helpers::is_gone;
 use super::{Next, Phase, Step};
-use crate::decide::action::{ActionKind, Task};
-use crate::decide::cause::{Cause, CauseCode};
-use crate::decide::input::SideFacts;
-use crate::decide::machine::Evacuation;
-use crate::decide::plan::Side;
-use crate::decide::progress::Stage;
-use crate::decide::view::has_job;
+use crate::evacuate::action::{ActionKind, Task};
+use crate::evacuate::cause::{Cause, CauseCode};
+use crate::evacuate::input::SideFacts;
+use crate::evacuate::machine::Evacuation;
+use crate::evacuate::plan::Side;
+use crate::evacuate::progress::Stage;
+use crate::evacuate::view::has_job;
 use crate::hypervisor::DomainState;
 
 /// Where the domain runs, or will.

@@ -2,11 +2,11 @@
 
 use super::helpers::is_there;
 use super::{Next, Phase, Step};
-use crate::decide::action::{ActionKind, Task};
-use crate::decide::input::RecordFact;
-use crate::decide::machine::Evacuation;
-use crate::decide::plan::Side;
-use crate::decide::progress::{Progress, Stage};
+use crate::evacuate::action::{ActionKind, Task};
+use crate::evacuate::input::RecordFact;
+use crate::evacuate::machine::Evacuation;
+use crate::evacuate::plan::Side;
+use crate::evacuate::progress::{Progress, Stage};
 
 /// Tries at cleaning up; what is left behind is reported.
 const FAILURES: u32 = 3;
@@ -106,12 +106,12 @@ fn other(side: Side) -> Side {
 
 impl Evacuation {
     /// A last look at that host was made for the report.
-    pub(in crate::decide) fn has_last_look(&self, side: Side) -> bool {
+    pub(in crate::evacuate) fn has_last_look(&self, side: Side) -> bool {
         self.phase == Phase::Release && has_looked(self, side)
     }
 
     /// The domain runs without the VF that it should have there.
-    pub(in crate::decide) fn keeps_record(&self) -> bool {
+    pub(in crate::evacuate) fn keeps_record(&self) -> bool {
         let Some(home) = self.memory.residence else {
             return false;
         };
@@ -121,7 +121,7 @@ impl Evacuation {
     }
 
     /// Our own record, or what a process that was killed left of it.
-    pub(in crate::decide) fn is_of_this_evacuation(&self, record: &Progress) -> bool {
+    pub(in crate::evacuate) fn is_of_this_evacuation(&self, record: &Progress) -> bool {
         let took_over = self.memory.recovery.is_some()
             && (self.memory.claimed.is_some() || self.memory.residence.is_none());
         self.is_ours(record) || (took_over && record.evacuation == self.record.evacuation)
