@@ -65,8 +65,8 @@ impl Executor {
     /// yields the `Input::Done`. Actions that are started one after the other run
     /// side by side.
     ///
-    /// `Reply` and `Notify` are not for the executor, nor is `Observe` of the eBPF
-    /// monitor and of the channel; `Observe` of the others is answered at once.
+    /// `Observe` of the eBPF monitor and of the channel is not for the executor;
+    /// `Observe` of the others is answered at once.
     ///
     /// Has to be called within a tokio runtime. An action that has run into its
     /// time limit keeps its thread until the kernel lets it go, so end the runtime
@@ -239,9 +239,7 @@ fn attempt(requests: &mut Requests, kind: &ActionKind) -> Result<(), ActError> {
         } => Ok(()),
         ActionKind::WatchPath { .. }
         | ActionKind::ReadFrames { .. }
-        | ActionKind::Observe { .. }
-        | ActionKind::Reply { .. }
-        | ActionKind::Notify(_) => Err(ActError::Refused {
+        | ActionKind::Observe { .. } => Err(ActError::Refused {
             errno: 0,
             message: "not an action of the executor".to_owned(),
         }),
@@ -265,9 +263,7 @@ fn devices_of(kind: &ActionKind) -> Vec<Ifindex> {
         ActionKind::MoveAddressing { from, to } => vec![from, to],
         ActionKind::CreateBond { .. }
         | ActionKind::ReadFrames { .. }
-        | ActionKind::Observe { .. }
-        | ActionKind::Reply { .. }
-        | ActionKind::Notify(_) => Vec::new(),
+        | ActionKind::Observe { .. } => Vec::new(),
     }
 }
 
@@ -286,9 +282,7 @@ fn touched_by(kind: &ActionKind) -> Touched {
         ActionKind::Announce { .. }
         | ActionKind::ProvePath { .. }
         | ActionKind::WatchPath { .. }
-        | ActionKind::ReadFrames { .. }
-        | ActionKind::Reply { .. }
-        | ActionKind::Notify(_) => Touched::default(),
+        | ActionKind::ReadFrames { .. } => Touched::default(),
         ActionKind::MoveAddressing { .. }
         | ActionKind::AddAddressing { .. }
         | ActionKind::FlushAddressing { .. } => Touched {

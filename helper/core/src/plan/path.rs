@@ -2,11 +2,11 @@
 
 use alloc::vec::Vec;
 
-use crate::action::ActionKind;
-use crate::link::FailOverMac;
-use crate::path::{PathWatch, Rescue};
-use crate::plan::Context;
-use crate::view::{Bond, Port};
+use crate::bond::context::Context;
+use crate::bond::view::{Bond, Port};
+use crate::model::action::ActionKind;
+use crate::model::link::FailOverMac;
+use crate::model::path::{PathWatch, Rescue};
 
 /// Has the hand-over programs do what is wanted of them now.
 pub(super) fn watch(context: &Context<'_>, bond: &Bond<'_>) -> Option<ActionKind> {
@@ -39,9 +39,7 @@ fn wanted(context: &Context<'_>, bond: &Bond<'_>) -> PathWatch {
     let handing_over = traffic.is_handing_over(context.now);
     let view = context.view;
     let mut ports: Vec<_> = view
-        .standby
-        .iter()
-        .chain(&view.vfs)
+        .nics()
         .filter(|port| port.enslaved && (handing_over || !port.active))
         .map(Port::ifindex)
         .collect();

@@ -84,9 +84,7 @@ impl FakeKernel {
             // The stage has the hand-over programs.
             ActionKind::WatchPath { .. }
             | ActionKind::ReadFrames { .. }
-            | ActionKind::Observe { .. }
-            | ActionKind::Reply { .. }
-            | ActionKind::Notify(_) => Ok(()),
+            | ActionKind::Observe { .. } => Ok(()),
         }
     }
 

@@ -143,9 +143,7 @@ impl Stage {
             | ActionKind::ProvePath { .. }
             | ActionKind::WatchPath { .. }
             | ActionKind::ReadFrames { .. }
-            | ActionKind::Observe { .. }
-            | ActionKind::Reply { .. }
-            | ActionKind::Notify(_) => (Vec::new(), false),
+            | ActionKind::Observe { .. } => (Vec::new(), false),
         };
         let mut inputs = Vec::new();
         for ifindex in links {
