@@ -12,7 +12,7 @@ use crate::bond::turn;
 use crate::bond::view::View;
 use crate::model::action::ActionKind;
 use crate::model::input::{Command, Hold, Input, Outcome, Request};
-use crate::model::output::{CommandError, CommandErrorCode, Event, Output, Reply};
+use crate::model::output::{CommandError, CommandErrorCode, Event, Output};
 use crate::model::path::{PathWatch, PortFrames};
 use crate::model::policy::{Ownership, Policy};
 use crate::model::source::Source;
@@ -77,8 +77,7 @@ impl Machine {
     /// [`Policy::validate`] refuses changes nothing; the shell validates it before.
     pub fn handle(&mut self, now: Time, input: Input) {
         self.now = self.now.max(now);
-        let replies = self.apply(input);
-        self.outbox.reply(replies);
+        self.apply(input);
         self.proceed();
     }
 
@@ -113,10 +112,10 @@ impl Machine {
             .collect()
     }
 
-    fn apply(&mut self, input: Input) -> Vec<Reply> {
+    fn apply(&mut self, input: Input) {
         let now = self.now;
         match input {
-            Input::Policy(policy) => return self.set_policy(policy),
+            Input::Policy(policy) => self.set_policy(policy),
             Input::FilesRefused(why) => {
                 self.files_refused = why.map(|why| why.chars().take(MAX_REFUSAL_CHARS).collect());
             }
@@ -155,18 +154,17 @@ impl Machine {
                 health,
                 parts,
             } => self.world.put_health(source, health, parts),
-            Input::Command(command) => return self.command(command),
+            Input::Command(command) => self.command(command),
             Input::Recall(holds) => self.recall(holds),
             Input::ClockJump { .. } => self.clock_jumped(),
             Input::Done { action, outcome } => self.done(action, &outcome),
             Input::Tick => {}
         }
-        Vec::new()
     }
 
-    fn set_policy(&mut self, policy: Policy) -> Vec<Reply> {
+    fn set_policy(&mut self, policy: Policy) {
         if policy.validate().is_err() {
-            return Vec::new();
+            return;
         }
         let before = core::mem::replace(&mut self.policy, policy);
         let memories = core::mem::take(&mut self.bonds);
@@ -174,24 +172,25 @@ impl Machine {
         for bond in &self.policy.bonds {
             let place = before.iter().position(|(old, _)| old.name == bond.name);
             let hold = self.recalled.iter().find(|hold| hold.bond == bond.name);
-            self.bonds.push(match (place, hold) {
-                (Some(place), _) => before.swap_remove(place).1,
-                (None, Some(hold)) => Memory::recalling(hold),
-                (None, None) => Memory::default(),
-            });
+            let mut memory = Memory::default();
+            match (place, hold) {
+                (Some(place), _) => memory = before.swap_remove(place).1,
+                (None, Some(hold)) => memory.recall(hold),
+                (None, None) => {}
+            }
+            self.bonds.push(memory);
         }
-        let mut replies = Vec::new();
-        for (bond, memory) in &mut before {
+        for (bond, mut memory) in before {
             let message = format!("bond {} was removed from the configuration", bond.name);
             let code = CommandErrorCode::UnknownBond;
-            replies.extend(memory.commands.end(|_| true, code, message));
-            let busy = memory.in_flight.as_ref().map(|busy| &busy.kind);
+            self.outbox
+                .reply(memory.commands.end(|_| true, code, message));
+            let busy = memory.in_flight.map(|busy| busy.kind);
             if let Some(ActionKind::WatchPath { bond, .. }) = busy {
                 // Nobody waits for its end any more.
-                self.world.doubt_path(*bond);
+                self.world.doubt_path(bond);
             }
         }
-        replies
     }
 
     fn recall(&mut self, mut holds: Vec<Hold>) {
@@ -199,9 +198,7 @@ impl Machine {
         if !self.world.links_known() {
             for (policy, memory) in self.policy.bonds.iter().zip(&mut self.bonds) {
                 if let Some(hold) = holds.iter().find(|hold| hold.bond == policy.name) {
-                    memory.operator_hold = hold.operator;
-                    memory.prepared = hold.prepared;
-                    memory.draining = hold.draining;
+                    memory.recall(hold);
                 }
             }
         }
@@ -220,27 +217,29 @@ impl Machine {
         }
     }
 
-    fn command(&mut self, Command { id, request }: Command) -> Vec<Reply> {
+    fn command(&mut self, Command { id, request }: Command) {
         if self.bonds.iter().any(|memory| memory.commands.contains(id)) {
-            return Vec::new();
+            return;
         }
         let open: usize = self
             .bonds
             .iter()
             .map(|memory| memory.commands.0.len())
             .sum();
-        if open >= MAX_OPEN_COMMANDS {
+        let bond = if open < MAX_OPEN_COMMANDS {
+            self.named_bond(bond_of(&request))
+        } else {
             let message = format!("{open} commands are open; wait for their answers");
-            let error = CommandError::new(CommandErrorCode::Busy, message);
-            return Vec::from([(id, Err(error))]);
-        }
-        match self.named_bond(bond_of(&request)) {
+            Err(CommandError::new(CommandErrorCode::Busy, message))
+        };
+        let replies = match bond {
             Ok(index) => {
                 let policy = &self.policy.bonds[index];
                 self.bonds[index].accept(policy, id, &request, self.now)
             }
             Err(error) => Vec::from([(id, Err(error))]),
-        }
+        };
+        self.outbox.reply(replies);
     }
 
     fn named_bond(&self, name: Option<&IfName>) -> Result<usize, CommandError> {

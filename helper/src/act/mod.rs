@@ -24,7 +24,6 @@ use std::time::Duration;
 use tandem_core::Input;
 use tandem_core::action::{Action, ActionId, ActionKind};
 use tandem_core::input::{Outcome, Source};
-use tandem_core::types::Ifindex;
 use tokio::task::JoinHandle;
 
 use crate::ebpf::paths::Paths;
@@ -203,7 +202,7 @@ fn carry_out(
     };
     // A device that vanished shows in many ways; a request that names it as a
     // bond's new member gets EINVAL, for instance.
-    for device in devices_of(kind) {
+    for device in kind.devices() {
         if matches!(one_link(&mut requests, device), Ok(None)) {
             return Err(ActError::Gone);
         }
@@ -246,27 +245,6 @@ fn attempt(requests: &mut Requests, kind: &ActionKind) -> Result<(), ActError> {
     }
 }
 
-/// The devices without which an action makes no sense.
-fn devices_of(kind: &ActionKind) -> Vec<Ifindex> {
-    match *kind {
-        ActionKind::SetBondOptions { bond, .. } | ActionKind::WatchPath { bond, .. } => vec![bond],
-        ActionKind::SetAdminUp { link, .. }
-        | ActionKind::SetMtu { link, .. }
-        | ActionKind::SetMac { link, .. }
-        | ActionKind::AddAddressing { link, .. }
-        | ActionKind::FlushAddressing { link } => vec![link],
-        ActionKind::Enslave { port, bond }
-        | ActionKind::Release { port, bond }
-        | ActionKind::SetPrimary { bond, port }
-        | ActionKind::Announce { bond, port } => vec![port, bond],
-        ActionKind::ProvePath { bond, from, to } => vec![from, to, bond],
-        ActionKind::MoveAddressing { from, to } => vec![from, to],
-        ActionKind::CreateBond { .. }
-        | ActionKind::ReadFrames { .. }
-        | ActionKind::Observe { .. } => Vec::new(),
-    }
-}
-
 /// What has to be read after an action, whatever came of it.
 fn touched_by(kind: &ActionKind) -> Touched {
     match *kind {
@@ -286,14 +264,14 @@ fn touched_by(kind: &ActionKind) -> Touched {
         ActionKind::MoveAddressing { .. }
         | ActionKind::AddAddressing { .. }
         | ActionKind::FlushAddressing { .. } => Touched {
-            addressing: devices_of(kind),
+            addressing: kind.devices(),
             ..Touched::default()
         },
         // Opening and closing a link makes and removes addresses and routes.
         ActionKind::SetAdminUp { .. } | ActionKind::Enslave { .. } | ActionKind::Release { .. } => {
             Touched {
-                links: devices_of(kind),
-                addressing: devices_of(kind),
+                links: kind.devices(),
+                addressing: kind.devices(),
                 source: None,
             }
         }
@@ -301,7 +279,7 @@ fn touched_by(kind: &ActionKind) -> Touched {
         | ActionKind::SetMtu { .. }
         | ActionKind::SetMac { .. }
         | ActionKind::SetPrimary { .. } => Touched {
-            links: devices_of(kind),
+            links: kind.devices(),
             ..Touched::default()
         },
     }

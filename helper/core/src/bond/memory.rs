@@ -52,14 +52,11 @@ pub(crate) struct InFlight {
 }
 
 impl Memory {
-    /// Memory of a bond that starts with a promise from before a restart.
-    pub(crate) fn recalling(hold: &Hold) -> Self {
-        Self {
-            operator_hold: hold.operator,
-            prepared: hold.prepared,
-            draining: hold.draining,
-            ..Self::default()
-        }
+    /// Takes up a promise from before a restart.
+    pub(crate) fn recall(&mut self, hold: &Hold) {
+        self.operator_hold = hold.operator;
+        self.prepared = hold.prepared;
+        self.draining = hold.draining;
     }
 
     /// When a port that has another MTU than the bond is to get the bond's.

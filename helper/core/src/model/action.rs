@@ -151,6 +151,27 @@ pub enum ActionKind {
     },
 }
 
+impl ActionKind {
+    /// The devices without which the action makes no sense, the one it is about first.
+    pub fn devices(&self) -> Vec<Ifindex> {
+        match *self {
+            Self::SetBondOptions { bond, .. } | Self::WatchPath { bond, .. } => Vec::from([bond]),
+            Self::SetAdminUp { link, .. }
+            | Self::SetMtu { link, .. }
+            | Self::SetMac { link, .. }
+            | Self::AddAddressing { link, .. }
+            | Self::FlushAddressing { link } => Vec::from([link]),
+            Self::Enslave { port, bond }
+            | Self::Release { port, bond }
+            | Self::SetPrimary { bond, port } => Vec::from([port, bond]),
+            Self::Announce { bond, port } => Vec::from([bond, port]),
+            Self::ProvePath { bond, from, to } => Vec::from([from, to, bond]),
+            Self::MoveAddressing { from, to } => Vec::from([from, to]),
+            Self::CreateBond { .. } | Self::ReadFrames { .. } | Self::Observe { .. } => Vec::new(),
+        }
+    }
+}
+
 /// Options of a bond; `None` leaves the kernel's value.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]

@@ -114,23 +114,10 @@ fn explain(world: &World, kind: &ActionKind, errno: i32, message: &str) -> Strin
 fn subject(world: &World, kind: &ActionKind) -> Option<IfName> {
     let index = match kind {
         ActionKind::CreateBond { name, .. } => return Some(name.clone()),
-        ActionKind::SetBondOptions { bond, .. }
-        | ActionKind::Announce { bond, .. }
-        | ActionKind::WatchPath { bond, .. }
-        | ActionKind::ReadFrames { bond, .. } => bond,
-        ActionKind::SetAdminUp { link, .. }
-        | ActionKind::SetMtu { link, .. }
-        | ActionKind::SetMac { link, .. }
-        | ActionKind::AddAddressing { link, .. }
-        | ActionKind::FlushAddressing { link } => link,
-        ActionKind::MoveAddressing { from, .. } => from,
-        ActionKind::Enslave { port, .. }
-        | ActionKind::Release { port, .. }
-        | ActionKind::SetPrimary { port, .. }
-        | ActionKind::ProvePath { from: port, .. } => port,
-        ActionKind::Observe { .. } => return None,
+        ActionKind::ReadFrames { bond, .. } => *bond,
+        kind => *kind.devices().first()?,
     };
-    world.link(*index).map(|link| link.name.clone())
+    world.link(index).map(|link| link.name.clone())
 }
 
 /// What an action does, in words that follow "to" or stand alone.

@@ -48,9 +48,7 @@ struct Known {
 /// Announcement that a device is about to be removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Warning {
-    /// What came first.
     pub(crate) first: RemovalStage,
-    /// When that was.
     pub(crate) first_at: Time,
     /// How far the removal is by now.
     pub(crate) last: RemovalStage,
@@ -95,12 +93,10 @@ impl World {
         self.addressing_read_at >= first_seen && self.addressing_read_at.is_some()
     }
 
-    /// All links, by index.
     pub(crate) fn links(&self) -> impl Iterator<Item = &Link> {
         self.links.values().map(|known| &known.link)
     }
 
-    /// One link.
     pub(crate) fn link(&self, ifindex: Ifindex) -> Option<&Link> {
         self.links.get(&ifindex).map(|known| &known.link)
     }
@@ -110,13 +106,11 @@ impl World {
         self.links().filter(|link| link.name == *name).last()
     }
 
-    /// Ports of a bond or bridge.
     pub(crate) fn ports(&self, controller: Ifindex) -> impl Iterator<Item = &Link> {
         self.links()
             .filter(move |link| link.controller == Some(controller))
     }
 
-    /// The announced removal of a link.
     pub(crate) fn warning(&self, ifindex: Ifindex) -> Option<&Warning> {
         self.links.get(&ifindex)?.warning.as_ref()
     }
@@ -126,7 +120,6 @@ impl World {
         self.addressing.get(&ifindex)
     }
 
-    /// Sources that were heard of.
     pub(crate) fn sources(&self) -> impl Iterator<Item = &SourceStatus> {
         self.sources.values()
     }
@@ -146,14 +139,12 @@ impl World {
         self.stacked.get(&bond).copied().unwrap_or(0)
     }
 
-    /// Notes what is stacked on a bond that exists.
     pub(crate) fn put_stacked(&mut self, bond: Ifindex, stations: u64) {
         if self.links.contains_key(&bond) {
             self.stacked.insert(bond, stations);
         }
     }
 
-    /// Notes whether the kernel takes the hand-over programs.
     pub(crate) fn support_paths(&mut self, supported: bool) {
         self.paths_supported = supported;
         if !supported {
@@ -161,7 +152,6 @@ impl World {
         }
     }
 
-    /// Notes what the hand-over programs do for a bond.
     pub(crate) fn put_path(&mut self, bond: Ifindex, watch: PathWatch) {
         if watch.is_nothing() && !self.links.contains_key(&bond) {
             self.paths.remove(&bond);
@@ -197,13 +187,11 @@ impl World {
         let first_seen = if self.links_known { now } else { Time(0) };
         let mut before = core::mem::take(&mut self.links);
         for link in links.into_iter().take(MAX_LINKS) {
-            let known = match before.remove(&link.ifindex) {
-                Some(known) => Known { link, ..known },
-                None => Known {
-                    link,
-                    first_seen,
-                    warning: None,
-                },
+            let before = before.remove(&link.ifindex);
+            let known = Known {
+                first_seen: before.as_ref().map_or(first_seen, |known| known.first_seen),
+                warning: before.and_then(|known| known.warning),
+                link,
             };
             self.links.insert(known.link.ifindex, known);
         }
@@ -214,7 +202,6 @@ impl World {
         self.stacked.retain(|bond, _| links.contains_key(bond));
     }
 
-    /// Replaces one link.
     pub(crate) fn put_link(&mut self, now: Time, link: Link) {
         if let Some(known) = self.links.get_mut(&link.ifindex) {
             known.link = link;
@@ -228,7 +215,6 @@ impl World {
         }
     }
 
-    /// Forgets a link that is gone.
     pub(crate) fn remove_link(&mut self, ifindex: Ifindex) {
         self.links.remove(&ifindex);
         self.addressing.remove(&ifindex);
@@ -238,7 +224,6 @@ impl World {
         self.stacked.remove(&ifindex);
     }
 
-    /// Replaces addresses and routes of all links.
     pub(crate) fn replace_addressings(&mut self, now: Time, all: Vec<Addressing>) {
         self.addressing = all
             .into_iter()
@@ -248,7 +233,6 @@ impl World {
         self.addressing_read_at = Some(now);
     }
 
-    /// Replaces addresses and routes of one link.
     pub(crate) fn put_addressing(&mut self, one: Addressing) {
         let known = self.addressing.contains_key(&one.ifindex);
         if known || self.addressing.len() < MAX_LINKS {
@@ -273,13 +257,11 @@ impl World {
         }
     }
 
-    /// Counts that a source lost events.
     pub(crate) fn count_lost(&mut self, source: Source) {
         let status = self.source(source);
         status.lost = status.lost.saturating_add(1);
     }
 
-    /// Notes how a source fares.
     pub(crate) fn put_health(
         &mut self,
         source: Source,
