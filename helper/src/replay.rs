@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use tandem_core::{ActionKind, Machine, Time};
+use tandem_core::{Machine, Output, Time};
 
 use crate::journal;
 
@@ -23,11 +23,12 @@ pub fn replay(path: &Path, out: &mut impl Write) -> Result<()> {
             Machine::new(entry.at)
         });
         machine.handle(entry.at, entry.input);
-        while let Some(action) = machine.next_action() {
+        while let Some(output) = machine.next_output() {
             let at_ms = entry.at.since_ms(start);
-            let line = match &action.kind {
-                ActionKind::Notify(event) => format!("     {}", serde_json::to_string(event)?),
-                kind => format!("  -> {}", serde_json::to_string(kind)?),
+            let line = match &output {
+                Output::Act(action) => format!("  -> {}", serde_json::to_string(&action.kind)?),
+                Output::Reply { .. } => format!("  -> {}", serde_json::to_string(&output)?),
+                Output::Notify(event) => format!("     {}", serde_json::to_string(event)?),
             };
             writeln!(out, "{at_ms:>9} ms{line}").context("can't write")?;
         }

@@ -12,7 +12,7 @@ use futures_util::stream::FuturesUnordered;
 use tandem_core::action::{Action, ActionKind};
 use tandem_core::input::{Hold, Input, Outcome, Source};
 use tandem_core::policy::{Origin, Policy};
-use tandem_core::{Machine, Time};
+use tandem_core::{Machine, Output, Time};
 use tandem_wire::reply::{ConfigureError, ConfigureErrorCode, Configured};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
@@ -179,9 +179,17 @@ impl Service {
         let mut next_alive = watchdog_interval.map(|interval| Instant::now() + interval);
         let ready_by = Instant::now() + START_LIMIT;
         loop {
-            while let Some(action) = self.machine.next_action() {
-                if let Some(action) = self.answer(action) {
-                    running.push(self.executor.start(action));
+            while let Some(output) = self.machine.next_output() {
+                match output {
+                    Output::Act(action) => {
+                        let action = self.answer(action);
+                        running.extend(action.map(|action| self.executor.start(action)));
+                    }
+                    Output::Reply { command, result } => self.channel.reply(command, result),
+                    Output::Notify(event) => {
+                        logging::event(&event);
+                        self.channel.notify(&event);
+                    }
                 }
             }
             self.publish();
@@ -239,30 +247,24 @@ impl Service {
         }
     }
 
-    /// Answers what is no change of the kernel; gives back what the executor has to do.
+    /// Ends the reading of a source that has nothing to read; gives back what the executor has to do.
     fn answer(&mut self, action: Action) -> Option<Action> {
-        match action.kind {
-            ActionKind::Reply { command, result } => self.channel.reply(command, result),
-            ActionKind::Notify(event) => {
-                logging::event(&event);
-                self.channel.notify(&event);
-            }
-            ActionKind::Observe {
-                source: source @ (Source::Ebpf | Source::Channel),
-            } => {
-                if source == Source::Ebpf {
-                    let health = self.ebpf.health();
-                    self.feed(health);
-                }
-                self.sources.complete(Completion {
-                    action: action.id,
-                    outcome: Outcome::Accepted,
-                    learnt: Vec::new(),
-                    touched: Touched::default(),
-                });
-            }
-            _ => return Some(action),
+        let ActionKind::Observe {
+            source: source @ (Source::Ebpf | Source::Channel),
+        } = action.kind
+        else {
+            return Some(action);
+        };
+        if source == Source::Ebpf {
+            let health = self.ebpf.health();
+            self.feed(health);
         }
+        self.sources.complete(Completion {
+            action: action.id,
+            outcome: Outcome::Accepted,
+            learnt: Vec::new(),
+            touched: Touched::default(),
+        });
         None
     }
 

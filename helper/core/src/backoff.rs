@@ -1,6 +1,6 @@
 //! How long to wait before the same thing is tried again.
 
-use crate::types::Time;
+use crate::model::types::Time;
 
 /// Waits that double from a first one up to a bound.
 ///

@@ -1,28 +1,31 @@
-//! The whole interface of the core: inputs go in, actions and a status come out.
+//! The whole interface of the core: inputs go in, outputs and a status come out.
 
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::action::{Action, ActionId, ActionKind};
-use crate::commands::{Reply, error};
-use crate::effect;
-use crate::fast_path::{FastPath, PortFrames};
-use crate::input::{Command, Hold, Input, Outcome, Request, Source};
-use crate::matching::assign;
-use crate::memory::{InFlight, Memory, expiry};
-use crate::news;
-use crate::observe::Readings;
+use crate::bond::choice::Choice;
+use crate::bond::context::Context;
+use crate::bond::history::attempts::DeviceMark;
+use crate::bond::memory::{InFlight, Memory};
+use crate::bond::turn;
+use crate::bond::view::BondView;
+use crate::model::action::ActionKind;
+use crate::model::fast_path::{FastPath, PortFrames};
+use crate::model::input::{Command, Hold, Input, Outcome, Request};
+use crate::model::output::{CommandError, CommandErrorCode, Event, Output};
+use crate::model::policy::{Ownership, Policy};
+use crate::model::source::Source;
+use crate::model::status::{BondStatus, Status};
+use crate::model::types::{ActionId, IfName, Ifindex, Time};
 use crate::outbox::Outbox;
-use crate::plan::{Context, actions, intents};
-use crate::policy::{Ownership, Policy};
-use crate::problems::general_problems;
-use crate::refusal;
-use crate::status::{BondStatus, CommandError, CommandErrorCode, Event, Status};
-use crate::status_view::bond_status;
-use crate::types::{IfName, Ifindex, Time};
-use crate::view::BondView;
+use crate::plan::{actions, effect, intents};
+use crate::report::bond::bond_status;
+use crate::report::problems::general_problems;
+use crate::report::{news, refusal};
 use crate::world::World;
+use crate::world::matching::{Assignment, assign};
+use crate::world::readings::Readings;
 
 /// Commands that may be open at once, of all bonds together.
 pub const MAX_OPEN_COMMANDS: usize = 16;
@@ -74,14 +77,13 @@ impl Machine {
     /// [`Policy::validate`] refuses changes nothing; the shell validates it before.
     pub fn handle(&mut self, now: Time, input: Input) {
         self.now = self.now.max(now);
-        let replies = self.apply(input);
-        self.reply(replies);
+        self.apply(input);
         self.proceed();
     }
 
     /// The next thing to do, to say or to answer; to be fetched after each
     /// [`Machine::handle`] until there is none.
-    pub fn next_action(&mut self) -> Option<Action> {
+    pub fn next_output(&mut self) -> Option<Output> {
         self.outbox.pop()
     }
 
@@ -110,10 +112,10 @@ impl Machine {
             .collect()
     }
 
-    fn apply(&mut self, input: Input) -> Vec<Reply> {
+    fn apply(&mut self, input: Input) {
         let now = self.now;
         match input {
-            Input::Policy(policy) => return self.set_policy(policy),
+            Input::Policy(policy) => self.set_policy(policy),
             Input::FilesRefused(why) => {
                 self.files_refused = why.map(|why| why.chars().take(MAX_REFUSAL_CHARS).collect());
             }
@@ -154,18 +156,17 @@ impl Machine {
                 health,
                 parts,
             } => self.world.put_health(source, health, parts),
-            Input::Command(command) => return self.command(command),
+            Input::Command(command) => self.command(command),
             Input::Recall(holds) => self.recall(holds),
             Input::ClockJump { .. } => self.clock_jumped(),
             Input::Done { action, outcome } => self.done(action, &outcome),
             Input::Tick => {}
         }
-        Vec::new()
     }
 
-    fn set_policy(&mut self, policy: Policy) -> Vec<Reply> {
+    fn set_policy(&mut self, policy: Policy) {
         if policy.validate().is_err() {
-            return Vec::new();
+            return;
         }
         let before = core::mem::replace(&mut self.policy, policy);
         let memories = core::mem::take(&mut self.bonds);
@@ -173,22 +174,25 @@ impl Machine {
         for bond in &self.policy.bonds {
             let place = before.iter().position(|(old, _)| old.name == bond.name);
             let hold = self.recalled.iter().find(|hold| hold.bond == bond.name);
-            self.bonds.push(match (place, hold) {
-                (Some(place), _) => before.swap_remove(place).1,
-                (None, Some(hold)) => Memory::recalling(hold),
-                (None, None) => Memory::default(),
-            });
+            let mut memory = Memory::default();
+            match (place, hold) {
+                (Some(place), _) => memory = before.swap_remove(place).1,
+                (None, Some(hold)) => memory.recall(hold),
+                (None, None) => {}
+            }
+            self.bonds.push(memory);
         }
-        let mut replies = Vec::new();
-        for (bond, memory) in &mut before {
-            replies.extend(memory.commands.abandon(bond));
-            let busy = memory.in_flight.as_ref().map(|busy| &busy.kind);
+        for (bond, mut memory) in before {
+            let message = format!("bond {} was removed from the configuration", bond.name);
+            let code = CommandErrorCode::UnknownBond;
+            self.outbox
+                .reply(memory.commands.end(|_| true, code, message));
+            let busy = memory.in_flight.map(|busy| busy.kind);
             if let Some(ActionKind::SetFastPath { bond, .. }) = busy {
                 // Nobody waits for its end any more.
-                self.world.doubt_fast_path(*bond);
+                self.world.doubt_fast_path(bond);
             }
         }
-        replies
     }
 
     fn recall(&mut self, mut holds: Vec<Hold>) {
@@ -196,9 +200,7 @@ impl Machine {
         if !self.world.links_known() {
             for (policy, memory) in self.policy.bonds.iter().zip(&mut self.bonds) {
                 if let Some(hold) = holds.iter().find(|hold| hold.bond == policy.name) {
-                    memory.operator_hold = hold.operator;
-                    memory.prepared = hold.prepared;
-                    memory.draining = hold.draining;
+                    memory.recall(hold);
                 }
             }
         }
@@ -217,22 +219,29 @@ impl Machine {
         }
     }
 
-    fn command(&mut self, Command { id, request }: Command) -> Vec<Reply> {
+    fn command(&mut self, Command { id, request }: Command) {
         if self.bonds.iter().any(|memory| memory.commands.contains(id)) {
-            return Vec::new();
+            return;
         }
-        let open: usize = self.bonds.iter().map(|memory| memory.commands.len()).sum();
-        if open >= MAX_OPEN_COMMANDS {
+        let open: usize = self
+            .bonds
+            .iter()
+            .map(|memory| memory.commands.0.len())
+            .sum();
+        let bond = if open < MAX_OPEN_COMMANDS {
+            self.named_bond(bond_of(&request))
+        } else {
             let message = format!("{open} commands are open; wait for their answers");
-            return Vec::from([(id, Err(error(CommandErrorCode::Busy, message)))]);
-        }
-        match self.named_bond(bond_of(&request)) {
+            Err(CommandError::new(CommandErrorCode::Busy, message))
+        };
+        let replies = match bond {
             Ok(index) => {
                 let policy = &self.policy.bonds[index];
                 self.bonds[index].accept(policy, id, &request, self.now)
             }
             Err(error) => Vec::from([(id, Err(error))]),
-        }
+        };
+        self.outbox.reply(replies);
     }
 
     fn named_bond(&self, name: Option<&IfName>) -> Result<usize, CommandError> {
@@ -243,16 +252,16 @@ impl Machine {
                 .position(|bond| bond.name == *name)
                 .ok_or_else(|| {
                     let message = format!("there is no bond {name} in the configuration");
-                    error(CommandErrorCode::UnknownBond, message)
+                    CommandError::new(CommandErrorCode::UnknownBond, message)
                 }),
             None if bonds.len() == 1 => Ok(0),
             None if bonds.is_empty() => {
-                let message = "no bond is configured".into();
-                Err(error(CommandErrorCode::UnknownBond, message))
+                let message = "no bond is configured";
+                Err(CommandError::new(CommandErrorCode::UnknownBond, message))
             }
             None => {
                 let message = format!("name one of the {} bonds", bonds.len());
-                Err(error(CommandErrorCode::BondNotNamed, message))
+                Err(CommandError::new(CommandErrorCode::BondNotNamed, message))
             }
         }
     }
@@ -286,18 +295,18 @@ impl Machine {
         };
         let asked_at = busy.issued_at;
         let measured = memory.traffic.note_frames(ports, asked_at, self.now);
-        if let Some(switchover) = measured {
-            let bond = self.policy.bonds[index].name.clone();
-            let event = Event::SwitchoverMeasured { bond, switchover };
-            self.outbox.push(ActionKind::Notify(event));
-        }
+        let bond = &self.policy.bonds[index].name;
+        self.outbox
+            .notify(measured.map(|switchover| Event::SwitchoverMeasured {
+                bond: bond.clone(),
+                switchover,
+            }));
     }
 
     /// Judges the action that bond `index` waited for.
     fn finish(&mut self, index: usize, outcome: &Outcome) {
         let now = self.now;
-        let assignments = assign(&self.world, &self.policy);
-        let policy = &self.policy.bonds[index];
+        let world = &self.world;
         let memory = &mut self.bonds[index];
         let Some(InFlight {
             kind,
@@ -308,72 +317,75 @@ impl Machine {
         else {
             return;
         };
-        let view = BondView::new(&self.world, policy, index, &assignments, memory);
-        if let ActionKind::Announce { .. } = kind {
-            memory
-                .traffic
-                .announced(policy.timing.announcement_interval_ms, now);
+        match kind {
+            ActionKind::Announce { .. } => {
+                let timing = &self.policy.bonds[index].timing;
+                memory
+                    .traffic
+                    .announced(timing.announcement_interval_ms, now);
+            }
+            ActionKind::ReadFrames { .. } => memory.traffic.measured(issued_at, now),
+            _ => {}
         }
-        if let ActionKind::ReadFrames { .. } = kind {
-            memory.traffic.measured(issued_at, now);
-        }
-        let failure = refusal::failure(&view, &kind, outcome);
-        if *outcome == Outcome::Accepted && effect::is_seen(&self.world, &kind) {
+        if *outcome == Outcome::Accepted && effect::is_seen(world, &kind) {
             memory.succeeded(&kind, &text, now);
-        } else {
-            let repeated = memory.attempts.failures(&kind) > 0;
-            let silent = *outcome == Outcome::Accepted && repeated;
-            let failure = failure.or_else(|| silent.then(|| refusal::no_effect(&view, &kind)));
-            let mark = refusal::mark_of(&view, &kind);
-            memory.attempts.failed(&kind, failure, mark, now);
-            if !matches!(outcome, Outcome::Failed { .. }) {
-                // What was believed of the device may be wrong.
-                self.readings.request(Source::Links);
-                self.readings.request(Source::Addressing);
-            }
-            if let ActionKind::SetFastPath { bond, .. } = kind {
-                self.world.doubt_fast_path(bond);
-            }
+            return;
+        }
+        let repeated = memory.attempts.failures(&kind) > 0;
+        let silent = *outcome == Outcome::Accepted && repeated;
+        let failure = refusal::failure(world, &kind, outcome)
+            .or_else(|| silent.then(|| refusal::no_effect(world, &kind)));
+        let mark = DeviceMark::of_action(world, &kind);
+        memory.attempts.failed(&kind, failure, mark, now);
+        if !matches!(outcome, Outcome::Failed { .. }) {
+            // What was believed of the device may be wrong.
+            self.readings.request(Source::Links);
+            self.readings.request(Source::Addressing);
+        }
+        if let ActionKind::SetFastPath { bond, .. } = kind {
+            self.world.doubt_fast_path(bond);
         }
     }
 
     /// Decides what is next, for each bond and each source.
     fn proceed(&mut self) {
-        self.expire();
-        self.release_fast_paths();
+        let now = self.now;
         let assignments = assign(&self.world, &self.policy);
-        let mut replies = Vec::new();
+        self.expire(&assignments);
+        self.release_fast_paths();
         let mut events = Vec::new();
         let mut bonds = Vec::new();
         let mut deadlines = Vec::new();
-        let now = self.now;
         for (index, memory) in self.bonds.iter_mut().enumerate() {
-            let policy = &self.policy.bonds[index];
-            let view = BondView::new(&self.world, policy, index, &assignments, memory);
-            events.extend(memory.update(&view, now));
-            replies.extend(memory.resolve_commands(&view, now));
-            // What was decided about commands may have changed which VF is chosen.
-            let view = BondView::new(&self.world, policy, index, &assignments, memory);
-            events.extend(memory.update(&view, now));
+            let view = BondView::new(&self.world, &self.policy.bonds[index], index, &assignments);
+            let turn = turn(&view, memory, now);
+            events.extend(turn.events);
+            self.outbox.reply(turn.replies);
             if view.standby_is_unread() {
                 self.readings.require(Source::Addressing);
             }
-            let deadline = step(&view, memory, now, |kind| self.outbox.push(kind));
+            let deadline = step(&view, &turn.choice, memory, now, |kind| {
+                self.outbox.act(kind)
+            });
             deadlines.extend(deadline);
-            bonds.push(bond_status(&view, memory, deadline, now));
+            let context = Context {
+                view: &view,
+                choice: &turn.choice,
+                memory,
+                now,
+            };
+            bonds.push(bond_status(&context, deadline));
         }
-        let started = self.readings.start(now, || self.outbox.new_id());
-        for (id, source) in started {
-            self.outbox.push_as(id, ActionKind::Observe { source });
-        }
+        let outbox = &mut self.outbox;
+        self.readings
+            .start(now, |source| outbox.act(ActionKind::Observe { source }));
         deadlines.extend(self.readings.deadline().filter(|at| *at > now));
         self.deadline = deadlines.into_iter().min();
-        self.reply(replies);
         self.publish(bonds, events);
     }
 
     /// Ends what took too long and forgets what did not happen.
-    fn expire(&mut self) {
+    fn expire(&mut self, assignments: &[Assignment]) {
         let now = self.now;
         for index in 0..self.bonds.len() {
             let late = |busy: &InFlight| now >= busy.issued_at.plus_ms(ACTION_TIMEOUT_MS);
@@ -381,10 +393,10 @@ impl Machine {
                 self.finish(index, &Outcome::TimedOut);
             }
         }
-        for assignment in assign(&self.world, &self.policy) {
+        for assignment in assignments {
             let policy = &self.policy.bonds[assignment.bond];
             let warning = self.world.warning(assignment.ifindex);
-            if warning.is_some_and(|one| now >= expiry(policy, one)) {
+            if warning.is_some_and(|one| now >= one.expires_at(policy)) {
                 self.world.forget_warning(assignment.ifindex);
             }
         }
@@ -396,14 +408,7 @@ impl Machine {
         for bond in self.world.stray_fast_paths(&self.policy) {
             let fast_path = FastPath::default();
             self.world.put_fast_path(bond, fast_path.clone());
-            self.outbox
-                .push(ActionKind::SetFastPath { bond, fast_path });
-        }
-    }
-
-    fn reply(&mut self, replies: Vec<Reply>) {
-        for (command, result) in replies {
-            self.outbox.push(ActionKind::Reply { command, result });
+            self.outbox.act(ActionKind::SetFastPath { bond, fast_path });
         }
     }
 
@@ -425,40 +430,42 @@ impl Machine {
         if news::differs(before, &self.status) {
             self.status.generation += 1;
         }
-        for event in events {
-            self.outbox.push(ActionKind::Notify(event));
-        }
+        self.outbox.notify(events);
     }
 }
 
 /// Starts the most urgent action that need not wait. Returns when to look again.
 fn step(
     view: &BondView<'_>,
+    choice: &Choice<'_>,
     memory: &mut Memory,
     now: Time,
     issue: impl FnOnce(ActionKind) -> ActionId,
 ) -> Option<Time> {
-    refusal::note_marks(view, memory, now);
-    let context = Context { view, memory, now };
+    memory.attempts.note_marks(view, now);
+    let context = Context {
+        view,
+        choice,
+        memory,
+        now,
+    };
     let actions = actions(&context);
     let mut kept = intents(&context);
     kept.extend(actions.iter().cloned());
     kept.extend(memory.in_flight.as_ref().map(|busy| busy.kind.clone()));
     memory.attempts.note_wanted(&kept, now);
     let mut deadlines = memory.deadlines(view);
-    match &memory.in_flight {
-        Some(busy) => deadlines.push(busy.issued_at.plus_ms(ACTION_TIMEOUT_MS)),
-        None => {
-            deadlines.extend(actions.iter().map(|kind| memory.attempts.next_at(kind)));
-            let ready = |kind: &ActionKind| memory.attempts.next_at(kind) <= now;
-            if let Some(kind) = actions.into_iter().find(ready) {
-                let text = refusal::describe(view.world, &kind);
-                let id = issue(kind.clone());
-                memory.start(id, kind, text, now);
-                deadlines.push(now.plus_ms(ACTION_TIMEOUT_MS));
-            }
+    if memory.in_flight.is_none() {
+        deadlines.extend(actions.iter().map(|kind| memory.attempts.next_at(kind)));
+        let ready = |kind: &ActionKind| memory.attempts.next_at(kind) <= now;
+        if let Some(kind) = actions.into_iter().find(ready) {
+            let text = refusal::describe(view.world, &kind);
+            let id = issue(kind.clone());
+            memory.start(id, kind, text, now);
         }
     }
+    let busy = memory.in_flight.as_ref();
+    deadlines.extend(busy.map(|busy| busy.issued_at.plus_ms(ACTION_TIMEOUT_MS)));
     deadlines.into_iter().filter(|at| *at > now).min()
 }
 

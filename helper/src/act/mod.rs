@@ -24,7 +24,6 @@ use std::time::Duration;
 use tandem_core::Input;
 use tandem_core::action::{Action, ActionId, ActionKind};
 use tandem_core::input::{Outcome, Source};
-use tandem_core::types::Ifindex;
 use tokio::task::JoinHandle;
 
 use crate::ebpf::fast_path::FastPaths;
@@ -65,8 +64,8 @@ impl Executor {
     /// yields the `Input::Done`. Actions that are started one after the other run
     /// side by side.
     ///
-    /// `Reply` and `Notify` are not for the executor, nor is `Observe` of the eBPF
-    /// monitor and of the channel; `Observe` of the others is answered at once.
+    /// `Observe` of the eBPF monitor and of the channel is not for the executor;
+    /// `Observe` of the others is answered at once.
     ///
     /// Has to be called within a tokio runtime. An action that has run into its
     /// time limit keeps its thread until the kernel lets it go, so end the runtime
@@ -205,7 +204,7 @@ fn carry_out(
     };
     // A device that vanished shows in many ways; a request that names it as a
     // bond's new member gets EINVAL, for instance.
-    for device in devices_of(kind) {
+    for device in kind.devices() {
         if matches!(one_link(&mut requests, device), Ok(None)) {
             return Err(ActError::Gone);
         }
@@ -243,37 +242,10 @@ fn attempt(requests: &mut Requests, kind: &ActionKind) -> Result<(), ActError> {
         } => Ok(()),
         ActionKind::SetFastPath { .. }
         | ActionKind::ReadFrames { .. }
-        | ActionKind::Observe { .. }
-        | ActionKind::Reply { .. }
-        | ActionKind::Notify(_) => Err(ActError::Refused {
+        | ActionKind::Observe { .. } => Err(ActError::Refused {
             errno: 0,
             message: "not an action of the executor".to_owned(),
         }),
-    }
-}
-
-/// The devices without which an action makes no sense.
-fn devices_of(kind: &ActionKind) -> Vec<Ifindex> {
-    match *kind {
-        ActionKind::SetBondOptions { bond, .. } | ActionKind::SetFastPath { bond, .. } => {
-            vec![bond]
-        }
-        ActionKind::SetAdminUp { link, .. }
-        | ActionKind::SetMtu { link, .. }
-        | ActionKind::SetMac { link, .. }
-        | ActionKind::AddAddressing { link, .. }
-        | ActionKind::FlushAddressing { link } => vec![link],
-        ActionKind::Enslave { port, bond }
-        | ActionKind::Release { port, bond }
-        | ActionKind::SetPrimary { bond, port }
-        | ActionKind::Announce { bond, port } => vec![port, bond],
-        ActionKind::CheckPath { bond, from, to } => vec![from, to, bond],
-        ActionKind::MoveAddressing { from, to } => vec![from, to],
-        ActionKind::CreateBond { .. }
-        | ActionKind::ReadFrames { .. }
-        | ActionKind::Observe { .. }
-        | ActionKind::Reply { .. }
-        | ActionKind::Notify(_) => Vec::new(),
     }
 }
 
@@ -292,20 +264,18 @@ fn touched_by(kind: &ActionKind) -> Touched {
         ActionKind::Announce { .. }
         | ActionKind::CheckPath { .. }
         | ActionKind::SetFastPath { .. }
-        | ActionKind::ReadFrames { .. }
-        | ActionKind::Reply { .. }
-        | ActionKind::Notify(_) => Touched::default(),
+        | ActionKind::ReadFrames { .. } => Touched::default(),
         ActionKind::MoveAddressing { .. }
         | ActionKind::AddAddressing { .. }
         | ActionKind::FlushAddressing { .. } => Touched {
-            addressing: devices_of(kind),
+            addressing: kind.devices(),
             ..Touched::default()
         },
         // Opening and closing a link makes and removes addresses and routes.
         ActionKind::SetAdminUp { .. } | ActionKind::Enslave { .. } | ActionKind::Release { .. } => {
             Touched {
-                links: devices_of(kind),
-                addressing: devices_of(kind),
+                links: kind.devices(),
+                addressing: kind.devices(),
                 source: None,
             }
         }
@@ -313,7 +283,7 @@ fn touched_by(kind: &ActionKind) -> Touched {
         | ActionKind::SetMtu { .. }
         | ActionKind::SetMac { .. }
         | ActionKind::SetPrimary { .. } => Touched {
-            links: devices_of(kind),
+            links: kind.devices(),
             ..Touched::default()
         },
     }

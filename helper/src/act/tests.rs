@@ -2,6 +2,7 @@
 
 use tandem_core::action::{ActionId, BondOptions};
 use tandem_core::link::{Address, FailOverMac, Route};
+use tandem_core::types::Ifindex;
 
 use super::*;
 use crate::observe::testing::{ifindex, in_namespace_async, ip, ip_all};

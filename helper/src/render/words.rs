@@ -59,7 +59,6 @@ pub(super) fn port_state(port: &PortStatus) -> &'static str {
         Some(Held::RemovalExpected) => "about to be removed",
         Some(Held::Operator) => "an operator moved the traffic away",
         Some(Held::Refused) => "refused by the kernel; tried again later",
-        Some(Held::NotChosen) => "another NIC was chosen",
         Some(Held::PathBroken) => "its frames do not reach the standby; tried again later",
         None if !port.enslaved => "not in the bond yet",
         None if !port.carrier => "no carrier",

@@ -1,6 +1,7 @@
 //! Checks of the project itself that need no compiler. Each prints what it looked at, and fails naming
 //! every place that breaks the rule.
 
+mod acyclic;
 mod addresses;
 mod architecture;
 mod boundaries;
@@ -21,6 +22,8 @@ pub(crate) enum Check {
     Addresses,
     /// `tandem-core` and `tandem-wire` are `no_std`, and depend on what is allowed and nothing else
     Purity,
+    /// No file of the listed packages imports another in a circle
+    Acyclic,
     /// Only `act/` changes the kernel, only `run.rs` drives the machine
     Boundaries,
     /// What README.md shows is run, and what it lists is complete
@@ -39,6 +42,7 @@ pub(crate) fn run(check: Check) -> Result<()> {
         Check::Purity => purity::check()?,
         Check::Readme => readme::check()?,
         Check::Architecture => architecture::check()?,
+        Check::Acyclic => acyclic::check()?,
         Check::Boundaries => boundaries::check()?,
         Check::Deny => return deny::check(),
     };

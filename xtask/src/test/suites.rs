@@ -69,6 +69,13 @@ fn checks() -> Result<Vec<Suite>> {
             check("purity")?,
         ),
         suite(
+            "acyclic",
+            "core and wire: no file imports another in a circle",
+            1,
+            &[],
+            check("acyclic")?,
+        ),
+        suite(
             "boundaries",
             "only act/ changes the kernel, only run.rs drives the machine",
             1,

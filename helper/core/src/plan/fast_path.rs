@@ -2,11 +2,11 @@
 
 use alloc::vec::Vec;
 
-use crate::action::ActionKind;
-use crate::fast_path::{ArmedVf, FastPath};
-use crate::link::FailOverMac;
-use crate::plan::Context;
-use crate::view::{Bond, Port};
+use crate::bond::context::Context;
+use crate::bond::view::{Bond, Port};
+use crate::model::action::ActionKind;
+use crate::model::fast_path::{ArmedVf, FastPath};
+use crate::model::link::FailOverMac;
 
 /// Has the fast-path programs do what is wanted of them now.
 pub(super) fn set(context: &Context<'_>, bond: &Bond<'_>) -> Option<ActionKind> {
@@ -40,9 +40,7 @@ fn wanted(context: &Context<'_>, bond: &Bond<'_>) -> FastPath {
     let switching_over = traffic.is_switching_over(context.now);
     let view = context.view;
     let mut ports: Vec<_> = view
-        .standby
-        .iter()
-        .chain(&view.vfs)
+        .nics()
         .filter(|port| port.enslaved && (switching_over || !port.active))
         .map(Port::ifindex)
         .collect();

@@ -1,5 +1,5 @@
-//! What has to be done next, computed anew each time from the world, the policy
-//! and what has to be remembered.
+//! What has to be done next, computed anew each time from the facts, the history
+//! and the choice.
 //!
 //! An action is planned if its preconditions hold now and its effect is not
 //! there yet. Actions come in order of urgency; the machine carries out the first
@@ -8,26 +8,14 @@
 
 mod addressing;
 mod assemble;
+pub(crate) mod effect;
 mod fast_path;
 mod switchover;
 
-pub(crate) use addressing::is_route;
-pub(crate) use assemble::{fail_over_mac, lacks_mac};
-
 use alloc::vec::Vec;
 
-use crate::action::ActionKind;
-use crate::memory::Memory;
-use crate::policy::{AddressingPolicy, MacPolicy};
-use crate::types::Time;
-use crate::view::{Bond, BondView};
-
-/// Everything a plan depends on.
-pub(crate) struct Context<'a> {
-    pub(crate) view: &'a BondView<'a>,
-    pub(crate) memory: &'a Memory,
-    pub(crate) now: Time,
-}
+use crate::bond::context::Context;
+use crate::model::action::ActionKind;
 
 /// All that should be done about a bond, the most urgent first.
 pub(crate) fn actions(context: &Context<'_>) -> Vec<ActionKind> {
@@ -69,25 +57,6 @@ pub(crate) fn intents(context: &Context<'_>) -> Vec<ActionKind> {
     };
     let standby = context.view.standby.as_ref();
     let standby = standby.filter(|port| !port.enslaved && !port.taken);
-    let vf = context.view.vf();
-    let vf = vf.filter(|vf| addressing::may_take(context, bond, vf));
-    let ports = standby.into_iter().chain(vf);
-    ports.map(|port| assemble::enslave(bond, port)).collect()
-}
-
-impl Context<'_> {
-    /// The standby is in the bond, or is nothing the VF should wait for. A VF with
-    /// the standby's MAC must not join while the standby itself is up outside.
-    fn standby_is_served(&self, bond: &Bond<'_>) -> bool {
-        let policy = self.view.policy;
-        self.view.standby.as_ref().is_none_or(|standby| {
-            let refused = self.memory.is_refused(Some(bond.ifindex()), standby);
-            let aside = if standby.taken {
-                policy.mac == MacPolicy::Follow
-            } else {
-                refused && policy.addressing != AddressingPolicy::Inherit
-            };
-            standby.enslaved || aside
-        })
-    }
+    let ports = standby.into_iter().chain(context.next_vf(bond));
+    ports.map(|port| bond.enslave(port)).collect()
 }

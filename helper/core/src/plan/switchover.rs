@@ -2,18 +2,18 @@
 
 use alloc::vec::Vec;
 
-use crate::action::{ActionKind, BondOptions};
-use crate::goal::{goal, to_check};
-use crate::plan::{Context, fast_path};
-use crate::policy::Ownership;
-use crate::types::Ifindex;
-use crate::view::Bond;
+use crate::bond::context::Context;
+use crate::bond::view::Bond;
+use crate::model::action::{ActionKind, BondOptions};
+use crate::model::policy::Ownership;
+use crate::model::types::Ifindex;
+use crate::plan::fast_path;
 
 /// Moves the traffic to the port that should carry it. A switchover for which there
 /// is time first has the bond deliver frames that arrive late on the old port, and
 /// has them counted.
 pub(super) fn switch_over(context: &Context<'_>, bond: &Bond<'_>) -> Vec<ActionKind> {
-    let Some(goal) = goal(context.view, context.memory, context.now) else {
+    let Some(goal) = context.choice.goal else {
         return Vec::new();
     };
     if bond.facts.active == Some(goal.port) {
@@ -34,7 +34,7 @@ pub(super) fn switch_over(context: &Context<'_>, bond: &Bond<'_>) -> Vec<ActionK
 /// a primary by name even after it vanished and moves the traffic at once to a newcomer
 /// of that name (`bond_enslave`, `drivers/net/bonding/bond_main.c`, 6.12).
 pub(super) fn pin(context: &Context<'_>, bond: &Bond<'_>) -> Option<ActionKind> {
-    let goal = goal(context.view, context.memory, context.now)?;
+    let goal = context.choice.goal?;
     let carries = bond.facts.active == Some(goal.port);
     (carries && bond.facts.primary != Some(goal.port)).then(|| set_primary(bond, goal.port))
 }
@@ -52,14 +52,9 @@ pub(super) fn check_path(context: &Context<'_>, bond: &Bond<'_>) -> Vec<ActionKi
 
 /// The path check that is wanted, and whether it need not wait after a failure.
 fn path_check(context: &Context<'_>, bond: &Bond<'_>) -> Option<(ActionKind, bool)> {
-    let Context { view, memory, now } = context;
-    let (vf, standby) = to_check(view, memory, *now)?;
-    let path_check = ActionKind::CheckPath {
-        bond: bond.ifindex(),
-        from: vf.ifindex(),
-        to: standby.ifindex(),
-    };
-    let due = memory.attempts.next_at(&path_check) <= *now;
+    let (vf, standby) = context.choice.to_check?;
+    let path_check = bond.check_path(vf, standby);
+    let due = context.memory.attempts.next_at(&path_check) <= context.now;
     Some((path_check, due))
 }
 
@@ -92,7 +87,9 @@ pub(super) fn drain(context: &Context<'_>, bond: &Bond<'_>) -> Vec<ActionKind> {
 /// Lets go of a VF that the host is about to unplug, once another port is seen to
 /// carry the traffic and late frames had their time. Never takes the last usable port.
 pub(super) fn release(context: &Context<'_>, bond: &Bond<'_>) -> Option<ActionKind> {
-    let Context { view, memory, now } = context;
+    let Context {
+        view, memory, now, ..
+    } = context;
     let vf = view.vfs.iter().find(|vf| memory.is_prepared(vf))?;
     let other = bond.facts.active.and_then(|active| view.port(active))?;
     // Bond and port are reported one after the other; both have to agree.
@@ -119,8 +116,8 @@ pub(super) fn settle(context: &Context<'_>, bond: &Bond<'_>) -> Option<ActionKin
 /// The VF would join as a backup: the primary is a port that is usable now.
 /// Another VF or a foreign port may hold that place as well as the standby.
 pub(super) fn joins_as_backup(context: &Context<'_>, bond: &Bond<'_>) -> bool {
-    let usable = goal(context.view, context.memory, context.now);
-    usable.is_none_or(|goal| bond.facts.primary == Some(goal.port))
+    let goal = context.choice.goal;
+    goal.is_none_or(|goal| bond.facts.primary == Some(goal.port))
 }
 
 fn set_primary(bond: &Bond<'_>, port: Ifindex) -> ActionKind {

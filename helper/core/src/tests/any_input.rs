@@ -9,12 +9,15 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::*;
-use crate::action::{Action, ActionId, ActionKind};
-use crate::fast_path::{ArmedVf, FastPath, Frames, PortFrames, Reaction};
-use crate::input::{Command, CommandId, Outcome, Removal, RemovalStage, Request, Source};
-use crate::status::{BondStatus, SourceHealth};
-use crate::types::Time;
-use crate::{Input, MAX_OPEN_COMMANDS, Machine};
+use crate::machine::{MAX_OPEN_COMMANDS, Machine};
+use crate::model::action::{Action, ActionKind};
+use crate::model::fast_path::{ArmedVf, FastPath, Frames, PortFrames, Reaction};
+use crate::model::input::{Command, Input, Outcome, Request};
+use crate::model::output::Output;
+use crate::model::removal::{Removal, RemovalStage};
+use crate::model::source::{Source, SourceHealth};
+use crate::model::status::BondStatus;
+use crate::model::types::{ActionId, CommandId, Time};
 
 fn index() -> impl Strategy<Value = Ifindex> {
     (1u32..8).prop_map(Ifindex)
@@ -181,13 +184,13 @@ fn any_policy() -> impl Strategy<Value = Policy> {
         let bond = &mut policy.bonds[0];
         bond.timing.hold_ms = hold * 1_000;
         if follow {
-            bond.mac = crate::policy::MacPolicy::Follow;
+            bond.mac = crate::model::policy::MacPolicy::Follow;
         }
         if adopt {
-            bond.ownership = crate::policy::Ownership::Adopt;
+            bond.ownership = crate::model::policy::Ownership::Adopt;
         }
         if none {
-            bond.addressing = crate::policy::AddressingPolicy::None;
+            bond.addressing = crate::model::policy::AddressingPolicy::None;
         }
         if two {
             let mut second = bond_policy();
@@ -251,16 +254,16 @@ struct Shell {
 impl Shell {
     fn fetch(&mut self, machine: &mut Machine) -> usize {
         let mut fetched = 0;
-        while let Some(Action { id, kind }) = machine.next_action() {
+        while let Some(output) = machine.next_output() {
             fetched += 1;
-            match kind {
-                ActionKind::Reply { command, .. } => {
+            match output {
+                Output::Reply { command, .. } => {
                     let asked = self.open_commands.get_mut(&command.0);
                     let left = asked.expect("a reply to a command that is not open");
                     *left -= 1;
                 }
-                ActionKind::Notify(_) => {}
-                kind => {
+                Output::Notify(_) => {}
+                Output::Act(Action { id, kind }) => {
                     let before = self.open_actions.insert(id, kind);
                     assert_eq!(before, None, "an identity was used twice");
                 }

@@ -1,8 +1,8 @@
 use super::*;
-use crate::action::ActionKind;
-use crate::memory::attempts::{Attempts, DeviceMark, Failure};
-use crate::status::ProblemCode;
-use crate::types::Time;
+use crate::bond::history::attempts::{Attempts, DeviceMark, Failure};
+use crate::model::action::ActionKind;
+use crate::model::status::ProblemCode;
+use crate::model::types::Time;
 
 const ENSLAVE: ActionKind = ActionKind::Enslave {
     port: VF,

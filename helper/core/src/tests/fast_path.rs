@@ -4,12 +4,14 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::*;
-use crate::action::{Action, ActionKind};
-use crate::fast_path::{ArmedVf, FastPath, Frames, PortFrames, Reaction};
-use crate::input::{Command, CommandId, Outcome, Removal, RemovalStage, Request};
-use crate::status::{BondState, Event, Gap, ProblemCode, SwitchoverCause, Traffic};
-use crate::types::Time;
-use crate::{Input, Machine};
+use crate::machine::Machine;
+use crate::model::action::{Action, ActionKind};
+use crate::model::fast_path::{ArmedVf, FastPath, Frames, PortFrames, Reaction};
+use crate::model::input::{Command, Input, Outcome, Request};
+use crate::model::output::{Event, Output};
+use crate::model::removal::{Removal, RemovalStage};
+use crate::model::status::{BondState, Gap, ProblemCode, SwitchoverCause, Traffic};
+use crate::model::types::{CommandId, Time};
 
 const NOW: Time = Time(5_000_000);
 
@@ -49,15 +51,19 @@ impl Guest {
     }
 
     fn obey(&mut self) {
-        while let Some(Action { id, kind }) = self.machine.next_action() {
+        while let Some(output) = self.machine.next_output() {
             self.now = Time(self.now.0 + 1_000);
-            let mut outcome = Outcome::Accepted;
-            match &kind {
-                ActionKind::Notify(event) => {
-                    self.told.push(event.clone());
+            let Action { id, kind } = match output {
+                Output::Act(action) => action,
+                Output::Reply { .. } => continue,
+                Output::Notify(event) => {
+                    self.told.push(event);
                     continue;
                 }
-                ActionKind::Reply { .. } | ActionKind::Observe { .. } => continue,
+            };
+            let mut outcome = Outcome::Accepted;
+            match &kind {
+                ActionKind::Observe { .. } => continue,
                 ActionKind::SetPrimary { port, .. } => self.activate(*port),
                 ActionKind::SetBondOptions { options, .. } => {
                     let facts = self.links[2].bond.as_mut().unwrap();

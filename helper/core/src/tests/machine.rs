@@ -1,35 +1,40 @@
 use alloc::vec::Vec;
 
 use super::*;
-use crate::action::{Action, ActionId, ActionKind};
-use crate::input::{Command, CommandId, Hold, Outcome, PreparedVf, Request, Source};
-use crate::status::{BondState, CommandErrorCode, Event, Held, ProblemCode, Traffic};
-use crate::types::Time;
-use crate::{Input, MAX_OPEN_COMMANDS, Machine};
+use crate::machine::{MAX_OPEN_COMMANDS, Machine};
+use crate::model::action::{Action, ActionKind};
+use crate::model::input::{Command, Hold, Input, Outcome, PreparedVf, Request};
+use crate::model::output::{CommandErrorCode, Event, Output};
+use crate::model::source::Source;
+use crate::model::status::{BondState, Held, ProblemCode, Traffic};
+use crate::model::types::{ActionId, CommandId, Time};
 
 const NOW: Time = Time(5_000_000);
 
-fn fetch(machine: &mut Machine) -> Vec<Action> {
-    core::iter::from_fn(|| machine.next_action()).collect()
+fn fetch(machine: &mut Machine) -> Vec<Output> {
+    core::iter::from_fn(|| machine.next_output()).collect()
+}
+
+fn actions(machine: &mut Machine) -> Vec<Action> {
+    let action = |output| match output {
+        Output::Act(action) => Some(action),
+        Output::Reply { .. } | Output::Notify(_) => None,
+    };
+    fetch(machine).into_iter().filter_map(action).collect()
 }
 
 /// Actions that change something.
 fn changes(machine: &mut Machine) -> Vec<ActionKind> {
-    let kinds = fetch(machine).into_iter().map(|action| action.kind);
-    let silent = |kind: &ActionKind| {
-        matches!(
-            kind,
-            ActionKind::Notify(_) | ActionKind::Observe { .. } | ActionKind::Reply { .. }
-        )
-    };
-    kinds.filter(|kind| !silent(kind)).collect()
+    let kinds = actions(machine).into_iter().map(|action| action.kind);
+    let reads = |kind: &ActionKind| matches!(kind, ActionKind::Observe { .. });
+    kinds.filter(|kind| !reads(kind)).collect()
 }
 
 fn replies(machine: &mut Machine) -> Vec<(u64, Result<bool, CommandErrorCode>)> {
-    let kinds = fetch(machine).into_iter().map(|action| action.kind);
-    kinds
-        .filter_map(|kind| match kind {
-            ActionKind::Reply { command, result } => {
+    let outputs = fetch(machine).into_iter();
+    outputs
+        .filter_map(|output| match output {
+            Output::Reply { command, result } => {
                 let result = result
                     .map(|answer| answer.ready)
                     .map_err(|error| error.code);
@@ -60,7 +65,7 @@ fn ask(machine: &mut Machine, id: u64, request: Request) {
 #[test]
 fn it_asks_for_what_it_has_to_know() {
     let mut machine = Machine::new(NOW);
-    let kinds: Vec<_> = fetch(&mut machine)
+    let kinds: Vec<_> = actions(&mut machine)
         .into_iter()
         .map(|one| one.kind)
         .collect();
@@ -261,7 +266,7 @@ fn sources_that_lose_much_are_read_ever_more_slowly() {
     for ms in 0..2_000 {
         let now = NOW.plus_ms(20_000 + ms);
         machine.handle(now, Input::Lost(Source::Links));
-        for action in fetch(&mut machine) {
+        for action in actions(&mut machine) {
             if let ActionKind::Observe { .. } = action.kind {
                 readings += 1;
                 let action = action.id;
@@ -288,14 +293,15 @@ fn files_that_are_refused_are_a_problem_until_they_are_good() {
     fetch(&mut machine);
     let told = |machine: &mut Machine, why: Option<&str>| {
         machine.handle(NOW, Input::FilesRefused(why.map(Into::into)));
-        let kinds = fetch(machine).into_iter().map(|action| action.kind);
-        let general = kinds.filter_map(|kind| match kind {
-            ActionKind::Notify(Event::GeneralProblemRaised { problem }) => {
-                Some(Ok(problem.message))
-            }
-            ActionKind::Notify(Event::GeneralProblemCleared { code }) => Some(Err(code)),
-            _ => None,
-        });
+        let general = fetch(machine)
+            .into_iter()
+            .filter_map(|output| match output {
+                Output::Notify(Event::GeneralProblemRaised { problem }) => {
+                    Some(Ok(problem.message))
+                }
+                Output::Notify(Event::GeneralProblemCleared { code }) => Some(Err(code)),
+                _ => None,
+            });
         general.collect::<Vec<_>>()
     };
     let raised = told(&mut machine, Some("a.toml:3:1: unknown field"));

@@ -1,10 +1,10 @@
 use alloc::vec::Vec;
 
 use super::*;
-use crate::matching::{Assignment, Role, assign, identity_mac};
-use crate::policy::PortMatch;
-use crate::types::Time;
+use crate::model::policy::PortMatch;
+use crate::model::types::Time;
 use crate::world::World;
+use crate::world::matching::{Assignment, Role, assign, identity_mac};
 
 fn roles(policy: &Policy, links: Vec<Link>) -> Vec<(Ifindex, usize, Role)> {
     let mut world = World::default();

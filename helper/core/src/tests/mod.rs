@@ -10,11 +10,11 @@ mod world;
 
 use alloc::vec::Vec;
 
-use crate::link::{
-    Addressing, BondFacts, BondMode, FailOverMac, LinkKind, PortFacts, PrimaryReselect,
+use crate::model::link::{
+    Addressing, BondFacts, BondMode, FailOverMac, Link, LinkKind, PortFacts, PrimaryReselect,
 };
-use crate::policy::{BondPolicy, Origin, PortMatch, Timing};
-use crate::{IfName, Ifindex, Link, Mac, Policy};
+use crate::model::policy::{BondPolicy, Origin, Policy, PortMatch, Timing};
+use crate::model::types::{IfName, Ifindex, Mac};
 
 pub(crate) const STANDBY: Ifindex = Ifindex(2);
 pub(crate) const VF: Ifindex = Ifindex(3);
@@ -137,7 +137,7 @@ pub(crate) fn healthy() -> Vec<Link> {
 }
 
 pub(crate) fn addressing(ifindex: Ifindex, ips: &[[u8; 4]]) -> Addressing {
-    let address = |ip: &[u8; 4]| crate::link::Address {
+    let address = |ip: &[u8; 4]| crate::model::link::Address {
         ip: (*ip).into(),
         prefix: 24,
     };

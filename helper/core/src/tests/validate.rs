@@ -1,8 +1,8 @@
 use alloc::vec::Vec;
 
 use super::*;
-use crate::link::{Address, Route};
-use crate::policy::AddressingPolicy;
+use crate::model::link::{Address, Route};
+use crate::model::policy::AddressingPolicy;
 
 /// The key at fault after a change of a good policy.
 fn key_at_fault(change: impl FnOnce(&mut Policy)) -> &'static str {

@@ -1,8 +1,8 @@
 use alloc::vec::Vec;
 
 use super::*;
-use crate::input::{Removal, RemovalStage};
-use crate::types::Time;
+use crate::model::removal::{Removal, RemovalStage};
+use crate::model::types::Time;
 use crate::world::World;
 
 fn removal(stage: RemovalStage, at: Time) -> Removal {

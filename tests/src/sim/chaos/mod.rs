@@ -263,7 +263,7 @@ impl Chaos {
             let ms = at.0 / 1000;
             let _ = match what {
                 Happened::Heard(input) => writeln!(text, "{ms:>9} ms -> {input:?}"),
-                Happened::Wanted(action) => writeln!(text, "{ms:>9} ms <- {action:?}"),
+                Happened::Wanted(output) => writeln!(text, "{ms:>9} ms <- {output:?}"),
                 Happened::Did(kind, outcome) => {
                     writeln!(text, "{ms:>9} ms    {kind:?}: {outcome:?}")
                 }

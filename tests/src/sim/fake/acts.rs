@@ -84,9 +84,7 @@ impl FakeKernel {
             // The stage has the fast-path programs.
             ActionKind::SetFastPath { .. }
             | ActionKind::ReadFrames { .. }
-            | ActionKind::Observe { .. }
-            | ActionKind::Reply { .. }
-            | ActionKind::Notify(_) => Ok(()),
+            | ActionKind::Observe { .. } => Ok(()),
         }
     }
 

@@ -124,29 +124,17 @@ impl Stage {
             let done = *outcome == Outcome::Accepted;
             return done.then_some(read).into_iter().collect();
         }
-        let (links, addressed): (Vec<Ifindex>, bool) = match kind {
-            ActionKind::CreateBond { name, .. } => {
-                (self.kernel.index_of(name).into_iter().collect(), false)
-            }
-            ActionKind::SetBondOptions { bond, .. } => (vec![*bond], false),
-            ActionKind::SetAdminUp { link, .. }
-            | ActionKind::SetMtu { link, .. }
-            | ActionKind::SetMac { link, .. } => (vec![*link], false),
-            ActionKind::Enslave { port, bond }
-            | ActionKind::Release { port, bond }
-            | ActionKind::SetPrimary { bond, port } => (vec![*port, *bond], false),
-            ActionKind::MoveAddressing { from, to } => (vec![*from, *to], true),
-            ActionKind::AddAddressing { link, .. } | ActionKind::FlushAddressing { link } => {
-                (vec![*link], true)
-            }
-            ActionKind::Announce { .. }
-            | ActionKind::CheckPath { .. }
-            | ActionKind::SetFastPath { .. }
-            | ActionKind::ReadFrames { .. }
-            | ActionKind::Observe { .. }
-            | ActionKind::Reply { .. }
-            | ActionKind::Notify(_) => (Vec::new(), false),
+        let links = match kind {
+            ActionKind::CreateBond { name, .. } => self.kernel.index_of(name).into_iter().collect(),
+            ActionKind::Announce { .. } | ActionKind::CheckPath { .. } => Vec::new(),
+            kind => kind.devices(),
         };
+        let addressed = matches!(
+            kind,
+            ActionKind::MoveAddressing { .. }
+                | ActionKind::AddAddressing { .. }
+                | ActionKind::FlushAddressing { .. }
+        );
         let mut inputs = Vec::new();
         for ifindex in links {
             match self.kernel.dump_link(ifindex) {

@@ -12,7 +12,7 @@ use tandem_core::action::{Action, ActionId, ActionKind};
 use tandem_core::input::{Command, CommandId, Hold, Outcome, Request, Source};
 use tandem_core::link::{Addressing, Link};
 use tandem_core::policy::Policy;
-use tandem_core::{Ifindex, Input, Machine, Time};
+use tandem_core::{Ifindex, Input, Machine, Output, Time};
 
 use super::fake::FakeKernel;
 use super::rng::Rng;
@@ -75,7 +75,7 @@ pub enum Happened {
     /// The machine learnt this.
     Heard(Input),
     /// The machine wanted this.
-    Wanted(Action),
+    Wanted(Output),
     /// The kernel did this.
     Did(ActionKind, Outcome),
 }
@@ -84,7 +84,7 @@ pub enum Happened {
 #[derive(Debug, Clone)]
 pub enum Said {
     /// The machine wanted this done or said.
-    Action(ActionKind),
+    Output(Output),
     /// The kernel refused what was last done, in its words.
     Failed(String),
 }
@@ -114,8 +114,6 @@ pub struct Stage {
     pub now: Time,
     /// What went against the core's promises, in words.
     pub violations: Vec<String>,
-    /// Replies in the order in which they came.
-    pub replies: Vec<(CommandId, ActionKind)>,
     /// What happened, newest last.
     pub history: VecDeque<(Time, Happened)>,
     /// What was done and said, for a transcript; whoever reads it takes it.
@@ -154,7 +152,6 @@ impl Stage {
             rng: Rng::new(seed),
             now: START,
             violations: Vec::new(),
-            replies: Vec::new(),
             history: VecDeque::new(),
             said: Vec::new(),
             standby_left_at: None,
@@ -381,22 +378,21 @@ impl Stage {
     /// Fetches what the machine wants done and said.
     fn fetch(&mut self) {
         let now = self.now;
-        while let Some(action) = self.machine.as_mut().and_then(Machine::next_action) {
-            self.note(Happened::Wanted(action.clone()));
-            self.say(Said::Action(action.kind.clone()));
-            *self.seen.entry(names::kind_of(&action.kind)).or_default() += 1;
-            match &action.kind {
-                ActionKind::Reply { command, .. } => {
-                    if self.open.remove(command).is_none() {
+        while let Some(output) = self.machine.as_mut().and_then(Machine::next_output) {
+            self.note(Happened::Wanted(output.clone()));
+            self.say(Said::Output(output.clone()));
+            *self.seen.entry(names::name_of(&output)).or_default() += 1;
+            match output {
+                Output::Reply { command, .. } => {
+                    if self.open.remove(&command).is_none() {
                         let text = format!("{command:?} was answered twice or never asked");
                         self.violations.push(text);
                     }
-                    self.replies.push((*command, action.kind));
                 }
-                ActionKind::Notify(_) => {}
-                kind => {
-                    if !matches!(kind, ActionKind::Observe { .. }) {
-                        let kind = kind.clone();
+                Output::Notify(_) => {}
+                Output::Act(action) => {
+                    if !matches!(action.kind, ActionKind::Observe { .. }) {
+                        let kind = action.kind.clone();
                         self.outstanding.insert(action.id, (now, kind));
                         self.count_action();
                     }

@@ -1,40 +1,30 @@
 //! Names of what the machine does and says, for counting.
 
-use tandem_core::action::ActionKind;
+use tandem_core::Output;
 use tandem_core::status::Event;
 
 /// The name of what an action does, says or answers.
-pub(super) fn kind_of(kind: &ActionKind) -> String {
-    let text = match kind {
-        ActionKind::Notify(Event::SwitchedOver { switchover, .. }) => {
+pub(super) fn name_of(output: &Output) -> String {
+    match output {
+        Output::Notify(Event::SwitchedOver { switchover, .. }) => {
             format!("SwitchedOver {:?}", switchover.cause)
         }
-        ActionKind::Notify(Event::StateChanged { state, .. }) => format!("StateChanged {state:?}"),
-        ActionKind::Notify(Event::ProblemRaised { problem, .. }) => {
+        Output::Notify(Event::StateChanged { state, .. }) => format!("StateChanged {state:?}"),
+        Output::Notify(Event::ProblemRaised { problem, .. }) => {
             format!("ProblemRaised {:?}", problem.code)
         }
-        ActionKind::Notify(event) => format!("{event:?}"),
-        ActionKind::Reply {
+        Output::Notify(event) => first_word(format!("{event:?}")),
+        Output::Reply {
             result: Ok(answer), ..
         } => format!("Answer ready={}", answer.ready),
-        ActionKind::Reply {
+        Output::Reply {
             result: Err(error), ..
         } => format!("Error {:?}", error.code),
-        other => format!("{other:?}"),
-    };
-    let end = text.find([' ', '{', '(']).filter(|_| !is_compound(kind));
-    text[..end.unwrap_or(text.len())].to_string()
+        Output::Act(action) => first_word(format!("{:?}", action.kind)),
+    }
 }
 
-/// Its name has two words.
-fn is_compound(kind: &ActionKind) -> bool {
-    matches!(
-        kind,
-        ActionKind::Reply { .. }
-            | ActionKind::Notify(
-                Event::SwitchedOver { .. }
-                    | Event::StateChanged { .. }
-                    | Event::ProblemRaised { .. }
-            )
-    )
+fn first_word(mut text: String) -> String {
+    text.truncate(text.find([' ', '{', '(']).unwrap_or(text.len()));
+    text
 }

@@ -339,7 +339,7 @@ impl Teller {
         for (at, said) in std::mem::take(&mut stage.said) {
             let at_ms = at.since_ms(super::stage::START);
             let text = match &said {
-                Said::Action(kind) => text::action_text(stage, kind),
+                Said::Output(output) => text::output_text(stage, output),
                 Said::Failed(text) => format!("       {text}"),
             };
             self.say(at_ms, &text);

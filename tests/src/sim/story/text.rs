@@ -1,10 +1,10 @@
 //! What happens, in words.
 
-use tandem_core::Ifindex;
 use tandem_core::action::{ActionKind, BondOptions};
 use tandem_core::input::Request;
 use tandem_core::link::Address;
 use tandem_core::status::{Event, Switchover};
+use tandem_core::{Ifindex, Output};
 
 use super::Step;
 use crate::sim::Stage;
@@ -60,7 +60,31 @@ fn addresses_text(addresses: &[Address]) -> String {
 }
 
 /// What the machine does, says or answers.
-pub(super) fn action_text(stage: &Stage, kind: &ActionKind) -> String {
+pub(super) fn output_text(stage: &Stage, output: &Output) -> String {
+    match output {
+        Output::Act(action) => action_text(stage, &action.kind),
+        Output::Reply {
+            result: Ok(answer), ..
+        } => {
+            let ready = if answer.ready { "ready" } else { "not ready" };
+            let released = match answer.released {
+                Some(mac) => format!(", released {mac}"),
+                None => String::new(),
+            };
+            let done = answer.done.join("; ");
+            format!(
+                "reply  {ready}, traffic {:?}{released} [{done}]",
+                answer.traffic
+            )
+        }
+        Output::Reply {
+            result: Err(error), ..
+        } => format!("reply  {:?}: {error}", error.code),
+        Output::Notify(event) => format!(" tell  {}", event_text(event)),
+    }
+}
+
+fn action_text(stage: &Stage, kind: &ActionKind) -> String {
     let name = |index: &Ifindex| match stage.kernel.dump_link(*index) {
         Some(link) => link.name.to_string(),
         None => format!("interface {index}"),
@@ -112,24 +136,6 @@ pub(super) fn action_text(stage: &Stage, kind: &ActionKind) -> String {
         }
         ActionKind::ReadFrames { bond, .. } => format!("   do  {}: read the counters", name(bond)),
         ActionKind::Observe { source } => format!("   do  read {source:?}"),
-        ActionKind::Reply {
-            result: Ok(answer), ..
-        } => {
-            let ready = if answer.ready { "ready" } else { "not ready" };
-            let released = match answer.released {
-                Some(mac) => format!(", released {mac}"),
-                None => String::new(),
-            };
-            let done = answer.done.join("; ");
-            format!(
-                "reply  {ready}, traffic {:?}{released} [{done}]",
-                answer.traffic
-            )
-        }
-        ActionKind::Reply {
-            result: Err(error), ..
-        } => format!("reply  {:?}: {error}", error.code),
-        ActionKind::Notify(event) => format!(" tell  {}", event_text(event)),
     }
 }
 

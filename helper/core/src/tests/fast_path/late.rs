@@ -2,7 +2,7 @@
 //! is gone or given up.
 
 use super::*;
-use crate::link::BondMode;
+use crate::model::link::BondMode;
 
 #[test]
 fn counters_that_the_next_switchover_overtook_say_nothing_of_it() {
@@ -15,8 +15,8 @@ fn counters_that_the_next_switchover_overtook_say_nothing_of_it() {
     while let Some(deadline) = guest.machine.next_deadline() {
         guest.now = guest.now.max(deadline);
         guest.feed(Input::Tick);
-        let next = guest.machine.next_action();
-        if let Some(Action { id, kind }) = next {
+        let next = guest.machine.next_output();
+        if let Some(Output::Act(Action { id, kind })) = next {
             asked = matches!(kind, ActionKind::ReadFrames { .. });
             if asked {
                 break;
@@ -54,8 +54,12 @@ fn counters_that_the_next_switchover_overtook_say_nothing_of_it() {
 fn asked_after(guest: &mut Guest, input: Input) -> Vec<ActionKind> {
     guest.feed(input);
     let mut asked = Vec::new();
-    while let Some(Action { kind, .. }) = guest.machine.next_action() {
-        asked.extend(Some(kind).filter(|kind| matches!(kind, ActionKind::SetFastPath { .. })));
+    while let Some(output) = guest.machine.next_output() {
+        if let Output::Act(action) = output
+            && matches!(action.kind, ActionKind::SetFastPath { .. })
+        {
+            asked.push(action.kind);
+        }
     }
     asked
 }

@@ -1,0 +1,215 @@
+//! What happened to each VF since it came.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use crate::bond::history::traffic::{GoneVf, TrafficMemory};
+use crate::bond::view::{BondView, Port};
+use crate::model::output::Event;
+use crate::model::policy::{BondPolicy, PathCheck};
+use crate::model::types::{Ifindex, Mac, Time};
+use crate::world::Warning;
+
+/// Losses of carrier from which it is called flapping.
+const FLAPPING_LOSSES: u32 = 3;
+
+/// Pause before a VF that left the bond is taken in again, in ms.
+const REJOIN_PAUSE_MS: u64 = 500;
+
+/// VFs that are present, and the one that left last.
+#[derive(Debug, Default)]
+pub(crate) struct VfMemory {
+    present: BTreeMap<Ifindex, VfNote>,
+    last_gone: Option<GoneVf>,
+}
+
+#[derive(Debug, Default)]
+struct VfNote {
+    mac: Option<Mac>,
+    /// Since when the bond can send through it.
+    usable_since: Option<Time>,
+    losses: u32,
+    warning: Option<Warning>,
+    enslaved: bool,
+    /// A frame of it passed through the network since it last became usable or gave the traffic away.
+    path_checked: bool,
+    /// When it last left the bond.
+    left_at: Option<Time>,
+}
+
+impl VfMemory {
+    /// Learns from the world which VFs are there and how their carrier fares.
+    pub(crate) fn update(
+        &mut self,
+        view: &BondView<'_>,
+        traffic: &mut TrafficMemory,
+        now: Time,
+    ) -> Vec<Event> {
+        let mut events = Vec::new();
+        for vf in &view.vfs {
+            let note = self.present.entry(vf.ifindex()).or_default();
+            note.mac = vf.mac();
+            note.note_carrier(view.policy, vf, now);
+            if note.enslaved && !vf.enslaved {
+                note.left_at = Some(now);
+            }
+            note.enslaved = vf.enslaved;
+            note.path_checked &= vf.enslaved && vf.usable && !vf.active;
+            if let Some(warning) = vf.warning
+                && note.warning.is_none()
+            {
+                events.push(Event::RemovalExpected {
+                    bond: view.policy.name.clone(),
+                    vf: vf.link.name.clone(),
+                    stage: warning.first,
+                    at: warning.first_at,
+                });
+            }
+            note.warning = vf.warning.copied();
+            if let Some(warning) = vf.warning
+                && let Some(stopped_at) = warning.stopping_at
+            {
+                let lead_us = stopped_at.since_us(warning.first_at);
+                traffic.note_stop(vf.ifindex(), stopped_at, lead_us);
+            }
+        }
+        self.drop_absent(view, traffic, now, &mut events);
+        events
+    }
+
+    fn drop_absent(
+        &mut self,
+        view: &BondView<'_>,
+        traffic: &mut TrafficMemory,
+        now: Time,
+        events: &mut Vec<Event>,
+    ) {
+        let listed = |ifindex| view.vfs.iter().any(|vf| vf.ifindex() == ifindex);
+        let absent = (self.present).extract_if(.., |ifindex, _| !listed(*ifindex));
+        // A VF that is still there merely no longer fits the policy.
+        let gone = absent.filter(|(ifindex, _)| view.world.link(*ifindex).is_none());
+        for (ifindex, note) in gone {
+            let warned_by = note.warning.map(|warning| warning.first);
+            let stopped_at = note.warning.and_then(|warning| warning.stopping_at);
+            let ended_at = stopped_at.unwrap_or(now);
+            let lead_us = (note.warning).map(|warning| ended_at.since_us(warning.first_at));
+            let gone = GoneVf {
+                ifindex,
+                warned_by,
+                lead_us,
+                stopped_at,
+            };
+            traffic.note_gone(&gone, now);
+            self.last_gone = Some(gone);
+            events.push(Event::VfRemoved {
+                bond: view.policy.name.clone(),
+                mac: note.mac,
+                lead_us,
+                warned_by,
+            });
+        }
+    }
+
+    /// The VF that left last, if it is that one.
+    pub(crate) fn gone(&self, ifindex: Ifindex) -> Option<&GoneVf> {
+        self.last_gone
+            .as_ref()
+            .filter(|gone| gone.ifindex == ifindex)
+    }
+
+    /// The traffic left this VF for a reason that is not known: it is checked anew.
+    pub(crate) fn doubt(&mut self, ifindex: Ifindex, now: Time) {
+        if let Some(note) = self.present.get_mut(&ifindex) {
+            note.usable_since = note.usable_since.map(|_| now);
+            note.path_checked = false;
+        }
+    }
+
+    /// The VF had its carrier for as long as its past demands.
+    pub(crate) fn carrier_has_held(&self, policy: &BondPolicy, vf: &Port<'_>, now: Time) -> bool {
+        let end = self.hold_until(policy, vf);
+        end.is_some_and(|end| now >= end)
+    }
+
+    /// A frame that the VF sent has come through the network.
+    pub(crate) fn note_path_checked(&mut self, ifindex: Ifindex) {
+        if let Some(note) = self.present.get_mut(&ifindex) {
+            note.path_checked = true;
+        }
+    }
+
+    /// The VF's path through the network is known to work, or is not checked.
+    pub(crate) fn path_is_checked(&self, policy: &BondPolicy, vf: &Port<'_>) -> bool {
+        let note = self.present.get(&vf.ifindex());
+        policy.path_check == PathCheck::None || note.is_some_and(|note| note.path_checked)
+    }
+
+    /// The VF may be taken in: one that has just left the bond is mostly about to
+    /// vanish, and a try would only hold up its removal.
+    pub(crate) fn may_join(&self, vf: &Port<'_>, now: Time) -> bool {
+        self.rejoin_at(vf).is_none_or(|at| now >= at)
+    }
+
+    fn rejoin_at(&self, vf: &Port<'_>) -> Option<Time> {
+        let note = self.present.get(&vf.ifindex())?;
+        Some(note.left_at?.plus_ms(REJOIN_PAUSE_MS))
+    }
+
+    /// The VF's carrier comes and goes.
+    pub(crate) fn is_flapping(&self, policy: &BondPolicy, vf: &Port<'_>, now: Time) -> bool {
+        let Some(note) = self.present.get(&vf.ifindex()) else {
+            return false;
+        };
+        let calm = note
+            .calm_from(policy)
+            .is_some_and(|calm_from| now >= calm_from);
+        note.losses >= FLAPPING_LOSSES && !calm
+    }
+
+    /// Ends of the hold time, of the pause before it is taken in again, and of the time after which losses are forgotten.
+    pub(crate) fn deadlines(&self, policy: &BondPolicy, vf: &Port<'_>) -> Vec<Time> {
+        let note = self.present.get(&vf.ifindex());
+        let calm = note
+            .filter(|note| note.losses >= FLAPPING_LOSSES)
+            .and_then(|note| note.calm_from(policy));
+        let hold = self.hold_until(policy, vf);
+        let rejoin = self.rejoin_at(vf);
+        hold.into_iter().chain(calm).chain(rejoin).collect()
+    }
+
+    fn hold_until(&self, policy: &BondPolicy, vf: &Port<'_>) -> Option<Time> {
+        let note = self.present.get(&vf.ifindex())?;
+        let since = note.usable_since?;
+        Some(since.plus_ms(hold_ms(policy, note.losses)))
+    }
+}
+
+impl VfNote {
+    fn note_carrier(&mut self, policy: &BondPolicy, vf: &Port<'_>, now: Time) {
+        if vf.usable {
+            self.usable_since.get_or_insert(now);
+        } else if let Some(since) = self.usable_since.take()
+            && vf.enslaved
+        {
+            let calm = now.since_ms(since) >= policy.timing.hold_max_ms;
+            self.losses = if calm {
+                1
+            } else {
+                self.losses.saturating_add(1)
+            };
+        }
+    }
+
+    /// When past losses are forgotten.
+    fn calm_from(&self, policy: &BondPolicy) -> Option<Time> {
+        let since = self.usable_since?;
+        Some(since.plus_ms(policy.timing.hold_max_ms))
+    }
+}
+
+/// Hold time after so many losses: doubled by each, up to the policy's bound.
+fn hold_ms(policy: &BondPolicy, losses: u32) -> u64 {
+    let factor = 1u64.checked_shl(losses).unwrap_or(u64::MAX);
+    let grown = policy.timing.hold_ms.saturating_mul(factor);
+    grown.min(policy.timing.hold_max_ms)
+}

@@ -1,0 +1,150 @@
+//! What has to be remembered of a bond because the world doesn't show it:
+//! timers, promises to the host, and history. Never what a dump can tell.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::bond::commands::Commands;
+use crate::bond::history::attempts::Attempts;
+use crate::bond::history::traffic::TrafficMemory;
+use crate::bond::history::vfs::VfMemory;
+use crate::bond::view::{BondView, Port};
+use crate::model::action::ActionKind;
+use crate::model::input::{Hold, PreparedVf};
+use crate::model::policy::BondPolicy;
+use crate::model::types::{ActionId, Time};
+
+/// How long a bond may take from its first port to its first traffic before it
+/// counts as down, in ms.
+const ASSEMBLY_GRACE_MS: u64 = 2_000;
+
+/// How long a port's MTU has to differ from its bond's before it is set, in ms: whoever changes the
+/// bond's changes its ports' first, and that is seen one by one.
+const MTU_GRACE_MS: u64 = 1_000;
+
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    pub(crate) in_flight: Option<InFlight>,
+    pub(crate) attempts: Attempts,
+    pub(crate) traffic: TrafficMemory,
+    pub(crate) vfs: VfMemory,
+    pub(crate) commands: Commands,
+    /// An operator moved the traffic to the standby.
+    pub(crate) operator_hold: bool,
+    /// The VF that the host is about to unplug.
+    pub(crate) prepared: Option<PreparedVf>,
+    /// Tandem had the bond deliver the frames of all ports.
+    pub(crate) draining: bool,
+    /// When the bond got its first port while nothing carried traffic yet.
+    pub(crate) assembled_at: Option<Time>,
+    /// Since when the MTU of a port is another than the bond's.
+    pub(crate) mtus_differ_since: Option<Time>,
+}
+
+/// The action that the executor is busy with.
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    pub(crate) id: ActionId,
+    pub(crate) kind: ActionKind,
+    pub(crate) issued_at: Time,
+    /// What it does, in words.
+    pub(crate) text: String,
+}
+
+impl Memory {
+    /// Takes up a promise from before a restart.
+    pub(crate) fn recall(&mut self, hold: &Hold) {
+        self.operator_hold = hold.operator;
+        self.prepared = hold.prepared;
+        self.draining = hold.draining;
+    }
+
+    /// When a port that has another MTU than the bond is to get the bond's.
+    pub(crate) fn mtus_due_at(&self) -> Option<Time> {
+        self.mtus_differ_since
+            .map(|since| since.plus_ms(MTU_GRACE_MS))
+    }
+
+    /// The end of the time in which a new bond may be without traffic.
+    pub(crate) fn assembly_grace_until(&self) -> Option<Time> {
+        self.assembled_at.map(|at| at.plus_ms(ASSEMBLY_GRACE_MS))
+    }
+
+    /// The VF that the bond has or takes in next: the policy's first that is not held out.
+    pub(crate) fn chosen_vf<'v, 'a>(&self, view: &'v BondView<'a>) -> Option<&'v Port<'a>> {
+        let mut vfs = view.vfs.iter();
+        vfs.find(|vf| !self.is_held_out(view, vf))
+            .or(view.vfs.first())
+    }
+
+    /// This VF is not to be used now, whatever its carrier.
+    fn is_held_out(&self, view: &BondView<'_>, vf: &Port<'_>) -> bool {
+        let silent = vf.enslaved && !vf.usable;
+        self.is_leaving(vf) || self.is_refused(view, vf) || silent
+    }
+
+    /// The bond could not take this NIC in when it was last tried.
+    pub(crate) fn is_refused(&self, view: &BondView<'_>, port: &Port<'_>) -> bool {
+        view.bond()
+            .is_some_and(|bond| self.attempts.failure(&bond.enslave(port)).is_some())
+    }
+
+    /// This port is about to leave.
+    pub(crate) fn is_leaving(&self, port: &Port<'_>) -> bool {
+        self.is_prepared(port) || port.warning.is_some()
+    }
+
+    /// The host is about to unplug this VF.
+    pub(crate) fn is_prepared(&self, port: &Port<'_>) -> bool {
+        self.prepared
+            .is_some_and(|prepared| prepared.ifindex == port.ifindex())
+    }
+
+    /// Moments at which a timer of this memory runs out, past ones included.
+    pub(crate) fn deadlines(&self, view: &BondView<'_>) -> Vec<Time> {
+        let mut all = Vec::new();
+        all.extend(self.prepared_until(view.policy));
+        for port in view.nics() {
+            all.extend(port.warning.map(|warning| warning.expires_at(view.policy)));
+            all.extend(self.vfs.deadlines(view.policy, port));
+        }
+        all.extend(self.traffic.deadlines());
+        all.extend(self.assembly_grace_until());
+        all.extend(self.mtus_due_at());
+        all.extend(self.commands.deadline());
+        all
+    }
+    /// When a VF that was prepared for its unplug is no longer held.
+    pub(crate) fn prepared_until(&self, policy: &BondPolicy) -> Option<Time> {
+        let limit_ms = policy.timing.prepared_timeout_ms;
+        let since = self.prepared?.since;
+        (limit_ms > 0).then(|| since.plus_ms(limit_ms))
+    }
+
+    /// The executor was given an action.
+    pub(crate) fn start(&mut self, id: ActionId, kind: ActionKind, text: String, now: Time) {
+        if let ActionKind::SetPrimary { port, .. } = kind {
+            self.traffic.requested(port);
+        }
+        self.in_flight = Some(InFlight {
+            id,
+            kind,
+            issued_at: now,
+            text,
+        });
+    }
+
+    /// An action took effect.
+    pub(crate) fn succeeded(&mut self, kind: &ActionKind, text: &str, now: Time) {
+        self.attempts.succeeded(kind, now);
+        self.commands.note_step(text);
+        match kind {
+            ActionKind::Announce { .. } => self.commands.note_announced(),
+            ActionKind::CheckPath { from, .. } => self.vfs.note_path_checked(*from),
+            ActionKind::SetBondOptions { options, .. } => {
+                self.draining = options.all_ports_active.unwrap_or(self.draining);
+            }
+            _ => {}
+        }
+    }
+}

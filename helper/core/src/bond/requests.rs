@@ -1,0 +1,317 @@
+//! How each kind of command begins and ends.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::bond::commands::{Open, Task};
+use crate::bond::memory::Memory;
+use crate::bond::view::{BondView, Device};
+use crate::model::action::ActionKind;
+use crate::model::input::{PreparedVf, Request};
+use crate::model::output::{Answer, CommandError, CommandErrorCode, Reply};
+use crate::model::policy::BondPolicy;
+use crate::model::status::Traffic;
+use crate::model::types::{CommandId, Mac, Time};
+
+/// `None` while the command goes on.
+type Ending = Option<Result<Answer, CommandError>>;
+
+impl Memory {
+    /// Takes a command on. Returns the commands that it ends.
+    pub(crate) fn accept(
+        &mut self,
+        policy: &BondPolicy,
+        id: CommandId,
+        request: &Request,
+        now: Time,
+    ) -> Vec<Reply> {
+        let mut replies = Vec::new();
+        let task = match request {
+            Request::Failover { .. } => {
+                self.operator_hold = true;
+                replies = self.commands.supersede(|task| *task == Task::Failback);
+                Task::Failover
+            }
+            Request::Failback { .. } => {
+                self.operator_hold = false;
+                replies = self.commands.supersede(|task| *task == Task::Failover);
+                Task::Failback
+            }
+            Request::PrepareUnplug { vf, .. } => Task::Prepare {
+                vf: *vf,
+                target: None,
+            },
+            Request::Resume { .. } => return self.resume(policy, id),
+            Request::Announce { .. } => {
+                self.traffic.announce(policy.timing.announcements, now);
+                Task::Announce { sent: false }
+            }
+        };
+        self.commands.0.push(Open {
+            id,
+            task,
+            deadline: now.plus_ms(policy.timing.command_timeout_ms),
+            done: Vec::new(),
+        });
+        replies
+    }
+
+    fn resume(&mut self, policy: &BondPolicy, id: CommandId) -> Vec<Reply> {
+        let prepares = |task: &Task| matches!(task, Task::Prepare { .. });
+        let mut replies = self.commands.supersede(prepares);
+        let text = match self.prepared.take() {
+            Some(_) => "the VF may be used again",
+            None => "no VF was held",
+        };
+        let answer = Answer {
+            bond: policy.name.clone(),
+            ready: true,
+            traffic: self.traffic.last_traffic(),
+            released: None,
+            released_pci: None,
+            done: Vec::from([text.into()]),
+        };
+        replies.push((id, Ok(answer)));
+        replies
+    }
+
+    /// Answers the commands that came to an end.
+    pub(crate) fn resolve_commands(&mut self, view: &BondView<'_>, now: Time) -> Vec<Reply> {
+        let mut replies = Vec::new();
+        let mut open = core::mem::take(&mut self.commands.0);
+        open.retain_mut(|one| {
+            let ended = self.resolve(view, one, now);
+            let waits = ended.is_none();
+            replies.extend(ended.map(|result| (one.id, result)));
+            waits
+        });
+        self.commands.0 = open;
+        replies
+    }
+
+    fn resolve(&mut self, view: &BondView<'_>, open: &mut Open, now: Time) -> Ending {
+        if let Device::Taken(_) | Device::OtherMode(_) = view.device {
+            self.give_up(view, open);
+            return Some(Err(no_bond(view)));
+        }
+        if view.world.links_known() {
+            let ending = match open.task {
+                Task::Failover => self.resolve_failover(view, open),
+                Task::Failback => self.resolve_failback(view, open),
+                Task::Prepare { vf, target } => self.resolve_prepare(view, open, vf, target, now),
+                Task::Announce { sent } => resolve_announce(view, open, sent),
+            };
+            if ending.is_some() {
+                return ending;
+            }
+        }
+        (now >= open.deadline).then(|| Err(self.give_up(view, open)))
+    }
+
+    fn resolve_failover(&mut self, view: &BondView<'_>, open: &Open) -> Ending {
+        if view.traffic() == Traffic::Standby {
+            return self.switched(view, open);
+        }
+        if standby_may_serve(view, self) {
+            return None;
+        }
+        self.operator_hold = false;
+        Some(Err(standby_unusable(view)))
+    }
+
+    /// The traffic is where it should be; the action that brought it there has to end first.
+    fn switched(&self, view: &BondView<'_>, open: &Open) -> Ending {
+        let busy = self.in_flight.as_ref();
+        let switching = busy.is_some_and(|one| matches!(one.kind, ActionKind::SetPrimary { .. }));
+        (!switching).then(|| Ok(answer(view, open, true, None)))
+    }
+
+    fn resolve_failback(&self, view: &BondView<'_>, open: &mut Open) -> Ending {
+        if view.traffic() == Traffic::Vf {
+            return self.switched(view, open);
+        }
+        let usable = view.vfs.iter().any(|vf| vf.usable && !self.is_leaving(vf));
+        if usable {
+            return None;
+        }
+        let text = "the VF may have the traffic again; none is usable now";
+        open.done.push(text.into());
+        Some(Ok(answer(view, open, false, None)))
+    }
+
+    fn resolve_prepare(
+        &mut self,
+        view: &BondView<'_>,
+        open: &mut Open,
+        mac: Option<Mac>,
+        target: Option<PreparedVf>,
+        now: Time,
+    ) -> Ending {
+        let Some(target) = target else {
+            return self.begin_prepare(view, open, mac, now);
+        };
+        let Some(vf) = view.port(target.ifindex) else {
+            open.done.push("the VF is gone".into());
+            return Some(Ok(answer(view, open, true, Some(&target))));
+        };
+        if self.prepared.map(|held| held.ifindex) != Some(target.ifindex) {
+            let message = "the hold on the VF was given up; ask for the status";
+            return Some(Err(CommandError::new(
+                CommandErrorCode::Superseded,
+                message,
+            )));
+        }
+        // What is under way may bring it in, and its end belongs into the answer.
+        let busy = self.in_flight.as_ref().is_some_and(|busy| {
+            matches!(busy.kind, ActionKind::Enslave { port, .. } | ActionKind::Release { port, .. }
+                if port == vf.ifindex())
+        });
+        if !vf.enslaved {
+            return (!busy).then(|| Ok(answer(view, open, true, Some(&target))));
+        }
+        if standby_may_serve(view, self) {
+            return None;
+        }
+        self.prepared = None;
+        Some(Err(standby_unusable(view)))
+    }
+
+    fn begin_prepare(
+        &mut self,
+        view: &BondView<'_>,
+        open: &mut Open,
+        mac: Option<Mac>,
+        now: Time,
+    ) -> Ending {
+        let vf = match mac {
+            Some(mac) => view.vfs.iter().find(|vf| vf.mac() == Some(mac)),
+            None => {
+                let mut vfs = view.vfs.iter();
+                vfs.find(|vf| self.is_prepared(vf)).or(self.chosen_vf(view))
+            }
+        };
+        let Some(vf) = vf else {
+            return Some(nothing_to_prepare(view, open, mac));
+        };
+        let held = self.prepared.filter(|held| held.ifindex == vf.ifindex());
+        let target = held.unwrap_or(PreparedVf {
+            ifindex: vf.ifindex(),
+            mac: vf.mac(),
+            pci: vf.link.pci,
+            since: now,
+        });
+        self.prepared = Some(target);
+        let target = Some(target);
+        open.task = Task::Prepare { vf: mac, target };
+        self.resolve_prepare(view, open, mac, target, now)
+    }
+
+    /// The command's time is over. What it asked for is given up, so that the
+    /// guest does not stay in a state nobody counts on.
+    fn give_up(&mut self, view: &BondView<'_>, open: &Open) -> CommandError {
+        match open.task {
+            Task::Failover => self.operator_hold = false,
+            Task::Prepare { target, .. } => {
+                if self.prepared.map(|one| one.ifindex) == target.map(|one| one.ifindex) {
+                    self.prepared = None;
+                }
+            }
+            Task::Failback | Task::Announce { .. } => {}
+        }
+        let name = &view.policy.name;
+        let after_ms = view.policy.timing.command_timeout_ms;
+        match self.attempts.obstacle() {
+            Some(failure) => CommandError::new(
+                CommandErrorCode::Refused,
+                format!("{name}: not done after {after_ms} ms: {}", failure.message),
+            ),
+            None => CommandError::new(
+                CommandErrorCode::TimedOut,
+                format!("{name}: not done after {after_ms} ms; ask for the status"),
+            ),
+        }
+    }
+}
+
+fn resolve_announce(view: &BondView<'_>, open: &Open, sent: bool) -> Ending {
+    if sent {
+        return Some(Ok(answer(view, open, true, None)));
+    }
+    (view.traffic() == Traffic::None).then(|| {
+        let message = format!(
+            "{}: no port carries traffic, so nothing can be announced",
+            view.policy.name
+        );
+        Err(CommandError::new(CommandErrorCode::Refused, message))
+    })
+}
+
+fn nothing_to_prepare(
+    view: &BondView<'_>,
+    open: &mut Open,
+    mac: Option<Mac>,
+) -> Result<Answer, CommandError> {
+    let listed = |mac| view.policy.vfs.iter().any(|vf| vf.mac == Some(mac));
+    match mac {
+        Some(mac) if !view.vfs.is_empty() && !listed(mac) => {
+            let present: Vec<String> = view
+                .vfs
+                .iter()
+                .filter_map(|vf| vf.mac().map(|mac| format!("{mac}")))
+                .collect();
+            let message = format!(
+                "{}: no VF has the permanent MAC {mac}; present: {}",
+                view.policy.name,
+                present.join(", ")
+            );
+            Err(CommandError::new(CommandErrorCode::UnknownVf, message))
+        }
+        _ => {
+            open.done.push("the VF is not there".into());
+            Ok(answer(view, open, true, None))
+        }
+    }
+}
+
+/// The standby carries traffic on demand, or soon will.
+fn standby_may_serve(view: &BondView<'_>, memory: &Memory) -> bool {
+    let Some(standby) = &view.standby else {
+        return false;
+    };
+    let joining = !standby.enslaved && !standby.taken && !memory.is_refused(view, standby);
+    standby.usable || joining || memory.assembly_grace_until().is_some()
+}
+
+fn no_bond(view: &BondView<'_>) -> CommandError {
+    let message = format!(
+        "{}: another device has that name, so there is no bond; ask for the status",
+        view.policy.name
+    );
+    CommandError::new(CommandErrorCode::Refused, message)
+}
+
+fn standby_unusable(view: &BondView<'_>) -> CommandError {
+    let name = &view.policy.name;
+    let message = match &view.standby {
+        None => format!(
+            "{name}: no standby is present, the guest would be cut off; attach a NIC that fits the standby"
+        ),
+        Some(port) => format!(
+            "{name}: the standby {} is not usable, the guest would be cut off; give it a carrier",
+            port.link.name
+        ),
+    };
+    CommandError::new(CommandErrorCode::StandbyUnusable, message)
+}
+
+fn answer(view: &BondView<'_>, open: &Open, ready: bool, released: Option<&PreparedVf>) -> Answer {
+    Answer {
+        bond: view.policy.name.clone(),
+        ready,
+        traffic: view.traffic(),
+        released: released.and_then(|vf| vf.mac),
+        released_pci: released.and_then(|vf| vf.pci),
+        done: open.done.clone(),
+    }
+}

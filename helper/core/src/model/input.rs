@@ -1,0 +1,193 @@
+//! Everything that the machine may learn. Plain data, so that a journal can hold it.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::fast_path::{FastPath, PortFrames, Reaction};
+use crate::model::link::{Addressing, Link};
+use crate::model::policy::Policy;
+use crate::model::removal::Removal;
+use crate::model::source::{CheckItem, Source, SourceHealth};
+use crate::model::types::{ActionId, CommandId, IfName, Ifindex, Mac, PciAddress, Time};
+
+/// One thing learnt, or one thing asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case")]
+pub enum Input {
+    /// A new policy: at start, after a reload, from the host.
+    Policy(Policy),
+    /// What is wrong with the configuration's files, so that a reload left the policy
+    /// as it was; `None` once they are good again.
+    FilesRefused(Option<String>),
+    /// All links there are; replaces what was known.
+    Links(Vec<Link>),
+    /// One link appeared or changed.
+    Link(Link),
+    /// One link is gone.
+    LinkGone {
+        /// Its former index.
+        ifindex: Ifindex,
+    },
+    /// Addresses and routes of all links; replaces what was known.
+    Addressings(Vec<Addressing>),
+    /// Addresses and routes of one link; replaces what was known of that one.
+    Addressing(Addressing),
+    /// A bond's upper devices, VLANs and macvlans, as one number that changes with them.
+    UpperDevices {
+        /// The bond.
+        bond: Ifindex,
+        /// The number; 0 for nothing.
+        fingerprint: u64,
+    },
+    /// The kernel is about to take a PCI device away, or has begun to.
+    Removal(Removal),
+    /// Whether the kernel takes the fast-path programs; until it is said, not.
+    FastPathSupported(bool),
+    /// What the fast-path programs really do for a bond now.
+    FastPathSet {
+        /// The bond.
+        bond: Ifindex,
+        /// What they do.
+        fast_path: FastPath,
+    },
+    /// What the fast-path programs counted.
+    FramesCounted {
+        /// The bond.
+        bond: Ifindex,
+        /// Each port that was counted on since the counters were cleared.
+        ports: Vec<PortFrames>,
+    },
+    /// A link lost its carrier, by the kernel's own time.
+    CarrierLost {
+        /// Its index.
+        ifindex: Ifindex,
+        /// When.
+        at: Time,
+    },
+    /// The fast path acted on a warning before the machine could.
+    Reacted(Reaction),
+    /// A source lost events; what it reports has to be read anew.
+    Lost(Source),
+    /// Health of a source of observations, for the status.
+    SourceHealth {
+        /// The source.
+        source: Source,
+        /// How it fares.
+        health: SourceHealth,
+        /// Its parts one by one, such as each eBPF program.
+        parts: Vec<CheckItem>,
+    },
+    /// Somebody on the channel or the local socket asks for something.
+    Command(Command),
+    /// Promises made before the service was restarted, as `Machine::holds` gave
+    /// them. Handed in before the first `Links`.
+    Recall(Vec<Hold>),
+    /// The clock jumped, as after a migration or a long pause.
+    ClockJump {
+        /// By how much, in ms.
+        forward_ms: u64,
+    },
+    /// An action has ended.
+    Done {
+        /// Which.
+        action: ActionId,
+        /// How.
+        outcome: Outcome,
+    },
+    /// A deadline has passed; carries nothing.
+    Tick,
+}
+
+/// What keeps a bond's traffic on the standby beyond a restart of the service, and what is to be undone after one.
+/// Valid within one boot of the guest only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Hold {
+    /// The bond.
+    pub bond: IfName,
+    /// An operator moved the traffic to the standby.
+    pub operator: bool,
+    /// The VF that was prepared for its unplug.
+    pub prepared: Option<PreparedVf>,
+    /// Tandem had an adopted bond deliver the frames of all ports, for a switchover.
+    #[serde(default)]
+    pub draining: bool,
+}
+
+/// A VF that was released because the host wants to unplug it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct PreparedVf {
+    /// Its index: another device that comes into its place is free of the hold.
+    pub ifindex: Ifindex,
+    /// Its permanent MAC.
+    pub mac: Option<Mac>,
+    /// Its PCI address.
+    pub pci: Option<PciAddress>,
+    /// Since when it is held.
+    pub since: Time,
+}
+
+/// Something asked for, with an identity to answer to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Command {
+    /// Chosen by the shell; unique while the command is open.
+    pub id: CommandId,
+    /// What is asked.
+    pub request: Request,
+}
+
+/// What can be asked of the machine. Without `bond`, the only bond there is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Request {
+    /// Move the traffic to the standby and keep it there until `Failback`.
+    Failover {
+        /// Which bond.
+        bond: Option<IfName>,
+    },
+    /// Let the VF have the traffic again.
+    Failback {
+        /// Which bond.
+        bond: Option<IfName>,
+    },
+    /// Move the traffic to the standby and release the VF: it will be unplugged.
+    PrepareUnplug {
+        /// Which bond.
+        bond: Option<IfName>,
+        /// Which VF, by permanent MAC; without it, the present one.
+        vf: Option<Mac>,
+    },
+    /// The unplug will not happen, or the migration is over: take a VF again.
+    Resume {
+        /// Which bond.
+        bond: Option<IfName>,
+    },
+    /// Tell the network again where the bond is.
+    Announce {
+        /// Which bond.
+        bond: Option<IfName>,
+    },
+}
+
+/// How an action ended. `Accepted` means acknowledged, not yet seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// The kernel took it.
+    Accepted,
+    /// The device it was meant for is gone.
+    Gone,
+    /// The kernel refused it.
+    Failed {
+        /// The error number, positive; 0 if it was no system call that failed.
+        errno: i32,
+        /// The kernel's own words (extended ACK) or the reason, in one line.
+        message: String,
+    },
+    /// No answer within the executor's deadline.
+    TimedOut,
+}

@@ -1,0 +1,226 @@
+//! What the administrator, or the host in his place, wants.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::link::{Address, FailOverMac, Route};
+use crate::model::types::{IfName, Mac, PciAddress};
+
+/// All bonds that Tandem takes care of.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Policy {
+    /// Where it came from.
+    #[serde(default)]
+    pub origin: Origin,
+    /// At most [`Policy::MAX_BONDS`].
+    #[serde(default)]
+    pub bonds: Vec<BondPolicy>,
+}
+
+/// Who wrote a policy.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Origin {
+    /// Nobody: there is no bond yet.
+    #[default]
+    None,
+    /// The guest's configuration files.
+    File,
+    /// The host, over the channel.
+    Host,
+}
+
+/// One bond: which NICs belong to it and how it behaves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct BondPolicy {
+    /// Name of the bond device.
+    pub name: IfName,
+    /// The paravirtual NIC that is always there.
+    pub standby: PortMatch,
+    /// Any of these is the VF; at most [`Policy::MAX_VFS`]. The first that is present wins.
+    pub vfs: Vec<PortMatch>,
+    /// Which MAC the bond shows to the network.
+    #[serde(default)]
+    pub mac: MacPolicy,
+    /// Who made the bond device.
+    #[serde(default)]
+    pub ownership: Ownership,
+    /// Where the bond's addresses come from.
+    #[serde(default)]
+    pub addressing: AddressingPolicy,
+    /// MTU of the bond in bytes; without it the standby's.
+    #[serde(default)]
+    pub mtu: Option<u32>,
+    /// What a VF has to show, besides its carrier, before it gets the traffic.
+    #[serde(default)]
+    pub path_check: PathCheck,
+    /// Times and counts.
+    #[serde(default)]
+    pub timing: Timing,
+}
+
+/// How a NIC is recognised. Every field that is given must fit, and one must be given.
+/// The MAC is the permanent one, where the device has one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct PortMatch {
+    /// Permanent MAC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<Mac>,
+    /// PCI address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pci: Option<PciAddress>,
+    /// Driver's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub driver: Option<String>,
+}
+
+impl PortMatch {
+    /// Number of fields that are given.
+    pub(crate) fn exactness(&self) -> usize {
+        usize::from(self.mac.is_some())
+            + usize::from(self.pci.is_some())
+            + usize::from(self.driver.is_some())
+    }
+}
+
+/// The MAC that the network sees.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum MacPolicy {
+    /// The standby's, on the bond and on both ports (`fail_over_mac=none`).
+    #[default]
+    Standby,
+    /// The active port's own (`fail_over_mac=active`), for VFs that may not change theirs.
+    Follow,
+}
+
+impl MacPolicy {
+    /// The kernel's option that makes a bond do so.
+    pub(crate) fn fail_over_mac(self) -> FailOverMac {
+        match self {
+            Self::Standby => FailOverMac::None,
+            Self::Follow => FailOverMac::Active,
+        }
+    }
+}
+
+/// What a VF has to show, besides its carrier, before it gets the traffic.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum PathCheck {
+    /// Nothing more.
+    #[default]
+    None,
+    /// A broadcast frame that it sends has to reach the standby through the network.
+    /// A VF has a carrier also where its VLAN or its PF's uplink is wrong.
+    Standby,
+}
+
+/// Who made the bond device.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Ownership {
+    /// Tandem creates it, or takes over an active-backup bond of that name.
+    #[default]
+    Create,
+    /// Another manager makes it and sets its options; Tandem enslaves, moves the traffic and reports.
+    Adopt,
+}
+
+/// Where the bond's addresses come from.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum AddressingPolicy {
+    /// Those found on the standby are moved to the bond; where it has none, those on the VF.
+    #[default]
+    Inherit,
+    /// These.
+    Static {
+        /// At most [`Policy::MAX_ADDRESSES`].
+        addresses: Vec<Address>,
+        /// At most [`Policy::MAX_ADDRESSES`].
+        #[serde(default)]
+        routes: Vec<Route>,
+    },
+    /// Another network manager configures the bond.
+    None,
+}
+
+/// Times and counts of one bond.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Timing {
+    /// The kernel's link monitoring interval in ms.
+    pub miimon_ms: u32,
+    /// How long a VF must have had carrier before it gets the traffic, in ms.
+    pub hold_ms: u64,
+    /// The hold time doubles with each loss of carrier, up to this, in ms.
+    pub hold_max_ms: u64,
+    /// How long frames are accepted on both ports after a switchover, in ms.
+    pub settle_ms: u64,
+    /// How long an announced removal may take before it counts as cancelled, in ms.
+    pub removal_timeout_ms: u64,
+    /// How long a VF that was prepared for its unplug stays out while it is still
+    /// there, in ms; 0 is for ever. A host that prepared and died must not leave
+    /// the guest off its VF.
+    pub prepared_timeout_ms: u64,
+    /// How long a command of the host may take, in ms.
+    pub command_timeout_ms: u64,
+    /// Announcements after a switchover; a fabric may miss one.
+    pub announcements: u8,
+    /// Time between two announcements in ms.
+    pub announcement_interval_ms: u64,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            miimon_ms: 100,
+            hold_ms: 1_000,
+            hold_max_ms: 60_000,
+            settle_ms: 250,
+            removal_timeout_ms: 15_000,
+            prepared_timeout_ms: 120_000,
+            command_timeout_ms: 10_000,
+            announcements: 3,
+            announcement_interval_ms: 100,
+        }
+    }
+}
+
+/// A policy that contradicts itself.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("bond {bond}: {problem}")]
+pub struct PolicyError {
+    /// Number of the bond, from 0, in [`Policy::bonds`].
+    pub index: usize,
+    /// The bond's name.
+    pub bond: IfName,
+    /// Key at fault, as it is written in the configuration file.
+    pub key: &'static str,
+    /// What is wrong and what to do.
+    pub problem: String,
+}
+
+impl Policy {
+    /// Largest number of bonds.
+    pub const MAX_BONDS: usize = 32;
+    /// Largest number of VFs that a bond lists.
+    pub const MAX_VFS: usize = 16;
+    /// Largest number of static addresses, and of routes, of a bond.
+    pub const MAX_ADDRESSES: usize = 256;
+}

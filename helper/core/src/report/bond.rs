@@ -1,0 +1,251 @@
+//! Where a bond stands and why: the status as a projection of facts, history and choice.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+
+use crate::bond::context::Context;
+use crate::bond::memory::Memory;
+use crate::bond::view::{BondView, Device, Port};
+use crate::model::policy::Ownership;
+use crate::model::status::{BondState, BondStatus, Held, PortStatus, SwitchoverCause, Traffic};
+use crate::model::types::{Ifindex, Time};
+use crate::report::problems::problems;
+
+/// Describes one bond. `deadline` is when something is due next for it.
+pub(crate) fn bond_status(context: &Context<'_>, deadline: Option<Time>) -> BondStatus {
+    let Context {
+        view,
+        choice,
+        memory,
+        ..
+    } = context;
+    let (state, reason) = stand(context);
+    let bond = view.bond();
+    BondStatus {
+        name: view.policy.name.clone(),
+        ifindex: bond.map(|bond| bond.ifindex()),
+        mac: bond.and_then(|bond| bond.link.mac),
+        state,
+        traffic: view.traffic(),
+        reason,
+        standby: view.standby.as_ref().map(|port| port_status(port, None)),
+        vf: choice.vf.map(|vf| port_status(vf, held(view, memory, vf))),
+        addresses: bond
+            .and_then(|bond| bond.addressing)
+            .map(|found| found.addresses.clone())
+            .unwrap_or_default(),
+        problems: problems(context, state),
+        fast_path_armed: bond
+            .and_then(|bond| view.world.fast_path(bond.ifindex()))
+            .is_some_and(|fast_path| fast_path.armed_vf.is_some()),
+        next_deadline: deadline,
+        switchovers: memory.traffic.switchovers(),
+        switchover_count: memory.traffic.count,
+    }
+}
+
+fn port_status(port: &Port<'_>, held: Option<Held>) -> PortStatus {
+    let link = port.link;
+    PortStatus {
+        name: link.name.clone(),
+        ifindex: link.ifindex,
+        mac: port.mac(),
+        pci: link.pci,
+        driver: link.driver.clone(),
+        enslaved: port.enslaved,
+        active: port.active,
+        carrier: link.admin_up && link.carrier,
+        held,
+    }
+}
+
+/// The state, and in one sentence why.
+fn stand(context: &Context<'_>) -> (BondState, String) {
+    match &context.view.device {
+        Device::Taken(_) => (
+            BondState::Blocked,
+            "another interface has the bond's name".into(),
+        ),
+        Device::OtherMode(_) => (
+            BondState::Blocked,
+            "the bond exists in another mode than active-backup".into(),
+        ),
+        Device::Missing => without_bond(context.view, context.memory),
+        Device::Present(_) => with_bond(context),
+    }
+}
+
+fn without_bond(view: &BondView<'_>, memory: &Memory) -> (BondState, String) {
+    let nic = view.nics().next().is_some();
+    if !view.world.links_known() {
+        (
+            BondState::Waiting,
+            "the interfaces were not read yet".into(),
+        )
+    } else if view.policy.ownership == Ownership::Adopt {
+        let text = "another manager has not made the bond yet";
+        (BondState::Waiting, text.into())
+    } else if !nic {
+        (BondState::Waiting, "no NIC for the bond is there".into())
+    } else if view.lacks_mac() {
+        let text = "the bond's MAC is not known before its standby comes";
+        (BondState::Waiting, text.into())
+    } else if let Some(failure) = memory.attempts.obstacle() {
+        (BondState::Blocked, failure.message.clone())
+    } else {
+        (BondState::Assembling, "the bond is being made".into())
+    }
+}
+
+fn with_bond(context: &Context<'_>) -> (BondState, String) {
+    let Context { view, memory, .. } = context;
+    if let Some(switchover) = &memory.traffic.switchover
+        && view.active().is_some()
+    {
+        let text = format!(
+            "the traffic moves to {}: {}",
+            name(view, switchover.target),
+            cause_text(switchover.cause)
+        );
+        return (BondState::SwitchingOver, text);
+    }
+    let carrier = view.active().map(|active| name(view, active));
+    let carrier = carrier.unwrap_or_default();
+    match view.traffic() {
+        Traffic::Vf if view.standby_usable() => (
+            BondState::Accelerated,
+            format!("VF {carrier} carries the traffic, the standby is ready"),
+        ),
+        Traffic::Vf => (
+            BondState::Unprotected,
+            format!("VF {carrier} carries the traffic: {}", no_standby(view)),
+        ),
+        Traffic::Standby => (
+            BondState::Standby,
+            format!("standby {carrier} carries the traffic: {}", no_vf(context)),
+        ),
+        Traffic::Other => (
+            BondState::Unprotected,
+            format!("{carrier}, neither VF nor standby, carries the traffic"),
+        ),
+        Traffic::None => without_traffic(context),
+    }
+}
+
+fn without_traffic(context: &Context<'_>) -> (BondState, String) {
+    let Context {
+        view, memory, now, ..
+    } = context;
+    let first = context.choice.vf.filter(|_| memory.traffic.never_carried());
+    let joining = view
+        .standby
+        .as_ref()
+        .or(first)
+        .filter(|nic| !nic.enslaved && !nic.taken);
+    let failure = memory.attempts.obstacle();
+    let young = memory.assembly_grace_until().is_some_and(|end| *now < end);
+    match (joining, failure) {
+        (Some(nic), None) => {
+            let text = format!("{} is being taken in", nic.link.name);
+            (BondState::Assembling, text)
+        }
+        (Some(_), Some(failure)) => (BondState::Blocked, failure.message.clone()),
+        (None, _) if young => (
+            BondState::Assembling,
+            "the first port gets its carrier".into(),
+        ),
+        (None, _) => (BondState::Down, "no port is usable".into()),
+    }
+}
+
+fn no_standby(view: &BondView<'_>) -> String {
+    match &view.standby {
+        None => "no standby is present".into(),
+        Some(standby) if standby.taken => "the standby belongs to another device".into(),
+        Some(standby) if !standby.enslaved => "the standby is not in the bond".into(),
+        Some(_) => "the standby has no carrier".into(),
+    }
+}
+
+fn no_vf(context: &Context<'_>) -> String {
+    let Some(vf) = context.choice.vf else {
+        return "no VF is present".into();
+    };
+    let text = match held(context.view, context.memory, vf) {
+        Some(held) => held_text(held),
+        None if vf.taken => "belongs to another device",
+        None => "is being taken in",
+    };
+    format!("VF {} {text}", vf.link.name)
+}
+
+/// Why the chosen VF is not in use.
+fn held(view: &BondView<'_>, memory: &Memory, vf: &Port<'_>) -> Option<Held> {
+    if memory.is_prepared(vf) {
+        Some(Held::UnplugPrepared)
+    } else if vf.warning.is_some() {
+        Some(Held::RemovalExpected)
+    } else if !vf.enslaved && is_unfit(view, memory, vf) {
+        Some(Held::Refused)
+    } else if vf.enslaved && !vf.usable {
+        Some(Held::NoCarrier)
+    } else if vf.active {
+        None
+    } else if memory.operator_hold {
+        Some(Held::Operator)
+    } else if vf.enslaved && fails_path_check(view, memory, vf) {
+        Some(Held::PathBroken)
+    } else if vf.enslaved {
+        Some(Held::Holding)
+    } else {
+        None
+    }
+}
+
+/// The bond could not take this NIC in, or would not be able to.
+fn is_unfit(view: &BondView<'_>, memory: &Memory, port: &Port<'_>) -> bool {
+    let bond = view.bond();
+    let too_large = bond.is_some_and(|bond| !port.takes_mtu(bond.link.mtu));
+    too_large || memory.is_refused(view, port)
+}
+
+/// The VF was to show that its frames pass through the network, and they did not.
+fn fails_path_check(view: &BondView<'_>, memory: &Memory, vf: &Port<'_>) -> bool {
+    let ports = view.bond().zip(view.standby.as_ref());
+    ports.is_some_and(|(bond, standby)| {
+        memory
+            .attempts
+            .failure(&bond.check_path(vf, standby))
+            .is_some()
+    })
+}
+
+fn held_text(held: Held) -> &'static str {
+    match held {
+        Held::Holding => "has to keep its carrier for the hold time first",
+        Held::NoCarrier => "has no carrier",
+        Held::UnplugPrepared => "is about to be unplugged by the host",
+        Held::RemovalExpected => "is about to be removed",
+        Held::Operator => "waits until an operator asks for the failback",
+        Held::Refused => "was refused and is tried again",
+        Held::PathBroken => "sends frames that do not reach the standby through the network",
+    }
+}
+
+fn cause_text(cause: SwitchoverCause) -> &'static str {
+    match cause {
+        SwitchoverCause::Planned => "the host is about to unplug the VF",
+        SwitchoverCause::Warned => "the VF is about to be removed",
+        SwitchoverCause::Abrupt => "the other port is gone",
+        SwitchoverCause::Carrier => "the other port lost its carrier",
+        SwitchoverCause::Operator => "an operator asked",
+        SwitchoverCause::Arrival => "the VF is ready",
+    }
+}
+
+fn name(view: &BondView<'_>, port: Ifindex) -> String {
+    match view.world.link(port) {
+        Some(link) => link.name.to_string(),
+        None => format!("interface {port}"),
+    }
+}

@@ -1,0 +1,324 @@
+//! The picture of the guest that all inputs together draw. Level-triggered:
+//! whatever arrives replaces what was known of the same thing.
+
+pub(crate) mod matching;
+pub(crate) mod readings;
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use crate::model::fast_path::FastPath;
+use crate::model::link::{Addressing, BondFacts, BondMode, Link, LinkKind};
+use crate::model::policy::{BondPolicy, Policy};
+use crate::model::removal::{Removal, RemovalStage};
+use crate::model::source::{CheckItem, Source, SourceHealth, SourceStatus};
+use crate::model::types::{IfName, Ifindex, Time};
+
+/// Interfaces that are remembered; those beyond are ignored.
+pub(crate) const MAX_LINKS: usize = 16_384;
+/// Parts of one source that the status lists.
+const MAX_PARTS: usize = 64;
+
+/// What is known of the guest.
+#[derive(Debug, Default)]
+pub(crate) struct World {
+    links: BTreeMap<Ifindex, Known>,
+    links_known: bool,
+    addressing: BTreeMap<Ifindex, Addressing>,
+    /// When all addresses and routes were last read.
+    addressing_read_at: Option<Time>,
+    sources: BTreeMap<Source, SourceStatus>,
+    fast_path_supported: bool,
+    /// What the fast-path programs do, by bond; `None` where an attempt to change it failed. A bond
+    /// that is gone stays here until they have let go of its ports, which live on.
+    fast_paths: BTreeMap<Ifindex, Option<FastPath>>,
+    /// The upper devices of each bond, as one number.
+    upper_devices: BTreeMap<Ifindex, u64>,
+}
+
+/// One interface and what happened to it.
+#[derive(Debug)]
+struct Known {
+    link: Link,
+    /// When it was first seen; boot time for those that were there at the start.
+    first_seen: Time,
+    warning: Option<Warning>,
+}
+
+/// Announcement that a device is about to be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Warning {
+    pub(crate) first: RemovalStage,
+    pub(crate) first_at: Time,
+    /// How far the removal is by now.
+    pub(crate) last: RemovalStage,
+    /// When anything was last heard of it.
+    pub(crate) heard_at: Time,
+    /// When the driver was told to stop: the link began to be unregistered. Where only its closing was
+    /// seen, when the driver had stopped.
+    pub(crate) stopping_at: Option<Time>,
+}
+
+impl Warning {
+    /// The removal has begun; only milliseconds are left.
+    pub(crate) fn is_close(&self) -> bool {
+        self.last > RemovalStage::ButtonCancelled
+    }
+
+    /// When a removal that did not happen is forgotten.
+    pub(crate) fn expires_at(&self, policy: &BondPolicy) -> Time {
+        self.heard_at.plus_ms(policy.timing.removal_timeout_ms)
+    }
+}
+
+/// The fast-path programs are known to do nothing.
+fn is_idle(fast_path: Option<&FastPath>) -> bool {
+    fast_path.is_some_and(FastPath::is_nothing)
+}
+
+impl World {
+    /// Links were read at least once: absence means absence.
+    pub(crate) fn links_known(&self) -> bool {
+        self.links_known
+    }
+
+    /// Addresses and routes were read at least once.
+    pub(crate) fn addressing_known(&self) -> bool {
+        self.addressing_read_at.is_some()
+    }
+
+    /// Addresses and routes were read since this link appeared, so that none is overlooked.
+    pub(crate) fn addressing_is_complete(&self, ifindex: Ifindex) -> bool {
+        let first_seen = self.links.get(&ifindex).map(|known| known.first_seen);
+        self.addressing_read_at >= first_seen && self.addressing_read_at.is_some()
+    }
+
+    pub(crate) fn links(&self) -> impl Iterator<Item = &Link> {
+        self.links.values().map(|known| &known.link)
+    }
+
+    pub(crate) fn link(&self, ifindex: Ifindex) -> Option<&Link> {
+        self.links.get(&ifindex).map(|known| &known.link)
+    }
+
+    /// The link of that name. While a rename is half seen two may carry it: the newer one counts.
+    pub(crate) fn link_named(&self, name: &IfName) -> Option<&Link> {
+        self.links().filter(|link| link.name == *name).last()
+    }
+
+    pub(crate) fn ports(&self, controller: Ifindex) -> impl Iterator<Item = &Link> {
+        self.links()
+            .filter(move |link| link.controller == Some(controller))
+    }
+
+    pub(crate) fn warning(&self, ifindex: Ifindex) -> Option<&Warning> {
+        self.links.get(&ifindex)?.warning.as_ref()
+    }
+
+    /// Addresses and routes of a link; `None` if there are none or they are not known.
+    pub(crate) fn addressing(&self, ifindex: Ifindex) -> Option<&Addressing> {
+        self.addressing.get(&ifindex)
+    }
+
+    pub(crate) fn sources(&self) -> impl Iterator<Item = &SourceStatus> {
+        self.sources.values()
+    }
+
+    /// The kernel takes the fast-path programs.
+    pub(crate) fn fast_path_supported(&self) -> bool {
+        self.fast_path_supported
+    }
+
+    /// What the fast-path programs do for a bond; `None` if that is not known.
+    pub(crate) fn fast_path(&self, bond: Ifindex) -> Option<&FastPath> {
+        self.fast_paths.get(&bond)?.as_ref()
+    }
+
+    /// The upper devices of a bond, as one number that changes with them.
+    pub(crate) fn upper_devices(&self, bond: Ifindex) -> u64 {
+        self.upper_devices.get(&bond).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn put_upper_devices(&mut self, bond: Ifindex, fingerprint: u64) {
+        if self.links.contains_key(&bond) {
+            self.upper_devices.insert(bond, fingerprint);
+        }
+    }
+
+    pub(crate) fn support_fast_path(&mut self, supported: bool) {
+        self.fast_path_supported = supported;
+        if !supported {
+            self.fast_paths.clear();
+        }
+    }
+
+    pub(crate) fn put_fast_path(&mut self, bond: Ifindex, fast_path: FastPath) {
+        if fast_path.is_nothing() && !self.links.contains_key(&bond) {
+            self.fast_paths.remove(&bond);
+        } else if self.fast_paths.contains_key(&bond) || self.fast_paths.len() < MAX_LINKS {
+            self.fast_paths.insert(bond, Some(fast_path));
+        }
+    }
+
+    /// What the fast-path programs do for a bond is no longer known.
+    pub(crate) fn doubt_fast_path(&mut self, bond: Ifindex) {
+        if self.fast_paths.contains_key(&bond) || self.fast_paths.len() < MAX_LINKS {
+            self.fast_paths.insert(bond, None);
+        }
+    }
+
+    /// Bonds that the fast-path programs may do something for although there is no such bond, the
+    /// policy does not name it, or its mode has become another one.
+    pub(crate) fn stray_fast_paths(&self, policy: &Policy) -> Vec<Ifindex> {
+        let named = |bond: &Ifindex| {
+            let mut names = policy.bonds.iter().map(|bond| &bond.name);
+            let other_mode = |facts: &BondFacts| facts.mode != BondMode::ActiveBackup;
+            self.link(*bond).is_some_and(|link| {
+                names.any(|name| *name == link.name) && !link.bond.as_ref().is_some_and(other_mode)
+            })
+        };
+        let fast_paths = self.fast_paths.iter().filter(|_| self.links_known);
+        let stray =
+            fast_paths.filter(|(bond, fast_path)| !is_idle(fast_path.as_ref()) && !named(bond));
+        stray.map(|(bond, _)| *bond).collect()
+    }
+
+    /// Replaces all links. What is known of their past stays with those that are still there.
+    pub(crate) fn replace_links(&mut self, now: Time, links: Vec<Link>) {
+        let first_seen = if self.links_known { now } else { Time(0) };
+        let mut before = core::mem::take(&mut self.links);
+        for link in links.into_iter().take(MAX_LINKS) {
+            let before = before.remove(&link.ifindex);
+            let known = Known {
+                first_seen: before.as_ref().map_or(first_seen, |known| known.first_seen),
+                warning: before.and_then(|known| known.warning),
+                link,
+            };
+            self.links.insert(known.link.ifindex, known);
+        }
+        self.links_known = true;
+        let links = &self.links;
+        self.fast_paths
+            .retain(|bond, fast_path| links.contains_key(bond) || !is_idle(fast_path.as_ref()));
+        self.upper_devices
+            .retain(|bond, _| links.contains_key(bond));
+    }
+
+    pub(crate) fn put_link(&mut self, now: Time, link: Link) {
+        if let Some(known) = self.links.get_mut(&link.ifindex) {
+            known.link = link;
+        } else if self.links.len() < MAX_LINKS {
+            let known = Known {
+                link,
+                first_seen: now,
+                warning: None,
+            };
+            self.links.insert(known.link.ifindex, known);
+        }
+    }
+
+    pub(crate) fn remove_link(&mut self, ifindex: Ifindex) {
+        self.links.remove(&ifindex);
+        self.addressing.remove(&ifindex);
+        if is_idle(self.fast_path(ifindex)) {
+            self.fast_paths.remove(&ifindex);
+        }
+        self.upper_devices.remove(&ifindex);
+    }
+
+    pub(crate) fn replace_addressings(&mut self, now: Time, all: Vec<Addressing>) {
+        self.addressing = all
+            .into_iter()
+            .take(MAX_LINKS)
+            .map(|one| (one.ifindex, one))
+            .collect();
+        self.addressing_read_at = Some(now);
+    }
+
+    pub(crate) fn put_addressing(&mut self, one: Addressing) {
+        let known = self.addressing.contains_key(&one.ifindex);
+        if known || self.addressing.len() < MAX_LINKS {
+            self.addressing.insert(one.ifindex, one);
+        }
+    }
+
+    /// Notes an announced removal at every device it concerns. One that is older
+    /// than the device was meant for its predecessor in the same slot.
+    pub(crate) fn warn(&mut self, now: Time, removal: Removal) {
+        for known in self.links.values_mut() {
+            if concerns(&removal, &known.link) && removal.at >= known.first_seen {
+                known.warning = warned(known.warning, now, removal);
+            }
+        }
+    }
+
+    /// The announced removal did not happen.
+    pub(crate) fn forget_warning(&mut self, ifindex: Ifindex) {
+        if let Some(known) = self.links.get_mut(&ifindex) {
+            known.warning = None;
+        }
+    }
+
+    pub(crate) fn count_lost(&mut self, source: Source) {
+        let status = self.source(source);
+        status.lost = status.lost.saturating_add(1);
+    }
+
+    pub(crate) fn put_health(
+        &mut self,
+        source: Source,
+        health: SourceHealth,
+        mut parts: Vec<CheckItem>,
+    ) {
+        parts.truncate(MAX_PARTS);
+        let status = self.source(source);
+        status.health = health;
+        status.parts = parts;
+    }
+
+    fn source(&mut self, source: Source) -> &mut SourceStatus {
+        self.sources.entry(source).or_insert_with(|| SourceStatus {
+            source,
+            health: SourceHealth::Working,
+            lost: 0,
+            parts: Vec::new(),
+        })
+    }
+}
+
+fn concerns(removal: &Removal, link: &Link) -> bool {
+    let address = match removal.stage {
+        RemovalStage::ButtonPressed | RemovalStage::ButtonCancelled => link.pci_parent,
+        RemovalStage::EjectRequested
+        | RemovalStage::RemovalStarted
+        | RemovalStage::DriverStopping => link.pci,
+    };
+    link.kind == LinkKind::Physical && address == Some(removal.pci)
+}
+
+fn warned(before: Option<Warning>, now: Time, removal: Removal) -> Option<Warning> {
+    let Removal { stage, at, .. } = removal;
+    if stage == RemovalStage::ButtonCancelled {
+        // Past the button there is no way back.
+        return before.filter(Warning::is_close);
+    }
+    let stopping_at = (stage == RemovalStage::DriverStopping).then_some(at);
+    Some(match before {
+        Some(warning) => Warning {
+            last: warning.last.max(stage),
+            heard_at: now,
+            // That a link is closed is told once its driver has stopped, which may take hundreds of ms.
+            stopping_at: warning.stopping_at.or(stopping_at),
+            ..warning
+        },
+        // A driver also stops when somebody merely takes the link down.
+        None if stage == RemovalStage::DriverStopping => return None,
+        None => Warning {
+            first: stage,
+            first_at: at,
+            last: stage,
+            heard_at: now,
+            stopping_at,
+        },
+    })
+}
