@@ -11,6 +11,7 @@ mod assign;
 mod bond;
 mod clone;
 mod frames;
+pub mod left_over;
 mod link;
 mod local;
 mod nexthop;
