@@ -145,7 +145,8 @@ pub(super) fn handover(system: &System) -> Finding {
 /// What keeps eBPF programs of whoever counts from working.
 fn obstacles(system: &System) -> Vec<String> {
     let capabilities = system.holder().capabilities;
-    let lacks = |which| !capabilities.intersects(which | CapabilitySet::SYS_ADMIN);
+    let loaded = system.service_has_programs();
+    let lacks = |which| !loaded && !capabilities.intersects(which | CapabilitySet::SYS_ADMIN);
     let needed = [
         (CapabilitySet::BPF, "CAP_BPF"),
         (CapabilitySet::PERFMON, "CAP_PERFMON"),

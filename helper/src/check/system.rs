@@ -87,14 +87,22 @@ impl System {
         })
     }
 
+    /// The service has kernel programs loaded (`bpf_prog_new_fd`, kernel/bpf/syscall.c, 6.12). Then it has given
+    /// up the capabilities to load more.
+    pub(super) fn service_has_programs(&self) -> bool {
+        self.service()
+            .is_some_and(|pid| self.has_open(pid, Path::new("anon_inode:bpf-prog")))
+    }
+
+    fn has_open(&self, pid: u32, file: &Path) -> bool {
+        let descriptors = fs::read_dir(self.path(&format!("/proc/{pid}/fd")));
+        let mut descriptors = descriptors.into_iter().flatten().flatten();
+        descriptors.any(|entry| fs::read_link(entry.path()).is_ok_and(|to| to == file))
+    }
+
     /// Processes that have this file open, with their names.
     pub(super) fn users_of(&self, file: &Path) -> Vec<(u32, String)> {
-        let has_open = |pid: &u32| {
-            let descriptors = fs::read_dir(self.path(&format!("/proc/{pid}/fd")));
-            let mut descriptors = descriptors.into_iter().flatten().flatten();
-            descriptors.any(|entry| fs::read_link(entry.path()).is_ok_and(|to| to == file))
-        };
-        let users = self.processes().filter(has_open);
+        let users = self.processes().filter(|pid| self.has_open(*pid, file));
         let name = |pid: u32| {
             let name = fs::read_to_string(self.path(&format!("/proc/{pid}/comm")));
             (pid, name.unwrap_or_default().trim().to_owned())

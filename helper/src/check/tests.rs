@@ -240,6 +240,11 @@ fn the_capabilities_of_the_service_count_where_it_runs() {
     fake.process(41, &service, all - CapabilitySet::NET_RAW, None);
     let text = fake.only("network capabilities", Level::Degraded);
     assert!(text.contains("CAP_NET_RAW is missing"), "{text}");
+    let net = CapabilitySet::NET_ADMIN | CapabilitySet::NET_RAW;
+    fake.process(42, &service, net, Some("anon_inode:bpf-prog"));
+    std::fs::remove_dir_all(fake.path("/proc/41")).unwrap();
+    fake.only("", Level::Ok);
+    std::fs::remove_dir_all(fake.path("/proc/42")).unwrap();
     fake.process(41, &service, all - CapabilitySet::BPF, None);
     let report = fake.report();
     let lacking = report.findings.iter().filter(|one| one.level != Level::Ok);

@@ -36,6 +36,7 @@ pub use hooks::Program;
 pub use load::{ProgramReport, ProgramState};
 use paths::Paths;
 pub use reader::{Batch, MAX_BATCH};
+pub(crate) use support::give_up_loading;
 pub use support::{Lockdown, Obstacle, Support};
 
 /// The programs, as `cargo xtask ebpf` built them.

@@ -54,6 +54,8 @@ const MEMORY_MIB: u32 = 1024;
 const BOOT_LIMIT: Duration = Duration::from_secs(240);
 const SILENCE_LIMIT: Duration = Duration::from_secs(120);
 
+/// What systemd calls the channel's port.
+const PORT_UNIT: &str = "dev-virtio\\x2dports-org.tandem.agent.0.device";
 const AGENT_UNIT: &str = "lab-agent.service";
 const AGENT_UNIT_TEXT: &str = "[Unit]\nDescription=The lab's agent\nDefaultDependencies=no\n\
     [Service]\nExecStart=/usr/sbin/lab-agent guest\nRestart=always\n";
@@ -227,14 +229,15 @@ impl<'lab> FullGuest<'lab> {
         }
         Ok(self
             .text(crate::tandem::CONFIG, config)
-            .wanted_by("tandem.service", "multi-user.target"))
+            .wanted_by("tandem.service", "multi-user.target")
+            .wanted_by("tandem.service", PORT_UNIT))
     }
 
-    /// No target starts Tandem: udev's rule does, when the channel's port or one of its NICs appears.
-    pub fn not_enabled(mut self) -> Self {
+    /// No target starts Tandem: its channel's port does, or one of its NICs, when it appears.
+    pub fn wanted_by_its_port_alone(mut self) -> Self {
         self.links
             .retain(|path, _| !path.ends_with("/tandem.service"));
-        self
+        self.wanted_by("tandem.service", PORT_UNIT)
     }
 
     /// Builds the guest and boots it on a host: comes back when the lab's agent answers, which is before

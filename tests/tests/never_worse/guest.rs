@@ -8,7 +8,7 @@ use tandem_lab::net::{GUEST_V4, GUEST_V6};
 use tandem_lab::tandem::{self, BOND, CONFIG, STEP_LIMIT, Setup};
 use tandem_lab::{Host, Lab, Mac, Vm, readme};
 
-pub const PROGRAM: &str = tandem::PROGRAM;
+pub(crate) const PROGRAM: &str = tandem::PROGRAM;
 /// Where README.md's commands are run: a checkout, as far as they need one.
 const CHECKOUT: &str = "/root/tandem";
 const BOOT_LIMIT: Duration = Duration::from_secs(400);
@@ -20,7 +20,7 @@ const ASIDE: &str = "/var/lib/lab-aside";
 
 /// What is wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Broken {
+pub(crate) enum Broken {
     /// A key of the configuration is misspelt.
     Typo,
     /// The administrator forbids the bonding driver.
@@ -39,7 +39,7 @@ pub enum Broken {
 }
 
 /// The machine: it is off between two boots, and its disk stays.
-pub struct Machine<'lab> {
+pub(crate) struct Machine<'lab> {
     lab: &'lab Lab,
     host: Host,
     disk: Disk,
@@ -47,7 +47,7 @@ pub struct Machine<'lab> {
 }
 
 impl<'lab> Machine<'lab> {
-    pub fn new(lab: &'lab Lab) -> Result<Self> {
+    pub(crate) fn new(lab: &'lab Lab) -> Result<Self> {
         lab.client()?;
         let setup = Setup {
             bond_lines: vec![format!(
@@ -64,7 +64,7 @@ impl<'lab> Machine<'lab> {
     }
 
     /// Its standby is configured by MAC, as a cloud's image does it.
-    pub fn boot(&mut self) -> Result<Guest<'lab>> {
+    pub(crate) fn boot(&mut self) -> Result<Guest<'lab>> {
         let setup = &self.setup;
         let mut guest = FullGuest::new(self.lab)
             .standby(setup.standby)
@@ -97,7 +97,7 @@ impl<'lab> Machine<'lab> {
     }
 
     /// Switches it off, once everything is on its disk, and on again.
-    pub fn reboot(&mut self, guest: Guest<'lab>) -> Result<Guest<'lab>> {
+    pub(crate) fn reboot(&mut self, guest: Guest<'lab>) -> Result<Guest<'lab>> {
         guest.sh("sync")?;
         drop(guest);
         self.boot()
@@ -105,23 +105,23 @@ impl<'lab> Machine<'lab> {
 }
 
 /// The machine while it is on.
-pub struct Guest<'lab> {
-    pub tandem: tandem::Guest,
+pub(crate) struct Guest<'lab> {
+    pub(crate) tandem: tandem::Guest,
     lab: &'lab Lab,
     setup: Setup,
 }
 
 impl Guest<'_> {
-    pub fn vm(&self) -> &Vm {
+    pub(crate) fn vm(&self) -> &Vm {
         &self.tandem.vm
     }
 
-    pub fn sh(&self, script: &str) -> Result<String> {
+    pub(crate) fn sh(&self, script: &str) -> Result<String> {
         self.vm().sh(script)
     }
 
     /// README.md's commands, one by one, and a configuration.
-    pub fn install_as_the_readme_says(&self) -> Result<()> {
+    pub(crate) fn install_as_the_readme_says(&self) -> Result<()> {
         let markdown = readme::text()?;
         let blocks = readme::blocks(&markdown, "sh");
         let block = blocks
@@ -143,14 +143,14 @@ impl Guest<'_> {
     }
 
     /// The time from udevd's start to a network that counts as online, by the guest's clock.
-    pub fn online_after(&self) -> Result<Duration> {
+    pub(crate) fn online_after(&self) -> Result<Duration> {
         let online = systemd::active_since_us(self.vm(), "network-online.target")?;
         let udevd = systemd::active_since_us(self.vm(), "systemd-udevd.service")?;
         Ok(Duration::from_micros(online.saturating_sub(udevd)))
     }
 
     /// Seen from outside, over IPv4 and IPv6; gives how long that took.
-    pub fn answers_the_client(&self, limit: Duration) -> Result<Duration> {
+    pub(crate) fn answers_the_client(&self, limit: Duration) -> Result<Duration> {
         let client = self.lab.client()?;
         let started = Instant::now();
         let ping = format!("ping -c 1 -W 1 {GUEST_V4} && ping -c 1 -W 1 {GUEST_V6}");
@@ -163,7 +163,7 @@ impl Guest<'_> {
     }
 
     /// The standby alone has the address, and whoever asks from outside gets an answer.
-    pub fn has_plain_network(&self, limit: Duration) -> Result<Duration> {
+    pub(crate) fn has_plain_network(&self, limit: Duration) -> Result<Duration> {
         let took = self.answers_the_client(limit)?;
         let standby = self.nic(self.setup.standby)?;
         let holders = self.sh(&format!("ip -o address show | grep ' {GUEST_V4}/'"))?;
@@ -175,7 +175,7 @@ impl Guest<'_> {
     }
 
     /// Whether udev keeps other managers off both NICs, or off none.
-    pub fn is_marked(&self, wanted: bool) -> Result<()> {
+    pub(crate) fn is_marked(&self, wanted: bool) -> Result<()> {
         for mac in [self.setup.standby, self.setup.vf] {
             let nic = self.nic(mac)?;
             let told = self.sh(&format!(
@@ -197,7 +197,7 @@ impl Guest<'_> {
 
     /// As at a boot: no service, no bond, no bonding driver, nothing in /run, and NICs that are new to udev.
     /// Gives how long it takes from then on until the guest has its plain network.
-    pub fn nics_come_anew(&self) -> Result<Duration> {
+    pub(crate) fn nics_come_anew(&self) -> Result<Duration> {
         let nics = [self.nic(self.setup.standby)?, self.nic(self.setup.vf)?].join(" ");
         self.sh(&format!(
             "systemctl stop {UNIT} tandem-nics.service; systemctl reset-failed
@@ -214,7 +214,7 @@ impl Guest<'_> {
         self.has_plain_network(STEP_LIMIT)
     }
 
-    pub fn break_by(&self, broken: Broken) -> Result<()> {
+    pub(crate) fn break_by(&self, broken: Broken) -> Result<()> {
         let aside = |path: &str| format!("mkdir -p {ASIDE} && mv {path} {ASIDE}/");
         let script = |text: &str| {
             format!(
@@ -242,7 +242,7 @@ impl Guest<'_> {
     }
 
     /// Everything but the user is as README.md left it.
-    pub fn restore(&self) -> Result<()> {
+    pub(crate) fn restore(&self) -> Result<()> {
         let back = |path: &str| {
             let name = path.rsplit('/').next().unwrap_or(path);
             format!("test ! -e {ASIDE}/{name} || mv -f {ASIDE}/{name} {path}")
