@@ -209,7 +209,7 @@ fn tell_network_manager(name: &IfName, managed: bool) -> Option<String> {
     })
 }
 
-/// What the service would use: the files' bonds, else those of the host if it may hand over any.
+/// What the service would use: the files' bonds, else those of the host if it may provide any.
 ///
 /// # Errors
 /// The host's bonds can't be read.
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_stacked_on_a_port_is_not_marked() {
+    fn upper_devices_of_a_port_are_not_marked() {
         let vlan = link("eth0.5", LinkKind::Software, "52:54:00:00:00:01");
         let folder = Folder::complete();
         assert_eq!(mark(&vlan, "", &folder), None);
