@@ -11,7 +11,10 @@ use tandem_wire::reply::StatusReport;
 
 use crate::cli::{Ask, StatusArgs, exit};
 use crate::client::{Client, ClientError};
+use crate::config::{self, Config, ConfigError};
+use crate::nics::{Obstacle, Readiness};
 use crate::render::{self, Style};
+use crate::system_files::SystemFiles;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -54,9 +57,34 @@ pub fn ask(ask: Ask) -> u8 {
         Err(AskError::Output(e)) if e.kind() == io::ErrorKind::BrokenPipe => exit::OK,
         Err(error) => {
             eprintln!("tandem: {error}");
+            if matches!(error, AskError::Service(ClientError::NotRunning { .. })) {
+                let config = config::load(config::DEFAULT_PATH.as_ref());
+                for line in why_not(&SystemFiles::this(), &config) {
+                    eprintln!("tandem: {line}");
+                }
+            }
             error.exit_status()
         }
     }
+}
+
+/// Why the service does not run, and what became of the NICs.
+fn why_not(files: &SystemFiles, config: &Result<Config, ConfigError>) -> Vec<String> {
+    let readiness = Readiness::look(files, config);
+    let told = |what: &str, obstacle: &Obstacle| {
+        format!(
+            "{what} are left to their network manager: {obstacle}; {}",
+            obstacle.remedy()
+        )
+    };
+    let obstacle = readiness
+        .obstacle
+        .map(|obstacle| told("NICs that are in no bond", &obstacle));
+    let given_back = readiness
+        .given_back
+        .into_iter()
+        .map(|(bond, reason)| told(&format!("the NICs of {bond}"), &Obstacle::GivenBack(reason)));
+    obstacle.into_iter().chain(given_back).collect()
 }
 
 /// Carries out a command, writes its result and gives the exit status.
@@ -134,4 +162,30 @@ fn watch(client: &mut Client, as_json: bool, out: &mut impl Write) -> Result<(),
 
 fn json(text: serde_json::Result<String>) -> io::Result<String> {
     Ok(text? + "\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nics::GIVEN_BACK_PATH;
+    use crate::nics::testing::Folder;
+
+    #[test]
+    fn who_asks_in_vain_is_told_why() {
+        let folder = Folder::complete();
+        let why = || {
+            let config = config::load(&folder.path("/etc/tandem/tandem.toml"));
+            why_not(&folder.files(), &config).join("\n")
+        };
+        assert_eq!(why(), "");
+        folder.write(GIVEN_BACK_PATH, r#"{"bond0": "the service fails: signal"}"#);
+        assert!(why().contains("the NICs of bond0 are left"), "{}", why());
+        assert!(
+            why().contains("the service fails: signal; `journalctl"),
+            "{}",
+            why()
+        );
+        folder.write("/etc/tandem/tandem.toml", "[[bond]\n");
+        assert!(why().contains("the configuration is wrong: "), "{}", why());
+    }
 }

@@ -65,7 +65,9 @@ pub fn check(system: &System, config_path: &Path) -> Report {
         kernel::ebpf(system),
         kernel::switchover(system),
         setup::udev(system),
+        setup::user(system),
         setup::service(system),
+        setup::given_back(system),
         setup::host_channel(system),
     ];
     let level = findings

@@ -115,11 +115,14 @@ pub struct ReplayArgs {
 #[derive(Debug, Args)]
 pub struct UdevArgs {
     /// Print the properties of this interface
-    #[arg(value_name = "INTERFACE", required_unless_present = "refresh")]
+    #[arg(value_name = "INTERFACE", required_unless_present_any = ["refresh", "watch"])]
     pub interface: Option<IfName>,
-    /// Have udev look again at interfaces whose properties no longer fit the configuration
+    /// Have udev look again at interfaces whose properties no longer fit
     #[arg(long, conflicts_with = "interface")]
     pub refresh: bool,
+    /// Give NICs back to their network manager if the service makes no bond of them
+    #[arg(long, conflicts_with_all = ["interface", "refresh"])]
+    pub watch: bool,
     /// Configuration file
     #[arg(long, value_name = "PATH", default_value = config::DEFAULT_PATH)]
     pub config: PathBuf,
@@ -201,6 +204,11 @@ mod tests {
         assert!(parse("tandem prepare-unplug --vf 52:54").is_err());
         assert!(parse("tandem status --timeout 0").is_err());
         assert!(parse("tandem status --timeout 5 --watch --json").is_ok());
+        let Command::Udev(named) = parse("tandem udev -- --refresh").unwrap().command else {
+            panic!("not the command for udev");
+        };
+        assert!(!named.refresh && named.interface.is_some());
+        assert!(parse("tandem udev").is_err());
         let error = parse("tandem fly").unwrap_err();
         assert_eq!(error.exit_code(), i32::from(exit::USAGE));
     }

@@ -45,7 +45,13 @@ impl EbpfSource {
             macs: Vec::new(),
             watch_parented: true,
         };
-        let loading = tokio::task::spawn_blocking(move || Monitor::start(&options));
+        let loading = tokio::task::spawn_blocking(move || {
+            let start = Monitor::start(&options);
+            ebpf::give_up_loading();
+            start
+        });
+        // Programs are loaded once, whatever NICs come later, and that thread has what it takes.
+        ebpf::give_up_loading();
         Self {
             stage: Stage::Loading(loading),
             health: SourceHealth::Missing {

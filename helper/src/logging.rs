@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixDatagram;
 
 use anyhow::{Context, Result};
 use tandem_core::status::Event;
@@ -67,6 +68,22 @@ pub fn event(event: &Event) {
             tracing::warn!(code = ?problem.code, "{text}");
         }
         Event::GeneralProblemCleared { code } => tracing::info!(?code, "{text}"),
+    }
+}
+
+/// Where the journal takes entries with fields (systemd's JOURNAL_NATIVE_PROTOCOL).
+const JOURNAL: &str = "/run/systemd/journal/socket";
+
+/// Warns about another unit: under systemd the line is one of that unit's log too
+/// (`OBJECT_SYSTEMD_UNIT=`, systemd.journal-fields(7)), else it goes to standard error.
+pub fn about_unit(unit: &str, text: &str) {
+    let line = text.replace(char::is_control, " ");
+    let entry = format!(
+        "MESSAGE={line}\nPRIORITY=4\nSYSLOG_IDENTIFIER=tandem\nOBJECT_SYSTEMD_UNIT={unit}\n"
+    );
+    let sent = UnixDatagram::unbound().and_then(|socket| socket.send_to(entry.as_bytes(), JOURNAL));
+    if sent.is_err() {
+        eprintln!("tandem: {line}");
     }
 }
 

@@ -7,6 +7,7 @@ use clap::Parser;
 use tandem_guest::check::{self, Level};
 use tandem_guest::cli::{CheckArgs, Cli, Command, RunArgs, UdevArgs, exit};
 use tandem_guest::config::ConfigError;
+use tandem_guest::nics::watch;
 use tandem_guest::{ask, heap, logging, replay, run, udev_marks};
 
 fn main() -> ExitCode {
@@ -55,6 +56,9 @@ fn serve(arguments: RunArgs) -> Result<()> {
 }
 
 fn mark(arguments: &UdevArgs) -> Result<()> {
+    if arguments.watch {
+        return watch::watch(&arguments.config);
+    }
     let lines = match &arguments.interface {
         Some(interface) => udev_marks::properties(interface, &arguments.config)?,
         None => udev_marks::refresh(&arguments.config)?,

@@ -23,9 +23,11 @@ use crate::config::{self, Config, HOST_POLICY_PATH};
 use crate::ebpf_inputs::EbpfSource;
 use crate::journal::Journal;
 use crate::logging;
+use crate::nics::{self, GivenBack};
 use crate::observe::{self, Completion, Observed, Sources, Touched, clock};
 use crate::runtime::{self, HOLDS_PATH};
 use crate::service_manager::ServiceManager;
+use crate::system_files::SystemFiles;
 
 /// What the command line chose.
 #[derive(Debug, Clone)]
@@ -72,6 +74,9 @@ struct Service {
     /// When to try again to store the holds.
     store_at: Option<Instant>,
     host_policy: Option<Policy>,
+    files: SystemFiles,
+    /// Bonds whose NICs `tandem udev --watch` gave back.
+    given_back: GivenBack,
 }
 
 /// What woke the loop.
@@ -106,6 +111,8 @@ impl Service {
             kept_holds: Vec::new(),
             store_at: None,
             host_policy: None,
+            files: SystemFiles::this(),
+            given_back: GivenBack::new(),
             options,
             config,
             channel,
@@ -169,6 +176,19 @@ impl Service {
         self.machine.handle(now, input);
     }
 
+    /// Looks whether NICs were given back or taken again: with each turn, so at the latest when the watchdog
+    /// is fed. Where nothing was, that is one call that finds no file.
+    fn notice_given_back(&mut self) {
+        let found = nics::given_back(&self.files);
+        if found == self.given_back {
+            return;
+        }
+        let texts = found.iter().map(|(bond, why)| format!("{bond}: {why}"));
+        let why = texts.collect::<Vec<_>>().join("; ");
+        self.given_back = found;
+        self.feed(Input::NicsGivenBack((!why.is_empty()).then_some(why)));
+    }
+
     async fn turn(&mut self) -> Result<()> {
         let mut reload = signal(SignalKind::hangup()).context("can't listen for SIGHUP")?;
         let stop = |kind| signal(kind).context("can't listen for SIGTERM and SIGINT");
@@ -179,6 +199,7 @@ impl Service {
         let mut next_alive = watchdog_interval.map(|interval| Instant::now() + interval);
         let ready_by = Instant::now() + START_LIMIT;
         loop {
+            self.notice_given_back();
             while let Some(output) = self.machine.next_output() {
                 match output {
                     Output::Act(action) => {

@@ -1,22 +1,27 @@
-//! What udev is told of an interface, so that other network managers keep off it.
+//! What udev is told of an interface, so that other network managers keep off it, but only where the
+//! service can do its work.
 //!
 //! `tandem udev NAME` is called by `udev-rules/10-tandem-unmanaged.rules` for each event of a NIC or bond and
 //! prints udev properties; `tandem udev --refresh` has udev look again at interfaces whose properties no
-//! longer fit the configuration.
+//! longer fit.
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 use tandem_core::link::{Link, LinkKind};
-use tandem_core::policy::{AddressingPolicy, BondPolicy, Ownership, Policy};
+use tandem_core::policy::{AddressingPolicy, Ownership, Policy};
 use tandem_core::{IfName, Role, role_of};
+use tandem_wire::PORT_NAME;
 
-use crate::config::{self, HOST_POLICY_PATH};
+use crate::config::{self, Config, HOST_POLICY_PATH};
+use crate::nics::{Readiness, USER};
 use crate::observe::once;
 use crate::runtime::read_bounded;
+use crate::system_files::SystemFiles;
 
 /// udev's database: a file for each device it has handled (systemd, `sd-device`, 257).
 const UDEV_DATABASE: &str = "/run/udev/data";
@@ -33,32 +38,39 @@ pub struct Mark {
     bond: IfName,
     role: &'static str,
     unmanaged: bool,
+    /// Its appearance starts the service.
+    starts: bool,
 }
 
 impl Mark {
     /// The mark of a link; `None` if the policy does not speak of it.
     ///
-    /// Ports belong to Tandem. A bond that another manager made keeps its manager, and so does its standby,
-    /// which that manager may have put there; its VF has to be kept from being configured on its own.
-    pub fn of(link: &Link, policy: &Policy) -> Option<Self> {
-        let mark = |bond: &BondPolicy, role, unmanaged| Self {
-            bond: bond.name.clone(),
-            role,
-            unmanaged,
-        };
+    /// Ports belong to Tandem where it can take care of them. A bond that another manager made keeps its
+    /// manager, and so does its standby, which that manager may have put there; its VF has to be kept from
+    /// being configured on its own.
+    pub fn of(link: &Link, policy: &Policy, readiness: &Readiness) -> Option<Self> {
         if link.kind == LinkKind::Bond {
             let bond = policy.bonds.iter().find(|bond| bond.name == link.name)?;
             let configured_here = bond.addressing != AddressingPolicy::None;
-            return Some(mark(
-                bond,
-                "bond",
-                bond.ownership == Ownership::Create && configured_here,
-            ));
+            // Also if its NICs were given back: Tandem made it, so it is no other manager's.
+            let is_made_here = readiness.obstacle.is_none() || readiness.is_in_place(&bond.name);
+            return Some(Self {
+                bond: bond.name.clone(),
+                role: "bond",
+                unmanaged: bond.ownership == Ownership::Create && configured_here && is_made_here,
+                starts: false,
+            });
         }
         let (bond, role) = role_of(link, policy)?;
-        Some(match role {
-            Role::Standby => mark(bond, "standby", bond.ownership == Ownership::Create),
-            Role::Vf(_) => mark(bond, "vf", true),
+        let (role, is_tandems) = match role {
+            Role::Standby => ("standby", bond.ownership == Ownership::Create),
+            Role::Vf(_) => ("vf", true),
+        };
+        Some(Self {
+            bond: bond.name.clone(),
+            role,
+            unmanaged: is_tandems && readiness.reason_to_leave(bond, &link.name).is_none(),
+            starts: readiness.obstacle.is_none(),
         })
     }
 
@@ -68,6 +80,7 @@ impl Mark {
             format!("{PREFIX}BOND={}", self.bond),
             format!("{PREFIX}ROLE={}", self.role),
             unmanaged_property(self.unmanaged),
+            format!("{PREFIX}START={}", u8::from(self.starts)),
         ]
     }
 }
@@ -79,28 +92,38 @@ fn unmanaged_property(unmanaged: bool) -> String {
 /// The properties of the interface of this name; none if it is gone or not Tandem's.
 ///
 /// # Errors
-/// The configuration is wrong, or the kernel does not answer.
+/// The configuration is wrong, or the kernel does not answer. Then udev's rule leaves an interface unmarked
+/// unless it is in use in a bond.
 pub fn properties(name: &IfName, config: &Path) -> Result<Vec<String>> {
-    let policy = policy(config)?;
+    let config = config::load(config)?;
+    let policy = effective(&config)?;
     if policy.bonds.is_empty() {
         return Ok(Vec::new());
     }
     let link = once::link_named(name)?;
-    let mark = link.and_then(|link| Mark::of(&link, &policy));
+    let readiness = Readiness::look(&SystemFiles::this(), &Ok(config));
+    let mark = link.and_then(|link| Mark::of(&link, &policy, &readiness));
     Ok(mark.map(|mark| mark.properties()).unwrap_or_default())
 }
 
-/// Announces each interface anew whose properties are not what the configuration asks for, and says what it
-/// did. An interface that udev has not handled yet is left to its first event.
+/// Announces each interface anew whose properties are not what they should be, gives the channel's port to
+/// the service's user, and says what it did. An interface that udev has not handled yet is left to its first
+/// event. Under a wrong configuration only what is in use in a bond stays marked.
 ///
 /// NetworkManager reads `NM_UNMANAGED` only when it meets a device (1.52), so it is told of those it has
 /// already: it would take a VF out of the bond to try its own connection again.
 ///
 /// # Errors
-/// The configuration is wrong, the kernel does not answer, or sysfs can't be written.
+/// The kernel does not answer, or sysfs can't be written.
 pub fn refresh(config: &Path) -> Result<Vec<String>> {
-    let policy = policy(config)?;
-    let mut done = Vec::new();
+    let files = SystemFiles::this();
+    let loaded = config::load(config);
+    let policy = loaded
+        .as_ref()
+        .map_err(ToString::to_string)
+        .and_then(|config| effective(config).map_err(|error| format!("{error:#}")));
+    let readiness = Readiness::look(&files, &loaded);
+    let mut done = own_port(&files);
     for link in once::links()? {
         if link.kind == LinkKind::Software {
             continue;
@@ -109,8 +132,15 @@ pub fn refresh(config: &Path) -> Result<Vec<String>> {
         let Some(present) = present_properties(&entry) else {
             continue;
         };
-        let mark = Mark::of(&link, &policy);
-        let wanted: BTreeSet<String> = mark.iter().flat_map(Mark::properties).collect();
+        let wanted: BTreeSet<String> = match &policy {
+            Ok(policy) => Mark::of(&link, policy, &readiness)
+                .iter()
+                .flat_map(Mark::properties)
+                .collect(),
+            // As the rule does where the program fails.
+            Err(_) if link.controller.is_some() || readiness.is_in_place(&link.name) => continue,
+            Err(_) => BTreeSet::new(),
+        };
         if present == wanted {
             continue;
         }
@@ -120,12 +150,37 @@ pub fn refresh(config: &Path) -> Result<Vec<String>> {
         fs::write(&path, "change")
             .with_context(|| format!("can't write {}; this needs root", path.display()))?;
         done.push(format!("announced {} anew", link.name));
-        let unmanaged = mark.is_some_and(|mark| mark.unmanaged);
+        let unmanaged = wanted.contains(&unmanaged_property(true));
         if unmanaged != present.contains(&unmanaged_property(true)) {
             done.extend(tell_network_manager(&link.name, !unmanaged));
         }
     }
     Ok(done)
+}
+
+/// Gives the channel's port to the service's user. udev's rule does so when the port appears, unless the
+/// user was made later: then udev knows it only after its rules were read again.
+fn own_port(files: &SystemFiles) -> Vec<String> {
+    let Some(user) = files.user_id(USER) else {
+        return Vec::new();
+    };
+    let ports = fs::read_dir(files.path("/sys/class/virtio-ports"));
+    let ours = ports.into_iter().flatten().flatten().filter(|port| {
+        let name = fs::read_to_string(port.path().join("name"));
+        name.is_ok_and(|name| name.trim() == PORT_NAME)
+    });
+    ours.filter_map(|port| {
+        let node = files.path("/dev").join(port.file_name());
+        let owner = fs::metadata(&node).ok()?.uid();
+        (owner != user).then(|| match chown(&node, Some(user), None) {
+            Ok(()) => format!("gave {} to the user `{USER}`", node.display()),
+            Err(error) => format!(
+                "can't give {} to the user `{USER}`: {error}",
+                node.display()
+            ),
+        })
+    })
+    .collect()
 }
 
 /// Has NetworkManager, if it runs, take or let go of an interface. Letting go, it leaves addresses and bonds as
@@ -136,7 +191,7 @@ fn tell_network_manager(name: &IfName, managed: bool) -> Option<String> {
     }
     let managed = if managed { "yes" } else { "no" };
     let told = Command::new("nmcli")
-        .args(["--wait", "5", "device", "set"])
+        .args(["--wait", "5", "device", "set", "ifname"])
         .args([name.as_str(), "managed", managed])
         .stdin(Stdio::null())
         .output();
@@ -155,10 +210,12 @@ fn tell_network_manager(name: &IfName, managed: bool) -> Option<String> {
 }
 
 /// What the service would use: the files' bonds, else those of the host if it may provide any.
-fn policy(config: &Path) -> Result<Policy> {
-    let config = config::load(config)?;
+///
+/// # Errors
+/// The host's bonds can't be read.
+pub fn effective(config: &Config) -> Result<Policy> {
     if !config.policy.bonds.is_empty() || !config.accept_host_config {
-        return Ok(config.policy);
+        return Ok(config.policy.clone());
     }
     Ok(config::load_host_policy(HOST_POLICY_PATH.as_ref())?.unwrap_or_default())
 }
@@ -178,6 +235,7 @@ fn present_properties(entry: &Path) -> Option<BTreeSet<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nics::testing::Folder;
     use tandem_core::types::Ifindex;
 
     fn link(name: &str, kind: LinkKind, mac: &str) -> Link {
@@ -208,18 +266,51 @@ mod tests {
              vfs = [{{ mac = \"52:54:00:00:00:02\" }}]\n{lines}\n"
         );
         fs::write(&path, text).unwrap();
-        policy(&path).unwrap()
+        effective(&config::load(&path).unwrap()).unwrap()
+    }
+
+    fn mark(link: &Link, lines: &str, folder: &Folder) -> Option<Mark> {
+        let config = config::load(&folder.path("/etc/tandem/tandem.toml"));
+        let readiness = Readiness::look(&folder.files(), &config);
+        Mark::of(link, &policy_of(lines), &readiness)
     }
 
     fn unmanaged(lines: &str) -> [Option<bool>; 4] {
-        let policy = policy_of(lines);
+        unmanaged_on(lines, &Folder::complete())
+    }
+
+    fn unmanaged_on(lines: &str, folder: &Folder) -> [Option<bool>; 4] {
         [
             link("eth0", LinkKind::Physical, "52:54:00:00:00:01"),
             link("eth1", LinkKind::Physical, "52:54:00:00:00:02"),
             link("bond0", LinkKind::Bond, "52:54:00:00:00:01"),
             link("eth2", LinkKind::Physical, "52:54:00:00:00:03"),
         ]
-        .map(|link| Mark::of(&link, &policy).map(|mark| mark.unmanaged))
+        .map(|link| mark(&link, lines, folder).map(|mark| mark.unmanaged))
+    }
+
+    #[test]
+    fn nothing_is_taken_where_the_service_cannot_start_unless_the_bond_is_in_use() {
+        let folder = Folder::complete();
+        folder.remove("/etc/passwd");
+        let left = [Some(false), Some(false), Some(false), None];
+        assert_eq!(unmanaged_on("", &folder), left);
+        let eth0 = link("eth0", LinkKind::Physical, "52:54:00:00:00:01");
+        assert!(!mark(&eth0, "", &folder).unwrap().starts);
+        folder.write("/sys/class/net/bond0/bonding/slaves", "eth1\n");
+        let taken = [Some(true), Some(true), Some(true), None];
+        assert_eq!(unmanaged_on("", &folder), taken);
+    }
+
+    #[test]
+    fn what_was_given_back_is_not_taken_and_starts_the_service_all_the_same() {
+        let folder = Folder::complete();
+        folder.write(crate::nics::GIVEN_BACK_PATH, r#"{"bond0": "it crashed"}"#);
+        // The bond itself is Tandem's own, without ports.
+        let expected = [Some(false), Some(false), Some(true), None];
+        assert_eq!(unmanaged_on("", &folder), expected);
+        let eth1 = link("eth1", LinkKind::Physical, "52:54:00:00:00:02");
+        assert!(mark(&eth1, "", &folder).unwrap().starts);
     }
 
     #[test]
@@ -238,21 +329,23 @@ mod tests {
     #[test]
     fn upper_devices_of_a_port_are_not_marked() {
         let vlan = link("eth0.5", LinkKind::Software, "52:54:00:00:00:01");
-        assert_eq!(Mark::of(&vlan, &policy_of("")), None);
+        let folder = Folder::complete();
+        assert_eq!(mark(&vlan, "", &folder), None);
         let other_bond = link("bond1", LinkKind::Bond, "52:54:00:00:00:01");
-        assert_eq!(Mark::of(&other_bond, &policy_of("")), None);
+        assert_eq!(mark(&other_bond, "", &folder), None);
     }
 
     #[test]
     fn properties_go_to_udev_and_come_back_from_its_database() {
         let eth0 = link("eth0", LinkKind::Physical, "52:54:00:00:00:01");
-        let written = Mark::of(&eth0, &policy_of("")).unwrap().properties();
+        let written = mark(&eth0, "", &Folder::complete()).unwrap().properties();
         assert_eq!(
             written,
             [
                 "TANDEM_BOND=bond0",
                 "TANDEM_ROLE=standby",
-                "TANDEM_UNMANAGED=1"
+                "TANDEM_UNMANAGED=1",
+                "TANDEM_START=1"
             ]
         );
 
@@ -272,6 +365,32 @@ mod tests {
             present_properties(&entry),
             Some(written.into_iter().collect())
         );
+    }
+
+    #[test]
+    fn the_channels_port_is_given_to_a_user_that_came_later() {
+        let folder = Folder::new();
+        folder.write(
+            "/sys/class/virtio-ports/vport1p1/name",
+            "org.tandem.agent.0\n",
+        );
+        folder.write("/sys/class/virtio-ports/vport1p2/name", "another\n");
+        folder.write("/dev/vport1p1", "");
+        folder.write("/dev/vport1p2", "");
+        assert!(own_port(&folder.files()).is_empty());
+        let owner = fs::metadata(folder.path("/dev/vport1p1")).unwrap().uid();
+        folder.write(
+            "/etc/passwd",
+            &format!("tandem:x:{owner}:1::/:/bin/false\n"),
+        );
+        assert!(own_port(&folder.files()).is_empty());
+        folder.write(
+            "/etc/passwd",
+            &format!("tandem:x:{}:1::/:/bin/false\n", owner + 1),
+        );
+        let said = own_port(&folder.files());
+        // Only root may give a file away; who may not says so.
+        assert!(said.len() == 1 && said[0].contains("vport1p1"), "{said:?}");
     }
 
     #[test]

@@ -14,8 +14,8 @@ use crate::lab::{Inner, Lab};
 use crate::net::Host;
 use crate::qemu::accel;
 use crate::qemu::{
-    Accelerator, Console, HotPlug, Listener, Mac, MachineSpec, MigrationReport, Nic, NicModel,
-    Qemu, Qmp, ReadOnlyDrive, Slot, Start, VirtioPort,
+    Accelerator, Console, Drive, HotPlug, Listener, Mac, MachineSpec, MigrationReport, Nic,
+    NicModel, Qemu, Qmp, Slot, Start, VirtioPort,
 };
 
 /// The virtio-serial port of Tandem's own channel.
@@ -36,8 +36,8 @@ pub struct GuestImage {
     pub initramfs: PathBuf,
     /// Kernel parameters beyond the lab's own.
     pub kernel_parameters: Vec<String>,
-    /// Disks, read only.
-    pub drives: Vec<ReadOnlyDrive>,
+    /// Disks.
+    pub drives: Vec<Drive>,
     /// The time until the lab's agent in the guest must answer.
     pub boot_limit: Duration,
     /// The longest time the console may be silent until then.

@@ -17,8 +17,10 @@ const UNIT: &str = "tandem.service";
 const START_LIMIT: Duration = Duration::from_secs(400);
 /// A NIC that no bond knows.
 const STRANGER: Mac = Mac::test(9);
-/// The numbers of include/uapi/linux/capability.h (6.12): `NET_ADMIN`, `NET_RAW`, `PERFMON`, `BPF`.
-const CAPABILITIES: u64 = 1 << 12 | 1 << 13 | 1 << 38 | 1 << 39;
+/// The numbers of include/uapi/linux/capability.h (6.12): `NET_ADMIN`, `NET_RAW`.
+const CAPABILITIES: u64 = 1 << 12 | 1 << 13;
+/// `PERFMON`, `BPF`: only until the kernel programs are loaded.
+const TO_LOAD: u64 = 1 << 38 | 1 << 39;
 
 #[test]
 fn beside_network_manager() {
@@ -100,7 +102,7 @@ fn the_host_hands_over_what_network_manager_has() {
             .standby(setup.standby)
             .manager(Manager::NetworkManager)
             .tandem("# The host says what is to be done.\n")?
-            .not_enabled()
+            .wanted_by_its_port_alone()
             .text(
                 connection,
                 &format!(
@@ -157,8 +159,8 @@ fn the_host_hands_over_what_network_manager_has() {
 /// No target wants the service, so it was a rule of udev that started it.
 fn started_by_udev(guest: &Guest, by: &str) -> Result<()> {
     systemd::eventually(&format!("{by} starts the service"), STEP_LIMIT, || {
-        let found = systemd::properties(&guest.vm, UNIT, &["UnitFileState", "ActiveState"])?;
-        let started = found["UnitFileState"] == "disabled" && found["ActiveState"] == "active";
+        let found = systemd::properties(&guest.vm, UNIT, &["WantedBy", "ActiveState"])?;
+        let started = !found["WantedBy"].contains(".target") && found["ActiveState"] == "active";
         Ok(started.then_some(()).ok_or_else(|| format!("{found:?}")))
     })
 }
@@ -256,11 +258,18 @@ fn has_the_rights_it_needs_and_no_more(guest: &Guest) -> Result<()> {
             .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         Ok(line.with_context(|| format!("no {name} in {text}"))?.trim())
     };
-    for set in ["CapPrm", "CapEff", "CapBnd", "CapAmb"] {
-        let value = u64::from_str_radix(field(set)?, 16)?;
+    let bounding = u64::from_str_radix(field("CapBnd")?, 16)?;
+    ensure!(
+        bounding == CAPABILITIES | TO_LOAD,
+        "CapBnd is {bounding:#x}"
+    );
+    // The programs are loaded; no thread could load others.
+    let threads = vm.sh(&format!("grep -h '^Cap[PEA]' /proc/{pid}/task/*/status"))?;
+    for line in threads.lines() {
+        let value = line.split_whitespace().last().unwrap_or_default();
         ensure!(
-            value == CAPABILITIES,
-            "{set} is {value:#x}, not {CAPABILITIES:#x}"
+            u64::from_str_radix(value, 16)? == CAPABILITIES,
+            "a thread has more or less than {CAPABILITIES:#x}:\n{threads}"
         );
     }
     ensure!(field("NoNewPrivs")? == "1", "new privileges are possible");

@@ -78,13 +78,13 @@ fn debian_13_takes_unit_rules_and_user() {
         finished.stdout
     };
 
-    let made = root.run("systemd-sysusers");
+    let made = root.run("systemd-sysusers tandem.conf");
     assert!(made.status.success(), "systemd-sysusers: {}", made.stderr);
     let user = silent("getent passwd tandem");
     assert!(user.contains(":/run/tandem:/usr/sbin/nologin"), "{user}");
 
-    let units =
-        "tandem.service tandem-host-policy.path tandem-host-policy.service tandem-host.service";
+    let units = "tandem.service tandem-nics.service tandem-host-policy.path \
+                 tandem-host-policy.service tandem-host.service";
     silent(&format!(
         "cd /usr/lib/systemd/system && systemd-analyze verify --man=no {units}"
     ));
@@ -94,7 +94,12 @@ fn debian_13_takes_unit_rules_and_user() {
     );
     assert!(rules.contains("Success: 2"), "{rules}");
 
-    for unit in ["tandem.service", "tandem-host.service"] {
+    for unit in [
+        "tandem.service",
+        "tandem-nics.service",
+        "tandem-host-policy.service",
+        "tandem-host.service",
+    ] {
         let security = silent(&format!(
             "systemd-analyze security --offline=yes --no-pager {unit}"
         ));

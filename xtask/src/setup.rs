@@ -5,13 +5,14 @@ use tandem_lab::artifacts::host_tools::{self, HostTool};
 use tandem_lab::artifacts::qemu::Starter;
 
 /// What building and testing need.
-const TOOLS: [HostTool; 9] = [
+const TOOLS: [HostTool; 10] = [
     HostTool::LibudevDev,
     HostTool::Qemu(Starter::Lab),
     HostTool::Iproute2,
     HostTool::Xz,
     HostTool::SquashfsTools,
     HostTool::Mmdebstrap,
+    HostTool::E2fsprogs,
     HostTool::Libvirt,
     HostTool::Qemu(Starter::Libvirt),
     HostTool::Xmllint,

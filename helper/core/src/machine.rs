@@ -45,6 +45,8 @@ pub struct Machine {
     recalled: Vec<Hold>,
     /// Why the configuration's files are not in effect.
     files_refused: Option<String>,
+    /// Whose NICs were given back to their network manager, and why.
+    nics_given_back: Option<String>,
     readings: Readings,
     outbox: Outbox,
     status: Status,
@@ -61,6 +63,7 @@ impl Machine {
             bonds: Vec::new(),
             recalled: Vec::new(),
             files_refused: None,
+            nics_given_back: None,
             readings: Readings::default(),
             outbox: Outbox::default(),
             status: Status::default(),
@@ -118,6 +121,9 @@ impl Machine {
             Input::Policy(policy) => self.set_policy(policy),
             Input::FilesRefused(why) => {
                 self.files_refused = why.map(|why| why.chars().take(MAX_REFUSAL_CHARS).collect());
+            }
+            Input::NicsGivenBack(why) => {
+                self.nics_given_back = why.map(|why| why.chars().take(MAX_REFUSAL_CHARS).collect());
             }
             Input::Links(links) => {
                 self.world.replace_links(now, links);
@@ -417,7 +423,10 @@ impl Machine {
         let status = Status {
             generation: self.status.generation,
             policy: self.policy.origin,
-            problems: general_problems(self.files_refused.as_deref()),
+            problems: general_problems(
+                self.files_refused.as_deref(),
+                self.nics_given_back.as_deref(),
+            ),
             bonds,
             sources: self.world.sources().cloned().collect(),
         };

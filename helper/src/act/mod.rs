@@ -12,6 +12,7 @@ mod bond;
 mod clone;
 mod fast_path;
 mod frames;
+pub mod left_over;
 mod link;
 mod local;
 mod nexthop;

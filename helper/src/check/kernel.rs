@@ -5,6 +5,7 @@ use rustix::thread::CapabilitySet;
 use super::Finding;
 use super::system::System;
 use crate::ebpf::Support;
+use crate::nics::bonding_lack;
 
 /// The oldest kernel that the lab runs.
 const OLDEST: (u32, u32) = (6, 1);
@@ -30,21 +31,16 @@ pub(super) fn version(system: &System) -> Finding {
 
 pub(super) fn bonding(system: &System) -> Finding {
     const NAME: &str = "bonding driver";
-    if system.exists("/sys/class/net/bonding_masters") {
-        return Finding::ok(NAME, "loaded");
-    }
-    if system.has_module("bonding", "drivers/net/bonding/bonding.ko") {
-        return Finding::ok(NAME, "available");
-    }
-    Finding::fatal(
-        NAME,
-        format!(
-            "not loaded and not among the modules of {}",
-            system.kernel_release
+    match bonding_lack(system) {
+        None if system.exists("/sys/class/net/bonding_masters") => Finding::ok(NAME, "loaded"),
+        None => Finding::ok(NAME, "available"),
+        Some(lack) => Finding::fatal(
+            NAME,
+            lack,
+            "no bond can be made, so the NICs are left to their network manager",
+            "install the kernel's full set of modules (CONFIG_BONDING), or remove what forbids `bonding`",
         ),
-        "no bond can be created; an adopted one can't exist either",
-        "install the kernel's full set of modules (CONFIG_BONDING)",
-    )
+    }
 }
 
 pub(super) fn network_capabilities(system: &System) -> Finding {
@@ -149,7 +145,8 @@ pub(super) fn switchover(system: &System) -> Finding {
 /// What keeps eBPF programs of whoever counts from working.
 fn obstacles(system: &System) -> Vec<String> {
     let capabilities = system.holder().capabilities;
-    let lacks = |which| !capabilities.intersects(which | CapabilitySet::SYS_ADMIN);
+    let loaded = system.service_has_programs();
+    let lacks = |which| !loaded && !capabilities.intersects(which | CapabilitySet::SYS_ADMIN);
     let needed = [
         (CapabilitySet::BPF, "CAP_BPF"),
         (CapabilitySet::PERFMON, "CAP_PERFMON"),

@@ -12,6 +12,7 @@ use tandem_wire::PORT_NAME;
 use super::Finding;
 use super::system::System;
 use crate::config::{self, Config, ConfigError};
+use crate::nics::{self, Obstacle, UNIT, USER};
 
 /// Where udev looks for rules, the first of a name wins (udev(7)).
 const UDEV_FOLDERS: &[&str] = &[
@@ -21,14 +22,6 @@ const UDEV_FOLDERS: &[&str] = &[
     "/usr/lib/udev/rules.d",
     "/lib/udev/rules.d",
 ];
-/// Where systemd looks for units (systemd.unit(5)).
-const UNIT_FOLDERS: &[&str] = &[
-    "/etc/systemd/system",
-    "/run/systemd/system",
-    "/usr/local/lib/systemd/system",
-    "/usr/lib/systemd/system",
-    "/lib/systemd/system",
-];
 /// Where systemd-networkd looks (systemd.network(5)).
 const NETWORK_FOLDERS: &[&str] = &[
     "/etc/systemd/network",
@@ -37,10 +30,6 @@ const NETWORK_FOLDERS: &[&str] = &[
     "/usr/lib/systemd/network",
     "/lib/systemd/network",
 ];
-const UNIT: &str = "tandem.service";
-/// The user of the unit.
-const USER: &str = "tandem";
-
 pub(super) fn configuration(
     system: &System,
     path: &Path,
@@ -237,39 +226,81 @@ pub(super) fn udev(system: &System) -> Finding {
     )
 }
 
+/// The user of the unit.
+pub(super) fn user(system: &System) -> Finding {
+    const NAME: &str = "user";
+    if !system.has_systemd() {
+        return Finding::ok(NAME, "none is needed without systemd");
+    }
+    if system.has_user(USER) {
+        return Finding::ok(NAME, format!("`{USER}`"));
+    }
+    Finding::fatal(
+        NAME,
+        Obstacle::NoUser.to_string(),
+        "the service can't start, so the NICs are left to their network manager",
+        Obstacle::NoUser.remedy(),
+    )
+}
+
 /// The unit, where systemd runs.
 pub(super) fn service(system: &System) -> Finding {
     const NAME: &str = "service";
-    if !system.exists("/run/systemd/system") {
+    if !system.has_systemd() {
         return Finding::ok(
             NAME,
             "systemd does not run here; start `tandem run` as you like",
         );
     }
-    if system.find(UNIT_FOLDERS, UNIT).is_none() {
-        return Finding::degraded(
+    let fatal = |obstacle: &Obstacle| {
+        Finding::fatal(
             NAME,
-            format!("{UNIT} is not installed"),
-            "nothing starts the service",
-            "install helper/systemd/tandem.service, then `systemctl enable --now tandem.service`",
-        );
-    }
-    let wanted = |folder: &str| {
-        let link = system
-            .path(folder)
-            .join("multi-user.target.wants")
-            .join(UNIT);
-        link.symlink_metadata().is_ok()
+            obstacle.to_string(),
+            "nothing starts the service, so the NICs are left to their network manager",
+            obstacle.remedy(),
+        )
     };
-    if !UNIT_FOLDERS.iter().any(|folder| wanted(folder)) {
-        return Finding::degraded(
-            NAME,
-            format!("{UNIT} is installed and not enabled"),
-            "after a boot it starts only when udev sees its port or NIC, perhaps after other network managers",
-            "`systemctl enable tandem.service`",
-        );
+    match Obstacle::of_unit(system) {
+        Some(obstacle) if obstacle != Obstacle::NoUser => return fatal(&obstacle),
+        _ if !system.is_wanted(UNIT) => return fatal(&Obstacle::NotEnabled),
+        _ => {}
     }
-    Finding::ok(NAME, format!("{UNIT} is enabled"))
+    match &system.unit {
+        None => Finding::ok(NAME, format!("{UNIT} is enabled")),
+        Some(unit) if unit.is_fine() => {
+            Finding::ok(NAME, format!("{UNIT} is enabled, and {}", unit.words()))
+        }
+        Some(unit) if unit.active == "inactive" && unit.result == "success" => Finding::degraded(
+            NAME,
+            format!("{UNIT} is enabled, and {}", unit.words()),
+            "bonds stay as they are, and nobody moves the traffic when a VF leaves",
+            "it starts with the next boot, or by `systemctl start tandem.service`",
+        ),
+        Some(unit) => Finding::fatal(
+            NAME,
+            format!("{UNIT} {}", unit.words()),
+            "NICs that are in no bond are left to their network manager",
+            "`journalctl -u tandem` tells more; once it is mended, `systemctl restart tandem`",
+        ),
+    }
+}
+
+/// NICs that were given back.
+pub(super) fn given_back(system: &System) -> Finding {
+    const NAME: &str = "given back";
+    let bonds = nics::given_back(system);
+    if bonds.is_empty() {
+        return Finding::ok(NAME, "no NIC");
+    }
+    let texts = bonds
+        .iter()
+        .map(|(bond, reason)| format!("the NICs of {bond}: {reason}"));
+    Finding::fatal(
+        NAME,
+        texts.collect::<Vec<_>>().join("; "),
+        "they have the network that they would have without Tandem, and are not accelerated",
+        Obstacle::GivenBack(String::new()).remedy(),
+    )
 }
 
 pub(super) fn host_channel(system: &System) -> Finding {
@@ -317,14 +348,12 @@ pub(super) fn host_channel(system: &System) -> Finding {
             "stop that program; only one can have the port",
         );
     }
-    if system.exists("/run/systemd/system")
-        && system.user_id(USER).is_some_and(|user| user != node.uid())
-    {
+    if system.has_systemd() && system.user_id(USER).is_some_and(|user| user != node.uid()) {
         return Finding::degraded(
             NAME,
             format!("{shown} ({PORT_NAME}) does not belong to the user `{USER}`"),
             CONSEQUENCE,
-            "install udev-rules/60-tandem.rules, then `udevadm trigger --subsystem-match=virtio-ports`",
+            "install udev-rules/60-tandem.rules, then `systemctl restart tandem`",
         );
     }
     Finding::ok(NAME, format!("virtio-serial port {PORT_NAME}"))

@@ -1,22 +1,26 @@
 //! Where the system shows itself.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::ops::Deref;
+use std::path::Path;
 
 use rustix::thread::CapabilitySet;
 use tandem_core::link::Link;
 
 use crate::ebpf::Support;
+use crate::nics::UnitState;
 use crate::observe::once;
+use crate::system_files::SystemFiles;
 
 /// Where the system shows itself; another root serves tests.
 #[derive(Debug, Clone)]
 pub struct System {
-    pub(super) root: PathBuf,
+    pub(super) files: SystemFiles,
     /// What this process may do.
     pub(super) capabilities: CapabilitySet,
     pub(super) ebpf: Support,
-    pub(super) kernel_release: String,
+    /// How systemd finds the service's unit; nothing without systemd.
+    pub(super) unit: Option<UnitState>,
     /// All interfaces, or why they can't be read.
     pub(super) links: Result<Vec<Link>, String>,
 }
@@ -35,48 +39,14 @@ impl System {
     /// # Errors
     /// The kernel doesn't tell the process its capabilities.
     pub fn this() -> std::io::Result<Self> {
-        let release = rustix::system::uname()
-            .release()
-            .to_string_lossy()
-            .into_owned();
+        let files = SystemFiles::this();
         Ok(Self {
-            root: PathBuf::from("/"),
+            unit: files.has_systemd().then(UnitState::ask).flatten(),
+            files,
             capabilities: rustix::thread::capabilities(None)?.effective,
             ebpf: Support::probe(),
-            kernel_release: release,
             links: once::links().map_err(|error| error.to_string()),
         })
-    }
-
-    pub(super) fn path(&self, path: &str) -> PathBuf {
-        self.root.join(path.trim_start_matches('/'))
-    }
-
-    pub(super) fn exists(&self, path: &str) -> bool {
-        self.path(path).exists()
-    }
-
-    /// The first of these folders that has this file. A file that is masked (a link to `/dev/null`) is none.
-    pub(super) fn find(&self, folders: &[&str], name: &str) -> Option<PathBuf> {
-        let files = folders.iter().map(|folder| self.path(folder).join(name));
-        // The first one counts, also where it masks the others.
-        let first = files
-            .into_iter()
-            .find(|file| file.symlink_metadata().is_ok());
-        first.filter(|file| file.metadata().is_ok_and(|found| found.is_file()))
-    }
-
-    /// A module is loaded, built in or installed for the running kernel. `path` is what follows `kernel/`
-    /// in the lists, without the ending of a compressed file.
-    pub(super) fn has_module(&self, name: &str, path: &str) -> bool {
-        let folder = self.path(&format!("/lib/modules/{}", self.kernel_release));
-        let listed = |file: &str| {
-            fs::read_to_string(folder.join(file))
-                .is_ok_and(|list| list.lines().any(|line| line.contains(path)))
-        };
-        self.exists(&format!("/sys/module/{name}"))
-            || listed("modules.dep")
-            || listed("modules.builtin")
     }
 
     /// Major and minor number of the running kernel.
@@ -117,14 +87,22 @@ impl System {
         })
     }
 
+    /// The service has kernel programs loaded (`bpf_prog_new_fd`, kernel/bpf/syscall.c, 6.12). Then it has given
+    /// up the capabilities to load more.
+    pub(super) fn service_has_programs(&self) -> bool {
+        self.service()
+            .is_some_and(|pid| self.has_open(pid, Path::new("anon_inode:bpf-prog")))
+    }
+
+    fn has_open(&self, pid: u32, file: &Path) -> bool {
+        let descriptors = fs::read_dir(self.path(&format!("/proc/{pid}/fd")));
+        let mut descriptors = descriptors.into_iter().flatten().flatten();
+        descriptors.any(|entry| fs::read_link(entry.path()).is_ok_and(|to| to == file))
+    }
+
     /// Processes that have this file open, with their names.
     pub(super) fn users_of(&self, file: &Path) -> Vec<(u32, String)> {
-        let has_open = |pid: &u32| {
-            let descriptors = fs::read_dir(self.path(&format!("/proc/{pid}/fd")));
-            let mut descriptors = descriptors.into_iter().flatten().flatten();
-            descriptors.any(|entry| fs::read_link(entry.path()).is_ok_and(|to| to == file))
-        };
-        let users = self.processes().filter(has_open);
+        let users = self.processes().filter(|pid| self.has_open(*pid, file));
         let name = |pid: u32| {
             let name = fs::read_to_string(self.path(&format!("/proc/{pid}/comm")));
             (pid, name.unwrap_or_default().trim().to_owned())
@@ -137,12 +115,12 @@ impl System {
         let entries = entries.into_iter().flatten().flatten();
         entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
     }
+}
 
-    /// The number of a user of `/etc/passwd` (passwd(5)).
-    pub(super) fn user_id(&self, name: &str) -> Option<u32> {
-        let text = fs::read_to_string(self.path("/etc/passwd")).ok()?;
-        let mut fields = text.lines().map(|line| line.split(':').collect::<Vec<_>>());
-        let found = fields.find(|fields| fields.first() == Some(&name))?;
-        found.get(2)?.parse().ok()
+impl Deref for System {
+    type Target = SystemFiles;
+
+    fn deref(&self) -> &SystemFiles {
+        &self.files
     }
 }

@@ -8,6 +8,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::ebpf::{Lockdown, Support};
+use crate::nics::UnitState;
+use crate::system_files::SystemFiles;
 
 const RULES: [&str; 2] = ["10-tandem-unmanaged.rules", "60-tandem.rules"];
 const DEVICE: &str = "/dev/vport1p1";
@@ -22,14 +24,17 @@ impl Fake {
     fn empty() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let system = System {
-            root: folder.path().to_path_buf(),
+            files: SystemFiles {
+                root: folder.path().to_path_buf(),
+                kernel_release: "5.15.0-test".to_string(),
+            },
+            unit: None,
             capabilities: CapabilitySet::empty(),
             ebpf: Support {
                 btf: false,
                 missing_capabilities: Vec::new(),
                 lockdown: Lockdown::None,
             },
-            kernel_release: "5.15.0-test".to_string(),
             links: Ok(Vec::new()),
         };
         Self { folder, system }
@@ -40,7 +45,7 @@ impl Fake {
         let mut fake = Self::empty();
         fake.system.capabilities = CapabilitySet::all();
         fake.system.ebpf.btf = true;
-        fake.system.kernel_release = "6.12.0-test".to_string();
+        fake.system.files.kernel_release = "6.12.0-test".to_string();
         let nic = |index, last| Link {
             ifindex: Ifindex(index),
             name: format!("eth{index}").parse().unwrap(),
@@ -66,7 +71,9 @@ impl Fake {
         fake.write("/run/systemd/netif/links/1", "");
         fake.write("/usr/lib/systemd/network/01-tandem-unmanaged.network", "");
         fake.write("/run/systemd/system/a.unit", "");
-        fake.write("/usr/lib/systemd/system/tandem.service", "");
+        fake.write("/usr/lib/systemd/system/tandem.service", "[Unit]\n");
+        let owner = std::fs::metadata(fake.folder.path()).unwrap().uid();
+        fake.passwd(owner);
         fake.write(
             "/etc/systemd/system/multi-user.target.wants/tandem.service",
             "",
@@ -86,6 +93,12 @@ impl Fake {
              vfs = [{ mac = \"52:54:00:00:00:02\" }]\n",
         );
         fake
+    }
+
+    /// The user `tandem`, with this number.
+    fn passwd(&self, user: u32) {
+        let line = format!("root:x:0:0::/:/bin/sh\ntandem:x:{user}:5::/:/bin/false\n");
+        self.write("/etc/passwd", &line);
     }
 
     fn path(&self, path: &str) -> PathBuf {
@@ -145,7 +158,7 @@ fn an_empty_system_lacks_everything_and_says_so() {
     assert_eq!(report.level, Level::Fatal);
     let fatal = ["bonding driver", "network capabilities"];
     // Without systemd nobody expects a unit; without a bond, NICs.
-    let fine = ["service", "NICs"];
+    let fine = ["service", "user", "given back", "NICs"];
     for finding in &report.findings {
         let expected = match finding.name {
             name if fatal.contains(&name) => Level::Fatal,
@@ -192,7 +205,7 @@ fn an_old_kernel_is_told_and_may_lack_the_way_to_attach_programs() {
     };
     modules("6.1.0-test", "kernel/net/sched/cls_bpf.ko: \n");
     modules("5.15.0-test", "kernel/net/sched/cls_bpf.ko: \n");
-    fake.system.kernel_release = "6.1.0-test".to_string();
+    fake.system.files.kernel_release = "6.1.0-test".to_string();
     let text = fake.only("fast-path programs", Level::Degraded);
     assert!(
         text.contains("has no tcx, and the kernel module sch_ingress is missing"),
@@ -201,7 +214,7 @@ fn an_old_kernel_is_told_and_may_lack_the_way_to_attach_programs() {
     fake.write("/sys/module/sch_ingress/refcnt", "0");
     let text = fake.only("", Level::Ok);
     assert!(text.contains("by sch_ingress and cls_bpf"), "{text}");
-    fake.system.kernel_release = "5.15.0-test".to_string();
+    fake.system.files.kernel_release = "5.15.0-test".to_string();
     let text = fake.only("kernel", Level::Degraded);
     assert!(text.contains("use Linux 6.1 or later"), "{text}");
 }
@@ -227,6 +240,11 @@ fn the_capabilities_of_the_service_count_where_it_runs() {
     fake.process(41, &service, all - CapabilitySet::NET_RAW, None);
     let text = fake.only("network capabilities", Level::Degraded);
     assert!(text.contains("CAP_NET_RAW is missing"), "{text}");
+    let net = CapabilitySet::NET_ADMIN | CapabilitySet::NET_RAW;
+    fake.process(42, &service, net, Some("anon_inode:bpf-prog"));
+    std::fs::remove_dir_all(fake.path("/proc/41")).unwrap();
+    fake.only("", Level::Ok);
+    std::fs::remove_dir_all(fake.path("/proc/42")).unwrap();
     fake.process(41, &service, all - CapabilitySet::BPF, None);
     let report = fake.report();
     let lacking = report.findings.iter().filter(|one| one.level != Level::Ok);
@@ -265,24 +283,76 @@ fn rules_that_are_missing_or_masked_are_named() {
 fn a_service_that_nothing_starts_is_told() {
     let fake = Fake::complete();
     fake.remove("/etc/systemd/system/multi-user.target.wants/tandem.service");
-    let text = fake.only("service", Level::Degraded);
-    assert!(text.contains("systemctl enable tandem.service"), "{text}");
+    let text = fake.only("service", Level::Fatal);
+    assert!(
+        text.contains("systemctl enable --now tandem.service"),
+        "{text}"
+    );
+    fake.write("/run/systemd/system/tandem.service", "");
+    let text = fake.only("service", Level::Fatal);
+    assert!(text.contains("is masked by"), "{text}");
+    fake.remove("/run/systemd/system/tandem.service");
     fake.remove("/usr/lib/systemd/system/tandem.service");
-    let text = fake.only("service", Level::Degraded);
+    let text = fake.only("service", Level::Fatal);
     assert!(text.contains("tandem.service is not installed"), "{text}");
+}
+
+#[test]
+fn a_service_that_fails_is_told_and_one_that_was_stopped() {
+    let mut fake = Fake::complete();
+    let unit = |active: &str, result: &str, code: &str, status: &str| UnitState {
+        active: active.to_owned(),
+        result: result.to_owned(),
+        code: code.to_owned(),
+        status: status.to_owned(),
+        ..UnitState::default()
+    };
+    fake.system.unit = Some(unit("active", "success", "0", "0"));
+    assert!(fake.only("", Level::Ok).contains("is enabled, and runs"));
+    fake.system.unit = Some(unit("failed", "core-dump", "3", "6"));
+    let text = fake.only("service", Level::Fatal);
+    assert!(
+        text.contains("fails: core-dump, killed by signal 6"),
+        "{text}"
+    );
+    fake.system.unit = Some(unit("inactive", "success", "0", "0"));
+    let text = fake.only("service", Level::Degraded);
+    assert!(text.contains("does not run"), "{text}");
+}
+
+#[test]
+fn a_missing_user_and_nics_that_were_given_back_are_told() {
+    let fake = Fake::complete();
+    fake.write("/etc/passwd", "root:x:0:0::/:/bin/sh\n");
+    let text = fake.only("user", Level::Fatal);
+    assert!(text.contains("systemd-sysusers tandem.conf"), "{text}");
+
+    let fake = Fake::complete();
+    fake.write(
+        crate::nics::GIVEN_BACK_PATH,
+        r#"{"bond0": "the service fails: signal"}"#,
+    );
+    let text = fake.only("given back", Level::Fatal);
+    assert!(
+        text.contains("the NICs of bond0: the service fails: signal"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_bonding_driver_that_is_forbidden_is_told() {
+    let fake = Fake::complete();
+    fake.write("/etc/modprobe.d/no.conf", "blacklist bonding\n");
+    let text = fake.only("bonding driver", Level::Fatal);
+    assert!(text.contains("no.conf says `blacklist bonding`"), "{text}");
 }
 
 #[test]
 fn a_port_that_another_has_or_that_belongs_to_another_is_told() {
     let fake = Fake::complete();
     let user = std::fs::metadata(fake.path(DEVICE)).unwrap().uid();
-    let passwd = |user: u32| {
-        let line = format!("root:x:0:0::/:/bin/sh\ntandem:x:{user}:5::/:/bin/false\n");
-        fake.write("/etc/passwd", &line);
-    };
-    passwd(user);
     fake.only("", Level::Ok);
-    passwd(user + 1);
+    fake.passwd(user + 1);
     let text = fake.only("host channel", Level::Degraded);
     assert!(
         text.contains("does not belong to the user `tandem`"),

@@ -38,6 +38,7 @@ use fast_path::FastPaths;
 pub use hooks::Program;
 pub use load::{ProgramReport, ProgramState};
 pub use reader::{Batch, MAX_BATCH};
+pub(crate) use support::give_up_loading;
 pub use support::{Lockdown, Obstacle, Support};
 
 /// The programs, as `cargo xtask ebpf` built them.

@@ -2,7 +2,7 @@
 
 use std::{fmt, fs, path::Path};
 
-use rustix::thread::{CapabilitySet, capabilities};
+use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
 use super::btf::KERNEL_BTF;
 
@@ -105,6 +105,25 @@ fn missing_capabilities() -> Vec<&'static str> {
     missing_of(sets.effective)
 }
 
+/// What only loading programs takes. Attaching a loaded one to a device takes `CAP_NET_ADMIN` (`tcx_link_attach`,
+/// kernel/bpf/tcx.c; `cls_bpf_change`, net/sched/cls_bpf.c, 6.12), and a map is used by its descriptor
+/// (`__sys_bpf`, kernel/bpf/syscall.c, since 5.19).
+const TO_LOAD: CapabilitySet = CapabilitySet::BPF.union(CapabilitySet::PERFMON);
+
+/// Gives up what only loading programs takes: whoever takes the service over must not read the kernel's
+/// memory with it. Counts for the calling thread and those that it starts; there is no way back.
+pub(crate) fn give_up_loading() {
+    let given_up = capabilities(None).and_then(|mut sets| {
+        sets.effective.remove(TO_LOAD);
+        sets.permitted.remove(TO_LOAD);
+        sets.inheritable.remove(TO_LOAD);
+        set_capabilities(None, sets)
+    });
+    if let Err(error) = given_up {
+        tracing::warn!(%error, "the capabilities to load kernel programs stay");
+    }
+}
+
 /// Whether this thread may load and attach programs where frames pass.
 pub(super) fn has_net_admin() -> bool {
     capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::NET_ADMIN))
@@ -169,6 +188,19 @@ mod tests {
         assert_eq!(missing_of(CapabilitySet::BPF), ["CAP_PERFMON"]);
         assert!(missing_of(both).is_empty());
         assert!(missing_of(CapabilitySet::SYS_ADMIN).is_empty());
+    }
+
+    #[test]
+    fn a_thread_gives_up_what_loading_takes_and_nothing_else() {
+        let after = std::thread::spawn(|| {
+            let before = capabilities(None).unwrap();
+            give_up_loading();
+            (before, capabilities(None).unwrap())
+        });
+        let (before, after) = after.join().unwrap();
+        assert!(!after.permitted.intersects(TO_LOAD) && !after.effective.intersects(TO_LOAD));
+        assert_eq!(after.permitted, before.permitted - TO_LOAD);
+        assert_eq!(after.effective, before.effective - TO_LOAD);
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub enum HostTool {
     SquashfsTools,
     /// `mmdebstrap`, for the full guest.
     Mmdebstrap,
+    /// `mkfs.ext4`, for a full guest that is booted more than once.
+    E2fsprogs,
     /// `pkg-config` and libudev's headers, to build the guest service.
     LibudevDev,
     /// libvirtd with its QEMU driver, and virsh.
@@ -49,6 +51,7 @@ impl HostTool {
             Self::Xz => &["xz-utils"],
             Self::SquashfsTools => &["squashfs-tools"],
             Self::Mmdebstrap => &["mmdebstrap"],
+            Self::E2fsprogs => &["e2fsprogs"],
             Self::LibudevDev => &["pkg-config", "libudev-dev"],
             Self::Xmllint => &["libxml2-utils"],
             Self::Libvirt => &[
@@ -73,6 +76,7 @@ impl HostTool {
             Self::Xz => missing(&["xz"]),
             Self::SquashfsTools => missing(&["mksquashfs"]),
             Self::Mmdebstrap => missing(&["mmdebstrap"]),
+            Self::E2fsprogs => missing(&["mkfs.ext4"]),
             Self::Xmllint => missing(&["xmllint"]),
             Self::Libvirt => missing(&["libvirtd", "virsh"]).or_else(libvirt_lack),
             Self::LibudevDev => missing(&["pkg-config"]).or_else(|| {

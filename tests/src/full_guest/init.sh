@@ -8,10 +8,22 @@ $busybox mount -t sysfs sysfs /sys
 $busybox modprobe -a virtio_pci virtio_blk squashfs overlay
 $busybox mkdir -p /image /layer /root-file-system
 $busybox mount -t squashfs -o ro /dev/vda /image
-$busybox mount -t tmpfs -o size=60% tmpfs /layer
-$busybox mkdir /layer/upper /layer/work
+is_first_boot=yes
+if [ -b /dev/vdb ]; then
+    # A disk of its own keeps the layer over a reboot.
+    $busybox modprobe ext4
+    $busybox mount -t ext4 /dev/vdb /layer
+    [ -d /layer/upper ] && is_first_boot=no
+else
+    $busybox mount -t tmpfs -o size=60% tmpfs /layer
+fi
+$busybox mkdir -p /layer/upper /layer/work
 $busybox mount -t overlay -o lowerdir=/image,upperdir=/layer/upper,workdir=/layer/work overlay /root-file-system
-$busybox cp -a /payload/. /root-file-system/
+if [ $is_first_boot = yes ]; then
+    $busybox cp -a /payload/. /root-file-system/
+    # A system that has been booted before: systemd brings nothing in /etc up to date.
+    [ -e /payload/etc/.updated ] && $busybox touch /root-file-system/etc/.updated
+fi
 for folder in dev proc sys; do
     $busybox mount --move /$folder /root-file-system/$folder
 done

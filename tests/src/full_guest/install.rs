@@ -25,6 +25,10 @@ pub const FILES: &[(&str, &str)] = &[
         "/usr/lib/systemd/system/tandem.service",
     ),
     (
+        "helper/systemd/tandem-nics.service",
+        "/usr/lib/systemd/system/tandem-nics.service",
+    ),
+    (
         "helper/systemd/tandem-host-policy.path",
         "/usr/lib/systemd/system/tandem-host-policy.path",
     ),

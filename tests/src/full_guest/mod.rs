@@ -25,28 +25,37 @@ pub mod systemd;
 pub use rootfs::Rootfs;
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use crate::artifacts::cargo::{self, Profile};
+use crate::artifacts::host_tools::{self, HostTool};
 use crate::artifacts::{self, Kernel};
+use crate::command;
 use crate::initramfs::Initramfs;
 use crate::lab::Lab;
 use crate::net::Host;
-use crate::qemu::{HotPlug, Mac, NicModel, ReadOnlyDrive};
+use crate::qemu::{Drive, HotPlug, Mac, NicModel};
 use crate::vm::{GuestImage, Hardware, Vm};
 
 const INIT: &str = include_str!("init.sh");
 /// What is below this in the initramfs is copied over the root file system before systemd starts.
 const PAYLOAD: &str = "/payload";
 /// Modules that bring up the root file system.
-const EARLY_MODULES: [&str; 4] = ["virtio_pci", "virtio_blk", "squashfs", "overlay"];
+const EARLY_MODULES: [&str; 5] = ["virtio_pci", "virtio_blk", "squashfs", "overlay", "ext4"];
+/// Room for what a guest writes in its life.
+const DISK_BYTES: u64 = 512 * 1024 * 1024;
+const MKFS_LIMIT: Duration = Duration::from_secs(60);
 const MEMORY_MIB: u32 = 1024;
 /// Emulated and on a busy machine; usually the agent answers after 15 s.
 const BOOT_LIMIT: Duration = Duration::from_secs(240);
 const SILENCE_LIMIT: Duration = Duration::from_secs(120);
 
+/// What systemd calls the channel's port.
+const PORT_UNIT: &str = "dev-virtio\\x2dports-org.tandem.agent.0.device";
 const AGENT_UNIT: &str = "lab-agent.service";
 const AGENT_UNIT_TEXT: &str = "[Unit]\nDescription=The lab's agent\nDefaultDependencies=no\n\
     [Service]\nExecStart=/usr/sbin/lab-agent guest\nRestart=always\n";
@@ -99,6 +108,28 @@ pub struct FullGuest<'lab> {
     files: BTreeMap<String, File>,
     links: BTreeMap<String, String>,
     kernel_parameters: Vec<String>,
+    disk: Option<Disk>,
+}
+
+/// What a full guest writes, kept from one boot to the next.
+#[derive(Debug, Clone)]
+pub struct Disk {
+    image: PathBuf,
+}
+
+impl Disk {
+    /// An empty one. A guest's files are put on it at its first boot.
+    pub fn new(lab: &Lab) -> Result<Self> {
+        host_tools::ensure(&[HostTool::E2fsprogs])?;
+        let image = lab.inner().new_folder("disk")?.join("image");
+        std::fs::File::create(&image)
+            .and_then(|file| file.set_len(DISK_BYTES))
+            .with_context(|| format!("cannot make {}", image.display()))?;
+        let mut mkfs = Command::new("mkfs.ext4");
+        mkfs.args(["-q", "-F"]).arg(&image);
+        command::run(&mut mkfs, MKFS_LIMIT)?;
+        Ok(Self { image })
+    }
 }
 
 impl<'lab> FullGuest<'lab> {
@@ -114,6 +145,7 @@ impl<'lab> FullGuest<'lab> {
             files: BTreeMap::new(),
             links: BTreeMap::new(),
             kernel_parameters: KERNEL_PARAMETERS.map(str::to_owned).to_vec(),
+            disk: None,
         }
     }
 
@@ -147,6 +179,27 @@ impl<'lab> FullGuest<'lab> {
         self
     }
 
+    /// Adds a file of this machine.
+    pub fn copy(mut self, from: &Path, path: &str) -> Result<Self> {
+        let data =
+            std::fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
+        self.add(path, data, false);
+        Ok(self)
+    }
+
+    /// Keeps what is written on a disk. Later boots from it find what the first one left; files that are
+    /// added here are put there at the first one only.
+    pub fn disk(mut self, disk: &Disk) -> Self {
+        self.disk = Some(disk.clone());
+        self
+    }
+
+    /// A system whose first boot is past: systemd makes no user at a boot (`ConditionNeedsUpdate=`,
+    /// systemd.unit(5)), as on any machine that has been running for a while.
+    pub fn settled(self) -> Self {
+        self.text("/etc/.updated", "")
+    }
+
     /// Adds a kernel parameter.
     pub fn kernel_parameter(mut self, parameter: &str) -> Self {
         self.kernel_parameters.push(parameter.to_owned());
@@ -176,14 +229,15 @@ impl<'lab> FullGuest<'lab> {
         }
         Ok(self
             .text(crate::tandem::CONFIG, config)
-            .wanted_by("tandem.service", "multi-user.target"))
+            .wanted_by("tandem.service", "multi-user.target")
+            .wanted_by("tandem.service", PORT_UNIT))
     }
 
-    /// No target starts Tandem: udev's rule does, when the channel's port or one of its NICs appears.
-    pub fn not_enabled(mut self) -> Self {
+    /// No target starts Tandem: its channel's port does, or one of its NICs, when it appears.
+    pub fn wanted_by_its_port_alone(mut self) -> Self {
         self.links
             .retain(|path, _| !path.ends_with("/tandem.service"));
-        self
+        self.wanted_by("tandem.service", PORT_UNIT)
     }
 
     /// Builds the guest and boots it on a host: comes back when the lab's agent answers, which is before
@@ -200,12 +254,12 @@ impl<'lab> FullGuest<'lab> {
             initramfs.folder(folder);
         }
         let guest = self.with_agent()?;
-        for (path, file) in guest.files {
+        for (path, file) in &guest.files {
             let path = format!("{PAYLOAD}{path}");
             if file.executable {
-                initramfs.executable(&path, file.data);
+                initramfs.executable(&path, file.data.clone());
             } else {
-                initramfs.file(&path, file.data);
+                initramfs.file(&path, file.data.clone());
             }
         }
         for (path, target) in &guest.links {
@@ -213,17 +267,28 @@ impl<'lab> FullGuest<'lab> {
         }
         let path = guest.lab.inner().new_folder("image")?.join("initramfs");
         initramfs.write(&path)?;
+        let drives = guest.drives(&rootfs);
         let image = GuestImage {
             kernel: kernel.image,
             initramfs: path,
             kernel_parameters: guest.kernel_parameters,
-            drives: vec![ReadOnlyDrive {
-                image: rootfs.image(),
-            }],
+            drives,
             boot_limit: BOOT_LIMIT,
             silence_limit: SILENCE_LIMIT,
         };
         Vm::boot(guest.lab, host, &image, &guest.hardware)
+    }
+
+    fn drives(&self, rootfs: &Rootfs) -> Vec<Drive> {
+        let root = Drive {
+            image: rootfs.image(),
+            writable: false,
+        };
+        let layer = self.disk.iter().map(|disk| Drive {
+            image: disk.image.clone(),
+            writable: true,
+        });
+        std::iter::once(root).chain(layer).collect()
     }
 
     fn with_agent(mut self) -> Result<Self> {

@@ -12,7 +12,7 @@ pub use console::{Console, GuestFailure};
 pub use migrate::{DOWNTIME_LIMIT_MS, MigrationReport};
 pub use nic::{Mac, Nic, NicModel, Slot};
 pub use qmp::{Qmp, QmpError, QmpEvent};
-pub use spec::{Accelerator, HotPlug, Listener, MachineSpec, ReadOnlyDrive, VirtioPort};
+pub use spec::{Accelerator, Drive, HotPlug, Listener, MachineSpec, VirtioPort};
 
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};

@@ -50,11 +50,13 @@ pub enum Listener {
     Lab,
 }
 
-/// A disk image the guest reads but does not write.
+/// A disk image.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReadOnlyDrive {
+pub struct Drive {
     /// The raw image on the host. The guest sees the first as /dev/vda.
     pub image: PathBuf,
+    /// Whether the guest may write to it.
+    pub writable: bool,
 }
 
 /// The whole machine.
@@ -81,7 +83,7 @@ pub struct MachineSpec {
     /// virtio-serial ports, in order.
     pub ports: Vec<VirtioPort>,
     /// Disks.
-    pub drives: Vec<ReadOnlyDrive>,
+    pub drives: Vec<Drive>,
     /// Further arguments for QEMU.
     pub extra_arguments: Vec<String>,
 }
@@ -171,7 +173,7 @@ impl MachineSpec {
             let node = json!({
                 "driver": "raw",
                 "node-name": format!("drive{number}"),
-                "read-only": true,
+                "read-only": !drive.writable,
                 "file": { "driver": "file", "filename": drive.image, "locking": "off" },
             });
             let device = json!({

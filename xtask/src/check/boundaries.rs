@@ -1,5 +1,5 @@
 //! Only `helper/src/act/` and what it arms in `helper/src/ebpf/fast_path/` change the kernel, and only
-//! `helper/src/run.rs` drives the machine (invariant 8 of ARCHITECTURE.md): the few calls that do so stand
+//! `helper/src/run.rs` drives the machine (invariant 9 of ARCHITECTURE.md): the few calls that do so stand
 //! nowhere else.
 
 use std::path::Path;

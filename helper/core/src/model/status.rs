@@ -208,6 +208,8 @@ pub enum ProblemCode {
     PathBroken,
     /// The configuration's files are wrong; what was read before stays in effect.
     ConfigurationRefused,
+    /// NICs were given back to their network manager because no bond was made of them.
+    NicsGivenBack,
 }
 
 /// One switchover.

@@ -22,6 +22,9 @@ const MAX_MIIMON_MS: u32 = 10_000;
 /// Most announcements after a switchover.
 const MAX_ANNOUNCEMENTS: u8 = 30;
 
+/// Names that mean something else to the kernel.
+const RESERVED_NAMES: [&str; 4] = ["all", "default", "lo", "bonding_masters"];
+
 /// A key and what is wrong with it.
 type Fault = (&'static str, String);
 
@@ -51,6 +54,7 @@ impl Policy {
 }
 
 fn check_bond(bond: &BondPolicy) -> Result<(), Fault> {
+    check_name(&bond.name)?;
     check_match("standby", &bond.standby)?;
     if bond.vfs.is_empty() {
         return Err(("vfs", "no VF is described; add one".into()));
@@ -76,6 +80,23 @@ fn check_bond(bond: &BondPolicy) -> Result<(), Fault> {
     check_mtu(bond)?;
     check_addressing(&bond.addressing)?;
     check_timing(&bond.timing)
+}
+
+/// A name that every device may have, and that the kernel would take for something else. `%d` in it becomes a
+/// number (`__dev_alloc_name`, net/core/dev.c, 6.12); `bonding_masters` is a file beside the devices in
+/// sysfs, `all` and `default` are folders beside them in /proc/sys/net; programs take `-` for an option.
+fn check_name(name: &IfName) -> Result<(), Fault> {
+    let text = name.as_str();
+    if text.contains('%') || text.starts_with('-') {
+        let problem =
+            format!("`{name}` can't be a bond's name; use none with `%` or a `-` in front");
+        return Err(("name", problem));
+    }
+    if RESERVED_NAMES.contains(&text) {
+        let problem = format!("`{name}` has a meaning of its own; give the bond another name");
+        return Err(("name", problem));
+    }
+    Ok(())
 }
 
 fn check_match(key: &'static str, port: &PortMatch) -> Result<(), Fault> {

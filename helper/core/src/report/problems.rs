@@ -35,8 +35,12 @@ pub(crate) fn problems(context: &Context<'_>, state: BondState) -> Vec<Problem> 
     all
 }
 
-/// Problems beyond a single bond. `files_refused` is what is wrong with the configuration's files.
-pub(crate) fn general_problems(files_refused: Option<&str>) -> Vec<Problem> {
+/// Problems beyond a single bond. `files_refused` is what is wrong with the configuration's files,
+/// `given_back` whose NICs were given back to their network manager, and why.
+pub(crate) fn general_problems(
+    files_refused: Option<&str>,
+    given_back: Option<&str>,
+) -> Vec<Problem> {
     let refused = files_refused.map(|why| {
         problem(
             ProblemCode::ConfigurationRefused,
@@ -45,7 +49,15 @@ pub(crate) fn general_problems(files_refused: Option<&str>) -> Vec<Problem> {
             "correct the line that is named (`tandem check` looks at it), then `systemctl reload tandem`",
         )
     });
-    refused.into_iter().collect()
+    let given_back = given_back.map(|why| {
+        problem(
+            ProblemCode::NicsGivenBack,
+            None,
+            format!("NICs were given back to their network manager: {why}"),
+            "mend what is named; they are taken again once the bond is there",
+        )
+    });
+    refused.into_iter().chain(given_back).collect()
 }
 
 fn problem(code: ProblemCode, device: Option<&IfName>, message: String, remedy: &str) -> Problem {

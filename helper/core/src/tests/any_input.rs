@@ -208,6 +208,7 @@ fn input() -> impl Strategy<Value = Input> {
     prop_oneof![
         1 => any_policy().prop_map(Input::Policy),
         1 => any::<bool>().prop_map(|wrong| Input::FilesRefused(wrong.then(|| "a.toml:1:1".into()))),
+        1 => any::<bool>().prop_map(|given| Input::NicsGivenBack(given.then(|| "bond0: it crashed".into()))),
         2 => proptest::collection::vec(link(), 0..6).prop_map(Input::Links),
         6 => link().prop_map(Input::Link),
         2 => Just(healthy()).prop_map(Input::Links),

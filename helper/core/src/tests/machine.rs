@@ -1,3 +1,4 @@
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::*;
@@ -287,22 +288,44 @@ fn what_carried_nobody_s_traffic_is_not_announced_at_start() {
     assert!(changes(&mut machine).iter().any(announces));
 }
 
+/// What is told of problems beyond a single bond after an input: raised ones, codes of cleared ones.
+fn told_in_general(machine: &mut Machine, input: Input) -> Vec<Result<String, ProblemCode>> {
+    machine.handle(NOW, input);
+    let general = fetch(machine)
+        .into_iter()
+        .filter_map(|output| match output {
+            Output::Notify(Event::GeneralProblemRaised { problem }) => Some(Ok(problem.message)),
+            Output::Notify(Event::GeneralProblemCleared { code }) => Some(Err(code)),
+            _ => None,
+        });
+    general.collect()
+}
+
+#[test]
+fn nics_that_were_given_back_are_a_problem_until_they_are_taken_again() {
+    let mut machine = started(policy(), Vec::new());
+    fetch(&mut machine);
+    let why = "bond0: the service fails: signal";
+    let raised = told_in_general(&mut machine, Input::NicsGivenBack(Some(why.into())));
+    assert!(
+        matches!(&raised[..], [Ok(text)] if text.contains(why)),
+        "{raised:?}"
+    );
+    assert_eq!(
+        machine.status().problems[0].code,
+        ProblemCode::NicsGivenBack
+    );
+    let cleared = told_in_general(&mut machine, Input::NicsGivenBack(None));
+    assert_eq!(cleared, [Err(ProblemCode::NicsGivenBack)]);
+    assert!(machine.status().problems.is_empty());
+}
+
 #[test]
 fn files_that_are_refused_are_a_problem_until_they_are_good() {
     let mut machine = started(policy(), Vec::new());
     fetch(&mut machine);
     let told = |machine: &mut Machine, why: Option<&str>| {
-        machine.handle(NOW, Input::FilesRefused(why.map(Into::into)));
-        let general = fetch(machine)
-            .into_iter()
-            .filter_map(|output| match output {
-                Output::Notify(Event::GeneralProblemRaised { problem }) => {
-                    Some(Ok(problem.message))
-                }
-                Output::Notify(Event::GeneralProblemCleared { code }) => Some(Err(code)),
-                _ => None,
-            });
-        general.collect::<Vec<_>>()
+        told_in_general(machine, Input::FilesRefused(why.map(Into::into)))
     };
     let raised = told(&mut machine, Some("a.toml:3:1: unknown field"));
     assert!(

@@ -53,6 +53,30 @@ fn nics_have_to_be_described_once_and_rightly() {
 }
 
 #[test]
+fn a_bonds_name_means_nothing_else() {
+    for taken in [
+        "b%d",
+        "--refresh",
+        "-x",
+        "all",
+        "default",
+        "lo",
+        "bonding_masters",
+    ] {
+        assert_eq!(
+            change_bond(|bond| bond.name = name(taken)),
+            "name",
+            "{taken}"
+        );
+    }
+    for free in ["bond0", "b-0", "lo0", "défaut"] {
+        let mut policy = policy();
+        policy.bonds[0].name = name(free);
+        assert_eq!(policy.validate(), Ok(()), "{free}");
+    }
+}
+
+#[test]
 fn bonds_share_neither_name_nor_nic() {
     let second = |change: fn(&mut BondPolicy)| {
         key_at_fault(|policy| {

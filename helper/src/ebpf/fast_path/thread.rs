@@ -40,7 +40,7 @@ use super::{
     realtime::{self, Priority},
     repeat::{Again, repeat_announcements},
 };
-use crate::ebpf::{Event, FastPathReport, SwitchoverResult, What};
+use crate::ebpf::{Event, FastPathReport, SwitchoverResult, What, give_up_loading};
 
 /// Announcements that go out before the switchover is asked for; the rest follows. One
 /// frame for each MAC and VLAN would do for the fabric.
@@ -139,6 +139,8 @@ fn thread(
     work: impl FnOnce() + Send + 'static,
 ) -> io::Result<()> {
     let prepared = move || {
+        // It comes from the thread that is still loading.
+        give_up_loading();
         if let Err(error) = realtime::run_first(priority) {
             tracing::debug!(%error, name, "without a real-time priority");
         }
