@@ -9,11 +9,11 @@ use tandem_core::path::{Frames, PathWatch, PortFrames, Rescue};
 use tandem_core::types::{Ifindex, Mac, Time};
 use tandem_ebpf::Traffic;
 
-use super::ActError;
 use super::announce::frames_of;
-use super::frames::{gratuitous_arp, neighbour_advertisement, reverse_arp};
+use super::error::ActError;
 use crate::ebpf::paths::{self, Applied, PathPlan, Paths};
-use crate::observe::netlink::request::Requests;
+use crate::netlink::request::Requests;
+use crate::packet::frames::{gratuitous_arp, neighbour_advertisement, reverse_arp};
 
 /// Has the programs let go of a bond, whether it is still there or not. Can't fail, but may have been
 /// overtaken, and then says nothing.

@@ -9,10 +9,10 @@ use tandem_core::status::SourceHealth;
 use tandem_core::types::Ifindex;
 use tokio::time::Instant;
 
-use super::netlink::filter::Filter;
 use super::reader::{self, Found, Job, ReadLink};
 use super::sources::{ADDRESSING_PAUSE, READING_LIMIT, RETRY, Reading, Sources};
 use super::{ObserveError, Observed};
+use crate::netlink::filter::Filter;
 
 impl Sources {
     /// Starts the next reading unless one is under way or has to wait.

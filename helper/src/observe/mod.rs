@@ -13,10 +13,8 @@
 mod agenda;
 pub mod clock;
 mod found;
-pub(crate) mod netlink;
 pub mod once;
-pub(crate) mod readable;
-pub(crate) mod reader;
+mod reader;
 mod settle;
 mod sources;
 mod stacked;

@@ -2,16 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 use tandem_core::link::{Addressing, Link};
 use tandem_core::types::Ifindex;
 
-use super::netlink::link::Described;
-use super::netlink::request::{RequestError, Requests};
-use super::netlink::{address, link, route};
 use super::stacked::Upper;
 use super::sysfs::Sysfs;
+use crate::netlink::link::Described;
+use crate::netlink::request::{RequestError, Requests};
+use crate::netlink::{address, link, route};
 
 /// Addresses, and routes, that are reported of one link; more are left out.
 const MAX_PER_LINK: usize = 4096;
@@ -61,14 +59,14 @@ pub(super) fn read(job: &Job, sysfs: &Sysfs) -> Result<Found, RequestError> {
     let mut requests = Requests::open()?;
     match job {
         Job::AllLinks => {
-            let links = all_links(&mut requests)?;
+            let links = link::dump(&mut requests, link::decode)?;
             let complete = |link| ReadLink::complete(link, sysfs);
             Ok(Found::AllLinks(links.into_iter().map(complete).collect()))
         }
         Job::Links(wanted) => {
             let mut found = Vec::new();
             for &ifindex in wanted {
-                let link = one_link(&mut requests, ifindex)?;
+                let link = link::get(&mut requests, ifindex)?;
                 found.push((ifindex, link.map(|link| ReadLink::complete(link, sysfs))));
             }
             Ok(Found::Links(found))
@@ -91,40 +89,15 @@ fn addressing_of(
     Ok(found)
 }
 
-/// Reads all links of the namespace, without what sysfs knows.
-pub(crate) fn all_links(requests: &mut Requests) -> Result<Vec<Described>, RequestError> {
-    let request = RouteNetlinkMessage::GetLink(without_statistics(LinkMessage::default()));
-    requests.dump(&request, link::decode)
-}
-
-/// Reads one link, without what sysfs knows; `None` if it is gone.
-pub(crate) fn one_link(
-    requests: &mut Requests,
-    ifindex: Ifindex,
-) -> Result<Option<Described>, RequestError> {
-    let mut message = LinkMessage::default();
-    message.header.index = ifindex.0;
-    let request = RouteNetlinkMessage::GetLink(without_statistics(message));
-    requests.get(&request, link::decode)
-}
-
-/// Statistics are most of a link's message and cost the driver work.
-fn without_statistics(mut message: LinkMessage) -> LinkMessage {
-    message
-        .attributes
-        .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-    message
-}
-
 /// Reads addresses and configured routes of one link; `None` if it is gone.
-pub(crate) fn addressing(
+fn addressing(
     requests: &mut Requests,
     ifindex: Ifindex,
 ) -> Result<Option<Addressing>, RequestError> {
     // Also a barrier: it takes the RTNL lock, so a change whose notification is out
     // is complete after it. Address and route dumps need no lock since 6.10, and
     // routes go silently with an address or with the link.
-    let Some(link) = one_link(requests, ifindex)? else {
+    let Some(link) = link::get(requests, ifindex)? else {
         return Ok(None);
     };
     let mut addresses = address::dump(requests, Some(ifindex), |payload| {

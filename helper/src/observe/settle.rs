@@ -17,8 +17,8 @@ use tandem_core::types::Ifindex;
 use tokio::time::Instant;
 use udev::MonitorSocket;
 
-use super::readable::Readable;
 use super::udev::{drain_monitor, is_running, monitor};
+use crate::readable::Readable;
 
 /// Longest wait for udev: where udevd hangs, the guest gets its VF all the same.
 const PATIENCE: Duration = Duration::from_secs(2);

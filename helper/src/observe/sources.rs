@@ -15,16 +15,16 @@ use tokio::time::Instant;
 
 use super::agenda::Agenda;
 use super::clock::ClockWatch;
-use super::netlink::filter::Filter;
-use super::netlink::hint::{Hint, hints};
-use super::netlink::request::RequestError;
-use super::netlink::watch::Watch;
 use super::reader::{Found, Job};
 use super::settle::Settling;
 use super::stacked::Stacked;
 use super::sysfs::Sysfs;
 use super::udev::{Devices, UdevEvent};
 use super::{Completion, ObserveError, Observed};
+use crate::netlink::filter::Filter;
+use crate::netlink::hint::{Hint, hints};
+use crate::netlink::request::RequestError;
+use crate::netlink::watch::Watch;
 
 /// `RTNLGRP_*`, `include/uapi/linux/rtnetlink.h`, 6.12.
 const LINK: u32 = 1;

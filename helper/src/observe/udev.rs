@@ -17,9 +17,9 @@ use tandem_core::types::{Ifindex, PciAddress};
 use tandem_core::{Input, input::Source};
 use udev::{MonitorBuilder, MonitorSocket};
 
-use super::netlink::filter::Filter;
-use super::netlink::watch::Watch;
-use super::readable::Readable;
+use crate::netlink::filter::Filter;
+use crate::netlink::watch::Watch;
+use crate::readable::Readable;
 
 /// The multicast group that the kernel itself sends to; udevd sends to group 2.
 const KERNEL_GROUP: u32 = 1;

@@ -6,7 +6,8 @@ use rustix::net::{SendFlags, send};
 use tandem_core::types::Ifindex;
 
 use super::Rescue;
-use crate::act::{packet_socket, primary_request, take_in};
+use crate::netlink::bond::primary_request;
+use crate::packet::socket::{packet_socket, take_in};
 
 /// Announcements kept for one bond; the machine's own announcements, which follow,
 /// have all of them.
