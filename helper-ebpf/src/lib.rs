@@ -7,8 +7,8 @@ mod event;
 mod layout;
 mod paths;
 
-pub use event::{DEVICE_NAME_LEN, EVENT_LEN, EventKind, IFNAME_LEN, MAC_LEN, ParseError, RawEvent};
-pub use layout::{Layout, Settings};
+pub use event::{DEVICE_NAME_LEN, EVENT_LEN, EventKind, MAC_LEN, ParseError, RawEvent};
+pub use layout::Layout;
 pub use paths::{
     DUPLICATES_HOLD_NS, KERNEL_ANNOUNCEMENT_INTERVAL_NS, LATE_PAUSE_NS, MAX_BONDS,
     MAX_KERNEL_ANNOUNCEMENTS, MAX_PORTS, Port, PortCounters, REFLEX_RECORD_LEN, REFLEX_RING_BYTES,
@@ -20,16 +20,6 @@ pub use paths::{
 /// carry: a port has to receive what another port of the same bond has sent.
 pub const PROOF_ETHERTYPE: [u8; 2] = [0x88, 0xb5];
 
-/// Entries of the MAC filter map: more than any guest's bonds need.
-pub const MAX_MACS: u32 = 64;
-
 /// Size of the event ring buffer in bytes: a power of two and a multiple of the
-/// page size (kernel/bpf/ringbuf.c, `ringbuf_map_alloc`). Holds over 800 events.
+/// page size (kernel/bpf/ringbuf.c, `ringbuf_map_alloc`). Holds over 1300 events.
 pub const RING_BYTES: u32 = 64 * 1024;
-
-/// `detail` bit of [`EventKind::BondPortState`]: the two bits below are known.
-pub const PORT_STATE_KNOWN: u32 = 1 << 31;
-/// `detail` bit of [`EventKind::BondPortState`]: the bond sees the port's link up.
-pub const PORT_LINK_UP: u32 = 1 << 0;
-/// `detail` bit of [`EventKind::BondPortState`]: the bond sends through the port.
-pub const PORT_TX_ENABLED: u32 = 1 << 1;

@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::act::Executor;
 use crate::channel::{Channel, ChannelInput};
 use crate::config::{self, Config, HOST_POLICY_PATH};
-use crate::ebpf_inputs::EbpfSource;
+use crate::ebpf::EbpfSource;
 use crate::journal::Journal;
 use crate::logging;
 use crate::observe::{self, Completion, Observed, Sources, Touched, clock};

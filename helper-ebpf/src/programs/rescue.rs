@@ -10,12 +10,12 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use tandem_ebpf::{
-    DEVICE_NAME_LEN, EventKind, KERNEL_ANNOUNCEMENT_INTERVAL_NS, MAC_LEN, MAX_BONDS,
-    MAX_KERNEL_ANNOUNCEMENTS, REFLEX_RING_BYTES, RESCUE_GRACE_NS, RESCUE_HOLD_NS,
-    RESCUE_STOPPED_HOLD_NS, ROLE_STANDBY, ROLE_VF, ReflexRecord, RescueFlag, RescuePorts,
+    DEVICE_NAME_LEN, KERNEL_ANNOUNCEMENT_INTERVAL_NS, MAC_LEN, MAX_BONDS, MAX_KERNEL_ANNOUNCEMENTS,
+    REFLEX_RING_BYTES, RESCUE_GRACE_NS, RESCUE_HOLD_NS, RESCUE_STOPPED_HOLD_NS, ROLE_STANDBY,
+    ROLE_VF, ReflexRecord, RescueFlag, RescuePorts,
 };
 
-use super::path::{self, Frame, PASS, now_ns};
+use super::port::{self, Frame, PASS, now_ns, transmitting};
 
 /// The armed rescues, by the bond's ifindex.
 #[map]
@@ -73,12 +73,12 @@ fn has_carrier(standby: u32) -> bool {
 
 /// Starts or prolongs the rescue of a bond; the first sign wakes the reflex.
 #[inline(always)]
-fn raise(bond: u32, kind: EventKind) {
+fn raise(bond: u32) {
     let Some(rescue) = rescue(bond) else {
         return;
     };
     // The bond has followed already, or could not.
-    if path::transmitting(bond) == rescue.standby || !has_carrier(rescue.standby) {
+    if transmitting(bond) == rescue.standby || !has_carrier(rescue.standby) {
         return;
     }
     let Some(flag) = FLAGS.get_ptr_mut(bond) else {
@@ -102,7 +102,7 @@ fn raise(bond: u32, kind: EventKind) {
         let record = ReflexRecord {
             boot_ns: now_ns,
             bond,
-            kind: kind as u32,
+            padding: 0,
         };
         // A full ring means that the reflex has not run for over 100 removals: it
         // is not there, and the rescue goes on without.
@@ -127,19 +127,19 @@ fn lower(bond: u32, end_ns: u64) {
 
 /// A bus device is about to leave.
 #[inline(always)]
-pub(super) fn device_leaves(kind: EventKind, name: &[u8; DEVICE_NAME_LEN]) {
+pub(super) fn device_leaves(name: &[u8; DEVICE_NAME_LEN]) {
     #[expect(unsafe_code, reason = "map values are reached by pointer")]
     // SAFETY: one aligned word.
     let bond = unsafe { DEVICES.get(name) };
     if let Some(bond) = bond {
-        raise(*bond, kind);
+        raise(*bond);
     }
 }
 
 /// The bond and the roles of a port, if it matters.
 #[inline(always)]
 fn armed(ifindex: u32, netns_inum: impl FnOnce() -> u32) -> Option<(u32, u32)> {
-    let port = path::port(ifindex)?;
+    let port = port::port(ifindex)?;
     (port.netns_inum == netns_inum()).then_some((port.bond, port.roles))
 }
 
@@ -148,7 +148,7 @@ fn armed(ifindex: u32, netns_inum: impl FnOnce() -> u32) -> Option<(u32, u32)> {
 pub(super) fn link_leaves(ifindex: u32, netns_inum: impl FnOnce() -> u32) {
     if let Some((bond, roles)) = armed(ifindex, netns_inum) {
         if roles & ROLE_VF != 0 {
-            raise(bond, EventKind::LinkUnregistering);
+            raise(bond);
         }
         if roles & ROLE_STANDBY != 0 {
             set_carrier(ifindex, false);
@@ -176,7 +176,7 @@ fn vf_stopped(bond: u32) {
     let Some(rescue) = rescue(bond) else {
         return;
     };
-    let followed = path::transmitting(bond) == rescue.standby;
+    let followed = transmitting(bond) == rescue.standby;
     let Some(flag) = FLAGS.get_ptr_mut(bond) else {
         return;
     };
@@ -218,9 +218,9 @@ fn set_carrier(standby: u32, carrier: bool) {
 #[inline(always)]
 pub(super) fn port_transmits(ifindex: u32, netns_inum: impl FnOnce() -> u32) {
     if let Some((bond, roles)) = armed(ifindex, netns_inum)
-        && path::transmitting(bond) != ifindex
+        && transmitting(bond) != ifindex
     {
-        path::set_transmitting(bond, ifindex);
+        port::set_transmitting(bond, ifindex);
         let end_ns = if roles & ROLE_STANDBY != 0 {
             now_ns() + RESCUE_GRACE_NS
         } else {
@@ -271,11 +271,11 @@ pub(super) fn receive_late(frame: &Frame, bond: u32, now_ns: u64) -> i32 {
         return PASS;
     };
     let follows = going_on(bond, || now_ns).is_some();
-    let transmitting = path::transmitting(bond);
+    let active = transmitting(bond);
     let wanted = if frame.group {
-        follows && transmitting == rescue.vf && !frame.link_local
+        follows && active == rescue.vf && !frame.link_local
     } else {
-        follows || transmitting == rescue.standby
+        follows || active == rescue.standby
     };
     // As on the standby: nothing that comes back from the guest itself.
     if wanted && frame.source != rescue.mac {
@@ -304,7 +304,7 @@ pub(super) fn announce(ctx: &TcContext, frame: &Frame, bond: u32, now_ns: u64) {
     };
     let for_the_bond = frame.target == rescue.mac && frame.source != rescue.mac;
     // After a removal that was abandoned the VF transmits again.
-    let moves = path::transmitting(bond) == rescue.standby || going_on(bond, || now_ns).is_some();
+    let moves = transmitting(bond) == rescue.standby || going_on(bond, || now_ns).is_some();
     if !for_the_bond || !moves || !has_carrier(rescue.standby) || !may_announce(bond, now_ns) {
         return;
     }

@@ -113,7 +113,7 @@ fn refused(message: String) -> ActError {
     ActError::Refused { errno: 0, message }
 }
 
-fn rescue(bond: Ifindex, rescue: &Rescue) -> paths::Rescue {
+fn rescue(bond: Ifindex, rescue: &Rescue) -> paths::ArmedRescue {
     let mut announcements = announcements(rescue.mac, &rescue.addresses);
     // What is stacked on the bond the core does not know.
     match Requests::open().map_err(ActError::at("ask for the links")) {
@@ -123,10 +123,10 @@ fn rescue(bond: Ifindex, rescue: &Rescue) -> paths::Rescue {
         },
         Err(error) => tracing::warn!(%error, "a rescue will not announce what is on the bond"),
     }
-    paths::Rescue {
+    paths::ArmedRescue {
         vf: rescue.vf.0,
-        device: rescue.pci.to_string(),
-        slot: rescue.slot.map(|slot| slot.to_string()),
+        device: rescue.pci,
+        slot: rescue.slot,
         standby: rescue.standby.0,
         mac: rescue.mac.0,
         announcements,

@@ -115,7 +115,7 @@ impl Settling {
     /// Reads the events there are and returns the links to read again: all that
     /// wait, so that a lost event does no harm.
     pub(super) fn drain(&mut self) -> io::Result<Vec<Ifindex>> {
-        if let Some(monitor) = &self.monitor {
+        if let Some(monitor) = &mut self.monitor {
             drain_monitor(monitor, |_| ())?;
         }
         Ok(self.waiting.keys().copied().collect())

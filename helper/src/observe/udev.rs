@@ -65,7 +65,7 @@ pub(super) fn monitor(subsystems: &[&str]) -> io::Result<Readable<MonitorSocket>
 
 /// Hands over the events that a monitor has; true if it lost some.
 pub(super) fn drain_monitor(
-    monitor: &Readable<MonitorSocket>,
+    monitor: &mut Readable<MonitorSocket>,
     mut each: impl FnMut(UdevEvent),
 ) -> io::Result<bool> {
     let mut lost = false;

@@ -310,7 +310,7 @@ fn a_removal_loses_next_to_nothing_even_with_user_space_stopped() -> Result<()> 
                 paths.thaw()?;
             }
             reactions += 1;
-            let reaction = paths.await_nth_line(reactions, "Reaction(", LIMIT)?;
+            let reaction = paths.await_nth_line(reactions, "woke the reflex", LIMIT)?;
             ensure!(frozen || reaction.contains("Done"), "{reaction}");
             let on_standby = paths.frames(&standby)?;
             eprintln!("standby {on_standby:?}, {reaction}");

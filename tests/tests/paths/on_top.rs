@@ -139,7 +139,7 @@ fn rescue_on(kernel: Kernel) -> Result<()> {
         if frozen {
             paths.thaw()?;
         }
-        let reaction = paths.await_nth_line(round, "Reaction(", LIMIT)?;
+        let reaction = paths.await_nth_line(round, "woke the reflex", LIMIT)?;
         let on_standby = paths.frames(&standby)?;
         eprintln!("standby {on_standby:?}, {reaction}");
         assert!(on_standby.tx > 0 && on_standby.rx > 0, "{on_standby:?}");

@@ -7,16 +7,18 @@ use aya::{
     maps::{HashMap, MapData, MapError, PerCpuHashMap, RingBuf},
 };
 use rustix::time::{ClockId, clock_gettime};
+use tandem_core::PciAddress;
 use tandem_ebpf::{
     DEVICE_NAME_LEN, DUPLICATES_HOLD_NS, MAC_LEN, MAX_BONDS, MAX_PORTS, Port, PortCounters,
     ROLES_COUNTED, RescueFlag, RescuePorts,
 };
 
 use super::{
-    PathError, PathPlan, PortFrames, Rescue,
     counters::{fold, no_counters},
+    error::PathError,
+    plan::{ArmedRescue, PathPlan, PortTraffic},
 };
-use crate::ebpf::StartError;
+use crate::ebpf::load::{LoadError, take_map};
 
 type Table<K, V> = HashMap<MapData, K, V>;
 
@@ -34,13 +36,13 @@ pub(in crate::ebpf) struct Maps {
     carriers: Table<u32, u32>,
     reflex: Option<RingBuf<MapData>>,
     described: BTreeMap<u32, Port>,
-    armed: BTreeMap<u32, Rescue>,
+    armed: BTreeMap<u32, ArmedRescue>,
     epoch: u64,
     /// The plan's period that the ports of a bond are counted in.
     periods: BTreeMap<u32, u64>,
     /// By the bond: the last port that went in the present period, and what it had carried.
     /// A VF is gone long before its handoff is over.
-    gone: BTreeMap<u32, (u32, PortFrames)>,
+    gone: BTreeMap<u32, (u32, PortTraffic)>,
 }
 
 /// What is wanted of the ports of a bond.
@@ -75,44 +77,37 @@ fn duplicates_until_ns(roles: u32) -> u64 {
     boot_ns() + DUPLICATES_HOLD_NS
 }
 
-/// The name as the programs compare it.
-fn device_name(name: &str) -> Result<[u8; DEVICE_NAME_LEN], PathError> {
-    if name.len() >= DEVICE_NAME_LEN {
-        return Err(PathError::DeviceName {
-            name: name.to_owned(),
-        });
-    }
+/// The name as the programs compare it; a PCI address always fits ([`DEVICE_NAME_LEN`]).
+fn device_name(device: PciAddress) -> [u8; DEVICE_NAME_LEN] {
     let mut bytes = [0; DEVICE_NAME_LEN];
-    bytes[..name.len()].copy_from_slice(name.as_bytes());
-    Ok(bytes)
+    for (byte, character) in bytes.iter_mut().zip(device.to_string().bytes()) {
+        *byte = character;
+    }
+    bytes
 }
 
 /// The names whose leaving begins the rescue.
-fn device_names(rescue: &Rescue) -> Result<Vec<[u8; DEVICE_NAME_LEN]>, PathError> {
-    let names = [Some(&rescue.device), rescue.slot.as_ref()];
-    names
-        .into_iter()
-        .flatten()
-        .map(|name| device_name(name))
-        .collect()
+fn device_names(rescue: &ArmedRescue) -> Vec<[u8; DEVICE_NAME_LEN]> {
+    let devices = [Some(rescue.device), rescue.slot];
+    devices.into_iter().flatten().map(device_name).collect()
 }
 
 /// Which of the other armed bonds is rescued when this device leaves. VFs of several bonds
 /// may sit below one port, whose leaving is a sign for one of these bonds; the others'
 /// rescues begin with their own devices' signs, which come later.
 fn claimant(
-    armed: &BTreeMap<u32, Rescue>,
+    armed: &BTreeMap<u32, ArmedRescue>,
     except: u32,
     name: &[u8; DEVICE_NAME_LEN],
 ) -> Option<u32> {
-    let claims = |rescue| device_names(rescue).is_ok_and(|names| names.contains(name));
+    let claims = |rescue| device_names(rescue).contains(name);
     let mut others = armed.iter().filter(|(bond, _)| **bond != except);
     let claimant = others.find(|(_, rescue)| claims(rescue));
     claimant.map(|(bond, _)| *bond)
 }
 
 /// Whether another armed bond has the same standby, as one that was made anew over the same ports has.
-fn is_standby_of_another(armed: &BTreeMap<u32, Rescue>, except: u32, standby: u32) -> bool {
+fn is_standby_of_another(armed: &BTreeMap<u32, ArmedRescue>, except: u32, standby: u32) -> bool {
     let mut others = armed.iter().filter(|(bond, _)| **bond != except);
     others.any(|(_, rescue)| rescue.standby == standby)
 }
@@ -143,8 +138,8 @@ fn add<K: Pod, V: Pod>(table: &mut Table<K, V>, key: K, value: V) -> Result<(), 
 
 impl Maps {
     /// Takes the maps out of the object.
-    pub(in crate::ebpf) fn take(ebpf: &mut Ebpf) -> Result<Self, StartError> {
-        let mut map = |name| ebpf.take_map(name).ok_or(StartError::NoMap(name));
+    pub(in crate::ebpf) fn take(ebpf: &mut Ebpf) -> Result<Self, LoadError> {
+        let mut map = |name| take_map(ebpf, name);
         Ok(Self {
             ports: map("PORTS")?.try_into()?,
             counters: map("COUNTERS")?.try_into()?,
@@ -242,20 +237,17 @@ impl Maps {
     }
 
     /// Whether the armed rescue, if any, is for the same ports and devices.
-    pub(super) fn is_armed_as(&self, plan: &PathPlan) -> Result<bool, PathError> {
-        let key = |rescue: &Rescue| -> Result<_, PathError> {
-            Ok((rescue.vf, rescue.standby, rescue.mac, device_names(rescue)?))
-        };
-        let wanted = plan.rescue.as_ref().map(key).transpose()?;
-        let armed = self.armed.get(&plan.bond).map(key).transpose()?;
-        Ok(wanted == armed)
+    pub(super) fn is_armed_as(&self, plan: &PathPlan) -> bool {
+        let key =
+            |rescue: &ArmedRescue| (rescue.vf, rescue.standby, rescue.mac, device_names(rescue));
+        plan.rescue.as_ref().map(key) == self.armed.get(&plan.bond).map(key)
     }
 
     /// Arms the rescue of a bond. One that is armed the same way goes on as it is.
     pub(super) fn arm(
         &mut self,
         bond: u32,
-        rescue: &Rescue,
+        rescue: &ArmedRescue,
         carrier: bool,
     ) -> Result<(), PathError> {
         let ports = RescuePorts {
@@ -269,7 +261,7 @@ impl Maps {
         self.rescues.insert(bond, ports, 0)?;
         add(&mut self.flags, bond, RescueFlag::LOWERED)?;
         // Last: from here on a removal begins the rescue.
-        for name in device_names(rescue)? {
+        for name in device_names(rescue) {
             self.devices.insert(name, bond, 0)?;
         }
         Ok(())
@@ -285,7 +277,7 @@ impl Maps {
         let Some(rescue) = self.armed.get(&bond).cloned() else {
             return Ok(());
         };
-        for name in device_names(&rescue)? {
+        for name in device_names(&rescue) {
             match claimant(&self.armed, bond, &name) {
                 Some(other) => self.devices.insert(name, other, 0)?,
                 None => remove(&mut self.devices, name)?,
@@ -338,14 +330,14 @@ impl Maps {
     }
 
     /// What a port carried; `None` for one that is not counted on, and was not in this period.
-    pub(super) fn frames(&self, ifindex: u32) -> Option<PortFrames> {
+    pub(super) fn frames(&self, ifindex: u32) -> Option<PortTraffic> {
         let gone = || self.gone.values().find(|(port, _)| *port == ifindex);
         self.counted(ifindex)
             .or_else(|| gone().map(|(_, frames)| *frames))
     }
 
     /// Sum over the CPUs.
-    fn counted(&self, ifindex: u32) -> Option<PortFrames> {
+    fn counted(&self, ifindex: u32) -> Option<PortTraffic> {
         let port = self.described.get(&ifindex).filter(|port| counts(port))?;
         let per_cpu = self.counters.get(&ifindex, 0).ok()?;
         Some(fold(per_cpu.iter(), port.epoch))
@@ -364,16 +356,17 @@ mod tests {
 
     #[test]
     fn a_port_above_two_vfs_is_the_others_once_one_is_disarmed() {
-        let rescue = |device: &str| Rescue {
+        let rescue = |device: &str| ArmedRescue {
             vf: 3,
-            device: device.to_owned(),
-            slot: Some("0000:00:10.0".to_owned()),
+            device: device.parse().unwrap(),
+            slot: Some("0000:00:10.0".parse().unwrap()),
             standby: 2,
             mac: [2, 0, 0, 0, 0, 1],
             announcements: Vec::new(),
         };
         let armed = BTreeMap::from([(7, rescue("0000:01:00.0")), (8, rescue("0000:01:00.1"))]);
-        let after = |disarmed, name: &str| claimant(&armed, disarmed, &device_name(name).unwrap());
+        let after =
+            |disarmed, name: &str| claimant(&armed, disarmed, &device_name(name.parse().unwrap()));
         assert_eq!(after(7, "0000:01:00.0"), None);
         assert_eq!(after(7, "0000:00:10.0"), Some(8));
         assert_eq!(after(8, "0000:00:10.0"), Some(7));
@@ -384,14 +377,11 @@ mod tests {
     }
 
     #[test]
-    fn a_device_name_keeps_room_for_its_end() {
-        let name = device_name("0000:01:00.0").unwrap();
+    fn the_longest_address_keeps_room_for_its_end() {
+        let name = device_name("0000:01:00.0".parse().unwrap());
         assert_eq!(&name[..12], b"0000:01:00.0");
         assert_eq!(name[12..], [0; 8]);
-        assert!(device_name(&"x".repeat(19)).is_ok());
-        assert!(matches!(
-            device_name(&"x".repeat(20)),
-            Err(PathError::DeviceName { .. })
-        ));
+        let longest = device_name("ffffffff:ff:1f.7".parse().unwrap());
+        assert_eq!(longest[16..], [0; 4]);
     }
 }

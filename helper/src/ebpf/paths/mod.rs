@@ -6,12 +6,13 @@
 //! Nothing here decides which port carries the traffic, or when: the core does, and
 //! arms it beforehand in a [`PathPlan`]. When the armed VF begins to leave, the
 //! kernel programs and the reflex only carry out that plan; the core learns of it
-//! by the same warning as ever, and by [`super::What::Reaction`].
+//! by the same warning as ever, and by `Input::Reacted`.
 //!
 //! Kernel side: `helper-ebpf/src/programs/path.rs` and `rescue.rs`.
 
 mod attach;
 mod counters;
+mod error;
 mod maps;
 mod orders;
 mod plan;
@@ -23,18 +24,23 @@ mod system;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
 };
 
+use tandem_core::Input;
 use tandem_ebpf::MAX_BONDS;
 use tokio::sync::mpsc;
 
-use super::{Event, Programs, hooks::Program};
+use super::{
+    hooks::Program,
+    load::{Programs, lock},
+};
 use attach::{Attached, Place};
+pub use error::PathError;
 pub(super) use maps::Maps;
 use maps::Wanted;
 use orders::Orders;
-pub use plan::{Applied, Missing, PathError, PathPlan, PortFrames, Rescue};
+pub use plan::{Applied, ArmedRescue, Missing, PathPlan, PortTraffic};
 use ready::Ready;
 use reflex::Reflex;
 pub use tandem_ebpf::Traffic;
@@ -73,17 +79,13 @@ struct Bonds {
 const fn shared_by_threads<T: Clone + Send + Sync>() {}
 const _: () = shared_by_threads::<Paths>();
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Paths {
     /// Starts the reflex's threads.
     pub(super) fn start(
         programs: Programs,
         mut maps: Maps,
         ports_known: bool,
-        reactions: mpsc::Sender<Event>,
+        reactions: mpsc::Sender<Input>,
     ) -> Result<Self, PathError> {
         let ring = maps.take_reflex_ring()?;
         Ok(Self {
@@ -141,7 +143,7 @@ impl Paths {
         let prepare = |rescue| Ready::prepare(plan.bond, rescue);
         let ready = plan.rescue.as_ref().map(prepare);
         // Whatever changes: not with a rescue of other ports under way.
-        if !lock(&shared.maps).is_armed_as(plan)? {
+        if !lock(&shared.maps).is_armed_as(plan) {
             lock(&shared.maps).disarm(plan.bond)?;
             shared.reflex.disarm(plan.bond);
         }
@@ -249,7 +251,7 @@ impl Paths {
 
     /// What a port carried since it is watched, or is the VF of a rescue, or since the last reset;
     /// of such a VF also after it is gone. `None` for other ports. Does not block.
-    pub fn frames(&self, port: u32) -> Option<PortFrames> {
+    pub fn frames(&self, port: u32) -> Option<PortTraffic> {
         lock(&self.shared.maps).frames(port)
     }
 

@@ -4,7 +4,7 @@ use std::{fs, io, os::unix::fs::MetadataExt};
 
 use rustix::net::{AddressFamily, SocketType, netdevice, socket};
 
-use super::PathError;
+use super::error::PathError;
 
 /// Inode number of this process's network namespace.
 pub(super) fn netns_inum() -> Result<u32, PathError> {
