@@ -87,7 +87,7 @@ fn command(
     limit: Duration,
     out: &mut impl Write,
 ) -> Result<u8, AskError> {
-    let answer: Answer = Client::connect(socket)?.call(Call::from(request), limit)?;
+    let answer: Answer = Client::connect(socket)?.call(Call::Command(request), limit)?;
     out.write_all(render::answer(&answer).as_bytes())?;
     Ok(if answer.ready { exit::OK } else { exit::FAILED })
 }

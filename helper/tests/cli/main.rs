@@ -232,12 +232,12 @@ fn a_reply_that_comes_too_late_is_not_taken_for_the_next_one() {
         }
     });
     let mut client = Client::connect(&path).unwrap();
-    let first = Call::from(Request::Failover { bond: None });
+    let first = Call::Command(Request::Failover { bond: None });
     let error = client
         .call::<Answer>(first, Duration::from_millis(50))
         .unwrap_err();
     assert!(matches!(error, ClientError::TimedOut { .. }), "{error:?}");
-    let second = Call::from(Request::Failback { bond: None });
+    let second = Call::Command(Request::Failback { bond: None });
     let reply: Answer = client.call(second, LIMIT).unwrap();
     assert_eq!(reply, answer("Failback { bond: None }"));
 }
