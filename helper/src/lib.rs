@@ -25,5 +25,5 @@ pub mod render;
 pub mod replay;
 pub mod run;
 pub mod runtime;
-pub mod supervisor;
+pub mod service_manager;
 pub mod udev_marks;

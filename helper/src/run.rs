@@ -25,7 +25,7 @@ use crate::journal::Journal;
 use crate::logging;
 use crate::observe::{self, Completion, Observed, Sources, Touched, clock};
 use crate::runtime::{self, HOLDS_PATH};
-use crate::supervisor::Supervisor;
+use crate::service_manager::ServiceManager;
 
 /// What the command line chose.
 #[derive(Debug, Clone)]
@@ -62,7 +62,7 @@ struct Service {
     channel: Channel,
     executor: Executor,
     journal: Journal,
-    supervisor: Supervisor,
+    manager: ServiceManager,
     /// The service manager was told that the service has started.
     is_ready: bool,
     /// All links were read at least once.
@@ -99,7 +99,7 @@ impl Service {
             sources: Sources::open(observe::Options::default())?,
             ebpf: EbpfSource::start(),
             executor: Executor::new(),
-            supervisor: Supervisor::new(),
+            manager: ServiceManager::default(),
             is_ready: false,
             links_read: false,
             published: None,
@@ -175,7 +175,7 @@ impl Service {
         let mut terminate = stop(SignalKind::terminate())?;
         let mut interrupt = stop(SignalKind::interrupt())?;
         let mut running = FuturesUnordered::new();
-        let watchdog_interval = Supervisor::watchdog_interval();
+        let watchdog_interval = ServiceManager::watchdog_interval();
         let mut next_alive = watchdog_interval.map(|interval| Instant::now() + interval);
         let ready_by = Instant::now() + START_LIMIT;
         loop {
@@ -187,7 +187,7 @@ impl Service {
             self.publish();
             if !self.is_ready && (self.links_read || ready_by <= Instant::now()) {
                 self.is_ready = true;
-                self.supervisor.ready();
+                self.manager.ready();
             }
             let deadline = self.machine.next_deadline().map(instant);
             let starting = (!self.is_ready).then_some(ready_by);
@@ -209,7 +209,7 @@ impl Service {
             match wake {
                 Wake::Reload => self.reload()?,
                 Wake::Stop => {
-                    self.supervisor.stopping();
+                    self.manager.stopping();
                     tracing::info!("stopped on request; bonds and traffic stay as they are");
                     return Ok(());
                 }
@@ -221,7 +221,7 @@ impl Service {
                 Wake::Channel(input) => self.asked(input)?,
                 Wake::Finished(completion) => self.sources.complete(completion),
                 Wake::Watchdog => {
-                    self.supervisor.alive();
+                    self.manager.alive();
                     next_alive = watchdog_interval.map(|interval| Instant::now() + interval);
                 }
                 Wake::Deadline => self.feed(Input::Tick),
@@ -270,7 +270,7 @@ impl Service {
         let status = self.machine.status();
         if self.published != Some(status.generation) {
             self.published = Some(status.generation);
-            self.supervisor.status(status);
+            self.manager.status(status);
             self.channel.publish(status);
         }
         self.store_holds();
@@ -303,17 +303,10 @@ impl Service {
 
     fn asked(&mut self, input: ChannelInput) -> Result<()> {
         match input {
-            ChannelInput::Command(command) => self.feed(Input::Command(command)),
+            ChannelInput::Input(input) => self.feed(input),
             ChannelInput::Configure { id, policy } => {
                 let result = self.take_from_host(policy)?;
                 self.channel.configured(id, result);
-            }
-            ChannelInput::Health { health, parts } => {
-                self.feed(Input::SourceHealth {
-                    source: Source::Channel,
-                    health,
-                    parts,
-                });
             }
         }
         Ok(())
@@ -359,7 +352,7 @@ impl Service {
     }
 
     fn reload(&mut self) -> Result<()> {
-        self.supervisor.reloading();
+        self.manager.reloading();
         match config::load(&self.options.config) {
             Ok(config) => {
                 self.config = config;
@@ -371,7 +364,7 @@ impl Service {
             Err(error) => self.feed(Input::FilesRefused(Some(error.to_string()))),
         }
         self.publish();
-        self.supervisor.ready();
+        self.manager.ready();
         Ok(())
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use clap::Parser;
 use serde_json::Value;
 use tandem_core::Status;
-use tandem_core::input::{Command as Asked, CommandId, Request};
+use tandem_core::input::{Command as Asked, CommandId, Input, Request};
 use tandem_core::policy::Origin;
 use tandem_core::status::{Answer, CommandError, CommandErrorCode, Event, ProblemCode, Traffic};
 use tandem_guest::ask::{AskError, carry_out};
@@ -81,7 +81,7 @@ fn serve(
             tokio::select! {
                 _ = &mut stopped => return,
                 input = channel.next() => match input {
-                    ChannelInput::Command(Asked { id, request }) => answer(&mut channel, id, request),
+                    ChannelInput::Input(Input::Command(Asked { id, request })) => answer(&mut channel, id, request),
                     other => panic!("{other:?}"),
                 },
             }

@@ -7,19 +7,12 @@ use sd_notify::NotifyState;
 use tandem_core::Status;
 
 /// The service manager, as far as it wants to hear from us.
-#[derive(Debug)]
-pub struct Supervisor {
+#[derive(Debug, Default)]
+pub struct ServiceManager {
     last_status: String,
 }
 
-impl Supervisor {
-    /// Takes what the manager passed in the environment.
-    pub fn new() -> Self {
-        Self {
-            last_status: String::new(),
-        }
-    }
-
+impl ServiceManager {
     /// How often the watchdog wants to hear from us: half of its limit
     /// (`sd_watchdog_enabled(3)`); `None` if there is no watchdog.
     pub fn watchdog_interval() -> Option<Duration> {
@@ -31,7 +24,7 @@ impl Supervisor {
         send(&[NotifyState::Ready]);
     }
 
-    /// The configuration is being read anew; [`Supervisor::ready`] ends it.
+    /// The configuration is being read anew; [`ServiceManager::ready`] ends it.
     pub fn reloading(&self) {
         match NotifyState::monotonic_usec_now() {
             Ok(now) => send(&[NotifyState::Reloading, now]),
@@ -56,12 +49,6 @@ impl Supervisor {
             send(&[NotifyState::Status(&line)]);
             self.last_status = line;
         }
-    }
-}
-
-impl Default for Supervisor {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::value::{RawValue, to_raw_value};
-use tandem_core::input::{Command, CommandId};
+use tandem_core::input::{Command, CommandId, Input};
 use tandem_core::policy::Origin;
 use tandem_core::status::{CommandError, CommandErrorCode, Event};
 use tandem_core::{Policy, Status};
@@ -13,7 +13,7 @@ use tandem_wire::event::{EventMessage, Pushed, Timestamp};
 use tandem_wire::message::{Call, Id, RequestLine};
 use tandem_wire::reply::{Empty, ErrorBody, GuestInfo, StatusReport, delimited_sync_line};
 
-use super::ChannelInput;
+use super::input::ChannelInput;
 use super::session::{MAX_OPEN_COMMANDS, Session};
 use crate::observe::clock;
 
@@ -21,7 +21,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// What all connections share.
 #[derive(Debug, Default)]
-pub(super) struct Desk {
+pub(super) struct Dispatcher {
     /// For the service. Bounded by the open commands of all connections.
     pub(super) inputs: VecDeque<ChannelInput>,
     last_id: u64,
@@ -30,7 +30,7 @@ pub(super) struct Desk {
     status_text: Option<Box<RawValue>>,
 }
 
-impl Desk {
+impl Dispatcher {
     /// Takes a new status, unless it is the one it has.
     pub(super) fn publish(&mut self, status: &Status) {
         if self.status.as_ref().map(|known| known.generation) != Some(status.generation) {
@@ -69,9 +69,9 @@ impl Desk {
                 session.set_subscribed(call == Call::TandemSubscribe);
                 session.reply(Empty {}, id);
             }
-            Call::Command(request) => {
-                self.pass_on(session, id, |id| ChannelInput::Command(Command { id, request }));
-            }
+            Call::Command(request) => self.pass_on(session, id, |id| {
+                ChannelInput::Input(Input::Command(Command { id, request }))
+            }),
         }
     }
 
