@@ -1,10 +1,9 @@
 //! Reads the kernel's state, blocking; runs on a thread of its own.
 
-use std::collections::BTreeSet;
-
 use tandem_core::link::{Addressing, Link};
 use tandem_core::types::Ifindex;
 
+use super::agenda::{Job, Wanted};
 use super::stacked::Upper;
 use super::sysfs::Sysfs;
 use crate::netlink::link::Described;
@@ -14,25 +13,11 @@ use crate::netlink::{address, link, route};
 /// Addresses, and routes, that are reported of one link; more are left out.
 const MAX_PER_LINK: usize = 4096;
 
-/// What to read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Job {
-    AllLinks,
-    Links(BTreeSet<Ifindex>),
-    /// All addressing, which is that of these links.
-    AllAddressing(BTreeSet<Ifindex>),
-    Addressing(BTreeSet<Ifindex>),
-}
-
 /// What was read.
 #[derive(Debug)]
 pub(super) enum Found {
-    /// All links.
-    AllLinks(Vec<ReadLink>),
-    /// Links that were asked for; `None` if gone.
+    /// All links, or those that were asked for; `None` if gone.
     Links(Vec<(Ifindex, Option<ReadLink>)>),
-    /// All addressing.
-    AllAddressing(Vec<Addressing>),
     /// Addressing of the links that were asked for and are still there.
     Addressing(Vec<Addressing>),
 }
@@ -57,36 +42,29 @@ impl ReadLink {
 /// Does a job.
 pub(super) fn read(job: &Job, sysfs: &Sysfs) -> Result<Found, RequestError> {
     let mut requests = Requests::open()?;
+    let complete = |link| ReadLink::complete(link, sysfs);
     match job {
-        Job::AllLinks => {
-            let links = link::dump(&mut requests, link::decode)?;
-            let complete = |link| ReadLink::complete(link, sysfs);
-            Ok(Found::AllLinks(links.into_iter().map(complete).collect()))
+        Job::Links(Wanted { all: true, .. }) => {
+            let links = link::dump(&mut requests, link::decode)?.into_iter();
+            let links = links.map(|found| (found.link.ifindex, Some(complete(found))));
+            Ok(Found::Links(links.collect()))
         }
         Job::Links(wanted) => {
             let mut found = Vec::new();
-            for &ifindex in wanted {
+            for &ifindex in &wanted.links {
                 let link = link::get(&mut requests, ifindex)?;
-                found.push((ifindex, link.map(|link| ReadLink::complete(link, sysfs))));
+                found.push((ifindex, link.map(complete)));
             }
             Ok(Found::Links(found))
         }
-        Job::AllAddressing(wanted) => {
-            addressing_of(&mut requests, wanted).map(Found::AllAddressing)
+        Job::Addressing(wanted) => {
+            let mut found = Vec::new();
+            for &ifindex in &wanted.links {
+                found.extend(addressing(&mut requests, ifindex)?);
+            }
+            Ok(Found::Addressing(found))
         }
-        Job::Addressing(wanted) => addressing_of(&mut requests, wanted).map(Found::Addressing),
     }
-}
-
-fn addressing_of(
-    requests: &mut Requests,
-    links: &BTreeSet<Ifindex>,
-) -> Result<Vec<Addressing>, RequestError> {
-    let mut found = Vec::new();
-    for &ifindex in links {
-        found.extend(addressing(requests, ifindex)?);
-    }
-    Ok(found)
 }
 
 /// Reads addresses and configured routes of one link; `None` if it is gone.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use netlink_sys::protocols::NETLINK_ROUTE;
+use tandem_core::Input;
 use tandem_core::input::Source;
 use tandem_core::link::Link;
 use tandem_core::status::SourceHealth;
@@ -13,14 +14,14 @@ use tandem_core::types::{IfName, Ifindex};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::agenda::Agenda;
+use super::agenda::{Agenda, Job};
 use super::clock::ClockWatch;
-use super::reader::{Found, Job};
+use super::completion::Completion;
+use super::reader::Found;
 use super::settle::Settling;
 use super::stacked::Stacked;
 use super::sysfs::Sysfs;
 use super::udev::{Devices, UdevEvent};
-use super::{Completion, ObserveError, Observed};
 use crate::netlink::filter::Filter;
 use crate::netlink::hint::{Hint, hints};
 use crate::netlink::request::RequestError;
@@ -42,6 +43,38 @@ pub(super) const ADDRESSING_PAUSE: Duration = Duration::from_millis(100);
 pub(super) const RETRY: Duration = Duration::from_secs(1);
 /// Longest that an action's `Done` waits for a reading.
 pub(super) const READING_LIMIT: Duration = Duration::from_secs(5);
+
+/// One thing that a source has to say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Observed {
+    /// For the machine.
+    Input(Input),
+    /// A virtio-serial port came or went: the channel's device may have to be opened anew.
+    AgentPortsChanged,
+}
+
+/// A source that can't be opened or read any more. The text names it and the remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum ObserveError {
+    /// A socket could not be opened or set up.
+    #[error("cannot open {what}: {error}; {remedy}")]
+    Open {
+        /// Which.
+        what: &'static str,
+        /// Why not.
+        error: io::Error,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// A socket that worked does no longer.
+    #[error("cannot read {what}: {error}; restart the service")]
+    Read {
+        /// Which.
+        what: &'static str,
+        /// Why not.
+        error: io::Error,
+    },
+}
 
 /// Where to look; the default is the running system.
 #[derive(Debug, Clone)]

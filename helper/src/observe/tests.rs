@@ -1,5 +1,7 @@
 //! All sources on the running kernel, in network namespaces of their own.
 
+use tandem_core::action::ActionId;
+use tandem_core::input::{Input, Outcome, Source};
 use tandem_core::link::LinkKind;
 use tandem_core::types::IfName;
 
