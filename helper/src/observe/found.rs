@@ -131,12 +131,12 @@ impl Sources {
         if all {
             let (mut links, mut uppers) = (links, BTreeMap::new());
             links.retain_mut(|(ifindex, read)| {
-                let upper = read.as_mut().and_then(|read| read.upper.take());
+                let upper = read.as_mut().and_then(|(_, upper)| upper.take());
                 uppers.extend(upper.map(|upper| (*ifindex, upper)));
                 let read = read.as_ref();
-                read.is_some_and(|read| self.is_reported(&read.link, now))
+                read.is_some_and(|(link, _)| self.is_reported(link, now))
             });
-            let links = links.into_iter().filter_map(|(_, read)| Some(read?.link));
+            let links = links.into_iter().filter_map(|(_, read)| Some(read?.0));
             let links: Vec<Link> = links.collect();
             let fresh = links.iter().cloned().map(|link| (link.ifindex, link));
             self.known = fresh.collect();
@@ -145,7 +145,7 @@ impl Sources {
             self.say(Input::Links(links));
         } else {
             for (ifindex, read) in links {
-                let (link, upper) = read.map_or((None, None), |read| (Some(read.link), read.upper));
+                let (link, upper) = read.map_or((None, None), |(link, upper)| (Some(link), upper));
                 self.stacked.put(ifindex, upper, &bonds(&self.known));
                 match link.filter(|link| self.is_reported(link, now)) {
                     Some(link) => {

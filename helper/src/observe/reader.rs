@@ -23,26 +23,15 @@ pub(super) enum Found {
 }
 
 /// A link, and how it lies on another one.
-#[derive(Debug)]
-pub(super) struct ReadLink {
-    pub(super) link: Link,
-    pub(super) upper: Option<Upper>,
-}
-
-impl ReadLink {
-    fn complete(described: Described, sysfs: &Sysfs) -> Self {
-        let upper = Upper::of(&described);
-        Self {
-            link: sysfs.complete(described),
-            upper,
-        }
-    }
-}
+pub(super) type ReadLink = (Link, Option<Upper>);
 
 /// Does a job.
 pub(super) fn read(job: &Job, sysfs: &Sysfs) -> Result<Found, RequestError> {
     let mut requests = Requests::open()?;
-    let complete = |link| ReadLink::complete(link, sysfs);
+    let complete = |described: Described| {
+        let upper = Upper::of(&described);
+        (sysfs.complete(described), upper)
+    };
     match job {
         Job::Links(Wanted { all: true, .. }) => {
             let links = link::dump(&mut requests, link::decode)?.into_iter();

@@ -131,8 +131,8 @@ pub(super) struct Reading {
 
 /// Why [`Sources::next`] woke up.
 enum Wake {
-    Links,
-    Addressing,
+    /// Of links or of addressing.
+    Notified(Source),
     Devices,
     Settling,
     Clock,
@@ -268,8 +268,8 @@ impl Sources {
             }
         };
         tokio::select! {
-            result = self.links.readable() => result.map(|()| Wake::Links),
-            result = self.addressing.readable() => result.map(|()| Wake::Addressing),
+            result = self.links.readable() => result.map(|()| Wake::Notified(Source::Links)),
+            result = self.addressing.readable() => result.map(|()| Wake::Notified(Source::Addressing)),
             result = self.devices.readable() => result.map(|()| Wake::Devices),
             result = self.settling.readable() => result.map(|()| Wake::Settling),
             result = self.clock.readable() => result.map(|()| Wake::Clock),
@@ -281,33 +281,7 @@ impl Sources {
     fn handle(&mut self, wake: Wake) -> Result<(), ObserveError> {
         let read_error = |what| move |error| ObserveError::Read { what, error };
         match wake {
-            Wake::Links => {
-                let mut found = BTreeSet::new();
-                let lost = self
-                    .links
-                    .drain(|datagram| found.extend(hints(datagram).filter_map(link_of)))
-                    .map_err(read_error("link notifications"))?;
-                found.into_iter().for_each(|link| self.mark_link(link));
-                self.say_lost(lost, Source::Links);
-            }
-            Wake::Addressing => {
-                let agenda = &mut self.agenda;
-                let lost = self
-                    .addressing
-                    .drain(|datagram| {
-                        for hint in hints(datagram) {
-                            match hint {
-                                Hint::Addressing(link) if self.known.contains_key(&link) => {
-                                    agenda.addressing(link);
-                                }
-                                Hint::AnyAddressing => agenda.all_addressing(),
-                                Hint::Addressing(_) | Hint::Link(_) => {}
-                            }
-                        }
-                    })
-                    .map_err(read_error("address notifications"))?;
-                self.say_lost(lost, Source::Addressing);
-            }
+            Wake::Notified(source) => self.take_hints(source)?,
             Wake::Devices => self.read_devices()?,
             Wake::Settling => {
                 let waiting = self
@@ -323,6 +297,29 @@ impl Sources {
             Wake::Read(found) => self.take_found(found)?,
             Wake::Timer => self.timer_is_up(),
         }
+        Ok(())
+    }
+
+    fn take_hints(&mut self, source: Source) -> Result<(), ObserveError> {
+        let (watch, what) = match source {
+            Source::Links => (&mut self.links, "link notifications"),
+            _ => (&mut self.addressing, "address notifications"),
+        };
+        let mut found = BTreeSet::new();
+        let lost = watch
+            .drain(|datagram| found.extend(hints(datagram)))
+            .map_err(|error| ObserveError::Read { what, error })?;
+        for hint in found {
+            match hint {
+                Hint::Link(link) => self.mark_link(link),
+                Hint::Addressing(link) if self.known.contains_key(&link) => {
+                    self.agenda.addressing(link);
+                }
+                Hint::Addressing(_) => {}
+                Hint::AnyAddressing => self.agenda.all_addressing(),
+            }
+        }
+        self.say_lost(lost, source);
         Ok(())
     }
 
@@ -358,12 +355,5 @@ impl Sources {
                 self.agenda.link(port.ifindex);
             }
         }
-    }
-}
-
-fn link_of(hint: Hint) -> Option<Ifindex> {
-    match hint {
-        Hint::Link(link) => Some(link),
-        Hint::Addressing(_) | Hint::AnyAddressing => None,
     }
 }
