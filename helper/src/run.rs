@@ -119,7 +119,7 @@ impl Service {
         Ok(service)
     }
 
-    /// The files' bonds, else those that the host handed over before a restart.
+    /// The files' bonds, else those that the host provided before a restart.
     fn starting_policy(&mut self) -> Policy {
         let from_file = &self.config.policy;
         if !from_file.bonds.is_empty() || !self.config.accept_host_config {
@@ -215,7 +215,7 @@ impl Service {
                 }
                 Wake::Observed(batch) => self.observed(batch),
                 Wake::Ebpf(inputs) => {
-                    self.executor.use_paths(self.ebpf.paths());
+                    self.executor.use_fast_paths(self.ebpf.fast_paths());
                     inputs.into_iter().for_each(|input| self.feed(input));
                 }
                 Wake::Channel(input) => self.asked(input)?,

@@ -5,8 +5,8 @@ use tandem_ebpf::{EventKind, RawEvent};
 
 use super::{
     events::emit,
+    fast_path,
     kernel::{KernelPtr, offset},
-    rescue,
 };
 
 /// `IFF_UP` of include/uapi/linux/if.h.
@@ -80,7 +80,7 @@ impl NetDevice {
 #[fentry(function = "unregister_netdevice_queue")]
 fn link_unregistering(ctx: FEntryContext) -> i32 {
     let device = NetDevice::new(ctx.arg(0));
-    rescue::link_leaves(device.ifindex(), || device.netns_inum());
+    fast_path::link_leaves(device.ifindex(), || device.netns_inum());
     device.report(EventKind::DriverStopping);
     0
 }
@@ -99,9 +99,9 @@ fn link_stopped(ctx: FEntryContext) -> i32 {
         let device = NetDevice::new(ctx.arg(1));
         if device.is_up() {
             let carrier = device.has_carrier();
-            rescue::carrier_changed(device.ifindex(), || device.netns_inum(), carrier);
+            fast_path::carrier_changed(device.ifindex(), || device.netns_inum(), carrier);
         } else {
-            rescue::link_stopped(device.ifindex(), || device.netns_inum());
+            fast_path::link_stopped(device.ifindex(), || device.netns_inum());
             device.report(EventKind::DriverStopping);
         }
     }
@@ -116,7 +116,7 @@ fn carrier_on(ctx: FEntryContext) -> i32 {
     if !device.has_carrier() {
         // What is closed carries nothing; its opening is told of.
         let able = device.is_up();
-        rescue::carrier_changed(device.ifindex(), || device.netns_inum(), able);
+        fast_path::carrier_changed(device.ifindex(), || device.netns_inum(), able);
     }
     0
 }
@@ -127,7 +127,7 @@ fn carrier_on(ctx: FEntryContext) -> i32 {
 fn carrier_off(ctx: FEntryContext) -> i32 {
     let device = NetDevice::new(ctx.arg(0));
     if device.has_carrier() {
-        rescue::carrier_changed(device.ifindex(), || device.netns_inum(), false);
+        fast_path::carrier_changed(device.ifindex(), || device.netns_inum(), false);
         device.report(EventKind::CarrierLost);
     }
     0
@@ -142,7 +142,7 @@ fn bond_port_state(ctx: FEntryContext) -> i32 {
     let state = KernelPtr::new(info).probe::<u8>();
     if state.is_some_and(|state| state & TX_ENABLED != 0) {
         let device = NetDevice::new(ctx.arg(0));
-        rescue::port_transmits(device.ifindex(), || device.netns_inum());
+        fast_path::port_transmits(device.ifindex(), || device.netns_inum());
     }
     0
 }

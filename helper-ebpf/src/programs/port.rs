@@ -1,7 +1,7 @@
 //! Ports and frames, as the programs on the traffic's paths see them.
 
 use aya_ebpf::{helpers::bpf_ktime_get_boot_ns, macros::map, maps::HashMap, programs::TcContext};
-use tandem_ebpf::{MAC_LEN, MAX_BONDS, MAX_PORTS, PROOF_ETHERTYPE, Port};
+use tandem_ebpf::{MAC_LEN, MAX_BONDS, MAX_PORTS, PATH_CHECK_ETHERTYPE, Port};
 
 /// `TCX_NEXT` and `TC_ACT_UNSPEC` (`bpf.h` and `pkt_cls.h` of include/uapi/linux): the next
 /// program has its say, then the stack.
@@ -71,7 +71,7 @@ pub(super) struct Frame {
     pub(super) source: [u8; MAC_LEN],
     /// To a group that no bridge floods.
     pub(super) link_local: bool,
-    proof: bool,
+    path_check: bool,
     /// How many frames on the wire it stands for.
     pub(super) segments: u64,
 }
@@ -99,7 +99,7 @@ impl Frame {
             target: [d0, d1, d2, d3, d4, d5],
             source: [s0, s1, s2, s3, s4, s5],
             link_local: [d0, d1, d2, d3, d4] == LINK_LOCAL_GROUPS,
-            proof: [e0, e1] == PROOF_ETHERTYPE,
+            path_check: [e0, e1] == PATH_CHECK_ETHERTYPE,
             segments: u64::from(segments.max(1)),
         })
     }
@@ -108,7 +108,7 @@ impl Frame {
     /// Its stack would take the announcement of an address for another station's.
     #[inline(always)]
     pub(super) fn is_own_echo(&self, port: &Port) -> bool {
-        self.group && !self.link_local && !self.proof && self.is_from(port.own_mac)
+        self.group && !self.link_local && !self.path_check && self.is_from(port.own_mac)
     }
 
     #[inline(always)]

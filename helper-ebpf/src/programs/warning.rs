@@ -6,8 +6,8 @@ use tandem_ebpf::{EventKind, RawEvent};
 
 use super::{
     events::emit,
+    fast_path,
     kernel::{KernelPtr, offset},
-    rescue,
 };
 
 /// `ACPI_NOTIFY_EJECT_REQUEST` of include/acpi/actypes.h; hot-add notifies
@@ -15,13 +15,13 @@ use super::{
 const ACPI_NOTIFY_EJECT_REQUEST: u32 = 3;
 
 /// Reports the device whose `kobj.name` pointer is `name`. If it is an armed VF,
-/// its bond's rescue begins first; not so at the press of a button, which leaves
+/// its bond's fast path begins first; not so at the press of a button, which leaves
 /// the service 5 s.
 #[inline(always)]
 fn report(kind: EventKind, name: KernelPtr, state: u32) {
     let device = name.probe_text();
     if kind != EventKind::ButtonPress {
-        rescue::device_leaves(&device);
+        fast_path::device_leaves(&device);
     }
     let event = RawEvent {
         state,

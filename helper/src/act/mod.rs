@@ -11,11 +11,11 @@ mod assign;
 mod bond;
 mod clone;
 mod error;
+mod fast_path;
 mod link;
 mod local;
 mod nexthop;
-mod path;
-mod prove;
+mod path_check;
 
 use std::future::Future;
 use std::time::Duration;
@@ -26,7 +26,7 @@ use tandem_core::input::{Outcome, Source};
 use tandem_core::types::Ifindex;
 use tokio::task::JoinHandle;
 
-use crate::ebpf::paths::Paths;
+use crate::ebpf::fast_path::FastPaths;
 use crate::netlink::request::Requests;
 use crate::observe::{Completion, Touched};
 use error::ActError;
@@ -39,7 +39,7 @@ pub const LIMIT: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub struct Executor {
     limit: Duration,
-    paths: Option<Paths>,
+    fast_paths: Option<FastPaths>,
 }
 
 impl Executor {
@@ -47,14 +47,14 @@ impl Executor {
     pub fn new() -> Self {
         Self {
             limit: LIMIT,
-            paths: None,
+            fast_paths: None,
         }
     }
 
-    /// Takes the hand-over programs, once they are loaded; until then actions that
+    /// Takes the fast-path programs, once they are loaded; until then actions that
     /// are about them fail.
-    pub fn use_paths(&mut self, paths: Option<Paths>) {
-        self.paths = paths;
+    pub fn use_fast_paths(&mut self, fast_paths: Option<FastPaths>) {
+        self.fast_paths = fast_paths;
     }
 
     /// Starts an action. The future ends within the time limit; hand its result to
@@ -72,10 +72,10 @@ impl Executor {
         let Action { id, kind } = action;
         let limit = self.limit;
         let touched = touched_by(&kind);
-        let paths = self.paths.clone();
+        let fast_paths = self.fast_paths.clone();
         let work = tokio::task::spawn_blocking(move || {
             let mut inputs = Vec::new();
-            let result = carry_out(id, &kind, paths.as_ref(), &mut inputs);
+            let result = carry_out(id, &kind, fast_paths.as_ref(), &mut inputs);
             (result, inputs)
         });
         async move {
@@ -115,20 +115,22 @@ type Done = (Result<(), ActError>, Vec<Input>);
 fn carry_out(
     id: ActionId,
     kind: &ActionKind,
-    paths: Option<&Paths>,
+    fast_paths: Option<&FastPaths>,
     inputs: &mut Vec<Input>,
 ) -> Result<(), ActError> {
-    if let ActionKind::WatchPath { bond, watch } = kind
-        && watch.is_nothing()
+    if let ActionKind::SetFastPath { bond, fast_path } = kind
+        && fast_path.is_nothing()
     {
-        inputs.extend(path::let_go(paths, *bond, id));
+        inputs.extend(fast_path::let_go(fast_paths, *bond, id));
         return Ok(());
     }
     let mut requests = Requests::open().map_err(ActError::at("open a netlink socket"))?;
-    path::expect_both(paths, kind);
+    fast_path::expect_both(fast_paths, kind);
     let result = match kind {
-        ActionKind::WatchPath { bond, watch } => path::watch(paths, *bond, watch, id, inputs),
-        ActionKind::ReadFrames { bond, ports } => path::read(paths, *bond, ports, inputs),
+        ActionKind::SetFastPath { bond, fast_path } => {
+            fast_path::set(fast_paths, *bond, fast_path, id, inputs)
+        }
+        ActionKind::ReadFrames { bond, ports } => fast_path::read(fast_paths, *bond, ports, inputs),
         _ => attempt(&mut requests, kind),
     };
     let Err(error) = result else {
@@ -166,11 +168,13 @@ fn attempt(requests: &mut Requests, kind: &ActionKind) -> Result<(), ActError> {
         } => assign::add(requests, link, addresses, routes),
         ActionKind::FlushAddressing { link } => addressing::flush(requests, link),
         ActionKind::Announce { bond, port } => announce::announce(requests, bond, port),
-        ActionKind::ProvePath { bond, from, to } => prove::prove(requests, bond, from, to),
+        ActionKind::CheckPath { bond, from, to } => {
+            path_check::check_path(requests, bond, from, to)
+        }
         ActionKind::Observe {
             source: Source::Links | Source::Addressing | Source::Udev,
         } => Ok(()),
-        ActionKind::WatchPath { .. }
+        ActionKind::SetFastPath { .. }
         | ActionKind::ReadFrames { .. }
         | ActionKind::Observe { .. }
         | ActionKind::Reply { .. }
@@ -184,7 +188,9 @@ fn attempt(requests: &mut Requests, kind: &ActionKind) -> Result<(), ActError> {
 /// The devices without which an action makes no sense.
 fn devices_of(kind: &ActionKind) -> Vec<Ifindex> {
     match *kind {
-        ActionKind::SetBondOptions { bond, .. } | ActionKind::WatchPath { bond, .. } => vec![bond],
+        ActionKind::SetBondOptions { bond, .. } | ActionKind::SetFastPath { bond, .. } => {
+            vec![bond]
+        }
         ActionKind::SetAdminUp { link, .. }
         | ActionKind::SetMtu { link, .. }
         | ActionKind::SetMac { link, .. }
@@ -194,7 +200,7 @@ fn devices_of(kind: &ActionKind) -> Vec<Ifindex> {
         | ActionKind::Release { port, bond }
         | ActionKind::SetPrimary { bond, port }
         | ActionKind::Announce { bond, port } => vec![port, bond],
-        ActionKind::ProvePath { bond, from, to } => vec![from, to, bond],
+        ActionKind::CheckPath { bond, from, to } => vec![from, to, bond],
         ActionKind::MoveAddressing { from, to } => vec![from, to],
         ActionKind::CreateBond { .. }
         | ActionKind::ReadFrames { .. }
@@ -217,8 +223,8 @@ fn touched_by(kind: &ActionKind) -> Touched {
             ..Touched::default()
         },
         ActionKind::Announce { .. }
-        | ActionKind::ProvePath { .. }
-        | ActionKind::WatchPath { .. }
+        | ActionKind::CheckPath { .. }
+        | ActionKind::SetFastPath { .. }
         | ActionKind::ReadFrames { .. }
         | ActionKind::Reply { .. }
         | ActionKind::Notify(_) => Touched::default(),

@@ -9,7 +9,7 @@ pub enum ChannelInput {
     /// For the machine: a command, to be answered with [`super::Channel::reply`], or the
     /// health of the port to the host, told at each change and once at start.
     Input(Input),
-    /// The host hands over its bonds; answer with [`super::Channel::configured`].
+    /// The host provides bonds; answer with [`super::Channel::configured`].
     Configure {
         /// Identity of the request.
         id: CommandId,

@@ -21,19 +21,19 @@ pub enum Program {
     LinkUnregistering,
     /// Reports network devices that were closed.
     LinkStopped,
-    /// Tells the rescue of carrier gained.
+    /// Tells the fast path of carrier gained.
     CarrierOn,
     /// Reports carrier lost.
     CarrierOff,
-    /// Tells the rescue which port a bond sends through.
+    /// Tells the fast path which port a bond sends through.
     BondPortState,
-    /// Counts what a port receives, keeps duplicates away, and delivers what a
-    /// rescue brings in.
-    PathIngress,
+    /// Counts what a port receives, keeps duplicates away, and delivers what the
+    /// fast path brings in.
+    PortIngress,
     /// Counts what a port sends.
-    PathEgress,
-    /// Sends a bond's frames through its standby during a rescue.
-    RescueEgress,
+    PortEgress,
+    /// Sends a bond's frames through its standby while the fast path runs.
+    BondEgress,
 }
 
 /// Structures that a program reads.
@@ -60,13 +60,13 @@ impl Program {
         Self::CarrierOn,
         Self::CarrierOff,
         Self::BondPortState,
-        Self::PathIngress,
-        Self::PathEgress,
-        Self::RescueEgress,
+        Self::PortIngress,
+        Self::PortEgress,
+        Self::BondEgress,
     ];
 
     /// Those that run where frames pass.
-    pub const TRAFFIC: [Self; 3] = [Self::PathIngress, Self::PathEgress, Self::RescueEgress];
+    pub const TRAFFIC: [Self; 3] = [Self::PortIngress, Self::PortEgress, Self::BondEgress];
 
     /// Its name in the object and in the status.
     pub fn name(self) -> &'static str {
@@ -94,14 +94,14 @@ impl Program {
             Self::CarrierOn => ("carrier_on", "netif_carrier_on", Reads::NetDevice),
             Self::CarrierOff => ("carrier_off", "netif_carrier_off", Reads::NetDevice),
             Self::BondPortState => ("bond_port_state", "netdev_lower_state_changed", Reads::NetDevice),
-            Self::PathIngress => ("path_ingress", "tc ingress of a port", Reads::Frames),
-            Self::PathEgress => ("path_egress", "tc egress of a port", Reads::Frames),
-            Self::RescueEgress => ("rescue_egress", "tc egress of a bond", Reads::Frames),
+            Self::PortIngress => ("port_ingress", "tc ingress of a port", Reads::Frames),
+            Self::PortEgress => ("port_egress", "tc egress of a port", Reads::Frames),
+            Self::BondEgress => ("bond_egress", "tc egress of a bond", Reads::Frames),
         }
     }
 
-    /// Whether it runs where frames pass, attached while a port is watched or a rescue armed
-    /// ([`super::paths`]); the others run before a kernel function.
+    /// Whether it runs where frames pass, attached while a port is watched or a VF armed
+    /// ([`super::fast_path`]); the others run before a kernel function.
     pub(super) fn sees_frames(self) -> bool {
         self.reads() == Reads::Frames
     }

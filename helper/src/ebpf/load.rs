@@ -49,7 +49,7 @@ impl Report {
         let function = self.program.function();
         let detail = match &self.missing {
             Some(reason) => format!("{function}: {reason}"),
-            // Attached to ports and bonds while a hand-over needs it.
+            // Attached to ports and bonds while a switchover needs it.
             None if self.program.sees_frames() => format!("ready for {function}"),
             None => format!("attached to {function}"),
         };
@@ -79,7 +79,7 @@ pub(super) enum LoadError {
     #[error("the eBPF events cannot be read: {0}")]
     Read(#[from] io::Error),
     #[error("{0}")]
-    Paths(String),
+    FastPaths(String),
 }
 
 /// Takes a map out of the object.

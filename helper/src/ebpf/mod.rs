@@ -6,10 +6,10 @@
 
 pub mod btf;
 mod event;
+pub mod fast_path;
 mod hooks;
 mod load;
 mod monitor;
-pub mod paths;
 mod source;
 mod support;
 

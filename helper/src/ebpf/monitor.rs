@@ -14,9 +14,9 @@ use tokio::sync::mpsc;
 
 use super::{
     event,
+    fast_path::{self, FastPathError, FastPaths, Maps},
     hooks::Program,
     load::{self, LoadError, Loaded, Programs, Report, lock, take_map},
-    paths::{self, Maps, PathError, Paths},
     support::{Lockdown, Obstacle, Support},
 };
 use crate::{heap, readable::Readable};
@@ -35,21 +35,21 @@ pub(super) struct Monitor {
     lost: PerCpuArray<MapData, u64>,
     lost_before: u64,
     logs: Readable<EbpfLogger<&'static dyn Log>>,
-    /// What the reflex did.
+    /// What the fast path's thread did.
     reactions: mpsc::Receiver<Input>,
-    paths: Option<Paths>,
+    fast_paths: Option<FastPaths>,
     programs: Programs,
 }
 
 impl Drop for Monitor {
     fn drop(&mut self) {
-        let (paths, programs) = (self.paths.take(), self.programs.clone());
+        let (fast_paths, programs) = (self.fast_paths.take(), self.programs.clone());
         let (done, ended) = std::sync::mpsc::channel();
         // Detaching takes RTNL, which a driver may hold for seconds; who stops the
         // service shall not wait for that. What is left goes with the process.
         std::thread::spawn(move || {
-            if let Some(paths) = paths {
-                paths.stop();
+            if let Some(fast_paths) = fast_paths {
+                fast_paths.stop();
             }
             *lock(&programs) = None;
             let _ = done.send(());
@@ -103,17 +103,17 @@ impl Monitor {
         // What they need and the rest does not is no reason to go without the warnings.
         let maps = all_work.then(|| Maps::take(&mut ebpf));
         let programs = Arc::new(Mutex::new(Some(ebpf)));
-        let (sender, reactions) = mpsc::channel(paths::MAX_REACTIONS);
+        let (sender, reactions) = mpsc::channel(fast_path::MAX_REACTIONS);
         let start = |maps: Result<Maps, LoadError>| {
-            let paths = Paths::start(programs.clone(), maps?, ports_known, sender);
-            paths.map_err(|error: PathError| LoadError::Paths(error.to_string()))
+            let fast_paths = FastPaths::start(programs.clone(), maps?, ports_known, sender);
+            fast_paths.map_err(|error: FastPathError| LoadError::FastPaths(error.to_string()))
         };
-        let paths = match maps.map(start) {
+        let fast_paths = match maps.map(start) {
             Some(Err(error)) => {
                 load::give_up(&mut reports, &Program::TRAFFIC, &error.to_string());
                 None
             }
-            Some(Ok(paths)) => Some(paths),
+            Some(Ok(fast_paths)) => Some(fast_paths),
             None => None,
         };
         let monitor = Self {
@@ -122,16 +122,16 @@ impl Monitor {
             lost,
             logs: Readable::new(logger)?,
             reactions,
-            paths,
+            fast_paths,
             programs,
         };
         Ok((monitor, reports))
     }
 
-    /// The programs on the paths of a hand-over; `None` when they can't be loaded, and
+    /// The fast paths; `None` when they can't be loaded, and
     /// then their reports say why.
-    pub(super) fn paths(&self) -> Option<Paths> {
-        self.paths.clone()
+    pub(super) fn fast_paths(&self) -> Option<FastPaths> {
+        self.fast_paths.clone()
     }
 
     /// Waits for inputs, and passes the programs' own messages on to `log`.

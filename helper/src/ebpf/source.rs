@@ -4,9 +4,9 @@ use tandem_core::input::{Input, Source};
 use tandem_core::status::{CheckItem, SourceHealth};
 use tokio::task::JoinHandle;
 
+use super::fast_path::FastPaths;
 use super::load::Report;
 use super::monitor::Monitor;
-use super::paths::Paths;
 
 /// Why the status may say that there is no early warning.
 const CONSEQUENCE: &str = "no early warning of an unplug that the host does not announce";
@@ -30,8 +30,8 @@ impl EbpfSource {
     /// Begins to load what can be loaded. Must be called inside a tokio runtime.
     ///
     /// The programs report every NIC with a parent device, not those of configured MACs: a
-    /// policy may know its NICs by driver or PCI address only, their MACs change with the
-    /// host's wish and with the bond they join, and the machine goes by PCI addresses here. A
+    /// policy may know its NICs by driver or PCI address only, their MACs change as the
+    /// host likes and with the bond they join, and the machine goes by PCI addresses here. A
     /// guest has a handful of such NICs.
     pub fn start() -> Self {
         Self {
@@ -77,10 +77,10 @@ impl EbpfSource {
         }
     }
 
-    /// The hand-over programs, once they are loaded.
-    pub fn paths(&self) -> Option<Paths> {
+    /// The fast-path programs, once they are loaded.
+    pub fn fast_paths(&self) -> Option<FastPaths> {
         match &self.stage {
-            Stage::Running(monitor) => monitor.paths(),
+            Stage::Running(monitor) => monitor.fast_paths(),
             Stage::Loading(_) | Stage::Absent => None,
         }
     }
@@ -100,7 +100,7 @@ impl EbpfSource {
             },
             Stage::Absent => return std::future::pending().await,
         }
-        let supported = Input::PathsSupported(self.paths().is_some());
+        let supported = Input::FastPathSupported(self.fast_paths().is_some());
         vec![self.health(), supported]
     }
 }

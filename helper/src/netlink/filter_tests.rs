@@ -133,7 +133,7 @@ fn links_named_by_index_pass() {
 }
 
 #[test]
-fn what_is_stacked_on_a_bond_passes() {
+fn upper_devices_of_a_bond_pass() {
     let stacked = |lower: Option<u32>| {
         let mut message = link("x", Some(vec![LinkInfo::Kind(InfoKind::MacVlan)]));
         message.attributes.extend(lower.map(LinkAttribute::Link));

@@ -127,7 +127,7 @@ impl Sources {
         now: Instant,
     ) -> Result<(), ObserveError> {
         let before = self.known.clone();
-        let lowers = self.stacked.lowers(&bonds(&before));
+        let lowers = self.upper_devices.lowers(&bonds(&before));
         if all {
             let (mut links, mut uppers) = (links, BTreeMap::new());
             links.retain_mut(|(ifindex, read)| {
@@ -140,13 +140,13 @@ impl Sources {
             let links: Vec<Link> = links.collect();
             let fresh = links.iter().cloned().map(|link| (link.ifindex, link));
             self.known = fresh.collect();
-            self.stacked.replace(uppers, &bonds(&self.known));
+            self.upper_devices.replace(uppers, &bonds(&self.known));
             self.links_changed(&before, &lowers)?;
             self.say(Input::Links(links));
         } else {
             for (ifindex, read) in links {
                 let (link, upper) = read.map_or((None, None), |(link, upper)| (Some(link), upper));
-                self.stacked.put(ifindex, upper, &bonds(&self.known));
+                self.upper_devices.put(ifindex, upper, &bonds(&self.known));
                 match link.filter(|link| self.is_reported(link, now)) {
                     Some(link) => {
                         self.known.insert(ifindex, link.clone());
@@ -160,8 +160,8 @@ impl Sources {
             }
             self.links_changed(&before, &lowers)?;
         }
-        for (bond, stations) in self.stacked.news(&bonds(&self.known)) {
-            self.say(Input::Stacked { bond, stations });
+        for (bond, fingerprint) in self.upper_devices.news(&bonds(&self.known)) {
+            self.say(Input::UpperDevices { bond, fingerprint });
         }
         Ok(())
     }
@@ -196,7 +196,7 @@ impl Sources {
                 .filter(|link| link.kind == LinkKind::Software);
             software.map(|link| link.ifindex).collect()
         };
-        let lowers_now = self.stacked.lowers(&bonds(&self.known));
+        let lowers_now = self.upper_devices.lowers(&bonds(&self.known));
         if *lowers != lowers_now || software(before) != software(&self.known) {
             self.set_link_filter()?;
         }
@@ -223,7 +223,7 @@ impl Sources {
             .filter(|link| link.kind == LinkKind::Software);
         let software: Vec<Ifindex> = software.map(|link| link.ifindex).collect();
         let lowers: Vec<Ifindex> = self
-            .stacked
+            .upper_devices
             .lowers(&bonds(&self.known))
             .into_iter()
             .collect();

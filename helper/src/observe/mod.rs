@@ -18,11 +18,11 @@ pub mod once;
 mod reader;
 mod settle;
 mod sources;
-mod stacked;
 mod sysfs;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod udev;
+mod upper_devices;
 
 pub use completion::{Completion, Touched};
 pub use sources::{ObserveError, Observed, Options, Sources};

@@ -4,8 +4,8 @@ use tandem_core::link::{Addressing, Link};
 use tandem_core::types::Ifindex;
 
 use super::agenda::{Job, Wanted};
-use super::stacked::Upper;
 use super::sysfs::Sysfs;
+use super::upper_devices::Upper;
 use crate::netlink::link::Described;
 use crate::netlink::request::{RequestError, Requests};
 use crate::netlink::{address, link, route};
