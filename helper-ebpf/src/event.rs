@@ -2,29 +2,22 @@
 
 use core::fmt;
 
-/// `IFNAMSIZ` of `include/uapi/linux/if.h`.
-pub const IFNAME_LEN: usize = 16;
 /// `ETH_ALEN` of `include/uapi/linux/if_ether.h`.
 pub const MAC_LEN: usize = 6;
 /// Room for a kernel device name, with its NUL. The longest PCI address,
 /// `%04x:%02x:%02x.%d` with a 32-bit domain (drivers/pci/probe.c), has 16.
 pub const DEVICE_NAME_LEN: usize = 20;
 /// Length of one [`RawEvent`] in bytes.
-pub const EVENT_LEN: usize = 72;
+pub const EVENT_LEN: usize = 40;
 
 const KIND_AT: usize = 8;
-const DETAIL_AT: usize = 12;
+const STATE_AT: usize = 12;
 const IFINDEX_AT: usize = 16;
-const NETNS_AT: usize = 20;
-const NAME_AT: usize = 24;
-const DEVICE_AT: usize = NAME_AT + IFNAME_LEN;
-const MAC_AT: usize = DEVICE_AT + DEVICE_NAME_LEN;
-const PERM_MAC_AT: usize = MAC_AT + MAC_LEN;
+const DEVICE_AT: usize = 20;
 
 const _: () = assert!(size_of::<RawEvent>() == EVENT_LEN);
-const _: () = assert!(PERM_MAC_AT + MAC_LEN == EVENT_LEN);
+const _: () = assert!(core::mem::offset_of!(RawEvent, ifindex) == IFINDEX_AT);
 const _: () = assert!(core::mem::offset_of!(RawEvent, device) == DEVICE_AT);
-const _: () = assert!(core::mem::offset_of!(RawEvent, perm_mac) == PERM_MAC_AT);
 
 /// One event as it lies in the ring buffer: fixed width, no padding, fields that
 /// do not apply are zero.
@@ -35,21 +28,13 @@ pub struct RawEvent {
     pub boot_ns: u64,
     /// An [`EventKind`] as a number.
     pub kind: u32,
-    /// More about the event; its meaning depends on the kind.
-    pub detail: u32,
+    /// State of a hot-plug controller before its button was pressed.
+    pub state: u32,
     /// Index of the network device, in its own network namespace.
     pub ifindex: u32,
-    /// Inode number of the device's network namespace.
-    pub netns_inum: u32,
-    /// Name of the network device, NUL-terminated.
-    pub name: [u8; IFNAME_LEN],
     /// Name of the bus device, NUL-terminated: the PCI address for a PCI device,
     /// for a network device that of its parent. Cut off when it is longer.
     pub device: [u8; DEVICE_NAME_LEN],
-    /// Current MAC of the network device.
-    pub mac: [u8; MAC_LEN],
-    /// Permanent MAC of the network device; zero where its driver has none.
-    pub perm_mac: [u8; MAC_LEN],
 }
 
 /// What happened.
@@ -57,41 +42,27 @@ pub struct RawEvent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EventKind {
     /// A native `PCIe` slot's attention button was pressed; `device` is the slot's
-    /// port, `detail` the controller's state before the press.
+    /// port.
     ButtonPress = 1,
     /// ACPI asked for the ejection of `device`.
     AcpiEject = 2,
-    /// The kernel starts to stop and remove the PCI device `device`.
-    PciStop = 3,
-    /// The driver of the PCI device `device` is about to be removed.
-    DriverRemove = 4,
-    /// A network device was registered.
-    LinkRegistered = 5,
-    /// A network device is about to be unregistered; RTNL is held from here on.
-    LinkUnregistering = 6,
-    /// A network device was closed: its driver has stopped.
-    LinkStopped = 7,
-    /// A network device gained its carrier.
-    CarrierOn = 8,
+    /// The kernel starts to remove the PCI device `device`, or to remove its driver.
+    RemovalStarted = 3,
+    /// A network device is about to be unregistered, with RTNL held from here on, or was
+    /// closed.
+    DriverStopping = 4,
     /// A network device lost its carrier.
-    CarrierOff = 9,
-    /// A bond changed the state of its port; `detail` has the `PORT_*` bits.
-    BondPortState = 10,
+    CarrierLost = 5,
 }
 
 impl EventKind {
     /// Every kind, in the order of their numbers.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 5] = [
         Self::ButtonPress,
         Self::AcpiEject,
-        Self::PciStop,
-        Self::DriverRemove,
-        Self::LinkRegistered,
-        Self::LinkUnregistering,
-        Self::LinkStopped,
-        Self::CarrierOn,
-        Self::CarrierOff,
-        Self::BondPortState,
+        Self::RemovalStarted,
+        Self::DriverStopping,
+        Self::CarrierLost,
     ];
 
     /// The kind with this number, if there is one.
@@ -137,13 +108,9 @@ impl RawEvent {
     pub const EMPTY: Self = Self {
         boot_ns: 0,
         kind: 0,
-        detail: 0,
+        state: 0,
         ifindex: 0,
-        netns_inum: 0,
-        name: [0; IFNAME_LEN],
         device: [0; DEVICE_NAME_LEN],
-        mac: [0; MAC_LEN],
-        perm_mac: [0; MAC_LEN],
     };
 
     /// Reads one ring buffer record; never panics, whatever the bytes.
@@ -154,13 +121,9 @@ impl RawEvent {
         let event = Self {
             boot_ns: u64::from_ne_bytes(array(bytes, 0)),
             kind: u32::from_ne_bytes(array(bytes, KIND_AT)),
-            detail: u32::from_ne_bytes(array(bytes, DETAIL_AT)),
+            state: u32::from_ne_bytes(array(bytes, STATE_AT)),
             ifindex: u32::from_ne_bytes(array(bytes, IFINDEX_AT)),
-            netns_inum: u32::from_ne_bytes(array(bytes, NETNS_AT)),
-            name: array(bytes, NAME_AT),
             device: array(bytes, DEVICE_AT),
-            mac: array(bytes, MAC_AT),
-            perm_mac: array(bytes, PERM_MAC_AT),
         };
         match EventKind::from_number(event.kind) {
             Some(kind) => Ok((kind, event)),
@@ -182,13 +145,9 @@ mod tests {
         let mut bytes = [0; EVENT_LEN];
         bytes[0..8].copy_from_slice(&event.boot_ns.to_ne_bytes());
         bytes[8..12].copy_from_slice(&event.kind.to_ne_bytes());
-        bytes[12..16].copy_from_slice(&event.detail.to_ne_bytes());
+        bytes[12..16].copy_from_slice(&event.state.to_ne_bytes());
         bytes[16..20].copy_from_slice(&event.ifindex.to_ne_bytes());
-        bytes[20..24].copy_from_slice(&event.netns_inum.to_ne_bytes());
-        bytes[24..40].copy_from_slice(&event.name);
-        bytes[40..60].copy_from_slice(&event.device);
-        bytes[60..66].copy_from_slice(&event.mac);
-        bytes[66..72].copy_from_slice(&event.perm_mac);
+        bytes[20..40].copy_from_slice(&event.device);
         bytes
     }
 
@@ -198,13 +157,9 @@ mod tests {
             let event = RawEvent {
                 boot_ns: 0x0102_0304_0506_0708,
                 kind: kind as u32,
-                detail: 5,
+                state: 5,
                 ifindex: 7,
-                netns_inum: 4_026_531_840,
-                name: *b"enp1s0\0\0\0\0\0\0\0\0\0\0",
                 device: *b"0000:01:00.0\0\0\0\0\0\0\0\0",
-                mac: [2, 0, 0, 0, 0, 1],
-                perm_mac: [2, 0, 0, 0, 0, 2],
             };
             assert_eq!(RawEvent::from_bytes(&bytes_of(&event)), Ok((kind, event)));
         }

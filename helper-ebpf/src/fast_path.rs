@@ -167,8 +167,8 @@ pub struct WakeRecord {
     pub boot_ns: u64,
     /// Ifindex of the bond.
     pub bond: u32,
-    /// The [`crate::EventKind`] as a number.
-    pub kind: u32,
+    /// Keeps the size a multiple of eight; zero.
+    pub padding: u32,
 }
 
 /// Length of one [`WakeRecord`] in bytes.
@@ -183,11 +183,11 @@ impl WakeRecord {
     /// Reads one ring buffer record; `None` when it has another length.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; WAKE_RECORD_LEN] = bytes.try_into().ok()?;
-        let [a, b, c, d, e, f, g, h, bond @ .., k0, k1, k2, k3] = *bytes;
+        let [a, b, c, d, e, f, g, h, b0, b1, b2, b3, ..] = *bytes;
         Some(Self {
             boot_ns: u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
-            bond: u32::from_ne_bytes(bond),
-            kind: u32::from_ne_bytes([k0, k1, k2, k3]),
+            bond: u32::from_ne_bytes([b0, b1, b2, b3]),
+            padding: 0,
         })
     }
 }
@@ -223,11 +223,10 @@ mod tests {
         let mut bytes = [0; WAKE_RECORD_LEN];
         bytes[..8].copy_from_slice(&0x0102_0304_0506_0708u64.to_ne_bytes());
         bytes[8..12].copy_from_slice(&7u32.to_ne_bytes());
-        bytes[12..].copy_from_slice(&2u32.to_ne_bytes());
         let record = WakeRecord {
             boot_ns: 0x0102_0304_0506_0708,
             bond: 7,
-            kind: 2,
+            padding: 0,
         };
         assert_eq!(WakeRecord::from_bytes(&bytes), Some(record));
         assert_eq!(WakeRecord::from_bytes(&bytes[1..]), None);

@@ -5,7 +5,7 @@
 //! `apply BOND [watch=PORT,PORT…] [vf=PORT device=NAME standby=PORT mac=MAC [slot=NAME]
 //! [announce=HEX]]`, `forget BOND`, `reset BOND`, `frames PORT`, `running BOND`. Links are named.
 //! With `FAST_PATH_STATISTICS` set, the kernel takes the programs' time meanwhile.
-//! Each command is answered by one line `done COMMAND: …`; events are lines `event …`.
+//! Each command is answered by one line `done COMMAND: …`; inputs of the machine are lines `input …`.
 
 use std::fs::OpenOptions;
 use std::io::{self, BufRead, BufReader, Write};
@@ -15,8 +15,9 @@ use aya::sys::{Stats, enable_stats};
 use rustix::net::{AddressFamily, SocketType, netdevice, socket};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
-use tandem_guest::ebpf::fast_path::{ArmedVfSetup, FastPathSetup, FastPaths};
-use tandem_guest::ebpf::{Monitor, Options, ProgramState};
+use tandem_core::{Input, PciAddress};
+use tandem_guest::ebpf::EbpfSource;
+use tandem_guest::ebpf::fast_path::{ArmedRescue, FastPathSetup, FastPaths};
 use tokio::sync::mpsc;
 use tracing_subscriber::EnvFilter;
 
@@ -42,18 +43,19 @@ fn main() -> Result<()> {
 }
 
 async fn run(fifo: &str) -> Result<()> {
-    let start = Monitor::start(&Options::default());
-    for report in &start.programs {
-        match &report.state {
-            ProgramState::Attached => say(&format!("program {} attached", report.program))?,
-            ProgramState::Ready => say(&format!("program {} ready", report.program))?,
-            ProgramState::Missing { reason } => {
-                say(&format!("program {} missing {reason}", report.program))?;
-            }
+    let mut source = EbpfSource::start();
+    source.next().await;
+    if let Input::SourceHealth { parts, .. } = source.health() {
+        for part in parts {
+            let state = if part.ok {
+                part.detail.split(' ').next().unwrap_or_default()
+            } else {
+                &part.detail
+            };
+            say(&format!("program {} {state}", part.name))?;
         }
     }
-    let mut monitor = start.monitor.context("no program works")?;
-    let fast_paths = monitor.fast_paths().context("no fast path works")?;
+    let fast_paths = source.fast_paths().context("no fast path works")?;
     // Also for writing: else the FIFO would end with its first writer.
     let fifo = OpenOptions::new().read(true).write(true).open(fifo)?;
     let (sender, mut commands) = mpsc::channel(QUEUE);
@@ -68,9 +70,9 @@ async fn run(fifo: &str) -> Result<()> {
     let mut order = 0;
     loop {
         tokio::select! {
-            batch = monitor.next() => {
-                for event in batch.context("cannot read events")?.events {
-                    say(&format!("event {event:?}"))?;
+            inputs = source.next() => {
+                for input in inputs {
+                    say(&format!("input {input:?}"))?;
                 }
             }
             Some(command) = commands.recv() => {
@@ -120,9 +122,14 @@ fn obey(fast_paths: &FastPaths, order: u64, command: &str) -> Result<String> {
 fn setup<'a>(bond: u32, words: impl Iterator<Item = &'a str>) -> Result<FastPathSetup> {
     let mut watch = Vec::new();
     let mut mac = None;
-    let mut armed_vf = ArmedVfSetup {
+    let mut armed_vf = ArmedRescue {
         vf: 0,
-        device: String::new(),
+        device: PciAddress {
+            domain: 0,
+            bus: 0,
+            device: 0,
+            function: 0,
+        },
         slot: None,
         standby: 0,
         mac: [0; 6],
@@ -133,8 +140,8 @@ fn setup<'a>(bond: u32, words: impl Iterator<Item = &'a str>) -> Result<FastPath
         match key {
             "watch" => watch = value.split(',').map(index).collect::<Result<_>>()?,
             "vf" => armed_vf.vf = index(value)?,
-            "device" => armed_vf.device = value.to_owned(),
-            "slot" => armed_vf.slot = Some(value.to_owned()),
+            "device" => armed_vf.device = value.parse()?,
+            "slot" => armed_vf.slot = Some(value.parse()?),
             "standby" => armed_vf.standby = index(value)?,
             "mac" => {
                 let bytes = hex(&value.replace(':', ""))?;

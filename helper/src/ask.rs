@@ -1,8 +1,6 @@
 //! Commands that ask the running service.
 
 use std::io::{self, IsTerminal, Write};
-use std::path::Path;
-use std::time::Duration;
 
 use tandem_core::input::Request;
 use tandem_core::status::Answer;
@@ -106,16 +104,8 @@ pub fn carry_out(ask: Ask, style: Style, out: &mut impl Write) -> Result<u8, Ask
             (request, args.service)
         }
     };
-    command(&service.socket, request, service.limit, out)
-}
-
-fn command(
-    socket: &Path,
-    request: Request,
-    limit: Duration,
-    out: &mut impl Write,
-) -> Result<u8, AskError> {
-    let answer: Answer = Client::connect(socket)?.call(Call::from(request), limit)?;
+    let call = Call::Command(request);
+    let answer: Answer = Client::connect(&service.socket)?.call(call, service.limit)?;
     out.write_all(render::answer(&answer).as_bytes())?;
     Ok(if answer.ready { exit::OK } else { exit::FAILED })
 }

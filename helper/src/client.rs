@@ -6,8 +6,6 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
 use serde::de::DeserializeOwned;
 use tandem_wire::event::{EventMessage, Pushed};
 use tandem_wire::framing::{Decoder, FrameError};
@@ -84,7 +82,11 @@ impl Client {
     /// If no service runs, or its socket can't be opened.
     pub fn connect(path: &Path) -> Result<Self, ClientError> {
         let path = path.to_owned();
-        match channel::connect(&path) {
+        let connected = channel::connect(&path).and_then(|stream| {
+            stream.set_nonblocking(false)?;
+            Ok(stream)
+        });
+        match connected {
             Ok(stream) => Ok(Self {
                 path,
                 stream,
@@ -182,11 +184,13 @@ impl Client {
 
     fn send(&mut self, mut bytes: &[u8], deadline: Option<Deadline>) -> Result<(), ClientError> {
         while !bytes.is_empty() {
-            match self.stream.write(bytes) {
+            let left = deadline.map(Deadline::left).transpose()?;
+            let set = self.stream.set_write_timeout(left);
+            match set.and_then(|()| self.stream.write(bytes)) {
                 Ok(count) => bytes = &bytes[count..],
                 // A service that refuses the connection says why before it hangs up.
                 Err(e) if e.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-                Err(e) => self.wait(e, PollFlags::OUT, deadline)?,
+                Err(e) => self.may_go_on(e)?,
             }
         }
         Ok(())
@@ -203,42 +207,27 @@ impl Client {
                 return FromGuest::parse(&line).map_err(ClientError::NotUnderstood);
             }
             let mut bytes = [0; 4096];
-            match self.stream.read(&mut bytes) {
+            let left = deadline.map(Deadline::left).transpose()?;
+            let set = self.stream.set_read_timeout(left);
+            match set.and_then(|()| self.stream.read(&mut bytes)) {
                 Ok(0) => return Err(ClientError::Closed),
                 Ok(count) => self.input.extend_from_slice(&bytes[..count]),
                 Err(e) if e.kind() == io::ErrorKind::ConnectionReset => {
                     return Err(ClientError::Closed);
                 }
-                Err(e) => self.wait(e, PollFlags::IN, deadline)?,
+                Err(e) => self.may_go_on(e)?,
             }
         }
     }
 
-    /// Waits until what failed with this error can be tried again, if it can.
-    fn wait(
-        &self,
-        error: io::Error,
-        flags: PollFlags,
-        deadline: Option<Deadline>,
-    ) -> Result<(), ClientError> {
-        let failed = |source| ClientError::Socket {
-            path: self.path.clone(),
-            source,
-        };
+    /// What was interrupted can be tried again, and what took too long is past its deadline then.
+    fn may_go_on(&self, error: io::Error) -> Result<(), ClientError> {
         match error.kind() {
-            io::ErrorKind::Interrupted => return Ok(()),
-            io::ErrorKind::WouldBlock => {}
-            _ => return Err(failed(error)),
-        }
-        let left = deadline.map(|Deadline { until, .. }| {
-            Timespec::try_from(until.saturating_duration_since(Instant::now()))
-        });
-        let left = left.transpose().map_err(|e| failed(io::Error::other(e)))?;
-        let ready = poll(&mut [PollFd::new(&self.stream, flags)], left.as_ref());
-        match (ready, deadline) {
-            (Ok(0), Some(Deadline { limit, .. })) => Err(ClientError::TimedOut { limit }),
-            (Ok(_) | Err(Errno::INTR), _) => Ok(()),
-            (Err(errno), _) => Err(failed(errno.into())),
+            io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock => Ok(()),
+            _ => Err(ClientError::Socket {
+                path: self.path.clone(),
+                source: error,
+            }),
         }
     }
 }
@@ -254,6 +243,14 @@ impl Deadline {
         Self {
             limit,
             until: Instant::now() + limit,
+        }
+    }
+
+    /// What is left, which is more than nothing.
+    fn left(self) -> Result<Duration, ClientError> {
+        match self.until.saturating_duration_since(Instant::now()) {
+            Duration::ZERO => Err(ClientError::TimedOut { limit: self.limit }),
+            left => Ok(left),
         }
     }
 }

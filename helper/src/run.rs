@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::act::Executor;
 use crate::channel::{Channel, ChannelInput};
 use crate::config::{self, Config, HOST_POLICY_PATH};
-use crate::ebpf_inputs::EbpfSource;
+use crate::ebpf::EbpfSource;
 use crate::journal::Journal;
 use crate::logging;
 use crate::nics::{self, GivenBack};
@@ -64,7 +64,7 @@ struct Service {
     channel: Channel,
     executor: Executor,
     journal: Journal,
-    service_manager: ServiceManager,
+    manager: ServiceManager,
     /// The service manager was told that the service has started.
     is_ready: bool,
     /// All links were read at least once.
@@ -104,7 +104,7 @@ impl Service {
             sources: Sources::open(observe::Options::default())?,
             ebpf: EbpfSource::start(),
             executor: Executor::new(),
-            service_manager: ServiceManager::new(),
+            manager: ServiceManager::default(),
             is_ready: false,
             links_read: false,
             published: None,
@@ -216,7 +216,7 @@ impl Service {
             self.publish();
             if !self.is_ready && (self.links_read || ready_by <= Instant::now()) {
                 self.is_ready = true;
-                self.service_manager.ready();
+                self.manager.ready();
             }
             let deadline = self.machine.next_deadline().map(instant);
             let starting = (!self.is_ready).then_some(ready_by);
@@ -238,7 +238,7 @@ impl Service {
             match wake {
                 Wake::Reload => self.reload()?,
                 Wake::Stop => {
-                    self.service_manager.stopping();
+                    self.manager.stopping();
                     tracing::info!("stopped on request; bonds and traffic stay as they are");
                     return Ok(());
                 }
@@ -250,7 +250,7 @@ impl Service {
                 Wake::Channel(input) => self.asked(input)?,
                 Wake::Finished(completion) => self.sources.complete(completion),
                 Wake::Watchdog => {
-                    self.service_manager.alive();
+                    self.manager.alive();
                     next_alive = watchdog_interval.map(|interval| Instant::now() + interval);
                 }
                 Wake::Deadline => self.feed(Input::Tick),
@@ -293,7 +293,7 @@ impl Service {
         let status = self.machine.status();
         if self.published != Some(status.generation) {
             self.published = Some(status.generation);
-            self.service_manager.status(status);
+            self.manager.status(status);
             self.channel.publish(status);
         }
         self.store_holds();
@@ -326,17 +326,10 @@ impl Service {
 
     fn asked(&mut self, input: ChannelInput) -> Result<()> {
         match input {
-            ChannelInput::Command(command) => self.feed(Input::Command(command)),
+            ChannelInput::Input(input) => self.feed(input),
             ChannelInput::Configure { id, policy } => {
                 let result = self.take_from_host(policy)?;
                 self.channel.configured(id, result);
-            }
-            ChannelInput::Health { health, parts } => {
-                self.feed(Input::SourceHealth {
-                    source: Source::Channel,
-                    health,
-                    parts,
-                });
             }
         }
         Ok(())
@@ -382,7 +375,7 @@ impl Service {
     }
 
     fn reload(&mut self) -> Result<()> {
-        self.service_manager.reloading();
+        self.manager.reloading();
         match config::load(&self.options.config) {
             Ok(config) => {
                 self.config = config;
@@ -394,7 +387,7 @@ impl Service {
             Err(error) => self.feed(Input::FilesRefused(Some(error.to_string()))),
         }
         self.publish();
-        self.service_manager.ready();
+        self.manager.ready();
         Ok(())
     }
 }

@@ -7,19 +7,12 @@ use sd_notify::NotifyState;
 use tandem_core::Status;
 
 /// The service manager, as far as it wants to hear from us.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct ServiceManager {
     last_status: String,
 }
 
 impl ServiceManager {
-    /// Takes what the manager passed in the environment.
-    pub fn new() -> Self {
-        Self {
-            last_status: String::new(),
-        }
-    }
-
     /// How often the watchdog wants to hear from us: half of its limit
     /// (`sd_watchdog_enabled(3)`); `None` if there is no watchdog.
     pub fn watchdog_interval() -> Option<Duration> {
@@ -56,12 +49,6 @@ impl ServiceManager {
             send(&[NotifyState::Status(&line)]);
             self.last_status = line;
         }
-    }
-}
-
-impl Default for ServiceManager {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

@@ -10,12 +10,12 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use tandem_ebpf::{
-    ArmedPorts, DEVICE_NAME_LEN, EventKind, FAST_PATH_GRACE_NS, FAST_PATH_HOLD_NS,
-    FAST_PATH_STOPPED_HOLD_NS, FastPathFlag, KERNEL_ANNOUNCEMENT_INTERVAL_NS, MAC_LEN, MAX_BONDS,
-    MAX_KERNEL_ANNOUNCEMENTS, ROLE_STANDBY, ROLE_VF, WAKE_RING_BYTES, WakeRecord,
+    ArmedPorts, DEVICE_NAME_LEN, FAST_PATH_GRACE_NS, FAST_PATH_HOLD_NS, FAST_PATH_STOPPED_HOLD_NS,
+    FastPathFlag, KERNEL_ANNOUNCEMENT_INTERVAL_NS, MAC_LEN, MAX_BONDS, MAX_KERNEL_ANNOUNCEMENTS,
+    ROLE_STANDBY, ROLE_VF, WAKE_RING_BYTES, WakeRecord,
 };
 
-use super::ports::{self, Frame, PASS, now_ns};
+use super::port::{self, Frame, PASS, now_ns, transmitting};
 
 /// The armed ports, by the bond's ifindex.
 #[map]
@@ -73,12 +73,12 @@ fn has_carrier(standby: u32) -> bool {
 
 /// Starts or prolongs the fast path's run for a bond; the first sign wakes the thread.
 #[inline(always)]
-fn raise(bond: u32, kind: EventKind) {
+fn raise(bond: u32) {
     let Some(armed_ports) = armed_ports(bond) else {
         return;
     };
     // The bond has followed already, or could not.
-    if ports::transmitting(bond) == armed_ports.standby || !has_carrier(armed_ports.standby) {
+    if transmitting(bond) == armed_ports.standby || !has_carrier(armed_ports.standby) {
         return;
     }
     let Some(flag) = FLAGS.get_ptr_mut(bond) else {
@@ -102,7 +102,7 @@ fn raise(bond: u32, kind: EventKind) {
         let record = WakeRecord {
             boot_ns: now_ns,
             bond,
-            kind: kind as u32,
+            padding: 0,
         };
         // A full ring means that the thread has not run for over 100 removals: it
         // is not there, and the fast path goes on without.
@@ -127,19 +127,19 @@ fn lower(bond: u32, end_ns: u64) {
 
 /// A bus device is about to leave.
 #[inline(always)]
-pub(super) fn device_leaves(kind: EventKind, name: &[u8; DEVICE_NAME_LEN]) {
+pub(super) fn device_leaves(name: &[u8; DEVICE_NAME_LEN]) {
     #[expect(unsafe_code, reason = "map values are reached by pointer")]
     // SAFETY: one aligned word.
     let bond = unsafe { DEVICES.get(name) };
     if let Some(bond) = bond {
-        raise(*bond, kind);
+        raise(*bond);
     }
 }
 
 /// The bond and the roles of a port, if it matters.
 #[inline(always)]
 fn armed(ifindex: u32, netns_inum: impl FnOnce() -> u32) -> Option<(u32, u32)> {
-    let port = ports::port(ifindex)?;
+    let port = port::port(ifindex)?;
     (port.netns_inum == netns_inum()).then_some((port.bond, port.roles))
 }
 
@@ -148,7 +148,7 @@ fn armed(ifindex: u32, netns_inum: impl FnOnce() -> u32) -> Option<(u32, u32)> {
 pub(super) fn link_leaves(ifindex: u32, netns_inum: impl FnOnce() -> u32) {
     if let Some((bond, roles)) = armed(ifindex, netns_inum) {
         if roles & ROLE_VF != 0 {
-            raise(bond, EventKind::LinkUnregistering);
+            raise(bond);
         }
         if roles & ROLE_STANDBY != 0 {
             set_carrier(ifindex, false);
@@ -176,7 +176,7 @@ fn vf_stopped(bond: u32) {
     let Some(armed_ports) = armed_ports(bond) else {
         return;
     };
-    let followed = ports::transmitting(bond) == armed_ports.standby;
+    let followed = transmitting(bond) == armed_ports.standby;
     let Some(flag) = FLAGS.get_ptr_mut(bond) else {
         return;
     };
@@ -218,9 +218,9 @@ fn set_carrier(standby: u32, carrier: bool) {
 #[inline(always)]
 pub(super) fn port_transmits(ifindex: u32, netns_inum: impl FnOnce() -> u32) {
     if let Some((bond, roles)) = armed(ifindex, netns_inum)
-        && ports::transmitting(bond) != ifindex
+        && transmitting(bond) != ifindex
     {
-        ports::set_transmitting(bond, ifindex);
+        port::set_transmitting(bond, ifindex);
         let end_ns = if roles & ROLE_STANDBY != 0 {
             now_ns() + FAST_PATH_GRACE_NS
         } else {
@@ -271,11 +271,11 @@ pub(super) fn receive_late(frame: &Frame, bond: u32, now_ns: u64) -> i32 {
         return PASS;
     };
     let follows = going_on(bond, || now_ns).is_some();
-    let transmitting = ports::transmitting(bond);
+    let active = transmitting(bond);
     let wanted = if frame.group {
-        follows && transmitting == armed_ports.vf && !frame.link_local
+        follows && active == armed_ports.vf && !frame.link_local
     } else {
-        follows || transmitting == armed_ports.standby
+        follows || active == armed_ports.standby
     };
     // As on the standby: nothing that comes back from the guest itself.
     if wanted && frame.source != armed_ports.mac {
@@ -304,8 +304,7 @@ pub(super) fn announce(ctx: &TcContext, frame: &Frame, bond: u32, now_ns: u64) {
     };
     let for_the_bond = frame.target == armed_ports.mac && frame.source != armed_ports.mac;
     // After a removal that was abandoned the VF transmits again.
-    let moves =
-        ports::transmitting(bond) == armed_ports.standby || going_on(bond, || now_ns).is_some();
+    let moves = transmitting(bond) == armed_ports.standby || going_on(bond, || now_ns).is_some();
     if !for_the_bond || !moves || !has_carrier(armed_ports.standby) || !may_announce(bond, now_ns) {
         return;
     }

@@ -1,7 +1,7 @@
 //! Reading the kernel's structures at the offsets of this kernel.
 
 use aya_ebpf::helpers::{bpf_probe_read_kernel, bpf_probe_read_kernel_str_bytes};
-use tandem_ebpf::{Layout, Settings};
+use tandem_ebpf::Layout;
 
 /// Written by user space before loading; frozen afterwards.
 #[expect(unsafe_code, reason = "user space finds the value by symbol name")]
@@ -9,11 +9,12 @@ use tandem_ebpf::{Layout, Settings};
 #[unsafe(no_mangle)]
 static LAYOUT: Layout = Layout::UNRESOLVED;
 
-/// Written by user space before loading; frozen afterwards.
+/// 1: `bpf_probe_read_kernel` may be used. Under lockdown=confidentiality the kernel refuses
+/// it, and names and states behind untyped pointers stay empty. Written by user space too.
 #[expect(unsafe_code, reason = "user space finds the value by symbol name")]
 // SAFETY: nothing else in the object defines this symbol.
 #[unsafe(no_mangle)]
-static SETTINGS: Settings = Settings::OFF;
+static MAY_PROBE_READ: u32 = 0;
 
 /// Reads a value that user space wrote; the compiler must not fold the one in the source.
 #[inline(always)]
@@ -31,15 +32,9 @@ pub(super) fn offset(select: fn(&Layout) -> &u32) -> usize {
     frozen(select(&LAYOUT)) as usize
 }
 
-/// Whether devices with a parent are reported whatever their MAC.
-#[inline(always)]
-pub(super) fn watch_parented() -> bool {
-    frozen(&SETTINGS.watch_parented) != 0
-}
-
 #[inline(always)]
 fn may_probe_read() -> bool {
-    frozen(&SETTINGS.may_probe_read) != 0
+    frozen(&MAY_PROBE_READ) != 0
 }
 
 /// A pointer into the kernel, typed in the verifier's eyes.
@@ -84,19 +79,6 @@ impl KernelPtr {
     #[inline(always)]
     pub(super) fn follow(self, offset: usize) -> Self {
         Self(self.load::<*const u8>(offset))
-    }
-
-    /// Copies an array of bytes inside a typed structure.
-    #[inline(always)]
-    pub(super) fn load_bytes<const N: usize>(self, offset: usize) -> [u8; N] {
-        let start = self.at(offset);
-        let mut bytes = [0; N];
-        let mut i = 0;
-        while i < N {
-            bytes[i] = start.load::<u8>(i);
-            i += 1;
-        }
-        bytes
     }
 
     /// Reads through an untyped pointer, where the kernel permits it.

@@ -1,15 +1,12 @@
-//! Link watch and bond watch: what happens to network devices of interest.
+//! Link watch and bond watch: what happens to network devices.
 
-use aya_ebpf::{
-    macros::{fentry, fexit},
-    programs::{FEntryContext, FExitContext},
-};
-use aya_log_ebpf::debug;
-use tandem_ebpf::{EventKind, PORT_LINK_UP, PORT_STATE_KNOWN, PORT_TX_ENABLED, RawEvent};
+use aya_ebpf::{macros::fentry, programs::FEntryContext};
+use tandem_ebpf::{EventKind, RawEvent};
 
 use super::{
-    MACS, emit, fast_path,
-    kernel::{KernelPtr, offset, watch_parented},
+    events::emit,
+    fast_path,
+    kernel::{KernelPtr, offset},
 };
 
 /// `IFF_UP` of include/uapi/linux/if.h.
@@ -18,6 +15,10 @@ const IFF_UP: u32 = 1;
 const RTM_NEWLINK: u32 = 16;
 /// Bit of `net_device.state` (enum `netdev_state_t`, include/linux/netdevice.h 6.1 to 7.3).
 const LINK_STATE_NOCARRIER: u64 = 1 << 2;
+
+/// Bit of `struct netdev_lag_lower_state_info` (include/linux/netdevice.h 6.1 to 7.3): the bond
+/// sends through the port.
+const TX_ENABLED: u8 = 1 << 1;
 
 /// A `struct net_device` in the kernel.
 #[derive(Clone, Copy)]
@@ -52,53 +53,26 @@ impl NetDevice {
         flags & IFF_UP != 0
     }
 
-    /// Hands the event to user space if the device is one of those watched.
+    /// Hands the event to user space if there is a device below: hardware and paravirtual NICs
+    /// have one, virtual links, of which there may be thousands, have none.
     #[inline(always)]
-    fn report(self, kind: EventKind, detail: u32) {
+    fn report(self, kind: EventKind) {
         let ifindex = self.ifindex();
-        // Drivers set the carrier of devices that are not registered yet.
-        if ifindex == 0 {
-            return;
-        }
         let parent = self.0.follow(offset(|l| &l.net_device_parent));
-        let parented = !parent.is_null();
-        let mac = self.0.load_bytes(offset(|l| &l.net_device_mac));
-        let perm_mac = self.0.load_bytes(offset(|l| &l.net_device_perm_mac));
-        let watched = (parented && watch_parented())
-            || MACS.get_ptr(perm_mac).is_some()
-            || MACS.get_ptr(mac).is_some();
-        if !watched {
+        // Drivers set the carrier of devices that are not registered yet.
+        if ifindex == 0 || parent.is_null() {
             return;
         }
-        let mut event = RawEvent {
-            detail,
-            ifindex,
-            mac,
-            perm_mac,
-            netns_inum: self.netns_inum(),
-            name: self.0.load_bytes(offset(|l| &l.net_device_name)),
-            ..RawEvent::EMPTY
-        };
-        if parented {
-            let name = parent.follow(offset(|l| &l.device_name));
-            event.device = name.probe_text();
-        }
-        emit(kind, event);
+        let name = parent.follow(offset(|l| &l.device_name));
+        emit(
+            kind,
+            RawEvent {
+                ifindex,
+                device: name.probe_text(),
+                ..RawEvent::EMPTY
+            },
+        );
     }
-}
-
-/// `int register_netdevice(struct net_device *dev)` (`net/core/dev.c`)
-#[fexit(function = "register_netdevice")]
-fn link_registered(ctx: FExitContext) -> i32 {
-    let device = NetDevice::new(ctx.arg(0));
-    // After the arguments comes the return value.
-    let error: i32 = ctx.arg(1);
-    if error == 0 {
-        device.report(EventKind::LinkRegistered, 0);
-    } else {
-        debug!(&ctx, "register_netdevice failed with {}", error);
-    }
-    0
 }
 
 /// `void unregister_netdevice_queue(struct net_device *dev, struct list_head *head)`
@@ -107,7 +81,7 @@ fn link_registered(ctx: FExitContext) -> i32 {
 fn link_unregistering(ctx: FEntryContext) -> i32 {
     let device = NetDevice::new(ctx.arg(0));
     fast_path::link_leaves(device.ifindex(), || device.netns_inum());
-    device.report(EventKind::LinkUnregistering, 0);
+    device.report(EventKind::DriverStopping);
     0
 }
 
@@ -128,7 +102,7 @@ fn link_stopped(ctx: FEntryContext) -> i32 {
             fast_path::carrier_changed(device.ifindex(), || device.netns_inum(), carrier);
         } else {
             fast_path::link_stopped(device.ifindex(), || device.netns_inum());
-            device.report(EventKind::LinkStopped, 0);
+            device.report(EventKind::DriverStopping);
         }
     }
     0
@@ -143,7 +117,6 @@ fn carrier_on(ctx: FEntryContext) -> i32 {
         // What is closed carries nothing; its opening is told of.
         let able = device.is_up();
         fast_path::carrier_changed(device.ifindex(), || device.netns_inum(), able);
-        device.report(EventKind::CarrierOn, 0);
     }
     0
 }
@@ -155,25 +128,21 @@ fn carrier_off(ctx: FEntryContext) -> i32 {
     let device = NetDevice::new(ctx.arg(0));
     if device.has_carrier() {
         fast_path::carrier_changed(device.ifindex(), || device.netns_inum(), false);
-        device.report(EventKind::CarrierOff, 0);
+        device.report(EventKind::CarrierLost);
     }
     0
 }
 
 /// `void netdev_lower_state_changed(struct net_device *lower_dev, void *lower_state_info)`
 /// (`net/core/dev.c`); the bonding driver passes a `struct netdev_lag_lower_state_info`
-/// (`include/linux/netdevice.h`): one byte, bit 0 `link_up`, bit 1 `tx_enabled`.
+/// of one byte.
 #[fentry(function = "netdev_lower_state_changed")]
 fn bond_port_state(ctx: FEntryContext) -> i32 {
     let info: *const u8 = ctx.arg(1);
-    let detail = match KernelPtr::new(info).probe::<u8>() {
-        Some(bits) => PORT_STATE_KNOWN | (u32::from(bits) & (PORT_LINK_UP | PORT_TX_ENABLED)),
-        None => 0,
-    };
-    let device = NetDevice::new(ctx.arg(0));
-    if detail & PORT_TX_ENABLED != 0 {
+    let state = KernelPtr::new(info).probe::<u8>();
+    if state.is_some_and(|state| state & TX_ENABLED != 0) {
+        let device = NetDevice::new(ctx.arg(0));
         fast_path::port_transmits(device.ifindex(), || device.netns_inum());
     }
-    device.report(EventKind::BondPortState, detail);
     0
 }

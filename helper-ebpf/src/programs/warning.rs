@@ -5,7 +5,8 @@ use aya_log_ebpf::info;
 use tandem_ebpf::{EventKind, RawEvent};
 
 use super::{
-    emit, fast_path,
+    events::emit,
+    fast_path,
     kernel::{KernelPtr, offset},
 };
 
@@ -17,13 +18,13 @@ const ACPI_NOTIFY_EJECT_REQUEST: u32 = 3;
 /// its bond's fast path begins first; not so at the press of a button, which leaves
 /// the service 5 s.
 #[inline(always)]
-fn report(kind: EventKind, name: KernelPtr, detail: u32) {
+fn report(kind: EventKind, name: KernelPtr, state: u32) {
     let device = name.probe_text();
     if kind != EventKind::ButtonPress {
-        fast_path::device_leaves(kind, &device);
+        fast_path::device_leaves(&device);
     }
     let event = RawEvent {
-        detail,
+        state,
         device,
         ..RawEvent::EMPTY
     };
@@ -69,7 +70,7 @@ fn warn_acpi_eject(ctx: FEntryContext) -> i32 {
             .probe::<*const u8>()
     });
     match name {
-        Some(name) => report(EventKind::AcpiEject, KernelPtr::new(name), source),
+        Some(name) => report(EventKind::AcpiEject, KernelPtr::new(name), 0),
         None => info!(
             &ctx,
             "ACPI eject request for a device without a PCI function"
@@ -83,7 +84,7 @@ fn warn_acpi_eject(ctx: FEntryContext) -> i32 {
 fn warn_pci_stop(ctx: FEntryContext) -> i32 {
     let device = KernelPtr::new(ctx.arg(0));
     report(
-        EventKind::PciStop,
+        EventKind::RemovalStarted,
         device.follow(offset(|l| &l.pci_dev_name)),
         0,
     );
@@ -96,7 +97,7 @@ fn warn_pci_stop(ctx: FEntryContext) -> i32 {
 fn warn_driver_remove(ctx: FEntryContext) -> i32 {
     let device = KernelPtr::new(ctx.arg(0));
     report(
-        EventKind::DriverRemove,
+        EventKind::RemovalStarted,
         device.follow(offset(|l| &l.device_name)),
         0,
     );

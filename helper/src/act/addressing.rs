@@ -14,11 +14,12 @@ use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::route::RouteMessage;
 use tandem_core::types::Ifindex;
 
+use super::error::ActError;
 use super::link::present;
 use super::local::Listener;
-use super::{ActError, clone, nexthop};
-use crate::observe::netlink::request::{RequestError, Requests};
-use crate::observe::netlink::{address, route};
+use super::{clone, nexthop};
+use crate::netlink::request::{RequestError, Requests};
+use crate::netlink::{address, route};
 
 /// Addresses and routes of a link that can move, as the kernel describes them.
 struct Found {
@@ -30,8 +31,8 @@ struct Found {
 
 /// Moves all there is.
 pub(super) fn r#move(requests: &mut Requests, from: Ifindex, to: Ifindex) -> Result<(), ActError> {
-    let from_name = present(requests, from)?.link.name;
-    let to_link = present(requests, to)?.link;
+    let from_name = present(requests, from)?.name;
+    let to_link = present(requests, to)?;
     if from == to {
         return Ok(());
     }
@@ -58,7 +59,7 @@ pub(super) fn r#move(requests: &mut Requests, from: Ifindex, to: Ifindex) -> Res
 
 /// Removes all that could move.
 pub(super) fn flush(requests: &mut Requests, link: Ifindex) -> Result<(), ActError> {
-    let name = present(requests, link)?.link.name;
+    let name = present(requests, link)?.name;
     let found = read(requests, link, name.as_str())?;
     for next_hop in &found.next_hops {
         nexthop::remove(requests, next_hop)

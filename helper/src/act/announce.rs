@@ -6,22 +6,18 @@
 //! bond: VLANs, macvlans, and the bridge it may be a port of.
 
 use std::collections::VecDeque;
-use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsRawFd, OwnedFd};
 
-use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
-use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socket_with};
 use tandem_core::link::Link;
 use tandem_core::types::{Ifindex, Mac};
 
-use super::ActError;
-use super::frames::{VlanTag, gratuitous_arp, neighbour_advertisement, reverse_arp};
+use super::error::ActError;
 use super::link::present;
-use crate::observe::netlink::address;
-use crate::observe::netlink::link::{self, Described};
-use crate::observe::netlink::request::Requests;
+use crate::netlink::address;
+use crate::netlink::link::{self, Described};
+use crate::netlink::request::Requests;
+use crate::packet::frames::{VlanTag, gratuitous_arp, neighbour_advertisement, reverse_arp};
+use crate::packet::socket::transmit;
 
 /// Frames that one announcement sends at most; a guest with more addresses
 /// announces the first.
@@ -52,7 +48,7 @@ pub(super) fn port_of(
     bond: Ifindex,
     port: Ifindex,
 ) -> Result<Link, ActError> {
-    let link = present(requests, port)?.link;
+    let link = present(requests, port)?;
     if link.controller == Some(bond) {
         return Ok(link);
     }
@@ -67,13 +63,7 @@ pub(super) fn frames_of(
     requests: &mut Requests,
     device: Ifindex,
 ) -> Result<Vec<Vec<u8>>, ActError> {
-    let mut message = LinkMessage::default();
-    message
-        .attributes
-        .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-    let links = requests
-        .dump(&RouteNetlinkMessage::GetLink(message), Layer::decode)
-        .map_err(ActError::at("read the links"))?;
+    let links = link::dump(requests, Layer::decode).map_err(ActError::at("read the links"))?;
     let mut frames = Vec::new();
     for device in announced_devices(&links, device) {
         frames.extend(frames_of_one(requests, &device)?);
@@ -179,89 +169,6 @@ fn frames_of_one(
         frames.push(reverse_arp(mac, tags));
     }
     Ok(frames)
-}
-
-/// Sends frames as they are. A full queue loses some, which is no failure as long
-/// as others get out: announcements are repeated.
-pub(super) fn transmit(port: Ifindex, frames: &[Vec<u8>]) -> io::Result<()> {
-    // Protocol 0: nothing is received.
-    let socket = packet_socket(port, 0)?;
-    let mut sent = 0;
-    let mut failed = None;
-    for frame in frames {
-        match send(&socket, frame, SendFlags::DONTWAIT) {
-            Ok(_) => sent += 1,
-            Err(error) => failed = Some(error),
-        }
-    }
-    match failed {
-        Some(error) if sent == 0 => Err(error.into()),
-        _ => Ok(()),
-    }
-}
-
-/// A socket for frames of one link.
-#[expect(unsafe_code, reason = "no crate in use binds AF_PACKET sockets")]
-pub(crate) fn packet_socket(link: Ifindex, protocol: u16) -> io::Result<OwnedFd> {
-    let socket = socket_with(
-        AddressFamily::PACKET,
-        SocketType::RAW,
-        SocketFlags::CLOEXEC,
-        None,
-    )?;
-    let address = libc::sockaddr_ll {
-        sll_family: libc::AF_PACKET as u16,
-        sll_protocol: protocol,
-        sll_ifindex: link.0.cast_signed(),
-        sll_hatype: 0,
-        sll_pkttype: 0,
-        sll_halen: 0,
-        sll_addr: [0; 8],
-    };
-    // SAFETY: `address` is a complete sockaddr_ll of the length given, and bind only
-    // reads it.
-    let result = unsafe {
-        libc::bind(
-            socket.as_raw_fd(),
-            (&raw const address).cast(),
-            size_of_val(&address) as libc::socklen_t,
-        )
-    };
-    if result == 0 {
-        Ok(socket)
-    } else {
-        Err(io::Error::last_os_error())
-    }
-}
-
-/// Has a link's NIC take in what is sent to this MAC too, for as long as the socket is
-/// open. Takes RTNL, here and when the socket is closed (`packet_mc_add`,
-/// `packet_flush_mclist`, `net/packet/af_packet.c`, 6.12).
-#[expect(unsafe_code, reason = "no crate in use has packet memberships")]
-pub(crate) fn take_in(socket: &OwnedFd, link: Ifindex, mac: [u8; 6]) -> io::Result<()> {
-    let mut wanted = libc::packet_mreq {
-        mr_ifindex: link.0.cast_signed(),
-        mr_type: libc::PACKET_MR_UNICAST as u16,
-        mr_alen: mac.len() as u16,
-        mr_address: [0; 8],
-    };
-    wanted.mr_address[..mac.len()].copy_from_slice(&mac);
-    // SAFETY: `wanted` is a complete packet_mreq of the length given, and setsockopt
-    // only reads it.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_PACKET,
-            libc::PACKET_ADD_MEMBERSHIP,
-            (&raw const wanted).cast(),
-            size_of_val(&wanted) as libc::socklen_t,
-        )
-    };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
 }
 
 #[cfg(test)]

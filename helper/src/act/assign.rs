@@ -11,10 +11,11 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use tandem_core::link::{Address, Route};
 use tandem_core::types::Ifindex;
 
+use super::clone;
+use super::error::ActError;
 use super::link::present;
-use super::{ActError, clone};
-use crate::observe::netlink::request::{RequestError, Requests};
-use crate::observe::netlink::route::RT_TABLE_MAIN;
+use crate::netlink::request::{RequestError, Requests};
+use crate::netlink::route::RT_TABLE_MAIN;
 
 /// Adds what is missing; what is there stays as it is.
 pub(super) fn add(

@@ -1,22 +1,20 @@
 //! The bond itself: creation, options, and which port carries the traffic.
 
-use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
-};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    BondAllPortActive, BondFailOverMac, BondMode, BondPrimaryReselect, InfoKind, LinkAttribute,
-    LinkMessage,
+    BondAllPortActive, BondFailOverMac, BondMode, BondPrimaryReselect, LinkAttribute, LinkMessage,
 };
 use rtnetlink::{LinkBond, LinkMessageBuilder};
 use tandem_core::action::BondOptions;
 use tandem_core::link::{FailOverMac, Link, LinkKind, PrimaryReselect};
 use tandem_core::types::{IfName, Ifindex, Mac};
 
-use super::ActError;
+use super::error::ActError;
 use super::link::{change, present};
-use crate::observe::netlink::link::{BondDelays, bond_delays, decode};
-use crate::observe::netlink::request::{RequestError, Requests};
+use crate::netlink::bond::{bond_at, make_primary};
+use crate::netlink::link::{BondDelays, decode, get_delays};
+use crate::netlink::request::{RequestError, Requests};
 
 /// Creates an active-backup bond, down, with all options in one message.
 pub(super) fn create(
@@ -62,7 +60,9 @@ pub(super) fn set_options(
     options: &BondOptions,
 ) -> Result<(), ActError> {
     present(requests, bond)?;
-    let delays = delays(requests, bond)?;
+    let delays = get_delays(requests, bond)
+        .map_err(ActError::at("read the bond's options"))?
+        .ok_or(ActError::Gone)?;
     let message = with_options(bond_at(bond), options, Some(&delays)).build();
     Ok(change(requests, message)?)
 }
@@ -75,8 +75,8 @@ pub(super) fn set_primary(
     bond: Ifindex,
     port: Ifindex,
 ) -> Result<(), ActError> {
-    let bond_name = present(requests, bond)?.link.name;
-    let port_link = present(requests, port)?.link;
+    let bond_name = present(requests, bond)?.name;
+    let port_link = present(requests, port)?;
     // An index that is no port of the bond would clear the primary instead.
     if port_link.controller != Some(bond) {
         return Err(ActError::Refused {
@@ -84,27 +84,7 @@ pub(super) fn set_primary(
             message: format!("{} is no port of {bond_name}", port_link.name),
         });
     }
-    let message = bond_at(bond).primary(port.0).build();
-    Ok(change(requests, message)?)
-}
-
-/// The request that makes a port the primary, ready to be written to a netlink
-/// socket: for whoever has no time to look first ([`set_primary`] does).
-pub(crate) fn primary_request(bond: Ifindex, port: Ifindex) -> Vec<u8> {
-    let message = bond_at(bond).primary(port.0).build();
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | NLM_F_ACK;
-    let payload = RouteNetlinkMessage::NewLink(message).into();
-    let mut request = NetlinkMessage::new(header, payload);
-    request.finalize();
-    let mut bytes = vec![0; request.buffer_len()];
-    request.serialize(&mut bytes);
-    bytes
-}
-
-/// Addresses a bond by its index only: a name in the message would be a rename.
-fn bond_at(bond: Ifindex) -> LinkMessageBuilder<LinkBond> {
-    LinkMessageBuilder::<LinkBond>::new_with_info_kind(InfoKind::Bond).index(bond.0)
+    Ok(change(requests, make_primary(bond, port))?)
 }
 
 fn with_options(
@@ -159,15 +139,6 @@ fn with_options(
         message = message.num_peer_notif(count);
     }
     message
-}
-
-fn delays(requests: &mut Requests, bond: Ifindex) -> Result<BondDelays, ActError> {
-    let mut message = LinkMessage::default();
-    message.header.index = bond.0;
-    requests
-        .get(&RouteNetlinkMessage::GetLink(message), bond_delays)
-        .map_err(ActError::at("read the bond's options"))?
-        .ok_or(ActError::Gone)
 }
 
 fn by_name(requests: &mut Requests, name: &IfName) -> Result<Option<Link>, ActError> {

@@ -9,11 +9,11 @@ use tandem_core::fast_path::{ArmedVf, FastPath, Frames, PortFrames};
 use tandem_core::types::{Ifindex, Mac, Time};
 use tandem_ebpf::FrameCounts;
 
-use super::ActError;
 use super::announce::frames_of;
-use super::frames::{gratuitous_arp, neighbour_advertisement, reverse_arp};
+use super::error::ActError;
 use crate::ebpf::fast_path::{self, Applied, FastPathSetup, FastPaths};
-use crate::observe::netlink::request::Requests;
+use crate::netlink::request::Requests;
+use crate::packet::frames::{gratuitous_arp, neighbour_advertisement, reverse_arp};
 
 /// Has the programs let go of a bond, whether it is still there or not. Can't fail, but may have been
 /// overtaken, and then says nothing.
@@ -117,7 +117,7 @@ fn refused(message: String) -> ActError {
     ActError::Refused { errno: 0, message }
 }
 
-fn armed_vf(bond: Ifindex, armed_vf: &ArmedVf) -> fast_path::ArmedVfSetup {
+fn armed_vf(bond: Ifindex, armed_vf: &ArmedVf) -> fast_path::ArmedRescue {
     let mut announcements = announcements(armed_vf.mac, &armed_vf.addresses);
     // The bond's upper devices the core does not know.
     match Requests::open().map_err(ActError::at("ask for the links")) {
@@ -131,10 +131,10 @@ fn armed_vf(bond: Ifindex, armed_vf: &ArmedVf) -> fast_path::ArmedVfSetup {
             tracing::warn!(%error, "the fast path will not announce the bond's upper devices")
         }
     }
-    fast_path::ArmedVfSetup {
+    fast_path::ArmedRescue {
         vf: armed_vf.vf.0,
-        device: armed_vf.pci.to_string(),
-        slot: armed_vf.slot.map(|slot| slot.to_string()),
+        device: armed_vf.pci,
+        slot: armed_vf.slot,
         standby: armed_vf.standby.0,
         mac: armed_vf.mac.0,
         announcements,

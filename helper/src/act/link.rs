@@ -6,19 +6,18 @@
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::LinkMessage;
 use rtnetlink::LinkUnspec;
-use tandem_core::link::LinkKind;
+use tandem_core::link::{Link, LinkKind};
 use tandem_core::types::{Ifindex, Mac};
 
-use super::ActError;
-use crate::observe::netlink::link::Described;
-use crate::observe::netlink::request::{RequestError, Requests};
-use crate::observe::reader::one_link;
+use super::error::ActError;
+use crate::netlink::link;
+use crate::netlink::request::{RequestError, Requests};
 
 /// Reads a link that has to be there.
-pub(super) fn present(requests: &mut Requests, link: Ifindex) -> Result<Described, ActError> {
-    one_link(requests, link)
-        .map_err(ActError::at(format!("read link {link}")))?
-        .ok_or(ActError::Gone)
+pub(super) fn present(requests: &mut Requests, ifindex: Ifindex) -> Result<Link, ActError> {
+    let found =
+        link::get(requests, ifindex).map_err(ActError::at(format!("read link {ifindex}")))?;
+    found.map(|described| described.link).ok_or(ActError::Gone)
 }
 
 /// Sends a change of an existing link.
@@ -58,8 +57,8 @@ pub(super) fn enslave(
     port: Ifindex,
     bond: Ifindex,
 ) -> Result<(), ActError> {
-    let port_link = present(requests, port)?.link;
-    let bond_link = present(requests, bond)?.link;
+    let port_link = present(requests, port)?;
+    let bond_link = present(requests, bond)?;
     if bond_link.kind != LinkKind::Bond {
         return Err(ActError::Refused {
             errno: libc::EINVAL,
@@ -97,7 +96,7 @@ pub(super) fn release(
     port: Ifindex,
     bond: Ifindex,
 ) -> Result<(), ActError> {
-    let link = present(requests, port)?.link;
+    let link = present(requests, port)?;
     if link.controller != Some(bond) {
         return Ok(());
     }

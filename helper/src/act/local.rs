@@ -13,10 +13,10 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use tandem_core::types::Ifindex;
 
-use super::ActError;
-use crate::observe::netlink::request::{RequestError, Requests};
-use crate::observe::netlink::route;
-use crate::observe::reader::one_link;
+use super::error::ActError;
+use crate::netlink::link;
+use crate::netlink::request::{RequestError, Requests};
+use crate::netlink::route;
 
 /// Longest wait; the worker needs the RTNL lock, which a driver may hold.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -52,7 +52,7 @@ impl Listener {
         loop {
             // The notification is sent just before the route is made, both under the
             // lock that this takes.
-            one_link(requests, link).map_err(ActError::at(step()))?;
+            link::get(requests, link).map_err(ActError::at(step()))?;
             let local =
                 route::dump(requests, link, route::local_ip).map_err(ActError::at(step()))?;
             if addresses

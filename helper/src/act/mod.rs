@@ -10,8 +10,8 @@ mod announce;
 mod assign;
 mod bond;
 mod clone;
+mod error;
 mod fast_path;
-mod frames;
 pub mod left_over;
 mod link;
 mod local;
@@ -19,7 +19,6 @@ mod nexthop;
 mod path_check;
 
 use std::future::Future;
-use std::io;
 use std::time::Duration;
 
 use tandem_core::Input;
@@ -28,12 +27,10 @@ use tandem_core::input::{Outcome, Source};
 use tokio::task::JoinHandle;
 
 use crate::ebpf::fast_path::FastPaths;
-use crate::observe::netlink::request::{RequestError, Requests, io_reason};
-use crate::observe::reader::one_link;
+use crate::netlink::request::Requests;
 use crate::observe::{Completion, Touched};
-
-pub(crate) use announce::{packet_socket, take_in};
-pub(crate) use bond::primary_request;
+use error::ActError;
+use link::present;
 
 /// Longest time that an action may take.
 pub const LIMIT: Duration = Duration::from_secs(5);
@@ -115,70 +112,6 @@ async fn outcome_within(limit: Duration, work: JoinHandle<Done>) -> (Outcome, Ve
 /// How an action ended, and what was learnt in passing.
 type Done = (Result<(), ActError>, Vec<Input>);
 
-/// Why an action failed. The text is a reason only: the machine says before it which action failed on which
-/// device, and after it the error number.
-#[derive(Debug, thiserror::Error)]
-enum ActError {
-    /// A device it was meant for is not there.
-    #[error("the device is gone")]
-    Gone,
-    /// The action's own request failed.
-    #[error("{}", _0.reason())]
-    Request(#[from] RequestError),
-    /// A step on the way failed.
-    #[error("cannot {step}: {}", error.reason())]
-    Step {
-        /// What was being done.
-        step: String,
-        /// Why it failed.
-        error: RequestError,
-    },
-    /// It can't be done as things are.
-    #[error("{message}")]
-    Refused {
-        /// The error number that fits.
-        errno: i32,
-        /// What is in the way.
-        message: String,
-    },
-    /// A packet could not be sent.
-    #[error("cannot {step}: {}", io_reason(error))]
-    Send {
-        /// What was being done.
-        step: String,
-        /// Why it failed.
-        error: io::Error,
-    },
-}
-
-impl ActError {
-    /// For `map_err`: names the step that failed.
-    fn at(step: impl Into<String>) -> impl FnOnce(RequestError) -> Self {
-        move |error| Self::Step {
-            step: step.into(),
-            error,
-        }
-    }
-
-    fn into_outcome(self) -> Outcome {
-        let errno = match &self {
-            Self::Gone => return Outcome::Gone,
-            Self::Request(RequestError::TimedOut)
-            | Self::Step {
-                error: RequestError::TimedOut,
-                ..
-            } => return Outcome::TimedOut,
-            Self::Request(error) | Self::Step { error, .. } => error.errno(),
-            Self::Refused { errno, .. } => *errno,
-            Self::Send { error, .. } => error.raw_os_error().unwrap_or(0),
-        };
-        Outcome::Failed {
-            errno,
-            message: self.to_string(),
-        }
-    }
-}
-
 fn carry_out(
     id: ActionId,
     kind: &ActionKind,
@@ -206,7 +139,7 @@ fn carry_out(
     // A device that vanished shows in many ways; a request that names it as a
     // bond's new member gets EINVAL, for instance.
     for device in kind.devices() {
-        if matches!(one_link(&mut requests, device), Ok(None)) {
+        if matches!(present(&mut requests, device), Err(ActError::Gone)) {
             return Err(ActError::Gone);
         }
     }

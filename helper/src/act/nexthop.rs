@@ -6,8 +6,8 @@
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use tandem_core::types::Ifindex;
 
-use crate::observe::netlink::attributes;
-use crate::observe::netlink::request::{RequestError, Requests};
+use crate::netlink::attributes;
+use crate::netlink::request::{RequestError, Requests};
 
 const RTM_NEWNEXTHOP: u16 = 104;
 const RTM_DELNEXTHOP: u16 = 105;

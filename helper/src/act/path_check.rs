@@ -9,10 +9,11 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use tandem_core::types::Ifindex;
 
-use super::ActError;
-use super::announce::{packet_socket, port_of, transmit};
-use super::frames::{ETHERTYPE_EXPERIMENTAL, path_check, path_check_payload};
-use crate::observe::netlink::request::Requests;
+use super::announce::port_of;
+use super::error::ActError;
+use crate::netlink::request::Requests;
+use crate::packet::frames::{ETHERTYPE_EXPERIMENTAL, path_check, path_check_payload};
+use crate::packet::socket::{packet_socket, transmit};
 
 /// Frames that are sent at most; a fabric may miss one.
 const TRIES: u32 = 5;

@@ -5,15 +5,15 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::value::{RawValue, to_raw_value};
-use tandem_core::input::{Command, CommandId, Request};
+use tandem_core::input::{Command, CommandId, Input};
 use tandem_core::policy::Origin;
 use tandem_core::status::{CommandError, CommandErrorCode, Event};
 use tandem_core::{Policy, Status};
 use tandem_wire::event::{EventMessage, Pushed, Timestamp};
-use tandem_wire::message::{BondArguments, Call, Id, RequestLine, UnplugArguments};
+use tandem_wire::message::{Call, Id, RequestLine};
 use tandem_wire::reply::{Empty, ErrorBody, GuestInfo, StatusReport, delimited_sync_line};
 
-use super::ChannelInput;
+use super::input::ChannelInput;
 use super::session::{MAX_OPEN_COMMANDS, Session};
 use crate::observe::clock;
 
@@ -69,28 +69,10 @@ impl Dispatcher {
                 session.set_subscribed(call == Call::TandemSubscribe);
                 session.reply(Empty {}, id);
             }
-            Call::TandemPrepareUnplug(UnplugArguments { bond, vf }) => {
-                self.command(session, id, Request::PrepareUnplug { bond, vf });
-            }
-            Call::TandemResume(BondArguments { bond }) => {
-                self.command(session, id, Request::Resume { bond });
-            }
-            Call::TandemAnnounce(BondArguments { bond }) => {
-                self.command(session, id, Request::Announce { bond });
-            }
-            Call::TandemFailover(BondArguments { bond }) => {
-                self.command(session, id, Request::Failover { bond });
-            }
-            Call::TandemFailback(BondArguments { bond }) => {
-                self.command(session, id, Request::Failback { bond });
-            }
+            Call::Command(request) => self.pass_on(session, id, |id| {
+                ChannelInput::Input(Input::Command(Command { id, request }))
+            }),
         }
-    }
-
-    fn command(&mut self, session: &mut Session, request_id: Option<Id>, request: Request) {
-        self.pass_on(session, request_id, |id| {
-            ChannelInput::Command(Command { id, request })
-        });
     }
 
     fn pass_on(

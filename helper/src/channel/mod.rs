@@ -16,6 +16,7 @@
 //! ```
 
 mod dispatcher;
+mod input;
 mod outgoing;
 mod peer;
 mod server;
@@ -23,52 +24,8 @@ mod session;
 mod unix;
 mod virtio;
 
-use std::path::PathBuf;
-
-use tandem_core::Policy;
-use tandem_core::input::{Command, CommandId};
-use tandem_core::status::{CheckItem, SourceHealth};
-
 pub use crate::runtime::SOCKET_PATH;
-pub use server::{Channel, ChannelError, MAX_CLIENTS};
+pub use input::ChannelInput;
+pub use server::{Channel, ChannelOptions, MAX_CLIENTS};
 pub use tandem_wire::PORT_NAME;
-pub use unix::connect;
-
-/// Where the channel listens.
-#[derive(Debug, Clone)]
-pub struct ChannelOptions {
-    /// Path of the unix socket for the local command line; `None` for no socket.
-    pub socket: Option<PathBuf>,
-    /// Name of the virtio-serial port; `None` for no port.
-    pub port: Option<String>,
-}
-
-impl Default for ChannelOptions {
-    fn default() -> Self {
-        Self {
-            socket: Some(PathBuf::from(SOCKET_PATH)),
-            port: Some(PORT_NAME.to_owned()),
-        }
-    }
-}
-
-/// What somebody on the channel wants, or what became of the host's port.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ChannelInput {
-    /// For the machine; answer with [`Channel::reply`].
-    Command(Command),
-    /// The host provides bonds; answer with [`Channel::configured`].
-    Configure {
-        /// Identity of the request.
-        id: CommandId,
-        /// Its origin is [`tandem_core::policy::Origin::Host`]. Not validated yet.
-        policy: Policy,
-    },
-    /// The port to the host is in another state than before; also once at start.
-    Health {
-        /// Missing if there is no port; [`Channel::ports_changed`] tries again.
-        health: SourceHealth,
-        /// The port, with who has it open.
-        parts: Vec<CheckItem>,
-    },
-}
+pub use unix::{ChannelError, connect};

@@ -1,40 +1,44 @@
 //! [`Channel`]: all connections as one source of inputs.
 
 use std::future::poll_fn;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::task::{Context, Poll};
 
 use tandem_core::Status;
-use tandem_core::input::CommandId;
+use tandem_core::input::{CommandId, Input, Source};
 use tandem_core::status::{Answer, CheckItem, CommandError, Event, SourceHealth};
+use tandem_wire::PORT_NAME;
 use tandem_wire::message::Id;
 use tandem_wire::reply::{ConfigureError, Configured, ErrorBody, ErrorLine};
 use tokio::net::UnixStream;
 
 use super::dispatcher::{Dispatcher, event_line, wall_clock};
+use super::input::ChannelInput;
 use super::peer::{Peer, Turn};
 use super::session::Session;
-use super::unix::Listener;
+use super::unix::{ChannelError, Listener};
 use super::virtio::{Port, PortFolders};
-use super::{ChannelInput, ChannelOptions};
+use crate::runtime::SOCKET_PATH;
 
 /// Connections of the local socket at a time.
 pub const MAX_CLIENTS: usize = 16;
 
-/// The socket can't be served.
-#[derive(Debug, thiserror::Error)]
-pub enum ChannelError {
-    /// The socket could not be made.
-    #[error("socket {}: {problem}", path.display())]
-    Socket {
-        /// Its path.
-        path: PathBuf,
-        /// What happened and what to do.
-        problem: String,
-        /// The system's reason.
-        source: io::Error,
-    },
+/// Where the channel listens.
+#[derive(Debug, Clone)]
+pub struct ChannelOptions {
+    /// Path of the unix socket for the local command line; `None` for no socket.
+    pub socket: Option<PathBuf>,
+    /// Name of the virtio-serial port; `None` for no port.
+    pub port: Option<String>,
+}
+
+impl Default for ChannelOptions {
+    fn default() -> Self {
+        Self {
+            socket: Some(PathBuf::from(SOCKET_PATH)),
+            port: Some(PORT_NAME.to_owned()),
+        }
+    }
 }
 
 /// All connections as one source of inputs. See the module's page.
@@ -44,10 +48,9 @@ pub struct Channel {
     listener: Option<Listener>,
     clients: Vec<Peer<UnixStream>>,
     port_name: Option<String>,
-    port_folders: PortFolders,
     port: Option<Peer<Port>>,
     /// What the service was told of the port last.
-    told: Option<(SourceHealth, Vec<CheckItem>)>,
+    told: Option<Input>,
 }
 
 impl Channel {
@@ -68,16 +71,12 @@ impl Channel {
     /// # Errors
     /// As [`Channel::open`].
     pub fn with_options(options: ChannelOptions) -> Result<Self, ChannelError> {
-        let listener = match options.socket {
-            Some(path) => Some(Listener::bind(&path)?),
-            None => None,
-        };
+        let listener = options.socket.map(|path| Listener::bind(&path));
         let mut channel = Self {
             dispatcher: Dispatcher::default(),
-            listener,
+            listener: listener.transpose()?,
             clients: Vec::new(),
             port_name: options.port,
-            port_folders: PortFolders::default(),
             port: None,
             told: None,
         };
@@ -98,7 +97,7 @@ impl Channel {
         self.dispatcher.publish(status);
     }
 
-    /// Answers a [`ChannelInput::Command`]. Ignored if its client has left.
+    /// Answers a command. Ignored if its client has left.
     pub fn reply(&mut self, id: CommandId, result: Result<Answer, CommandError>) {
         self.answer(id, |session, request_id| match result {
             Ok(answer) => session.reply(answer, request_id),
@@ -136,7 +135,7 @@ impl Channel {
         if self.port.is_some() {
             return;
         }
-        match Port::open(&self.port_folders, name) {
+        match Port::open(&PortFolders::default(), name) {
             Ok(port) => {
                 self.port = Some(Peer::new(port));
                 self.tell_port();
@@ -236,11 +235,15 @@ impl Channel {
 
     /// Tells the service, unless it knows.
     fn tell(&mut self, health: SourceHealth, parts: Vec<CheckItem>) {
-        let news = Some((health, parts));
-        if self.told != news {
-            self.told = news.clone();
-            let told = news.map(|(health, parts)| ChannelInput::Health { health, parts });
-            self.dispatcher.inputs.extend(told);
+        let news = Input::SourceHealth {
+            source: Source::Channel,
+            health,
+            parts,
+        };
+        if self.told.as_ref() != Some(&news) {
+            self.told = Some(news.clone());
+            let inputs = &mut self.dispatcher.inputs;
+            inputs.push_back(ChannelInput::Input(news));
         }
     }
 

@@ -13,13 +13,26 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::{Sleep, sleep};
 
-use super::ChannelError;
-
 /// Waiting connections; the kernel refuses more.
 const BACKLOG: i32 = 16;
 
 /// Wait after the system had no room for another connection.
 const ACCEPT_RETRY: Duration = Duration::from_secs(1);
+
+/// The socket can't be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ChannelError {
+    /// The socket could not be made.
+    #[error("socket {}: {problem}", path.display())]
+    Socket {
+        /// Its path.
+        path: PathBuf,
+        /// What happened and what to do.
+        problem: String,
+        /// The system's reason.
+        source: io::Error,
+    },
+}
 
 /// A socket in the file system, removed with this value.
 #[derive(Debug)]

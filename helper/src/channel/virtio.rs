@@ -23,10 +23,10 @@ use std::task::{Context, Poll, ready};
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::fs::OFlags;
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::peer::Transport;
+use crate::readable::watch;
 
 /// Why there is no port.
 #[derive(Debug, thiserror::Error)]
@@ -159,16 +159,6 @@ impl Port {
         self.writable |= flags.intersects(EventFlags::OUT | EventFlags::ERR);
         Ok(true)
     }
-}
-
-#[expect(
-    unsafe_code,
-    reason = "tokio asks for a promise that the descriptor stays the same"
-)]
-fn watch(epoll: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: an `OwnedFd` is open, never changes, and belongs to the `AsyncFd` from here on.
-    let watched = unsafe { AsyncFd::register_with_interest(epoll, Interest::READABLE) };
-    Ok(watched?)
 }
 
 /// Reads or writes if the last event said so; notes when it can't be done any more.

@@ -13,7 +13,7 @@ use tandem_core::policy::{
 };
 use toml::de::{DeTable, DeValue};
 
-use super::ConfigError;
+use super::error::ConfigError;
 
 /// What one file says.
 pub(super) struct Parsed {
@@ -99,20 +99,18 @@ impl FromStr for Network {
 
 /// Reads one file's text.
 pub(super) fn parse(file: &Path, text: &str) -> Result<Parsed, ConfigError> {
-    let raw: File = toml::from_str(text).map_err(|error| ConfigError {
-        file: file.to_path_buf(),
-        position: error.span().map(|span| line_and_column(text, span.start)),
-        message: match key_at(text, error.span()) {
-            Some(key) => format!("{} (key `{key}`)", error.message().trim_end()),
-            None => error.message().trim_end().to_string(),
-        },
+    let raw: File = toml::from_str(text).map_err(|error| {
+        let position = error.span().map(|span| line_and_column(text, span.start));
+        let message = error.message().trim_end();
+        match key_at(text, error.span()) {
+            Some(key) => ConfigError::new(file, position, format!("{message} (key `{key}`)")),
+            None => ConfigError::new(file, position, message),
+        }
     })?;
     let mut bonds = Vec::new();
     for (number, bond) in raw.bond.into_iter().enumerate() {
-        bonds.push(policy(bond).map_err(|(key, message)| ConfigError {
-            file: file.to_path_buf(),
-            position: position_of(text, number, key),
-            message,
+        bonds.push(policy(bond).map_err(|(key, message)| {
+            ConfigError::new(file, position_of(text, number, key), message)
         })?);
     }
     Ok(Parsed {
@@ -132,34 +130,22 @@ fn policy(bond: FileBond) -> Result<BondPolicy, (&'static str, String)> {
             metric: route.metric,
         })
         .collect();
+    let name = &bond.name;
+    let refused = |key: &'static str| {
+        let message = format!("`{key}` of bond `{name}` need `addressing = \"static\"`");
+        Err((key, message))
+    };
     let addressing = match bond.addressing {
         Addressing::Static if addresses.is_empty() => {
-            return Err((
-                "addressing",
-                format!(
-                    "`addressing = \"static\"` of bond `{}` needs `addresses`",
-                    bond.name
-                ),
-            ));
+            let message = format!("`addressing = \"static\"` of bond `{name}` needs `addresses`");
+            return Err(("addressing", message));
         }
         Addressing::Static => AddressingPolicy::Static { addresses, routes },
-        Addressing::Inherit | Addressing::None if !addresses.is_empty() => {
-            return Err((
-                "addresses",
-                format!(
-                    "`addresses` of bond `{}` need `addressing = \"static\"`",
-                    bond.name
-                ),
-            ));
+        _ if !addresses.is_empty() => {
+            return refused("addresses");
         }
-        Addressing::Inherit | Addressing::None if !routes.is_empty() => {
-            return Err((
-                "routes",
-                format!(
-                    "`routes` of bond `{}` need `addressing = \"static\"`",
-                    bond.name
-                ),
-            ));
+        _ if !routes.is_empty() => {
+            return refused("routes");
         }
         Addressing::Inherit => AddressingPolicy::Inherit,
         Addressing::None => AddressingPolicy::None,

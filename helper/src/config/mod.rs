@@ -3,14 +3,15 @@
 //! Everything that is wrong is an error that names file, line and key; nothing
 //! that is written there is ignored.
 
+mod error;
 mod file;
 mod host;
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use tandem_core::policy::{Origin, Policy};
 
+pub use error::{ConfigError, Place};
 pub use host::{HOST_POLICY_PATH, load_host_policy};
 
 use crate::runtime::read_bounded;
@@ -35,47 +36,6 @@ pub struct Config {
     pub files: Vec<PathBuf>,
     /// Where the name of each bond stands, in the policy's order.
     pub names_at: Vec<Place>,
-}
-
-/// A place in the configuration: file, and line and column from 1.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    /// The file.
-    pub file: PathBuf,
-    /// Line and column.
-    pub position: Option<(usize, usize)>,
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.file.display())?;
-        match self.position {
-            Some((line, column)) => write!(f, ":{line}:{column}"),
-            None => Ok(()),
-        }
-    }
-}
-
-/// What is wrong with the configuration, and where.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub struct ConfigError {
-    /// The file.
-    pub file: PathBuf,
-    /// Line and column, from 1.
-    pub position: Option<(usize, usize)>,
-    /// What is wrong and what to do.
-    pub message: String,
-}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { file, position, .. } = self;
-        let place = Place {
-            file: file.clone(),
-            position: *position,
-        };
-        write!(f, "{place}: {}", self.message)
-    }
 }
 
 /// Reads `path` and the drop-ins beside it. A file that is absent says nothing;
@@ -131,18 +91,9 @@ fn merge(texts: &[(PathBuf, String)]) -> Result<Config, ConfigError> {
         match sources.get(error.index) {
             Some(&(number, bond)) => {
                 let (file, text) = &texts[number];
-                let position = file::position_of(text, bond, error.key);
-                ConfigError {
-                    file: file.clone(),
-                    position,
-                    message,
-                }
+                ConfigError::new(file, file::position_of(text, bond, error.key), message)
             }
-            None => ConfigError {
-                file: PathBuf::from(DEFAULT_PATH),
-                position: None,
-                message,
-            },
+            None => ConfigError::new(DEFAULT_PATH.as_ref(), None, message),
         }
     })?;
     Ok(config)
@@ -166,11 +117,8 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, ConfigError> {
             drop_ins.push(file);
         }
         if drop_ins.len() > MAX_DROP_INS {
-            return Err(ConfigError {
-                file: folder,
-                position: None,
-                message: format!("more than {MAX_DROP_INS} files; put several bonds into one"),
-            });
+            let message = format!("more than {MAX_DROP_INS} files; put several bonds into one");
+            return Err(ConfigError::new(&folder, None, message));
         }
     }
     drop_ins.sort();
@@ -182,11 +130,8 @@ fn read(file: &Path) -> Result<Option<String>, ConfigError> {
     let bytes = match read_bounded(file, MAX_FILE_BYTES) {
         Ok(Some(bytes)) => bytes,
         Ok(None) => {
-            return Err(ConfigError {
-                file: file.to_path_buf(),
-                position: None,
-                message: format!("larger than the limit of {MAX_FILE_BYTES} bytes"),
-            });
+            let message = format!("larger than the limit of {MAX_FILE_BYTES} bytes");
+            return Err(ConfigError::new(file, None, message));
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(unreadable(file, &error)),
@@ -197,11 +142,7 @@ fn read(file: &Path) -> Result<Option<String>, ConfigError> {
 }
 
 fn unreadable(file: &Path, error: &std::io::Error) -> ConfigError {
-    ConfigError {
-        file: file.to_path_buf(),
-        position: None,
-        message: format!("can't be read: {error}"),
-    }
+    ConfigError::new(file, None, format!("can't be read: {error}"))
 }
 
 #[cfg(test)]

@@ -17,17 +17,15 @@ pub enum Program {
     WarnPciStop,
     /// Warns when a PCI driver is about to be removed.
     WarnDriverRemove,
-    /// Reports registered network devices.
-    LinkRegistered,
     /// Reports network devices about to be unregistered.
     LinkUnregistering,
     /// Reports network devices that were closed.
     LinkStopped,
-    /// Reports carrier gained.
+    /// Tells the fast path of carrier gained.
     CarrierOn,
     /// Reports carrier lost.
     CarrierOff,
-    /// Reports states of bond ports.
+    /// Tells the fast path which port a bond sends through.
     BondPortState,
     /// Counts what a port receives, keeps duplicates away, and delivers what the
     /// fast path brings in.
@@ -36,17 +34,6 @@ pub enum Program {
     PortEgress,
     /// Sends a bond's frames through its standby while the fast path runs.
     BondEgress,
-}
-
-/// Where a program runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Point {
-    /// Before a kernel function.
-    Entry,
-    /// After a kernel function.
-    Exit,
-    /// Where frames pass; attached while a port is watched or a VF armed ([`super::fast_path`]).
-    Traffic,
 }
 
 /// Structures that a program reads.
@@ -63,12 +50,11 @@ pub(super) enum Reads {
 
 impl Program {
     /// Every program, in the order in which they are attached.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 12] = [
         Self::WarnButtonPress,
         Self::WarnAcpiEject,
         Self::WarnPciStop,
         Self::WarnDriverRemove,
-        Self::LinkRegistered,
         Self::LinkUnregistering,
         Self::LinkStopped,
         Self::CarrierOn,
@@ -84,64 +70,40 @@ impl Program {
 
     /// Its name in the object and in the status.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::WarnButtonPress => "warn_button_press",
-            Self::WarnAcpiEject => "warn_acpi_eject",
-            Self::WarnPciStop => "warn_pci_stop",
-            Self::WarnDriverRemove => "warn_driver_remove",
-            Self::LinkRegistered => "link_registered",
-            Self::LinkUnregistering => "link_unregistering",
-            Self::LinkStopped => "link_stopped",
-            Self::CarrierOn => "carrier_on",
-            Self::CarrierOff => "carrier_off",
-            Self::BondPortState => "bond_port_state",
-            Self::PortIngress => "port_ingress",
-            Self::PortEgress => "port_egress",
-            Self::BondEgress => "bond_egress",
-        }
+        self.facts().0
     }
 
     /// The kernel function it hooks; for programs where frames pass, which way.
     pub fn function(self) -> &'static str {
-        match self {
-            Self::WarnButtonPress => "pciehp_handle_button_press",
-            Self::WarnAcpiEject => "acpi_hotplug_schedule",
-            Self::WarnPciStop => "pci_stop_and_remove_bus_device",
-            Self::WarnDriverRemove => "pci_device_remove",
-            Self::LinkRegistered => "register_netdevice",
-            Self::LinkUnregistering => "unregister_netdevice_queue",
-            Self::LinkStopped => "rtmsg_ifinfo",
-            Self::CarrierOn => "netif_carrier_on",
-            Self::CarrierOff => "netif_carrier_off",
-            Self::BondPortState => "netdev_lower_state_changed",
-            Self::PortIngress => "tc ingress of a port",
-            Self::PortEgress => "tc egress of a port",
-            Self::BondEgress => "tc egress of a bond",
-        }
-    }
-
-    pub(super) fn point(self) -> Point {
-        match self {
-            Self::LinkRegistered => Point::Exit,
-            Self::PortIngress | Self::PortEgress | Self::BondEgress => Point::Traffic,
-            _ => Point::Entry,
-        }
+        self.facts().1
     }
 
     pub(super) fn reads(self) -> Reads {
+        self.facts().2
+    }
+
+    #[rustfmt::skip]
+    fn facts(self) -> (&'static str, &'static str, Reads) {
         match self {
-            Self::WarnButtonPress => Reads::PciehpController,
-            Self::WarnAcpiEject => Reads::AcpiDevice,
-            Self::WarnPciStop => Reads::PciDevice,
-            Self::WarnDriverRemove => Reads::Device,
-            Self::LinkRegistered
-            | Self::LinkUnregistering
-            | Self::LinkStopped
-            | Self::CarrierOn
-            | Self::CarrierOff
-            | Self::BondPortState => Reads::NetDevice,
-            Self::PortIngress | Self::PortEgress | Self::BondEgress => Reads::Frames,
+            Self::WarnButtonPress => ("warn_button_press", "pciehp_handle_button_press", Reads::PciehpController),
+            Self::WarnAcpiEject => ("warn_acpi_eject", "acpi_hotplug_schedule", Reads::AcpiDevice),
+            Self::WarnPciStop => ("warn_pci_stop", "pci_stop_and_remove_bus_device", Reads::PciDevice),
+            Self::WarnDriverRemove => ("warn_driver_remove", "pci_device_remove", Reads::Device),
+            Self::LinkUnregistering => ("link_unregistering", "unregister_netdevice_queue", Reads::NetDevice),
+            Self::LinkStopped => ("link_stopped", "rtmsg_ifinfo", Reads::NetDevice),
+            Self::CarrierOn => ("carrier_on", "netif_carrier_on", Reads::NetDevice),
+            Self::CarrierOff => ("carrier_off", "netif_carrier_off", Reads::NetDevice),
+            Self::BondPortState => ("bond_port_state", "netdev_lower_state_changed", Reads::NetDevice),
+            Self::PortIngress => ("port_ingress", "tc ingress of a port", Reads::Frames),
+            Self::PortEgress => ("port_egress", "tc egress of a port", Reads::Frames),
+            Self::BondEgress => ("bond_egress", "tc egress of a bond", Reads::Frames),
         }
+    }
+
+    /// Whether it runs where frames pass, attached while a port is watched or a VF armed
+    /// ([`super::fast_path`]); the others run before a kernel function.
+    pub(super) fn sees_frames(self) -> bool {
+        self.reads() == Reads::Frames
     }
 
     /// Whether it can tell nothing without reading through untyped pointers.
@@ -179,14 +141,11 @@ impl Reads {
 }
 
 fn net_device(btf: &Btf, layout: &mut Layout) -> Result<(), BtfError> {
-    let device = btf.argument("register_netdevice", 0)?;
+    let device = btf.argument("unregister_netdevice_queue", 0)?;
     let offset = |path| Ok::<_, BtfError>(btf.member(device, path)?.offset);
     layout.net_device_ifindex = offset("ifindex")?;
-    layout.net_device_name = offset("name")?;
     layout.net_device_state = offset("state")?;
     layout.net_device_flags = offset("flags")?;
-    layout.net_device_mac = offset("dev_addr_shadow")?;
-    layout.net_device_perm_mac = offset("perm_addr")?;
     layout.net_device_net = offset("nd_net.net")?;
     layout.net_device_parent = offset("dev.parent")?;
     let net = btf.target(device, "nd_net.net")?;
@@ -226,12 +185,11 @@ mod tests {
 
     #[test]
     fn names_are_those_of_the_object() {
-        let object = super::super::OBJECT;
+        let object = crate::ebpf::monitor::OBJECT;
         for program in Program::ALL {
-            let section = match program.point() {
-                Point::Entry => format!("fentry/{}\0", program.function()),
-                Point::Exit => format!("fexit/{}\0", program.function()),
-                Point::Traffic => "classifier\0".to_owned(),
+            let section = match program.sees_frames() {
+                false => format!("fentry/{}\0", program.function()),
+                true => "classifier\0".to_owned(),
             };
             for text in [format!("{}\0", program.name()), section] {
                 assert!(
@@ -253,6 +211,6 @@ mod tests {
         let mut layout = Layout::UNRESOLVED;
         Reads::NetDevice.resolve(&btf, &mut layout).unwrap();
         assert_ne!(layout.net_device_ifindex, 0);
-        assert_ne!(layout.net_device_mac, layout.net_device_perm_mac);
+        assert_ne!(layout.net_device_ifindex, layout.net_device_flags);
     }
 }

@@ -1,83 +1,103 @@
 //! Loads and attaches the programs, each on its own.
 
-use std::io;
+use std::{
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use aya::{
     Btf as AyaBtf, Ebpf, EbpfLoader, VerifierLogLevel,
-    programs::{FEntry, FExit, ProgramError, SchedClassifier},
+    maps::{Map, MapError},
+    programs::{FEntry, ProgramError, SchedClassifier},
 };
-use tandem_ebpf::{Layout, Settings};
+use tandem_core::status::CheckItem;
+use tandem_ebpf::Layout;
 use thiserror::Error;
 
 use super::{
-    btf::Btf,
-    hooks::{Point, Program},
+    btf::{Btf, BtfError},
+    hooks::Program,
     support::{Lockdown, Obstacle, Support, has_net_admin},
 };
 
 /// Characters of the verifier's message that a reason keeps.
 const REASON_CHARS: usize = 300;
 
-/// Whether a program works.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ProgramState {
-    /// Loaded and attached.
-    Attached,
-    /// Loaded; attached to ports and bonds while a switchover needs it.
-    Ready,
-    /// Not there, and why.
-    Missing {
-        /// One line for people.
-        reason: String,
-    },
+/// The loaded object. [`super::paths::Paths`] attaches its programs when they are needed; with
+/// the monitor it goes away.
+pub(super) type Programs = Arc<Mutex<Option<Ebpf>>>;
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// One program's state.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProgramReport {
-    /// The program.
-    pub program: Program,
-    /// Its state.
-    pub state: ProgramState,
+pub(super) struct Report {
+    pub(super) program: Program,
+    /// Why it is not there, in one line for people.
+    pub(super) missing: Option<String>,
 }
 
-impl ProgramReport {
-    /// Whether the program works.
-    pub fn works(&self) -> bool {
-        !matches!(self.state, ProgramState::Missing { .. })
+impl Report {
+    pub(super) fn works(&self) -> bool {
+        self.missing.is_none()
+    }
+
+    /// For the status.
+    pub(super) fn part(&self) -> CheckItem {
+        let function = self.program.function();
+        let detail = match &self.missing {
+            Some(reason) => format!("{function}: {reason}"),
+            // Attached to ports and bonds while a switchover needs it.
+            None if self.program.sees_frames() => format!("ready for {function}"),
+            None => format!("attached to {function}"),
+        };
+        CheckItem {
+            name: self.program.name().to_string(),
+            ok: self.works(),
+            detail,
+        }
     }
 }
 
-/// Why no program at all could be loaded.
+/// Why no program at all could be loaded, or none of those on the traffic's paths.
 #[derive(Debug, Error)]
 pub(super) enum LoadError {
     #[error(transparent)]
-    Btf(#[from] super::btf::BtfError),
+    Btf(#[from] BtfError),
     #[error("cannot prepare the eBPF object: {}", one_line(&error_chain(.0)))]
     Object(#[source] aya::EbpfError),
     #[error("the kernel's type information is not usable for eBPF: {0}")]
     KernelTypes(#[source] aya::BtfError),
+    #[error("the eBPF object has no map `{0}`; it does not belong to this service")]
+    NoMap(&'static str),
+    #[error("the eBPF maps cannot be used: {0}")]
+    Map(#[from] MapError),
+    #[error("the messages of the eBPF programs cannot be read: {0}")]
+    Log(#[from] aya_log::Error),
+    #[error("the eBPF events cannot be read: {0}")]
+    Read(#[from] io::Error),
+    #[error("{0}")]
+    FastPaths(String),
+}
+
+/// Takes a map out of the object.
+pub(super) fn take_map(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, LoadError> {
+    ebpf.take_map(name).ok_or(LoadError::NoMap(name))
 }
 
 /// What is in the kernel once loading is done. Dropping it detaches everything.
 pub(super) struct Loaded {
     pub(super) ebpf: Ebpf,
-    pub(super) reports: Vec<ProgramReport>,
+    pub(super) reports: Vec<Report>,
 }
 
 /// Loads whatever programs can be loaded.
-pub(super) fn load(
-    object: &[u8],
-    support: &Support,
-    watch_parented: bool,
-    log_level: u8,
-) -> Result<Loaded, LoadError> {
+pub(super) fn load(object: &[u8], support: &Support) -> Result<Loaded, LoadError> {
     let mut layout = Layout::UNRESOLVED;
     let unresolved = resolve(&mut layout)?;
-    let settings = Settings {
-        watch_parented: u32::from(watch_parented),
-        may_probe_read: u32::from(support.lockdown != Lockdown::Confidentiality),
-    };
+    let may_probe_read = support.lockdown != Lockdown::Confidentiality;
 
     let mut loader = EbpfLoader::new();
     let mut ebpf = loader
@@ -86,8 +106,9 @@ pub(super) fn load(
         // Messages of refused programs, without the trace of each instruction.
         .verifier_log_level(VerifierLogLevel::STATS)
         .override_global("LAYOUT", &layout, true)
-        .override_global("SETTINGS", &settings, true)
-        .override_global(aya_log::LEVEL, &log_level, true)
+        .override_global("MAY_PROBE_READ", &u32::from(may_probe_read), true)
+        // What nobody would see is not even written; both count levels alike.
+        .override_global(aya_log::LEVEL, &(log::max_level() as u8), true)
         .load(object)
         .map_err(LoadError::Object)?;
     let types = AyaBtf::from_sys_fs().map_err(LoadError::KernelTypes)?;
@@ -96,38 +117,30 @@ pub(super) fn load(
         .into_iter()
         .zip(unresolved)
         .map(|(program, unresolved)| {
-            let obstacle = if settings.may_probe_read == 0 && program.needs_probe_read() {
+            let obstacle = if !may_probe_read && program.needs_probe_read() {
                 Some(Obstacle::Lockdown)
-            } else if program.point() == Point::Traffic && !has_net_admin() {
+            } else if program.sees_frames() && !has_net_admin() {
                 Some(Obstacle::NoCapabilities(vec!["CAP_NET_ADMIN"]))
             } else {
                 None
             };
             let obstacle = obstacle.map(|obstacle| obstacle.to_string());
-            let reason = unresolved.or(obstacle).or_else(|| {
+            let missing = unresolved.or(obstacle).or_else(|| {
                 let started = start(&mut ebpf, program, &types);
                 started.err().map(|error| reason_of(&error))
             });
-            let state = match reason {
-                Some(reason) => ProgramState::Missing { reason },
-                None if program.point() == Point::Traffic => ProgramState::Ready,
-                None => ProgramState::Attached,
-            };
-            ProgramReport { program, state }
+            Report { program, missing }
         })
         .collect();
     Ok(Loaded { ebpf, reports })
 }
 
 /// Notes that programs cannot be used although the kernel took them.
-pub(super) fn give_up(reports: &mut [ProgramReport], programs: &[Program], reason: &str) {
-    let useless = reports
-        .iter_mut()
-        .filter(|report| programs.contains(&report.program));
-    for report in useless {
-        report.state = ProgramState::Missing {
-            reason: one_line(reason),
-        };
+pub(super) fn give_up(reports: &mut [Report], programs: &[Program], reason: &str) {
+    for report in reports {
+        if programs.contains(&report.program) {
+            report.missing = Some(one_line(reason));
+        }
     }
 }
 
@@ -135,7 +148,7 @@ pub(super) fn give_up(reports: &mut [ProgramReport], programs: &[Program], reaso
 fn resolve(layout: &mut Layout) -> Result<[Option<String>; Program::ALL.len()], LoadError> {
     let btf = Btf::from_kernel()?;
     Ok(Program::ALL.map(|program| {
-        if program.point() != Point::Traffic && !btf.has_function(program.function()) {
+        if !program.sees_frames() && !btf.has_function(program.function()) {
             return Some(format!(
                 "this kernel has no function `{}` to hook",
                 program.function()
@@ -151,22 +164,13 @@ fn start(ebpf: &mut Ebpf, program: Program, types: &AyaBtf) -> Result<(), Progra
     let found = ebpf
         .program_mut(program.name())
         .ok_or(ProgramError::NotLoaded)?;
-    match program.point() {
-        Point::Entry => {
-            let found: &mut FEntry = found.try_into()?;
-            found.load(program.function(), types)?;
-            found.attach().map(|_| ())
-        }
-        Point::Exit => {
-            let found: &mut FExit = found.try_into()?;
-            found.load(program.function(), types)?;
-            found.attach().map(|_| ())
-        }
-        Point::Traffic => {
-            let found: &mut SchedClassifier = found.try_into()?;
-            found.load()
-        }
+    if program.sees_frames() {
+        let found: &mut SchedClassifier = found.try_into()?;
+        return found.load();
     }
+    let found: &mut FEntry = found.try_into()?;
+    found.load(program.function(), types)?;
+    found.attach().map(|_| ())
 }
 
 /// One line: what the kernel said, and the verifier's last words.
@@ -246,18 +250,15 @@ mod tests {
 
     #[test]
     fn only_the_programs_that_are_given_up_are_missing() {
-        let mut reports = Program::ALL.map(|program| ProgramReport {
+        let mut reports = Program::ALL.map(|program| Report {
             program,
-            state: ProgramState::Attached,
+            missing: None,
         });
         give_up(&mut reports, &Program::TRAFFIC, "no\nroom");
         for report in &reports {
-            let missing = ProgramState::Missing {
-                reason: "no room".to_owned(),
-            };
             let given_up = Program::TRAFFIC.contains(&report.program);
-            assert_eq!(report.state == missing, given_up, "{report:?}");
-            assert_eq!(report.works(), !given_up, "{report:?}");
+            assert_eq!(report.missing.as_deref(), given_up.then_some("no room"));
+            assert_eq!(report.part().ok, !given_up, "{report:?}");
         }
     }
 }

@@ -6,17 +6,41 @@ use tandem_core::Input;
 use tandem_core::input::Source;
 use tandem_core::types::Ifindex;
 
-use super::Completion;
-use super::reader::Job;
+use super::completion::{Completion, Touched};
+
+/// What to read of a kind.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Wanted {
+    /// All there is of the kind.
+    pub(super) all: bool,
+    pub(super) links: BTreeSet<Ifindex>,
+}
+
+impl Wanted {
+    fn is_due(&self) -> bool {
+        self.all || !self.links.is_empty()
+    }
+
+    fn add(&mut self, more: Self) {
+        self.all |= more.all;
+        self.links.extend(more.links);
+    }
+}
+
+/// What a reading is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Job {
+    Links(Wanted),
+    /// All addressing is that of the links that are named too.
+    Addressing(Wanted),
+}
 
 /// Readings to do. One is under way at a time, and each takes all there is of its
 /// kind, so the agenda holds at most one entry a link.
 #[derive(Debug, Default)]
 pub(super) struct Agenda {
-    all_links: bool,
-    links: BTreeSet<Ifindex>,
-    all_addressing: bool,
-    addressing: BTreeSet<Ifindex>,
+    links: Wanted,
+    addressing: Wanted,
     waiting: Vec<Waiting>,
 }
 
@@ -39,8 +63,8 @@ enum Need {
 }
 
 impl Need {
-    fn of(needed: bool) -> Self {
-        if needed {
+    fn of(wanted: &Wanted) -> Self {
+        if wanted.is_due() {
             Self::NextReading
         } else {
             Self::Nothing
@@ -60,43 +84,55 @@ impl Need {
     }
 }
 
+impl Waiting {
+    fn is_ripe(&self) -> bool {
+        (self.links, self.addressing) == (Need::Nothing, Need::Nothing)
+    }
+}
+
 impl Agenda {
     pub(super) fn all_links(&mut self) {
-        self.all_links = true;
+        self.links.all = true;
     }
 
     pub(super) fn link(&mut self, link: Ifindex) {
-        self.links.insert(link);
+        self.links.links.insert(link);
     }
 
     pub(super) fn all_addressing(&mut self) {
-        self.all_addressing = true;
+        self.addressing.all = true;
     }
 
     pub(super) fn addressing(&mut self, link: Ifindex) {
-        self.addressing.insert(link);
+        self.addressing.links.insert(link);
     }
 
     /// Enters what an action touched; its `Done` is returned by
     /// [`Agenda::finished`] once that was read, or by [`Agenda::release`].
     pub(super) fn completion(&mut self, completion: Completion) {
         let Completion {
-            action,
-            outcome,
-            learnt: _,
-            touched,
+            action, outcome, ..
         } = completion;
-        let all_links = matches!(touched.source, Some(Source::Links | Source::Udev));
-        let all_addressing = touched.source == Some(Source::Addressing);
+        let Touched {
+            links,
+            addressing,
+            source,
+        } = completion.touched;
+        let links = Wanted {
+            all: matches!(source, Some(Source::Links | Source::Udev)),
+            links: links.into_iter().collect(),
+        };
+        let addressing = Wanted {
+            all: source == Some(Source::Addressing),
+            links: addressing.into_iter().collect(),
+        };
         self.waiting.push(Waiting {
             done: Input::Done { action, outcome },
-            links: Need::of(all_links || !touched.links.is_empty()),
-            addressing: Need::of(all_addressing || !touched.addressing.is_empty()),
+            links: Need::of(&links),
+            addressing: Need::of(&addressing),
         });
-        self.all_links |= all_links;
-        self.all_addressing |= all_addressing;
-        self.links.extend(touched.links);
-        self.addressing.extend(touched.addressing);
+        self.links.add(links);
+        self.addressing.add(addressing);
     }
 
     /// True if an action waits: then nothing is put off.
@@ -106,77 +142,58 @@ impl Agenda {
 
     /// True if the next job is one of links.
     pub(super) fn links_are_due(&self) -> bool {
-        self.all_links || !self.links.is_empty()
+        self.links.is_due()
     }
 
     /// True if there is anything to read.
     pub(super) fn is_due(&self) -> bool {
-        self.links_are_due() || self.all_addressing || !self.addressing.is_empty()
+        self.links.is_due() || self.addressing.is_due()
     }
 
     /// The next job, which is to be started now. Links come first: which links
     /// there are decides whose addressing counts (`known`).
     pub(super) fn start(&mut self, known: impl Iterator<Item = Ifindex>) -> Option<Job> {
-        if self.links_are_due() {
-            self.waiting
-                .iter_mut()
-                .for_each(|waiting| waiting.links.started());
-            let links = std::mem::take(&mut self.links);
-            return Some(if std::mem::take(&mut self.all_links) {
-                Job::AllLinks
-            } else {
-                Job::Links(links)
-            });
+        if self.links.is_due() {
+            let waiting = self.waiting.iter_mut();
+            waiting.for_each(|waiting| waiting.links.started());
+            return Some(Job::Links(std::mem::take(&mut self.links)));
         }
-        if !self.is_due() {
+        if !self.addressing.is_due() {
             return None;
         }
-        self.waiting
-            .iter_mut()
-            .for_each(|waiting| waiting.addressing.started());
-        let addressing = std::mem::take(&mut self.addressing);
-        Some(if std::mem::take(&mut self.all_addressing) {
-            Job::AllAddressing(known.collect())
-        } else {
-            Job::Addressing(addressing)
-        })
+        let waiting = self.waiting.iter_mut();
+        waiting.for_each(|waiting| waiting.addressing.started());
+        let mut wanted = std::mem::take(&mut self.addressing);
+        if wanted.all {
+            wanted.links = known.collect();
+        }
+        Some(Job::Addressing(wanted))
     }
 
     /// A job has ended, well or not; returns what can be told now.
     pub(super) fn finished(&mut self, job: &Job) -> Vec<Input> {
         for waiting in &mut self.waiting {
             match job {
-                Job::AllLinks | Job::Links(_) => waiting.links.finished(),
-                Job::AllAddressing(_) | Job::Addressing(_) => waiting.addressing.finished(),
+                Job::Links(_) => waiting.links.finished(),
+                Job::Addressing(_) => waiting.addressing.finished(),
             }
         }
-        self.take(|waiting| waiting.links == Need::Nothing && waiting.addressing == Need::Nothing)
+        self.release(false)
     }
 
     /// A job has failed: it is entered again.
     pub(super) fn again(&mut self, job: Job) {
         match job {
-            Job::AllLinks => self.all_links = true,
-            Job::Links(links) => self.links.extend(links),
-            Job::AllAddressing(_) => self.all_addressing = true,
-            Job::Addressing(links) => self.addressing.extend(links),
+            Job::Links(wanted) => self.links.add(wanted),
+            Job::Addressing(wanted) => self.addressing.add(wanted),
         }
     }
 
     /// What waits for nothing, or must not wait any longer.
     pub(super) fn release(&mut self, all: bool) -> Vec<Input> {
-        self.take(|waiting| {
-            all || (waiting.links == Need::Nothing && waiting.addressing == Need::Nothing)
-        })
-    }
-
-    fn take(&mut self, mut ripe: impl FnMut(&Waiting) -> bool) -> Vec<Input> {
-        let (taken, kept) = std::mem::take(&mut self.waiting)
-            .into_iter()
-            .partition(|waiting| ripe(waiting));
-        self.waiting = kept;
-        let taken: Vec<Waiting> = taken;
-        taken.into_iter().map(|waiting| waiting.done).collect()
+        let ripe = |waiting: &mut Waiting| all || waiting.is_ripe();
+        let ripe = self.waiting.extract_if(.., ripe);
+        ripe.map(|waiting| waiting.done).collect()
     }
 }
 
@@ -185,7 +202,6 @@ mod tests {
     use tandem_core::ActionId;
     use tandem_core::input::Outcome;
 
-    use super::super::Touched;
     use super::*;
 
     fn completion(id: u64, touched: Touched) -> Completion {
@@ -204,12 +220,13 @@ mod tests {
         }
     }
 
-    fn links(links: &[u32]) -> BTreeSet<Ifindex> {
-        links.iter().copied().map(Ifindex).collect()
+    fn wanted(all: bool, links: &[u32]) -> Wanted {
+        let links = links.iter().copied().map(Ifindex).collect();
+        Wanted { all, links }
     }
 
     fn start(agenda: &mut Agenda) -> Option<Job> {
-        agenda.start(links(&[1, 2]).into_iter())
+        agenda.start([Ifindex(1), Ifindex(2)].into_iter())
     }
 
     #[test]
@@ -227,10 +244,10 @@ mod tests {
         ));
         assert_eq!(agenda.finished(&before), [], "read before the action");
         let link = start(&mut agenda).unwrap();
-        assert_eq!(link, Job::Links(links(&[1])));
+        assert_eq!(link, Job::Links(wanted(false, &[1])));
         assert_eq!(agenda.finished(&link), [], "addressing not yet read");
         let addressing = start(&mut agenda).unwrap();
-        assert_eq!(addressing, Job::Addressing(links(&[2])));
+        assert_eq!(addressing, Job::Addressing(wanted(false, &[2])));
         assert_eq!(agenda.finished(&addressing), [done(5)]);
         assert_eq!(start(&mut agenda), None);
     }
@@ -263,11 +280,11 @@ mod tests {
         let mut agenda = Agenda::default();
         agenda.all_addressing();
         let job = start(&mut agenda).unwrap();
-        assert_eq!(job, Job::AllAddressing(links(&[1, 2])));
+        assert_eq!(job, Job::Addressing(wanted(true, &[1, 2])));
         agenda.finished(&job);
         agenda.again(job.clone());
         agenda.link(Ifindex(9));
-        assert_eq!(start(&mut agenda), Some(Job::Links(links(&[9]))));
+        assert_eq!(start(&mut agenda), Some(Job::Links(wanted(false, &[9]))));
         assert_eq!(start(&mut agenda), Some(job));
     }
 }

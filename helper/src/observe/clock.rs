@@ -17,7 +17,7 @@ use rustix::time::{
 };
 use tandem_core::{Input, Time};
 
-use super::readable::Readable;
+use crate::readable::Readable;
 
 /// Smaller steps are those of time synchronisation, not of a pause.
 const SMALLEST_JUMP_MS: u64 = 100;

@@ -9,10 +9,12 @@ use tandem_core::status::SourceHealth;
 use tandem_core::types::Ifindex;
 use tokio::time::Instant;
 
-use super::netlink::filter::Filter;
-use super::reader::{self, Found, Job, ReadLink};
-use super::sources::{ADDRESSING_PAUSE, READING_LIMIT, RETRY, Reading, Sources};
-use super::{ObserveError, Observed};
+use super::agenda::{Job, Wanted};
+use super::reader::{self, Found, ReadLink};
+use super::sources::{
+    ADDRESSING_PAUSE, ObserveError, Observed, READING_LIMIT, RETRY, Reading, Sources,
+};
+use crate::netlink::filter::Filter;
 
 impl Sources {
     /// Starts the next reading unless one is under way or has to wait.
@@ -74,8 +76,8 @@ impl Sources {
         };
         let now = Instant::now();
         let source = match job {
-            Job::AllLinks | Job::Links(_) => Source::Links,
-            Job::AllAddressing(_) | Job::Addressing(_) => Source::Addressing,
+            Job::Links(_) => Source::Links,
+            Job::Addressing(_) => Source::Addressing,
         };
         match found {
             Ok(found) => {
@@ -83,7 +85,7 @@ impl Sources {
                 if self.failed.remove(&source) {
                     self.report_health(source, SourceHealth::Working);
                 }
-                self.say_found(found, now)?;
+                self.say_found(&job, found, now)?;
             }
             Err(reason) => {
                 tracing::warn!(?source, reason, "cannot read the kernel's state");
@@ -106,53 +108,60 @@ impl Sources {
         Ok(())
     }
 
-    fn say_found(&mut self, found: Found, now: Instant) -> Result<(), ObserveError> {
+    fn say_found(&mut self, job: &Job, found: Found, now: Instant) -> Result<(), ObserveError> {
+        let (Job::Links(Wanted { all, .. }) | Job::Addressing(Wanted { all, .. })) = *job;
         match found {
-            Found::AllLinks(links) => {
-                let mut uppers = BTreeMap::new();
-                let links: Vec<Link> = links
-                    .into_iter()
-                    .map(|ReadLink { link, upper }| {
-                        uppers.extend(upper.map(|upper| (link.ifindex, upper)));
-                        link
-                    })
-                    .filter(|link| self.is_reported(link, now))
-                    .collect();
-                let fresh = links.iter().cloned().map(|link| (link.ifindex, link));
-                let before = std::mem::replace(&mut self.known, fresh.collect());
-                let lowers = self.upper_devices.lowers(&bonds(&before));
-                self.upper_devices.replace(uppers, &bonds(&self.known));
-                self.links_changed(&before, &lowers)?;
-                self.say(Input::Links(links));
-                self.say_upper_devices();
+            Found::Links(links) => self.say_links(all, links, now)?,
+            Found::Addressing(found) if all => self.say(Input::Addressings(found)),
+            Found::Addressing(found) => {
+                self.say_all(found.into_iter().map(Input::Addressing).collect());
             }
-            Found::Links(links) => {
-                let before = self.known.clone();
-                let lowers = self.upper_devices.lowers(&bonds(&before));
-                for (ifindex, read) in links {
-                    let (link, upper) =
-                        read.map_or((None, None), |read| (Some(read.link), read.upper));
-                    self.upper_devices.put(ifindex, upper, &bonds(&self.known));
-                    match link.filter(|link| self.is_reported(link, now)) {
-                        Some(link) => {
-                            self.known.insert(ifindex, link.clone());
-                            self.say(Input::Link(link));
-                        }
-                        None if self.known.remove(&ifindex).is_some() => {
-                            self.say(Input::LinkGone { ifindex });
-                        }
-                        None => {}
+        }
+        Ok(())
+    }
+
+    fn say_links(
+        &mut self,
+        all: bool,
+        links: Vec<(Ifindex, Option<ReadLink>)>,
+        now: Instant,
+    ) -> Result<(), ObserveError> {
+        let before = self.known.clone();
+        let lowers = self.upper_devices.lowers(&bonds(&before));
+        if all {
+            let (mut links, mut uppers) = (links, BTreeMap::new());
+            links.retain_mut(|(ifindex, read)| {
+                let upper = read.as_mut().and_then(|(_, upper)| upper.take());
+                uppers.extend(upper.map(|upper| (*ifindex, upper)));
+                let read = read.as_ref();
+                read.is_some_and(|(link, _)| self.is_reported(link, now))
+            });
+            let links = links.into_iter().filter_map(|(_, read)| Some(read?.0));
+            let links: Vec<Link> = links.collect();
+            let fresh = links.iter().cloned().map(|link| (link.ifindex, link));
+            self.known = fresh.collect();
+            self.upper_devices.replace(uppers, &bonds(&self.known));
+            self.links_changed(&before, &lowers)?;
+            self.say(Input::Links(links));
+        } else {
+            for (ifindex, read) in links {
+                let (link, upper) = read.map_or((None, None), |(link, upper)| (Some(link), upper));
+                self.upper_devices.put(ifindex, upper, &bonds(&self.known));
+                match link.filter(|link| self.is_reported(link, now)) {
+                    Some(link) => {
+                        self.known.insert(ifindex, link.clone());
+                        self.say(Input::Link(link));
                     }
-                }
-                self.links_changed(&before, &lowers)?;
-                self.say_upper_devices();
-            }
-            Found::AllAddressing(all) => self.say(Input::Addressings(all)),
-            Found::Addressing(some) => {
-                for addressing in some {
-                    self.say(Input::Addressing(addressing));
+                    None if self.known.remove(&ifindex).is_some() => {
+                        self.say(Input::LinkGone { ifindex });
+                    }
+                    None => {}
                 }
             }
+            self.links_changed(&before, &lowers)?;
+        }
+        for (bond, fingerprint) in self.upper_devices.news(&bonds(&self.known)) {
+            self.say(Input::UpperDevices { bond, fingerprint });
         }
         Ok(())
     }
@@ -221,12 +230,6 @@ impl Sources {
         self.links
             .set_filter(&Filter::links(&self.names, &software, &lowers))
             .map_err(filter_error)
-    }
-
-    fn say_upper_devices(&mut self) {
-        for (bond, fingerprint) in self.upper_devices.news(&bonds(&self.known)) {
-            self.say(Input::UpperDevices { bond, fingerprint });
-        }
     }
 
     pub(super) fn report_health(&mut self, source: Source, health: SourceHealth) {

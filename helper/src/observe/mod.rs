@@ -12,11 +12,10 @@
 
 mod agenda;
 pub mod clock;
+mod completion;
 mod found;
-pub(crate) mod netlink;
 pub mod once;
-pub(crate) mod readable;
-pub(crate) mod reader;
+mod reader;
 mod settle;
 mod sources;
 mod sysfs;
@@ -25,67 +24,8 @@ pub(crate) mod testing;
 pub mod udev;
 mod upper_devices;
 
-use tandem_core::action::ActionId;
-use tandem_core::input::{Input, Outcome, Source};
-use tandem_core::types::Ifindex;
-
-pub use sources::{Options, Sources};
-
-/// One thing that a source has to say.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Observed {
-    /// For the machine.
-    Input(Input),
-    /// A virtio-serial port came or went: the channel's device may have to be opened anew.
-    AgentPortsChanged,
-}
-
-/// An action that has ended, and what has to be read before the machine is told.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Completion {
-    /// Which action.
-    pub action: ActionId,
-    /// How it ended.
-    pub outcome: Outcome,
-    /// What was learnt in passing, for the machine before `Input::Done`.
-    pub learnt: Vec<Input>,
-    /// What to read before `Input::Done`.
-    pub touched: Touched,
-}
-
-/// What an action may have changed.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Touched {
-    /// These links.
-    pub links: Vec<Ifindex>,
-    /// Addresses and routes of these links.
-    pub addressing: Vec<Ifindex>,
-    /// Everything of a source.
-    pub source: Option<Source>,
-}
-
-/// A source that can't be opened or read any more. The text names it and the remedy.
-#[derive(Debug, thiserror::Error)]
-pub enum ObserveError {
-    /// A socket could not be opened or set up.
-    #[error("cannot open {what}: {error}; {remedy}")]
-    Open {
-        /// Which.
-        what: &'static str,
-        /// Why not.
-        error: std::io::Error,
-        /// What to do.
-        remedy: &'static str,
-    },
-    /// A socket that worked does no longer.
-    #[error("cannot read {what}: {error}; restart the service")]
-    Read {
-        /// Which.
-        what: &'static str,
-        /// Why not.
-        error: std::io::Error,
-    },
-}
+pub use completion::{Completion, Touched};
+pub use sources::{ObserveError, Observed, Options, Sources};
 
 #[cfg(test)]
 mod tests;

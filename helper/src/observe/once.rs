@@ -7,9 +7,9 @@ use tandem_core::IfName;
 use tandem_core::link::Link;
 use tandem_core::types::Ifindex;
 
-use super::netlink::request::{RequestError, Requests};
-use super::reader;
 use super::sysfs::Sysfs;
+use crate::netlink::link;
+use crate::netlink::request::{RequestError, Requests};
 
 const SYSFS: &str = "/sys";
 
@@ -33,7 +33,7 @@ pub fn link_named(name: &IfName) -> Result<Option<Link>, OnceError> {
     else {
         return Ok(None);
     };
-    let described = reader::one_link(&mut Requests::open()?, Ifindex(index))?;
+    let described = link::get(&mut Requests::open()?, Ifindex(index))?;
     Ok(described.map(|described| Sysfs::new(SYSFS.into()).complete(described)))
 }
 
@@ -43,7 +43,7 @@ pub fn link_named(name: &IfName) -> Result<Option<Link>, OnceError> {
 /// The kernel does not answer.
 pub fn links() -> Result<Vec<Link>, OnceError> {
     let sysfs = Sysfs::new(SYSFS.into());
-    let described = reader::all_links(&mut Requests::open()?)?;
+    let described = link::dump(&mut Requests::open()?, link::decode)?;
     Ok(described
         .into_iter()
         .map(|described| sysfs.complete(described))

@@ -17,8 +17,8 @@ use tandem_core::types::Ifindex;
 use tokio::time::Instant;
 use udev::MonitorSocket;
 
-use super::readable::Readable;
 use super::udev::{drain_monitor, is_running, monitor};
+use crate::readable::Readable;
 
 /// Longest wait for udev: where udevd hangs, the guest gets its VF all the same.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -51,9 +51,16 @@ impl Settling {
     /// True if this link, not reported so far, has to wait. [`Settling::readable`]
     /// or [`Settling::deadline`] then tell when to read it again.
     pub(super) fn has_to_wait(&mut self, link: &Link, now: Instant) -> bool {
+        let waits = self.is_waited_for(link, now);
+        if !waits {
+            self.forget(link.ifindex);
+        }
+        waits
+    }
+
+    fn is_waited_for(&mut self, link: &Link, now: Instant) -> bool {
         let in_use = link.admin_up || link.controller.is_some();
         if link.kind != LinkKind::Physical || in_use || self.is_finished(link.ifindex) {
-            self.forget(link.ifindex);
             return false;
         }
         let deadline = *self.waiting.entry(link.ifindex).or_insert(now + PATIENCE);
@@ -62,25 +69,20 @@ impl Settling {
                 link = %link.name,
                 "udev did not finish with the new interface in time; going on without it"
             );
-            self.forget(link.ifindex);
             return false;
         }
-        if self.monitor.is_none() {
-            match monitor(&["net"]) {
-                Ok(monitor) => self.monitor = Some(monitor),
-                Err(error) => {
-                    tracing::warn!(link = %link.name, %error, "cannot wait for udev");
-                    self.forget(link.ifindex);
-                    return false;
-                }
-            }
-            // It may have finished just before the monitor listened.
-            if self.is_finished(link.ifindex) {
-                self.forget(link.ifindex);
+        if self.monitor.is_some() {
+            return true;
+        }
+        match monitor(&["net"]) {
+            Ok(monitor) => self.monitor = Some(monitor),
+            Err(error) => {
+                tracing::warn!(link = %link.name, %error, "cannot wait for udev");
                 return false;
             }
         }
-        true
+        // It may have finished just before the monitor listened.
+        !self.is_finished(link.ifindex)
     }
 
     /// A link is gone, or need not wait any longer.
@@ -115,7 +117,7 @@ impl Settling {
     /// Reads the events there are and returns the links to read again: all that
     /// wait, so that a lost event does no harm.
     pub(super) fn drain(&mut self) -> io::Result<Vec<Ifindex>> {
-        if let Some(monitor) = &self.monitor {
+        if let Some(monitor) = &mut self.monitor {
             drain_monitor(monitor, |_| ())?;
         }
         Ok(self.waiting.keys().copied().collect())

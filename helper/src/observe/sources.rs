@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use netlink_sys::protocols::NETLINK_ROUTE;
+use tandem_core::Input;
 use tandem_core::input::Source;
 use tandem_core::link::Link;
 use tandem_core::status::SourceHealth;
@@ -13,18 +14,18 @@ use tandem_core::types::{IfName, Ifindex};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::agenda::Agenda;
+use super::agenda::{Agenda, Job};
 use super::clock::ClockWatch;
-use super::netlink::filter::Filter;
-use super::netlink::hint::{Hint, hints};
-use super::netlink::request::RequestError;
-use super::netlink::watch::Watch;
-use super::reader::{Found, Job};
+use super::completion::Completion;
+use super::reader::Found;
 use super::settle::Settling;
 use super::sysfs::Sysfs;
 use super::udev::{Devices, UdevEvent};
 use super::upper_devices::UpperDevices;
-use super::{Completion, ObserveError, Observed};
+use crate::netlink::filter::Filter;
+use crate::netlink::hint::{Hint, hints};
+use crate::netlink::request::RequestError;
+use crate::netlink::watch::Watch;
 
 /// `RTNLGRP_*`, `include/uapi/linux/rtnetlink.h`, 6.12.
 const LINK: u32 = 1;
@@ -42,6 +43,38 @@ pub(super) const ADDRESSING_PAUSE: Duration = Duration::from_millis(100);
 pub(super) const RETRY: Duration = Duration::from_secs(1);
 /// Longest that an action's `Done` waits for a reading.
 pub(super) const READING_LIMIT: Duration = Duration::from_secs(5);
+
+/// One thing that a source has to say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Observed {
+    /// For the machine.
+    Input(Input),
+    /// A virtio-serial port came or went: the channel's device may have to be opened anew.
+    AgentPortsChanged,
+}
+
+/// A source that can't be opened or read any more. The text names it and the remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum ObserveError {
+    /// A socket could not be opened or set up.
+    #[error("cannot open {what}: {error}; {remedy}")]
+    Open {
+        /// Which.
+        what: &'static str,
+        /// Why not.
+        error: io::Error,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// A socket that worked does no longer.
+    #[error("cannot read {what}: {error}; restart the service")]
+    Read {
+        /// Which.
+        what: &'static str,
+        /// Why not.
+        error: io::Error,
+    },
+}
 
 /// Where to look; the default is the running system.
 #[derive(Debug, Clone)]
@@ -98,8 +131,8 @@ pub(super) struct Reading {
 
 /// Why [`Sources::next`] woke up.
 enum Wake {
-    Links,
-    Addressing,
+    /// Of links or of addressing.
+    Notified(Source),
     Devices,
     Settling,
     Clock,
@@ -235,8 +268,8 @@ impl Sources {
             }
         };
         tokio::select! {
-            result = self.links.readable() => result.map(|()| Wake::Links),
-            result = self.addressing.readable() => result.map(|()| Wake::Addressing),
+            result = self.links.readable() => result.map(|()| Wake::Notified(Source::Links)),
+            result = self.addressing.readable() => result.map(|()| Wake::Notified(Source::Addressing)),
             result = self.devices.readable() => result.map(|()| Wake::Devices),
             result = self.settling.readable() => result.map(|()| Wake::Settling),
             result = self.clock.readable() => result.map(|()| Wake::Clock),
@@ -248,33 +281,7 @@ impl Sources {
     fn handle(&mut self, wake: Wake) -> Result<(), ObserveError> {
         let read_error = |what| move |error| ObserveError::Read { what, error };
         match wake {
-            Wake::Links => {
-                let mut found = BTreeSet::new();
-                let lost = self
-                    .links
-                    .drain(|datagram| found.extend(hints(datagram).filter_map(link_of)))
-                    .map_err(read_error("link notifications"))?;
-                found.into_iter().for_each(|link| self.mark_link(link));
-                self.say_lost(lost, Source::Links);
-            }
-            Wake::Addressing => {
-                let agenda = &mut self.agenda;
-                let lost = self
-                    .addressing
-                    .drain(|datagram| {
-                        for hint in hints(datagram) {
-                            match hint {
-                                Hint::Addressing(link) if self.known.contains_key(&link) => {
-                                    agenda.addressing(link);
-                                }
-                                Hint::AnyAddressing => agenda.all_addressing(),
-                                Hint::Addressing(_) | Hint::Link(_) => {}
-                            }
-                        }
-                    })
-                    .map_err(read_error("address notifications"))?;
-                self.say_lost(lost, Source::Addressing);
-            }
+            Wake::Notified(source) => self.take_hints(source)?,
             Wake::Devices => self.read_devices()?,
             Wake::Settling => {
                 let waiting = self
@@ -290,6 +297,29 @@ impl Sources {
             Wake::Read(found) => self.take_found(found)?,
             Wake::Timer => self.timer_is_up(),
         }
+        Ok(())
+    }
+
+    fn take_hints(&mut self, source: Source) -> Result<(), ObserveError> {
+        let (watch, what) = match source {
+            Source::Links => (&mut self.links, "link notifications"),
+            _ => (&mut self.addressing, "address notifications"),
+        };
+        let mut found = BTreeSet::new();
+        let lost = watch
+            .drain(|datagram| found.extend(hints(datagram)))
+            .map_err(|error| ObserveError::Read { what, error })?;
+        for hint in found {
+            match hint {
+                Hint::Link(link) => self.mark_link(link),
+                Hint::Addressing(link) if self.known.contains_key(&link) => {
+                    self.agenda.addressing(link);
+                }
+                Hint::Addressing(_) => {}
+                Hint::AnyAddressing => self.agenda.all_addressing(),
+            }
+        }
+        self.say_lost(lost, source);
         Ok(())
     }
 
@@ -325,12 +355,5 @@ impl Sources {
                 self.agenda.link(port.ifindex);
             }
         }
-    }
-}
-
-fn link_of(hint: Hint) -> Option<Ifindex> {
-    match hint {
-        Hint::Link(link) => Some(link),
-        Hint::Addressing(_) | Hint::AnyAddressing => None,
     }
 }

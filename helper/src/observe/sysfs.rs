@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use tandem_core::link::{Link, LinkKind};
 use tandem_core::types::PciAddress;
 
-use super::netlink::link::Described;
+use crate::netlink::link::Described;
 
 /// sysfs, mounted at some place.
 #[derive(Debug, Clone)]

@@ -1,10 +1,16 @@
 //! All sources on the running kernel, in network namespaces of their own.
 
+use tandem_core::action::ActionId;
+use tandem_core::input::{Input, Outcome, Source};
 use tandem_core::link::LinkKind;
 use tandem_core::types::IfName;
 
 use super::testing::{ifindex, in_namespace_async, ip, ip_all};
 use super::*;
+use crate::netlink::filter::Filter;
+use crate::netlink::link;
+use crate::netlink::request::Requests;
+use crate::netlink::watch::Watch;
 
 mod in_a_guest;
 
@@ -241,7 +247,7 @@ fn an_overrun_is_told_and_mended() {
 }
 
 /// Wake-ups of a socket, and the datagrams that it had, until it is silent.
-async fn heard(watch: &mut netlink::watch::Watch) -> (u32, u32) {
+async fn heard(watch: &mut Watch) -> (u32, u32) {
     let (mut wakes, mut datagrams) = (0, 0);
     let silence = std::time::Duration::from_millis(50);
     while tokio::time::timeout(silence, watch.readable())
@@ -259,8 +265,6 @@ async fn heard(watch: &mut netlink::watch::Watch) -> (u32, u32) {
 /// stay empty, so the service is not woken once.
 #[test]
 fn unrelated_devices_wake_nobody() {
-    use super::netlink::filter::Filter;
-    use super::netlink::watch::Watch;
     use netlink_sys::protocols::{NETLINK_KOBJECT_UEVENT, NETLINK_ROUTE};
     use std::collections::BTreeSet;
     in_namespace_async(|| async {
@@ -340,8 +344,8 @@ fn the_kernels_device_events_arrive() {
 #[test]
 fn sysfs_is_read_the_same_either_way() {
     let sysfs = sysfs::Sysfs::new("/sys".into());
-    let mut requests = netlink::request::Requests::open().unwrap();
-    for described in reader::all_links(&mut requests).unwrap() {
+    let mut requests = Requests::open().unwrap();
+    for described in link::dump(&mut requests, link::decode).unwrap() {
         let mut without_parent = described.clone();
         without_parent.parent = None;
         assert_eq!(sysfs.complete(described), sysfs.complete(without_parent));

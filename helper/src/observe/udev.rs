@@ -17,9 +17,9 @@ use tandem_core::types::{Ifindex, PciAddress};
 use tandem_core::{Input, input::Source};
 use udev::{MonitorBuilder, MonitorSocket};
 
-use super::netlink::filter::Filter;
-use super::netlink::watch::Watch;
-use super::readable::Readable;
+use crate::netlink::filter::Filter;
+use crate::netlink::watch::Watch;
+use crate::readable::Readable;
 
 /// The multicast group that the kernel itself sends to; udevd sends to group 2.
 const KERNEL_GROUP: u32 = 1;
@@ -65,7 +65,7 @@ pub(super) fn monitor(subsystems: &[&str]) -> io::Result<Readable<MonitorSocket>
 
 /// Passes on the events that a monitor has; true if it lost some.
 pub(super) fn drain_monitor(
-    monitor: &Readable<MonitorSocket>,
+    monitor: &mut Readable<MonitorSocket>,
     mut each: impl FnMut(UdevEvent),
 ) -> io::Result<bool> {
     let mut lost = false;

@@ -9,7 +9,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use tandem_core::types::{Ifindex, Mac};
 
-use super::netlink::link::Described;
+use crate::netlink::link::Described;
 
 /// Links on bonds that are looked after; those beyond are ignored.
 const MAX_UPPERS: usize = 1024;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use tandem_core::Status;
-use tandem_core::input::{Command, CommandId, Request};
+use tandem_core::input::{Command, CommandId, Input, Request};
 use tandem_core::policy::Origin;
 use tandem_core::status::{Answer, CommandError, CommandErrorCode, Event, ProblemCode, Traffic};
 use tandem_core::types::Mac;
@@ -33,7 +33,7 @@ fn status(generation: u64, policy: Origin) -> Status {
 
 fn command(input: ChannelInput) -> (CommandId, Request) {
     match input {
-        ChannelInput::Command(Command { id, request }) => (id, request),
+        ChannelInput::Input(Input::Command(Command { id, request })) => (id, request),
         other => panic!("{other:?}"),
     }
 }

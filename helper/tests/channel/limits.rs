@@ -1,7 +1,7 @@
 //! Peers that don't read, ask for too much, or leave at the wrong moment.
 
 use serde_json::{Value, json};
-use tandem_core::input::CommandId;
+use tandem_core::input::{CommandId, Input};
 use tandem_core::status::{CommandError, CommandErrorCode, Event, ProblemCode};
 use tandem_guest::channel::{ChannelInput, MAX_CLIENTS};
 use tokio::io::AsyncWriteExt;
@@ -111,7 +111,7 @@ async fn open_command(harness: &mut Harness, client: &mut Client) -> CommandId {
         .drive(client.send(r#"{"execute":"tandem-announce"}"#))
         .await;
     match harness.input().await {
-        ChannelInput::Command(command) => command.id,
+        ChannelInput::Input(Input::Command(command)) => command.id,
         other => panic!("{other:?}"),
     }
 }
@@ -185,7 +185,7 @@ fn commands_reach_the_service_exactly_once_however_often_next_is_dropped() {
                 // `drive` drops the future of `next` each time its own work is done.
                 harness.drive(client.send_bytes(piece)).await;
             }
-            let ChannelInput::Command(command) = harness.input().await else {
+            let ChannelInput::Input(Input::Command(command)) = harness.input().await else {
                 panic!("no command");
             };
             harness.channel.reply(command.id, Err(refusal()));

@@ -8,6 +8,7 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
+use tandem_core::input::Input;
 use tandem_guest::channel::ChannelInput;
 use tandem_guest::channel::{Channel, ChannelOptions};
 
@@ -66,7 +67,8 @@ fn a_missing_port_is_reported_once_with_its_remedy() {
             port: Some("org.tandem.agent.that-is-nowhere".to_owned()),
         })
         .unwrap();
-        let ChannelInput::Health { health, parts } = channel.next().await else {
+        let ChannelInput::Input(Input::SourceHealth { health, parts, .. }) = channel.next().await
+        else {
             panic!("the port's health comes first");
         };
         let text = format!("{health:?}");

@@ -12,7 +12,7 @@ use std::time::Duration;
 use clap::Parser;
 use serde_json::Value;
 use tandem_core::Status;
-use tandem_core::input::{Command as Asked, CommandId, Request};
+use tandem_core::input::{Command as Asked, CommandId, Input, Request};
 use tandem_core::policy::Origin;
 use tandem_core::status::{Answer, CommandError, CommandErrorCode, Event, ProblemCode, Traffic};
 use tandem_guest::ask::{AskError, carry_out};
@@ -81,7 +81,7 @@ fn serve(
             tokio::select! {
                 _ = &mut stopped => return,
                 input = channel.next() => match input {
-                    ChannelInput::Command(Asked { id, request }) => answer(&mut channel, id, request),
+                    ChannelInput::Input(Input::Command(Asked { id, request })) => answer(&mut channel, id, request),
                     other => panic!("{other:?}"),
                 },
             }
@@ -232,12 +232,12 @@ fn a_reply_that_comes_too_late_is_not_taken_for_the_next_one() {
         }
     });
     let mut client = Client::connect(&path).unwrap();
-    let first = Call::from(Request::Failover { bond: None });
+    let first = Call::Command(Request::Failover { bond: None });
     let error = client
         .call::<Answer>(first, Duration::from_millis(50))
         .unwrap_err();
     assert!(matches!(error, ClientError::TimedOut { .. }), "{error:?}");
-    let second = Call::from(Request::Failback { bond: None });
+    let second = Call::Command(Request::Failback { bond: None });
     let reply: Answer = client.call(second, LIMIT).unwrap();
     assert_eq!(reply, answer("Failback { bond: None }"));
 }

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tandem_core::status::Event;
 
+use crate::framing::line_of;
+
 /// One event, as QMP writes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventMessage {
@@ -58,7 +60,7 @@ struct Line {
 impl EventMessage {
     /// The line with its end.
     pub fn to_line(&self) -> Vec<u8> {
-        crate::reply::line_of(self)
+        line_of(self)
     }
 }
 

@@ -4,6 +4,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::mem;
 
+use serde::Serialize;
+
 /// Byte that can't occur in UTF-8. A receiver forgets what it has of a line when
 /// it meets one, so a sender starts afresh with it after a time-out or a migration.
 pub const SENTINEL: u8 = 0xff;
@@ -91,6 +93,14 @@ impl Decoder {
         }
         String::from_utf8(line).map_err(|_| FrameError::NotUtf8)
     }
+}
+
+/// Serialises a message and ends the line.
+pub(crate) fn line_of(message: &impl Serialize) -> Vec<u8> {
+    let mut bytes = serde_json::to_vec(message)
+        .expect("messages have text keys only, which is all that JSON asks");
+    bytes.push(b'\n');
+    bytes
 }
 
 /// Takes what stands before the next end of line or sentinel, and that byte.

@@ -20,6 +20,7 @@ pub mod event;
 pub mod framing;
 pub mod from_guest;
 pub mod message;
+mod protocol;
 pub mod reply;
 #[cfg(feature = "schema")]
 pub mod schema;
@@ -28,18 +29,5 @@ pub use event::{EventMessage, Pushed, Timestamp};
 pub use framing::{Decoder, FrameError, SENTINEL};
 pub use from_guest::{FromGuest, ReplyError};
 pub use message::{Call, CallError, Id, RequestLine};
+pub use protocol::{MAX_REPLY_BYTES, MAX_REQUEST_BYTES, PORT_NAME, PROTOCOL};
 pub use reply::ErrorBody;
-
-/// Version of the messages. Grows when a program that knows the former version
-/// would misread the new one; new commands, keys and events don't count.
-pub const PROTOCOL: u32 = 1;
-
-/// Name of the virtio-serial port.
-pub const PORT_NAME: &str = "org.tandem.agent.0";
-
-/// Longest line in bytes, without its end, that the guest takes from the host.
-/// A policy of 32 bonds with a dozen VFs and addresses each fits in.
-pub const MAX_REQUEST_BYTES: usize = 64 * 1024;
-
-/// Longest line in bytes, without its end, that the host takes from a guest.
-pub const MAX_REPLY_BYTES: usize = 1024 * 1024;

@@ -7,11 +7,14 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::ser::Error as _;
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 use tandem_core::Policy;
 use tandem_core::input::Request;
-use tandem_core::types::{IfName, Mac};
+
+use crate::framing::line_of;
 
 /// One line from host to guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -42,20 +45,14 @@ pub enum Call {
     TandemStatus,
     /// Hands the guest the bonds it shall have.
     TandemConfigure(Policy),
-    /// Moves the traffic to the standby and releases the VF; returns once it may be unplugged.
-    TandemPrepareUnplug(UnplugArguments),
-    /// Takes a VF again: the unplug will not happen, or another VF has come.
-    TandemResume(BondArguments),
-    /// Tells the network again where the bond is.
-    TandemAnnounce(BondArguments),
-    /// Moves the traffic to the standby and keeps it there.
-    TandemFailover(BondArguments),
-    /// Lets the VF have the traffic again.
-    TandemFailback(BondArguments),
     /// From now on, events are sent on this connection.
     TandemSubscribe,
     /// No more events.
     TandemUnsubscribe,
+    /// Asks the machine for something.
+    #[serde(untagged)]
+    #[cfg_attr(feature = "schema", schemars(skip))]
+    Command(#[serde(serialize_with = "taken_apart")] Request),
 }
 
 /// Arguments of `guest-sync` and `guest-sync-delimited`.
@@ -65,29 +62,6 @@ pub enum Call {
 pub struct SyncArguments {
     /// Any number; choose one that was not used before.
     pub id: i64,
-}
-
-/// Arguments of commands that concern a bond.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
-pub struct BondArguments {
-    /// Which bond; without it, the only one there is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bond: Option<IfName>,
-}
-
-/// Arguments of `tandem-prepare-unplug`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
-pub struct UnplugArguments {
-    /// Which bond; without it, the only one there is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bond: Option<IfName>,
-    /// Which VF, by permanent MAC; without it, the present one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub vf: Option<Mac>,
 }
 
 #[derive(Deserialize)]
@@ -163,7 +137,7 @@ impl RequestLine {
 
     /// The line with its end.
     pub fn to_line(&self) -> Vec<u8> {
-        crate::reply::line_of(self)
+        line_of(self)
     }
 }
 
@@ -194,13 +168,9 @@ impl Call {
             Self::GuestInfo => "guest-info",
             Self::TandemStatus => "tandem-status",
             Self::TandemConfigure(_) => "tandem-configure",
-            Self::TandemPrepareUnplug(_) => "tandem-prepare-unplug",
-            Self::TandemResume(_) => "tandem-resume",
-            Self::TandemAnnounce(_) => "tandem-announce",
-            Self::TandemFailover(_) => "tandem-failover",
-            Self::TandemFailback(_) => "tandem-failback",
             Self::TandemSubscribe => "tandem-subscribe",
             Self::TandemUnsubscribe => "tandem-unsubscribe",
+            Self::Command(request) => command_name(request),
         }
     }
 
@@ -213,30 +183,53 @@ impl Call {
             "guest-info" => arguments.none(Self::GuestInfo)?,
             "tandem-status" => arguments.none(Self::TandemStatus)?,
             "tandem-configure" => Self::TandemConfigure(arguments.given()?.read()?),
-            "tandem-prepare-unplug" => Self::TandemPrepareUnplug(arguments.read()?),
-            "tandem-resume" => Self::TandemResume(arguments.read()?),
-            "tandem-announce" => Self::TandemAnnounce(arguments.read()?),
-            "tandem-failover" => Self::TandemFailover(arguments.read()?),
-            "tandem-failback" => Self::TandemFailback(arguments.read()?),
             "tandem-subscribe" => arguments.none(Self::TandemSubscribe)?,
             "tandem-unsubscribe" => arguments.none(Self::TandemUnsubscribe)?,
+            "tandem-prepare-unplug"
+            | "tandem-resume"
+            | "tandem-announce"
+            | "tandem-failover"
+            | "tandem-failback" => Self::Command(arguments.put_together()?),
             _ => return Err(CallError::UnknownCommand(shortened(name))),
         })
     }
 }
 
-impl From<Request> for Call {
-    fn from(request: Request) -> Self {
-        match request {
-            Request::Failover { bond } => Self::TandemFailover(BondArguments { bond }),
-            Request::Failback { bond } => Self::TandemFailback(BondArguments { bond }),
-            Request::PrepareUnplug { bond, vf } => {
-                Self::TandemPrepareUnplug(UnplugArguments { bond, vf })
-            }
-            Request::Resume { bond } => Self::TandemResume(BondArguments { bond }),
-            Request::Announce { bond } => Self::TandemAnnounce(BondArguments { bond }),
-        }
+/// Before the core's name of a request.
+pub(crate) const COMMAND_PREFIX: &str = "tandem-";
+
+fn command_name(request: &Request) -> &'static str {
+    match request {
+        Request::PrepareUnplug { .. } => "tandem-prepare-unplug",
+        Request::Resume { .. } => "tandem-resume",
+        Request::Announce { .. } => "tandem-announce",
+        Request::Failover { .. } => "tandem-failover",
+        Request::Failback { .. } => "tandem-failback",
     }
+}
+
+/// The core writes a request as `{NAME: ARGUMENTS}`; QGA has name and arguments apart.
+fn taken_apart<S: Serializer>(request: &Request, serializer: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Parts {
+        execute: &'static str,
+        arguments: Map<String, Value>,
+    }
+
+    let named = serde_json::to_value(request).map_err(S::Error::custom)?;
+    let Some(Value::Object(arguments)) = named.as_object().and_then(|map| map.values().next())
+    else {
+        return Err(S::Error::custom("a request has no arguments"));
+    };
+    // What is not named is left out.
+    let given = arguments.iter().filter(|(_, value)| !value.is_null());
+    Parts {
+        execute: command_name(request),
+        arguments: given
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect(),
+    }
+    .serialize(serializer)
 }
 
 struct Arguments<'a> {
@@ -254,11 +247,23 @@ impl Arguments<'_> {
     }
 
     fn read<T: DeserializeOwned>(&self) -> Result<T, CallError> {
+        serde_json::from_str(self.object()?).map_err(|e| self.error(&e.to_string()))
+    }
+
+    /// The machine's request, as the core reads it; see [`taken_apart`].
+    fn put_together(&self) -> Result<Request, CallError> {
+        let name = self.name.strip_prefix(COMMAND_PREFIX).unwrap_or(self.name);
+        let text = format!("{{\"{name}\":{}}}", self.object()?);
+        serde_json::from_str(&text).map_err(|e| self.error(&e.to_string()))
+    }
+
+    fn object(&self) -> Result<&str, CallError> {
         let text = self.arguments.map_or("{}", RawValue::get);
-        if !is_object(text) {
-            return Err(self.error("they must be an object"));
+        if is_object(text) {
+            Ok(text)
+        } else {
+            Err(self.error("they must be an object"))
         }
-        serde_json::from_str(text).map_err(|e| self.error(&e.to_string()))
     }
 
     fn error(&self, reason: &str) -> CallError {

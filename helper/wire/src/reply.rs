@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 use tandem_core::status::{CommandError, CommandErrorCode, Status};
 use tandem_core::types::{IfName, Time};
 
-use crate::framing::{FrameError, SENTINEL};
+use crate::framing::{FrameError, SENTINEL, line_of};
 use crate::message::{Call, CallError, Id, RefusedRequest};
+use crate::protocol::PROTOCOL;
 
 /// Reply to a command that went well.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -169,7 +170,7 @@ impl GuestInfo {
     pub fn new(version: &str) -> Self {
         Self {
             version: version.to_owned(),
-            tandem_protocol: crate::PROTOCOL,
+            tandem_protocol: PROTOCOL,
             supported_commands: Call::NAMES
                 .iter()
                 .map(|name| CommandInfo {
@@ -250,14 +251,6 @@ impl From<RefusedRequest> for ErrorLine {
             id: refused.id,
         }
     }
-}
-
-/// Serialises a message and ends the line.
-pub(crate) fn line_of(message: &impl Serialize) -> Vec<u8> {
-    let mut bytes = serde_json::to_vec(message)
-        .expect("messages have text keys only, which is all that JSON asks");
-    bytes.push(b'\n');
-    bytes
 }
 
 fn code_text(code: impl Serialize) -> Option<String> {

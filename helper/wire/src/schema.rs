@@ -8,14 +8,12 @@ use alloc::vec::Vec;
 use schemars::generate::{Contract, SchemaSettings};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Value, json};
+use tandem_core::input::Request;
 use tandem_core::status::{Answer, Event};
 
 use crate::event::{EVENTS_LOST, LostData, Timestamp};
-use crate::message::RequestLine;
+use crate::message::{COMMAND_PREFIX, RequestLine};
 use crate::reply::{Configured, Empty, ErrorLine, GuestInfo, ReturnLine, StatusReport};
-
-/// Types of arguments that a request may do without.
-const OPTIONAL_ARGUMENTS: [&str; 2] = ["BondArguments", "UnplugArguments"];
 
 /// Requests, replies and events as one JSON schema (draft 2020-12): pretty, with a
 /// newline at its end, and the same text for the same types.
@@ -27,7 +25,7 @@ pub fn schema() -> String {
         "title": "Tandem's agent channel",
         "description": "One JSON object a line, in the dialect of the QEMU guest agent. \
             Requests go to the guest; replies and, once subscribed to, events come from it.",
-        "tandem-protocol": crate::PROTOCOL,
+        "tandem-protocol": crate::protocol::PROTOCOL,
         "anyOf": [
             { "$ref": "#/$defs/request" },
             { "$ref": "#/$defs/event" },
@@ -71,17 +69,47 @@ fn of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Value {
     T::json_schema(generator).to_value()
 }
 
+/// The core's `{NAME: ARGUMENTS}` taken apart into `execute` and `arguments`.
 fn request(generator: &mut SchemaGenerator) -> Value {
     let mut schema = of::<RequestLine>(generator);
     schema["unevaluatedProperties"] = Value::Bool(false);
-    for call in schema["oneOf"].as_array_mut().into_iter().flatten() {
-        let reference = call["properties"]["arguments"]["$ref"].as_str();
-        let name = reference.and_then(|reference| reference.rsplit('/').next());
-        if name.is_some_and(|name| OPTIONAL_ARGUMENTS.contains(&name)) {
-            call["required"] = json!(["execute"]);
-        }
+    let commands = named_variants(of::<Request>(generator)).map(|(name, about, arguments)| {
+        json!({
+            "description": about,
+            "type": "object",
+            "properties": {
+                "execute": { "const": format!("{COMMAND_PREFIX}{name}"), "type": "string" },
+                "arguments": arguments,
+            },
+            "required": ["execute"],
+        })
+    });
+    // Their names tell all of them apart, which the generator does not see.
+    let mut calls = schema["anyOf"].take();
+    if let Some(calls) = calls.as_array_mut() {
+        calls.extend(commands);
+    }
+    schema["oneOf"] = calls;
+    if let Some(schema) = schema.as_object_mut() {
+        schema.remove("anyOf");
     }
     schema
+}
+
+/// Name, description and content of each variant of an enumeration that is written as `{NAME: CONTENT}`.
+fn named_variants(mut tagged: Value) -> impl Iterator<Item = (String, Value, Value)> {
+    let variants = tagged["oneOf"].take();
+    let variants = variants.as_array().cloned().unwrap_or_default();
+    variants.into_iter().flat_map(|variant| {
+        let named = variant["properties"]
+            .as_object()
+            .cloned()
+            .unwrap_or_default();
+        let about = variant["description"].clone();
+        named
+            .into_iter()
+            .map(move |(name, content)| (name, about.clone(), content))
+    })
 }
 
 /// Any reply; what a command returns is a definition under the command's name.
@@ -121,22 +149,15 @@ fn returned(generator: &mut SchemaGenerator) -> Value {
 fn event(generator: &mut SchemaGenerator) -> Value {
     let timestamp = generator.subschema_for::<Timestamp>();
     let lost = of::<LostData>(generator);
-    let mut kinds = Vec::from([kind(
-        EVENTS_LOST,
-        "This connection was read too slowly: that many events before the next one are lost.",
-        lost,
-        &timestamp,
-    )]);
-    let tagged = of::<Event>(generator);
-    for variant in tagged["oneOf"].as_array().into_iter().flatten() {
-        let about = variant["description"].as_str().unwrap_or_default();
-        let named = variant["properties"].as_object().into_iter().flatten();
-        kinds.extend(named.map(|(name, data)| kind(name, about, data.clone(), &timestamp)));
-    }
+    let about =
+        "This connection was read too slowly: that many events before the next one are lost.";
+    let mut kinds = Vec::from([kind(EVENTS_LOST, &about.into(), lost, &timestamp)]);
+    let named = named_variants(of::<Event>(generator));
+    kinds.extend(named.map(|(name, about, data)| kind(&name, &about, data, &timestamp)));
     json!({ "oneOf": kinds })
 }
 
-fn kind(name: &str, about: &str, data: Value, timestamp: &Schema) -> Value {
+fn kind(name: &str, about: &Value, data: Value, timestamp: &Schema) -> Value {
     json!({
         "description": about,
         "type": "object",

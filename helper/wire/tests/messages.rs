@@ -11,9 +11,7 @@ use tandem_core::status::{
 use tandem_core::types::{IfName, Mac, Time};
 use tandem_wire::event::{EventMessage, Pushed, Timestamp};
 use tandem_wire::from_guest::{FromGuest, content};
-use tandem_wire::message::{
-    BondArguments, Call, CallError, Id, RequestLine, SyncArguments, UnplugArguments,
-};
+use tandem_wire::message::{Call, CallError, Id, RequestLine, SyncArguments};
 use tandem_wire::reply::{
     ErrorBody, ErrorClass, ErrorLine, GuestInfo, ReturnLine, StatusReport, delimited_sync_line,
 };
@@ -40,9 +38,7 @@ fn every_call() -> Vec<Call> {
         }]
     });
     let policy: Policy = serde_json::from_value(policy).unwrap();
-    let bond = BondArguments {
-        bond: Some(name("bond0")),
-    };
+    let bond = Some(name("bond0"));
     vec![
         Call::GuestSync(SyncArguments { id: i64::MIN }),
         Call::GuestSyncDelimited(SyncArguments { id: 7 }),
@@ -50,14 +46,14 @@ fn every_call() -> Vec<Call> {
         Call::GuestInfo,
         Call::TandemStatus,
         Call::TandemConfigure(policy),
-        Call::TandemPrepareUnplug(UnplugArguments {
-            bond: Some(name("bond0")),
+        Call::Command(Request::PrepareUnplug {
+            bond: bond.clone(),
             vf: Some(Mac([2, 0, 0, 0, 0, 1])),
         }),
-        Call::TandemResume(bond.clone()),
-        Call::TandemAnnounce(BondArguments { bond: None }),
-        Call::TandemFailover(bond.clone()),
-        Call::TandemFailback(bond),
+        Call::Command(Request::Resume { bond: bond.clone() }),
+        Call::Command(Request::Announce { bond: None }),
+        Call::Command(Request::Failover { bond: bond.clone() }),
+        Call::Command(Request::Failback { bond }),
         Call::TandemSubscribe,
         Call::TandemUnsubscribe,
     ]
@@ -90,19 +86,33 @@ fn every_command_is_read_as_it_was_written_and_is_in_guest_info() {
 }
 
 #[test]
-fn requests_of_the_machine_have_a_command() {
+fn requests_of_the_machine_are_commands() {
+    for (request, line) in [
+        (
+            Request::PrepareUnplug {
+                bond: None,
+                vf: None,
+            },
+            r#"{"execute":"tandem-prepare-unplug","arguments":{}}"#,
+        ),
+        (
+            Request::Failback {
+                bond: Some(name("bond1")),
+            },
+            r#"{"execute":"tandem-failback","arguments":{"bond":"bond1"}}"#,
+        ),
+    ] {
+        let request = RequestLine {
+            call: Call::Command(request),
+            id: None,
+        };
+        let written = String::from_utf8(request.to_line()).unwrap();
+        assert_eq!(written.trim_end(), line);
+        assert_eq!(call(line), request.call);
+    }
     assert_eq!(
-        Call::from(Request::PrepareUnplug {
-            bond: None,
-            vf: None
-        }),
-        call(r#"{"execute":"tandem-prepare-unplug"}"#)
-    );
-    assert_eq!(
-        Call::from(Request::Failback {
-            bond: Some(name("bond1"))
-        }),
-        call(r#"{"arguments":{"bond":"bond1"},"execute":"tandem-failback"}"#)
+        call(r#"{"execute":"tandem-resume"}"#),
+        Call::Command(Request::Resume { bond: None })
     );
 }
 

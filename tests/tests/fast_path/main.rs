@@ -310,7 +310,8 @@ fn a_removal_loses_next_to_nothing_even_with_user_space_stopped() -> Result<()> 
                 fast_paths.thaw()?;
             }
             reactions += 1;
-            let reaction = fast_paths.await_nth_line(reactions, "FastPath(", LIMIT)?;
+            let reaction =
+                fast_paths.await_nth_line(reactions, "woke the fast path's thread", LIMIT)?;
             ensure!(frozen || reaction.contains("Done"), "{reaction}");
             let on_standby = fast_paths.frames(&standby)?;
             eprintln!("standby {on_standby:?}, {reaction}");

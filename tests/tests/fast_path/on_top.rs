@@ -139,7 +139,7 @@ fn fast_path_on(kernel: Kernel) -> Result<()> {
         if frozen {
             fast_paths.thaw()?;
         }
-        let reaction = fast_paths.await_nth_line(round, "FastPath(", LIMIT)?;
+        let reaction = fast_paths.await_nth_line(round, "woke the fast path's thread", LIMIT)?;
         let on_standby = fast_paths.frames(&standby)?;
         eprintln!("standby {on_standby:?}, {reaction}");
         assert!(on_standby.tx > 0 && on_standby.rx > 0, "{on_standby:?}");

@@ -25,15 +25,22 @@ const BOUNDARIES: [Boundary; 7] = [
     },
     Boundary {
         call: ".change_raw(",
-        within: &["helper/src/act", "helper/src/observe/netlink/request.rs"],
+        within: &["helper/src/act", "helper/src/netlink/request.rs"],
     },
     Boundary {
         call: "primary_request(",
-        within: &["helper/src/act", "helper/src/ebpf/fast_path/ready.rs"],
+        within: &[
+            "helper/src/netlink/bond.rs",
+            "helper/src/ebpf/fast_path/ready.rs",
+        ],
     },
     Boundary {
         call: "packet_socket(",
-        within: &["helper/src/act", "helper/src/ebpf/fast_path/ready.rs"],
+        within: &[
+            "helper/src/act",
+            "helper/src/packet/socket.rs",
+            "helper/src/ebpf/fast_path/ready.rs",
+        ],
     },
     Boundary {
         call: "qdisc_add_clsact(",

@@ -142,35 +142,36 @@ pub struct Command {
     pub request: Request,
 }
 
-/// What can be asked of the machine. Without `bond`, the only bond there is.
+/// What can be asked of the machine, by the command line and the channel as well. Without `bond`, the only bond there is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
     /// Move the traffic to the standby and keep it there until `Failback`.
     Failover {
-        /// Which bond.
+        /// Which bond; without it, the only one there is.
         bond: Option<IfName>,
     },
     /// Let the VF have the traffic again.
     Failback {
-        /// Which bond.
+        /// Which bond; without it, the only one there is.
         bond: Option<IfName>,
     },
     /// Move the traffic to the standby and release the VF: it will be unplugged.
     PrepareUnplug {
-        /// Which bond.
+        /// Which bond; without it, the only one there is.
         bond: Option<IfName>,
         /// Which VF, by permanent MAC; without it, the present one.
         vf: Option<Mac>,
     },
     /// The unplug will not happen, or the migration is over: take a VF again.
     Resume {
-        /// Which bond.
+        /// Which bond; without it, the only one there is.
         bond: Option<IfName>,
     },
     /// Tell the network again where the bond is.
     Announce {
-        /// Which bond.
+        /// Which bond; without it, the only one there is.
         bond: Option<IfName>,
     },
 }

@@ -7,12 +7,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use tandem_core::Policy;
+use tandem_core::input::Request;
 use tandem_core::status::Answer;
 use tandem_core::types::{IfName, Mac};
 use tandem_wire::event::{EventMessage, Pushed};
 use tandem_wire::framing::SENTINEL;
 use tandem_wire::from_guest::{FromGuest, content};
-use tandem_wire::message::{BondArguments, Call, Id, RequestLine, SyncArguments, UnplugArguments};
+use tandem_wire::message::{Call, Id, RequestLine, SyncArguments};
 use tandem_wire::reply::{Configured, Empty, GuestInfo, StatusReport};
 use tokio::time::{Instant, timeout_at};
 
@@ -151,7 +152,7 @@ impl Agent {
         bond: Option<IfName>,
         vf: Option<Mac>,
     ) -> Result<Answer, AgentError> {
-        let call = Call::TandemPrepareUnplug(UnplugArguments { bond, vf });
+        let call = Call::Command(Request::PrepareUnplug { bond, vf });
         self.call(call, self.limits.command).await
     }
 
@@ -160,7 +161,7 @@ impl Agent {
     /// # Errors
     /// As [`Agent::call`].
     pub async fn resume(&mut self, bond: Option<IfName>) -> Result<Answer, AgentError> {
-        let call = Call::TandemResume(BondArguments { bond });
+        let call = Call::Command(Request::Resume { bond });
         self.call(call, self.limits.command).await
     }
 
@@ -169,7 +170,7 @@ impl Agent {
     /// # Errors
     /// As [`Agent::call`].
     pub async fn announce(&mut self, bond: Option<IfName>) -> Result<Answer, AgentError> {
-        let call = Call::TandemAnnounce(BondArguments { bond });
+        let call = Call::Command(Request::Announce { bond });
         self.call(call, self.limits.command).await
     }
 

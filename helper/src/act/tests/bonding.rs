@@ -5,7 +5,7 @@ use tandem_core::link::{BondFacts, BondMode, PrimaryReselect};
 
 use super::on_the_wire::{arrived, listen};
 use super::*;
-use crate::observe::reader::one_link;
+use crate::netlink::link;
 use crate::observe::testing::forget_module;
 
 const PORTS: &str = "link set lo up
@@ -54,7 +54,7 @@ async fn accepted(kind: ActionKind) {
 
 fn link(link: Ifindex) -> tandem_core::Link {
     let mut requests = Requests::open().unwrap();
-    one_link(&mut requests, link).unwrap().unwrap().link
+    link::get(&mut requests, link).unwrap().unwrap().link
 }
 
 fn facts(bond: Ifindex) -> BondFacts {

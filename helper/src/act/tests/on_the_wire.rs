@@ -3,7 +3,8 @@
 use rustix::net::{RecvFlags, recv};
 
 use super::*;
-use crate::act::frames::{gratuitous_arp, neighbour_advertisement, reverse_arp};
+use crate::packet::frames::{gratuitous_arp, neighbour_advertisement, reverse_arp};
+use crate::packet::socket::{packet_socket, transmit};
 
 /// `ETH_P_ALL`, in network order.
 const ALL_PROTOCOLS: u16 = 3_u16.to_be();
@@ -57,7 +58,7 @@ fn upper_devices_of_a_link_are_announced_with_it() {
         let far = listen(ifindex("far"));
         let mut requests = Requests::open().unwrap();
         let frames = announce::frames_of(&mut requests, ifindex("top")).unwrap();
-        announce::transmit(ifindex("port"), &frames).unwrap();
+        transmit(ifindex("port"), &frames).unwrap();
 
         let mac = "02:aa:00:00:00:01".parse().unwrap();
         let mut expected = Vec::new();
@@ -98,7 +99,7 @@ fn a_neighbour_believes_it() {
         std::fs::write("/proc/sys/net/ipv4/conf/far/accept_local", "1").unwrap();
         let mut requests = Requests::open().unwrap();
         let frames = announce::frames_of(&mut requests, ifindex("top")).unwrap();
-        announce::transmit(ifindex("port"), &frames).unwrap();
+        transmit(ifindex("port"), &frames).unwrap();
         let neighbours = ip("neigh show dev far");
         assert!(
             neighbours.contains("192.0.2.1 lladdr 02:aa:00:00:00:01"),
@@ -116,7 +117,7 @@ fn a_closed_port_is_an_error() {
     in_namespace_async(|| async {
         ip("link add port type veth peer name far");
         let frame = reverse_arp("02:aa:00:00:00:01".parse().unwrap(), &[]);
-        let error = announce::transmit(ifindex("port"), &[frame]).unwrap_err();
+        let error = transmit(ifindex("port"), &[frame]).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::ENETDOWN));
     });
 }

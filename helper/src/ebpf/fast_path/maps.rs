@@ -7,16 +7,18 @@ use aya::{
     maps::{HashMap, MapData, MapError, PerCpuHashMap, RingBuf},
 };
 use rustix::time::{ClockId, clock_gettime};
+use tandem_core::PciAddress;
 use tandem_ebpf::{
     ArmedPorts, DEVICE_NAME_LEN, DUPLICATES_HOLD_NS, FastPathFlag, MAC_LEN, MAX_BONDS, MAX_PORTS,
     Port, PortCounters, ROLES_COUNTED,
 };
 
 use super::{
-    ArmedVfSetup, FastPathError, FastPathSetup, PortTotals,
     counters::{fold, no_counters},
+    error::FastPathError,
+    setup::{ArmedRescue, FastPathSetup, PortTraffic},
 };
-use crate::ebpf::StartError;
+use crate::ebpf::load::{LoadError, take_map};
 
 type Table<K, V> = HashMap<MapData, K, V>;
 
@@ -34,13 +36,13 @@ pub(in crate::ebpf) struct Maps {
     carriers: Table<u32, u32>,
     wake: Option<RingBuf<MapData>>,
     described: BTreeMap<u32, Port>,
-    armed: BTreeMap<u32, ArmedVfSetup>,
+    armed: BTreeMap<u32, ArmedRescue>,
     epoch: u64,
     /// The setup's period that the ports of a bond are counted in.
     periods: BTreeMap<u32, u64>,
     /// By the bond: the last port that went in the present period, and what it had carried.
     /// A VF is gone long before its switchover is over.
-    gone: BTreeMap<u32, (u32, PortTotals)>,
+    gone: BTreeMap<u32, (u32, PortTraffic)>,
 }
 
 /// What is wanted of the ports of a bond.
@@ -75,44 +77,37 @@ fn duplicates_until_ns(roles: u32) -> u64 {
     boot_ns() + DUPLICATES_HOLD_NS
 }
 
-/// The name as the programs compare it.
-fn device_name(name: &str) -> Result<[u8; DEVICE_NAME_LEN], FastPathError> {
-    if name.len() >= DEVICE_NAME_LEN {
-        return Err(FastPathError::DeviceName {
-            name: name.to_owned(),
-        });
-    }
+/// The name as the programs compare it; a PCI address always fits ([`DEVICE_NAME_LEN`]).
+fn device_name(device: PciAddress) -> [u8; DEVICE_NAME_LEN] {
     let mut bytes = [0; DEVICE_NAME_LEN];
-    bytes[..name.len()].copy_from_slice(name.as_bytes());
-    Ok(bytes)
+    for (byte, character) in bytes.iter_mut().zip(device.to_string().bytes()) {
+        *byte = character;
+    }
+    bytes
 }
 
 /// The names whose leaving starts the fast path.
-fn device_names(armed_vf: &ArmedVfSetup) -> Result<Vec<[u8; DEVICE_NAME_LEN]>, FastPathError> {
-    let names = [Some(&armed_vf.device), armed_vf.slot.as_ref()];
-    names
-        .into_iter()
-        .flatten()
-        .map(|name| device_name(name))
-        .collect()
+fn device_names(armed_vf: &ArmedRescue) -> Vec<[u8; DEVICE_NAME_LEN]> {
+    let devices = [Some(armed_vf.device), armed_vf.slot];
+    devices.into_iter().flatten().map(device_name).collect()
 }
 
 /// For which of the other armed bonds the fast path runs when this device leaves. VFs of several bonds
 /// may sit below one port, whose leaving is a sign for one of these bonds; the others'
 /// fast paths begin with their own devices' signs, which come later.
 fn claimant(
-    armed: &BTreeMap<u32, ArmedVfSetup>,
+    armed: &BTreeMap<u32, ArmedRescue>,
     except: u32,
     name: &[u8; DEVICE_NAME_LEN],
 ) -> Option<u32> {
-    let claims = |armed_vf| device_names(armed_vf).is_ok_and(|names| names.contains(name));
+    let claims = |armed_vf| device_names(armed_vf).contains(name);
     let mut others = armed.iter().filter(|(bond, _)| **bond != except);
     let claimant = others.find(|(_, armed_vf)| claims(armed_vf));
     claimant.map(|(bond, _)| *bond)
 }
 
 /// Whether another armed bond has the same standby, as one that was made anew over the same ports has.
-fn is_standby_of_another(armed: &BTreeMap<u32, ArmedVfSetup>, except: u32, standby: u32) -> bool {
+fn is_standby_of_another(armed: &BTreeMap<u32, ArmedRescue>, except: u32, standby: u32) -> bool {
     let mut others = armed.iter().filter(|(bond, _)| **bond != except);
     others.any(|(_, armed_vf)| armed_vf.standby == standby)
 }
@@ -143,8 +138,8 @@ fn add<K: Pod, V: Pod>(table: &mut Table<K, V>, key: K, value: V) -> Result<(), 
 
 impl Maps {
     /// Takes the maps out of the object.
-    pub(in crate::ebpf) fn take(ebpf: &mut Ebpf) -> Result<Self, StartError> {
-        let mut map = |name| ebpf.take_map(name).ok_or(StartError::NoMap(name));
+    pub(in crate::ebpf) fn take(ebpf: &mut Ebpf) -> Result<Self, LoadError> {
+        let mut map = |name| take_map(ebpf, name);
         Ok(Self {
             ports: map("PORTS")?.try_into()?,
             counters: map("COUNTERS")?.try_into()?,
@@ -246,25 +241,23 @@ impl Maps {
     }
 
     /// Whether the armed VF, if any, is for the same ports and devices.
-    pub(super) fn is_armed_as(&self, setup: &FastPathSetup) -> Result<bool, FastPathError> {
-        let key = |armed_vf: &ArmedVfSetup| -> Result<_, FastPathError> {
-            Ok((
+    pub(super) fn is_armed_as(&self, setup: &FastPathSetup) -> bool {
+        let key = |armed_vf: &ArmedRescue| {
+            (
                 armed_vf.vf,
                 armed_vf.standby,
                 armed_vf.mac,
-                device_names(armed_vf)?,
-            ))
+                device_names(armed_vf),
+            )
         };
-        let wanted = setup.armed_vf.as_ref().map(key).transpose()?;
-        let armed = self.armed.get(&setup.bond).map(key).transpose()?;
-        Ok(wanted == armed)
+        setup.armed_vf.as_ref().map(key) == self.armed.get(&setup.bond).map(key)
     }
 
     /// Arms the fast path of a bond. One that is armed the same way goes on as it is.
     pub(super) fn arm(
         &mut self,
         bond: u32,
-        armed_vf: &ArmedVfSetup,
+        armed_vf: &ArmedRescue,
         carrier: bool,
     ) -> Result<(), FastPathError> {
         let ports = ArmedPorts {
@@ -278,7 +271,7 @@ impl Maps {
         self.armed_ports.insert(bond, ports, 0)?;
         add(&mut self.flags, bond, FastPathFlag::LOWERED)?;
         // Last: from here on a removal starts the fast path.
-        for name in device_names(armed_vf)? {
+        for name in device_names(armed_vf) {
             self.devices.insert(name, bond, 0)?;
         }
         Ok(())
@@ -294,7 +287,7 @@ impl Maps {
         let Some(armed_vf) = self.armed.get(&bond).cloned() else {
             return Ok(());
         };
-        for name in device_names(&armed_vf)? {
+        for name in device_names(&armed_vf) {
             match claimant(&self.armed, bond, &name) {
                 Some(other) => self.devices.insert(name, other, 0)?,
                 None => remove(&mut self.devices, name)?,
@@ -347,14 +340,14 @@ impl Maps {
     }
 
     /// What a port carried; `None` for one that is not counted on, and was not in this period.
-    pub(super) fn frames(&self, ifindex: u32) -> Option<PortTotals> {
+    pub(super) fn frames(&self, ifindex: u32) -> Option<PortTraffic> {
         let gone = || self.gone.values().find(|(port, _)| *port == ifindex);
         self.counted(ifindex)
             .or_else(|| gone().map(|(_, frames)| *frames))
     }
 
     /// Sum over the CPUs.
-    fn counted(&self, ifindex: u32) -> Option<PortTotals> {
+    fn counted(&self, ifindex: u32) -> Option<PortTraffic> {
         let port = self.described.get(&ifindex).filter(|port| counts(port))?;
         let per_cpu = self.counters.get(&ifindex, 0).ok()?;
         Some(fold(per_cpu.iter(), port.epoch))
@@ -373,16 +366,17 @@ mod tests {
 
     #[test]
     fn a_port_above_two_vfs_is_the_others_once_one_is_disarmed() {
-        let armed_vf = |device: &str| ArmedVfSetup {
+        let armed_vf = |device: &str| ArmedRescue {
             vf: 3,
-            device: device.to_owned(),
-            slot: Some("0000:00:10.0".to_owned()),
+            device: device.parse().unwrap(),
+            slot: Some("0000:00:10.0".parse().unwrap()),
             standby: 2,
             mac: [2, 0, 0, 0, 0, 1],
             announcements: Vec::new(),
         };
         let armed = BTreeMap::from([(7, armed_vf("0000:01:00.0")), (8, armed_vf("0000:01:00.1"))]);
-        let after = |disarmed, name: &str| claimant(&armed, disarmed, &device_name(name).unwrap());
+        let after =
+            |disarmed, name: &str| claimant(&armed, disarmed, &device_name(name.parse().unwrap()));
         assert_eq!(after(7, "0000:01:00.0"), None);
         assert_eq!(after(7, "0000:00:10.0"), Some(8));
         assert_eq!(after(8, "0000:00:10.0"), Some(7));
@@ -393,14 +387,11 @@ mod tests {
     }
 
     #[test]
-    fn a_device_name_keeps_room_for_its_end() {
-        let name = device_name("0000:01:00.0").unwrap();
+    fn the_longest_address_keeps_room_for_its_end() {
+        let name = device_name("0000:01:00.0".parse().unwrap());
         assert_eq!(&name[..12], b"0000:01:00.0");
         assert_eq!(name[12..], [0; 8]);
-        assert!(device_name(&"x".repeat(19)).is_ok());
-        assert!(matches!(
-            device_name(&"x".repeat(20)),
-            Err(FastPathError::DeviceName { .. })
-        ));
+        let longest = device_name("ffffffff:ff:1f.7".parse().unwrap());
+        assert_eq!(longest[16..], [0; 4]);
     }
 }

@@ -6,12 +6,13 @@
 //! Nothing here decides which port carries the traffic, or when: the core does, and
 //! arms it beforehand with a [`FastPathSetup`]. When the armed VF begins to leave, the
 //! kernel programs and the thread only carry that out; the core learns of it
-//! by the same warning as ever, and by [`super::What::FastPath`].
+//! by the same warning as ever, and by `Input::Reacted`.
 //!
 //! Kernel side: `helper-ebpf/src/programs/ports.rs` and `fast_path.rs`.
 
 mod attach;
 mod counters;
+mod error;
 mod maps;
 mod orders;
 mod ready;
@@ -23,19 +24,24 @@ mod thread;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
 };
 
+use tandem_core::Input;
 use tandem_ebpf::MAX_BONDS;
 use tokio::sync::mpsc;
 
-use super::{Event, Programs, hooks::Program};
+use super::{
+    hooks::Program,
+    load::{Programs, lock},
+};
 use attach::{Attached, Place};
+pub use error::FastPathError;
 pub(super) use maps::Maps;
 use maps::Wanted;
 use orders::Orders;
 use ready::Ready;
-pub use setup::{Applied, ArmedVfSetup, FastPathError, FastPathSetup, Missing, PortTotals};
+pub use setup::{Applied, ArmedRescue, FastPathSetup, Missing, PortTraffic};
 pub use tandem_ebpf::FrameCounts;
 use thread::Threads;
 
@@ -73,17 +79,13 @@ struct Bonds {
 const fn shared_by_threads<T: Clone + Send + Sync>() {}
 const _: () = shared_by_threads::<FastPaths>();
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl FastPaths {
     /// Starts the fast path's threads.
     pub(super) fn start(
         programs: Programs,
         mut maps: Maps,
         ports_known: bool,
-        reactions: mpsc::Sender<Event>,
+        reactions: mpsc::Sender<Input>,
     ) -> Result<Self, FastPathError> {
         let ring = maps.take_wake_ring()?;
         Ok(Self {
@@ -141,7 +143,7 @@ impl FastPaths {
         let prepare = |armed_vf| Ready::prepare(setup.bond, armed_vf);
         let ready = setup.armed_vf.as_ref().map(prepare);
         // Whatever changes: not while a fast path of other ports runs.
-        if !lock(&shared.maps).is_armed_as(setup)? {
+        if !lock(&shared.maps).is_armed_as(setup) {
             lock(&shared.maps).disarm(setup.bond)?;
             shared.threads.disarm(setup.bond);
         }
@@ -249,7 +251,7 @@ impl FastPaths {
 
     /// What a port carried since it is watched, or is armed, or since the last reset;
     /// of such a VF also after it is gone. `None` for other ports. Does not block.
-    pub fn frames(&self, port: u32) -> Option<PortTotals> {
+    pub fn frames(&self, port: u32) -> Option<PortTraffic> {
         lock(&self.shared.maps).frames(port)
     }
 

@@ -1,12 +1,18 @@
 //! What the fast path's part in user space needs, open and encoded beforehand.
 
-use std::{collections::BTreeSet, os::fd::OwnedFd};
+use std::{
+    collections::BTreeSet,
+    os::fd::OwnedFd,
+    sync::{Arc, Mutex},
+};
 
 use rustix::net::{SendFlags, send};
 use tandem_core::types::Ifindex;
 
-use super::ArmedVfSetup;
-use crate::act::{packet_socket, primary_request, take_in};
+use super::setup::ArmedRescue;
+use crate::ebpf::load::lock;
+use crate::netlink::bond::primary_request;
+use crate::packet::socket::{packet_socket, take_in};
 
 /// Announcements kept for one bond; the machine's own announcements, which follow,
 /// have all of them.
@@ -14,6 +20,16 @@ const MAX_ANNOUNCEMENTS: usize = 1024;
 /// MACs that the standby takes in besides the bond's; a NIC that has no room for more
 /// takes in everything then.
 const MAX_UPPER_MACS: usize = 256;
+
+/// What is armed, by bond.
+pub(super) type Armed = Arc<Mutex<Vec<(u32, Arc<Ready>)>>>;
+
+/// What is armed for a bond.
+pub(super) fn find(armed: &Armed, bond: u32) -> Option<Arc<Ready>> {
+    let armed = lock(armed);
+    let found = armed.iter().find(|(other, _)| *other == bond);
+    found.map(|(_, ready)| ready.clone())
+}
 
 /// Everything for one bond, ready to be written.
 pub(super) struct Ready {
@@ -27,7 +43,7 @@ pub(super) struct Ready {
 
 impl Ready {
     /// Opens and encodes.
-    pub(super) fn prepare(bond: u32, armed_vf: &ArmedVfSetup) -> Self {
+    pub(super) fn prepare(bond: u32, armed_vf: &ArmedRescue) -> Self {
         // Protocol 0: nothing is received.
         let socket = packet_socket(Ifindex(armed_vf.standby), 0);
         if let Err(error) = &socket {
@@ -64,7 +80,7 @@ impl Ready {
 /// MACs on the bond other than its own, a macvlan's for one: the bonding driver has only
 /// the active port's NIC take them in (`bond_hw_addr_swap`,
 /// `drivers/net/bonding/bond_main.c`, 6.12), so that the standby's would drop their frames until the bond has followed.
-fn upper_macs(armed_vf: &ArmedVfSetup) -> BTreeSet<[u8; 6]> {
+fn upper_macs(armed_vf: &ArmedRescue) -> BTreeSet<[u8; 6]> {
     let sources = armed_vf.announcements.iter().filter_map(|frame| {
         let source = frame.get(6..12)?;
         source.try_into().ok()
@@ -85,9 +101,9 @@ mod tests {
     fn upper_macs_are_those_announced_that_are_not_the_bonds() {
         let frame = |mac: [u8; 6]| [&[0xff; 6][..], &mac, &[8, 6]].concat();
         let (own, other) = ([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
-        let armed_vf = ArmedVfSetup {
+        let armed_vf = ArmedRescue {
             vf: 3,
-            device: "0000:01:00.0".to_owned(),
+            device: "0000:01:00.0".parse().unwrap(),
             slot: None,
             standby: 2,
             mac: own,

@@ -7,7 +7,7 @@ use std::{
 
 use tandem_ebpf::MAX_BONDS;
 
-use super::thread::{Armed, find};
+use super::ready::{Armed, find};
 
 /// When all announcements are sent again: a fabric may have missed one, or a queue was full.
 /// The second time is about when a removal has closed the VF's link.
@@ -65,7 +65,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::ebpf::fast_path::{lock, ready::Ready};
+    use crate::ebpf::{fast_path::ready::Ready, load::lock};
 
     #[test]
     fn announcements_are_sent_again_until_the_fast_path_is_disarmed() {

@@ -2,9 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use aya::maps::MapError;
-use tandem_ebpf::{FrameCounts, MAX_BONDS, MAX_PORTS, ROLE_STANDBY, ROLE_VF, ROLE_WATCHED};
-use thiserror::Error;
+use tandem_core::PciAddress;
+use tandem_ebpf::{FrameCounts, ROLE_STANDBY, ROLE_VF, ROLE_WATCHED};
 
 use super::attach::Place;
 use crate::ebpf::hooks::Program;
@@ -25,20 +24,20 @@ pub struct FastPathSetup {
     /// sent by the guest itself, and is dropped.
     pub mac: Option<[u8; 6]>,
     /// The VF that it is armed for.
-    pub armed_vf: Option<ArmedVfSetup>,
+    pub armed_vf: Option<ArmedRescue>,
 }
 
 /// What is to happen when a VF leaves unasked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ArmedVfSetup {
+pub struct ArmedRescue {
     /// Ifindex of the VF.
     pub vf: u32,
-    /// Name of its bus device: its PCI address.
-    pub device: String,
+    /// Its PCI address.
+    pub device: PciAddress,
     /// PCI address of the port above it, which takes the VF along when it leaves.
     /// Its attention button (native `PCIe` hot-plug) is no reason for it: the
     /// machine has 5 s then.
-    pub slot: Option<String>,
+    pub slot: Option<PciAddress>,
     /// Ifindex of the standby.
     pub standby: u32,
     /// The bond's MAC.
@@ -72,7 +71,7 @@ pub struct Missing {
 
 /// What a watched port carried since the last reset.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PortTotals {
+pub struct PortTraffic {
     /// Received, without those that count as late.
     pub rx: FrameCounts,
     /// Sent.
@@ -81,52 +80,6 @@ pub struct PortTotals {
     pub late: FrameCounts,
     /// Broadcast and multicast frames that were kept away from the stack.
     pub duplicates: u64,
-}
-
-/// Why a setup was not applied.
-#[derive(Debug, Error)]
-pub enum FastPathError {
-    /// The monitor was stopped.
-    #[error("the eBPF monitor has been stopped")]
-    Stopped,
-    /// A later order about the same bond was carried out before.
-    #[error("a later order about link {bond} has overtaken this one")]
-    Overtaken {
-        /// Ifindex of the bond.
-        bond: u32,
-    },
-    /// There is room for [`MAX_BONDS`] bonds.
-    #[error("{MAX_BONDS} bonds have a fast path already; link {bond} has to do without")]
-    TooManyBonds {
-        /// Ifindex of the bond that is too many.
-        bond: u32,
-    },
-    /// There is room for [`MAX_PORTS`] ports.
-    #[error("{MAX_PORTS} ports are watched already; those of link {bond} have to do without")]
-    TooManyPorts {
-        /// Ifindex of the bond whose ports are too many.
-        bond: u32,
-    },
-    /// The name of a bus device is longer than the programs can compare.
-    #[error("the device name `{name}` is too long to be looked out for")]
-    DeviceName {
-        /// The name.
-        name: String,
-    },
-    /// The kernel refused a change of a map.
-    #[error("the maps of the eBPF programs can't be used: {0}")]
-    Map(#[from] MapError),
-    /// The fast path's thread could not be started.
-    #[error("the fast path's thread can't be started: {0}")]
-    Threads(#[source] std::io::Error),
-    /// Something about the running system can't be read.
-    #[error("cannot read {what}: {error}")]
-    System {
-        /// What.
-        what: &'static str,
-        /// Why.
-        error: std::io::Error,
-    },
 }
 
 /// Each port that matters for the setup, with its `ROLE_*` bits.
@@ -177,9 +130,9 @@ mod tests {
             watch: watch.to_vec(),
             period: 1,
             mac: None,
-            armed_vf: armed_vf.then(|| ArmedVfSetup {
+            armed_vf: armed_vf.then(|| ArmedRescue {
                 vf: 3,
-                device: "0000:01:00.0".to_owned(),
+                device: "0000:01:00.0".parse().unwrap(),
                 slot: None,
                 standby: 2,
                 mac: [2, 0, 0, 0, 0, 1],

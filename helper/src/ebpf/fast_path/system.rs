@@ -4,7 +4,7 @@ use std::{fs, io, os::unix::fs::MetadataExt};
 
 use rustix::net::{AddressFamily, SocketType, netdevice, socket};
 
-use super::FastPathError;
+use super::error::FastPathError;
 
 /// Inode number of this process's network namespace.
 pub(super) fn netns_inum() -> Result<u32, FastPathError> {

@@ -17,7 +17,7 @@ use std::{
     io,
     os::fd::OwnedFd,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicBool, Ordering},
         mpsc::{SyncSender, sync_channel},
     },
@@ -30,17 +30,17 @@ use rustix::{
     io::{Errno, read, write},
     net::{RecvFlags, recv},
 };
+use tandem_core::{Ifindex, fast_path::Reaction, input::Input};
 use tandem_ebpf::{FAST_PATH_HOLD_NS, MAX_BONDS, WakeRecord};
 use tokio::sync::mpsc;
 
 use super::{
-    lock,
     maps::boot_ns,
-    ready::Ready,
+    ready::{Armed, Ready, find},
     realtime::{self, Priority},
     repeat::{Again, repeat_announcements},
 };
-use crate::ebpf::{Event, FastPathReport, SwitchoverResult, What, give_up_loading};
+use crate::ebpf::{give_up_loading, load::lock};
 
 /// Announcements that go out before the switchover is asked for; the rest follows. One
 /// frame for each MAC and VLAN would do for the fabric.
@@ -51,7 +51,51 @@ const NLMSG_HEADER_BYTES: usize = 16;
 const NAME: &str = "tandem-fastpath";
 const REPEATER_NAME: &str = "tandem-repeat";
 
-pub(super) type Armed = Arc<Mutex<Vec<(u32, Arc<Ready>)>>>;
+/// What the fast path's thread did about an armed VF that leaves. Times are in microseconds since the
+/// kernel's hook.
+#[derive(Debug)]
+struct Report {
+    bond: u32,
+    /// When its thread ran.
+    #[expect(dead_code, reason = "only logged")]
+    woken_us: u64,
+    /// Announcements that left through the standby.
+    announced: u32,
+    /// When the first lot of them had left: what the fabric needs to send the
+    /// bond's frames to the standby.
+    announced_us: u64,
+    /// When the request for the switchover was about to be written.
+    requested_us: u64,
+    /// When the kernel had answered it. Far behind `requested_us` if the removal
+    /// held RTNL. Only logged.
+    answered_us: u64,
+    outcome: Outcome,
+}
+
+/// What came of the request for the switchover.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// The kernel made the standby the primary.
+    Done,
+    /// The kernel refused; its error number.
+    Refused(i32),
+    /// Not asked for: the thread ran so late that the fast path was over.
+    TooLate,
+    /// Not asked for: the fast path had been disarmed when the thread ran.
+    Disarmed,
+}
+
+impl Report {
+    /// What the machine learns of it.
+    fn input(&self) -> Input {
+        let asked = !matches!(self.outcome, Outcome::TooLate | Outcome::Disarmed);
+        Input::Reacted(Reaction {
+            bond: Ifindex(self.bond),
+            announced_us: (self.announced > 0).then_some(self.announced_us),
+            requested_us: asked.then_some(self.requested_us),
+        })
+    }
+}
 
 /// The fast path's threads, and what they are ready for.
 pub(super) struct Threads {
@@ -64,7 +108,7 @@ impl Threads {
     /// Starts the threads. They sleep until the ring has a record.
     pub(super) fn start(
         ring: RingBuf<MapData>,
-        reactions: mpsc::Sender<Event>,
+        reactions: mpsc::Sender<Input>,
     ) -> io::Result<Self> {
         let wake = eventfd(0, EventfdFlags::CLOEXEC)?;
         let mut netlink = Socket::new(NETLINK_ROUTE)?;
@@ -167,7 +211,7 @@ struct Runner {
     netlink: Socket,
     armed: Armed,
     repeat: SyncSender<Again>,
-    reactions: mpsc::Sender<Event>,
+    reactions: mpsc::Sender<Input>,
 }
 
 impl Runner {
@@ -187,16 +231,12 @@ impl Runner {
                 // The ring has no other records.
                 WakeRecord::from_bytes(&record)
             }) {
-                let reaction = react(&self.netlink, &self.armed, &self.repeat, &record);
+                let report = react(&self.netlink, &self.armed, &self.repeat, &record);
                 tracing::info!(
-                    ?reaction,
+                    ?report,
                     "the removal of an armed VF woke the fast path's thread"
                 );
-                let event = Event {
-                    boot_ns: record.boot_ns,
-                    what: What::FastPath(reaction),
-                };
-                if self.reactions.try_send(event).is_err() {
+                if self.reactions.try_send(report.input()).is_err() {
                     tracing::warn!("nobody reads what the fast path's thread did");
                 }
             }
@@ -220,17 +260,10 @@ impl Runner {
         }
         let _ = self.repeat.try_send(Again::REHEARSAL);
         let answer = switch_over(&self.netlink, &no_request());
-        if answer != SwitchoverResult::Done {
+        if answer != Outcome::Done {
             tracing::debug!(?answer, "the fast path's thread could not rehearse");
         }
     }
-}
-
-/// What is armed for a bond.
-pub(super) fn find(armed: &Armed, bond: u32) -> Option<Arc<Ready>> {
-    let armed = lock(armed);
-    let found = armed.iter().find(|(other, _)| *other == bond);
-    found.map(|(_, ready)| ready.clone())
 }
 
 /// Carries out what was laid down for the bond.
@@ -239,59 +272,59 @@ fn react(
     armed: &Armed,
     repeat: &SyncSender<Again>,
     record: &WakeRecord,
-) -> FastPathReport {
+) -> Report {
     let since_hook_us = || boot_ns().saturating_sub(record.boot_ns) / 1000;
     let woken_us = since_hook_us();
-    let mut reaction = FastPathReport {
+    let mut report = Report {
         bond: record.bond,
         woken_us,
         announced: 0,
         announced_us: woken_us,
         requested_us: woken_us,
         answered_us: woken_us,
-        switchover: SwitchoverResult::TooLate,
+        outcome: Outcome::TooLate,
     };
     // The machine knows by now, and may have decided otherwise.
     if woken_us >= FAST_PATH_HOLD_NS / 1000 {
-        return reaction;
+        return report;
     }
     let Some(ready) = find(armed, record.bond) else {
-        reaction.switchover = SwitchoverResult::Disarmed;
-        return reaction;
+        report.outcome = Outcome::Disarmed;
+        return report;
     };
     let (first, rest) = ready
         .announcements
         .split_at(ready.announcements.len().min(FIRST_LOT));
-    reaction.announced = ready.announce(first);
-    reaction.announced_us = since_hook_us();
+    report.announced = ready.announce(first);
+    report.announced_us = since_hook_us();
     let again = Again {
         bond: record.bond,
         standby: ready.standby,
     };
     // Full only if that thread is stuck; the first lot is out.
     let _ = repeat.try_send(again);
-    reaction.requested_us = since_hook_us();
-    reaction.switchover = switch_over(netlink, &ready.switchover);
-    reaction.answered_us = since_hook_us();
-    reaction.announced += ready.announce(rest);
-    reaction
+    report.requested_us = since_hook_us();
+    report.outcome = switch_over(netlink, &ready.switchover);
+    report.answered_us = since_hook_us();
+    report.announced += ready.announce(rest);
+    report
 }
 
 /// Writes the request. The kernel carries it out inside the call and has answered
 /// when it returns (`netlink_unicast_kernel`, `net/netlink/af_netlink.c`, 6.12).
-fn switch_over(netlink: &Socket, request: &[u8]) -> SwitchoverResult {
+fn switch_over(netlink: &Socket, request: &[u8]) -> Outcome {
     if let Err(error) = netlink.send(request, 0) {
-        return SwitchoverResult::Refused(error.raw_os_error().unwrap_or(libc::EIO));
+        return Outcome::Refused(error.raw_os_error().unwrap_or(libc::EIO));
     }
     let mut answer = [0; ANSWER_BYTES];
     let received = match recv(netlink, &mut answer[..], RecvFlags::DONTWAIT) {
         Ok((received, _)) => received,
-        Err(error) => return SwitchoverResult::Refused(error.raw_os_error()),
+        Err(error) => return Outcome::Refused(error.raw_os_error()),
     };
     match errno_of(&answer[..received]) {
-        Some(0) => SwitchoverResult::Done,
-        Some(errno) => SwitchoverResult::Refused(errno),
-        None => SwitchoverResult::Refused(libc::EPROTO),
+        Some(0) => Outcome::Done,
+        Some(errno) => Outcome::Refused(errno),
+        None => Outcome::Refused(libc::EPROTO),
     }
 }
 
@@ -343,18 +376,15 @@ mod tests {
         let mut record = WakeRecord {
             boot_ns: boot_ns(),
             bond: 7,
-            kind: 2,
+            padding: 0,
         };
         assert_eq!(
-            react(&netlink, &armed, &repeat, &record).switchover,
-            SwitchoverResult::Disarmed
+            react(&netlink, &armed, &repeat, &record).outcome,
+            Outcome::Disarmed
         );
         record.boot_ns -= FAST_PATH_HOLD_NS;
         let late = react(&netlink, &armed, &repeat, &record);
-        assert_eq!(
-            (late.switchover, late.announced),
-            (SwitchoverResult::TooLate, 0)
-        );
+        assert_eq!((late.outcome, late.announced), (Outcome::TooLate, 0));
         assert!(wanted.try_recv().is_err(), "nothing is announced again");
     }
 
@@ -364,6 +394,6 @@ mod tests {
         netlink.bind_auto().unwrap();
         netlink.connect(&SocketAddr::new(0, 0)).unwrap();
         netlink.set_cap_ack(true).unwrap();
-        assert_eq!(switch_over(&netlink, &no_request()), SwitchoverResult::Done);
+        assert_eq!(switch_over(&netlink, &no_request()), Outcome::Done);
     }
 }

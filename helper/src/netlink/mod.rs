@@ -1,6 +1,8 @@
-//! rtnetlink: requests, notifications and what their messages mean.
+//! rtnetlink: requests, notifications and what their messages mean. A room of its own,
+//! which observes and decides nothing: `observe` and `act` use it.
 
 pub(crate) mod address;
+pub(crate) mod bond;
 pub(crate) mod filter;
 pub(crate) mod hint;
 pub(crate) mod link;

@@ -12,7 +12,7 @@ const ETHERTYPE_RARP: u16 = 0x8035;
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
 /// Local experimental ethertype 1 (IEEE 802, clause 9.2.4).
-pub(super) const ETHERTYPE_EXPERIMENTAL: u16 =
+pub(crate) const ETHERTYPE_EXPERIMENTAL: u16 =
     u16::from_be_bytes(tandem_ebpf::PATH_CHECK_ETHERTYPE);
 const ARP_REQUEST: u16 = 1;
 const ARP_REPLY: u16 = 2;
@@ -28,17 +28,17 @@ const ALL_NODES_MAC: Mac = Mac([0x33, 0x33, 0, 0, 0, 1]);
 
 /// One VLAN tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct VlanTag {
+pub(crate) struct VlanTag {
     /// 0x8100, or 0x88a8 for a provider's tag.
-    pub(super) protocol: u16,
+    pub(crate) protocol: u16,
     /// 1 to 4094.
-    pub(super) id: u16,
+    pub(crate) id: u16,
 }
 
 /// The two gratuitous ARP packets for an address: a request, which is what the
 /// kernel itself sends (`inetdev_send_gratuitous_arp`, `net/ipv4/devinet.c`, 6.12),
 /// and a reply, for neighbours that learn only from those.
-pub(super) fn gratuitous_arp(mac: Mac, tags: &[VlanTag], ip: Ipv4Addr) -> [Vec<u8>; 2] {
+pub(crate) fn gratuitous_arp(mac: Mac, tags: &[VlanTag], ip: Ipv4Addr) -> [Vec<u8>; 2] {
     let ip = ip.octets();
     [
         arp(mac, tags, ETHERTYPE_ARP, ARP_REQUEST, ip, Mac::ZERO),
@@ -49,7 +49,7 @@ pub(super) fn gratuitous_arp(mac: Mac, tags: &[VlanTag], ip: Ipv4Addr) -> [Vec<u
 /// An unsolicited neighbour advertisement to all nodes, as the kernel sends it
 /// (`ndisc_send_unsol_na`, `net/ipv6/ndisc.c`, 6.12). `router` has to be true if the
 /// guest forwards, or its neighbours stop to use it as their router.
-pub(super) fn neighbour_advertisement(
+pub(crate) fn neighbour_advertisement(
     mac: Mac,
     tags: &[VlanTag],
     ip: Ipv6Addr,
@@ -77,19 +77,19 @@ pub(super) fn neighbour_advertisement(
 
 /// A reverse ARP request, which asks for nothing that anybody answers: it only
 /// shows switches the MAC. QEMU announces a migrated guest in the same way.
-pub(super) fn reverse_arp(mac: Mac, tags: &[VlanTag]) -> Vec<u8> {
+pub(crate) fn reverse_arp(mac: Mac, tags: &[VlanTag]) -> Vec<u8> {
     arp(mac, tags, ETHERTYPE_RARP, RARP_REQUEST, [0; 4], mac)
 }
 
 /// A broadcast that shows the way through the network; nobody answers it.
-pub(super) fn path_check(mac: Mac, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn path_check(mac: Mac, payload: &[u8]) -> Vec<u8> {
     let mut frame = ethernet(BROADCAST, mac, &[], ETHERTYPE_EXPERIMENTAL);
     frame.extend(payload);
     padded(frame)
 }
 
 /// What a frame of [`path_check`] carries, with its padding; `None` for all others.
-pub(super) fn path_check_payload(frame: &[u8]) -> Option<&[u8]> {
+pub(crate) fn path_check_payload(frame: &[u8]) -> Option<&[u8]> {
     let (header, payload) = frame.split_at_checked(14)?;
     header
         .ends_with(&ETHERTYPE_EXPERIMENTAL.to_be_bytes())

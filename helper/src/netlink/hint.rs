@@ -9,7 +9,7 @@ use super::route::RTA_OIF;
 use super::{attribute, u32_of};
 
 /// What a notification calls into question.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Hint {
     /// A link.
     Link(Ifindex),

@@ -10,19 +10,15 @@ use tokio::io::unix::AsyncFd;
 #[derive(Debug)]
 pub(crate) struct Readable<T> {
     inner: T,
-    /// A duplicate: it can't be closed or exchanged behind the runtime's back,
-    /// whatever `inner` does.
     descriptor: AsyncFd<OwnedFd>,
 }
 
 impl<T: AsFd> Readable<T> {
     /// Registers it with the runtime that the caller runs in. `inner` has to be non-blocking.
-    #[expect(unsafe_code, reason = "tokio has no safe registration of a descriptor")]
     pub(crate) fn new(inner: T) -> io::Result<Self> {
-        let duplicate = inner.as_fd().try_clone_to_owned()?;
-        // SAFETY: an `OwnedFd` stays open, and the same, until it is dropped, and
-        // nothing but the `AsyncFd` has it.
-        let descriptor = unsafe { AsyncFd::register_with_interest(duplicate, Interest::READABLE) }?;
+        // A duplicate: it can't be closed or exchanged behind the runtime's back, whatever
+        // `inner` does.
+        let descriptor = watch(inner.as_fd().try_clone_to_owned()?)?;
         Ok(Self { inner, descriptor })
     }
 
@@ -33,13 +29,25 @@ impl<T: AsFd> Readable<T> {
     }
 
     /// Reads; if that would block, [`Readable::readable`] waits again.
-    pub(crate) fn try_read<R>(&self, read: impl FnOnce(&T) -> io::Result<R>) -> io::Result<R> {
-        self.descriptor
-            .try_io(Interest::READABLE, |_| read(&self.inner))
+    pub(crate) fn try_read<R>(
+        &mut self,
+        read: impl FnOnce(&mut T) -> io::Result<R>,
+    ) -> io::Result<R> {
+        let inner = &mut self.inner;
+        self.descriptor.try_io(Interest::READABLE, |_| read(inner))
     }
 
     /// The thing itself.
     pub(crate) fn get(&self) -> &T {
         &self.inner
     }
+}
+
+/// Registers a descriptor with the runtime that the caller runs in.
+#[expect(unsafe_code, reason = "tokio has no safe registration of a descriptor")]
+pub(crate) fn watch(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` stays open, and the same, until it is dropped, and
+    // nothing but the `AsyncFd` has it.
+    let watched = unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) };
+    Ok(watched?)
 }

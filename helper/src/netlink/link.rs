@@ -1,14 +1,17 @@
-//! What an `RTM_NEWLINK` message says of a link.
+//! What an `RTM_NEWLINK` message says of a link, and how to ask for it.
 //!
 //! Attributes are read one by one: one that a newer kernel writes otherwise, or
 //! that is damaged, costs its own field and not the link.
 //! Numbers: `include/uapi/linux/{if_link,if_bonding}.h`, 6.12.
 
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 use tandem_core::link::{
     BondFacts, BondMode, FailOverMac, Link, LinkKind, PortFacts, PrimaryReselect,
 };
 use tandem_core::types::{Ifindex, Mac};
 
+use super::request::{RequestError, Requests};
 use super::{attribute, attributes, text_of, u32_of};
 
 /// Bytes of `struct ifinfomsg`.
@@ -142,6 +145,39 @@ pub(crate) fn decode(payload: &[u8]) -> Option<Described> {
     })
 }
 
+/// Reads all links of the namespace; `None` from `decode` leaves one out.
+pub(crate) fn dump<T>(
+    requests: &mut Requests,
+    decode: impl FnMut(&[u8]) -> Option<T>,
+) -> Result<Vec<T>, RequestError> {
+    requests.dump(&question(0), decode)
+}
+
+/// Reads one link, without what sysfs knows; `None` if it is gone.
+pub(crate) fn get(
+    requests: &mut Requests,
+    ifindex: Ifindex,
+) -> Result<Option<Described>, RequestError> {
+    requests.get(&question(ifindex.0), decode)
+}
+
+/// Reads a bond's delays; `None` if it is gone.
+pub(crate) fn get_delays(
+    requests: &mut Requests,
+    bond: Ifindex,
+) -> Result<Option<BondDelays>, RequestError> {
+    requests.get(&question(bond.0), bond_delays)
+}
+
+/// Without statistics, which are most of a link's message and cost the driver work.
+fn question(ifindex: u32) -> RouteNetlinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.index = ifindex;
+    let no_statistics = LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]);
+    message.attributes.push(no_statistics);
+    RouteNetlinkMessage::GetLink(message)
+}
+
 /// A bond's delays in ms; 0 is none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct BondDelays {
@@ -151,7 +187,7 @@ pub(crate) struct BondDelays {
 }
 
 /// Takes a bond's delays from the payload of `RTM_NEWLINK`.
-pub(crate) fn bond_delays(payload: &[u8]) -> Option<BondDelays> {
+fn bond_delays(payload: &[u8]) -> Option<BondDelays> {
     let info = Info::decode(attribute(payload.get(HEADER_BYTES..)?, IFLA_LINKINFO)?);
     let mut delays = BondDelays::default();
     for (kind, value) in attributes(info.data) {

@@ -6,7 +6,7 @@ use netlink_sys::{Socket, SocketAddr};
 use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_recv_buffer_size_force};
 
 use super::filter::Filter;
-use crate::observe::readable::Readable;
+use crate::readable::Readable;
 
 /// Notifications are smaller: a link's is 1.5 KiB, without VFs.
 const BUFFER_BYTES: usize = 16 * 1024;
