@@ -13,6 +13,7 @@ use crate::model::source::{CheckItem, Source, SourceHealth};
 use crate::model::types::{ActionId, CommandId, IfName, Ifindex, Mac, PciAddress, Time};
 
 /// One thing learnt, or one thing asked for.
+#[allow(missing_docs, reason = "a field's name and type say what it is")]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case")]
 pub enum Input {
@@ -26,17 +27,13 @@ pub enum Input {
     /// One link appeared or changed.
     Link(Link),
     /// One link is gone.
-    LinkGone {
-        /// Its former index.
-        ifindex: Ifindex,
-    },
+    LinkGone { ifindex: Ifindex },
     /// Addresses and routes of all links; replaces what was known.
     Addressings(Vec<Addressing>),
     /// Addresses and routes of one link; replaces what was known of that one.
     Addressing(Addressing),
     /// What is stacked on a bond, VLANs and macvlans, as one number that changes with it.
     Stacked {
-        /// The bond.
         bond: Ifindex,
         /// The number; 0 for nothing.
         stations: u64,
@@ -46,35 +43,22 @@ pub enum Input {
     /// Whether the kernel takes the hand-over programs; until it is said, not.
     PathsSupported(bool),
     /// What the hand-over programs really do for a bond now.
-    PathWatched {
-        /// The bond.
-        bond: Ifindex,
-        /// What they do.
-        watch: PathWatch,
-    },
+    PathWatched { bond: Ifindex, watch: PathWatch },
     /// What the hand-over programs counted.
     PathFrames {
-        /// The bond.
         bond: Ifindex,
         /// Each port that was counted on since the counters were cleared.
         ports: Vec<PortFrames>,
     },
     /// A link lost its carrier, by the kernel's own time.
-    CarrierLost {
-        /// Its index.
-        ifindex: Ifindex,
-        /// When.
-        at: Time,
-    },
+    CarrierLost { ifindex: Ifindex, at: Time },
     /// The shortest way acted on a warning before the machine could.
     Reacted(Reaction),
     /// A source lost events; what it reports has to be read anew.
     Lost(Source),
     /// Health of a source of observations, for the status.
     SourceHealth {
-        /// The source.
         source: Source,
-        /// How it fares.
         health: SourceHealth,
         /// Its parts one by one, such as each eBPF program.
         parts: Vec<CheckItem>,
@@ -90,12 +74,7 @@ pub enum Input {
         forward_ms: u64,
     },
     /// An action has ended.
-    Done {
-        /// Which.
-        action: ActionId,
-        /// How.
-        outcome: Outcome,
-    },
+    Done { action: ActionId, outcome: Outcome },
     /// A deadline has passed; carries nothing.
     Tick,
 }
@@ -141,36 +120,24 @@ pub struct Command {
 }
 
 /// What can be asked of the machine. Without `bond`, the only bond there is.
+#[allow(missing_docs, reason = "a field's name and type say what it is")]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Request {
     /// Move the traffic to the standby and keep it there until `Failback`.
-    Failover {
-        /// Which bond.
-        bond: Option<IfName>,
-    },
+    Failover { bond: Option<IfName> },
     /// Let the VF have the traffic again.
-    Failback {
-        /// Which bond.
-        bond: Option<IfName>,
-    },
+    Failback { bond: Option<IfName> },
     /// Move the traffic to the standby and release the VF: it will be unplugged.
     PrepareUnplug {
-        /// Which bond.
         bond: Option<IfName>,
         /// Which VF, by permanent MAC; without it, the present one.
         vf: Option<Mac>,
     },
     /// The unplug will not happen, or the migration is over: take a VF again.
-    Resume {
-        /// Which bond.
-        bond: Option<IfName>,
-    },
+    Resume { bond: Option<IfName> },
     /// Tell the network again where the bond is.
-    Announce {
-        /// Which bond.
-        bond: Option<IfName>,
-    },
+    Announce { bond: Option<IfName> },
 }
 
 /// How an action ended. `Accepted` means acknowledged, not yet seen.
