@@ -50,13 +50,13 @@ pub mod status {
     pub use crate::model::output::{Answer, CommandError, CommandErrorCode, Event};
     pub use crate::model::source::{CheckItem, SourceHealth, SourceStatus};
     pub use crate::model::status::{
-        BondState, BondStatus, Gap, Handoff, HandoffCause, Held, PortStatus, Problem, ProblemCode,
-        Status, Traffic,
+        BondState, BondStatus, Gap, Held, PortStatus, Problem, ProblemCode, Status, Switchover,
+        SwitchoverCause, Traffic,
     };
 }
 
 pub use machine::{MAX_OPEN_COMMANDS, Machine};
-pub use model::{link, path, policy, types};
+pub use model::{fast_path, link, policy, types};
 pub use world::matching::{Role, role_of};
 
 pub use action::{Action, ActionId, ActionKind};

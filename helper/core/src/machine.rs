@@ -9,17 +9,17 @@ use crate::bond::context::Context;
 use crate::bond::history::attempts::DeviceMark;
 use crate::bond::memory::{InFlight, Memory};
 use crate::bond::turn;
-use crate::bond::view::View;
+use crate::bond::view::BondView;
 use crate::model::action::ActionKind;
+use crate::model::fast_path::{FastPath, PortFrames};
 use crate::model::input::{Command, Hold, Input, Outcome, Request};
 use crate::model::output::{CommandError, CommandErrorCode, Event, Output};
-use crate::model::path::{PathWatch, PortFrames};
 use crate::model::policy::{Ownership, Policy};
 use crate::model::source::Source;
 use crate::model::status::{BondStatus, Status};
 use crate::model::types::{ActionId, IfName, Ifindex, Time};
 use crate::outbox::Outbox;
-use crate::plan::{effect, intents, wishes};
+use crate::plan::{actions, effect, intents};
 use crate::report::bond::bond_status;
 use crate::report::problems::general_problems;
 use crate::report::{news, refusal};
@@ -130,11 +130,13 @@ impl Machine {
                 self.readings.arrived(Source::Addressing);
             }
             Input::Addressing(one) => self.world.put_addressing(one),
-            Input::Stacked { bond, stations } => self.world.put_stacked(bond, stations),
+            Input::UpperDevices { bond, fingerprint } => {
+                self.world.put_upper_devices(bond, fingerprint)
+            }
             Input::Removal(removal) => self.world.warn(now, removal),
-            Input::PathsSupported(supported) => self.world.support_paths(supported),
-            Input::PathWatched { bond, watch } => self.world.put_path(bond, watch),
-            Input::PathFrames { bond, ports } => self.measured(bond, &ports),
+            Input::FastPathSupported(supported) => self.world.support_fast_path(supported),
+            Input::FastPathSet { bond, fast_path } => self.world.put_fast_path(bond, fast_path),
+            Input::FramesCounted { bond, ports } => self.measured(bond, &ports),
             Input::CarrierLost { ifindex, at } => {
                 for memory in &mut self.bonds {
                     memory.traffic.note_carrier_lost(ifindex, at);
@@ -186,9 +188,9 @@ impl Machine {
             self.outbox
                 .reply(memory.commands.end(|_| true, code, message));
             let busy = memory.in_flight.map(|busy| busy.kind);
-            if let Some(ActionKind::WatchPath { bond, .. }) = busy {
+            if let Some(ActionKind::SetFastPath { bond, .. }) = busy {
                 // Nobody waits for its end any more.
-                self.world.doubt_path(bond);
+                self.world.doubt_fast_path(bond);
             }
         }
     }
@@ -281,7 +283,7 @@ impl Machine {
         bonds.iter().position(|policy| policy.name == *name)
     }
 
-    /// Takes what was counted in a handoff.
+    /// Takes what was counted in a switchover.
     fn measured(&mut self, bond: Ifindex, ports: &[PortFrames]) {
         let Some(index) = self.place_of(bond) else {
             return;
@@ -295,9 +297,9 @@ impl Machine {
         let measured = memory.traffic.note_frames(ports, asked_at, self.now);
         let bond = &self.policy.bonds[index].name;
         self.outbox
-            .notify(measured.map(|handoff| Event::HandoffMeasured {
+            .notify(measured.map(|switchover| Event::SwitchoverMeasured {
                 bond: bond.clone(),
-                handoff,
+                switchover,
             }));
     }
 
@@ -340,8 +342,8 @@ impl Machine {
             self.readings.request(Source::Links);
             self.readings.request(Source::Addressing);
         }
-        if let ActionKind::WatchPath { bond, .. } = kind {
-            self.world.doubt_path(bond);
+        if let ActionKind::SetFastPath { bond, .. } = kind {
+            self.world.doubt_fast_path(bond);
         }
     }
 
@@ -350,12 +352,12 @@ impl Machine {
         let now = self.now;
         let assignments = assign(&self.world, &self.policy);
         self.expire(&assignments);
-        self.release_paths();
+        self.release_fast_paths();
         let mut events = Vec::new();
         let mut bonds = Vec::new();
         let mut deadlines = Vec::new();
         for (index, memory) in self.bonds.iter_mut().enumerate() {
-            let view = View::new(&self.world, &self.policy.bonds[index], index, &assignments);
+            let view = BondView::new(&self.world, &self.policy.bonds[index], index, &assignments);
             let turn = turn(&view, memory, now);
             events.extend(turn.events);
             self.outbox.reply(turn.replies);
@@ -400,13 +402,13 @@ impl Machine {
         }
     }
 
-    /// Has the hand-over programs let go of bonds that are gone or were taken out of the policy. That
+    /// Has the fast-path programs let go of bonds that are gone or were taken out of the policy. That
     /// can't fail, so that nothing waits for it.
-    fn release_paths(&mut self) {
-        for bond in self.world.stray_paths(&self.policy) {
-            let watch = PathWatch::default();
-            self.world.put_path(bond, watch.clone());
-            self.outbox.act(ActionKind::WatchPath { bond, watch });
+    fn release_fast_paths(&mut self) {
+        for bond in self.world.stray_fast_paths(&self.policy) {
+            let fast_path = FastPath::default();
+            self.world.put_fast_path(bond, fast_path.clone());
+            self.outbox.act(ActionKind::SetFastPath { bond, fast_path });
         }
     }
 
@@ -432,9 +434,9 @@ impl Machine {
     }
 }
 
-/// Starts the most urgent wish that need not wait. Returns when to look again.
+/// Starts the most urgent action that need not wait. Returns when to look again.
 fn step(
-    view: &View<'_>,
+    view: &BondView<'_>,
     choice: &Choice<'_>,
     memory: &mut Memory,
     now: Time,
@@ -447,16 +449,16 @@ fn step(
         memory,
         now,
     };
-    let wishes = wishes(&context);
+    let actions = actions(&context);
     let mut kept = intents(&context);
-    kept.extend(wishes.iter().cloned());
+    kept.extend(actions.iter().cloned());
     kept.extend(memory.in_flight.as_ref().map(|busy| busy.kind.clone()));
     memory.attempts.note_wanted(&kept, now);
     let mut deadlines = memory.deadlines(view);
     if memory.in_flight.is_none() {
-        deadlines.extend(wishes.iter().map(|kind| memory.attempts.next_at(kind)));
+        deadlines.extend(actions.iter().map(|kind| memory.attempts.next_at(kind)));
         let ready = |kind: &ActionKind| memory.attempts.next_at(kind) <= now;
-        if let Some(kind) = wishes.into_iter().find(ready) {
+        if let Some(kind) = actions.into_iter().find(ready) {
             let text = refusal::describe(view.world, &kind);
             let id = issue(kind.clone());
             memory.start(id, kind, text, now);

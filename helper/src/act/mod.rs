@@ -10,12 +10,12 @@ mod announce;
 mod assign;
 mod bond;
 mod clone;
+mod fast_path;
 mod frames;
 mod link;
 mod local;
 mod nexthop;
-mod path;
-mod prove;
+mod path_check;
 
 use std::future::Future;
 use std::io;
@@ -26,7 +26,7 @@ use tandem_core::action::{Action, ActionId, ActionKind};
 use tandem_core::input::{Outcome, Source};
 use tokio::task::JoinHandle;
 
-use crate::ebpf::paths::Paths;
+use crate::ebpf::fast_path::FastPaths;
 use crate::observe::netlink::request::{RequestError, Requests, io_reason};
 use crate::observe::reader::one_link;
 use crate::observe::{Completion, Touched};
@@ -41,7 +41,7 @@ pub const LIMIT: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub struct Executor {
     limit: Duration,
-    paths: Option<Paths>,
+    fast_paths: Option<FastPaths>,
 }
 
 impl Executor {
@@ -49,14 +49,14 @@ impl Executor {
     pub fn new() -> Self {
         Self {
             limit: LIMIT,
-            paths: None,
+            fast_paths: None,
         }
     }
 
-    /// Takes the hand-over programs, once they are loaded; until then actions that
+    /// Takes the fast-path programs, once they are loaded; until then actions that
     /// are about them fail.
-    pub fn use_paths(&mut self, paths: Option<Paths>) {
-        self.paths = paths;
+    pub fn use_fast_paths(&mut self, fast_paths: Option<FastPaths>) {
+        self.fast_paths = fast_paths;
     }
 
     /// Starts an action. The future ends within the time limit; hand its result to
@@ -74,10 +74,10 @@ impl Executor {
         let Action { id, kind } = action;
         let limit = self.limit;
         let touched = touched_by(&kind);
-        let paths = self.paths.clone();
+        let fast_paths = self.fast_paths.clone();
         let work = tokio::task::spawn_blocking(move || {
             let mut inputs = Vec::new();
-            let result = carry_out(id, &kind, paths.as_ref(), &mut inputs);
+            let result = carry_out(id, &kind, fast_paths.as_ref(), &mut inputs);
             (result, inputs)
         });
         async move {
@@ -181,20 +181,22 @@ impl ActError {
 fn carry_out(
     id: ActionId,
     kind: &ActionKind,
-    paths: Option<&Paths>,
+    fast_paths: Option<&FastPaths>,
     inputs: &mut Vec<Input>,
 ) -> Result<(), ActError> {
-    if let ActionKind::WatchPath { bond, watch } = kind
-        && watch.is_nothing()
+    if let ActionKind::SetFastPath { bond, fast_path } = kind
+        && fast_path.is_nothing()
     {
-        inputs.extend(path::let_go(paths, *bond, id));
+        inputs.extend(fast_path::let_go(fast_paths, *bond, id));
         return Ok(());
     }
     let mut requests = Requests::open().map_err(ActError::at("open a netlink socket"))?;
-    path::expect_both(paths, kind);
+    fast_path::expect_both(fast_paths, kind);
     let result = match kind {
-        ActionKind::WatchPath { bond, watch } => path::watch(paths, *bond, watch, id, inputs),
-        ActionKind::ReadFrames { bond, ports } => path::read(paths, *bond, ports, inputs),
+        ActionKind::SetFastPath { bond, fast_path } => {
+            fast_path::set(fast_paths, *bond, fast_path, id, inputs)
+        }
+        ActionKind::ReadFrames { bond, ports } => fast_path::read(fast_paths, *bond, ports, inputs),
         _ => attempt(&mut requests, kind),
     };
     let Err(error) = result else {
@@ -232,11 +234,13 @@ fn attempt(requests: &mut Requests, kind: &ActionKind) -> Result<(), ActError> {
         } => assign::add(requests, link, addresses, routes),
         ActionKind::FlushAddressing { link } => addressing::flush(requests, link),
         ActionKind::Announce { bond, port } => announce::announce(requests, bond, port),
-        ActionKind::ProvePath { bond, from, to } => prove::prove(requests, bond, from, to),
+        ActionKind::CheckPath { bond, from, to } => {
+            path_check::check_path(requests, bond, from, to)
+        }
         ActionKind::Observe {
             source: Source::Links | Source::Addressing | Source::Udev,
         } => Ok(()),
-        ActionKind::WatchPath { .. }
+        ActionKind::SetFastPath { .. }
         | ActionKind::ReadFrames { .. }
         | ActionKind::Observe { .. } => Err(ActError::Refused {
             errno: 0,
@@ -258,8 +262,8 @@ fn touched_by(kind: &ActionKind) -> Touched {
             ..Touched::default()
         },
         ActionKind::Announce { .. }
-        | ActionKind::ProvePath { .. }
-        | ActionKind::WatchPath { .. }
+        | ActionKind::CheckPath { .. }
+        | ActionKind::SetFastPath { .. }
         | ActionKind::ReadFrames { .. } => Touched::default(),
         ActionKind::MoveAddressing { .. }
         | ActionKind::AddAddressing { .. }

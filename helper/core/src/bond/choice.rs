@@ -2,8 +2,8 @@
 //! history, and handed to plan and report.
 
 use crate::bond::memory::Memory;
-use crate::bond::view::{Port, View};
-use crate::model::status::{HandoffCause, Traffic};
+use crate::bond::view::{BondView, Port};
+use crate::model::status::{SwitchoverCause, Traffic};
 use crate::model::types::{Ifindex, Time};
 use crate::world::Warning;
 
@@ -13,8 +13,8 @@ pub(crate) struct Choice<'v> {
     pub(crate) vf: Option<&'v Port<'v>>,
     /// The best usable port; `None` while none is usable.
     pub(crate) goal: Option<Goal>,
-    /// The VF that only has to show that its frames pass through the network, and the port they have to reach.
-    pub(crate) to_prove: Option<(&'v Port<'v>, &'v Port<'v>)>,
+    /// The VF whose path is to be checked, and the port that its frames have to reach.
+    pub(crate) to_check: Option<(&'v Port<'v>, &'v Port<'v>)>,
 }
 
 /// The port that should carry the traffic.
@@ -22,36 +22,36 @@ pub(crate) struct Choice<'v> {
 pub(crate) struct Goal {
     pub(crate) port: Ifindex,
     /// Why the traffic has to move there, if it has to.
-    pub(crate) cause: HandoffCause,
+    pub(crate) cause: SwitchoverCause,
     /// There is no time for preparations: the other port is lost, or about to be.
     pub(crate) urgent: bool,
 }
 
 impl<'v> Choice<'v> {
-    pub(crate) fn new(view: &'v View<'_>, memory: &Memory, now: Time) -> Self {
+    pub(crate) fn new(view: &'v BondView<'_>, memory: &Memory, now: Time) -> Self {
         let vf = memory.chosen_vf(view);
         // The VF had its carrier for long enough, or an operator does not want to wait for that.
         let has_held = vf.is_some_and(|vf| {
-            memory.commands.failing_back() || memory.vfs.has_proved(view.policy, vf, now)
+            memory.commands.failing_back() || memory.vfs.carrier_has_held(view.policy, vf, now)
         });
-        let is_proved = vf.is_some_and(|vf| memory.vfs.path_is_proved(view.policy, vf));
+        let is_proved = vf.is_some_and(|vf| memory.vfs.path_is_checked(view.policy, vf));
         let best = best(view, memory, vf, has_held && is_proved);
         let stays = |port: &&Port<'_>| port.enslaved && port.usable && !memory.is_leaving(port);
         let waits = |vf: &&Port<'_>| {
             !vf.active && !memory.operator_hold && view.active().is_some() && has_held && !is_proved
         };
-        let to_prove = vf.filter(stays).filter(waits);
+        let to_check = vf.filter(stays).filter(waits);
         Self {
             vf,
             goal: best.map(|port| goal(view, memory, port)),
-            to_prove: to_prove.zip(view.standby.as_ref().filter(stays)),
+            to_check: to_check.zip(view.standby.as_ref().filter(stays)),
         }
     }
 }
 
 /// The best usable port. The chosen VF takes over from a usable standby only once it `is_ready`.
 fn best<'v>(
-    view: &'v View<'_>,
+    view: &'v BondView<'_>,
     memory: &Memory,
     chosen: Option<&'v Port<'v>>,
     is_ready: bool,
@@ -71,14 +71,14 @@ fn best<'v>(
         .or(leaving)
 }
 
-fn goal(view: &View<'_>, memory: &Memory, port: &Port<'_>) -> Goal {
+fn goal(view: &BondView<'_>, memory: &Memory, port: &Port<'_>) -> Goal {
     let port = port.ifindex();
     let from = memory.traffic.last.map(|last| last.port);
     let to = view.traffic_of(Some(port));
     let from_port = from.and_then(|from| view.port(from));
     let cause = match from {
-        None => HandoffCause::Arrival,
-        Some(_) if to == Traffic::Vf && memory.commands.failing_back() => HandoffCause::Operator,
+        None => SwitchoverCause::Arrival,
+        Some(_) if to == Traffic::Vf && memory.commands.failing_back() => SwitchoverCause::Operator,
         Some(from) => guess_cause(view, memory, from, to),
     };
     let leaving = from_port.and_then(|port| port.warning);
@@ -93,26 +93,26 @@ fn goal(view: &View<'_>, memory: &Memory, port: &Port<'_>) -> Goal {
 
 /// Why the kernel moved the traffic, or should have.
 pub(crate) fn guess_cause(
-    view: &View<'_>,
+    view: &BondView<'_>,
     memory: &Memory,
     from: Ifindex,
     to: Traffic,
-) -> HandoffCause {
+) -> SwitchoverCause {
     let port = view.port(from);
     let failed = port.is_none_or(|port| !port.usable);
     if to == Traffic::Vf && !failed {
-        return HandoffCause::Arrival;
+        return SwitchoverCause::Arrival;
     }
     match (port, memory.vfs.gone(from)) {
-        (Some(port), _) if memory.is_prepared(port) => HandoffCause::Planned,
-        (Some(port), _) if port.warning.is_some() => HandoffCause::Warned,
+        (Some(port), _) if memory.is_prepared(port) => SwitchoverCause::Planned,
+        (Some(port), _) if port.warning.is_some() => SwitchoverCause::Warned,
         // A device that goes is closed first.
-        (Some(port), _) if !port.enslaved || !port.link.admin_up => HandoffCause::Abrupt,
-        (Some(_), _) if failed => HandoffCause::Carrier,
-        (Some(_), _) => HandoffCause::Operator,
-        (None, Some(gone)) if gone.warned_by.is_some() => HandoffCause::Warned,
+        (Some(port), _) if !port.enslaved || !port.link.admin_up => SwitchoverCause::Abrupt,
+        (Some(_), _) if failed => SwitchoverCause::Carrier,
+        (Some(_), _) => SwitchoverCause::Operator,
+        (None, Some(gone)) if gone.warned_by.is_some() => SwitchoverCause::Warned,
         // The policy no longer knows it.
-        (None, _) if view.world.link(from).is_some() => HandoffCause::Operator,
-        (None, _) => HandoffCause::Abrupt,
+        (None, _) if view.world.link(from).is_some() => SwitchoverCause::Operator,
+        (None, _) => SwitchoverCause::Abrupt,
     }
 }

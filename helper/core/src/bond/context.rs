@@ -2,12 +2,12 @@
 
 use crate::bond::choice::Choice;
 use crate::bond::memory::Memory;
-use crate::bond::view::{Bond, Port, View};
+use crate::bond::view::{Bond, BondView, Port};
 use crate::model::policy::{AddressingPolicy, MacPolicy};
 use crate::model::types::Time;
 
 pub(crate) struct Context<'a> {
-    pub(crate) view: &'a View<'a>,
+    pub(crate) view: &'a BondView<'a>,
     pub(crate) choice: &'a Choice<'a>,
     pub(crate) memory: &'a Memory,
     pub(crate) now: Time,

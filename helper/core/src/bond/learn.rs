@@ -3,17 +3,17 @@
 use alloc::vec::Vec;
 
 use crate::bond::choice::{Choice, guess_cause};
-use crate::bond::history::traffic::{Carrier, Record, Seen, Switch};
+use crate::bond::history::traffic::{Carrier, PendingSwitchover, Record, Seen};
 use crate::bond::memory::Memory;
-use crate::bond::view::View;
+use crate::bond::view::BondView;
 use crate::model::output::Event;
 use crate::model::removal::RemovalStage;
-use crate::model::status::{Handoff, HandoffCause, Traffic};
+use crate::model::status::{Switchover, SwitchoverCause, Traffic};
 use crate::model::types::Time;
 
 impl Memory {
     /// Returns what subscribers want to know of it.
-    pub(crate) fn learn(&mut self, view: &View<'_>, now: Time) -> Vec<Event> {
+    pub(crate) fn learn(&mut self, view: &BondView<'_>, now: Time) -> Vec<Event> {
         self.expire_prepared(view, now);
         let mut events = self.vfs.update(view, &mut self.traffic, now);
         self.note_assembly(view, now);
@@ -23,7 +23,7 @@ impl Memory {
 
     /// The hold ends when the VF is gone, so that its successor is taken, or when
     /// the host did not come back in time.
-    pub(crate) fn expire_prepared(&mut self, view: &View<'_>, now: Time) {
+    pub(crate) fn expire_prepared(&mut self, view: &BondView<'_>, now: Time) {
         let Some(prepared) = self.prepared else {
             return;
         };
@@ -37,7 +37,7 @@ impl Memory {
         }
     }
 
-    fn note_assembly(&mut self, view: &View<'_>, now: Time) {
+    fn note_assembly(&mut self, view: &BondView<'_>, now: Time) {
         match view.bond() {
             Some(bond) if bond.facts.active.is_none() && bond.ports > 0 => {
                 if self.traffic.never_carried() {
@@ -49,7 +49,7 @@ impl Memory {
     }
 
     /// Compares who carries the traffic with who did.
-    fn note_traffic(&mut self, view: &View<'_>, now: Time) -> Option<Event> {
+    fn note_traffic(&mut self, view: &BondView<'_>, now: Time) -> Option<Event> {
         let Some(bond) = view.bond() else {
             if view.world.links_known() {
                 self.traffic.bond_is_absent();
@@ -80,15 +80,15 @@ impl Memory {
         moved
     }
 
-    fn note_move(&mut self, view: &View<'_>, to: Carrier, now: Time) -> Option<Event> {
+    fn note_move(&mut self, view: &BondView<'_>, to: Carrier, now: Time) -> Option<Event> {
         let from = self.traffic.last.filter(|last| last.port != to.port)?;
         let decided = self
             .traffic
-            .switch
-            .filter(|switch| switch.target == to.port);
+            .switchover
+            .filter(|switchover| switchover.target == to.port);
         let cause = decided.map_or_else(
             || guess_cause(view, self, from.port, to.traffic),
-            |switch| switch.cause,
+            |switchover| switchover.cause,
         );
         if decided.is_none() {
             // The kernel or somebody else knows something that was not told.
@@ -100,15 +100,15 @@ impl Memory {
         let reaction = reaction.filter(|_| from.traffic == Traffic::Vf);
         self.traffic.count += 1;
         let failed_at = self.traffic.failed_at(from.port, now);
-        let handoff = Handoff {
+        let switchover = Switchover {
             number: self.traffic.count,
             at: now,
             from: from.traffic,
             to: to.traffic,
             cause,
-            switch_us: decided
-                .filter(|switch| switch.requested)
-                .map(|switch| now.since_us(switch.decided_at)),
+            took_us: decided
+                .filter(|switchover| switchover.requested)
+                .map(|switchover| now.since_us(switchover.decided_at)),
             lead_us: gone.and_then(|gone| gone.lead_us),
             warned_by: gone
                 .and_then(|gone| gone.warned_by)
@@ -116,39 +116,45 @@ impl Memory {
             reaction_us: reaction.and_then(|reaction| reaction.requested_us),
             gap: None,
         };
-        let path = view.bond().and_then(|bond| view.world.path(bond.ifindex()));
-        self.traffic.measuring = path.is_some_and(|watch| watch.ports.contains(&to.port));
-        let rescue = path.and_then(|watch| watch.rescue.as_ref());
-        let rescued = rescue.is_some_and(|one| one.vf == from.port && one.standby == to.port);
+        let fast_path = view
+            .bond()
+            .and_then(|bond| view.world.fast_path(bond.ifindex()));
+        self.traffic.measuring =
+            fast_path.is_some_and(|fast_path| fast_path.ports.contains(&to.port));
+        let armed_vf = fast_path.and_then(|fast_path| fast_path.armed_vf.as_ref());
+        let redirected = armed_vf.is_some_and(|one| one.vf == from.port && one.standby == to.port);
         self.traffic.push(Record {
             from: from.port,
             to: to.port,
             stopped_at: gone
                 .and_then(|gone| gone.stopped_at)
                 .or(warning.and_then(|warning| warning.stopping_at))
-                .or(failed_at.filter(|_| cause == HandoffCause::Carrier)),
-            rescued_at: warning
-                .filter(|warning| rescued && warning.first > RemovalStage::ButtonCancelled)
+                .or(failed_at.filter(|_| cause == SwitchoverCause::Carrier)),
+            redirected_at: warning
+                .filter(|warning| redirected && warning.first > RemovalStage::ButtonCancelled)
                 .map(|warning| warning.first_at),
-            handoff: handoff.clone(),
+            switchover: switchover.clone(),
         });
-        Some(Event::HandedOver {
+        Some(Event::SwitchedOver {
             bond: view.policy.name.clone(),
-            handoff,
+            switchover,
         })
     }
 
     /// Learns what was chosen.
-    pub(crate) fn note_choice(&mut self, view: &View<'_>, choice: &Choice<'_>, now: Time) {
+    pub(crate) fn note_choice(&mut self, view: &BondView<'_>, choice: &Choice<'_>, now: Time) {
         let differ = view.bond().is_some_and(|bond| {
             let mut ports = view.standby.iter().chain(choice.vf);
             ports.any(|port| port.enslaved && port.link.mtu != bond.link.mtu)
         });
         self.mtus_differ_since = self.mtus_differ_since.or(Some(now)).filter(|_| differ);
         let to_move = choice.goal.filter(|goal| view.active() != Some(goal.port));
-        self.traffic.switch = to_move.map(|goal| {
-            let before = self.traffic.switch.filter(|one| one.target == goal.port);
-            before.unwrap_or(Switch {
+        self.traffic.switchover = to_move.map(|goal| {
+            let before = self
+                .traffic
+                .switchover
+                .filter(|one| one.target == goal.port);
+            before.unwrap_or(PendingSwitchover {
                 target: goal.port,
                 cause: goal.cause,
                 decided_at: now,

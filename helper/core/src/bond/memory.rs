@@ -8,7 +8,7 @@ use crate::bond::commands::Commands;
 use crate::bond::history::attempts::Attempts;
 use crate::bond::history::traffic::TrafficMemory;
 use crate::bond::history::vfs::VfMemory;
-use crate::bond::view::{Port, View};
+use crate::bond::view::{BondView, Port};
 use crate::model::action::ActionKind;
 use crate::model::input::{Hold, PreparedVf};
 use crate::model::policy::BondPolicy;
@@ -71,20 +71,20 @@ impl Memory {
     }
 
     /// The VF that the bond has or takes in next: the policy's first that is not held out.
-    pub(crate) fn chosen_vf<'v, 'a>(&self, view: &'v View<'a>) -> Option<&'v Port<'a>> {
+    pub(crate) fn chosen_vf<'v, 'a>(&self, view: &'v BondView<'a>) -> Option<&'v Port<'a>> {
         let mut vfs = view.vfs.iter();
         vfs.find(|vf| !self.is_held_out(view, vf))
             .or(view.vfs.first())
     }
 
     /// This VF is not to be used now, whatever its carrier.
-    fn is_held_out(&self, view: &View<'_>, vf: &Port<'_>) -> bool {
+    fn is_held_out(&self, view: &BondView<'_>, vf: &Port<'_>) -> bool {
         let silent = vf.enslaved && !vf.usable;
         self.is_leaving(vf) || self.is_refused(view, vf) || silent
     }
 
     /// The bond could not take this NIC in when it was last tried.
-    pub(crate) fn is_refused(&self, view: &View<'_>, port: &Port<'_>) -> bool {
+    pub(crate) fn is_refused(&self, view: &BondView<'_>, port: &Port<'_>) -> bool {
         view.bond()
             .is_some_and(|bond| self.attempts.failure(&bond.enslave(port)).is_some())
     }
@@ -101,7 +101,7 @@ impl Memory {
     }
 
     /// Moments at which a timer of this memory runs out, past ones included.
-    pub(crate) fn deadlines(&self, view: &View<'_>) -> Vec<Time> {
+    pub(crate) fn deadlines(&self, view: &BondView<'_>) -> Vec<Time> {
         let mut all = Vec::new();
         all.extend(self.prepared_until(view.policy));
         for port in view.nics() {
@@ -140,7 +140,7 @@ impl Memory {
         self.commands.note_step(text);
         match kind {
             ActionKind::Announce { .. } => self.commands.note_announced(),
-            ActionKind::ProvePath { from, .. } => self.vfs.note_path_proved(*from),
+            ActionKind::CheckPath { from, .. } => self.vfs.note_path_checked(*from),
             ActionKind::SetBondOptions { options, .. } => {
                 self.draining = options.all_ports_active.unwrap_or(self.draining);
             }

@@ -15,7 +15,7 @@
 //!                           (also: name or mode is taken)              |   ^
 //!                                        a VF has held, or was asked for |   | the standby is seen active
 //!                                                                      v   |
-//!      Down <--- no port is usable, from any state               HandingOver
+//!      Down <--- no port is usable, from any state               SwitchingOver
 //!        |                                                             |   ^
 //!        | one is usable again:                   the VF is seen active |   | the VF is to leave, or has failed
 //!        +----> Standby, Unprotected or Accelerated                    v   |
@@ -26,7 +26,7 @@
 //!                                                                Unprotected
 //! ```
 //!
-//! A kernel that switches by itself leaves `HandingOver` out.
+//! A kernel that switches by itself leaves `SwitchingOver` out.
 //!
 //! [`BondState`]: crate::status::BondState
 
@@ -43,7 +43,7 @@ use alloc::vec::Vec;
 
 use choice::Choice;
 use memory::Memory;
-use view::View;
+use view::BondView;
 
 use crate::model::output::{Event, Reply};
 use crate::model::types::Time;
@@ -56,7 +56,7 @@ pub(crate) struct Turn<'v> {
 }
 
 /// Learns from the facts, answers the commands that came to an end, and chooses.
-pub(crate) fn turn<'v>(view: &'v View<'_>, memory: &mut Memory, now: Time) -> Turn<'v> {
+pub(crate) fn turn<'v>(view: &'v BondView<'_>, memory: &mut Memory, now: Time) -> Turn<'v> {
     let events = memory.learn(view, now);
     let replies = memory.resolve_commands(view, now);
     // A command that kept the hold may have come to its end.

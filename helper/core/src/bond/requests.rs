@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use crate::bond::commands::{Open, Task};
 use crate::bond::memory::Memory;
-use crate::bond::view::{Device, View};
+use crate::bond::view::{BondView, Device};
 use crate::model::action::ActionKind;
 use crate::model::input::{PreparedVf, Request};
 use crate::model::output::{Answer, CommandError, CommandErrorCode, Reply};
@@ -77,7 +77,7 @@ impl Memory {
     }
 
     /// Answers the commands that came to an end.
-    pub(crate) fn resolve_commands(&mut self, view: &View<'_>, now: Time) -> Vec<Reply> {
+    pub(crate) fn resolve_commands(&mut self, view: &BondView<'_>, now: Time) -> Vec<Reply> {
         let mut replies = Vec::new();
         let mut open = core::mem::take(&mut self.commands.0);
         open.retain_mut(|one| {
@@ -90,7 +90,7 @@ impl Memory {
         replies
     }
 
-    fn resolve(&mut self, view: &View<'_>, open: &mut Open, now: Time) -> Ending {
+    fn resolve(&mut self, view: &BondView<'_>, open: &mut Open, now: Time) -> Ending {
         if let Device::Taken(_) | Device::OtherMode(_) = view.device {
             self.give_up(view, open);
             return Some(Err(no_bond(view)));
@@ -109,7 +109,7 @@ impl Memory {
         (now >= open.deadline).then(|| Err(self.give_up(view, open)))
     }
 
-    fn resolve_failover(&mut self, view: &View<'_>, open: &Open) -> Ending {
+    fn resolve_failover(&mut self, view: &BondView<'_>, open: &Open) -> Ending {
         if view.traffic() == Traffic::Standby {
             return self.switched(view, open);
         }
@@ -121,13 +121,13 @@ impl Memory {
     }
 
     /// The traffic is where it should be; the action that brought it there has to end first.
-    fn switched(&self, view: &View<'_>, open: &Open) -> Ending {
+    fn switched(&self, view: &BondView<'_>, open: &Open) -> Ending {
         let busy = self.in_flight.as_ref();
         let switching = busy.is_some_and(|one| matches!(one.kind, ActionKind::SetPrimary { .. }));
         (!switching).then(|| Ok(answer(view, open, true, None)))
     }
 
-    fn resolve_failback(&self, view: &View<'_>, open: &mut Open) -> Ending {
+    fn resolve_failback(&self, view: &BondView<'_>, open: &mut Open) -> Ending {
         if view.traffic() == Traffic::Vf {
             return self.switched(view, open);
         }
@@ -142,7 +142,7 @@ impl Memory {
 
     fn resolve_prepare(
         &mut self,
-        view: &View<'_>,
+        view: &BondView<'_>,
         open: &mut Open,
         mac: Option<Mac>,
         target: Option<PreparedVf>,
@@ -179,7 +179,7 @@ impl Memory {
 
     fn begin_prepare(
         &mut self,
-        view: &View<'_>,
+        view: &BondView<'_>,
         open: &mut Open,
         mac: Option<Mac>,
         now: Time,
@@ -209,7 +209,7 @@ impl Memory {
 
     /// The command's time is over. What it asked for is given up, so that the
     /// guest does not stay in a state nobody counts on.
-    fn give_up(&mut self, view: &View<'_>, open: &Open) -> CommandError {
+    fn give_up(&mut self, view: &BondView<'_>, open: &Open) -> CommandError {
         match open.task {
             Task::Failover => self.operator_hold = false,
             Task::Prepare { target, .. } => {
@@ -234,7 +234,7 @@ impl Memory {
     }
 }
 
-fn resolve_announce(view: &View<'_>, open: &Open, sent: bool) -> Ending {
+fn resolve_announce(view: &BondView<'_>, open: &Open, sent: bool) -> Ending {
     if sent {
         return Some(Ok(answer(view, open, true, None)));
     }
@@ -248,7 +248,7 @@ fn resolve_announce(view: &View<'_>, open: &Open, sent: bool) -> Ending {
 }
 
 fn nothing_to_prepare(
-    view: &View<'_>,
+    view: &BondView<'_>,
     open: &mut Open,
     mac: Option<Mac>,
 ) -> Result<Answer, CommandError> {
@@ -275,7 +275,7 @@ fn nothing_to_prepare(
 }
 
 /// The standby carries traffic on demand, or soon will.
-fn standby_may_serve(view: &View<'_>, memory: &Memory) -> bool {
+fn standby_may_serve(view: &BondView<'_>, memory: &Memory) -> bool {
     let Some(standby) = &view.standby else {
         return false;
     };
@@ -283,7 +283,7 @@ fn standby_may_serve(view: &View<'_>, memory: &Memory) -> bool {
     standby.usable || joining || memory.assembly_grace_until().is_some()
 }
 
-fn no_bond(view: &View<'_>) -> CommandError {
+fn no_bond(view: &BondView<'_>) -> CommandError {
     let message = format!(
         "{}: another device has that name, so there is no bond; ask for the status",
         view.policy.name
@@ -291,7 +291,7 @@ fn no_bond(view: &View<'_>) -> CommandError {
     CommandError::new(CommandErrorCode::Refused, message)
 }
 
-fn standby_unusable(view: &View<'_>) -> CommandError {
+fn standby_unusable(view: &BondView<'_>) -> CommandError {
     let name = &view.policy.name;
     let message = match &view.standby {
         None => format!(
@@ -305,7 +305,7 @@ fn standby_unusable(view: &View<'_>) -> CommandError {
     CommandError::new(CommandErrorCode::StandbyUnusable, message)
 }
 
-fn answer(view: &View<'_>, open: &Open, ready: bool, released: Option<&PreparedVf>) -> Answer {
+fn answer(view: &BondView<'_>, open: &Open, ready: bool, released: Option<&PreparedVf>) -> Answer {
     Answer {
         bond: view.policy.name.clone(),
         ready,

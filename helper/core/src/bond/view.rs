@@ -13,7 +13,7 @@ use crate::world::{Warning, World};
 
 /// What is there of one bond of the policy.
 #[derive(Debug)]
-pub(crate) struct View<'a> {
+pub(crate) struct BondView<'a> {
     pub(crate) policy: &'a BondPolicy,
     pub(crate) world: &'a World,
     pub(crate) device: Device<'a>,
@@ -61,8 +61,8 @@ impl Bond<'_> {
     }
 
     /// Has a VF show that its frames reach the standby through the network.
-    pub(crate) fn prove(&self, vf: &Port<'_>, standby: &Port<'_>) -> ActionKind {
-        ActionKind::ProvePath {
+    pub(crate) fn check_path(&self, vf: &Port<'_>, standby: &Port<'_>) -> ActionKind {
+        ActionKind::CheckPath {
             bond: self.ifindex(),
             from: vf.ifindex(),
             to: standby.ifindex(),
@@ -116,7 +116,7 @@ impl Port<'_> {
     }
 }
 
-impl<'a> View<'a> {
+impl<'a> BondView<'a> {
     /// Looks at the bond that is number `index` of the policy.
     pub(crate) fn new(
         world: &'a World,

@@ -4,8 +4,8 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::fast_path::FastPath;
 use crate::model::link::{Address, BondFacts, FailOverMac, PrimaryReselect, Route};
-use crate::model::path::PathWatch;
 use crate::model::source::Source;
 use crate::model::types::{ActionId, IfName, Ifindex, Mac};
 
@@ -46,7 +46,7 @@ pub enum ActionKind {
     Enslave { port: Ifindex, bond: Ifindex },
     /// Take a port out of its bond and leave it down.
     Release { port: Ifindex, bond: Ifindex },
-    /// Move the traffic: make a port the primary, which switches at once.
+    /// Move the traffic: make a port the primary, and the kernel moves it at once.
     SetPrimary { bond: Ifindex, port: Ifindex },
     /// Move all addresses (IPv6 link-local ones excepted) and configured routes,
     /// with their lifetimes, metrics and flags, without a moment in which a
@@ -62,24 +62,24 @@ pub enum ActionKind {
     /// port, where no bond may inherit them.
     FlushAddressing { link: Ifindex },
     /// Tell the network where the bond's addresses are now: gratuitous ARP and
-    /// unsolicited NA for the bond and what is stacked on it, sent out of `port`.
+    /// unsolicited NA for the bond and its upper devices, sent out of `port`.
     Announce { bond: Ifindex, port: Ifindex },
     /// See whether a broadcast frame that `from` sends reaches `to` through the
     /// network. Accepted only if one did; on a failure the network is told that the
     /// bond is still behind `to`.
-    ProvePath {
+    CheckPath {
         bond: Ifindex,
-        /// The port that has to prove itself, a backup.
+        /// The port that is checked, a backup.
         from: Ifindex,
         /// The port that carries the traffic.
         to: Ifindex,
     },
-    /// Have the hand-over programs do exactly this for a bond. The executor hands in
-    /// [`crate::Input::PathWatched`] with what they really do then. A change starts
-    /// the counters of the bond's ports anew. [`PathWatch::default`] has them let go of a bond,
+    /// Have the fast-path programs do exactly this for a bond. The executor hands in
+    /// [`crate::Input::FastPathSet`] with what they really do then. A change starts
+    /// the counters of the bond's ports anew. [`FastPath::default`] has them let go of a bond,
     /// whether it is still there or not.
-    WatchPath { bond: Ifindex, watch: PathWatch },
-    /// Read what the hand-over programs counted; handed in as [`crate::Input::PathFrames`].
+    SetFastPath { bond: Ifindex, fast_path: FastPath },
+    /// Read what the fast-path programs counted; handed in as [`crate::Input::FramesCounted`].
     ReadFrames { bond: Ifindex, ports: Vec<Ifindex> },
     /// Read everything of a source anew.
     Observe { source: Source },
@@ -89,7 +89,7 @@ impl ActionKind {
     /// The devices without which the action makes no sense, the one it is about first.
     pub fn devices(&self) -> Vec<Ifindex> {
         match *self {
-            Self::SetBondOptions { bond, .. } | Self::WatchPath { bond, .. } => Vec::from([bond]),
+            Self::SetBondOptions { bond, .. } | Self::SetFastPath { bond, .. } => Vec::from([bond]),
             Self::SetAdminUp { link, .. }
             | Self::SetMtu { link, .. }
             | Self::SetMac { link, .. }
@@ -99,7 +99,7 @@ impl ActionKind {
             | Self::Release { port, bond }
             | Self::SetPrimary { bond, port } => Vec::from([port, bond]),
             Self::Announce { bond, port } => Vec::from([bond, port]),
-            Self::ProvePath { bond, from, to } => Vec::from([from, to, bond]),
+            Self::CheckPath { bond, from, to } => Vec::from([from, to, bond]),
             Self::MoveAddressing { from, to } => Vec::from([from, to]),
             Self::CreateBond { .. } | Self::ReadFrames { .. } | Self::Observe { .. } => Vec::new(),
         }
@@ -118,7 +118,7 @@ pub struct BondOptions {
     pub primary_reselect: Option<PrimaryReselect>,
     /// Deliver what arrives on backup ports.
     pub all_ports_active: Option<bool>,
-    /// Announcements that the kernel sends at a switch.
+    /// Announcements that the kernel sends at a switchover.
     pub peer_notifications: Option<u8>,
 }
 

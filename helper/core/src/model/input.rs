@@ -5,8 +5,8 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::fast_path::{FastPath, PortFrames, Reaction};
 use crate::model::link::{Addressing, Link};
-use crate::model::path::{PathWatch, PortFrames, Reaction};
 use crate::model::policy::Policy;
 use crate::model::removal::Removal;
 use crate::model::source::{CheckItem, Source, SourceHealth};
@@ -32,27 +32,27 @@ pub enum Input {
     Addressings(Vec<Addressing>),
     /// Addresses and routes of one link; replaces what was known of that one.
     Addressing(Addressing),
-    /// What is stacked on a bond, VLANs and macvlans, as one number that changes with it.
-    Stacked {
+    /// A bond's upper devices, VLANs and macvlans, as one number that changes with them.
+    UpperDevices {
         bond: Ifindex,
         /// The number; 0 for nothing.
-        stations: u64,
+        fingerprint: u64,
     },
     /// The kernel is about to take a PCI device away, or has begun to.
     Removal(Removal),
-    /// Whether the kernel takes the hand-over programs; until it is said, not.
-    PathsSupported(bool),
-    /// What the hand-over programs really do for a bond now.
-    PathWatched { bond: Ifindex, watch: PathWatch },
-    /// What the hand-over programs counted.
-    PathFrames {
+    /// Whether the kernel takes the fast-path programs; until it is said, not.
+    FastPathSupported(bool),
+    /// What the fast-path programs really do for a bond now.
+    FastPathSet { bond: Ifindex, fast_path: FastPath },
+    /// What the fast-path programs counted.
+    FramesCounted {
         bond: Ifindex,
         /// Each port that was counted on since the counters were cleared.
         ports: Vec<PortFrames>,
     },
     /// A link lost its carrier, by the kernel's own time.
     CarrierLost { ifindex: Ifindex, at: Time },
-    /// The shortest way acted on a warning before the machine could.
+    /// The fast path acted on a warning before the machine could.
     Reacted(Reaction),
     /// A source lost events; what it reports has to be read anew.
     Lost(Source),
@@ -90,7 +90,7 @@ pub struct Hold {
     pub operator: bool,
     /// The VF that was prepared for its unplug.
     pub prepared: Option<PreparedVf>,
-    /// Tandem had an adopted bond deliver the frames of all ports, for a handoff.
+    /// Tandem had an adopted bond deliver the frames of all ports, for a switchover.
     #[serde(default)]
     pub draining: bool,
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::action::Action;
 use crate::model::removal::RemovalStage;
-use crate::model::status::{BondState, Handoff, Problem, ProblemCode, Traffic};
+use crate::model::status::{BondState, Problem, ProblemCode, Switchover, Traffic};
 use crate::model::types::{CommandId, IfName, Mac, PciAddress, Time};
 
 /// One thing that comes out of the machine. Only an action has an end to be reported.
@@ -109,18 +109,18 @@ pub enum Event {
         reason: String,
     },
     /// Traffic moved.
-    HandedOver {
+    SwitchedOver {
         /// The bond.
         bond: IfName,
         /// How.
-        handoff: Handoff,
+        switchover: Switchover,
     },
-    /// It is known how long the bond was without frames in its last handoff.
-    HandoffMeasured {
+    /// It is known how long the bond was without frames in its last switchover.
+    SwitchoverMeasured {
         /// The bond.
         bond: IfName,
-        /// The handoff, with its gap.
-        handoff: Handoff,
+        /// The switchover, with its gap.
+        switchover: Switchover,
     },
     /// A VF's removal was announced by the kernel.
     RemovalExpected {

@@ -3,12 +3,12 @@
 use alloc::vec::Vec;
 
 use crate::bond::context::Context;
-use crate::bond::view::{Bond, Device, Port, View};
+use crate::bond::view::{Bond, BondView, Device, Port};
 use crate::model::action::{ActionKind, BondOptions};
 use crate::model::link::PrimaryReselect;
 use crate::model::policy::{AddressingPolicy, BondPolicy, Ownership};
 use crate::model::types::Mac;
-use crate::plan::{addressing, switch};
+use crate::plan::{addressing, switchover};
 
 /// Creates the bond once there is a NIC for it and its MAC is known.
 pub(super) fn create(context: &Context<'_>) -> Option<ActionKind> {
@@ -27,7 +27,7 @@ pub(super) fn create(context: &Context<'_>) -> Option<ActionKind> {
 
 /// Options with which a bond is made. `primary_reselect=failure`: the kernel leaves
 /// a port that fails by itself, also without the service, but never goes back
-/// before the hold time; setting the primary still switches at once
+/// before the hold time; setting the primary still moves the traffic at once
 /// (`bond_option_primary_set`, `drivers/net/bonding/bond_options.c`, 6.12).
 fn options(policy: &BondPolicy) -> BondOptions {
     BondOptions {
@@ -65,7 +65,7 @@ fn changed_options(policy: &BondPolicy, bond: &Bond<'_>) -> Option<ActionKind> {
     let wanted = BondOptions {
         // The kernel refuses it while there are ports.
         fail_over_mac: options.fail_over_mac.filter(|_| bond.ports == 0),
-        // Follows the state of a handoff.
+        // Follows the state of a switchover.
         all_ports_active: None,
         ..options
     };
@@ -76,14 +76,14 @@ fn changed_options(policy: &BondPolicy, bond: &Bond<'_>) -> Option<ActionKind> {
 
 /// An empty bond has a random MAC (kernel) and would take that of its next port.
 /// One with ports keeps what it has: changing it cuts connections.
-fn mac_of_empty_bond(view: &View<'_>, bond: &Bond<'_>) -> Option<Mac> {
+fn mac_of_empty_bond(view: &BondView<'_>, bond: &Bond<'_>) -> Option<Mac> {
     let wanted = view.wanted_mac().filter(|_| bond.ports == 0)?;
     (bond.link.mac != Some(wanted)).then_some(wanted)
 }
 
 /// The bond's MTU in bytes as it should be: the policy's as far as the standby
 /// can follow, else the standby's while the bond has no ports.
-fn wanted_mtu(view: &View<'_>, bond: &Bond<'_>) -> Option<u32> {
+fn wanted_mtu(view: &BondView<'_>, bond: &Bond<'_>) -> Option<u32> {
     let standby = view.standby.as_ref().map(|port| port.link);
     match view.policy.mtu {
         Some(mtu) => {
@@ -104,13 +104,13 @@ pub(super) fn take_standby(context: &Context<'_>, bond: &Bond<'_>) -> Option<Act
 }
 
 /// The bond is up, and shows the right MAC before a first port could lend it another.
-fn is_prepared(view: &View<'_>, bond: &Bond<'_>) -> bool {
+fn is_prepared(view: &BondView<'_>, bond: &Bond<'_>) -> bool {
     let ours = view.policy.ownership == Ownership::Create;
     !ours || (bond.link.admin_up && mac_of_empty_bond(view, bond).is_none())
 }
 
-/// Taking the standby in would cost it no address, or is a wish for later. Routes that could not be moved
-/// must not keep it out for ever; they are tried before, being the earlier wish.
+/// Taking the standby in would cost it no address, or is to be done later. Routes that could not be moved
+/// must not keep it out for ever; they are tried before, being the earlier action.
 fn is_cleared(context: &Context<'_>, bond: &Bond<'_>, standby: &Port<'_>) -> bool {
     match context.view.policy.addressing {
         AddressingPolicy::Inherit => {
@@ -124,7 +124,7 @@ fn is_cleared(context: &Context<'_>, bond: &Bond<'_>, standby: &Port<'_>) -> boo
 pub(super) fn take_vf(context: &Context<'_>, bond: &Bond<'_>) -> Option<ActionKind> {
     let vf = context.next_vf(bond)?;
     let ready = is_prepared(context.view, bond)
-        && switch::joins_as_backup(context, bond)
+        && switchover::joins_as_backup(context, bond)
         && !vf.has_addresses();
     ready.then(|| bond.enslave(vf))
 }

@@ -5,9 +5,9 @@ use alloc::string::{String, ToString};
 
 use crate::bond::context::Context;
 use crate::bond::memory::Memory;
-use crate::bond::view::{Device, Port, View};
+use crate::bond::view::{BondView, Device, Port};
 use crate::model::policy::Ownership;
-use crate::model::status::{BondState, BondStatus, HandoffCause, Held, PortStatus, Traffic};
+use crate::model::status::{BondState, BondStatus, Held, PortStatus, SwitchoverCause, Traffic};
 use crate::model::types::{Ifindex, Time};
 use crate::report::problems::problems;
 
@@ -35,12 +35,12 @@ pub(crate) fn bond_status(context: &Context<'_>, deadline: Option<Time>) -> Bond
             .map(|found| found.addresses.clone())
             .unwrap_or_default(),
         problems: problems(context, state),
-        rescue_armed: bond
-            .and_then(|bond| view.world.path(bond.ifindex()))
-            .is_some_and(|watch| watch.rescue.is_some()),
+        fast_path_armed: bond
+            .and_then(|bond| view.world.fast_path(bond.ifindex()))
+            .is_some_and(|fast_path| fast_path.armed_vf.is_some()),
         next_deadline: deadline,
-        handoffs: memory.traffic.handoffs(),
-        handoff_count: memory.traffic.count,
+        switchovers: memory.traffic.switchovers(),
+        switchover_count: memory.traffic.count,
     }
 }
 
@@ -75,7 +75,7 @@ fn stand(context: &Context<'_>) -> (BondState, String) {
     }
 }
 
-fn without_bond(view: &View<'_>, memory: &Memory) -> (BondState, String) {
+fn without_bond(view: &BondView<'_>, memory: &Memory) -> (BondState, String) {
     let nic = view.nics().next().is_some();
     if !view.world.links_known() {
         (
@@ -99,15 +99,15 @@ fn without_bond(view: &View<'_>, memory: &Memory) -> (BondState, String) {
 
 fn with_bond(context: &Context<'_>) -> (BondState, String) {
     let Context { view, memory, .. } = context;
-    if let Some(switch) = &memory.traffic.switch
+    if let Some(switchover) = &memory.traffic.switchover
         && view.active().is_some()
     {
         let text = format!(
             "the traffic moves to {}: {}",
-            name(view, switch.target),
-            cause_text(switch.cause)
+            name(view, switchover.target),
+            cause_text(switchover.cause)
         );
-        return (BondState::HandingOver, text);
+        return (BondState::SwitchingOver, text);
     }
     let carrier = view.active().map(|active| name(view, active));
     let carrier = carrier.unwrap_or_default();
@@ -158,7 +158,7 @@ fn without_traffic(context: &Context<'_>) -> (BondState, String) {
     }
 }
 
-fn no_standby(view: &View<'_>) -> String {
+fn no_standby(view: &BondView<'_>) -> String {
     match &view.standby {
         None => "no standby is present".into(),
         Some(standby) if standby.taken => "the standby belongs to another device".into(),
@@ -180,7 +180,7 @@ fn no_vf(context: &Context<'_>) -> String {
 }
 
 /// Why the chosen VF is not in use.
-fn held(view: &View<'_>, memory: &Memory, vf: &Port<'_>) -> Option<Held> {
+fn held(view: &BondView<'_>, memory: &Memory, vf: &Port<'_>) -> Option<Held> {
     if memory.is_prepared(vf) {
         Some(Held::UnplugPrepared)
     } else if vf.warning.is_some() {
@@ -193,8 +193,8 @@ fn held(view: &View<'_>, memory: &Memory, vf: &Port<'_>) -> Option<Held> {
         None
     } else if memory.operator_hold {
         Some(Held::Operator)
-    } else if vf.enslaved && lacks_path(view, memory, vf) {
-        Some(Held::PathUnproved)
+    } else if vf.enslaved && fails_path_check(view, memory, vf) {
+        Some(Held::PathBroken)
     } else if vf.enslaved {
         Some(Held::Holding)
     } else {
@@ -203,16 +203,21 @@ fn held(view: &View<'_>, memory: &Memory, vf: &Port<'_>) -> Option<Held> {
 }
 
 /// The bond could not take this NIC in, or would not be able to.
-fn is_unfit(view: &View<'_>, memory: &Memory, port: &Port<'_>) -> bool {
+fn is_unfit(view: &BondView<'_>, memory: &Memory, port: &Port<'_>) -> bool {
     let bond = view.bond();
     let too_large = bond.is_some_and(|bond| !port.takes_mtu(bond.link.mtu));
     too_large || memory.is_refused(view, port)
 }
 
 /// The VF was to show that its frames pass through the network, and they did not.
-fn lacks_path(view: &View<'_>, memory: &Memory, vf: &Port<'_>) -> bool {
+fn fails_path_check(view: &BondView<'_>, memory: &Memory, vf: &Port<'_>) -> bool {
     let ports = view.bond().zip(view.standby.as_ref());
-    ports.is_some_and(|(bond, standby)| memory.attempts.failure(&bond.prove(vf, standby)).is_some())
+    ports.is_some_and(|(bond, standby)| {
+        memory
+            .attempts
+            .failure(&bond.check_path(vf, standby))
+            .is_some()
+    })
 }
 
 fn held_text(held: Held) -> &'static str {
@@ -223,22 +228,22 @@ fn held_text(held: Held) -> &'static str {
         Held::RemovalExpected => "is about to be removed",
         Held::Operator => "waits until an operator asks for the failback",
         Held::Refused => "was refused and is tried again",
-        Held::PathUnproved => "sends frames that do not reach the standby through the network",
+        Held::PathBroken => "sends frames that do not reach the standby through the network",
     }
 }
 
-fn cause_text(cause: HandoffCause) -> &'static str {
+fn cause_text(cause: SwitchoverCause) -> &'static str {
     match cause {
-        HandoffCause::Planned => "the host is about to unplug the VF",
-        HandoffCause::Warned => "the VF is about to be removed",
-        HandoffCause::Abrupt => "the other port is gone",
-        HandoffCause::Carrier => "the other port lost its carrier",
-        HandoffCause::Operator => "an operator asked",
-        HandoffCause::Arrival => "the VF has proved itself",
+        SwitchoverCause::Planned => "the host is about to unplug the VF",
+        SwitchoverCause::Warned => "the VF is about to be removed",
+        SwitchoverCause::Abrupt => "the other port is gone",
+        SwitchoverCause::Carrier => "the other port lost its carrier",
+        SwitchoverCause::Operator => "an operator asked",
+        SwitchoverCause::Arrival => "the VF is ready",
     }
 }
 
-fn name(view: &View<'_>, port: Ifindex) -> String {
+fn name(view: &BondView<'_>, port: Ifindex) -> String {
     match view.world.link(port) {
         Some(link) => link.name.to_string(),
         None => format!("interface {port}"),

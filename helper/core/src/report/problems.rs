@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use crate::bond::context::Context;
 use crate::bond::history::attempts::Failure;
-use crate::bond::view::{Bond, Device, Port, View};
+use crate::bond::view::{Bond, BondView, Device, Port};
 use crate::model::policy::Ownership;
 use crate::model::status::{BondState, Problem, ProblemCode};
 use crate::model::types::IfName;
@@ -57,7 +57,7 @@ fn problem(code: ProblemCode, device: Option<&IfName>, message: String, remedy: 
     }
 }
 
-fn of_device(view: &View<'_>) -> Option<Problem> {
+fn of_device(view: &BondView<'_>) -> Option<Problem> {
     let name = Some(&view.policy.name);
     match &view.device {
         Device::Missing => None,
@@ -81,7 +81,7 @@ fn of_device(view: &View<'_>) -> Option<Problem> {
 }
 
 /// What an existing bond does otherwise than a new one would, and cannot change with ports.
-fn mismatch(view: &View<'_>, bond: &Bond<'_>) -> Option<Problem> {
+fn mismatch(view: &BondView<'_>, bond: &Bond<'_>) -> Option<Problem> {
     let name = Some(&view.policy.name);
     let code = ProblemCode::BondMismatch;
     let found = bond.facts.fail_over_mac;
@@ -108,7 +108,7 @@ fn mismatch(view: &View<'_>, bond: &Bond<'_>) -> Option<Problem> {
     })
 }
 
-fn of_standby(view: &View<'_>) -> Vec<Problem> {
+fn of_standby(view: &BondView<'_>) -> Vec<Problem> {
     let mut all = Vec::new();
     let Some(standby) = &view.standby else {
         all.push(problem(
@@ -224,7 +224,7 @@ fn remedy(code: ProblemCode) -> &'static str {
         ProblemCode::BondingMissing => {
             "load the kernel module `bonding` (`modprobe bonding`) or install the package that has it"
         }
-        ProblemCode::HandoverUnmeasured => {
+        ProblemCode::SwitchoverUnmeasured => {
             "everything else goes on; see to it before an unplug that nobody announces (`tandem check`)"
         }
         ProblemCode::PathBroken => {

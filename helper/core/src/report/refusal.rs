@@ -70,10 +70,10 @@ fn classify(world: &World, kind: &ActionKind, errno: i32, message: &str) -> Prob
             ProblemCode::MacRefused
         }
         ActionKind::SetMtu { .. } => ProblemCode::MtuRefused,
-        ActionKind::WatchPath { .. } | ActionKind::ReadFrames { .. } => {
-            ProblemCode::HandoverUnmeasured
+        ActionKind::SetFastPath { .. } | ActionKind::ReadFrames { .. } => {
+            ProblemCode::SwitchoverUnmeasured
         }
-        ActionKind::ProvePath { .. } if errno == errno::ETIMEDOUT => ProblemCode::PathBroken,
+        ActionKind::CheckPath { .. } if errno == errno::ETIMEDOUT => ProblemCode::PathBroken,
         _ => ProblemCode::ActionFailed,
     }
 }
@@ -152,14 +152,14 @@ pub(crate) fn describe(world: &World, kind: &ActionKind) -> String {
         ActionKind::Announce { bond, port } => {
             format!("announce {} through {}", name(bond), name(port))
         }
-        ActionKind::ProvePath { from, to, .. } => {
+        ActionKind::CheckPath { from, to, .. } => {
             format!("send a frame from {} to {}", name(from), name(to))
         }
-        ActionKind::WatchPath { bond, watch } if watch.is_nothing() => {
-            format!("detach the hand-over programs of {}", name(bond))
+        ActionKind::SetFastPath { bond, fast_path } if fast_path.is_nothing() => {
+            format!("detach the fast-path programs of {}", name(bond))
         }
-        ActionKind::WatchPath { bond, .. } => {
-            format!("attach the hand-over programs of {}", name(bond))
+        ActionKind::SetFastPath { bond, .. } => {
+            format!("attach the fast-path programs of {}", name(bond))
         }
         ActionKind::ReadFrames { bond, .. } => format!("read the frame counters of {}", name(bond)),
         ActionKind::Observe { source } => format!("read {source:?} anew"),

@@ -6,8 +6,8 @@ use tandem_core::status::Event;
 /// The name of what an action does, says or answers.
 pub(super) fn name_of(output: &Output) -> String {
     match output {
-        Output::Notify(Event::HandedOver { handoff, .. }) => {
-            format!("HandedOver {:?}", handoff.cause)
+        Output::Notify(Event::SwitchedOver { switchover, .. }) => {
+            format!("SwitchedOver {:?}", switchover.cause)
         }
         Output::Notify(Event::StateChanged { state, .. }) => format!("StateChanged {state:?}"),
         Output::Notify(Event::ProblemRaised { problem, .. }) => {

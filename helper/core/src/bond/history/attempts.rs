@@ -5,7 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::backoff::Backoff;
-use crate::bond::view::View;
+use crate::bond::view::BondView;
 use crate::model::action::ActionKind;
 use crate::model::link::Link;
 use crate::model::status::ProblemCode;
@@ -29,8 +29,8 @@ enum Topic {
     Primary,
     Addressing,
     Announce,
-    Path,
-    Proof,
+    FastPath,
+    PathCheck,
 }
 
 /// A topic and the device it is about; index 0 for a device that is not there yet.
@@ -54,8 +54,8 @@ fn key(kind: &ActionKind) -> Option<Key> {
             Some((Topic::Addressing, link))
         }
         ActionKind::Announce { bond, .. } => Some((Topic::Announce, bond)),
-        ActionKind::WatchPath { bond, .. } => Some((Topic::Path, bond)),
-        ActionKind::ProvePath { from, .. } => Some((Topic::Proof, from)),
+        ActionKind::SetFastPath { bond, .. } => Some((Topic::FastPath, bond)),
+        ActionKind::CheckPath { from, .. } => Some((Topic::PathCheck, from)),
         ActionKind::ReadFrames { .. } | ActionKind::Observe { .. } => None,
     }
 }
@@ -142,7 +142,7 @@ impl Attempts {
         self.failed.retain(|one| one.kind != *kind);
         let Some(key) = key(kind) else { return };
         // Those are no state that somebody could undo.
-        if matches!(key.0, Topic::Announce | Topic::Proof) {
+        if matches!(key.0, Topic::Announce | Topic::PathCheck) {
             return;
         }
         let undone = self.done.remove(&key).filter(|before| {
@@ -226,13 +226,13 @@ impl Attempts {
         wanted.filter_map(|one| one.failure.as_ref())
     }
 
-    /// The first failure that keeps the bond from its state: none of the hand-over programs,
+    /// The first failure that keeps the bond from its state: none of the fast-path programs,
     /// without which everything goes on.
     pub(crate) fn obstacle(&self) -> Option<&Failure> {
         let optional = |kind: &ActionKind| {
             matches!(
                 kind,
-                ActionKind::WatchPath { .. } | ActionKind::ReadFrames { .. }
+                ActionKind::SetFastPath { .. } | ActionKind::ReadFrames { .. }
             )
         };
         let mut needed = (self.failed.iter()).filter(|one| one.wanted && !optional(&one.kind));
@@ -241,9 +241,9 @@ impl Attempts {
 
     /// Learns what is wanted by now. What is no longer wanted is no problem any
     /// more, and is forgotten after its wait.
-    pub(crate) fn note_wanted(&mut self, wishes: &[ActionKind], now: Time) {
+    pub(crate) fn note_wanted(&mut self, actions: &[ActionKind], now: Time) {
         for one in &mut self.failed {
-            one.wanted = wishes.contains(&one.kind);
+            one.wanted = actions.contains(&one.kind);
         }
         self.failed.retain(|one| one.wanted || one.next_at > now);
         self.done
@@ -251,7 +251,7 @@ impl Attempts {
     }
 
     /// Looks whether a refused NIC changed so that it may be taken now.
-    pub(crate) fn note_marks(&mut self, view: &View<'_>, now: Time) {
+    pub(crate) fn note_marks(&mut self, view: &BondView<'_>, now: Time) {
         let Some(bond) = view.bond() else { return };
         for nic in view.nics() {
             let mark = DeviceMark::of(nic.link, bond.link);
@@ -302,8 +302,8 @@ fn pace(kind: &ActionKind) -> Backoff {
         ActionKind::Enslave { .. } => Backoff::new(FIRST_RETRY_MS, MAX_RETRY_PORT_MS),
         ActionKind::CreateBond { .. } => Backoff::new(1_000, 60_000),
         ActionKind::SetPrimary { .. } => Backoff::new(50, 5_000),
-        ActionKind::WatchPath { .. } => Backoff::new(1_000, MAX_RETRY_PORT_MS),
-        ActionKind::ProvePath { .. } => Backoff::new(1_000, 60_000),
+        ActionKind::SetFastPath { .. } => Backoff::new(1_000, MAX_RETRY_PORT_MS),
+        ActionKind::CheckPath { .. } => Backoff::new(1_000, 60_000),
         _ => Backoff::new(FIRST_RETRY_MS, 30_000),
     }
 }

@@ -2,9 +2,9 @@
 
 use alloc::vec::Vec;
 
-use crate::model::path::Reaction;
+use crate::model::fast_path::Reaction;
 use crate::model::removal::RemovalStage;
-use crate::model::status::{BondStatus, Handoff, HandoffCause, Traffic};
+use crate::model::status::{BondStatus, Switchover, SwitchoverCause, Traffic};
 use crate::model::types::{Ifindex, Time};
 
 /// A carrier that fails this shortly before its device vanishes failed because of that, in ms.
@@ -17,15 +17,15 @@ pub(crate) struct TrafficMemory {
     /// The port that carries the traffic, or did before it failed.
     pub(crate) last: Option<Carrier>,
     /// The move that is under way.
-    pub(crate) switch: Option<Switch>,
+    pub(crate) switchover: Option<PendingSwitchover>,
     pub(crate) announcements_left: u8,
     announce_at: Time,
     pub(crate) settle_until: Option<Time>,
-    pub(crate) handoffs: Vec<Record>,
+    pub(crate) switchovers: Vec<Record>,
     pub(crate) count: u64,
-    /// The counters of the last handoff are still to be read.
+    /// The counters of the last switchover are still to be read.
     pub(crate) measuring: bool,
-    /// What the shortest way did for a handoff that is not seen yet.
+    /// What the fast path did for a switchover that is not seen yet.
     reaction: Option<(Reaction, Time)>,
     /// The port that lost its carrier last, and when.
     carrier_lost: Option<(Ifindex, Time)>,
@@ -50,9 +50,9 @@ pub(crate) struct Carrier {
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Switch {
+pub(crate) struct PendingSwitchover {
     pub(crate) target: Ifindex,
-    pub(crate) cause: HandoffCause,
+    pub(crate) cause: SwitchoverCause,
     pub(crate) decided_at: Time,
     pub(crate) requested: bool,
 }
@@ -66,8 +66,8 @@ pub(crate) struct Record {
     /// When the old port's driver began to stop, or it lost its carrier: what is sent after that goes nowhere.
     pub(crate) stopped_at: Option<Time>,
     /// When the kernel began to send through the new port, though the old one was active.
-    pub(crate) rescued_at: Option<Time>,
-    pub(crate) handoff: Handoff,
+    pub(crate) redirected_at: Option<Time>,
+    pub(crate) switchover: Switchover,
 }
 
 /// A VF that is gone.
@@ -93,11 +93,11 @@ impl TrafficMemory {
         }
     }
 
-    /// The last handoffs, oldest first.
-    pub(crate) fn handoffs(&self) -> Vec<Handoff> {
-        self.handoffs
+    /// The last switchovers, oldest first.
+    pub(crate) fn switchovers(&self) -> Vec<Switchover> {
+        self.switchovers
             .iter()
-            .map(|one| one.handoff.clone())
+            .map(|one| one.switchover.clone())
             .collect()
     }
 
@@ -122,7 +122,7 @@ impl TrafficMemory {
     pub(crate) fn bond_is_absent(&mut self) {
         self.seen = Seen::Absent;
         self.last = None;
-        self.switch = None;
+        self.switchover = None;
         self.announcements_left = 0;
         self.settle_until = None;
         self.measuring = false;
@@ -135,7 +135,7 @@ impl TrafficMemory {
 
     /// The traffic stays where it is, was announced, and late frames had their time.
     pub(crate) fn is_calm(&self, now: Time) -> bool {
-        self.switch.is_none()
+        self.switchover.is_none()
             && self.announcements_left == 0
             && self.settle_until.is_none_or(|end| now >= end)
     }
@@ -143,14 +143,14 @@ impl TrafficMemory {
     /// The port that the traffic has just left: frames may still arrive there.
     pub(crate) fn just_left(&self, now: Time) -> Option<Ifindex> {
         let recent = self.settle_until.is_some_and(|end| now < end);
-        let last = self.handoffs.last().filter(|_| recent)?;
+        let last = self.switchovers.last().filter(|_| recent)?;
         Some(last.from)
     }
 
     /// The executor was asked to move the traffic to that port.
     pub(crate) fn requested(&mut self, port: Ifindex) {
-        if let Some(switch) = self.switch.as_mut().filter(|one| one.target == port) {
-            switch.requested = true;
+        if let Some(switchover) = self.switchover.as_mut().filter(|one| one.target == port) {
+            switchover.requested = true;
         }
     }
 
@@ -160,13 +160,13 @@ impl TrafficMemory {
         announce.into_iter().chain(self.settle_until).collect()
     }
 
-    /// A link lost its carrier: the handoff away from it may have been seen already.
+    /// A link lost its carrier: the switchover away from it may have been seen already.
     pub(crate) fn note_carrier_lost(&mut self, port: Ifindex, at: Time) {
         self.carrier_lost = Some((port, at));
         if let Some(record) = self.last_from(port) {
-            let failed = record.handoff.cause == HandoffCause::Carrier;
-            let same_story = record.handoff.at.since_ms(at) < SAME_STORY_MS
-                && at.since_ms(record.handoff.at) < SAME_STORY_MS;
+            let failed = record.switchover.cause == SwitchoverCause::Carrier;
+            let same_story = record.switchover.at.since_ms(at) < SAME_STORY_MS
+                && at.since_ms(record.switchover.at) < SAME_STORY_MS;
             if failed && same_story {
                 record.stopped_at.get_or_insert(at);
             }
@@ -184,55 +184,56 @@ impl TrafficMemory {
         if let Some(record) = self.last_from(vf) {
             let known = record.stopped_at.unwrap_or(stopped_at);
             record.stopped_at = Some(known.min(stopped_at));
-            record.handoff.lead_us = Some(lead_us);
+            record.switchover.lead_us = Some(lead_us);
         }
     }
 
-    /// A VF is gone: the handoff away from it may have to be told differently.
+    /// A VF is gone: the switchover away from it may have to be told differently.
     pub(crate) fn note_gone(&mut self, gone: &GoneVf, now: Time) {
         let Some(record) = self.last_from(gone.ifindex) else {
             return;
         };
-        let handoff = &mut record.handoff;
-        handoff.warned_by = handoff.warned_by.or(gone.warned_by);
-        handoff.lead_us = gone.lead_us.or(handoff.lead_us);
-        let recent = now.since_ms(handoff.at) < SAME_STORY_MS;
-        let guessed = handoff.cause == HandoffCause::Operator && handoff.switch_us.is_none();
-        if recent && (guessed || handoff.cause == HandoffCause::Carrier) {
-            handoff.cause = match gone.warned_by {
-                Some(_) => HandoffCause::Warned,
-                None => HandoffCause::Abrupt,
+        let switchover = &mut record.switchover;
+        switchover.warned_by = switchover.warned_by.or(gone.warned_by);
+        switchover.lead_us = gone.lead_us.or(switchover.lead_us);
+        let recent = now.since_ms(switchover.at) < SAME_STORY_MS;
+        let guessed = switchover.cause == SwitchoverCause::Operator && switchover.took_us.is_none();
+        if recent && (guessed || switchover.cause == SwitchoverCause::Carrier) {
+            switchover.cause = match gone.warned_by {
+                Some(_) => SwitchoverCause::Warned,
+                None => SwitchoverCause::Abrupt,
             };
         }
     }
 
-    /// The shortest way acted before the machine could.
+    /// The fast path acted before the machine could.
     pub(crate) fn note_reaction(&mut self, reaction: Reaction, now: Time) {
-        let last = self.handoffs.last_mut();
+        let last = self.switchovers.last_mut();
         let seen = last.filter(|record| {
-            record.handoff.from == Traffic::Vf && now.since_ms(record.handoff.at) < SAME_STORY_MS
+            record.switchover.from == Traffic::Vf
+                && now.since_ms(record.switchover.at) < SAME_STORY_MS
         });
         match seen {
-            Some(record) => record.handoff.reaction_us = reaction.requested_us,
+            Some(record) => record.switchover.reaction_us = reaction.requested_us,
             None => self.reaction = Some((reaction, now)),
         }
     }
 
-    /// What the shortest way did for a handoff away from a VF that is seen just now.
+    /// What the fast path did for a switchover away from a VF that is seen just now.
     pub(crate) fn take_reaction(&mut self, now: Time) -> Option<Reaction> {
         let (reaction, at) = self.reaction.take()?;
         (now.since_ms(at) < SAME_STORY_MS).then_some(reaction)
     }
 
     fn last_from(&mut self, port: Ifindex) -> Option<&mut Record> {
-        let last = self.handoffs.last_mut();
+        let last = self.switchovers.last_mut();
         last.filter(|record| record.from == port)
     }
 
     pub(crate) fn push(&mut self, record: Record) {
-        if self.handoffs.len() >= BondStatus::MAX_HANDOFFS {
-            self.handoffs.remove(0);
+        if self.switchovers.len() >= BondStatus::MAX_SWITCHOVERS {
+            self.switchovers.remove(0);
         }
-        self.handoffs.push(record);
+        self.switchovers.push(record);
     }
 }
