@@ -23,104 +23,51 @@ pub struct Action {
 /// touched and hands it in before `Input::Done`: links as `Input::Link` (or
 /// `Input::LinkGone`), for `MoveAddressing`, `AddAddressing` and
 /// `FlushAddressing` also addresses and routes as `Input::Addressing`.
+#[allow(missing_docs, reason = "a field's name and type say what it is")]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ActionKind {
     /// Create an active-backup bond, down, with these options.
     CreateBond {
-        /// Its name.
         name: IfName,
         /// Its MAC from the start, so that the first port doesn't lend it one by chance.
         mac: Option<Mac>,
-        /// All its options.
         options: BondOptions,
     },
     /// Change options of a bond; those not given stay.
-    SetBondOptions {
-        /// The bond.
-        bond: Ifindex,
-        /// New values.
-        options: BondOptions,
-    },
+    SetBondOptions { bond: Ifindex, options: BondOptions },
     /// Set or clear `IFF_UP`.
-    SetAdminUp {
-        /// The link.
-        link: Ifindex,
-        /// New state.
-        up: bool,
-    },
+    SetAdminUp { link: Ifindex, up: bool },
     /// Set the MTU in bytes.
-    SetMtu {
-        /// The link.
-        link: Ifindex,
-        /// New MTU in bytes.
-        mtu: u32,
-    },
+    SetMtu { link: Ifindex, mtu: u32 },
     /// Set a bond's MAC; only while it has no port, so that the first one doesn't lend it another.
-    SetMac {
-        /// The bond.
-        link: Ifindex,
-        /// New MAC.
-        mac: Mac,
-    },
+    SetMac { link: Ifindex, mac: Mac },
     /// Take a link down and make it a port of the bond, which opens it again.
-    Enslave {
-        /// The link.
-        port: Ifindex,
-        /// The bond.
-        bond: Ifindex,
-    },
+    Enslave { port: Ifindex, bond: Ifindex },
     /// Take a port out of its bond and leave it down.
-    Release {
-        /// The port.
-        port: Ifindex,
-        /// The bond it is in.
-        bond: Ifindex,
-    },
+    Release { port: Ifindex, bond: Ifindex },
     /// Move the traffic: make a port the primary, and the kernel moves it at once.
-    SetPrimary {
-        /// The bond.
-        bond: Ifindex,
-        /// The port to carry the traffic.
-        port: Ifindex,
-    },
+    SetPrimary { bond: Ifindex, port: Ifindex },
     /// Move all addresses (IPv6 link-local ones excepted) and configured routes,
     /// with their lifetimes, metrics and flags, without a moment in which a
     /// destination has no route.
-    MoveAddressing {
-        /// From this link.
-        from: Ifindex,
-        /// To this one.
-        to: Ifindex,
-    },
+    MoveAddressing { from: Ifindex, to: Ifindex },
     /// Add addresses and routes that are missing.
     AddAddressing {
-        /// To this link.
         link: Ifindex,
-        /// Addresses.
         addresses: Vec<Address>,
-        /// Routes.
         routes: Vec<Route>,
     },
     /// Remove addresses and configured routes from a link that is to become a
     /// port, where no bond may inherit them.
-    FlushAddressing {
-        /// The link.
-        link: Ifindex,
-    },
+    FlushAddressing { link: Ifindex },
     /// Tell the network where the bond's addresses are now: gratuitous ARP and
     /// unsolicited NA for the bond and its upper devices, sent out of `port`.
-    Announce {
-        /// The bond.
-        bond: Ifindex,
-        /// The active port.
-        port: Ifindex,
-    },
+    Announce { bond: Ifindex, port: Ifindex },
     /// See whether a broadcast frame that `from` sends reaches `to` through the
     /// network. Accepted only if one did; on a failure the network is told that the
     /// bond is still behind `to`.
     CheckPath {
-        /// The bond.
         bond: Ifindex,
         /// The port that is checked, a backup.
         from: Ifindex,
@@ -131,24 +78,11 @@ pub enum ActionKind {
     /// [`crate::Input::FastPathSet`] with what they really do then. A change starts
     /// the counters of the bond's ports anew. [`FastPath::default`] has them let go of a bond,
     /// whether it is still there or not.
-    SetFastPath {
-        /// The bond.
-        bond: Ifindex,
-        /// What they are to do.
-        fast_path: FastPath,
-    },
+    SetFastPath { bond: Ifindex, fast_path: FastPath },
     /// Read what the fast-path programs counted; handed in as [`crate::Input::FramesCounted`].
-    ReadFrames {
-        /// The bond.
-        bond: Ifindex,
-        /// On these ports.
-        ports: Vec<Ifindex>,
-    },
+    ReadFrames { bond: Ifindex, ports: Vec<Ifindex> },
     /// Read everything of a source anew.
-    Observe {
-        /// The source.
-        source: Source,
-    },
+    Observe { source: Source },
 }
 
 impl ActionKind {

@@ -13,6 +13,7 @@ use crate::model::source::{CheckItem, Source, SourceHealth};
 use crate::model::types::{ActionId, CommandId, IfName, Ifindex, Mac, PciAddress, Time};
 
 /// One thing learnt, or one thing asked for.
+#[allow(missing_docs, reason = "a field's name and type say what it is")]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case")]
 pub enum Input {
@@ -28,17 +29,13 @@ pub enum Input {
     /// One link appeared or changed.
     Link(Link),
     /// One link is gone.
-    LinkGone {
-        /// Its former index.
-        ifindex: Ifindex,
-    },
+    LinkGone { ifindex: Ifindex },
     /// Addresses and routes of all links; replaces what was known.
     Addressings(Vec<Addressing>),
     /// Addresses and routes of one link; replaces what was known of that one.
     Addressing(Addressing),
     /// A bond's upper devices, VLANs and macvlans, as one number that changes with them.
     UpperDevices {
-        /// The bond.
         bond: Ifindex,
         /// The number; 0 for nothing.
         fingerprint: u64,
@@ -48,35 +45,22 @@ pub enum Input {
     /// Whether the kernel takes the fast-path programs; until it is said, not.
     FastPathSupported(bool),
     /// What the fast-path programs really do for a bond now.
-    FastPathSet {
-        /// The bond.
-        bond: Ifindex,
-        /// What they do.
-        fast_path: FastPath,
-    },
+    FastPathSet { bond: Ifindex, fast_path: FastPath },
     /// What the fast-path programs counted.
     FramesCounted {
-        /// The bond.
         bond: Ifindex,
         /// Each port that was counted on since the counters were cleared.
         ports: Vec<PortFrames>,
     },
     /// A link lost its carrier, by the kernel's own time.
-    CarrierLost {
-        /// Its index.
-        ifindex: Ifindex,
-        /// When.
-        at: Time,
-    },
+    CarrierLost { ifindex: Ifindex, at: Time },
     /// The fast path acted on a warning before the machine could.
     Reacted(Reaction),
     /// A source lost events; what it reports has to be read anew.
     Lost(Source),
     /// Health of a source of observations, for the status.
     SourceHealth {
-        /// The source.
         source: Source,
-        /// How it fares.
         health: SourceHealth,
         /// Its parts one by one, such as each eBPF program.
         parts: Vec<CheckItem>,
@@ -92,12 +76,7 @@ pub enum Input {
         forward_ms: u64,
     },
     /// An action has ended.
-    Done {
-        /// Which.
-        action: ActionId,
-        /// How.
-        outcome: Outcome,
-    },
+    Done { action: ActionId, outcome: Outcome },
     /// A deadline has passed; carries nothing.
     Tick,
 }
