@@ -37,6 +37,7 @@ use crate::hypervisor::{Host, HostError};
 use board::Board;
 use control::{Answers, Desk};
 use gate::Gates;
+pub use metrics::{Metric, metrics};
 use supervisor::Supervisor;
 
 /// The file of metrics is not written oftener than this.
