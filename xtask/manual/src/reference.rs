@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use schemars::JsonSchema;
-use tandem_core::status::{BondState, CommandErrorCode, HandoffCause, Held, ProblemCode};
+use tandem_core::status::{BondState, CommandErrorCode, Held, ProblemCode, SwitchoverCause};
 
 use crate::commands;
 use crate::keys::{self, Key};
@@ -45,7 +45,7 @@ pub(crate) fn text() -> Result<String> {
             "Why a port is not in use",
             "`held` of a port that is present.",
         )?,
-        words::<HandoffCause>("Causes of a switchover", "`cause`, and a label of metrics.")?,
+        words::<SwitchoverCause>("Causes of a switchover", "`cause`, and a label of metrics.")?,
         requests()?,
         words::<CommandErrorCode>(
             "Errors of commands",
