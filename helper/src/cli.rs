@@ -25,21 +25,27 @@ pub mod exit {
     pub const DEGRADED: u8 = 5;
     /// `run`, `udev`: the configuration is wrong, so that trying again is of no use (`EX_CONFIG`, sysexits.h).
     pub const CONFIGURATION: u8 = 78;
+
+    /// All of them, with their meanings for `--help`, the manual page and the reference.
+    pub const MEANINGS: [(u8, &str); 7] = [
+        (OK, "success"),
+        (FAILED, "failed or refused; the reason is on standard error"),
+        (USAGE, "the command line is wrong"),
+        (NOT_RUNNING, "the service does not run"),
+        (TIMED_OUT, "the service did not answer in time"),
+        (DEGRADED, "check: Tandem works here, with restrictions"),
+        (CONFIGURATION, "run, udev: the configuration is wrong"),
+    ];
 }
 
-const EXIT_HELP: &str = "\
-Exit status:
-  0  it went well
-  1  it failed or was refused; the reason is on standard error
-  2  the command line is wrong
-  3  the service does not run
-  4  the service did not answer in time
-  5  check: it works, with less than it could have
-  78 run, udev: the configuration is wrong";
+fn exit_help() -> String {
+    let lines = exit::MEANINGS.map(|(status, meaning)| format!("\n  {status:<2} {meaning}"));
+    format!("Exit status:{}", lines.concat())
+}
 
 /// Keeps connections while the pass-through NIC (VF) leaves, the VM migrates and another VF comes
 #[derive(Debug, Parser)]
-#[command(name = "tandem", version, after_help = EXIT_HELP)]
+#[command(name = "tandem", version, after_help = exit_help())]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]

@@ -1,13 +1,51 @@
-//! README.md taken apart, so that what it shows can be run.
+//! README.md and the pages of `docs/` taken apart, so that what they show can be run.
+
+use std::path::Path;
 
 use anyhow::{Context, Result};
 
 use crate::artifacts::cache;
 
-/// The whole text.
-pub fn text() -> Result<String> {
-    let path = cache::workspace_folder().join("README.md");
-    std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+/// The page that a reader sees first.
+pub const FIRST: &str = "README.md";
+/// The folder with all others.
+const FOLDER: &str = "docs";
+
+/// A page and its text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// Its path, relative to the project.
+    pub name: String,
+    /// The whole text.
+    pub text: String,
+}
+
+/// README.md, then the pages of `docs/` in order of their names.
+///
+/// # Errors
+/// If one can't be read.
+pub fn pages() -> Result<Vec<Page>> {
+    let top = cache::workspace_folder();
+    let folder = top.join(FOLDER);
+    let mut names = vec![FIRST.to_owned()];
+    let entries = std::fs::read_dir(&folder)
+        .with_context(|| format!("cannot read {}", folder.display()))?
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut others: Vec<String> = entries
+        .iter()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| Path::new(name).extension().is_some_and(|end| end == "md"))
+        .map(|name| format!("{FOLDER}/{name}"))
+        .collect();
+    others.sort();
+    names.extend(others);
+    let read = |name: String| {
+        let path = top.join(&name);
+        let text = std::fs::read_to_string(&path)
+            .with_context(|| format!("cannot read {}", path.display()))?;
+        Ok(Page { name, text })
+    };
+    names.into_iter().map(read).collect()
 }
 
 /// The blocks in this language, such as `toml`, each with its line breaks.
@@ -27,6 +65,17 @@ pub fn blocks(markdown: &str, language: &str) -> Vec<String> {
         }
     }
     blocks
+}
+
+/// The text without its blocks.
+pub fn prose(markdown: &str) -> String {
+    let mut in_block = false;
+    let outside = markdown.lines().filter(|line| {
+        let is_fence = line.trim_start().starts_with("```");
+        in_block ^= is_fence;
+        !is_fence && !in_block
+    });
+    outside.collect::<Vec<_>>().join("\n")
 }
 
 /// The commands that the blocks in `sh` show, one a line, without comments and a leading `sudo`.

@@ -1,7 +1,9 @@
-//! What README.md shows works: its commands run in a guest, its configuration file is taken.
+//! What README.md and the pages of `docs/` show works: their commands run in a guest, their configuration
+//! files are taken.
 
 use std::time::Duration;
 
+use anyhow::{Context, Result, ensure};
 use tandem_core::status::BondState;
 use tandem_lab::agent::proto::Exit;
 use tandem_lab::tandem::{Guest, Setup};
@@ -12,9 +14,11 @@ const WATCH_LIMIT: Duration = Duration::from_secs(5);
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
 /// Exit status of `tandem check` where something is missing that Tandem can do without.
 const DEGRADED: Exit = Exit::Status(5);
+/// Commands of any shell that find out about the guest's NICs.
+const SHELL_COMMANDS: [&str; 2] = ["ip ", "ls "];
 
 #[test]
-fn commands_and_configuration_of_the_readme() {
+fn commands_and_configurations_of_the_pages() {
     let Some(lab) = Lab::for_test("readme") else {
         return;
     };
@@ -25,49 +29,53 @@ fn commands_and_configuration_of_the_readme() {
         .await_state(&mut channel, BondState::Accelerated)
         .unwrap();
 
-    let markdown = readme::text().unwrap();
-    let commands = readme::commands(&markdown);
-    let commands: Vec<_> = commands
-        .iter()
-        .filter(|command| command.starts_with("tandem "))
-        .collect();
-    assert!(
-        !commands.is_empty(),
-        "README.md shows no command of the guest"
-    );
-    for command in commands {
-        run(&guest, command);
+    let pages = readme::pages().unwrap();
+    let mut ran = 0;
+    for page in &pages {
+        for command in readme::commands(&page.text) {
+            let of_shell = SHELL_COMMANDS.iter().any(|one| command.starts_with(one));
+            if of_shell || command.starts_with("tandem ") {
+                run(&guest, &command);
+                ran += 1;
+            }
+        }
+        guest
+            .await_state(&mut channel, BondState::Accelerated)
+            .unwrap();
     }
-    guest
-        .await_state(&mut channel, BondState::Accelerated)
-        .unwrap();
+    assert!(ran > 10, "the pages show {ran} commands of the guest");
     guest.check().unwrap();
 
-    let files = readme::blocks(&markdown, "toml");
-    let [file] = files.as_slice() else {
-        panic!(
-            "README.md shows {} configuration files, not one",
-            files.len()
-        );
-    };
-    guest
-        .vm
-        .write_file("/tmp/readme/tandem.toml", file.as_bytes(), false)
-        .unwrap();
-    let said = guest
-        .tandem(&["check", "--json", "--config", "/tmp/readme/tandem.toml"])
-        .unwrap();
-    let report: serde_json::Value = serde_json::from_str(&said.text()).unwrap();
-    let findings = report["findings"].as_array().unwrap();
+    let files: Vec<_> = pages
+        .iter()
+        .flat_map(|page| readme::blocks(&page.text, "toml"))
+        .collect();
+    assert!(files.len() > 1, "a smallest file and a whole one are shown");
+    for file in files {
+        take(&guest, &file).unwrap();
+    }
+}
+
+/// `tandem check` finds nothing wrong with a configuration file.
+fn take(guest: &Guest, file: &str) -> Result<()> {
+    let path = "/tmp/readme/tandem.toml";
+    guest.vm.write_file(path, file.as_bytes(), false)?;
+    let said = guest.tandem(&["check", "--json", "--config", path])?;
+    let report: serde_json::Value = serde_json::from_str(&said.text())?;
+    let findings = report["findings"].as_array().context("no findings")?;
     let configuration = findings
         .iter()
         .find(|finding| finding["name"] == "configuration")
-        .unwrap();
-    assert_eq!(configuration["level"], "ok", "{configuration:#}");
+        .context("the configuration was not looked at")?;
+    ensure!(configuration["level"] == "ok", "{file}\n{configuration:#}");
+    Ok(())
 }
 
 fn run(guest: &Guest, command: &str) {
-    let words: Vec<&str> = command.split_whitespace().collect();
+    let words: Vec<&str> = match command.starts_with("tandem ") {
+        true => command.split_whitespace().collect(),
+        false => vec!["sh", "-c", command],
+    };
     let (limit, expected) = if words.contains(&"--watch") {
         (WATCH_LIMIT, vec![Exit::TimedOut])
     } else if words[1] == "check" {

@@ -9,10 +9,15 @@ use crate::evacuate::{Cause, CauseCode, Outcome, Verdict};
 
 /// Keeps a guest's connections while its pass-through NIC (VF) leaves, the VM migrates and another VF comes
 #[derive(Debug, Parser)]
-#[command(name = "tandem-host", version)]
+#[command(name = "tandem-host", version, after_help = exit_help())]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
+}
+
+fn exit_help() -> String {
+    let lines = exit::MEANINGS.map(|(status, meaning)| format!("\n  {status:<2} {meaning}"));
+    format!("Exit status:{}", lines.concat())
 }
 
 #[derive(Debug, Subcommand)]

@@ -21,52 +21,86 @@ pub(super) struct Parsed {
     pub(super) bonds: Vec<BondPolicy>,
 }
 
+// These comments are the reference of the configuration file (`cargo xtask reference`, tandem.toml(5)).
+
 #[derive(Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct File {
+    /// The host may define bonds (`tandem-configure`) where the files define none. Default: true.
     accept_host_config: Option<bool>,
+    /// One bond; any number of them.
     #[serde(default)]
     bond: Vec<FileBond>,
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct FileBond {
+    /// Name of the bond device.
     name: IfName,
+    /// The paravirtual NIC, which is always there.
     standby: PortMatch,
+    /// Each of these is the VF, one for each host the VM may come to. The first that is present wins.
     vfs: Vec<PortMatch>,
+    /// The MAC that the network sees.
     #[serde(default)]
     mac: MacPolicy,
+    /// Who makes the bond device.
     #[serde(default)]
     ownership: Ownership,
+    /// Where the bond's addresses come from.
     #[serde(default)]
     addressing: Addressing,
+    /// Addresses of the bond, such as `192.0.2.5/24`; with `addressing = "static"`.
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(with = "Vec<String>"))]
     addresses: Vec<Network>,
+    /// Routes over the bond; with `addressing = "static"`.
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(with = "Vec<FileRoute>"))]
     routes: Vec<FileRoute>,
+    /// MTU of the bond in bytes. Default: the standby's.
     mtu: Option<u32>,
+    /// What a VF has to show, besides its carrier, before it gets the traffic.
     #[serde(default)]
     path_check: PathCheck,
+    /// Times and counts.
     #[serde(default)]
     timing: Timing,
 }
 
 #[derive(Default, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, serde::Serialize))]
 #[serde(rename_all = "kebab-case")]
 enum Addressing {
+    /// The addresses and routes of the standby move to the bond; where it has none, those of the VF.
     #[default]
     Inherit,
+    /// `addresses` and `routes`.
     Static,
+    /// Another network manager configures the bond.
     None,
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct FileRoute {
+    /// Destination, such as `0.0.0.0/0`.
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     to: Network,
+    /// Gateway.
     via: Option<IpAddr>,
+    /// Metric.
     metric: Option<u32>,
+}
+
+/// JSON schema of [`File`].
+#[cfg(feature = "schema")]
+pub(super) fn schema() -> schemars::Schema {
+    schemars::schema_for!(File)
 }
 
 /// `192.0.2.5/24`, `2001:db8::5/64`.

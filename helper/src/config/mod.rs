@@ -54,6 +54,12 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
     merge(&texts)
 }
 
+/// JSON schema of one configuration file, from the types that read it.
+#[cfg(feature = "schema")]
+pub fn schema() -> schemars::Schema {
+    file::schema()
+}
+
 /// Puts the files together, in order: bonds add up, a later setting wins.
 fn merge(texts: &[(PathBuf, String)]) -> Result<Config, ConfigError> {
     let mut config = Config {

@@ -27,7 +27,7 @@ pub(crate) fn agent_is_missing(world: &mut World<'_>) -> Result<()> {
     world.guest.start_service()
 }
 
-/// The two calls of `helper/host/docs/other-managers.md` around what another manager does by itself.
+/// The two calls of `docs/managers.md` around what another manager does by itself.
 pub(crate) fn another_manager(world: &mut World<'_>) -> Result<()> {
     let one_step = |name: &str, host: &LibvirtHost| -> Result<Ran> {
         let (uri, serve) = (host.uri(), host.serve_socket());

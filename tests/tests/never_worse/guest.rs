@@ -122,8 +122,9 @@ impl Guest<'_> {
 
     /// README.md's commands, one by one, and a configuration.
     pub(crate) fn install_as_the_readme_says(&self) -> Result<()> {
-        let markdown = readme::text()?;
-        let blocks = readme::blocks(&markdown, "sh");
+        let pages = readme::pages()?;
+        let first = pages.first().context("there is no README.md")?;
+        let blocks = readme::blocks(&first.text, "sh");
         let block = blocks
             .iter()
             .find(|block| block.contains("install -D "))

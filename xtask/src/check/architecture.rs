@@ -10,7 +10,8 @@ use crate::project;
 
 const DOCUMENT: &str = "ARCHITECTURE.md";
 /// Words in backticks that begin so are paths of the project.
-const TOPS: [&str; 7] = [
+const TOPS: [&str; 8] = [
+    "docs/",
     "helper/",
     "helper-ebpf/",
     "tests/",

@@ -26,7 +26,7 @@ pub(crate) enum Check {
     Acyclic,
     /// Only `act/` changes the kernel, only `run.rs` drives the machine
     Boundaries,
-    /// What README.md shows is run, and what it lists is complete
+    /// What README.md and docs/ show is run, their links lead somewhere, their lists are complete
     Readme,
     /// Everything that ARCHITECTURE.md names is there
     Architecture,

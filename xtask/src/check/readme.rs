@@ -1,5 +1,11 @@
-//! README.md tells the truth: every command it shows is run by something in this project, every request it
-//! shows is one that the guest takes, and every command of the channel and every problem is explained.
+//! README.md and the pages of `docs/` tell the truth: every command they show is run by something in this
+//! project, every request they show is one that the guest takes, every link leads somewhere, and every command
+//! of the channel and every problem is explained. That `docs/reference.md` is what the types give, and that
+//! every option exists, is held by `xtask/manual/`.
+
+mod figures;
+mod links;
+mod proofs;
 
 use std::path::Path;
 
@@ -7,134 +13,74 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use tandem_core::policy::Timing;
 use tandem_lab::full_guest::install;
-use tandem_lab::{readme, tandem};
+use tandem_lab::readme::{self, Page};
+use tandem_lab::tandem;
 use tandem_wire::{Call, RequestLine};
 
 use super::Report;
 use crate::project;
 
-/// How a command that installs a file begins.
+/// How a command that installs a file of the guest begins.
 const INSTALL: &str = "install -D ";
-
-/// Commands of README.md, and what runs them: a file of the project, and words of it that do.
-struct Proof {
-    /// The whole command, or its beginning if it ends with a space.
-    command: &'static str,
-    file: &'static str,
-    words: &'static str,
-}
-
-const fn proof(command: &'static str, file: &'static str, words: &'static str) -> Proof {
-    Proof {
-        command,
-        file,
-        words,
-    }
-}
-
-/// Runs the commands of README.md's installation in a guest.
-const NEVER_WORSE: &str = "tests/tests/never_worse/main.rs";
-const RUNS_INSTALLATION: &str = "plain.install_as_the_readme_says()?";
-
-/// Every command that README.md may show, without a leading `sudo`. Those that install are held against the
-/// lab's own list instead.
-const PROOFS: [Proof; 11] = [
-    proof("cargo xtask test", ".ci/run", "cargo xtask test"),
-    proof(
-        "cargo xtask demo",
-        "xtask/src/test/suites.rs",
-        "&[\"demo\"]",
-    ),
-    proof(
-        "cargo build --release --package tandem-guest --bin tandem",
-        "xtask/src/test/suites.rs",
-        "build --release --package tandem-guest --bin tandem",
-    ),
-    proof("tandem ", "tests/tests/readme.rs", "readme::commands"),
-    proof(
-        "tandem-host prepare DOMAIN",
-        "tests/tests/libvirt_faults/guest.rs",
-        "one_step(\"prepare\", &world.home)",
-    ),
-    proof(
-        "tandem-host resume DOMAIN",
-        "tests/tests/libvirt_faults/guest.rs",
-        "one_step(\"resume\", &world.home)",
-    ),
-    proof(
-        "install -m 755 helper/host/hooks/qemu /etc/libvirt/hooks/qemu.d/tandem",
-        "tests/src/libvirt/daemon.rs",
-        "helper/host/hooks/qemu",
-    ),
-    proof(
-        "systemd-sysusers tandem.conf",
-        NEVER_WORSE,
-        RUNS_INSTALLATION,
-    ),
-    proof("systemctl daemon-reload", NEVER_WORSE, RUNS_INSTALLATION),
-    proof("udevadm control --reload", NEVER_WORSE, RUNS_INSTALLATION),
-    proof(
-        "systemctl enable tandem.service",
-        NEVER_WORSE,
-        RUNS_INSTALLATION,
-    ),
-];
-
-/// Other pages whose commands are run.
-const PAGES: [&str; 1] = ["helper/host/docs/other-managers.md"];
+/// A first page is read to its end.
+const README_LINES: usize = 150;
+/// The page that explains every command of the channel and every problem.
+const REFERENCE: &str = "docs/reference.md";
+/// The page that shows a whole configuration file.
+const GUIDE: &str = "docs/guide.md";
 /// The committed schema of the channel, which the types gave.
 const SCHEMA: &str = "helper/schema/channel.schema.json";
 /// Where the schema lists the kinds of problems.
 const PROBLEM_CODES: &str = "/$defs/return/$defs/ProblemCode/oneOf";
 
 pub(super) fn check() -> Result<Report> {
-    let readme = readme::text()?;
-    let commands = readme::commands(&readme);
-    let requests: Vec<String> = readme::blocks(&readme, "json")
-        .iter()
-        .flat_map(|block| block.lines())
-        .map(str::to_owned)
-        .collect();
-    let mut findings = unexplained(&readme)?;
-    findings.extend(requests.iter().filter_map(|request| refused(request)));
-    findings.extend(other_defaults(&readme)?);
-    let (installs, mut others): (Vec<_>, Vec<_>) = commands
-        .into_iter()
-        .partition(|command| command.starts_with(INSTALL));
+    let pages = readme::pages()?;
+    let first = page(&pages, readme::FIRST)?;
+    let mut findings = too_long(first);
+    findings.extend(unexplained(page(&pages, REFERENCE)?)?);
+    findings.extend(other_defaults(page(&pages, GUIDE)?)?);
+    let results = project::text(figures::RESULTS.as_ref())?.context("the results are not text")?;
+    findings.extend(figures::others(first, &results));
+    let mut installs = Vec::new();
+    let (mut commands, mut requests) = (0, 0);
+    for page in &pages {
+        findings.extend(links::broken(page)?);
+        for command in readme::commands(&page.text) {
+            commands += 1;
+            if command.starts_with(INSTALL) {
+                installs.push(command);
+            } else {
+                findings.extend(proofs::unproven(&command)?);
+            }
+        }
+        let blocks = readme::blocks(&page.text, "json");
+        for request in blocks.iter().flat_map(|block| block.lines()) {
+            requests += 1;
+            findings.extend(refused(&page.name, request));
+        }
+    }
     findings.extend(other_installs(&installs));
-    for page in PAGES {
-        let text = project::text(page.as_ref())?.with_context(|| format!("{page} is no text"))?;
-        others.extend(readme::commands(&text));
-    }
-    for command in &others {
-        findings.extend(unproven(command)?);
-    }
+    let names: Vec<&str> = pages.iter().map(|page| page.name.as_str()).collect();
     Ok(Report {
         looked_at: format!(
-            "{} commands and {} requests of README.md and {}",
-            installs.len() + others.len(),
-            requests.len(),
-            PAGES.join(", ")
+            "{commands} commands and {requests} requests of {}",
+            names.join(", ")
         ),
         findings,
     })
 }
 
-/// Why nothing shows that a command works, if so.
-fn unproven(command: &str) -> Result<Option<String>> {
-    match PROOFS.iter().find(|proof| proof.is_of(command)) {
-        Some(proof) => missing(proof),
-        None => Ok(Some(format!(
-            "`{command}` is run by no test that {} knows",
-            file!()
-        ))),
-    }
+fn page<'a>(pages: &'a [Page], name: &str) -> Result<&'a str> {
+    let page = pages.iter().find(|page| page.name == name);
+    Ok(&page.with_context(|| format!("there is no {name}"))?.text)
 }
 
-impl Proof {
-    fn is_of(&self, command: &str) -> bool {
-        command == self.command || self.command.ends_with(' ') && command.starts_with(self.command)
-    }
+fn too_long(readme: &str) -> Vec<String> {
+    let lines = readme.lines().count();
+    let too_long = lines > README_LINES;
+    let finding =
+        || format!("README.md: {lines} lines, over {README_LINES}: the rest is for docs/");
+    too_long.then(finding).into_iter().collect()
 }
 
 /// Files that README.md installs and the lab's full guest does not, or the other way round.
@@ -145,21 +91,17 @@ fn other_installs(commands: &[String]) -> Vec<String> {
         "{INSTALL}-m 755 target/release/tandem {}",
         tandem::PROGRAM
     ));
-    let shown: Vec<&String> = commands
-        .iter()
-        .filter(|command| command.starts_with(INSTALL))
-        .collect();
-    let lacking = wanted.iter().filter(|command| !shown.contains(command));
+    let lacking = wanted.iter().filter(|command| !commands.contains(command));
     let lacking =
         lacking.map(|command| format!("README.md: lacks `{command}`, which the full guest has"));
-    let unknown = shown.iter().filter(|command| !wanted.contains(command));
+    let unknown = commands.iter().filter(|command| !wanted.contains(command));
     let unknown =
         unknown.map(|command| format!("README.md: `{command}` is not what the full guest has"));
     lacking.chain(unknown).collect()
 }
 
-/// Times and counts whose default README.md does not show.
-fn other_defaults(readme: &str) -> Result<Vec<String>> {
+/// Times and counts whose default the guide does not show.
+fn other_defaults(guide: &str) -> Result<Vec<String>> {
     let Value::Object(defaults) = serde_json::to_value(Timing::default())? else {
         bail!("the timing is not a table");
     };
@@ -168,42 +110,34 @@ fn other_defaults(readme: &str) -> Result<Vec<String>> {
         .map(|(key, value)| format!("{key} = {value}"));
     Ok(lines
         .filter(|line| {
-            !readme
+            !guide
                 .lines()
                 .any(|shown| shown.split('#').next().unwrap_or("").trim() == line)
         })
-        .map(|line| format!("README.md: does not show the default `{line}`"))
+        .map(|line| format!("{GUIDE}: does not show the default `{line}`"))
         .collect())
 }
 
-fn missing(proof: &Proof) -> Result<Option<String>> {
-    let text = project::text(proof.file.as_ref())?.unwrap_or_default();
-    Ok((!text.contains(proof.words)).then(|| {
-        format!(
-            "`{}` should be run by {}, which has no `{}`",
-            proof.command, proof.file, proof.words
-        )
-    }))
-}
-
 /// Why the guest would not take a request, if so.
-fn refused(request: &str) -> Option<String> {
+fn refused(page: &str, request: &str) -> Option<String> {
     let refusal = RequestLine::parse(request).err()?;
     Some(format!(
-        "README.md: the guest does not take `{request}`: {}",
+        "{page}: the guest does not take `{request}`: {}",
         refusal.error
     ))
 }
 
-/// The channel's commands and the kinds of problems that README.md does not name.
-fn unexplained(readme: &str) -> Result<Vec<String>> {
+/// The channel's commands and the kinds of problems that the reference does not name.
+fn unexplained(reference: &str) -> Result<Vec<String>> {
     let schema =
         project::text(Path::new(SCHEMA))?.with_context(|| format!("{SCHEMA} is not text"))?;
     let codes = problem_codes(&schema)?;
     let names = Call::NAMES.into_iter().map(str::to_owned).chain(codes);
     Ok(names
-        .filter(|name| !readme.contains(&format!("`{name}`")))
-        .map(|name| format!("README.md: does not explain `{name}`"))
+        .filter(|name| !reference.contains(&format!("`{name}`")))
+        .map(|name| {
+            format!("{REFERENCE}: does not explain `{name}`; `cargo xtask reference` writes it")
+        })
         .collect())
 }
 
@@ -252,10 +186,16 @@ mod tests {
     }
 
     #[test]
+    fn a_first_page_that_is_too_long_is_found() {
+        assert_eq!(too_long(&"line\n".repeat(150)), Vec::<String>::new());
+        assert_eq!(too_long(&"line\n".repeat(151)).len(), 1);
+    }
+
+    #[test]
     fn a_request_that_the_guest_refuses_is_found() {
-        assert_eq!(refused(r#"{"execute": "tandem-status"}"#), None);
+        assert_eq!(refused("a page", r#"{"execute": "tandem-status"}"#), None);
         assert!(
-            refused(r#"{"execute": "tandem-dance"}"#)
+            refused("a page", r#"{"execute": "tandem-dance"}"#)
                 .unwrap()
                 .contains("tandem-dance")
         );
@@ -276,25 +216,5 @@ mod tests {
                 .any(|finding| finding.contains("`mac-refused`")),
             "{found:?}"
         );
-    }
-
-    #[test]
-    fn a_command_that_nothing_runs_is_found() {
-        assert_eq!(unproven("cargo xtask test").unwrap(), None);
-        assert_eq!(unproven("tandem-host resume DOMAIN").unwrap(), None);
-        let found = unproven("tandem-host dance DOMAIN").unwrap().unwrap();
-        assert!(found.contains("dance"), "{found}");
-    }
-
-    #[test]
-    fn a_proof_that_is_gone_is_found() {
-        assert_eq!(
-            missing(&proof("x", ".ci/run", "cargo xtask test")).unwrap(),
-            None
-        );
-        let found = missing(&proof("x", ".ci/run", "no such words"))
-            .unwrap()
-            .unwrap();
-        assert!(found.contains("no such words"));
     }
 }

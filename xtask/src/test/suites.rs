@@ -84,7 +84,7 @@ fn checks() -> Result<Vec<Suite>> {
         ),
         suite(
             "readme",
-            "README.md's commands, requests and tables are true",
+            "what README.md and docs/ show and list is true",
             1,
             &[],
             check("readme")?,

@@ -27,7 +27,7 @@ pub(crate) fn problems(context: &Context<'_>, state: BondState) -> Vec<Problem> 
             ProblemCode::NothingUsable,
             Some(&view.policy.name),
             "no port is usable: the guest is cut off".into(),
-            "give the standby a carrier, or attach a VF",
+            ProblemCode::NothingUsable.remedy(),
         ));
     }
     all.sort_by(|a, b| (a.code, &a.device).cmp(&(b.code, &b.device)));
@@ -45,8 +45,8 @@ pub(crate) fn general_problems(
         problem(
             ProblemCode::ConfigurationRefused,
             None,
-            format!("the configuration is refused and what was read before stays in effect: {why}"),
-            "correct the line that is named (`tandem check` looks at it), then `systemctl reload tandem`",
+            format!("the configuration is refused and the previous one stays in effect: {why}"),
+            ProblemCode::ConfigurationRefused.remedy(),
         )
     });
     let given_back = given_back.map(|why| {
@@ -54,7 +54,7 @@ pub(crate) fn general_problems(
             ProblemCode::NicsGivenBack,
             None,
             format!("NICs were given back to their network manager: {why}"),
-            "mend what is named; they are taken again once the bond is there",
+            ProblemCode::NicsGivenBack.remedy(),
         )
     });
     refused.into_iter().chain(given_back).collect()
@@ -76,13 +76,13 @@ fn of_device(view: &BondView<'_>) -> Option<Problem> {
         Device::Taken(link) => Some(problem(
             ProblemCode::NameTaken,
             name,
-            format!("an interface named {} exists and is no bond", link.name),
-            "rename or remove that interface, or choose another name for the bond",
+            format!("an interface named {} exists and is not a bond", link.name),
+            ProblemCode::NameTaken.remedy(),
         )),
         Device::OtherMode(link) => Some(problem(
             ProblemCode::BondMismatch,
             name,
-            format!("{} exists in another mode than active-backup", link.name),
+            format!("{} exists in a mode other than active-backup", link.name),
             "remove it or set its mode to active-backup while it is down and empty",
         )),
         Device::Present(bond) if bond.ports > 0 && view.policy.ownership == Ownership::Create => {
@@ -103,9 +103,9 @@ fn mismatch(view: &BondView<'_>, bond: &Bond<'_>) -> Option<Problem> {
             code,
             name,
             format!(
-                "fail_over_mac is {found:?} and should be {wanted:?}; the kernel changes it only while the bond is empty"
+                "fail_over_mac is {found:?} and should be {wanted:?}; the kernel changes it only on an empty bond"
             ),
-            "remove the bond and let it be made anew, or set `mac` to what the bond does",
+            "remove the bond and let Tandem make it, or set `mac` to what the bond does",
         ));
     }
     let mac = view.wanted_mac()?;
@@ -114,8 +114,8 @@ fn mismatch(view: &BondView<'_>, bond: &Bond<'_>) -> Option<Problem> {
         problem(
             code,
             name,
-            format!("the bond shows the MAC {shown} and not the standby's {mac}; a change would cut connections"),
-            "remove the bond and let it be made anew, or correct `standby`",
+            format!("the bond has the MAC {shown} instead of the standby's {mac}; changing it would cut connections"),
+            "remove the bond and let Tandem make it, or correct `standby`",
         )
     })
 }
@@ -126,8 +126,8 @@ fn of_standby(view: &BondView<'_>) -> Vec<Problem> {
         all.push(problem(
             ProblemCode::StandbyMissing,
             None,
-            format!("no NIC fits the standby of {}", view.policy.name),
-            "attach it, or correct `standby`; without it a removal of the VF cuts the guest off",
+            format!("no NIC matches the standby of {}", view.policy.name),
+            ProblemCode::StandbyMissing.remedy(),
         ));
         return all;
     };
@@ -140,7 +140,7 @@ fn of_standby(view: &BondView<'_>) -> Vec<Problem> {
             ProblemCode::StandbyNoCarrier,
             name,
             format!("the standby {} has no carrier", standby.link.name),
-            "set its link up on the host",
+            ProblemCode::StandbyNoCarrier.remedy(),
         ));
     }
     if let Some(other) = &view.other_standby {
@@ -180,15 +180,15 @@ fn of_vfs(context: &Context<'_>) -> Vec<Problem> {
             ProblemCode::MtuRefused,
             Some(&vf.link.name),
             format!("the VF takes at most {limit} bytes; the bond's MTU is {bond_mtu}"),
-            remedy(ProblemCode::MtuRefused),
+            ProblemCode::MtuRefused.remedy(),
         ));
     }
     if memory.vfs.is_flapping(view.policy, vf, *now) {
         all.push(problem(
             ProblemCode::Flapping,
             Some(&vf.link.name),
-            "the VF's carrier comes and goes; it has to stay ever longer before it is used".into(),
-            "check the cable, the switch port and the PF's link on the host",
+            "the VF's carrier flaps; each loss doubles the time that it has to hold".into(),
+            ProblemCode::Flapping.remedy(),
         ));
     }
     all
@@ -199,7 +199,7 @@ fn taken(port: &Port<'_>) -> Problem {
         ProblemCode::PortTaken,
         Some(&port.link.name),
         format!("{} is a port of another device", port.link.name),
-        "take it out there, or correct the configuration",
+        ProblemCode::PortTaken.remedy(),
     )
 }
 
@@ -208,10 +208,10 @@ fn ambiguous(chosen: &Port<'_>, other: &Port<'_>, role: &str) -> Problem {
         ProblemCode::AmbiguousMatch,
         Some(&other.link.name),
         format!(
-            "{} fits the {role} too; {} was chosen",
+            "{} matches the {role} too; {} was chosen",
             other.link.name, chosen.link.name
         ),
-        "describe the NIC more exactly, by permanent MAC or PCI address",
+        ProblemCode::AmbiguousMatch.remedy(),
     )
 }
 
@@ -220,30 +220,59 @@ fn of_failure(failure: &Failure) -> Problem {
         failure.code,
         failure.device.as_ref(),
         failure.message.clone(),
-        remedy(failure.code),
+        failure.code.remedy(),
     )
 }
 
-fn remedy(code: ProblemCode) -> &'static str {
-    match code {
-        ProblemCode::MacRefused => {
-            "give the VF the standby's MAC on the host (`ip link set PF vf N mac MAC`), or allow it \
-             to change its own (`trust on`), or set `mac = \"follow\"` and make the bond anew"
+impl ProblemCode {
+    /// What to do about it, where nothing more exact is known.
+    pub fn remedy(self) -> &'static str {
+        match self {
+            Self::StandbyMissing => {
+                "attach it, or correct `standby`; without it a removal of the VF cuts the guest off"
+            }
+            Self::StandbyNoCarrier => {
+                "set its link up on the host; check the tap, bridge or switch behind it"
+            }
+            Self::AmbiguousMatch => "match the NIC more exactly, by permanent MAC or PCI address",
+            Self::NameTaken => {
+                "rename or remove that interface, or choose another name for the bond"
+            }
+            Self::BondMismatch => {
+                "correct the bond where it is made, or remove it and let Tandem make it"
+            }
+            Self::PortTaken => "take it out of that device, or correct the configuration",
+            Self::MacRefused => {
+                "give the VF the standby's MAC on the host (`ip link set PF vf N mac MAC`), or allow it \
+                 to change its own (`trust on`), or set `mac = \"follow\"` and make the bond anew"
+            }
+            Self::MtuRefused => {
+                "lower `mtu` to what the VF takes, or raise the PF's MTU on the host"
+            }
+            Self::ActionFailed => {
+                "it is retried, less and less often; check the kernel's log and `journalctl -u tandem`"
+            }
+            Self::NoEffect => {
+                "it is retried; check whether another manager undoes it, and whether this kernel knows the option"
+            }
+            Self::Flapping => "check the cable, the switch port and the PF's link on the host",
+            Self::BondingMissing => {
+                "load the kernel module `bonding` (`modprobe bonding`) or install the package that has it"
+            }
+            Self::NothingUsable => "give the standby a carrier, or attach a VF",
+            Self::SwitchoverUnmeasured => {
+                "everything else works; mend it before an unplug that nobody announces (`tandem check`)"
+            }
+            Self::PathBroken => {
+                "the traffic stays on the standby; check the VF's VLAN, its PF's uplink and the switch \
+                 on the host, or set `path-check = \"none\"`"
+            }
+            Self::ConfigurationRefused => {
+                "correct the line that is named (`tandem check` shows it), then `systemctl reload tandem`"
+            }
+            Self::NicsGivenBack => {
+                "mend what the message names; they are taken again once the bond is there"
+            }
         }
-        ProblemCode::MtuRefused => {
-            "lower `mtu` to what the VF takes, or raise the PF's MTU on the host"
-        }
-        ProblemCode::BondingMissing => {
-            "load the kernel module `bonding` (`modprobe bonding`) or install the package that has it"
-        }
-        ProblemCode::SwitchoverUnmeasured => {
-            "everything else goes on; see to it before an unplug that nobody announces (`tandem check`)"
-        }
-        ProblemCode::PathBroken => {
-            "the traffic stays on the standby; look at the VF's VLAN, its PF's uplink and the switch \
-             on the host, or set `path-check = \"none\"`"
-        }
-        ProblemCode::NoEffect => "it is tried again; look whether another manager undoes it",
-        _ => "it is tried again; look into the kernel's log",
     }
 }

@@ -22,4 +22,36 @@ pub mod exit {
     pub const FAILED: u8 = 1;
     /// The guest said no.
     pub const REFUSED: u8 = Verdict::Refused.exit_code();
+    /// The command line is not understood; clap's.
+    pub const USAGE: u8 = 2;
+
+    /// All of them, with their meanings for `--help`, the manual page and the reference.
+    pub const MEANINGS: [(u8, &str); 7] = [
+        (
+            Verdict::Done.exit_code(),
+            "done: the guest runs on the destination and uses its VF there; for recover also: nothing to recover",
+        ),
+        (
+            FAILED,
+            "not begun (an argument, an unreachable host), or the domain does not run any more",
+        ),
+        (USAGE, "the command line is wrong"),
+        (
+            REFUSED,
+            "refused: the evacuation did not begin and the domain is as it was, though its guest may have been \
+             sent the bonds of its XML",
+        ),
+        (
+            Verdict::RolledBack.exit_code(),
+            "rolled back: the domain is on the source, as before",
+        ),
+        (
+            Verdict::Degraded.exit_code(),
+            "degraded: the guest runs without using a VF, or does not say that it uses one",
+        ),
+        (
+            Verdict::Interrupted.exit_code(),
+            "interrupted: the error names the command that finishes or undoes it",
+        ),
+    ];
 }

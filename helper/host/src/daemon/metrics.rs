@@ -172,6 +172,41 @@ const FAMILIES: [Family; 17] = [
     },
 ];
 
+/// A family of metrics, for the reference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metric {
+    /// Its name, without the samples' `_total`.
+    pub name: &'static str,
+    /// `gauge` or `counter`.
+    pub kind: &'static str,
+    /// Labels of its samples.
+    pub labels: &'static str,
+    /// What it tells.
+    pub help: &'static str,
+}
+
+/// All families, in the text's order.
+pub fn metrics() -> [Metric; FAMILIES.len()] {
+    FAMILIES.map(|family| Metric {
+        name: family.name,
+        kind: family.kind.as_str(),
+        labels: family.of.labels(),
+        help: family.help,
+    })
+}
+
+impl Of {
+    fn labels(&self) -> &'static str {
+        match self {
+            Self::Domain(_) => "domain",
+            Self::DomainInfo(_) => "domain, version",
+            Self::Bond(_) => "domain, bond",
+            Self::LastUs(_) | Self::Last(_) => "domain, bond, cause, to",
+            Self::ByCause => "domain, bond, cause",
+        }
+    }
+}
+
 /// The whole text.
 pub(super) fn text(registry: &Registry) -> String {
     let mut text = String::new();

@@ -37,6 +37,7 @@ use tokio::task::JoinSet;
 use crate::hypervisor::{Host, HostError};
 use control::{Answers, ControlSocket};
 use lease::HostLeases;
+pub use metrics::{Metric, metrics};
 use registry::Registry;
 use supervisor::Supervisor;
 

@@ -1,0 +1,91 @@
+//! The pages' commands, options and configuration are such as the programs take.
+
+use clap::error::ErrorKind;
+use tandem_host::xml::Document;
+use tandem_lab::readme::{self, Page};
+
+use crate::commands;
+
+fn pages() -> Vec<Page> {
+    readme::pages().expect("README.md and docs/")
+}
+
+/// Why the program does not take these words, if so.
+fn refused(words: &[&str]) -> Option<String> {
+    let command = match words[0] {
+        "tandem" => commands::guest(),
+        "tandem-host" => commands::host(),
+        _ => return None,
+    };
+    let error = command.try_get_matches_from(words).err()?;
+    let harmless = [ErrorKind::DisplayHelp, ErrorKind::DisplayVersion];
+    (!harmless.contains(&error.kind())).then(|| error.to_string())
+}
+
+#[test]
+fn commands_in_blocks_are_taken() {
+    let mut seen = 0;
+    for page in pages() {
+        for command in readme::commands(&page.text) {
+            let words: Vec<&str> = command.split_whitespace().collect();
+            assert_eq!(refused(&words), None, "{}: {command}", page.name);
+            seen += usize::from(words[0].starts_with("tandem"));
+        }
+    }
+    assert!(seen > 20, "{seen} commands");
+    assert!(refused(&["tandem", "dance"]).is_some());
+}
+
+/// `` `--option` `` in running text is an option of one of the programs, or of one that is named here.
+#[test]
+fn options_in_the_text_exist() {
+    /// Of `cargo xtask`, whose commands in the pages a test of xtask's parses.
+    const OTHERS: [&str; 12] = [
+        "--check",
+        "--costs",
+        "--evacuation",
+        "--growth",
+        "--help",
+        "--kernel",
+        "--libvirt",
+        "--list",
+        "--only",
+        "--silent-host",
+        "--skip-lab",
+        "--tcp",
+    ];
+    let known: Vec<String> = [commands::guest(), commands::host()]
+        .iter()
+        .flat_map(commands::leaves)
+        .flat_map(|leaf| commands::arguments(&leaf))
+        .flat_map(|argument| words(&argument.written))
+        .collect();
+    let mut seen = 0;
+    for page in pages() {
+        let prose = readme::prose(&page.text);
+        let spans = prose.split('`').skip(1).step_by(2);
+        for option in spans.flat_map(words).filter(|word| word.starts_with("--")) {
+            let is_known = OTHERS.contains(&option.as_str()) || known.contains(&option);
+            assert!(is_known, "{}: {option}", page.name);
+            seen += 1;
+        }
+    }
+    assert!(seen > 20, "{seen} options");
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.split([' ', ',']).map(str::to_owned).collect()
+}
+
+#[test]
+fn bonds_in_xml_are_taken() {
+    let blocks: Vec<String> = pages()
+        .iter()
+        .flat_map(|page| readme::blocks(&page.text, "xml"))
+        .filter(|block| block.starts_with("<bonds"))
+        .collect();
+    assert!(!blocks.is_empty(), "the pages show no <bonds>");
+    for block in blocks {
+        Document::parse(&block).unwrap();
+    }
+}

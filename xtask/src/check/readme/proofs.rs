@@ -1,0 +1,176 @@
+//! Every command that the pages show, and what runs it.
+
+use anyhow::Result;
+
+use crate::project;
+
+/// Commands of the pages, and what runs them: a file of the project, and words of it that do.
+struct Proof {
+    /// The whole command, or its beginning if it ends with a space.
+    command: &'static str,
+    file: &'static str,
+    words: &'static str,
+}
+
+const fn proof(command: &'static str, file: &'static str, words: &'static str) -> Proof {
+    Proof {
+        command,
+        file,
+        words,
+    }
+}
+
+/// Runs the commands of README.md's installation in a guest.
+const NEVER_WORSE: &str = "tests/tests/never_worse/main.rs";
+const RUNS_INSTALLATION: &str = "plain.install_as_the_readme_says()?";
+
+/// Every command that the pages may show, without a leading `sudo`. Those that install the guest's files are
+/// held against the lab's own list instead; that each option exists is held by `xtask/manual/`.
+const PROOFS: [Proof; 23] = [
+    proof("cargo xtask test", ".ci/run", "cargo xtask test"),
+    proof(
+        "cargo xtask demo",
+        "xtask/src/test/suites.rs",
+        "&[\"demo\"]",
+    ),
+    proof(
+        "cargo build --release --package tandem-guest --bin tandem",
+        "xtask/src/test/suites.rs",
+        "build --release --package tandem-guest --bin tandem",
+    ),
+    proof("tandem ", "tests/tests/readme.rs", "readme::commands"),
+    proof("ip -brief link", "tests/tests/readme.rs", "SHELL_COMMANDS"),
+    proof(
+        "ls -l /sys/class/net/*/device/driver",
+        "tests/tests/readme.rs",
+        "SHELL_COMMANDS",
+    ),
+    proof(
+        "systemd-sysusers tandem.conf",
+        NEVER_WORSE,
+        RUNS_INSTALLATION,
+    ),
+    proof("systemctl daemon-reload", NEVER_WORSE, RUNS_INSTALLATION),
+    proof("udevadm control --reload", NEVER_WORSE, RUNS_INSTALLATION),
+    proof(
+        "systemctl enable tandem.service",
+        NEVER_WORSE,
+        RUNS_INSTALLATION,
+    ),
+    proof(
+        "tandem-host migrate DOMAIN qemu+ssh://destination/system --vf vf.xml --dry-run",
+        "tests/tests/libvirt/operator.rs",
+        "arguments.push(\"--dry-run\".to_owned())",
+    ),
+    proof(
+        "tandem-host migrate DOMAIN qemu+ssh://destination/system --vf vf.xml",
+        "tests/src/libvirt/guest.rs",
+        "let words = [\n            \"migrate\",",
+    ),
+    proof(
+        "tandem-host recover DOMAIN",
+        "tests/tests/libvirt_faults/world.rs",
+        "\"recover\",\n            DOMAIN,",
+    ),
+    proof(
+        "tandem-host xml set DOMAIN bonds.xml",
+        "tests/tests/libvirt/operator.rs",
+        "&[\"xml\", \"set\", DOMAIN, &saved]",
+    ),
+    proof(
+        "tandem-host xml check DOMAIN",
+        "tests/tests/libvirt/operator.rs",
+        "&[\"xml\", \"check\", DOMAIN]",
+    ),
+    proof(
+        "tandem-host xml show DOMAIN",
+        "tests/tests/libvirt/operator.rs",
+        "&[\"xml\", \"show\", DOMAIN]",
+    ),
+    proof(
+        "tandem-host configure DOMAIN",
+        "tests/src/libvirt/guest.rs",
+        "\"configure\",\n                &self.spec.name,",
+    ),
+    proof(
+        "tandem-host status",
+        "tests/tests/libvirt/operator.rs",
+        "&[\"status\", \"--json\"]",
+    ),
+    proof(
+        "tandem-host status DOMAIN --json",
+        "tests/tests/libvirt/operator.rs",
+        "[\"status\", DOMAIN, \"--json\"]",
+    ),
+    proof(
+        "tandem-host watch DOMAIN",
+        "tests/tests/libvirt/operator.rs",
+        "\"watch\",\n        DOMAIN,",
+    ),
+    proof(
+        "tandem-host prepare DOMAIN",
+        "tests/tests/libvirt_faults/guest.rs",
+        "one_step(\"prepare\", &world.home)",
+    ),
+    proof(
+        "tandem-host resume DOMAIN",
+        "tests/tests/libvirt_faults/guest.rs",
+        "one_step(\"resume\", &world.home)",
+    ),
+    proof(
+        "install -m 755 helper/host/hooks/qemu /etc/libvirt/hooks/qemu.d/tandem",
+        "tests/src/libvirt/daemon.rs",
+        "helper/host/hooks/qemu",
+    ),
+];
+
+/// Why nothing shows that a command works, if so.
+pub(super) fn unproven(command: &str) -> Result<Option<String>> {
+    match PROOFS.iter().find(|proof| proof.is_of(command)) {
+        Some(proof) => missing(command, proof),
+        None => Ok(Some(format!(
+            "`{command}` is run by no test that {} knows",
+            file!()
+        ))),
+    }
+}
+
+impl Proof {
+    fn is_of(&self, command: &str) -> bool {
+        command == self.command || self.command.ends_with(' ') && command.starts_with(self.command)
+    }
+}
+
+fn missing(command: &str, proof: &Proof) -> Result<Option<String>> {
+    let text = project::text(proof.file.as_ref())?.unwrap_or_default();
+    Ok((!text.contains(proof.words)).then(|| {
+        format!(
+            "`{command}` should be run by {}, which has no `{}`",
+            proof.file, proof.words
+        )
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_that_nothing_runs_is_found() {
+        assert_eq!(unproven("cargo xtask test").unwrap(), None);
+        assert_eq!(unproven("tandem-host resume DOMAIN").unwrap(), None);
+        for command in ["tandem-host dance DOMAIN", "tandem-host resume", "rm -rf x"] {
+            let found = unproven(command).unwrap().unwrap();
+            assert!(found.contains(command), "{found}");
+        }
+    }
+
+    #[test]
+    fn a_proof_that_is_gone_is_found() {
+        let kept = proof("x", ".ci/run", "cargo xtask test");
+        assert_eq!(missing("x", &kept).unwrap(), None);
+        let gone = proof("x", ".ci/run", "no such words");
+        let found = missing("x", &gone).unwrap().unwrap();
+        assert!(found.contains("no such words"));
+    }
+}
