@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use tandem_lab::agent::{Agent, Background};
 use tandem_lab::artifacts::cargo::{self, Profile};
-use tandem_lab::{HotPlug, Kernel, Lab, Mac, NicModel, SmallGuest, Vm};
+use tandem_lab::{HotPlug, Kernel, Lab, Mac, NicModel, SmallGuest, Vm, test_mac};
 
 const MONITOR: &str = "/usr/bin/ebpf_monitor";
 const LOG: &str = "/tmp/monitor.log";
@@ -19,10 +19,10 @@ const RSS_LIMIT_KIB: u64 = 16 * 1024;
 const SIGCONT: i32 = 18;
 const SIGSTOP: i32 = 19;
 
-const STANDBY: Mac = Mac::test(1);
-const E1000E: Mac = Mac::test(2);
-const IGB: Mac = Mac::test(3);
-const WATCHED: Mac = Mac::test(9);
+const STANDBY: Mac = test_mac(1);
+const E1000E: Mac = test_mac(2);
+const IGB: Mac = test_mac(3);
+const WATCHED: Mac = test_mac(9);
 
 fn guest(lab: &Lab) -> Result<SmallGuest<'_>> {
     let monitor = cargo::example("tandem-guest", "ebpf_monitor", Profile::Release)?;

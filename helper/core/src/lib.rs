@@ -41,6 +41,7 @@ mod tests;
 pub mod types;
 mod validate;
 mod view;
+pub mod words;
 mod world;
 
 pub use action::{Action, ActionId, ActionKind};

@@ -1,7 +1,7 @@
 //! What a guest reports, in words for people: those of `tandem status`.
 
-use tandem_core::input::RemovalStage;
-use tandem_core::status::{Gap, Handoff, HandoffCause, Traffic};
+use tandem_core::status::{Gap, Handoff};
+use tandem_core::words::{carrier, cause};
 
 /// Who took over from whom, why, and how long there were no frames; nothing if that was not counted.
 pub(super) fn handoff(handoff: &Handoff) -> Option<String> {
@@ -40,40 +40,10 @@ pub(super) fn ms(us: u64) -> String {
     format!("{:.1}", us as f64 / 1e3)
 }
 
-fn carrier(traffic: Traffic) -> &'static str {
-    match traffic {
-        Traffic::None => "nobody",
-        Traffic::Vf => "VF",
-        Traffic::Standby => "standby",
-        Traffic::Other => "another port",
-    }
-}
-
-fn cause(cause: HandoffCause) -> &'static str {
-    match cause {
-        HandoffCause::Planned => "planned by the host",
-        HandoffCause::Warned => "the kernel warned",
-        HandoffCause::Abrupt => "without a warning",
-        HandoffCause::Carrier => "carrier lost",
-        HandoffCause::Operator => "asked for by an operator",
-        HandoffCause::Arrival => "a VF came",
-    }
-}
-
-/// Who warned of a removal.
-pub(super) fn warning(stage: RemovalStage) -> &'static str {
-    match stage {
-        RemovalStage::ButtonPressed => "the slot's button",
-        RemovalStage::ButtonCancelled => "the slot's button, cancelled",
-        RemovalStage::EjectRequested => "ACPI's request to eject",
-        RemovalStage::RemovalStarted => "the PCI core",
-        RemovalStage::DriverStopping => "its driver",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use tandem_core::Time;
+    use tandem_core::status::{HandoffCause, Traffic};
 
     use super::*;
 
