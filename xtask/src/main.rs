@@ -37,7 +37,7 @@ enum Task {
         check: check::Check,
     },
     /// Install what this machine lacks to build and test (as root on Debian; elsewhere: say what)
-    Setup,
+    Setup(setup::Options),
 }
 
 fn main() -> ExitCode {
@@ -47,7 +47,7 @@ fn main() -> ExitCode {
         Task::Bench(options) => bench::run(&options),
         Task::Ebpf(options) => ebpf::run(&options),
         Task::Check { check } => check::run(check),
-        Task::Setup => setup::run(),
+        Task::Setup(options) => setup::run_with(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
