@@ -50,6 +50,7 @@ pub mod readme;
 mod run_folder;
 mod saved_state;
 pub mod sim;
+pub mod situation;
 mod small_guest;
 pub mod tandem;
 pub mod timeline;

@@ -4,6 +4,7 @@ mod bench;
 mod check;
 mod demo;
 mod ebpf;
+mod lab;
 mod project;
 mod setup;
 mod test;
@@ -26,6 +27,8 @@ enum Task {
     Test(test::Options),
     /// The whole story in one terminal: a VF leaves, the VM moves, another VF arrives
     Demo(demo::Options),
+    /// Carry out a situation: a text such as those in tests/situations
+    Lab(lab::Options),
     /// Measure: the idle service, evacuations beside other systems, how costs grow, what TCP pays
     Bench(bench::Options),
     /// Build the kernel programs and write the object that is committed
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::Test(options) => test::run(&options),
         Task::Demo(options) => demo::run(&options),
+        Task::Lab(options) => lab::run(&options),
         Task::Bench(options) => bench::run(&options),
         Task::Ebpf(options) => ebpf::run(&options),
         Task::Check { check } => check::run(check),
@@ -67,7 +71,7 @@ mod tests {
 
     #[test]
     fn the_documents_name_tasks_that_exist() {
-        for page in ["README.md", "ARCHITECTURE.md"] {
+        for page in ["README.md", "ARCHITECTURE.md", "tests/situations/README.md"] {
             let text = project::text(page.as_ref()).unwrap().unwrap();
             let mut named = 0;
             for (at, _) in text.match_indices("cargo xtask ") {
