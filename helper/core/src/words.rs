@@ -1,7 +1,7 @@
 //! Words for people: the same in `tandem status`, in the demo and wherever else a status is told.
 
 use crate::input::RemovalStage;
-use crate::status::{HandoffCause, Traffic};
+use crate::status::{SwitchoverCause, Traffic};
 
 /// Who carries the traffic.
 pub fn carrier(traffic: Traffic) -> &'static str {
@@ -14,14 +14,14 @@ pub fn carrier(traffic: Traffic) -> &'static str {
 }
 
 /// Why the traffic moved.
-pub fn cause(cause: HandoffCause) -> &'static str {
+pub fn cause(cause: SwitchoverCause) -> &'static str {
     match cause {
-        HandoffCause::Planned => "planned by the host",
-        HandoffCause::Warned => "the kernel warned",
-        HandoffCause::Abrupt => "without a warning",
-        HandoffCause::Carrier => "carrier lost",
-        HandoffCause::Operator => "asked for by an operator",
-        HandoffCause::Arrival => "a VF came",
+        SwitchoverCause::Planned => "planned by the host",
+        SwitchoverCause::Warned => "the kernel warned",
+        SwitchoverCause::Abrupt => "without a warning",
+        SwitchoverCause::Carrier => "carrier lost",
+        SwitchoverCause::Operator => "asked for by an operator",
+        SwitchoverCause::Arrival => "a VF came",
     }
 }
 

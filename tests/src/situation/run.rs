@@ -10,7 +10,7 @@ use super::step::{Boot, Lost, Place, Port, State, Step, Verb, Way};
 use crate::command::progress;
 use crate::net::{CLIENT_V4, GUEST_V4, Host};
 use crate::probe::{Count, Direction, FrameOptions, FrameProbe, FrameReport};
-use crate::tandem::{BOND, Guest, PROGRAM, STEP_LIMIT, Setup, handover};
+use crate::tandem::{BOND, Guest, PROGRAM, STEP_LIMIT, Setup, switchover};
 use crate::{Lab, Mac, Vm};
 
 /// Between two looks at a state that has to stay.
@@ -315,7 +315,7 @@ fn is_so(state: State, status: &Status) -> bool {
             problems.any(|problem| problem.code == code)
         }
         State::NoProblem => bond.problems.is_empty() && status.problems.is_empty(),
-        State::Armed => handover::is_armed(status),
-        State::Measured => handover::is_measured(status),
+        State::Armed => switchover::is_armed(status),
+        State::Measured => switchover::is_measured(status),
     }
 }

@@ -26,7 +26,7 @@ const ABOUT: &str = "A VF leaves the guest, the VM moves to another host, a VF w
     new VF's plug to half a second after it carries the traffic; a *gap* is the longest time between the sendings of two \
     frames that arrived with none between them that did. *VF ready* is from the VF's registration until it can carry \
     traffic. Of the failover, by Tandem's own word: *lead* is from the warning to the moment at which the VF began to be \
-    unregistered, *reaction* to the request to switch, *reported* the gap of the bond's unicast frames. *Tandem's kernel \
+    unregistered, *reaction* to the request for the switchover, *reported* the gap of the bond's unicast frames. *Tandem's kernel \
     part alone*: the service stands still (SIGSTOP) while the VF is taken.";
 
 /// Systems that are measured at all rates.
@@ -218,7 +218,7 @@ fn try_evacuate(samples: &mut Samples, count: usize) -> Result<()> {
     Ok(())
 }
 
-/// Where Tandem lost frames in a hand-over, its log tells why.
+/// Where Tandem lost frames in a switchover, its log tells why.
 fn keep_log(samples: &Samples, subject: &Subject) -> Result<()> {
     let lost = samples
         .evacuations

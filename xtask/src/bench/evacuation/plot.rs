@@ -34,7 +34,7 @@ pub(super) fn render(all: &[Samples]) -> String {
         "ink title",
         "Frames lost in an evacuation: median, least and most",
     );
-    let hand_over =
+    let switchover =
         |samples: &Samples| samples.spread(|one| Some(one.loss_outside_migration() as f64));
     let total = |samples: &Samples| samples.of_phase(None, PhaseLoss::lost);
     panel(
@@ -42,7 +42,7 @@ pub(super) fn render(all: &[Samples]) -> String {
         all,
         PANELS[0],
         "while the VF leaves and comes",
-        hand_over,
+        switchover,
     );
     panel(
         &mut body,

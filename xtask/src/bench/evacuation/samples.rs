@@ -1,8 +1,8 @@
 //! What was measured of each case, and what follows from it.
 
 use serde_json::{Value, json};
-use tandem_core::status::Handoff;
-use tandem_lab::evacuation::{Case, Evacuation, Handover, PHASES, PhaseLoss};
+use tandem_core::status::Switchover;
+use tandem_lab::evacuation::{Case, Evacuation, MeasuredSwitchover, PHASES, PhaseLoss};
 
 use super::super::spread::Spread;
 
@@ -77,36 +77,39 @@ impl Samples {
         whole.filter(|one| one.tcp.broken.is_none()).count()
     }
 
-    pub(super) fn handovers(&self) -> impl Iterator<Item = &Handover> {
+    pub(super) fn switchovers(&self) -> impl Iterator<Item = &MeasuredSwitchover> {
         self.evacuations
             .iter()
-            .flat_map(|evacuation| &evacuation.handovers)
+            .flat_map(|evacuation| &evacuation.switchovers)
     }
 
     /// Of each reported gap whether it is the measured one.
     pub(super) fn gaps(&self) -> impl Iterator<Item = bool> {
-        self.handovers()
-            .flat_map(Handover::pairs)
+        self.switchovers()
+            .flat_map(MeasuredSwitchover::pairs)
             .map(|(reported, measured)| agree(reported, measured, self.rate_hz))
     }
 
     /// How far each reported gap is from the measured one, in ms.
     pub(super) fn gap_differences_ms(&self) -> Option<Spread> {
-        let pairs = self.handovers().flat_map(Handover::pairs);
+        let pairs = self.switchovers().flat_map(MeasuredSwitchover::pairs);
         Spread::of(pairs.map(|(reported, measured)| reported.abs_diff(measured) as f64 / 1e3))
     }
 
     /// A figure of the failovers as Tandem reports them, in ms.
-    pub(super) fn reported_ms(&self, figure: impl Fn(&Handoff) -> Option<u64>) -> Option<Spread> {
-        let failovers = self.handovers().filter(|one| one.phase == PHASES[0]);
+    pub(super) fn reported_ms(
+        &self,
+        figure: impl Fn(&Switchover) -> Option<u64>,
+    ) -> Option<Spread> {
+        let failovers = self.switchovers().filter(|one| one.phase == PHASES[0]);
         let known = failovers.filter_map(|one| figure(&one.reported));
         Spread::of(known.map(|us| us as f64 / 1e3))
     }
 
     /// Of each reported gap whether it is that of the probe's frames alone.
     pub(super) fn gaps_of_probe(&self) -> impl Iterator<Item = bool> {
-        self.handovers()
-            .flat_map(Handover::pairs_of_probe)
+        self.switchovers()
+            .flat_map(MeasuredSwitchover::pairs_of_probe)
             .map(|(reported, probe)| agree(reported, probe, self.rate_hz))
     }
 
@@ -131,7 +134,7 @@ pub(super) fn agree(reported_us: u64, measured_us: u64, rate_hz: u32) -> bool {
 #[cfg(test)]
 pub(super) mod tests {
     use tandem_core::Time;
-    use tandem_core::status::{Gap, HandoffCause, Traffic};
+    use tandem_core::status::{Gap, SwitchoverCause, Traffic};
     use tandem_lab::evacuation::{System, TcpOutcome};
 
     use super::*;
@@ -159,7 +162,7 @@ pub(super) mod tests {
             },
             downtime_ms: 100,
             vf_ready_ms: Some(12.6),
-            handovers: Vec::new(),
+            switchovers: Vec::new(),
             sent_per_s: [1000, 990],
             losses_to_guest: Vec::new(),
             losses_from_guest: Vec::new(),
@@ -178,20 +181,20 @@ pub(super) mod tests {
         samples
     }
 
-    /// A handoff with these gaps of what was received.
-    pub(in super::super) fn handover(
+    /// A switchover with these gaps of what was received.
+    pub(in super::super) fn switchover(
         receive_us: Option<u64>,
         measured_receive_us: Option<u64>,
-    ) -> Handover {
-        Handover {
+    ) -> MeasuredSwitchover {
+        MeasuredSwitchover {
             phase: "failover".to_owned(),
-            reported: Handoff {
+            reported: Switchover {
                 number: 2,
                 at: Time(1),
                 from: Traffic::Vf,
                 to: Traffic::Standby,
-                cause: HandoffCause::Warned,
-                switch_us: Some(2_500),
+                cause: SwitchoverCause::Warned,
+                took_us: Some(2_500),
                 lead_us: Some(43_100),
                 warned_by: None,
                 reaction_us: Some(1_500),

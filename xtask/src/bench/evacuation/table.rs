@@ -73,7 +73,7 @@ fn rounds(samples: &Samples) -> String {
 mod tests {
     use tandem_lab::evacuation::System;
 
-    use super::super::samples::tests::{handover, samples};
+    use super::super::samples::tests::{samples, switchover};
     use super::*;
 
     #[test]
@@ -89,7 +89,7 @@ mod tests {
         );
         tandem.failures.push("no VF".to_owned());
         for (one, us) in tandem.evacuations.iter_mut().zip([5_000, 6_000, 9_000]) {
-            one.handovers.push(handover(Some(us), None));
+            one.switchovers.push(switchover(Some(us), None));
         }
         let rows = losses(&[floor, tandem]).rows;
         assert_eq!(
