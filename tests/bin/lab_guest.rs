@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 use tandem_lab::agent::COMMAND_LIMIT;
-use tandem_lab::{Lab, Mac, NicModel};
+use tandem_lab::{Lab, NicModel, test_mac};
 
 fn main() -> Result<()> {
     let lab = Lab::new("guest")?;
@@ -12,8 +12,8 @@ fn main() -> Result<()> {
     lab.client()?;
     let vm = lab
         .small_guest()
-        .standby(Mac::test(1))
-        .vf(NicModel::Igb, Mac::test(2))
+        .standby(test_mac(1))
+        .vf(NicModel::Igb, test_mac(2))
         .boot(&host)?;
     println!("booted in {} ms", vm.booted_in().as_millis());
     for script in std::env::args().skip(1) {

@@ -9,7 +9,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
+use rustix::net::{
+    AddressFamily, RecvFlags, SocketFlags, SocketType, eth, recv, socket_with, sockopt,
+};
 use tandem_lab::probe::capture::{
     CAPTURE_LIMIT, CAPTURED_BYTES, Capture, CaptureSpec, Captured, number_of,
 };
@@ -82,36 +84,21 @@ fn take_all(socket: &OwnedFd, probe: u32, ended: &AtomicBool) -> Result<Capture>
 
 /// A socket for the unicast frames of all interfaces but one.
 fn open(except: u32) -> io::Result<OwnedFd> {
-    // Protocol 0: nothing is received before the filter is there.
     let socket = socket_with(
         AddressFamily::PACKET,
         SocketType::RAW,
         SocketFlags::CLOEXEC,
-        None,
+        // Of any interface (packet(7)).
+        Some(eth::ALL),
     )?;
     sockopt::set_socket_recv_buffer_size_force(&socket, BUFFER_BYTES)?;
     attach(&socket, except)?;
     set(&socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, &1_i32)?;
-    // packet(7): ifindex 0 is any interface.
-    let address = libc::sockaddr_ll {
-        sll_family: libc::AF_PACKET as u16,
-        sll_protocol: (libc::ETH_P_ALL as u16).to_be(),
-        sll_ifindex: 0,
-        sll_hatype: 0,
-        sll_pkttype: 0,
-        sll_halen: 0,
-        sll_addr: [0; 8],
-    };
-    #[expect(unsafe_code, reason = "rustix binds no AF_PACKET sockets")]
-    // SAFETY: `address` is a complete sockaddr_ll of the length given, and bind only reads it.
-    let result = unsafe {
-        libc::bind(
-            socket.as_raw_fd(),
-            (&raw const address).cast(),
-            size_of_val(&address) as libc::socklen_t,
-        )
-    };
-    done(result).map(|()| socket)
+    // What came before the filter was there is no part of the capture; how much that can be, the buffer bounds.
+    let mut before = [0_u8; CAPTURED_BYTES];
+    while recv(&socket, &mut before[..], RecvFlags::DONTWAIT).is_ok() {}
+    dropped(&socket)?;
+    Ok(socket)
 }
 
 /// Has the kernel pass over the frames of one interface and those to more than one station, and keep the heads of

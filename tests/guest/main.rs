@@ -5,6 +5,7 @@ mod capture;
 mod frames;
 mod port;
 mod programs;
+mod renew;
 mod requests;
 mod stream;
 

@@ -16,6 +16,7 @@ use tandem_lab::agent::proto::{
 use crate::capture::Captures;
 use crate::frames::FrameProbes;
 use crate::programs::{self, Programs};
+use crate::renew;
 use crate::stream::StreamProbes;
 
 /// Requests under way at the same time.
@@ -119,6 +120,7 @@ impl Requests {
     fn perform(&self, op: Op) -> Result<Reply> {
         match op {
             Op::Ping => Ok(Reply::Nothing),
+            Op::Renew { seed, unix_ms } => renew::renew(&seed.0, unix_ms).map(|()| Reply::Nothing),
             Op::Run { argv, limit_ms } => {
                 programs::run(&argv, Duration::from_millis(limit_ms)).map(Reply::Ran)
             }

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
@@ -41,13 +41,27 @@ pub fn run(command: &mut Command, limit: Duration) -> Result<Finished> {
     Ok(finished)
 }
 
+/// Runs `command` to its end and gives its standard output; what it tells of its progress on standard error is seen
+/// as it comes.
+pub fn run_shown(command: &mut Command, limit: Duration) -> Result<String> {
+    let finished = run_with(command, limit, Stdio::inherit())?;
+    if !finished.status.success() {
+        bail!("`{}` failed ({})", shown(command), finished.status);
+    }
+    Ok(finished.stdout)
+}
+
 /// Runs `command` to its end whatever its exit status; fails if it cannot start or exceeds `limit`.
 pub fn run_any(command: &mut Command, limit: Duration) -> Result<Finished> {
+    run_with(command, limit, Stdio::piped())
+}
+
+fn run_with(command: &mut Command, limit: Duration, stderr: Stdio) -> Result<Finished> {
     let name = shown(command);
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
+        .stderr(stderr)
         .spawn()
         .with_context(|| format!("cannot start `{name}`"))?;
     let stdout = child
@@ -131,6 +145,52 @@ pub fn find_program(program: &str) -> Option<std::path::PathBuf> {
 pub fn progress(text: &str) {
     // Nobody may be listening; that is no reason to fail.
     let _ = writeln!(std::io::stderr(), "lab: {text}");
+}
+
+/// How often something that takes its time is told to go on.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
+
+/// Does `work`, and tells the person who waits what it is, that it goes on, and how long it took; with `growing`, a
+/// folder or file, also how much is there already.
+pub fn step<T>(
+    what: &str,
+    growing: Option<&std::path::Path>,
+    work: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    let began = Instant::now();
+    progress(&format!("{what} …"));
+    let (alive, ended) = mpsc::channel::<()>();
+    let (title, growing) = (what.to_owned(), growing.map(std::path::Path::to_path_buf));
+    let teller = std::thread::spawn(move || {
+        while ended.recv_timeout(SIGN_OF_LIFE) == Err(mpsc::RecvTimeoutError::Timeout) {
+            let there = growing.as_deref().map_or(String::new(), |path| {
+                format!(", {} MiB so far", size_bytes(path) >> 20)
+            });
+            progress(&format!("{title}: {} s{there}", began.elapsed().as_secs()));
+        }
+    });
+    let done = work();
+    drop(alive);
+    // It ends at once, and has nothing to give.
+    let _ = teller.join();
+    let how = if done.is_ok() { "done" } else { "failed" };
+    progress(&format!(
+        "{what}: {how} in {:.1} s",
+        began.elapsed().as_secs_f64()
+    ));
+    done
+}
+
+/// Of a file, or of all files in a folder; those that come and go meanwhile do not matter.
+fn size_bytes(path: &std::path::Path) -> u64 {
+    let Ok(about) = path.symlink_metadata() else {
+        return 0;
+    };
+    if !about.is_dir() {
+        return about.len();
+    }
+    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+    entries.map(|entry| size_bytes(&entry.path())).sum()
 }
 
 fn shown(command: &Command) -> String {

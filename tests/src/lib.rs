@@ -2,19 +2,19 @@
 //!
 //! ```no_run
 //! # fn main() -> anyhow::Result<()> {
-//! use tandem_lab::{Lab, Mac, NicModel};
+//! use tandem_lab::{Lab, NicModel, test_mac};
 //!
 //! let lab = Lab::new("example")?;
 //! let (here, there) = (lab.host("a")?, lab.host("b")?);
 //! let mut vm = lab
 //!     .small_guest()
-//!     .standby(Mac::test(1))
-//!     .vf(NicModel::Igb, Mac::test(2))
+//!     .standby(test_mac(1))
+//!     .vf(NicModel::Igb, test_mac(2))
 //!     .boot(&here)?;
 //! vm.sh("ip link")?;
 //! vm.unplug_vf()?;
 //! vm.migrate_to(&there)?;
-//! vm.plug_vf(NicModel::Igb, Mac::test(3))?;
+//! vm.plug_vf(NicModel::Igb, test_mac(3))?;
 //! # Ok(())
 //! # }
 //! ```
@@ -28,10 +28,12 @@
 //! | `LAB_QEMU` | a `qemu-system-x86_64` of 11.0 or later, instead of this machine's or Debian's |
 //! | `LAB_LIBVIRT_QEMU` | the same for libvirt: 10.0.4 or later, but not 11 |
 //! | `LAB_ACCEL` | `tcg` or `kvm`, instead of trying |
+//! | `LAB_SAVED_STATES` | `off`: each guest boots, none goes on from where another had booted |
 //! | `LAB_REQUIRE` | `all`: a suite that would be skipped fails |
 
 pub mod agent;
 pub mod artifacts;
+mod boot;
 pub mod command;
 pub mod demo;
 pub mod evacuation;
@@ -46,7 +48,9 @@ pub mod process;
 pub mod qemu;
 pub mod readme;
 mod run_folder;
+mod saved_state;
 pub mod sim;
+pub mod situation;
 mod small_guest;
 pub mod tandem;
 pub mod timeline;
@@ -56,6 +60,6 @@ mod vm;
 pub use artifacts::Kernel;
 pub use lab::Lab;
 pub use net::{Client, Host};
-pub use qemu::{DOWNTIME_LIMIT_MS, HotPlug, Mac, MigrationReport, Nic, NicModel, Slot};
+pub use qemu::{DOWNTIME_LIMIT_MS, HotPlug, Mac, MigrationReport, Nic, NicModel, Slot, test_mac};
 pub use small_guest::SmallGuest;
 pub use vm::{CHANNEL_PORT_NAME, GuestImage, Hardware, Vm, Waiting};

@@ -52,7 +52,6 @@ const SILENCE_LIMIT: Duration = Duration::from_secs(90);
 enum Content {
     Program(PathBuf),
     File(PathBuf),
-    Text(String),
 }
 
 /// Describes a small guest; `boot` makes it.
@@ -62,6 +61,8 @@ pub struct SmallGuest<'lab> {
     kernel: Option<Kernel>,
     hardware: Hardware,
     contents: Vec<(String, Content)>,
+    texts: Vec<(String, String)>,
+    reusable: bool,
     loaded: Vec<String>,
     present: Vec<String>,
     kernel_parameters: Vec<String>,
@@ -74,6 +75,8 @@ impl<'lab> SmallGuest<'lab> {
             kernel: None,
             hardware: Hardware::default(),
             contents: Vec::new(),
+            texts: Vec::new(),
+            reusable: true,
             loaded: LOADED.map(str::to_owned).to_vec(),
             present: PRESENT.map(str::to_owned).to_vec(),
             kernel_parameters: Vec::new(),
@@ -112,10 +115,15 @@ impl<'lab> SmallGuest<'lab> {
         self
     }
 
-    /// Adds a file with this text.
+    /// Adds a file with this text, which the lab's agent writes once the guest has booted.
     pub fn text(mut self, path: &str, text: &str) -> Self {
-        self.contents
-            .push((path.to_owned(), Content::Text(text.to_owned())));
+        self.texts.push((path.to_owned(), text.to_owned()));
+        self
+    }
+
+    /// Boots in any case, and keeps no state: for a guest that no other is like.
+    pub fn booted_anew(mut self) -> Self {
+        self.reusable = false;
         self
     }
 
@@ -220,7 +228,6 @@ impl<'lab> SmallGuest<'lab> {
                         .with_context(|| format!("cannot read {}", host_path.display()))?;
                     initramfs.file(path, data);
                 }
-                Content::Text(text) => initramfs.file(path, text.as_str()),
             }
         }
         let path = self.lab.inner().new_folder("image")?.join("initramfs");
@@ -230,6 +237,8 @@ impl<'lab> SmallGuest<'lab> {
             initramfs: path,
             kernel_parameters: self.kernel_parameters.clone(),
             drives: Vec::new(),
+            texts: self.texts.clone(),
+            reusable: self.reusable,
             boot_limit: BOOT_LIMIT,
             silence_limit: SILENCE_LIMIT,
         })

@@ -10,12 +10,13 @@ use anyhow::{Context, Result, bail};
 
 use crate::agent::Agent;
 use crate::agent::proto::PORT_NAME;
+use crate::boot;
 use crate::lab::{Inner, Lab};
 use crate::net::Host;
 use crate::qemu::accel;
 use crate::qemu::{
-    Accelerator, Console, Drive, HotPlug, Listener, Mac, MachineSpec, MigrationReport, Nic,
-    NicModel, Qemu, Qmp, Slot, Start, VirtioPort,
+    Console, Drive, HotPlug, Listener, Mac, MachineSpec, MigrationReport, Nic, NicModel, Qemu, Qmp,
+    Slot, Start, VirtioPort,
 };
 
 /// The virtio-serial port of Tandem's own channel.
@@ -24,8 +25,6 @@ pub use tandem_wire::PORT_NAME as CHANNEL_PORT_NAME;
 const ROOT_PORTS: u8 = 4;
 /// The first device number of NICs that stay.
 const FIRST_NIC_NUMBER: u8 = 4;
-/// How often the console is looked at for silence while the guest boots.
-const BOOT_STEP: Duration = Duration::from_secs(5);
 
 /// What a guest boots from.
 #[derive(Debug, Clone)]
@@ -38,6 +37,10 @@ pub struct GuestImage {
     pub kernel_parameters: Vec<String>,
     /// Disks.
     pub drives: Vec<Drive>,
+    /// Files that the lab's agent writes once the guest has booted: path and text.
+    pub texts: Vec<(String, String)>,
+    /// Whether a guest may start from the state that an earlier one had when it had booted the same.
+    pub reusable: bool,
     /// The time until the lab's agent in the guest must answer.
     pub boot_limit: Duration,
     /// The longest time the console may be silent until then.
@@ -133,6 +136,7 @@ pub struct Vm {
     spec: MachineSpec,
     host: Host,
     booted_in: Duration,
+    from_saved_state: bool,
     lab: Arc<Inner>,
 }
 
@@ -145,7 +149,7 @@ impl Vm {
             .map(|nic| Ok((nic.clone(), host.add_tap()?)))
             .collect::<Result<Vec<_>>>()?;
         let accelerator = accel::detect()?;
-        let mut kernel_parameters = kernel_parameters(accelerator);
+        let mut kernel_parameters = boot::kernel_parameters(accelerator);
         kernel_parameters.extend(image.kernel_parameters.iter().cloned());
         let mut spec = MachineSpec {
             kernel: image.kernel.clone(),
@@ -162,18 +166,21 @@ impl Vm {
             extra_arguments: hardware.extra_arguments.clone(),
         };
         let started = Instant::now();
-        let (qemu, stream) = start(lab.inner(), host, &mut spec, Start::Boot)?;
-        let agent = Agent::in_guest(stream, Some(qemu.console().clone()))?;
-        wait_agent(&agent, qemu.console(), image)?;
+        let up = boot::bring_up(lab.inner(), host, &mut spec, image)?;
         let booted_in = started.elapsed();
-        Ok(Self {
-            qemu,
-            agent,
+        let vm = Self {
+            qemu: up.qemu,
+            agent: up.agent,
             spec,
             host: host.clone(),
             booted_in,
+            from_saved_state: up.from_saved_state,
             lab: Arc::clone(lab.inner()),
-        })
+        };
+        for (path, text) in &image.texts {
+            vm.write_file(path, text.as_bytes(), false)?;
+        }
+        Ok(vm)
     }
 
     /// The lab's agent in the guest. Clones of it live through migrations.
@@ -204,6 +211,11 @@ impl Vm {
     /// The time from QEMU's start to the agent's first answer.
     pub fn booted_in(&self) -> Duration {
         self.booted_in
+    }
+
+    /// Whether it did not boot, but goes on from where another guest like it had booted.
+    pub fn is_from_saved_state(&self) -> bool {
+        self.from_saved_state
     }
 
     /// The host's socket of Tandem's channel; another path after a migration.
@@ -378,7 +390,7 @@ impl Deref for Vm {
 }
 
 /// Starts a QEMU with sockets in a folder of its own; gives it and the agent's connection.
-fn start(
+pub(crate) fn start(
     lab: &Inner,
     host: &Host,
     spec: &mut MachineSpec,
@@ -415,50 +427,4 @@ fn ports(channel: bool) -> Vec<VirtioPort> {
 
 fn socket_of(folder: &Path, port: &str) -> PathBuf {
     folder.join(if port == PORT_NAME { "lab" } else { "channel" })
-}
-
-fn wait_agent(agent: &Agent, console: &Console, image: &GuestImage) -> Result<()> {
-    let deadline = Instant::now() + image.boot_limit;
-    // A request waits in the socket until the guest opens the port, so one ping is enough.
-    let pinging = agent.clone();
-    let limit = image.boot_limit;
-    let (sender, receiver) = std::sync::mpsc::channel();
-    std::thread::spawn(move || sender.send(pinging.ping(limit)));
-    loop {
-        if let Ok(answer) = receiver.recv_timeout(BOOT_STEP) {
-            return answer.context("the guest did not boot");
-        }
-        let silence = console.silence();
-        if silence > image.silence_limit && Instant::now() < deadline {
-            return Err(console.fail_silent(silence).into());
-        }
-    }
-}
-
-/// The lab's own kernel parameters: everything on the serial console, trouble ends the guest, and no time is
-/// spent on mitigations.
-pub(crate) fn kernel_parameters(accelerator: Accelerator) -> Vec<String> {
-    let mut parameters = [
-        "console=ttyS0",
-        "loglevel=5",
-        "panic=-1",
-        "oops=panic",
-        "mitigations=off",
-        "bonding.max_bonds=0",
-        // Self-tests of algorithms nobody uses here are a tenth of the time to boot.
-        "cryptomgr.notests",
-        // Emulated CPUs share busy cores: the default of 21 s can pass for no fault of the guest. So both
-        // watchdogs bark after 60 s (the second after twice its threshold).
-        "rcupdate.rcu_cpu_stall_timeout=60",
-        "watchdog_thresh=30",
-    ]
-    .map(str::to_owned)
-    .to_vec();
-    if accelerator == Accelerator::Tcg {
-        // At boot the kernel waits for a few ticks and wants five interrupts of the timer in that time
-        // (`timer_irq_works`, arch/x86/kernel/apic/io_apic.c, 6.12). An emulated CPU that gets no time
-        // meanwhile misses them, and the guest panics: "IO-APIC + timer doesn't work".
-        parameters.push("no_timer_check".to_owned());
-    }
-    parameters
 }

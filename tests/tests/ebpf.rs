@@ -10,7 +10,7 @@ use tandem_core::status::{CheckItem, SourceHealth};
 use tandem_core::types::{Ifindex, PciAddress};
 use tandem_lab::agent::{Agent, Background};
 use tandem_lab::artifacts::cargo::{self, Profile};
-use tandem_lab::{HotPlug, Kernel, Lab, Mac, NicModel, SmallGuest, Vm};
+use tandem_lab::{HotPlug, Kernel, Lab, Mac, NicModel, SmallGuest, Vm, test_mac};
 
 const MONITOR: &str = "/usr/bin/ebpf_monitor";
 const LOG: &str = "/tmp/monitor.log";
@@ -23,9 +23,9 @@ const RSS_LIMIT_KIB: u64 = 16 * 1024;
 const SIGCONT: i32 = 18;
 const SIGSTOP: i32 = 19;
 
-const STANDBY: Mac = Mac::test(1);
-const E1000E: Mac = Mac::test(2);
-const IGB: Mac = Mac::test(3);
+const STANDBY: Mac = test_mac(1);
+const E1000E: Mac = test_mac(2);
+const IGB: Mac = test_mac(3);
 
 fn guest(lab: &Lab) -> Result<SmallGuest<'_>> {
     let monitor = cargo::example("tandem-guest", "ebpf_monitor", Profile::Release)?;

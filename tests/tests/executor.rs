@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use tandem_lab::artifacts::cargo;
-use tandem_lab::{Kernel, Lab, Mac, NicModel};
+use tandem_lab::{Kernel, Lab, NicModel, test_mac};
 
 const PROGRAM: &str = "/usr/bin/guest-tests";
 const LIMIT: Duration = Duration::from_secs(300);
@@ -24,8 +24,8 @@ fn own_tests(lab: &Lab) -> Result<()> {
         .small_guest()
         .kernel(Kernel::from_environment()?)
         .module("veth")
-        .standby(Mac::test(1))
-        .vf(NicModel::E1000e, Mac::test(2))
+        .standby(test_mac(1))
+        .vf(NicModel::E1000e, test_mac(2))
         .program(&program, PROGRAM)
         .boot(&lab.host("a")?)?;
     // As on a machine where nobody keeps the driver from making a bond0 by itself when it is loaded.

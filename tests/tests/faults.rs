@@ -8,7 +8,7 @@ use tandem_core::status::{BondState, Held, ProblemCode};
 use tandem_lab::net::{CLIENT_V4, GUEST_V4, GUEST_V6};
 use tandem_lab::tandem::switchover::{is_armed, is_measured};
 use tandem_lab::tandem::{BOND, CONFIG, Guest, STEP_LIMIT, Setup};
-use tandem_lab::{Kernel, Lab, Mac, NicModel};
+use tandem_lab::{Kernel, Lab, NicModel, test_mac};
 
 /// Unplugs and re-plugs in a row.
 const ROUNDS: u32 = 50;
@@ -146,7 +146,7 @@ fn come_and_go(lab: &Lab) -> Result<()> {
     guest.reach(BondState::Standby)?;
 
     // A NIC that nobody configured.
-    let stranger = Mac::test(99);
+    let stranger = test_mac(99);
     guest.vm.plug_vf(setup.model, stranger)?;
     let name = guest.vm.wait_interface(stranger, STEP_LIMIT)?;
     // Whatever the service does about an arrival it has done once it knows the next one.

@@ -10,13 +10,13 @@ use tandem_core::status::{BondState, ProblemCode, SourceHealth};
 use tandem_lab::full_guest::{FullGuest, Manager, systemd};
 use tandem_lab::net::{CLIENT_V4, GUEST_V4, GUEST_V6};
 use tandem_lab::tandem::{BOND, CONFIG, Guest, STEP_LIMIT, Setup};
-use tandem_lab::{Lab, Mac, Nic, NicModel, Slot};
+use tandem_lab::{Lab, Mac, Nic, NicModel, Slot, test_mac};
 
 const UNIT: &str = "tandem.service";
 /// Emulated and on a busy machine; usually about 40 s.
 const START_LIMIT: Duration = Duration::from_secs(400);
 /// A NIC that no bond knows.
-const STRANGER: Mac = Mac::test(9);
+const STRANGER: Mac = test_mac(9);
 /// The numbers of include/uapi/linux/capability.h (6.12): `NET_ADMIN`, `NET_RAW`.
 const CAPABILITIES: u64 = 1 << 12 | 1 << 13;
 /// `PERFMON`, `BPF`: only until the kernel programs are loaded.
@@ -233,7 +233,7 @@ fn takes_the_vf_by_its_mac(guest: &Guest, mac: Mac) -> Result<()> {
         .await_status(&format!("accelerated by {mac}"), STEP_LIMIT, |status| {
             status.bonds.first().is_some_and(|bond| {
                 let vf_mac = bond.vf.as_ref().and_then(|vf| vf.mac);
-                bond.state == BondState::Accelerated && vf_mac.is_some_and(|vf| vf.0 == mac.0)
+                bond.state == BondState::Accelerated && vf_mac == Some(mac)
             })
         })
         .with_context(journal)?;

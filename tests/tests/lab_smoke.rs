@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use anyhow::Result;
 use tandem_lab::agent::proto::Exit;
-use tandem_lab::net::{GUEST_V4, GUEST_V6};
+use tandem_lab::net::{CLIENT_V4, GUEST_V4, GUEST_V6};
 use tandem_lab::probe::FrameOptions;
 use tandem_lab::qemu::GuestFailure;
-use tandem_lab::{HotPlug, Kernel, Lab, Mac, NicModel, Vm};
+use tandem_lab::{HotPlug, Kernel, Lab, Mac, NicModel, Vm, test_mac};
 
-const STANDBY: Mac = Mac::test(1);
-const VF: Mac = Mac::test(2);
-const OTHER_VF: Mac = Mac::test(3);
+const STANDBY: Mac = test_mac(1);
+const VF: Mac = test_mac(2);
+const OTHER_VF: Mac = test_mac(3);
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// An active-backup bond over the standby and, as its primary, the VF.
@@ -85,6 +85,50 @@ fn a_guest_runs_commands_and_keeps_files() {
     assert_eq!(vm.wait(program, Duration::from_millis(1)).unwrap(), None);
     vm.signal(program, 9).unwrap();
     assert_eq!(vm.wait(program, LIMIT).unwrap(), Some(Exit::Signal(9)));
+}
+
+/// What a state would make two guests share is not shared, and all the rest is as after a boot.
+#[test]
+fn a_guest_from_a_saved_state_is_one_of_its_own() {
+    let Some(lab) = Lab::for_test("saved state") else {
+        return;
+    };
+    let host = lab.host("a").unwrap();
+    lab.client().unwrap();
+    let boot = || {
+        let guest = lab.small_guest().standby(STANDBY).vf(NicModel::Igb, VF);
+        guest.text("/tmp/own", "text").boot(&host).unwrap()
+    };
+    let first = boot();
+    let random = |vm: &Vm| vm.sh("od -An -tx1 -N16 /dev/urandom").unwrap();
+    let of_first = random(&first);
+    drop(first);
+
+    // An earlier run may have left the state: then the first one did not boot either.
+    let mut vm = boot();
+    assert!(vm.is_from_saved_state());
+    eprintln!("came up in {} ms", vm.booted_in().as_millis());
+    assert_ne!(
+        random(&vm),
+        of_first,
+        "two guests have the same random numbers"
+    );
+    let now = std::time::SystemTime::now();
+    let now = now.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let told: u64 = vm.sh("date +%s").unwrap().parse().unwrap();
+    assert!(now.abs_diff(told) <= 60, "{told}, not {now}");
+    assert_eq!(vm.sh("cat /tmp/own").unwrap(), "text");
+
+    let standby = vm.wait_interface(STANDBY, LIMIT).unwrap();
+    vm.sh(&format!(
+        "ip link set {standby} up && ip address add {GUEST_V4}/24 dev {standby} && ping -c 1 -W 10 {CLIENT_V4}"
+    ))
+    .unwrap();
+    vm.unplug_vf().unwrap();
+    assert_eq!(vm.find_interface(VF).unwrap(), None);
+    vm.plug_vf(NicModel::Igb, OTHER_VF).unwrap();
+    vm.wait_interface(OTHER_VF, LIMIT).unwrap();
+    vm.check().unwrap();
 }
 
 #[test]

@@ -8,10 +8,10 @@ use tandem_core::Status;
 use tandem_core::status::{BondState, Held, ProblemCode, Traffic};
 use tandem_lab::net::GUEST_V4;
 use tandem_lab::tandem::{BOND, CONFIG, Guest, PROGRAM, STEP_LIMIT, Setup, binary};
-use tandem_lab::{Lab, Mac, NicModel};
+use tandem_lab::{Lab, Mac, NicModel, test_mac};
 
 /// The MAC of the NIC whose function the VF is; no configuration names it.
-const PF: Mac = Mac::test(50);
+const PF: Mac = test_mac(50);
 /// The service's first wait after a VF was refused; each further one is twice as long.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 /// How the kernel says that a VF's PF does not let it have a MAC (`igbvf_set_mac`, 6.12).
@@ -196,7 +196,7 @@ fn mtus_and_vlan(lab: &Lab) -> Result<()> {
 /// A VLAN on the bond keeps its address and its peers through failover and failback. The peer is a guest
 /// too: not every kernel that the lab runs on knows VLANs.
 fn vlan(lab: &Lab, setup: &Setup, guest: &mut Guest) -> Result<()> {
-    let peer_mac = Mac::test(60);
+    let peer_mac = test_mac(60);
     let peer = lab
         .small_guest()
         .kernel(setup.kernel)

@@ -1,5 +1,10 @@
 //! Simulation of the core over a fake kernel: at least 100,000 seeded steps that do something to the guest.
-//! A seed that fails is run again by the command that its report ends with.
+//! A seed that fails is run again by the command that its report ends with. `TANDEM_SIM_MINUTES` goes on with further
+//! seeds for so long.
+
+use std::fmt::Debug;
+use std::str::FromStr;
+use std::time::{Duration, Instant};
 
 use tandem_lab::sim::chaos::{Tally, run, seed_of};
 use tandem_lab::sim::contract;
@@ -7,23 +12,33 @@ use tandem_lab::sim::fake::FakeKernel;
 
 /// Runs from different seeds.
 const RUNS: u64 = 680;
+const MINUTE: Duration = Duration::from_secs(60);
 /// Disturbances in each.
 const STEPS: u64 = 240;
 
 #[test]
 fn promises_hold_in_a_rough_world() {
-    let only = std::env::var("TANDEM_SIM_SEED").ok();
-    let only: Option<u64> = only.map(|text| text.parse().expect("TANDEM_SIM_SEED is a number"));
-    let seeds = match only {
-        Some(seed) => vec![seed],
-        None => (0..RUNS).map(seed_of).collect(),
-    };
+    let only = number("TANDEM_SIM_SEED");
+    let until =
+        number::<u32>("TANDEM_SIM_MINUTES").map(|minutes| Instant::now() + minutes * MINUTE);
     let mut total = Tally::default();
     let mut failures = Vec::new();
-    for result in run_all(&seeds) {
-        match result {
-            Ok(tally) => total.add(tally),
-            Err(report) => failures.push(report),
+    let mut runs = 0;
+    loop {
+        let seeds: Vec<_> = match only {
+            Some(seed) => vec![seed],
+            None => (runs..runs + RUNS).map(seed_of).collect(),
+        };
+        for result in run_all(&seeds) {
+            match result {
+                Ok(tally) => total.add(tally),
+                Err(report) => failures.push(report),
+            }
+        }
+        runs += seeds.len() as u64;
+        let goes_on = until.is_some_and(|until| Instant::now() < until);
+        if !goes_on || !failures.is_empty() {
+            break;
         }
     }
     if let Some(first) = failures.first() {
@@ -32,9 +47,8 @@ fn promises_hold_in_a_rough_world() {
             println!("{}", head.join(" "));
         }
         panic!(
-            "{} of {} runs failed; the first: {first}",
-            failures.len(),
-            seeds.len()
+            "{} of {runs} runs failed; the first: {first}",
+            failures.len()
         );
     }
     println!("{total:#?}");
@@ -56,6 +70,12 @@ fn promises_hold_in_a_rough_world() {
             assert!(total.seen.contains_key(kind), "no {kind} in {total:#?}");
         }
     }
+}
+
+/// The number in an environment variable, if it is set.
+fn number<N: FromStr<Err: Debug>>(variable: &str) -> Option<N> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().expect(variable))
 }
 
 /// Shares the seeds out to the processors.

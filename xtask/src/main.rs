@@ -4,6 +4,7 @@ mod bench;
 mod check;
 mod demo;
 mod ebpf;
+mod lab;
 mod manual;
 mod project;
 mod setup;
@@ -27,6 +28,8 @@ enum Task {
     Test(test::Options),
     /// The whole story in one terminal: a VF leaves, the VM moves, another VF arrives
     Demo(demo::Options),
+    /// Carry out a situation: a text such as those in tests/situations
+    Lab(lab::Options),
     /// Measure: the idle service, evacuations beside other systems, how costs grow, what TCP pays
     Bench(bench::Options),
     /// Build the kernel programs and write the object that is committed
@@ -42,19 +45,20 @@ enum Task {
     /// Write manual pages and shell completions into target/manual
     Man,
     /// Install what this machine lacks to build and test (as root on Debian; elsewhere: say what)
-    Setup,
+    Setup(setup::Options),
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::Test(options) => test::run(&options),
         Task::Demo(options) => demo::run(&options),
+        Task::Lab(options) => lab::run(&options),
         Task::Bench(options) => bench::run(&options),
         Task::Ebpf(options) => ebpf::run(&options),
         Task::Check { check } => check::run(check),
         Task::Reference => manual::reference(),
         Task::Man => manual::man(),
-        Task::Setup => setup::run(),
+        Task::Setup(options) => setup::run_with(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -78,7 +82,12 @@ mod tests {
         let pages = tandem_lab::readme::pages().unwrap().into_iter();
         let pages = pages.map(|page| (page.name, page.text));
         let mut all_named = 0;
-        for (page, text) in pages.chain([("ARCHITECTURE.md".to_owned(), architecture)]) {
+        let situations = project::text("tests/situations/README.md".as_ref()).unwrap().unwrap();
+        let others = [
+            ("ARCHITECTURE.md".to_owned(), architecture),
+            ("tests/situations/README.md".to_owned(), situations),
+        ];
+        for (page, text) in pages.chain(others) {
             let mut named = 0;
             for (at, _) in text.match_indices("cargo xtask ") {
                 let line = text[at..].split(['`', '\n', '#']).next().unwrap();

@@ -29,6 +29,7 @@ mod plan;
 mod report;
 #[cfg(test)]
 mod tests;
+pub mod words;
 mod world;
 
 /// Everything that the machine may want done.

@@ -1,12 +1,11 @@
 //! Words for people.
 
 use serde::Serialize;
-use tandem_core::input::{RemovalStage, Source};
+use tandem_core::input::Source;
 use tandem_core::policy::Origin;
-use tandem_core::status::{
-    BondState, Held, PortStatus, ProblemCode, SourceHealth, SwitchoverCause, Traffic,
-};
+use tandem_core::status::{BondState, Held, PortStatus, ProblemCode, SourceHealth, Traffic};
 use tandem_core::types::Time;
+pub(super) use tandem_core::words::{carrier, cause, warning};
 
 pub(super) fn origin(origin: Origin) -> &'static str {
     match origin {
@@ -41,15 +40,6 @@ pub(super) fn traffic(traffic: Traffic) -> &'static str {
     }
 }
 
-pub(super) fn carrier(traffic: Traffic) -> &'static str {
-    match traffic {
-        Traffic::None => "nobody",
-        Traffic::Vf => "VF",
-        Traffic::Standby => "standby",
-        Traffic::Other => "another port",
-    }
-}
-
 pub(super) fn port_state(port: &PortStatus) -> &'static str {
     match port.held {
         _ if port.active => "carries the traffic",
@@ -63,27 +53,6 @@ pub(super) fn port_state(port: &PortStatus) -> &'static str {
         None if !port.enslaved => "not in the bond yet",
         None if !port.carrier => "no carrier",
         None => "ready",
-    }
-}
-
-pub(super) fn cause(cause: SwitchoverCause) -> &'static str {
-    match cause {
-        SwitchoverCause::Planned => "planned by the host",
-        SwitchoverCause::Warned => "the kernel warned",
-        SwitchoverCause::Abrupt => "without a warning",
-        SwitchoverCause::Carrier => "carrier lost",
-        SwitchoverCause::Operator => "asked for by an operator",
-        SwitchoverCause::Arrival => "a VF came",
-    }
-}
-
-pub(super) fn warning(stage: RemovalStage) -> &'static str {
-    match stage {
-        RemovalStage::ButtonPressed => "the slot's button",
-        RemovalStage::ButtonCancelled => "the slot's button, cancelled",
-        RemovalStage::EjectRequested => "ACPI's request to eject",
-        RemovalStage::RemovalStarted => "the PCI core",
-        RemovalStage::DriverStopping => "its driver",
     }
 }
 

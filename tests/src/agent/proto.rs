@@ -32,6 +32,13 @@ pub struct Request {
 pub enum Op {
     /// Nothing but an answer.
     Ping,
+    /// Makes a guest that goes on from a saved state one of its own.
+    Renew {
+        /// Mixed into the kernel's random numbers.
+        seed: Hex,
+        /// The wall clock's time, in ms since 1970.
+        unix_ms: u64,
+    },
     /// Runs a program to its end.
     Run {
         /// Program and arguments.
@@ -124,6 +131,7 @@ impl Op {
     pub fn title(&self) -> String {
         match self {
             Self::Ping => "ping".to_owned(),
+            Self::Renew { .. } => "a clock and random numbers of its own".to_owned(),
             Self::Run { argv, .. } => format!("running `{}`", argv.join(" ")),
             Self::Spawn { argv, .. } => format!("starting `{}`", argv.join(" ")),
             Self::Wait { pid, .. } => format!("waiting for the program {pid}"),

@@ -80,14 +80,14 @@ impl PrivateApt {
             fs::create_dir_all(apt.folder.join(path)).context("cannot create apt's folders")?;
         }
         fs::write(apt.sources_file(), wanted).context("cannot write the private apt sources")?;
-        command::progress(&format!(
-            "reading the package lists of {}",
-            suites.join(", ")
-        ));
         let mut update = apt.command("apt-get");
         // Otherwise apt calls it a success when only some lists arrived.
         update.args(["-q", "-o", "APT::Update::Error-Mode=any", "update"]);
-        command::run(&mut update, UPDATE_LIMIT)?;
+        let what = format!("fetching the package lists of {}", suites.join(", "));
+        let lists = apt.folder.join("lists");
+        command::step(&what, Some(&lists), || {
+            command::run(&mut update, UPDATE_LIMIT)
+        })?;
         fs::write(stamp, "").context("cannot note when the package lists were read")?;
         Ok(apt)
     }

@@ -19,6 +19,11 @@ impl Cache {
             Some(path) => PathBuf::from(path),
             None => target_folder().join("lab"),
         };
+        Self::at(&root)
+    }
+
+    /// The cache in that folder, creating it if need be.
+    pub(crate) fn at(root: &Path) -> Result<Self> {
         fs::create_dir_all(root.join("locks"))
             .with_context(|| format!("cannot create the lab's cache {}", root.display()))?;
         let root = root
@@ -40,6 +45,18 @@ impl Cache {
         flock(&file, FlockOperation::LockExclusive)
             .with_context(|| format!("cannot lock {}", path.display()))?;
         Ok(CacheLock { _file: file })
+    }
+
+    /// The same without waiting: nothing if somebody else holds it.
+    pub(crate) fn try_lock(&self, name: &str) -> Result<Option<CacheLock>> {
+        let path = self.root.join("locks").join(name);
+        let file = File::create(&path)
+            .with_context(|| format!("cannot create the lock file {}", path.display()))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(CacheLock { _file: file })),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+        }
     }
 
     /// The entry `name`, a folder. If it is missing, `fill` makes it in a temporary place first.
@@ -92,10 +109,7 @@ mod tests {
     #[test]
     fn an_entry_is_made_once_and_a_failed_one_leaves_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        fs::create_dir_all(folder.path().join("locks")).unwrap();
-        let cache = Cache {
-            root: folder.path().to_path_buf(),
-        };
+        let cache = Cache::at(folder.path()).unwrap();
 
         let failed = cache.folder("thing", |_| anyhow::bail!("no network"));
         assert!(format!("{:#}", failed.unwrap_err()).contains("no network"));

@@ -62,6 +62,30 @@ impl HostTool {
         }
     }
 
+    /// What it is, for people; with the version, where a version matters and one is there.
+    pub fn title(self) -> String {
+        let release = |release: Option<String>| release.map_or(String::new(), |text| text + " ");
+        match self {
+            Self::Qemu(starter) => {
+                let release = release(qemu::release(starter));
+                format!("QEMU {release}({})", starter.name())
+            }
+            Self::Libvirt => {
+                let found = libvirt_version().ok();
+                let found = found.as_deref().and_then(major_minor);
+                let release = release(found.map(|(major, minor)| format!("{major}.{minor}")));
+                format!("libvirt {release}").trim_end().to_owned()
+            }
+            Self::Iproute2 => "iproute2".to_owned(),
+            Self::Xz => "xz".to_owned(),
+            Self::SquashfsTools => "squashfs-tools".to_owned(),
+            Self::Mmdebstrap => "mmdebstrap".to_owned(),
+            Self::E2fsprogs => "e2fsprogs".to_owned(),
+            Self::LibudevDev => "libudev's headers".to_owned(),
+            Self::Xmllint => "xmllint".to_owned(),
+        }
+    }
+
     /// Why the tool cannot be used, or nothing if it can.
     pub fn lack(self) -> Option<String> {
         let missing = |programs: &[&'static str]| {
@@ -104,18 +128,28 @@ fn libvirt_lack() -> Option<String> {
     {
         return Some("libvirt's QEMU driver is not installed".to_owned());
     }
-    let told = match command::run(Command::new("libvirtd").arg("--version"), PROBE_LIMIT) {
-        Ok(finished) => finished.stdout,
-        Err(error) => return Some(format!("{error:#}")),
-    };
-    let word = told.split_whitespace().last().unwrap_or_default();
-    let mut numbers = word.split('.').map_while(|number| number.parse().ok());
-    match (numbers.next(), numbers.next()) {
-        (Some(major), Some(minor)) if (major, minor) >= MIN_LIBVIRT => None,
-        _ => Some(format!(
+    match libvirt_version() {
+        Ok(word) if major_minor(&word).is_some_and(|version| version >= MIN_LIBVIRT) => None,
+        Ok(word) => Some(format!(
             "libvirt {word} knows no `igb` NIC (it needs 9.3 or later)"
         )),
+        Err(error) => Some(format!("{error:#}")),
     }
+}
+
+/// As `libvirtd --version` ends.
+fn libvirt_version() -> Result<String> {
+    let told = command::run(Command::new("libvirtd").arg("--version"), PROBE_LIMIT)?.stdout;
+    Ok(told
+        .split_whitespace()
+        .last()
+        .unwrap_or_default()
+        .to_owned())
+}
+
+fn major_minor(version: &str) -> Option<(u32, u32)> {
+    let mut numbers = version.split('.').map_while(|number| number.parse().ok());
+    Some((numbers.next()?, numbers.next()?))
 }
 
 /// Makes sure that the tools are there: installs what is missing when this is root on Debian, else fails
@@ -192,7 +226,6 @@ fn install(cache: &Cache, machine_suites: &[String], lacks: &[(HostTool, String)
         if packages.is_empty() {
             continue;
         }
-        command::progress(&format!("installing {} (once)", packages.join(" ")));
         let mut install = apt.command("apt-get");
         install.env("DEBIAN_FRONTEND", "noninteractive");
         install.args([
@@ -202,8 +235,9 @@ fn install(cache: &Cache, machine_suites: &[String], lacks: &[(HostTool, String)
             "-o",
             "DPkg::Lock::Timeout=600",
         ]);
-        install.args(options).arg("install").args(packages);
-        command::run(&mut install, INSTALL_LIMIT)?;
+        install.args(options).arg("install").args(&packages);
+        let what = format!("installing {} (once)", packages.join(" "));
+        command::step(&what, None, || command::run(&mut install, INSTALL_LIMIT))?;
     }
     for (tool, _) in lacks {
         if let HostTool::Qemu(starter) = tool {

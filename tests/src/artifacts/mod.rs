@@ -50,16 +50,15 @@ pub fn unpacked(
     cache.folder(name, |folder| {
         let apt = apt::PrivateApt::of_suite(&cache, suite)?;
         let packages = choose(&apt)?;
-        crate::command::progress(&format!("fetching {} from {suite}", packages.join(", ")));
-        for archive in apt.download(&packages, &folder.join("debs"))? {
-            crate::command::run(
-                std::process::Command::new("dpkg-deb")
-                    .arg("-x")
-                    .arg(&archive)
-                    .arg(folder),
-                UNPACK_LIMIT,
-            )?;
-        }
+        let what = format!("fetching {} from {suite} (once)", packages.join(", "));
+        crate::command::step(&what, Some(folder), || {
+            for archive in apt.download(&packages, &folder.join("debs"))? {
+                let mut unpack = std::process::Command::new("dpkg-deb");
+                unpack.arg("-x").arg(&archive).arg(folder);
+                crate::command::run(&mut unpack, UNPACK_LIMIT)?;
+            }
+            Ok(())
+        })?;
         std::fs::remove_dir_all(folder.join("debs")).context("cannot remove fetched packages")
     })
 }

@@ -50,6 +50,14 @@ impl Starter {
         }
     }
 
+    /// For people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Lab => "lab",
+            Self::Libvirt => "libvirt",
+        }
+    }
+
     fn wanted(self) -> &'static str {
         match self {
             Self::Lab => "11.0 or later",
@@ -94,6 +102,14 @@ pub fn program(starter: Starter) -> Result<PathBuf> {
     Ok(found.get_or_init(|| path).clone())
 }
 
+/// What is there, for people: such as `11.1`.
+pub(super) fn release(starter: Starter) -> Option<String> {
+    let program = program(starter).ok()?;
+    let told = command::run(Command::new(program).arg("--version"), PROBE_LIMIT).ok()?;
+    let (major, minor, _) = version(&told.stdout)?;
+    Some(format!("{major}.{minor}"))
+}
+
 fn find(starter: Starter) -> Result<PathBuf> {
     if let Some(path) = std::env::var_os(starter.variable()) {
         return Ok(path.into());
@@ -125,7 +141,6 @@ pub(super) fn fetch(cache: &Cache, starter: Starter) -> Result<()> {
             let mut suites = vec![base, suite];
             suites.dedup();
             let apt = PrivateApt::of_suites(cache, &suites.join("-"), &suites)?;
-            command::progress(&format!("unpacking QEMU from {} (once)", starter.suite()));
             let root = folder.join("root");
             let mut unpack = Command::new("mmdebstrap");
             unpack
@@ -138,7 +153,13 @@ pub(super) fn fetch(cache: &Cache, starter: Starter) -> Result<()> {
                 .arg(base)
                 .arg(&root)
                 .arg(apt.sources_file());
-            command::run(&mut unpack, UNPACK_LIMIT)?;
+            let what = format!(
+                "fetching and unpacking QEMU from {} (once)",
+                starter.suite()
+            );
+            command::step(&what, Some(&root), || {
+                command::run(&mut unpack, UNPACK_LIMIT)
+            })?;
             // The entry is moved into place when it is whole: the script finds its files by its own place.
             let script = folder.join(START);
             fs::write(&script, start_script()).context("cannot write QEMU's start script")?;
@@ -165,7 +186,8 @@ fn fits(program: &Path, starter: Starter) -> Result<()> {
     match version(&told) {
         Some(version) if starter.takes(version) => Ok(()),
         _ => bail!(
-            "it does not fit, for {starter:?} it has to be {}: {}",
+            "it does not fit, the {} needs {}: {}",
+            starter.name(),
             starter.wanted(),
             told.lines().next().unwrap_or_default()
         ),

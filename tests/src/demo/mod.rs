@@ -168,7 +168,7 @@ fn note_removal(story: &mut Story, channel: &mut Channel) {
             let stage = serde_json::from_value(removed["warned-by"].clone());
             story.notes.push(format!(
                 "early warning by eBPF ({}): {} ms before the VF's driver began to stop",
-                stage.map_or("unknown", words::warning),
+                stage.map_or("unknown", tandem_core::words::warning),
                 words::ms(lead_us)
             ));
         }
@@ -183,8 +183,7 @@ fn ensure_vf(channel: &mut Channel, mac: Mac) -> Result<()> {
         .and_then(|bond| bond.vf.as_ref())
         .context("the VF is gone")?;
     ensure!(
-        vf.mac
-            .is_some_and(|found| found.to_string() == mac.to_string()),
+        vf.mac == Some(mac),
         "the traffic is on {vf:?}, not on the VF {mac}"
     );
     Ok(())

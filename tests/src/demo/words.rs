@@ -1,7 +1,7 @@
 //! What a guest reports, in words for people: those of `tandem status`.
 
-use tandem_core::input::RemovalStage;
-use tandem_core::status::{Gap, Switchover, SwitchoverCause, Traffic};
+use tandem_core::status::{Gap, Switchover};
+use tandem_core::words::{carrier, cause};
 
 /// Who took over from whom, why, and how long there were no frames; nothing if that was not counted.
 pub(super) fn switchover(switchover: &Switchover) -> Option<String> {
@@ -40,40 +40,10 @@ pub(super) fn ms(us: u64) -> String {
     format!("{:.1}", us as f64 / 1e3)
 }
 
-fn carrier(traffic: Traffic) -> &'static str {
-    match traffic {
-        Traffic::None => "nobody",
-        Traffic::Vf => "VF",
-        Traffic::Standby => "standby",
-        Traffic::Other => "another port",
-    }
-}
-
-fn cause(cause: SwitchoverCause) -> &'static str {
-    match cause {
-        SwitchoverCause::Planned => "planned by the host",
-        SwitchoverCause::Warned => "the kernel warned",
-        SwitchoverCause::Abrupt => "without a warning",
-        SwitchoverCause::Carrier => "carrier lost",
-        SwitchoverCause::Operator => "asked for by an operator",
-        SwitchoverCause::Arrival => "a VF came",
-    }
-}
-
-/// Who warned of a removal.
-pub(super) fn warning(stage: RemovalStage) -> &'static str {
-    match stage {
-        RemovalStage::ButtonPressed => "the slot's button",
-        RemovalStage::ButtonCancelled => "the slot's button, cancelled",
-        RemovalStage::EjectRequested => "ACPI's request to eject",
-        RemovalStage::RemovalStarted => "the PCI core",
-        RemovalStage::DriverStopping => "its driver",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use tandem_core::Time;
+    use tandem_core::status::{SwitchoverCause, Traffic};
 
     use super::*;
 

@@ -3,13 +3,13 @@
 //! ```no_run
 //! # fn main() -> anyhow::Result<()> {
 //! use tandem_lab::full_guest::{FullGuest, Manager};
-//! use tandem_lab::{Lab, Mac, NicModel};
+//! use tandem_lab::{Lab, NicModel, test_mac};
 //!
 //! let lab = Lab::new("example")?;
 //! let host = lab.host("a")?;
 //! let vm = FullGuest::new(&lab)
-//!     .standby(Mac::test(1))
-//!     .vf(NicModel::Igb, Mac::test(2))
+//!     .standby(test_mac(1))
+//!     .vf(NicModel::Igb, test_mac(2))
 //!     .manager(Manager::NetworkManager)
 //!     .tandem("[[bond]]\nname = \"bond0\"\n")?
 //!     .boot(&host)?;
@@ -273,6 +273,9 @@ impl<'lab> FullGuest<'lab> {
             initramfs: path,
             kernel_parameters: guest.kernel_parameters,
             drives,
+            texts: Vec::new(),
+            // Each is set up in another way, and udev and systemd are to see their own boot.
+            reusable: false,
             boot_limit: BOOT_LIMIT,
             silence_limit: SILENCE_LIMIT,
         };

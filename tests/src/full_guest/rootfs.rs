@@ -8,7 +8,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
@@ -223,13 +223,9 @@ fn recipe_hash(kernel: &KernelFiles) -> u64 {
 }
 
 fn build(cache: &Cache, kernel: &KernelFiles, folder: &Path) -> Result<()> {
-    let started = Instant::now();
     let apt = PrivateApt::of_suite(cache, SUITE)?;
     let stage = folder.join("stage");
     add_modules(kernel, &stage)?;
-    command::progress(&format!(
-        "building the full guest's root from {SUITE} (once, about a minute)"
-    ));
 
     let root = folder.join("root");
     let mut bootstrap = Command::new("mmdebstrap");
@@ -257,20 +253,21 @@ fn build(cache: &Cache, kernel: &KernelFiles, folder: &Path) -> Result<()> {
         .arg(SUITE.name())
         .arg(&root)
         .arg(apt.sources_file());
-    command::run(&mut bootstrap, BOOTSTRAP_LIMIT)?;
+    let what = format!("building the full guest's root from {SUITE} (once, about a minute)");
+    command::step(&what, Some(&root), || {
+        command::run(&mut bootstrap, BOOTSTRAP_LIMIT)
+    })?;
     configure(&root)?;
 
     // Uncompressed: reading is the host's work, unpacking would be the emulated guest's.
     let mut squash = Command::new("mksquashfs");
-    squash.arg(&root).arg(folder.join("root.squashfs"));
+    let image = folder.join("root.squashfs");
+    squash.arg(&root).arg(&image);
     squash.args(["-noI", "-noD", "-noF", "-noX", "-quiet", "-no-progress"]);
-    command::run(&mut squash, SQUASHFS_LIMIT)?;
-    fs::remove_dir_all(&stage).with_context(|| format!("cannot remove {}", stage.display()))?;
-    command::progress(&format!(
-        "the full guest's root took {} s",
-        started.elapsed().as_secs()
-    ));
-    Ok(())
+    command::step("packing the full guest's root", Some(&image), || {
+        command::run(&mut squash, SQUASHFS_LIMIT)
+    })?;
+    fs::remove_dir_all(&stage).with_context(|| format!("cannot remove {}", stage.display()))
 }
 
 fn add_modules(kernel: &KernelFiles, stage: &Path) -> Result<()> {

@@ -10,7 +10,7 @@ use crate::artifacts::qemu::{self, Starter};
 use crate::net::{GUEST_V4, GUEST_V6};
 use crate::qemu::{Accelerator, accel};
 use crate::vm::{CHANNEL_PORT_NAME, GuestImage};
-use crate::{Mac, NicModel};
+use crate::{Mac, NicModel, test_mac};
 
 /// The VF's alias, on each host.
 pub const VF_ALIAS: &str = "ua-vf";
@@ -42,9 +42,9 @@ impl DomainSpec {
         Self {
             name: name.to_owned(),
             model: NicModel::Igb,
-            standby: Mac::test(1),
-            vf: Mac::test(2),
-            other_vfs: vec![Mac::test(3)],
+            standby: test_mac(1),
+            vf: test_mac(2),
+            other_vfs: vec![test_mac(3)],
             kernel_parameters: Vec::new(),
         }
     }

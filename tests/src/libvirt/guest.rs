@@ -18,7 +18,7 @@ use crate::net::{CLIENT_V4, GUEST_V4};
 use crate::probe::{FrameOptions, FrameProbe};
 use crate::qemu::accel;
 use crate::tandem::{self, BOND, PROGRAM, STEP_LIMIT};
-use crate::{Lab, Mac, vm};
+use crate::{Lab, Mac, boot};
 
 /// What an evacuation may take in all.
 pub const EVACUATION_LIMIT: Duration = Duration::from_secs(300);
@@ -47,7 +47,7 @@ impl<'lab> LibvirtGuest<'lab> {
             .small_guest()
             .program(&tandem::binary()?, PROGRAM)
             .image()?;
-        let mut parameters = vm::kernel_parameters(accel::detect()?);
+        let mut parameters = boot::kernel_parameters(accel::detect()?);
         parameters.extend(spec.kernel_parameters.iter().cloned());
         let xml = spec.xml(&image, &parameters, host)?;
         let path = file(lab.folder(), &format!("{}.xml", spec.name), &xml)?;

@@ -14,7 +14,7 @@ const MIGRATION_LIMIT: Duration = Duration::from_secs(180);
 /// leaves no more memory than it believes to send within that, wherever the pass is then: for 5 to 220 ms, by chance.
 pub const DOWNTIME_LIMIT_MS: u64 = 20;
 /// Bytes per second: no limit that matters between two processes.
-const BANDWIDTH: u64 = 10 << 30;
+pub(super) const BANDWIDTH: u64 = 10 << 30;
 
 /// What a migration took, as QEMU reports it (`query-migrate`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,7 +85,7 @@ impl Qemu {
     }
 }
 
-fn is_end(event: &QmpEvent) -> bool {
+pub(super) fn is_end(event: &QmpEvent) -> bool {
     event.name == "MIGRATION"
         && matches!(
             event.data["status"].as_str(),

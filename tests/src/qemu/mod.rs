@@ -7,10 +7,11 @@ mod migrate;
 pub mod nic;
 pub mod qmp;
 mod spec;
+mod state;
 
 pub use console::{Console, GuestFailure};
 pub use migrate::{DOWNTIME_LIMIT_MS, MigrationReport};
-pub use nic::{Mac, Nic, NicModel, Slot};
+pub use nic::{Mac, Nic, NicModel, Slot, test_mac};
 pub use qmp::{Qmp, QmpError, QmpEvent};
 pub use spec::{Accelerator, Drive, HotPlug, Listener, MachineSpec, VirtioPort};
 

@@ -1,51 +1,11 @@
 //! The guest's NICs: model, MAC, place on the PCI bus, and the tap behind each.
 
-use std::fmt;
-use std::str::FromStr;
-
-use anyhow::{Context, Result};
 use serde_json::{Value, json};
+pub use tandem_core::types::Mac;
 
-/// A MAC address.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Mac(pub [u8; 6]);
-
-impl Mac {
-    /// A locally administered address that ends in `last`, for tests.
-    pub const fn test(last: u8) -> Self {
-        Self([0x02, 0x7a, 0x6e, 0x64, 0x6d, last])
-    }
-}
-
-impl fmt::Display for Mac {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
-    }
-}
-
-impl fmt::Debug for Mac {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl FromStr for Mac {
-    type Err = anyhow::Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let mut bytes = [0; 6];
-        let mut parts = text.split(':');
-        for byte in &mut bytes {
-            let part = parts
-                .next()
-                .with_context(|| format!("`{text}` is not a MAC address"))?;
-            *byte = u8::from_str_radix(part, 16)
-                .with_context(|| format!("`{text}` is not a MAC address"))?;
-        }
-        anyhow::ensure!(parts.next().is_none(), "`{text}` is not a MAC address");
-        Ok(Self(bytes))
-    }
+/// A locally administered MAC address that ends in `last`, for tests.
+pub const fn test_mac(last: u8) -> Mac {
+    Mac([0x02, 0x7a, 0x6e, 0x64, 0x6d, last])
 }
 
 /// What kind of NIC QEMU emulates.
@@ -143,24 +103,5 @@ impl Nic {
     /// QEMU's id of the network behind the device.
     pub fn netdev_id(&self) -> String {
         format!("net-{}", self.id)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn macs_are_read_and_shown() {
-        let mac: Mac = "52:54:00:0a:0B:ff".parse().unwrap();
-        assert_eq!(mac.to_string(), "52:54:00:0a:0b:ff");
-        for wrong in [
-            "",
-            "52:54:00:0a:0b",
-            "52:54:00:0a:0b:ff:00",
-            "52:54:00:0a:0b:zz",
-        ] {
-            assert!(wrong.parse::<Mac>().is_err(), "{wrong}");
-        }
     }
 }

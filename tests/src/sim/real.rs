@@ -22,9 +22,9 @@ use crate::{Lab, Nic, NicModel, Slot, Vm};
 /// Where the driver is in the guest.
 const DRIVER: &str = "/usr/bin/kernel_driver";
 /// The standby's MAC.
-const STANDBY_MAC: Mac = Mac(crate::Mac::test(1).0);
+const STANDBY_MAC: Mac = crate::test_mac(1);
 /// The MAC of the NIC that has a pinned VF.
-const PF_MAC: Mac = Mac(crate::Mac::test(50).0);
+const PF_MAC: Mac = crate::test_mac(50);
 /// QEMU's names of the NICs.
 const STANDBY_ID: &str = "standby";
 const VF_ID: &str = "vf";
@@ -57,7 +57,7 @@ impl RealKernel {
         let vm = lab
             .small_guest()
             .kernel(crate::Kernel::from_environment()?)
-            .standby(crate::Mac(STANDBY_MAC.0))
+            .standby(STANDBY_MAC)
             .program(&driver, DRIVER)
             .boot(&lab.host("a")?)?;
         let links = of_links(&look(&vm)?);
@@ -154,7 +154,7 @@ impl Kernel for RealKernel {
     }
 
     fn plug_vf(&mut self, mac: Mac) -> Result<Ifindex> {
-        self.vm.plug_vf(NicModel::E1000e, crate::Mac(mac.0))?;
+        self.vm.plug_vf(NicModel::E1000e, mac)?;
         let vf = self.wait_nic(mac)?;
         self.vf = Some((vf, VF_ID));
         Ok(vf)
@@ -165,7 +165,7 @@ impl Kernel for RealKernel {
         self.vm.plug(Nic {
             id: PF_ID.into(),
             model: NicModel::Igb,
-            mac: crate::Mac(PF_MAC.0),
+            mac: PF_MAC,
             slot: Slot::RootPort(PF_PORT),
             properties: Vec::new(),
         })?;

@@ -17,7 +17,7 @@ pub use channel::Channel;
 use crate::agent::{Background, Output};
 use crate::artifacts::cargo::{self, Profile};
 use crate::net::{GUEST_V4, GUEST_V6};
-use crate::{Host, HotPlug, Kernel, Lab, Mac, NicModel, SmallGuest, Vm};
+use crate::{Host, HotPlug, Kernel, Lab, Mac, NicModel, SmallGuest, Vm, test_mac};
 
 /// Where the service is in the guest.
 pub const PROGRAM: &str = "/usr/bin/tandem";
@@ -56,9 +56,9 @@ impl Setup {
             kernel: Kernel::from_environment()?,
             model: NicModel::Igb,
             hot_plug: HotPlug::Acpi,
-            standby: Mac::test(1),
-            vf: Mac::test(2),
-            later_vfs: vec![Mac::test(3)],
+            standby: test_mac(1),
+            vf: test_mac(2),
+            later_vfs: vec![test_mac(3)],
             bond_lines: Vec::new(),
         })
     }
@@ -180,11 +180,16 @@ impl Guest {
 
     /// Kills the service as `kill -9` does, and waits until it is gone.
     pub fn kill_service(&mut self) -> Result<()> {
+        self.end_service(9)
+    }
+
+    /// Sends the service this signal, and waits until it is gone.
+    pub fn end_service(&mut self, signal: i32) -> Result<()> {
         let service = self.service.take().context("the service was not started")?;
-        self.vm.signal(service, 9)?;
+        self.vm.signal(service, signal)?;
         self.vm
             .wait(service, STEP_LIMIT)?
-            .context("the service outlived SIGKILL")?;
+            .with_context(|| format!("the service outlived signal {signal}"))?;
         Ok(())
     }
 

@@ -10,8 +10,12 @@ const WIDTH: f64 = 960.0;
 const LEFT: f64 = 90.0;
 /// Right end of the time axis, in pixels.
 const RIGHT: f64 = WIDTH - 24.0;
-/// Top of the band of phases, in pixels.
-const BAND_TOP: f64 = 64.0;
+/// Left edge of what is no part of the time axis, in pixels.
+const EDGE: f64 = 24.0;
+/// Height of a line of the title, in pixels.
+const TITLE_LINE: f64 = 23.0;
+/// About the width of a letter of the title, in pixels: wide enough for any font that is used.
+const TITLE_LETTER: f64 = 9.4;
 /// Height of a lane, in pixels.
 const LANE: f64 = 26.0;
 /// Distance of two lanes' tops, in pixels.
@@ -36,8 +40,8 @@ const CARRIERS: f64 = 320.0;
 /// The whole picture, as the text of an SVG file.
 pub fn render(timeline: &Timeline) -> String {
     let mut page = Page::default();
-    page.text(24.0, 34.0, "ink title", &timeline.title);
-    let table_top = lanes(&mut page, timeline) + 44.0;
+    let band_top = title(&mut page, &timeline.title);
+    let table_top = lanes(&mut page, timeline, band_top) + 44.0;
     let table_bottom = table(&mut page, timeline, table_top);
     let bottom = verdict(&mut page, timeline, table_bottom + 30.0) + 12.0;
     format!(
@@ -82,8 +86,29 @@ impl Page {
     }
 }
 
-/// The band of phases, a lane for each carrier and the time axis; gives the lower end.
-fn lanes(page: &mut Page, timeline: &Timeline) -> f64 {
+/// The title, in as many lines as it takes; gives the top of what comes below it.
+fn title(page: &mut Page, title: &str) -> f64 {
+    let room = ((WIDTH - 2.0 * EDGE) / TITLE_LETTER) as usize;
+    let mut lines: Vec<String> = Vec::new();
+    for word in title.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= room => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    let mut y = 34.0;
+    for line in &lines {
+        page.text(EDGE, y, "ink title", line);
+        y += TITLE_LINE;
+    }
+    y + 7.0
+}
+
+/// The band of phases from `band_top` on, a lane for each carrier and the time axis; gives the lower end.
+fn lanes(page: &mut Page, timeline: &Timeline, band_top: f64) -> f64 {
     let mut carriers = vec![Carrier::Vf, Carrier::Standby];
     if timeline
         .segments()
@@ -92,14 +117,14 @@ fn lanes(page: &mut Page, timeline: &Timeline) -> f64 {
     {
         carriers.push(Carrier::Nobody);
     }
-    let bottom = BAND_TOP + LANE_STEP * (carriers.len() + 1) as f64;
+    let bottom = band_top + LANE_STEP * (carriers.len() + 1) as f64;
     for (index, phase) in timeline.phases.iter().enumerate() {
         let (left, right) = (x(timeline, phase.start_ms), x(timeline, phase.end_ms));
         let shade = if index % 2 == 0 { "even" } else { "odd" };
         let named = format!("{} {}", index + 1, phase.name);
         page.rect(
-            (left, BAND_TOP),
-            (right - left, bottom - BAND_TOP),
+            (left, band_top),
+            (right - left, bottom - band_top),
             shade,
             &named,
         );
@@ -109,14 +134,14 @@ fn lanes(page: &mut Page, timeline: &Timeline) -> f64 {
         } else {
             (index + 1).to_string()
         };
-        page.text(left + 4.0, BAND_TOP + 17.0, "ink", &label);
+        page.text(left + 4.0, band_top + 17.0, "ink", &label);
     }
     for (index, carrier) in carriers.into_iter().enumerate() {
         lane(
             page,
             timeline,
             carrier,
-            BAND_TOP + LANE_STEP * (index + 1) as f64,
+            band_top + LANE_STEP * (index + 1) as f64,
         );
     }
     axis(page, timeline, bottom);
@@ -272,6 +297,21 @@ mod tests {
             // The page itself is the one rectangle without a tooltip.
             assert_eq!(opened, closed + usize::from(element == "rect"), "{element}");
         }
+    }
+
+    #[test]
+    fn a_long_title_is_not_cut_off() {
+        let mut timeline = sample::timeline();
+        let words = "VF 02:7a:6e:64:6d:02 on host a is taken without a word, ".repeat(4);
+        timeline.title = words.trim_end().to_owned();
+        let drawn = render(&timeline);
+        let lines: Vec<_> = drawn
+            .lines()
+            .filter_map(|line| line.split_once("class=\"ink title\">")?.1.split('<').next())
+            .collect();
+        assert_eq!(lines.join(" "), timeline.title);
+        let longest = lines.iter().map(|line| line.chars().count()).max().unwrap();
+        assert!(lines.len() > 1 && longest as f64 * TITLE_LETTER <= WIDTH - 2.0 * EDGE);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use tandem_lab::artifacts::cargo::{self, Profile};
 use tandem_lab::net::{CLIENT_V4, GUEST_V4};
 use tandem_lab::probe::{FrameOptions, FrameReport};
 use tandem_lab::qemu::{Nic, Slot};
-use tandem_lab::{Kernel, Lab, Mac, NicModel, SmallGuest, Vm};
+use tandem_lab::{Kernel, Lab, Mac, NicModel, SmallGuest, Vm, test_mac};
 
 use programs::{FastPaths, PROGRAM};
 
@@ -25,9 +25,9 @@ const EXPIRY: Duration = Duration::from_secs(5);
 /// Frames that may be lost on the fast path: those on the wire when the traffic moves to and fro.
 const FEW: u64 = 10;
 
-const STANDBY: Mac = Mac::test(1);
-const E1000E: Mac = Mac::test(2);
-const IGB: Mac = Mac::test(3);
+const STANDBY: Mac = test_mac(1);
+const E1000E: Mac = test_mac(2);
+const IGB: Mac = test_mac(3);
 
 fn guest(lab: &Lab, kernel: Kernel) -> Result<SmallGuest<'_>> {
     let program = cargo::example("tandem-guest", "fast_path", Profile::Dev)?;

@@ -10,7 +10,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use tandem_lab::net::GUEST_V4;
 use tandem_lab::probe::{FrameProbe, FrameReport};
-use tandem_lab::{Host, Kernel, Lab, Mac, Vm};
+use tandem_lab::{Host, Kernel, Lab, Mac, Vm, test_mac};
 
 use crate::programs::FastPaths;
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
     make_bond, options, pci_address_of, show,
 };
 
-const PEER: Mac = Mac::test(9);
+const PEER: Mac = test_mac(9);
 const PEER_MEMORY_MIB: u32 = 256;
 const VLAN: u16 = 5;
 const PEER_V4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 9);

@@ -13,7 +13,7 @@ use tandem_lab::libvirt::{DomainSpec, LibvirtGuest, LibvirtHost, Ran, Running, s
 use tandem_lab::net::{GUEST_V4, GUEST_V6};
 use tandem_lab::probe::{FrameOptions, StreamProbe};
 use tandem_lab::tandem::{BOND, STEP_LIMIT};
-use tandem_lab::{Lab, Mac};
+use tandem_lab::{Lab, test_mac};
 
 const DOMAIN: &str = "g1";
 const RECORD_INTERVAL: Duration = Duration::from_millis(20);
@@ -86,7 +86,7 @@ fn there_and_back(lab: &Lab) -> Result<()> {
     let (mut on_a, mut on_b) = (Served::start(&a)?, Served::start(&b)?);
     let guest = LibvirtGuest::boot(lab, &a, DomainSpec::new(DOMAIN))?;
     has_all_of_the_xml(&guest)?;
-    let (first, second) = (guest.spec().vf, Mac::test(3));
+    let (first, second) = (guest.spec().vf, test_mac(3));
     guest.check(&a, &b, Some(first))?;
     ensure!(
         on_a.configured()? == 1,

@@ -14,7 +14,7 @@ use tandem_lab::libvirt::{
     tandem_host,
 };
 use tandem_lab::tandem::STEP_LIMIT;
-use tandem_lab::{Lab, Mac};
+use tandem_lab::{Lab, Mac, test_mac};
 
 pub(crate) const DOMAIN: &str = "g1";
 /// Slow enough that a migration is still under way whatever a test does meanwhile.
@@ -76,7 +76,7 @@ impl<'lab> World<'lab> {
             home,
             other,
             vf,
-            other_vf: Mac::test(3),
+            other_vf: test_mac(3),
         })
     }
 

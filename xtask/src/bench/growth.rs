@@ -4,21 +4,24 @@
 //! At each point of an axis the same is measured, all of it by the guest's kernel or by the service's own status:
 //! memory, processor time of the step and of a full re-reading, the switchovers to and fro, a start.
 
-use std::time::Instant;
-
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use tandem_lab::{Lab, command};
 
 use super::machine::Machine;
-use super::report::{self, Claim};
+use super::report::{Claim, Report};
 use super::spread::Spread;
 use super::table::Table;
 use guest::{Measured, Patient};
 
 mod guest;
-mod page;
-mod plot;
+
+/// What has to be known to read the table.
+const ABOUT: &str = "One guest grows along one axis after the other. Processor time is that of the service's control \
+    group. *Step* is from the size of the row before (or from none) to this one, *per item* the same for each thing that \
+    the step added. *Re-read* is a full reading of the kernel's state. *Failover* and *failback* are from the decision to \
+    the moment the new port was seen active. *Start* is from exec until every bond has its state, its CPU until the service \
+    is at rest. Bonds after the first have a standby only.";
 
 /// What `cargo xtask bench --growth` takes.
 #[derive(Debug, clap::Args)]
@@ -83,7 +86,6 @@ struct Point {
 
 /// Measures, prints, writes JSON, and fails if an unrelated link costs more the more there are.
 pub(crate) fn run(options: &GrowthOptions, page: bool) -> Result<()> {
-    let began = Instant::now();
     let lab = Lab::new("bench-growth")?;
     let host = lab.host("a")?;
     let mut patient = Patient::boot(&lab, &host)?;
@@ -100,30 +102,18 @@ pub(crate) fn run(options: &GrowthOptions, page: bool) -> Result<()> {
             break;
         }
     }
-    println!("\n{}", table(&points).text());
-    let claims: Vec<_> = claim(&points).into_iter().collect();
-    for claim in &claims {
-        println!("{}", claim.line());
-    }
-    let document = json!({
-        "machine": machine.json(),
-        "took-s": began.elapsed().as_secs(),
-        "points": points.iter().map(Point::json).collect::<Vec<_>>(),
-        "claims": report::json(&claims),
-    });
-    let picture = plot::render(&points);
-    let text = serde_json::to_string_pretty(&document)?;
-    report::write(&report::folder(), "growth.json", &text)?;
-    report::write(&report::folder(), page::PICTURE, &picture)?;
-    if page && failure.is_none() {
-        let text = page::render(&points, &claims, &machine, began.elapsed());
-        report::write(&report::pages(), page::PICTURE, &picture)?;
-        report::write(&report::pages(), "growth.md", &text)?;
-    }
-    match failure {
-        Some(error) => Err(error),
-        None => report::hold(&claims),
-    }
+    let report = Report {
+        name: "growth",
+        title: "How the guest service's costs grow",
+        about: ABOUT.to_owned(),
+        machine,
+        figures: points.iter().map(Point::json).collect(),
+        table: table(&points),
+        claims: claim(&points).into_iter().collect(),
+        picture: None,
+    };
+    let published = report.publish(page && failure.is_none());
+    failure.map_or(published, Err)
 }
 
 fn along(patient: &mut Patient, axis: Axis, samples: u32, points: &mut Vec<Point>) -> Result<()> {
@@ -258,7 +248,7 @@ mod tests {
         assert!(is_constant(&[]));
     }
 
-    pub(super) fn point(axis: Axis, size: usize, resident_kib: u64) -> Point {
+    fn point(axis: Axis, size: usize, resident_kib: u64) -> Point {
         Point {
             axis,
             size,

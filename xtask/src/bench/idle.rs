@@ -3,13 +3,16 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use tandem_core::input::Source;
 use tandem_core::status::{BondState, SourceHealth, Status};
-use tandem_lab::artifacts::cache;
 use tandem_lab::tandem::{self, Channel, Guest, STEP_LIMIT, Setup};
 use tandem_lab::{Lab, command, usage};
+
+use super::machine::Machine;
+use super::report::{Claim, Report};
+use super::table::Table;
 
 /// Largest stripped program, in bytes.
 const MAX_BINARY_BYTES: u64 = 8 << 20;
@@ -24,8 +27,7 @@ const CALM: Duration = Duration::from_secs(12);
 
 /// Something measured, and what it may be at most.
 struct Figure {
-    what: String,
-    key: &'static str,
+    what: &'static str,
     value: u64,
     limit: Option<u64>,
     unit: Unit,
@@ -40,28 +42,25 @@ enum Unit {
 /// Measures, prints, writes JSON, and fails if a figure is over its limit.
 pub(super) fn run(idle: Duration) -> Result<()> {
     let figures = measure(idle)?;
-    for figure in &figures {
-        println!("{}", figure.line());
+    let mut table = Table::new(&["figure", "", "is"]);
+    for one in &figures {
+        let row = [one.what, "", &one.unit.show(one.value)];
+        table.rows.push(row.map(str::to_owned).to_vec());
     }
-    let folder = cache::target_folder().join("bench");
-    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    let path = folder.join("steady-state.json");
-    let document: serde_json::Map<_, _> = figures
-        .iter()
-        .map(|figure| {
-            (
-                figure.key.to_owned(),
-                json!({ "value": figure.value, "limit": figure.limit }),
-            )
-        })
-        .collect();
-    fs::write(&path, serde_json::to_vec_pretty(&document)?)
-        .with_context(|| format!("cannot write {}", path.display()))?;
-    println!("written to {}", path.display());
-    match figures.iter().filter(|figure| !figure.holds()).count() {
-        0 => Ok(()),
-        count => bail!("{count} figures are over their limit"),
-    }
+    let report = Report {
+        name: "idle",
+        title: "What the service costs a guest that has nothing to do",
+        about: format!("It was watched for {} s.", idle.as_secs()),
+        machine: Machine::look()?,
+        figures: figures
+            .iter()
+            .map(|one| json!({ "figure": one.what, "value": one.value, "limit": one.limit }))
+            .collect(),
+        table,
+        claims: figures.iter().filter_map(Figure::claim).collect(),
+        picture: None,
+    };
+    report.publish(false)
 }
 
 fn measure(idle: Duration) -> Result<Vec<Figure>> {
@@ -77,10 +76,8 @@ fn measure(idle: Duration) -> Result<Vec<Figure>> {
 
     let pid = guest.pid()?;
     let before = usage::wake_ups(&guest.vm, pid)?;
-    command::progress(&format!(
-        "watching the idle service for {} s",
-        idle.as_secs()
-    ));
+    let seconds = idle.as_secs();
+    command::progress(&format!("watching the idle service for {seconds} s"));
     // Nothing to wait for: that nothing happens meanwhile is what is measured.
     std::thread::sleep(idle);
     let after = usage::wake_ups(&guest.vm, pid)?;
@@ -89,35 +86,38 @@ fn measure(idle: Duration) -> Result<Vec<Figure>> {
         println!("wake-ups by thread, before: {before:?}, after: {after:?}");
     }
     let memory = |key| usage::memory_kib(&guest.vm, pid, key).map(|kib| kib << 10);
+    let figure = |what, value, limit, unit| Figure {
+        what,
+        value,
+        limit,
+        unit,
+    };
+    let most = Some(MAX_RESIDENT_KIB << 10);
     Ok(vec![
-        Figure {
-            what: format!("wake-ups in {} s without events", idle.as_secs()),
-            key: "wake-ups",
-            value: woken,
-            limit: Some(MAX_WAKE_UPS),
-            unit: Unit::Count,
-        },
-        Figure {
-            what: "resident memory with eBPF loaded".to_owned(),
-            key: "resident-bytes",
-            value: memory("VmRSS")?,
-            limit: Some(MAX_RESIDENT_KIB << 10),
-            unit: Unit::Bytes,
-        },
-        Figure {
-            what: "resident memory at its peak".to_owned(),
-            key: "peak-resident-bytes",
-            value: memory("VmHWM")?,
-            limit: None,
-            unit: Unit::Bytes,
-        },
-        Figure {
-            what: "stripped program".to_owned(),
-            key: "binary-bytes",
-            value: binary_bytes,
-            limit: Some(MAX_BINARY_BYTES),
-            unit: Unit::Bytes,
-        },
+        figure(
+            "wake-ups without events",
+            woken,
+            Some(MAX_WAKE_UPS),
+            Unit::Count,
+        ),
+        figure(
+            "resident memory with eBPF loaded",
+            memory("VmRSS")?,
+            most,
+            Unit::Bytes,
+        ),
+        figure(
+            "resident memory at its peak",
+            memory("VmHWM")?,
+            None,
+            Unit::Bytes,
+        ),
+        figure(
+            "stripped program",
+            binary_bytes,
+            Some(MAX_BINARY_BYTES),
+            Unit::Bytes,
+        ),
     ])
 }
 
@@ -153,21 +153,13 @@ fn ebpf_health(status: &Status) -> Option<&SourceHealth> {
 }
 
 impl Figure {
-    fn holds(&self) -> bool {
-        self.limit.is_none_or(|limit| self.value <= limit)
-    }
-
-    fn line(&self) -> String {
-        let limit = match self.limit {
-            Some(limit) => format!("at most {}", self.unit.show(limit)),
-            None => "no limit".to_owned(),
-        };
-        let mark = if self.holds() { "ok" } else { "OVER" };
-        format!(
-            "{mark:4}  {:36} {:>10}  ({limit})",
-            self.what,
-            self.unit.show(self.value)
-        )
+    fn claim(&self) -> Option<Claim> {
+        let limit = self.limit?;
+        let (value, most) = (self.unit.show(self.value), self.unit.show(limit));
+        Some(Claim {
+            text: format!("{}: {value}, at most {most}", self.what),
+            holds: self.value <= limit,
+        })
     }
 }
 
@@ -185,21 +177,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_figure_over_its_limit_says_so() {
-        let figure = |value| Figure {
-            what: "stripped program".to_owned(),
-            key: "binary-bytes",
-            value,
-            limit: Some(MAX_BINARY_BYTES),
-            unit: Unit::Bytes,
+    fn a_figure_over_its_limit_is_a_claim_missed() {
+        let claim = |value| {
+            let figure = Figure {
+                what: "stripped program",
+                value,
+                limit: Some(MAX_BINARY_BYTES),
+                unit: Unit::Bytes,
+            };
+            figure.claim().unwrap()
         };
-        let held = figure(MAX_BINARY_BYTES);
-        assert!(
-            held.holds() && held.line().contains("8.0 MiB  (at most 8.0 MiB)"),
-            "{}",
-            held.line()
-        );
-        let over = figure(MAX_BINARY_BYTES + 1);
-        assert!(!over.holds() && over.line().starts_with("OVER"));
+        let held = claim(MAX_BINARY_BYTES);
+        assert_eq!(held.text, "stripped program: 8.0 MiB, at most 8.0 MiB");
+        assert!(held.holds && !claim(MAX_BINARY_BYTES + 1).holds);
     }
 }

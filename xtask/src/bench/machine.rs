@@ -58,12 +58,6 @@ impl Machine {
         self.facts.push((name.to_owned(), value.to_owned()));
     }
 
-    /// One of the values.
-    pub(super) fn fact(&self, name: &str) -> Option<&str> {
-        let found = self.facts.iter().find(|(known, _)| known == name)?;
-        Some(&found.1)
-    }
-
     /// As lines of a terminal.
     pub(super) fn text(&self) -> String {
         let lines = self.facts.iter();
@@ -84,12 +78,6 @@ impl Machine {
 
     pub(super) fn json(&self) -> Value {
         json!(self.facts)
-    }
-
-    /// What [`Self::json`] gave.
-    pub(super) fn of_json(value: &Value) -> Result<Self> {
-        let facts = serde_json::from_value(value.clone()).context("the machine's description")?;
-        Ok(Self { facts })
     }
 }
 
@@ -153,13 +141,10 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_is_written_and_read() {
+    fn a_machine_is_told() {
         let mut machine = Machine::default();
         machine.add("Memory", "24 GiB");
-        assert_eq!(Machine::of_json(&machine.json()).unwrap(), machine);
         assert!(machine.markdown().ends_with("| Memory | 24 GiB |\n"));
         assert_eq!(machine.text(), "Memory: 24 GiB\n");
-        assert_eq!(machine.fact("Memory"), Some("24 GiB"));
-        assert_eq!(machine.fact("Commit"), None);
     }
 }

@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: what the service costs an idle guest, and what 500 guests cost their host; or one of the
 //! comparisons and measurements that its options name.
 
+mod costs;
 mod evacuation;
 mod growth;
 mod idle;
@@ -8,7 +9,6 @@ mod machine;
 mod report;
 mod serve;
 mod spread;
-mod svg;
 mod table;
 mod tcp;
 
@@ -27,12 +27,9 @@ pub(crate) struct What {
     /// Evacuate guests of all systems, side by side
     #[arg(long)]
     evacuation: bool,
-    /// Measure what each system's service costs a guest: for the page of --evacuation
+    /// Measure what each system's service costs a guest
     #[arg(long)]
     costs: bool,
-    /// Write the page of --evacuation anew from what the last runs of it and of --costs kept
-    #[arg(long)]
-    page: bool,
     /// Measure `tandem-host serve` with 50 and with 500 simulated guests
     #[arg(long)]
     serve: bool,
@@ -58,13 +55,13 @@ pub(crate) struct Options {
     /// Rounds of each state with --tcp
     #[arg(long, value_name = "NUMBER", requires = "tcp")]
     tcp_rounds: Option<usize>,
-    /// With --evacuation, --growth or --tcp: also write the page in tests/results
+    /// With --evacuation, --costs, --growth or --tcp: also write the page in tests/results
     #[arg(long)]
     write_results: bool,
     #[command(flatten)]
     comparison: evacuation::Comparison,
     #[command(flatten)]
-    costs: evacuation::costs::CostsOptions,
+    costs: costs::CostsOptions,
     #[command(flatten)]
     growth: growth::GrowthOptions,
 }
@@ -77,9 +74,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if what.evacuation {
         evacuation::run(&options.comparison, page)
     } else if what.costs {
-        evacuation::costs::run(&options.costs, idle)
-    } else if what.page {
-        evacuation::write_page()
+        costs::run(&options.costs, idle, page)
     } else if what.serve {
         let debug = options.debug_build;
         serve::run(

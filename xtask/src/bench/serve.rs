@@ -11,8 +11,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use tandem_lab::artifacts::cache;
 use tandem_lab::artifacts::cargo::{Profile, example};
+use tandem_lab::command;
+
+use super::machine::Machine;
+use super::report::Report;
+use super::table::Table;
 
 /// Guests in each run.
 const COUNTS: [u32; 2] = [50, 500];
@@ -46,27 +50,35 @@ impl Drop for Process {
 
 /// Measures, prints, and writes JSON.
 pub(super) fn run(idle: Duration, profile: Profile) -> Result<()> {
-    println!(
-        "tandem-host serve; hypervisor and guests are simulated, the guests behind real sockets:"
-    );
     let program = example("tandem-host", "serve_load", profile)?;
     let mut runs = Vec::new();
     for guests in COUNTS {
-        let run = measure(&program, guests, idle)?;
-        println!("{}", run.line());
-        runs.push(run);
+        command::progress(&format!("{guests} guests"));
+        runs.push(measure(&program, guests, idle)?);
     }
-    if let [few, many] = runs.as_slice() {
-        println!("{}", growth(few, many));
-    }
-    let folder = cache::target_folder().join("bench");
-    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    let path = folder.join("serve.json");
-    let document: Vec<Value> = runs.iter().map(Run::json).collect();
-    fs::write(&path, serde_json::to_vec_pretty(&document)?)
-        .with_context(|| format!("cannot write {}", path.display()))?;
-    println!("written to {}", path.display());
-    Ok(())
+    let mut table = Table::new(&[
+        "guests",
+        "",
+        "resident MiB",
+        "at its peak",
+        "CPU ms an idle minute",
+        "CPU s for 1,000 changes",
+        "a change is seen after ms (median)",
+        "99 %",
+        "longest",
+    ]);
+    table.rows.extend(runs.iter().map(Run::cells));
+    let report = Report {
+        name: "serve",
+        title: "What `tandem-host serve` costs a host",
+        about: "Hypervisor and guests are simulated, the guests behind real sockets.".to_owned(),
+        machine: Machine::without_guests()?,
+        figures: runs.iter().map(Run::json).collect(),
+        table,
+        claims: Vec::new(),
+        picture: None,
+    };
+    report.publish(false)
 }
 
 fn measure(program: &Path, guests: u32, idle: Duration) -> Result<Run> {
@@ -148,19 +160,20 @@ fn parse_cpu_ns(schedstat: &str) -> Option<u64> {
 }
 
 impl Run {
-    fn line(&self) -> String {
-        format!(
-            "{:>4} guests: resident {:.1} MiB (peak {:.1}), idle {:.1} ms of CPU a minute, {:.3} s for 1,000 changes; \
-             a change is seen after {:.1} ms (median), {:.1} ms (99 %), {:.1} ms (longest)",
-            self.guests,
+    fn cells(&self) -> Vec<String> {
+        let ms = |us: u64| format!("{:.1}", us as f64 / 1000.0);
+        let mib = |kib: u64| format!("{:.1}", kib as f64 / 1024.0);
+        vec![
+            self.guests.to_string(),
+            String::new(),
             mib(self.idle_resident_kib),
             mib(self.peak_resident_kib),
-            self.idle_cpu_s_per_min * 1000.0,
-            self.cpu_s_per_1000_changes,
+            format!("{:.1}", self.idle_cpu_s_per_min * 1000.0),
+            format!("{:.3}", self.cpu_s_per_1000_changes),
             ms(self.latency_median_us),
             ms(self.latency_p99_us),
             ms(self.latency_max_us),
-        )
+        ]
     }
 
     fn json(&self) -> Value {
@@ -177,32 +190,6 @@ impl Run {
     }
 }
 
-fn growth(few: &Run, many: &Run) -> String {
-    let more = f64::from(many.guests - few.guests);
-    let kib = many.idle_resident_kib.saturating_sub(few.idle_resident_kib) as f64;
-    let idle_ms = (many.idle_cpu_s_per_min - few.idle_cpu_s_per_min) * 1000.0;
-    format!(
-        "from {} to {} guests: for each one {:.1} KiB and {:.2} ms of CPU an idle minute more; a change costs {:.1} \
-         times the CPU ({:.2} and {:.2} ms), and is seen after {:.1} times the time (median)",
-        few.guests,
-        many.guests,
-        kib / more,
-        idle_ms / more,
-        many.cpu_s_per_1000_changes / few.cpu_s_per_1000_changes.max(f64::EPSILON),
-        few.cpu_s_per_1000_changes,
-        many.cpu_s_per_1000_changes,
-        many.latency_median_us as f64 / few.latency_median_us.max(1) as f64,
-    )
-}
-
-fn mib(kib: u64) -> f64 {
-    kib as f64 / 1024.0
-}
-
-fn ms(us: u64) -> f64 {
-    us as f64 / 1000.0
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -211,26 +198,5 @@ mod tests {
     fn cpu_time_is_the_first_number() {
         assert_eq!(parse_cpu_ns("42000 7 3\n"), Some(42000));
         assert_eq!(parse_cpu_ns("\n"), None);
-    }
-
-    #[test]
-    fn growth_is_told_by_guest() {
-        let run = |guests, kib, cpu_s| Run {
-            guests,
-            idle_resident_kib: kib,
-            peak_resident_kib: kib,
-            idle_cpu_s_per_min: cpu_s,
-            cpu_s_per_1000_changes: cpu_s,
-            latency_median_us: 1000,
-            latency_p99_us: 0,
-            latency_max_us: 0,
-        };
-        let text = growth(&run(50, 1000, 0.1), &run(500, 5500, 1.0));
-        for told in [
-            "10.0 KiB and 2.00 ms of CPU an idle minute more",
-            "10.0 times the CPU (0.10 and 1.00 ms)",
-        ] {
-            assert!(text.contains(told), "{text}");
-        }
     }
 }

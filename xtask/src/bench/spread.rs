@@ -41,6 +41,42 @@ impl Spread {
     }
 }
 
+/// Median and quartiles, of what is measured so often that extremes say little.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Quartiles {
+    pub(super) low: f64,
+    pub(super) median: f64,
+    pub(super) high: f64,
+}
+
+impl Quartiles {
+    /// Of these; not a number of none.
+    pub(super) fn of(values: impl Iterator<Item = f64>) -> Self {
+        let mut values: Vec<f64> = values.collect();
+        values.sort_by(f64::total_cmp);
+        let at = |part: f64| {
+            let place = (values.len().saturating_sub(1)) as f64 * part;
+            let value = values.get(place.round() as usize);
+            value.copied().unwrap_or(f64::NAN)
+        };
+        Self {
+            low: at(0.25),
+            median: at(0.5),
+            high: at(0.75),
+        }
+    }
+
+    /// With so many decimals.
+    pub(super) fn show(self, digits: usize) -> String {
+        let Self { low, median, high } = self;
+        format!("{median:.digits$} [{low:.digits$}-{high:.digits$}]")
+    }
+
+    pub(super) fn json(self) -> Value {
+        json!({ "low-quartile": self.low, "median": self.median, "high-quartile": self.high })
+    }
+}
+
 /// `12 (10..31)`; `0` if all are the same; one decimal where it says something.
 impl fmt::Display for Spread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -71,6 +107,13 @@ mod tests {
         assert_eq!((spread.median, spread.min, spread.max), (12.0, 10.0, 31.0));
         assert_eq!(Spread::of([4.0, 1.0, 3.0, 2.0]).unwrap().median, 2.5);
         assert_eq!(Spread::of([]), None);
+    }
+
+    #[test]
+    fn quartiles_are_those_of_the_sorted_values() {
+        let of = Quartiles::of([5.0, 1.0, 4.0, 2.0, 3.0].into_iter());
+        assert_eq!((of.low, of.median, of.high), (2.0, 3.0, 4.0));
+        assert_eq!(of.show(1), "3.0 [2.0-4.0]");
     }
 
     #[test]

@@ -20,12 +20,13 @@ use tandem_lab::net::Namespace;
 use tandem_lab::{Lab, command};
 
 use super::machine::Machine;
-use super::report::{self, Claim};
+use super::report::{Claim, Report};
+use super::spread::Quartiles;
+use super::table::Table;
 use fast_path::{FastPaths, State};
 use stream::{Round, Stream, mib};
 
 mod fast_path;
-mod page;
 mod stream;
 
 /// Rounds of each state, unless the command line says otherwise.
@@ -37,6 +38,13 @@ const ROUND: Duration = Duration::from_millis(80);
 const FIRST_BYTES: u64 = 8 << 20;
 /// Most that the programs may cost of TCP's throughput, in per cent.
 const LIMIT_PERCENT: f64 = 5.0;
+
+/// What has to be known to read the table.
+const ABOUT: &str = "One TCP connection over a veth between two network namespaces of the machine itself; the guest's end \
+    has every program that a frame of a bond passes; sender and receiver share one processor. *Without*: nothing is \
+    attached; *armed*: as between switchovers, with the VF at work; *counting*: as during one, for its few hundred ms. A \
+    cell is the median and the quartiles. *CPU ratio* is processor time for a byte, to that of the same turn's round \
+    without programs. *Single frames* are one segment each, as without any offload, for comparison.";
 
 const GUEST: Ipv4Addr = Ipv4Addr::new(10, 78, 0, 1);
 const PEER: Ipv4Addr = Ipv4Addr::new(10, 78, 0, 2);
@@ -66,11 +74,11 @@ struct Row {
     way: Way,
     frames: Frames,
     state: State,
-    mib_per_s: Spread,
-    cpu_us_per_mib: Spread,
+    mib_per_s: Quartiles,
+    cpu_us_per_mib: Quartiles,
     /// Of the same turn's round without programs: throughput, and processor time for a byte.
-    throughput_ratio: Spread,
-    cpu_ratio: Spread,
+    throughput_ratio: Quartiles,
+    cpu_ratio: Quartiles,
     programs: Programs,
 }
 
@@ -80,14 +88,6 @@ struct Programs {
     ns_per_run: f64,
     /// Their share of all processor time, in per cent.
     share_percent: f64,
-}
-
-/// Quartiles.
-#[derive(Clone, Copy)]
-struct Spread {
-    low: f64,
-    median: f64,
-    high: f64,
 }
 
 /// Measures, prints, writes JSON, and fails if the programs cost more than they may.
@@ -117,26 +117,39 @@ pub(crate) fn run(rounds: Option<usize>, page: bool) -> Result<()> {
             rows.extend(measure(&lab, guest, peer, (way, frames), rounds)?);
         }
     }
-    println!("{}", page::table(&rows).text());
-    let claims: Vec<_> = rows.iter().filter_map(Row::claim).collect();
-    for claim in &claims {
-        println!("{}", claim.line());
-    }
-    let machine = Machine::without_guests()?;
-    let document = json!({
-        "machine": machine.json(),
-        "rounds": rounds,
-        "limit-percent": LIMIT_PERCENT,
-        "rows": rows.iter().map(Row::json).collect::<Vec<_>>(),
-        "claims": report::json(&claims),
-    });
-    let text = serde_json::to_string_pretty(&document)?;
-    report::write(&report::folder(), "tcp.json", &text)?;
-    if page {
-        let text = page::render(&rows, rounds, &claims, &machine);
-        report::write(&report::pages(), "tcp.md", &text)?;
-    }
-    report::hold(&claims)
+    let report = Report {
+        name: "tcp",
+        title: "What the fast-path programs cost TCP",
+        about: format!("{rounds} rounds of each state. {ABOUT}"),
+        machine: Machine::without_guests()?,
+        figures: json!({
+            "rounds": rounds,
+            "limit-percent": LIMIT_PERCENT,
+            "rows": rows.iter().map(Row::json).collect::<Vec<_>>(),
+        }),
+        table: table(&rows),
+        claims: rows.iter().filter_map(Row::claim).collect(),
+        picture: None,
+    };
+    report.publish(page)
+}
+
+/// A row for each state of each way.
+fn table(rows: &[Row]) -> Table {
+    let mut table = Table::new(&[
+        "way",
+        "frames",
+        "state",
+        "MiB/s",
+        "CPU µs/MiB",
+        "throughput ratio",
+        "CPU ratio",
+        "programs' runs/MiB",
+        "ns a run",
+        "% of all CPU",
+    ]);
+    table.rows.extend(rows.iter().map(Row::cells));
+    table
 }
 
 fn connect(guest: &Namespace, peer: &Namespace) -> Result<()> {
@@ -192,9 +205,9 @@ fn measure(
     let mut rows = Vec::new();
     for (which, state) in State::ALL.into_iter().enumerate() {
         let of =
-            |value: fn(&Round) -> f64| Spread::of(turns.iter().map(|turn| value(&turn[which])));
+            |value: fn(&Round) -> f64| Quartiles::of(turns.iter().map(|turn| value(&turn[which])));
         let to_without = |value: fn(&Round) -> f64| {
-            Spread::of(
+            Quartiles::of(
                 turns
                     .iter()
                     .map(|turn| value(&turn[which]) / value(&turn[0])),
@@ -235,36 +248,6 @@ fn programs_of(fast_paths: &FastPaths, stream: &mut Stream, bytes: u64) -> Resul
         ns_per_run: ns / runs.max(1) as f64,
         share_percent: ns / 1e9 / cpu_s * 100.0,
     })
-}
-
-impl Spread {
-    fn of(values: impl Iterator<Item = f64>) -> Self {
-        let mut values: Vec<f64> = values.collect();
-        values.sort_by(f64::total_cmp);
-        let at = |part: f64| {
-            let place = (values.len().saturating_sub(1)) as f64 * part;
-            values
-                .get(place.round() as usize)
-                .copied()
-                .unwrap_or(f64::NAN)
-        };
-        Self {
-            low: at(0.25),
-            median: at(0.5),
-            high: at(0.75),
-        }
-    }
-
-    fn json(self) -> Value {
-        json!({ "low-quartile": self.low, "median": self.median, "high-quartile": self.high })
-    }
-
-    fn show(self, digits: usize) -> String {
-        format!(
-            "{:.digits$} [{:.digits$}-{:.digits$}]",
-            self.median, self.low, self.high
-        )
-    }
 }
 
 impl Way {
@@ -318,6 +301,22 @@ impl Row {
         }
     }
 
+    fn cells(&self) -> Vec<String> {
+        let programs = &self.programs;
+        vec![
+            self.way.name().to_owned(),
+            self.frames.name().to_owned(),
+            self.state.name().to_owned(),
+            self.mib_per_s.show(0),
+            self.cpu_us_per_mib.show(0),
+            self.throughput_ratio.show(3),
+            self.cpu_ratio.show(3),
+            format!("{:.0}", programs.runs_per_mib),
+            format!("{:.0}", programs.ns_per_run),
+            format!("{:.2}", programs.share_percent),
+        ]
+    }
+
     fn json(&self) -> Value {
         json!({
             "way": self.way.name(),
@@ -342,15 +341,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quartiles_are_those_of_the_sorted_values() {
-        let spread = Spread::of([5.0, 1.0, 4.0, 2.0, 3.0].into_iter());
-        assert_eq!((spread.low, spread.median, spread.high), (2.0, 3.0, 4.0));
-        assert_eq!(spread.show(1), "3.0 [2.0-4.0]");
-    }
-
-    #[test]
     fn more_time_for_a_byte_is_less_throughput() {
-        let flat = |value| Spread {
+        let flat = |value| Quartiles {
             low: value,
             median: value,
             high: value,

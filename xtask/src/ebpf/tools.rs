@@ -123,11 +123,11 @@ fn library(rustc: &Rustc, cache: &Cache) -> Result<PathBuf> {
     if is_library(&debian) {
         return Ok(debian);
     }
-    command::progress("fetching the source of Rust's libraries");
-    let by_rustup = command::run(
-        project::command("rustup").args(["component", "add", "rust-src"]),
-        FETCH_LIMIT,
-    );
+    let mut add = project::command("rustup");
+    add.args(["component", "add", "rust-src"]);
+    let by_rustup = command::step("fetching the source of Rust's libraries", None, || {
+        command::run(&mut add, FETCH_LIMIT)
+    });
     if is_library(&own) {
         return Ok(own);
     }
@@ -203,7 +203,6 @@ fn bpf_linker(rustc: &Rustc, cache: &Cache) -> Result<PathBuf> {
 }
 
 fn install_bpf_linker(rustc: &Rustc, folder: &Path) -> Result<()> {
-    command::progress("installing bpf-linker: a minute or two");
     let llvm = rustc.llvm_library()?;
     let prefix = folder.join("llvm");
     fs::create_dir_all(prefix.join("lib")).context("cannot create LLVM's folder")?;
@@ -223,7 +222,11 @@ fn install_bpf_linker(rustc: &Rustc, folder: &Path) -> Result<()> {
         .arg(&build)
         .env("LLVM_PREFIX", &prefix)
         .env("CARGO_ENCODED_RUSTFLAGS", rpath);
-    run_shown(&mut install, INSTALL_LIMIT)?;
+    command::step(
+        "building bpf-linker (once, a minute or two)",
+        Some(&build),
+        || run_shown(&mut install, INSTALL_LIMIT),
+    )?;
     fs::remove_dir_all(&build).context("cannot remove bpf-linker's build folder")
 }
 

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 use tandem_lab::artifacts::cache;
 
+use super::schedule::Lane;
 use super::suite::{Suite, Work};
 
 /// The package of the lab, the simulation and the golden scenarios.
@@ -17,9 +18,9 @@ const MAKES_A_LAB: &str = "Lab::";
 /// A suite may take this long.
 const LIMIT: Duration = Duration::from_secs(20 * 60);
 
-/// Suites that hold neither lost frames nor times against a bound that a busy machine could exceed, in the order
-/// they begin: the longest first, so that none is left over at the end.
-pub(super) const SIDE_BY_SIDE: [&str; 11] = [
+/// Suites of the lab that hold neither lost frames nor times against a bound that a busy machine could exceed, in the
+/// order they begin: the longest first, so that none is left over at the end.
+pub(super) const SIDE_BY_SIDE: [&str; 12] = [
     "lab-libvirt-faults",
     "lab-contract",
     "lab-never-worse",
@@ -30,6 +31,7 @@ pub(super) const SIDE_BY_SIDE: [&str; 11] = [
     "lab-environment",
     "lab-plain-qemu",
     "lab-executor",
+    "lab-readme",
     "lab-packaging",
 ];
 
@@ -62,8 +64,9 @@ fn suite(package: &str, test: &str, source: &Path) -> Result<Suite> {
     let is_lab = package == LAB && makes_a_lab(source)?;
     let top = cache::workspace_folder();
     let name = suite_name(package, test, is_lab);
+    let beside = !is_lab || SIDE_BY_SIDE.contains(&name.as_str());
     Ok(Suite {
-        is_side_by_side: SIDE_BY_SIDE.contains(&name.as_str()),
+        lane: if beside { Lane::Beside } else { Lane::Alone },
         name,
         about: source
             .strip_prefix(&top)
@@ -72,11 +75,13 @@ fn suite(package: &str, test: &str, source: &Path) -> Result<Suite> {
             .to_string(),
         limit: LIMIT,
         needs: if is_lab {
-            &["build", "release"]
+            &["build", "release", "fetch"]
         } else {
             &["build"]
         },
         is_lab,
+        is_long: false,
+        env: Vec::new(),
         work: Work::Integration(source.to_path_buf()),
     })
 }

@@ -1,17 +1,16 @@
-//! `cargo xtask test`: every suite in turn, those of the lab that allow it two at a time; a line for each, and a closing
-//! total.
+//! `cargo xtask test`: every suite, two at a time where they allow it; a line for each, and a closing total.
 
 mod binaries;
 mod integration;
 mod libtest;
 mod outcome;
 mod process;
+mod schedule;
 mod suite;
 mod suites;
 
 use std::collections::HashSet;
 use std::fs;
-use std::sync::mpsc::channel;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,9 +19,10 @@ use tandem_lab::Kernel;
 use tandem_lab::artifacts::cache;
 
 use outcome::{Deferred, Outcome};
+use schedule::{LANES, Schedule};
 use suite::Suite;
 
-/// The whole run ends within this time, whatever hangs.
+/// The whole run ends within this time and the limits of the long suites in it, whatever hangs.
 const TOTAL_LIMIT: Duration = Duration::from_secs(60 * 60);
 
 /// What `cargo xtask test` takes.
@@ -31,6 +31,9 @@ pub(crate) struct Options {
     /// Run this suite and what it needs; may be repeated
     #[arg(long, value_name = "SUITE")]
     only: Vec<String>,
+    /// Run the long suites too, which run only by name otherwise
+    #[arg(long, conflicts_with = "only")]
+    all: bool,
     /// Print the suites, in the order they run, and end
     #[arg(long)]
     list: bool,
@@ -47,63 +50,50 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let suites = suites::all()?;
     if options.list {
         for suite in &suites {
-            println!("{:24} {}", suite.name, suite.about);
+            let long = match suite.is_long {
+                true => "  (long: by name or --all)",
+                false => "",
+            };
+            println!("{:24} {}{long}", suite.name, suite.about);
         }
         return Ok(());
     }
-    let wanted = wanted(&suites, &options.only)?;
+    let wanted = wanted(&suites, options)?;
     let logs = cache::target_folder().join("test-logs");
     fs::create_dir_all(&logs).with_context(|| format!("cannot create {}", logs.display()))?;
-    let run = suite::Run::new(logs, Instant::now() + TOTAL_LIMIT, options.kernel)?;
-    let mut tally = Tally::default();
-    let mut left: Vec<&Suite> = suites
+    let long = suites
         .iter()
-        .filter(|suite| wanted.contains(suite.name.as_str()))
-        .collect();
-    while let Some(first) = left.first() {
-        let count = match first.is_side_by_side {
-            true => left.iter().take_while(|one| one.is_side_by_side).count(),
-            false => 1,
-        };
-        let (able, unable): (Vec<_>, Vec<_>) = left
-            .drain(..count)
-            .map(|suite| (suite, tally.lack(suite, options.skip_lab)))
-            .partition(|(_, lack)| lack.is_none());
-        for (suite, lack) in unable {
-            tally.settle(&run, suite, Outcome::not_run(lack.unwrap_or_default()));
-        }
-        let able = able.into_iter().map(|(suite, _)| suite);
-        side_by_side(&run, able, &mut tally);
-    }
+        .filter(|suite| suite.is_long && wanted.contains(suite.name.as_str()));
+    let limit = TOTAL_LIMIT + long.map(|suite| suite.limit).sum::<Duration>();
+    let run = suite::Run::new(logs, Instant::now() + limit, options.kernel)?;
+    let mut tally = Tally::default();
+    let chosen = suites
+        .iter()
+        .filter(|suite| wanted.contains(suite.name.as_str()));
+    run_all(&run, chosen.collect(), options.skip_lab, &mut tally);
     tally.close(&run)
 }
 
-/// How many suites run at a time, of those that may: a guest alone keeps less than two processors busy.
-const LANES: usize = 2;
-
-/// Runs the suites, some at a time where there are several, and settles each as it ends.
-fn side_by_side<'a>(
-    run: &suite::Run,
-    suites: impl Iterator<Item = &'a Suite> + Send,
-    tally: &mut Tally<'a>,
-) {
-    let queue = Mutex::new(suites);
-    let (sender, ended) = channel();
+/// Runs the suites, some at a time, and settles each as it ends.
+fn run_all<'a>(run: &suite::Run, suites: Vec<&'a Suite>, skip_lab: bool, tally: &mut Tally<'a>) {
+    let schedule = Schedule::new(suites);
+    let tally = Mutex::new(tally);
+    let tally = || tally.lock().unwrap_or_else(PoisonError::into_inner);
     std::thread::scope(|scope| {
         for _ in 0..LANES {
-            let (queue, sender) = (&queue, sender.clone());
-            scope.spawn(move || {
-                let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-                while let Some(suite) = next() {
-                    let outcome = run.stopped().map_or_else(|| Ok(run.suite(suite)), Err);
-                    // The other end outlives this thread.
-                    let _ = sender.send((suite, outcome));
+            scope.spawn(|| {
+                while let Some(suite) = schedule.next() {
+                    let lack = tally().lack(suite, skip_lab);
+                    match lack {
+                        Some(lack) => tally().settle(run, suite, Outcome::not_run(lack)),
+                        None => {
+                            let outcome = run.stopped().map_or_else(|| Ok(run.suite(suite)), Err);
+                            tally().ended(run, suite, outcome);
+                        }
+                    }
+                    schedule.settle(suite);
                 }
             });
-        }
-        drop(sender);
-        for (suite, outcome) in ended {
-            tally.ended(run, suite, outcome);
         }
     });
 }
@@ -209,12 +199,13 @@ fn settle_deferred(
     lost
 }
 
-/// The names to run: all, or those asked for with everything they need.
-fn wanted<'a>(suites: &'a [Suite], only: &'a [String]) -> Result<HashSet<&'a str>> {
+/// The names to run: all but the long ones, or those asked for with everything they need.
+fn wanted<'a>(suites: &'a [Suite], options: &'a Options) -> Result<HashSet<&'a str>> {
     let mut wanted = HashSet::new();
-    let mut open: Vec<&str> = only.iter().map(String::as_str).collect();
+    let mut open: Vec<&str> = options.only.iter().map(String::as_str).collect();
     if open.is_empty() {
-        open = suites.iter().map(|suite| suite.name.as_str()).collect();
+        let usual = suites.iter().filter(|suite| options.all || !suite.is_long);
+        open = usual.map(|suite| suite.name.as_str()).collect();
     }
     while let Some(name) = open.pop() {
         let suite = suites

@@ -15,6 +15,8 @@ pub(super) struct Outcome {
     pub(super) deferred: Vec<Deferred>,
     /// How long the suite took.
     pub(super) elapsed: Duration,
+    /// How much of the processors' time it took: unlike the other, the same on a busy machine.
+    pub(super) cpu: Duration,
     /// Why it is not simply passed.
     pub(super) reason: Option<String>,
 }
@@ -54,6 +56,7 @@ impl Outcome {
         self.skipped += other.skipped;
         self.deferred.extend(other.deferred.iter().cloned());
         self.elapsed += other.elapsed;
+        self.cpu += other.cpu;
     }
 
     /// The suite's line in the summary.
@@ -73,11 +76,12 @@ impl Outcome {
             .map(|text| format!("  {text}"))
             .collect();
         format!(
-            "{mark:4}  {name:24} {:5} passed {:3} failed {:3} skipped {:7.1} s{reason}",
+            "{mark:4}  {name:24} {:5} passed {:3} failed {:3} skipped {:7.1} s {:7.1} s CPU{reason}",
             self.passed,
             self.failed,
             self.skipped,
-            self.elapsed.as_secs_f64()
+            self.elapsed.as_secs_f64(),
+            self.cpu.as_secs_f64()
         )
     }
 
@@ -99,11 +103,12 @@ mod tests {
         let passed = Outcome {
             passed: 3,
             elapsed: Duration::from_millis(1250),
+            cpu: Duration::from_millis(2310),
             ..Outcome::default()
         };
         assert_eq!(
             passed.line("unit"),
-            "ok    unit                         3 passed   0 failed   0 skipped     1.2 s"
+            "ok    unit                         3 passed   0 failed   0 skipped     1.2 s     2.3 s CPU"
         );
         assert!(
             Outcome::broken("exit status: 1".into())

@@ -18,6 +18,15 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(60);
 /// A command that is told to end gets this long to put its things away.
 const GRACE: Duration = Duration::from_secs(30);
 
+/// A command that ended.
+#[derive(Debug)]
+pub(super) struct Ran {
+    /// How.
+    pub(super) end: End,
+    /// The processors' time that it and those it waited for took.
+    pub(super) cpu: Duration,
+}
+
 /// How a command ended.
 #[derive(Debug)]
 pub(super) enum End {
@@ -65,7 +74,7 @@ impl Watch {
         stdout: Option<File>,
         deadline: Instant,
         doing: impl Fn() -> String,
-    ) -> Result<End> {
+    ) -> Result<Ran> {
         let again = || log.try_clone().context("cannot share a suite's log");
         let stdout = stdout.map_or_else(again, Ok)?;
         let mut child = command
@@ -93,15 +102,17 @@ impl Watch {
             if !handle.wait_exit(GRACE)? {
                 handle.kill();
             }
+            let cpu = cpu(child.id());
             child.wait().context("cannot collect a stopped command")?;
-            return Ok(end);
+            return Ok(Ran { end, cpu });
         }
         self.clear();
-        Ok(End::Exited(
-            child
-                .wait()
-                .context("cannot collect a command's exit status")?,
-        ))
+        let cpu = cpu(child.id());
+        let status = child.wait();
+        Ok(Ran {
+            end: End::Exited(status.context("cannot collect a command's exit status")?),
+            cpu,
+        })
     }
 
     fn show(&self, started: Instant, last_sign: &mut Instant, doing: &impl Fn() -> String) {
@@ -129,5 +140,31 @@ impl Watch {
         if self.on_terminal {
             let _ = write!(std::io::stderr(), "\r\x1b[K");
         }
+    }
+}
+
+/// What a process that ended and was not waited for yet took, with its children: user and system time, in ticks of
+/// 1/100 s (proc_pid_stat(5), fields 14 to 17). Nothing if it cannot be told.
+fn cpu(pid: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    Duration::from_millis(10 * ticks(&stat))
+}
+
+fn ticks(stat: &str) -> u64 {
+    // The second field, the name, may hold anything.
+    let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let times = fields.split_whitespace().skip(11).take(4);
+    times.filter_map(|field| field.parse::<u64>().ok()).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_times_of_a_process_and_its_children_are_read() {
+        let stat = "7 (a ) b) Z 1 7 7 0 -1 4194560 1 2 3 4 100 20 3000 4 20 0 1 0 5 0 0";
+        assert_eq!(ticks(stat), 3124);
+        assert_eq!(ticks(""), 0);
     }
 }

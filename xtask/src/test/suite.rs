@@ -4,16 +4,18 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use tandem_lab::Kernel;
+use tandem_lab::artifacts::cargo::BUILT_VARIABLE;
 
 use super::binaries::{self, Binary};
 use super::libtest;
 use super::outcome::Outcome;
-use super::process::{End, Watch};
+use super::process::{End, Ran, Watch};
+use super::schedule::Lane;
 
 /// A failed suite shows at most this many of its last lines.
 const TAIL_LINES: usize = 60;
@@ -31,8 +33,12 @@ pub(super) struct Suite {
     pub(super) needs: &'static [&'static str],
     /// Whether it boots virtual machines.
     pub(super) is_lab: bool,
-    /// Whether another such suite may run at the same time.
-    pub(super) is_side_by_side: bool,
+    /// What else may run meanwhile.
+    pub(super) lane: Lane,
+    /// Whether it takes so long that it runs only where it is asked for.
+    pub(super) is_long: bool,
+    /// Environment variables for what it runs.
+    pub(super) env: Vec<(&'static str, &'static str)>,
     /// What it runs.
     pub(super) work: Work,
 }
@@ -46,6 +52,8 @@ pub(super) enum Work {
     Tests(Command),
     /// A command that builds all test programs and names them on its standard output; one check.
     Build(Command),
+    /// A command that builds other programs and names them on its standard output; one check.
+    Programs(Command),
     /// Every library's and program's own tests.
     Units,
     /// The integration test of this source file.
@@ -61,6 +69,8 @@ pub(super) struct Run {
     watch: Watch,
     /// Known once they are built.
     binaries: OnceLock<Vec<Binary>>,
+    /// Where cargo named what it has built in this run: what comes later takes it from there.
+    built: Mutex<Vec<PathBuf>>,
 }
 
 impl Run {
@@ -72,6 +82,7 @@ impl Run {
             kernel,
             watch: Watch::new()?,
             binaries: OnceLock::new(),
+            built: Mutex::default(),
         })
     }
 
@@ -127,25 +138,39 @@ impl Run {
         match &suite.work {
             Work::Check(command) => Ok(check(self.command(suite, command, &log, None)?)),
             Work::Tests(command) => {
-                let end = self.command(suite, command, &log, None)?;
-                Ok(tests(end, &read(&path)))
+                let ran = self.command(suite, command, &log, None)?;
+                Ok(tests(ran, &read(&path)))
             }
             Work::Build(command) => {
-                let messages = self.logs.join(format!("{}.json", suite.name));
-                let stdout = File::create(&messages)
-                    .with_context(|| format!("cannot create {}", messages.display()))?;
-                let outcome = check(self.command(suite, command, &log, Some(stdout))?);
+                let (outcome, messages) = self.build(suite, command, &log)?;
                 if outcome.failed == 0 {
                     let known = self.binaries.set(binaries::parse(&read(&messages))?);
                     ensure!(known.is_ok(), "the test programs were built twice");
                 }
                 Ok(outcome)
             }
+            Work::Programs(command) => Ok(self.build(suite, command, &log)?.0),
             Work::Units => self.programs(suite, &log, |binary| !binary.is_integration),
             Work::Integration(source) => {
                 self.programs(suite, &log, |binary| binary.source == *source)
             }
         }
+    }
+
+    /// Builds; gives also where cargo named what it has built.
+    fn build(&self, suite: &Suite, command: &Command, log: &File) -> Result<(Outcome, PathBuf)> {
+        let messages = self.logs.join(format!("{}.json", suite.name));
+        let stdout = File::create(&messages)
+            .with_context(|| format!("cannot create {}", messages.display()))?;
+        let outcome = check(self.command(suite, command, log, Some(stdout))?);
+        if outcome.failed == 0 {
+            self.built().push(messages.clone());
+        }
+        Ok((outcome, messages))
+    }
+
+    fn built(&self) -> MutexGuard<'_, Vec<PathBuf>> {
+        self.built.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs the test programs that `belongs` picks, all of them even if one fails.
@@ -172,13 +197,13 @@ impl Run {
             if suite.is_lab {
                 program.arg("--test-threads=1");
             }
-            let end = self.command(suite, &program, log, None)?;
+            let ran = self.command(suite, &program, log, None)?;
             let text = read(&self.log_path(suite));
-            let outcome = tests(end, text.get(usize::try_from(before)?..).unwrap_or(&text));
+            let outcome = tests(ran, text.get(usize::try_from(before)?..).unwrap_or(&text));
             total.add(&outcome);
             total.reason = total.reason.or(outcome.reason);
         }
-        if total == Outcome::default() {
+        if total.passed + total.failed + total.skipped == 0 && total.deferred.is_empty() {
             return Ok(Outcome::broken("it ran no test".to_owned()));
         }
         Ok(total)
@@ -190,7 +215,7 @@ impl Run {
         command: &Command,
         mut log: &File,
         stdout: Option<File>,
-    ) -> Result<End> {
+    ) -> Result<Ran> {
         let shown = shown(command);
         writeln!(log, "$ {shown}").context("cannot write a suite's log")?;
         let deadline = self.deadline.min(Instant::now() + suite.limit);
@@ -198,6 +223,12 @@ impl Run {
         let mut command = again(command);
         // A failed test's reason is in its message; a back trace of each error would bury it.
         command.env("RUST_BACKTRACE", "0");
+        command.envs(suite.env.iter().copied());
+        command.env(
+            BUILT_VARIABLE,
+            std::env::join_paths(self.built().iter())
+                .context("the project lies in a folder with a colon in its name")?,
+        );
         if let Some(kernel) = self.kernel {
             command.env("LAB_KERNEL_VERSION", kernel.version());
         }
@@ -214,19 +245,24 @@ impl Run {
     }
 }
 
-fn check(end: End) -> Outcome {
-    match failure(&end) {
+fn check(ran: Ran) -> Outcome {
+    let outcome = match failure(&ran.end) {
         None => Outcome {
             passed: 1,
             ..Outcome::default()
         },
         Some(reason) => Outcome::broken(reason),
+    };
+    Outcome {
+        cpu: ran.cpu,
+        ..outcome
     }
 }
 
-fn tests(end: End, log: &str) -> Outcome {
+fn tests(ran: Ran, log: &str) -> Outcome {
     let mut outcome = libtest::count(log);
-    outcome.reason = failure(&end);
+    outcome.cpu = ran.cpu;
+    outcome.reason = failure(&ran.end);
     if outcome.reason.is_some() && outcome.failed == 0 {
         outcome.failed = 1;
     }
@@ -285,6 +321,7 @@ mod tests {
             kernel: None,
             watch,
             binaries: OnceLock::new(),
+            built: Mutex::default(),
         }
     }
 
@@ -297,7 +334,9 @@ mod tests {
             limit,
             needs: &[],
             is_lab: false,
-            is_side_by_side: false,
+            lane: Lane::Beside,
+            is_long: false,
+            env: Vec::new(),
             work: work(command),
         }
     }

@@ -4,14 +4,18 @@
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::integration;
+use super::schedule::Lane;
 use super::suite::{Suite, Work};
 use crate::project;
 
 /// The same packages and features everywhere, so that nothing is compiled twice.
 const WHOLE: &str = "--workspace --features tandem-wire/schema";
+
+/// No suite takes longer, in minutes.
+const LONGEST_MINUTES: u64 = 120;
 
 /// All suites.
 pub(super) fn all() -> Result<Vec<Suite>> {
@@ -22,15 +26,21 @@ pub(super) fn all() -> Result<Vec<Suite>> {
         .partition(|suite| suite.is_lab);
     suites.extend(other);
     suites.extend(before_the_lab()?);
-    let (mut side_by_side, alone): (Vec<_>, Vec<_>) =
-        lab.into_iter().partition(|suite| suite.is_side_by_side);
-    side_by_side.sort_by_key(|suite| {
-        let names = integration::SIDE_BY_SIDE.iter();
-        names.clone().position(|name| *name == suite.name)
+    let (mut beside, alone): (Vec<_>, Vec<_>) = lab
+        .into_iter()
+        .chain(stories()?)
+        .partition(|suite| suite.lane == Lane::Beside);
+    beside.sort_by_key(|suite| {
+        let mut names = integration::SIDE_BY_SIDE.iter();
+        // What is not named boots nothing and is short.
+        names
+            .position(|name| *name == suite.name)
+            .unwrap_or(usize::MAX)
     });
-    suites.extend(side_by_side);
+    suites.extend(beside);
     suites.extend(alone);
-    suites.extend(stories()?);
+    let long = long(&suites)?;
+    suites.extend(long);
     Ok(suites)
 }
 
@@ -108,21 +118,32 @@ fn builds() -> Result<Vec<Suite>> {
     ));
     let doctests = cargo(&format!("test {WHOLE} --doc --no-fail-fast"));
     let deny = project::xtask(&["check", "deny"])?;
+    let in_cargos_lane = |suite: Suite| Suite {
+        lane: Lane::Cargo,
+        ..suite
+    };
     Ok(vec![
-        suite(
+        in_cargos_lane(suite(
             "clippy",
             "no warning in any target",
             15,
             &["setup"],
             Work::Check(clippy),
-        ),
+        )),
         suite(
+            "fetch",
+            "what guests boot from: kernels, busybox, Debian's root",
+            15,
+            &["setup"],
+            Work::Check(project::xtask(&["setup", "--guests"])?),
+        ),
+        in_cargos_lane(suite(
             "docs",
             "rustdoc warns of nothing",
             10,
             &["setup"],
             Work::Check(docs),
-        ),
+        )),
         suite(
             "deny",
             "dependencies: licences, bans, sources",
@@ -156,7 +177,9 @@ fn builds() -> Result<Vec<Suite>> {
 
 fn before_the_lab() -> Result<Vec<Suite>> {
     let ebpf = project::xtask(&["ebpf", "--check"])?;
-    let release = cargo("build --release --package tandem-guest --bin tandem");
+    let release = cargo(
+        "build --release --package tandem-guest --bin tandem --message-format=json-render-diagnostics",
+    );
     Ok(vec![
         suite(
             "ebpf",
@@ -170,7 +193,7 @@ fn before_the_lab() -> Result<Vec<Suite>> {
             "the guest service as it is shipped",
             15,
             &["setup"],
-            Work::Check(release),
+            Work::Programs(release),
         ),
     ])
 }
@@ -220,6 +243,73 @@ fn stories() -> Result<Vec<Suite>> {
         .into_iter()
         .map(|suite| Suite {
             is_lab: true,
+            // The benches of CI hold nothing against the clock.
+            lane: match suite.name.starts_with("bench") {
+                true => Lane::Beside,
+                false => Lane::Alone,
+            },
+            ..suite
+        })
+        .collect())
+}
+
+/// What takes so long that nobody wants it after each change; none longer than [`LONGEST_MINUTES`].
+fn long(suites: &[Suite]) -> Result<Vec<Suite>> {
+    let simulation = suites.iter().find_map(|suite| match &suite.work {
+        Work::Integration(source) if suite.name == "core-sim" => Some(source.clone()),
+        _ => None,
+    });
+    let simulation = simulation.context("there is no suite core-sim")?;
+    let bench = |arguments: &[&str]| {
+        let all = [&["bench"], arguments].concat();
+        project::xtask(&all).map(Work::Check)
+    };
+    let mut suites = vec![Suite {
+        env: vec![("TANDEM_SIM_MINUTES", "60")],
+        ..suite(
+            "long-sim",
+            "the simulation for an hour, from seeds that core-sim does not reach",
+            75,
+            &["build"],
+            Work::Integration(simulation),
+        )
+    }];
+    let benches = [
+        (
+            "long-bench-evacuation",
+            "all systems side by side: losses, gaps, claims",
+            bench(&["--evacuation", "--minutes", "90"])?,
+        ),
+        (
+            "long-bench-costs",
+            "what each system's service costs a guest",
+            bench(&["--costs"])?,
+        ),
+        (
+            "long-bench-growth",
+            "how the service's costs grow with the guest",
+            bench(&["--growth"])?,
+        ),
+        (
+            "long-bench-tcp",
+            "what the programs of the fast path cost TCP",
+            bench(&["--tcp"])?,
+        ),
+        (
+            "long-bench-serve",
+            "`tandem-host serve` as it is shipped, with 50 and 500 simulated guests",
+            bench(&["--serve"])?,
+        ),
+    ];
+    suites.extend(benches.into_iter().map(|(name, about, work)| Suite {
+        is_lab: true,
+        lane: Lane::Alone,
+        ..suite(name, about, LONGEST_MINUTES, &["release"], work)
+    }));
+    Ok(suites
+        .into_iter()
+        .map(|suite| Suite {
+            is_long: true,
             ..suite
         })
         .collect())
@@ -245,7 +335,13 @@ fn suite(
         limit: Duration::from_secs(minutes * 60),
         needs,
         is_lab: false,
-        is_side_by_side: false,
+        lane: match &work {
+            // These build in cargo's own folder.
+            Work::Build(_) | Work::Programs(_) | Work::Tests(_) => Lane::Cargo,
+            _ => Lane::Beside,
+        },
+        is_long: false,
+        env: Vec::new(),
         work,
     }
 }
@@ -261,30 +357,32 @@ mod tests {
             .iter()
             .position(|suite| suite.is_lab)
             .unwrap_or(suites.len());
-        assert!(
-            suites[first_lab..]
-                .iter()
-                .all(|suite| suite.is_lab && suite.needs.contains(&"release"))
-        );
+        let short = suites[first_lab..].iter().filter(|suite| !suite.is_long);
+        for suite in short {
+            assert!(
+                suite.is_lab && suite.needs.contains(&"release"),
+                "{}",
+                suite.name
+            );
+        }
     }
 
     #[test]
-    fn suites_side_by_side_need_none_of_each_other() {
+    fn what_is_named_as_beside_is_there() {
         let suites = all().unwrap();
-        let together: Vec<_> = suites
-            .iter()
-            .filter(|suite| suite.is_side_by_side)
-            .collect();
-        assert_eq!(
-            together.len(),
-            integration::SIDE_BY_SIDE.len(),
-            "all of them are there"
-        );
-        for suite in &together {
-            assert!(suite.is_lab, "{}", suite.name);
-            let own = together.iter().map(|suite| suite.name.as_str());
-            assert!(own.into_iter().all(|name| !suite.needs.contains(&name)));
+        for name in integration::SIDE_BY_SIDE {
+            let suite = suites.iter().find(|suite| suite.name == name);
+            assert_eq!(suite.map(|suite| suite.lane), Some(Lane::Beside), "{name}");
         }
+    }
+
+    #[test]
+    fn long_suites_come_last_and_are_bounded() {
+        let suites = all().unwrap();
+        let first = suites.iter().position(|suite| suite.is_long).unwrap();
+        assert!(suites[first..].iter().all(|suite| suite.is_long));
+        let longest = Duration::from_secs(LONGEST_MINUTES * 60);
+        assert!(suites.iter().all(|suite| suite.limit <= longest));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What the project says of itself, held against the figures of this run.
 
-use tandem_lab::evacuation::{Cost, Evacuation, MeasuredSwitchover, PHASES, PhaseLoss, System};
+use tandem_lab::evacuation::{Evacuation, MeasuredSwitchover, PHASES, PhaseLoss, System};
 
 use super::super::report::Claim;
 use super::super::spread::Spread;
@@ -17,11 +17,9 @@ const MOST_OF_THE_BOND: f64 = 0.1;
 const AGREEING: f64 = 0.95;
 /// So much of the rate that a row says is to be sent each way.
 const LEAST_OF_THE_RATE: f64 = 0.9;
-/// Tandem's part of networkd's CPU time for a link that is none of its business.
-const MOST_OF_NETWORKD: f64 = 0.1;
 
 /// All claims that this run can tell something of.
-pub(super) fn all(samples: &[Samples], costs: &[(System, Cost)]) -> Vec<Claim> {
+pub(super) fn all(samples: &[Samples]) -> Vec<Claim> {
     let mut claims = Vec::new();
     for one in samples {
         claims.extend(nothing_lost(one, samples));
@@ -30,7 +28,6 @@ pub(super) fn all(samples: &[Samples], costs: &[(System, Cost)]) -> Vec<Claim> {
         claims.extend(gaps_are_true(one));
         claims.extend(at_its_rate(one));
     }
-    claims.extend(unrelated_links(costs));
     claims
 }
 
@@ -204,46 +201,16 @@ fn at_its_rate(samples: &Samples) -> Option<Claim> {
     })
 }
 
-fn unrelated_links(costs: &[(System, Cost)]) -> Option<Claim> {
-    let of = |wanted: fn(System) -> bool| {
-        let (_, cost) = costs.iter().find(|(system, _)| wanted(*system))?;
-        Spread::of(cost.cpu_ms_per_link.iter().copied())
-    };
-    let own = of(System::is_tandem)?;
-    let networkd = of(|system| system == System::Networkd)?;
-    Some(Claim {
-        text: format!(
-            "CPU for an unrelated link: {:.3} ms, systemd-networkd {:.3} ms: at most a tenth",
-            own.median, networkd.median
-        ),
-        holds: own.median <= networkd.median * MOST_OF_NETWORKD,
-    })
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::samples::tests::samples;
-    use super::super::tandem::tests::switchover;
+    use super::super::samples::tests::{samples, switchover};
     use super::*;
-
-    fn cost(cpu_ms_per_link: f64) -> Cost {
-        Cost {
-            resident_kib: vec![9000],
-            wake_ups_per_minute: vec![0.0],
-            signs_of_life_per_minute: 0.0,
-            unwatched_wake_ups_per_minute: Vec::new(),
-            pairs: 500,
-            cpu_ms_per_link: vec![cpu_ms_per_link],
-            program_bytes: 5 << 20,
-            installed_kib: None,
-        }
-    }
 
     #[test]
     fn a_frame_lost_in_a_switchover_is_a_claim_missed() {
         let floor = samples(System::Floor, &[]);
         let unmeasured = samples(System::TandemPlanned, &[]);
-        assert_eq!(all(&[floor, unmeasured], &[]), []);
+        assert_eq!(all(&[floor, unmeasured]), []);
         let mut clean = samples(System::TandemWarned, &[[0, 40, 0], [0, 44, 0]]);
         let claim = |samples: &Samples| nothing_lost(samples, &[]).unwrap();
         assert!(claim(&clean).holds);
@@ -367,18 +334,5 @@ mod tests {
         assert!(nothing_lost(&one, &[]).unwrap().holds);
         one.evacuations[0].tcp.broken = Some("reset".to_owned());
         assert!(!nothing_lost(&one, &[]).unwrap().holds);
-    }
-
-    #[test]
-    fn links_may_cost_a_tenth_of_networkds() {
-        let held = |own| {
-            let costs = [
-                (System::TandemWarned, cost(own)),
-                (System::Networkd, cost(1.0)),
-            ];
-            unrelated_links(&costs).unwrap().holds
-        };
-        assert!(held(0.1) && !held(0.101));
-        assert_eq!(unrelated_links(&[(System::Networkd, cost(1.0))]), None);
     }
 }

@@ -2,28 +2,32 @@
 //! all of them in turn, so that what else the machine does meets all alike.
 
 mod claims;
-pub(super) mod costs;
-mod page;
 mod plot;
 mod samples;
 mod table;
-mod tandem;
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use serde_json::{Value, json};
+use serde_json::json;
 use tandem_lab::evacuation::{Case, Evacuation, Stage, Subject, System};
 use tandem_lab::probe::FrameOptions;
 use tandem_lab::{HotPlug, Lab, NicModel, command};
 
 use super::machine::Machine;
-use super::report::{self, Claim};
-use costs::Costs;
+use super::report::{self, Report};
 use samples::Samples;
 
-const FILE: &str = "evacuation.json";
-const PAGE: &str = "evacuation.md";
+/// What has to be known to read the table.
+const ABOUT: &str = "A VF leaves the guest, the VM moves to another host, a VF with another MAC comes. Meanwhile numbered \
+    frames go each way, as many a second as a row says, and one TCP connection sends a record every 10 ms. networkd and \
+    NetworkManager run in Debian 13 with 1 GiB, all others in a small guest with 384 MiB. A cell is the median, then the \
+    least and the most. *Failover* is from the host's first word to half a second after the VF left, *failback* from the \
+    new VF's plug to half a second after it carries the traffic; a *gap* is the longest time between the sendings of two \
+    frames that arrived with none between them that did. *VF ready* is from the VF's registration until it can carry \
+    traffic. Of the failover, by Tandem's own word: *lead* is from the warning to the moment at which the VF began to be \
+    unregistered, *reaction* to the request for the switchover, *reported* the gap of the bond's unicast frames. *Tandem's kernel \
+    part alone*: the service stands still (SIGSTOP) while the VF is taken.";
 
 /// Systems that are measured at all rates.
 const FURTHER_RATES: [System; 2] = [System::TandemWarned, System::UnmanagedBond];
@@ -97,109 +101,52 @@ fn hot_plug(text: &str) -> Result<HotPlug, String> {
     }
 }
 
-/// Everything that was measured.
-struct Results {
-    samples: Vec<Samples>,
-    costs: Costs,
-    machine: Machine,
-    took: Duration,
-}
-
-impl Results {
-    fn claims(&self) -> Vec<Claim> {
-        claims::all(&self.samples, &self.costs.known)
-    }
-
-    fn print(&self) {
-        println!("{}", table::losses(&self.samples).text());
-        for line in tandem::lines(&self.samples) {
-            println!("{line}");
-        }
-        println!("\n{}", tandem::summary(&self.samples).text());
-        println!("{}", self.costs.table().text());
-        for claim in self.claims() {
-            println!("{}", claim.line());
-        }
-        print!("{}", self.machine.text());
-    }
-
-    fn json(&self) -> Value {
-        json!({
-            "machine": self.machine.json(),
-            "took-s": self.took.as_secs(),
-            "systems": self.samples.iter().map(Samples::json).collect::<Vec<_>>(),
-            "claims": report::json(&self.claims()),
+/// What was measured so far.
+fn report(samples: &[Samples], machine: &Machine, took: Duration) -> Report {
+    let failures: String = samples
+        .iter()
+        .flat_map(|one| one.failures.iter().map(move |why| (one.key(), why)))
+        .map(|(key, why)| {
+            let first = why.lines().next().unwrap_or("");
+            format!(" `{key}` came to no end: {first}.")
         })
+        .collect();
+    let minutes = took.as_secs().div_ceil(60);
+    Report {
+        name: "evacuation",
+        title: "Evacuations, side by side",
+        about: format!(
+            "{ABOUT} All were measured in one run of {minutes} minutes, in turn. QEMU was to keep a migration's stop below \
+             {} ms.{failures}",
+            tandem_lab::DOWNTIME_LIMIT_MS
+        ),
+        machine: machine.clone(),
+        figures: json!({
+            "took-s": took.as_secs(),
+            "systems": samples.iter().map(Samples::json).collect::<Vec<_>>(),
+        }),
+        table: table::losses(samples),
+        claims: claims::all(samples),
+        picture: Some(plot::render(samples)),
     }
-
-    /// What [`Self::json`] gave.
-    fn of_json(value: &Value, costs: Costs) -> Result<Self> {
-        let systems = value["systems"].as_array().context("no systems")?;
-        Ok(Self {
-            samples: systems
-                .iter()
-                .map(Samples::of_json)
-                .collect::<Result<_>>()?,
-            costs,
-            machine: Machine::of_json(&value["machine"])?,
-            took: Duration::from_secs(value["took-s"].as_u64().context("no time")?),
-        })
-    }
-
-    /// JSON and picture.
-    fn write(&self) -> Result<()> {
-        let folder = report::folder();
-        report::write(&folder, FILE, &serde_json::to_string_pretty(&self.json())?)?;
-        report::write(&folder, page::PICTURE, &plot::render(&self.samples))
-    }
-
-    fn write_page(&self) -> Result<()> {
-        let folder = report::pages();
-        report::write(&folder, page::PICTURE, &plot::render(&self.samples))?;
-        report::write(&folder, PAGE, &page::render(self))
-    }
-
-    fn failures(&self) -> usize {
-        self.samples.iter().map(|one| one.failures.len()).sum()
-    }
-}
-
-/// Writes the page anew from what the last runs of `--evacuation` and `--costs` kept.
-pub(super) fn write_page() -> Result<()> {
-    let costs = Costs::read().unwrap_or_else(|error| {
-        command::progress(&format!("a page without costs: {error:#}"));
-        Costs::default()
-    });
-    let results = Results::of_json(&report::read(FILE)?, costs)?;
-    results.print();
-    results.write_page()?;
-    report::hold(&results.claims())
 }
 
 /// Runs everything, prints it, writes it down, and fails if a claim does not hold or an evacuation came to no end.
 pub(super) fn run(options: &Comparison, page: bool) -> Result<()> {
     let began = Instant::now();
-    let mut results = Results {
-        samples: all_samples(options),
-        costs: Costs::read().unwrap_or_default(),
-        machine: Machine::look()?,
-        took: Duration::ZERO,
-    };
+    let mut all = all_samples(options);
+    let machine = Machine::look()?;
     let is_time_up = || {
         let minutes = options
             .minutes
             .map(|minutes| Duration::from_secs(minutes * 60));
         minutes.is_some_and(|limit| began.elapsed() >= limit)
     };
-    let most = results
-        .samples
-        .iter()
-        .map(|one| options.rounds_of(one))
-        .max();
+    let most = all.iter().map(|one| options.rounds_of(one)).max();
     let per_boot = options.rounds_per_boot;
     // Once more at the end for rounds that a failed guest did not come to.
     for first in (0..most.unwrap_or(0) + per_boot).step_by(per_boot as usize) {
-        for samples in &mut results.samples {
+        for samples in &mut all {
             let due = options.rounds_of(samples).min(first + per_boot);
             let left = (due as usize).saturating_sub(samples.rounds());
             if left > 0 && !is_time_up() {
@@ -207,16 +154,12 @@ pub(super) fn run(options: &Comparison, page: bool) -> Result<()> {
             }
         }
         // A run of an hour that is ended early has not been for nothing.
-        results.took = began.elapsed();
-        results.write()?;
+        report(&all, &machine, began.elapsed()).keep()?;
     }
-    results.print();
-    if page {
-        results.write_page()?;
-    }
-    let failures = results.failures();
+    report(&all, &machine, began.elapsed()).publish(page)?;
+    let failures: usize = all.iter().map(|one| one.failures.len()).sum();
     ensure!(failures == 0, "{failures} guests failed in this run");
-    report::hold(&results.claims())
+    Ok(())
 }
 
 /// Nothing measured yet: all cases at the first rate, and at the others those whose loss hangs on it.

@@ -6,7 +6,6 @@ use std::fmt::Write;
 use tandem_lab::evacuation::PhaseLoss;
 
 use super::super::spread::Spread;
-use super::super::svg::text;
 use super::samples::Samples;
 
 const WIDTH: f64 = 1160.0;
@@ -66,6 +65,15 @@ pub(super) fn render(all: &[Samples]) -> String {
          <style>{STYLE}.title{{font-size:17px;font-weight:600}}.end{{text-anchor:end}}</style>\n\
          <rect class=\"page\" width=\"{WIDTH}\" height=\"{bottom}\" rx=\"8\"/>\n{body}</svg>\n"
     )
+}
+
+/// Adds a text in a class of the picture's style.
+fn text(body: &mut String, (x, y): (f64, f64), class: &str, text: &str) {
+    let text = text.replace('&', "&amp;").replace('<', "&lt;");
+    let _ = writeln!(
+        body,
+        "<text x=\"{x:.1}\" y=\"{y:.1}\" class=\"{class}\">{text}</text>"
+    );
 }
 
 fn baseline(row: usize) -> f64 {

@@ -1,7 +1,7 @@
 //! What was measured of each case, and what follows from it.
 
-use anyhow::{Context, Result};
 use serde_json::{Value, json};
+use tandem_core::status::Switchover;
 use tandem_lab::evacuation::{Case, Evacuation, MeasuredSwitchover, PHASES, PhaseLoss};
 
 use super::super::spread::Spread;
@@ -96,6 +96,16 @@ impl Samples {
         Spread::of(pairs.map(|(reported, measured)| reported.abs_diff(measured) as f64 / 1e3))
     }
 
+    /// A figure of the failovers as Tandem reports them, in ms.
+    pub(super) fn reported_ms(
+        &self,
+        figure: impl Fn(&Switchover) -> Option<u64>,
+    ) -> Option<Spread> {
+        let failovers = self.switchovers().filter(|one| one.phase == PHASES[0]);
+        let known = failovers.filter_map(|one| figure(&one.reported));
+        Spread::of(known.map(|us| us as f64 / 1e3))
+    }
+
     /// Of each reported gap whether it is that of the probe's frames alone.
     pub(super) fn gaps_of_probe(&self) -> impl Iterator<Item = bool> {
         self.switchovers()
@@ -104,36 +114,13 @@ impl Samples {
     }
 
     pub(super) fn json(&self) -> Value {
-        let phases = PHASES.map(Some).into_iter().chain([None]).map(|phase| {
-            json!({
-                "phase": phase.unwrap_or("all"),
-                "lost": self.of_phase(phase, PhaseLoss::lost).map(Spread::json),
-                "longest-gap-ms": self.of_phase(phase, |loss| loss.longest_gap_ms).map(Spread::json),
-            })
-        });
         json!({
             "case": self.case.key(),
             "rate-hz": self.rate_hz,
             "system": self.case.system.key(),
             "hardware": self.case.hardware(),
-            "phases": phases.collect::<Vec<_>>(),
-            "tcp-stall-ms": self.spread(|one| Some(one.tcp.stall_ms as f64)).map(Spread::json),
-            "vf-ready-ms": self.spread(|one| one.vf_ready_ms).map(Spread::json),
             "evacuations": self.evacuations,
             "failures": self.failures,
-        })
-    }
-
-    /// What [`Self::json`] gave.
-    pub(super) fn of_json(value: &Value) -> Result<Self> {
-        let key = value["case"].as_str().context("a system without a name")?;
-        let case = Case::of_key(key).with_context(|| format!("no system is called {key}"))?;
-        let rate_hz = value["rate-hz"].as_u64().context("no rate")?;
-        Ok(Self {
-            case,
-            rate_hz: u32::try_from(rate_hz)?,
-            evacuations: serde_json::from_value(value["evacuations"].clone())?,
-            failures: serde_json::from_value(value["failures"].clone())?,
         })
     }
 }
@@ -146,6 +133,8 @@ pub(super) fn agree(reported_us: u64, measured_us: u64, rate_hz: u32) -> bool {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use tandem_core::Time;
+    use tandem_core::status::{Gap, SwitchoverCause, Traffic};
     use tandem_lab::evacuation::{System, TcpOutcome};
 
     use super::*;
@@ -192,6 +181,35 @@ pub(super) mod tests {
         samples
     }
 
+    /// A switchover with these gaps of what was received.
+    pub(in super::super) fn switchover(
+        receive_us: Option<u64>,
+        measured_receive_us: Option<u64>,
+    ) -> MeasuredSwitchover {
+        MeasuredSwitchover {
+            phase: "failover".to_owned(),
+            reported: Switchover {
+                number: 2,
+                at: Time(1),
+                from: Traffic::Vf,
+                to: Traffic::Standby,
+                cause: SwitchoverCause::Warned,
+                took_us: Some(2_500),
+                lead_us: Some(43_100),
+                warned_by: None,
+                reaction_us: Some(1_500),
+                gap: Some(Gap {
+                    receive_us,
+                    ..Gap::default()
+                }),
+            },
+            measured_receive_us,
+            measured_transmit_us: Some(1_000),
+            probe_receive_us: measured_receive_us.map(|us| us + 1_000),
+            probe_transmit_us: None,
+        }
+    }
+
     #[test]
     fn a_phase_that_one_evacuation_lacks_has_no_figure() {
         let mut samples = samples(System::TandemPlanned, &[[0, 40, 0], [0, 44, 3]]);
@@ -201,13 +219,6 @@ pub(super) mod tests {
         assert_eq!(samples.without_loss(), 1);
         samples.evacuations[0].phases.remove(1);
         assert_eq!(lost(&samples, Some("migration")), None);
-    }
-
-    #[test]
-    fn samples_are_written_and_read() {
-        let one = samples(System::TandemWarned, &[[0, 40, 0], [0, 44, 3]]);
-        let read = Samples::of_json(&one.json()).unwrap();
-        assert_eq!((read.key(), read.evacuations), (one.key(), one.evacuations));
     }
 
     #[test]

@@ -12,7 +12,6 @@ pub(super) fn losses(all: &[Samples]) -> Table {
         "system",
         "VF, hot-plug",
         "frames/s",
-        "sent/s to, from",
         "rounds",
         "lost: failover",
         "migration",
@@ -21,9 +20,12 @@ pub(super) fn losses(all: &[Samples]) -> Table {
         "gap ms: failover",
         "migration",
         "failback",
-        "guest stopped ms",
         "TCP stall ms",
         "VF ready ms",
+        "lead ms",
+        "reaction ms",
+        "reported: in ms",
+        "out ms",
     ]);
     let phases = PHASES.map(Some);
     for samples in all {
@@ -35,7 +37,6 @@ pub(super) fn losses(all: &[Samples]) -> Table {
             samples.case.system.title().to_owned(),
             samples.case.hardware(),
             samples.rate_hz.to_string(),
-            sent(samples),
             rounds(samples),
         ];
         row.extend(
@@ -49,20 +50,15 @@ pub(super) fn losses(all: &[Samples]) -> Table {
                 .into_iter()
                 .map(|phase| cell(samples.of_phase(phase, |loss| loss.longest_gap_ms))),
         );
-        row.push(cell(samples.spread(|one| Some(one.downtime_ms as f64))));
         row.push(cell(samples.spread(|one| Some(one.tcp.stall_ms as f64))));
         row.push(cell(samples.spread(|one| one.vf_ready_ms)));
+        row.push(cell(samples.reported_ms(|one| one.lead_us)));
+        row.push(cell(samples.reported_ms(|one| one.reaction_us)));
+        row.push(cell(samples.reported_ms(|one| one.gap?.receive_us)));
+        row.push(cell(samples.reported_ms(|one| one.gap?.transmit_us)));
         table.rows.push(row);
     }
     table
-}
-
-/// Medians of both ways.
-fn sent(samples: &Samples) -> String {
-    match samples.sent_per_s() {
-        Some((to, from)) => format!("{:.0}, {:.0}", to.median, from.median),
-        None => "–".to_owned(),
-    }
 }
 
 fn rounds(samples: &Samples) -> String {
@@ -77,62 +73,33 @@ fn rounds(samples: &Samples) -> String {
 mod tests {
     use tandem_lab::evacuation::System;
 
-    use super::super::samples::tests::samples;
+    use super::super::samples::tests::{samples, switchover};
     use super::*;
 
     #[test]
     fn the_table_has_all_figures_in_columns() {
-        let mut all = vec![
-            samples(System::Floor, &[[0, 40, 0]]),
-            samples(
-                System::UnmanagedBond,
-                &[[12, 40, 3], [31, 44, 3], [10, 41, 3]],
-            ),
-        ];
-        all[0].evacuations[0]
+        let mut floor = samples(System::Floor, &[[0, 40, 0]]);
+        floor.evacuations[0]
             .phases
             .retain(|phase| phase.name == "migration");
-        all[0].evacuations[0].vf_ready_ms = None;
-        all[1].failures.push("no VF".to_owned());
-        let text = losses(&all).text();
-        let lines: Vec<_> = text.lines().collect();
-        let words = |line: &str| {
-            line.split("  ")
-                .map(str::trim)
-                .filter(|word| !word.is_empty())
-                .map(str::to_owned)
-                .collect::<Vec<_>>()
-        };
+        floor.evacuations[0].vf_ready_ms = None;
+        let mut tandem = samples(
+            System::TandemWarned,
+            &[[12, 40, 3], [31, 44, 3], [10, 41, 3]],
+        );
+        tandem.failures.push("no VF".to_owned());
+        for (one, us) in tandem.evacuations.iter_mut().zip([5_000, 6_000, 9_000]) {
+            one.switchovers.push(switchover(Some(us), None));
+        }
+        let rows = losses(&[floor, tandem]).rows;
         assert_eq!(
-            words(lines[1]),
-            [
-                "virtio alone: the floor",
-                "no VF",
-                "1000",
-                "1000, 990",
-                "1",
-                "–",
-                "40",
-                "–",
-                "40",
-                "–",
-                "41",
-                "–",
-                "100",
-                "200",
-                "–"
-            ]
+            rows[0].join("|"),
+            "virtio alone: the floor|no VF|1000|1|–|40|–|40|–|41|–|200|–|–|–|–|–"
         );
         assert_eq!(
-            words(lines[2])[4..9],
-            [
-                "3, 1 failed",
-                "12 (10..31)",
-                "41 (40..44)",
-                "3",
-                "55 (54..78)"
-            ]
+            rows[1][3..8].join("|"),
+            "3, 1 failed|12 (10..31)|41 (40..44)|3|55 (54..78)"
         );
-        assert_eq!(words(lines[2])[14], "13");
+        assert_eq!(rows[1][12..].join("|"), "13|43|1.5|6 (5..9)|–");
     }
 }

@@ -10,7 +10,7 @@ use tandem_lab::agent::Background;
 use tandem_lab::tandem::{
     BOND, CONFIG, Channel, Guest, LOG, PROGRAM, STEP_LIMIT, Setup, monitor_is_decided,
 };
-use tandem_lab::{Host, Lab, Mac};
+use tandem_lab::{Host, Lab, Mac, test_mac};
 
 use super::Axis;
 
@@ -198,7 +198,7 @@ impl Patient {
                  vfs = [{{ mac = \"{}\" }}]\n",
                 further_mac(number)?,
                 // None has it.
-                Mac::test(u8::try_from(0x80 + number)?)
+                test_mac(u8::try_from(0x80 + number)?)
             )?;
         }
         self.guest.vm.write_file(CONFIG, config.as_bytes(), false)?;
@@ -342,5 +342,5 @@ fn further_standby(number: usize) -> [String; 2] {
 }
 
 fn further_mac(number: usize) -> Result<Mac> {
-    Ok(Mac::test(u8::try_from(FIRST_MAC + number)?))
+    Ok(test_mac(u8::try_from(FIRST_MAC + number)?))
 }
