@@ -13,6 +13,7 @@
 
 mod device;
 mod migrate;
+mod parse;
 mod read;
 mod refusal;
 mod run;
@@ -121,9 +122,10 @@ impl Virsh {
 
     async fn xml(&self, name: &str) -> Result<DomainXml, HostError> {
         let text = self.about(name, "dumpxml", &[], None).await?;
-        DomainXml::parse(&text).map_err(|error| HostError::InvalidXml {
+        let read = parse::domain(text).await;
+        read.map_err(|reason| HostError::InvalidXml {
             domain: name.to_owned(),
-            reason: error.to_string(),
+            reason,
         })
     }
 

@@ -3,15 +3,15 @@
 use roxmltree::Node;
 use tandem_core::types::PciAddress;
 
-use super::bonds::{Document, open};
+use super::bonds::{self, Document};
 use super::error::XmlError;
 use super::{BONDS_NAMESPACE, PROGRESS_NAMESPACE};
 use crate::hypervisor::{AgentChannel, Nic, NicKind};
 
-/// Longest domain XML in bytes.
-pub const MAX_BYTES: usize = 8 << 20;
-/// Most nodes of a domain XML.
-const MAX_NODES: u32 = 500_000;
+/// Longest domain XML in bytes; a domain of a thousand devices has half of it.
+pub const MAX_BYTES: usize = 1 << 20;
+/// Most nodes of a domain XML, comments and white space counted.
+const MAX_NODES: u32 = 100_000;
 
 /// What a domain's XML says that concerns Tandem.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +38,7 @@ impl DomainXml {
     /// # Errors
     /// If it is not a domain's XML. A fault inside `<bonds>` is told there.
     pub fn parse(text: &str) -> Result<Self, XmlError> {
-        let document = open(text, MAX_BYTES, MAX_NODES)?;
+        let document = open(text)?;
         let root = document.root_element();
         if !root.has_tag_name("domain") {
             return Err(XmlError {
@@ -71,12 +71,17 @@ impl DomainXml {
     }
 }
 
+/// A text as XML, within the bounds of a domain's.
+pub(crate) fn open(text: &str) -> Result<roxmltree::Document<'_>, XmlError> {
+    bonds::open(text, MAX_BYTES, MAX_NODES)
+}
+
 /// Reads the XML of one device, as it is given to attach it.
 ///
 /// # Errors
 /// If it is neither `<interface>` nor a PCI `<hostdev>`.
 pub fn parse_device(text: &str) -> Result<Nic, XmlError> {
-    let document = open(text, super::bonds::MAX_BYTES, 10_000)?;
+    let document = bonds::open(text, bonds::MAX_BYTES, 10_000)?;
     let root = document.root_element();
     let nic = interface(text, root).or_else(|| hostdev(text, root));
     nic.ok_or_else(|| XmlError {
