@@ -6,6 +6,7 @@
 mod client;
 mod error;
 mod link;
+mod open;
 #[cfg(test)]
 mod tests;
 

@@ -12,6 +12,7 @@
 //! and the keeper hangs up for as long as they have it.
 
 mod board;
+mod claims;
 mod control;
 mod gate;
 mod http;

@@ -2,6 +2,7 @@
 //! and then one question tells whether any was missed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Options;
 use super::board::{Attempts, Board};
+use super::claims::Claims;
 use super::gate::Gates;
 use super::keeper::{Keeper, Wish};
 use super::replug::{self, Replug};
@@ -19,7 +21,7 @@ use crate::commands::session;
 use crate::commands::status::reachable;
 use crate::evacuate::Progress;
 use crate::hypervisor::{
-    ActiveDomain, DomainLook, DomainState, Event, EventKind, Events, Host, HostError,
+    ActiveDomain, ChannelSocket, DomainLook, DomainState, Event, EventKind, Events, Host, HostError,
 };
 use crate::report::DomainReport;
 
@@ -54,6 +56,7 @@ pub(super) struct Supervisor {
     pub(super) board: Arc<Board>,
     pub(super) gates: Arc<Gates>,
     wards: BTreeMap<String, Ward>,
+    claims: Claims,
     jobs: JoinSet<Done>,
     looking: BTreeSet<String>,
     due: BTreeSet<String>,
@@ -71,6 +74,8 @@ pub(super) struct Supervisor {
 /// One domain that runs here.
 struct Ward {
     wish: watch::Sender<Wish>,
+    /// Its channel, whether or not another domain has the same.
+    channel: Result<ChannelSocket, String>,
     keeper: AbortHandle,
     looked: Instant,
     look_at: Option<Instant>,
@@ -114,6 +119,7 @@ impl Supervisor {
             board,
             gates,
             wards: BTreeMap::new(),
+            claims: Claims::default(),
             jobs: JoinSet::new(),
             looking: BTreeSet::new(),
             due: BTreeSet::new(),
@@ -372,10 +378,16 @@ impl Supervisor {
         if !runs || (!known && self.wards.len() >= MAX_DOMAINS) {
             self.wards.remove(name);
             self.board.remove(name);
+            self.claim(name, None);
             return;
         }
+        let channel = look.facts.channel.as_ref();
+        let socket = channel.and_then(|channel| channel.socket.as_ref());
+        self.claim(name, socket.map(|socket| socket.path.as_path()));
         let before = self.wards.get(name).map(|ward| ward.wish.borrow().clone());
-        let wish = wish_of(look, before.as_ref().map_or(0, |wish| wish.boot));
+        let mut wish = wish_of(look, before.as_ref().map_or(0, |wish| wish.boot));
+        let own_channel = wish.channel.clone();
+        wish.channel = self.claims.judged(name, wish.channel);
         let same_run = before.is_some_and(|before| before.run_id == wish.run_id);
         self.board.show(DomainReport::of(look), same_run);
         if !known {
@@ -385,6 +397,7 @@ impl Supervisor {
         let Some(ward) = self.wards.get_mut(name) else {
             return;
         };
+        ward.channel = own_channel;
         ward.wish.send_if_modified(|old| {
             let differs = *old != wish;
             *old = wish;
@@ -405,7 +418,26 @@ impl Supervisor {
         }
     }
 
+    /// The domain has this socket now; others may have had it, or may have it again for themselves.
+    fn claim(&mut self, name: &str, path: Option<&Path>) {
+        for other in self.claims.set(name, path) {
+            let Some(ward) = self.wards.get(&other) else {
+                continue;
+            };
+            let channel = self.claims.judged(&other, ward.channel.clone());
+            if let (Ok(_), Err(reason)) = (&ward.channel, &channel) {
+                tracing::warn!("domain {other}: {reason}");
+            }
+            ward.wish.send_if_modified(|wish| {
+                let differs = wish.channel != channel;
+                wish.channel = channel;
+                differs
+            });
+        }
+    }
+
     fn ward(&mut self, name: &str, wish: Wish) -> Ward {
+        let channel = wish.channel.clone();
         let (sender, wishes) = watch::channel(wish);
         let keeper = Keeper {
             name: name.to_owned(),
@@ -417,6 +449,7 @@ impl Supervisor {
         };
         Ward {
             wish: sender,
+            channel,
             keeper: tokio::spawn(keeper.keep()).abort_handle(),
             looked: Instant::now(),
             look_at: None,

@@ -5,6 +5,7 @@ use tokio::time::timeout;
 use super::*;
 use crate::agent::{Agent, AgentError, Limits};
 use crate::control::Lessor;
+use crate::hypervisor::ChannelSocket;
 use crate::report::ChannelUse;
 
 const SHORT: Limits = Limits {
@@ -12,6 +13,10 @@ const SHORT: Limits = Limits {
     question: Duration::from_secs(10),
     command: Duration::from_secs(10),
 };
+
+fn channel(guest: &Guest) -> ChannelSocket {
+    ChannelSocket::named(&guest.socket)
+}
 
 #[tokio::test]
 async fn a_change_in_the_guest_reaches_who_watches() {
@@ -37,10 +42,10 @@ async fn a_leased_channel_is_left_alone_until_it_is_given_back() {
     let mut watching = service.watch("g1").await;
     seen(&mut watching, |shown| generation(shown) == 1).await;
     // Without a lease there is no getting at it.
-    let error = Agent::connect(&guest.socket, SHORT).await.unwrap_err();
+    let error = Agent::connect(&channel(&guest), SHORT).await.unwrap_err();
     assert!(matches!(error, AgentError::Silent { .. }), "{error}");
     let lessor = Lessor::new(&service.socket());
-    let mut agent = lessor.connect("g1", &guest.socket, SHORT).await.unwrap();
+    let mut agent = lessor.connect("g1", &channel(&guest), SHORT).await.unwrap();
     let shown = seen(&mut watching, |shown| {
         shown.report.channel == ChannelUse::Leased
     })
@@ -49,7 +54,7 @@ async fn a_leased_channel_is_left_alone_until_it_is_given_back() {
     assert_eq!(generation(&shown), 1);
     // A second connection of the same tool needs no second lease.
     drop(agent);
-    agent = lessor.connect("g1", &guest.socket, SHORT).await.unwrap();
+    agent = lessor.connect("g1", &channel(&guest), SHORT).await.unwrap();
     let now = guest.changes();
     assert_eq!(agent.status().await.unwrap().status.generation, now);
     while guest.commands.try_recv().is_ok() {}
@@ -115,13 +120,13 @@ async fn without_a_service_there_is_nothing_to_ask() {
     let guest = Guest::new(&folder.path().join("g1"), Manner::Honest);
     let nowhere = folder.path().join("nowhere");
     let lessor = Lessor::new(&nowhere);
-    let mut agent = lessor.connect("g1", &guest.socket, SHORT).await.unwrap();
+    let mut agent = lessor.connect("g1", &channel(&guest), SHORT).await.unwrap();
     assert_eq!(agent.status().await.unwrap().status.generation, 1);
     // A socket that a killed service left.
     drop(std::os::unix::net::UnixListener::bind(&nowhere).unwrap());
     drop(agent);
     let lessor = Lessor::new(&nowhere);
-    lessor.connect("g1", &guest.socket, SHORT).await.unwrap();
+    lessor.connect("g1", &channel(&guest), SHORT).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -130,8 +135,8 @@ async fn a_tool_waits_for_another_one_only_so_long() {
     let service = Service::new(folder, &[]);
     let first = service.lease("g1").await;
     let lessor = Lessor::new(&service.socket());
-    let nowhere = service.folder.path().join("nowhere");
-    let asked = lessor.connect("g1", &nowhere, SHORT);
+    let channel = ChannelSocket::named(&service.folder.path().join("nowhere"));
+    let asked = lessor.connect("g1", &channel, SHORT);
     let error = timeout(PATIENCE, asked).await.unwrap().unwrap_err();
     assert!(matches!(error, AgentError::Leased { .. }), "{error}");
     drop(first);
