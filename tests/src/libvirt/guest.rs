@@ -101,6 +101,8 @@ impl<'lab> LibvirtGuest<'lab> {
                 &host.uri(),
                 "--serve-socket",
                 &host.serve_socket(),
+                "--channel-folder",
+                &host.channel_folder(),
             ],
             EVACUATION_LIMIT,
         )?;
@@ -140,6 +142,8 @@ impl<'lab> LibvirtGuest<'lab> {
             self.state_folder(),
             "--serve-socket",
             &here.serve_socket(),
+            "--channel-folder",
+            &here.channel_folder(),
             "--json",
         ];
         Ok(words.map(str::to_owned).to_vec())

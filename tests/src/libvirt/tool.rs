@@ -144,6 +144,8 @@ pub fn serve(host: &LibvirtHost) -> Result<(Running, mpsc::Receiver<String>)> {
         &state,
         "--serve-socket",
         &host.serve_socket(),
+        "--channel-folder",
+        &host.channel_folder(),
         "--metrics",
         &host.metrics().to_string_lossy(),
     ])
@@ -151,11 +153,16 @@ pub fn serve(host: &LibvirtHost) -> Result<(Running, mpsc::Receiver<String>)> {
 
 /// `tandem-host` with a command about the guests of one host, to its success; what it printed.
 pub fn operate(host: &LibvirtHost, words: &[&str]) -> Result<String> {
-    let (uri, socket) = (host.uri(), host.serve_socket());
-    let ran = tandem_host(
-        &[words, &["-c", &uri, "--serve-socket", &socket]].concat(),
-        OPERATE_LIMIT,
-    )?;
+    let (uri, socket, folder) = (host.uri(), host.serve_socket(), host.channel_folder());
+    let there = [
+        "-c",
+        &uri,
+        "--serve-socket",
+        &socket,
+        "--channel-folder",
+        &folder,
+    ];
+    let ran = tandem_host(&[words, &there].concat(), OPERATE_LIMIT)?;
     ensure!(ran.code == Some(0), "tandem-host {words:?}: {ran:?}");
     Ok(ran.stdout)
 }

@@ -30,9 +30,17 @@ pub(crate) fn agent_is_missing(world: &mut World<'_>) -> Result<()> {
 /// The two calls of `docs/managers.md` around what another manager does by itself.
 pub(crate) fn another_manager(world: &mut World<'_>) -> Result<()> {
     let one_step = |name: &str, host: &LibvirtHost| -> Result<Ran> {
-        let (uri, serve) = (host.uri(), host.serve_socket());
+        let (uri, serve, channels) = (host.uri(), host.serve_socket(), host.channel_folder());
+        let there = [
+            "-c",
+            &uri,
+            "--serve-socket",
+            &serve,
+            "--channel-folder",
+            &channels,
+        ];
         tandem_host(
-            &[name, DOMAIN, "-c", &uri, "--serve-socket", &serve, "--json"],
+            &[&[name, DOMAIN, "--json"][..], &there].concat(),
             STEP_LIMIT,
         )
     };

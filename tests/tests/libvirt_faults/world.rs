@@ -127,7 +127,7 @@ impl<'lab> World<'lab> {
     /// The arguments of `tandem-host recover`, asked on this host.
     pub(crate) fn recover_arguments(&self, host: &LibvirtHost) -> Vec<String> {
         let state = self.guest.state_folder();
-        let (uri, serve) = (host.uri(), host.serve_socket());
+        let (uri, serve, channels) = (host.uri(), host.serve_socket(), host.channel_folder());
         let words = [
             "recover",
             DOMAIN,
@@ -135,6 +135,8 @@ impl<'lab> World<'lab> {
             &uri,
             "--serve-socket",
             &serve,
+            "--channel-folder",
+            &channels,
             "--state-dir",
             state,
             "--json",

@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use tandem_host::hypervisor::{
-    ActiveDomain, AgentChannel, Answer, DomainFacts, DomainState, EventSender, Events, Host,
-    HostError, JobFacts, JobWhich, MigrateOptions, Migration, Nic, NicKind, event_queue,
+    ActiveDomain, AgentChannel, Answer, ChannelSocket, DomainFacts, DomainState, EventSender,
+    Events, Host, HostError, JobFacts, JobWhich, MigrateOptions, Migration, Nic, NicKind,
+    event_queue,
 };
 use tandem_host::xml::{Bonds, Document};
 
@@ -86,7 +87,8 @@ impl Host for Simulated {
                 nic("ua-vf0", "52:54:00:12:34:02", NicKind::HostdevInterface),
             ],
             channel: Some(AgentChannel {
-                socket: Some(self.folder.join(name)),
+                socket: Some(ChannelSocket::named(&self.folder.join(name))),
+                refused: None,
                 opened: Some(true),
             }),
             ..DomainFacts::absent(name)

@@ -1,7 +1,6 @@
 //! Requests and their replies, and what the guest says unasked.
 
 use std::collections::VecDeque;
-use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::de::DeserializeOwned;
@@ -19,6 +18,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::AgentError;
 use super::line_stream::LineStream;
+use crate::hypervisor::ChannelSocket;
 
 /// Events that wait for their reader; the oldest go beyond that, which is told.
 const MAX_EVENTS: usize = 256;
@@ -79,10 +79,10 @@ impl Agent {
     /// Connects and finds a common start with the guest.
     ///
     /// # Errors
-    /// If the socket can't be opened, or the guest does not answer.
-    pub async fn connect(path: &Path, limits: Limits) -> Result<Self, AgentError> {
+    /// If the socket can't be opened or is not the domain's, or the guest does not answer.
+    pub async fn connect(socket: &ChannelSocket, limits: Limits) -> Result<Self, AgentError> {
         let deadline = Instant::now() + limits.sync;
-        let lines = timeout_at(deadline, LineStream::open(path)).await;
+        let lines = timeout_at(deadline, LineStream::open(socket)).await;
         let mut agent = Self {
             lines: lines.map_err(|_| silent("connect", limits.sync))??,
             limits,

@@ -22,6 +22,14 @@ pub enum AgentError {
         /// The system's reason.
         cause: std::io::Error,
     },
+    /// The socket is not the domain's.
+    #[error("the channel's socket {} is not used: {reason}", path.display())]
+    Foreign {
+        /// The socket.
+        path: PathBuf,
+        /// Whose it is, and what to do.
+        reason: String,
+    },
     /// Another program on this host has the channel.
     #[error(
         "another tandem-host has had the channel of domain {domain} for more than {} s; wait for its end",

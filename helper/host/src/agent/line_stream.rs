@@ -2,13 +2,14 @@
 
 use std::future::poll_fn;
 use std::io::ErrorKind;
-use std::path::Path;
 
 use tandem_wire::framing::{Decoder, FrameError};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 
 use super::AgentError;
+use super::open::open;
+use crate::hypervisor::ChannelSocket;
 
 /// What a guest may send before something useful comes, in bytes: a few of the longest lines, left
 /// over from another client or from before a migration.
@@ -26,14 +27,9 @@ pub(super) struct LineStream {
 }
 
 impl LineStream {
-    pub(super) async fn open(path: &Path) -> Result<Self, AgentError> {
-        let stream = UnixStream::connect(path).await;
-        let stream = stream.map_err(|cause| AgentError::Socket {
-            path: path.to_owned(),
-            cause,
-        })?;
+    pub(super) async fn open(socket: &ChannelSocket) -> Result<Self, AgentError> {
         Ok(Self {
-            stream,
+            stream: open(socket).await?,
             decoder: Decoder::new(tandem_wire::MAX_REPLY_BYTES),
             input: Vec::new(),
             useless_bytes: 0,

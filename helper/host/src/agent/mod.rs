@@ -6,6 +6,7 @@
 mod client;
 mod error;
 mod line_stream;
+mod open;
 #[cfg(test)]
 mod tests;
 

@@ -1,6 +1,5 @@
 //! The client against guests that behave, and guests that don't.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use tandem_core::status::Answer;
@@ -11,6 +10,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinHandle;
 
 use super::{Agent, AgentError, Heard, Limits};
+use crate::hypervisor::ChannelSocket;
 
 const SHORT: Limits = Limits {
     sync: Duration::from_millis(200),
@@ -25,7 +25,7 @@ const PATIENT: Limits = Limits {
 
 /// A guest: what it does with one connection.
 struct Guest {
-    socket: PathBuf,
+    socket: ChannelSocket,
     task: JoinHandle<()>,
     _folder: tempfile::TempDir,
 }
@@ -48,7 +48,7 @@ where
         behave(stream).await;
     });
     Guest {
-        socket,
+        socket: ChannelSocket::named(&socket),
         task,
         _folder: folder,
     }
@@ -271,7 +271,7 @@ async fn a_closed_channel_is_told() {
     let guest = guest(|stream| async move { drop(stream) });
     let error = Agent::connect(&guest.socket, PATIENT).await.unwrap_err();
     assert!(matches!(error, AgentError::Closed), "{error}");
-    let nowhere = guest.socket.with_file_name("nowhere");
+    let nowhere = ChannelSocket::named(&guest.socket.path.with_file_name("nowhere"));
     let error = Agent::connect(&nowhere, PATIENT).await.unwrap_err();
     assert!(matches!(error, AgentError::Socket { .. }), "{error}");
 }

@@ -1,7 +1,5 @@
 //! `configure`: gives a guest the bonds of its domain's XML.
 
-use std::path::PathBuf;
-
 use anyhow::Result;
 use clap::Args;
 use tandem_core::Policy;
@@ -10,7 +8,9 @@ use tandem_wire::reply::Configured;
 use super::{connect::Connect, exit};
 use crate::agent::{AgentError, Limits};
 use crate::control::LeaseClient;
-use crate::hypervisor::{AgentChannel, DomainFacts, DomainLook, DomainState, Host, HostError};
+use crate::hypervisor::{
+    AgentChannel, ChannelSocket, DomainFacts, DomainLook, DomainState, Host, HostError,
+};
 
 /// `tandem-host configure`
 #[derive(Debug, Args)]
@@ -112,7 +112,7 @@ pub fn policy_of(look: &DomainLook) -> Result<Policy, ConfigureFailure> {
 ///
 /// # Errors
 /// If there is none.
-pub fn channel_of(facts: &DomainFacts) -> Result<PathBuf, ConfigureFailure> {
+pub fn channel_of(facts: &DomainFacts) -> Result<ChannelSocket, ConfigureFailure> {
     if facts.state != DomainState::Running {
         return Err(not_here(facts));
     }
@@ -121,6 +121,10 @@ pub fn channel_of(facts: &DomainFacts) -> Result<PathBuf, ConfigureFailure> {
             socket: Some(socket),
             ..
         }) => return Ok(socket.clone()),
+        Some(AgentChannel {
+            refused: Some(reason),
+            ..
+        }) => format!("can't be asked: {reason}"),
         Some(_) => "has a channel that can't be opened here; run tandem-host on the domain's own machine, and make \
                     it <channel type='unix'>"
             .to_owned(),

@@ -28,24 +28,27 @@ pub struct Connect {
         default_value_os_t = control::default_socket()
     )]
     pub serve_socket: PathBuf,
+    /// A folder in which the sockets of guests' channels may be too, besides libvirt's own; may be repeated
+    #[arg(long = "channel-folder", value_name = "FOLDER")]
+    pub channel_folders: Vec<PathBuf>,
 }
 
 impl Connect {
     /// The driver; nothing is opened yet.
     pub fn open(&self) -> Arc<dyn Host> {
-        open(&self.uri)
+        self.open_other(&self.uri)
+    }
+
+    /// The driver for another URI; nothing is opened yet.
+    pub fn open_other(&self, uri: &str) -> Arc<dyn Host> {
+        match Qemu::from_uri(uri) {
+            Some(qemu) => Arc::new(qemu),
+            None => Arc::new(Virsh::new(uri).with_channel_folders(&self.channel_folders)),
+        }
     }
 
     /// The way to one domain's channel; nothing is asked yet.
     pub fn lease_client(&self) -> LeaseClient {
         LeaseClient::new(&self.serve_socket)
-    }
-}
-
-/// The driver for that URI; nothing is opened yet.
-pub fn open(uri: &str) -> Arc<dyn Host> {
-    match Qemu::from_uri(uri) {
-        Some(qemu) => Arc::new(qemu),
-        None => Arc::new(Virsh::new(uri)),
     }
 }

@@ -2,7 +2,7 @@
 
 use super::spec::spec_of;
 use super::text_file::read;
-use super::{args, connect, session};
+use super::{args, session};
 use crate::evacuate::{CauseCode, Evacuation, Start};
 use crate::execute::{Hosts, Lock, Runner};
 use crate::hypervisor::DomainState;
@@ -21,7 +21,7 @@ pub async fn run(arguments: &args::Migrate) -> anyhow::Result<u8> {
     let limits = arguments.timeouts.limits();
     let hosts = Hosts {
         source: arguments.common.connect.open(),
-        destination: connect::open(&arguments.destination),
+        destination: arguments.common.connect.open_other(&arguments.destination),
     };
     let name = arguments.domain.as_str();
     let facts = hosts.source.domain(name).await?;

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
-use super::{args, connect, session};
+use super::connect::Connect;
+use super::{args, session};
 use crate::evacuate::{Cause, CauseCode, Evacuation, Outcome, Progress, Side, Verdict};
 use crate::execute::{Hosts, Lock, Runner};
 use crate::hypervisor::{DepartedHost, DomainState, Host, HostError, is_local_uri};
@@ -45,7 +46,7 @@ pub async fn run(arguments: &args::Recover) -> anyhow::Result<u8> {
         "the record is of domain {}, not of {name}; recover that one",
         found.spec.domain
     );
-    let hosts = match hosts_of(&mut found, &here).await? {
+    let hosts = match hosts_of(&mut found, &here, &arguments.common.connect).await? {
         Ok(hosts) => hosts,
         Err(machine) => {
             let message = format!(
@@ -89,6 +90,7 @@ pub async fn run(arguments: &args::Recover) -> anyhow::Result<u8> {
 async fn hosts_of(
     found: &mut Progress,
     here: &Arc<dyn Host>,
+    connect: &Connect,
 ) -> anyhow::Result<Result<Hosts, String>> {
     let look = here.look(&found.spec.domain).await?;
     let record = look.progress.as_deref().map(Progress::parse);
@@ -97,8 +99,8 @@ async fn hosts_of(
     Ok(
         match reach(found, here.uri(), &session::host_name(), is_here) {
             Reach::AsRecorded => Ok(Hosts {
-                source: connect::open(&found.spec.source_uri),
-                destination: connect::open(&found.spec.destination_uri),
+                source: connect.open_other(&found.spec.source_uri),
+                destination: connect.open_other(&found.spec.destination_uri),
             }),
             Reach::DestinationOnly => {
                 found.spec.reaches_destination_agent = is_local_uri(here.uri());

@@ -12,7 +12,7 @@ use super::configure::channel_of;
 use super::connect::Connect;
 use crate::agent::{AgentError, Limits};
 use crate::control::{ControlError, LeaseClient, Reply, Request, Shown, Watching};
-use crate::hypervisor::{DomainFacts, DomainLook, DomainState, Host};
+use crate::hypervisor::{ChannelSocket, DomainFacts, DomainLook, DomainState, Host};
 use crate::report::{ChannelUse, DomainReport, domain_text};
 
 /// Guests that are asked at the same time.
@@ -140,7 +140,7 @@ async fn ask(facts: &DomainFacts, lease_client: &LeaseClient) -> Result<StatusRe
 }
 
 /// The socket of a guest that listens, or why there is none.
-pub(crate) fn reachable(facts: &DomainFacts) -> Result<std::path::PathBuf, String> {
+pub(crate) fn reachable(facts: &DomainFacts) -> Result<ChannelSocket, String> {
     let opened = facts.channel.as_ref().and_then(|channel| channel.opened);
     let socket = channel_of(facts).map_err(|error| error.to_string())?;
     if opened == Some(false) {

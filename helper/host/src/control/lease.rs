@@ -7,6 +7,7 @@ use tokio::sync::Mutex;
 
 use super::{ControlError, Reply, Request, Watching};
 use crate::agent::{Agent, AgentError, Limits};
+use crate::hypervisor::ChannelSocket;
 
 /// How long to wait for `serve`, and for another tool that has the channel.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -35,7 +36,7 @@ impl LeaseClient {
     pub async fn connect(
         &self,
         domain: &str,
-        channel: &Path,
+        channel: &ChannelSocket,
         limits: Limits,
     ) -> Result<Agent, AgentError> {
         self.hold(domain).await?;

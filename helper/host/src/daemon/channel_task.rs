@@ -7,7 +7,6 @@
 
 use std::convert::Infallible;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +17,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use super::lease::ChannelLeases;
 use super::registry::Registry;
 use crate::agent::{Agent, AgentError, Limits};
+use crate::hypervisor::ChannelSocket;
 use crate::report::ChannelUse;
 
 /// Shortest time between two questions to one guest.
@@ -41,7 +41,7 @@ pub(super) struct DesiredState {
     /// Grows whenever the guest may have booted, or its service started, within that run.
     pub(super) boot: u64,
     /// Where the guest is, or why it can't be asked.
-    pub(super) channel: Result<PathBuf, String>,
+    pub(super) channel: Result<ChannelSocket, String>,
     /// What it is to be given, if anything; or why that is not sound.
     pub(super) policy: Result<Option<Policy>, String>,
 }
@@ -131,7 +131,7 @@ impl ChannelTask {
     }
 
     /// Talks to the guest until something fails.
-    async fn session(&mut self, desired: &DesiredState, socket: &Path) -> AgentError {
+    async fn session(&mut self, desired: &DesiredState, socket: &ChannelSocket) -> AgentError {
         match self.talk(desired, socket).await {
             Err(error) => error,
             Ok(never) => match never {},
@@ -141,7 +141,7 @@ impl ChannelTask {
     async fn talk(
         &mut self,
         desired: &DesiredState,
-        socket: &Path,
+        socket: &ChannelSocket,
     ) -> Result<Infallible, AgentError> {
         let mut agent = Agent::connect(socket, Limits::default()).await?;
         agent.info().await?;

@@ -13,6 +13,7 @@
 //! and the channel task hangs up for as long as they have it.
 
 mod channel_task;
+mod claims;
 mod control;
 mod http;
 mod lease;

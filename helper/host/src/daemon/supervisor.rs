@@ -2,6 +2,7 @@
 //! and then one question tells whether any was missed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Options;
 use super::channel_task::{ChannelTask, DesiredState};
+use super::claims::Claims;
 use super::lease::HostLeases;
 use super::registry::{Attempts, Registry};
 use super::replug::{self, Replug};
@@ -19,7 +21,7 @@ use crate::commands::session;
 use crate::commands::status::reachable;
 use crate::evacuate::Progress;
 use crate::hypervisor::{
-    ActiveDomain, DomainLook, DomainState, Event, EventKind, Events, Host, HostError,
+    ActiveDomain, ChannelSocket, DomainLook, DomainState, Event, EventKind, Events, Host, HostError,
 };
 use crate::report::DomainReport;
 
@@ -54,6 +56,7 @@ pub(super) struct Supervisor {
     pub(super) registry: Arc<Registry>,
     pub(super) host_leases: Arc<HostLeases>,
     domain_tasks: BTreeMap<String, DomainTask>,
+    claims: Claims,
     jobs: JoinSet<Done>,
     looking: BTreeSet<String>,
     due: BTreeSet<String>,
@@ -71,6 +74,8 @@ pub(super) struct Supervisor {
 /// One domain that runs here.
 struct DomainTask {
     desired: watch::Sender<DesiredState>,
+    /// Its channel, whether or not another domain has the same.
+    channel: Result<ChannelSocket, String>,
     channel_task: AbortHandle,
     looked: Instant,
     look_at: Option<Instant>,
@@ -114,6 +119,7 @@ impl Supervisor {
             registry,
             host_leases,
             domain_tasks: BTreeMap::new(),
+            claims: Claims::default(),
             jobs: JoinSet::new(),
             looking: BTreeSet::new(),
             due: BTreeSet::new(),
@@ -388,13 +394,19 @@ impl Supervisor {
         if !runs || (!known && self.domain_tasks.len() >= MAX_DOMAINS) {
             self.domain_tasks.remove(name);
             self.registry.remove(name);
+            self.claim(name, None);
             return;
         }
+        let channel = look.facts.channel.as_ref();
+        let socket = channel.and_then(|channel| channel.socket.as_ref());
+        self.claim(name, socket.map(|socket| socket.path.as_path()));
         let before = self
             .domain_tasks
             .get(name)
             .map(|domain_task| domain_task.desired.borrow().clone());
-        let desired = desired_of(look, before.as_ref().map_or(0, |desired| desired.boot));
+        let mut desired = desired_of(look, before.as_ref().map_or(0, |desired| desired.boot));
+        let own_channel = desired.channel.clone();
+        desired.channel = self.claims.judged(name, desired.channel);
         let same_run = before.is_some_and(|before| before.run_id == desired.run_id);
         self.registry.show(DomainReport::of(look), same_run);
         if !known {
@@ -404,6 +416,7 @@ impl Supervisor {
         let Some(domain_task) = self.domain_tasks.get_mut(name) else {
             return;
         };
+        domain_task.channel = own_channel;
         domain_task.desired.send_if_modified(|old| {
             let differs = *old != desired;
             *old = desired;
@@ -432,7 +445,26 @@ impl Supervisor {
         }
     }
 
+    /// The domain has this socket now; others may have had it, or may have it again for themselves.
+    fn claim(&mut self, name: &str, path: Option<&Path>) {
+        for other in self.claims.set(name, path) {
+            let Some(domain_task) = self.domain_tasks.get(&other) else {
+                continue;
+            };
+            let channel = self.claims.judged(&other, domain_task.channel.clone());
+            if let (Ok(_), Err(reason)) = (&domain_task.channel, &channel) {
+                tracing::warn!("domain {other}: {reason}");
+            }
+            domain_task.desired.send_if_modified(|desired| {
+                let differs = desired.channel != channel;
+                desired.channel = channel;
+                differs
+            });
+        }
+    }
+
     fn domain_task(&mut self, name: &str, desired: DesiredState) -> DomainTask {
+        let channel = desired.channel.clone();
         let (sender, changes) = watch::channel(desired);
         let channel_task = ChannelTask {
             name: name.to_owned(),
@@ -444,6 +476,7 @@ impl Supervisor {
         };
         DomainTask {
             desired: sender,
+            channel,
             channel_task: tokio::spawn(channel_task.keep()).abort_handle(),
             looked: Instant::now(),
             look_at: None,

@@ -162,8 +162,10 @@ impl ActionContext {
         let channel = facts.channel.as_ref();
         let open = channel.filter(|one| side == Side::Destination || one.opened != Some(false));
         let socket = open.and_then(|one| one.socket.clone());
-        let kept = &self.channels[index(side)].socket;
-        *kept.lock().expect("no holder panics") = socket;
+        let kept = &self.channels[index(side)];
+        *kept.socket.lock().expect("no holder panics") = socket;
+        let refused = channel.and_then(|one| one.refused.clone());
+        *kept.refused.lock().expect("no holder panics") = refused;
     }
 
     /// A reservation among the processes of this machine; the host itself has none to offer. A function that

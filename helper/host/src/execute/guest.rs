@@ -1,7 +1,5 @@
 //! What the guest is asked, and what its answers mean for the evacuation.
 
-use std::path::PathBuf;
-
 use tandem_core::Policy;
 use tandem_core::status::{BondStatus, Status, Traffic};
 use tandem_core::types::IfName;
@@ -10,12 +8,15 @@ use tokio::sync::Mutex;
 use crate::agent::{Agent, AgentError, Limits, printable};
 use crate::control::LeaseClient;
 use crate::evacuate::{Failure, FailureKind, GuestCall, GuestStatus, Reply, Spec};
+use crate::hypervisor::ChannelSocket;
 
 /// One host's end of the channel.
 #[derive(Debug, Default)]
 pub(super) struct Channel {
     /// Where the hypervisor listens, as the last look showed.
-    pub(super) socket: std::sync::Mutex<Option<PathBuf>>,
+    pub(super) socket: std::sync::Mutex<Option<ChannelSocket>>,
+    /// Why there is none, if its XML names one that is not opened.
+    pub(super) refused: std::sync::Mutex<Option<String>>,
     agent: Mutex<Option<Agent>>,
 }
 
@@ -55,6 +56,11 @@ impl Channel {
     async fn connect(&self, lease_client: &LeaseClient, domain: &str) -> Result<Agent, Failure> {
         let socket = self.socket.lock().expect("no holder panics").clone();
         let Some(socket) = socket else {
+            let refused = self.refused.lock().expect("no holder panics").clone();
+            if let Some(reason) = refused {
+                let text = format!("the guest is not asked: {reason}");
+                return Err(Failure::new(FailureKind::AgentSilent, text));
+            }
             let text = "the guest has not opened the channel org.tandem.agent.0 on this host: is \
                         tandem running in it, and does `virsh dumpxml` show the channel?";
             return Err(Failure::new(FailureKind::AgentSilent, text));
@@ -122,6 +128,7 @@ fn failure(error: &AgentError) -> Failure {
         | AgentError::OtherProtocol { .. }
         | AgentError::Floods { .. } => FailureKind::AgentHostile,
         AgentError::Socket { .. }
+        | AgentError::Foreign { .. }
         | AgentError::Leased { .. }
         | AgentError::Silent { .. }
         | AgentError::Closed => FailureKind::AgentSilent,

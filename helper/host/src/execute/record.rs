@@ -7,7 +7,7 @@ use crate::xml::PROGRESS_NAMESPACE;
 /// # Errors
 /// If the text is no domain's XML.
 pub(super) fn with_progress(xml: &str, record: &str) -> Result<String, String> {
-    let document = roxmltree::Document::parse(xml).map_err(|error| error.to_string())?;
+    let document = crate::xml::domain::open(xml).map_err(|error| error.to_string())?;
     let root = document.root_element();
     if !root.has_tag_name("domain") {
         return Err("its root is not <domain>".to_owned());
@@ -76,5 +76,8 @@ mod tests {
             assert_eq!(text.matches("<metadata").count(), 1, "{text}");
         }
         assert!(with_progress("<interface/>", record).is_err());
+        let many: String = (0..65).map(|number| format!(" a{number}=''")).collect();
+        let error = with_progress(&format!("<domain{many}/>"), record).unwrap_err();
+        assert!(error.contains("64 attributes"), "{error}");
     }
 }

@@ -1,10 +1,9 @@
 //! What is so about a domain.
 
-use std::path::PathBuf;
-
 use serde::{Deserialize, Serialize};
 use tandem_core::types::{Mac, PciAddress};
 
+use super::ChannelSocket;
 use crate::xml::Bonds;
 
 /// A domain as its hypervisor describes it now.
@@ -107,8 +106,10 @@ pub enum NicKind {
 /// The host's end of the channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentChannel {
-    /// Unix socket that the hypervisor listens on; known only while the domain runs.
-    pub socket: Option<PathBuf>,
+    /// Where the hypervisor listens; known only while the domain runs.
+    pub socket: Option<ChannelSocket>,
+    /// Why a socket that the domain's XML names is not opened: it may be another one's.
+    pub refused: Option<String>,
     /// Whether the guest has opened its end; `None` if the hypervisor does not say.
     pub opened: Option<bool>,
 }

@@ -8,6 +8,7 @@ mod domain;
 mod error;
 mod events;
 mod migration;
+mod socket;
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -18,6 +19,7 @@ pub use domain::{ActiveDomain, AgentChannel, DomainFacts, DomainLook, DomainStat
 pub use error::HostError;
 pub use events::{Event, EventKind, EventSender, Events, Lifecycle, event_queue};
 pub use migration::{JobFacts, JobPhase, JobWhich, MigrateOptions, Migration};
+pub use socket::{ChannelSocket, DomainSocket, NamedBy};
 
 use crate::xml::Bonds;
 

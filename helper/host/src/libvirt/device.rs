@@ -2,7 +2,7 @@
 
 use super::Virsh;
 use crate::hypervisor::{HostError, Nic};
-use crate::xml::domain::{DomainXml, parse_device};
+use crate::xml::domain::parse_device;
 
 /// virsh reads the device's XML there, so that no file has to be made.
 const FROM_STDIN: &str = "--file=/dev/stdin";
@@ -88,7 +88,7 @@ impl Virsh {
                 Err(HostError::Refused { .. }) => continue,
                 Err(error) => return Err(error),
             };
-            let Ok(xml) = DomainXml::parse(&text) else {
+            let Ok(xml) = super::parse::domain(text).await else {
                 continue;
             };
             if xml.nics.iter().any(|nic| nic.pci_source == Some(function)) {

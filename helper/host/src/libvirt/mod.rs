@@ -11,8 +11,10 @@
 //! * A persistent domain that left keeps its definition on the source, and the
 //!   metadata in it.
 
+mod channel;
 mod device;
 mod migrate;
+mod parse;
 mod read;
 mod refusal;
 mod run;
@@ -24,9 +26,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::hypervisor::{
-    ActiveDomain, AgentChannel, Answer, DomainFacts, DomainLook, DomainState, Events, Host,
-    HostError, JobFacts, JobPhase, JobWhich, MAX_PROGRESS_BYTES, MigrateOptions, Migration, Nic,
-    event_queue, is_local_uri,
+    ActiveDomain, Answer, DomainFacts, DomainLook, DomainState, Events, Host, HostError, JobFacts,
+    JobPhase, JobWhich, MAX_PROGRESS_BYTES, MigrateOptions, Migration, Nic, event_queue,
 };
 use crate::xml::domain::DomainXml;
 use crate::xml::{BONDS_NAMESPACE, Bonds, PROGRESS_NAMESPACE, write};
@@ -40,6 +41,8 @@ const LIMIT: Duration = Duration::from_secs(45);
 #[derive(Debug, Clone)]
 pub struct Virsh {
     connection: Connection,
+    /// More folders in which sockets of channels may be.
+    channel_folders: Vec<PathBuf>,
 }
 
 impl Virsh {
@@ -56,7 +59,15 @@ impl Virsh {
                 uri: uri.to_owned(),
                 limit: LIMIT,
             },
+            channel_folders: Vec::new(),
         }
+    }
+
+    /// The same, and sockets of channels may be in these folders too, besides libvirt's own.
+    #[must_use]
+    pub fn with_channel_folders(mut self, folders: &[PathBuf]) -> Self {
+        self.channel_folders = folders.to_vec();
+        self
     }
 
     /// The option that names a domain. virsh takes a number for an id and a UUID for a UUID
@@ -121,9 +132,10 @@ impl Virsh {
 
     async fn xml(&self, name: &str) -> Result<DomainXml, HostError> {
         let text = self.about(name, "dumpxml", &[], None).await?;
-        DomainXml::parse(&text).map_err(|error| HostError::InvalidXml {
+        let read = parse::domain(text).await;
+        read.map_err(|reason| HostError::InvalidXml {
             domain: name.to_owned(),
-            reason: error.to_string(),
+            reason,
         })
     }
 
@@ -169,6 +181,7 @@ impl Virsh {
             }
             Err(error) => return Err(error),
         };
+        let channel = channel::of(&xml, &self.connection.uri, &self.channel_folders);
         let facts = DomainFacts {
             name: xml.name,
             uuid: xml.uuid,
@@ -176,13 +189,7 @@ impl Virsh {
             reason,
             run_id: xml.id.map(|id| id.to_string()).unwrap_or_default(),
             nics: xml.nics,
-            // The path of a channel on another machine may be another domain's here.
-            channel: xml.channel.map(|channel| AgentChannel {
-                socket: channel
-                    .socket
-                    .filter(|_| is_local_uri(&self.connection.uri)),
-                ..channel
-            }),
+            channel,
         };
         let bonds = xml.bonds.transpose().map_err(|error| error.to_string());
         Ok(DomainLook {

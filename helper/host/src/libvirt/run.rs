@@ -10,8 +10,9 @@ use tokio::process::{Child, Command};
 
 use super::refusal;
 use crate::hypervisor::HostError;
-use crate::xml::domain::MAX_BYTES;
 
+/// Longest standard output that is taken, in bytes; lists of ten thousand domains are shorter.
+const MAX_OUTPUT_BYTES: u64 = 4 << 20;
 /// Longest standard error that is kept, in bytes; the rest is read and forgotten.
 const MAX_ERROR_BYTES: u64 = 64 * 1024;
 
@@ -123,7 +124,7 @@ pub(super) async fn talk(child: &mut Child, input: Option<&str>) -> std::io::Res
     };
     let read = async {
         tokio::try_join!(
-            bounded(stdout, MAX_BYTES as u64, Excess::Fails),
+            bounded(stdout, MAX_OUTPUT_BYTES, Excess::Fails),
             bounded(stderr, MAX_ERROR_BYTES, Excess::Forgotten),
         )
     };

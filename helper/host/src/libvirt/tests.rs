@@ -62,7 +62,7 @@ async fn a_running_domain_is_described() {
     assert_eq!(parse_device(&vf.xml).unwrap(), *vf);
     let channel = facts.channel.unwrap();
     assert_eq!(channel.opened, Some(false));
-    assert!(channel.socket.unwrap().ends_with("org.tandem.agent.0"));
+    assert!(channel.socket.unwrap().path.ends_with("org.tandem.agent.0"));
 }
 
 #[tokio::test]

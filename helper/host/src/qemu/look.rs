@@ -6,7 +6,8 @@ use tandem_core::types::PciAddress;
 use super::Qemu;
 use super::qmp::QmpError;
 use crate::hypervisor::{
-    AgentChannel, DomainFacts, DomainState, HostError, JobFacts, JobPhase, Nic, NicKind,
+    AgentChannel, ChannelSocket, DomainFacts, DomainState, HostError, JobFacts, JobPhase, Nic,
+    NicKind,
 };
 
 /// PCI class of network controllers, the two upper bytes of the class code: 02h, Ethernet 00h.
@@ -66,7 +67,9 @@ impl Qemu {
                 .any(|part| part.ends_with(&format!("unix:{path}")))
         });
         Ok(Some(AgentChannel {
-            socket: Some(socket.clone()),
+            // Of the command line, and of no domain's XML.
+            socket: Some(ChannelSocket::named(socket)),
+            refused: None,
             opened: own.and_then(|device| device["frontend-open"].as_bool()),
         }))
     }

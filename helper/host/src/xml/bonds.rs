@@ -8,6 +8,7 @@ use tandem_core::link::{Address, Route};
 use tandem_core::policy::{MacPolicy, Ownership, PathCheck, PortMatch, Timing};
 use tandem_core::types::{IfName, Mac};
 
+use super::bounds;
 use super::element::{Element, shown};
 use super::error::{Place, XmlError};
 use super::{Addressing, BONDS_NAMESPACE, Bond, Bonds, Port};
@@ -37,19 +38,46 @@ const TIMING: [&str; 9] = [
 pub struct Document {
     /// What it says.
     pub bonds: Bonds,
-    pub(super) places: Vec<BondPlaces>,
+    pub(super) places: Vec<BondPlaces<Place>>,
 }
 
-/// Where the parts of a bond stand.
+/// Where the parts of a bond stand: as offsets in bytes while they are read, then as places.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct BondPlaces {
-    pub(super) bond: Place,
-    pub(super) standby: Place,
-    pub(super) vfs: Vec<Place>,
-    pub(super) mtu: Option<Place>,
-    pub(super) ips: Vec<Place>,
-    pub(super) routes: Vec<Place>,
-    pub(super) timing: Option<Place>,
+pub(super) struct BondPlaces<P> {
+    pub(super) bond: P,
+    pub(super) standby: P,
+    pub(super) vfs: Vec<P>,
+    pub(super) mtu: Option<P>,
+    pub(super) ips: Vec<P>,
+    pub(super) routes: Vec<P>,
+    pub(super) timing: Option<P>,
+}
+
+impl BondPlaces<usize> {
+    fn map<P>(&self, mut place: impl FnMut(usize) -> P) -> BondPlaces<P> {
+        let mut all = |offsets: &[usize]| offsets.iter().map(|at| place(*at)).collect();
+        let (vfs, ips, routes) = (all(&self.vfs), all(&self.ips), all(&self.routes));
+        BondPlaces {
+            bond: place(self.bond),
+            standby: place(self.standby),
+            vfs,
+            mtu: self.mtu.map(&mut place),
+            ips,
+            routes,
+            timing: self.timing.map(&mut place),
+        }
+    }
+}
+
+/// Counting lines for each of thousands of elements would read a long text thousands of times.
+fn located(text: &str, bonds: &[BondPlaces<usize>]) -> Vec<BondPlaces<Place>> {
+    let mut offsets = Vec::new();
+    for bond in bonds {
+        bond.map(|at| offsets.push(at));
+    }
+    let places = bounds::places(text, offsets);
+    let place = |at: usize| places.get(&at).copied().unwrap_or_default();
+    bonds.iter().map(|bond| bond.map(place)).collect()
 }
 
 impl Document {
@@ -87,13 +115,15 @@ impl Document {
         if bonds.bonds.is_empty() {
             return Err(root.error("there is no <bond>; add one, or remove <bonds>"));
         }
+        let places = located(node.document().input_text(), &places);
         let document = Self { bonds, places };
         document.validate()?;
         Ok(document)
     }
 }
 
-/// Parses XML that may be hostile: bounded, and without DTD.
+/// Parses XML that may be hostile: bounded in bytes, nodes and work, and without DTD. No other call of
+/// the parser is made.
 pub(super) fn open(
     text: &str,
     max_bytes: usize,
@@ -102,6 +132,7 @@ pub(super) fn open(
     if text.len() > max_bytes {
         return Err(XmlError::too_long(max_bytes));
     }
+    bounds::check(text)?;
     let options = ParsingOptions {
         nodes_limit: max_nodes,
         ..ParsingOptions::default()
@@ -110,13 +141,13 @@ pub(super) fn open(
         .map_err(|error| XmlError::unreadable(&error))
 }
 
-fn read_bond(node: Node<'_, '_>) -> Result<(Bond, BondPlaces), XmlError> {
+fn read_bond(node: Node<'_, '_>) -> Result<(Bond, BondPlaces<usize>), XmlError> {
     let element = Element::new(
         node,
         &["name", "mac", "ownership", "path-check", "addresses"],
     )?;
     let mut places = BondPlaces {
-        bond: element.place(),
+        bond: element.offset(),
         ..BondPlaces::default()
     };
     let mut standby = None;
@@ -142,12 +173,12 @@ fn read_bond(node: Node<'_, '_>) -> Result<(Bond, BondPlaces), XmlError> {
                 let size = Element::new(child, &["size"])?.empty()?;
                 let value = size.required("size", size.number("size")?)?;
                 once(&element, child, mtu.replace(value).is_some())?;
-                places.mtu = Some(size.place());
+                places.mtu = Some(size.offset());
             }
             "ip" => {
                 let ip = Element::new(child, &["family", "address", "prefix"])?.empty()?;
                 addresses.push(read_address(&ip)?);
-                places.ips.push(ip.place());
+                places.ips.push(ip.offset());
             }
             "route" => {
                 let (route, place) = read_route(child)?;
@@ -224,7 +255,7 @@ fn addressing(
     }
 }
 
-fn read_port(node: Node<'_, '_>) -> Result<(Port, Place), XmlError> {
+fn read_port(node: Node<'_, '_>) -> Result<(Port, usize), XmlError> {
     let element = Element::new(node, &["alias", "mac", "pci", "driver"])?.empty()?;
     let port = Port {
         alias: element.read("alias", alias)?,
@@ -237,10 +268,10 @@ fn read_port(node: Node<'_, '_>) -> Result<(Port, Place), XmlError> {
     if port == Port::default() {
         return Err(element.error("it names no device; give its mac, alias, pci or driver"));
     }
-    Ok((port, element.place()))
+    Ok((port, element.offset()))
 }
 
-fn read_route(node: Node<'_, '_>) -> Result<(Route, Place), XmlError> {
+fn read_route(node: Node<'_, '_>) -> Result<(Route, usize), XmlError> {
     let attributes = ["family", "address", "prefix", "gateway", "metric"];
     let element = Element::new(node, &attributes)?.empty()?;
     let route = Route {
@@ -248,7 +279,7 @@ fn read_route(node: Node<'_, '_>) -> Result<(Route, Place), XmlError> {
         gateway: element.value("gateway")?,
         metric: element.number("metric")?,
     };
-    Ok((route, element.place()))
+    Ok((route, element.offset()))
 }
 
 fn read_address(element: &Element<'_, '_>) -> Result<Address, XmlError> {
@@ -269,7 +300,7 @@ fn read_address(element: &Element<'_, '_>) -> Result<Address, XmlError> {
     Ok(Address { ip, prefix })
 }
 
-fn read_timing(node: Node<'_, '_>) -> Result<(Timing, Place), XmlError> {
+fn read_timing(node: Node<'_, '_>) -> Result<(Timing, usize), XmlError> {
     let element = Element::new(node, &TIMING)?.empty()?;
     let usual = Timing::default();
     let ms = |name, usual| Ok::<u64, XmlError>(element.number(name)?.unwrap_or(usual));
@@ -286,7 +317,7 @@ fn read_timing(node: Node<'_, '_>) -> Result<(Timing, Place), XmlError> {
             .unwrap_or(usual.announcements),
         announcement_interval_ms: ms("announcement-interval-ms", usual.announcement_interval_ms)?,
     };
-    Ok((timing, element.place()))
+    Ok((timing, element.offset()))
 }
 
 /// Printable ASCII only: what an XML schema can describe and every shell shows.

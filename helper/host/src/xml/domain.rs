@@ -1,17 +1,19 @@
 //! Reads libvirt's domain XML: devices, the agent channel, and Tandem's metadata.
 
+use std::path::PathBuf;
+
 use roxmltree::Node;
 use tandem_core::types::PciAddress;
 
-use super::bonds::{Document, open};
+use super::bonds::{self, Document};
 use super::error::XmlError;
 use super::{BONDS_NAMESPACE, PROGRESS_NAMESPACE};
-use crate::hypervisor::{AgentChannel, Nic, NicKind};
+use crate::hypervisor::{Nic, NicKind};
 
-/// Longest domain XML in bytes.
-pub const MAX_BYTES: usize = 8 << 20;
-/// Most nodes of a domain XML.
-const MAX_NODES: u32 = 500_000;
+/// Longest domain XML in bytes; a domain of a thousand devices has half of it.
+pub const MAX_BYTES: usize = 1 << 20;
+/// Most nodes of a domain XML, comments and white space counted.
+const MAX_NODES: u32 = 100_000;
 
 /// What a domain's XML says that concerns Tandem.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,11 +27,24 @@ pub struct DomainXml {
     /// Network devices, then PCI host devices.
     pub nics: Vec<Nic>,
     /// The channel to Tandem in the guest.
-    pub channel: Option<AgentChannel>,
+    pub channel: Option<ChannelXml>,
     /// `<bonds>`, or what is wrong with it.
     pub bonds: Option<Result<Document, XmlError>>,
     /// The text of `<progress>`.
     pub progress: Option<String>,
+}
+
+/// `<channel>`, as it is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChannelXml {
+    /// Its unix socket, if it has one.
+    pub path: Option<PathBuf>,
+    /// The hypervisor makes the socket, and does not connect to one that is there. libvirt prints the
+    /// mode of each socket; without one in a definition it connects
+    /// (`virDomainChrSourceDefParseUnix`, src/conf/domain_conf.c, libvirt 11.3).
+    pub listens: bool,
+    /// Whether the guest has opened its end; `None` if the hypervisor does not say.
+    pub opened: Option<bool>,
 }
 
 impl DomainXml {
@@ -38,7 +53,7 @@ impl DomainXml {
     /// # Errors
     /// If it is not a domain's XML. A fault inside `<bonds>` is told there.
     pub fn parse(text: &str) -> Result<Self, XmlError> {
-        let document = open(text, MAX_BYTES, MAX_NODES)?;
+        let document = open(text)?;
         let root = document.root_element();
         if !root.has_tag_name("domain") {
             return Err(XmlError {
@@ -71,12 +86,17 @@ impl DomainXml {
     }
 }
 
+/// A text as XML, within the bounds of a domain's.
+pub(crate) fn open(text: &str) -> Result<roxmltree::Document<'_>, XmlError> {
+    bonds::open(text, MAX_BYTES, MAX_NODES)
+}
+
 /// Reads the XML of one device, as it is given to attach it.
 ///
 /// # Errors
 /// If it is neither `<interface>` nor a PCI `<hostdev>`.
 pub fn parse_device(text: &str) -> Result<Nic, XmlError> {
-    let document = open(text, super::bonds::MAX_BYTES, 10_000)?;
+    let document = bonds::open(text, bonds::MAX_BYTES, 10_000)?;
     let root = document.root_element();
     let nic = interface(text, root).or_else(|| hostdev(text, root));
     nic.ok_or_else(|| XmlError {
@@ -118,14 +138,15 @@ fn hostdev(text: &str, node: Node<'_, '_>) -> Option<Nic> {
     })
 }
 
-fn channel(node: Node<'_, '_>) -> Option<AgentChannel> {
+fn channel(node: Node<'_, '_>) -> Option<ChannelXml> {
     let target = child(node, "target").filter(|_| node.has_tag_name("channel"))?;
     if target.attribute("name") != Some(tandem_wire::PORT_NAME) {
         return None;
     }
     let path = attribute_of(node, "source", "path");
-    Some(AgentChannel {
-        socket: (node.attribute("type") == Some("unix") && !path.is_empty()).then(|| path.into()),
+    Some(ChannelXml {
+        path: (node.attribute("type") == Some("unix") && !path.is_empty()).then(|| path.into()),
+        listens: attribute_of(node, "source", "mode") == "bind",
         opened: match target.attribute("state") {
             Some("connected") => Some(true),
             Some("disconnected") => Some(false),

@@ -50,9 +50,9 @@ impl<'a, 'input> Element<'a, 'input> {
         self.node.tag_name().name()
     }
 
-    /// Where it begins.
-    pub(super) fn place(&self) -> Place {
-        place(self.node)
+    /// Where it begins, in bytes.
+    pub(super) fn offset(&self) -> usize {
+        self.node.range().start
     }
 
     /// Elements inside, which must be of the same namespace.
@@ -131,7 +131,7 @@ impl<'a, 'input> Element<'a, 'input> {
     /// A fault of the element.
     pub(super) fn error(&self, problem: impl Into<String>) -> XmlError {
         XmlError {
-            place: self.place(),
+            place: place(self.node),
             element: format!("<{}>", shown(self.name())),
             problem: problem.into(),
         }

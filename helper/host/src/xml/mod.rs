@@ -6,6 +6,7 @@
 //! `schema/examples/` shows it.
 
 pub mod bonds;
+mod bounds;
 pub mod domain;
 mod element;
 mod error;

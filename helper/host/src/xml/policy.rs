@@ -130,7 +130,7 @@ impl Document {
     }
 
     fn located(&self, error: &PolicyError) -> XmlError {
-        let none = BondPlaces::default();
+        let none = BondPlaces::<Place>::default();
         let places = self.places.get(error.index).unwrap_or(&none);
         let or_bond = |place: Option<Place>| place.unwrap_or(places.bond);
         let (element, place) = match error.key {

@@ -160,9 +160,13 @@ fn faults_name_line_and_element() {
 fn hostile_documents_are_refused_without_harm() {
     let deep = format!("{}{}", "<a>".repeat(30_000), "</a>".repeat(30_000));
     assert!(DomainXml::parse(&deep).is_err());
-    let deep = format!("<domain>{deep}</domain>");
+    let deep = format!(
+        "<domain>{}{}</domain>",
+        "<a>".repeat(210),
+        "</a>".repeat(210)
+    );
     assert_eq!(DomainXml::parse(&deep).unwrap().nics, []);
-    let many = format!("<domain>{}</domain>", "<a/>".repeat(600_000));
+    let many = format!("<domain>{}</domain>", "<a/>".repeat(200_000));
     let error = DomainXml::parse(&many).unwrap_err();
     assert!(error.problem.contains("more elements"), "{error}");
     let long = " ".repeat(domain::MAX_BYTES + 1);
@@ -175,6 +179,39 @@ fn hostile_documents_are_refused_without_harm() {
         " ".repeat(bonds::MAX_BYTES)
     );
     assert!(Document::parse(&bonds).is_err());
+}
+
+/// Each compares every one with all before it: some 10^9 steps of the parser, for a text below the bound.
+#[test]
+fn what_would_keep_the_parser_busy_never_gets_there() {
+    let attributes: String = (0..60_000).map(|number| format!(" a{number}=''")).collect();
+    let metadata = format!("<domain><name>a</name><metadata><x {attributes}/></metadata></domain>");
+    let error = DomainXml::parse(&metadata).unwrap_err();
+    assert!(error.problem.contains("64 attributes"), "{error}");
+    assert!(
+        error.place.column < 1000,
+        "it read on beyond the 65th: {error}"
+    );
+    let declared: String = (0..1_000)
+        .map(|number| format!("<a xmlns:n{number}='u'/>"))
+        .collect();
+    let error = DomainXml::parse(&format!("<domain>{declared}</domain>")).unwrap_err();
+    assert!(error.problem.contains("256 namespaces"), "{error}");
+    let few: String = (0..100).map(|number| format!(" a{number}=''")).collect();
+    for error in [
+        domain::parse_device(&format!("<interface{few}/>")).unwrap_err(),
+        Document::parse(&format!("<bonds{few}/>")).unwrap_err(),
+    ] {
+        assert!(error.problem.contains("64 attributes"), "{error}");
+    }
+    // A chain of disk images as long as libvirt takes nests as deep.
+    let chain = format!(
+        "{}{}",
+        "<backingStore type='file'>".repeat(200),
+        "</backingStore>".repeat(200)
+    );
+    let disk = format!("<domain><devices><disk>{chain}</disk></devices></domain>");
+    DomainXml::parse(&disk).unwrap();
 }
 
 #[test]

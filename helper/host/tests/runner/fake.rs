@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use tandem_core::types::PciAddress;
 use tandem_host::hypervisor::{
-    AgentChannel, Answer, DomainFacts, DomainState, EventSender, Events, Host, HostError, JobFacts,
-    JobPhase, JobWhich, MigrateOptions, Migration, Nic, NicKind, event_queue,
+    AgentChannel, Answer, ChannelSocket, DomainFacts, DomainState, EventSender, Events, Host,
+    HostError, JobFacts, JobPhase, JobWhich, MigrateOptions, Migration, Nic, NicKind, event_queue,
 };
 use tandem_host::xml::Bonds;
 use tokio::sync::watch;
@@ -142,7 +142,8 @@ impl Host for FakeHost {
             state: pair.states[index].unwrap_or(DomainState::Absent),
             nics: pair.nics[index].clone(),
             channel: pair.channels[index].clone().map(|socket| AgentChannel {
-                socket: Some(socket),
+                socket: Some(ChannelSocket::named(&socket)),
+                refused: None,
                 opened: Some(true),
             }),
             ..DomainFacts::absent(name)

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::hypervisor::{
-    ActiveDomain, AgentChannel, Answer, DomainFacts, DomainLook, DomainState, Event, EventSender,
-    Events, Host, HostError, JobFacts, JobWhich, MigrateOptions, Migration, Nic, NicKind,
-    event_queue,
+    ActiveDomain, AgentChannel, Answer, ChannelSocket, DomainFacts, DomainLook, DomainState, Event,
+    EventSender, Events, Host, HostError, JobFacts, JobWhich, MigrateOptions, Migration, Nic,
+    NicKind, event_queue,
 };
 use crate::xml::{Bonds, Document};
 
@@ -48,7 +48,8 @@ impl Fake {
             state: DomainState::Running,
             run_id: run_id.to_owned(),
             channel: Some(AgentChannel {
-                socket: Some(socket.to_owned()),
+                socket: Some(ChannelSocket::named(socket)),
+                refused: None,
                 opened: Some(true),
             }),
             ..DomainFacts::absent(name)

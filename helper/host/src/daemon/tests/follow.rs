@@ -117,6 +117,39 @@ async fn a_guest_without_an_open_channel_is_not_asked() {
     service.ends().await;
 }
 
+#[tokio::test]
+async fn a_socket_that_two_domains_have_is_used_for_neither() {
+    let folder = folder();
+    let mut guest = Guest::new(&folder.path().join("g1"), Manner::Honest);
+    let service = Service::new(folder, &[("g1", &guest)]);
+    let mut watching = service.watch("g1").await;
+    seen(&mut watching, |shown| generation(shown) == 1).await;
+    // Another domain names the same one, and wants to have its guest configured over it.
+    service.fake.start("thief", &guest.socket, "1");
+    let started = EventKind::Lifecycle(crate::hypervisor::Lifecycle::Started);
+    service.fake.happens(Event::of("thief", started.clone()));
+    let is_none = |shown: &Shown| shown.report.channel == ChannelUse::None;
+    let shown = seen(&mut watching, is_none).await;
+    let error = shown.report.guest_error.unwrap();
+    assert!(error.contains("that of domain thief too"), "{error}");
+    while guest.commands.try_recv().is_ok() {}
+    let mut thief = service.watch("thief").await;
+    let told = |shown: &Shown| shown.report.guest_error.is_some();
+    let error = seen(&mut thief, told).await.report.guest_error.unwrap();
+    assert!(error.contains("that of domain g1 too"), "{error}");
+    assert!(guest.commands.try_recv().is_err(), "it was asked");
+    // It is the first one's again as soon as the other is gone.
+    service
+        .fake
+        .edit("thief", |facts| facts.state = DomainState::ShutOff);
+    service.fake.happens(Event::of("thief", started));
+    seen(&mut watching, |shown| {
+        shown.report.channel == ChannelUse::Subscribed
+    })
+    .await;
+    service.ends().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_restart_of_the_hypervisor_s_daemon_is_survived() {
     let folder = folder();

@@ -5,6 +5,7 @@ use tokio::time::timeout;
 use super::*;
 use crate::agent::{Agent, AgentError, Limits};
 use crate::control::LeaseClient;
+use crate::hypervisor::ChannelSocket;
 use crate::report::ChannelUse;
 
 const SHORT: Limits = Limits {
@@ -12,6 +13,10 @@ const SHORT: Limits = Limits {
     question: Duration::from_secs(10),
     command: Duration::from_secs(10),
 };
+
+fn channel(guest: &Guest) -> ChannelSocket {
+    ChannelSocket::named(&guest.socket)
+}
 
 #[tokio::test]
 async fn a_change_in_the_guest_reaches_who_watches() {
@@ -37,11 +42,11 @@ async fn a_leased_channel_is_left_alone_until_it_is_given_back() {
     let mut watching = service.watch("g1").await;
     seen(&mut watching, |shown| generation(shown) == 1).await;
     // Without a lease there is no getting at it.
-    let error = Agent::connect(&guest.socket, SHORT).await.unwrap_err();
+    let error = Agent::connect(&channel(&guest), SHORT).await.unwrap_err();
     assert!(matches!(error, AgentError::Silent { .. }), "{error}");
     let lease_client = LeaseClient::new(&service.socket());
     let mut agent = lease_client
-        .connect("g1", &guest.socket, SHORT)
+        .connect("g1", &channel(&guest), SHORT)
         .await
         .unwrap();
     let shown = seen(&mut watching, |shown| {
@@ -53,7 +58,7 @@ async fn a_leased_channel_is_left_alone_until_it_is_given_back() {
     // A second connection of the same tool needs no second lease.
     drop(agent);
     agent = lease_client
-        .connect("g1", &guest.socket, SHORT)
+        .connect("g1", &channel(&guest), SHORT)
         .await
         .unwrap();
     let now = guest.changes();
@@ -122,7 +127,7 @@ async fn without_a_service_there_is_nothing_to_ask() {
     let nowhere = folder.path().join("nowhere");
     let lease_client = LeaseClient::new(&nowhere);
     let mut agent = lease_client
-        .connect("g1", &guest.socket, SHORT)
+        .connect("g1", &channel(&guest), SHORT)
         .await
         .unwrap();
     assert_eq!(agent.status().await.unwrap().status.generation, 1);
@@ -131,7 +136,7 @@ async fn without_a_service_there_is_nothing_to_ask() {
     drop(agent);
     let lease_client = LeaseClient::new(&nowhere);
     lease_client
-        .connect("g1", &guest.socket, SHORT)
+        .connect("g1", &channel(&guest), SHORT)
         .await
         .unwrap();
 }
@@ -142,8 +147,8 @@ async fn a_tool_waits_for_another_one_only_so_long() {
     let service = Service::new(folder, &[]);
     let first = service.lease("g1").await;
     let lease_client = LeaseClient::new(&service.socket());
-    let nowhere = service.folder.path().join("nowhere");
-    let asked = lease_client.connect("g1", &nowhere, SHORT);
+    let channel = ChannelSocket::named(&service.folder.path().join("nowhere"));
+    let asked = lease_client.connect("g1", &channel, SHORT);
     let error = timeout(PATIENCE, asked).await.unwrap().unwrap_err();
     assert!(matches!(error, AgentError::Leased { .. }), "{error}");
     drop(first);
