@@ -82,7 +82,9 @@ mod tests {
         let pages = tandem_lab::readme::pages().unwrap().into_iter();
         let pages = pages.map(|page| (page.name, page.text));
         let mut all_named = 0;
-        let situations = project::text("tests/situations/README.md".as_ref()).unwrap().unwrap();
+        let situations = project::text("tests/situations/README.md".as_ref())
+            .unwrap()
+            .unwrap();
         let others = [
             ("ARCHITECTURE.md".to_owned(), architecture),
             ("tests/situations/README.md".to_owned(), situations),

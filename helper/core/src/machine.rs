@@ -137,7 +137,7 @@ impl Machine {
             }
             Input::Addressing(one) => self.world.put_addressing(one),
             Input::UpperDevices { bond, fingerprint } => {
-                self.world.put_upper_devices(bond, fingerprint)
+                self.world.put_upper_devices(bond, fingerprint);
             }
             Input::Removal(removal) => self.world.warn(now, removal),
             Input::FastPathSupported(supported) => self.world.support_fast_path(supported),
