@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::board::Board;
 use super::gate::Gate;
+use super::told::Told;
 use crate::agent::{Agent, AgentError, Limits};
 use crate::hypervisor::ChannelSocket;
 use crate::report::ChannelUse;
@@ -57,6 +58,8 @@ pub(super) struct Keeper {
     pub(super) interval: Duration,
     /// Run and boot in which the guest got its bonds, or said that it does not want them.
     pub(super) configured: Option<(String, u64)>,
+    /// What was logged of it.
+    pub(super) told: Told,
 }
 
 enum Ended {
@@ -192,8 +195,10 @@ impl Keeper {
             Err(reason) => Some(reason.clone()),
             Ok(Some(policy)) => match agent.configure(policy.clone()).await {
                 Ok(configured) => {
-                    if configured.changed {
-                        tracing::info!("domain {}: the guest has its bonds", self.name);
+                    if configured.changed
+                        && let Some(more) = self.told.may()
+                    {
+                        tracing::info!("domain {}: the guest has its bonds{more}", self.name);
                     }
                     self.configured = done;
                     None
@@ -209,8 +214,10 @@ impl Keeper {
                 }
             },
         };
-        if let Some(error) = &error {
-            tracing::warn!("domain {}: not configured: {error}", self.name);
+        if let Some(error) = &error
+            && let Some(more) = self.told.may()
+        {
+            tracing::warn!("domain {}: not configured: {error}{more}", self.name);
         }
         self.board.configured(&self.name, error);
         Ok(())

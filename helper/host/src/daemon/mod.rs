@@ -14,14 +14,17 @@
 mod board;
 mod claims;
 mod control;
+mod domain_task;
 mod gate;
 mod http;
 mod keeper;
+mod manager;
 mod metrics;
 mod replug;
 mod supervisor;
 #[cfg(test)]
 mod tests;
+mod told;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

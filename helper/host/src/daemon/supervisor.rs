@@ -3,27 +3,28 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
-use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::Options;
 use super::board::{Attempts, Board};
 use super::claims::Claims;
+use super::domain_task::{KeeperTask, Ward, too_early, wish_of};
 use super::gate::Gates;
 use super::keeper::{Keeper, Wish};
+use super::manager::Manager;
 use super::replug::{self, Replug};
-use crate::commands::configure::{ConfigureFailure, policy_of};
-use crate::commands::session;
-use crate::commands::status::reachable;
+use super::told::Told;
 use crate::evacuate::Progress;
 use crate::hypervisor::{
     ActiveDomain, ChannelSocket, DomainLook, DomainState, Event, EventKind, Events, Host, HostError,
 };
-use crate::report::DomainReport;
+use crate::report::{ChannelUse, DomainReport};
 
 /// Domains that are looked at in the same moment.
 const AT_ONCE: usize = 16;
@@ -37,17 +38,13 @@ const LOOK: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_secs(15);
 /// A domain with the record of an evacuation is looked at this often.
 const RECORDED: Duration = Duration::from_secs(30);
-/// So many looks at a domain in quick succession are as many as its host's events ask for; beyond
-/// that each waits twice as long as the one before, so that a guest that makes events is no burden.
-const QUICK: u32 = 8;
 /// Looks that are closer to each other are in quick succession.
 const SUCCESSION: Duration = Duration::from_secs(5);
-/// The first such wait.
-const FIRST_WAIT: Duration = Duration::from_millis(500);
-/// The longest.
-const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// Each round looks at this share of the domains, whether or not something happened to them.
 const ROUNDS: usize = 12;
+
+/// The work of one guest's keeper.
+pub(super) type Keep = fn(Keeper) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Everything that serves one host.
 pub(super) struct Supervisor {
@@ -57,6 +54,8 @@ pub(super) struct Supervisor {
     pub(super) gates: Arc<Gates>,
     wards: BTreeMap<String, Ward>,
     claims: Claims,
+    pub(super) keep: Keep,
+    keepers: JoinSet<()>,
     jobs: JoinSet<Done>,
     looking: BTreeSet<String>,
     due: BTreeSet<String>,
@@ -69,25 +68,6 @@ pub(super) struct Supervisor {
     attempts: Arc<Semaphore>,
     /// Tells attempts under way to stop.
     stops: watch::Sender<u32>,
-}
-
-/// One domain that runs here.
-struct Ward {
-    wish: watch::Sender<Wish>,
-    /// Its channel, whether or not another domain has the same.
-    channel: Result<ChannelSocket, String>,
-    keeper: AbortHandle,
-    looked: Instant,
-    look_at: Option<Instant>,
-    /// Looks in quick succession.
-    quick: u32,
-    replug: Option<Replug>,
-}
-
-impl Drop for Ward {
-    fn drop(&mut self) {
-        self.keeper.abort();
-    }
 }
 
 enum Done {
@@ -120,6 +100,8 @@ impl Supervisor {
             gates,
             wards: BTreeMap::new(),
             claims: Claims::default(),
+            keep: |keeper| Box::pin(keeper.keep()),
+            keepers: JoinSet::new(),
             jobs: JoinSet::new(),
             looking: BTreeSet::new(),
             due: BTreeSet::new(),
@@ -137,8 +119,10 @@ impl Supervisor {
     pub(super) async fn run(mut self, mut events: Events, stop: impl Future<Output = ()>) {
         tokio::pin!(stop);
         let mut is_blind = false;
+        let mut manager = Manager::ready();
         loop {
-            let deadline = self.do_what_is_due();
+            let due = self.do_what_is_due();
+            let deadline = manager.alive().map_or(due, |at| at.min(due));
             tokio::select! {
                 () = &mut stop => break,
                 event = events.next(), if !is_blind => match event {
@@ -150,22 +134,25 @@ impl Supervisor {
                     Ok(done) => self.settle(done),
                     Err(error) => tracing::error!("a task of serve ended: {error}"),
                 },
+                Some(ended) = self.keepers.join_next_with_id() => self.keeper_ended(ended),
                 () = sleep_until(deadline) => {}
             }
         }
-        self.wind_up().await;
+        manager.stopping();
+        self.wind_up(manager).await;
     }
 
     /// Attempts under way leave the domain in order.
-    async fn wind_up(mut self) {
+    async fn wind_up(mut self, mut manager: Manager) {
         self.stops.send_replace(1);
         let busy = |ward: &Ward| ward.replug.as_ref().is_some_and(Replug::is_busy);
         let finish = async {
             while self.wards.values().any(busy) {
-                match self.jobs.join_next().await {
-                    Some(Ok(done @ Done::Attempted { .. })) => self.settle(done),
-                    Some(_) => {}
-                    None => break,
+                let next = manager.alive().unwrap_or(Instant::now() + replug::WIND_UP);
+                match timeout_at(next, self.jobs.join_next()).await {
+                    Ok(Some(Ok(done @ Done::Attempted { .. }))) => self.settle(done),
+                    Ok(Some(_)) | Err(_) => {}
+                    Ok(None) => break,
                 }
             }
         };
@@ -186,7 +173,11 @@ impl Supervisor {
             self.roll();
         }
         let mut attempts = Vec::new();
+        let mut ended = Vec::new();
         for (name, ward) in &mut self.wards {
+            if ward.keeper.again_at().is_some_and(|at| at <= now) {
+                ended.push(name.clone());
+            }
             if ward.look_at.is_some_and(|at| at <= now) {
                 ward.look_at = None;
                 self.due.insert(name.clone());
@@ -194,6 +185,9 @@ impl Supervisor {
             if let Some(replug) = ward.replug.as_mut().filter(|replug| replug.is_due(now)) {
                 attempts.push((name.clone(), replug.begin()));
             }
+        }
+        for name in ended {
+            self.begin_again(&name);
         }
         for (name, evacuation) in attempts {
             self.attempt(name, evacuation);
@@ -211,11 +205,7 @@ impl Supervisor {
                 }
             }
         }
-        let wards = self.wards.values();
-        let later = wards.flat_map(|ward| {
-            let attempt_at = ward.replug.as_ref().and_then(Replug::due_at);
-            [ward.look_at, attempt_at].into_iter().flatten()
-        });
+        let later = self.wards.values().filter_map(Ward::next);
         // While a burst lasts, nothing else is begun.
         let own = self
             .burst_at
@@ -391,7 +381,7 @@ impl Supervisor {
         let same_run = before.is_some_and(|before| before.run_id == wish.run_id);
         self.board.show(DomainReport::of(look), same_run);
         if !known {
-            let ward = self.ward(name, wish.clone());
+            let ward = self.ward(name, wish.clone(), own_channel.clone());
             self.wards.insert(name.to_owned(), ward);
         }
         let Some(ward) = self.wards.get_mut(name) else {
@@ -436,69 +426,58 @@ impl Supervisor {
         }
     }
 
-    fn ward(&mut self, name: &str, wish: Wish) -> Ward {
-        let channel = wish.channel.clone();
-        let (sender, wishes) = watch::channel(wish);
-        let keeper = Keeper {
-            name: name.to_owned(),
-            wish: wishes,
-            gate: self.gates.of(name),
-            board: Arc::clone(&self.board),
-            interval: self.options.interval,
-            configured: None,
-        };
+    fn ward(&mut self, name: &str, wish: Wish, channel: Result<ChannelSocket, String>) -> Ward {
+        let (wish, wishes) = watch::channel(wish);
         Ward {
-            wish: sender,
+            wish,
             channel,
-            keeper: tokio::spawn(keeper.keep()).abort_handle(),
+            keeper: KeeperTask::new(self.begin(name, wishes)),
             looked: Instant::now(),
             look_at: None,
             quick: 0,
             replug: None,
         }
     }
-}
 
-impl Ward {
-    /// Shortest time from the last look to the next one.
-    fn wait(&self) -> Duration {
-        match self.quick.checked_sub(QUICK) {
-            None => Duration::ZERO,
-            Some(beyond) => (FIRST_WAIT * 2_u32.pow(beyond.min(8))).min(LONGEST_WAIT),
+    fn begin(&mut self, name: &str, wish: watch::Receiver<Wish>) -> AbortHandle {
+        let keeper = Keeper {
+            name: name.to_owned(),
+            wish,
+            gate: self.gates.of(name),
+            board: Arc::clone(&self.board),
+            interval: self.options.interval,
+            configured: None,
+            told: Told::default(),
+        };
+        self.keepers.spawn((self.keep)(keeper))
+    }
+
+    /// A keeper has ended: of a domain that has gone, or by a fault of this program.
+    fn keeper_ended(&mut self, ended: Result<(Id, ()), JoinError>) {
+        let (id, reason) = match ended {
+            Ok((id, ())) => (id, "it came to its end".to_owned()),
+            Err(error) if error.is_cancelled() => return,
+            Err(error) => (error.id(), error.to_string()),
+        };
+        let mut wards = self.wards.iter_mut();
+        let Some((name, ward)) = wards.find(|(_, ward)| ward.keeper.task.id() == id) else {
+            return;
+        };
+        let wait = ward.keeper.ended().as_secs();
+        tracing::error!(
+            "domain {name}: the task that keeps its channel ended: {reason}; it is begun again in {wait} s"
+        );
+        let told = format!("its channel is left for {wait} s, after a fault of this program");
+        self.board.silent(name, ChannelUse::None, told);
+    }
+
+    fn begin_again(&mut self, name: &str) {
+        let Some(wish) = self.wards.get(name).map(|ward| ward.wish.subscribe()) else {
+            return;
+        };
+        let task = self.begin(name, wish);
+        if let Some(ward) = self.wards.get_mut(name) {
+            ward.keeper.begun_again(task);
         }
     }
-}
-
-/// When to look instead.
-fn too_early(ward: &mut Ward) -> Option<(&mut Ward, Instant)> {
-    let at = ward.looked + ward.wait();
-    (Instant::now() < at).then_some((ward, at))
-}
-
-fn wish_of(look: &DomainLook, boot: u64) -> Wish {
-    let facts = &look.facts;
-    let channel = match facts.state {
-        DomainState::Paused => Err("it is paused".to_owned()),
-        _ if is_driven_here(look) => {
-            Err("its evacuation, which another tandem-host drives, has the channel".to_owned())
-        }
-        _ => reachable(facts),
-    };
-    let policy = match policy_of(look) {
-        Ok(policy) => Ok(Some(policy)),
-        Err(ConfigureFailure::NoBonds { .. }) => Ok(None),
-        Err(error) => Err(error.to_string()),
-    };
-    Wish {
-        run_id: facts.run_id.clone(),
-        boot,
-        channel,
-        policy,
-    }
-}
-
-/// A process of this machine drives its evacuation, perhaps one that has asked for no lease.
-fn is_driven_here(look: &DomainLook) -> bool {
-    let record = look.progress.as_deref().map(Progress::parse);
-    matches!(record, Some(Ok(record)) if session::is_driven_here(&record))
 }
