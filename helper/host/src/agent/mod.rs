@@ -5,7 +5,7 @@
 
 mod client;
 mod error;
-mod link;
+mod line_stream;
 mod open;
 #[cfg(test)]
 mod tests;

@@ -8,7 +8,7 @@ use super::connect::Connect;
 use super::{args, session};
 use crate::evacuate::{Cause, CauseCode, Evacuation, Outcome, Progress, Side, Verdict};
 use crate::execute::{Hosts, Lock, Runner};
-use crate::hypervisor::{DomainState, Elsewhere, Host, HostError, is_local_uri};
+use crate::hypervisor::{DepartedHost, DomainState, Host, HostError, is_local_uri};
 
 /// Finishes or undoes what another process left; returns the exit code.
 ///
@@ -42,9 +42,9 @@ pub async fn run(arguments: &args::Recover) -> anyhow::Result<u8> {
     };
     let mut found = found;
     anyhow::ensure!(
-        found.plan.domain == name,
+        found.spec.domain == name,
         "the record is of domain {}, not of {name}; recover that one",
-        found.plan.domain
+        found.spec.domain
     );
     let hosts = match hosts_of(&mut found, &here, &arguments.common.connect).await? {
         Ok(hosts) => hosts,
@@ -79,7 +79,7 @@ pub async fn run(arguments: &args::Recover) -> anyhow::Result<u8> {
         policy,
         folder: arguments.common.state_dir.clone(),
         lock,
-        lessor: arguments.common.connect.lessor(),
+        lease_client: arguments.common.connect.lease_client(),
     };
     let limits = arguments.timeouts.limits();
     let evacuation = Evacuation::recover(newest, session::owner()?, limits, owner_is_dead, 0);
@@ -92,20 +92,20 @@ async fn hosts_of(
     here: &Arc<dyn Host>,
     connect: &Connect,
 ) -> anyhow::Result<Result<Hosts, String>> {
-    let look = here.look(&found.plan.domain).await?;
+    let look = here.look(&found.spec.domain).await?;
     let record = look.progress.as_deref().map(Progress::parse);
     let same = matches!(record, Some(Ok(record)) if record.evacuation == found.evacuation);
     let is_here = same && look.facts.state == DomainState::Running;
     Ok(
         match reach(found, here.uri(), &session::host_name(), is_here) {
             Reach::AsRecorded => Ok(Hosts {
-                source: connect.open_other(&found.plan.source_uri),
-                destination: connect.open_other(&found.plan.destination_uri),
+                source: connect.open_other(&found.spec.source_uri),
+                destination: connect.open_other(&found.spec.destination_uri),
             }),
             Reach::DestinationOnly => {
-                found.plan.reaches_destination_agent = is_local_uri(here.uri());
+                found.spec.reaches_destination_agent = is_local_uri(here.uri());
                 Ok(Hosts {
-                    source: Arc::new(Elsewhere::new(&found.plan.source_uri)),
+                    source: Arc::new(DepartedHost::new(&found.spec.source_uri)),
                     destination: Arc::clone(here),
                 })
             }
@@ -128,15 +128,15 @@ enum Reach {
 /// What a record calls `qemu:///system` is the libvirt of the machine that wrote it: elsewhere
 /// only the host that was asked can be acted on, and only where the domain has come to it.
 fn reach(found: &Progress, here: &str, machine: &str, is_here: bool) -> Reach {
-    let plan = &found.plan;
+    let spec = &found.spec;
     let owner = found.owner.as_ref().map(|owner| owner.host.as_str());
     // A record without an owner does not say whose it was, but where the domain stayed.
-    let stayed = found.home == Some(Side::Destination) && here != plan.destination_uri;
+    let stayed = found.home == Some(Side::Destination) && here != spec.destination_uri;
     let is_foreign = owner.map_or(stayed, |owner| owner != machine);
-    let uris = [&plan.source_uri, &plan.destination_uri];
+    let uris = [&spec.source_uri, &spec.destination_uri];
     if !is_foreign || !uris.iter().any(|uri| is_local_uri(uri)) {
         Reach::AsRecorded
-    } else if is_here && found.migration_begun && is_local_uri(&plan.source_uri) {
+    } else if is_here && found.migration_begun && is_local_uri(&spec.source_uri) {
         Reach::DestinationOnly
     } else {
         Reach::Machine(owner.unwrap_or("another machine").to_owned())
@@ -161,7 +161,7 @@ mod tests {
             owner.map(|host| json!({"token": "t", "host": host, "pid": 1, "started-at": ""}));
         let record = json!({"version": Progress::VERSION, "evacuation": "e", "owner": owner, "beat": 1,
             "stage": "plugging", "migration-begun": true, "home": home,
-            "plan": {"domain": "g1", "source-uri": source, "destination-uri": "qemu+ssh://b/system",
+            "spec": {"domain": "g1", "source-uri": source, "destination-uri": "qemu+ssh://b/system",
                 "bond": null, "source-vf": null, "destination-vf": null, "agent": "required",
                 "reaches-destination-agent": false, "configure": true, "yes-degraded": false}});
         serde_json::from_value(record).unwrap()

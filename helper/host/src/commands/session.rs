@@ -9,17 +9,17 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::evacuate::{Cause, CauseCode, Evacuation, Outcome, Owner, Progress, Verdict};
-use crate::execute::{Ended, Lock, Runner, Stops};
+use crate::execute::{Lock, RunEnd, Runner, Stops};
 use crate::report::{ProgressLine, left, text_of};
 
 /// Runs it, reports, and returns the exit code.
 pub(super) async fn run(runner: Runner, evacuation: Evacuation, json: bool) -> anyhow::Result<u8> {
-    let plan = evacuation.plan().clone();
+    let spec = evacuation.spec().clone();
     let folder = runner.folder.clone();
     let mut line = ProgressLine::new();
     match runner.run(evacuation, stops()?, &mut line).await {
-        Ended::Left { runs_on } => {
-            let message = left(&plan, runs_on, &folder);
+        RunEnd::Left { runs_on } => {
+            let message = left(&spec, runs_on, &folder);
             eprintln!("{message}");
             let cause = Cause::new(CauseCode::Aborted, message);
             let mut outcome = Outcome::without_run(Verdict::Interrupted, cause);
@@ -27,9 +27,9 @@ pub(super) async fn run(runner: Runner, evacuation: Evacuation, json: bool) -> a
             outcome.recovery_needed = true;
             told(json, &outcome)
         }
-        Ended::With(outcome) => {
+        RunEnd::With(outcome) => {
             if !json {
-                print!("{}", text_of(&plan, &outcome, &folder));
+                print!("{}", text_of(&spec, &outcome, &folder));
             }
             told(json, &outcome)
         }
@@ -153,7 +153,7 @@ mod tests {
     fn an_owner_of_this_machine_is_told_by_its_boot() {
         let folder = tempfile::tempdir().unwrap();
         let lock = Lock::take(folder.path(), "domain", "g1").unwrap();
-        let plan = json!({"domain": "g1", "source-uri": "a", "destination-uri": "b", "bond": null,
+        let spec = json!({"domain": "g1", "source-uri": "a", "destination-uri": "b", "bond": null,
             "source-vf": null, "destination-vf": null, "agent": "never",
             "reaches-destination-agent": false, "configure": false, "yes-degraded": false});
         let record = |owner: Option<Owner>| Progress {
@@ -164,7 +164,7 @@ mod tests {
             stage: crate::evacuate::Stage::Claimed,
             migration_begun: false,
             home: None,
-            plan: serde_json::from_value(plan.clone()).unwrap(),
+            spec: serde_json::from_value(spec.clone()).unwrap(),
         };
         let us = owner().unwrap();
         let elsewhere = Owner {

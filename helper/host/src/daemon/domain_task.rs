@@ -6,7 +6,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::keeper::Wish;
+use super::channel_task::DesiredState;
 use super::replug::Replug;
 use crate::commands::configure::{ConfigureFailure, policy_of};
 use crate::commands::session;
@@ -27,11 +27,11 @@ const BACK_OFF: Duration = Duration::from_secs(1);
 const MAX_BACK_OFF: Duration = Duration::from_secs(60);
 
 /// One domain that runs here.
-pub(super) struct Ward {
-    pub(super) wish: watch::Sender<Wish>,
+pub(super) struct DomainTask {
+    pub(super) desired: watch::Sender<DesiredState>,
     /// Its channel, whether or not another domain has the same.
     pub(super) channel: Result<ChannelSocket, String>,
-    pub(super) keeper: KeeperTask,
+    pub(super) channel_task: KeeperTask,
     pub(super) looked: Instant,
     pub(super) look_at: Option<Instant>,
     /// Looks in quick succession.
@@ -88,7 +88,7 @@ impl KeeperTask {
     }
 }
 
-impl Ward {
+impl DomainTask {
     /// Shortest time from the last look to the next one.
     pub(super) fn wait(&self) -> Duration {
         match self.quick.checked_sub(QUICK) {
@@ -100,18 +100,18 @@ impl Ward {
     /// The next moment at which something is to be done about it.
     pub(super) fn next(&self) -> Option<Instant> {
         let attempt_at = self.replug.as_ref().and_then(Replug::due_at);
-        let all = [self.look_at, attempt_at, self.keeper.again_at()];
+        let all = [self.look_at, attempt_at, self.channel_task.again_at()];
         all.into_iter().flatten().min()
     }
 }
 
 /// When to look instead.
-pub(super) fn too_early(ward: &mut Ward) -> Option<(&mut Ward, Instant)> {
-    let at = ward.looked + ward.wait();
-    (Instant::now() < at).then_some((ward, at))
+pub(super) fn too_early(domain_task: &mut DomainTask) -> Option<(&mut DomainTask, Instant)> {
+    let at = domain_task.looked + domain_task.wait();
+    (Instant::now() < at).then_some((domain_task, at))
 }
 
-pub(super) fn wish_of(look: &DomainLook, boot: u64) -> Wish {
+pub(super) fn desired_of(look: &DomainLook, boot: u64) -> DesiredState {
     let facts = &look.facts;
     let channel = match facts.state {
         DomainState::Paused => Err("it is paused".to_owned()),
@@ -125,7 +125,7 @@ pub(super) fn wish_of(look: &DomainLook, boot: u64) -> Wish {
         Err(ConfigureFailure::NoBonds { .. }) => Ok(None),
         Err(error) => Err(error.to_string()),
     };
-    Wish {
+    DesiredState {
         run_id: facts.run_id.clone(),
         boot,
         channel,

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
-use super::board::Attempts;
-use super::gate::Gate;
+use super::lease::ChannelLeases;
+use super::registry::Attempts;
 use crate::commands::session;
 use crate::evacuate::{Evacuation, Limits, Outcome, Progress, Verdict};
-use crate::execute::{Ended as RunEnded, Hosts, Lock, Runner, Stops, Watcher};
-use crate::hypervisor::{DomainState, Elsewhere, Host, JobPhase, JobWhich};
+use crate::execute::{Hosts, Lock, RunEnd, Runner, Stops, Watcher};
+use crate::hypervisor::{DepartedHost, DomainState, Host, JobPhase, JobWhich};
 
 /// Attempts at the same time; each may take minutes.
 pub(super) const AT_ONCE: usize = 2;
@@ -39,7 +39,7 @@ pub(super) struct Replug {
 
 /// How an attempt ended.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Ended {
+pub(super) enum AttemptEnd {
     /// The VF is in, and nothing is left to do.
     Done,
     /// It was not begun, and why.
@@ -93,7 +93,7 @@ impl Replug {
     }
 
     /// It has ended.
-    pub(super) fn ended(&mut self, name: &str, evacuation: &str, ended: Ended) {
+    pub(super) fn ended(&mut self, name: &str, evacuation: &str, ended: AttemptEnd) {
         if self.evacuation != evacuation {
             return;
         }
@@ -101,18 +101,18 @@ impl Replug {
         self.at = Some(Instant::now() + self.wait);
         let again_s = self.wait.as_secs();
         let text = match ended {
-            Ended::Done => {
+            AttemptEnd::Done => {
                 tracing::info!("domain {name} has its VF");
                 self.attempts.count += 1;
                 "it has its VF".to_owned()
             }
-            Ended::NotBegun(why) => {
+            AttemptEnd::NotBegun(why) => {
                 tracing::info!(
                     "domain {name}: its VF is not plugged in now: {why}; again in {again_s} s"
                 );
                 why
             }
-            Ended::Failed(why) => {
+            AttemptEnd::Failed(why) => {
                 tracing::warn!(
                     "domain {name} is still without its VF: {why}; again in {again_s} s"
                 );
@@ -152,15 +152,15 @@ pub(super) async fn attempt(
     host: Arc<dyn Host>,
     name: &str,
     evacuation: &str,
-    gate: Arc<Gate>,
+    channel_leases: Arc<ChannelLeases>,
     folder: &Path,
     stops: Stops,
-) -> Ended {
-    match begin(host, name, evacuation, gate, folder, stops).await {
-        Ok(outcome) if outcome.verdict == Verdict::Done => Ended::Done,
+) -> AttemptEnd {
+    match begin(host, name, evacuation, channel_leases, folder, stops).await {
+        Ok(outcome) if outcome.verdict == Verdict::Done => AttemptEnd::Done,
         Ok(outcome) => {
             let why = outcome.cause.map(|cause| cause.message);
-            Ended::Failed(why.unwrap_or_else(|| format!("{:?}", outcome.verdict)))
+            AttemptEnd::Failed(why.unwrap_or_else(|| format!("{:?}", outcome.verdict)))
         }
         Err(ended) => ended,
     }
@@ -170,11 +170,11 @@ async fn begin(
     host: Arc<dyn Host>,
     name: &str,
     evacuation: &str,
-    gate: Arc<Gate>,
+    channel_leases: Arc<ChannelLeases>,
     folder: &Path,
     stops: Stops,
-) -> Result<Outcome, Ended> {
-    let not_begun = |why: String| Ended::NotBegun(why);
+) -> Result<Outcome, AttemptEnd> {
+    let not_begun = |why: String| AttemptEnd::NotBegun(why);
     // A tool that drives the evacuation holds it.
     let lock = Lock::take(folder, "domain", name).map_err(|error| not_begun(error.to_string()))?;
     let look = host.look(name).await;
@@ -195,7 +195,7 @@ async fn begin(
     if job.phase != JobPhase::None || facts.reason.starts_with("post-copy") {
         return Err(not_begun("a job of the hypervisor goes on".to_owned()));
     }
-    let lease = timeout(LEASE, gate.lease()).await;
+    let lease = timeout(LEASE, channel_leases.lease()).await;
     let lease = lease.map_err(|_| not_begun("another tool has its channel".to_owned()))?;
     let policy = look.bonds.ok().flatten();
     let policy = policy.and_then(|bonds| bonds.policy(&facts.nics).ok());
@@ -203,7 +203,7 @@ async fn begin(
     let runner = Runner {
         hosts: Hosts {
             // The domain has left it for good, and its URI means another host from here.
-            source: Arc::new(Elsewhere::new(&record.plan.source_uri)),
+            source: Arc::new(DepartedHost::new(&record.spec.source_uri)),
             destination: host,
         },
         migrate: Default::default(),
@@ -211,13 +211,13 @@ async fn begin(
         folder: folder.to_owned(),
         lock,
         // The channel is ours already.
-        lessor: Default::default(),
+        lease_client: Default::default(),
     };
     let limits = Limits {
         plug_ms: PLUG_MS,
         ..Limits::default()
     };
-    let me = session::owner().map_err(|error| Ended::Failed(error.to_string()))?;
+    let me = session::owner().map_err(|error| AttemptEnd::Failed(error.to_string()))?;
     let recovery = Evacuation::recover(record, me, limits, owner_is_dead, 0);
     let mut log = Log {
         domain: name,
@@ -226,10 +226,10 @@ async fn begin(
     let ended = runner.run(recovery, stops, &mut log).await;
     drop(lease);
     match ended {
-        RunEnded::With(outcome) => Ok(*outcome),
-        RunEnded::Left { .. } => {
+        RunEnd::With(outcome) => Ok(*outcome),
+        RunEnd::Left { .. } => {
             let why = "the service was told to end at once".to_owned();
-            Err(Ended::Failed(why))
+            Err(AttemptEnd::Failed(why))
         }
     }
 }

@@ -12,12 +12,12 @@ use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::Options;
-use super::board::{Attempts, Board};
+use super::channel_task::{ChannelTask, DesiredState};
 use super::claims::Claims;
-use super::domain_task::{KeeperTask, Ward, too_early, wish_of};
-use super::gate::Gates;
-use super::keeper::{Keeper, Wish};
+use super::domain_task::{DomainTask, KeeperTask, desired_of, too_early};
+use super::lease::HostLeases;
 use super::manager::Manager;
+use super::registry::{Attempts, Registry};
 use super::replug::{self, Replug};
 use super::told::Told;
 use crate::evacuate::Progress;
@@ -44,15 +44,15 @@ const SUCCESSION: Duration = Duration::from_secs(5);
 const ROUNDS: usize = 12;
 
 /// The work of one guest's keeper.
-pub(super) type Keep = fn(Keeper) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+pub(super) type Keep = fn(ChannelTask) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Everything that serves one host.
 pub(super) struct Supervisor {
     pub(super) host: Arc<dyn Host>,
     pub(super) options: Options,
-    pub(super) board: Arc<Board>,
-    pub(super) gates: Arc<Gates>,
-    wards: BTreeMap<String, Ward>,
+    pub(super) registry: Arc<Registry>,
+    pub(super) host_leases: Arc<HostLeases>,
+    domain_tasks: BTreeMap<String, DomainTask>,
     claims: Claims,
     pub(super) keep: Keep,
     keepers: JoinSet<()>,
@@ -82,7 +82,7 @@ enum Done {
     Attempted {
         name: String,
         evacuation: String,
-        ended: replug::Ended,
+        ended: replug::AttemptEnd,
     },
 }
 
@@ -90,17 +90,17 @@ impl Supervisor {
     pub(super) fn new(
         host: Arc<dyn Host>,
         options: Options,
-        board: Arc<Board>,
-        gates: Arc<Gates>,
+        registry: Arc<Registry>,
+        host_leases: Arc<HostLeases>,
     ) -> Self {
         Self {
             host,
             options,
-            board,
-            gates,
-            wards: BTreeMap::new(),
+            registry,
+            host_leases,
+            domain_tasks: BTreeMap::new(),
             claims: Claims::default(),
-            keep: |keeper| Box::pin(keeper.keep()),
+            keep: |channel_task| Box::pin(channel_task.keep()),
             keepers: JoinSet::new(),
             jobs: JoinSet::new(),
             looking: BTreeSet::new(),
@@ -145,9 +145,10 @@ impl Supervisor {
     /// Attempts under way leave the domain in order.
     async fn wind_up(mut self, mut manager: Manager) {
         self.stops.send_replace(1);
-        let busy = |ward: &Ward| ward.replug.as_ref().is_some_and(Replug::is_busy);
+        let busy =
+            |domain_task: &DomainTask| domain_task.replug.as_ref().is_some_and(Replug::is_busy);
         let finish = async {
-            while self.wards.values().any(busy) {
+            while self.domain_tasks.values().any(busy) {
                 let next = manager.alive().unwrap_or(Instant::now() + replug::WIND_UP);
                 match timeout_at(next, self.jobs.join_next()).await {
                     Ok(Some(Ok(done @ Done::Attempted { .. }))) => self.settle(done),
@@ -174,15 +175,23 @@ impl Supervisor {
         }
         let mut attempts = Vec::new();
         let mut ended = Vec::new();
-        for (name, ward) in &mut self.wards {
-            if ward.keeper.again_at().is_some_and(|at| at <= now) {
+        for (name, domain_task) in &mut self.domain_tasks {
+            if domain_task
+                .channel_task
+                .again_at()
+                .is_some_and(|at| at <= now)
+            {
                 ended.push(name.clone());
             }
-            if ward.look_at.is_some_and(|at| at <= now) {
-                ward.look_at = None;
+            if domain_task.look_at.is_some_and(|at| at <= now) {
+                domain_task.look_at = None;
                 self.due.insert(name.clone());
             }
-            if let Some(replug) = ward.replug.as_mut().filter(|replug| replug.is_due(now)) {
+            if let Some(replug) = domain_task
+                .replug
+                .as_mut()
+                .filter(|replug| replug.is_due(now))
+            {
                 attempts.push((name.clone(), replug.begin()));
             }
         }
@@ -198,14 +207,17 @@ impl Supervisor {
                 if self.looking.contains(&name) {
                     // Once that look has ended.
                     self.due.insert(name);
-                } else if let Some((ward, at)) = self.wards.get_mut(&name).and_then(too_early) {
-                    ward.look_at = Some(ward.look_at.map_or(at, |known| known.min(at)));
+                } else if let Some((domain_task, at)) =
+                    self.domain_tasks.get_mut(&name).and_then(too_early)
+                {
+                    domain_task.look_at =
+                        Some(domain_task.look_at.map_or(at, |known| known.min(at)));
                 } else {
                     self.look(name);
                 }
             }
         }
-        let later = self.wards.values().filter_map(Ward::next);
+        let later = self.domain_tasks.values().filter_map(DomainTask::next);
         // While a burst lasts, nothing else is begun.
         let own = self
             .burst_at
@@ -221,17 +233,18 @@ impl Supervisor {
             EventKind::Agent { connected } => connected,
             _ => false,
         };
-        let bump = |ward: &Ward| ward.wish.send_modify(|wish| wish.boot += 1);
+        let bump =
+            |domain_task: &DomainTask| domain_task.desired.send_modify(|desired| desired.boot += 1);
         match &event.domain {
             Some(name) => {
-                if let Some(ward) = self.wards.get(name).filter(|_| restarted) {
-                    bump(ward);
+                if let Some(domain_task) = self.domain_tasks.get(name).filter(|_| restarted) {
+                    bump(domain_task);
                 }
                 self.due.insert(name.clone());
             }
             None => {
                 if restarted {
-                    self.wards.values().for_each(bump);
+                    self.domain_tasks.values().for_each(bump);
                 }
                 self.all_due = true;
             }
@@ -271,11 +284,12 @@ impl Supervisor {
     fn attempt(&mut self, name: String, evacuation: String) {
         let folder = self.options.replug.clone().unwrap_or_default();
         let (host, turns) = (Arc::clone(&self.host), Arc::clone(&self.attempts));
-        let gate = self.gates.of(&name);
+        let channel_leases = self.host_leases.of(&name);
         let stops = self.stops.subscribe();
         self.jobs.spawn(async move {
             let _turn = turns.acquire().await;
-            let ended = replug::attempt(host, &name, &evacuation, gate, &folder, stops).await;
+            let ended =
+                replug::attempt(host, &name, &evacuation, channel_leases, &folder, stops).await;
             Done::Attempted {
                 name,
                 evacuation,
@@ -307,8 +321,8 @@ impl Supervisor {
                     Err(error) => {
                         tracing::warn!("domain {name}: {error}");
                         let again = Instant::now() + AGAIN;
-                        match self.wards.get_mut(&name) {
-                            Some(ward) => ward.look_at = Some(again),
+                        match self.domain_tasks.get_mut(&name) {
+                            Some(domain_task) => domain_task.look_at = Some(again),
                             // The next roll call finds that it is not known yet.
                             None => self.roll_at = self.roll_at.min(again),
                         }
@@ -321,10 +335,13 @@ impl Supervisor {
                 ended,
             } => {
                 self.due.insert(name.clone());
-                let replug = self.wards.get_mut(&name).and_then(|it| it.replug.as_mut());
+                let replug = self
+                    .domain_tasks
+                    .get_mut(&name)
+                    .and_then(|it| it.replug.as_mut());
                 if let Some(replug) = replug {
                     replug.ended(&name, &evacuation, ended);
-                    self.board.attempted(&name, replug.attempts());
+                    self.registry.attempted(&name, replug.attempts());
                 }
             }
         }
@@ -340,16 +357,19 @@ impl Supervisor {
             tracing::warn!("{count} domains; only {MAX_DOMAINS} are cared for");
         }
         // One that has gone may also be incoming: a look tells.
-        let gone = self.wards.keys().filter(|name| !active.contains_key(*name));
+        let gone = self
+            .domain_tasks
+            .keys()
+            .filter(|name| !active.contains_key(*name));
         self.due.extend(gone.cloned());
         let mut oldest: Vec<(Instant, &String)> = Vec::new();
         for (name, run_id) in active.iter().take(MAX_DOMAINS) {
-            let same = self.wards.get(name).filter(|ward| {
-                let wish = ward.wish.borrow();
-                wish.run_id == *run_id
+            let same = self.domain_tasks.get(name).filter(|domain_task| {
+                let desired = domain_task.desired.borrow();
+                desired.run_id == *run_id
             });
             match same {
-                Some(ward) if !full => oldest.push((ward.looked, name)),
+                Some(domain_task) if !full => oldest.push((domain_task.looked, name)),
                 _ => {
                     self.due.insert(name.clone());
                 }
@@ -363,75 +383,91 @@ impl Supervisor {
 
     fn looked(&mut self, look: &DomainLook) {
         let name = look.facts.name.as_str();
-        let known = self.wards.contains_key(name);
+        let known = self.domain_tasks.contains_key(name);
         let runs = matches!(look.facts.state, DomainState::Running | DomainState::Paused);
-        if !runs || (!known && self.wards.len() >= MAX_DOMAINS) {
-            self.wards.remove(name);
-            self.board.remove(name);
+        if !runs || (!known && self.domain_tasks.len() >= MAX_DOMAINS) {
+            self.domain_tasks.remove(name);
+            self.registry.remove(name);
             self.claim(name, None);
             return;
         }
         let channel = look.facts.channel.as_ref();
         let socket = channel.and_then(|channel| channel.socket.as_ref());
         self.claim(name, socket.map(|socket| socket.path.as_path()));
-        let before = self.wards.get(name).map(|ward| ward.wish.borrow().clone());
-        let mut wish = wish_of(look, before.as_ref().map_or(0, |wish| wish.boot));
-        let own_channel = wish.channel.clone();
-        wish.channel = self.claims.judged(name, wish.channel);
-        let same_run = before.is_some_and(|before| before.run_id == wish.run_id);
-        self.board.show(DomainReport::of(look), same_run);
+        let before = self
+            .domain_tasks
+            .get(name)
+            .map(|domain_task| domain_task.desired.borrow().clone());
+        let mut desired = desired_of(look, before.as_ref().map_or(0, |desired| desired.boot));
+        let own_channel = desired.channel.clone();
+        desired.channel = self.claims.judged(name, desired.channel);
+        let same_run = before.is_some_and(|before| before.run_id == desired.run_id);
+        self.registry.show(DomainReport::of(look), same_run);
         if !known {
-            let ward = self.ward(name, wish.clone(), own_channel.clone());
-            self.wards.insert(name.to_owned(), ward);
+            let domain_task = self.domain_task(name, desired.clone(), own_channel.clone());
+            self.domain_tasks.insert(name.to_owned(), domain_task);
         }
-        let Some(ward) = self.wards.get_mut(name) else {
+        let Some(domain_task) = self.domain_tasks.get_mut(name) else {
             return;
         };
-        ward.channel = own_channel;
-        ward.wish.send_if_modified(|old| {
-            let differs = *old != wish;
-            *old = wish;
+        domain_task.channel = own_channel;
+        domain_task.desired.send_if_modified(|old| {
+            let differs = *old != desired;
+            *old = desired;
             differs
         });
-        let is_quick = known && ward.looked.elapsed() < SUCCESSION.max(ward.wait() * 2);
-        ward.quick = if is_quick { ward.quick + 1 } else { 0 };
-        ward.looked = Instant::now();
-        ward.look_at = look.progress.as_ref().map(|_| ward.looked + RECORDED);
+        let is_quick =
+            known && domain_task.looked.elapsed() < SUCCESSION.max(domain_task.wait() * 2);
+        domain_task.quick = if is_quick { domain_task.quick + 1 } else { 0 };
+        domain_task.looked = Instant::now();
+        domain_task.look_at = look
+            .progress
+            .as_ref()
+            .map(|_| domain_task.looked + RECORDED);
         let record = look.progress.as_deref();
         let record = record.and_then(|text| Progress::parse(text).ok());
         let running = look.facts.state == DomainState::Running;
         let wanted = self.options.replug.is_some() && running;
-        Replug::follow(&mut ward.replug, record.filter(|_| wanted).as_ref(), name);
-        let attempts = ward.replug.as_ref().map(Replug::attempts).cloned();
+        Replug::follow(
+            &mut domain_task.replug,
+            record.filter(|_| wanted).as_ref(),
+            name,
+        );
+        let attempts = domain_task.replug.as_ref().map(Replug::attempts).cloned();
         if let Some(attempts) = attempts.filter(|attempts| *attempts != Attempts::default()) {
-            self.board.attempted(name, &attempts);
+            self.registry.attempted(name, &attempts);
         }
     }
 
     /// The domain has this socket now; others may have had it, or may have it again for themselves.
     fn claim(&mut self, name: &str, path: Option<&Path>) {
         for other in self.claims.set(name, path) {
-            let Some(ward) = self.wards.get(&other) else {
+            let Some(domain_task) = self.domain_tasks.get(&other) else {
                 continue;
             };
-            let channel = self.claims.judged(&other, ward.channel.clone());
-            if let (Ok(_), Err(reason)) = (&ward.channel, &channel) {
+            let channel = self.claims.judged(&other, domain_task.channel.clone());
+            if let (Ok(_), Err(reason)) = (&domain_task.channel, &channel) {
                 tracing::warn!("domain {other}: {reason}");
             }
-            ward.wish.send_if_modified(|wish| {
-                let differs = wish.channel != channel;
-                wish.channel = channel;
+            domain_task.desired.send_if_modified(|desired| {
+                let differs = desired.channel != channel;
+                desired.channel = channel;
                 differs
             });
         }
     }
 
-    fn ward(&mut self, name: &str, wish: Wish, channel: Result<ChannelSocket, String>) -> Ward {
-        let (wish, wishes) = watch::channel(wish);
-        Ward {
-            wish,
+    fn domain_task(
+        &mut self,
+        name: &str,
+        desired: DesiredState,
+        channel: Result<ChannelSocket, String>,
+    ) -> DomainTask {
+        let (desired, changes) = watch::channel(desired);
+        DomainTask {
+            desired,
             channel,
-            keeper: KeeperTask::new(self.begin(name, wishes)),
+            channel_task: KeeperTask::new(self.begin(name, changes)),
             looked: Instant::now(),
             look_at: None,
             quick: 0,
@@ -439,17 +475,17 @@ impl Supervisor {
         }
     }
 
-    fn begin(&mut self, name: &str, wish: watch::Receiver<Wish>) -> AbortHandle {
-        let keeper = Keeper {
+    fn begin(&mut self, name: &str, desired: watch::Receiver<DesiredState>) -> AbortHandle {
+        let channel_task = ChannelTask {
             name: name.to_owned(),
-            wish,
-            gate: self.gates.of(name),
-            board: Arc::clone(&self.board),
+            desired,
+            channel_leases: self.host_leases.of(name),
+            registry: Arc::clone(&self.registry),
             interval: self.options.interval,
             configured: None,
             told: Told::default(),
         };
-        self.keepers.spawn((self.keep)(keeper))
+        self.keepers.spawn((self.keep)(channel_task))
     }
 
     /// A keeper has ended: of a domain that has gone, or by a fault of this program.
@@ -459,25 +495,31 @@ impl Supervisor {
             Err(error) if error.is_cancelled() => return,
             Err(error) => (error.id(), error.to_string()),
         };
-        let mut wards = self.wards.iter_mut();
-        let Some((name, ward)) = wards.find(|(_, ward)| ward.keeper.task.id() == id) else {
+        let mut domain_tasks = self.domain_tasks.iter_mut();
+        let Some((name, domain_task)) =
+            domain_tasks.find(|(_, domain_task)| domain_task.channel_task.task.id() == id)
+        else {
             return;
         };
-        let wait = ward.keeper.ended().as_secs();
+        let wait = domain_task.channel_task.ended().as_secs();
         tracing::error!(
             "domain {name}: the task that keeps its channel ended: {reason}; it is begun again in {wait} s"
         );
         let told = format!("its channel is left for {wait} s, after a fault of this program");
-        self.board.silent(name, ChannelUse::None, told);
+        self.registry.silent(name, ChannelUse::None, told);
     }
 
     fn begin_again(&mut self, name: &str) {
-        let Some(wish) = self.wards.get(name).map(|ward| ward.wish.subscribe()) else {
+        let Some(desired) = self
+            .domain_tasks
+            .get(name)
+            .map(|domain_task| domain_task.desired.subscribe())
+        else {
             return;
         };
-        let task = self.begin(name, wish);
-        if let Some(ward) = self.wards.get_mut(name) {
-            ward.keeper.begun_again(task);
+        let task = self.begin(name, desired);
+        if let Some(domain_task) = self.domain_tasks.get_mut(name) {
+            domain_task.channel_task.begun_again(task);
         }
     }
 }

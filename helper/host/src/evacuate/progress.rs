@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::plan::{Plan, Side};
+use super::spec::{Side, Spec};
 use crate::hypervisor::MAX_PROGRESS_BYTES;
 
 /// The record. Written before what it describes is begun.
@@ -26,7 +26,7 @@ pub struct Progress {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub home: Option<Side>,
     /// What shall be brought about.
-    pub plan: Plan,
+    pub spec: Spec,
 }
 
 /// Who drives an evacuation.
@@ -115,7 +115,7 @@ impl Progress {
     /// its memory with it. Plugging it in needs nobody's decision.
     pub fn lacks_only_plug(&self) -> bool {
         let stage = matches!(self.stage, Stage::Plugging | Stage::Degraded);
-        let wanted = self.plan.destination_vf.is_some();
+        let wanted = self.spec.destination_vf.is_some();
         stage && wanted && self.migration_begun && self.home == Some(Side::Destination)
     }
 

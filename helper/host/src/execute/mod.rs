@@ -8,4 +8,4 @@ mod record;
 mod runner;
 
 pub use lock::{Lock, LockError, default_folder, file_of};
-pub use runner::{Ended, Hosts, Runner, Stops, Watcher};
+pub use runner::{Hosts, RunEnd, Runner, Stops, Watcher};

@@ -8,9 +8,9 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use super::calls::Desk;
+use super::calls::ActionContext;
 use super::lock::Lock;
-use crate::control::Lessor;
+use crate::control::LeaseClient;
 use crate::evacuate::{Evacuation, Input, Outcome, Side};
 use crate::hypervisor::{EventKind, Host, MigrateOptions};
 
@@ -51,12 +51,12 @@ pub struct Runner {
     /// The domain's.
     pub lock: Lock,
     /// The way to the guest's channel.
-    pub lessor: Lessor,
+    pub lease_client: LeaseClient,
 }
 
 /// How the loop ended.
 #[derive(Debug)]
-pub enum Ended {
+pub enum RunEnd {
     /// The evacuation came to an end.
     With(Box<Outcome>),
     /// The operator did not want to wait for it; a recovery is needed.
@@ -73,17 +73,17 @@ impl Runner {
         mut evacuation: Evacuation,
         mut stops: Stops,
         watcher: &mut (dyn Watcher + Send),
-    ) -> Ended {
+    ) -> RunEnd {
         let (inputs, mut incoming) = mpsc::channel(QUEUE);
         let begun = Instant::now();
-        let desk = Arc::new(Desk {
-            plan: evacuation.plan().clone(),
+        let context = Arc::new(ActionContext {
+            spec: evacuation.spec().clone(),
             hosts: self.hosts,
             migrate: self.migrate,
             policy: self.policy,
             folder: self.folder,
             lock: self.lock,
-            lessor: self.lessor,
+            lease_client: self.lease_client,
             wrote: AtomicBool::new(false),
             channels: Default::default(),
             inputs,
@@ -92,17 +92,17 @@ impl Runner {
             job_seen: AtomicBool::new(false),
             action_limit: Duration::from_millis(evacuation.action_limit_ms()),
         });
-        let listeners = Side::BOTH.map(|side| tokio::spawn(listen(Arc::clone(&desk), side)));
+        let listeners = Side::BOTH.map(|side| tokio::spawn(listen(Arc::clone(&context), side)));
         let mut stopped = 0;
         let ended = loop {
             let now_ms = elapsed_ms(begun);
             watcher.show(&evacuation, now_ms);
             if let Some(outcome) = evacuation.outcome() {
-                break Ended::With(Box::new(outcome.clone()));
+                break RunEnd::With(Box::new(outcome.clone()));
             }
             if let Some(action) = evacuation.next_action() {
                 tracing::debug!(?action, "does");
-                tokio::spawn(Arc::clone(&desk).carry_out(action));
+                tokio::spawn(Arc::clone(&context).carry_out(action));
             }
             let deadline_ms = evacuation.next_deadline().unwrap_or(u64::MAX);
             let deadline = begun + Duration::from_millis(deadline_ms.min(now_ms + 3_600_000));
@@ -112,7 +112,7 @@ impl Runner {
                 () = more_than(stopped, &mut stops) => {
                     stopped += 1;
                     if stopped > 1 {
-                        break Ended::Left { runs_on: evacuation.residence() };
+                        break RunEnd::Left { runs_on: evacuation.residence() };
                     }
                     watcher.say("stopping; the domain is left in order (once more: leave at once)");
                     Input::Abort
@@ -126,10 +126,10 @@ impl Runner {
             // Whatever it holds is let go of by then.
             let _ = listener.await;
         }
-        if let Ended::With(outcome) = &ended
+        if let RunEnd::With(outcome) = &ended
             && !outcome.recovery_needed
-            && desk.wrote.load(Ordering::Relaxed)
-            && let Err(error) = desk.lock.keep(None)
+            && context.wrote.load(Ordering::Relaxed)
+            && let Err(error) = context.lock.keep(None)
         {
             watcher.say(&error.to_string());
         }
@@ -149,8 +149,8 @@ async fn more_than(stopped: u32, stops: &mut Stops) {
 }
 
 /// Hands on what happens to the domain. Without events, looks at intervals find out too.
-async fn listen(desk: Arc<Desk>, side: Side) {
-    let mut events = match desk.host(side).events().await {
+async fn listen(context: Arc<ActionContext>, side: Side) {
+    let mut events = match context.host(side).events().await {
         Ok(events) => events,
         Err(error) => {
             tracing::warn!("no events of the {}: {error}", side.as_str());
@@ -158,9 +158,15 @@ async fn listen(desk: Arc<Desk>, side: Side) {
         }
     };
     while let Some(event) = events.next().await {
-        let ours = event.domain.is_none_or(|name| name == desk.plan.domain);
+        let ours = event.domain.is_none_or(|name| name == context.spec.domain);
         let kind: EventKind = event.kind;
-        if ours && desk.inputs.send(Input::Event { side, kind }).await.is_err() {
+        if ours
+            && context
+                .inputs
+                .send(Input::Event { side, kind })
+                .await
+                .is_err()
+        {
             return;
         }
     }

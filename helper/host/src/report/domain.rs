@@ -122,7 +122,7 @@ impl EvacuationReport {
                 last: (record.is_degraded() && !record.lacks_only_plug()).then(|| {
                     format!(
                         "`tandem-host recover {}` puts the VF back",
-                        record.plan.domain
+                        record.spec.domain
                     )
                 }),
                 evacuation: record.evacuation,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tandem_host::evacuate::{
     Action, ActionKind, CauseCode, Evacuation, Failure, FailureKind, Input, Limits, Outcome, Owner,
-    Phase, Plan, Progress, Reply, Side, Start, Verdict,
+    Phase, Progress, Reply, Side, Spec, Start, Verdict,
 };
 
 use crate::brief::{brief, brief_action};
@@ -116,7 +116,7 @@ impl Stage {
 
     pub(crate) fn begin(&mut self) {
         let script = &self.world.script;
-        let plan = Plan {
+        let spec = Spec {
             domain: "guest".into(),
             source_uri: "qemu:///system".into(),
             destination_uri: "qemu+ssh://b/system".into(),
@@ -129,7 +129,7 @@ impl Stage {
             yes_degraded: script.yes_degraded,
         };
         let start = Start {
-            plan,
+            spec,
             limits: Self::limits(),
             evacuation: format!("evacuation {}", self.processes.len()),
             owner: self.owner(),

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::*;
-use crate::evacuate::{AgentUse, Owner, Plan, Progress, Side, Stage, Vf, VfIdentity};
+use crate::evacuate::{AgentUse, Owner, Progress, Side, Spec, Stage, Vf, VfIdentity};
 use crate::execute::Lock;
 use crate::hypervisor::{Event, EventKind};
 
@@ -24,7 +24,7 @@ fn record() -> Progress {
         stage: Stage::Degraded,
         migration_begun: true,
         home: Some(Side::Destination),
-        plan: Plan {
+        spec: Spec {
             domain: "g1".to_owned(),
             source_uri: "qemu:///system".to_owned(),
             destination_uri: "qemu+ssh://b/system".to_owned(),
@@ -172,7 +172,7 @@ async fn what_needs_a_decision_is_left_to_the_operator() {
         owner: Some(Owner {
             token: "t".to_owned(),
             host: crate::commands::session::host_name(),
-            // That it is alive keeps the keeper away; its lock keeps the attempt away.
+            // That it is alive keeps the channel task away; its lock keeps the attempt away.
             pid: 1,
             started_at: String::new(),
         }),

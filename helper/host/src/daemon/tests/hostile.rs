@@ -177,29 +177,29 @@ async fn a_guest_that_refuses_its_bonds_again_and_again_fills_no_log() {
 
 #[test]
 fn a_panic_under_the_board_s_lock_takes_it_from_nobody() {
-    use super::super::board::Board;
+    use super::super::registry::Registry;
     use crate::hypervisor::{DomainFacts, DomainLook};
     use crate::report::DomainReport;
-    let board = Board::new();
+    let registry = Registry::new();
     let show = |name: &str| {
         let look = DomainLook {
             facts: DomainFacts::absent(name),
             bonds: Ok(None),
             progress: None,
         };
-        board.show(DomainReport::of(&look), false);
+        registry.show(DomainReport::of(&look), false);
     };
     show("g1");
-    let panics = std::panic::AssertUnwindSafe(|| board.each(|_, _| panic!("of this test")));
+    let panics = std::panic::AssertUnwindSafe(|| registry.each(|_, _| panic!("of this test")));
     std::panic::catch_unwind(panics).unwrap_err();
     show("g2");
-    assert_eq!(board.names(), ["g1", "g2"]);
+    assert_eq!(registry.names(), ["g1", "g2"]);
 }
 
 /// The supervisor alone, with keepers that panic twice.
 #[tokio::test(start_paused = true)]
 async fn a_keeper_that_panics_is_begun_again() {
-    use super::super::board::Board;
+    use super::super::registry::Registry;
     use super::super::supervisor::Supervisor;
     use std::sync::atomic::{AtomicU32, Ordering};
     static PANICS: AtomicU32 = AtomicU32::new(2);
@@ -207,30 +207,30 @@ async fn a_keeper_that_panics_is_begun_again() {
     let guest = Guest::new(&folder.path().join("g1"), Manner::Honest);
     let other = Guest::new(&folder.path().join("g2"), Manner::Honest);
     let fake = Fake::new(&[("g1", &guest.socket), ("g2", &other.socket)]);
-    let board = Arc::new(Board::new());
+    let registry = Arc::new(Registry::new());
     let events = fake.events().await.unwrap();
     let mut supervisor = Supervisor::new(
         Arc::<Fake>::clone(&fake),
         Options::default(),
-        Arc::clone(&board),
+        Arc::clone(&registry),
         Arc::default(),
     );
-    supervisor.keep = |keeper| {
+    supervisor.keep = |channel_task| {
         let left = |left: u32| left.checked_sub(1);
-        let panics = keeper.name == "g1"
+        let panics = channel_task.name == "g1"
             && PANICS
                 .fetch_update(Ordering::Relaxed, Ordering::Relaxed, left)
                 .is_ok();
         Box::pin(async move {
             assert!(!panics, "a fault of this program");
-            keeper.keep().await;
+            channel_task.keep().await;
         })
     };
-    let is = |name: &str, so: fn(&Shown) -> bool| match board.one(name) {
+    let is = |name: &str, so: fn(&Shown) -> bool| match registry.one(name) {
         Some(Reply::Domain(shown)) => so(&shown),
         _ => false,
     };
-    let mut changes = board.subscribe();
+    let mut changes = registry.subscribe();
     let watch = async {
         let mut told = false;
         let subscribed = |shown: &Shown| shown.report.channel == ChannelUse::Subscribed;
@@ -253,39 +253,39 @@ async fn a_keeper_that_panics_is_begun_again() {
 
 #[test]
 fn little_is_kept_of_a_status_that_is_long() {
-    use super::super::board::Board;
+    use super::super::registry::Registry;
     use crate::hypervisor::{DomainFacts, DomainLook};
     use crate::report::DomainReport;
-    let board = Board::new();
+    let registry = Registry::new();
     let look = DomainLook {
         facts: DomainFacts::absent("g1"),
         bonds: Ok(None),
         progress: None,
     };
-    board.show(DomainReport::of(&look), false);
-    let handoff = r#"{"number":1,"at":1,"from":"vf","to":"standby","cause":"planned"}"#;
-    let status = |handoffs: usize, reason: usize| {
+    registry.show(DomainReport::of(&look), false);
+    let switchover = r#"{"number":1,"at":1,"from":"vf","to":"standby","cause":"planned"}"#;
+    let status = |switchovers: usize, reason: usize| {
         let text = format!(
             r#"{{"tandem-protocol":1,"version":"1","now":1,"status":{{"generation":1,"policy":"host","sources":[],
             "bonds":[{{"name":"bond0","ifindex":null,"mac":null,"state":"standby","traffic":"standby","reason":"{}",
-            "standby":null,"vf":null,"addresses":[],"problems":[],"next-deadline":null,"handoffs":[{}],"handoff-count":1}}]}}}}"#,
+            "standby":null,"vf":null,"addresses":[],"problems":[],"next-deadline":null,"switchovers":[{}],"switchover-count":1}}]}}}}"#,
             "x".repeat(reason),
-            vec![handoff; handoffs].join(",")
+            vec![switchover; switchovers].join(",")
         );
         (serde_json::from_str(&text).unwrap(), text.len())
     };
-    let guest = |handoffs, reason| {
-        let (report, bytes) = status(handoffs, reason);
-        board.guest("g1", report, bytes);
-        let Some(Reply::Domain(shown)) = board.one("g1") else {
+    let guest = |switchovers, reason| {
+        let (report, bytes) = status(switchovers, reason);
+        registry.guest("g1", report, bytes);
+        let Some(Reply::Domain(shown)) = registry.one("g1") else {
             unreachable!("it is shown");
         };
         shown.report
     };
     let sane = guest(32, 100).guest.unwrap();
-    assert_eq!(sane.status.bonds[0].handoffs.len(), 32);
+    assert_eq!(sane.status.bonds[0].switchovers.len(), 32);
     let long = guest(2000, 100).guest.unwrap();
-    assert_eq!(long.status.bonds[0].handoffs.len(), 2);
+    assert_eq!(long.status.bonds[0].switchovers.len(), 2);
     let longer = guest(2, 100_000);
     assert_eq!(longer.guest, None);
     assert!(longer.guest_error.unwrap().contains("are not kept"));
