@@ -15,6 +15,7 @@ pub mod control;
 pub mod daemon;
 pub mod evacuate;
 pub mod execute;
+mod files;
 pub mod hypervisor;
 pub mod libvirt;
 pub mod qemu;

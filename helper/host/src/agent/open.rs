@@ -4,9 +4,10 @@
 //! of the machine. So of a path from there only this is trusted: it leads, without a link, to a socket
 //! below the folder where libvirt makes channels; and the process that listens on it is the domain's own
 //! QEMU. Which process that is the kernel says: the credentials of a listening socket are those of the
-//! last `listen(2)` on it (`unix_listen`, net/unix/af_unix.c, Linux 6.12), and QEMU calls that on a
-//! socket that it got from libvirt too (`socket_listen`, util/qemu-sockets.c, QEMU 4.2 and later).
-//! A QEMU that was taken over can change its own command line, but not libvirt's file of its number.
+//! last `listen(2)` on it (`unix_listen`, `net/unix/af_unix.c`, Linux 6.12), and QEMU calls that on a
+//! socket that it got from libvirt too (`socket_listen`, `util/qemu-sockets.c`, QEMU 4.2 and later).
+//! What a QEMU does that was taken over, libvirt's confinement has to hold: it may change its own command
+//! line, and on some distributions it owns the folder of the file with its number.
 
 use std::fs::File;
 use std::io::{Error, Read};
@@ -14,6 +15,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2};
+use rustix::process::geteuid;
 use tokio::net::UnixStream;
 
 use super::AgentError;
@@ -84,7 +86,7 @@ fn is_socket(file: &OwnedFd) -> bool {
 /// Whether that process is the domain's QEMU; if not, which one it is.
 fn is_qemu_of(pid: i32, domain: &DomainSocket) -> Result<(), String> {
     let kept = domain.pid_file.as_deref().and_then(|path| {
-        let text = read(path, MAX_PID_FILE_BYTES).ok()?;
+        let text = read_own(path, MAX_PID_FILE_BYTES).ok()?;
         String::from_utf8(text).ok()?.trim().parse::<i32>().ok()
     });
     match kept {
@@ -113,6 +115,19 @@ fn is_qemu_of(pid: i32, domain: &DomainSocket) -> Result<(), String> {
          of its XML",
         domain.uuid
     ))
+}
+
+/// A file that root or this user made, and nobody else.
+fn read_own(path: &Path, max_bytes: u64) -> std::io::Result<Vec<u8>> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(openat(CWD, path, flags, Mode::empty())?);
+    let owner = fstat(&file)?.st_uid;
+    if owner != 0 && owner != geteuid().as_raw() {
+        return Err(Error::from(std::io::ErrorKind::PermissionDenied));
+    }
+    let mut bytes = Vec::new();
+    file.take(max_bytes).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn read(path: &Path, max_bytes: u64) -> std::io::Result<Vec<u8>> {

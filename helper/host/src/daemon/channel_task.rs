@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::lease::ChannelLeases;
 use super::registry::Registry;
+use super::told::Told;
 use crate::agent::{Agent, AgentError, Limits};
 use crate::hypervisor::ChannelSocket;
 use crate::report::ChannelUse;
@@ -57,6 +58,8 @@ pub(super) struct ChannelTask {
     pub(super) interval: Duration,
     /// Run and boot in which the guest got its bonds, or said that it does not want them.
     pub(super) configured: Option<(String, u64)>,
+    /// What was logged of it.
+    pub(super) told: Told,
 }
 
 enum SessionEnd {
@@ -196,8 +199,10 @@ impl ChannelTask {
             Err(reason) => Some(reason.clone()),
             Ok(Some(policy)) => match agent.configure(policy.clone()).await {
                 Ok(configured) => {
-                    if configured.changed {
-                        tracing::info!("domain {}: the guest has its bonds", self.name);
+                    if configured.changed
+                        && let Some(more) = self.told.may()
+                    {
+                        tracing::info!("domain {}: the guest has its bonds{more}", self.name);
                     }
                     self.configured = done;
                     None
@@ -214,8 +219,10 @@ impl ChannelTask {
                 }
             },
         };
-        if let Some(error) = &error {
-            tracing::warn!("domain {}: not configured: {error}", self.name);
+        if let Some(error) = &error
+            && let Some(more) = self.told.may()
+        {
+            tracing::warn!("domain {}: not configured: {error}{more}", self.name);
         }
         self.registry.configured(&self.name, error);
         Ok(())

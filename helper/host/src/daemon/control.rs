@@ -1,12 +1,13 @@
 //! The control socket's answering end: [`crate::control`] says what goes over it.
 
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt;
+use std::fs::{File, OpenOptions, Permissions, TryLockError};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::fs::OFlags;
 use rustix::process::geteuid;
 use tandem_wire::framing::Decoder;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -29,6 +30,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) struct ControlSocket {
     listener: UnixListener,
     path: PathBuf,
+    /// Ends with this process, however it ends. The file stays: where it is removed, two processes can hold
+    /// a lock each, on the file that was and on the one that is.
+    _lock: File,
 }
 
 impl Drop for ControlSocket {
@@ -56,15 +60,29 @@ impl ControlSocket {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(failed)?;
         }
-        // One that a killed process left is replaced.
+        let beside = |ending: &str| {
+            let mut name = path.to_owned().into_os_string();
+            name.push(ending);
+            PathBuf::from(name)
+        };
+        let taken = || ServeError::Taken {
+            path: path.to_owned(),
+        };
+        // Of two that start at the same time, neither would hear the other yet.
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false).mode(0o600);
+        options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+        let lock = options.open(beside(".lock")).map_err(failed)?;
+        lock.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => taken(),
+            TryLockError::Error(source) => failed(source),
+        })?;
+        // One that a killed process left is replaced, and not that of one without a lock.
         if StdStream::connect(path).is_ok() {
-            let path = path.to_owned();
-            return Err(ServeError::Taken { path });
+            return Err(taken());
         }
         // Under its name only once it is closed to others.
-        let mut new = path.to_owned().into_os_string();
-        new.push(".new");
-        let new = PathBuf::from(new);
+        let new = beside(".new");
         let _ = std::fs::remove_file(&new);
         let listener = UnixListener::bind(&new).map_err(failed)?;
         std::fs::set_permissions(&new, Permissions::from_mode(0o600)).map_err(failed)?;
@@ -72,6 +90,7 @@ impl ControlSocket {
         Ok(Self {
             listener,
             path: path.to_owned(),
+            _lock: lock,
         })
     }
 

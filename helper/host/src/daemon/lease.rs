@@ -1,7 +1,7 @@
 //! Whose turn it is at a guest's channel, which takes one client at a time.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OwnedMutexGuard, watch};
 
@@ -43,7 +43,7 @@ impl Drop for Want {
 impl HostLeases {
     /// The leases of the domain's channel.
     pub(super) fn of(&self, domain: &str) -> Arc<ChannelLeases> {
-        let mut host_leases = self.0.lock().expect("no holder panics");
+        let mut host_leases = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if host_leases.len() > MANY && !host_leases.contains_key(domain) {
             host_leases.retain(|_, channel_leases| Arc::strong_count(channel_leases) > 1);
         }

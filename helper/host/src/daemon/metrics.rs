@@ -1,14 +1,18 @@
 //! What is known, as `OpenMetrics` text.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use tandem_core::status::{BondStatus, Gap, Switchover, SwitchoverCause, Traffic};
+use tandem_core::types::IfName;
 
 use super::registry::{Known, Registry};
 use crate::report::{ChannelUse, word};
 
-/// Longest text of a guest in a label, in characters.
-const MAX_LABEL: usize = 64;
+/// Longest version that is a label, in characters.
+const MAX_VERSION: usize = 20;
+/// The label of all that the guest names and the domain's XML does not: the guest decides of no series.
+const OTHER: &str = "other";
 
 /// What is told of each domain, or of each of its bonds.
 struct Family {
@@ -83,7 +87,7 @@ const FAMILIES: [Family; 17] = [
         help: "1; the version of the guest's service is a label.",
         of: Of::DomainInfo(|known| {
             let guest = known.report.guest.as_ref()?;
-            Some(format!("version=\"{}\"", escaped(&guest.version)))
+            Some(format!("version=\"{}\"", version(&guest.version)))
         }),
     },
     Family {
@@ -226,7 +230,7 @@ pub(super) fn text(registry: &Registry) -> String {
 impl Family {
     fn samples(&self, domain: &str, known: &Known, text: &mut String) {
         let suffix = self.kind.suffix();
-        let domain = format!("domain=\"{}\"", escaped_name(domain));
+        let domain = format!("domain=\"{}\"", escaped(domain));
         let mut sample = |labels: &str, value: &str| {
             let _ = writeln!(text, "{}{suffix}{{{domain}{labels}}} {value}", self.name);
         };
@@ -242,32 +246,37 @@ impl Family {
                 }
             }
             Of::Bond(value) => {
-                for (labels, bond) in bonds(known) {
-                    sample(&labels, &value(bond).to_string());
+                for (labels, bonds) in bonds(known) {
+                    let sum = bonds.iter().map(|bond| value(bond));
+                    let sum = sum.fold(0_u64, u64::saturating_add);
+                    sample(&labels, &sum.to_string());
                 }
             }
             Of::LastUs(value) => {
-                for (labels, bond) in bonds(known) {
-                    if let Some((why, us)) = last(bond, *value) {
+                for (labels, bonds) in bonds(known) {
+                    if let Some((why, us)) = largest(&bonds, *value) {
                         sample(&format!("{labels}{why}"), &seconds(us));
                     }
                 }
             }
             Of::Last(value) => {
-                for (labels, bond) in bonds(known) {
-                    if let Some((why, value)) = last(bond, *value) {
+                for (labels, bonds) in bonds(known) {
+                    if let Some((why, value)) = largest(&bonds, *value) {
                         sample(&format!("{labels}{why}"), &value.to_string());
                     }
                 }
             }
             Of::ByCause => {
+                let mut counts: BTreeMap<String, [u64; CAUSES.len()]> = BTreeMap::new();
                 for (name, counted) in &known.switchovers {
-                    for (cause, count) in CAUSES.iter().zip(counted.by_cause) {
-                        let labels = format!(
-                            ",bond=\"{}\",cause=\"{}\"",
-                            escaped(name.as_str()),
-                            word(cause)
-                        );
+                    let sums = counts.entry(label(known, name)).or_default();
+                    for (sum, count) in sums.iter_mut().zip(counted.by_cause) {
+                        *sum = sum.saturating_add(count);
+                    }
+                }
+                for (label, counts) in counts {
+                    for (cause, count) in CAUSES.iter().zip(counts) {
+                        let labels = format!("{label},cause=\"{}\"", word(cause));
                         sample(&labels, &count.to_string());
                     }
                 }
@@ -286,17 +295,35 @@ pub(super) const CAUSES: [SwitchoverCause; 6] = [
     SwitchoverCause::Arrival,
 ];
 
-/// Labels and bonds; a guest may claim one of them twice.
-fn bonds(known: &Known) -> Vec<(String, &BondStatus)> {
+/// Labels, each with its bonds: one, or all others. A guest may claim one of them twice; the first counts.
+fn bonds(known: &Known) -> Vec<(String, Vec<&BondStatus>)> {
     let guest = known.report.guest.iter();
-    let mut bonds: Vec<(String, &BondStatus)> = Vec::new();
+    let mut names = BTreeSet::new();
+    let mut bonds: Vec<(String, Vec<&BondStatus>)> = Vec::new();
     for bond in guest.flat_map(|guest| &guest.status.bonds) {
-        let labels = format!(",bond=\"{}\"", escaped(bond.name.as_str()));
-        if bonds.iter().all(|(known, _)| *known != labels) {
-            bonds.push((labels, bond));
+        if !names.insert(&bond.name) {
+            continue;
+        }
+        let label = label(known, &bond.name);
+        match bonds.iter_mut().find(|(known, _)| *known == label) {
+            Some((_, others)) => others.push(bond),
+            None => bonds.push((label, vec![bond])),
         }
     }
     bonds
+}
+
+/// A bond of the domain's XML by its name, and any other as one of the others.
+fn label(known: &Known, bond: &IfName) -> String {
+    let mut own = known.report.bonds.iter().map(|bond| bond.name.as_str());
+    let name = own.find(|name| *name == bond.as_str()).unwrap_or(OTHER);
+    format!(",bond=\"{}\"", escaped(name))
+}
+
+/// The largest of what [`last`] gives.
+fn largest(bonds: &[&BondStatus], value: fn(&Switchover) -> Option<u64>) -> Option<(String, u64)> {
+    let values = bonds.iter().filter_map(|bond| last(bond, value));
+    values.max_by_key(|(_, value)| *value)
 }
 
 /// The last switchover for which there is a value: why it happened, and the value.
@@ -316,11 +343,14 @@ fn seconds(us: u64) -> String {
     format!("{}.{:06}", us / 1_000_000, us % 1_000_000)
 }
 
-fn escaped(text: &str) -> String {
-    escaped_name(&text.chars().take(MAX_LABEL).collect::<String>())
+/// A version as versions are written.
+fn version(text: &str) -> &str {
+    let usual = |byte: u8| byte.is_ascii_alphanumeric() || b".+-".contains(&byte);
+    let sound = (1..=MAX_VERSION).contains(&text.len()) && text.bytes().all(usual);
+    if sound { text } else { OTHER }
 }
 
-fn escaped_name(text: &str) -> String {
+fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

@@ -15,19 +15,19 @@
 mod channel_task;
 mod claims;
 mod control;
+mod domain_task;
 mod http;
 mod lease;
+mod manager;
 mod metrics;
 mod registry;
 mod replug;
 mod supervisor;
 #[cfg(test)]
 mod tests;
+mod told;
 
-use std::fs::{File, Permissions};
-use std::io::Write as _;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +35,7 @@ use std::time::Duration;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::task::JoinSet;
 
+use crate::files::{Lasts, Readers, replace};
 use crate::hypervisor::{Host, HostError};
 use control::{Answers, ControlSocket};
 use lease::HostLeases;
@@ -169,18 +170,9 @@ async fn publish_changes(path: PathBuf, registry: Arc<Registry>) {
 }
 
 fn publish(path: &Path, registry: &Registry) {
-    if let Err(error) = replace(path, &metrics::text(registry)) {
+    // All may read it: a collector of text files is another user, and nothing in it is secret.
+    let text = metrics::text(registry);
+    if let Err(error) = replace(path, &text, Readers::All, Lasts::No) {
         tracing::warn!("can't write {}: {error}", path.display());
     }
-}
-
-/// Writes the file in one step, so that a reader never sees half of it. All may read it, whatever the
-/// service's umask: a collector of text files is another user, and nothing in it is secret.
-fn replace(path: &Path, text: &str) -> std::io::Result<()> {
-    let mut new = path.to_owned().into_os_string();
-    new.push(".new");
-    let mut file = File::create(&new)?;
-    file.set_permissions(Permissions::from_mode(0o644))?;
-    file.write_all(text.as_bytes())?;
-    std::fs::rename(&new, path)
 }

@@ -4,7 +4,7 @@
 //! nothing is queued for it.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tandem_core::Policy;
 use tandem_core::status::{BondStatus, Switchover};
@@ -83,11 +83,17 @@ impl Registry {
         }
     }
 
+    /// A holder that panicked left at worst one domain's entry half written, and the next look or answer
+    /// writes it anew: no reason to take the registry from all others.
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What the hypervisor shows of a domain; what its guest said is kept, unless it is another
     /// run of the domain.
     pub(super) fn show(&self, mut report: DomainReport, is_same_run: bool) {
         let name = report.domain.clone();
-        let mut inner = self.inner.lock().expect("no holder panics");
+        let mut inner = self.inner();
         let old = inner.domains.get_mut(&name);
         let old = old.and_then(|entry| entry.known.as_mut());
         let mut old = old;
@@ -122,7 +128,7 @@ impl Registry {
 
     /// It does not run here any more.
     pub(super) fn remove(&self, name: &str) {
-        let mut inner = self.inner.lock().expect("no holder panics");
+        let mut inner = self.inner();
         if inner
             .domains
             .get(name)
@@ -206,7 +212,7 @@ impl Registry {
     }
 
     fn edit(&self, name: &str, edit: impl FnOnce(&mut Known) -> bool) {
-        let mut inner = self.inner.lock().expect("no holder panics");
+        let mut inner = self.inner();
         let Some(known) = inner.domains.get_mut(name) else {
             return;
         };
@@ -226,12 +232,12 @@ impl Registry {
 
     /// The number of the last change.
     pub(super) fn sequence(&self) -> u64 {
-        self.inner.lock().expect("no holder panics").sequence
+        self.inner().sequence
     }
 
     /// The first change after that number, of one domain or of any, with its own number.
     pub(super) fn after(&self, sequence: u64, domain: Option<&str>) -> Option<(u64, Reply)> {
-        let inner = self.inner.lock().expect("no holder panics");
+        let inner = self.inner();
         let mut later = inner.order.range(sequence.checked_add(1)?..);
         let (sequence, name) = later.find(|(_, name)| domain.is_none_or(|one| one == *name))?;
         let entry = inner.domains.get(name)?;
@@ -240,7 +246,7 @@ impl Registry {
 
     /// All domains that run here.
     pub(super) fn names(&self) -> Vec<String> {
-        let inner = self.inner.lock().expect("no holder panics");
+        let inner = self.inner();
         let known = inner.domains.iter();
         let known = known.filter(|(_, entry)| entry.known.is_some());
         known.map(|(name, _)| name.clone()).collect()
@@ -248,7 +254,7 @@ impl Registry {
 
     /// A domain that runs here.
     pub(super) fn one(&self, name: &str) -> Option<Reply> {
-        let inner = self.inner.lock().expect("no holder panics");
+        let inner = self.inner();
         let entry = inner.domains.get(name)?;
         entry.known.as_ref()?;
         Some(reply(name, entry))
@@ -256,7 +262,7 @@ impl Registry {
 
     /// Calls `see` with everything known of each domain that runs here, by name.
     pub(super) fn each(&self, mut see: impl FnMut(&str, &Known)) {
-        let inner = self.inner.lock().expect("no holder panics");
+        let inner = self.inner();
         for (name, entry) in &inner.domains {
             if let Some(known) = &entry.known {
                 see(name, known);

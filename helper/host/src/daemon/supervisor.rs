@@ -3,27 +3,28 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
-use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::Options;
 use super::channel_task::{ChannelTask, DesiredState};
 use super::claims::Claims;
+use super::domain_task::{DomainTask, KeeperTask, desired_of, too_early};
 use super::lease::HostLeases;
+use super::manager::Manager;
 use super::registry::{Attempts, Registry};
 use super::replug::{self, Replug};
-use crate::commands::configure::{ConfigureFailure, policy_of};
-use crate::commands::session;
-use crate::commands::status::reachable;
+use super::told::Told;
 use crate::evacuate::Progress;
 use crate::hypervisor::{
     ActiveDomain, ChannelSocket, DomainLook, DomainState, Event, EventKind, Events, Host, HostError,
 };
-use crate::report::DomainReport;
+use crate::report::{ChannelUse, DomainReport};
 
 /// Domains that are looked at in the same moment.
 const AT_ONCE: usize = 16;
@@ -37,17 +38,13 @@ const LOOK: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_secs(15);
 /// A domain with the record of an evacuation is looked at this often.
 const RECORDED: Duration = Duration::from_secs(30);
-/// So many looks at a domain in quick succession are as many as its host's events ask for; beyond
-/// that each waits twice as long as the one before, so that a guest that makes events is no burden.
-const QUICK: u32 = 8;
 /// Looks that are closer to each other are in quick succession.
 const SUCCESSION: Duration = Duration::from_secs(5);
-/// The first such wait.
-const FIRST_WAIT: Duration = Duration::from_millis(500);
-/// The longest.
-const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// Each round looks at this share of the domains, whether or not something happened to them.
 const ROUNDS: usize = 12;
+
+/// The work of one guest's keeper.
+pub(super) type Keep = fn(ChannelTask) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Everything that serves one host.
 pub(super) struct Supervisor {
@@ -57,6 +54,8 @@ pub(super) struct Supervisor {
     pub(super) host_leases: Arc<HostLeases>,
     domain_tasks: BTreeMap<String, DomainTask>,
     claims: Claims,
+    pub(super) keep: Keep,
+    keepers: JoinSet<()>,
     jobs: JoinSet<Done>,
     looking: BTreeSet<String>,
     due: BTreeSet<String>,
@@ -69,25 +68,6 @@ pub(super) struct Supervisor {
     attempts: Arc<Semaphore>,
     /// Tells attempts under way to stop.
     stops: watch::Sender<u32>,
-}
-
-/// One domain that runs here.
-struct DomainTask {
-    desired: watch::Sender<DesiredState>,
-    /// Its channel, whether or not another domain has the same.
-    channel: Result<ChannelSocket, String>,
-    channel_task: AbortHandle,
-    looked: Instant,
-    look_at: Option<Instant>,
-    /// Looks in quick succession.
-    quick: u32,
-    replug: Option<Replug>,
-}
-
-impl Drop for DomainTask {
-    fn drop(&mut self) {
-        self.channel_task.abort();
-    }
 }
 
 enum Done {
@@ -120,6 +100,8 @@ impl Supervisor {
             host_leases,
             domain_tasks: BTreeMap::new(),
             claims: Claims::default(),
+            keep: |channel_task| Box::pin(channel_task.keep()),
+            keepers: JoinSet::new(),
             jobs: JoinSet::new(),
             looking: BTreeSet::new(),
             due: BTreeSet::new(),
@@ -137,8 +119,10 @@ impl Supervisor {
     pub(super) async fn run(mut self, mut events: Events, stop: impl Future<Output = ()>) {
         tokio::pin!(stop);
         let mut is_blind = false;
+        let mut manager = Manager::ready();
         loop {
-            let deadline = self.do_what_is_due();
+            let due = self.do_what_is_due();
+            let deadline = manager.alive().map_or(due, |at| at.min(due));
             tokio::select! {
                 () = &mut stop => break,
                 event = events.next(), if !is_blind => match event {
@@ -150,23 +134,26 @@ impl Supervisor {
                     Ok(done) => self.settle(done),
                     Err(error) => tracing::error!("a task of serve ended: {error}"),
                 },
+                Some(ended) = self.keepers.join_next_with_id() => self.keeper_ended(ended),
                 () = sleep_until(deadline) => {}
             }
         }
-        self.wind_up().await;
+        manager.stopping();
+        self.wind_up(manager).await;
     }
 
     /// Attempts under way leave the domain in order.
-    async fn wind_up(mut self) {
+    async fn wind_up(mut self, mut manager: Manager) {
         self.stops.send_replace(1);
         let busy =
             |domain_task: &DomainTask| domain_task.replug.as_ref().is_some_and(Replug::is_busy);
         let finish = async {
             while self.domain_tasks.values().any(busy) {
-                match self.jobs.join_next().await {
-                    Some(Ok(done @ Done::Attempted { .. })) => self.settle(done),
-                    Some(_) => {}
-                    None => break,
+                let next = manager.alive().unwrap_or(Instant::now() + replug::WIND_UP);
+                match timeout_at(next, self.jobs.join_next()).await {
+                    Ok(Some(Ok(done @ Done::Attempted { .. }))) => self.settle(done),
+                    Ok(Some(_)) | Err(_) => {}
+                    Ok(None) => break,
                 }
             }
         };
@@ -187,7 +174,15 @@ impl Supervisor {
             self.roll();
         }
         let mut attempts = Vec::new();
+        let mut ended = Vec::new();
         for (name, domain_task) in &mut self.domain_tasks {
+            if domain_task
+                .channel_task
+                .again_at()
+                .is_some_and(|at| at <= now)
+            {
+                ended.push(name.clone());
+            }
             if domain_task.look_at.is_some_and(|at| at <= now) {
                 domain_task.look_at = None;
                 self.due.insert(name.clone());
@@ -199,6 +194,9 @@ impl Supervisor {
             {
                 attempts.push((name.clone(), replug.begin()));
             }
+        }
+        for name in ended {
+            self.begin_again(&name);
         }
         for (name, evacuation) in attempts {
             self.attempt(name, evacuation);
@@ -219,11 +217,7 @@ impl Supervisor {
                 }
             }
         }
-        let domain_tasks = self.domain_tasks.values();
-        let later = domain_tasks.flat_map(|domain_task| {
-            let attempt_at = domain_task.replug.as_ref().and_then(Replug::due_at);
-            [domain_task.look_at, attempt_at].into_iter().flatten()
-        });
+        let later = self.domain_tasks.values().filter_map(DomainTask::next);
         // While a burst lasts, nothing else is begun.
         let own = self
             .burst_at
@@ -410,7 +404,7 @@ impl Supervisor {
         let same_run = before.is_some_and(|before| before.run_id == desired.run_id);
         self.registry.show(DomainReport::of(look), same_run);
         if !known {
-            let domain_task = self.domain_task(name, desired.clone());
+            let domain_task = self.domain_task(name, desired.clone(), own_channel.clone());
             self.domain_tasks.insert(name.to_owned(), domain_task);
         }
         let Some(domain_task) = self.domain_tasks.get_mut(name) else {
@@ -463,69 +457,69 @@ impl Supervisor {
         }
     }
 
-    fn domain_task(&mut self, name: &str, desired: DesiredState) -> DomainTask {
-        let channel = desired.channel.clone();
-        let (sender, changes) = watch::channel(desired);
-        let channel_task = ChannelTask {
-            name: name.to_owned(),
-            desired: changes,
-            channel_leases: self.host_leases.of(name),
-            registry: Arc::clone(&self.registry),
-            interval: self.options.interval,
-            configured: None,
-        };
+    fn domain_task(
+        &mut self,
+        name: &str,
+        desired: DesiredState,
+        channel: Result<ChannelSocket, String>,
+    ) -> DomainTask {
+        let (desired, changes) = watch::channel(desired);
         DomainTask {
-            desired: sender,
+            desired,
             channel,
-            channel_task: tokio::spawn(channel_task.keep()).abort_handle(),
+            channel_task: KeeperTask::new(self.begin(name, changes)),
             looked: Instant::now(),
             look_at: None,
             quick: 0,
             replug: None,
         }
     }
-}
 
-impl DomainTask {
-    /// Shortest time from the last look to the next one.
-    fn wait(&self) -> Duration {
-        match self.quick.checked_sub(QUICK) {
-            None => Duration::ZERO,
-            Some(beyond) => (FIRST_WAIT * 2_u32.pow(beyond.min(8))).min(LONGEST_WAIT),
+    fn begin(&mut self, name: &str, desired: watch::Receiver<DesiredState>) -> AbortHandle {
+        let channel_task = ChannelTask {
+            name: name.to_owned(),
+            desired,
+            channel_leases: self.host_leases.of(name),
+            registry: Arc::clone(&self.registry),
+            interval: self.options.interval,
+            configured: None,
+            told: Told::default(),
+        };
+        self.keepers.spawn((self.keep)(channel_task))
+    }
+
+    /// A keeper has ended: of a domain that has gone, or by a fault of this program.
+    fn keeper_ended(&mut self, ended: Result<(Id, ()), JoinError>) {
+        let (id, reason) = match ended {
+            Ok((id, ())) => (id, "it came to its end".to_owned()),
+            Err(error) if error.is_cancelled() => return,
+            Err(error) => (error.id(), error.to_string()),
+        };
+        let mut domain_tasks = self.domain_tasks.iter_mut();
+        let Some((name, domain_task)) =
+            domain_tasks.find(|(_, domain_task)| domain_task.channel_task.task.id() == id)
+        else {
+            return;
+        };
+        let wait = domain_task.channel_task.ended().as_secs();
+        tracing::error!(
+            "domain {name}: the task that keeps its channel ended: {reason}; it is begun again in {wait} s"
+        );
+        let told = format!("its channel is left for {wait} s, after a fault of this program");
+        self.registry.silent(name, ChannelUse::None, told);
+    }
+
+    fn begin_again(&mut self, name: &str) {
+        let Some(desired) = self
+            .domain_tasks
+            .get(name)
+            .map(|domain_task| domain_task.desired.subscribe())
+        else {
+            return;
+        };
+        let task = self.begin(name, desired);
+        if let Some(domain_task) = self.domain_tasks.get_mut(name) {
+            domain_task.channel_task.begun_again(task);
         }
     }
-}
-
-/// When to look instead.
-fn too_early(domain_task: &mut DomainTask) -> Option<(&mut DomainTask, Instant)> {
-    let at = domain_task.looked + domain_task.wait();
-    (Instant::now() < at).then_some((domain_task, at))
-}
-
-fn desired_of(look: &DomainLook, boot: u64) -> DesiredState {
-    let facts = &look.facts;
-    let channel = match facts.state {
-        DomainState::Paused => Err("it is paused".to_owned()),
-        _ if is_driven_here(look) => {
-            Err("its evacuation, which another tandem-host drives, has the channel".to_owned())
-        }
-        _ => reachable(facts),
-    };
-    let policy = match policy_of(look) {
-        Ok(policy) => Ok(Some(policy)),
-        Err(ConfigureFailure::NoBonds { .. }) => Ok(None),
-        Err(error) => Err(error.to_string()),
-    };
-    DesiredState {
-        run_id: facts.run_id.clone(),
-        boot,
-        channel,
-        policy,
-    }
-}
-
-/// A process of this machine drives its evacuation, perhaps one that has asked for no lease.
-fn is_driven_here(look: &DomainLook) -> bool {
-    let record = look.progress.as_deref().map(Progress::parse);
-    matches!(record, Some(Ok(record)) if session::is_driven_here(&record))
 }

@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use crate::hypervisor::{AgentChannel, ChannelSocket, DomainSocket, NamedBy, is_local_uri};
 use crate::xml::domain::{ChannelXml, DomainXml};
 
-/// Where the system's libvirt makes channels: 11.3, and 9.0 (`channelTargetDir`, src/qemu/qemu_conf.c).
+/// Where the system's libvirt makes channels: 11.3, and 9.0 (`channelTargetDir`, `src/qemu/qemu_conf.c`).
 const SYSTEM: [&str; 2] = ["/run/libvirt/qemu/channel", "/var/lib/libvirt/qemu/channel"];
 /// Where it keeps the numbers of its QEMUs (`stateDir`, same file).
 const SYSTEM_STATE: &str = "/run/libvirt/qemu";

@@ -32,26 +32,22 @@ pub(super) fn state(text: &str) -> Option<(DomainState, String)> {
     Some((state, reason.to_owned()))
 }
 
-/// `virsh list --all --uuid --name`: a UUID and a name in each line.
+/// `virsh list --all --uuid --name`: a UUID, one blank and a name in each line. A name may begin and end
+/// with blanks of its own.
 pub(super) fn uuids(text: &str) -> Vec<(&str, &str)> {
-    let lines = text
-        .lines()
-        .filter_map(|line| line.trim_start().split_once(' '));
-    lines
-        .map(|(uuid, name)| (uuid, name.trim_start()))
-        .collect()
+    let lines = text.lines().filter_map(|line| line.split_once(' '));
+    lines.filter(|(uuid, _)| !uuid.is_empty()).collect()
 }
 
-/// `virsh list --id --name`: the number of a running domain and its name in each line.
+/// `virsh list --id --name`: the number of a running domain, one blank and its name in each line.
 pub(super) fn active(text: &str) -> Vec<ActiveDomain> {
-    let lines = text
-        .lines()
-        .filter_map(|line| line.trim_start().split_once(' '));
-    let known = lines.map(|(run_id, name)| ActiveDomain {
-        name: name.trim_start().to_owned(),
+    let lines = text.lines().filter_map(|line| line.split_once(' '));
+    let known = lines.filter(|(run_id, name)| !run_id.is_empty() && !name.is_empty());
+    let known = known.map(|(run_id, name)| ActiveDomain {
+        name: name.to_owned(),
         run_id: run_id.to_owned(),
     });
-    known.filter(|domain| !domain.name.is_empty()).collect()
+    known.collect()
 }
 
 /// A job's figures.

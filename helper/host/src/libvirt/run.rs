@@ -1,10 +1,11 @@
 //! Runs `virsh`: arguments as they are, bounded in time and output.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 
@@ -30,6 +31,60 @@ pub(super) enum OnDrop {
     Killed,
     /// It goes on to its end.
     LivesOn,
+}
+
+/// A command under way, and all that it started: `virsh` has an `ssh` for a remote libvirt.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) child: Child,
+    /// To be ended when this is dropped.
+    group: Option<Pid>,
+}
+
+impl Running {
+    fn of(child: Child, on_drop: OnDrop) -> Self {
+        let leader = child.id().and_then(|pid| pid.try_into().ok());
+        let group = leader.and_then(Pid::from_raw);
+        Self {
+            child,
+            group: group.filter(|_| on_drop == OnDrop::Killed),
+        }
+    }
+
+    /// It has ended, and nobody has its output any more: its group's number may be another's by now.
+    fn ended(&mut self) {
+        self.group = None;
+    }
+
+    /// Kills it with all that it started, and waits for its end.
+    pub(super) async fn kill(mut self) -> std::io::Result<()> {
+        let leader = self.child.id().and_then(|pid| pid.try_into().ok());
+        self.group = leader.and_then(Pid::from_raw);
+        self.end_group();
+        self.child.wait().await?;
+        Ok(())
+    }
+
+    /// Waits until it has ended; at most for `limit`, then it is killed.
+    pub(super) async fn wait(mut self, limit: Duration) -> Option<std::process::ExitStatus> {
+        let ended = tokio::time::timeout(limit, self.child.wait()).await;
+        let status = ended.ok()?.ok()?;
+        self.ended();
+        Some(status)
+    }
+
+    fn end_group(&mut self) {
+        if let Some(group) = self.group.take() {
+            // It has just ended.
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.end_group();
+    }
 }
 
 /// What a finished command said.
@@ -62,7 +117,7 @@ impl Connection {
         match tokio::time::timeout(self.limit, talk).await {
             Ok(Ok(finished)) => Ok(finished),
             Ok(Err(error)) => Err(self.broken(arguments, &error)),
-            // Dropping the child kills it.
+            // Dropping it kills it.
             Err(_) => Err(HostError::TimedOut {
                 host: self.uri.clone(),
                 what: what(arguments),
@@ -77,7 +132,7 @@ impl Connection {
         arguments: &[&str],
         input: bool,
         on_drop: OnDrop,
-    ) -> Result<Child, HostError> {
+    ) -> Result<Running, HostError> {
         let stdin = if input { Stdio::piped() } else { Stdio::null() };
         let mut command = Command::new(&self.program);
         command
@@ -85,16 +140,18 @@ impl Connection {
             .args(arguments)
             .env("LC_ALL", "C")
             .env_remove("LANGUAGE")
-            .env_remove("LIBVIRT_DEBUG")
-            .env_remove("VIRSH_DEBUG")
             .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(on_drop == OnDrop::Killed)
             // Ctrl-C on the terminal is for tandem-host to act on, not for virsh.
             .process_group(0);
-        command
-            .spawn()
+        for (name, _) in std::env::vars_os().filter(|(name, _)| is_for_virsh(name)) {
+            command.env_remove(name);
+        }
+        let child = command.spawn();
+        child
+            .map(|child| Running::of(child, on_drop))
             .map_err(|error| self.broken(arguments, &error))
     }
 
@@ -113,8 +170,16 @@ impl Connection {
     }
 }
 
+/// Settings of virsh and of libvirt's library, which would change what is printed and where logs go. Where
+/// credentials are (`LIBVIRT_AUTH_FILE`) is the operator's to say.
+fn is_for_virsh(name: &OsString) -> bool {
+    let name = name.to_string_lossy();
+    (name.starts_with("LIBVIRT_") || name.starts_with("VIRSH_")) && name != "LIBVIRT_AUTH_FILE"
+}
+
 /// Feeds a process, reads what it says, and waits for its end.
-pub(super) async fn talk(child: &mut Child, input: Option<&str>) -> std::io::Result<Finished> {
+pub(super) async fn talk(running: &mut Running, input: Option<&str>) -> std::io::Result<Finished> {
+    let child = &mut running.child;
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let write = async {
         if let (Some(mut stdin), Some(input)) = (stdin, input) {
@@ -130,8 +195,10 @@ pub(super) async fn talk(child: &mut Child, input: Option<&str>) -> std::io::Res
     };
     let ((), output, status) = tokio::join!(write, read, child.wait());
     let (stdout, stderr) = output?;
+    let status = status?;
+    running.ended();
     Ok(Finished {
-        success: status?.success(),
+        success: status.success(),
         stdout,
         stderr,
     })
@@ -167,4 +234,30 @@ async fn bounded(
 fn what(arguments: &[&str]) -> String {
     let command = arguments.first().copied().unwrap_or_default();
     format!("virsh {command}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_credentials_are_taken_from_the_environment() {
+        for name in [
+            "LIBVIRT_DEBUG",
+            "LIBVIRT_LOG_OUTPUTS",
+            "LIBVIRT_DEFAULT_URI",
+            "VIRSH_DEBUG",
+        ] {
+            assert!(is_for_virsh(&name.into()), "{name}");
+        }
+        for name in [
+            "LIBVIRT_AUTH_FILE",
+            "PATH",
+            "HOME",
+            "LC_ALL",
+            "SSH_AUTH_SOCK",
+        ] {
+            assert!(!is_for_virsh(&name.into()), "{name}");
+        }
+    }
 }

@@ -21,6 +21,9 @@ const BACK_OFF: Duration = Duration::from_secs(1);
 /// Longest time between two starts.
 const MAX_BACK_OFF: Duration = Duration::from_secs(30);
 
+/// A virsh that closed its output has so long to end.
+const END: Duration = Duration::from_secs(5);
+
 /// A source of events.
 #[derive(Clone, Copy)]
 struct Source {
@@ -91,7 +94,8 @@ async fn watch(connection: &Connection, source: Source, sender: &EventSender) ->
             return Watched::default();
         }
     };
-    let (Some(mut stdout), Some(mut stderr)) = (child.stdout.take(), child.stderr.take()) else {
+    let pipes = (child.child.stdout.take(), child.child.stderr.take());
+    let (Some(mut stdout), Some(mut stderr)) = pipes else {
         return Watched::default();
     };
     let errors = tokio::spawn(async move {
@@ -119,8 +123,13 @@ async fn watch(connection: &Connection, source: Source, sender: &EventSender) ->
         }
     }
     errors.abort();
-    let status = child.wait().await;
-    tracing::warn!("`virsh {name}` ended ({status:?}); it is started again");
+    // One that has closed its output has nothing more to say, whether or not it ends.
+    match child.wait(connection.limit.min(END)).await {
+        Some(status) => tracing::warn!("`virsh {name}` ended ({status}); it is started again"),
+        None => tracing::warn!(
+            "`virsh {name}` closed its output and did not end; it was killed, and is started again"
+        ),
+    }
     watched
 }
 

@@ -41,7 +41,7 @@ pub struct ChannelXml {
     pub path: Option<PathBuf>,
     /// The hypervisor makes the socket, and does not connect to one that is there. libvirt prints the
     /// mode of each socket; without one in a definition it connects
-    /// (`virDomainChrSourceDefParseUnix`, src/conf/domain_conf.c, libvirt 11.3).
+    /// (`virDomainChrSourceDefParseUnix`, `src/conf/domain_conf.c`, libvirt 11.3).
     pub listens: bool,
     /// Whether the guest has opened its end; `None` if the hypervisor does not say.
     pub opened: Option<bool>,
@@ -75,8 +75,9 @@ impl DomainXml {
         let hostdevs = devices().filter_map(|node| hostdev(text, node));
         Ok(Self {
             id: root.attribute("id").and_then(|id| id.parse().ok()),
-            name: text_of(root, "name"),
-            uuid: text_of(root, "uuid"),
+            // Blanks at its ends are part of a name.
+            name: text_of(root, "name").to_owned(),
+            uuid: text_of(root, "uuid").trim().to_owned(),
             nics: interfaces.chain(hostdevs).collect(),
             channel: devices().find_map(channel),
             bonds: metadata(BONDS_NAMESPACE, "bonds").map(Document::read),
@@ -184,9 +185,9 @@ fn child<'a, 'input>(node: Node<'a, 'input>, name: &str) -> Option<Node<'a, 'inp
     node.children().find(|child| child.has_tag_name(name))
 }
 
-fn text_of(node: Node<'_, '_>, name: &str) -> String {
+fn text_of<'a>(node: Node<'a, '_>, name: &str) -> &'a str {
     let text = child(node, name).and_then(|child| child.text());
-    text.unwrap_or_default().trim().to_owned()
+    text.unwrap_or_default()
 }
 
 fn attribute_of(node: Node<'_, '_>, name: &str, attribute: &str) -> String {

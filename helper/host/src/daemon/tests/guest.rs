@@ -32,6 +32,8 @@ pub(super) enum Manner {
     SaysReady,
     /// Says that all is well, and never that the VF may go.
     NeverReady,
+    /// Does not take its bonds.
+    Refuses,
 }
 
 /// The guest; it ends when this is dropped.
@@ -180,6 +182,10 @@ fn reply(request: &RequestLine, generation: u64, manner: Manner) -> Vec<u8> {
         Call::GuestSyncDelimited(sync) => return delimited_sync_line(sync.id, None),
         Call::GuestInfo => {
             "{\"version\": \"1\", \"tandem-protocol\": 1, \"supported_commands\": []}".to_owned()
+        }
+        Call::TandemConfigure(_) if manner == Manner::Refuses => {
+            let error = "{\"class\": \"GenericError\", \"desc\": \"I do not want them\"}";
+            return format!("{{\"error\": {error}, \"id\": {id}}}\n").into_bytes();
         }
         _ if manner == Manner::Lies => "{\"bonds\": 7, \"status\": \"\\u001b[31m\"}".to_owned(),
         Call::TandemConfigure(_) => "{\"bonds\": [\"bond0\"], \"changed\": true}".to_owned(),

@@ -132,6 +132,125 @@ async fn a_guest_that_hangs_up_is_tried_ever_more_rarely() {
     service.ends().await;
 }
 
+/// Lines of the log, of this thread.
+#[derive(Debug, Clone, Default)]
+struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_that_refuses_its_bonds_again_and_again_fills_no_log() {
+    use crate::hypervisor::{Event, EventKind};
+    let log = Log::default();
+    let to = log.clone();
+    let lines = tracing_subscriber::fmt()
+        .with_writer(move || to.clone())
+        .finish();
+    let _here = tracing::subscriber::set_default(lines);
+    let folder = folder();
+    let mut guest = Guest::new(&folder.path().join("g1"), Manner::Refuses);
+    let service = Service::new(folder, &[("g1", &guest)]);
+    for _ in 0..600 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let opens = EventKind::Agent { connected: true };
+        service.fake.happens(Event::of("g1", opens));
+    }
+    let mut refused = 0;
+    while let Ok(command) = guest.commands.try_recv() {
+        refused += usize::from(command == "tandem-configure");
+    }
+    assert!(refused > 30, "it was asked only {refused} times");
+    service.ends().await;
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let lines = text.lines().filter(|line| line.contains("not configured"));
+    assert!((4..=7).contains(&lines.count()), "{text}");
+    assert!(text.contains("I do not want them"), "{text}");
+}
+
+#[test]
+fn a_panic_under_the_board_s_lock_takes_it_from_nobody() {
+    use super::super::registry::Registry;
+    use crate::hypervisor::{DomainFacts, DomainLook};
+    use crate::report::DomainReport;
+    let registry = Registry::new();
+    let show = |name: &str| {
+        let look = DomainLook {
+            facts: DomainFacts::absent(name),
+            bonds: Ok(None),
+            progress: None,
+        };
+        registry.show(DomainReport::of(&look), false);
+    };
+    show("g1");
+    let panics = std::panic::AssertUnwindSafe(|| registry.each(|_, _| panic!("of this test")));
+    std::panic::catch_unwind(panics).unwrap_err();
+    show("g2");
+    assert_eq!(registry.names(), ["g1", "g2"]);
+}
+
+/// The supervisor alone, with keepers that panic twice.
+#[tokio::test(start_paused = true)]
+async fn a_keeper_that_panics_is_begun_again() {
+    use super::super::registry::Registry;
+    use super::super::supervisor::Supervisor;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static PANICS: AtomicU32 = AtomicU32::new(2);
+    let folder = folder();
+    let guest = Guest::new(&folder.path().join("g1"), Manner::Honest);
+    let other = Guest::new(&folder.path().join("g2"), Manner::Honest);
+    let fake = Fake::new(&[("g1", &guest.socket), ("g2", &other.socket)]);
+    let registry = Arc::new(Registry::new());
+    let events = fake.events().await.unwrap();
+    let mut supervisor = Supervisor::new(
+        Arc::<Fake>::clone(&fake),
+        Options::default(),
+        Arc::clone(&registry),
+        Arc::default(),
+    );
+    supervisor.keep = |channel_task| {
+        let left = |left: u32| left.checked_sub(1);
+        let panics = channel_task.name == "g1"
+            && PANICS
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, left)
+                .is_ok();
+        Box::pin(async move {
+            assert!(!panics, "a fault of this program");
+            channel_task.keep().await;
+        })
+    };
+    let is = |name: &str, so: fn(&Shown) -> bool| match registry.one(name) {
+        Some(Reply::Domain(shown)) => so(&shown),
+        _ => false,
+    };
+    let mut changes = registry.subscribe();
+    let watch = async {
+        let mut told = false;
+        let subscribed = |shown: &Shown| shown.report.channel == ChannelUse::Subscribed;
+        while !(is("g1", subscribed) && is("g2", subscribed)) {
+            told |= is("g1", |shown| {
+                let error = shown.report.guest_error.as_deref().unwrap_or_default();
+                error.contains("a fault of this program")
+            });
+            changes.changed().await.unwrap();
+        }
+        assert!(told, "nobody was told");
+    };
+    let watched = tokio::time::timeout(LONG, watch);
+    tokio::select! {
+        () = supervisor.run(events, std::future::pending()) => unreachable!("nothing stops it"),
+        watched = watched => watched.expect("it was not begun again"),
+    }
+    assert_eq!(PANICS.load(Ordering::Relaxed), 0);
+}
+
 #[test]
 fn little_is_kept_of_a_status_that_is_long() {
     use super::super::registry::Registry;

@@ -178,6 +178,28 @@ async fn a_second_service_is_refused_and_a_dead_one_s_socket_taken_over() {
     assert!(!path.exists());
 }
 
+/// Neither of two that start at the same time hears the other: only the lock tells.
+#[tokio::test]
+async fn of_two_services_that_start_together_one_has_the_socket() {
+    let folder = folder();
+    let path = folder.path().join("serve.sock");
+    let other = std::fs::File::create(folder.path().join("serve.sock.lock")).unwrap();
+    other.try_lock().unwrap();
+    let options = Options {
+        socket: Some(path.clone()),
+        ..Options::default()
+    };
+    let stop = std::future::ready(());
+    let second = serve(Fake::new(&[]), options.clone(), stop.clone()).await;
+    assert!(
+        matches!(second, Err(ServeError::Taken { .. })),
+        "{second:?}"
+    );
+    // It ends with its process, however that ended.
+    drop(other);
+    serve(Fake::new(&[]), options, stop).await.unwrap();
+}
+
 #[tokio::test]
 async fn nonsense_on_the_control_socket_is_refused() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};

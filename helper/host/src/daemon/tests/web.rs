@@ -1,15 +1,18 @@
 //! The metrics, and the port where they are had.
 
+use std::collections::BTreeSet;
+
 use tandem_core::status::Status;
 use tandem_wire::reply::StatusReport;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::super::registry::{Attempts, Registry};
-use super::super::{http, metrics, replace};
+use super::super::{http, metrics};
 use super::*;
+use crate::files::{Lasts, Readers};
 use crate::hypervisor::{DomainFacts, DomainLook};
-use crate::report::{ChannelUse, DomainReport, EvacuationReport};
+use crate::report::{BondReport, ChannelUse, DomainReport, EvacuationReport};
 
 fn registry(domain: &str) -> Registry {
     let look = DomainLook {
@@ -19,6 +22,11 @@ fn registry(domain: &str) -> Registry {
     };
     let registry = Registry::new();
     let mut report = DomainReport::of(&look);
+    report.bonds = vec![BondReport {
+        name: "bond0".to_owned(),
+        standby: None,
+        vf: None,
+    }];
     report.evacuation = Some(EvacuationReport {
         evacuation: "e1".to_owned(),
         stage: crate::evacuate::Stage::Degraded,
@@ -39,7 +47,7 @@ fn registry(domain: &str) -> Registry {
 /// A bond with these switchovers.
 fn status(switchovers: &str, count: u64) -> StatusReport<Status> {
     let text = format!(
-        r#"{{"tandem-protocol":1,"version":"0.1\"\n","now":1,"status":{{"generation":1,"policy":"host","sources":[],
+        r#"{{"tandem-protocol":1,"version":"0.1.0","now":1,"status":{{"generation":1,"policy":"host","sources":[],
         "bonds":[{{"name":"bond0","ifindex":null,"mac":null,"state":"standby","traffic":"standby","reason":"asked",
         "standby":null,"vf":null,"addresses":[],"problems":[],"next-deadline":null,"switchovers":[{switchovers}],"switchover-count":{count}}}]}}}}"#,
     );
@@ -112,9 +120,10 @@ fn the_file_is_everybody_s_to_read_and_never_half() {
     let path = folder.path().join("tandem.prom");
     // What this process makes from here on is its own; so no other test minds.
     rustix::process::umask(rustix::fs::Mode::from_bits_truncate(0o077));
-    replace(&path, "the old ones\n").unwrap();
+    let replace = |text| crate::files::replace(&path, text, Readers::All, Lasts::No).unwrap();
+    replace("the old ones\n");
     let mut reader = std::fs::File::open(&path).unwrap();
-    replace(&path, "new\n").unwrap();
+    replace("new\n");
     let mode = std::fs::metadata(&path).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o644);
     let mut text = String::new();
@@ -138,6 +147,46 @@ fn a_guest_s_service_that_began_anew_is_counted_on() {
     let counted =
         "tandem_bond_switchovers_seen_total{domain=\"g1\",bond=\"bond0\",cause=\"planned\"} 1\n";
     assert!(text.contains(counted), "{text}");
+}
+
+/// 32 bonds of other names at each scrape, and a version of its own making.
+#[test]
+fn a_guest_makes_no_series() {
+    let registry = registry("g1");
+    let series = |text: &str| -> BTreeSet<String> {
+        let samples = text.lines().filter(|line| !line.starts_with('#'));
+        let all: Vec<String> = samples
+            .map(|line| line.rsplit_once(' ').unwrap().0.to_owned())
+            .collect();
+        let set: BTreeSet<String> = all.iter().cloned().collect();
+        assert_eq!(all.len(), set.len(), "one of them twice:\n{text}");
+        set
+    };
+    let mut seen = BTreeSet::new();
+    for scrape in 0..50 {
+        let mut report = status(&format!("{OLD},{PLANNED}"), 3);
+        let own = report.status.bonds.remove(0);
+        for bond in 0..31 {
+            let mut other = own.clone();
+            other.name = format!("x{scrape}-{bond}").parse().unwrap();
+            report.status.bonds.push(other);
+        }
+        report.status.bonds.push(own);
+        report.version = format!("0.1.{scrape}\"\n");
+        registry.guest("g1", report, 100);
+        seen.extend(series(&metrics::text(&registry)));
+    }
+    let text = metrics::text(&registry);
+    assert!(seen.len() < 60, "{} series:\n{text}", seen.len());
+    for line in [
+        "tandem_guest_info{domain=\"g1\",version=\"other\"} 1\n",
+        "tandem_bond_switchovers_total{domain=\"g1\",bond=\"other\"} 93\n",
+        "tandem_bond_on_standby{domain=\"g1\",bond=\"other\"} 31\n",
+        "tandem_bond_switchovers_total{domain=\"g1\",bond=\"bond0\"} 3\n",
+        "bond=\"other\",cause=\"planned\",to=\"standby\"} 2.004700\n",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
 }
 
 #[test]

@@ -1,0 +1,96 @@
+//! `serve` and its service manager (`sd_notify(3)`), and what a virsh of it is given.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// Ends with the test.
+struct Serve(Child);
+
+impl Drop for Serve {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A `tandem-host` that has only this virsh.
+fn tandem_host(folder: &Path, virsh: &str) -> Command {
+    let program = folder.join("virsh");
+    std::fs::write(&program, format!("#!/bin/sh\n{virsh}\n")).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tandem-host"));
+    let path = std::env::var("PATH").unwrap_or_default();
+    command.env("PATH", format!("{}:{path}", folder.display()));
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+/// The next thing that the manager hears, if anything for so long.
+fn heard(manager: &UnixDatagram, limit: Duration) -> Option<String> {
+    manager.set_read_timeout(Some(limit)).unwrap();
+    let mut bytes = [0; 256];
+    let count = manager.recv(&mut bytes).ok()?;
+    Some(String::from_utf8_lossy(&bytes[..count]).trim().to_owned())
+}
+
+#[test]
+fn the_manager_hears_that_serve_began_and_that_its_loop_turns() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("notify");
+    let manager = UnixDatagram::bind(&socket).unwrap();
+    let mut command = tandem_host(folder.path(), "exec sleep 600");
+    command.args(["serve", "-c", "test:///default", "--serve-socket"]);
+    command.arg(folder.path().join("serve.sock"));
+    command.arg("--state-dir").arg(folder.path().join("state"));
+    command.env("NOTIFY_SOCKET", &socket);
+    command.env("WATCHDOG_USEC", "400000");
+    let serve = Serve(command.spawn().unwrap());
+    let long = Duration::from_secs(120);
+    let first = heard(&manager, long);
+    assert_eq!(first.as_deref(), Some("READY=1"));
+    // Nothing happens there, and virsh does not even answer.
+    for _ in 0..5 {
+        let next = heard(&manager, long);
+        assert_eq!(next.as_deref(), Some("WATCHDOG=1"));
+    }
+    let pid = i32::try_from(serve.0.id()).unwrap();
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    while let Some(word) = heard(&manager, long) {
+        if word == "STOPPING=1" {
+            return;
+        }
+        assert_eq!(word, "WATCHDOG=1");
+    }
+    panic!("it did not say that it ends");
+}
+
+#[test]
+fn what_would_change_the_output_of_virsh_does_not_reach_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = tandem_host(folder.path(), "env > \"$HERE/env\"; exit 1");
+    command.args([
+        "status",
+        "g1",
+        "--ask",
+        "-c",
+        "test:///default",
+        "--serve-socket",
+    ]);
+    command.arg(folder.path().join("serve.sock"));
+    command.env("HERE", folder.path());
+    for name in ["LIBVIRT_LOG_OUTPUTS", "LIBVIRT_DEBUG", "VIRSH_DEBUG"] {
+        command.env(name, "1");
+    }
+    command.env("LIBVIRT_AUTH_FILE", "/a");
+    assert!(!command.status().unwrap().success());
+    let given = std::fs::read_to_string(folder.path().join("env")).unwrap();
+    let own = given
+        .lines()
+        .filter(|line| line.starts_with("LIBVIRT_") || line.starts_with("VIRSH_"));
+    assert_eq!(own.collect::<Vec<_>>(), ["LIBVIRT_AUTH_FILE=/a"]);
+    assert!(given.lines().any(|line| line == "LC_ALL=C"), "{given}");
+}
