@@ -9,6 +9,7 @@ use crate::control::{self, Lessor};
 use crate::hypervisor::Host;
 use crate::libvirt::Virsh;
 use crate::qemu::Qemu;
+use crate::trust::{Origin, UriError, check_uri};
 
 /// How to reach the hypervisor.
 #[derive(Debug, Clone, Args)]
@@ -18,7 +19,8 @@ pub struct Connect {
         long = "connect",
         short = 'c',
         default_value = "qemu:///system",
-        value_name = "URI"
+        value_name = "URI",
+        value_parser = typed
     )]
     pub uri: String,
     /// Where `tandem-host serve` listens; its guests' channels are borrowed from it
@@ -33,7 +35,7 @@ pub struct Connect {
 impl Connect {
     /// The driver; nothing is opened yet.
     pub fn open(&self) -> Arc<dyn Host> {
-        open(&self.uri)
+        driver(&self.uri)
     }
 
     /// The way to one domain's channel; nothing is asked yet.
@@ -42,8 +44,25 @@ impl Connect {
     }
 }
 
+/// A URI as it was typed, if it may be opened.
+///
+/// # Errors
+/// If it may not.
+pub(super) fn typed(uri: &str) -> Result<String, UriError> {
+    check_uri(uri, Origin::CommandLine)?;
+    Ok(uri.to_owned())
+}
+
 /// The driver for that URI; nothing is opened yet.
-pub fn open(uri: &str) -> Arc<dyn Host> {
+///
+/// # Errors
+/// If it may not be opened.
+pub fn open(uri: &str, origin: Origin) -> Result<Arc<dyn Host>, UriError> {
+    check_uri(uri, origin)?;
+    Ok(driver(uri))
+}
+
+fn driver(uri: &str) -> Arc<dyn Host> {
     match Qemu::from_uri(uri) {
         Some(qemu) => Arc::new(qemu),
         None => Arc::new(Virsh::new(uri)),

@@ -18,6 +18,7 @@ mod http;
 mod keeper;
 mod metrics;
 mod replug;
+mod sources;
 mod supervisor;
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,7 @@ use std::time::Duration;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::task::JoinSet;
 
+use crate::execute::default_folder;
 use crate::hypervisor::{Host, HostError};
 use board::Board;
 use control::{Answers, Desk};
@@ -53,8 +55,19 @@ pub struct Options {
     pub listen: Option<SocketAddr>,
     /// The control socket.
     pub socket: Option<PathBuf>,
-    /// Where lock files are, if domains that came without their VF shall get it.
-    pub replug: Option<PathBuf>,
+    /// Where lock files are, by which other tools' evacuations are known.
+    pub state: PathBuf,
+    /// From where domains that came without their VF shall get it, if at all.
+    pub replug: Option<Sources>,
+}
+
+/// Where it stands what `serve` may plug in. A domain's metadata does not say.
+#[derive(Debug, Clone)]
+pub struct Sources {
+    /// This host's own records.
+    pub records: PathBuf,
+    /// The file of networks, see [`crate::trust::ReplugFile`].
+    pub file: PathBuf,
 }
 
 impl Default for Options {
@@ -64,6 +77,7 @@ impl Default for Options {
             metrics: None,
             listen: None,
             socket: None,
+            state: default_folder(),
             replug: None,
         }
     }

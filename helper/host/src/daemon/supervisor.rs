@@ -18,10 +18,12 @@ use crate::commands::configure::{ConfigureFailure, policy_of};
 use crate::commands::session;
 use crate::commands::status::reachable;
 use crate::evacuate::Progress;
+use crate::execute::Lock;
 use crate::hypervisor::{
     ActiveDomain, DomainLook, DomainState, Event, EventKind, Events, Host, HostError,
 };
 use crate::report::DomainReport;
+use crate::words::{message, printable};
 
 /// Domains that are looked at in the same moment.
 const AT_ONCE: usize = 16;
@@ -273,13 +275,13 @@ impl Supervisor {
     }
 
     fn attempt(&mut self, name: String, evacuation: String) {
-        let folder = self.options.replug.clone().unwrap_or_default();
+        let options = self.options.clone();
         let (host, turns) = (Arc::clone(&self.host), Arc::clone(&self.attempts));
         let gate = self.gates.of(&name);
         let stops = self.stops.subscribe();
         self.jobs.spawn(async move {
             let _turn = turns.acquire().await;
-            let ended = replug::attempt(host, &name, &evacuation, gate, &folder, stops).await;
+            let ended = replug::attempt(host, &name, &evacuation, gate, &options, stops).await;
             Done::Attempted {
                 name,
                 evacuation,
@@ -309,7 +311,7 @@ impl Supervisor {
                 match result {
                     Ok(look) => self.looked(&look),
                     Err(error) => {
-                        tracing::warn!("domain {name}: {error}");
+                        tracing::warn!("domain {}: {}", printable(&name), message(&error));
                         let again = Instant::now() + AGAIN;
                         match self.wards.get_mut(&name) {
                             Some(ward) => ward.look_at = Some(again),
@@ -375,7 +377,8 @@ impl Supervisor {
             return;
         }
         let before = self.wards.get(name).map(|ward| ward.wish.borrow().clone());
-        let wish = wish_of(look, before.as_ref().map_or(0, |wish| wish.boot));
+        let boot = before.as_ref().map_or(0, |wish| wish.boot);
+        let wish = wish_of(look, boot, self.is_driven_here(look));
         let same_run = before.is_some_and(|before| before.run_id == wish.run_id);
         self.board.show(DomainReport::of(look), same_run);
         if !known {
@@ -395,7 +398,7 @@ impl Supervisor {
         ward.looked = Instant::now();
         ward.look_at = look.progress.as_ref().map(|_| ward.looked + RECORDED);
         let record = look.progress.as_deref();
-        let record = record.and_then(|text| Progress::parse(text).ok());
+        let record = record.and_then(|text| Progress::parse_for(text, name).ok());
         let running = look.facts.state == DomainState::Running;
         let wanted = self.options.replug.is_some() && running;
         Replug::follow(&mut ward.replug, record.filter(|_| wanted).as_ref(), name);
@@ -403,6 +406,19 @@ impl Supervisor {
         if let Some(attempts) = attempts.filter(|attempts| *attempts != Attempts::default()) {
             self.board.attempted(name, &attempts);
         }
+    }
+
+    /// Another process of this machine drives its evacuation, perhaps one that has asked for no lease. An
+    /// attempt of our own has the lock too.
+    fn is_driven_here(&self, look: &DomainLook) -> bool {
+        let name = look.facts.name.as_str();
+        let replug = self.wards.get(name).and_then(|ward| ward.replug.as_ref());
+        let record = look.progress.as_deref();
+        let record = record.and_then(|text| Progress::parse_for(text, name).ok());
+        let owner = record.and_then(|record| record.owner);
+        owner.is_some_and(|owner| session::is_of_this_machine(&owner))
+            && !replug.is_some_and(Replug::is_busy)
+            && Lock::is_held(&self.options.state, "domain", name)
     }
 
     fn ward(&mut self, name: &str, wish: Wish) -> Ward {
@@ -442,11 +458,11 @@ fn too_early(ward: &mut Ward) -> Option<(&mut Ward, Instant)> {
     (Instant::now() < at).then_some((ward, at))
 }
 
-fn wish_of(look: &DomainLook, boot: u64) -> Wish {
+fn wish_of(look: &DomainLook, boot: u64, is_driven_here: bool) -> Wish {
     let facts = &look.facts;
     let channel = match facts.state {
         DomainState::Paused => Err("it is paused".to_owned()),
-        _ if is_driven_here(look) => {
+        _ if is_driven_here => {
             Err("its evacuation, which another tandem-host drives, has the channel".to_owned())
         }
         _ => reachable(facts),
@@ -462,10 +478,4 @@ fn wish_of(look: &DomainLook, boot: u64) -> Wish {
         channel,
         policy,
     }
-}
-
-/// A process of this machine drives its evacuation, perhaps one that has asked for no lease.
-fn is_driven_here(look: &DomainLook) -> bool {
-    let record = look.progress.as_deref().map(Progress::parse);
-    matches!(record, Some(Ok(record)) if session::is_driven_here(&record))
 }

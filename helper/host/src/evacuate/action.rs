@@ -1,7 +1,7 @@
 //! What is to be done.
 
 use super::plan::Side;
-use super::progress::Progress;
+use super::progress::Record;
 use crate::hypervisor::Nic;
 
 /// Names an action, so that its end can be told.
@@ -32,12 +32,12 @@ pub enum ActionKind {
         /// What.
         call: GuestCall,
     },
-    /// Write the record into the domain; durable once accepted.
+    /// Keep the whole record on this host, and write what identifies it into the domain; durable once accepted.
     Save {
-        /// Where.
+        /// Where the domain is.
         side: Side,
         /// The record.
-        progress: Box<Progress>,
+        record: Box<Record>,
     },
     /// Remove the record from the domain.
     Clear {

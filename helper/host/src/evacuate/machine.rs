@@ -9,7 +9,7 @@ use super::memory::{InFlight, Memory, Recovery, Saved};
 use super::outcome::{Outcome, PhaseTime, conclude};
 use super::phases::{self, Phase, Step};
 use super::plan::{Limits, Plan, Side};
-use super::progress::{Owner, Progress, Stage};
+use super::progress::{Owner, Progress, Record, Stage};
 use super::tries::Tries;
 use super::view::View;
 use crate::hypervisor::JobFacts;
@@ -32,7 +32,7 @@ pub struct Start {
 pub struct Evacuation {
     pub(super) limits: Limits,
     /// Our record; stage and beat are filled in when it is written.
-    pub(super) record: Progress,
+    pub(super) record: Record,
     pub(super) now_ms: u64,
     pub(super) phase: Phase,
     pub(super) entered_ms: u64,
@@ -51,14 +51,18 @@ pub struct Evacuation {
 impl Evacuation {
     /// Begins an evacuation.
     pub fn new(start: Start, now_ms: u64) -> Self {
-        let record = Progress {
-            version: Progress::VERSION,
-            evacuation: start.evacuation,
-            owner: Some(start.owner),
-            beat: 0,
-            stage: Stage::Claimed,
-            migration_begun: false,
-            home: None,
+        let record = Record {
+            progress: Progress {
+                version: Progress::VERSION,
+                evacuation: start.evacuation,
+                domain: start.plan.domain.clone(),
+                owner: Some(start.owner),
+                beat: 0,
+                stage: Stage::Claimed,
+                migration_begun: false,
+                home: None,
+                bond: start.plan.bond.clone(),
+            },
             plan: start.plan,
         };
         Self::with(
@@ -73,34 +77,36 @@ impl Evacuation {
     /// Goes on with, or undoes, what another process began and left. `owner_is_dead` if that
     /// is known; otherwise its signs of life are watched for a while first.
     pub fn recover(
-        found: Progress,
+        found: Record,
         owner: Owner,
         limits: Limits,
         owner_is_dead: bool,
         now_ms: u64,
     ) -> Self {
-        let unplug_asked = matches!(found.stage, Stage::Unplugging | Stage::Restoring);
+        let Record { progress, plan } = found;
+        let unplug_asked = matches!(progress.stage, Stage::Unplugging | Stage::Restoring);
         let memory = Memory {
             recovery: Some(Recovery {
-                owner_is_dead: owner_is_dead || found.owner.is_none(),
+                owner_is_dead: owner_is_dead || progress.owner.is_none(),
                 beats: BTreeMap::new(),
                 owner_lives: false,
             }),
             touched: true,
             doubt_until_ms: now_ms + limits.settle_ms,
             unplug_asked_ms: unplug_asked.then_some(now_ms),
-            migration_begun: found.migration_begun,
+            migration_begun: progress.migration_begun,
             vf_claimed: true,
             ..Memory::default()
         };
-        let record = Progress {
+        let progress = Progress {
             owner: Some(owner),
-            ..found
+            ..progress
         };
+        let record = Record { progress, plan };
         Self::with(record, limits, Phase::Takeover, memory, now_ms)
     }
 
-    fn with(record: Progress, limits: Limits, phase: Phase, memory: Memory, now_ms: u64) -> Self {
+    fn with(record: Record, limits: Limits, phase: Phase, memory: Memory, now_ms: u64) -> Self {
         let mut evacuation = Self {
             limits,
             record,
@@ -173,6 +179,11 @@ impl Evacuation {
         &self.record.plan
     }
 
+    /// The record, as it would be written first.
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
     /// The longest that an action may take, in ms.
     pub fn action_limit_ms(&self) -> u64 {
         self.limits.action_ms
@@ -214,9 +225,10 @@ impl Evacuation {
     fn issue(&mut self, mut kind: ActionKind) {
         let memory = &mut self.memory;
         match &mut kind {
-            ActionKind::Save { progress, .. } => {
-                self.record.beat += 1;
-                progress.beat = self.record.beat;
+            ActionKind::Save { record, .. } => {
+                let beat = &mut self.record.progress.beat;
+                *beat = beat.saturating_add(1);
+                record.progress.beat = *beat;
                 memory.wrote = true;
             }
             ActionKind::Guest { .. } if self.phase != Phase::Check => memory.touched = true,
@@ -330,7 +342,7 @@ impl Evacuation {
 
     /// The record carries our name.
     pub(super) fn is_ours(&self, record: &Progress) -> bool {
-        let owner = self.record.owner.as_ref();
+        let owner = self.record.progress.owner.as_ref();
         owner.is_some_and(|owner| record.is_owned_by(&owner.token))
     }
 }

@@ -35,4 +35,4 @@ pub use machine::{Evacuation, Start};
 pub use outcome::{GuestVerdict, Leftover, Outcome, PhaseTime, Verdict};
 pub use phases::Phase;
 pub use plan::{AgentUse, Limits, Plan, PlanError, Side, Vf, VfIdentity};
-pub use progress::{Owner, Progress, Stage};
+pub use progress::{Owner, Progress, ProgressError, Record, Stage};

@@ -8,5 +8,5 @@ mod plan;
 pub use domain::{BondReport, ChannelUse, DomainReport, EvacuationReport, domain_text};
 pub(crate) use domain::{device, word};
 pub use line::ProgressLine;
-pub use outcome::{left, text_of};
+pub use outcome::{Folders, left, text_of};
 pub use plan::{plan_json, plan_text};

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::evacuate::{AgentUse, Limits, Phase, Plan, Side, Vf};
 use crate::hypervisor::MigrateOptions;
+use crate::words::printable;
 
 /// The plan, a line for each phase.
 pub fn plan_text(plan: &Plan, limits: &Limits, options: &MigrateOptions) -> String {
@@ -22,13 +23,16 @@ pub fn plan_json(plan: &Plan, limits: &Limits, options: &MigrateOptions) -> Valu
 fn steps(plan: &Plan, limits: &Limits, options: &MigrateOptions) -> Vec<(Phase, String)> {
     let mut steps = Vec::new();
     let mut line = |phase: Phase, what: String| steps.push((phase, what));
-    let name = |vf: Option<&Vf>| vf.map_or("none".to_owned(), |vf| vf.identity.describe());
+    let name =
+        |vf: Option<&Vf>| vf.map_or("none".to_owned(), |vf| printable(&vf.identity.describe()));
     let domain = &plan.domain;
     line(
         Phase::Check,
         format!(
-            "domain {domain} on {}, and the destination {}",
-            plan.source_uri, plan.destination_uri
+            "domain {} on {}, and the destination {}",
+            printable(domain),
+            plan.source_uri,
+            plan.destination_uri
         ),
     );
     let there = name(plan.vf(Side::Destination));

@@ -94,7 +94,7 @@ impl Document {
 }
 
 /// Parses XML that may be hostile: bounded, and without DTD.
-pub(super) fn open(
+pub(crate) fn open(
     text: &str,
     max_bytes: usize,
     max_nodes: u32,
