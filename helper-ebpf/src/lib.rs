@@ -4,21 +4,22 @@
 #![no_std]
 
 mod event;
+mod fast_path;
 mod layout;
-mod paths;
 
 pub use event::{DEVICE_NAME_LEN, EVENT_LEN, EventKind, IFNAME_LEN, MAC_LEN, ParseError, RawEvent};
-pub use layout::{Layout, Settings};
-pub use paths::{
-    DUPLICATES_HOLD_NS, KERNEL_ANNOUNCEMENT_INTERVAL_NS, LATE_PAUSE_NS, MAX_BONDS,
-    MAX_KERNEL_ANNOUNCEMENTS, MAX_PORTS, Port, PortCounters, REFLEX_RECORD_LEN, REFLEX_RING_BYTES,
-    RESCUE_GRACE_NS, RESCUE_HOLD_NS, RESCUE_STOPPED_HOLD_NS, ROLE_STANDBY, ROLE_VF, ROLE_WATCHED,
-    ROLES_COUNTED, ReflexRecord, RescueFlag, RescuePorts, Traffic,
+pub use fast_path::{
+    ArmedPorts, DUPLICATES_HOLD_NS, FAST_PATH_GRACE_NS, FAST_PATH_HOLD_NS,
+    FAST_PATH_STOPPED_HOLD_NS, FastPathFlag, FrameCounts, KERNEL_ANNOUNCEMENT_INTERVAL_NS,
+    LATE_PAUSE_NS, MAX_BONDS, MAX_KERNEL_ANNOUNCEMENTS, MAX_PORTS, Port, PortCounters,
+    ROLE_STANDBY, ROLE_VF, ROLE_WATCHED, ROLES_COUNTED, WAKE_RECORD_LEN, WAKE_RING_BYTES,
+    WakeRecord,
 };
+pub use layout::{Layout, Settings};
 
-/// Local Experimental Ethertype 1 of IEEE 802, which frames that prove a way through the network
+/// Local Experimental Ethertype 1 of IEEE 802, which the frames of a path check
 /// carry: a port has to receive what another port of the same bond has sent.
-pub const PROOF_ETHERTYPE: [u8; 2] = [0x88, 0xb5];
+pub const PATH_CHECK_ETHERTYPE: [u8; 2] = [0x88, 0xb5];
 
 /// Entries of the MAC filter map: more than any guest's bonds need.
 pub const MAX_MACS: u32 = 64;

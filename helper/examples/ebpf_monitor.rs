@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
-use tandem_guest::ebpf::{Event, Link, Monitor, Options, ProgramState, Support, What};
+use tandem_guest::ebpf::{Event, Monitor, Options, ProgramState, Support, TracedLink, What};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> Result<()> {
@@ -80,11 +80,11 @@ fn shown(event: &Event) -> String {
         What::BondPort { state, link } => {
             format!("event {at} BondPort {state:?} {}", shown_link(link))
         }
-        What::Reaction(reaction) => format!("event {at} {reaction:?}"),
+        What::FastPath(reaction) => format!("event {at} {reaction:?}"),
     }
 }
 
-fn shown_link(link: &Link) -> String {
+fn shown_link(link: &TracedLink) -> String {
     format!(
         "name={} ifindex={} parent={} mac={} perm_mac={} netns={}",
         link.name,

@@ -63,7 +63,7 @@ pub fn check(system: &System, config_path: &Path) -> Report {
         kernel::bonding(system),
         kernel::network_capabilities(system),
         kernel::ebpf(system),
-        kernel::handover(system),
+        kernel::switchover(system),
         setup::udev(system),
         setup::service(system),
         setup::host_channel(system),

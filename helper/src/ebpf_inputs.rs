@@ -2,15 +2,16 @@
 //! finer knowledge, never the only knowledge: without it the guest behaves the
 //! same, later.
 
+use tandem_core::fast_path::Reaction;
 use tandem_core::input::{Input, Removal, RemovalStage, Source};
-use tandem_core::path::Reaction;
 use tandem_core::status::{CheckItem, SourceHealth};
 use tandem_core::{Ifindex, Time};
 use tokio::task::JoinHandle;
 
-use crate::ebpf::paths::Paths;
+use crate::ebpf::fast_path::FastPaths;
 use crate::ebpf::{
-    self, Cause, Event, LinkChange, Monitor, Options, Press, ProgramState, Start, Switch, What,
+    self, Cause, Event, LinkChange, Monitor, Options, Press, ProgramState, Start, SwitchoverResult,
+    What,
 };
 
 /// Why the status may say that there is no early warning.
@@ -35,7 +36,7 @@ impl EbpfSource {
     /// Begins to load what can be loaded. Must be called inside a tokio runtime.
     ///
     /// It reports every NIC with a parent device, not those of configured MACs: a policy may
-    /// know its NICs by driver or PCI address only, their MACs change with the host's wish and
+    /// know its NICs by driver or PCI address only, their MACs change as the host likes and
     /// with the bond they join, and the machine goes by PCI addresses here. A guest has a
     /// handful of such NICs. Of virtual links it may have thousands; they have no parent, and
     /// all they cost is that comparison in the kernel.
@@ -106,16 +107,16 @@ impl EbpfSource {
         }
     }
 
-    /// The hand-over programs, once they are loaded.
-    pub fn paths(&self) -> Option<Paths> {
+    /// The fast-path programs, once they are loaded.
+    pub fn fast_paths(&self) -> Option<FastPaths> {
         match &self.stage {
-            Stage::Running(monitor) => monitor.paths(),
+            Stage::Running(monitor) => monitor.fast_paths(),
             Stage::Loading(_) | Stage::Absent => None,
         }
     }
 
     fn paths_supported(&self) -> Input {
-        Input::PathsSupported(self.paths().is_some())
+        Input::FastPathSupported(self.fast_paths().is_some())
     }
 
     /// The next inputs; never ends without a monitor. Safe to cancel.
@@ -163,7 +164,7 @@ fn input(event: &Event) -> Option<Input> {
             change: LinkChange::Unregistering | LinkChange::Stopped,
             link,
         } => (RemovalStage::DriverStopping, &link.parent),
-        What::Reaction(reaction) => return Some(reacted(reaction)),
+        What::FastPath(reaction) => return Some(reacted(reaction)),
         What::Link {
             change: LinkChange::CarrierOff,
             link,
@@ -178,14 +179,17 @@ fn input(event: &Event) -> Option<Input> {
 
 /// Nothing for a link without a device below it: bonds have ports that are NICs, and guests have links that are none
 /// by the thousand.
-fn carrier_lost(link: &ebpf::Link, boot_ns: u64) -> Option<Input> {
+fn carrier_lost(link: &ebpf::TracedLink, boot_ns: u64) -> Option<Input> {
     let at = Time(boot_ns / 1000);
     let ifindex = Ifindex(link.ifindex);
     (!link.parent.is_empty()).then_some(Input::CarrierLost { ifindex, at })
 }
 
-fn reacted(reaction: &ebpf::Reaction) -> Input {
-    let asked = !matches!(reaction.switch, Switch::TooLate | Switch::Disarmed);
+fn reacted(reaction: &ebpf::FastPathReport) -> Input {
+    let asked = !matches!(
+        reaction.switchover,
+        SwitchoverResult::TooLate | SwitchoverResult::Disarmed
+    );
     Input::Reacted(Reaction {
         bond: Ifindex(reaction.bond),
         announced_us: (reaction.announced > 0).then_some(reaction.announced_us),
@@ -206,7 +210,7 @@ fn stage(cause: Cause) -> Option<RemovalStage> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ebpf::Link;
+    use crate::ebpf::TracedLink;
 
     fn event(what: What) -> Event {
         Event {
@@ -250,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_device_without_pci_address_is_nothing() {
-        let link = Link {
+        let link = TracedLink {
             ifindex: 2,
             name: "eth0".to_string(),
             parent: "virtio1".to_string(),
@@ -268,7 +272,7 @@ mod tests {
         let lost = |parent: &str| {
             input(&event(What::Link {
                 change: LinkChange::CarrierOff,
-                link: Link {
+                link: TracedLink {
                     parent: parent.to_string(),
                     ..link.clone()
                 },

@@ -48,12 +48,12 @@ pub fn event(event: &Event) {
             traffic,
             ..
         } => tracing::info!(%bond, ?state, ?traffic, "{text}"),
-        Event::HandedOver { bond, handoff } => tracing::info!(
-            %bond, from = ?handoff.from, to = ?handoff.to, cause = ?handoff.cause,
-            switch_us = ?handoff.switch_us, "{text}"
+        Event::SwitchedOver { bond, switchover } => tracing::info!(
+            %bond, from = ?switchover.from, to = ?switchover.to, cause = ?switchover.cause,
+            took_us = ?switchover.took_us, "{text}"
         ),
-        Event::HandoffMeasured { bond, handoff } => {
-            tracing::info!(%bond, number = handoff.number, gap = ?handoff.gap, "{text}");
+        Event::SwitchoverMeasured { bond, switchover } => {
+            tracing::info!(%bond, number = switchover.number, gap = ?switchover.gap, "{text}");
         }
         Event::RemovalExpected {
             bond, vf, stage, ..

@@ -7,7 +7,7 @@ use clap::Parser;
 use tandem_guest::check::{self, Level};
 use tandem_guest::cli::{CheckArgs, Cli, Command, RunArgs, UdevArgs, exit};
 use tandem_guest::config::ConfigError;
-use tandem_guest::{ask, logging, memory, replay, run, udev_marks};
+use tandem_guest::{ask, heap, logging, replay, run, udev_marks};
 
 fn main() -> ExitCode {
     let code = match Cli::parse().command {
@@ -34,7 +34,7 @@ fn reported(result: Result<u8>) -> u8 {
 }
 
 fn serve(arguments: RunArgs) -> Result<()> {
-    memory::share_one_heap();
+    heap::share_one_heap();
     logging::start()?;
     let options = run::Options {
         config: arguments.config,

@@ -1,7 +1,7 @@
 //! The status and events for people. Plain functions of what they show, so that
 //! tests can hold their output.
 
-mod handoff;
+mod switchover;
 mod words;
 
 use tandem_core::status::{Answer, BondStatus, Event, PortStatus, Problem, SourceStatus};
@@ -9,11 +9,11 @@ use tandem_core::types::Time;
 use tandem_wire::event::{EventMessage, Pushed, Timestamp};
 use tandem_wire::reply::StatusReport;
 
-use handoff::{gap_text, handoff_text, milliseconds};
+use switchover::{gap_text, milliseconds, switchover_text};
 use words::{age, code, health, joined, origin, port_state, source, state, traffic, warning};
 
-/// Handoffs that are shown of those that are remembered.
-const SHOWN_HANDOFFS: usize = 5;
+/// Switchovers that are shown of those that are remembered.
+const SHOWN_SWITCHOVERS: usize = 5;
 
 /// How the text looks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -113,9 +113,9 @@ fn bond_section(page: &mut Page, bond: &BondStatus, now: Time, widths: &PortWidt
     );
     page.item("VF", &widths.row(bond.vf.as_ref()));
     page.item("standby", &widths.row(bond.standby.as_ref()));
-    if bond.rescue_armed {
+    if bond.fast_path_armed {
         page.item(
-            "rescue",
+            "fast path",
             "armed: when the VF's removal begins, the kernel itself sends through the standby",
         );
     }
@@ -129,7 +129,7 @@ fn bond_section(page: &mut Page, bond: &BondStatus, now: Time, widths: &PortWidt
     for problem in &bond.problems {
         problem_item(page, problem, style);
     }
-    handoff_section(page, bond, now);
+    switchover_section(page, bond, now);
 }
 
 fn problem_item(page: &mut Page, problem: &Problem, style: Style) {
@@ -151,22 +151,22 @@ fn problem_text(problem: &Problem) -> String {
     )
 }
 
-fn handoff_section(page: &mut Page, bond: &BondStatus, now: Time) {
-    let shown = bond.handoffs.iter().rev().take(SHOWN_HANDOFFS);
+fn switchover_section(page: &mut Page, bond: &BondStatus, now: Time) {
+    let shown = bond.switchovers.iter().rev().take(SHOWN_SWITCHOVERS);
     let rows: Vec<[String; 2]> = shown
-        .map(|handoff| [age(handoff.at, now), handoff_text(handoff)])
+        .map(|switchover| [age(switchover.at, now), switchover_text(switchover)])
         .collect();
     let Some(width) = rows.iter().map(|[age, _]| age.chars().count()).max() else {
         return;
     };
-    let count = bond.handoff_count;
+    let count = bond.switchover_count;
     let more = if u64::try_from(rows.len()) == Ok(count) {
         ""
     } else {
         ", the last"
     };
     page.item(
-        "handoffs",
+        "switchovers",
         &format!("{count} since the service started{more}:"),
     );
     for [age, text] in rows {
@@ -216,10 +216,16 @@ pub(crate) fn event_text(event: &Event) -> String {
         } => {
             format!("{bond}: {}, {}: {reason}", state(*to).1, traffic(*by))
         }
-        Event::HandedOver { bond, handoff } => format!("{bond}: {}", handoff_text(handoff)),
-        Event::HandoffMeasured { bond, handoff } => {
-            let gap = handoff.gap.unwrap_or_default();
-            format!("{bond}: handoff {}: {}", handoff.number, gap_text(&gap))
+        Event::SwitchedOver { bond, switchover } => {
+            format!("{bond}: {}", switchover_text(switchover))
+        }
+        Event::SwitchoverMeasured { bond, switchover } => {
+            let gap = switchover.gap.unwrap_or_default();
+            format!(
+                "{bond}: switchover {}: {}",
+                switchover.number,
+                gap_text(&gap)
+            )
         }
         Event::RemovalExpected {
             bond, vf, stage, ..

@@ -25,7 +25,7 @@ use crate::journal::Journal;
 use crate::logging;
 use crate::observe::{self, Completion, Observed, Sources, Touched, clock};
 use crate::runtime::{self, HOLDS_PATH};
-use crate::supervisor::Supervisor;
+use crate::service_manager::ServiceManager;
 
 /// What the command line chose.
 #[derive(Debug, Clone)]
@@ -62,7 +62,7 @@ struct Service {
     channel: Channel,
     executor: Executor,
     journal: Journal,
-    supervisor: Supervisor,
+    service_manager: ServiceManager,
     /// The service manager was told that the service has started.
     is_ready: bool,
     /// All links were read at least once.
@@ -99,7 +99,7 @@ impl Service {
             sources: Sources::open(observe::Options::default())?,
             ebpf: EbpfSource::start(),
             executor: Executor::new(),
-            supervisor: Supervisor::new(),
+            service_manager: ServiceManager::new(),
             is_ready: false,
             links_read: false,
             published: None,
@@ -119,7 +119,7 @@ impl Service {
         Ok(service)
     }
 
-    /// The files' bonds, else those that the host handed over before a restart.
+    /// The files' bonds, else those that the host provided before a restart.
     fn starting_policy(&mut self) -> Policy {
         let from_file = &self.config.policy;
         if !from_file.bonds.is_empty() || !self.config.accept_host_config {
@@ -175,7 +175,7 @@ impl Service {
         let mut terminate = stop(SignalKind::terminate())?;
         let mut interrupt = stop(SignalKind::interrupt())?;
         let mut running = FuturesUnordered::new();
-        let watchdog_interval = Supervisor::watchdog_interval();
+        let watchdog_interval = ServiceManager::watchdog_interval();
         let mut next_alive = watchdog_interval.map(|interval| Instant::now() + interval);
         let ready_by = Instant::now() + START_LIMIT;
         loop {
@@ -187,7 +187,7 @@ impl Service {
             self.publish();
             if !self.is_ready && (self.links_read || ready_by <= Instant::now()) {
                 self.is_ready = true;
-                self.supervisor.ready();
+                self.service_manager.ready();
             }
             let deadline = self.machine.next_deadline().map(instant);
             let starting = (!self.is_ready).then_some(ready_by);
@@ -209,19 +209,19 @@ impl Service {
             match wake {
                 Wake::Reload => self.reload()?,
                 Wake::Stop => {
-                    self.supervisor.stopping();
+                    self.service_manager.stopping();
                     tracing::info!("stopped on request; bonds and traffic stay as they are");
                     return Ok(());
                 }
                 Wake::Observed(batch) => self.observed(batch),
                 Wake::Ebpf(inputs) => {
-                    self.executor.use_paths(self.ebpf.paths());
+                    self.executor.use_fast_paths(self.ebpf.fast_paths());
                     inputs.into_iter().for_each(|input| self.feed(input));
                 }
                 Wake::Channel(input) => self.asked(input)?,
                 Wake::Finished(completion) => self.sources.complete(completion),
                 Wake::Watchdog => {
-                    self.supervisor.alive();
+                    self.service_manager.alive();
                     next_alive = watchdog_interval.map(|interval| Instant::now() + interval);
                 }
                 Wake::Deadline => self.feed(Input::Tick),
@@ -270,7 +270,7 @@ impl Service {
         let status = self.machine.status();
         if self.published != Some(status.generation) {
             self.published = Some(status.generation);
-            self.supervisor.status(status);
+            self.service_manager.status(status);
             self.channel.publish(status);
         }
         self.store_holds();
@@ -359,7 +359,7 @@ impl Service {
     }
 
     fn reload(&mut self) -> Result<()> {
-        self.supervisor.reloading();
+        self.service_manager.reloading();
         match config::load(&self.options.config) {
             Ok(config) => {
                 self.config = config;
@@ -371,7 +371,7 @@ impl Service {
             Err(error) => self.feed(Input::FilesRefused(Some(error.to_string()))),
         }
         self.publish();
-        self.supervisor.ready();
+        self.service_manager.ready();
         Ok(())
     }
 }

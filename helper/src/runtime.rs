@@ -20,7 +20,7 @@ pub const FOLDER: &str = in_folder!("");
 /// Holds of `tandem_core::Machine::holds`.
 pub const HOLDS_PATH: &str = in_folder!("/holds.json");
 
-/// The bonds that the host handed over.
+/// The bonds that the host provided.
 pub const HOST_POLICY_PATH: &str = in_folder!("/host-policy.json");
 
 /// The service's socket.

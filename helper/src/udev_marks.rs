@@ -154,7 +154,7 @@ fn tell_network_manager(name: &IfName, managed: bool) -> Option<String> {
     })
 }
 
-/// What the service would use: the files' bonds, else those of the host if it may hand over any.
+/// What the service would use: the files' bonds, else those of the host if it may provide any.
 fn policy(config: &Path) -> Result<Policy> {
     let config = config::load(config)?;
     if !config.policy.bonds.is_empty() || !config.accept_host_config {
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_stacked_on_a_port_is_not_marked() {
+    fn upper_devices_of_a_port_are_not_marked() {
         let vlan = link("eth0.5", LinkKind::Software, "52:54:00:00:00:01");
         assert_eq!(Mark::of(&vlan, &policy_of("")), None);
         let other_bond = link("bond1", LinkKind::Bond, "52:54:00:00:00:01");

@@ -19,7 +19,7 @@ const BATCH: Duration = Duration::from_millis(20);
 /// Room for what passes meanwhile, and while this process does not run, in bytes.
 const BUFFER_BYTES: usize = 16 << 20;
 const CONTROL_BYTES: usize = 64;
-/// 1: a frame's time is that at which the driver handed over the batch that it came in. 0: that at which the stack
+/// 1: a frame's time is that at which the driver passed on the batch that it came in. 0: that at which the stack
 /// came to this frame (`netif_receive_skb_list_internal` and `__netif_receive_skb_core`, net/core/dev.c, 6.12).
 const STAMP_BATCHES: &str = "/proc/sys/net/core/netdev_tstamp_prequeue";
 

@@ -21,7 +21,7 @@ const STALL: Duration = Duration::from_secs(5);
 const TOO_MANY_BYTES: usize = 64 << 20;
 const RECONNECTS: u32 = 100;
 /// Failovers with their failbacks that a host does not hear of at once.
-const HANDOVERS: usize = 3;
+const SWITCHOVERS: usize = 3;
 /// How deep JSON is nested.
 const DEPTH: usize = 10_000;
 const RANDOM_WORDS: usize = 16 << 10;
@@ -92,7 +92,7 @@ impl Victim {
         Ok(())
     }
 
-    /// The status as the host and as the guest itself is told it, both of one generation: what a handoff
+    /// The status as the host and as the guest itself is told it, both of one generation: what a switchover
     /// brought about may still be arriving.
     fn same_moment(&self) -> Result<(Status, Status)> {
         let mut channel = self.guest.channel()?;
@@ -182,7 +182,7 @@ fn never_reads(victim: &mut Victim) -> Result<()> {
     stream.set_write_timeout(Some(STALL))?;
     stream.write_all(b"{\"execute\":\"tandem-subscribe\"}\n")?;
     let asked = write_until_full(&mut stream)?;
-    for _ in 0..HANDOVERS {
+    for _ in 0..SWITCHOVERS {
         there_and_back(guest)?;
     }
     let answers = read_until_silent(&mut stream)?;
@@ -191,12 +191,12 @@ fn never_reads(victim: &mut Victim) -> Result<()> {
         answers.len()
     );
     let events = String::from_utf8_lossy(&answers)
-        .matches("\"event\":\"handed-over\"")
+        .matches("\"event\":\"switched-over\"")
         .count();
     ensure!(
-        events >= 2 * HANDOVERS,
-        "{events} events of {} handovers were kept for a host that reads late",
-        2 * HANDOVERS
+        events >= 2 * SWITCHOVERS,
+        "{events} events of {} switchovers were kept for a host that reads late",
+        2 * SWITCHOVERS
     );
 
     // It is still subscribed, and its next requests are answered.
@@ -210,7 +210,7 @@ fn never_reads(victim: &mut Victim) -> Result<()> {
     let moved = channel
         .take_events()
         .iter()
-        .any(|(_, event)| event["event"] == "handed-over");
+        .any(|(_, event)| event["event"] == "switched-over");
     ensure!(moved, "no event after the host read again");
     drop(channel);
     victim.unharmed("a host that never reads", BondState::Accelerated)

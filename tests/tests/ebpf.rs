@@ -148,7 +148,7 @@ const WARNING_PROGRAMS: [&str; 4] = [
 ];
 
 /// On ports and bonds; they take more than the monitor's capabilities.
-const TRAFFIC_PROGRAMS: [&str; 3] = ["path_ingress", "path_egress", "rescue_egress"];
+const TRAFFIC_PROGRAMS: [&str; 3] = ["port_ingress", "port_egress", "bond_egress"];
 
 fn interface_of(vm: &Vm, mac: Mac) -> Result<String> {
     vm.sh(&format!(

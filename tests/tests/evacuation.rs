@@ -21,7 +21,7 @@ fn evacuate(setup: &Setup, manners: HostManners) -> anyhow::Result<()> {
     let carriers: Vec<_> = timeline
         .carriers
         .iter()
-        .map(|handover| handover.carrier)
+        .map(|switchover| switchover.carrier)
         .collect();
     assert_eq!(carriers, [Carrier::Vf, Carrier::Standby, Carrier::Vf]);
     let prepared = (manners == HostManners::Asks).then_some("prepare");
@@ -42,9 +42,9 @@ fn evacuate(setup: &Setup, manners: HostManners) -> anyhow::Result<()> {
             "no frames in {phase:?}"
         );
     }
-    let in_hand_over = timeline.phases.iter();
-    let in_hand_over = in_hand_over.filter(|phase| phase.kind == PhaseKind::HandOver);
-    let lost: u64 = in_hand_over
+    let in_switchover = timeline.phases.iter();
+    let in_switchover = in_switchover.filter(|phase| phase.kind == PhaseKind::Switchover);
+    let lost: u64 = in_switchover
         .map(|phase| phase.to_guest.lost + phase.from_guest.lost)
         .sum();
     assert!(lost <= MOST_LOST, "{}", timeline.verdict.text);
@@ -78,7 +78,7 @@ fn igb_on_linux_7_3() {
     evacuate(&on(Kernel::V7_3).unwrap(), HostManners::Asks).unwrap();
 }
 
-/// No tcx yet: the hand-over programs are attached by clsact.
+/// No tcx yet: the fast-path programs are attached by clsact.
 #[test]
 fn a_silent_host_on_linux_6_1() {
     evacuate(&on(Kernel::V6_1).unwrap(), HostManners::Silent).unwrap();

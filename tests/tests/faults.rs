@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use tandem_core::status::{BondState, Held, ProblemCode};
 use tandem_lab::net::{CLIENT_V4, GUEST_V4, GUEST_V6};
-use tandem_lab::tandem::handover::{is_armed, is_measured};
+use tandem_lab::tandem::switchover::{is_armed, is_measured};
 use tandem_lab::tandem::{BOND, CONFIG, Guest, STEP_LIMIT, Setup};
 use tandem_lab::{Kernel, Lab, Mac, NicModel};
 
@@ -17,7 +17,7 @@ const SETTLED: u32 = 5;
 /// By how much its resident memory may have grown then, in KiB: 45 VFs that left anything to speak of would show.
 const MAX_GROWTH_KIB: u64 = 512;
 /// Descriptors that may still be open for the look itself: its connection to the service, and what the last
-/// handoff needed, which is closed within the same turn or the next.
+/// switchover needed, which is closed within the same turn or the next.
 const MAX_PASSING_DESCRIPTORS: u64 = 8;
 
 /// Boots the guest of the set-up and waits until its VF carries the traffic.
@@ -59,7 +59,7 @@ fn killed_in_every_phase(lab: &Lab) -> Result<()> {
     guest.vm.sh(&format!("ping -c 1 -W 10 {CLIENT_V4}"))?;
     restart(&mut guest, BondState::Accelerated)?;
     ensure!(
-        guest.status()?.bonds[0].handoff_count == 0,
+        guest.status()?.bonds[0].switchover_count == 0,
         "the restart moved the traffic"
     );
 
@@ -215,10 +215,10 @@ struct Holdings {
 impl Holdings {
     fn of(guest: &Guest) -> Result<Self> {
         let pid = guest.pid()?;
-        // What a handoff needs is given back once it is measured, and before a later command is done.
+        // What a switchover needs is given back once it is measured, and before a later command is done.
         guest.await_here("measured", |status| {
-            let last = status.bonds[0].handoffs.last();
-            last.is_some_and(|handoff| handoff.gap.is_some())
+            let last = status.bonds[0].switchovers.last();
+            last.is_some_and(|switchover| switchover.gap.is_some())
         })?;
         let announced = guest.tandem(&["announce"])?;
         ensure!(announced.success(), "{}", announced.text());
@@ -249,9 +249,9 @@ fn cut_off(guest: &Guest) -> Result<()> {
         answer.text()
     );
     let mut channel = guest.channel()?;
-    let status = channel.await_status("a VF that can't prove its path", STEP_LIMIT, |status| {
+    let status = channel.await_status("a VF that fails its path check", STEP_LIMIT, |status| {
         let vf = status.bonds[0].vf.as_ref();
-        vf.is_some_and(|vf| vf.held == Some(Held::PathUnproved))
+        vf.is_some_and(|vf| vf.held == Some(Held::PathBroken))
     })?;
     let told = &status.bonds[0].problems;
     ensure!(
@@ -319,7 +319,7 @@ fn made_anew(lab: &Lab) -> Result<()> {
     })?;
     guest.check()?;
 
-    // Its handoff is seen and measured as before.
+    // Its switchover is seen and measured as before.
     prepare(&guest)?;
     guest.reach(BondState::Standby)?;
     guest.await_here("measured", is_measured)?;

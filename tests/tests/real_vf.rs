@@ -1,5 +1,5 @@
 //! VFs that are real ones (`igbvf`, made by the SR-IOV of an igb NIC in the guest) and what VFs refuse:
-//! the bond's MAC, its MTU. And what is stacked on the bond: a VLAN.
+//! the bond's MAC, its MTU. And an upper device of the bond: a VLAN.
 
 use std::time::Duration;
 

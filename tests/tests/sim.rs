@@ -42,10 +42,10 @@ fn promises_hold_in_a_rough_world() {
         assert!(total.effects >= 100_000, "{total:#?}");
         assert!(total.at_rest >= 10_000, "{total:#?}");
         let kinds = [
-            "WatchPath",
+            "SetFastPath",
             "ReadFrames",
-            "HandoffMeasured",
-            "ProvePath",
+            "SwitchoverMeasured",
+            "CheckPath",
             "Reacted",
             "CarrierLost",
             "TwoVfs",

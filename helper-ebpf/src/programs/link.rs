@@ -8,9 +8,8 @@ use aya_log_ebpf::debug;
 use tandem_ebpf::{EventKind, PORT_LINK_UP, PORT_STATE_KNOWN, PORT_TX_ENABLED, RawEvent};
 
 use super::{
-    MACS, emit,
+    MACS, emit, fast_path,
     kernel::{KernelPtr, offset, watch_parented},
-    rescue,
 };
 
 /// `IFF_UP` of include/uapi/linux/if.h.
@@ -107,7 +106,7 @@ fn link_registered(ctx: FExitContext) -> i32 {
 #[fentry(function = "unregister_netdevice_queue")]
 fn link_unregistering(ctx: FEntryContext) -> i32 {
     let device = NetDevice::new(ctx.arg(0));
-    rescue::link_leaves(device.ifindex(), || device.netns_inum());
+    fast_path::link_leaves(device.ifindex(), || device.netns_inum());
     device.report(EventKind::LinkUnregistering, 0);
     0
 }
@@ -126,9 +125,9 @@ fn link_stopped(ctx: FEntryContext) -> i32 {
         let device = NetDevice::new(ctx.arg(1));
         if device.is_up() {
             let carrier = device.has_carrier();
-            rescue::carrier_changed(device.ifindex(), || device.netns_inum(), carrier);
+            fast_path::carrier_changed(device.ifindex(), || device.netns_inum(), carrier);
         } else {
-            rescue::link_stopped(device.ifindex(), || device.netns_inum());
+            fast_path::link_stopped(device.ifindex(), || device.netns_inum());
             device.report(EventKind::LinkStopped, 0);
         }
     }
@@ -143,7 +142,7 @@ fn carrier_on(ctx: FEntryContext) -> i32 {
     if !device.has_carrier() {
         // What is closed carries nothing; its opening is told of.
         let able = device.is_up();
-        rescue::carrier_changed(device.ifindex(), || device.netns_inum(), able);
+        fast_path::carrier_changed(device.ifindex(), || device.netns_inum(), able);
         device.report(EventKind::CarrierOn, 0);
     }
     0
@@ -155,7 +154,7 @@ fn carrier_on(ctx: FEntryContext) -> i32 {
 fn carrier_off(ctx: FEntryContext) -> i32 {
     let device = NetDevice::new(ctx.arg(0));
     if device.has_carrier() {
-        rescue::carrier_changed(device.ifindex(), || device.netns_inum(), false);
+        fast_path::carrier_changed(device.ifindex(), || device.netns_inum(), false);
         device.report(EventKind::CarrierOff, 0);
     }
     0
@@ -173,7 +172,7 @@ fn bond_port_state(ctx: FEntryContext) -> i32 {
     };
     let device = NetDevice::new(ctx.arg(0));
     if detail & PORT_TX_ENABLED != 0 {
-        rescue::port_transmits(device.ifindex(), || device.netns_inum());
+        fast_path::port_transmits(device.ifindex(), || device.netns_inum());
     }
     device.report(EventKind::BondPortState, detail);
     0

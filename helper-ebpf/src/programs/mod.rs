@@ -1,9 +1,9 @@
 //! The programs by topic, and the maps they share.
 
+mod fast_path;
 mod kernel;
 mod link;
-mod path;
-mod rescue;
+mod ports;
 mod warning;
 
 use aya_ebpf::{

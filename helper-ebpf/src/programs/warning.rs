@@ -5,9 +5,8 @@ use aya_log_ebpf::info;
 use tandem_ebpf::{EventKind, RawEvent};
 
 use super::{
-    emit,
+    emit, fast_path,
     kernel::{KernelPtr, offset},
-    rescue,
 };
 
 /// `ACPI_NOTIFY_EJECT_REQUEST` of include/acpi/actypes.h; hot-add notifies
@@ -15,13 +14,13 @@ use super::{
 const ACPI_NOTIFY_EJECT_REQUEST: u32 = 3;
 
 /// Reports the device whose `kobj.name` pointer is `name`. If it is an armed VF,
-/// its bond's rescue begins first; not so at the press of a button, which leaves
+/// its bond's fast path begins first; not so at the press of a button, which leaves
 /// the service 5 s.
 #[inline(always)]
 fn report(kind: EventKind, name: KernelPtr, detail: u32) {
     let device = name.probe_text();
     if kind != EventKind::ButtonPress {
-        rescue::device_leaves(kind, &device);
+        fast_path::device_leaves(kind, &device);
     }
     let event = RawEvent {
         detail,

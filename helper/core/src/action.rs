@@ -4,9 +4,9 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+use crate::fast_path::FastPath;
 use crate::input::{CommandId, Source};
 use crate::link::{Address, FailOverMac, PrimaryReselect, Route};
-use crate::path::PathWatch;
 use crate::status::{Answer, CommandError, Event};
 use crate::types::{IfName, Ifindex, Mac};
 
@@ -83,7 +83,7 @@ pub enum ActionKind {
         /// The bond it is in.
         bond: Ifindex,
     },
-    /// Move the traffic: make a port the primary, which switches at once.
+    /// Move the traffic: make a port the primary, and the kernel moves it at once.
     SetPrimary {
         /// The bond.
         bond: Ifindex,
@@ -115,7 +115,7 @@ pub enum ActionKind {
         link: Ifindex,
     },
     /// Tell the network where the bond's addresses are now: gratuitous ARP and
-    /// unsolicited NA for the bond and what is stacked on it, sent out of `port`.
+    /// unsolicited NA for the bond and its upper devices, sent out of `port`.
     Announce {
         /// The bond.
         bond: Ifindex,
@@ -125,25 +125,25 @@ pub enum ActionKind {
     /// See whether a broadcast frame that `from` sends reaches `to` through the
     /// network. Accepted only if one did; on a failure the network is told that the
     /// bond is still behind `to`.
-    ProvePath {
+    CheckPath {
         /// The bond.
         bond: Ifindex,
-        /// The port that has to prove itself, a backup.
+        /// The port that is checked, a backup.
         from: Ifindex,
         /// The port that carries the traffic.
         to: Ifindex,
     },
-    /// Have the hand-over programs do exactly this for a bond. The executor hands in
-    /// [`crate::Input::PathWatched`] with what they really do then. A change starts
-    /// the counters of the bond's ports anew. [`PathWatch::default`] has them let go of a bond,
+    /// Have the fast-path programs do exactly this for a bond. The executor hands in
+    /// [`crate::Input::FastPathSet`] with what they really do then. A change starts
+    /// the counters of the bond's ports anew. [`FastPath::default`] has them let go of a bond,
     /// whether it is still there or not.
-    WatchPath {
+    SetFastPath {
         /// The bond.
         bond: Ifindex,
         /// What they are to do.
-        watch: PathWatch,
+        fast_path: FastPath,
     },
-    /// Read what the hand-over programs counted; handed in as [`crate::Input::PathFrames`].
+    /// Read what the fast-path programs counted; handed in as [`crate::Input::FramesCounted`].
     ReadFrames {
         /// The bond.
         bond: Ifindex,
@@ -178,6 +178,6 @@ pub struct BondOptions {
     pub primary_reselect: Option<PrimaryReselect>,
     /// Deliver what arrives on backup ports.
     pub all_ports_active: Option<bool>,
-    /// Announcements that the kernel sends at a switch.
+    /// Announcements that the kernel sends at a switchover.
     pub peer_notifications: Option<u8>,
 }

@@ -49,11 +49,11 @@ pub(crate) fn is_seen(world: &World, kind: &ActionKind) -> bool {
             };
             world.link(*link).is_none() || world.addressing(*link).is_some_and(has_all)
         }
-        ActionKind::WatchPath { bond, watch } => {
-            world.link(*bond).is_none() || world.path(*bond) == Some(watch)
+        ActionKind::SetFastPath { bond, fast_path } => {
+            world.link(*bond).is_none() || world.fast_path(*bond) == Some(fast_path)
         }
         ActionKind::Announce { .. }
-        | ActionKind::ProvePath { .. }
+        | ActionKind::CheckPath { .. }
         | ActionKind::ReadFrames { .. }
         | ActionKind::Observe { .. }
         | ActionKind::Reply { .. }

@@ -2,9 +2,9 @@
 
 use crate::input::RemovalStage;
 use crate::memory::Memory;
-use crate::status::{HandoffCause, Traffic};
+use crate::status::{SwitchoverCause, Traffic};
 use crate::types::{Ifindex, Time};
-use crate::view::{Port, View};
+use crate::view::{BondView, Port};
 use crate::world::Warning;
 
 /// The port that should carry the traffic.
@@ -12,20 +12,20 @@ use crate::world::Warning;
 pub(crate) struct Goal {
     pub(crate) port: Ifindex,
     /// Why the traffic has to move there, if it has to.
-    pub(crate) cause: HandoffCause,
+    pub(crate) cause: SwitchoverCause,
     /// There is no time for preparations: the other port is lost, or about to be.
     pub(crate) urgent: bool,
 }
 
 /// The best usable port; `None` while none is usable.
-pub(crate) fn goal(view: &View<'_>, memory: &Memory, now: Time) -> Option<Goal> {
+pub(crate) fn goal(view: &BondView<'_>, memory: &Memory, now: Time) -> Option<Goal> {
     let port = best(view, memory, now)?;
     let from = memory.traffic.last_port();
     let to = view.traffic_of(Some(port));
     let from_port = from.and_then(|from| view.port(from));
     let cause = match from {
-        None => HandoffCause::Arrival,
-        Some(_) if to == Traffic::Vf && memory.commands.failing_back() => HandoffCause::Operator,
+        None => SwitchoverCause::Arrival,
+        Some(_) if to == Traffic::Vf && memory.commands.failing_back() => SwitchoverCause::Operator,
         Some(from) => memory.guess_cause(view, from, to),
     };
     let leaving = from_port.and_then(|port| port.warning);
@@ -38,13 +38,13 @@ pub(crate) fn goal(view: &View<'_>, memory: &Memory, now: Time) -> Option<Goal> 
     })
 }
 
-fn best(view: &View<'_>, memory: &Memory, now: Time) -> Option<Ifindex> {
+fn best(view: &BondView<'_>, memory: &Memory, now: Time) -> Option<Ifindex> {
     let stays = |port: &&Port<'_>| port.usable && !memory.is_leaving(port);
     let standby = view.standby.as_ref().filter(stays);
     let allowed = |vf: &&Port<'_>| stays(vf) && !memory.operator_hold;
     let ready = |vf: &&Port<'_>| {
-        let proved = memory.vfs.path_is_proved(view.policy, vf);
-        vf.active || standby.is_none() || (proved && has_held(view, memory, vf, now))
+        let checked = memory.vfs.path_is_checked(view.policy, vf);
+        vf.active || standby.is_none() || (checked && has_held(view, memory, vf, now))
     };
     let chosen = view.vf().filter(allowed).filter(ready);
     let present = view.vfs.iter().find(|vf| vf.active && allowed(vf));
@@ -58,9 +58,9 @@ fn best(view: &View<'_>, memory: &Memory, now: Time) -> Option<Ifindex> {
     best.map(Port::ifindex)
 }
 
-/// The VF that only has to show that its frames pass through the network, and the port they have to reach.
-pub(crate) fn to_prove<'a>(
-    view: &'a View<'_>,
+/// The VF whose path is to be checked, and the port that its frames have to reach.
+pub(crate) fn to_check<'a>(
+    view: &'a BondView<'_>,
     memory: &Memory,
     now: Time,
 ) -> Option<(&'a Port<'a>, &'a Port<'a>)> {
@@ -68,13 +68,13 @@ pub(crate) fn to_prove<'a>(
     let standby = view.standby.as_ref().filter(stays)?;
     let vf = view.vf().filter(stays)?;
     let waits = !vf.active && !memory.operator_hold && view.active().is_some();
-    let due = has_held(view, memory, vf, now) && !memory.vfs.path_is_proved(view.policy, vf);
+    let due = has_held(view, memory, vf, now) && !memory.vfs.path_is_checked(view.policy, vf);
     (waits && due).then_some((vf, standby))
 }
 
 /// The VF had its carrier for long enough, or an operator does not want to wait for that.
-fn has_held(view: &View<'_>, memory: &Memory, vf: &Port<'_>, now: Time) -> bool {
-    memory.commands.failing_back() || memory.vfs.has_proved(view.policy, vf, now)
+fn has_held(view: &BondView<'_>, memory: &Memory, vf: &Port<'_>, now: Time) -> bool {
+    memory.commands.failing_back() || memory.vfs.carrier_has_held(view.policy, vf, now)
 }
 
 impl Warning {

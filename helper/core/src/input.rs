@@ -6,8 +6,8 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use crate::action::ActionId;
+use crate::fast_path::{FastPath, PortFrames, Reaction};
 use crate::link::{Addressing, Link};
-use crate::path::{PathWatch, PortFrames, Reaction};
 use crate::policy::Policy;
 use crate::status::{CheckItem, SourceHealth};
 use crate::types::{IfName, Ifindex, Mac, PciAddress, Time};
@@ -34,26 +34,26 @@ pub enum Input {
     Addressings(Vec<Addressing>),
     /// Addresses and routes of one link; replaces what was known of that one.
     Addressing(Addressing),
-    /// What is stacked on a bond, VLANs and macvlans, as one number that changes with it.
-    Stacked {
+    /// A bond's upper devices, VLANs and macvlans, as one number that changes with them.
+    UpperDevices {
         /// The bond.
         bond: Ifindex,
         /// The number; 0 for nothing.
-        stations: u64,
+        fingerprint: u64,
     },
     /// The kernel is about to take a PCI device away, or has begun to.
     Removal(Removal),
-    /// Whether the kernel takes the hand-over programs; until it is said, not.
-    PathsSupported(bool),
-    /// What the hand-over programs really do for a bond now.
-    PathWatched {
+    /// Whether the kernel takes the fast-path programs; until it is said, not.
+    FastPathSupported(bool),
+    /// What the fast-path programs really do for a bond now.
+    FastPathSet {
         /// The bond.
         bond: Ifindex,
         /// What they do.
-        watch: PathWatch,
+        fast_path: FastPath,
     },
-    /// What the hand-over programs counted.
-    PathFrames {
+    /// What the fast-path programs counted.
+    FramesCounted {
         /// The bond.
         bond: Ifindex,
         /// Each port that was counted on since the counters were cleared.
@@ -66,7 +66,7 @@ pub enum Input {
         /// When.
         at: Time,
     },
-    /// The shortest way acted on a warning before the machine could.
+    /// The fast path acted on a warning before the machine could.
     Reacted(Reaction),
     /// A source lost events; what it reports has to be read anew.
     Lost(Source),
@@ -159,7 +159,7 @@ pub struct Hold {
     pub operator: bool,
     /// The VF that was prepared for its unplug.
     pub prepared: Option<PreparedVf>,
-    /// Tandem had an adopted bond deliver the frames of all ports, for a handoff.
+    /// Tandem had an adopted bond deliver the frames of all ports, for a switchover.
     #[serde(default)]
     pub draining: bool,
 }

@@ -52,7 +52,7 @@ pub enum LinkKind {
     Physical,
     /// A bond.
     Bond,
-    /// Anything stacked or software: VLAN, macvlan, bridge, veth, tunnel, loopback.
+    /// Upper devices and all that is software: VLAN, macvlan, bridge, veth, tunnel, loopback.
     Software,
 }
 
@@ -103,7 +103,7 @@ pub struct BondFacts {
     pub active: Option<Ifindex>,
     /// Preferred port.
     pub primary: Option<Ifindex>,
-    /// How MACs move at a switch.
+    /// How MACs move at a switchover.
     pub fail_over_mac: FailOverMac,
     /// Who decides the way back.
     pub primary_reselect: PrimaryReselect,
@@ -111,7 +111,7 @@ pub struct BondFacts {
     pub miimon_ms: u32,
     /// Frames that arrive on backup ports are delivered too.
     pub all_ports_active: bool,
-    /// Announcements that the kernel sends at a switch.
+    /// Announcements that the kernel sends at a switchover.
     pub peer_notifications: u8,
 }
 

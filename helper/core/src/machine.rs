@@ -7,21 +7,21 @@ use alloc::vec::Vec;
 use crate::action::{Action, ActionId, ActionKind};
 use crate::commands::{Reply, error};
 use crate::effect;
+use crate::fast_path::{FastPath, PortFrames};
 use crate::input::{Command, Hold, Input, Outcome, Request, Source};
 use crate::matching::assign;
 use crate::memory::{InFlight, Memory, expiry};
 use crate::news;
 use crate::observe::Readings;
 use crate::outbox::Outbox;
-use crate::path::{PathWatch, PortFrames};
-use crate::plan::{Context, intents, wishes};
+use crate::plan::{Context, actions, intents};
 use crate::policy::{Ownership, Policy};
 use crate::problems::general_problems;
 use crate::refusal;
 use crate::status::{BondStatus, CommandError, CommandErrorCode, Event, Status};
 use crate::status_view::bond_status;
 use crate::types::{IfName, Ifindex, Time};
-use crate::view::View;
+use crate::view::BondView;
 use crate::world::World;
 
 /// Commands that may be open at once, of all bonds together.
@@ -128,11 +128,13 @@ impl Machine {
                 self.readings.arrived(Source::Addressing);
             }
             Input::Addressing(one) => self.world.put_addressing(one),
-            Input::Stacked { bond, stations } => self.world.put_stacked(bond, stations),
+            Input::UpperDevices { bond, fingerprint } => {
+                self.world.put_upper_devices(bond, fingerprint)
+            }
             Input::Removal(removal) => self.world.warn(now, removal),
-            Input::PathsSupported(supported) => self.world.support_paths(supported),
-            Input::PathWatched { bond, watch } => self.world.put_path(bond, watch),
-            Input::PathFrames { bond, ports } => self.measured(bond, &ports),
+            Input::FastPathSupported(supported) => self.world.support_fast_path(supported),
+            Input::FastPathSet { bond, fast_path } => self.world.put_fast_path(bond, fast_path),
+            Input::FramesCounted { bond, ports } => self.measured(bond, &ports),
             Input::CarrierLost { ifindex, at } => {
                 for memory in &mut self.bonds {
                     memory.traffic.note_carrier_lost(ifindex, at);
@@ -181,9 +183,9 @@ impl Machine {
         for (bond, memory) in &mut before {
             replies.extend(memory.commands.abandon(bond));
             let busy = memory.in_flight.as_ref().map(|busy| &busy.kind);
-            if let Some(ActionKind::WatchPath { bond, .. }) = busy {
+            if let Some(ActionKind::SetFastPath { bond, .. }) = busy {
                 // Nobody waits for its end any more.
-                self.world.doubt_path(*bond);
+                self.world.doubt_fast_path(*bond);
             }
         }
         replies
@@ -272,7 +274,7 @@ impl Machine {
         bonds.iter().position(|policy| policy.name == *name)
     }
 
-    /// Takes what was counted in a handoff.
+    /// Takes what was counted in a switchover.
     fn measured(&mut self, bond: Ifindex, ports: &[PortFrames]) {
         let Some(index) = self.place_of(bond) else {
             return;
@@ -284,9 +286,9 @@ impl Machine {
         };
         let asked_at = busy.issued_at;
         let measured = memory.traffic.note_frames(ports, asked_at, self.now);
-        if let Some(handoff) = measured {
+        if let Some(switchover) = measured {
             let bond = self.policy.bonds[index].name.clone();
-            let event = Event::HandoffMeasured { bond, handoff };
+            let event = Event::SwitchoverMeasured { bond, switchover };
             self.outbox.push(ActionKind::Notify(event));
         }
     }
@@ -306,7 +308,7 @@ impl Machine {
         else {
             return;
         };
-        let view = View::new(&self.world, policy, index, &assignments, memory);
+        let view = BondView::new(&self.world, policy, index, &assignments, memory);
         if let ActionKind::Announce { .. } = kind {
             memory
                 .traffic
@@ -329,8 +331,8 @@ impl Machine {
                 self.readings.request(Source::Links);
                 self.readings.request(Source::Addressing);
             }
-            if let ActionKind::WatchPath { bond, .. } = kind {
-                self.world.doubt_path(bond);
+            if let ActionKind::SetFastPath { bond, .. } = kind {
+                self.world.doubt_fast_path(bond);
             }
         }
     }
@@ -338,7 +340,7 @@ impl Machine {
     /// Decides what is next, for each bond and each source.
     fn proceed(&mut self) {
         self.expire();
-        self.release_paths();
+        self.release_fast_paths();
         let assignments = assign(&self.world, &self.policy);
         let mut replies = Vec::new();
         let mut events = Vec::new();
@@ -347,11 +349,11 @@ impl Machine {
         let now = self.now;
         for (index, memory) in self.bonds.iter_mut().enumerate() {
             let policy = &self.policy.bonds[index];
-            let view = View::new(&self.world, policy, index, &assignments, memory);
+            let view = BondView::new(&self.world, policy, index, &assignments, memory);
             events.extend(memory.update(&view, now));
             replies.extend(memory.resolve_commands(&view, now));
             // What was decided about commands may have changed which VF is chosen.
-            let view = View::new(&self.world, policy, index, &assignments, memory);
+            let view = BondView::new(&self.world, policy, index, &assignments, memory);
             events.extend(memory.update(&view, now));
             if view.standby_is_unread() {
                 self.readings.require(Source::Addressing);
@@ -388,13 +390,14 @@ impl Machine {
         }
     }
 
-    /// Has the hand-over programs let go of bonds that are gone or were taken out of the policy. That
+    /// Has the fast-path programs let go of bonds that are gone or were taken out of the policy. That
     /// can't fail, so that nothing waits for it.
-    fn release_paths(&mut self) {
-        for bond in self.world.stray_paths(&self.policy) {
-            let watch = PathWatch::default();
-            self.world.put_path(bond, watch.clone());
-            self.outbox.push(ActionKind::WatchPath { bond, watch });
+    fn release_fast_paths(&mut self) {
+        for bond in self.world.stray_fast_paths(&self.policy) {
+            let fast_path = FastPath::default();
+            self.world.put_fast_path(bond, fast_path.clone());
+            self.outbox
+                .push(ActionKind::SetFastPath { bond, fast_path });
         }
     }
 
@@ -428,27 +431,27 @@ impl Machine {
     }
 }
 
-/// Starts the most urgent wish that need not wait. Returns when to look again.
+/// Starts the most urgent action that need not wait. Returns when to look again.
 fn step(
-    view: &View<'_>,
+    view: &BondView<'_>,
     memory: &mut Memory,
     now: Time,
     issue: impl FnOnce(ActionKind) -> ActionId,
 ) -> Option<Time> {
     refusal::note_marks(view, memory, now);
     let context = Context { view, memory, now };
-    let wishes = wishes(&context);
+    let actions = actions(&context);
     let mut kept = intents(&context);
-    kept.extend(wishes.iter().cloned());
+    kept.extend(actions.iter().cloned());
     kept.extend(memory.in_flight.as_ref().map(|busy| busy.kind.clone()));
     memory.attempts.note_wanted(&kept, now);
     let mut deadlines = memory.deadlines(view);
     match &memory.in_flight {
         Some(busy) => deadlines.push(busy.issued_at.plus_ms(ACTION_TIMEOUT_MS)),
         None => {
-            deadlines.extend(wishes.iter().map(|kind| memory.attempts.next_at(kind)));
+            deadlines.extend(actions.iter().map(|kind| memory.attempts.next_at(kind)));
             let ready = |kind: &ActionKind| memory.attempts.next_at(kind) <= now;
-            if let Some(kind) = wishes.into_iter().find(ready) {
+            if let Some(kind) = actions.into_iter().find(ready) {
                 let text = refusal::describe(view.world, &kind);
                 let id = issue(kind.clone());
                 memory.start(id, kind, text, now);

@@ -116,7 +116,7 @@ pub enum Ownership {
     /// Tandem creates it, or takes over an active-backup bond of that name.
     #[default]
     Create,
-    /// Another manager makes it and sets its options; Tandem enslaves, switches and reports.
+    /// Another manager makes it and sets its options; Tandem enslaves, moves the traffic and reports.
     Adopt,
 }
 
@@ -151,7 +151,7 @@ pub struct Timing {
     pub hold_ms: u64,
     /// The hold time doubles with each loss of carrier, up to this, in ms.
     pub hold_max_ms: u64,
-    /// How long frames are accepted on both ports after a switch, in ms.
+    /// How long frames are accepted on both ports after a switchover, in ms.
     pub settle_ms: u64,
     /// How long an announced removal may take before it counts as cancelled, in ms.
     pub removal_timeout_ms: u64,
@@ -161,7 +161,7 @@ pub struct Timing {
     pub prepared_timeout_ms: u64,
     /// How long a command of the host may take, in ms.
     pub command_timeout_ms: u64,
-    /// Announcements after a switch; a fabric may miss one.
+    /// Announcements after a switchover; a fabric may miss one.
     pub announcements: u8,
     /// Time between two announcements in ms.
     pub announcement_interval_ms: u64,

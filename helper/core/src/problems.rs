@@ -10,11 +10,11 @@ use crate::plan::fail_over_mac;
 use crate::policy::Ownership;
 use crate::status::{BondState, Problem, ProblemCode};
 use crate::types::{IfName, Time};
-use crate::view::{Bond, Device, Port, View};
+use crate::view::{Bond, BondView, Device, Port};
 
 /// All problems, none twice.
 pub(crate) fn problems(
-    view: &View<'_>,
+    view: &BondView<'_>,
     memory: &Memory,
     state: BondState,
     now: Time,
@@ -62,7 +62,7 @@ fn problem(code: ProblemCode, device: Option<&IfName>, message: String, remedy: 
     }
 }
 
-fn of_device(view: &View<'_>) -> Option<Problem> {
+fn of_device(view: &BondView<'_>) -> Option<Problem> {
     let name = Some(&view.policy.name);
     match &view.device {
         Device::Missing => None,
@@ -86,7 +86,7 @@ fn of_device(view: &View<'_>) -> Option<Problem> {
 }
 
 /// What an existing bond does otherwise than a new one would, and cannot change with ports.
-fn mismatch(view: &View<'_>, bond: &Bond<'_>) -> Option<Problem> {
+fn mismatch(view: &BondView<'_>, bond: &Bond<'_>) -> Option<Problem> {
     let name = Some(&view.policy.name);
     let code = ProblemCode::BondMismatch;
     let found = bond.facts.fail_over_mac;
@@ -113,7 +113,7 @@ fn mismatch(view: &View<'_>, bond: &Bond<'_>) -> Option<Problem> {
     })
 }
 
-fn of_standby(view: &View<'_>) -> Vec<Problem> {
+fn of_standby(view: &BondView<'_>) -> Vec<Problem> {
     let mut all = Vec::new();
     let Some(standby) = &view.standby else {
         all.push(problem(
@@ -151,7 +151,7 @@ fn of_standby(view: &View<'_>) -> Vec<Problem> {
     all
 }
 
-fn of_vfs(view: &View<'_>, memory: &Memory, now: Time) -> Vec<Problem> {
+fn of_vfs(view: &BondView<'_>, memory: &Memory, now: Time) -> Vec<Problem> {
     let mut all = Vec::new();
     let Some(vf) = view.vf() else {
         return all;
@@ -225,7 +225,7 @@ fn remedy(code: ProblemCode) -> &'static str {
         ProblemCode::BondingMissing => {
             "load the kernel module `bonding` (`modprobe bonding`) or install the package that has it"
         }
-        ProblemCode::HandoverUnmeasured => {
+        ProblemCode::SwitchoverUnmeasured => {
             "everything else goes on; see to it before an unplug that nobody announces (`tandem check`)"
         }
         ProblemCode::PathBroken => {

@@ -12,7 +12,7 @@ use crate::memory::Memory;
 use crate::memory::attempts::{DeviceMark, Failure};
 use crate::status::ProblemCode;
 use crate::types::{IfName, Ifindex, Time};
-use crate::view::View;
+use crate::view::BondView;
 use crate::world::World;
 
 /// Longest part of a kernel message that is kept, in characters.
@@ -20,7 +20,11 @@ const MAX_MESSAGE_CHARS: usize = 200;
 
 /// Turns an outcome into a failure with its cause; `None` if there was none, or
 /// if the device is simply gone.
-pub(crate) fn failure(view: &View<'_>, kind: &ActionKind, outcome: &Outcome) -> Option<Failure> {
+pub(crate) fn failure(
+    view: &BondView<'_>,
+    kind: &ActionKind,
+    outcome: &Outcome,
+) -> Option<Failure> {
     let device = subject(view.world, kind);
     let (code, message) = match outcome {
         Outcome::Accepted | Outcome::Gone => return None,
@@ -41,7 +45,7 @@ pub(crate) fn failure(view: &View<'_>, kind: &ActionKind, outcome: &Outcome) -> 
 }
 
 /// An action that was acknowledged and changed nothing.
-pub(crate) fn no_effect(view: &View<'_>, kind: &ActionKind) -> Failure {
+pub(crate) fn no_effect(view: &BondView<'_>, kind: &ActionKind) -> Failure {
     Failure {
         code: ProblemCode::NoEffect,
         device: subject(view.world, kind),
@@ -52,7 +56,7 @@ pub(crate) fn no_effect(view: &View<'_>, kind: &ActionKind) -> Failure {
     }
 }
 
-fn classify(view: &View<'_>, kind: &ActionKind, errno: i32, message: &str) -> ProblemCode {
+fn classify(view: &BondView<'_>, kind: &ActionKind, errno: i32, message: &str) -> ProblemCode {
     let says = |word: &str| message.to_ascii_lowercase().contains(word);
     match kind {
         ActionKind::CreateBond { .. } => {
@@ -81,15 +85,15 @@ fn classify(view: &View<'_>, kind: &ActionKind, errno: i32, message: &str) -> Pr
             }
         }
         ActionKind::SetMtu { .. } => ProblemCode::MtuRefused,
-        ActionKind::WatchPath { .. } | ActionKind::ReadFrames { .. } => {
-            ProblemCode::HandoverUnmeasured
+        ActionKind::SetFastPath { .. } | ActionKind::ReadFrames { .. } => {
+            ProblemCode::SwitchoverUnmeasured
         }
-        ActionKind::ProvePath { .. } if errno == errno::ETIMEDOUT => ProblemCode::PathBroken,
+        ActionKind::CheckPath { .. } if errno == errno::ETIMEDOUT => ProblemCode::PathBroken,
         _ => ProblemCode::ActionFailed,
     }
 }
 
-fn mac_would_change(view: &View<'_>, port: Ifindex, bond: Ifindex) -> bool {
+fn mac_would_change(view: &BondView<'_>, port: Ifindex, bond: Ifindex) -> bool {
     let mac = |index| view.world.link(index).and_then(|link| link.mac);
     let shared = view
         .bond()
@@ -97,7 +101,7 @@ fn mac_would_change(view: &View<'_>, port: Ifindex, bond: Ifindex) -> bool {
     shared && mac(port) != mac(bond)
 }
 
-fn mtu_would_change(view: &View<'_>, port: Ifindex, bond: Ifindex) -> bool {
+fn mtu_would_change(view: &BondView<'_>, port: Ifindex, bond: Ifindex) -> bool {
     let mtu = |index| view.world.link(index).map(|link| link.mtu);
     mtu(port) != mtu(bond)
 }
@@ -115,7 +119,7 @@ fn explain(world: &World, kind: &ActionKind, errno: i32, message: &str) -> Strin
 }
 
 /// Looks whether a refused NIC changed so that it may be taken now.
-pub(crate) fn note_marks(view: &View<'_>, memory: &mut Memory, now: Time) {
+pub(crate) fn note_marks(view: &BondView<'_>, memory: &mut Memory, now: Time) {
     let Some(bond) = view.bond() else { return };
     for nic in view.standby.iter().chain(&view.vfs) {
         let kind = ActionKind::Enslave {
@@ -129,7 +133,7 @@ pub(crate) fn note_marks(view: &View<'_>, memory: &mut Memory, now: Time) {
 }
 
 /// Facts that decide whether a refused NIC would be refused again.
-pub(crate) fn mark_of(view: &View<'_>, kind: &ActionKind) -> Option<DeviceMark> {
+pub(crate) fn mark_of(view: &BondView<'_>, kind: &ActionKind) -> Option<DeviceMark> {
     let ActionKind::Enslave { port, .. } = kind else {
         return None;
     };
@@ -153,7 +157,7 @@ fn subject(world: &World, kind: &ActionKind) -> Option<IfName> {
         ActionKind::CreateBond { name, .. } => return Some(name.clone()),
         ActionKind::SetBondOptions { bond, .. }
         | ActionKind::Announce { bond, .. }
-        | ActionKind::WatchPath { bond, .. }
+        | ActionKind::SetFastPath { bond, .. }
         | ActionKind::ReadFrames { bond, .. } => bond,
         ActionKind::SetAdminUp { link, .. }
         | ActionKind::SetMtu { link, .. }
@@ -164,7 +168,7 @@ fn subject(world: &World, kind: &ActionKind) -> Option<IfName> {
         ActionKind::Enslave { port, .. }
         | ActionKind::Release { port, .. }
         | ActionKind::SetPrimary { port, .. }
-        | ActionKind::ProvePath { from: port, .. } => port,
+        | ActionKind::CheckPath { from: port, .. } => port,
         ActionKind::Observe { .. } | ActionKind::Reply { .. } | ActionKind::Notify(_) => {
             return None;
         }
@@ -204,14 +208,14 @@ pub(crate) fn describe(world: &World, kind: &ActionKind) -> String {
         ActionKind::Announce { bond, port } => {
             format!("announce {} through {}", name(bond), name(port))
         }
-        ActionKind::ProvePath { from, to, .. } => {
+        ActionKind::CheckPath { from, to, .. } => {
             format!("send a frame from {} to {}", name(from), name(to))
         }
-        ActionKind::WatchPath { bond, watch } if watch.is_nothing() => {
-            format!("detach the hand-over programs of {}", name(bond))
+        ActionKind::SetFastPath { bond, fast_path } if fast_path.is_nothing() => {
+            format!("detach the fast-path programs of {}", name(bond))
         }
-        ActionKind::WatchPath { bond, .. } => {
-            format!("attach the hand-over programs of {}", name(bond))
+        ActionKind::SetFastPath { bond, .. } => {
+            format!("attach the fast-path programs of {}", name(bond))
         }
         ActionKind::ReadFrames { bond, .. } => format!("read the frame counters of {}", name(bond)),
         ActionKind::Observe { source } => format!("read {source:?} anew"),

@@ -57,18 +57,18 @@ pub struct BondStatus {
     /// The kernel itself sends through the standby when the VF's removal begins,
     /// whether or not the service is in time.
     #[serde(default)]
-    pub rescue_armed: bool,
+    pub fast_path_armed: bool,
     /// When something is tried again or a wait ends, if either is due.
     pub next_deadline: Option<Time>,
-    /// The last handoffs, oldest first; at most [`BondStatus::MAX_HANDOFFS`].
-    pub handoffs: Vec<Handoff>,
-    /// Handoffs since the service started.
-    pub handoff_count: u64,
+    /// The last switchovers, oldest first; at most [`BondStatus::MAX_SWITCHOVERS`].
+    pub switchovers: Vec<Switchover>,
+    /// Switchovers since the service started.
+    pub switchover_count: u64,
 }
 
 impl BondStatus {
-    /// Handoffs that are remembered.
-    pub const MAX_HANDOFFS: usize = 32;
+    /// Switchovers that are remembered.
+    pub const MAX_SWITCHOVERS: usize = 32;
 }
 
 /// Where a bond stands.
@@ -84,8 +84,8 @@ pub enum BondState {
     Accelerated,
     /// The standby carries the traffic, as asked or for want of a usable VF.
     Standby,
-    /// A handoff is under way.
-    HandingOver,
+    /// A switchover is under way.
+    SwitchingOver,
     /// The VF carries the traffic and there is no usable standby: a removal would cut the guest off.
     Unprotected,
     /// No port is usable; the guest is cut off.
@@ -154,7 +154,7 @@ pub enum Held {
     /// Another NIC was chosen.
     NotChosen,
     /// None of its frames reached the standby through the network; tried again later.
-    PathUnproved,
+    PathBroken,
 }
 
 /// Something that is wrong.
@@ -203,19 +203,19 @@ pub enum ProblemCode {
     BondingMissing,
     /// No port is usable.
     NothingUsable,
-    /// The hand-over programs can't be attached: no rescue, and no gaps are measured.
-    HandoverUnmeasured,
+    /// The fast-path programs can't be attached: no fast path, and no gaps are measured.
+    SwitchoverUnmeasured,
     /// The VF's frames do not reach the standby through the network.
     PathBroken,
     /// The configuration's files are wrong; what was read before stays in effect.
     ConfigurationRefused,
 }
 
-/// One handoff.
+/// One switchover.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
-pub struct Handoff {
+pub struct Switchover {
     /// Number since the service started, from 1.
     pub number: u64,
     /// When the traffic was seen on the new port.
@@ -225,24 +225,24 @@ pub struct Handoff {
     /// Who carries it now.
     pub to: Traffic,
     /// Why.
-    pub cause: HandoffCause,
+    pub cause: SwitchoverCause,
     /// From the decision to the moment the new port was seen active, in µs;
-    /// `None` if the kernel switched by itself.
-    pub switch_us: Option<u64>,
+    /// `None` if the kernel moved the traffic by itself.
+    pub took_us: Option<u64>,
     /// From the first warning to the moment at which the link began to be unregistered, upon which
     /// its driver stops, or was closed before, in µs, once both are known. Where neither was seen, to
     /// the moment at which it was seen gone.
     pub lead_us: Option<u64>,
     /// The first warning of the removal, if there was one.
     pub warned_by: Option<RemovalStage>,
-    /// From the warning to the moment the switch was asked of the kernel, in µs,
-    /// where the service's shortest way did that.
+    /// From the warning to the moment the switchover was asked of the kernel, in µs,
+    /// where the fast path did that.
     pub reaction_us: Option<u64>,
     /// What the kernel's own count says, once it is known.
     pub gap: Option<Gap>,
 }
 
-/// How long a bond was without frames in a handoff, counted in the kernel by the
+/// How long a bond was without frames in a switchover, counted in the kernel by the
 /// frames to and from its MAC; it includes pauses of the traffic itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -255,16 +255,16 @@ pub struct Gap {
     pub transmit_us: Option<u64>,
     /// Frames that arrived on the old port when another carried the traffic already.
     pub late_frames: u64,
-    /// From the switch, as the first frame sent through the new port or the first late one
+    /// From the switchover, as the first frame sent through the new port or the first late one
     /// shows it, to the last late frame, in µs; `None` if there was none.
     pub drain_us: Option<u64>,
 }
 
-/// Why a handoff happened.
+/// Why a switchover happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
-pub enum HandoffCause {
+pub enum SwitchoverCause {
     /// The host asked before the VF left.
     Planned,
     /// The kernel warned before the VF left.
@@ -275,7 +275,7 @@ pub enum HandoffCause {
     Carrier,
     /// An operator asked.
     Operator,
-    /// A VF came (back) and proved itself.
+    /// A VF came (back) and is ready.
     Arrival,
 }
 
@@ -340,18 +340,18 @@ pub enum Event {
         reason: String,
     },
     /// Traffic moved.
-    HandedOver {
+    SwitchedOver {
         /// The bond.
         bond: IfName,
         /// How.
-        handoff: Handoff,
+        switchover: Switchover,
     },
-    /// It is known how long the bond was without frames in its last handoff.
-    HandoffMeasured {
+    /// It is known how long the bond was without frames in its last switchover.
+    SwitchoverMeasured {
         /// The bond.
         bond: IfName,
-        /// The handoff, with its gap.
-        handoff: Handoff,
+        /// The switchover, with its gap.
+        switchover: Switchover,
     },
     /// A VF's removal was announced by the kernel.
     RemovalExpected {

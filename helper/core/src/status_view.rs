@@ -7,13 +7,13 @@ use crate::memory::Memory;
 use crate::plan::lacks_mac;
 use crate::policy::Ownership;
 use crate::problems::problems;
-use crate::status::{BondState, BondStatus, HandoffCause, Held, PortStatus, Traffic};
+use crate::status::{BondState, BondStatus, Held, PortStatus, SwitchoverCause, Traffic};
 use crate::types::{Ifindex, Time};
-use crate::view::{Device, Port, View};
+use crate::view::{BondView, Device, Port};
 
 /// Describes one bond. `deadline` is when something is due next for it.
 pub(crate) fn bond_status(
-    view: &View<'_>,
+    view: &BondView<'_>,
     memory: &Memory,
     deadline: Option<Time>,
     now: Time,
@@ -36,12 +36,12 @@ pub(crate) fn bond_status(
             .map(|found| found.addresses.clone())
             .unwrap_or_default(),
         problems: problems(view, memory, state, now),
-        rescue_armed: bond
-            .and_then(|bond| view.world.path(bond.ifindex()))
-            .is_some_and(|watch| watch.rescue.is_some()),
+        fast_path_armed: bond
+            .and_then(|bond| view.world.fast_path(bond.ifindex()))
+            .is_some_and(|fast_path| fast_path.armed_vf.is_some()),
         next_deadline: deadline,
-        handoffs: memory.traffic.handoffs(),
-        handoff_count: memory.traffic.count(),
+        switchovers: memory.traffic.switchovers(),
+        switchover_count: memory.traffic.count(),
     }
 }
 
@@ -61,7 +61,7 @@ fn port_status(port: &Port<'_>, held: Option<Held>) -> PortStatus {
 }
 
 /// Where the bond stands and why.
-fn stand(view: &View<'_>, memory: &Memory, now: Time) -> (BondState, String) {
+fn stand(view: &BondView<'_>, memory: &Memory, now: Time) -> (BondState, String) {
     match &view.device {
         Device::Taken(_) => (
             BondState::Blocked,
@@ -76,7 +76,7 @@ fn stand(view: &View<'_>, memory: &Memory, now: Time) -> (BondState, String) {
     }
 }
 
-fn without_bond(view: &View<'_>, memory: &Memory) -> (BondState, String) {
+fn without_bond(view: &BondView<'_>, memory: &Memory) -> (BondState, String) {
     let failure = memory.attempts.obstacles().next();
     let nic = view.standby.is_some() || view.vf().is_some();
     if !view.world.links_known() {
@@ -99,16 +99,16 @@ fn without_bond(view: &View<'_>, memory: &Memory) -> (BondState, String) {
     }
 }
 
-fn with_bond(view: &View<'_>, memory: &Memory, now: Time) -> (BondState, String) {
-    if let Some(switch) = &memory.traffic.switch
+fn with_bond(view: &BondView<'_>, memory: &Memory, now: Time) -> (BondState, String) {
+    if let Some(switchover) = &memory.traffic.switchover
         && view.active().is_some()
     {
         let text = format!(
             "the traffic moves to {}: {}",
-            name(view, switch.target),
-            cause_text(switch.cause)
+            name(view, switchover.target),
+            cause_text(switchover.cause)
         );
-        return (BondState::HandingOver, text);
+        return (BondState::SwitchingOver, text);
     }
     let carrier = view.active().map(|active| name(view, active));
     let carrier = carrier.unwrap_or_default();
@@ -136,7 +136,7 @@ fn with_bond(view: &View<'_>, memory: &Memory, now: Time) -> (BondState, String)
     }
 }
 
-fn without_traffic(view: &View<'_>, memory: &Memory, now: Time) -> (BondState, String) {
+fn without_traffic(view: &BondView<'_>, memory: &Memory, now: Time) -> (BondState, String) {
     let first = memory.traffic.never_carried().then(|| view.vf()).flatten();
     let joining = view
         .standby
@@ -159,7 +159,7 @@ fn without_traffic(view: &View<'_>, memory: &Memory, now: Time) -> (BondState, S
     }
 }
 
-fn no_standby(view: &View<'_>) -> String {
+fn no_standby(view: &BondView<'_>) -> String {
     match &view.standby {
         None => "no standby is present".into(),
         Some(standby) if standby.taken => "the standby belongs to another device".into(),
@@ -168,7 +168,7 @@ fn no_standby(view: &View<'_>) -> String {
     }
 }
 
-fn no_vf(view: &View<'_>, memory: &Memory) -> String {
+fn no_vf(view: &BondView<'_>, memory: &Memory) -> String {
     let Some(vf) = view.vf() else {
         return "no VF is present".into();
     };
@@ -190,22 +190,22 @@ fn held_text(held: Held) -> &'static str {
         Held::Operator => "waits until an operator asks for the failback",
         Held::Refused => "was refused and is tried again",
         Held::NotChosen => "was not chosen",
-        Held::PathUnproved => "sends frames that do not reach the standby through the network",
+        Held::PathBroken => "sends frames that do not reach the standby through the network",
     }
 }
 
-fn cause_text(cause: HandoffCause) -> &'static str {
+fn cause_text(cause: SwitchoverCause) -> &'static str {
     match cause {
-        HandoffCause::Planned => "the host is about to unplug the VF",
-        HandoffCause::Warned => "the VF is about to be removed",
-        HandoffCause::Abrupt => "the other port is gone",
-        HandoffCause::Carrier => "the other port lost its carrier",
-        HandoffCause::Operator => "an operator asked",
-        HandoffCause::Arrival => "the VF has proved itself",
+        SwitchoverCause::Planned => "the host is about to unplug the VF",
+        SwitchoverCause::Warned => "the VF is about to be removed",
+        SwitchoverCause::Abrupt => "the other port is gone",
+        SwitchoverCause::Carrier => "the other port lost its carrier",
+        SwitchoverCause::Operator => "an operator asked",
+        SwitchoverCause::Arrival => "the VF is ready",
     }
 }
 
-fn name(view: &View<'_>, port: Ifindex) -> String {
+fn name(view: &BondView<'_>, port: Ifindex) -> String {
     match view.world.link(port) {
         Some(link) => link.name.to_string(),
         None => format!("interface {port}"),

@@ -20,7 +20,7 @@ const MAX_DRIVER_BYTES: usize = 64;
 const MAX_MS: u64 = 86_400_000;
 /// Longest link monitoring interval in ms: longer ones would hide a failed link.
 const MAX_MIIMON_MS: u32 = 10_000;
-/// Most announcements after a switch.
+/// Most announcements after a switchover.
 const MAX_ANNOUNCEMENTS: u8 = 30;
 
 /// A key and what is wrong with it.

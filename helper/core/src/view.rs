@@ -12,7 +12,7 @@ use crate::world::{Warning, World};
 
 /// What is there of one bond of the policy.
 #[derive(Debug)]
-pub(crate) struct View<'a> {
+pub(crate) struct BondView<'a> {
     pub(crate) policy: &'a BondPolicy,
     pub(crate) world: &'a World,
     pub(crate) device: Device<'a>,
@@ -104,7 +104,7 @@ pub(crate) fn has_addresses(addressing: &Addressing) -> bool {
         .any(|address| !address.is_link_local())
 }
 
-impl<'a> View<'a> {
+impl<'a> BondView<'a> {
     /// Looks at the bond that is number `index` of the policy.
     pub(crate) fn new(
         world: &'a World,

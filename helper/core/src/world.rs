@@ -4,9 +4,9 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
+use crate::fast_path::FastPath;
 use crate::input::{Removal, RemovalStage, Source};
 use crate::link::{Addressing, BondFacts, BondMode, Link, LinkKind};
-use crate::path::PathWatch;
 use crate::policy::Policy;
 use crate::status::{CheckItem, SourceHealth, SourceStatus};
 use crate::types::{IfName, Ifindex, Time};
@@ -25,12 +25,12 @@ pub(crate) struct World {
     /// When all addresses and routes were last read.
     addressing_read_at: Option<Time>,
     sources: BTreeMap<Source, SourceStatus>,
-    paths_supported: bool,
-    /// What the hand-over programs do, by bond; `None` where an attempt to change it failed. A bond
+    fast_path_supported: bool,
+    /// What the fast-path programs do, by bond; `None` where an attempt to change it failed. A bond
     /// that is gone stays here until they have let go of its ports, which live on.
-    paths: BTreeMap<Ifindex, Option<PathWatch>>,
-    /// What is stacked on each bond, as one number.
-    stacked: BTreeMap<Ifindex, u64>,
+    fast_paths: BTreeMap<Ifindex, Option<FastPath>>,
+    /// The upper devices of each bond, as one number.
+    upper_devices: BTreeMap<Ifindex, u64>,
 }
 
 /// One interface and what happened to it.
@@ -58,9 +58,9 @@ pub(crate) struct Warning {
     pub(crate) stopping_at: Option<Time>,
 }
 
-/// The hand-over programs are known to do nothing.
-fn is_idle(watch: Option<&PathWatch>) -> bool {
-    watch.is_some_and(PathWatch::is_nothing)
+/// The fast-path programs are known to do nothing.
+fn is_idle(fast_path: Option<&FastPath>) -> bool {
+    fast_path.is_some_and(FastPath::is_nothing)
 }
 
 impl World {
@@ -116,55 +116,55 @@ impl World {
         self.sources.values()
     }
 
-    /// The kernel takes the hand-over programs.
-    pub(crate) fn paths_supported(&self) -> bool {
-        self.paths_supported
+    /// The kernel takes the fast-path programs.
+    pub(crate) fn fast_path_supported(&self) -> bool {
+        self.fast_path_supported
     }
 
-    /// What the hand-over programs do for a bond; `None` if that is not known.
-    pub(crate) fn path(&self, bond: Ifindex) -> Option<&PathWatch> {
-        self.paths.get(&bond)?.as_ref()
+    /// What the fast-path programs do for a bond; `None` if that is not known.
+    pub(crate) fn fast_path(&self, bond: Ifindex) -> Option<&FastPath> {
+        self.fast_paths.get(&bond)?.as_ref()
     }
 
-    /// What is stacked on a bond, as one number that changes with it.
-    pub(crate) fn stacked(&self, bond: Ifindex) -> u64 {
-        self.stacked.get(&bond).copied().unwrap_or(0)
+    /// The upper devices of a bond, as one number that changes with them.
+    pub(crate) fn upper_devices(&self, bond: Ifindex) -> u64 {
+        self.upper_devices.get(&bond).copied().unwrap_or(0)
     }
 
-    /// Notes what is stacked on a bond that exists.
-    pub(crate) fn put_stacked(&mut self, bond: Ifindex, stations: u64) {
+    /// Notes the upper devices of a bond that exists.
+    pub(crate) fn put_upper_devices(&mut self, bond: Ifindex, fingerprint: u64) {
         if self.links.contains_key(&bond) {
-            self.stacked.insert(bond, stations);
+            self.upper_devices.insert(bond, fingerprint);
         }
     }
 
-    /// Notes whether the kernel takes the hand-over programs.
-    pub(crate) fn support_paths(&mut self, supported: bool) {
-        self.paths_supported = supported;
+    /// Notes whether the kernel takes the fast-path programs.
+    pub(crate) fn support_fast_path(&mut self, supported: bool) {
+        self.fast_path_supported = supported;
         if !supported {
-            self.paths.clear();
+            self.fast_paths.clear();
         }
     }
 
-    /// Notes what the hand-over programs do for a bond.
-    pub(crate) fn put_path(&mut self, bond: Ifindex, watch: PathWatch) {
-        if watch.is_nothing() && !self.links.contains_key(&bond) {
-            self.paths.remove(&bond);
-        } else if self.paths.contains_key(&bond) || self.paths.len() < MAX_LINKS {
-            self.paths.insert(bond, Some(watch));
+    /// Notes what the fast-path programs do for a bond.
+    pub(crate) fn put_fast_path(&mut self, bond: Ifindex, fast_path: FastPath) {
+        if fast_path.is_nothing() && !self.links.contains_key(&bond) {
+            self.fast_paths.remove(&bond);
+        } else if self.fast_paths.contains_key(&bond) || self.fast_paths.len() < MAX_LINKS {
+            self.fast_paths.insert(bond, Some(fast_path));
         }
     }
 
-    /// What the hand-over programs do for a bond is no longer known.
-    pub(crate) fn doubt_path(&mut self, bond: Ifindex) {
-        if self.paths.contains_key(&bond) || self.paths.len() < MAX_LINKS {
-            self.paths.insert(bond, None);
+    /// What the fast-path programs do for a bond is no longer known.
+    pub(crate) fn doubt_fast_path(&mut self, bond: Ifindex) {
+        if self.fast_paths.contains_key(&bond) || self.fast_paths.len() < MAX_LINKS {
+            self.fast_paths.insert(bond, None);
         }
     }
 
-    /// Bonds that the hand-over programs may do something for although there is no such bond, the
+    /// Bonds that the fast-path programs may do something for although there is no such bond, the
     /// policy does not name it, or its mode has become another one.
-    pub(crate) fn stray_paths(&self, policy: &Policy) -> Vec<Ifindex> {
+    pub(crate) fn stray_fast_paths(&self, policy: &Policy) -> Vec<Ifindex> {
         let named = |bond: &Ifindex| {
             let mut names = policy.bonds.iter().map(|bond| &bond.name);
             let other_mode = |facts: &BondFacts| facts.mode != BondMode::ActiveBackup;
@@ -172,8 +172,9 @@ impl World {
                 names.any(|name| *name == link.name) && !link.bond.as_ref().is_some_and(other_mode)
             })
         };
-        let paths = self.paths.iter().filter(|_| self.links_known);
-        let stray = paths.filter(|(bond, watch)| !is_idle(watch.as_ref()) && !named(bond));
+        let fast_paths = self.fast_paths.iter().filter(|_| self.links_known);
+        let stray =
+            fast_paths.filter(|(bond, fast_path)| !is_idle(fast_path.as_ref()) && !named(bond));
         stray.map(|(bond, _)| *bond).collect()
     }
 
@@ -194,9 +195,10 @@ impl World {
         }
         self.links_known = true;
         let links = &self.links;
-        self.paths
-            .retain(|bond, watch| links.contains_key(bond) || !is_idle(watch.as_ref()));
-        self.stacked.retain(|bond, _| links.contains_key(bond));
+        self.fast_paths
+            .retain(|bond, fast_path| links.contains_key(bond) || !is_idle(fast_path.as_ref()));
+        self.upper_devices
+            .retain(|bond, _| links.contains_key(bond));
     }
 
     /// Replaces one link.
@@ -217,10 +219,10 @@ impl World {
     pub(crate) fn remove_link(&mut self, ifindex: Ifindex) {
         self.links.remove(&ifindex);
         self.addressing.remove(&ifindex);
-        if is_idle(self.path(ifindex)) {
-            self.paths.remove(&ifindex);
+        if is_idle(self.fast_path(ifindex)) {
+            self.fast_paths.remove(&ifindex);
         }
-        self.stacked.remove(&ifindex);
+        self.upper_devices.remove(&ifindex);
     }
 
     /// Replaces addresses and routes of all links.

@@ -35,7 +35,7 @@ enum Command {
     Status(status::StatusArgs),
     /// Show each change of a domain, or of all, as it happens; needs `serve`
     Watch(watch::WatchArgs),
-    /// Care for all domains: hand each guest its bonds once per boot, keep its status
+    /// Care for all domains: give each guest its bonds once per boot, keep its status
     Serve(serve::Serve),
 }
 

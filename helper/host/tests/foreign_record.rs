@@ -94,11 +94,11 @@ fn cause(output: &Output) -> (Option<i32>, String, String) {
 /// A record as whoever may write the metadata of `A` would have it: a host that is a command.
 fn with_uri(version: u32, program: &Path) -> Value {
     let uri = format!("qemu+ext:///system?command={}", program.display());
-    let plan = json!({"domain": "A", "source-uri": uri, "destination-uri": uri, "bond": null,
+    let spec = json!({"domain": "A", "source-uri": uri, "destination-uri": uri, "bond": null,
         "source-vf": null, "destination-vf": null, "agent": "never", "reaches-destination-agent": false,
         "configure": false, "yes-degraded": true});
     json!({"version": version, "evacuation": "e", "domain": "A", "owner": null, "beat": 1,
-        "stage": "degraded", "migration-begun": true, "home": "destination", "plan": plan})
+        "stage": "degraded", "migration-begun": true, "home": "destination", "spec": spec})
 }
 
 #[test]
@@ -156,10 +156,10 @@ fn a_record_that_is_out_of_date_is_forgotten() {
     let records = Records::open(&bench.path("records")).unwrap();
     let progress = json!({"version": 2, "evacuation": "e", "domain": "A", "owner": null, "beat": 9,
         "stage": "degraded", "migration-begun": true, "home": "destination"});
-    let plan = json!({"domain": "A", "source-uri": "qemu:///system",
+    let spec = json!({"domain": "A", "source-uri": "qemu:///system",
         "destination-uri": "qemu+ssh://b/system", "bond": null, "source-vf": null, "destination-vf": null,
         "agent": "never", "reaches-destination-agent": false, "configure": false, "yes-degraded": false});
-    let record = json!({"progress": progress, "plan": plan});
+    let record = json!({"progress": progress, "spec": spec});
     records
         .keep(&serde_json::from_value(record).unwrap())
         .unwrap();

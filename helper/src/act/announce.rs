@@ -1,8 +1,8 @@
-//! Tells the network where the bond's stations are now.
+//! Tells the network where the bond and its upper devices are now.
 //!
 //! The frames go straight out of the port that carries the traffic, with VLAN tags
 //! in them, so that they are right whatever the bond itself thinks at the moment.
-//! Like the kernel's own announcements they also cover what is stacked on the
+//! Like the kernel's own announcements they also cover the upper devices of the
 //! bond: VLANs, macvlans, and the bridge it may be a port of.
 
 use std::collections::VecDeque;
@@ -62,7 +62,7 @@ pub(super) fn port_of(
     })
 }
 
-/// The frames for a device and what is stacked on it.
+/// The frames for a device and its upper devices.
 pub(super) fn frames_of(
     requests: &mut Requests,
     device: Ifindex,
@@ -75,8 +75,8 @@ pub(super) fn frames_of(
         .dump(&RouteNetlinkMessage::GetLink(message), Layer::decode)
         .map_err(ActError::at("read the links"))?;
     let mut frames = Vec::new();
-    for station in stations(&links, device) {
-        frames.extend(frames_of_station(requests, &station)?);
+    for device in announced_devices(&links, device) {
+        frames.extend(frames_of_one(requests, &device)?);
     }
     frames.truncate(MAX_FRAMES);
     Ok(frames)
@@ -113,24 +113,24 @@ impl Layer {
     }
 }
 
-/// A MAC that has to be announced.
+/// A device whose MAC has to be announced.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Station {
+struct AnnouncedDevice {
     ifindex: Ifindex,
     mac: Mac,
     tags: Vec<VlanTag>,
     router: bool,
 }
 
-/// The device and all that is stacked on it and is up, each once.
-fn stations(links: &[Layer], device: Ifindex) -> Vec<Station> {
+/// The device and its upper devices that are up, each once.
+fn announced_devices(links: &[Layer], device: Ifindex) -> Vec<AnnouncedDevice> {
     let mut seen = vec![device];
     let mut queue: VecDeque<(&Layer, Vec<VlanTag>)> = links
         .iter()
         .filter(|layer| layer.described.link.ifindex == device)
         .map(|layer| (layer, Vec::new()))
         .collect();
-    let mut stations = Vec::new();
+    let mut announced_devices = Vec::new();
     while let Some((layer, tags)) = queue.pop_front() {
         for upper in links {
             let ifindex = upper.described.link.ifindex;
@@ -142,23 +142,26 @@ fn stations(links: &[Layer], device: Ifindex) -> Vec<Station> {
                 queue.push_back((upper, tags));
             }
         }
-        stations.extend(layer.described.link.mac.map(|mac| Station {
+        announced_devices.extend(layer.described.link.mac.map(|mac| AnnouncedDevice {
             ifindex: layer.described.link.ifindex,
             mac,
             tags,
             router: layer.router,
         }));
     }
-    stations
+    announced_devices
 }
 
-fn frames_of_station(requests: &mut Requests, station: &Station) -> Result<Vec<Vec<u8>>, ActError> {
-    let Station {
+fn frames_of_one(
+    requests: &mut Requests,
+    device: &AnnouncedDevice,
+) -> Result<Vec<Vec<u8>>, ActError> {
+    let AnnouncedDevice {
         ifindex,
         mac,
         ref tags,
         router,
-    } = *station;
+    } = *device;
     let addresses = address::dump(requests, Some(ifindex), |payload| {
         address::decode(payload).filter(|assigned| assigned.ifindex == ifindex && assigned.usable)
     })
@@ -304,9 +307,9 @@ mod tests {
     }
 
     fn found(links: &[Layer]) -> Vec<(u32, Vec<VlanTag>)> {
-        stations(links, Ifindex(1))
+        announced_devices(links, Ifindex(1))
             .into_iter()
-            .map(|station| (station.ifindex.0, station.tags))
+            .map(|device| (device.ifindex.0, device.tags))
             .collect()
     }
 
@@ -339,7 +342,7 @@ mod tests {
                 (6, vec![tag(2), tag(5)]),
             ]
         );
-        // A bond that is nowhere has no stations, and a ring has an end.
+        // A bond that is nowhere has nothing to announce, and a ring has an end.
         assert_eq!(found(&links[..4]), []);
         bridge.described.link.ifindex = Ifindex(1);
         bridge.described.link.controller = Some(Ifindex(1));

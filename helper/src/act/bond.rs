@@ -67,7 +67,7 @@ pub(super) fn set_options(
     Ok(change(requests, message)?)
 }
 
-/// Makes a port the primary: that switches at once, in one step under the
+/// Makes a port the primary: that moves the traffic at once, in one step under the
 /// kernel's lock, and holds when ports come and go, which setting the active port
 /// would not.
 pub(super) fn set_primary(

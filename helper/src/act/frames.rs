@@ -1,4 +1,4 @@
-//! Frames that tell the network where a station is.
+//! Frames that tell the network where a MAC is.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -12,7 +12,8 @@ const ETHERTYPE_RARP: u16 = 0x8035;
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
 /// Local experimental ethertype 1 (IEEE 802, clause 9.2.4).
-pub(super) const ETHERTYPE_EXPERIMENTAL: u16 = u16::from_be_bytes(tandem_ebpf::PROOF_ETHERTYPE);
+pub(super) const ETHERTYPE_EXPERIMENTAL: u16 =
+    u16::from_be_bytes(tandem_ebpf::PATH_CHECK_ETHERTYPE);
 const ARP_REQUEST: u16 = 1;
 const ARP_REPLY: u16 = 2;
 const RARP_REQUEST: u16 = 3;
@@ -81,14 +82,14 @@ pub(super) fn reverse_arp(mac: Mac, tags: &[VlanTag]) -> Vec<u8> {
 }
 
 /// A broadcast that shows the way through the network; nobody answers it.
-pub(super) fn path_proof(mac: Mac, payload: &[u8]) -> Vec<u8> {
+pub(super) fn path_check(mac: Mac, payload: &[u8]) -> Vec<u8> {
     let mut frame = ethernet(BROADCAST, mac, &[], ETHERTYPE_EXPERIMENTAL);
     frame.extend(payload);
     padded(frame)
 }
 
-/// What a frame of [`path_proof`] carries, with its padding; `None` for all others.
-pub(super) fn path_proof_payload(frame: &[u8]) -> Option<&[u8]> {
+/// What a frame of [`path_check`] carries, with its padding; `None` for all others.
+pub(super) fn path_check_payload(frame: &[u8]) -> Option<&[u8]> {
     let (header, payload) = frame.split_at_checked(14)?;
     header
         .ends_with(&ETHERTYPE_EXPERIMENTAL.to_be_bytes())

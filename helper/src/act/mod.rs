@@ -10,12 +10,12 @@ mod announce;
 mod assign;
 mod bond;
 mod clone;
+mod fast_path;
 mod frames;
 mod link;
 mod local;
 mod nexthop;
-mod path;
-mod prove;
+mod path_check;
 
 use std::future::Future;
 use std::io;
@@ -27,7 +27,7 @@ use tandem_core::input::{Outcome, Source};
 use tandem_core::types::Ifindex;
 use tokio::task::JoinHandle;
 
-use crate::ebpf::paths::Paths;
+use crate::ebpf::fast_path::FastPaths;
 use crate::observe::netlink::request::{RequestError, Requests, io_reason};
 use crate::observe::reader::one_link;
 use crate::observe::{Completion, Touched};
@@ -42,7 +42,7 @@ pub const LIMIT: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub struct Executor {
     limit: Duration,
-    paths: Option<Paths>,
+    fast_paths: Option<FastPaths>,
 }
 
 impl Executor {
@@ -50,14 +50,14 @@ impl Executor {
     pub fn new() -> Self {
         Self {
             limit: LIMIT,
-            paths: None,
+            fast_paths: None,
         }
     }
 
-    /// Takes the hand-over programs, once they are loaded; until then actions that
+    /// Takes the fast-path programs, once they are loaded; until then actions that
     /// are about them fail.
-    pub fn use_paths(&mut self, paths: Option<Paths>) {
-        self.paths = paths;
+    pub fn use_fast_paths(&mut self, fast_paths: Option<FastPaths>) {
+        self.fast_paths = fast_paths;
     }
 
     /// Starts an action. The future ends within the time limit; hand its result to
@@ -75,10 +75,10 @@ impl Executor {
         let Action { id, kind } = action;
         let limit = self.limit;
         let touched = touched_by(&kind);
-        let paths = self.paths.clone();
+        let fast_paths = self.fast_paths.clone();
         let work = tokio::task::spawn_blocking(move || {
             let mut inputs = Vec::new();
-            let result = carry_out(id, &kind, paths.as_ref(), &mut inputs);
+            let result = carry_out(id, &kind, fast_paths.as_ref(), &mut inputs);
             (result, inputs)
         });
         async move {
@@ -182,20 +182,22 @@ impl ActError {
 fn carry_out(
     id: ActionId,
     kind: &ActionKind,
-    paths: Option<&Paths>,
+    fast_paths: Option<&FastPaths>,
     inputs: &mut Vec<Input>,
 ) -> Result<(), ActError> {
-    if let ActionKind::WatchPath { bond, watch } = kind
-        && watch.is_nothing()
+    if let ActionKind::SetFastPath { bond, fast_path } = kind
+        && fast_path.is_nothing()
     {
-        inputs.extend(path::let_go(paths, *bond, id));
+        inputs.extend(fast_path::let_go(fast_paths, *bond, id));
         return Ok(());
     }
     let mut requests = Requests::open().map_err(ActError::at("open a netlink socket"))?;
-    path::expect_both(paths, kind);
+    fast_path::expect_both(fast_paths, kind);
     let result = match kind {
-        ActionKind::WatchPath { bond, watch } => path::watch(paths, *bond, watch, id, inputs),
-        ActionKind::ReadFrames { bond, ports } => path::read(paths, *bond, ports, inputs),
+        ActionKind::SetFastPath { bond, fast_path } => {
+            fast_path::set(fast_paths, *bond, fast_path, id, inputs)
+        }
+        ActionKind::ReadFrames { bond, ports } => fast_path::read(fast_paths, *bond, ports, inputs),
         _ => attempt(&mut requests, kind),
     };
     let Err(error) = result else {
@@ -233,11 +235,13 @@ fn attempt(requests: &mut Requests, kind: &ActionKind) -> Result<(), ActError> {
         } => assign::add(requests, link, addresses, routes),
         ActionKind::FlushAddressing { link } => addressing::flush(requests, link),
         ActionKind::Announce { bond, port } => announce::announce(requests, bond, port),
-        ActionKind::ProvePath { bond, from, to } => prove::prove(requests, bond, from, to),
+        ActionKind::CheckPath { bond, from, to } => {
+            path_check::check_path(requests, bond, from, to)
+        }
         ActionKind::Observe {
             source: Source::Links | Source::Addressing | Source::Udev,
         } => Ok(()),
-        ActionKind::WatchPath { .. }
+        ActionKind::SetFastPath { .. }
         | ActionKind::ReadFrames { .. }
         | ActionKind::Observe { .. }
         | ActionKind::Reply { .. }
@@ -251,7 +255,9 @@ fn attempt(requests: &mut Requests, kind: &ActionKind) -> Result<(), ActError> {
 /// The devices without which an action makes no sense.
 fn devices_of(kind: &ActionKind) -> Vec<Ifindex> {
     match *kind {
-        ActionKind::SetBondOptions { bond, .. } | ActionKind::WatchPath { bond, .. } => vec![bond],
+        ActionKind::SetBondOptions { bond, .. } | ActionKind::SetFastPath { bond, .. } => {
+            vec![bond]
+        }
         ActionKind::SetAdminUp { link, .. }
         | ActionKind::SetMtu { link, .. }
         | ActionKind::SetMac { link, .. }
@@ -261,7 +267,7 @@ fn devices_of(kind: &ActionKind) -> Vec<Ifindex> {
         | ActionKind::Release { port, bond }
         | ActionKind::SetPrimary { bond, port }
         | ActionKind::Announce { bond, port } => vec![port, bond],
-        ActionKind::ProvePath { bond, from, to } => vec![from, to, bond],
+        ActionKind::CheckPath { bond, from, to } => vec![from, to, bond],
         ActionKind::MoveAddressing { from, to } => vec![from, to],
         ActionKind::CreateBond { .. }
         | ActionKind::ReadFrames { .. }
@@ -284,8 +290,8 @@ fn touched_by(kind: &ActionKind) -> Touched {
             ..Touched::default()
         },
         ActionKind::Announce { .. }
-        | ActionKind::ProvePath { .. }
-        | ActionKind::WatchPath { .. }
+        | ActionKind::CheckPath { .. }
+        | ActionKind::SetFastPath { .. }
         | ActionKind::ReadFrames { .. }
         | ActionKind::Reply { .. }
         | ActionKind::Notify(_) => Touched::default(),

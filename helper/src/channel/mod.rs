@@ -10,12 +10,12 @@
 //!       \     /
 //!       peer.rs         one connection's turn: read once, serve, write
 //!      /       \
-//! session.rs  desk.rs   lines -> calls, open commands, outgoing.rs | answers, inputs
+//! session.rs  dispatcher.rs   lines -> calls, open commands, outgoing.rs | answers, inputs
 //!          |
 //!      server.rs        Channel: what the service sees
 //! ```
 
-mod desk;
+mod dispatcher;
 mod outgoing;
 mod peer;
 mod server;
@@ -57,7 +57,7 @@ impl Default for ChannelOptions {
 pub enum ChannelInput {
     /// For the machine; answer with [`Channel::reply`].
     Command(Command),
-    /// The host hands over its bonds; answer with [`Channel::configured`].
+    /// The host provides bonds; answer with [`Channel::configured`].
     Configure {
         /// Identity of the request.
         id: CommandId,

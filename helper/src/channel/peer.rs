@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 
-use super::desk::Desk;
+use super::dispatcher::Dispatcher;
 use super::session::Session;
 
 /// Read in one turn; the same peer's next bytes have to wait for the others' turns.
@@ -80,13 +80,17 @@ impl<T: Transport> Peer<T> {
     }
 
     /// Reads once, has the requests served and writes what the other end takes.
-    pub(super) fn turn(&mut self, cx: &mut Context<'_>, desk: &mut Desk) -> io::Result<Turn> {
+    pub(super) fn turn(
+        &mut self,
+        cx: &mut Context<'_>,
+        dispatcher: &mut Dispatcher,
+    ) -> io::Result<Turn> {
         if self.transport.refresh(cx)? {
             self.session.reset();
         }
         self.flush(cx)?;
         let waits_for_input = self.read(cx)?.is_pending();
-        desk.serve(&mut self.session);
+        dispatcher.serve(&mut self.session);
         self.flush(cx)?;
         let can_read = !self.ended && !waits_for_input;
         Ok(

@@ -12,7 +12,7 @@ use tandem_wire::message::Id;
 use tandem_wire::reply::{ConfigureError, Configured, ErrorBody, ErrorLine};
 use tokio::net::UnixStream;
 
-use super::desk::{Desk, event_line, wall_clock};
+use super::dispatcher::{Dispatcher, event_line, wall_clock};
 use super::peer::{Peer, Turn};
 use super::session::Session;
 use super::unix::Listener;
@@ -40,7 +40,7 @@ pub enum ChannelError {
 /// All connections as one source of inputs. See the module's page.
 #[derive(Debug)]
 pub struct Channel {
-    desk: Desk,
+    dispatcher: Dispatcher,
     listener: Option<Listener>,
     clients: Vec<Peer<UnixStream>>,
     port_name: Option<String>,
@@ -73,7 +73,7 @@ impl Channel {
             None => None,
         };
         let mut channel = Self {
-            desk: Desk::default(),
+            dispatcher: Dispatcher::default(),
             listener,
             clients: Vec::new(),
             port_name: options.port,
@@ -95,7 +95,7 @@ impl Channel {
     /// What `tandem-status` answers from now on. Costs nothing if the generation is
     /// the one already published; the status is serialised once, when it is asked for.
     pub fn publish(&mut self, status: &Status) {
-        self.desk.publish(status);
+        self.dispatcher.publish(status);
     }
 
     /// Answers a [`ChannelInput::Command`]. Ignored if its client has left.
@@ -147,13 +147,13 @@ impl Channel {
 
     /// Reads only once all earlier inputs are taken, so that they stay few.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<ChannelInput> {
-        if let Some(input) = self.desk.inputs.pop_front() {
+        if let Some(input) = self.dispatcher.inputs.pop_front() {
             return Poll::Ready(input);
         }
         let accepted = self.poll_accept(cx);
         let port = self.poll_port(cx);
         let clients = self.poll_clients(cx);
-        if let Some(input) = self.desk.inputs.pop_front() {
+        if let Some(input) = self.dispatcher.inputs.pop_front() {
             return Poll::Ready(input);
         }
         if [accepted, port, clients].contains(&Turn::Again) {
@@ -180,9 +180,9 @@ impl Channel {
 
     fn poll_clients(&mut self, cx: &mut Context<'_>) -> Turn {
         let mut turn = Turn::Idle;
-        let desk = &mut self.desk;
+        let dispatcher = &mut self.dispatcher;
         self.clients
-            .retain_mut(|client| match client.turn(cx, desk) {
+            .retain_mut(|client| match client.turn(cx, dispatcher) {
                 Ok(Turn::Again) => {
                     turn = Turn::Again;
                     true
@@ -200,7 +200,7 @@ impl Channel {
         let Some(port) = &mut self.port else {
             return Turn::Idle;
         };
-        match port.turn(cx, &mut self.desk) {
+        match port.turn(cx, &mut self.dispatcher) {
             Ok(turn) => {
                 self.tell_port();
                 turn
@@ -240,7 +240,7 @@ impl Channel {
         if self.told != news {
             self.told = news.clone();
             let told = news.map(|(health, parts)| ChannelInput::Health { health, parts });
-            self.desk.inputs.extend(told);
+            self.dispatcher.inputs.extend(told);
         }
     }
 

@@ -221,7 +221,7 @@ impl Transport for Port {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::channel::desk::Desk;
+    use crate::channel::dispatcher::Dispatcher;
     use crate::channel::peer::{Peer, Turn};
     use std::future::poll_fn;
     use std::net::Shutdown;
@@ -260,9 +260,9 @@ mod tests {
 
     /// Takes turns as the task is woken, until it has come to this.
     async fn turn_until(peer: &mut Peer<Port>, done: impl Fn(&mut Peer<Port>) -> bool) {
-        let mut desk = Desk::default();
+        let mut dispatcher = Dispatcher::default();
         let turns = poll_fn(|cx| {
-            while peer.turn(cx, &mut desk).unwrap() == Turn::Again {}
+            while peer.turn(cx, &mut dispatcher).unwrap() == Turn::Again {}
             if done(peer) {
                 Poll::Ready(())
             } else {
@@ -335,11 +335,11 @@ mod tests {
             let (mut peer, host) = port();
             drop(host);
             turn_until(&mut peer, |peer| peer.transport.hung_up()).await;
-            let mut desk = Desk::default();
+            let mut dispatcher = Dispatcher::default();
             let mut polls = 0;
             let turns = poll_fn(|cx| {
                 polls += 1;
-                assert_eq!(peer.turn(cx, &mut desk).unwrap(), Turn::Idle);
+                assert_eq!(peer.turn(cx, &mut dispatcher).unwrap(), Turn::Idle);
                 Poll::<()>::Pending
             });
             let limit = std::time::Duration::from_millis(200);

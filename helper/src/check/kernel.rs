@@ -64,7 +64,7 @@ pub(super) fn network_capabilities(system: &System) -> Finding {
         return Finding::degraded(
             NAME,
             missing("CAP_NET_RAW"),
-            "only the kernel's own announcements are sent after a switch",
+            "only the kernel's own announcements are sent after a switchover",
             REMEDY,
         );
     }
@@ -91,11 +91,11 @@ pub(super) fn ebpf(system: &System) -> Finding {
     )
 }
 
-/// The traffic programs: what counts and redirects frames around a hand-over.
-pub(super) fn handover(system: &System) -> Finding {
-    const NAME: &str = "hand-over programs";
+/// The fast path's programs: what counts frames, and redirects them when a VF is taken.
+pub(super) fn switchover(system: &System) -> Finding {
+    const NAME: &str = "fast-path programs";
     const CONSEQUENCE: &str =
-        "no rescue at an unplug that nobody announces, and no handoff is measured";
+        "no fast path at an unplug that nobody announces, and no switchover is measured";
     let obstacles = obstacles(system);
     if !obstacles.is_empty() {
         return Finding::degraded(

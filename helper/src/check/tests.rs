@@ -193,7 +193,7 @@ fn an_old_kernel_is_told_and_may_lack_the_way_to_attach_programs() {
     modules("6.1.0-test", "kernel/net/sched/cls_bpf.ko: \n");
     modules("5.15.0-test", "kernel/net/sched/cls_bpf.ko: \n");
     fake.system.kernel_release = "6.1.0-test".to_string();
-    let text = fake.only("hand-over programs", Level::Degraded);
+    let text = fake.only("fast-path programs", Level::Degraded);
     assert!(
         text.contains("has no tcx, and the kernel module sch_ingress is missing"),
         "{text}"
@@ -232,7 +232,7 @@ fn the_capabilities_of_the_service_count_where_it_runs() {
     let lacking = report.findings.iter().filter(|one| one.level != Level::Ok);
     let lacking: Vec<_> = lacking.map(|one| (one.name, &one.detail)).collect();
     assert!(
-        matches!(&lacking[..], [("eBPF monitor", monitor), ("hand-over programs", programs)]
+        matches!(&lacking[..], [("eBPF monitor", monitor), ("fast-path programs", programs)]
             if monitor.contains("CAP_BPF") && programs.contains("CAP_BPF")),
         "{lacking:?}"
     );

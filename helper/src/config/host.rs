@@ -1,4 +1,4 @@
-//! The policy that the host handed over, kept in /run so that a restart of the
+//! The policy that the host provided, kept in /run so that a restart of the
 //! service, but not a reboot, finds it again.
 
 use std::path::Path;

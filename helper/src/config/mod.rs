@@ -29,7 +29,7 @@ const MAX_DROP_INS: usize = 256;
 pub struct Config {
     /// The bonds; without any, the host's are used.
     pub policy: Policy,
-    /// Whether the host may hand over bonds where the files define none.
+    /// Whether the host may provide bonds where the files define none.
     pub accept_host_config: bool,
     /// Files that were read, in order.
     pub files: Vec<PathBuf>,

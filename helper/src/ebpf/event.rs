@@ -29,23 +29,23 @@ pub enum What {
         /// How.
         change: LinkChange,
         /// Which device.
-        link: Link,
+        link: TracedLink,
     },
     /// A bond changed the state of one of its ports.
     BondPort {
         /// The new state; `None` when the kernel did not let it be read.
         state: Option<PortState>,
         /// The port.
-        link: Link,
+        link: TracedLink,
     },
-    /// The reflex has carried out an armed rescue's part in user space.
-    Reaction(Reaction),
+    /// The thread has done the fast path's part in user space.
+    FastPath(FastPathReport),
 }
 
-/// What the reflex ([`super::paths`]) did about an armed VF that leaves. Times are
+/// What the fast path's thread did about an armed VF that leaves. Times are
 /// in microseconds since the kernel's hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reaction {
+pub struct FastPathReport {
     /// Ifindex of the bond.
     pub bond: u32,
     /// When its thread ran.
@@ -55,25 +55,25 @@ pub struct Reaction {
     /// When the first lot of them had left: what the fabric needs to send the
     /// bond's frames to the standby.
     pub announced_us: u64,
-    /// When the request for the switch was about to be written.
+    /// When the request for the switchover was about to be written.
     pub requested_us: u64,
     /// When the kernel had answered it. Far behind `requested_us` if the removal
     /// held RTNL.
     pub answered_us: u64,
-    /// What came of the switch.
-    pub switch: Switch,
+    /// What came of the switchover.
+    pub switchover: SwitchoverResult,
 }
 
-/// What came of the reflex's request.
+/// What came of the thread's request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Switch {
+pub enum SwitchoverResult {
     /// The kernel made the standby the primary.
     Done,
     /// The kernel refused; its error number.
     Refused(i32),
-    /// Not asked for: the thread ran so late that the rescue was over.
+    /// Not asked for: the thread ran so late that the fast path was over.
     TooLate,
-    /// Not asked for: the rescue had been disarmed when the thread ran.
+    /// Not asked for: the fast path had been disarmed when the thread ran.
     Disarmed,
 }
 
@@ -157,7 +157,7 @@ pub struct PortState {
 
 /// A network device.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Link {
+pub struct TracedLink {
     /// Its index in its network namespace.
     pub ifindex: u32,
     /// Its name at that moment.
@@ -179,7 +179,7 @@ impl Event {
         let (kind, raw) = RawEvent::from_bytes(bytes)?;
         let link = |change| What::Link {
             change,
-            link: Link::from_raw(&raw),
+            link: TracedLink::from_raw(&raw),
         };
         let warning = |cause| What::Warning {
             cause,
@@ -200,7 +200,7 @@ impl Event {
                     link_up: raw.detail & PORT_LINK_UP != 0,
                     active: raw.detail & PORT_TX_ENABLED != 0,
                 }),
-                link: Link::from_raw(&raw),
+                link: TracedLink::from_raw(&raw),
             },
         };
         Ok(Self {
@@ -210,7 +210,7 @@ impl Event {
     }
 }
 
-impl Link {
+impl TracedLink {
     fn from_raw(raw: &RawEvent) -> Self {
         Self {
             ifindex: raw.ifindex,

@@ -29,13 +29,13 @@ pub enum Program {
     CarrierOff,
     /// Reports states of bond ports.
     BondPortState,
-    /// Counts what a port receives, keeps duplicates away, and delivers what a
-    /// rescue brings in.
-    PathIngress,
+    /// Counts what a port receives, keeps duplicates away, and delivers what the
+    /// fast path brings in.
+    PortIngress,
     /// Counts what a port sends.
-    PathEgress,
-    /// Sends a bond's frames through its standby during a rescue.
-    RescueEgress,
+    PortEgress,
+    /// Sends a bond's frames through its standby while the fast path runs.
+    BondEgress,
 }
 
 /// Where a program runs.
@@ -45,7 +45,7 @@ pub(super) enum Point {
     Entry,
     /// After a kernel function.
     Exit,
-    /// Where frames pass; attached while a port is watched or a rescue armed ([`super::paths`]).
+    /// Where frames pass; attached while a port is watched or a VF armed ([`super::fast_path`]).
     Traffic,
 }
 
@@ -74,13 +74,13 @@ impl Program {
         Self::CarrierOn,
         Self::CarrierOff,
         Self::BondPortState,
-        Self::PathIngress,
-        Self::PathEgress,
-        Self::RescueEgress,
+        Self::PortIngress,
+        Self::PortEgress,
+        Self::BondEgress,
     ];
 
     /// Those that run where frames pass.
-    pub const TRAFFIC: [Self; 3] = [Self::PathIngress, Self::PathEgress, Self::RescueEgress];
+    pub const TRAFFIC: [Self; 3] = [Self::PortIngress, Self::PortEgress, Self::BondEgress];
 
     /// Its name in the object and in the status.
     pub fn name(self) -> &'static str {
@@ -95,9 +95,9 @@ impl Program {
             Self::CarrierOn => "carrier_on",
             Self::CarrierOff => "carrier_off",
             Self::BondPortState => "bond_port_state",
-            Self::PathIngress => "path_ingress",
-            Self::PathEgress => "path_egress",
-            Self::RescueEgress => "rescue_egress",
+            Self::PortIngress => "port_ingress",
+            Self::PortEgress => "port_egress",
+            Self::BondEgress => "bond_egress",
         }
     }
 
@@ -114,16 +114,16 @@ impl Program {
             Self::CarrierOn => "netif_carrier_on",
             Self::CarrierOff => "netif_carrier_off",
             Self::BondPortState => "netdev_lower_state_changed",
-            Self::PathIngress => "tc ingress of a port",
-            Self::PathEgress => "tc egress of a port",
-            Self::RescueEgress => "tc egress of a bond",
+            Self::PortIngress => "tc ingress of a port",
+            Self::PortEgress => "tc egress of a port",
+            Self::BondEgress => "tc egress of a bond",
         }
     }
 
     pub(super) fn point(self) -> Point {
         match self {
             Self::LinkRegistered => Point::Exit,
-            Self::PathIngress | Self::PathEgress | Self::RescueEgress => Point::Traffic,
+            Self::PortIngress | Self::PortEgress | Self::BondEgress => Point::Traffic,
             _ => Point::Entry,
         }
     }
@@ -140,7 +140,7 @@ impl Program {
             | Self::CarrierOn
             | Self::CarrierOff
             | Self::BondPortState => Reads::NetDevice,
-            Self::PathIngress | Self::PathEgress | Self::RescueEgress => Reads::Frames,
+            Self::PortIngress | Self::PortEgress | Self::BondEgress => Reads::Frames,
         }
     }
 

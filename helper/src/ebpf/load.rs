@@ -23,7 +23,7 @@ const REASON_CHARS: usize = 300;
 pub enum ProgramState {
     /// Loaded and attached.
     Attached,
-    /// Loaded; attached to ports and bonds while a hand-over needs it.
+    /// Loaded; attached to ports and bonds while a switchover needs it.
     Ready,
     /// Not there, and why.
     Missing {

@@ -6,10 +6,10 @@
 
 pub mod btf;
 mod event;
+pub mod fast_path;
 mod hooks;
 mod load;
 mod messages;
-pub mod paths;
 mod reader;
 mod support;
 
@@ -29,12 +29,14 @@ use tandem_ebpf::MAX_MACS;
 use thiserror::Error;
 use tokio::{io::unix::AsyncFd, sync::mpsc};
 
-use crate::memory;
+use crate::heap;
 
-pub use event::{Cause, Event, Link, LinkChange, PortState, Press, Reaction, Switch, What};
+pub use event::{
+    Cause, Event, FastPathReport, LinkChange, PortState, Press, SwitchoverResult, TracedLink, What,
+};
+use fast_path::FastPaths;
 pub use hooks::Program;
 pub use load::{ProgramReport, ProgramState};
-use paths::Paths;
 pub use reader::{Batch, MAX_BATCH};
 pub use support::{Lockdown, Obstacle, Support};
 
@@ -84,21 +86,21 @@ type Programs = Arc<Mutex<Option<Ebpf>>>;
 pub struct Monitor {
     reader: reader::Reader,
     logs: AsyncFd<EbpfLogger<messages::Tracing>>,
-    /// What the reflex did.
+    /// What the fast path's thread did.
     reactions: mpsc::Receiver<Event>,
-    paths: Option<Paths>,
+    fast_paths: Option<FastPaths>,
     programs: Programs,
 }
 
 impl Drop for Monitor {
     fn drop(&mut self) {
-        let (paths, programs) = (self.paths.take(), self.programs.clone());
+        let (fast_paths, programs) = (self.fast_paths.take(), self.programs.clone());
         let (done, ended) = std::sync::mpsc::channel();
         // Detaching takes RTNL, which a driver may hold for seconds; who stops the
         // service shall not wait for that. What is left goes with the process.
         std::thread::spawn(move || {
-            if let Some(paths) = paths {
-                paths.stop();
+            if let Some(fast_paths) = fast_paths {
+                fast_paths.stop();
             }
             *programs.lock().unwrap_or_else(PoisonError::into_inner) = None;
             let _ = done.send(());
@@ -120,7 +122,7 @@ enum StartError {
     #[error(transparent)]
     Macs(#[from] MacError),
     #[error(transparent)]
-    Paths(#[from] paths::PathError),
+    FastPaths(#[from] fast_path::FastPathError),
     #[error("the eBPF events cannot be read: {0}")]
     Read(#[from] io::Error),
 }
@@ -136,7 +138,7 @@ impl Monitor {
             Some(obstacle) => Err(obstacle.to_string()),
             None => Self::try_start(options, &support).map_err(|error| error.to_string()),
         };
-        memory::return_unused();
+        heap::return_unused();
         match started {
             Ok((monitor, programs)) => Start {
                 monitor: programs.iter().any(ProgramReport::works).then_some(monitor),
@@ -176,7 +178,7 @@ impl Monitor {
             macs.insert(mac, 0, 0)?;
         }
         let logger = EbpfLogger::init_with_logger(&mut ebpf, messages::Tracing)?;
-        let (sender, reactions) = mpsc::channel(paths::MAX_REACTIONS);
+        let (sender, reactions) = mpsc::channel(fast_path::MAX_REACTIONS);
         let works = |program| {
             reports
                 .iter()
@@ -186,31 +188,38 @@ impl Monitor {
             works(Program::BondPortState) && support.lockdown != Lockdown::Confidentiality;
         let all_work = Program::TRAFFIC.into_iter().all(works);
         // What they need and the rest does not is no reason to go without the warnings.
-        let maps = all_work.then(|| paths::Maps::take(&mut ebpf));
+        let maps = all_work.then(|| fast_path::Maps::take(&mut ebpf));
         let programs = Arc::new(Mutex::new(Some(ebpf)));
-        let start = |maps| Ok(Paths::start(programs.clone(), maps, ports_known, sender)?);
-        let paths = match maps.map(|maps| maps.and_then(start)) {
+        let start = |maps| {
+            Ok(FastPaths::start(
+                programs.clone(),
+                maps,
+                ports_known,
+                sender,
+            )?)
+        };
+        let fast_paths = match maps.map(|maps| maps.and_then(start)) {
             Some(Err(error)) => {
                 load::give_up(&mut reports, &Program::TRAFFIC, &error.to_string());
                 None
             }
-            Some(Ok(paths)) => Some(paths),
+            Some(Ok(fast_paths)) => Some(fast_paths),
             None => None,
         };
         let monitor = Self {
             reader,
             logs: reader::watch_readable(logger)?,
             reactions,
-            paths,
+            fast_paths,
             programs,
         };
         Ok((monitor, reports))
     }
 
-    /// The programs on the paths of a hand-over; `None` when they can't be loaded, and
+    /// The fast paths; `None` when they can't be loaded, and
     /// then [`Start::programs`] says why.
-    pub fn paths(&self) -> Option<Paths> {
-        self.paths.clone()
+    pub fn fast_paths(&self) -> Option<FastPaths> {
+        self.fast_paths.clone()
     }
 
     /// Waits for events, and passes the programs' own messages on to `tracing`.

@@ -120,19 +120,19 @@ impl Sources {
                     .collect();
                 let fresh = links.iter().cloned().map(|link| (link.ifindex, link));
                 let before = std::mem::replace(&mut self.known, fresh.collect());
-                let lowers = self.stacked.lowers(&bonds(&before));
-                self.stacked.replace(uppers, &bonds(&self.known));
+                let lowers = self.upper_devices.lowers(&bonds(&before));
+                self.upper_devices.replace(uppers, &bonds(&self.known));
                 self.links_changed(&before, &lowers)?;
                 self.say(Input::Links(links));
-                self.say_stacked();
+                self.say_upper_devices();
             }
             Found::Links(links) => {
                 let before = self.known.clone();
-                let lowers = self.stacked.lowers(&bonds(&before));
+                let lowers = self.upper_devices.lowers(&bonds(&before));
                 for (ifindex, read) in links {
                     let (link, upper) =
                         read.map_or((None, None), |read| (Some(read.link), read.upper));
-                    self.stacked.put(ifindex, upper, &bonds(&self.known));
+                    self.upper_devices.put(ifindex, upper, &bonds(&self.known));
                     match link.filter(|link| self.is_reported(link, now)) {
                         Some(link) => {
                             self.known.insert(ifindex, link.clone());
@@ -145,7 +145,7 @@ impl Sources {
                     }
                 }
                 self.links_changed(&before, &lowers)?;
-                self.say_stacked();
+                self.say_upper_devices();
             }
             Found::AllAddressing(all) => self.say(Input::Addressings(all)),
             Found::Addressing(some) => {
@@ -187,7 +187,7 @@ impl Sources {
                 .filter(|link| link.kind == LinkKind::Software);
             software.map(|link| link.ifindex).collect()
         };
-        let lowers_now = self.stacked.lowers(&bonds(&self.known));
+        let lowers_now = self.upper_devices.lowers(&bonds(&self.known));
         if *lowers != lowers_now || software(before) != software(&self.known) {
             self.set_link_filter()?;
         }
@@ -214,7 +214,7 @@ impl Sources {
             .filter(|link| link.kind == LinkKind::Software);
         let software: Vec<Ifindex> = software.map(|link| link.ifindex).collect();
         let lowers: Vec<Ifindex> = self
-            .stacked
+            .upper_devices
             .lowers(&bonds(&self.known))
             .into_iter()
             .collect();
@@ -223,9 +223,9 @@ impl Sources {
             .map_err(filter_error)
     }
 
-    fn say_stacked(&mut self) {
-        for (bond, stations) in self.stacked.news(&bonds(&self.known)) {
-            self.say(Input::Stacked { bond, stations });
+    fn say_upper_devices(&mut self) {
+        for (bond, fingerprint) in self.upper_devices.news(&bonds(&self.known)) {
+            self.say(Input::UpperDevices { bond, fingerprint });
         }
     }
 

@@ -19,11 +19,11 @@ pub(crate) mod readable;
 pub(crate) mod reader;
 mod settle;
 mod sources;
-mod stacked;
 mod sysfs;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod udev;
+mod upper_devices;
 
 use tandem_core::action::ActionId;
 use tandem_core::input::{Input, Outcome, Source};

@@ -10,8 +10,8 @@ use tandem_core::types::Ifindex;
 use super::netlink::link::Described;
 use super::netlink::request::{RequestError, Requests};
 use super::netlink::{address, link, route};
-use super::stacked::Upper;
 use super::sysfs::Sysfs;
+use super::upper_devices::Upper;
 
 /// Addresses, and routes, that are reported of one link; more are left out.
 const MAX_PER_LINK: usize = 4096;

@@ -21,9 +21,9 @@ use super::netlink::request::RequestError;
 use super::netlink::watch::Watch;
 use super::reader::{Found, Job};
 use super::settle::Settling;
-use super::stacked::Stacked;
 use super::sysfs::Sysfs;
 use super::udev::{Devices, UdevEvent};
+use super::upper_devices::UpperDevices;
 use super::{Completion, ObserveError, Observed};
 
 /// `RTNLGRP_*`, `include/uapi/linux/rtnetlink.h`, 6.12.
@@ -33,7 +33,7 @@ const IPV4_ROUTE: u32 = 7;
 const IPV6_IFADDR: u32 = 9;
 const IPV6_ROUTE: u32 = 11;
 
-/// Most that [`Sources::next`] hands over at once.
+/// Most that [`Sources::next`] passes on at once.
 const BATCH: usize = 64;
 /// Time between two readings of addressing that nobody waits for, so that a
 /// storm of route changes costs ten readings a second and not a core.
@@ -77,7 +77,7 @@ pub struct Sources {
     /// Links that were reported, as they were reported.
     pub(super) known: BTreeMap<Ifindex, Link>,
     /// What is on the bonds among them.
-    pub(super) stacked: Stacked,
+    pub(super) upper_devices: UpperDevices,
     pub(super) agenda: Agenda,
     pub(super) reading: Option<Reading>,
     pub(super) ready: VecDeque<Observed>,
@@ -157,7 +157,7 @@ impl Sources {
             clock,
             settling: Settling::new(udev_run),
             known: BTreeMap::new(),
-            stacked: Stacked::default(),
+            upper_devices: UpperDevices::default(),
             agenda,
             reading: None,
             ready: VecDeque::new(),

@@ -63,7 +63,7 @@ pub(super) fn monitor(subsystems: &[&str]) -> io::Result<Readable<MonitorSocket>
     Readable::new(builder.listen()?)
 }
 
-/// Hands over the events that a monitor has; true if it lost some.
+/// Passes on the events that a monitor has; true if it lost some.
 pub(super) fn drain_monitor(
     monitor: &Readable<MonitorSocket>,
     mut each: impl FnMut(UdevEvent),
@@ -134,7 +134,7 @@ impl Devices {
         }
     }
 
-    /// Hands over the events there are; true if some were lost.
+    /// Passes on the events there are; true if some were lost.
     pub(super) fn drain(&mut self, mut each: impl FnMut(UdevEvent)) -> io::Result<bool> {
         match self {
             Self::Udev(monitor) => drain_monitor(monitor, each),

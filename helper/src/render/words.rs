@@ -4,7 +4,7 @@ use serde::Serialize;
 use tandem_core::input::{RemovalStage, Source};
 use tandem_core::policy::Origin;
 use tandem_core::status::{
-    BondState, HandoffCause, Held, PortStatus, ProblemCode, SourceHealth, Traffic,
+    BondState, Held, PortStatus, ProblemCode, SourceHealth, SwitchoverCause, Traffic,
 };
 use tandem_core::types::Time;
 
@@ -25,7 +25,7 @@ pub(super) fn state(state: BondState) -> (u8, &'static str) {
         BondState::Assembling => (33, "assembling"),
         BondState::Accelerated => (32, "accelerated"),
         BondState::Standby => (33, "on standby"),
-        BondState::HandingOver => (33, "handing over"),
+        BondState::SwitchingOver => (33, "switching over"),
         BondState::Unprotected => (33, "unprotected"),
         BondState::Down => (31, "down"),
         BondState::Blocked => (31, "blocked"),
@@ -60,21 +60,21 @@ pub(super) fn port_state(port: &PortStatus) -> &'static str {
         Some(Held::Operator) => "an operator moved the traffic away",
         Some(Held::Refused) => "refused by the kernel; tried again later",
         Some(Held::NotChosen) => "another NIC was chosen",
-        Some(Held::PathUnproved) => "its frames do not reach the standby; tried again later",
+        Some(Held::PathBroken) => "its frames do not reach the standby; tried again later",
         None if !port.enslaved => "not in the bond yet",
         None if !port.carrier => "no carrier",
         None => "ready",
     }
 }
 
-pub(super) fn cause(cause: HandoffCause) -> &'static str {
+pub(super) fn cause(cause: SwitchoverCause) -> &'static str {
     match cause {
-        HandoffCause::Planned => "planned by the host",
-        HandoffCause::Warned => "the kernel warned",
-        HandoffCause::Abrupt => "without a warning",
-        HandoffCause::Carrier => "carrier lost",
-        HandoffCause::Operator => "asked for by an operator",
-        HandoffCause::Arrival => "a VF came",
+        SwitchoverCause::Planned => "planned by the host",
+        SwitchoverCause::Warned => "the kernel warned",
+        SwitchoverCause::Abrupt => "without a warning",
+        SwitchoverCause::Carrier => "carrier lost",
+        SwitchoverCause::Operator => "asked for by an operator",
+        SwitchoverCause::Arrival => "a VF came",
     }
 }
 

@@ -67,21 +67,21 @@ fn quiet_bond() -> Value {
             { "ip": "2001:db8::10", "prefix": 64 },
         ],
         "problems": [],
-        "rescue-armed": true,
+        "fast-path-armed": true,
         "next-deadline": null,
-        "handoffs": [],
-        "handoff-count": 0,
+        "switchovers": [],
+        "switchover-count": 0,
     })
 }
 
-fn handoff(number: u64, at: u64, from: &str, to: &str, cause: &str) -> Value {
+fn switchover(number: u64, at: u64, from: &str, to: &str, cause: &str) -> Value {
     json!({
         "number": number,
         "at": at,
         "from": from,
         "to": to,
         "cause": cause,
-        "switch-us": 412,
+        "took-us": 412,
         "lead-us": null,
         "warned-by": null,
     })
@@ -101,7 +101,7 @@ fn busy_status() -> Value {
         quiet_bond(),
         json!({
             "name": "storage0",
-            "rescue-armed": false,
+            "fast-path-armed": false,
             "mac": "52:54:00:00:00:03",
             "state": "standby",
             "traffic": "standby",
@@ -127,12 +127,12 @@ fn busy_status() -> Value {
                 "message": "a name\u{1b}[2J that steers the terminal\n",
                 "remedy": "none",
             }],
-            "handoffs": [
-                handoff(1, 1_000 * SECOND, "none", "vf", "arrival"),
-                handoff(2, 100_000 * SECOND, "vf", "standby", "carrier"),
-                handoff(3, 190_000 * SECOND, "standby", "vf", "arrival"),
+            "switchovers": [
+                switchover(1, 1_000 * SECOND, "none", "vf", "arrival"),
+                switchover(2, 100_000 * SECOND, "vf", "standby", "carrier"),
+                switchover(3, 190_000 * SECOND, "standby", "vf", "arrival"),
                 with(
-                    handoff(4, 199_000 * SECOND, "vf", "standby", "warned"),
+                    switchover(4, 199_000 * SECOND, "vf", "standby", "warned"),
                     json!({
                         "lead-us": 5_003_127, "warned-by": "button-pressed", "reaction-us": 877,
                         "gap": {
@@ -141,20 +141,20 @@ fn busy_status() -> Value {
                         },
                     }),
                 ),
-                handoff(5, 199_880 * SECOND, "standby", "vf", "operator"),
+                switchover(5, 199_880 * SECOND, "standby", "vf", "operator"),
                 with(
-                    handoff(6, 199_881 * SECOND, "vf", "standby", "abrupt"),
-                    json!({ "switch-us": null }),
+                    switchover(6, 199_881 * SECOND, "vf", "standby", "abrupt"),
+                    json!({ "took-us": null }),
                 ),
             ],
-            "handoff-count": 12,
+            "switchover-count": 12,
         }),
     );
     let waiting = with(
         quiet_bond(),
         json!({
             "name": "late0",
-            "rescue-armed": false,
+            "fast-path-armed": false,
             "ifindex": null,
             "mac": null,
             "state": "waiting",
@@ -163,8 +163,8 @@ fn busy_status() -> Value {
             "standby": null,
             "vf": null,
             "addresses": [],
-            "handoffs": [handoff(1, 199_999 * SECOND, "vf", "none", "planned")],
-            "handoff-count": 1,
+            "switchovers": [switchover(1, 199_999 * SECOND, "vf", "none", "planned")],
+            "switchover-count": 1,
         }),
     );
     let working = |source: &str, lost: u64| json!({ "source": source, "health": "working", "lost": lost, "parts": [] });
@@ -232,7 +232,7 @@ fn every_state_of_a_bond_has_words_of_its_own() {
         BondState::Assembling,
         BondState::Accelerated,
         BondState::Standby,
-        BondState::HandingOver,
+        BondState::SwitchingOver,
         BondState::Unprotected,
         BondState::Down,
         BondState::Blocked,
@@ -255,10 +255,10 @@ fn every_state_of_a_bond_has_words_of_its_own() {
 fn events_as_lines() {
     let events = [
         json!({ "event": "state-changed", "data": {
-            "bond": "bond0", "state": "handing-over", "traffic": "vf", "reason": "the host wants to unplug enp2s0",
+            "bond": "bond0", "state": "switching-over", "traffic": "vf", "reason": "the host wants to unplug enp2s0",
         }}),
-        json!({ "event": "handed-over", "data": {
-            "bond": "bond0", "handoff": handoff(3, 0, "vf", "standby", "planned"),
+        json!({ "event": "switched-over", "data": {
+            "bond": "bond0", "switchover": switchover(3, 0, "vf", "standby", "planned"),
         }}),
         json!({ "event": "removal-expected", "data": {
             "bond": "bond0", "vf": "enp2s0", "stage": "eject-requested", "at": 1,

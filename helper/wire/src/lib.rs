@@ -11,7 +11,7 @@
 //! host -> guest   {"execute": "tandem-status", "id": 1}
 //! guest -> host   {"return": {...}, "id": 1}
 //!                 {"error": {"class": "GenericError", "desc": "..."}, "id": 1}
-//!                 {"event": "handed-over", "timestamp": {...}, "data": {...}}
+//!                 {"event": "switched-over", "timestamp": {...}, "data": {...}}
 //! ```
 #![no_std]
 extern crate alloc;

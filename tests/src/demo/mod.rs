@@ -13,7 +13,7 @@ use tandem_core::status::BondState;
 use crate::command::progress;
 use crate::net::GUEST_V4;
 use crate::probe::{FrameOptions, ProbePair};
-use crate::tandem::{Channel, Guest, STEP_LIMIT, Setup, handover};
+use crate::tandem::{Channel, Guest, STEP_LIMIT, Setup, switchover};
 use crate::timeline::{PhaseKind, Timeline};
 use crate::{Lab, Mac};
 
@@ -56,7 +56,7 @@ pub fn run(setup: &Setup, manners: HostManners, frames: FrameOptions) -> Result<
     end(&mut story, &mut channel)?;
 
     if manners == HostManners::Asks {
-        story.begin("prepare", PhaseKind::HandOver);
+        story.begin("prepare", PhaseKind::Switchover);
         let answer = channel.call("tandem-prepare-unplug", json!({}), STEP_LIMIT)?;
         ensure!(
             answer["ready"] == json!(true),
@@ -66,13 +66,17 @@ pub fn run(setup: &Setup, manners: HostManners, frames: FrameOptions) -> Result<
     }
 
     if manners == HostManners::Silent {
-        channel.await_status("an armed rescue", STEP_LIMIT, handover::is_armed)?;
+        channel.await_status("an armed fast path", STEP_LIMIT, switchover::is_armed)?;
     }
-    story.begin("unplug", PhaseKind::HandOver);
+    story.begin("unplug", PhaseKind::Switchover);
     guest.vm.unplug_vf()?;
     end(&mut story, &mut channel)?;
     note_removal(&mut story, &mut channel);
-    channel.await_status("the first handoff's gap", STEP_LIMIT, handover::is_measured)?;
+    channel.await_status(
+        "the first switchover's gap",
+        STEP_LIMIT,
+        switchover::is_measured,
+    )?;
     drop(channel);
 
     story.begin("migrate", PhaseKind::Migration);
@@ -88,12 +92,12 @@ pub fn run(setup: &Setup, manners: HostManners, frames: FrameOptions) -> Result<
         .later_vfs
         .first()
         .context("the set-up names no second VF")?;
-    story.begin("plug", PhaseKind::HandOver);
+    story.begin("plug", PhaseKind::Switchover);
     guest.vm.plug_vf(setup.model, other_vf)?;
     await_vf(&guest, &mut channel)?;
     end(&mut story, &mut channel)?;
 
-    story.begin("failback", PhaseKind::HandOver);
+    story.begin("failback", PhaseKind::Switchover);
     guest.await_state(&mut channel, BondState::Accelerated)?;
     end(&mut story, &mut channel)?;
 
@@ -104,9 +108,12 @@ pub fn run(setup: &Setup, manners: HostManners, frames: FrameOptions) -> Result<
     let stream = stream.finish()?;
     guest.check()?;
     ensure_vf(&mut channel, other_vf)?;
-    let status =
-        channel.await_status("the last handoff's gap", STEP_LIMIT, handover::is_measured)?;
-    story.note_handoffs(&status);
+    let status = channel.await_status(
+        "the last switchover's gap",
+        STEP_LIMIT,
+        switchover::is_measured,
+    )?;
+    story.note_switchovers(&status);
     story.tell(
         title(setup, manners),
         stream.broken().map(str::to_owned),

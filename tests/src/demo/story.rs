@@ -1,18 +1,18 @@
-//! A run while it goes on: phases begin and end, the guest tells its handoffs, frames are counted.
+//! A run while it goes on: phases begin and end, the guest tells its switchovers, frames are counted.
 
 use std::time::Instant;
 
 use anyhow::{Context, Result};
 use tandem_core::Status;
-use tandem_core::status::{Handoff, Traffic};
+use tandem_core::status::{Switchover, Traffic};
 use tandem_wire::reply::StatusReport;
 
 use super::words;
 use crate::command::progress;
 use crate::probe::{FrameProbe, FrameReport};
-use crate::timeline::{Carrier, Frames, Handover, Phase, PhaseKind, Timeline, Verdict};
+use crate::timeline::{Carrier, CarrierChange, Frames, Phase, PhaseKind, Timeline, Verdict};
 
-/// Frames that the hand-over phases may lose: none is what is promised, and what a machine with room loses. An emulated
+/// Frames that the switchover phases may lose: none is what is promised, and what a machine with room loses. An emulated
 /// guest on a busy one can stand still for longer than its driver takes to stop; a bond without Tandem loses 80 and
 /// more at 200 a second each way.
 pub const MOST_LOST: u64 = 10;
@@ -23,8 +23,8 @@ pub(crate) struct Story {
     probe: FrameProbe,
     phases: Vec<(String, PhaseKind, u64, u64)>,
     open: Option<(String, PhaseKind, u64)>,
-    carriers: Vec<Handover>,
-    last_handoff: u64,
+    carriers: Vec<CarrierChange>,
+    last_switchover: u64,
     /// Facts worth a line each.
     pub(crate) notes: Vec<String>,
 }
@@ -37,11 +37,11 @@ impl Story {
             probe,
             phases: Vec::new(),
             open: None,
-            carriers: vec![Handover {
+            carriers: vec![CarrierChange {
                 at_ms: 0,
                 carrier: Carrier::Vf,
             }],
-            last_handoff: 0,
+            last_switchover: 0,
             notes: Vec::new(),
         }
     }
@@ -70,7 +70,7 @@ impl Story {
         }
     }
 
-    /// Takes the handoffs that the guest reports since the last time.
+    /// Takes the switchovers that the guest reports since the last time.
     pub(crate) fn see(&mut self, report: &StatusReport) -> Result<()> {
         let now_ms = self.now_ms();
         let bond = report
@@ -78,14 +78,14 @@ impl Story {
             .bonds
             .first()
             .context("the guest knows no bond")?;
-        let known = self.last_handoff;
+        let known = self.last_switchover;
         let new = bond
-            .handoffs
+            .switchovers
             .iter()
-            .filter(|handoff| handoff.number > known);
-        let carriers = new.clone().map(|handoff: &Handoff| Handover {
-            at_ms: now_ms.saturating_sub(report.now.since_ms(handoff.at)),
-            carrier: match handoff.to {
+            .filter(|switchover| switchover.number > known);
+        let carriers = new.clone().map(|switchover: &Switchover| CarrierChange {
+            at_ms: now_ms.saturating_sub(report.now.since_ms(switchover.at)),
+            carrier: match switchover.to {
                 Traffic::Vf => Carrier::Vf,
                 Traffic::Standby => Carrier::Standby,
                 Traffic::None | Traffic::Other => Carrier::Nobody,
@@ -95,14 +95,14 @@ impl Story {
         if known > 0 || !self.phases.is_empty() {
             self.carriers.extend(carriers);
         }
-        self.last_handoff = bond.handoff_count;
+        self.last_switchover = bond.switchover_count;
         Ok(())
     }
 
     /// What the guest's kernel itself counted.
-    pub(crate) fn note_handoffs(&mut self, status: &Status) {
-        let handoffs = status.bonds.iter().flat_map(|bond| &bond.handoffs);
-        self.notes.extend(handoffs.filter_map(words::handoff));
+    pub(crate) fn note_switchovers(&mut self, status: &Status) {
+        let switchovers = status.bonds.iter().flat_map(|bond| &bond.switchovers);
+        self.notes.extend(switchovers.filter_map(words::switchover));
     }
 
     /// The whole story. `broken` is why the connection broke, if it did.
@@ -126,7 +126,7 @@ impl Story {
         };
         let verdict = verdict(
             broken.as_deref(),
-            lost(PhaseKind::HandOver),
+            lost(PhaseKind::Switchover),
             lost(PhaseKind::Migration),
         );
         Ok(Timeline {
@@ -141,19 +141,19 @@ impl Story {
     }
 }
 
-fn verdict(broken: Option<&str>, in_hand_over: u64, in_migration: u64) -> Verdict {
+fn verdict(broken: Option<&str>, in_switchover: u64, in_migration: u64) -> Verdict {
     let lost = format!(
-        "frames lost: {in_hand_over} in the hand-over phases, {in_migration} by the migration itself"
+        "frames lost: {in_switchover} in the switchover phases, {in_migration} by the migration itself"
     );
     let text = match broken {
         Some(reason) => format!("the connection broke: {reason}; {lost}"),
-        None if in_hand_over > MOST_LOST => {
-            format!("the connection lived, but {lost}; {MOST_LOST} in the hand-over are excused")
+        None if in_switchover > MOST_LOST => {
+            format!("the connection lived, but {lost}; {MOST_LOST} in the switchover are excused")
         }
         None => format!("the connection lived through it; {lost}"),
     };
     Verdict {
-        passed: broken.is_none() && in_hand_over <= MOST_LOST,
+        passed: broken.is_none() && in_switchover <= MOST_LOST,
         text,
     }
 }
@@ -189,12 +189,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn frames_lost_in_a_hand_over_are_a_failure_too() {
+    fn frames_lost_in_a_switchover_are_a_failure_too() {
         let clean = verdict(None, 0, 44);
         assert!(clean.passed);
         assert_eq!(
             clean.text,
-            "the connection lived through it; frames lost: 0 in the hand-over phases, 44 by the migration itself"
+            "the connection lived through it; frames lost: 0 in the switchover phases, 44 by the migration itself"
         );
         assert!(verdict(None, MOST_LOST, 44).passed);
         let lossy = verdict(None, MOST_LOST + 1, 44);

@@ -1,19 +1,19 @@
 //! What a guest reports, in words for people: those of `tandem status`.
 
 use tandem_core::input::RemovalStage;
-use tandem_core::status::{Gap, Handoff, HandoffCause, Traffic};
+use tandem_core::status::{Gap, Switchover, SwitchoverCause, Traffic};
 
 /// Who took over from whom, why, and how long there were no frames; nothing if that was not counted.
-pub(super) fn handoff(handoff: &Handoff) -> Option<String> {
-    let gap = gap(&handoff.gap?)?;
-    let reaction = handoff.reaction_us.map_or(String::new(), |us| {
+pub(super) fn switchover(switchover: &Switchover) -> Option<String> {
+    let gap = gap(&switchover.gap?)?;
+    let reaction = switchover.reaction_us.map_or(String::new(), |us| {
         format!(", asked for {} ms after the warning", ms(us))
     });
     Some(format!(
         "{} → {} ({}){reaction}: {gap}",
-        carrier(handoff.from),
-        carrier(handoff.to),
-        cause(handoff.cause)
+        carrier(switchover.from),
+        carrier(switchover.to),
+        cause(switchover.cause)
     ))
 }
 
@@ -49,14 +49,14 @@ fn carrier(traffic: Traffic) -> &'static str {
     }
 }
 
-fn cause(cause: HandoffCause) -> &'static str {
+fn cause(cause: SwitchoverCause) -> &'static str {
     match cause {
-        HandoffCause::Planned => "planned by the host",
-        HandoffCause::Warned => "the kernel warned",
-        HandoffCause::Abrupt => "without a warning",
-        HandoffCause::Carrier => "carrier lost",
-        HandoffCause::Operator => "asked for by an operator",
-        HandoffCause::Arrival => "a VF came",
+        SwitchoverCause::Planned => "planned by the host",
+        SwitchoverCause::Warned => "the kernel warned",
+        SwitchoverCause::Abrupt => "without a warning",
+        SwitchoverCause::Carrier => "carrier lost",
+        SwitchoverCause::Operator => "asked for by an operator",
+        SwitchoverCause::Arrival => "a VF came",
     }
 }
 
@@ -78,20 +78,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_handoff_is_told_in_words() {
-        let mut one = Handoff {
+    fn a_switchover_is_told_in_words() {
+        let mut one = Switchover {
             number: 1,
             at: Time(1),
             from: Traffic::Vf,
             to: Traffic::Standby,
-            cause: HandoffCause::Warned,
-            switch_us: None,
+            cause: SwitchoverCause::Warned,
+            took_us: None,
             lead_us: None,
             warned_by: None,
             reaction_us: Some(5_300),
             gap: None,
         };
-        assert_eq!(handoff(&one), None);
+        assert_eq!(switchover(&one), None);
         one.gap = Some(Gap {
             receive_us: Some(4_600),
             transmit_us: Some(0),
@@ -99,11 +99,11 @@ mod tests {
             drain_us: None,
         });
         assert_eq!(
-            handoff(&one).unwrap(),
+            switchover(&one).unwrap(),
             "VF → standby (the kernel warned), asked for 5.3 ms after the warning: of the bond's frames none to the guest \
              for 4.6 ms, none from it for 0.0 ms; 2 came late on the old NIC"
         );
         one.gap = Some(Gap::default());
-        assert_eq!(handoff(&one), None, "as when nothing was sent meanwhile");
+        assert_eq!(switchover(&one), None, "as when nothing was sent meanwhile");
     }
 }

@@ -1,4 +1,4 @@
-//! A capture in the guest around one hand-over: which port carried the traffic before and after it, by the kernel's
+//! A capture in the guest around one switchover: which port carried the traffic before and after it, by the kernel's
 //! word, and what passed the ports meanwhile.
 
 use std::time::Duration;
@@ -16,21 +16,21 @@ const CALL_LIMIT: Duration = Duration::from_secs(60);
 
 /// A capture under way.
 #[derive(Debug)]
-pub(super) struct HandoverCapture {
+pub(super) struct SwitchoverCapture {
     phase: &'static str,
     old: u32,
 }
 
 /// One that has ended; what it holds is still in the guest.
 #[derive(Debug)]
-pub(super) struct Ended {
+pub(super) struct EndedCapture {
     phase: &'static str,
     old: u32,
     new: u32,
     log: String,
 }
 
-impl HandoverCapture {
+impl SwitchoverCapture {
     /// Begins, before anything of the phase happens.
     pub(super) fn start(vm: &Vm, probe: &FrameProbe, phase: &'static str) -> Result<Self> {
         let [bond, old] = bond_and_port(vm)?;
@@ -43,12 +43,12 @@ impl HandoverCapture {
     }
 
     /// Ends, once the traffic is on its new port. To read it now would cost the phases that follow.
-    pub(super) fn finish(self, vm: &Vm) -> Result<Ended> {
+    pub(super) fn finish(self, vm: &Vm) -> Result<EndedCapture> {
         let log = format!("/tmp/capture-{}", self.phase);
         vm.agent()
             .call(Op::CaptureEnd { log: log.clone() }, CALL_LIMIT)?;
         let [_, new] = bond_and_port(vm)?;
-        Ok(Ended {
+        Ok(EndedCapture {
             phase: self.phase,
             old: self.old,
             new,
@@ -57,8 +57,8 @@ impl HandoverCapture {
     }
 }
 
-impl Ended {
-    /// The hand-over's pauses; unknown where the capture has holes.
+impl EndedCapture {
+    /// The switchover's pauses; unknown where the capture has holes.
     pub(super) fn pauses(&self, vm: &Vm) -> Result<Pauses> {
         let bytes = vm.agent().read_file(&self.log)?;
         let capture = Capture::decode(&bytes).context("a capture is damaged")?;

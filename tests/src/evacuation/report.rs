@@ -1,7 +1,7 @@
 //! What one evacuation cost.
 
 use serde::{Deserialize, Serialize};
-use tandem_core::status::{Handoff, Traffic};
+use tandem_core::status::{Switchover, Traffic};
 
 use crate::probe::{FrameReport, Loss, Pauses};
 
@@ -23,7 +23,7 @@ pub struct Evacuation {
     /// From the VF's registration in the guest until it could carry the traffic, in ms.
     pub vf_ready_ms: Option<f64>,
     /// What Tandem itself reports.
-    pub handovers: Vec<Handover>,
+    pub switchovers: Vec<MeasuredSwitchover>,
     /// Frames a second that were sent to the guest and from it, over the whole probe by the host's clock: a busy
     /// machine sends fewer than it should.
     pub sent_per_s: [u64; 2],
@@ -101,16 +101,16 @@ pub struct TcpOutcome {
     pub broken: Option<String>,
 }
 
-/// A handoff as Tandem reports it, beside what a capture in the guest says of it.
+/// A switchover as Tandem reports it, beside what a capture in the guest says of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Handover {
+pub struct MeasuredSwitchover {
     /// `failover` or `failback`.
     pub phase: String,
     /// The report.
-    pub reported: Handoff,
+    pub reported: Switchover,
     /// The gap that it reports, by the capture: of all unicast frames that the guest received, in µs; nothing if a
-    /// phase had more than one handoff.
+    /// phase had more than one switchover.
     pub measured_receive_us: Option<u64>,
     /// The same for those that it sent.
     pub measured_transmit_us: Option<u64>,
@@ -120,14 +120,14 @@ pub struct Handover {
     pub probe_transmit_us: Option<u64>,
 }
 
-impl Handover {
-    /// All handoffs of an evacuation beside the pauses measured in failover and failback.
-    pub(super) fn all(reported: Vec<Handoff>, [failover, failback]: [Pauses; 2]) -> Vec<Self> {
-        let is_back = |handoff: &Handoff| handoff.to == Traffic::Vf;
+impl MeasuredSwitchover {
+    /// All switchovers of an evacuation beside the pauses measured in failover and failback.
+    pub(super) fn all(reported: Vec<Switchover>, [failover, failback]: [Pauses; 2]) -> Vec<Self> {
+        let is_back = |switchover: &Switchover| switchover.to == Traffic::Vf;
         let back = reported.iter().filter(|one| is_back(one)).count();
         let away = reported.len() - back;
-        let one = |handoff: Handoff| {
-            let (phase, count, pauses) = match is_back(&handoff) {
+        let one = |switchover: Switchover| {
+            let (phase, count, pauses) = match is_back(&switchover) {
                 true => (super::PHASES[2], back, failback),
                 false => (super::PHASES[0], away, failover),
             };
@@ -137,7 +137,7 @@ impl Handover {
             };
             Self {
                 phase: phase.to_owned(),
-                reported: handoff,
+                reported: switchover,
                 measured_receive_us: pauses.all.receive_us,
                 measured_transmit_us: pauses.all.transmit_us,
                 probe_receive_us: pauses.probe.receive_us,
@@ -191,19 +191,19 @@ impl Handover {
 #[cfg(test)]
 mod tests {
     use tandem_core::Time;
-    use tandem_core::status::HandoffCause;
+    use tandem_core::status::SwitchoverCause;
 
     use super::*;
     use crate::probe::Pause;
 
-    fn handoff(to: Traffic) -> Handoff {
-        Handoff {
+    fn switchover(to: Traffic) -> Switchover {
+        Switchover {
             number: 1,
             at: Time(1),
             from: Traffic::Other,
             to,
-            cause: HandoffCause::Planned,
-            switch_us: None,
+            cause: SwitchoverCause::Planned,
+            took_us: None,
             lead_us: None,
             warned_by: None,
             reaction_us: None,
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_phase_with_two_handoffs_has_no_pause_of_its_own() {
+    fn a_phase_with_two_switchovers_has_no_pause_of_its_own() {
         let pauses = |us| Pauses {
             all: Pause {
                 receive_us: Some(us),
@@ -221,8 +221,8 @@ mod tests {
             probe: Pause::default(),
         };
         let of = |to: &[Traffic]| {
-            let reported = to.iter().copied().map(handoff).collect();
-            let all = Handover::all(reported, [pauses(1), pauses(2)]);
+            let reported = to.iter().copied().map(switchover).collect();
+            let all = MeasuredSwitchover::all(reported, [pauses(1), pauses(2)]);
             all.into_iter()
                 .map(|one| (one.phase, one.measured_receive_us))
                 .collect::<Vec<_>>()

@@ -7,8 +7,8 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 
 use super::arrival::LinkMonitor;
-use super::capture::{Ended, HandoverCapture};
-use super::report::{Evacuation, Handover, PhaseLoss, TcpOutcome};
+use super::capture::{EndedCapture, SwitchoverCapture};
+use super::report::{Evacuation, MeasuredSwitchover, PhaseLoss, TcpOutcome};
 use super::subject::{HostPart, Subject};
 use crate::net::{GUEST_V4, Host};
 use crate::probe::{FrameOptions, Pauses, ProbePair};
@@ -40,7 +40,7 @@ struct Moved {
     downtime_ms: u64,
     vf_ready_ms: Option<f64>,
     /// Failover and failback.
-    captures: Option<[Ended; 2]>,
+    captures: Option<[EndedCapture; 2]>,
 }
 
 impl Moved {
@@ -81,7 +81,7 @@ impl Subject {
         probes.frames.mark("after");
         std::thread::sleep(SETTLE);
         let (frames, stream) = probes.finish()?;
-        let handoffs = self.take_handoffs()?;
+        let switchovers = self.take_switchovers()?;
         let pauses = moved.pauses(self.vm())?;
         Ok(Evacuation {
             phases: PHASES
@@ -96,7 +96,7 @@ impl Subject {
             },
             downtime_ms: moved.downtime_ms,
             vf_ready_ms: moved.vf_ready_ms,
-            handovers: Handover::all(handoffs, pauses),
+            switchovers: MeasuredSwitchover::all(switchovers, pauses),
             sent_per_s: [frames.to_guest.sent_per_s, frames.to_client.sent_per_s],
             losses_to_guest: frames.to_guest.losses,
             losses_from_guest: frames.to_client.losses,
@@ -177,15 +177,19 @@ impl Subject {
         })
     }
 
-    /// Tandem's own count of a hand-over is held against a capture of it.
-    fn capture(&self, probes: &ProbePair, phase: &'static str) -> Result<Option<HandoverCapture>> {
+    /// Tandem's own count of a switchover is held against a capture of it.
+    fn capture(
+        &self,
+        probes: &ProbePair,
+        phase: &'static str,
+    ) -> Result<Option<SwitchoverCapture>> {
         let wanted = self.case.system.is_tandem();
         wanted
-            .then(|| HandoverCapture::start(self.vm(), &probes.frames, phase))
+            .then(|| SwitchoverCapture::start(self.vm(), &probes.frames, phase))
             .transpose()
     }
 
-    fn end(&self, capture: Option<HandoverCapture>) -> Result<Option<Ended>> {
+    fn end(&self, capture: Option<SwitchoverCapture>) -> Result<Option<EndedCapture>> {
         capture.map(|capture| capture.finish(self.vm())).transpose()
     }
 

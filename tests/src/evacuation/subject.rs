@@ -3,12 +3,12 @@
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use tandem_core::Status;
-use tandem_core::status::{BondState, Handoff};
+use tandem_core::status::{BondState, Switchover};
 
 use super::case::{Case, System};
 use super::peers;
 use crate::command;
-use crate::tandem::{Channel, Guest, STEP_LIMIT, Setup, handover};
+use crate::tandem::{Channel, Guest, STEP_LIMIT, Setup, switchover};
 use crate::{Host, Lab, Mac, Vm};
 
 const SETPRIV: &str = "/usr/bin/setpriv";
@@ -63,8 +63,8 @@ pub struct Subject {
     setup: Setup,
     pub(super) present_vf: Mac,
     channel: Option<Channel>,
-    handoffs_before: u64,
-    handoffs_seen: u64,
+    switchovers_before: u64,
+    switchovers_seen: u64,
 }
 
 impl Subject {
@@ -89,8 +89,8 @@ impl Subject {
             present_vf: setup.vf,
             setup,
             channel: None,
-            handoffs_before: 0,
-            handoffs_seen: 0,
+            switchovers_before: 0,
+            switchovers_seen: 0,
         })
     }
 
@@ -127,10 +127,10 @@ impl Subject {
         }
         let mut channel = self.guest.channel()?;
         let status = channel
-            .await_status("an armed rescue", STEP_LIMIT, handover::is_armed)
+            .await_status("an armed fast path", STEP_LIMIT, switchover::is_armed)
             .with_context(|| self.log_tail())?;
-        self.handoffs_before = handover::count(&status);
-        self.handoffs_seen = self.handoffs_before;
+        self.switchovers_before = switchover::count(&status);
+        self.switchovers_seen = self.switchovers_before;
         self.channel = Some(channel);
         Ok(())
     }
@@ -164,17 +164,17 @@ impl Subject {
 
     /// The VF is gone: the service has told what there is to tell.
     pub(super) fn failed_over(&mut self) -> Result<()> {
-        let seen = self.handoffs_seen;
+        let seen = self.switchovers_seen;
         // A service that stood still meanwhile may never know the gap.
         let is_told: fn(&Status, u64) -> bool = match self.case.system {
-            System::TandemKernelAlone => |status, seen| handover::count(status) > seen,
-            _ => handover::is_measured_since,
+            System::TandemKernelAlone => |status, seen| switchover::count(status) > seen,
+            _ => switchover::is_measured_since,
         };
         if let Some(mut channel) = self.channel.take() {
             let status = channel
                 .await_status("the failover", STEP_LIMIT, |status| is_told(status, seen))
                 .with_context(|| self.log_tail())?;
-            self.handoffs_seen = handover::count(&status);
+            self.switchovers_seen = switchover::count(&status);
         }
         Ok(())
     }
@@ -184,28 +184,28 @@ impl Subject {
         if !self.case.system.is_tandem() {
             return Ok(());
         }
-        let seen = self.handoffs_seen;
+        let seen = self.switchovers_seen;
         let mut channel = self.guest.channel()?;
         self.guest
             .await_state(&mut channel, BondState::Accelerated)?;
         channel
             .await_status("the failback's gap", STEP_LIMIT, |status| {
-                handover::is_measured_since(status, seen)
+                switchover::is_measured_since(status, seen)
             })
             .with_context(|| self.log_tail())?;
         self.channel = Some(channel);
         Ok(())
     }
 
-    /// The handoffs of this evacuation, by the service.
-    pub(super) fn take_handoffs(&mut self) -> Result<Vec<Handoff>> {
+    /// The switchovers of this evacuation, by the service.
+    pub(super) fn take_switchovers(&mut self) -> Result<Vec<Switchover>> {
         let Some(mut channel) = self.channel.take() else {
             return Ok(Vec::new());
         };
         let status = channel.status(STEP_LIMIT)?;
-        let handoffs = status.bonds.into_iter().flat_map(|bond| bond.handoffs);
-        Ok(handoffs
-            .filter(|handoff| handoff.number > self.handoffs_before)
+        let switchovers = status.bonds.into_iter().flat_map(|bond| bond.switchovers);
+        Ok(switchovers
+            .filter(|switchover| switchover.number > self.switchovers_before)
             .collect())
     }
 

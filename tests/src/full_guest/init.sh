@@ -1,6 +1,6 @@
 #!/bin/busybox sh
 # The full guest's first process: lays a writable layer over the root image, puts in what the test brings
-# along, and hands over to systemd.
+# along, and starts systemd.
 busybox=/bin/busybox
 $busybox mount -t devtmpfs devtmpfs /dev
 $busybox mount -t proc proc /proc

@@ -153,7 +153,7 @@ impl<'lab> FullGuest<'lab> {
         self
     }
 
-    /// Has systemd start a unit at boot as a wish of another.
+    /// Has systemd start a unit at boot as a `Wants=` of another.
     pub fn wanted_by(mut self, unit: &str, target: &str) -> Self {
         let path = format!("/etc/systemd/system/{target}.wants/{unit}");
         self.links

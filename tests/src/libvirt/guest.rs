@@ -98,7 +98,7 @@ impl<'lab> LibvirtGuest<'lab> {
         self.records.to_str().unwrap_or_default()
     }
 
-    /// `tandem-host configure`: hands the guest the bond of the domain's XML.
+    /// `tandem-host configure`: gives the guest the bond of the domain's XML.
     pub fn configure(&self, host: &LibvirtHost) -> Result<String> {
         let ran = tandem_host(
             &[

@@ -64,7 +64,7 @@ pub fn run(model: NicModel, frames: FrameOptions) -> Result<Timeline> {
         if story.current() != Some(phase) {
             let kind = match phase {
                 "migrate" => PhaseKind::Migration,
-                _ => PhaseKind::HandOver,
+                _ => PhaseKind::Switchover,
             };
             story.begin(phase, kind);
         }
@@ -79,7 +79,7 @@ pub fn run(model: NicModel, frames: FrameOptions) -> Result<Timeline> {
 
     let stream = stream.finish()?;
     guest.check(&b, &a, Some(other))?;
-    story.note_handoffs(&guest.status()?);
+    story.note_switchovers(&guest.status()?);
     let report = ran.json()?;
     if let Some(downtime_ms) = report["downtime-ms"].as_u64() {
         story.notes.push(format!(

@@ -1,4 +1,4 @@
-//! What a packet socket in the guest saw of the frames on its ports, and how long a hand-over from one port to
+//! What a packet socket in the guest saw of the frames on its ports, and how long a switchover from one port to
 //! another was without frames by that: the measure that Tandem's own count is held against.
 //!
 //! A frame that arrives is seen before any tc program of the port, one that leaves after all of them and after the
@@ -12,7 +12,7 @@ use super::proto::Datagram;
 
 /// Enough of a frame for its number, in bytes.
 pub const CAPTURED_BYTES: usize = 96;
-/// Frames noted at most: minutes of a hand-over at 1000 a second and with a TCP connection beside it.
+/// Frames noted at most: minutes of a switchover at 1000 a second and with a TCP connection beside it.
 pub const CAPTURE_LIMIT: usize = 1 << 20;
 
 const ETHERNET_HEAD: usize = 14;
@@ -51,7 +51,7 @@ pub struct Capture {
     pub missed: u64,
 }
 
-/// How long a hand-over was without frames, in µs: from the last frame on the old port to the first on the new one;
+/// How long a switchover was without frames, in µs: from the last frame on the old port to the first on the new one;
 /// 0 if they overlapped, nothing if either had none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Pause {
@@ -61,7 +61,7 @@ pub struct Pause {
     pub transmit_us: Option<u64>,
 }
 
-/// The pauses of one hand-over.
+/// The pauses of one switchover.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Pauses {
     /// Of all unicast frames: what Tandem reports, by its own definition.
@@ -134,7 +134,7 @@ impl Capture {
         })
     }
 
-    /// The pauses of the hand-over from one port to another.
+    /// The pauses of the switchover from one port to another.
     pub fn pauses(&self, old: u32, new: u32) -> Pauses {
         let of = |counts: fn(&Captured) -> bool| Pause {
             receive_us: self.pause(old, new, |frame| !frame.outgoing && counts(frame)),

@@ -1,11 +1,11 @@
 //! What must be true: always, and once everything has calmed down.
 
+use tandem_core::fast_path::ArmedVf;
 use tandem_core::link::{Address, BondMode, FailOverMac, Link, LinkKind, PrimaryReselect};
-use tandem_core::path::Rescue;
 use tandem_core::policy::{
     AddressingPolicy, BondPolicy, MacPolicy, Ownership, PathCheck, PortMatch,
 };
-use tandem_core::status::{BondStatus, HandoffCause, Held, ProblemCode, Traffic};
+use tandem_core::status::{BondStatus, Held, ProblemCode, SwitchoverCause, Traffic};
 use tandem_core::{Ifindex, Mac};
 
 use super::Stage;
@@ -64,9 +64,9 @@ pub fn faults_when_calm(stage: &Stage) -> Vec<String> {
     let links = stage.kernel.dump_links();
     let bonds = stage.policy().bonds.iter();
     let names: Vec<_> = bonds.map(|bond| &bond.name).collect();
-    let strays = stage.paths.strays(&links, &names);
+    let strays = stage.fast_paths.strays(&links, &names);
     if !strays.is_empty() {
-        let text = "the hand-over programs still do something for";
+        let text = "the fast-path programs still do something for";
         faults.push(format!("{text} {strays:?}, no bonds of the policy"));
     }
     faults
@@ -170,16 +170,16 @@ impl Judge<'_> {
         };
         let active = facts.active;
         let expected = self.expected(bond);
-        let unproved = self.unproved().map(|vf| vf.ifindex);
+        let unchecked = self.unchecked().map(|vf| vf.ifindex);
         // It may have taken over from a standby that failed.
-        let tolerated = active.is_some() && active == unproved || self.is_spare(active, expected);
-        let moved = self.status.handoffs.last().filter(|last| {
+        let tolerated = active.is_some() && active == unchecked || self.is_spare(active, expected);
+        let moved = self.status.switchovers.last().filter(|last| {
             // A check that was asked for later does not take the traffic away again.
-            let asked = last.switch_us.is_some() && last.at > self.stage.policy_at;
-            asked && last.cause == HandoffCause::Arrival && last.from == Traffic::Standby
+            let asked = last.took_us.is_some() && last.at > self.stage.policy_at;
+            asked && last.cause == SwitchoverCause::Arrival && last.from == Traffic::Standby
         });
         check(
-            active.is_none() || active != unproved || moved.is_none(),
+            active.is_none() || active != unchecked || moved.is_none(),
             format!("the traffic moved to a VF whose frames do not pass: {moved:?}"),
         );
         check(
@@ -233,21 +233,21 @@ impl Judge<'_> {
             !ours || other.is_empty() || self.is_ambiguous(),
             format!("the bond's MTU is {}, that of a port {other:?}", bond.mtu),
         );
-        let path = self.stage.paths.of(bond.ifindex, self.links);
+        let fast_path = self.stage.fast_paths.of(bond.ifindex, self.links);
         check(
-            active.is_none_or(|active| !path.ports.contains(&active)),
-            format!("frames are still counted on the active port: {path:?}"),
+            active.is_none_or(|active| !fast_path.ports.contains(&active)),
+            format!("frames are still counted on the active port: {fast_path:?}"),
         );
-        let right = |rescue: &Rescue| {
-            active == Some(rescue.vf) && self.is_port_of(rescue.standby, bond.ifindex)
+        let right = |armed_vf: &ArmedVf| {
+            active == Some(armed_vf.vf) && self.is_port_of(armed_vf.standby, bond.ifindex)
         };
         check(
-            path.rescue.as_ref().is_none_or(right),
-            format!("a rescue is armed for {path:?}, active is {active:?}"),
+            fast_path.armed_vf.as_ref().is_none_or(right),
+            format!("the fast path is armed for {fast_path:?}, active is {active:?}"),
         );
         check(
-            status.rescue_armed == path.rescue.is_some(),
-            "the status is wrong about the rescue".into(),
+            status.fast_path_armed == fast_path.armed_vf.is_some(),
+            "the status is wrong about the fast path".into(),
         );
         let addresses = self.addresses(bond);
         let trouble = !status.problems.is_empty();
@@ -330,7 +330,7 @@ impl Judge<'_> {
         match (vf, standby, held) {
             (Some(vf), None, _) => Some(vf),
             (_, Some(standby), Some(Held::Operator)) => Some(standby),
-            (Some(_), Some(standby), _) if self.unproved().is_some() => Some(standby),
+            (Some(_), Some(standby), _) if self.unchecked().is_some() => Some(standby),
             (Some(vf), Some(_), _) => Some(vf),
             (None, standby, _) => standby.or_else(|| self.any_up(bond)),
         }
@@ -349,7 +349,7 @@ impl Judge<'_> {
     }
 
     /// The VF that has to show that its frames pass, and can't.
-    fn unproved(&self) -> Option<&Link> {
+    fn unchecked(&self) -> Option<&Link> {
         let checks = self.policy.path_check == PathCheck::Standby;
         let cut_off = |vf: &&Link| {
             let nic = self.stage.kernel.nic(vf.ifindex);

@@ -1,8 +1,8 @@
 //! Tandem in a small guest of the lab: set up, started, asked, and held against the kernel.
 
 mod channel;
-pub mod handover;
 mod health;
+pub mod switchover;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -85,7 +85,7 @@ impl Setup {
             .hot_plug(self.hot_plug)
             .standby(self.standby)
             .vf(self.model, self.vf)
-            // Where there is no tcx, before Linux 6.6, the hand-over programs are attached by these.
+            // Where there is no tcx, before Linux 6.6, the fast-path programs are attached by these.
             .module("sch_ingress")
             .module("cls_bpf")
             .program(&binary()?, PROGRAM)

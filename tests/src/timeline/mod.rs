@@ -30,8 +30,8 @@ impl Carrier {
 pub enum PhaseKind {
     /// Nothing moves.
     Steady,
-    /// A step of the hand-over there or back: its loss is Tandem's own.
-    HandOver,
+    /// A step of the switchover there or back: its loss is Tandem's own.
+    Switchover,
     /// The hypervisor stops and moves the VM: its loss is the floor that no guest can go below.
     Migration,
 }
@@ -77,7 +77,7 @@ pub struct Phase {
 
 /// From this time on, until the next entry, this is who carried the traffic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Handover {
+pub struct CarrierChange {
     /// Milliseconds since the same start as the phases'.
     pub at_ms: u64,
     /// Who took over.
@@ -101,7 +101,7 @@ pub struct Timeline {
     /// Its phases in order of time.
     pub phases: Vec<Phase>,
     /// Who carried the traffic, in order of time.
-    pub carriers: Vec<Handover>,
+    pub carriers: Vec<CarrierChange>,
     /// Whether the TCP connection that was opened first was still open at the end.
     pub tcp_alive: bool,
     /// The longest time in which it made no progress.
@@ -233,7 +233,7 @@ fn tick_label(ms: u64) -> String {
 
 #[cfg(test)]
 mod sample {
-    use super::{Carrier, Frames, Handover, Phase, PhaseKind, Timeline, Verdict};
+    use super::{Carrier, CarrierChange, Frames, Phase, PhaseKind, Timeline, Verdict};
 
     fn phase(
         name: &str,
@@ -256,16 +256,22 @@ mod sample {
 
     /// A made-up run for tests: its numbers are nobody's measurement.
     pub(super) fn timeline() -> Timeline {
-        let at = |at_ms, carrier| Handover { at_ms, carrier };
+        let at = |at_ms, carrier| CarrierChange { at_ms, carrier };
         Timeline {
             title: "a sample & its <parts>".to_owned(),
             phases: vec![
                 phase("steady", PhaseKind::Steady, (1_000, 3_000), (0, 0), 6),
-                phase("prepare", PhaseKind::HandOver, (3_000, 3_400), (0, 1), 12),
-                phase("unplug", PhaseKind::HandOver, (3_400, 5_100), (0, 0), 7),
+                phase("prepare", PhaseKind::Switchover, (3_000, 3_400), (0, 1), 12),
+                phase("unplug", PhaseKind::Switchover, (3_400, 5_100), (0, 0), 7),
                 phase("migrate", PhaseKind::Migration, (5_100, 7_600), (9, 8), 205),
-                phase("plug", PhaseKind::HandOver, (7_600, 9_000), (0, 0), 7),
-                phase("failback", PhaseKind::HandOver, (9_000, 11_000), (0, 0), 9),
+                phase("plug", PhaseKind::Switchover, (7_600, 9_000), (0, 0), 7),
+                phase(
+                    "failback",
+                    PhaseKind::Switchover,
+                    (9_000, 11_000),
+                    (0, 0),
+                    9,
+                ),
             ],
             carriers: vec![
                 at(0, Carrier::Vf),
@@ -305,7 +311,7 @@ mod tests {
     fn a_flapping_phase_stays_short() {
         let mut timeline = sample::timeline();
         timeline.carriers = (0..20)
-            .map(|i| Handover {
+            .map(|i| CarrierChange {
                 at_ms: 1_000 + i * 10,
                 carrier: if i % 2 == 0 {
                     Carrier::Vf
@@ -324,7 +330,7 @@ mod tests {
     #[test]
     fn losses_are_summed_by_kind() {
         let timeline = sample::timeline();
-        let (from, to) = timeline.frames(PhaseKind::HandOver);
+        let (from, to) = timeline.frames(PhaseKind::Switchover);
         assert_eq!((from.lost, to.lost), (0, 1));
         let (from, to) = timeline.frames(PhaseKind::Migration);
         assert_eq!((from.lost, to.lost), (9, 8));

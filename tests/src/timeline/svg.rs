@@ -190,7 +190,7 @@ fn table(page: &mut Page, timeline: &Timeline, top: f64) -> f64 {
     }
     page.line((24.0, y + 6.0), (RIGHT, y + 6.0));
     for (kind, label) in [
-        (PhaseKind::HandOver, "hand-over phases together"),
+        (PhaseKind::Switchover, "switchover phases together"),
         (PhaseKind::Migration, "the migration's own loss: the floor"),
     ] {
         if timeline.has(kind) {

@@ -89,7 +89,7 @@ fn table(timeline: &Timeline, colour: Colour) -> Vec<String> {
         ));
     }
     for (kind, label) in [
-        (PhaseKind::HandOver, "hand-over phases together"),
+        (PhaseKind::Switchover, "switchover phases together"),
         (PhaseKind::Migration, "migration's own: the floor"),
     ] {
         if timeline.has(kind) {

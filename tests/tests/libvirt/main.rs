@@ -18,8 +18,8 @@ use tandem_lab::{Lab, Mac};
 const DOMAIN: &str = "g1";
 const RECORD_INTERVAL: Duration = Duration::from_millis(20);
 
-/// `tandem-host serve` handed a guest its bond; in its log.
-const HANDED: &str = "the guest has its bonds";
+/// `tandem-host serve` configured a guest; in its log.
+const CONFIGURED: &str = "the guest has its bonds";
 
 /// A report of `tandem-host migrate`, held against what it must say.
 fn expect(ran: &Ran, code: i32, wanted: &Value) -> Result<Value> {
@@ -35,7 +35,7 @@ fn expect(ran: &Ran, code: i32, wanted: &Value) -> Result<Value> {
 struct Served {
     running: Running,
     log: Receiver<String>,
-    handed: usize,
+    configured: usize,
 }
 
 impl Served {
@@ -44,16 +44,16 @@ impl Served {
         Ok(Self {
             running,
             log,
-            handed: 0,
+            configured: 0,
         })
     }
 
-    /// How often it has handed a guest its bond by now.
-    fn handed(&mut self) -> Result<usize> {
+    /// How often it has configured a guest by now.
+    fn configured(&mut self) -> Result<usize> {
         ensure!(self.running.runs()?, "tandem-host serve has ended");
         let lines = self.log.try_iter();
-        self.handed += lines.filter(|line| line.contains(HANDED)).count();
-        Ok(self.handed)
+        self.configured += lines.filter(|line| line.contains(CONFIGURED)).count();
+        Ok(self.configured)
     }
 
     /// Ends it in order.
@@ -88,10 +88,14 @@ fn there_and_back(lab: &Lab) -> Result<()> {
     has_all_of_the_xml(&guest)?;
     let (first, second) = (guest.spec().vf, Mac::test(3));
     guest.check(&a, &b, Some(first))?;
-    ensure!(on_a.handed()? == 1, "handed over {} times", on_a.handed);
+    ensure!(
+        on_a.configured()? == 1,
+        "configured {} times",
+        on_a.configured
+    );
     operator::handles_xml(lab, &a, &guest)?;
     operator::sees_a_guest(&a)?;
-    operator::sees_a_plan(&guest, &a, &b, second)?;
+    operator::sees_the_steps(&guest, &a, &b, second)?;
     guest.check(&a, &b, Some(first))?;
 
     let client = lab.client()?;
@@ -139,8 +143,11 @@ fn there_and_back(lab: &Lab) -> Result<()> {
     has_all_of_the_xml(&guest)?;
     guest.check(&a, &b, Some(first))?;
     // Once per boot: neither the migrations nor the looks in between were taken for one.
-    let handed = (on_a.handed()?, on_b.handed()?);
-    ensure!(handed == (2, 0), "handed over {handed:?} times on a and b");
+    let configured = (on_a.configured()?, on_b.configured()?);
+    ensure!(
+        configured == (2, 0),
+        "configured {configured:?} times on a and b"
+    );
     for host in [&a, &b] {
         // On b the domain only came in; neither was kept from starting it.
         let asked = host.asked_of_systemd();

@@ -80,7 +80,7 @@ pub(crate) fn sees_a_guest(host: &LibvirtHost) -> Result<()> {
 }
 
 /// `migrate --dry-run`: each phase, for people and programs.
-pub(crate) fn sees_a_plan(
+pub(crate) fn sees_the_steps(
     guest: &LibvirtGuest<'_>,
     here: &LibvirtHost,
     there: &LibvirtHost,
@@ -89,9 +89,9 @@ pub(crate) fn sees_a_plan(
     let mut arguments = guest.migrate_arguments(here, there, vf)?;
     arguments.push("--dry-run".to_owned());
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let plan = tandem_host(&words, EVACUATION_LIMIT)?;
-    ensure!(plan.code == Some(0), "{plan:?}");
-    let steps = &plan.json()?["steps"];
+    let dry_run = tandem_host(&words, EVACUATION_LIMIT)?;
+    ensure!(dry_run.code == Some(0), "{dry_run:?}");
+    let steps = &dry_run.json()?["steps"];
     let phases = steps.as_array().context("the steps")?.iter();
     let phases: Vec<&str> = phases.filter_map(|step| step["phase"].as_str()).collect();
     ensure!(
@@ -99,10 +99,10 @@ pub(crate) fn sees_a_plan(
         "{phases:?}"
     );
     let words: Vec<&str> = words.into_iter().filter(|word| *word != "--json").collect();
-    let plan = tandem_host(&words, EVACUATION_LIMIT)?;
+    let dry_run = tandem_host(&words, EVACUATION_LIMIT)?;
     for phase in phases {
-        let told = plan.stdout.lines().any(|line| line.starts_with(phase));
-        ensure!(told, "no {phase}: {plan:?}");
+        let told = dry_run.stdout.lines().any(|line| line.starts_with(phase));
+        ensure!(told, "no {phase}: {dry_run:?}");
     }
     Ok(())
 }
@@ -144,7 +144,7 @@ pub(crate) fn saw_it_leave(watch: Running) -> Result<()> {
     Ok(())
 }
 
-/// How long the hand-over left the guest without frames, as the guest itself measured it.
+/// How long the switchover left the guest without frames, as the guest itself measured it.
 pub(crate) fn was_told_of_the_gap(report: &Value) -> Result<()> {
     let gap_us = report["guest-status"]["gap-us"].as_u64();
     ensure!(gap_us.is_some_and(|us| us > 0), "no gap: {report:#}");

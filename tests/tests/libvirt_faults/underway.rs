@@ -30,7 +30,7 @@ pub(crate) fn libvirtd_restarted(world: &mut World<'_>) -> Result<()> {
     expect(&ran, 11, Some("migration-failed"), &at_home("rolled-back"))
 }
 
-/// A guest that boots anew has forgotten all, its bond too: it is handed to it again on the destination.
+/// A guest that boots anew has forgotten all, its bond too: it is configured again on the destination.
 pub(crate) fn rebooted(world: &mut World<'_>) -> Result<()> {
     let told = world.start_slow(&["--verify-timeout", "200"])?;
     world.guest.reboot(&world.home)?;

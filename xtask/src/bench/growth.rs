@@ -2,7 +2,7 @@
 //!
 //! One guest, one axis after the other: addresses on the bond, routes through it, unrelated links (veth), bonds.
 //! At each point of an axis the same is measured, all of it by the guest's kernel or by the service's own status:
-//! memory, processor time of the step and of a full re-reading, the switches of a hand-over to and fro, a start.
+//! memory, processor time of the step and of a full re-reading, the switchovers to and fro, a start.
 
 use std::time::Instant;
 
@@ -176,7 +176,7 @@ const COLUMNS: [&str; 9] = [
     "re-read CPU ms",
     "failover ms",
     "failback ms",
-    "hand-over CPU ms",
+    "switchover CPU ms",
     "start ms",
     "start CPU ms",
 ];
@@ -200,7 +200,7 @@ impl Point {
             all(&measured.reread_cpu_us, 1e3),
             all(&measured.failover_us, 1e3),
             all(&measured.failback_us, 1e3),
-            all(&measured.handover_cpu_us, 1e3),
+            all(&measured.switchover_cpu_us, 1e3),
             one(measured.start_ms as f64),
             one(measured.start_cpu_us as f64 / 1e3),
         ]

@@ -39,7 +39,7 @@ pub(crate) struct What {
     /// Measure how the guest service's costs grow with the guest
     #[arg(long)]
     growth: bool,
-    /// Measure what the hand-over programs cost TCP
+    /// Measure what the fast-path programs cost TCP
     #[arg(long)]
     tcp: bool,
 }

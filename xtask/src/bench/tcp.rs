@@ -1,15 +1,15 @@
-//! `cargo xtask bench --tcp`: what the hand-over programs cost TCP while they are attached.
+//! `cargo xtask bench --tcp`: what the fast-path programs cost TCP while they are attached.
 //!
 //! On this machine's own kernel, over a veth between two network namespaces. The guest's end of it has every
-//! program that a frame of a bond passes, so that a frame passes all of them on one device: `rescue_egress` of
-//! the bond, and `path_egress` and `path_ingress` of its port. Sender and receiver share one processor: nothing
+//! program that a frame of a bond passes, so that a frame passes all of them on one device: `bond_egress` of
+//! the bond, and `port_egress` and `port_ingress` of its port. Sender and receiver share one processor: nothing
 //! runs beside them that could hide what the programs take. Three states take turns, in short rounds:
 //!
 //! * `without`: nothing is attached;
-//! * `armed`: as between hand-overs, with the VF at work: the rescue is armed, and what the VF carries is counted;
-//! * `counting`: as during a hand-over, when the port is watched as well.
+//! * `armed`: as between switchovers, with the VF at work: the fast path is armed, and what the VF carries is counted;
+//! * `counting`: as during a switchover, when the port is watched as well.
 //!
-//! A rescue itself (the redirect) is not measured: what raises it are hooks of the kernel's PCI and ACPI code.
+//! The redirect itself is not measured: what raises it are hooks of the kernel's PCI and ACPI code.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -21,11 +21,11 @@ use tandem_lab::{Lab, command};
 
 use super::machine::Machine;
 use super::report::{self, Claim};
-use paths::{Paths, State};
+use fast_path::{FastPaths, State};
 use stream::{Round, Stream, mib};
 
+mod fast_path;
 mod page;
-mod paths;
 mod stream;
 
 /// Rounds of each state, unless the command line says otherwise.
@@ -171,7 +171,7 @@ fn measure(
     rounds: usize,
 ) -> Result<Vec<Row>> {
     let mut stream = Stream::open(guest, peer, way)?;
-    let mut paths = Paths::start(lab, guest, false)?;
+    let mut fast_paths = FastPaths::start(lab, guest, false)?;
     // Also warms the connection up.
     let first = stream.round(FIRST_BYTES)?;
     let second = stream.round((FIRST_BYTES as f64 * ROUND.as_secs_f64() / first.wall_s) as u64)?;
@@ -181,14 +181,14 @@ fn measure(
         let mut one = [second; 3];
         for step in 0..3 {
             let which = (turn + step) % 3;
-            paths.set(State::ALL[which])?;
+            fast_paths.set(State::ALL[which])?;
             one[which] = stream.round(bytes)?;
         }
         turns.push(one);
     }
-    drop(paths);
+    drop(fast_paths);
 
-    let mut paths = Paths::start(lab, guest, true)?;
+    let mut fast_paths = FastPaths::start(lab, guest, true)?;
     let mut rows = Vec::new();
     for (which, state) in State::ALL.into_iter().enumerate() {
         let of =
@@ -200,8 +200,8 @@ fn measure(
                     .map(|turn| value(&turn[which]) / value(&turn[0])),
             )
         };
-        paths.set(state)?;
-        let programs = programs_of(&paths, &mut stream, bytes)?;
+        fast_paths.set(state)?;
+        let programs = programs_of(&fast_paths, &mut stream, bytes)?;
         ensure!(
             state == State::Without || programs.runs_per_mib > 0.0,
             "the programs did not run: nothing was measured"
@@ -221,13 +221,13 @@ fn measure(
 }
 
 /// The programs' own time, as the kernel takes it; its clock readings are in it too.
-fn programs_of(paths: &Paths, stream: &mut Stream, bytes: u64) -> Result<Programs> {
-    let before = paths.run_time()?;
+fn programs_of(fast_paths: &FastPaths, stream: &mut Stream, bytes: u64) -> Result<Programs> {
+    let before = fast_paths.run_time()?;
     let mut cpu_s = 0.0;
     for _ in 0..STATISTICS_ROUNDS {
         cpu_s += stream.round(bytes)?.cpu_s;
     }
-    let after = paths.run_time()?;
+    let after = fast_paths.run_time()?;
     let runs = after.runs - before.runs;
     let ns = (after.ns - before.ns) as f64;
     Ok(Programs {

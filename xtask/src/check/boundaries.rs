@@ -1,4 +1,4 @@
-//! Only `helper/src/act/` and what it arms in `helper/src/ebpf/paths/` change the kernel, and only
+//! Only `helper/src/act/` and what it arms in `helper/src/ebpf/fast_path/` change the kernel, and only
 //! `helper/src/run.rs` drives the machine (invariant 8 of ARCHITECTURE.md): the few calls that do so stand
 //! nowhere else.
 
@@ -29,19 +29,19 @@ const BOUNDARIES: [Boundary; 7] = [
     },
     Boundary {
         call: "primary_request(",
-        within: &["helper/src/act", "helper/src/ebpf/paths/ready.rs"],
+        within: &["helper/src/act", "helper/src/ebpf/fast_path/ready.rs"],
     },
     Boundary {
         call: "packet_socket(",
-        within: &["helper/src/act", "helper/src/ebpf/paths/ready.rs"],
+        within: &["helper/src/act", "helper/src/ebpf/fast_path/ready.rs"],
     },
     Boundary {
         call: "qdisc_add_clsact(",
-        within: &["helper/src/ebpf/paths/attach.rs"],
+        within: &["helper/src/ebpf/fast_path/attach.rs"],
     },
     Boundary {
         call: ".attach_with_options(",
-        within: &["helper/src/ebpf/paths/attach.rs"],
+        within: &["helper/src/ebpf/fast_path/attach.rs"],
     },
     Boundary {
         call: "Machine::new(",

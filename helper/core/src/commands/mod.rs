@@ -11,7 +11,7 @@ use crate::memory::Memory;
 use crate::policy::BondPolicy;
 use crate::status::{Answer, CommandError, CommandErrorCode};
 use crate::types::{Mac, Time};
-use crate::view::View;
+use crate::view::BondView;
 
 /// Steps that an answer lists.
 const MAX_STEPS: usize = 32;
@@ -173,7 +173,7 @@ impl Memory {
     }
 
     /// Answers the commands that came to an end.
-    pub(crate) fn resolve_commands(&mut self, view: &View<'_>, now: Time) -> Vec<Reply> {
+    pub(crate) fn resolve_commands(&mut self, view: &BondView<'_>, now: Time) -> Vec<Reply> {
         let mut replies = Vec::new();
         let mut open = core::mem::take(&mut self.commands.0);
         open.retain_mut(|one| {

@@ -10,13 +10,13 @@ use crate::input::PreparedVf;
 use crate::memory::Memory;
 use crate::status::{Answer, CommandError, CommandErrorCode, Traffic};
 use crate::types::{Mac, Time};
-use crate::view::{Device, Port, View};
+use crate::view::{BondView, Device, Port};
 
 /// `None` while the command goes on.
 type Ending = Option<Result<Answer, CommandError>>;
 
 impl Memory {
-    pub(super) fn resolve(&mut self, view: &View<'_>, open: &mut Open, now: Time) -> Ending {
+    pub(super) fn resolve(&mut self, view: &BondView<'_>, open: &mut Open, now: Time) -> Ending {
         if let Device::Taken(_) | Device::OtherMode(_) = view.device {
             self.give_up(view, open);
             return Some(Err(no_bond(view)));
@@ -35,7 +35,7 @@ impl Memory {
         (now >= open.deadline).then(|| Err(self.give_up(view, open)))
     }
 
-    fn resolve_failover(&mut self, view: &View<'_>, open: &Open) -> Ending {
+    fn resolve_failover(&mut self, view: &BondView<'_>, open: &Open) -> Ending {
         if view.traffic() == Traffic::Standby {
             return self.switched(view, open);
         }
@@ -47,13 +47,13 @@ impl Memory {
     }
 
     /// The traffic is where it should be; the action that brought it there has to end first.
-    fn switched(&self, view: &View<'_>, open: &Open) -> Ending {
+    fn switched(&self, view: &BondView<'_>, open: &Open) -> Ending {
         let busy = self.in_flight.as_ref();
         let switching = busy.is_some_and(|one| matches!(one.kind, ActionKind::SetPrimary { .. }));
         (!switching).then(|| Ok(answer(view, open, true, None)))
     }
 
-    fn resolve_failback(&self, view: &View<'_>, open: &mut Open) -> Ending {
+    fn resolve_failback(&self, view: &BondView<'_>, open: &mut Open) -> Ending {
         if view.traffic() == Traffic::Vf {
             return self.switched(view, open);
         }
@@ -68,7 +68,7 @@ impl Memory {
 
     fn resolve_prepare(
         &mut self,
-        view: &View<'_>,
+        view: &BondView<'_>,
         open: &mut Open,
         mac: Option<Mac>,
         target: Option<PreparedVf>,
@@ -102,7 +102,7 @@ impl Memory {
 
     fn begin_prepare(
         &mut self,
-        view: &View<'_>,
+        view: &BondView<'_>,
         open: &mut Open,
         mac: Option<Mac>,
         now: Time,
@@ -127,13 +127,13 @@ impl Memory {
         self.resolve_prepare(view, open, mac, target, now)
     }
 
-    fn prepared_port<'v, 'a>(&self, view: &'v View<'a>) -> Option<&'v Port<'a>> {
+    fn prepared_port<'v, 'a>(&self, view: &'v BondView<'a>) -> Option<&'v Port<'a>> {
         view.vfs.iter().find(|vf| self.is_prepared(vf))
     }
 
     /// The command's time is over. What it asked for is given up, so that the
     /// guest does not stay in a state nobody counts on.
-    fn give_up(&mut self, view: &View<'_>, open: &Open) -> CommandError {
+    fn give_up(&mut self, view: &BondView<'_>, open: &Open) -> CommandError {
         match open.task {
             Task::Failover => self.operator_hold = false,
             Task::Prepare { target, .. } => {
@@ -159,7 +159,7 @@ impl Memory {
     }
 }
 
-fn resolve_announce(view: &View<'_>, open: &Open, sent: bool) -> Ending {
+fn resolve_announce(view: &BondView<'_>, open: &Open, sent: bool) -> Ending {
     if sent {
         return Some(Ok(answer(view, open, true, None)));
     }
@@ -173,7 +173,7 @@ fn resolve_announce(view: &View<'_>, open: &Open, sent: bool) -> Ending {
 }
 
 fn nothing_to_prepare(
-    view: &View<'_>,
+    view: &BondView<'_>,
     open: &mut Open,
     mac: Option<Mac>,
 ) -> Result<Answer, CommandError> {
@@ -200,7 +200,7 @@ fn nothing_to_prepare(
 }
 
 /// The standby carries traffic on demand, or soon will.
-fn standby_may_serve(view: &View<'_>, memory: &Memory) -> bool {
+fn standby_may_serve(view: &BondView<'_>, memory: &Memory) -> bool {
     let Some(standby) = &view.standby else {
         return false;
     };
@@ -209,7 +209,7 @@ fn standby_may_serve(view: &View<'_>, memory: &Memory) -> bool {
     standby.usable || joining || memory.assembly_grace_until().is_some()
 }
 
-fn no_bond(view: &View<'_>) -> CommandError {
+fn no_bond(view: &BondView<'_>) -> CommandError {
     let message = format!(
         "{}: another device has that name, so there is no bond; ask for the status",
         view.policy.name
@@ -217,7 +217,7 @@ fn no_bond(view: &View<'_>) -> CommandError {
     error(CommandErrorCode::Refused, message)
 }
 
-fn standby_unusable(view: &View<'_>) -> CommandError {
+fn standby_unusable(view: &BondView<'_>) -> CommandError {
     let name = &view.policy.name;
     let message = match &view.standby {
         None => format!(
@@ -231,7 +231,7 @@ fn standby_unusable(view: &View<'_>) -> CommandError {
     error(CommandErrorCode::StandbyUnusable, message)
 }
 
-fn answer(view: &View<'_>, open: &Open, ready: bool, released: Option<&PreparedVf>) -> Answer {
+fn answer(view: &BondView<'_>, open: &Open, ready: bool, released: Option<&PreparedVf>) -> Answer {
     Answer {
         bond: view.policy.name.clone(),
         ready,

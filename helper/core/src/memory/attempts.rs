@@ -26,8 +26,8 @@ pub(crate) enum Topic {
     Primary,
     Addressing,
     Announce,
-    Path,
-    Proof,
+    FastPath,
+    PathCheck,
 }
 
 /// A topic and the device it is about; index 0 for a device that is not there yet.
@@ -51,8 +51,8 @@ pub(crate) fn key(kind: &ActionKind) -> Option<Key> {
             Some((Topic::Addressing, link))
         }
         ActionKind::Announce { bond, .. } => Some((Topic::Announce, bond)),
-        ActionKind::WatchPath { bond, .. } => Some((Topic::Path, bond)),
-        ActionKind::ProvePath { from, .. } => Some((Topic::Proof, from)),
+        ActionKind::SetFastPath { bond, .. } => Some((Topic::FastPath, bond)),
+        ActionKind::CheckPath { from, .. } => Some((Topic::PathCheck, from)),
         ActionKind::ReadFrames { .. }
         | ActionKind::Observe { .. }
         | ActionKind::Reply { .. }
@@ -124,7 +124,7 @@ impl Attempts {
         self.failed.retain(|one| one.kind != *kind);
         let Some(key) = key(kind) else { return };
         // Those are no state that somebody could undo.
-        if matches!(key.0, Topic::Announce | Topic::Proof) {
+        if matches!(key.0, Topic::Announce | Topic::PathCheck) {
             return;
         }
         let undone = self.done.remove(&key).filter(|before| {
@@ -205,13 +205,13 @@ impl Attempts {
         wanted.filter_map(|one| one.failure.as_ref())
     }
 
-    /// Failures that keep the bond from its state: not those of the hand-over programs,
+    /// Failures that keep the bond from its state: not those of the fast-path programs,
     /// without which everything goes on.
     pub(crate) fn obstacles(&self) -> impl Iterator<Item = &Failure> {
         let optional = |kind: &ActionKind| {
             matches!(
                 kind,
-                ActionKind::WatchPath { .. } | ActionKind::ReadFrames { .. }
+                ActionKind::SetFastPath { .. } | ActionKind::ReadFrames { .. }
             )
         };
         let failed = self.failed.iter();
@@ -221,9 +221,9 @@ impl Attempts {
 
     /// Learns what is wanted by now. What is no longer wanted is no problem any
     /// more, and is forgotten after its wait.
-    pub(crate) fn note_wanted(&mut self, wishes: &[ActionKind], now: Time) {
+    pub(crate) fn note_wanted(&mut self, actions: &[ActionKind], now: Time) {
         for one in &mut self.failed {
-            one.wanted = wishes.contains(&one.kind);
+            one.wanted = actions.contains(&one.kind);
         }
         self.failed.retain(|one| one.wanted || one.next_at > now);
         self.done
@@ -273,8 +273,8 @@ fn pace(kind: &ActionKind) -> Backoff {
         ActionKind::Enslave { .. } => Backoff::new(FIRST_RETRY_MS, MAX_RETRY_PORT_MS),
         ActionKind::CreateBond { .. } => Backoff::new(1_000, 60_000),
         ActionKind::SetPrimary { .. } => Backoff::new(50, 5_000),
-        ActionKind::WatchPath { .. } => Backoff::new(1_000, MAX_RETRY_PORT_MS),
-        ActionKind::ProvePath { .. } => Backoff::new(1_000, 60_000),
+        ActionKind::SetFastPath { .. } => Backoff::new(1_000, MAX_RETRY_PORT_MS),
+        ActionKind::CheckPath { .. } => Backoff::new(1_000, 60_000),
         _ => Backoff::new(FIRST_RETRY_MS, 30_000),
     }
 }

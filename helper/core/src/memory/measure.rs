@@ -1,49 +1,49 @@
-//! How long a bond was without frames in a handoff, from the counters in the kernel.
+//! How long a bond was without frames in a switchover, from the counters in the kernel.
 
+use crate::fast_path::{Frames, PortFrames, Reaction};
 use crate::memory::traffic::{Record, SAME_STORY_MS, TrafficMemory};
-use crate::path::{Frames, PortFrames, Reaction};
-use crate::status::{Gap, Handoff, Traffic};
+use crate::status::{Gap, Switchover, Traffic};
 use crate::types::{Ifindex, Time};
 
 /// A port is quiet once nothing came for so long, in ms.
 const QUIET_MS: u64 = 50;
-/// Longest wait for that after the switch, in ms: a network that goes on sending to
+/// Longest wait for that after the switchover, in ms: a network that goes on sending to
 /// the old port doesn't hold up its release for ever.
 const DRAIN_MAX_MS: u64 = 2_000;
 
 impl TrafficMemory {
-    /// The ports of the last handoff, old and new, if their counters are to be read
-    /// now: what follows a switch is over.
+    /// The ports of the last switchover, old and new, if their counters are to be read
+    /// now: what follows a switchover is over.
     pub(crate) fn to_measure(&self, now: Time) -> Option<[Ifindex; 2]> {
         let due = self.measuring && self.is_calm(now);
-        let record = self.handoffs.last().filter(|_| due)?;
+        let record = self.switchovers.last().filter(|_| due)?;
         Some([record.from, record.to])
     }
 
     /// The traffic moves, or frames may still come by its old way.
-    pub(crate) fn is_handing_over(&self, now: Time) -> bool {
+    pub(crate) fn is_switching_over(&self, now: Time) -> bool {
         let settling = self.settle_until.is_some_and(|end| now < end);
-        self.switch.is_some() || self.measuring || settling
+        self.switchover.is_some() || self.measuring || settling
     }
 
-    /// Number of the handoff that is counted: the last one until it is measured, then
+    /// Number of the switchover that is counted: the last one until it is measured, then
     /// the next one.
     pub(crate) fn period(&self, now: Time) -> u64 {
-        if self.switch.is_none() && self.is_handing_over(now) {
+        if self.switchover.is_none() && self.is_switching_over(now) {
             self.count()
         } else {
             self.count() + 1
         }
     }
 
-    /// Takes the counters that were asked for then. Gives the handoff that they told something new of.
+    /// Takes the counters that were asked for then. Gives the switchover that they told something new of.
     pub(crate) fn note_frames(
         &mut self,
         ports: &[PortFrames],
         asked_at: Time,
         now: Time,
-    ) -> Option<Handoff> {
-        let record = self.handoffs.last_mut().filter(|_| self.measuring)?;
+    ) -> Option<Switchover> {
+        let record = self.switchovers.last_mut().filter(|_| self.measuring)?;
         if record.overtook(asked_at) {
             return None;
         }
@@ -51,36 +51,37 @@ impl TrafficMemory {
         let late = frames_of(ports, record.from).map(|frames| frames.late);
         let noisy = late.and_then(|late| late.last);
         let noisy = noisy.is_some_and(|last| now.since_ms(last) < QUIET_MS);
-        if noisy && now.since_ms(record.handoff.at) < DRAIN_MAX_MS {
+        if noisy && now.since_ms(record.switchover.at) < DRAIN_MAX_MS {
             self.settle_until = Some(now.plus_ms(QUIET_MS));
             return None;
         }
         self.measuring = false;
-        record.handoff.gap = gap;
-        gap.map(|_| record.handoff.clone())
+        record.switchover.gap = gap;
+        gap.map(|_| record.switchover.clone())
     }
 
     /// The reading of the counters that was begun then has ended, whatever it brought.
     pub(crate) fn measured(&mut self, asked_at: Time, now: Time) {
-        let last = self.handoffs.last();
+        let last = self.switchovers.last();
         if !last.is_some_and(|record| record.overtook(asked_at)) && self.is_calm(now) {
             self.measuring = false;
         }
     }
 
-    /// The shortest way acted before the machine could.
+    /// The fast path acted before the machine could.
     pub(crate) fn note_reaction(&mut self, reaction: Reaction, now: Time) {
-        let last = self.handoffs.last_mut();
+        let last = self.switchovers.last_mut();
         let seen = last.filter(|record| {
-            record.handoff.from == Traffic::Vf && now.since_ms(record.handoff.at) < SAME_STORY_MS
+            record.switchover.from == Traffic::Vf
+                && now.since_ms(record.switchover.at) < SAME_STORY_MS
         });
         match seen {
-            Some(record) => record.handoff.reaction_us = reaction.requested_us,
+            Some(record) => record.switchover.reaction_us = reaction.requested_us,
             None => self.reaction = Some((reaction, now)),
         }
     }
 
-    /// What the shortest way did for a handoff away from a VF that is seen just now.
+    /// What the fast path did for a switchover away from a VF that is seen just now.
     pub(super) fn take_reaction(&mut self, now: Time) -> Option<Reaction> {
         let (reaction, at) = self.reaction.take()?;
         (now.since_ms(at) < SAME_STORY_MS).then_some(reaction)
@@ -88,9 +89,9 @@ impl TrafficMemory {
 }
 
 impl Record {
-    /// Counters that were asked for then are of the handoff before.
+    /// Counters that were asked for then are of the switchover before.
     fn overtook(&self, asked_at: Time) -> bool {
-        asked_at < self.handoff.at
+        asked_at < self.switchover.at
     }
 
     fn gap(&self, ports: &[PortFrames]) -> Option<Gap> {
@@ -114,7 +115,7 @@ impl Record {
     /// When the kernel moved the traffic, at the latest: the service sees it some ms later.
     fn switched_at(&self, late: Frames, new: &PortFrames) -> Time {
         let signs = [new.sent.first, late.first].into_iter().flatten();
-        signs.fold(self.handoff.at, Time::min)
+        signs.fold(self.switchover.at, Time::min)
     }
 
     /// What was handed to a driver after it was told to stop went nowhere.
@@ -126,7 +127,7 @@ impl Record {
     /// From the last frame on the old port, or else from the warning, after which there was
     /// none, or from the driver's stop, to the first one on the new port.
     fn gap_us(&self, last_on_old: Option<Time>, new: Frames) -> Option<u64> {
-        let last = last_on_old.or(self.rescued_at).or(self.stopped_at)?;
+        let last = last_on_old.or(self.redirected_at).or(self.stopped_at)?;
         Some(new.first?.since_us(last))
     }
 }

@@ -15,7 +15,7 @@ use crate::input::{Hold, PreparedVf};
 use crate::policy::BondPolicy;
 use crate::status::{Event, Held};
 use crate::types::{Ifindex, Time};
-use crate::view::{Bond, Port, View};
+use crate::view::{Bond, BondView, Port};
 use crate::world::Warning;
 use attempts::Attempts;
 use traffic::TrafficMemory;
@@ -71,7 +71,7 @@ impl Memory {
     }
 
     /// Learns from the world. Returns what subscribers want to know of it.
-    pub(crate) fn update(&mut self, view: &View<'_>, now: Time) -> Vec<Event> {
+    pub(crate) fn update(&mut self, view: &BondView<'_>, now: Time) -> Vec<Event> {
         self.expire_prepared(view, now);
         let mut events = self.vfs.update(view, &mut self.traffic, now);
         self.note_assembly(view, now);
@@ -82,7 +82,7 @@ impl Memory {
 
     /// The hold ends when the VF is gone, so that its successor is taken, or when
     /// the host did not come back in time.
-    fn expire_prepared(&mut self, view: &View<'_>, now: Time) {
+    fn expire_prepared(&mut self, view: &BondView<'_>, now: Time) {
         let Some(prepared) = self.prepared else {
             return;
         };
@@ -94,7 +94,7 @@ impl Memory {
         }
     }
 
-    fn note_assembly(&mut self, view: &View<'_>, now: Time) {
+    fn note_assembly(&mut self, view: &BondView<'_>, now: Time) {
         match view.bond() {
             Some(bond) if bond.facts.active.is_none() && bond.ports > 0 => {
                 if self.traffic.never_carried() {
@@ -105,7 +105,7 @@ impl Memory {
         }
     }
 
-    fn note_mtus(&mut self, view: &View<'_>, now: Time) {
+    fn note_mtus(&mut self, view: &BondView<'_>, now: Time) {
         let differ = view.bond().is_some_and(|bond| {
             let mut ports = view.standby.iter().chain(view.vf());
             ports.any(|port| port.enslaved && port.link.mtu != bond.link.mtu)
@@ -140,7 +140,7 @@ impl Memory {
     }
 
     /// The bond could not take this NIC in, or would not be able to.
-    fn is_unfit(&self, view: &View<'_>, port: &Port<'_>) -> bool {
+    fn is_unfit(&self, view: &BondView<'_>, port: &Port<'_>) -> bool {
         let bond = view.bond();
         let too_large = bond.is_some_and(|bond| !port.takes_mtu(bond.link.mtu));
         too_large || self.is_refused(bond.map(Bond::ifindex), port)
@@ -158,7 +158,7 @@ impl Memory {
     }
 
     /// Why a VF that is present is not in use.
-    pub(crate) fn held(&self, view: &View<'_>, port: &Port<'_>) -> Option<Held> {
+    pub(crate) fn held(&self, view: &BondView<'_>, port: &Port<'_>) -> Option<Held> {
         let chosen = view.vf().is_some_and(|vf| vf.ifindex() == port.ifindex());
         if self.is_prepared(port) {
             Some(Held::UnplugPrepared)
@@ -174,8 +174,8 @@ impl Memory {
             Some(Held::Operator)
         } else if !chosen {
             Some(Held::NotChosen)
-        } else if port.enslaved && self.lacks_path(view, port) {
-            Some(Held::PathUnproved)
+        } else if port.enslaved && self.fails_path_check(view, port) {
+            Some(Held::PathBroken)
         } else if port.enslaved {
             Some(Held::Holding)
         } else {
@@ -184,20 +184,20 @@ impl Memory {
     }
 
     /// The VF was to show that its frames pass through the network, and they did not.
-    fn lacks_path(&self, view: &View<'_>, vf: &Port<'_>) -> bool {
+    fn fails_path_check(&self, view: &BondView<'_>, vf: &Port<'_>) -> bool {
         let ports = view.bond().zip(view.standby.as_ref());
         ports.is_some_and(|(bond, standby)| {
-            let proof = ActionKind::ProvePath {
+            let path_check = ActionKind::CheckPath {
                 bond: bond.ifindex(),
                 from: vf.ifindex(),
                 to: standby.ifindex(),
             };
-            self.attempts.failure(&proof).is_some()
+            self.attempts.failure(&path_check).is_some()
         })
     }
 
     /// Moments at which a timer of this memory runs out, past ones included.
-    pub(crate) fn deadlines(&self, view: &View<'_>) -> Vec<Time> {
+    pub(crate) fn deadlines(&self, view: &BondView<'_>) -> Vec<Time> {
         let mut all = Vec::new();
         if let Some(prepared) = &self.prepared {
             all.extend(prepared_until(view.policy, prepared));
@@ -244,7 +244,7 @@ impl Memory {
         self.commands.note_step(text);
         match kind {
             ActionKind::Announce { .. } => self.commands.note_announced(),
-            ActionKind::ProvePath { from, .. } => self.vfs.note_path_proved(*from),
+            ActionKind::CheckPath { from, .. } => self.vfs.note_path_checked(*from),
             ActionKind::SetBondOptions { options, .. } => {
                 self.draining = options.all_ports_active.unwrap_or(self.draining);
             }

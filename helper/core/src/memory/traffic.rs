@@ -2,14 +2,14 @@
 
 use alloc::vec::Vec;
 
+use crate::fast_path::Reaction;
 use crate::goal::goal;
 use crate::input::RemovalStage;
 use crate::memory::Memory;
 use crate::memory::vfs::GoneVf;
-use crate::path::Reaction;
-use crate::status::{BondStatus, Event, Handoff, HandoffCause, Traffic};
+use crate::status::{BondStatus, Event, Switchover, SwitchoverCause, Traffic};
 use crate::types::{Ifindex, Time};
-use crate::view::View;
+use crate::view::BondView;
 
 /// A carrier that fails this shortly before its device vanishes failed because of that, in ms.
 pub(super) const SAME_STORY_MS: u64 = 2_000;
@@ -21,15 +21,15 @@ pub(crate) struct TrafficMemory {
     /// The last port that carried traffic.
     last: Option<Carrier>,
     /// The move that is under way.
-    pub(crate) switch: Option<Switch>,
+    pub(crate) switchover: Option<PendingSwitchover>,
     announcements_left: u8,
     announce_at: Time,
     pub(super) settle_until: Option<Time>,
-    pub(super) handoffs: Vec<Record>,
+    pub(super) switchovers: Vec<Record>,
     count: u64,
-    /// The counters of the last handoff are still to be read.
+    /// The counters of the last switchover are still to be read.
     pub(super) measuring: bool,
-    /// What the shortest way did for a handoff that is not seen yet.
+    /// What the fast path did for a switchover that is not seen yet.
     pub(super) reaction: Option<(Reaction, Time)>,
     /// The port that lost its carrier last, and when.
     carrier_lost: Option<(Ifindex, Time)>,
@@ -54,9 +54,9 @@ struct Carrier {
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Switch {
+pub(crate) struct PendingSwitchover {
     pub(crate) target: Ifindex,
-    pub(crate) cause: HandoffCause,
+    pub(crate) cause: SwitchoverCause,
     decided_at: Time,
     requested: bool,
 }
@@ -70,8 +70,8 @@ pub(super) struct Record {
     /// When the old port's driver began to stop, or it lost its carrier: what is sent after that goes nowhere.
     pub(super) stopped_at: Option<Time>,
     /// When the kernel began to send through the new port, though the old one was active.
-    pub(super) rescued_at: Option<Time>,
-    pub(super) handoff: Handoff,
+    pub(super) redirected_at: Option<Time>,
+    pub(super) switchover: Switchover,
 }
 
 impl TrafficMemory {
@@ -93,15 +93,15 @@ impl TrafficMemory {
         }
     }
 
-    /// The last handoffs, oldest first.
-    pub(crate) fn handoffs(&self) -> Vec<Handoff> {
-        self.handoffs
+    /// The last switchovers, oldest first.
+    pub(crate) fn switchovers(&self) -> Vec<Switchover> {
+        self.switchovers
             .iter()
-            .map(|one| one.handoff.clone())
+            .map(|one| one.switchover.clone())
             .collect()
     }
 
-    /// Handoffs since the service started.
+    /// Switchovers since the service started.
     pub(crate) fn count(&self) -> u64 {
         self.count
     }
@@ -130,7 +130,7 @@ impl TrafficMemory {
 
     /// The traffic stays where it is, was announced, and late frames had their time.
     pub(super) fn is_calm(&self, now: Time) -> bool {
-        self.switch.is_none()
+        self.switchover.is_none()
             && self.announcements_left == 0
             && self.settle_until.is_none_or(|end| now >= end)
     }
@@ -138,14 +138,14 @@ impl TrafficMemory {
     /// The port that the traffic has just left: frames may still arrive there.
     pub(crate) fn just_left(&self, now: Time) -> Option<Ifindex> {
         let recent = self.settle_until.is_some_and(|end| now < end);
-        let last = self.handoffs.last().filter(|_| recent)?;
+        let last = self.switchovers.last().filter(|_| recent)?;
         Some(last.from)
     }
 
     /// The executor was asked to move the traffic to that port.
     pub(crate) fn requested(&mut self, port: Ifindex) {
-        if let Some(switch) = self.switch.as_mut().filter(|one| one.target == port) {
-            switch.requested = true;
+        if let Some(switchover) = self.switchover.as_mut().filter(|one| one.target == port) {
+            switchover.requested = true;
         }
     }
 
@@ -155,13 +155,13 @@ impl TrafficMemory {
         announce.into_iter().chain(self.settle_until).collect()
     }
 
-    /// A link lost its carrier: the handoff away from it may have been seen already.
+    /// A link lost its carrier: the switchover away from it may have been seen already.
     pub(crate) fn note_carrier_lost(&mut self, port: Ifindex, at: Time) {
         self.carrier_lost = Some((port, at));
         if let Some(record) = self.last_from(port) {
-            let failed = record.handoff.cause == HandoffCause::Carrier;
-            let same_story = record.handoff.at.since_ms(at) < SAME_STORY_MS
-                && at.since_ms(record.handoff.at) < SAME_STORY_MS;
+            let failed = record.switchover.cause == SwitchoverCause::Carrier;
+            let same_story = record.switchover.at.since_ms(at) < SAME_STORY_MS
+                && at.since_ms(record.switchover.at) < SAME_STORY_MS;
             if failed && same_story {
                 record.stopped_at.get_or_insert(at);
             }
@@ -179,50 +179,50 @@ impl TrafficMemory {
         if let Some(record) = self.last_from(vf) {
             let known = record.stopped_at.unwrap_or(stopped_at);
             record.stopped_at = Some(known.min(stopped_at));
-            record.handoff.lead_us = Some(lead_us);
+            record.switchover.lead_us = Some(lead_us);
         }
     }
 
-    /// A VF is gone: the handoff away from it may have to be told differently.
+    /// A VF is gone: the switchover away from it may have to be told differently.
     pub(crate) fn note_gone(&mut self, gone: &GoneVf, now: Time) {
         let Some(record) = self.last_from(gone.ifindex) else {
             return;
         };
-        let handoff = &mut record.handoff;
-        handoff.warned_by = handoff.warned_by.or(gone.warned_by);
-        handoff.lead_us = gone.lead_us.or(handoff.lead_us);
-        let recent = now.since_ms(handoff.at) < SAME_STORY_MS;
-        let guessed = handoff.cause == HandoffCause::Operator && handoff.switch_us.is_none();
-        if recent && (guessed || handoff.cause == HandoffCause::Carrier) {
-            handoff.cause = match gone.warned_by {
-                Some(_) => HandoffCause::Warned,
-                None => HandoffCause::Abrupt,
+        let switchover = &mut record.switchover;
+        switchover.warned_by = switchover.warned_by.or(gone.warned_by);
+        switchover.lead_us = gone.lead_us.or(switchover.lead_us);
+        let recent = now.since_ms(switchover.at) < SAME_STORY_MS;
+        let guessed = switchover.cause == SwitchoverCause::Operator && switchover.took_us.is_none();
+        if recent && (guessed || switchover.cause == SwitchoverCause::Carrier) {
+            switchover.cause = match gone.warned_by {
+                Some(_) => SwitchoverCause::Warned,
+                None => SwitchoverCause::Abrupt,
             };
         }
     }
 
     pub(super) fn last_from(&mut self, port: Ifindex) -> Option<&mut Record> {
-        let last = self.handoffs.last_mut();
+        let last = self.switchovers.last_mut();
         last.filter(|record| record.from == port)
     }
 
     fn push(&mut self, record: Record) {
-        if self.handoffs.len() >= BondStatus::MAX_HANDOFFS {
-            self.handoffs.remove(0);
+        if self.switchovers.len() >= BondStatus::MAX_SWITCHOVERS {
+            self.switchovers.remove(0);
         }
-        self.handoffs.push(record);
+        self.switchovers.push(record);
     }
 }
 
 impl Memory {
     /// Compares who carries the traffic with who did and who should.
-    pub(super) fn note_traffic(&mut self, view: &View<'_>, now: Time, events: &mut Vec<Event>) {
+    pub(super) fn note_traffic(&mut self, view: &BondView<'_>, now: Time, events: &mut Vec<Event>) {
         let before = self.traffic.seen;
         let Some(bond) = view.bond() else {
             if view.world.links_known() {
                 self.traffic.seen = Seen::Absent;
                 self.traffic.last = None;
-                self.traffic.switch = None;
+                self.traffic.switchover = None;
                 self.traffic.announcements_left = 0;
                 self.traffic.settle_until = None;
                 self.traffic.measuring = false;
@@ -251,12 +251,12 @@ impl Memory {
         self.note_goal(view, now);
     }
 
-    fn note_goal(&mut self, view: &View<'_>, now: Time) {
+    fn note_goal(&mut self, view: &BondView<'_>, now: Time) {
         let wanted = goal(view, self, now).filter(|goal| view.active() != Some(goal.port));
-        let same = |switch: &Switch, port| switch.target == port;
-        self.traffic.switch = wanted.map(|goal| {
-            let before = self.traffic.switch.filter(|one| same(one, goal.port));
-            before.unwrap_or(Switch {
+        let same = |switchover: &PendingSwitchover, port| switchover.target == port;
+        self.traffic.switchover = wanted.map(|goal| {
+            let before = self.traffic.switchover.filter(|one| same(one, goal.port));
+            before.unwrap_or(PendingSwitchover {
                 target: goal.port,
                 cause: goal.cause,
                 decided_at: now,
@@ -265,13 +265,16 @@ impl Memory {
         });
     }
 
-    fn note_move(&mut self, view: &View<'_>, to: Ifindex, now: Time) -> Option<Event> {
+    fn note_move(&mut self, view: &BondView<'_>, to: Ifindex, now: Time) -> Option<Event> {
         let from = self.traffic.last.filter(|last| last.port != to)?;
-        let decided = self.traffic.switch.filter(|switch| switch.target == to);
+        let decided = self
+            .traffic
+            .switchover
+            .filter(|switchover| switchover.target == to);
         let traffic = view.traffic_of(Some(to));
         let cause = decided.map_or_else(
             || self.guess_cause(view, from.port, traffic),
-            |switch| switch.cause,
+            |switchover| switchover.cause,
         );
         if decided.is_none() {
             // The kernel or somebody else knows something that was not told.
@@ -283,15 +286,15 @@ impl Memory {
         let reaction = reaction.filter(|_| from.traffic == Traffic::Vf);
         self.traffic.count += 1;
         let failed_at = self.traffic.failed_at(from.port, now);
-        let handoff = Handoff {
+        let switchover = Switchover {
             number: self.traffic.count,
             at: now,
             from: from.traffic,
             to: traffic,
             cause,
-            switch_us: decided
-                .filter(|switch| switch.requested)
-                .map(|switch| now.since_us(switch.decided_at)),
+            took_us: decided
+                .filter(|switchover| switchover.requested)
+                .map(|switchover| now.since_us(switchover.decided_at)),
             lead_us: gone.and_then(|gone| gone.lead_us),
             warned_by: gone
                 .and_then(|gone| gone.warned_by)
@@ -299,46 +302,53 @@ impl Memory {
             reaction_us: reaction.and_then(|reaction| reaction.requested_us),
             gap: None,
         };
-        let path = view.bond().and_then(|bond| view.world.path(bond.ifindex()));
-        self.traffic.measuring = path.is_some_and(|watch| watch.ports.contains(&to));
-        let rescue = path.and_then(|watch| watch.rescue.as_ref());
-        let rescued = rescue.is_some_and(|one| one.vf == from.port && one.standby == to);
+        let fast_path = view
+            .bond()
+            .and_then(|bond| view.world.fast_path(bond.ifindex()));
+        self.traffic.measuring = fast_path.is_some_and(|fast_path| fast_path.ports.contains(&to));
+        let armed_vf = fast_path.and_then(|fast_path| fast_path.armed_vf.as_ref());
+        let redirected = armed_vf.is_some_and(|one| one.vf == from.port && one.standby == to);
         self.traffic.push(Record {
             from: from.port,
             to,
             stopped_at: gone
                 .and_then(|gone| gone.stopped_at)
                 .or(warning.and_then(|warning| warning.stopping_at))
-                .or(failed_at.filter(|_| cause == HandoffCause::Carrier)),
-            rescued_at: warning
-                .filter(|warning| rescued && warning.first > RemovalStage::ButtonCancelled)
+                .or(failed_at.filter(|_| cause == SwitchoverCause::Carrier)),
+            redirected_at: warning
+                .filter(|warning| redirected && warning.first > RemovalStage::ButtonCancelled)
                 .map(|warning| warning.first_at),
-            handoff: handoff.clone(),
+            switchover: switchover.clone(),
         });
-        Some(Event::HandedOver {
+        Some(Event::SwitchedOver {
             bond: view.policy.name.clone(),
-            handoff,
+            switchover,
         })
     }
 
     /// Why the kernel moved the traffic, or should have.
-    pub(crate) fn guess_cause(&self, view: &View<'_>, from: Ifindex, to: Traffic) -> HandoffCause {
+    pub(crate) fn guess_cause(
+        &self,
+        view: &BondView<'_>,
+        from: Ifindex,
+        to: Traffic,
+    ) -> SwitchoverCause {
         let port = view.port(from);
         let failed = port.is_none_or(|port| !port.usable);
         if to == Traffic::Vf && !failed {
-            return HandoffCause::Arrival;
+            return SwitchoverCause::Arrival;
         }
         match (port, self.vfs.gone(from)) {
-            (Some(port), _) if self.is_prepared(port) => HandoffCause::Planned,
-            (Some(port), _) if port.warning.is_some() => HandoffCause::Warned,
+            (Some(port), _) if self.is_prepared(port) => SwitchoverCause::Planned,
+            (Some(port), _) if port.warning.is_some() => SwitchoverCause::Warned,
             // A device that goes is closed first.
-            (Some(port), _) if !port.enslaved || !port.link.admin_up => HandoffCause::Abrupt,
-            (Some(_), _) if failed => HandoffCause::Carrier,
-            (Some(_), _) => HandoffCause::Operator,
-            (None, Some(gone)) if gone.warned_by.is_some() => HandoffCause::Warned,
+            (Some(port), _) if !port.enslaved || !port.link.admin_up => SwitchoverCause::Abrupt,
+            (Some(_), _) if failed => SwitchoverCause::Carrier,
+            (Some(_), _) => SwitchoverCause::Operator,
+            (None, Some(gone)) if gone.warned_by.is_some() => SwitchoverCause::Warned,
             // The policy no longer knows it.
-            (None, _) if view.world.link(from).is_some() => HandoffCause::Operator,
-            (None, _) => HandoffCause::Abrupt,
+            (None, _) if view.world.link(from).is_some() => SwitchoverCause::Operator,
+            (None, _) => SwitchoverCause::Abrupt,
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::memory::traffic::TrafficMemory;
 use crate::policy::{BondPolicy, PathCheck};
 use crate::status::Event;
 use crate::types::{IfName, Ifindex, Mac, Time};
-use crate::view::{Port, View};
+use crate::view::{BondView, Port};
 use crate::world::Warning;
 
 /// Losses of carrier from which it is called flapping.
@@ -34,7 +34,7 @@ struct VfNote {
     warning: Option<Warning>,
     enslaved: bool,
     /// A frame of it passed through the network since it last became usable or gave the traffic away.
-    path_proved: bool,
+    path_checked: bool,
     /// When it last left the bond.
     left_at: Option<Time>,
 }
@@ -52,7 +52,7 @@ impl VfMemory {
     /// Learns from the world which VFs are there and how their carrier fares.
     pub(crate) fn update(
         &mut self,
-        view: &View<'_>,
+        view: &BondView<'_>,
         traffic: &mut TrafficMemory,
         now: Time,
     ) -> Vec<Event> {
@@ -65,7 +65,7 @@ impl VfMemory {
                 losses: 0,
                 warning: None,
                 enslaved: false,
-                path_proved: false,
+                path_checked: false,
                 left_at: None,
             });
             note.name = vf.link.name.clone();
@@ -75,7 +75,7 @@ impl VfMemory {
                 note.left_at = Some(now);
             }
             note.enslaved = vf.enslaved;
-            note.path_proved &= vf.enslaved && vf.usable && !vf.active;
+            note.path_checked &= vf.enslaved && vf.usable && !vf.active;
             if let Some(warning) = vf.warning
                 && note.warning.is_none()
             {
@@ -97,7 +97,7 @@ impl VfMemory {
 
     fn drop_absent(
         &mut self,
-        view: &View<'_>,
+        view: &BondView<'_>,
         traffic: &mut TrafficMemory,
         now: Time,
         events: &mut Vec<Event>,
@@ -144,31 +144,31 @@ impl VfMemory {
         gone.filter(|gone| gone.ifindex == ifindex)
     }
 
-    /// The traffic left this VF for a reason that is not known: it has to prove itself anew.
+    /// The traffic left this VF for a reason that is not known: it is checked anew.
     pub(crate) fn doubt(&mut self, ifindex: Ifindex, now: Time) {
         if let Some(note) = self.present.get_mut(&ifindex) {
             note.usable_since = note.usable_since.map(|_| now);
-            note.path_proved = false;
+            note.path_checked = false;
         }
     }
 
     /// The VF had its carrier for as long as its past demands.
-    pub(crate) fn has_proved(&self, policy: &BondPolicy, vf: &Port<'_>, now: Time) -> bool {
+    pub(crate) fn carrier_has_held(&self, policy: &BondPolicy, vf: &Port<'_>, now: Time) -> bool {
         let end = self.hold_until(policy, vf);
         end.is_some_and(|end| now >= end)
     }
 
     /// A frame that the VF sent has come through the network.
-    pub(crate) fn note_path_proved(&mut self, ifindex: Ifindex) {
+    pub(crate) fn note_path_checked(&mut self, ifindex: Ifindex) {
         if let Some(note) = self.present.get_mut(&ifindex) {
-            note.path_proved = true;
+            note.path_checked = true;
         }
     }
 
-    /// The VF's way through the network is known to work, or needs no proof.
-    pub(crate) fn path_is_proved(&self, policy: &BondPolicy, vf: &Port<'_>) -> bool {
+    /// The VF's path through the network is known to work, or is not checked.
+    pub(crate) fn path_is_checked(&self, policy: &BondPolicy, vf: &Port<'_>) -> bool {
         let note = self.present.get(&vf.ifindex());
-        policy.path_check == PathCheck::None || note.is_some_and(|note| note.path_proved)
+        policy.path_check == PathCheck::None || note.is_some_and(|note| note.path_checked)
     }
 
     /// The VF may be taken in: one that has just left the bond is mostly about to

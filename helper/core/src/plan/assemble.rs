@@ -5,10 +5,10 @@ use alloc::vec::Vec;
 use crate::action::{ActionKind, BondOptions};
 use crate::link::{FailOverMac, PrimaryReselect};
 use crate::plan::addressing::may_take;
-use crate::plan::{Context, addressing, switch};
+use crate::plan::{Context, addressing, switchover};
 use crate::policy::{AddressingPolicy, BondPolicy, MacPolicy, Ownership};
 use crate::types::Mac;
-use crate::view::{Bond, Device, Port, View};
+use crate::view::{Bond, BondView, Device, Port};
 
 /// Creates the bond once there is a NIC for it and its MAC is known.
 pub(super) fn create(context: &Context<'_>) -> Option<ActionKind> {
@@ -26,13 +26,13 @@ pub(super) fn create(context: &Context<'_>) -> Option<ActionKind> {
 }
 
 /// The bond would start with a MAC by chance.
-pub(crate) fn lacks_mac(view: &View<'_>) -> bool {
+pub(crate) fn lacks_mac(view: &BondView<'_>) -> bool {
     view.policy.mac == MacPolicy::Standby && view.wanted_mac().is_none()
 }
 
 /// Options with which a bond is made. `primary_reselect=failure`: the kernel leaves
 /// a port that fails by itself, also without the service, but never goes back
-/// before the hold time; setting the primary still switches at once
+/// before the hold time; setting the primary still moves the traffic at once
 /// (`bond_option_primary_set`, `drivers/net/bonding/bond_options.c`, 6.12).
 fn options(policy: &BondPolicy) -> BondOptions {
     BondOptions {
@@ -86,7 +86,7 @@ fn changed_options(policy: &BondPolicy, bond: &Bond<'_>) -> Option<ActionKind> {
         primary_reselect: wanted
             .primary_reselect
             .filter(|value| *value != facts.primary_reselect),
-        // Follows the state of a handoff.
+        // Follows the state of a switchover.
         all_ports_active: None,
         peer_notifications: wanted
             .peer_notifications
@@ -100,12 +100,12 @@ fn changed_options(policy: &BondPolicy, bond: &Bond<'_>) -> Option<ActionKind> {
 
 /// An empty bond has a random MAC (kernel) and would take that of its next port.
 /// One with ports keeps what it has: changing it cuts connections.
-fn mac_of_empty_bond(view: &View<'_>, bond: &Bond<'_>) -> Option<Mac> {
+fn mac_of_empty_bond(view: &BondView<'_>, bond: &Bond<'_>) -> Option<Mac> {
     let wanted = view.wanted_mac().filter(|_| bond.ports == 0)?;
     (bond.link.mac != Some(wanted)).then_some(wanted)
 }
 
-impl View<'_> {
+impl BondView<'_> {
     /// The bond's MTU in bytes as it should be: the policy's as far as the standby
     /// can follow, else the standby's while the bond has no ports.
     pub(crate) fn wanted_mtu(&self, bond: &Bond<'_>) -> Option<u32> {
@@ -130,13 +130,13 @@ pub(super) fn take_standby(context: &Context<'_>, bond: &Bond<'_>) -> Option<Act
 }
 
 /// The bond is up, and shows the right MAC before a first port could lend it another.
-fn is_prepared(view: &View<'_>, bond: &Bond<'_>) -> bool {
+fn is_prepared(view: &BondView<'_>, bond: &Bond<'_>) -> bool {
     let ours = view.policy.ownership == Ownership::Create;
     !ours || (bond.link.admin_up && mac_of_empty_bond(view, bond).is_none())
 }
 
-/// Taking the standby in would cost it no address, or is a wish for later. Routes that could not be moved
-/// must not keep it out for ever; they are tried before, being the earlier wish.
+/// Taking the standby in would cost it no address, or is to be done later. Routes that could not be moved
+/// must not keep it out for ever; they are tried before, being the earlier action.
 fn is_cleared(context: &Context<'_>, bond: &Bond<'_>, standby: &Port<'_>) -> bool {
     match context.view.policy.addressing {
         AddressingPolicy::Inherit => {
@@ -151,7 +151,7 @@ pub(super) fn take_vf(context: &Context<'_>, bond: &Bond<'_>) -> Option<ActionKi
     let vf = context.view.vf()?;
     let ready = may_take(context, bond, vf)
         && is_prepared(context.view, bond)
-        && switch::joins_as_backup(context, bond)
+        && switchover::joins_as_backup(context, bond)
         && !vf.has_addresses();
     ready.then(|| enslave(bond, vf))
 }

@@ -1,15 +1,15 @@
 //! What has to be done next, computed anew each time from the world, the policy
 //! and what has to be remembered.
 //!
-//! A wish is an action whose preconditions hold now and whose effect is not
-//! there yet. Wishes come in order of urgency; the machine carries out the first
-//! one that is not waiting after a failure. No wish means that the bond is as
+//! An action is planned if its preconditions hold now and its effect is not
+//! there yet. Actions come in order of urgency; the machine carries out the first
+//! one that is not waiting after a failure. No action means that the bond is as
 //! it should be.
 
 mod addressing;
 mod assemble;
-mod path;
-mod switch;
+mod fast_path;
+mod switchover;
 
 pub(crate) use addressing::is_route;
 pub(crate) use assemble::{fail_over_mac, lacks_mac};
@@ -20,17 +20,17 @@ use crate::action::ActionKind;
 use crate::memory::Memory;
 use crate::policy::{AddressingPolicy, MacPolicy};
 use crate::types::Time;
-use crate::view::{Bond, View};
+use crate::view::{Bond, BondView};
 
 /// Everything a plan depends on.
 pub(crate) struct Context<'a> {
-    pub(crate) view: &'a View<'a>,
+    pub(crate) view: &'a BondView<'a>,
     pub(crate) memory: &'a Memory,
     pub(crate) now: Time,
 }
 
 /// All that should be done about a bond, the most urgent first.
-pub(crate) fn wishes(context: &Context<'_>) -> Vec<ActionKind> {
+pub(crate) fn actions(context: &Context<'_>) -> Vec<ActionKind> {
     let view = context.view;
     if !view.world.links_known() {
         return Vec::new();
@@ -38,27 +38,27 @@ pub(crate) fn wishes(context: &Context<'_>) -> Vec<ActionKind> {
     let Some(bond) = view.bond() else {
         return assemble::create(context).into_iter().collect();
     };
-    let mut wishes = Vec::new();
-    wishes.extend(switch::hand_over(context, bond));
-    wishes.extend(switch::announce(context, bond));
-    wishes.extend(switch::drain(context, bond));
-    wishes.extend(assemble::configure(context, bond));
-    wishes.extend(switch::pin(context, bond));
+    let mut actions = Vec::new();
+    actions.extend(switchover::switch_over(context, bond));
+    actions.extend(switchover::announce(context, bond));
+    actions.extend(switchover::drain(context, bond));
+    actions.extend(assemble::configure(context, bond));
+    actions.extend(switchover::pin(context, bond));
     if view.world.addressing_known() {
-        wishes.extend(addressing::give_back(context, bond));
-        wishes.extend(addressing::onto_bond(context, bond));
-        wishes.extend(assemble::take_standby(context, bond));
-        wishes.extend(assemble::take_vf(context, bond));
-        wishes.extend(addressing::off_ports(context, bond));
+        actions.extend(addressing::give_back(context, bond));
+        actions.extend(addressing::onto_bond(context, bond));
+        actions.extend(assemble::take_standby(context, bond));
+        actions.extend(assemble::take_vf(context, bond));
+        actions.extend(addressing::off_ports(context, bond));
     }
-    wishes.extend(assemble::open_ports(context));
-    wishes.extend(assemble::port_mtus(context, bond));
-    wishes.extend(switch::prove(context, bond));
-    wishes.extend(path::measure(context, bond));
-    wishes.extend(switch::release(context, bond));
-    wishes.extend(switch::settle(context, bond));
-    wishes.extend(path::watch(context, bond));
-    wishes
+    actions.extend(assemble::open_ports(context));
+    actions.extend(assemble::port_mtus(context, bond));
+    actions.extend(switchover::check_path(context, bond));
+    actions.extend(fast_path::measure(context, bond));
+    actions.extend(switchover::release(context, bond));
+    actions.extend(switchover::settle(context, bond));
+    actions.extend(fast_path::set(context, bond));
+    actions
 }
 
 /// What is wanted although something else has to be done first. As long as it is,

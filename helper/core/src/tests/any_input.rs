@@ -10,8 +10,8 @@ use proptest::sample::select;
 
 use super::*;
 use crate::action::{Action, ActionId, ActionKind};
+use crate::fast_path::{ArmedVf, FastPath, Frames, PortFrames, Reaction};
 use crate::input::{Command, CommandId, Outcome, Removal, RemovalStage, Request, Source};
-use crate::path::{Frames, PathWatch, PortFrames, Reaction, Rescue};
 use crate::status::{BondStatus, SourceHealth};
 use crate::types::Time;
 use crate::{Input, MAX_OPEN_COMMANDS, Machine};
@@ -136,17 +136,17 @@ fn request() -> impl Strategy<Value = Request> {
 }
 
 prop_compose! {
-    fn path_watch()(ports in proptest::collection::vec(index(), 0..3), vf in index(), armed: bool) -> PathWatch {
-        let rescue = Rescue {
+    fn any_fast_path()(ports in proptest::collection::vec(index(), 0..3), vf in index(), armed: bool) -> FastPath {
+        let armed_vf = ArmedVf {
             vf,
             pci: pci(vf, 0),
             slot: None,
             standby: STANDBY,
             mac: STANDBY_MAC,
             addresses: Vec::new(),
-            stacked: 0,
+            upper_devices: 0,
         };
-        PathWatch { ports, period: 1, mac: None, rescue: armed.then_some(rescue) }
+        FastPath { ports, period: 1, mac: None, armed_vf: armed.then_some(armed_vf) }
     }
 }
 
@@ -222,11 +222,11 @@ fn input() -> impl Strategy<Value = Input> {
             let id = CommandId(id);
             Input::Command(Command { id, request })
         }),
-        1 => any::<bool>().prop_map(Input::PathsSupported),
-        1 => (index(), 0u64..3).prop_map(|(bond, stations)| Input::Stacked { bond, stations }),
-        2 => (index(), path_watch()).prop_map(|(bond, watch)| Input::PathWatched { bond, watch }),
+        1 => any::<bool>().prop_map(Input::FastPathSupported),
+        1 => (index(), 0u64..3).prop_map(|(bond, fingerprint)| Input::UpperDevices { bond, fingerprint }),
+        2 => (index(), any_fast_path()).prop_map(|(bond, fast_path)| Input::FastPathSet { bond, fast_path }),
         1 => (index(), proptest::collection::vec(port_frames(), 0..4))
-            .prop_map(|(bond, ports)| Input::PathFrames { bond, ports }),
+            .prop_map(|(bond, ports)| Input::FramesCounted { bond, ports }),
         1 => (index(), 0u64..9_000_000)
             .prop_map(|(ifindex, at)| Input::CarrierLost { ifindex, at: Time(at) }),
         1 => (index(), proptest::option::of(0u64..9)).prop_map(|(bond, us)| {
@@ -308,7 +308,7 @@ proptest! {
             }
             let status = machine.status();
             for bond in &status.bonds {
-                prop_assert!(bond.handoffs.len() <= BondStatus::MAX_HANDOFFS);
+                prop_assert!(bond.switchovers.len() <= BondStatus::MAX_SWITCHOVERS);
                 prop_assert!(bond.problems.len() <= 64);
             }
             let open: u32 = shell.open_commands.values().sum();

@@ -35,7 +35,7 @@ fn a_nic_without_permanent_mac_goes_by_what_it_had_before_the_bond() {
 }
 
 #[test]
-fn stacked_devices_with_the_same_mac_are_never_matched() {
+fn upper_devices_with_the_same_mac_are_never_matched() {
     let mut vlan = nic(Ifindex(9), "vlan5", VF_MAC);
     vlan.kind = LinkKind::Software;
     let mut other_bond = bond(None);

@@ -2,9 +2,9 @@
 
 mod any_input;
 mod attempts;
+mod fast_path;
 mod machine;
 mod matching;
-mod path;
 mod validate;
 mod world;
 

@@ -10,8 +10,8 @@ use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use tandem_core::policy::Origin;
 use tandem_core::status::{
-    BondState, BondStatus, CheckItem, Event, Gap, Handoff, HandoffCause, PortStatus, SourceHealth,
-    SourceStatus, Status, Traffic,
+    BondState, BondStatus, CheckItem, Event, Gap, PortStatus, SourceHealth, SourceStatus, Status,
+    Switchover, SwitchoverCause, Traffic,
 };
 use tandem_core::types::{IfName, Ifindex, Time};
 use tandem_host::control::{Reply, Request, Watching};
@@ -30,8 +30,8 @@ use super::name;
 const PACE: Duration = Duration::from_millis(5);
 /// A change that is not seen within this is lost.
 const LOST: Duration = Duration::from_secs(30);
-/// Handoffs in each status.
-const HANDOFFS: u64 = 8;
+/// Switchovers in each status.
+const SWITCHOVERS: u64 = 8;
 
 /// Serves all guests and does what standard input says.
 pub(super) fn run(runtime: &tokio::runtime::Runtime, folder: PathBuf, count: usize) -> Result<()> {
@@ -255,13 +255,13 @@ fn status(generation: u64) -> Result<StatusReport> {
             held: None,
         })
     };
-    let handoff = |number| Handoff {
+    let switchover = |number| Switchover {
         number,
         at: Time(number * 1_000_000),
         from: Traffic::Vf,
         to: Traffic::Standby,
-        cause: HandoffCause::Planned,
-        switch_us: Some(900),
+        cause: SwitchoverCause::Planned,
+        took_us: Some(900),
         lead_us: None,
         warned_by: None,
         reaction_us: None,
@@ -284,15 +284,15 @@ fn status(generation: u64) -> Result<StatusReport> {
         mac: "52:54:00:12:34:01".parse().ok(),
         state,
         traffic,
-        reason: "the VF has proved itself".to_owned(),
+        reason: "the VF is ready".to_owned(),
         standby: Some(port("enp1s0", 2, traffic == Traffic::Standby)?),
         vf: Some(port("enp7s0", 3, traffic == Traffic::Vf)?),
         addresses: Vec::new(),
         problems: Vec::new(),
-        rescue_armed: true,
+        fast_path_armed: true,
         next_deadline: None,
-        handoffs: (1..=HANDOFFS).map(handoff).collect(),
-        handoff_count: HANDOFFS,
+        switchovers: (1..=SWITCHOVERS).map(switchover).collect(),
+        switchover_count: SWITCHOVERS,
     };
     Ok(StatusReport {
         tandem_protocol: tandem_wire::PROTOCOL,

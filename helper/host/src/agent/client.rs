@@ -17,7 +17,7 @@ use tandem_wire::reply::{Configured, Empty, GuestInfo, StatusReport};
 use tokio::time::{Instant, timeout_at};
 
 use super::AgentError;
-use super::link::Link;
+use super::line_stream::LineStream;
 
 /// Events that wait for their reader; the oldest go beyond that, which is told.
 const MAX_EVENTS: usize = 256;
@@ -63,7 +63,7 @@ pub enum Heard {
 /// A connection to one guest.
 #[derive(Debug)]
 pub struct Agent {
-    link: Link,
+    lines: LineStream,
     limits: Limits,
     /// Requests and replies are in step.
     in_step: bool,
@@ -81,9 +81,9 @@ impl Agent {
     /// If the socket can't be opened, or the guest does not answer.
     pub async fn connect(path: &Path, limits: Limits) -> Result<Self, AgentError> {
         let deadline = Instant::now() + limits.sync;
-        let link = timeout_at(deadline, Link::open(path)).await;
+        let lines = timeout_at(deadline, LineStream::open(path)).await;
         let mut agent = Self {
-            link: link.map_err(|_| silent("connect", limits.sync))??,
+            lines: lines.map_err(|_| silent("connect", limits.sync))??,
             limits,
             in_step: false,
             // Replies to a former client must not fit.
@@ -248,7 +248,7 @@ impl Agent {
 
     /// All bytes that the guest sent on this connection.
     pub fn read_bytes(&self) -> u64 {
-        self.link.read_bytes()
+        self.lines.read_bytes()
     }
 
     async fn synchronise(&mut self) -> Result<(), AgentError> {
@@ -266,13 +266,13 @@ impl Agent {
         let call = Call::GuestSyncDelimited(SyncArguments { id: number });
         let mut bytes = vec![SENTINEL];
         bytes.extend(RequestLine { call, id: None }.to_line());
-        self.link.send(&bytes).await?;
+        self.lines.send(&bytes).await?;
         loop {
             // Whatever does not fit is left over from before.
             if let Some(FromGuest::Return { value, .. }) = self.message().await?
                 && value.get().parse() == Ok(number)
             {
-                self.link.useful();
+                self.lines.useful();
                 return Ok(());
             }
         }
@@ -286,15 +286,15 @@ impl Agent {
             call,
             id: id.clone(),
         };
-        self.link.send(&request.to_line()).await?;
+        self.lines.send(&request.to_line()).await?;
         loop {
             match self.message().await? {
                 Some(FromGuest::Return { value, id: of }) if of == id => {
-                    self.link.useful();
+                    self.lines.useful();
                     return Ok(value);
                 }
                 Some(FromGuest::Error { error, id: of }) if of == id => {
-                    self.link.useful();
+                    self.lines.useful();
                     return Err(AgentError::Refused {
                         command,
                         refusal: error,
@@ -307,7 +307,7 @@ impl Agent {
 
     /// The next line that is a reply; events are kept, what can't be read is passed over.
     async fn message(&mut self) -> Result<Option<FromGuest>, AgentError> {
-        let Ok(line) = self.link.line().await? else {
+        let Ok(line) = self.lines.line().await? else {
             self.events_lost = true;
             return Ok(None);
         };
@@ -334,7 +334,7 @@ impl Agent {
     fn keep(&mut self, bytes: usize, heard: Heard) {
         // Events of a call that is waited for don't count as of use: a flood of them ends the call.
         if self.in_step {
-            self.link.useful();
+            self.lines.useful();
         }
         self.events.push_back((bytes, heard));
         self.event_bytes += bytes;

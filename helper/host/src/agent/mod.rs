@@ -5,7 +5,7 @@
 
 mod client;
 mod error;
-mod link;
+mod line_stream;
 #[cfg(test)]
 mod tests;
 

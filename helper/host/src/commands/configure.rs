@@ -1,4 +1,4 @@
-//! `configure`: hands a guest the bonds of its domain's XML.
+//! `configure`: gives a guest the bonds of its domain's XML.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use tandem_wire::reply::Configured;
 
 use super::{connect::Connect, exit};
 use crate::agent::{AgentError, Limits};
-use crate::control::Lessor;
+use crate::control::LeaseClient;
 use crate::hypervisor::{AgentChannel, DomainFacts, DomainLook, DomainState, Host, HostError};
 use crate::words::{printable, quoted};
 
@@ -72,14 +72,14 @@ pub enum ConfigureFailure {
 pub async fn configure(
     host: &dyn Host,
     domain: &str,
-    lessor: &Lessor,
+    lease_client: &LeaseClient,
 ) -> Result<Configured, ConfigureFailure> {
     let look = host.look(domain).await?;
     let policy = policy_of(&look)?;
     let socket = channel_of(&look.facts)?;
     let asked = async {
         let limits = Limits::default();
-        let mut agent = lessor.connect(domain, &socket, limits).await?;
+        let mut agent = lease_client.connect(domain, &socket, limits).await?;
         agent.info().await?;
         agent.configure(policy).await
     };
@@ -89,7 +89,7 @@ pub async fn configure(
     })
 }
 
-/// What the guest is to be handed.
+/// What the guest is to be given.
 ///
 /// # Errors
 /// If the domain's XML has no bonds, or unsound ones.
@@ -151,8 +151,8 @@ fn not_here(facts: &DomainFacts) -> ConfigureFailure {
 /// As [`configure`], but for a guest's refusal, which has an exit code of its own.
 pub async fn run(arguments: &Configure) -> Result<u8> {
     let host = arguments.connect.open();
-    let lessor = arguments.connect.lessor();
-    match configure(host.as_ref(), &arguments.domain, &lessor).await {
+    let lease_client = arguments.connect.lease_client();
+    match configure(host.as_ref(), &arguments.domain, &lease_client).await {
         Ok(configured) => {
             for bond in &configured.bonds {
                 let what = if configured.changed {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use crate::control::{self, Lessor};
+use crate::control::{self, LeaseClient};
 use crate::hypervisor::Host;
 use crate::libvirt::Virsh;
 use crate::qemu::Qemu;
@@ -39,8 +39,8 @@ impl Connect {
     }
 
     /// The way to one domain's channel; nothing is asked yet.
-    pub fn lessor(&self) -> Lessor {
-        Lessor::new(&self.serve_socket)
+    pub fn lease_client(&self) -> LeaseClient {
+        LeaseClient::new(&self.serve_socket)
     }
 }
 

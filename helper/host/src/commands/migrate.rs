@@ -1,12 +1,12 @@
 //! `tandem-host migrate`
 
-use super::plan::plan_of;
+use super::spec::spec_of;
 use super::text_file::read;
 use super::{args, connect, session};
 use crate::evacuate::{CauseCode, Evacuation, Start};
 use crate::execute::{Hosts, Lock, Records, Runner};
 use crate::hypervisor::DomainState;
-use crate::report::{plan_json, plan_text};
+use crate::report::{dry_run_json, dry_run_text};
 use crate::trust::Origin;
 use crate::words::{printable, quoted};
 use crate::xml::domain::DomainXml;
@@ -45,13 +45,13 @@ pub async fn run(arguments: &args::Migrate) -> anyhow::Result<u8> {
         );
         return session::refuse(json, CauseCode::BondsMissing, message);
     }
-    let plan = plan_of(arguments, &facts, bonds.as_ref(), device.as_deref())?;
+    let spec = spec_of(arguments, &facts, bonds.as_ref(), device.as_deref())?;
     if arguments.dry_run {
         if json {
-            let plan = plan_json(&plan, &limits, &options);
-            println!("{}", serde_json::to_string_pretty(&plan)?);
+            let spec = dry_run_json(&spec, &limits, &options);
+            println!("{}", serde_json::to_string_pretty(&spec)?);
         } else {
-            print!("{}", plan_text(&plan, &limits, &options));
+            print!("{}", dry_run_text(&spec, &limits, &options));
         }
         return Ok(0);
     }
@@ -61,7 +61,7 @@ pub async fn run(arguments: &args::Migrate) -> anyhow::Result<u8> {
         Err(error) => return session::refuse(json, CauseCode::Claimed, error.to_string()),
     };
     let start = Start {
-        plan,
+        spec,
         limits,
         evacuation: session::random_name()?,
         owner: session::owner()?,
@@ -83,7 +83,7 @@ pub async fn run(arguments: &args::Migrate) -> anyhow::Result<u8> {
         folder: arguments.common.state_dir.clone(),
         lock,
         records: Some(records),
-        lessor: arguments.common.connect.lessor(),
+        lease_client: arguments.common.connect.lease_client(),
     };
     session::run(runner, evacuation, json).await
 }

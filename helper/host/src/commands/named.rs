@@ -8,11 +8,11 @@ use anyhow::Context as _;
 
 use super::args;
 use super::connect;
-use super::plan::{choose_bond, vf_of_device};
+use super::spec::{choose_bond, vf_of_device};
 use super::text_file::read;
-use crate::evacuate::{AgentUse, Cause, CauseCode, Plan, Progress, Record, Side};
+use crate::evacuate::{AgentUse, Cause, CauseCode, Progress, Record, Side, Spec};
 use crate::execute::Hosts;
-use crate::hypervisor::{DomainState, Elsewhere, Host, is_local_uri};
+use crate::hypervisor::{DepartedHost, DomainState, Host, is_local_uri};
 use crate::trust::Origin;
 use crate::words::{printable, quoted};
 
@@ -48,7 +48,7 @@ pub(super) async fn record(
         // It has come from elsewhere, and does not go back.
         (None, None) if is_here && found.migration_begun => {
             let hosts = Hosts {
-                source: Arc::new(Elsewhere::new("the source")),
+                source: Arc::new(DepartedHost::new("the source")),
                 destination: Arc::clone(here),
             };
             (String::new(), connected, hosts)
@@ -67,7 +67,7 @@ pub(super) async fn record(
     let bonds = look.bonds.ok().flatten();
     let bond = choose_bond(found.bond.as_deref(), bonds.as_ref())?;
     let bond = bond.map(|bond| bond.name.to_string());
-    let mut plan = Plan {
+    let mut spec = Spec {
         domain: name.to_owned(),
         source_uri,
         reaches_destination_agent: is_local_uri(&destination_uri),
@@ -83,11 +83,11 @@ pub(super) async fn record(
         yes_degraded: arguments.yes_degraded,
     };
     if let Some(file) = &arguments.vf {
-        name_vf(&mut plan, &hosts, file).await?;
+        name_vf(&mut spec, &hosts, file).await?;
     }
     let record = Record {
         progress: found,
-        plan,
+        spec,
     };
     Ok(Ok((record, hosts)))
 }
@@ -96,19 +96,19 @@ pub(super) async fn record(
 ///
 /// # Errors
 /// If a host can't be asked, or the file is no VF.
-pub(super) async fn name_vf(plan: &mut Plan, hosts: &Hosts, file: &Path) -> anyhow::Result<()> {
+pub(super) async fn name_vf(spec: &mut Spec, hosts: &Hosts, file: &Path) -> anyhow::Result<()> {
     let text = read(file)?;
-    let side = home(hosts, &plan.domain).await?;
+    let side = home(hosts, &spec.domain).await?;
     let (host, slot) = match side {
-        Side::Source => (&hosts.source, &mut plan.source_vf),
-        Side::Destination => (&hosts.destination, &mut plan.destination_vf),
+        Side::Source => (&hosts.source, &mut spec.source_vf),
+        Side::Destination => (&hosts.destination, &mut spec.destination_vf),
     };
-    let nics = host.domain(&plan.domain).await?.nics;
+    let nics = host.domain(&spec.domain).await?.nics;
     // The VF may be there by now, and is no stranger to itself.
     let same = vf_of_device(&text, &[], None).context("--vf")?;
     let present = nics.iter().find(|nic| same.identity.is(nic));
     *slot = Some(vf_of_device(&text, &nics, present).context("--vf")?);
-    plan.validate()?;
+    spec.validate()?;
     Ok(())
 }
 

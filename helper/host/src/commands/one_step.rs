@@ -8,15 +8,15 @@ use tandem_core::types::IfName;
 use super::args;
 use super::configure::channel_of;
 use crate::agent::{Agent, Limits};
-use crate::control::Lessor;
+use crate::control::LeaseClient;
 
 /// Moves the guest's traffic off its VF; afterwards the VF may be detached.
 ///
 /// # Errors
 /// If the guest can't be asked, refuses, or has not released the VF.
 pub async fn prepare(arguments: &args::OneStep) -> anyhow::Result<u8> {
-    let lessor = arguments.common.connect.lessor();
-    let (mut agent, bond) = agent(arguments, &lessor).await?;
+    let lease_client = arguments.common.connect.lease_client();
+    let (mut agent, bond) = agent(arguments, &lease_client).await?;
     let answer = agent.prepare_unplug(bond, None).await?;
     anyhow::ensure!(
         answer.ready,
@@ -30,22 +30,24 @@ pub async fn prepare(arguments: &args::OneStep) -> anyhow::Result<u8> {
 /// # Errors
 /// If the guest can't be asked, or refuses.
 pub async fn resume(arguments: &args::OneStep) -> anyhow::Result<u8> {
-    let lessor = arguments.common.connect.lessor();
-    let (mut agent, bond) = agent(arguments, &lessor).await?;
+    let lease_client = arguments.common.connect.lease_client();
+    let (mut agent, bond) = agent(arguments, &lease_client).await?;
     let answer = agent.resume(bond).await?;
     tell(arguments, &answer)
 }
 
 async fn agent(
     arguments: &args::OneStep,
-    lessor: &Lessor,
+    lease_client: &LeaseClient,
 ) -> anyhow::Result<(Agent, Option<IfName>)> {
     let name = arguments.domain.as_str();
     let bond = arguments.bond.as_deref().map(str::parse).transpose()?;
     let host = arguments.common.connect.open();
     let facts = host.domain(name).await?;
     let socket = channel_of(&facts).with_context(|| arguments.common.connect.uri.clone())?;
-    let agent = lessor.connect(name, &socket, Limits::default()).await?;
+    let agent = lease_client
+        .connect(name, &socket, Limits::default())
+        .await?;
     Ok((agent, bond))
 }
 

@@ -9,7 +9,7 @@ use crate::evacuate::{
     AgentUse, Cause, CauseCode, Evacuation, Outcome, Progress, Record, Side, Verdict,
 };
 use crate::execute::{Hosts, Lock, Records, Runner};
-use crate::hypervisor::{DomainState, Elsewhere, Host, HostError, is_local_uri};
+use crate::hypervisor::{DepartedHost, DomainState, Host, HostError, is_local_uri};
 use crate::trust::{Origin, UriError, check_device};
 use crate::words::printable;
 
@@ -79,7 +79,7 @@ pub async fn run(arguments: &args::Recover) -> anyhow::Result<u8> {
         folder: arguments.common.state_dir.clone(),
         lock,
         records: Some(records),
-        lessor: arguments.common.connect.lessor(),
+        lease_client: arguments.common.connect.lease_client(),
     };
     let limits = arguments.timeouts.limits();
     let evacuation = Evacuation::recover(record, session::owner()?, limits, owner_is_dead, 0);
@@ -105,10 +105,10 @@ async fn with_named(
     mut record: Record,
     arguments: &args::Recover,
 ) -> anyhow::Result<Result<(Record, Hosts), String>> {
-    let plan = &mut record.plan;
+    let spec = &mut record.spec;
     let ways = (
-        way(&plan.source_uri, arguments.source.as_deref()),
-        way(&plan.destination_uri, arguments.destination.as_deref()),
+        way(&spec.source_uri, arguments.source.as_deref()),
+        way(&spec.destination_uri, arguments.destination.as_deref()),
     );
     let refused = |error: &dyn std::error::Error| {
         let why = format!("this host's own record: {error}; name --source, --destination and --vf");
@@ -122,22 +122,22 @@ async fn with_named(
         (Err(error), _) | (_, Err(error)) => return refused(&error),
     };
     if let Some(uri) = &arguments.source {
-        plan.source_uri.clone_from(uri);
+        spec.source_uri.clone_from(uri);
     }
     if let Some(uri) = &arguments.destination {
-        plan.destination_uri.clone_from(uri);
-        plan.reaches_destination_agent = is_local_uri(uri);
+        spec.destination_uri.clone_from(uri);
+        spec.reaches_destination_agent = is_local_uri(uri);
     }
     if arguments.no_agent {
-        plan.agent = AgentUse::Never;
+        spec.agent = AgentUse::Never;
     }
     // An older program, or one with other lists, may have written it.
-    let device = plan.destination_vf.as_ref().map(|vf| vf.device.as_str());
+    let device = spec.destination_vf.as_ref().map(|vf| vf.device.as_str());
     if let Some(Err(error)) = device.map(check_device) {
         return refused(&error);
     }
     if let Some(file) = &arguments.vf {
-        named::name_vf(plan, &hosts, file).await?;
+        named::name_vf(spec, &hosts, file).await?;
     }
     Ok(Ok((record, hosts)))
 }
@@ -147,14 +147,14 @@ fn way(recorded: &str, typed: Option<&str>) -> Result<Arc<dyn Host>, UriError> {
     match typed {
         Some(uri) => connect::open(uri, Origin::CommandLine),
         // The domain had left it when it was recorded.
-        None if recorded.is_empty() => Ok(Arc::new(Elsewhere::new("the source"))),
+        None if recorded.is_empty() => Ok(Arc::new(DepartedHost::new("the source"))),
         None => connect::open(recorded, Origin::OwnRecord),
     }
 }
 
 /// Another machine may have gone on with the same evacuation since. And whether the domain has its mark at all.
 async fn newest(mut record: Record, hosts: &Hosts) -> (Record, bool) {
-    let domain = record.plan.domain.clone();
+    let domain = record.spec.domain.clone();
     let mut is_marked = false;
     for host in [&hosts.source, &hosts.destination] {
         if let Ok(Some(found)) = record_of(host.as_ref(), &domain).await
@@ -176,7 +176,7 @@ async fn has_moved_on(record: &Record, hosts: &Hosts) -> anyhow::Result<bool> {
         Some(Side::Source) => (&hosts.source, &hosts.destination),
         Some(Side::Destination) => (&hosts.destination, &hosts.source),
     };
-    let name = record.plan.domain.as_str();
+    let name = record.spec.domain.as_str();
     let (home, other) = (home.domain(name).await?, other.domain(name).await?);
     let is_gone = matches!(home.state, DomainState::Absent | DomainState::ShutOff);
     Ok(is_gone && other.state == DomainState::Running)

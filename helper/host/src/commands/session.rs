@@ -9,13 +9,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::evacuate::{Cause, CauseCode, Evacuation, Outcome, Owner, Progress, Verdict};
-use crate::execute::{Ended, Lock, Runner, Stops};
+use crate::execute::{Lock, RunEnd, Runner, Stops};
 use crate::report::{Folders, ProgressLine, left, text_of};
 use crate::words;
 
 /// Runs it, reports, and returns the exit code.
 pub(super) async fn run(runner: Runner, evacuation: Evacuation, json: bool) -> anyhow::Result<u8> {
-    let plan = evacuation.plan().clone();
+    let spec = evacuation.spec().clone();
     let mut folders = Folders::default();
     folders.state.clone_from(&runner.folder);
     if let Some(records) = &runner.records {
@@ -23,8 +23,8 @@ pub(super) async fn run(runner: Runner, evacuation: Evacuation, json: bool) -> a
     }
     let mut line = ProgressLine::new();
     match runner.run(evacuation, stops()?, &mut line).await {
-        Ended::Left { runs_on } => {
-            let message = left(&plan, runs_on, &folders);
+        RunEnd::Left { runs_on } => {
+            let message = left(&spec, runs_on, &folders);
             eprintln!("{}", words::message(&message));
             let cause = Cause::new(CauseCode::Aborted, message);
             let mut outcome = Outcome::without_run(Verdict::Interrupted, cause);
@@ -32,9 +32,9 @@ pub(super) async fn run(runner: Runner, evacuation: Evacuation, json: bool) -> a
             outcome.recovery_needed = true;
             told(json, &outcome)
         }
-        Ended::With(outcome) => {
+        RunEnd::With(outcome) => {
             if !json {
-                print!("{}", text_of(&plan, &outcome, &folders));
+                print!("{}", text_of(&spec, &outcome, &folders));
             }
             told(json, &outcome)
         }

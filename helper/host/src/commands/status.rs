@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use super::configure::channel_of;
 use super::connect::Connect;
 use crate::agent::{AgentError, Limits};
-use crate::control::{ControlError, Lessor, Reply, Request, Shown, Watching};
+use crate::control::{ControlError, LeaseClient, Reply, Request, Shown, Watching};
 use crate::hypervisor::{DomainFacts, DomainLook, DomainState, Host};
 use crate::report::{ChannelUse, DomainReport, domain_text};
 
@@ -109,7 +109,7 @@ async fn asked(arguments: &StatusArgs) -> Result<Vec<Shown>> {
             if look.facts.state == DomainState::Absent {
                 anyhow::bail!("domain {domain} does not exist on {}", host.uri());
             }
-            vec![report(&look, &arguments.connect.lessor()).await]
+            vec![report(&look, &arguments.connect.lease_client()).await]
         }
         None => all(&host, &arguments.connect).await?,
     };
@@ -118,21 +118,21 @@ async fn asked(arguments: &StatusArgs) -> Result<Vec<Shown>> {
 }
 
 /// What a look shows, and what the guest answers now.
-async fn report(look: &DomainLook, lessor: &Lessor) -> DomainReport {
+async fn report(look: &DomainLook, lease_client: &LeaseClient) -> DomainReport {
     let mut report = DomainReport::of(look);
     report.channel = ChannelUse::Asked;
-    match ask(&look.facts, lessor).await {
+    match ask(&look.facts, lease_client).await {
         Ok(status) => report.guest = Some(status),
         Err(reason) => report.guest_error = Some(reason),
     }
     report
 }
 
-async fn ask(facts: &DomainFacts, lessor: &Lessor) -> Result<StatusReport, String> {
+async fn ask(facts: &DomainFacts, lease_client: &LeaseClient) -> Result<StatusReport, String> {
     let socket = reachable(facts)?;
     let asked = async {
         let limits = Limits::default();
-        let mut agent = lessor.connect(&facts.name, &socket, limits).await?;
+        let mut agent = lease_client.connect(&facts.name, &socket, limits).await?;
         agent.info().await?;
         agent.status().await
     };
@@ -155,13 +155,13 @@ async fn all(host: &Arc<dyn Host>, connect: &Connect) -> Result<Vec<DomainReport
     let mut tasks = JoinSet::new();
     for domain in host.active().await? {
         let (host, turns) = (Arc::clone(host), Arc::clone(&turns));
-        let lessor = connect.lessor();
+        let lease_client = connect.lease_client();
         tasks.spawn(async move {
             let _turn = turns.acquire().await;
             let look = host.look(&domain.name).await?;
             match look.facts.state {
                 DomainState::Absent | DomainState::ShutOff => anyhow::Ok(None),
-                _ => Ok(Some(report(&look, &lessor).await)),
+                _ => Ok(Some(report(&look, &lease_client).await)),
             }
         });
     }

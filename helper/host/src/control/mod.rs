@@ -5,13 +5,13 @@
 //! connection that asked stays open, so that a tool that was killed gives it back.
 
 mod client;
-mod lessor;
+mod lease;
 mod message;
 
 use std::path::PathBuf;
 
 pub use client::{ControlError, Watching};
-pub use lessor::Lessor;
+pub use lease::LeaseClient;
 pub use message::{Reply, Request, Shown};
 
 /// Longest request in bytes, without its end.

@@ -15,8 +15,8 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::ServeError;
-use super::board::Board;
-use super::gate::Gates;
+use super::lease::HostLeases;
+use super::registry::Registry;
 use crate::control::{MAX_REQUEST_BYTES, Reply, Request};
 
 /// Most connections at once: leases of a host's whole evacuation, and some who watch.
@@ -26,12 +26,12 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The socket; removed when it is dropped.
 #[derive(Debug)]
-pub(super) struct Desk {
+pub(super) struct ControlSocket {
     listener: UnixListener,
     path: PathBuf,
 }
 
-impl Drop for Desk {
+impl Drop for ControlSocket {
     fn drop(&mut self) {
         // Whoever asks from now on learns at once that nobody is there.
         let _ = std::fs::remove_file(&self.path);
@@ -42,11 +42,11 @@ impl Drop for Desk {
 #[derive(Debug, Clone)]
 pub(super) struct Answers {
     pub(super) uri: String,
-    pub(super) board: Arc<Board>,
-    pub(super) gates: Arc<Gates>,
+    pub(super) registry: Arc<Registry>,
+    pub(super) host_leases: Arc<HostLeases>,
 }
 
-impl Desk {
+impl ControlSocket {
     /// Opens the socket for this user only.
     pub(super) fn open(path: &Path) -> Result<Self, ServeError> {
         let failed = |source| ServeError::Socket {
@@ -147,7 +147,7 @@ impl Answers {
 
     /// The channel is the client's for as long as it is connected.
     async fn lease(&self, stream: &mut UnixStream, domain: &str) {
-        let lease = self.gates.of(domain).lease();
+        let lease = self.host_leases.of(domain).lease();
         let lease = tokio::select! {
             lease = lease => lease,
             () = hung_up(stream) => return,
@@ -164,10 +164,10 @@ impl Answers {
     async fn now(&self, stream: &mut UnixStream, domain: Option<&str>) -> bool {
         let names = match domain {
             Some(domain) => vec![domain.to_owned()],
-            None => self.board.names(),
+            None => self.registry.names(),
         };
         for name in names {
-            if let Some(reply) = self.board.one(&name)
+            if let Some(reply) = self.registry.one(&name)
                 && !send(stream, &reply).await
             {
                 return false;
@@ -177,14 +177,14 @@ impl Answers {
     }
 
     async fn watch(&self, stream: &mut UnixStream, domain: Option<&str>) {
-        let mut changes = self.board.subscribe();
-        let mut sequence = self.board.sequence();
+        let mut changes = self.registry.subscribe();
+        let mut sequence = self.registry.sequence();
         if !self.now(stream, domain).await {
             return;
         }
         loop {
             changes.mark_unchanged();
-            while let Some((at, reply)) = self.board.after(sequence, domain) {
+            while let Some((at, reply)) = self.registry.after(sequence, domain) {
                 sequence = at;
                 if !send(stream, &reply).await {
                     return;

@@ -10,8 +10,8 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::ServeError;
-use super::board::Board;
 use super::metrics;
+use super::registry::Registry;
 
 /// Most requests at once.
 const MAX_CLIENTS: usize = 16;
@@ -33,7 +33,7 @@ pub(super) async fn open(address: SocketAddr) -> Result<TcpListener, ServeError>
 }
 
 /// Answers until dropped.
-pub(super) async fn serve(listener: TcpListener, board: Arc<Board>) {
+pub(super) async fn serve(listener: TcpListener, registry: Arc<Registry>) {
     let seats = Arc::new(Semaphore::new(MAX_CLIENTS));
     let mut clients = tokio::task::JoinSet::new();
     loop {
@@ -51,13 +51,13 @@ pub(super) async fn serve(listener: TcpListener, board: Arc<Board>) {
                 continue;
             }
         };
-        let board = Arc::clone(&board);
+        let registry = Arc::clone(&registry);
         clients.spawn(async move {
             let _seat = seat;
             let Ok(Some(head)) = timeout(PATIENCE, head(&mut stream)).await else {
                 return;
             };
-            let answer = answer(&head, &board);
+            let answer = answer(&head, &registry);
             let _ = timeout(PATIENCE, send(&mut stream, &answer)).await;
         });
     }
@@ -91,7 +91,7 @@ async fn head(stream: &mut TcpStream) -> Option<Vec<u8>> {
     }
 }
 
-fn answer(head: &[u8], board: &Board) -> Vec<u8> {
+fn answer(head: &[u8], registry: &Registry) -> Vec<u8> {
     let plain = |status: &str, more: &str| response(status, PLAIN, more, &format!("{status}\n"));
     if head.len() > MAX_REQUEST_BYTES {
         return plain("431 Request Header Fields Too Large", "");
@@ -110,9 +110,9 @@ fn answer(head: &[u8], board: &Board) -> Vec<u8> {
     }
     let path = target.split('?').next().unwrap_or_default();
     match (method, path) {
-        ("GET", "/metrics") => response("200 OK", OPEN_METRICS, "", &metrics::text(board)),
+        ("GET", "/metrics") => response("200 OK", OPEN_METRICS, "", &metrics::text(registry)),
         ("HEAD", "/metrics") => {
-            let whole = response("200 OK", OPEN_METRICS, "", &metrics::text(board));
+            let whole = response("200 OK", OPEN_METRICS, "", &metrics::text(registry));
             let body = whole.windows(4).position(|bytes| bytes == b"\r\n\r\n");
             whole[..body.map_or(whole.len(), |at| at + 4)].to_vec()
         }

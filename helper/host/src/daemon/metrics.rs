@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
-use tandem_core::status::{BondStatus, Gap, Handoff, HandoffCause, Traffic};
+use tandem_core::status::{BondStatus, Gap, Switchover, SwitchoverCause, Traffic};
 
-use super::board::{Board, Known};
+use super::registry::{Known, Registry};
 use crate::report::{ChannelUse, word};
 
 /// Longest text of a guest in a label, in characters.
@@ -50,11 +50,11 @@ enum Of {
     DomainInfo(fn(&Known) -> Option<String>),
     /// Value of a bond.
     Bond(fn(&BondStatus) -> u64),
-    /// Microseconds of a bond's last handoff that has them, told in seconds.
-    LastUs(fn(&Handoff) -> Option<u64>),
-    /// Value of a bond's last measured handoff.
-    Last(fn(&Handoff) -> Option<u64>),
-    /// Handoffs by cause.
+    /// Microseconds of a bond's last switchover that has them, told in seconds.
+    LastUs(fn(&Switchover) -> Option<u64>),
+    /// Value of a bond's last measured switchover.
+    Last(fn(&Switchover) -> Option<u64>),
+    /// Switchovers by cause.
     ByCause,
 }
 
@@ -129,51 +129,51 @@ const FAMILIES: [Family; 17] = [
         of: Of::Bond(|bond| bond.problems.len() as u64),
     },
     Family {
-        name: "tandem_bond_handoffs",
+        name: "tandem_bond_switchovers",
         kind: Kind::Counter,
-        help: "Handoffs since the guest's service started.",
-        of: Of::Bond(|bond| bond.handoff_count),
+        help: "Switchovers since the guest's service started.",
+        of: Of::Bond(|bond| bond.switchover_count),
     },
     Family {
-        name: "tandem_bond_handoffs_seen",
+        name: "tandem_bond_switchovers_seen",
         kind: Kind::Counter,
-        help: "Handoffs that were reported to serve since it started, by cause.",
+        help: "Switchovers that were reported to serve since it started, by cause.",
         of: Of::ByCause,
     },
     Family {
-        name: "tandem_bond_last_handoff_receive_gap_seconds",
+        name: "tandem_bond_last_switchover_receive_gap_seconds",
         kind: Kind::Gauge,
-        help: "Time without frames received in the last measured handoff.",
-        of: Of::LastUs(|handoff| handoff.gap?.receive_us),
+        help: "Time without frames received in the last measured switchover.",
+        of: Of::LastUs(|switchover| switchover.gap?.receive_us),
     },
     Family {
-        name: "tandem_bond_last_handoff_transmit_gap_seconds",
+        name: "tandem_bond_last_switchover_transmit_gap_seconds",
         kind: Kind::Gauge,
-        help: "Time without frames sent in the last measured handoff.",
-        of: Of::LastUs(|handoff| handoff.gap?.transmit_us),
+        help: "Time without frames sent in the last measured switchover.",
+        of: Of::LastUs(|switchover| switchover.gap?.transmit_us),
     },
     Family {
-        name: "tandem_bond_last_handoff_lead_seconds",
+        name: "tandem_bond_last_switchover_lead_seconds",
         kind: Kind::Gauge,
-        help: "From the first warning until the VF's driver began to stop, in the last handoff that had one.",
-        of: Of::LastUs(|handoff| handoff.lead_us),
+        help: "From the first warning until the VF's driver began to stop, in the last switchover that had one.",
+        of: Of::LastUs(|switchover| switchover.lead_us),
     },
     Family {
-        name: "tandem_bond_last_handoff_drain_seconds",
+        name: "tandem_bond_last_switchover_drain_seconds",
         kind: Kind::Gauge,
-        help: "From the last measured handoff to the last frame that came on the old port.",
-        of: Of::LastUs(|handoff| handoff.gap?.drain_us),
+        help: "From the last measured switchover to the last frame that came on the old port.",
+        of: Of::LastUs(|switchover| switchover.gap?.drain_us),
     },
     Family {
-        name: "tandem_bond_last_handoff_late_frames",
+        name: "tandem_bond_last_switchover_late_frames",
         kind: Kind::Gauge,
-        help: "Frames that came on the old port after the last measured handoff.",
-        of: Of::Last(|handoff| handoff.gap.map(|Gap { late_frames, .. }| late_frames)),
+        help: "Frames that came on the old port after the last measured switchover.",
+        of: Of::Last(|switchover| switchover.gap.map(|Gap { late_frames, .. }| late_frames)),
     },
 ];
 
 /// The whole text.
-pub(super) fn text(board: &Board) -> String {
+pub(super) fn text(registry: &Registry) -> String {
     let mut text = String::new();
     for family in &FAMILIES {
         // Writing to a String does not fail.
@@ -182,7 +182,7 @@ pub(super) fn text(board: &Board) -> String {
             let _ = writeln!(text, "# UNIT {} seconds", family.name);
         }
         let _ = writeln!(text, "# HELP {} {}", family.name, family.help);
-        board.each(|domain, known| family.samples(domain, known, &mut text));
+        registry.each(|domain, known| family.samples(domain, known, &mut text));
     }
     text.push_str("# EOF\n");
     text
@@ -226,7 +226,7 @@ impl Family {
                 }
             }
             Of::ByCause => {
-                for (name, counted) in &known.handoffs {
+                for (name, counted) in &known.switchovers {
                     for (cause, count) in CAUSES.iter().zip(counted.by_cause) {
                         let labels = format!(
                             ",bond=\"{}\",cause=\"{}\"",
@@ -242,13 +242,13 @@ impl Family {
 }
 
 /// All causes, in the order in which they are counted.
-pub(super) const CAUSES: [HandoffCause; 6] = [
-    HandoffCause::Planned,
-    HandoffCause::Warned,
-    HandoffCause::Abrupt,
-    HandoffCause::Carrier,
-    HandoffCause::Operator,
-    HandoffCause::Arrival,
+pub(super) const CAUSES: [SwitchoverCause; 6] = [
+    SwitchoverCause::Planned,
+    SwitchoverCause::Warned,
+    SwitchoverCause::Abrupt,
+    SwitchoverCause::Carrier,
+    SwitchoverCause::Operator,
+    SwitchoverCause::Arrival,
 ];
 
 /// Labels and bonds; a guest may claim one of them twice.
@@ -264,16 +264,16 @@ fn bonds(known: &Known) -> Vec<(String, &BondStatus)> {
     bonds
 }
 
-/// The last handoff for which there is a value: why it happened, and the value.
-fn last(bond: &BondStatus, value: fn(&Handoff) -> Option<u64>) -> Option<(String, u64)> {
-    let mut handoffs = bond.handoffs.iter().rev();
-    handoffs.find_map(|handoff| {
+/// The last switchover for which there is a value: why it happened, and the value.
+fn last(bond: &BondStatus, value: fn(&Switchover) -> Option<u64>) -> Option<(String, u64)> {
+    let mut switchovers = bond.switchovers.iter().rev();
+    switchovers.find_map(|switchover| {
         let why = format!(
             ",cause=\"{}\",to=\"{}\"",
-            word(&handoff.cause),
-            word(&handoff.to)
+            word(&switchover.cause),
+            word(&switchover.to)
         );
-        value(handoff).map(|value| (why, value))
+        value(switchover).map(|value| (why, value))
     })
 }
 

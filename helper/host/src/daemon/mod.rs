@@ -1,22 +1,23 @@
-//! Cares for all domains of a host: hands each guest its bonds once per boot, keeps what it says,
+//! Cares for all domains of a host: gives each guest its bonds once per boot, keeps what it says,
 //! and plugs in the VF of one that came without it.
 //!
 //! ```text
-//! hypervisor's events --> supervisor --Wish--> keeper (one a guest) --> board --> control socket,
-//!                             |                  ^                               metrics
-//!                             +--> replug        +-- gate <-- leases of other tools
+//! hypervisor's events --> supervisor --DesiredState--> channel task --> registry --> control socket,
+//!                             |                          (one a guest)               metrics
+//!                             +--> replug                     ^
+//!                                                             +-- leases of other tools
 //! ```
 //!
-//! A keeper stays connected to its guest and subscribes, so that a change is known at once. A
+//! A channel task stays connected to its guest and subscribes, so that a change is known at once. A
 //! channel takes one client at a time: other tools ask for a lease of it (see [`crate::control`]),
-//! and the keeper hangs up for as long as they have it.
+//! and the channel task hangs up for as long as they have it.
 
-mod board;
+mod channel_task;
 mod control;
-mod gate;
 mod http;
-mod keeper;
+mod lease;
 mod metrics;
+mod registry;
 mod replug;
 mod sources;
 mod supervisor;
@@ -36,9 +37,9 @@ use tokio::task::JoinSet;
 
 use crate::execute::default_folder;
 use crate::hypervisor::{Host, HostError};
-use board::Board;
-use control::{Answers, Desk};
-use gate::Gates;
+use control::{Answers, ControlSocket};
+use lease::HostLeases;
+use registry::Registry;
 use supervisor::Supervisor;
 
 /// The file of metrics is not written oftener than this.
@@ -130,30 +131,30 @@ pub async fn serve(
     stop: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     allow_many_files();
-    let board = Arc::new(Board::new());
-    let gates = Arc::new(Gates::default());
+    let registry = Arc::new(Registry::new());
+    let host_leases = Arc::new(HostLeases::default());
     let mut tasks = JoinSet::new();
     if let Some(address) = options.listen {
         let listener = http::open(address).await?;
-        tasks.spawn(http::serve(listener, Arc::clone(&board)));
+        tasks.spawn(http::serve(listener, Arc::clone(&registry)));
     }
     if let Some(path) = &options.socket {
         let answers = Answers {
             uri: host.uri().to_owned(),
-            board: Arc::clone(&board),
-            gates: Arc::clone(&gates),
+            registry: Arc::clone(&registry),
+            host_leases: Arc::clone(&host_leases),
         };
-        tasks.spawn(Desk::open(path)?.serve(answers));
+        tasks.spawn(ControlSocket::open(path)?.serve(answers));
     }
     if let Some(path) = options.metrics.clone() {
-        tasks.spawn(publish_changes(path, Arc::clone(&board)));
+        tasks.spawn(publish_changes(path, Arc::clone(&registry)));
     }
     let events = host.events().await?;
     let metrics = options.metrics.clone();
-    let supervisor = Supervisor::new(host, options, Arc::clone(&board), gates);
+    let supervisor = Supervisor::new(host, options, Arc::clone(&registry), host_leases);
     supervisor.run(events, stop).await;
     if let Some(path) = &metrics {
-        publish(path, &board);
+        publish(path, &registry);
     }
     Ok(())
 }
@@ -167,11 +168,11 @@ fn allow_many_files() {
     }
 }
 
-async fn publish_changes(path: PathBuf, board: Arc<Board>) {
-    let mut changes = board.subscribe();
+async fn publish_changes(path: PathBuf, registry: Arc<Registry>) {
+    let mut changes = registry.subscribe();
     loop {
         changes.mark_unchanged();
-        publish(&path, &board);
+        publish(&path, &registry);
         tokio::time::sleep(PUBLISH_GAP).await;
         if changes.changed().await.is_err() {
             return;
@@ -179,8 +180,8 @@ async fn publish_changes(path: PathBuf, board: Arc<Board>) {
     }
 }
 
-fn publish(path: &Path, board: &Board) {
-    if let Err(error) = replace(path, &metrics::text(board)) {
+fn publish(path: &Path, registry: &Registry) {
+    if let Err(error) = replace(path, &metrics::text(registry)) {
         tracing::warn!("can't write {}: {error}", path.display());
     }
 }

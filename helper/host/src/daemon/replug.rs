@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
-use super::board::Attempts;
-use super::gate::Gate;
+use super::lease::ChannelLeases;
+use super::registry::Attempts;
 use super::{Options, sources};
 use crate::commands::session;
 use crate::evacuate::{Evacuation, Limits, Outcome, Progress, Verdict};
-use crate::execute::{Ended as RunEnded, Hosts, Lock, Runner, Stops, Watcher};
-use crate::hypervisor::{DomainState, Elsewhere, Host, JobPhase, JobWhich};
+use crate::execute::{Hosts, Lock, RunEnd, Runner, Stops, Watcher};
+use crate::hypervisor::{DepartedHost, DomainState, Host, JobPhase, JobWhich};
 use crate::words::{message, printable};
 
 /// Attempts at the same time; each may take minutes.
@@ -40,7 +40,7 @@ pub(super) struct Replug {
 
 /// How an attempt ended.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Ended {
+pub(super) enum AttemptEnd {
     /// The VF is in, and nothing is left to do.
     Done,
     /// It was not begun, and why.
@@ -97,7 +97,7 @@ impl Replug {
     }
 
     /// It has ended.
-    pub(super) fn ended(&mut self, name: &str, evacuation: &str, ended: Ended) {
+    pub(super) fn ended(&mut self, name: &str, evacuation: &str, ended: AttemptEnd) {
         if self.evacuation != evacuation {
             return;
         }
@@ -106,19 +106,19 @@ impl Replug {
         let again_s = self.wait.as_secs();
         let name = printable(name);
         let text = match ended {
-            Ended::Done => {
+            AttemptEnd::Done => {
                 tracing::info!("domain {name} has its VF");
                 self.attempts.count += 1;
                 "it has its VF".to_owned()
             }
-            Ended::NotBegun(why) => {
+            AttemptEnd::NotBegun(why) => {
                 let why = message(&why);
                 tracing::info!(
                     "domain {name}: its VF is not plugged in now: {why}; again in {again_s} s"
                 );
                 why
             }
-            Ended::NotAllowed(why) => {
+            AttemptEnd::NotAllowed(why) => {
                 let why = message(&why);
                 // Once: only an operator can change that.
                 if self.attempts.last.as_ref() != Some(&why) {
@@ -126,7 +126,7 @@ impl Replug {
                 }
                 why
             }
-            Ended::Failed(why) => {
+            AttemptEnd::Failed(why) => {
                 let why = message(&why);
                 tracing::warn!(
                     "domain {name} is still without its VF: {why}; again in {again_s} s"
@@ -168,15 +168,15 @@ pub(super) async fn attempt(
     host: Arc<dyn Host>,
     name: &str,
     evacuation: &str,
-    gate: Arc<Gate>,
+    channel_leases: Arc<ChannelLeases>,
     options: &Options,
     stops: Stops,
-) -> Ended {
-    match begin(host, name, evacuation, gate, options, stops).await {
-        Ok(outcome) if outcome.verdict == Verdict::Done => Ended::Done,
+) -> AttemptEnd {
+    match begin(host, name, evacuation, channel_leases, options, stops).await {
+        Ok(outcome) if outcome.verdict == Verdict::Done => AttemptEnd::Done,
         Ok(outcome) => {
             let why = outcome.cause.map(|cause| cause.message);
-            Ended::Failed(why.unwrap_or_else(|| format!("{:?}", outcome.verdict)))
+            AttemptEnd::Failed(why.unwrap_or_else(|| format!("{:?}", outcome.verdict)))
         }
         Err(ended) => ended,
     }
@@ -186,11 +186,11 @@ async fn begin(
     host: Arc<dyn Host>,
     name: &str,
     evacuation: &str,
-    gate: Arc<Gate>,
+    channel_leases: Arc<ChannelLeases>,
     options: &Options,
     stops: Stops,
-) -> Result<Outcome, Ended> {
-    let not_begun = |why: String| Ended::NotBegun(why);
+) -> Result<Outcome, AttemptEnd> {
+    let not_begun = |why: String| AttemptEnd::NotBegun(why);
     // A tool that drives the evacuation holds it.
     let lock =
         Lock::take(&options.state, "domain", name).map_err(|error| not_begun(error.to_string()))?;
@@ -217,8 +217,8 @@ async fn begin(
         return Err(not_begun("it is turned off".to_owned()));
     };
     let allowed = sources::allowed(sources, host.uri(), record, &look);
-    let (record, records) = allowed.map_err(Ended::NotAllowed)?;
-    let lease = timeout(LEASE, gate.lease()).await;
+    let (record, records) = allowed.map_err(AttemptEnd::NotAllowed)?;
+    let lease = timeout(LEASE, channel_leases.lease()).await;
     let lease = lease.map_err(|_| not_begun("another tool has its channel".to_owned()))?;
     let policy = look.bonds.ok().flatten();
     let policy = policy.and_then(|bonds| bonds.policy(&facts.nics).ok());
@@ -226,7 +226,7 @@ async fn begin(
     let runner = Runner {
         hosts: Hosts {
             // The domain has left it for good.
-            source: Arc::new(Elsewhere::new("the source")),
+            source: Arc::new(DepartedHost::new("the source")),
             destination: host,
         },
         migrate: Default::default(),
@@ -235,13 +235,13 @@ async fn begin(
         lock,
         records,
         // The channel is ours already.
-        lessor: Default::default(),
+        lease_client: Default::default(),
     };
     let limits = Limits {
         plug_ms: PLUG_MS,
         ..Limits::default()
     };
-    let me = session::owner().map_err(|error| Ended::Failed(error.to_string()))?;
+    let me = session::owner().map_err(|error| AttemptEnd::Failed(error.to_string()))?;
     let recovery = Evacuation::recover(record, me, limits, owner_is_dead, 0);
     let mut log = Log {
         domain: name,
@@ -250,10 +250,10 @@ async fn begin(
     let ended = runner.run(recovery, stops, &mut log).await;
     drop(lease);
     match ended {
-        RunEnded::With(outcome) => Ok(*outcome),
-        RunEnded::Left { .. } => {
+        RunEnd::With(outcome) => Ok(*outcome),
+        RunEnd::Left { .. } => {
             let why = "the service was told to end at once".to_owned();
-            Err(Ended::Failed(why))
+            Err(AttemptEnd::Failed(why))
         }
     }
 }

@@ -2,7 +2,7 @@
 //! networks. The domain's metadata only says which evacuation it is, and of which bond.
 
 use super::Sources;
-use crate::evacuate::{AgentUse, Plan, Progress, Record, Vf, VfIdentity};
+use crate::evacuate::{AgentUse, Progress, Record, Spec, Vf, VfIdentity};
 use crate::execute::{Records, RecordsError};
 use crate::hypervisor::{DomainLook, Nic, is_local_uri, machine_of};
 use crate::qemu::URI_PREFIX;
@@ -41,10 +41,10 @@ pub(super) fn allowed(
         Err(error) => return Err(format!("{why}, and {error}; {command}")),
     };
     match by_file {
-        Ok(plan) => {
+        Ok(spec) => {
             let progress = found;
             // Made anew each time, so that a change of the file counts at once.
-            Ok((Record { progress, plan }, None))
+            Ok((Record { progress, spec }, None))
         }
         Err(reason) => Err(format!("{why}, and {file}: {reason}; {command}")),
     }
@@ -60,9 +60,9 @@ fn own(
     let Some(record) = records.read(&found.domain)? else {
         return Ok(None);
     };
-    let device = record.plan.destination_vf.as_ref().map(|vf| &vf.device);
+    let device = record.spec.destination_vf.as_ref().map(|vf| &vf.device);
     let fits = record.progress.evacuation == found.evacuation
-        && is_same_host(&record.plan.destination_uri, uri)
+        && is_same_host(&record.spec.destination_uri, uri)
         && device.is_some_and(|device| check_device(device).is_ok());
     Ok(fits.then_some((record, records)))
 }
@@ -83,7 +83,7 @@ fn by_file(
     uri: &str,
     found: &Progress,
     look: &DomainLook,
-) -> Result<Plan, String> {
+) -> Result<Spec, String> {
     let bonds = match &look.bonds {
         Ok(bonds) => bonds.as_ref(),
         Err(reason) => return Err(format!("the domain's bonds: {}", printable(reason))),
@@ -94,7 +94,7 @@ fn by_file(
         Some(nic) => present(nic),
         None => file.vf(&found.domain, bond, &look.facts.nics)?,
     };
-    Ok(Plan {
+    Ok(Spec {
         domain: found.domain.clone(),
         source_uri: String::new(),
         destination_uri: uri.to_owned(),

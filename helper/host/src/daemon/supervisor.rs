@@ -10,9 +10,9 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Options;
-use super::board::{Attempts, Board};
-use super::gate::Gates;
-use super::keeper::{Keeper, Wish};
+use super::channel_task::{ChannelTask, DesiredState};
+use super::lease::HostLeases;
+use super::registry::{Attempts, Registry};
 use super::replug::{self, Replug};
 use crate::commands::configure::{ConfigureFailure, policy_of};
 use crate::commands::session;
@@ -53,9 +53,9 @@ const ROUNDS: usize = 12;
 pub(super) struct Supervisor {
     pub(super) host: Arc<dyn Host>,
     pub(super) options: Options,
-    pub(super) board: Arc<Board>,
-    pub(super) gates: Arc<Gates>,
-    wards: BTreeMap<String, Ward>,
+    pub(super) registry: Arc<Registry>,
+    pub(super) host_leases: Arc<HostLeases>,
+    domain_tasks: BTreeMap<String, DomainTask>,
     jobs: JoinSet<Done>,
     looking: BTreeSet<String>,
     due: BTreeSet<String>,
@@ -71,9 +71,9 @@ pub(super) struct Supervisor {
 }
 
 /// One domain that runs here.
-struct Ward {
-    wish: watch::Sender<Wish>,
-    keeper: AbortHandle,
+struct DomainTask {
+    desired: watch::Sender<DesiredState>,
+    channel_task: AbortHandle,
     looked: Instant,
     look_at: Option<Instant>,
     /// Looks in quick succession.
@@ -81,9 +81,9 @@ struct Ward {
     replug: Option<Replug>,
 }
 
-impl Drop for Ward {
+impl Drop for DomainTask {
     fn drop(&mut self) {
-        self.keeper.abort();
+        self.channel_task.abort();
     }
 }
 
@@ -99,7 +99,7 @@ enum Done {
     Attempted {
         name: String,
         evacuation: String,
-        ended: replug::Ended,
+        ended: replug::AttemptEnd,
     },
 }
 
@@ -107,15 +107,15 @@ impl Supervisor {
     pub(super) fn new(
         host: Arc<dyn Host>,
         options: Options,
-        board: Arc<Board>,
-        gates: Arc<Gates>,
+        registry: Arc<Registry>,
+        host_leases: Arc<HostLeases>,
     ) -> Self {
         Self {
             host,
             options,
-            board,
-            gates,
-            wards: BTreeMap::new(),
+            registry,
+            host_leases,
+            domain_tasks: BTreeMap::new(),
             jobs: JoinSet::new(),
             looking: BTreeSet::new(),
             due: BTreeSet::new(),
@@ -155,9 +155,10 @@ impl Supervisor {
     /// Attempts under way leave the domain in order.
     async fn wind_up(mut self) {
         self.stops.send_replace(1);
-        let busy = |ward: &Ward| ward.replug.as_ref().is_some_and(Replug::is_busy);
+        let busy =
+            |domain_task: &DomainTask| domain_task.replug.as_ref().is_some_and(Replug::is_busy);
         let finish = async {
-            while self.wards.values().any(busy) {
+            while self.domain_tasks.values().any(busy) {
                 match self.jobs.join_next().await {
                     Some(Ok(done @ Done::Attempted { .. })) => self.settle(done),
                     Some(_) => {}
@@ -182,12 +183,16 @@ impl Supervisor {
             self.roll();
         }
         let mut attempts = Vec::new();
-        for (name, ward) in &mut self.wards {
-            if ward.look_at.is_some_and(|at| at <= now) {
-                ward.look_at = None;
+        for (name, domain_task) in &mut self.domain_tasks {
+            if domain_task.look_at.is_some_and(|at| at <= now) {
+                domain_task.look_at = None;
                 self.due.insert(name.clone());
             }
-            if let Some(replug) = ward.replug.as_mut().filter(|replug| replug.is_due(now)) {
+            if let Some(replug) = domain_task
+                .replug
+                .as_mut()
+                .filter(|replug| replug.is_due(now))
+            {
                 attempts.push((name.clone(), replug.begin()));
             }
         }
@@ -200,17 +205,20 @@ impl Supervisor {
                 if self.looking.contains(&name) {
                     // Once that look has ended.
                     self.due.insert(name);
-                } else if let Some((ward, at)) = self.wards.get_mut(&name).and_then(too_early) {
-                    ward.look_at = Some(ward.look_at.map_or(at, |known| known.min(at)));
+                } else if let Some((domain_task, at)) =
+                    self.domain_tasks.get_mut(&name).and_then(too_early)
+                {
+                    domain_task.look_at =
+                        Some(domain_task.look_at.map_or(at, |known| known.min(at)));
                 } else {
                     self.look(name);
                 }
             }
         }
-        let wards = self.wards.values();
-        let later = wards.flat_map(|ward| {
-            let attempt_at = ward.replug.as_ref().and_then(Replug::due_at);
-            [ward.look_at, attempt_at].into_iter().flatten()
+        let domain_tasks = self.domain_tasks.values();
+        let later = domain_tasks.flat_map(|domain_task| {
+            let attempt_at = domain_task.replug.as_ref().and_then(Replug::due_at);
+            [domain_task.look_at, attempt_at].into_iter().flatten()
         });
         // While a burst lasts, nothing else is begun.
         let own = self
@@ -227,17 +235,18 @@ impl Supervisor {
             EventKind::Agent { connected } => connected,
             _ => false,
         };
-        let bump = |ward: &Ward| ward.wish.send_modify(|wish| wish.boot += 1);
+        let bump =
+            |domain_task: &DomainTask| domain_task.desired.send_modify(|desired| desired.boot += 1);
         match &event.domain {
             Some(name) => {
-                if let Some(ward) = self.wards.get(name).filter(|_| restarted) {
-                    bump(ward);
+                if let Some(domain_task) = self.domain_tasks.get(name).filter(|_| restarted) {
+                    bump(domain_task);
                 }
                 self.due.insert(name.clone());
             }
             None => {
                 if restarted {
-                    self.wards.values().for_each(bump);
+                    self.domain_tasks.values().for_each(bump);
                 }
                 self.all_due = true;
             }
@@ -277,11 +286,12 @@ impl Supervisor {
     fn attempt(&mut self, name: String, evacuation: String) {
         let options = self.options.clone();
         let (host, turns) = (Arc::clone(&self.host), Arc::clone(&self.attempts));
-        let gate = self.gates.of(&name);
+        let channel_leases = self.host_leases.of(&name);
         let stops = self.stops.subscribe();
         self.jobs.spawn(async move {
             let _turn = turns.acquire().await;
-            let ended = replug::attempt(host, &name, &evacuation, gate, &options, stops).await;
+            let ended =
+                replug::attempt(host, &name, &evacuation, channel_leases, &options, stops).await;
             Done::Attempted {
                 name,
                 evacuation,
@@ -313,8 +323,8 @@ impl Supervisor {
                     Err(error) => {
                         tracing::warn!("domain {}: {}", printable(&name), message(&error));
                         let again = Instant::now() + AGAIN;
-                        match self.wards.get_mut(&name) {
-                            Some(ward) => ward.look_at = Some(again),
+                        match self.domain_tasks.get_mut(&name) {
+                            Some(domain_task) => domain_task.look_at = Some(again),
                             // The next roll call finds that it is not known yet.
                             None => self.roll_at = self.roll_at.min(again),
                         }
@@ -327,10 +337,13 @@ impl Supervisor {
                 ended,
             } => {
                 self.due.insert(name.clone());
-                let replug = self.wards.get_mut(&name).and_then(|it| it.replug.as_mut());
+                let replug = self
+                    .domain_tasks
+                    .get_mut(&name)
+                    .and_then(|it| it.replug.as_mut());
                 if let Some(replug) = replug {
                     replug.ended(&name, &evacuation, ended);
-                    self.board.attempted(&name, replug.attempts());
+                    self.registry.attempted(&name, replug.attempts());
                 }
             }
         }
@@ -346,16 +359,19 @@ impl Supervisor {
             tracing::warn!("{count} domains; only {MAX_DOMAINS} are cared for");
         }
         // One that has gone may also be incoming: a look tells.
-        let gone = self.wards.keys().filter(|name| !active.contains_key(*name));
+        let gone = self
+            .domain_tasks
+            .keys()
+            .filter(|name| !active.contains_key(*name));
         self.due.extend(gone.cloned());
         let mut oldest: Vec<(Instant, &String)> = Vec::new();
         for (name, run_id) in active.iter().take(MAX_DOMAINS) {
-            let same = self.wards.get(name).filter(|ward| {
-                let wish = ward.wish.borrow();
-                wish.run_id == *run_id
+            let same = self.domain_tasks.get(name).filter(|domain_task| {
+                let desired = domain_task.desired.borrow();
+                desired.run_id == *run_id
             });
             match same {
-                Some(ward) if !full => oldest.push((ward.looked, name)),
+                Some(domain_task) if !full => oldest.push((domain_task.looked, name)),
                 _ => {
                     self.due.insert(name.clone());
                 }
@@ -369,42 +385,53 @@ impl Supervisor {
 
     fn looked(&mut self, look: &DomainLook) {
         let name = look.facts.name.as_str();
-        let known = self.wards.contains_key(name);
+        let known = self.domain_tasks.contains_key(name);
         let runs = matches!(look.facts.state, DomainState::Running | DomainState::Paused);
-        if !runs || (!known && self.wards.len() >= MAX_DOMAINS) {
-            self.wards.remove(name);
-            self.board.remove(name);
+        if !runs || (!known && self.domain_tasks.len() >= MAX_DOMAINS) {
+            self.domain_tasks.remove(name);
+            self.registry.remove(name);
             return;
         }
-        let before = self.wards.get(name).map(|ward| ward.wish.borrow().clone());
-        let boot = before.as_ref().map_or(0, |wish| wish.boot);
-        let wish = wish_of(look, boot, self.is_driven_here(look));
-        let same_run = before.is_some_and(|before| before.run_id == wish.run_id);
-        self.board.show(DomainReport::of(look), same_run);
+        let before = self
+            .domain_tasks
+            .get(name)
+            .map(|domain_task| domain_task.desired.borrow().clone());
+        let boot = before.as_ref().map_or(0, |desired| desired.boot);
+        let desired = desired_of(look, boot, self.is_driven_here(look));
+        let same_run = before.is_some_and(|before| before.run_id == desired.run_id);
+        self.registry.show(DomainReport::of(look), same_run);
         if !known {
-            let ward = self.ward(name, wish.clone());
-            self.wards.insert(name.to_owned(), ward);
+            let domain_task = self.domain_task(name, desired.clone());
+            self.domain_tasks.insert(name.to_owned(), domain_task);
         }
-        let Some(ward) = self.wards.get_mut(name) else {
+        let Some(domain_task) = self.domain_tasks.get_mut(name) else {
             return;
         };
-        ward.wish.send_if_modified(|old| {
-            let differs = *old != wish;
-            *old = wish;
+        domain_task.desired.send_if_modified(|old| {
+            let differs = *old != desired;
+            *old = desired;
             differs
         });
-        let is_quick = known && ward.looked.elapsed() < SUCCESSION.max(ward.wait() * 2);
-        ward.quick = if is_quick { ward.quick + 1 } else { 0 };
-        ward.looked = Instant::now();
-        ward.look_at = look.progress.as_ref().map(|_| ward.looked + RECORDED);
+        let is_quick =
+            known && domain_task.looked.elapsed() < SUCCESSION.max(domain_task.wait() * 2);
+        domain_task.quick = if is_quick { domain_task.quick + 1 } else { 0 };
+        domain_task.looked = Instant::now();
+        domain_task.look_at = look
+            .progress
+            .as_ref()
+            .map(|_| domain_task.looked + RECORDED);
         let record = look.progress.as_deref();
         let record = record.and_then(|text| Progress::parse_for(text, name).ok());
         let running = look.facts.state == DomainState::Running;
         let wanted = self.options.replug.is_some() && running;
-        Replug::follow(&mut ward.replug, record.filter(|_| wanted).as_ref(), name);
-        let attempts = ward.replug.as_ref().map(Replug::attempts).cloned();
+        Replug::follow(
+            &mut domain_task.replug,
+            record.filter(|_| wanted).as_ref(),
+            name,
+        );
+        let attempts = domain_task.replug.as_ref().map(Replug::attempts).cloned();
         if let Some(attempts) = attempts.filter(|attempts| *attempts != Attempts::default()) {
-            self.board.attempted(name, &attempts);
+            self.registry.attempted(name, &attempts);
         }
     }
 
@@ -412,7 +439,10 @@ impl Supervisor {
     /// attempt of our own has the lock too.
     fn is_driven_here(&self, look: &DomainLook) -> bool {
         let name = look.facts.name.as_str();
-        let replug = self.wards.get(name).and_then(|ward| ward.replug.as_ref());
+        let replug = self
+            .domain_tasks
+            .get(name)
+            .and_then(|domain_task| domain_task.replug.as_ref());
         let record = look.progress.as_deref();
         let record = record.and_then(|text| Progress::parse_for(text, name).ok());
         let owner = record.and_then(|record| record.owner);
@@ -421,19 +451,19 @@ impl Supervisor {
             && Lock::is_held(&self.options.state, "domain", name)
     }
 
-    fn ward(&mut self, name: &str, wish: Wish) -> Ward {
-        let (sender, wishes) = watch::channel(wish);
-        let keeper = Keeper {
+    fn domain_task(&mut self, name: &str, desired: DesiredState) -> DomainTask {
+        let (sender, changes) = watch::channel(desired);
+        let channel_task = ChannelTask {
             name: name.to_owned(),
-            wish: wishes,
-            gate: self.gates.of(name),
-            board: Arc::clone(&self.board),
+            desired: changes,
+            channel_leases: self.host_leases.of(name),
+            registry: Arc::clone(&self.registry),
             interval: self.options.interval,
             configured: None,
         };
-        Ward {
-            wish: sender,
-            keeper: tokio::spawn(keeper.keep()).abort_handle(),
+        DomainTask {
+            desired: sender,
+            channel_task: tokio::spawn(channel_task.keep()).abort_handle(),
             looked: Instant::now(),
             look_at: None,
             quick: 0,
@@ -442,7 +472,7 @@ impl Supervisor {
     }
 }
 
-impl Ward {
+impl DomainTask {
     /// Shortest time from the last look to the next one.
     fn wait(&self) -> Duration {
         match self.quick.checked_sub(QUICK) {
@@ -453,12 +483,12 @@ impl Ward {
 }
 
 /// When to look instead.
-fn too_early(ward: &mut Ward) -> Option<(&mut Ward, Instant)> {
-    let at = ward.looked + ward.wait();
-    (Instant::now() < at).then_some((ward, at))
+fn too_early(domain_task: &mut DomainTask) -> Option<(&mut DomainTask, Instant)> {
+    let at = domain_task.looked + domain_task.wait();
+    (Instant::now() < at).then_some((domain_task, at))
 }
 
-fn wish_of(look: &DomainLook, boot: u64, is_driven_here: bool) -> Wish {
+fn desired_of(look: &DomainLook, boot: u64, is_driven_here: bool) -> DesiredState {
     let facts = &look.facts;
     let channel = match facts.state {
         DomainState::Paused => Err("it is paused".to_owned()),
@@ -472,7 +502,7 @@ fn wish_of(look: &DomainLook, boot: u64, is_driven_here: bool) -> Wish {
         Err(ConfigureFailure::NoBonds { .. }) => Ok(None),
         Err(error) => Err(error.to_string()),
     };
-    Wish {
+    DesiredState {
         run_id: facts.run_id.clone(),
         boot,
         channel,

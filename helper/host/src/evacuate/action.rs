@@ -1,7 +1,7 @@
 //! What is to be done.
 
-use super::plan::Side;
 use super::progress::Record;
+use super::spec::Side;
 use crate::hypervisor::Nic;
 
 /// Names an action, so that its end can be told.

@@ -1,4 +1,4 @@
-//! Why an evacuation did not end as planned.
+//! Why an evacuation did not end as it should.
 
 use serde::{Deserialize, Serialize};
 

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::action::ActionId;
-use super::plan::Side;
 use super::progress::Progress;
+use super::spec::Side;
 use crate::hypervisor::{DomainState, EventKind, HostError, JobFacts, Nic};
 
 /// Something learnt.
@@ -79,7 +79,7 @@ pub struct GuestStatus {
     pub standby_usable: bool,
     /// The VF carries the traffic.
     pub vf_active: bool,
-    /// The longest gap of the last two handoffs as the guest measured it, in µs.
+    /// The longest gap of the last two switchovers as the guest measured it, in µs.
     pub gap_us: Option<u64>,
     /// Why it stands there, in the guest's words; shortened.
     pub reason: String,

@@ -3,14 +3,14 @@
 use super::action::{ActionId, ActionKind};
 use super::input::{Failure, FailureKind, RecordFact, Reply, SideFacts};
 use super::machine::Evacuation;
-use super::memory::{InFlight, Saved};
+use super::notes::{InFlight, Saved};
 use super::phases::Phase;
-use super::plan::Side;
+use super::spec::Side;
 use crate::hypervisor::{DomainState, EventKind, JobFacts, JobPhase};
 
 impl Evacuation {
     pub(super) fn abort(&mut self) {
-        self.memory.aborted = true;
+        self.notes.aborted = true;
         // The guest may be waited for; a host's answer matters more than the time.
         let is_guest = |one: &InFlight| matches!(one.kind, ActionKind::Guest { .. });
         if self.in_flight.as_ref().is_some_and(is_guest) {
@@ -38,13 +38,13 @@ impl Evacuation {
     }
 
     fn unplug_refused(&mut self) {
-        if self.memory.unplug_asked_ms.take().is_some() {
-            self.memory.unplug_refusals += 1;
+        if self.notes.unplug_asked_ms.take().is_some() {
+            self.notes.unplug_refusals += 1;
         }
     }
 
     pub(super) fn migration_ended(&mut self, result: Result<(), Failure>) {
-        self.memory
+        self.notes
             .migration_end
             .get_or_insert((result, self.now_ms));
         self.touched(&Side::BOTH);
@@ -81,13 +81,13 @@ impl Evacuation {
                 }
             }
             (ActionKind::Guest { .. }, Reply::Status(status)) => {
-                self.memory.guest = Some(status.clone());
+                self.notes.guest = Some(status.clone());
             }
             // After a change, or a silence, what the guest said before is no news of now.
             (ActionKind::Guest { .. }, reply)
                 if self.phase == Phase::Verify && !is_refusal_of_guest(reply) =>
             {
-                self.memory.guest = None;
+                self.notes.guest = None;
             }
             (ActionKind::Save { side, record }, Reply::Accepted) => {
                 let saved = Saved {
@@ -101,16 +101,16 @@ impl Evacuation {
                 let in_time = now_ms <= busy.issued_ms + self.limits.claim_write_ms
                     && now_ms < asked_ms + self.limits.claim_settle_ms;
                 if claims && in_time {
-                    self.memory.claimed = Some((*side, now_ms));
+                    self.notes.claimed = Some((*side, now_ms));
                 }
             }
             (ActionKind::Clear { side }, _) => {
                 self.saved.remove(side);
                 if reply == Reply::Accepted {
-                    self.memory.cleared.push(*side);
+                    self.notes.cleared.push(*side);
                 }
             }
-            (ActionKind::ReleaseVf, Reply::Accepted) => self.memory.vf_claimed = false,
+            (ActionKind::ReleaseVf, Reply::Accepted) => self.notes.vf_claimed = false,
             (ActionKind::Detach { .. }, Reply::Failed(failure))
                 if failure.kind == FailureKind::UnplugRefused =>
             {
@@ -126,9 +126,9 @@ impl Evacuation {
             && failure.effect_unknown()
             && changes
         {
-            self.memory.doubt_until_ms = now_ms + self.limits.settle_ms;
+            self.notes.doubt_until_ms = now_ms + self.limits.settle_ms;
             if matches!(busy.kind, ActionKind::Save { .. }) {
-                self.memory.record_doubt_until_ms = self.memory.doubt_until_ms;
+                self.notes.record_doubt_until_ms = self.notes.doubt_until_ms;
             }
         }
         let tries = self.tries.entry(task).or_default();
@@ -142,17 +142,17 @@ impl Evacuation {
         let every_ms = self.limits.look_every_ms;
         let tells_job = side == Side::Source || facts.job.phase == JobPhase::Completed;
         if tells_job && facts.job != JobFacts::default() {
-            self.memory.job = Some(facts.job);
+            self.notes.job = Some(facts.job);
         }
         if self.is_foreign(side, facts) {
-            self.memory.superseded = true;
+            self.notes.superseded = true;
         }
         if let Some(view) = self.views.get_mut(&side) {
             view.saw(asked_ms, self.now_ms, every_ms, facts.clone());
         }
         if side == Side::Source && self.vf_nic(side).is_none() {
-            self.memory.unplug_asked_ms = None;
-            self.memory.unplug_last_ms = None;
+            self.notes.unplug_asked_ms = None;
+            self.notes.unplug_last_ms = None;
         }
         self.note_beat(side, facts);
     }
@@ -177,7 +177,7 @@ impl Evacuation {
         };
         let now_ms = self.now_ms;
         let is_ours = self.is_ours(record);
-        if let Some(recovery) = self.memory.recovery.as_mut().filter(|_| !is_ours) {
+        if let Some(recovery) = self.notes.recovery.as_mut().filter(|_| !is_ours) {
             let known = recovery.beats.get(&side).map(|(beat, _)| *beat);
             recovery.owner_lives |= known.is_some_and(|beat| record.beat > beat);
             if known.is_none_or(|beat| record.beat > beat) {

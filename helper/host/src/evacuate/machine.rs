@@ -5,20 +5,20 @@ use std::collections::BTreeMap;
 use super::action::{Action, ActionId, ActionKind, Task};
 use super::cause::{Cause, CauseCode};
 use super::input::{Failure, FailureKind, Input, Reply};
-use super::memory::{InFlight, Memory, Recovery, Saved};
+use super::notes::{InFlight, Notes, Recovery, Saved};
 use super::outcome::{Outcome, PhaseTime, conclude};
 use super::phases::{self, Phase, Step};
-use super::plan::{Limits, Plan, Side};
 use super::progress::{Owner, Progress, Record, Stage};
+use super::spec::{Limits, Side, Spec};
 use super::tries::Tries;
-use super::view::View;
+use super::view::HostView;
 use crate::hypervisor::JobFacts;
 
 /// What an evacuation begins with.
 #[derive(Debug, Clone)]
 pub struct Start {
     /// What shall be brought about.
-    pub plan: Plan,
+    pub spec: Spec,
     /// How long it may take.
     pub limits: Limits,
     /// Random; names the evacuation.
@@ -36,10 +36,10 @@ pub struct Evacuation {
     pub(super) now_ms: u64,
     pub(super) phase: Phase,
     pub(super) entered_ms: u64,
-    pub(super) views: BTreeMap<Side, View>,
+    pub(super) views: BTreeMap<Side, HostView>,
     pub(super) saved: BTreeMap<Side, Saved>,
     pub(super) tries: BTreeMap<Task, Tries>,
-    pub(super) memory: Memory,
+    pub(super) notes: Notes,
     pub(super) in_flight: Option<InFlight>,
     pub(super) outbox: Option<Action>,
     next_id: u64,
@@ -55,23 +55,17 @@ impl Evacuation {
             progress: Progress {
                 version: Progress::VERSION,
                 evacuation: start.evacuation,
-                domain: start.plan.domain.clone(),
+                domain: start.spec.domain.clone(),
                 owner: Some(start.owner),
                 beat: 0,
                 stage: Stage::Claimed,
                 migration_begun: false,
                 home: None,
-                bond: start.plan.bond.clone(),
+                bond: start.spec.bond.clone(),
             },
-            plan: start.plan,
+            spec: start.spec,
         };
-        Self::with(
-            record,
-            start.limits,
-            Phase::Check,
-            Memory::default(),
-            now_ms,
-        )
+        Self::with(record, start.limits, Phase::Check, Notes::default(), now_ms)
     }
 
     /// Goes on with, or undoes, what another process began and left. `owner_is_dead` if that
@@ -83,9 +77,9 @@ impl Evacuation {
         owner_is_dead: bool,
         now_ms: u64,
     ) -> Self {
-        let Record { progress, plan } = found;
+        let Record { progress, spec } = found;
         let unplug_asked = matches!(progress.stage, Stage::Unplugging | Stage::Restoring);
-        let memory = Memory {
+        let notes = Notes {
             recovery: Some(Recovery {
                 owner_is_dead: owner_is_dead || progress.owner.is_none(),
                 beats: BTreeMap::new(),
@@ -96,27 +90,27 @@ impl Evacuation {
             unplug_asked_ms: unplug_asked.then_some(now_ms),
             migration_begun: progress.migration_begun,
             vf_claimed: true,
-            ..Memory::default()
+            ..Notes::default()
         };
         let progress = Progress {
             owner: Some(owner),
             ..progress
         };
-        let record = Record { progress, plan };
-        Self::with(record, limits, Phase::Takeover, memory, now_ms)
+        let record = Record { progress, spec };
+        Self::with(record, limits, Phase::Takeover, notes, now_ms)
     }
 
-    fn with(record: Record, limits: Limits, phase: Phase, memory: Memory, now_ms: u64) -> Self {
+    fn with(record: Record, limits: Limits, phase: Phase, notes: Notes, now_ms: u64) -> Self {
         let mut evacuation = Self {
             limits,
             record,
             now_ms,
             phase,
             entered_ms: now_ms,
-            views: Side::BOTH.map(|side| (side, View::default())).into(),
+            views: Side::BOTH.map(|side| (side, HostView::default())).into(),
             saved: BTreeMap::new(),
             tries: BTreeMap::new(),
-            memory,
+            notes,
             in_flight: None,
             outbox: None,
             next_id: 0,
@@ -166,17 +160,17 @@ impl Evacuation {
 
     /// The migration as it was seen last.
     pub fn job(&self) -> Option<&JobFacts> {
-        self.memory.job.as_ref()
+        self.notes.job.as_ref()
     }
 
     /// Where the domain stays, once that is decided.
     pub fn residence(&self) -> Option<Side> {
-        self.memory.residence
+        self.notes.residence
     }
 
     /// What it shall bring about.
-    pub fn plan(&self) -> &Plan {
-        &self.record.plan
+    pub fn spec(&self) -> &Spec {
+        &self.record.spec
     }
 
     /// The record, as it would be written first.
@@ -191,7 +185,7 @@ impl Evacuation {
 
     /// Why it rolls back, or will end degraded, if it does.
     pub fn cause(&self) -> Option<&Cause> {
-        self.memory.cause.as_ref()
+        self.notes.cause.as_ref()
     }
 
     fn expire(&mut self) {
@@ -223,28 +217,28 @@ impl Evacuation {
     }
 
     fn issue(&mut self, mut kind: ActionKind) {
-        let memory = &mut self.memory;
+        let notes = &mut self.notes;
         match &mut kind {
             ActionKind::Save { record, .. } => {
                 let beat = &mut self.record.progress.beat;
                 *beat = beat.saturating_add(1);
                 record.progress.beat = *beat;
-                memory.wrote = true;
+                notes.wrote = true;
             }
-            ActionKind::Guest { .. } if self.phase != Phase::Check => memory.touched = true,
+            ActionKind::Guest { .. } if self.phase != Phase::Check => notes.touched = true,
             ActionKind::Detach { .. } => {
-                memory.touched = true;
-                memory.unplug_requests += 1;
-                memory.unplug_asked_ms = Some(self.now_ms);
-                memory.unplug_last_ms = memory.unplug_asked_ms;
+                notes.touched = true;
+                notes.unplug_requests += 1;
+                notes.unplug_asked_ms = Some(self.now_ms);
+                notes.unplug_last_ms = notes.unplug_asked_ms;
             }
             ActionKind::Migrate => {
-                memory.touched = true;
-                memory.migration_begun = true;
+                notes.touched = true;
+                notes.migration_begun = true;
             }
-            ActionKind::ClaimVf => memory.vf_claimed = true,
+            ActionKind::ClaimVf => notes.vf_claimed = true,
             ActionKind::Cancel => {
-                memory.cancel_ms.get_or_insert(self.now_ms);
+                notes.cancel_ms.get_or_insert(self.now_ms);
             }
             _ => {}
         }
@@ -262,18 +256,18 @@ impl Evacuation {
         match phase {
             Phase::Claim if self.vf_nic(Side::Source).is_none() => {
                 // Gone before we came: nothing to unplug, and nothing to put back.
-                self.record.plan.source_vf = None;
+                self.record.spec.source_vf = None;
             }
             // The report wants a look of its own.
             Phase::Release => self.touched(&Side::BOTH),
-            Phase::Announce => self.memory.residence = Some(Side::Destination),
+            Phase::Announce => self.notes.residence = Some(Side::Destination),
             Phase::Restore => {
-                self.memory.residence = Some(Side::Source);
-                self.memory.restores += 1;
+                self.notes.residence = Some(Side::Source);
+                self.notes.restores += 1;
             }
             Phase::Verify => {
-                self.memory.guest = None;
-                self.memory.vf_was_back = self.vf_nic(Side::Source).is_some();
+                self.notes.guest = None;
+                self.notes.vf_was_back = self.vf_nic(Side::Source).is_some();
             }
             _ => {}
         }
@@ -289,17 +283,17 @@ impl Evacuation {
     fn fail(&mut self, cause: Cause) {
         let stopped = cause.code == CauseCode::Stopped;
         let undo = cause.code == CauseCode::Interrupted;
-        self.memory.cause.get_or_insert(cause);
+        self.notes.cause.get_or_insert(cause);
         match self.phase {
             _ if stopped => {
-                self.memory.residence = None;
+                self.notes.residence = None;
                 self.enter(Phase::Release);
             }
             Phase::Takeover if !undo => self.end(),
             Phase::Check => self.end(),
-            Phase::Claim if !self.memory.wrote => self.end(),
+            Phase::Claim if !self.notes.wrote => self.end(),
             Phase::Claim => {
-                self.memory.residence = Some(Side::Source);
+                self.notes.residence = Some(Side::Source);
                 self.enter(Phase::Release);
             }
             Phase::Takeover | Phase::Prepare | Phase::Unplug | Phase::Migrate => {
@@ -319,7 +313,7 @@ impl Evacuation {
         self.deadline_ms = None;
     }
 
-    pub(super) fn view(&self, side: Side) -> &View {
+    pub(super) fn view(&self, side: Side) -> &HostView {
         &self.views[&side]
     }
 

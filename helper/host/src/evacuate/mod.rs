@@ -20,11 +20,11 @@ mod cause;
 mod input;
 mod learn;
 mod machine;
-mod memory;
+mod notes;
 mod outcome;
 mod phases;
-mod plan;
 mod progress;
+mod spec;
 mod tries;
 mod view;
 
@@ -34,5 +34,5 @@ pub use input::{Failure, FailureKind, GuestStatus, Input, RecordFact, Reply, Sid
 pub use machine::{Evacuation, Start};
 pub use outcome::{GuestVerdict, Leftover, Outcome, PhaseTime, Verdict};
 pub use phases::Phase;
-pub use plan::{AgentUse, Limits, Plan, PlanError, Side, Vf, VfIdentity};
 pub use progress::{Owner, Progress, ProgressError, Record, Stage};
+pub use spec::{AgentUse, Limits, Side, Spec, SpecError, Vf, VfIdentity};

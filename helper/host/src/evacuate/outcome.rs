@@ -6,7 +6,7 @@ use super::cause::{Cause, CauseCode};
 use super::input::{GuestStatus, RecordFact};
 use super::machine::Evacuation;
 use super::phases::Phase;
-use super::plan::{AgentUse, Side};
+use super::spec::{AgentUse, Side};
 use crate::hypervisor::DomainState;
 use crate::words::{printable, quoted};
 
@@ -31,7 +31,7 @@ pub struct Outcome {
     pub guest: GuestVerdict,
     /// The guest's last words.
     pub guest_status: Option<GuestStatus>,
-    /// Why it did not end as planned.
+    /// Why it did not end as it should.
     pub cause: Option<Cause>,
     /// What could not be cleaned up.
     pub left: Vec<Leftover>,
@@ -140,7 +140,7 @@ impl Verdict {
 pub(super) fn conclude(it: &Evacuation) -> Outcome {
     let verdict = verdict(it);
     let told = !matches!(verdict, Verdict::Interrupted | Verdict::Stopped);
-    let home = it.memory.residence.filter(|side| is_there(it, *side));
+    let home = it.notes.residence.filter(|side| is_there(it, *side));
     // The evacuation for whose sake this one was refused may have moved it.
     let moved = verdict == Verdict::Refused && runs(it, Side::Destination);
     let home = home.filter(|_| !moved);
@@ -157,12 +157,12 @@ pub(super) fn conclude(it: &Evacuation) -> Outcome {
         vf_attached,
         unplug_may_follow: pending && vf_attached,
         guest: guest_verdict(it),
-        guest_status: it.memory.guest.clone(),
+        guest_status: it.notes.guest.clone(),
         cause: cause(it, verdict),
         left: leftovers(it, verdict, keeps),
         recovery_needed: keeps || verdict == Verdict::Interrupted,
         phases: it.phase_times(),
-        downtime_ms: it.memory.job.and_then(|job| job.downtime_ms),
+        downtime_ms: it.notes.job.and_then(|job| job.downtime_ms),
     }
 }
 
@@ -171,10 +171,10 @@ pub(super) fn conclude(it: &Evacuation) -> Outcome {
 fn may_follow(it: &Evacuation) -> bool {
     let looked_ms = it.view(Side::Source).asked_ms;
     let settled_ms = it
-        .memory
+        .notes
         .unplug_last_ms
         .map(|at| at + it.limits.unplug_settle_ms);
-    it.memory.unplug_asked_ms.is_some() || settled_ms.is_some_and(|at_ms| looked_ms < at_ms)
+    it.notes.unplug_asked_ms.is_some() || settled_ms.is_some_and(|at_ms| looked_ms < at_ms)
 }
 
 /// Where the last looks showed the domain.
@@ -195,9 +195,9 @@ fn is_there(it: &Evacuation, side: Side) -> bool {
 }
 
 fn verdict(it: &Evacuation) -> Verdict {
-    let code = it.memory.cause.as_ref().map(|cause| cause.code);
+    let code = it.notes.cause.as_ref().map(|cause| cause.code);
     match it.phase {
-        _ if it.memory.superseded => Verdict::Interrupted,
+        _ if it.notes.superseded => Verdict::Interrupted,
         Phase::Check | Phase::Claim => Verdict::Refused,
         Phase::Takeover => match code {
             Some(CauseCode::Claimed | CauseCode::NothingToRecover) => Verdict::Refused,
@@ -210,13 +210,13 @@ fn verdict(it: &Evacuation) -> Verdict {
 
 /// What the last look showed.
 fn released(it: &Evacuation) -> Verdict {
-    let Some(home) = it.memory.residence else {
+    let Some(home) = it.notes.residence else {
         return Verdict::Stopped;
     };
     if !it.has_last_look(home) {
         return Verdict::Interrupted;
     }
-    if !it.memory.touched {
+    if !it.notes.touched {
         return Verdict::Refused;
     }
     if !is_there(it, home) {
@@ -230,7 +230,7 @@ fn released(it: &Evacuation) -> Verdict {
         };
     }
     let has_vf = it.vf_nic(home).is_some();
-    let had_vf = it.record.plan.source_vf.is_some();
+    let had_vf = it.record.spec.source_vf.is_some();
     match home {
         Side::Source if has_vf || !had_vf => Verdict::RolledBack,
         Side::Destination if has_vf && !guest_objects(it) => Verdict::Done,
@@ -242,15 +242,15 @@ fn released(it: &Evacuation) -> Verdict {
 fn guest_objects(it: &Evacuation) -> bool {
     match guest_verdict(it) {
         GuestVerdict::UsesVf | GuestVerdict::NotAsked => false,
-        GuestVerdict::Silent => it.record.plan.agent == AgentUse::Required,
+        GuestVerdict::Silent => it.record.spec.agent == AgentUse::Required,
         GuestVerdict::UsesStandby => true,
     }
 }
 
 fn guest_verdict(it: &Evacuation) -> GuestVerdict {
-    let home = it.memory.residence.unwrap_or(Side::Source);
-    let asks = it.record.plan.asks_guest(home);
-    match &it.memory.guest {
+    let home = it.notes.residence.unwrap_or(Side::Source);
+    let asks = it.record.spec.asks_guest(home);
+    match &it.notes.guest {
         _ if !asks => GuestVerdict::NotAsked,
         None => GuestVerdict::Silent,
         Some(guest) if guest.vf_active => GuestVerdict::UsesVf,
@@ -259,16 +259,16 @@ fn guest_verdict(it: &Evacuation) -> GuestVerdict {
 }
 
 fn cause(it: &Evacuation, verdict: Verdict) -> Option<Cause> {
-    let domain = printable(&it.record.plan.domain);
-    if it.memory.superseded {
+    let domain = printable(&it.record.spec.domain);
+    if it.notes.superseded {
         let message = format!(
             "another process took over, or ended, the evacuation of domain {domain}; see \
              `tandem-host status {}`",
-            quoted(&it.record.plan.domain)
+            quoted(&it.record.spec.domain)
         );
         return Some(Cause::new(CauseCode::Superseded, message));
     }
-    let known = it.memory.cause.clone();
+    let known = it.notes.cause.clone();
     known.or_else(|| match verdict {
         Verdict::Interrupted => Some(it.unclear()),
         Verdict::Stopped => {
@@ -282,16 +282,16 @@ fn cause(it: &Evacuation, verdict: Verdict) -> Option<Cause> {
 
 /// Nothing failed, and yet it is not known that the guest uses a VF.
 fn not_verified(it: &Evacuation) -> Cause {
-    let home = it.memory.residence.unwrap_or(Side::Source);
-    if it.record.plan.vf(home).is_none() {
+    let home = it.notes.residence.unwrap_or(Side::Source);
+    if it.record.spec.vf(home).is_none() {
         let message = "no VF is named for the destination, and it was agreed to go on without";
         return Cause::new(CauseCode::NoVfNamed, message);
     }
-    if it.memory.aborted {
+    if it.notes.aborted {
         let message = "the operator stopped it before the guest said that it uses the VF";
         return Cause::new(CauseCode::Aborted, message);
     }
-    let message = match &it.memory.guest {
+    let message = match &it.notes.guest {
         Some(guest) => format!(
             "the guest does not use the VF: {}; see `tandem status` in it",
             guest.reason
@@ -311,10 +311,10 @@ fn leftovers(it: &Evacuation, verdict: Verdict, keeps: bool) -> Vec<Leftover> {
         // All of it is what a recovery needs.
         return left;
     }
-    if it.memory.vf_claimed {
+    if it.notes.vf_claimed {
         left.push(Leftover::VfClaim);
     }
-    let home = it.memory.residence;
+    let home = it.notes.residence;
     for (side, leftover) in [
         (Side::Source, Leftover::RecordOnSource),
         (Side::Destination, Leftover::RecordOnDestination),
@@ -325,7 +325,7 @@ fn leftovers(it: &Evacuation, verdict: Verdict, keeps: bool) -> Vec<Leftover> {
             _ => false,
         };
         let kept = keeps && home == Some(side);
-        if seen && !kept && !it.memory.cleared.contains(&side) {
+        if seen && !kept && !it.notes.cleared.contains(&side) {
             left.push(leftover);
         }
     }

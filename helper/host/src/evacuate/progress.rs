@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use tandem_core::types::IfName;
 
-use super::plan::{Plan, Side};
+use super::spec::{Side, Spec};
 use crate::hypervisor::MAX_PROGRESS_BYTES;
 use crate::words::{printable, quoted};
 use crate::xml::PROGRESS_NAMESPACE;
@@ -44,7 +44,7 @@ pub struct Record {
     /// As in the domain's metadata.
     pub progress: Progress,
     /// What shall be brought about.
-    pub plan: Plan,
+    pub spec: Spec,
 }
 
 /// Who drives an evacuation.
@@ -239,9 +239,9 @@ impl Record {
         let Parts { progress } = serde_json::from_str(text).map_err(not_understood)?;
         Progress::parse_for(&progress.to_string(), domain)?;
         let record: Self = serde_json::from_str(text).map_err(not_understood)?;
-        if record.plan.domain != domain {
+        if record.spec.domain != domain {
             return Err(ProgressError::OtherDomain {
-                of: record.plan.domain,
+                of: record.spec.domain,
                 found_in: domain.to_owned(),
             });
         }

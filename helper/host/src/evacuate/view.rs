@@ -4,7 +4,7 @@ use super::input::{Failure, SideFacts};
 
 /// One host.
 #[derive(Debug, Clone, Default)]
-pub(super) struct View {
+pub(super) struct HostView {
     /// What the last look that worked showed.
     pub(super) facts: Option<SideFacts>,
     /// When that look was asked for, in ms.
@@ -23,7 +23,7 @@ pub(super) struct View {
     pub(super) quiet_since_ms: Option<u64>,
 }
 
-impl View {
+impl HostView {
     /// The facts, if they are of now.
     pub(super) fn current(&self, now_ms: u64) -> Option<&SideFacts> {
         let is_of_now = self.fresh && now_ms < self.next_look_ms;

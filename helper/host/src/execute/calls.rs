@@ -12,10 +12,10 @@ use super::lock::Lock;
 use super::record::with_progress;
 use super::records::Records;
 use super::runner::Hosts;
-use crate::control::Lessor;
+use crate::control::LeaseClient;
 use crate::evacuate::{
-    Action, ActionKind, Failure, FailureKind, Input, Plan, Progress, RecordFact, Reply, Side,
-    SideFacts,
+    Action, ActionKind, Failure, FailureKind, Input, Progress, RecordFact, Reply, Side, SideFacts,
+    Spec,
 };
 use crate::hypervisor::{
     DomainFacts, DomainLook, DomainState, Host, HostError, JobFacts, JobWhich, MigrateOptions,
@@ -24,9 +24,9 @@ use crate::hypervisor::{
 
 /// Everything that an action may need. Shared by the tasks that carry actions out.
 #[derive(Debug)]
-pub(super) struct Desk {
+pub(super) struct ActionContext {
     pub(super) hosts: Hosts,
-    pub(super) plan: Plan,
+    pub(super) spec: Spec,
     pub(super) migrate: MigrateOptions,
     pub(super) policy: Option<tandem_core::Policy>,
     pub(super) folder: std::path::PathBuf,
@@ -38,7 +38,7 @@ pub(super) struct Desk {
     /// The record in the metadata, as it was written last.
     pub(super) saved: std::sync::Mutex<Option<String>>,
     pub(super) channels: [Channel; 2],
-    pub(super) lessor: Lessor,
+    pub(super) lease_client: LeaseClient,
     pub(super) inputs: mpsc::Sender<Input>,
     pub(super) vf_lock: std::sync::Mutex<Option<Lock>>,
     /// Gives up the handle on the migration.
@@ -53,7 +53,7 @@ fn index(side: Side) -> usize {
     usize::from(side == Side::Destination)
 }
 
-impl Desk {
+impl ActionContext {
     pub(super) fn host(&self, side: Side) -> &dyn Host {
         match side {
             Side::Source => self.hosts.source.as_ref(),
@@ -82,7 +82,7 @@ impl Desk {
     }
 
     async fn reply(self: &Arc<Self>, kind: ActionKind) -> Result<Reply, HostError> {
-        let name = self.plan.domain.as_str();
+        let name = self.spec.domain.as_str();
         match kind {
             ActionKind::Observe { side } => {
                 return Ok(Reply::Observed(Box::new(self.look(side).await?)));
@@ -94,7 +94,9 @@ impl Desk {
                     self.keep_socket(side, &self.host(side).domain(name).await?);
                 }
                 let policy = self.policy.as_ref();
-                return Ok(channel.ask(&self.lessor, &self.plan, policy, call).await);
+                return Ok(channel
+                    .ask(&self.lease_client, &self.spec, policy, call)
+                    .await);
             }
             ActionKind::Save { side, record } => {
                 // First here: what is in the metadata is of no use without.
@@ -122,7 +124,7 @@ impl Desk {
     }
 
     async fn look(&self, side: Side) -> Result<SideFacts, HostError> {
-        let name = self.plan.domain.as_str();
+        let name = self.spec.domain.as_str();
         let host = self.host(side);
         let DomainLook {
             facts, progress, ..
@@ -177,14 +179,14 @@ impl Desk {
     /// A reservation among the processes of this machine; the host itself has none to offer. A function that
     /// somebody else took meanwhile the hypervisor refuses to plug in.
     async fn claim_vf(&self) -> Result<Reply, HostError> {
-        let Some(vf) = &self.plan.destination_vf else {
+        let Some(vf) = &self.spec.destination_vf else {
             return Ok(Reply::Accepted);
         };
-        let machine = machine_of(&self.plan.destination_uri);
+        let machine = machine_of(&self.spec.destination_uri);
         let name = match vf.identity.pci {
             Some(_) => format!("{machine} {}", vf.identity.describe()),
             // Its alias or MAC means something within its domain only.
-            None => format!("{machine} {} {}", self.plan.domain, vf.identity.describe()),
+            None => format!("{machine} {} {}", self.spec.domain, vf.identity.describe()),
         };
         let held = self.vf_lock.lock().expect("no holder panics").is_some();
         if !held {
@@ -203,10 +205,10 @@ impl Desk {
     }
 
     async fn attach(&self, side: Side) -> Result<(), HostError> {
-        let Some(vf) = self.plan.vf(side) else {
+        let Some(vf) = self.spec.vf(side) else {
             return Ok(());
         };
-        self.host(side).attach(&self.plan.domain, &vf.device).await
+        self.host(side).attach(&self.spec.domain, &vf.device).await
     }
 
     async fn migrate(self: &Arc<Self>) -> Result<(), HostError> {
@@ -217,12 +219,12 @@ impl Desk {
             // would not find it on the destination.
             let with_record = with_progress(xml, &record);
             options.xml = Some(with_record.map_err(|error| HostError::InvalidXml {
-                domain: self.plan.domain.clone(),
+                domain: self.spec.domain.clone(),
                 reason: format!("--xml: {error}"),
             })?);
         }
         let source = self.host(Side::Source);
-        let started = source.migrate(&self.plan.domain, &self.plan.destination_uri, &options);
+        let started = source.migrate(&self.spec.domain, &self.spec.destination_uri, &options);
         let mut migration: Box<dyn Migration> = started.await?;
         let inputs = self.inputs.clone();
         let (give_up, given_up) = oneshot::channel();
@@ -249,7 +251,7 @@ impl Desk {
     /// given up. Any other is left alone, whatever the hypervisor says: in post-copy its end could be
     /// the guest's.
     async fn cancel(&self) -> Result<(), HostError> {
-        let cancelled = self.host(Side::Source).cancel(&self.plan.domain).await;
+        let cancelled = self.host(Side::Source).cancel(&self.spec.domain).await;
         if cancelled.is_err() && self.has_not_begun().await {
             let give_up = self.migration.lock().expect("no holder panics").take();
             if let Some(give_up) = give_up {

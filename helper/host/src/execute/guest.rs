@@ -8,8 +8,8 @@ use tandem_core::types::IfName;
 use tokio::sync::Mutex;
 
 use crate::agent::{Agent, AgentError, Limits, printable};
-use crate::control::Lessor;
-use crate::evacuate::{Failure, FailureKind, GuestCall, GuestStatus, Plan, Reply};
+use crate::control::LeaseClient;
+use crate::evacuate::{Failure, FailureKind, GuestCall, GuestStatus, Reply, Spec};
 
 /// One host's end of the channel.
 #[derive(Debug, Default)]
@@ -23,21 +23,21 @@ impl Channel {
     /// Asks, over the connection there is or a new one.
     pub(super) async fn ask(
         &self,
-        lessor: &Lessor,
-        plan: &Plan,
+        lease_client: &LeaseClient,
+        spec: &Spec,
         policy: Option<&Policy>,
         call: GuestCall,
     ) -> Reply {
         let mut agent = self.agent.lock().await;
         let answer = match agent.take() {
             Some(known) => Ok(known),
-            None => self.connect(lessor, &plan.domain).await,
+            None => self.connect(lease_client, &spec.domain).await,
         };
         let mut connected = match answer {
             Ok(connected) => connected,
             Err(failure) => return Reply::Failed(failure),
         };
-        match carry_out(&mut connected, plan, policy, call).await {
+        match carry_out(&mut connected, spec, policy, call).await {
             Ok(reply) => {
                 *agent = Some(connected);
                 reply
@@ -52,25 +52,27 @@ impl Channel {
         }
     }
 
-    async fn connect(&self, lessor: &Lessor, domain: &str) -> Result<Agent, Failure> {
+    async fn connect(&self, lease_client: &LeaseClient, domain: &str) -> Result<Agent, Failure> {
         let socket = self.socket.lock().expect("no holder panics").clone();
         let Some(socket) = socket else {
             let text = "the guest has not opened the channel org.tandem.agent.0 on this host: is \
                         tandem running in it, and does `virsh dumpxml` show the channel?";
             return Err(Failure::new(FailureKind::AgentSilent, text));
         };
-        let connected = lessor.connect(domain, &socket, Limits::default()).await;
+        let connected = lease_client
+            .connect(domain, &socket, Limits::default())
+            .await;
         connected.map_err(|error| failure(&error))
     }
 }
 
 async fn carry_out(
     agent: &mut Agent,
-    plan: &Plan,
+    spec: &Spec,
     policy: Option<&Policy>,
     call: GuestCall,
 ) -> Result<Reply, AgentError> {
-    let bond: Option<IfName> = plan.bond.as_ref().and_then(|name| name.parse().ok());
+    let bond: Option<IfName> = spec.bond.as_ref().and_then(|name| name.parse().ok());
     match call {
         GuestCall::Hello => {
             agent.info().await?;
@@ -88,7 +90,7 @@ async fn carry_out(
             }
         }
         GuestCall::PrepareUnplug => {
-            let mac = plan.source_vf.as_ref().and_then(|vf| vf.guest_mac);
+            let mac = spec.source_vf.as_ref().and_then(|vf| vf.guest_mac);
             let answer = agent.prepare_unplug(bond, mac).await?;
             if !answer.ready {
                 let text = "the guest has not released the VF yet";
@@ -138,13 +140,13 @@ pub(crate) fn status_of(status: &Status, bond: Option<&IfName>) -> GuestStatus {
     };
     let usable = |carrier: bool, enslaved: bool| carrier && enslaved;
     let standby = bond.standby.as_ref();
-    // From the handoff off the last VF on: those of one evacuation.
+    // From the switchover off the last VF on: those of one evacuation.
     let left = bond
-        .handoffs
+        .switchovers
         .iter()
         .rposition(|one| one.from == Traffic::Vf);
-    let recent = bond.handoffs.iter().skip(left.unwrap_or(0));
-    let gaps = recent.filter_map(|handoff| handoff.gap);
+    let recent = bond.switchovers.iter().skip(left.unwrap_or(0));
+    let gaps = recent.filter_map(|switchover| switchover.gap);
     let gaps = gaps.flat_map(|gap| [gap.receive_us, gap.transmit_us]);
     GuestStatus {
         bond_known: true,

@@ -10,4 +10,4 @@ mod runner;
 
 pub use lock::{Lock, LockError, default_folder, file_of};
 pub use records::{Records, RecordsError, default_records_folder};
-pub use runner::{Ended, Hosts, Runner, Stops, Watcher};
+pub use runner::{Hosts, RunEnd, Runner, Stops, Watcher};

@@ -84,7 +84,7 @@ impl Records {
     /// If it can't be written.
     pub fn keep(&self, record: &Record) -> Result<(), RecordsError> {
         check_folder(&self.folder)?;
-        let path = self.file(&record.plan.domain);
+        let path = self.file(&record.spec.domain);
         let new = self.write(&path, &record.to_text());
         let kept = new.and_then(|new| fs::rename(new, &path));
         told(path, kept.and_then(|()| self.sync()))
@@ -96,7 +96,7 @@ impl Records {
     /// If it could not.
     pub fn rehearse(&self, record: &Record) -> Result<(), RecordsError> {
         check_folder(&self.folder)?;
-        let path = self.file(&record.plan.domain);
+        let path = self.file(&record.spec.domain);
         let new = self.write(&path, &record.to_text());
         told(path, new.and_then(fs::remove_file))
     }
@@ -173,10 +173,10 @@ mod tests {
     fn record(domain: &str) -> Record {
         let progress = json!({"version": Progress::VERSION, "evacuation": "e", "domain": domain, "owner": null,
             "beat": 1, "stage": "claimed", "migration-begun": false});
-        let plan = json!({"domain": domain, "source-uri": "qemu:///system",
+        let spec = json!({"domain": domain, "source-uri": "qemu:///system",
             "destination-uri": "qemu+ssh://b/system", "bond": null, "source-vf": null, "destination-vf": null,
             "agent": "never", "reaches-destination-agent": false, "configure": true, "yes-degraded": false});
-        let record = json!({"progress": progress, "plan": plan});
+        let record = json!({"progress": progress, "spec": spec});
         serde_json::from_value(record).unwrap()
     }
 
@@ -235,7 +235,7 @@ mod tests {
         let records = Records::open(&parent.path().join("records")).unwrap();
         let file = records.file("g1");
         let mut mixed = record("g1");
-        mixed.plan.domain = "g2".to_owned();
+        mixed.spec.domain = "g2".to_owned();
         let long = "x".repeat(Record::MAX_BYTES + 1);
         for text in [
             record("g2").to_text(),

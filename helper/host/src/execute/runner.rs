@@ -8,10 +8,10 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use super::calls::Desk;
+use super::calls::ActionContext;
 use super::lock::Lock;
 use super::records::Records;
-use crate::control::Lessor;
+use crate::control::LeaseClient;
 use crate::evacuate::{Evacuation, Input, Outcome, Side};
 use crate::hypervisor::{EventKind, Host, MigrateOptions};
 
@@ -54,12 +54,12 @@ pub struct Runner {
     /// Where the record is kept; `None` if a recovery makes its plan anew each time.
     pub records: Option<Records>,
     /// The way to the guest's channel.
-    pub lessor: Lessor,
+    pub lease_client: LeaseClient,
 }
 
 /// How the loop ended.
 #[derive(Debug)]
-pub enum Ended {
+pub enum RunEnd {
     /// The evacuation came to an end.
     With(Box<Outcome>),
     /// The operator did not want to wait for it; a recovery is needed.
@@ -76,18 +76,18 @@ impl Runner {
         mut evacuation: Evacuation,
         mut stops: Stops,
         watcher: &mut (dyn Watcher + Send),
-    ) -> Ended {
+    ) -> RunEnd {
         let (inputs, mut incoming) = mpsc::channel(QUEUE);
         let begun = Instant::now();
-        let desk = Arc::new(Desk {
-            plan: evacuation.plan().clone(),
+        let context = Arc::new(ActionContext {
+            spec: evacuation.spec().clone(),
             hosts: self.hosts,
             migrate: self.migrate,
             policy: self.policy,
             folder: self.folder,
             _lock: self.lock,
             records: self.records,
-            lessor: self.lessor,
+            lease_client: self.lease_client,
             wrote: AtomicBool::new(false),
             saved: std::sync::Mutex::new(None),
             channels: Default::default(),
@@ -97,17 +97,17 @@ impl Runner {
             job_seen: AtomicBool::new(false),
             action_limit: Duration::from_millis(evacuation.action_limit_ms()),
         });
-        let listeners = Side::BOTH.map(|side| tokio::spawn(listen(Arc::clone(&desk), side)));
+        let listeners = Side::BOTH.map(|side| tokio::spawn(listen(Arc::clone(&context), side)));
         let mut stopped = 0;
         let ended = loop {
             let now_ms = elapsed_ms(begun);
             watcher.show(&evacuation, now_ms);
             if let Some(outcome) = evacuation.outcome() {
-                break Ended::With(Box::new(outcome.clone()));
+                break RunEnd::With(Box::new(outcome.clone()));
             }
             if let Some(action) = evacuation.next_action() {
                 tracing::debug!(?action, "does");
-                tokio::spawn(Arc::clone(&desk).carry_out(action));
+                tokio::spawn(Arc::clone(&context).carry_out(action));
             }
             let deadline_ms = evacuation.next_deadline().unwrap_or(u64::MAX);
             let deadline = begun + Duration::from_millis(deadline_ms.min(now_ms + 3_600_000));
@@ -117,7 +117,7 @@ impl Runner {
                 () = more_than(stopped, &mut stops) => {
                     stopped += 1;
                     if stopped > 1 {
-                        break Ended::Left { runs_on: evacuation.residence() };
+                        break RunEnd::Left { runs_on: evacuation.residence() };
                     }
                     watcher.say("stopping; the domain is left in order (once more: leave at once)");
                     Input::Abort
@@ -131,11 +131,11 @@ impl Runner {
             // Whatever it holds is let go of by then.
             let _ = listener.await;
         }
-        if let Ended::With(outcome) = &ended
+        if let RunEnd::With(outcome) = &ended
             && !outcome.recovery_needed
-            && desk.wrote.load(Ordering::Relaxed)
-            && let Some(records) = &desk.records
-            && let Err(error) = records.forget(&desk.plan.domain)
+            && context.wrote.load(Ordering::Relaxed)
+            && let Some(records) = &context.records
+            && let Err(error) = records.forget(&context.spec.domain)
         {
             watcher.say(&error.to_string());
         }
@@ -155,8 +155,8 @@ async fn more_than(stopped: u32, stops: &mut Stops) {
 }
 
 /// Hands on what happens to the domain. Without events, looks at intervals find out too.
-async fn listen(desk: Arc<Desk>, side: Side) {
-    let mut events = match desk.host(side).events().await {
+async fn listen(context: Arc<ActionContext>, side: Side) {
+    let mut events = match context.host(side).events().await {
         Ok(events) => events,
         Err(error) => {
             tracing::warn!("no events of the {}: {error}", side.as_str());
@@ -164,9 +164,15 @@ async fn listen(desk: Arc<Desk>, side: Side) {
         }
     };
     while let Some(event) = events.next().await {
-        let ours = event.domain.is_none_or(|name| name == desk.plan.domain);
+        let ours = event.domain.is_none_or(|name| name == context.spec.domain);
         let kind: EventKind = event.kind;
-        if ours && desk.inputs.send(Input::Event { side, kind }).await.is_err() {
+        if ours
+            && context
+                .inputs
+                .send(Input::Event { side, kind })
+                .await
+                .is_err()
+        {
             return;
         }
     }

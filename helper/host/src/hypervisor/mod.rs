@@ -3,8 +3,8 @@
 //! Level-triggered like the guest's core: [`Host::domain`] says what is so, and an
 //! event only means that it is time to look again.
 
+mod departed_host;
 mod domain;
-mod elsewhere;
 mod error;
 mod events;
 mod migration;
@@ -13,8 +13,8 @@ use std::fmt::Debug;
 use std::future::Future;
 use std::pin::Pin;
 
+pub(crate) use departed_host::DepartedHost;
 pub use domain::{ActiveDomain, AgentChannel, DomainFacts, DomainLook, DomainState, Nic, NicKind};
-pub(crate) use elsewhere::Elsewhere;
 pub use error::HostError;
 pub use events::{Event, EventKind, EventSender, Events, Lifecycle, event_queue};
 pub use migration::{JobFacts, JobPhase, JobWhich, MigrateOptions, Migration};

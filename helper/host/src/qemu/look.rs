@@ -92,7 +92,7 @@ impl Qemu {
         for name in PROPERTIES {
             let value = self.property(alias, name).await?;
             let given = value.filter(|value| {
-                // An empty ROM file is a wish: none.
+                // An empty ROM file asks for none.
                 name == "romfile" && value.is_string()
                     || value.as_str().is_some_and(|v| !v.is_empty())
             });

@@ -59,7 +59,7 @@ impl Qemu {
             let parameters = json!({ "max-bandwidth": bytes });
             self.execute("migrate-set-parameters", parameters).await?;
         }
-        self.hand_over_files(destination)?;
+        self.pass_on_files(destination)?;
         self.execute("migrate", json!({ "uri": uri })).await?;
         Ok(Box::new(Running {
             connection: Arc::clone(&self.connection),
@@ -71,7 +71,7 @@ impl Qemu {
 
     /// Bonds and progress come along with the guest, as with libvirt, where the destination's socket
     /// is on this machine.
-    fn hand_over_files(&self, destination: &str) -> Result<(), HostError> {
+    fn pass_on_files(&self, destination: &str) -> Result<(), HostError> {
         let Some(there) = destination.strip_prefix(URI_PREFIX) else {
             return Ok(());
         };

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use crate::evacuate::{AgentUse, GuestVerdict, Leftover, Outcome, Plan, Side, Verdict};
+use crate::evacuate::{AgentUse, GuestVerdict, Leftover, Outcome, Side, Spec, Verdict};
 use crate::execute::{default_folder, default_records_folder};
 use crate::words::{message, printable, quoted};
 
@@ -26,13 +26,13 @@ impl Default for Folders {
 }
 
 /// The report for people.
-pub fn text_of(plan: &Plan, outcome: &Outcome, folders: &Folders) -> String {
+pub fn text_of(spec: &Spec, outcome: &Outcome, folders: &Folders) -> String {
     let mut text = String::new();
     let mut line = |what: String| {
         // Writing to a String does not fail.
         let _ = writeln!(text, "{what}");
     };
-    line(headline(plan, outcome));
+    line(headline(spec, outcome));
     if let Some(cause) = &outcome.cause {
         line(format!("  why       {}", message(&cause.message)));
     }
@@ -54,34 +54,34 @@ pub fn text_of(plan: &Plan, outcome: &Outcome, folders: &Folders) -> String {
             "  downtime  {downtime_ms} ms (the hypervisor's figure)"
         ));
     }
-    line(format!("  guest     {}", guest_text(plan, outcome)));
+    line(format!("  guest     {}", guest_text(spec, outcome)));
     for leftover in &outcome.left {
         line(format!("  left      {}", leftover_text(*leftover)));
     }
     if outcome.recovery_needed {
         let side = outcome.runs_on.or(outcome.last_seen_on);
-        line(format!("  next      {}", recover(plan, side, folders)));
+        line(format!("  next      {}", recover(spec, side, folders)));
     }
     text
 }
 
 /// What is said when the operator left at once.
-pub fn left(plan: &Plan, runs_on: Option<Side>, folders: &Folders) -> String {
+pub fn left(spec: &Spec, runs_on: Option<Side>, folders: &Folders) -> String {
     format!(
         "left in the middle; run `{}`, which finishes or undoes it",
-        recover(plan, runs_on, folders)
+        recover(spec, runs_on, folders)
     )
 }
 
 /// The command that goes on, asked where the domain is; on the source as long as that is open.
-fn recover(plan: &Plan, side: Option<Side>, folders: &Folders) -> String {
-    let mut uri = plan.uri(side.unwrap_or(Side::Source));
+fn recover(spec: &Spec, side: Option<Side>, folders: &Folders) -> String {
+    let mut uri = spec.uri(side.unwrap_or(Side::Source));
     if uri.is_empty() {
-        uri = plan.uri(Side::Destination);
+        uri = spec.uri(Side::Destination);
     }
     let mut command = format!(
         "tandem-host recover {} --connect {}",
-        quoted(&plan.domain),
+        quoted(&spec.domain),
         quoted(uri)
     );
     let usual = Folders::default();
@@ -97,10 +97,10 @@ fn recover(plan: &Plan, side: Option<Side>, folders: &Folders) -> String {
     command
 }
 
-fn headline(plan: &Plan, outcome: &Outcome) -> String {
-    let domain = printable(&plan.domain);
+fn headline(spec: &Spec, outcome: &Outcome) -> String {
+    let domain = printable(&spec.domain);
     let place = match outcome.runs_on {
-        Some(side) => format!("on the {} ({})", side.as_str(), printable(plan.uri(side))),
+        Some(side) => format!("on the {} ({})", side.as_str(), printable(spec.uri(side))),
         None => "on neither host as far as can be seen".to_owned(),
     };
     let vf = if outcome.vf_attached {
@@ -125,9 +125,9 @@ fn headline(plan: &Plan, outcome: &Outcome) -> String {
     }
 }
 
-fn guest_text(plan: &Plan, outcome: &Outcome) -> String {
+fn guest_text(spec: &Spec, outcome: &Outcome) -> String {
     let side = outcome.runs_on.unwrap_or(Side::Source);
-    let out_of_reach = plan.agent != AgentUse::Never && !plan.asks_guest(side);
+    let out_of_reach = spec.agent != AgentUse::Never && !spec.asks_guest(side);
 
     let gap = outcome.guest_status.as_ref().and_then(|one| one.gap_us);
     let gap = gap.map(|us| format!(", longest gap that it measured {us} µs"));
@@ -135,8 +135,8 @@ fn guest_text(plan: &Plan, outcome: &Outcome) -> String {
     match outcome.guest {
         GuestVerdict::NotAsked if out_of_reach => format!(
             "was not asked: its channel is on the machine of {}; there, `tandem-host status {}` asks it",
-            printable(plan.uri(side)),
-            quoted(&plan.domain)
+            printable(spec.uri(side)),
+            quoted(&spec.domain)
         ),
         GuestVerdict::NotAsked => "was not asked".to_owned(),
         GuestVerdict::Silent => "does not answer".to_owned(),
@@ -163,12 +163,12 @@ fn leftover_text(leftover: Leftover) -> String {
 mod tests {
     use super::*;
     use crate::evacuate::{Cause, CauseCode};
-    use crate::report::plan_text;
+    use crate::report::dry_run_text;
     use serde_json::json;
 
     #[test]
     fn a_recovery_is_asked_for_where_the_domain_is() {
-        let plan: Plan =
+        let spec: Spec =
             serde_json::from_value(json!({"domain": "g1", "source-uri": "qemu:///system",
             "destination-uri": "qemu+ssh://b/system", "bond": null, "source-vf": null,
             "destination-vf": null, "agent": "never", "reaches-destination-agent": false,
@@ -181,7 +181,7 @@ mod tests {
             (Some(Side::Source), on_source),
             (Some(Side::Destination), on_destination),
         ] {
-            let said = left(&plan, side, &Folders::default());
+            let said = left(&spec, side, &Folders::default());
             assert!(said.contains(command), "{said}");
             let cause = Cause::new(CauseCode::Unclear, "a host is silent");
             let outcome = Outcome {
@@ -189,20 +189,20 @@ mod tests {
                 recovery_needed: true,
                 ..Outcome::without_run(Verdict::Interrupted, cause)
             };
-            let said = text_of(&plan, &outcome, &Folders::default());
+            let said = text_of(&spec, &outcome, &Folders::default());
             assert!(said.contains(command.trim_matches('`')), "{said}");
         }
     }
 
     #[test]
     fn the_command_to_copy_runs_nothing_else_whatever_the_domain_is_called() {
-        let plan: Plan =
+        let spec: Spec =
             serde_json::from_value(json!({"domain": "x;id\u{1b}[2J", "source-uri": "",
             "destination-uri": "qemu:///system?socket=/a b", "bond": null, "source-vf": null,
             "destination-vf": null, "agent": "never", "reaches-destination-agent": false,
             "configure": true, "yes-degraded": false}))
             .unwrap();
-        let said = left(&plan, None, &Folders::default());
+        let said = left(&spec, None, &Folders::default());
         let command = "tandem-host recover 'x;id [2J' --connect 'qemu:///system?socket=/a b'`";
         assert!(said.contains(command), "{said}");
         let cause = Cause::new(CauseCode::Unclear, "by \u{202e}x\u{1b}[31m");
@@ -210,24 +210,24 @@ mod tests {
             recovery_needed: true,
             ..Outcome::without_run(Verdict::Interrupted, cause)
         };
-        let said = text_of(&plan, &outcome, &Folders::default());
+        let said = text_of(&spec, &outcome, &Folders::default());
         assert!(!said.contains(['\u{1b}', '\u{202e}']), "{said:?}");
     }
 
     #[test]
     fn a_guest_on_another_machine_was_not_asked_and_that_is_said() {
-        let plan = |agent: &str, reaches: bool| -> Plan {
-            let plan = json!({"domain": "g1", "source-uri": "qemu:///system",
+        let spec = |agent: &str, reaches: bool| -> Spec {
+            let spec = json!({"domain": "g1", "source-uri": "qemu:///system",
                 "destination-uri": "qemu+ssh://b/system", "bond": null, "source-vf": null,
                 "destination-vf": null, "agent": agent, "reaches-destination-agent": reaches,
                 "configure": true, "yes-degraded": false});
-            serde_json::from_value(plan).unwrap()
+            serde_json::from_value(spec).unwrap()
         };
         let outcome = json!({"verdict": "done", "looked": true, "runs-on": "destination", "vf-attached": true,
             "unplug-may-follow": false, "guest": "not-asked", "guest-status": null, "cause": null,
             "left": [], "recovery-needed": false, "phases": [], "downtime-ms": null});
         let outcome: Outcome = serde_json::from_value(outcome).unwrap();
-        let remote = plan("required", false);
+        let remote = spec("required", false);
         let said = text_of(&remote, &outcome, &Folders::default());
         for words in [
             "on the machine of qemu+ssh://b/system",
@@ -235,10 +235,10 @@ mod tests {
         ] {
             assert!(said.contains(words), "{said}");
         }
-        let said = text_of(&plan("never", false), &outcome, &Folders::default());
+        let said = text_of(&spec("never", false), &outcome, &Folders::default());
         assert!(said.contains("guest     was not asked\n"), "{said}");
-        let planned = |plan: &Plan| plan_text(plan, &Default::default(), &Default::default());
+        let planned = |spec: &Spec| dry_run_text(spec, &Default::default(), &Default::default());
         assert!(planned(&remote).contains("verify    by the domain's XML alone"));
-        assert!(planned(&plan("required", true)).contains("verify    the guest uses it"));
+        assert!(planned(&spec("required", true)).contains("verify    the guest uses it"));
     }
 }

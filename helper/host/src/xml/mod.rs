@@ -1,4 +1,5 @@
-//! The RFC's `<bond>`, in Tandem's own namespace inside libvirt's `<metadata>`.
+//! The `<bond>` of the RFC "Live Migration with Pass-through Devices proposal" (Chen Fan, libvir-list,
+//! 2015), in Tandem's own namespace inside libvirt's `<metadata>`.
 //!
 //! libvirt keeps elements of other namespaces there and takes them along when the
 //! domain migrates. `schema/bonds.rng` describes the same grammar as [`bonds`];

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tandem_host::evacuate::{
     Action, ActionKind, Evacuation, Failure, FailureKind, Input, Limits, Outcome, Owner, Phase,
-    Plan, Record, Reply, Side, Start, Verdict,
+    Record, Reply, Side, Spec, Start, Verdict,
 };
 
 use crate::brief::{brief, brief_action};
@@ -119,7 +119,7 @@ impl Stage {
 
     pub(crate) fn begin(&mut self) {
         let script = &self.world.script;
-        let plan = Plan {
+        let spec = Spec {
             domain: DOMAIN.into(),
             source_uri: "qemu:///system".into(),
             destination_uri: "qemu+ssh://b/system".into(),
@@ -132,7 +132,7 @@ impl Stage {
             yes_degraded: script.yes_degraded,
         };
         let start = Start {
-            plan,
+            spec,
             limits: Self::limits(),
             evacuation: format!("evacuation {}", self.processes.len()),
             owner: self.owner(),

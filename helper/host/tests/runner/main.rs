@@ -13,10 +13,10 @@ mod hostile;
 use std::sync::{Arc, Mutex};
 
 use tandem_host::evacuate::{
-    AgentUse, CauseCode, Evacuation, Limits, Outcome, Owner, Phase, Plan, Progress, Record, Side,
+    AgentUse, CauseCode, Evacuation, Limits, Outcome, Owner, Phase, Progress, Record, Side, Spec,
     Start, Verdict, Vf, VfIdentity,
 };
-use tandem_host::execute::{Ended, Hosts, Lock, Records, Runner, Watcher};
+use tandem_host::execute::{Hosts, Lock, Records, RunEnd, Runner, Watcher};
 use tandem_host::hypervisor::MigrateOptions;
 use tandem_host::xml::domain::DomainXml;
 use tokio::sync::watch;
@@ -67,7 +67,7 @@ fn vf(index: usize) -> Vf {
 
 fn start(agent: AgentUse, limits: Limits) -> Start {
     Start {
-        plan: Plan {
+        spec: Spec {
             domain: "guest".to_owned(),
             source_uri: "fake:///source".to_owned(),
             destination_uri: "fake:///destination".to_owned(),
@@ -114,7 +114,7 @@ async fn run_in(
             xml: Some("<domain><name>guest</name></domain>".to_owned()),
             ..MigrateOptions::default()
         },
-        lessor: Default::default(),
+        lease_client: Default::default(),
         policy: None,
         folder: folder.path().to_owned(),
         lock: Lock::take(folder.path(), "domain", "guest").expect("nobody has it"),
@@ -132,14 +132,14 @@ async fn run_in(
 struct Story {
     folder: tempfile::TempDir,
     pair: Arc<Mutex<Pair>>,
-    ended: Ended,
+    ended: RunEnd,
 }
 
 impl Story {
     fn outcome(&self) -> Option<&Outcome> {
         match &self.ended {
-            Ended::With(outcome) => Some(outcome),
-            Ended::Left { .. } => None,
+            RunEnd::With(outcome) => Some(outcome),
+            RunEnd::Left { .. } => None,
         }
     }
 
@@ -279,10 +279,10 @@ async fn a_second_request_to_stop_leaves_all_that_a_recovery_needs() {
         pair.attach_failures = 1_000;
     };
     let story = run(slow, &mut stops(2)).await;
-    assert!(matches!(story.ended, Ended::Left { .. }));
+    assert!(matches!(story.ended, RunEnd::Left { .. }));
     let kept = story.kept().expect("a record");
     assert!(kept.progress.is_owned_by("first"));
-    assert_eq!(kept.plan.destination_uri, "fake:///destination");
+    assert_eq!(kept.spec.destination_uri, "fake:///destination");
 }
 
 /// The command that goes on has to be asked where the domain is by then.
@@ -296,8 +296,8 @@ async fn who_leaves_learns_where_the_domain_stays() {
     };
     let story = run(|pair| pair.attach_hangs = 1_000, &mut nosy).await;
     let runs_on = match story.ended {
-        Ended::Left { runs_on } => runs_on,
-        Ended::With(outcome) => panic!("{outcome:#?}"),
+        RunEnd::Left { runs_on } => runs_on,
+        RunEnd::With(outcome) => panic!("{outcome:#?}"),
     };
     assert_eq!(runs_on, Some(Side::Destination));
 }

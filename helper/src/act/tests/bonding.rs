@@ -249,7 +249,7 @@ fn announcements_of_a_bond_and_its_vlan_leave_through_the_port_named() {
 
 #[test]
 #[ignore = "needs the bonding driver; the suite lab-executor runs it"]
-fn a_port_proves_its_way_through_the_network_or_does_not() {
+fn a_port_passes_its_path_check_or_does_not() {
     in_namespace_async(|| async {
         let (bond, one, two) = assemble().await;
         ip_all(
@@ -258,14 +258,14 @@ fn a_port_proves_its_way_through_the_network_or_does_not() {
              link set one-far master br0
              link set two-far master br0",
         );
-        let proof = ActionKind::ProvePath {
+        let path_check = ActionKind::CheckPath {
             bond,
             from: two,
             to: one,
         };
-        accepted(proof.clone()).await;
-        // The port that carries the traffic proves as well as a backup does.
-        accepted(ActionKind::ProvePath {
+        accepted(path_check.clone()).await;
+        // The port that carries the traffic can be checked as well as a backup.
+        accepted(ActionKind::CheckPath {
             bond,
             from: one,
             to: two,
@@ -273,7 +273,7 @@ fn a_port_proves_its_way_through_the_network_or_does_not() {
         .await;
         // A carrier, and nothing behind it.
         ip("link set two-far nomaster");
-        let Outcome::Failed { errno, message } = run(proof.clone()).await else {
+        let Outcome::Failed { errno, message } = run(path_check.clone()).await else {
             panic!("a frame passed a network that is not there");
         };
         assert_eq!(errno, libc::ETIMEDOUT, "{message}");
@@ -282,14 +282,14 @@ fn a_port_proves_its_way_through_the_network_or_does_not() {
             "{message}"
         );
         ip("link set two-far master br0");
-        accepted(proof.clone()).await;
+        accepted(path_check.clone()).await;
         // Both have the bond's MAC: after a failure the network is led back to `to`.
         let learnt = listen(ifindex("one-far"));
         ip("link set two-far nomaster");
-        run(proof).await;
+        run(path_check).await;
         assert!(!arrived(&learnt, [0x02, 0x00, 0x00]).is_empty());
         let stranger = ifindex("br0");
-        let outcome = run(ActionKind::ProvePath {
+        let outcome = run(ActionKind::CheckPath {
             bond,
             from: stranger,
             to: one,

@@ -28,7 +28,7 @@ pub(super) fn arrived(socket: &std::os::fd::OwnedFd, source: [u8; 3]) -> Vec<Vec
 }
 
 #[test]
-fn what_is_stacked_on_a_link_is_announced_with_it() {
+fn upper_devices_of_a_link_are_announced_with_it() {
     in_namespace_async(|| async {
         ip_all(
             "link add dev top address 02:aa:00:00:00:01 type veth peer name top-peer

@@ -51,7 +51,7 @@ pub(crate) struct Filter {
 impl Filter {
     /// Passes changes of links that can matter: Ethernet devices of a driver (those
     /// without `IFLA_INFO_KIND`), bonds, whatever carries one of `names`, the links of
-    /// `others`, and what is stacked on one of `lowers`.
+    /// `others`, and the upper devices of `lowers`.
     pub(crate) fn links(names: &BTreeSet<IfName>, others: &[Ifindex], lowers: &[Ifindex]) -> Self {
         let mut kind = Self::default();
         kind.find_attribute(IFI_ATTRIBUTES, IFLA_LINKINFO);

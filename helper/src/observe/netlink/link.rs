@@ -70,7 +70,7 @@ pub(crate) struct Described {
     pub(crate) parent: Option<(String, String)>,
     /// Kind of a software device, such as `vlan`.
     pub(crate) info_kind: Option<String>,
-    /// The link that this one is stacked on (`IFLA_LINK`).
+    /// The link whose upper device this one is (`IFLA_LINK`).
     pub(crate) lower: Option<Ifindex>,
 }
 

@@ -191,7 +191,7 @@ impl Requests {
         Ok(())
     }
 
-    /// Hands over each answer to the last request, up to its end; true if a dump
+    /// Passes on each answer to the last request, up to its end; true if a dump
     /// was interrupted by a change.
     fn receive(&mut self, mut each: impl FnMut(&[u8])) -> Result<bool, RequestError> {
         let deadline = Instant::now() + LIMIT;

@@ -57,9 +57,9 @@ impl Watch {
         self.socket.readable().await
     }
 
-    /// Hands over what the kernel has sent, up to [`BATCH`] datagrams. True if the
+    /// Passes on what the kernel has sent, up to [`BATCH`] datagrams. True if the
     /// receive buffer overran and notifications were lost: all that remained of
-    /// the queue was then handed over, or follows.
+    /// the queue was then passed on, or follows.
     pub(crate) fn drain(&mut self, mut each: impl FnMut(&[u8])) -> io::Result<bool> {
         let mut lost = false;
         for _ in 0..BATCH {

@@ -206,7 +206,7 @@ impl Chaos {
 
     /// The kernel warns; mostly it then means it.
     fn warn_and_unplug(&mut self) -> bool {
-        // Where a standby leaves, a VF takes over unproved.
+        // Where a standby leaves, a VF takes over unchecked.
         let checks = self.stage.policy().bonds[0].path_check != PathCheck::None;
         let of_standby = self.rng.chance(50) && !checks;
         let nic = if of_standby { self.standby } else { self.vf };
@@ -247,9 +247,9 @@ impl Chaos {
     fn warn(&mut self, stage: RemovalStage, pci: PciAddress) {
         let at = self.stage.now;
         let removal = Removal { stage, pci, at };
-        // The button leaves time for the machine; everything later sets off the reflex.
+        // The button leaves time for the machine; everything later starts the fast path.
         if stage > RemovalStage::ButtonCancelled {
-            self.stage.reflex(pci);
+            self.stage.run_fast_path(pci);
         }
         self.stage.feed_at(at.plus_ms(1), Input::Removal(removal));
     }
@@ -431,11 +431,11 @@ impl Chaos {
         self.stage.machine.is_some()
     }
 
-    /// The hand-over programs are loaded late, or fail one day.
+    /// The fast-path programs are loaded late, or fail one day.
     fn paths_come_or_go(&mut self) -> bool {
         let supported = self.rng.chance(700);
-        let before = self.stage.paths.supported;
-        self.stage.support_paths(supported);
+        let before = self.stage.fast_paths.supported;
+        self.stage.support_fast_path(supported);
         before != supported
     }
 

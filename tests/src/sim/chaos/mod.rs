@@ -104,7 +104,7 @@ impl Chaos {
         let policy = setup::policy(&mut rng);
         let kernel = FakeKernel::new();
         let mut stage = Stage::new(kernel, policy, Disorder::default(), rng.bits());
-        stage.paths.supported = rng.chance(600);
+        stage.fast_paths.supported = rng.chance(600);
         let mut chaos = Self {
             stage,
             rng,
@@ -169,7 +169,8 @@ impl Chaos {
         if let Some(machine) = &stage.machine {
             let status = machine.status();
             for bond in &status.bonds {
-                if bond.handoffs.len() > BondStatus::MAX_HANDOFFS || bond.problems.len() > 32 {
+                if bond.switchovers.len() > BondStatus::MAX_SWITCHOVERS || bond.problems.len() > 32
+                {
                     faults.push("the status grows without bound".into());
                 }
             }

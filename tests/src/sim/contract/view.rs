@@ -19,7 +19,7 @@ pub(super) enum Role {
 
 /// All interfaces and what is to be seen of them.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct View {
+pub(super) struct KernelView {
     pub(super) links: BTreeMap<Role, Seen>,
 }
 
@@ -68,7 +68,7 @@ struct SeenPort {
     permanent_mac: Option<Owner>,
 }
 
-impl View {
+impl KernelView {
     /// Ports that the bond has.
     pub(super) fn ports(&self) -> usize {
         let is_port = |seen: &&Seen| seen.controller.is_some();
@@ -116,7 +116,7 @@ impl Rig<'_> {
     }
 
     /// Looks at everything.
-    pub(super) fn view(&mut self) -> Result<View> {
+    pub(super) fn view(&mut self) -> Result<KernelView> {
         let standby = self.kernel.standby()?;
         let links = self.kernel.links()?;
         let bond = links.iter().find(|link| link.name == bond_name());
@@ -128,7 +128,7 @@ impl Rig<'_> {
             .iter()
             .filter_map(|link| Some((link.permanent_mac?, *roles.get(&link.ifindex)?)))
             .collect();
-        let mut view = View::default();
+        let mut view = KernelView::default();
         for link in &links {
             if let Some(role) = roles.get(&link.ifindex) {
                 view.links.insert(*role, seen(link, &roles, &owners));

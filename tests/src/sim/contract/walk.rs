@@ -7,7 +7,7 @@ use tandem_core::input::Outcome;
 use tandem_core::link::{FailOverMac, PrimaryReselect};
 use tandem_core::{Ifindex, Mac};
 
-use super::view::{Role, View};
+use super::view::{KernelView, Role};
 use super::{BOND_MAC, Rig, address, address6, bond_name, route, usual};
 use crate::sim::Kernel;
 use crate::sim::fake::name;
@@ -82,7 +82,7 @@ fn walk_both([one, other]: &mut [Rig<'_>; 2], seed: u64, steps: u32) -> Result<(
     Ok(())
 }
 
-fn draw(rng: &mut Rng, view: &View) -> Option<Step> {
+fn draw(rng: &mut Rng, view: &KernelView) -> Option<Step> {
     let mut draws = (0..DRAWS).map(|_| any_step(rng));
     draws.find(|step| fits(*step, view))
 }
@@ -133,7 +133,7 @@ fn any_step(rng: &mut Rng) -> Step {
 }
 
 /// The interfaces are there, and it is something that somebody does.
-fn fits(step: Step, view: &View) -> bool {
+fn fits(step: Step, view: &KernelView) -> bool {
     let seen = |role: Role| view.links.get(&role);
     let has = |role: Role| seen(role).is_some();
     let is_port = |role: Role| seen(role).is_some_and(|one| one.controller.is_some());
@@ -164,7 +164,7 @@ fn fits(step: Step, view: &View) -> bool {
 
 impl Rig<'_> {
     /// Takes a step; says how it ended and what there is then.
-    fn take(&mut self, step: Step) -> Result<(String, View)> {
+    fn take(&mut self, step: Step) -> Result<(String, KernelView)> {
         let outcome = self.try_step(step)?;
         self.settle()?;
         Ok((outcome, self.view()?))

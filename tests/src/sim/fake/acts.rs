@@ -71,7 +71,7 @@ impl FakeKernel {
                 self.announcements.push((self.now, *bond, *port));
                 Ok(())
             }
-            ActionKind::ProvePath { from, to, .. } => {
+            ActionKind::CheckPath { from, to, .. } => {
                 let there = self.exists(*from) && self.exists(*to);
                 if !there {
                     Err(Refusal::NO_DEVICE)
@@ -81,8 +81,8 @@ impl FakeKernel {
                     Err(Refusal::NO_FRAME)
                 }
             }
-            // The stage has the hand-over programs.
-            ActionKind::WatchPath { .. }
+            // The stage has the fast-path programs.
+            ActionKind::SetFastPath { .. }
             | ActionKind::ReadFrames { .. }
             | ActionKind::Observe { .. }
             | ActionKind::Reply { .. }

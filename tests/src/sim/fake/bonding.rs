@@ -184,7 +184,7 @@ impl FakeKernel {
         self.select_active(bond);
     }
 
-    /// `bond_option_primary_set`: remembered by name, switches at once.
+    /// `bond_option_primary_set`: remembered by name, moves the traffic at once.
     pub(super) fn set_primary(&mut self, bond: Ifindex, port: Ifindex) -> Result<(), Refusal> {
         self.bond(bond).ok_or(Refusal::NO_DEVICE)?;
         let name = self.devices.get(&port).map(|one| one.name.clone());

@@ -5,7 +5,7 @@ use tandem_core::input::{Outcome, Source};
 use tandem_core::link::Link;
 use tandem_core::{Ifindex, Input, Time};
 
-use super::paths::is_release;
+use super::fast_path::is_release;
 use super::{Happened, Item, Said, Stage};
 
 /// After this the machine has to know what happened, in ms, also if events were lost.
@@ -15,7 +15,7 @@ impl Stage {
     pub(super) fn execute(&mut self, epoch: u32, action: Action) {
         let disorder = self.disorder;
         let is_alive = epoch == self.epoch;
-        let outcome = if !self.paths.admit(&action, is_alive) {
+        let outcome = if !self.fast_paths.admit(&action, is_alive) {
             overtaken()
         } else if is_release(&action.kind) {
             self.perform(&action.kind)
@@ -23,7 +23,7 @@ impl Stage {
             busy()
         } else if self.rng.chance(disorder.ignore)
             // The executor says so only if it saw a frame.
-            && !matches!(action.kind, ActionKind::ProvePath { .. })
+            && !matches!(action.kind, ActionKind::CheckPath { .. })
         {
             Outcome::Accepted
         } else {
@@ -78,8 +78,8 @@ impl Stage {
             self.violations.push("the bond was emptied".into());
         }
         let links = self.kernel.dump_links();
-        let of_path = self.paths.perform(kind, &links);
-        let outcome = of_path.unwrap_or_else(|| self.kernel.perform(kind));
+        let of_fast_path = self.fast_paths.perform(kind, &links);
+        let outcome = of_fast_path.unwrap_or_else(|| self.kernel.perform(kind));
         let cut_off = self.cut_off_since(&links);
         if !cut_off.is_empty() && self.standby_left_at.is_none_or(known) {
             let text = format!("{kind:?} left {cut_off:?} without an active port");
@@ -111,7 +111,7 @@ impl Stage {
     /// What the executor reads after an action.
     fn read_back(&mut self, kind: &ActionKind, outcome: &Outcome) -> Vec<Input> {
         let links = self.kernel.dump_links();
-        let read = (self.paths).read_back(kind, &links, self.now, &mut self.rng);
+        let read = (self.fast_paths).read_back(kind, &links, self.now, &mut self.rng);
         if let Some(read) = read {
             return vec![read];
         }
@@ -140,8 +140,8 @@ impl Stage {
                 (vec![*link], true)
             }
             ActionKind::Announce { .. }
-            | ActionKind::ProvePath { .. }
-            | ActionKind::WatchPath { .. }
+            | ActionKind::CheckPath { .. }
+            | ActionKind::SetFastPath { .. }
             | ActionKind::ReadFrames { .. }
             | ActionKind::Observe { .. }
             | ActionKind::Reply { .. }

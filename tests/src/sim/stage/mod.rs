@@ -2,9 +2,9 @@
 //! them observers and an executor that may lose, repeat, reorder, delay and fail.
 
 mod executor;
+mod fast_path;
 mod names;
 mod observer;
-mod paths;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -16,7 +16,7 @@ use tandem_core::{Ifindex, Input, Machine, Time};
 
 use super::fake::FakeKernel;
 use super::rng::Rng;
-use paths::Paths;
+use fast_path::FastPaths;
 
 /// An action whose end was never reported is forgotten by the machine after this, in ms.
 const ACTION_TIMEOUT_MS: u64 = 30_000;
@@ -104,8 +104,8 @@ pub struct Stage {
     pub kernel: FakeKernel,
     /// The machine, unless the service is not running.
     pub machine: Option<Machine>,
-    /// The hand-over programs.
-    pub paths: Paths,
+    /// The fast-path programs.
+    pub fast_paths: FastPaths,
     /// How badly everything behaves.
     pub disorder: Disorder,
     /// Source of chance.
@@ -149,7 +149,7 @@ impl Stage {
         let mut stage = Self {
             kernel,
             machine: None,
-            paths: Paths::default(),
+            fast_paths: FastPaths::default(),
             disorder,
             rng: Rng::new(seed),
             now: START,
@@ -195,8 +195,8 @@ impl Stage {
         if !holds.is_empty() {
             self.feed(Input::Recall(holds));
         }
-        if self.paths.supported {
-            self.feed(Input::PathsSupported(true));
+        if self.fast_paths.supported {
+            self.feed(Input::FastPathSupported(true));
         }
         self.feed(Input::Policy(self.policy.clone()));
     }
@@ -207,7 +207,7 @@ impl Stage {
             self.holds = machine.holds();
         }
         self.epoch += 1;
-        self.paths.clear();
+        self.fast_paths.clear();
         self.outstanding.clear();
         self.open.clear();
     }
@@ -435,7 +435,8 @@ impl Stage {
         let bonds = self.policy.bonds.len();
         // A bond that left the policy left its action behind; the programs let go beside everything else.
         let since = self.policy_at;
-        let counts = |(at, kind): &&(Time, ActionKind)| *at >= since && !paths::is_release(kind);
+        let counts =
+            |(at, kind): &&(Time, ActionKind)| *at >= since && !fast_path::is_release(kind);
         let new = self.outstanding.values().filter(counts);
         if new.count() > bonds {
             let kinds: Vec<_> = self.outstanding.values().collect();

@@ -6,8 +6,8 @@ use tandem_core::status::Event;
 /// The name of what an action does, says or answers.
 pub(super) fn kind_of(kind: &ActionKind) -> String {
     let text = match kind {
-        ActionKind::Notify(Event::HandedOver { handoff, .. }) => {
-            format!("HandedOver {:?}", handoff.cause)
+        ActionKind::Notify(Event::SwitchedOver { switchover, .. }) => {
+            format!("SwitchedOver {:?}", switchover.cause)
         }
         ActionKind::Notify(Event::StateChanged { state, .. }) => format!("StateChanged {state:?}"),
         ActionKind::Notify(Event::ProblemRaised { problem, .. }) => {
@@ -32,7 +32,9 @@ fn is_compound(kind: &ActionKind) -> bool {
         kind,
         ActionKind::Reply { .. }
             | ActionKind::Notify(
-                Event::HandedOver { .. } | Event::StateChanged { .. } | Event::ProblemRaised { .. }
+                Event::SwitchedOver { .. }
+                    | Event::StateChanged { .. }
+                    | Event::ProblemRaised { .. }
             )
     )
 }

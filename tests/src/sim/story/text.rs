@@ -4,7 +4,7 @@ use tandem_core::Ifindex;
 use tandem_core::action::{ActionKind, BondOptions};
 use tandem_core::input::Request;
 use tandem_core::link::Address;
-use tandem_core::status::{Event, Handoff};
+use tandem_core::status::{Event, Switchover};
 
 use super::Step;
 use crate::sim::Stage;
@@ -95,16 +95,16 @@ pub(super) fn action_text(stage: &Stage, kind: &ActionKind) -> String {
         ActionKind::Announce { bond, port } => {
             format!("   do  announce {} through {}", name(bond), name(port))
         }
-        ActionKind::ProvePath { from, to, .. } => {
+        ActionKind::CheckPath { from, to, .. } => {
             format!("   do  send a frame from {} to {}", name(from), name(to))
         }
-        ActionKind::WatchPath { bond, watch } if watch.is_nothing() => {
+        ActionKind::SetFastPath { bond, fast_path } if fast_path.is_nothing() => {
             format!("   do  {}: nothing more to count", name(bond))
         }
-        ActionKind::WatchPath { bond, watch } => {
-            let ports: Vec<_> = watch.ports.iter().map(&name).collect();
-            let armed = if watch.rescue.is_some() {
-                ", rescue armed"
+        ActionKind::SetFastPath { bond, fast_path } => {
+            let ports: Vec<_> = fast_path.ports.iter().map(&name).collect();
+            let armed = if fast_path.armed_vf.is_some() {
+                ", fast path armed"
             } else {
                 ""
             };
@@ -149,9 +149,12 @@ fn event_text(event: &Event) -> String {
             reason,
             ..
         } => format!("{bond} {state:?}: {reason}"),
-        Event::HandedOver { handoff, .. } => handoff_text(handoff),
-        Event::HandoffMeasured { handoff, .. } => {
-            format!("handoff {} measured: {:?}", handoff.number, handoff.gap)
+        Event::SwitchedOver { switchover, .. } => switchover_text(switchover),
+        Event::SwitchoverMeasured { switchover, .. } => {
+            format!(
+                "switchover {} measured: {:?}",
+                switchover.number, switchover.gap
+            )
         }
         Event::RemovalExpected { vf, stage, .. } => format!("{vf} will be removed: {stage:?}"),
         Event::VfRemoved { mac, lead_us, .. } => {
@@ -176,18 +179,18 @@ fn event_text(event: &Event) -> String {
     }
 }
 
-fn handoff_text(handoff: &Handoff) -> String {
-    let Handoff {
+fn switchover_text(switchover: &Switchover) -> String {
+    let Switchover {
         number,
         from,
         to,
         cause,
-        switch_us,
+        took_us,
         ..
-    } = handoff;
-    let by = match switch_us {
+    } = switchover;
+    let by = match took_us {
         Some(us) => format!("after {} ms", us / 1000),
         None => "by the kernel itself".into(),
     };
-    format!("handoff {number}: {from:?} to {to:?}, {cause:?}, {by}")
+    format!("switchover {number}: {from:?} to {to:?}, {cause:?}, {by}")
 }

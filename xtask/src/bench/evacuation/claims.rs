@@ -1,6 +1,6 @@
 //! What the project says of itself, held against the figures of this run.
 
-use tandem_lab::evacuation::{Cost, Evacuation, Handover, PHASES, PhaseLoss, System};
+use tandem_lab::evacuation::{Cost, Evacuation, MeasuredSwitchover, PHASES, PhaseLoss, System};
 
 use super::super::report::Claim;
 use super::super::spread::Spread;
@@ -150,8 +150,12 @@ fn not_over_the_floor(samples: &Samples, all: &[Samples]) -> Option<Claim> {
 }
 
 fn gaps_are_true(samples: &Samples) -> Option<Claim> {
-    let count = |figure: fn(&Handover) -> usize| samples.handovers().map(figure).sum::<usize>();
-    let (unmeasured, unreported) = (count(Handover::unmeasured), count(Handover::unreported));
+    let count =
+        |figure: fn(&MeasuredSwitchover) -> usize| samples.switchovers().map(figure).sum::<usize>();
+    let (unmeasured, unreported) = (
+        count(MeasuredSwitchover::unmeasured),
+        count(MeasuredSwitchover::unreported),
+    );
     let reported = samples.gaps().count();
     let agreeing = samples.gaps().filter(|agree| *agree).count();
     let of_probe = samples.gaps_of_probe().filter(|agree| *agree).count();
@@ -178,7 +182,7 @@ fn gaps_are_true(samples: &Samples) -> Option<Claim> {
             told(unreported, "were captured and not reported"),
             told(unmeasured, "had none beside them"),
         ),
-        // Where two handoffs followed each other, the capture's last and first frames are neither's alone.
+        // Where two switchovers followed each other, the capture's last and first frames are neither's alone.
         holds: all > 0 && agreeing as f64 >= all as f64 * AGREEING,
     })
 }
@@ -219,7 +223,7 @@ fn unrelated_links(costs: &[(System, Cost)]) -> Option<Claim> {
 #[cfg(test)]
 mod tests {
     use super::super::samples::tests::samples;
-    use super::super::tandem::tests::handover;
+    use super::super::tandem::tests::switchover;
     use super::*;
 
     fn cost(cpu_ms_per_link: f64) -> Cost {
@@ -236,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_lost_in_a_hand_over_is_a_claim_missed() {
+    fn a_frame_lost_in_a_switchover_is_a_claim_missed() {
         let floor = samples(System::Floor, &[]);
         let unmeasured = samples(System::TandemPlanned, &[]);
         assert_eq!(all(&[floor, unmeasured], &[]), []);
@@ -306,11 +310,11 @@ mod tests {
     fn a_reported_gap_has_to_be_the_captured_one() {
         let claim = |measured_us: &[Option<u64>]| {
             let mut one = samples(System::TandemWarned, &[[0, 40, 0]]);
-            let handovers = measured_us.iter().map(|us| Handover {
+            let switchovers = measured_us.iter().map(|us| MeasuredSwitchover {
                 measured_transmit_us: None,
-                ..handover(Some(9_000), *us)
+                ..switchover(Some(9_000), *us)
             });
-            one.evacuations[0].handovers = handovers.collect();
+            one.evacuations[0].switchovers = switchovers.collect();
             gaps_are_true(&one)
         };
         assert_eq!(claim(&[]), None);
@@ -329,7 +333,7 @@ mod tests {
     #[test]
     fn a_gap_that_nobody_reports_does_not_agree() {
         let mut one = samples(System::TandemPlanned, &[[0, 40, 0]]);
-        one.evacuations[0].handovers = vec![handover(Some(9_000), Some(9_000))];
+        one.evacuations[0].switchovers = vec![switchover(Some(9_000), Some(9_000))];
         let held = gaps_are_true(&one).unwrap();
         assert!(
             !held.holds && held.text.contains("1 of 2 gaps"),

@@ -275,7 +275,7 @@ fn try_evacuate(samples: &mut Samples, count: usize) -> Result<()> {
     Ok(())
 }
 
-/// Where Tandem lost frames in a hand-over, its log tells why.
+/// Where Tandem lost frames in a switchover, its log tells why.
 fn keep_log(samples: &Samples, subject: &Subject) -> Result<()> {
     let lost = samples
         .evacuations

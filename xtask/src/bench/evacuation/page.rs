@@ -29,7 +29,7 @@ pub(super) fn render(results: &Results) -> String {
          meanwhile, and until the network knows its new place. Only what Tandem adds to that could be held against it, so its \
          loss in all is compared with that of virtio alone, by the mean: one migration's varies by a fifth, and \
          the median of such small whole numbers by about the tenth that is allowed. *VF ready* is from the VF's registration in the guest until it can \
-         carry traffic; Tandem has a new VF prove its carrier first. `net_failover` is in QEMU's hands: its phases end \
+         carry traffic; Tandem waits until a new VF's carrier has held first. `net_failover` is in QEMU's hands: its phases end \
          where QEMU's events say so, and QEMU takes no igb for it, as that has several functions.\n\n\
          *Tandem's kernel part alone*: the service is stopped (SIGSTOP) before the host takes the VF and goes on once the \
          VF is gone, so that nothing but its programs in the kernel acts. What the guest sends moves to the standby at \
@@ -39,8 +39,8 @@ pub(super) fn render(results: &Results) -> String {
          between, what comes first is lost.\n\n\
          ## What Tandem says of itself\n\n\
          *Lead* is from the warning to the moment at which the VF began to be unregistered, upon which its driver stops. \
-         *Reaction* is from the warning to the request to switch, where \
-         the service's shortest way made it; *switch* is from the service's own decision until the new port was seen \
+         *Reaction* is from the warning to the request for the switchover, where \
+         the fast path made it; *took* is from the service's own decision until the new port was seen \
          active: where a removal is under way, what the service asks of the kernel waits for its end, the traffic does not. A gap is from the last unicast frame on the old port to the first on the new one, 0 if they overlapped, \
          as Tandem's programs on the ports count it. *Captured* is the same of the same frames, those of the probe and of its TCP connection, by other means than Tandem's: the \
          kernel's time stamps on a packet socket in the guest, which sees what arrives before any program does, and what \

@@ -35,7 +35,7 @@ pub(super) fn render(all: &[Samples]) -> String {
         "ink title",
         "Frames lost in an evacuation: median, least and most",
     );
-    let hand_over =
+    let switchover =
         |samples: &Samples| samples.spread(|one| Some(one.loss_outside_migration() as f64));
     let total = |samples: &Samples| samples.of_phase(None, PhaseLoss::lost);
     panel(
@@ -43,7 +43,7 @@ pub(super) fn render(all: &[Samples]) -> String {
         all,
         PANELS[0],
         "while the VF leaves and comes",
-        hand_over,
+        switchover,
     );
     panel(
         &mut body,

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use tandem_lab::evacuation::{Case, Evacuation, Handover, PHASES, PhaseLoss};
+use tandem_lab::evacuation::{Case, Evacuation, MeasuredSwitchover, PHASES, PhaseLoss};
 
 use super::super::spread::Spread;
 
@@ -77,29 +77,29 @@ impl Samples {
         whole.filter(|one| one.tcp.broken.is_none()).count()
     }
 
-    pub(super) fn handovers(&self) -> impl Iterator<Item = &Handover> {
+    pub(super) fn switchovers(&self) -> impl Iterator<Item = &MeasuredSwitchover> {
         self.evacuations
             .iter()
-            .flat_map(|evacuation| &evacuation.handovers)
+            .flat_map(|evacuation| &evacuation.switchovers)
     }
 
     /// Of each reported gap whether it is the measured one.
     pub(super) fn gaps(&self) -> impl Iterator<Item = bool> {
-        self.handovers()
-            .flat_map(Handover::pairs)
+        self.switchovers()
+            .flat_map(MeasuredSwitchover::pairs)
             .map(|(reported, measured)| agree(reported, measured, self.rate_hz))
     }
 
     /// How far each reported gap is from the measured one, in ms.
     pub(super) fn gap_differences_ms(&self) -> Option<Spread> {
-        let pairs = self.handovers().flat_map(Handover::pairs);
+        let pairs = self.switchovers().flat_map(MeasuredSwitchover::pairs);
         Spread::of(pairs.map(|(reported, measured)| reported.abs_diff(measured) as f64 / 1e3))
     }
 
     /// Of each reported gap whether it is that of the probe's frames alone.
     pub(super) fn gaps_of_probe(&self) -> impl Iterator<Item = bool> {
-        self.handovers()
-            .flat_map(Handover::pairs_of_probe)
+        self.switchovers()
+            .flat_map(MeasuredSwitchover::pairs_of_probe)
             .map(|(reported, probe)| agree(reported, probe, self.rate_hz))
     }
 
@@ -173,7 +173,7 @@ pub(super) mod tests {
             },
             downtime_ms: 100,
             vf_ready_ms: Some(12.6),
-            handovers: Vec::new(),
+            switchovers: Vec::new(),
             sent_per_s: [1000, 990],
             losses_to_guest: Vec::new(),
             losses_from_guest: Vec::new(),

@@ -1,6 +1,6 @@
 //! What only Tandem tells: its warnings, its own count of the gaps, and how that compares with what is measured beside it.
 
-use tandem_lab::evacuation::Handover;
+use tandem_lab::evacuation::MeasuredSwitchover;
 
 use super::super::spread::Spread;
 use super::super::table::Table;
@@ -12,10 +12,10 @@ pub(super) fn summary(all: &[Samples]) -> Table {
         "system",
         "VF, hot-plug",
         "frames/s",
-        "handoff",
+        "switchover",
         "lead ms",
         "reaction ms",
-        "switch ms",
+        "took ms",
         "gap in ms",
         "captured",
         "probe's alone",
@@ -28,22 +28,22 @@ pub(super) fn summary(all: &[Samples]) -> Table {
     for samples in all.iter().filter(|one| one.case.system.is_tandem()) {
         for phase in ["failover", "failback"] {
             let of_phase: Vec<_> = samples
-                .handovers()
-                .filter(|handover| handover.phase == phase)
+                .switchovers()
+                .filter(|switchover| switchover.phase == phase)
                 .collect();
             if of_phase.is_empty() {
                 continue;
             }
-            let cell = |figure: &dyn Fn(&Handover) -> Option<u64>, scale: f64| {
-                let known = of_phase.iter().filter_map(|handover| figure(handover));
+            let cell = |figure: &dyn Fn(&MeasuredSwitchover) -> Option<u64>, scale: f64| {
+                let known = of_phase.iter().filter_map(|switchover| figure(switchover));
                 let spread = Spread::of(known.map(|value| value as f64 / scale));
                 spread.map_or("–".to_owned(), |spread| spread.to_string())
             };
-            let pairs = || of_phase.iter().flat_map(|handover| handover.pairs());
+            let pairs = || of_phase.iter().flat_map(|switchover| switchover.pairs());
             let agreeing = pairs()
                 .filter(|(reported, measured)| agree(*reported, *measured, samples.rate_hz))
                 .count();
-            let gap = |handover: &Handover| handover.reported.gap;
+            let gap = |switchover: &MeasuredSwitchover| switchover.reported.gap;
             table.rows.push(vec![
                 samples.case.system.title().to_owned(),
                 samples.case.hardware(),
@@ -51,7 +51,7 @@ pub(super) fn summary(all: &[Samples]) -> Table {
                 phase.to_owned(),
                 cell(&|one| one.reported.lead_us, 1e3),
                 cell(&|one| one.reported.reaction_us, 1e3),
-                cell(&|one| one.reported.switch_us, 1e3),
+                cell(&|one| one.reported.took_us, 1e3),
                 cell(&|one| gap(one)?.receive_us, 1e3),
                 cell(&|one| one.measured_receive_us, 1e3),
                 cell(&|one| one.probe_receive_us, 1e3),
@@ -66,22 +66,22 @@ pub(super) fn summary(all: &[Samples]) -> Table {
     table
 }
 
-/// Each handoff in a line.
+/// Each switchover in a line.
 pub(super) fn lines(all: &[Samples]) -> Vec<String> {
     let mut lines = Vec::new();
     for samples in all {
         for (number, evacuation) in (1..).zip(&samples.evacuations) {
-            for handover in &evacuation.handovers {
-                let head = format!("{} {number} {}", samples.key(), handover.phase);
-                lines.push(format!("{head}: {}", line(handover, samples.rate_hz)));
+            for switchover in &evacuation.switchovers {
+                let head = format!("{} {number} {}", samples.key(), switchover.phase);
+                lines.push(format!("{head}: {}", line(switchover, samples.rate_hz)));
             }
         }
     }
     lines
 }
 
-fn line(handover: &Handover, rate_hz: u32) -> String {
-    let reported = &handover.reported;
+fn line(switchover: &MeasuredSwitchover, rate_hz: u32) -> String {
+    let reported = &switchover.reported;
     let gap = reported.gap.unwrap_or_default();
     let ms = |us: Option<u64>| us.map_or("?".to_owned(), |us| format!("{:.1}", us as f64 / 1e3));
     let verdict = |reported: Option<u64>, measured: Option<u64>| match (reported, measured) {
@@ -90,19 +90,19 @@ fn line(handover: &Handover, rate_hz: u32) -> String {
         _ => "unknown",
     };
     format!(
-        "{:?}, lead {} ms, reaction {} ms, switch {} ms; in {} ms, captured {}: {}, probe {}; out {} ms, captured {}: {}, probe {}; {} late",
+        "{:?}, lead {} ms, reaction {} ms, took {} ms; in {} ms, captured {}: {}, probe {}; out {} ms, captured {}: {}, probe {}; {} late",
         reported.cause,
         ms(reported.lead_us),
         ms(reported.reaction_us),
-        ms(reported.switch_us),
+        ms(reported.took_us),
         ms(gap.receive_us),
-        ms(handover.measured_receive_us),
-        verdict(gap.receive_us, handover.measured_receive_us),
-        ms(handover.probe_receive_us),
+        ms(switchover.measured_receive_us),
+        verdict(gap.receive_us, switchover.measured_receive_us),
+        ms(switchover.probe_receive_us),
         ms(gap.transmit_us),
-        ms(handover.measured_transmit_us),
-        verdict(gap.transmit_us, handover.measured_transmit_us),
-        ms(handover.probe_transmit_us),
+        ms(switchover.measured_transmit_us),
+        verdict(gap.transmit_us, switchover.measured_transmit_us),
+        ms(switchover.probe_transmit_us),
         gap.late_frames
     )
 }
@@ -110,26 +110,26 @@ fn line(handover: &Handover, rate_hz: u32) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use tandem_core::Time;
-    use tandem_core::status::{Gap, Handoff, HandoffCause, Traffic};
+    use tandem_core::status::{Gap, Switchover, SwitchoverCause, Traffic};
     use tandem_lab::evacuation::System;
 
     use super::super::samples::tests::samples;
     use super::*;
 
-    /// A handoff with these gaps of what was received.
-    pub(in super::super) fn handover(
+    /// A switchover with these gaps of what was received.
+    pub(in super::super) fn switchover(
         receive_us: Option<u64>,
         measured_receive_us: Option<u64>,
-    ) -> Handover {
-        Handover {
+    ) -> MeasuredSwitchover {
+        MeasuredSwitchover {
             phase: "failover".to_owned(),
-            reported: Handoff {
+            reported: Switchover {
                 number: 2,
                 at: Time(1),
                 from: Traffic::Vf,
                 to: Traffic::Standby,
-                cause: HandoffCause::Warned,
-                switch_us: Some(2_500),
+                cause: SwitchoverCause::Warned,
+                took_us: Some(2_500),
                 lead_us: Some(43_100),
                 warned_by: None,
                 reaction_us: Some(1_500),
@@ -149,11 +149,11 @@ pub(super) mod tests {
     fn reported_and_captured_gaps_stand_side_by_side() {
         let mut one = samples(System::TandemWarned, &[[0, 40, 0], [0, 40, 0]]);
         one.evacuations[0]
-            .handovers
-            .push(handover(Some(5_000), Some(6_000)));
+            .switchovers
+            .push(switchover(Some(5_000), Some(6_000)));
         one.evacuations[1]
-            .handovers
-            .push(handover(Some(5_000), Some(9_000)));
+            .switchovers
+            .push(switchover(Some(5_000), Some(9_000)));
         let all = [one];
         let table = summary(&all);
         assert_eq!(table.rows.len(), 1);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
-use tandem_core::status::{BondState, Handoff, Status};
+use tandem_core::status::{BondState, Status, Switchover};
 use tandem_lab::agent::Background;
 use tandem_lab::tandem::{
     BOND, CONFIG, Channel, Guest, LOG, PROGRAM, STEP_LIMIT, Setup, monitor_is_decided,
@@ -44,8 +44,8 @@ pub(super) struct Measured {
     /// From the decision to the moment the new port was seen active.
     pub(super) failover_us: Vec<u64>,
     pub(super) failback_us: Vec<u64>,
-    /// Both hand-overs, with announcements and drain.
-    pub(super) handover_cpu_us: Vec<u64>,
+    /// Both switchovers, with announcements and drain.
+    pub(super) switchover_cpu_us: Vec<u64>,
     /// From exec until the channel answers and every bond has its state; by this machine's clock.
     pub(super) start_ms: u64,
     /// From exec until the service is at rest; loading the kernel programs is most of it.
@@ -135,13 +135,13 @@ impl Patient {
         let mut channel = self.guest.channel()?;
         for _ in 0..samples {
             let cpu_us = self.cpu_of(|_| {
-                let failover = hand_over(&mut channel, "tandem-failover")?;
-                let failback = hand_over(&mut channel, "tandem-failback")?;
-                measured.failover_us.extend(failover.switch_us);
-                measured.failback_us.extend(failback.switch_us);
+                let failover = switch_over(&mut channel, "tandem-failover")?;
+                let failback = switch_over(&mut channel, "tandem-failback")?;
+                measured.failover_us.extend(failover.took_us);
+                measured.failback_us.extend(failback.took_us);
                 Ok(())
             })?;
-            measured.handover_cpu_us.push(cpu_us);
+            measured.switchover_cpu_us.push(cpu_us);
         }
         drop(channel);
         self.restart(&mut measured)?;
@@ -302,17 +302,24 @@ fn start(guest: &Guest) -> Result<Background> {
         .spawn(&["sh", "-c", &script], &[("TANDEM_LOG", "info")], LOG)
 }
 
-/// One planned hand-over, once it has been measured.
-fn hand_over(channel: &mut Channel, command: &str) -> Result<Handoff> {
-    let handoffs = |status: &Status| status.bonds.first().map_or(0, |bond| bond.handoff_count);
-    let before = handoffs(&channel.status(STEP_LIMIT)?);
+/// One planned switchover, once it has been measured.
+fn switch_over(channel: &mut Channel, command: &str) -> Result<Switchover> {
+    let switchovers =
+        |status: &Status| status.bonds.first().map_or(0, |bond| bond.switchover_count);
+    let before = switchovers(&channel.status(STEP_LIMIT)?);
     channel.call(command, json!({ "bond": BOND }), STEP_LIMIT)?;
     let status = channel.await_status(command, STEP_LIMIT, |status| {
-        let last = status.bonds.first().and_then(|bond| bond.handoffs.last());
-        handoffs(status) > before && last.is_some_and(|handoff| handoff.gap.is_some())
+        let last = status
+            .bonds
+            .first()
+            .and_then(|bond| bond.switchovers.last());
+        switchovers(status) > before && last.is_some_and(|switchover| switchover.gap.is_some())
     })?;
-    let last = status.bonds.first().and_then(|bond| bond.handoffs.last());
-    last.cloned().context("the status has no handoff")
+    let last = status
+        .bonds
+        .first()
+        .and_then(|bond| bond.switchovers.last());
+    last.cloned().context("the status has no switchover")
 }
 
 /// A virtio NIC without a network behind it.

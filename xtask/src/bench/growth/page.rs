@@ -26,9 +26,9 @@ pub(super) fn render(
          {table}\n\
          *Step* is from the size of the row before (or from none) to this one, *per item* the same for each thing that the \
          step added. *Re-read* is a full reading of the kernel's state, as after a pause of the guest. *Failover* and \
-         *failback* are from the decision to the moment the new port was seen active; *hand-over CPU* is for both, with \
+         *failback* are from the decision to the moment the new port was seen active; *switchover CPU* is for both, with \
          announcements and drain. *Start* is from exec until every bond has its state, its CPU until the service is at \
-         rest; loading the kernel programs is most of it. A hand-over reads all links of the guest several times: hence \
+         rest; loading the kernel programs is most of it. A switchover reads all links of the guest several times: hence \
          its growth with them. Bonds after the first have a standby only, as during a migration.\n\n\
          ## Claims\n\n{claims}\n## Measured on\n\n{machine}",
         minutes = took.as_secs().div_ceil(60),

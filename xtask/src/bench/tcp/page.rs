@@ -8,15 +8,15 @@ use super::Row;
 /// The page, in Markdown.
 pub(super) fn render(rows: &[Row], rounds: usize, claims: &[Claim], machine: &Machine) -> String {
     format!(
-        "# What the hand-over programs cost TCP\n\n\
+        "# What the fast-path programs cost TCP\n\n\
          Written by `cargo xtask bench --tcp --tcp-rounds {rounds} --write-results`; not to be edited. One TCP connection over a veth between two \
          network namespaces of the machine itself, no virtual machine. The guest's end has every program that a frame of a \
          bond passes; sender and receiver share one processor, so that nothing hides what the programs take. The states \
          took turns, {rounds} rounds each. A cell is the median and the quartiles.\n\n\
          * *without*: nothing is attached, as on a bond that no VF serves, and on every port and bond of a guest while the \
          service is off (before Linux 6.6: unless it was killed);\n\
-         * *armed*: as between hand-overs, with the VF at work: the rescue waits on the bond, and the VF's frames are counted;\n\
-         * *counting*: as during a hand-over, for its few hundred ms: the port is watched as well.\n\n\
+         * *armed*: as between switchovers, with the VF at work: the fast path waits on the bond, and the VF's frames are counted;\n\
+         * *counting*: as during a switchover, for its few hundred ms: the port is watched as well.\n\n\
          {table}\n\
          *CPU ratio* is processor time for a byte, to that of the same turn's round without programs; throughput of a \
          processor that does nothing else is its inverse, and the claims are about that. *Single frames* are one segment \

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::*;
 use crate::daemon::Sources;
-use crate::evacuate::{AgentUse, Owner, Plan, Progress, Record, Side, Stage, Vf, VfIdentity};
+use crate::evacuate::{AgentUse, Owner, Progress, Record, Side, Spec, Stage, Vf, VfIdentity};
 use crate::execute::{Lock, Records};
 use crate::hypervisor::{Event, EventKind};
 
@@ -39,7 +39,7 @@ fn own(progress: &Progress) -> Record {
     };
     Record {
         progress: progress.clone(),
-        plan: Plan {
+        spec: Spec {
             domain: progress.domain.clone(),
             source_uri: "qemu+ssh://a/system".to_owned(),
             destination_uri: "fake".to_owned(),

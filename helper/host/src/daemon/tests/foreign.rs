@@ -71,12 +71,12 @@ fn record(domain: &str) -> Progress {
 fn with_plan(domain: &str, version: u32) -> String {
     let device = "<interface type='bridge'><source bridge='mgmt'/><alias name='ua-x'/></interface>";
     let identity = json!({"pci": null, "alias": "ua-x", "mac": null});
-    let plan = json!({"domain": domain, "source-uri": "qemu:///system", "destination-uri": "fake",
+    let spec = json!({"domain": domain, "source-uri": "qemu:///system", "destination-uri": "fake",
         "bond": null, "source-vf": null, "agent": "never", "reaches-destination-agent": false,
         "configure": false, "yes-degraded": true,
         "destination-vf": {"identity": identity, "guest-mac": null, "device": device}});
     json!({"version": version, "evacuation": "e", "domain": "g1", "owner": null, "beat": 1,
-        "stage": "degraded", "migration-begun": true, "home": "destination", "plan": plan})
+        "stage": "degraded", "migration-begun": true, "home": "destination", "spec": spec})
     .to_string()
 }
 
@@ -125,10 +125,10 @@ async fn an_own_record_of_another_host_or_evacuation_is_not_carried_out_here() {
                 "owner": null, "beat": 1, "stage": "degraded", "migration-begun": true, "home": "destination"});
             let vf = json!({"identity": {"pci": null, "alias": "ua-vf", "mac": null}, "guest-mac": null,
                 "device": "<interface type='network'><source network='vfs'/></interface>"});
-            let plan = json!({"domain": "g1", "source-uri": "qemu:///system", "destination-uri": destination,
+            let spec = json!({"domain": "g1", "source-uri": "qemu:///system", "destination-uri": destination,
                 "bond": null, "source-vf": null, "destination-vf": vf, "agent": "never",
                 "reaches-destination-agent": false, "configure": false, "yes-degraded": false});
-            let record = json!({"progress": progress, "plan": plan});
+            let record = json!({"progress": progress, "spec": spec});
             records
                 .keep(&serde_json::from_value(record).unwrap())
                 .unwrap();

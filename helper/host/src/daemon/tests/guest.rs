@@ -157,8 +157,8 @@ async fn talk(
 
 /// With a standby that could carry the traffic, and a VF that does.
 const BOND: &str = r#"{"name": "bond0", "ifindex": null, "mac": null, "state": "accelerated", "traffic": "vf",
-    "reason": "all is well", "vf": null, "addresses": [], "problems": [], "next-deadline": null, "handoffs": [],
-    "handoff-count": 0, "standby": {"name": "enp1s0", "ifindex": 2, "mac": null, "pci": null, "driver": null,
+    "reason": "all is well", "vf": null, "addresses": [], "problems": [], "next-deadline": null, "switchovers": [],
+    "switchover-count": 0, "standby": {"name": "enp1s0", "ifindex": 2, "mac": null, "pci": null, "driver": null,
     "enslaved": true, "active": false, "carrier": true, "held": null}}"#;
 
 const EVENT: &str = "{\"event\": \"state-changed\", \"timestamp\": {\"seconds\": 1, \"microseconds\": 2}, \

@@ -134,39 +134,39 @@ async fn a_guest_that_hangs_up_is_tried_ever_more_rarely() {
 
 #[test]
 fn little_is_kept_of_a_status_that_is_long() {
-    use super::super::board::Board;
+    use super::super::registry::Registry;
     use crate::hypervisor::{DomainFacts, DomainLook};
     use crate::report::DomainReport;
-    let board = Board::new();
+    let registry = Registry::new();
     let look = DomainLook {
         facts: DomainFacts::absent("g1"),
         bonds: Ok(None),
         progress: None,
     };
-    board.show(DomainReport::of(&look), false);
-    let handoff = r#"{"number":1,"at":1,"from":"vf","to":"standby","cause":"planned"}"#;
-    let status = |handoffs: usize, reason: usize| {
+    registry.show(DomainReport::of(&look), false);
+    let switchover = r#"{"number":1,"at":1,"from":"vf","to":"standby","cause":"planned"}"#;
+    let status = |switchovers: usize, reason: usize| {
         let text = format!(
             r#"{{"tandem-protocol":1,"version":"1","now":1,"status":{{"generation":1,"policy":"host","sources":[],
             "bonds":[{{"name":"bond0","ifindex":null,"mac":null,"state":"standby","traffic":"standby","reason":"{}",
-            "standby":null,"vf":null,"addresses":[],"problems":[],"next-deadline":null,"handoffs":[{}],"handoff-count":1}}]}}}}"#,
+            "standby":null,"vf":null,"addresses":[],"problems":[],"next-deadline":null,"switchovers":[{}],"switchover-count":1}}]}}}}"#,
             "x".repeat(reason),
-            vec![handoff; handoffs].join(",")
+            vec![switchover; switchovers].join(",")
         );
         (serde_json::from_str(&text).unwrap(), text.len())
     };
-    let guest = |handoffs, reason| {
-        let (report, bytes) = status(handoffs, reason);
-        board.guest("g1", report, bytes);
-        let Some(Reply::Domain(shown)) = board.one("g1") else {
+    let guest = |switchovers, reason| {
+        let (report, bytes) = status(switchovers, reason);
+        registry.guest("g1", report, bytes);
+        let Some(Reply::Domain(shown)) = registry.one("g1") else {
             unreachable!("it is shown");
         };
         shown.report
     };
     let sane = guest(32, 100).guest.unwrap();
-    assert_eq!(sane.status.bonds[0].handoffs.len(), 32);
+    assert_eq!(sane.status.bonds[0].switchovers.len(), 32);
     let long = guest(2000, 100).guest.unwrap();
-    assert_eq!(long.status.bonds[0].handoffs.len(), 2);
+    assert_eq!(long.status.bonds[0].switchovers.len(), 2);
     let longer = guest(2, 100_000);
     assert_eq!(longer.guest, None);
     assert!(longer.guest_error.unwrap().contains("are not kept"));

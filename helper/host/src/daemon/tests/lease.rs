@@ -4,7 +4,7 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::agent::{Agent, AgentError, Limits};
-use crate::control::Lessor;
+use crate::control::LeaseClient;
 use crate::report::ChannelUse;
 
 const SHORT: Limits = Limits {
@@ -39,8 +39,11 @@ async fn a_leased_channel_is_left_alone_until_it_is_given_back() {
     // Without a lease there is no getting at it.
     let error = Agent::connect(&guest.socket, SHORT).await.unwrap_err();
     assert!(matches!(error, AgentError::Silent { .. }), "{error}");
-    let lessor = Lessor::new(&service.socket());
-    let mut agent = lessor.connect("g1", &guest.socket, SHORT).await.unwrap();
+    let lease_client = LeaseClient::new(&service.socket());
+    let mut agent = lease_client
+        .connect("g1", &guest.socket, SHORT)
+        .await
+        .unwrap();
     let shown = seen(&mut watching, |shown| {
         shown.report.channel == ChannelUse::Leased
     })
@@ -49,12 +52,15 @@ async fn a_leased_channel_is_left_alone_until_it_is_given_back() {
     assert_eq!(generation(&shown), 1);
     // A second connection of the same tool needs no second lease.
     drop(agent);
-    agent = lessor.connect("g1", &guest.socket, SHORT).await.unwrap();
+    agent = lease_client
+        .connect("g1", &guest.socket, SHORT)
+        .await
+        .unwrap();
     let now = guest.changes();
     assert_eq!(agent.status().await.unwrap().status.generation, now);
     while guest.commands.try_recv().is_ok() {}
     // The tool is killed: its connections close.
-    drop((agent, lessor));
+    drop((agent, lease_client));
     let shown = seen(&mut watching, |shown| generation(shown) == now).await;
     assert_eq!(shown.report.channel, ChannelUse::Subscribed);
     // It had its bonds already.
@@ -114,14 +120,20 @@ async fn without_a_service_there_is_nothing_to_ask() {
     let folder = folder();
     let guest = Guest::new(&folder.path().join("g1"), Manner::Honest);
     let nowhere = folder.path().join("nowhere");
-    let lessor = Lessor::new(&nowhere);
-    let mut agent = lessor.connect("g1", &guest.socket, SHORT).await.unwrap();
+    let lease_client = LeaseClient::new(&nowhere);
+    let mut agent = lease_client
+        .connect("g1", &guest.socket, SHORT)
+        .await
+        .unwrap();
     assert_eq!(agent.status().await.unwrap().status.generation, 1);
     // A socket that a killed service left.
     drop(std::os::unix::net::UnixListener::bind(&nowhere).unwrap());
     drop(agent);
-    let lessor = Lessor::new(&nowhere);
-    lessor.connect("g1", &guest.socket, SHORT).await.unwrap();
+    let lease_client = LeaseClient::new(&nowhere);
+    lease_client
+        .connect("g1", &guest.socket, SHORT)
+        .await
+        .unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -129,9 +141,9 @@ async fn a_tool_waits_for_another_one_only_so_long() {
     let folder = folder();
     let service = Service::new(folder, &[]);
     let first = service.lease("g1").await;
-    let lessor = Lessor::new(&service.socket());
+    let lease_client = LeaseClient::new(&service.socket());
     let nowhere = service.folder.path().join("nowhere");
-    let asked = lessor.connect("g1", &nowhere, SHORT);
+    let asked = lease_client.connect("g1", &nowhere, SHORT);
     let error = timeout(PATIENCE, asked).await.unwrap().unwrap_err();
     assert!(matches!(error, AgentError::Leased { .. }), "{error}");
     drop(first);

@@ -5,19 +5,19 @@ use tandem_wire::reply::StatusReport;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::super::board::{Attempts, Board};
+use super::super::registry::{Attempts, Registry};
 use super::super::{http, metrics, replace};
 use super::*;
 use crate::hypervisor::{DomainFacts, DomainLook};
 use crate::report::{ChannelUse, DomainReport, EvacuationReport};
 
-fn board(domain: &str) -> Board {
+fn registry(domain: &str) -> Registry {
     let look = DomainLook {
         facts: DomainFacts::absent(domain),
         bonds: Ok(None),
         progress: None,
     };
-    let board = Board::new();
+    let registry = Registry::new();
     let mut report = DomainReport::of(&look);
     report.evacuation = Some(EvacuationReport {
         evacuation: "e1".to_owned(),
@@ -27,21 +27,21 @@ fn board(domain: &str) -> Board {
         attempts: 0,
         last: None,
     });
-    board.show(report, false);
+    registry.show(report, false);
     let attempts = Attempts {
         count: 2,
         last: Some("the VF is in use".to_owned()),
     };
-    board.attempted(domain, &attempts);
-    board
+    registry.attempted(domain, &attempts);
+    registry
 }
 
-/// A bond with these handoffs.
-fn status(handoffs: &str, count: u64) -> StatusReport<Status> {
+/// A bond with these switchovers.
+fn status(switchovers: &str, count: u64) -> StatusReport<Status> {
     let text = format!(
         r#"{{"tandem-protocol":1,"version":"0.1\"\n","now":1,"status":{{"generation":1,"policy":"host","sources":[],
         "bonds":[{{"name":"bond0","ifindex":null,"mac":null,"state":"standby","traffic":"standby","reason":"asked",
-        "standby":null,"vf":null,"addresses":[],"problems":[],"next-deadline":null,"handoffs":[{handoffs}],"handoff-count":{count}}}]}}}}"#,
+        "standby":null,"vf":null,"addresses":[],"problems":[],"next-deadline":null,"switchovers":[{switchovers}],"switchover-count":{count}}}]}}}}"#,
     );
     serde_json::from_str(&text).unwrap()
 }
@@ -53,20 +53,20 @@ const UNMEASURED: &str = r#"{"number":8,"at":3,"from":"standby","to":"vf","cause
 
 #[test]
 fn the_metrics_are_as_documented() {
-    let board = board("g1");
-    board.guest("g1", status(OLD, 6), 100);
-    board.guest(
+    let registry = registry("g1");
+    registry.guest("g1", status(OLD, 6), 100);
+    registry.guest(
         "g1",
         status(&format!("{OLD},{PLANNED},{UNMEASURED}"), 8),
         100,
     );
     // The same once more is nothing new.
-    board.guest(
+    registry.guest(
         "g1",
         status(&format!("{OLD},{PLANNED},{UNMEASURED}"), 8),
         100,
     );
-    let text = metrics::text(&board);
+    let text = metrics::text(&registry);
     let golden = include_str!("metrics.golden");
     if std::env::var_os("UPDATE").is_some() {
         std::fs::write("src/daemon/tests/metrics.golden", &text).unwrap();
@@ -79,9 +79,9 @@ fn the_metrics_are_as_documented() {
 /// only TYPE is looked at, and a type that it does not know costs the whole file.
 #[test]
 fn a_collector_of_text_files_takes_every_line() {
-    let board = board("g1");
-    board.guest("g1", status(&format!("{OLD},{PLANNED}"), 7), 100);
-    let text = metrics::text(&board);
+    let registry = registry("g1");
+    registry.guest("g1", status(&format!("{OLD},{PLANNED}"), 7), 100);
+    let text = metrics::text(&registry);
     let mut samples = 0;
     for line in text.lines() {
         if let Some(words) = line.strip_prefix("# TYPE ") {
@@ -130,20 +130,20 @@ fn the_file_is_everybody_s_to_read_and_never_half() {
 
 #[test]
 fn a_guest_s_service_that_began_anew_is_counted_on() {
-    let board = board("g1");
-    board.guest("g1", status(OLD, 6), 100);
+    let registry = registry("g1");
+    registry.guest("g1", status(OLD, 6), 100);
     let first = PLANNED.replace("\"number\":7", "\"number\":1");
-    board.guest("g1", status(&first, 1), 100);
-    let text = metrics::text(&board);
+    registry.guest("g1", status(&first, 1), 100);
+    let text = metrics::text(&registry);
     let counted =
-        "tandem_bond_handoffs_seen_total{domain=\"g1\",bond=\"bond0\",cause=\"planned\"} 1\n";
+        "tandem_bond_switchovers_seen_total{domain=\"g1\",bond=\"bond0\",cause=\"planned\"} 1\n";
     assert!(text.contains(counted), "{text}");
 }
 
 #[test]
 fn names_can_not_break_out_of_their_label() {
-    let board = board("a\"} 1\n\\");
-    let text = metrics::text(&board);
+    let registry = registry("a\"} 1\n\\");
+    let text = metrics::text(&registry);
     let label = "tandem_guest_answers{domain=\"a\\\"} 1\\n\\\\\"} 0\n";
     assert!(text.contains(label), "{text}");
 }
@@ -165,11 +165,11 @@ async fn answer(address: std::net::SocketAddr, request: &[u8]) -> String {
 
 #[tokio::test]
 async fn only_the_metrics_are_served_and_only_to_this_machine() {
-    let board = Arc::new(board("g1"));
+    let registry = Arc::new(registry("g1"));
     let listener = http::open("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let address = listener.local_addr().unwrap();
-    let task = tokio::spawn(http::serve(listener, Arc::clone(&board)));
-    let text = metrics::text(&board);
+    let task = tokio::spawn(http::serve(listener, Arc::clone(&registry)));
+    let text = metrics::text(&registry);
     for request in [
         "GET /metrics HTTP/1.1\r\nHost: localhost:9469\r\n\r\n",
         "GET /metrics HTTP/1.0\r\n\r\n",
@@ -215,10 +215,10 @@ async fn only_the_metrics_are_served_and_only_to_this_machine() {
 
 #[tokio::test(start_paused = true)]
 async fn those_who_never_ask_keep_nobody_out() {
-    let board = Arc::new(board("g1"));
+    let registry = Arc::new(registry("g1"));
     let listener = http::open("[::1]:0".parse().unwrap()).await.unwrap();
     let address = listener.local_addr().unwrap();
-    let task = tokio::spawn(http::serve(listener, board));
+    let task = tokio::spawn(http::serve(listener, registry));
     let mut idle = Vec::new();
     for _ in 0..64 {
         idle.push(TcpStream::connect(address).await.unwrap());
@@ -233,9 +233,9 @@ async fn those_who_never_ask_keep_nobody_out() {
 
 #[test]
 fn what_is_known_is_told_with_its_age() {
-    let board = board("g1");
-    board.guest("g1", status(OLD, 6), 100);
-    let Some(Reply::Domain(shown)) = board.one("g1") else {
+    let registry = registry("g1");
+    registry.guest("g1", status(OLD, 6), 100);
+    let Some(Reply::Domain(shown)) = registry.one("g1") else {
         unreachable!("it is shown");
     };
     assert_eq!(shown.report.channel, ChannelUse::Subscribed);

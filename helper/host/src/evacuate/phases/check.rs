@@ -6,7 +6,7 @@ use crate::evacuate::action::{GuestCall, Task};
 use crate::evacuate::cause::{Cause, CauseCode};
 use crate::evacuate::input::{FailureKind, RecordFact, SideFacts};
 use crate::evacuate::machine::Evacuation;
-use crate::evacuate::plan::{AgentUse, Side, VfIdentity};
+use crate::evacuate::spec::{AgentUse, Side, VfIdentity};
 use crate::evacuate::view::has_job;
 use crate::hypervisor::DomainState;
 use crate::words::{printable, quoted};
@@ -22,12 +22,12 @@ pub(super) fn next(it: &Evacuation) -> Next {
     if !is_gone(destination) && destination.state != DomainState::Incoming {
         let message = format!(
             "the destination has a domain {} already; if this one was migrated there, ask it on {}",
-            printable(&it.record.plan.domain),
-            printable(&it.record.plan.destination_uri)
+            printable(&it.record.spec.domain),
+            printable(&it.record.spec.destination_uri)
         );
         return Ok(fail(CauseCode::OnDestination, message));
     }
-    if it.record.plan.destination_vf.is_none() && !it.record.plan.yes_degraded {
+    if it.record.spec.destination_vf.is_none() && !it.record.spec.yes_degraded {
         let message = "no VF is named for the destination; name one with --vf FILE, or agree \
                        to go on without with --yes-degraded";
         return Ok(fail(CauseCode::NoVfNamed, message));
@@ -38,7 +38,7 @@ pub(super) fn next(it: &Evacuation) -> Next {
 
 /// Why nothing may be begun, as the source shows the domain.
 pub(super) fn source_refuses(it: &Evacuation, source: &SideFacts) -> Option<Cause> {
-    let domain = printable(&it.record.plan.domain);
+    let domain = printable(&it.record.spec.domain);
     if source.state != DomainState::Running {
         let message = format!(
             "domain {domain} does not run on the source ({:?}); a VF can be unplugged only from a \
@@ -64,7 +64,7 @@ pub(super) fn source_refuses(it: &Evacuation, source: &SideFacts) -> Option<Caus
             let message = format!(
                 "domain {domain} {what}: driven by {owner}; if that is over, run `tandem-host \
                  recover {}`",
-                quoted(&it.record.plan.domain)
+                quoted(&it.record.spec.domain)
             );
             return Some(Cause::new(code, message));
         }
@@ -82,9 +82,9 @@ fn ambiguous(it: &Evacuation, source: &SideFacts) -> Option<Cause> {
         let fits = source.nics.iter().filter(|nic| identity.is(nic));
         fits.count()
     };
-    let plan = &it.record.plan;
-    let own = plan.source_vf.as_ref().map(|vf| &vf.identity);
-    let other = plan.destination_vf.as_ref().map(|vf| &vf.identity);
+    let spec = &it.record.spec;
+    let own = spec.source_vf.as_ref().map(|vf| &vf.identity);
+    let other = spec.destination_vf.as_ref().map(|vf| &vf.identity);
     let own_count = own.map_or(0, count);
     // Both hosts may give the VF one and the same name; no other NIC may have it.
     let strangers = other.map_or(0, |other| {
@@ -108,11 +108,11 @@ fn ambiguous(it: &Evacuation, source: &SideFacts) -> Option<Cause> {
 
 /// A guest that could not keep its traffic is not touched.
 fn guest(it: &Evacuation) -> Result<(), Step> {
-    if it.record.plan.agent == AgentUse::Never {
+    if it.record.spec.agent == AgentUse::Never {
         return Ok(());
     }
     let mut calls = vec![GuestCall::Hello];
-    if it.record.plan.configure {
+    if it.record.spec.configure {
         calls.push(GuestCall::Configure);
     }
     for call in calls {
@@ -133,7 +133,7 @@ fn guest(it: &Evacuation) -> Result<(), Step> {
     }
     let status = GuestCall::Status;
     let tries = it.tries(Task::Guest(status));
-    let ready = it.memory.guest.as_ref();
+    let ready = it.notes.guest.as_ref();
     if ready.is_some_and(|guest| guest.bond_known && guest.standby_usable) {
         return Ok(());
     }

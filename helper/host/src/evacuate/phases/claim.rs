@@ -10,15 +10,15 @@ use crate::evacuate::action::{ActionKind, Task};
 use crate::evacuate::cause::{Cause, CauseCode};
 use crate::evacuate::input::RecordFact;
 use crate::evacuate::machine::Evacuation;
-use crate::evacuate::plan::Side;
 use crate::evacuate::progress::Stage;
+use crate::evacuate::spec::Side;
 use crate::words::{printable, quoted};
 
 /// Failures of the reservation that may be an accident.
 const VF_FAILURES: u32 = 3;
 
 pub(super) fn next(it: &Evacuation) -> Next {
-    let Some((_, written_ms)) = it.memory.claimed else {
+    let Some((_, written_ms)) = it.notes.claimed else {
         return write(it);
     };
     let asked_ms = it.view(Side::Source).asked_ms;
@@ -77,7 +77,7 @@ impl Evacuation {
 }
 
 fn claimed_by_other(it: &Evacuation) -> Cause {
-    let domain = &it.record.plan.domain;
+    let domain = &it.record.spec.domain;
     let message = format!(
         "another evacuation of domain {} began at the same moment; see `tandem-host status {}`",
         printable(domain),
@@ -87,7 +87,7 @@ fn claimed_by_other(it: &Evacuation) -> Cause {
 }
 
 fn reserve(it: &Evacuation) -> Result<(), Step> {
-    if it.record.plan.destination_vf.is_none() {
+    if it.record.spec.destination_vf.is_none() {
         return Ok(());
     }
     let tries = it.tries(Task::ClaimVf);

@@ -5,8 +5,8 @@ use crate::evacuate::action::{ActionKind, GuestCall, Task};
 use crate::evacuate::cause::{Cause, CauseCode};
 use crate::evacuate::input::SideFacts;
 use crate::evacuate::machine::Evacuation;
-use crate::evacuate::plan::{AgentUse, Side};
 use crate::evacuate::progress::{Progress, Record, Stage};
+use crate::evacuate::spec::{AgentUse, Side};
 use crate::hypervisor::{DomainState, Nic};
 use crate::words::printable;
 
@@ -63,7 +63,7 @@ impl Evacuation {
         };
         let message = format!(
             "it can't be seen where domain {} runs: {why}",
-            printable(&self.record.plan.domain)
+            printable(&self.record.spec.domain)
         );
         Cause::new(CauseCode::Unclear, message)
     }
@@ -86,7 +86,7 @@ impl Evacuation {
     /// Nothing that timed out, or that a process which was killed asked for, can still take
     /// effect: a VF that is absent stays absent until it is plugged in.
     pub(super) fn is_certain(&self) -> Result<(), Step> {
-        let until_ms = self.memory.doubt_until_ms;
+        let until_ms = self.notes.doubt_until_ms;
         if self.now_ms < until_ms {
             return Err(Step::WaitUntil(until_ms));
         }
@@ -97,20 +97,20 @@ impl Evacuation {
         self.attempt(ActionKind::Guest { side, call })
     }
 
-    /// The guest is to be asked, and did not prove silent in this phase.
+    /// The guest is to be asked, and was not found silent in this phase.
     pub(super) fn asks_guest(&self, call: GuestCall) -> bool {
-        self.record.plan.agent != AgentUse::Never
+        self.record.spec.agent != AgentUse::Never
             && self.tries(Task::Guest(call)).failures < AGENT_FAILURES
     }
 
     /// The evacuation may go on without what the guest should do.
     pub(super) fn guest_is_optional(&self) -> bool {
-        self.record.plan.agent != AgentUse::Required
+        self.record.spec.agent != AgentUse::Required
     }
 
     /// The VF as that side's last look showed it.
     pub(in crate::evacuate) fn vf_nic(&self, side: Side) -> Option<&Nic> {
-        let identity = &self.record.plan.vf(side)?.identity;
+        let identity = &self.record.spec.vf(side)?.identity;
         let facts = self.view(side).facts.as_ref()?;
         facts.nics.iter().find(|nic| identity.is(nic))
     }
@@ -120,14 +120,14 @@ impl Evacuation {
         Record {
             progress: Progress {
                 stage,
-                migration_begun: self.memory.migration_begun || stage == Stage::Migrating,
+                migration_begun: self.notes.migration_begun || stage == Stage::Migrating,
                 home: match stage {
-                    Stage::Plugging | Stage::Degraded => self.memory.residence.or(progress.home),
+                    Stage::Plugging | Stage::Degraded => self.notes.residence.or(progress.home),
                     _ => None,
                 },
                 ..progress.clone()
             },
-            plan: self.record.plan.clone(),
+            spec: self.record.spec.clone(),
         }
     }
 
@@ -144,8 +144,8 @@ impl Evacuation {
             let message = failure.message;
             return Err(Step::Fail(Cause::new(CauseCode::RecordNotWritten, message)));
         }
-        if self.now_ms < self.memory.record_doubt_until_ms {
-            return Err(Step::WaitUntil(self.memory.record_doubt_until_ms));
+        if self.now_ms < self.notes.record_doubt_until_ms {
+            return Err(Step::WaitUntil(self.notes.record_doubt_until_ms));
         }
         let record = Box::new(record);
         Err(self.attempt(ActionKind::Save { side, record }))

@@ -6,8 +6,8 @@ use crate::evacuate::action::{ActionKind, Task};
 use crate::evacuate::cause::{Cause, CauseCode};
 use crate::evacuate::input::SideFacts;
 use crate::evacuate::machine::Evacuation;
-use crate::evacuate::plan::Side;
 use crate::evacuate::progress::Stage;
+use crate::evacuate::spec::Side;
 use crate::evacuate::view::has_job;
 use crate::hypervisor::DomainState;
 
@@ -29,7 +29,7 @@ enum Whereabouts {
 }
 
 pub(super) fn next(it: &Evacuation) -> Next {
-    if !it.memory.migration_begun {
+    if !it.notes.migration_begun {
         return begin(it);
     }
     match whereabouts(it)? {
@@ -89,7 +89,7 @@ fn whereabouts(it: &Evacuation) -> Result<Whereabouts, Step> {
 
 /// No migration is left: its handle says so, or none was seen for long and it was cancelled.
 fn is_over(it: &Evacuation) -> bool {
-    if it.memory.migration_end.is_some() {
+    if it.notes.migration_end.is_some() {
         return true;
     }
     is_quiet(it) && it.tries(Task::Cancel).accepted_ms.is_some()
@@ -98,7 +98,7 @@ fn is_over(it: &Evacuation) -> bool {
 fn is_quiet(it: &Evacuation) -> bool {
     let begun_ms = it.tries(Task::Migrate).accepted_ms.unwrap_or(it.entered_ms);
     // One whose start timed out may still begin.
-    let begun_ms = begun_ms.max(it.memory.doubt_until_ms);
+    let begun_ms = begun_ms.max(it.notes.doubt_until_ms);
     let quiet_ms = it.view(Side::Source).quiet_since_ms;
     let since_ms = quiet_ms.map(|since| since.max(begun_ms));
     since_ms.is_some_and(|since| it.now_ms >= since + it.limits.quiet_ms)
@@ -111,12 +111,12 @@ fn under_way(it: &Evacuation) -> Next {
     if failing_ms >= it.limits.unclear_ms {
         return Ok(Step::End);
     }
-    let cancelled_ms = it.memory.cancel_ms;
+    let cancelled_ms = it.notes.cancel_ms;
     if cancelled_ms.is_some_and(|at| it.now_ms >= at + it.limits.unclear_ms) {
         return Ok(Step::End);
     }
     let tries = it.tries(Task::Cancel);
-    let wanted = it.memory.aborted || late || is_quiet(it);
+    let wanted = it.notes.aborted || late || is_quiet(it);
     if wanted && tries.accepted_ms.is_none() {
         return Ok(it.attempt(ActionKind::Cancel));
     }
@@ -127,10 +127,10 @@ fn under_way(it: &Evacuation) -> Next {
 
 /// Waits for a host to answer, for so long and no longer.
 fn unclear(it: &Evacuation) -> Next {
-    let ended_ms = it.memory.migration_end.as_ref().map(|(_, at)| *at);
+    let ended_ms = it.notes.migration_end.as_ref().map(|(_, at)| *at);
     // It may be entered again, long after.
     let ended_ms = ended_ms
-        .or(it.memory.cancel_ms)
+        .or(it.notes.cancel_ms)
         .unwrap_or(0)
         .max(it.entered_ms);
     if it.now_ms >= ended_ms + it.limits.unclear_ms {
@@ -143,8 +143,8 @@ fn unclear(it: &Evacuation) -> Next {
 }
 
 fn why(it: &Evacuation) -> Cause {
-    let cause = match &it.memory.migration_end {
-        _ if it.memory.aborted => {
+    let cause = match &it.notes.migration_end {
+        _ if it.notes.aborted => {
             let message = "the operator stopped the migration";
             return Cause::new(CauseCode::Aborted, message);
         }

@@ -72,7 +72,7 @@ pub(super) enum Step {
     /// Nothing before that moment, unless something is learnt.
     WaitUntil(u64),
     Go(Phase),
-    /// It will not end as planned; the machine knows what follows in which phase.
+    /// It will not end as it should; the machine knows what follows in which phase.
     Fail(Cause),
     /// It is over.
     End,
@@ -82,10 +82,10 @@ pub(super) enum Step {
 pub(super) type Next = Result<Step, Step>;
 
 pub(super) fn step(it: &Evacuation) -> Step {
-    if it.memory.superseded {
+    if it.notes.superseded {
         return Step::End;
     }
-    let begun = it.phase == Phase::Migrate && it.memory.migration_begun;
+    let begun = it.phase == Phase::Migrate && it.notes.migration_begun;
     let undoable = matches!(
         it.phase,
         Phase::Takeover
@@ -95,7 +95,7 @@ pub(super) fn step(it: &Evacuation) -> Step {
             | Phase::Unplug
             | Phase::Migrate
     );
-    if it.memory.aborted && undoable && !begun {
+    if it.notes.aborted && undoable && !begun {
         let message = format!("the operator stopped it in phase {}", it.phase.as_str());
         return Step::Fail(Cause::new(CauseCode::Aborted, message));
     }

@@ -5,8 +5,8 @@ use super::{Next, Phase, Step};
 use crate::evacuate::action::{ActionKind, GuestCall, Task};
 use crate::evacuate::cause::{Cause, CauseCode};
 use crate::evacuate::machine::Evacuation;
-use crate::evacuate::plan::Side;
 use crate::evacuate::progress::Stage;
+use crate::evacuate::spec::Side;
 use crate::evacuate::view::has_job;
 use crate::hypervisor::DomainState;
 
@@ -16,7 +16,7 @@ pub(super) fn announce(it: &Evacuation) -> Next {
     let call = GuestCall::Announce;
     let tries = it.tries(Task::Guest(call));
     let tried = tries.accepted_ms.is_some() || tries.failures > 0;
-    if !tried && !it.memory.aborted && it.record.plan.asks_guest(Side::Destination) {
+    if !tried && !it.notes.aborted && it.record.spec.asks_guest(Side::Destination) {
         return Ok(it.call(Side::Destination, call));
     }
     memory_has_come(it)?;
@@ -27,7 +27,7 @@ pub(super) fn next(it: &Evacuation) -> Next {
     let side = Side::Destination;
     let end_ms = it.entered_ms + it.limits.plug_ms;
     let tries = it.tries(Task::Attach(side));
-    let late = it.now_ms >= end_ms || it.memory.aborted;
+    let late = it.now_ms >= end_ms || it.notes.aborted;
     if late && it.view(side).is_failing() {
         return Ok(Step::End);
     }
@@ -35,7 +35,7 @@ pub(super) fn next(it: &Evacuation) -> Next {
     if is_gone(facts) {
         return Ok(Step::Go(Phase::Release));
     }
-    if it.vf_nic(side).is_some() || it.record.plan.destination_vf.is_none() {
+    if it.vf_nic(side).is_some() || it.record.spec.destination_vf.is_none() {
         return Ok(Step::Go(Phase::Verify));
     }
     if late && tries.failures > 0 {
@@ -57,7 +57,7 @@ pub(super) fn next(it: &Evacuation) -> Next {
 /// would end the guest, and nothing can be plugged in before that is over.
 fn memory_has_come(it: &Evacuation) -> Result<(), Step> {
     let source = it.view(Side::Source);
-    let came = matches!(it.memory.migration_end, Some((Ok(()), _)));
+    let came = matches!(it.notes.migration_end, Some((Ok(()), _)));
     if came || source.failing_for_ms() >= it.limits.unclear_ms {
         return Ok(());
     }
@@ -72,9 +72,9 @@ fn memory_has_come(it: &Evacuation) -> Result<(), Step> {
 }
 
 fn why(it: &Evacuation, last: Option<String>) -> Cause {
-    let vf = it.record.plan.destination_vf.as_ref();
+    let vf = it.record.spec.destination_vf.as_ref();
     let vf = vf.map(|vf| vf.identity.describe()).unwrap_or_default();
-    if it.memory.aborted {
+    if it.notes.aborted {
         let message =
             format!("the operator stopped it before {vf} was plugged in on the destination");
         return Cause::new(CauseCode::Aborted, message);

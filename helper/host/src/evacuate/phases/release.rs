@@ -5,8 +5,8 @@ use super::{Next, Phase, Step};
 use crate::evacuate::action::{ActionKind, Task};
 use crate::evacuate::input::RecordFact;
 use crate::evacuate::machine::Evacuation;
-use crate::evacuate::plan::Side;
 use crate::evacuate::progress::{Progress, Stage};
+use crate::evacuate::spec::Side;
 
 /// Tries at cleaning up; what is left behind is reported.
 const FAILURES: u32 = 3;
@@ -15,7 +15,7 @@ const RESTORES: u32 = 2;
 
 pub(super) fn next(it: &Evacuation) -> Next {
     let late = it.in_phase_ms() >= it.limits.release_ms;
-    let home = it.memory.residence.unwrap_or(Side::Source);
+    let home = it.notes.residence.unwrap_or(Side::Source);
     if it.in_phase_ms() < it.limits.settle_ms {
         // What timed out may still take effect, and the report shall be true.
         it.is_certain()?;
@@ -47,13 +47,13 @@ fn has_looked(it: &Evacuation, side: Side) -> bool {
 /// The unplug that was given up happened after all.
 fn vf_left_late(it: &Evacuation, home: Side) -> bool {
     let runs = it.view(home).facts.as_ref().is_some_and(is_there);
-    let was_back = it.memory.vf_was_back && it.memory.restores < RESTORES;
+    let was_back = it.notes.vf_was_back && it.notes.restores < RESTORES;
     home == Side::Source && runs && was_back && it.vf_nic(home).is_none()
 }
 
 fn release_vf(it: &Evacuation) -> Result<(), Step> {
     let tries = it.tries(Task::ReleaseVf);
-    if !it.memory.vf_claimed || tries.failures >= FAILURES {
+    if !it.notes.vf_claimed || tries.failures >= FAILURES {
         return Ok(());
     }
     Err(it.attempt(ActionKind::ReleaseVf))
@@ -107,18 +107,18 @@ impl Evacuation {
 
     /// The domain runs without the VF that it should have there.
     pub(in crate::evacuate) fn keeps_record(&self) -> bool {
-        let Some(home) = self.memory.residence else {
+        let Some(home) = self.notes.residence else {
             return false;
         };
         let runs = self.view(home).facts.as_ref().is_some_and(is_there);
-        let began = self.memory.touched || self.memory.recovery.is_some();
-        runs && began && self.record.plan.vf(home).is_some() && self.vf_nic(home).is_none()
+        let began = self.notes.touched || self.notes.recovery.is_some();
+        runs && began && self.record.spec.vf(home).is_some() && self.vf_nic(home).is_none()
     }
 
     /// Our own record, or what a process that was killed left of it.
     pub(in crate::evacuate) fn is_of_this_evacuation(&self, record: &Progress) -> bool {
-        let took_over = self.memory.recovery.is_some()
-            && (self.memory.claimed.is_some() || self.memory.residence.is_none());
+        let took_over = self.notes.recovery.is_some()
+            && (self.notes.claimed.is_some() || self.notes.residence.is_none());
         self.is_ours(record) || (took_over && record.evacuation == self.record.progress.evacuation)
     }
 }

@@ -4,8 +4,8 @@ use super::helpers::is_gone;
 use super::{Next, Phase, Step};
 use crate::evacuate::action::ActionKind;
 use crate::evacuate::machine::Evacuation;
-use crate::evacuate::plan::Side;
 use crate::evacuate::progress::Stage;
+use crate::evacuate::spec::Side;
 
 pub(super) fn next(it: &Evacuation) -> Next {
     let side = Side::Source;
@@ -15,11 +15,11 @@ pub(super) fn next(it: &Evacuation) -> Next {
         return Ok(Step::End);
     }
     let facts = it.peek(side)?;
-    if is_gone(facts) && it.memory.migration_begun {
+    if is_gone(facts) && it.notes.migration_begun {
         // It does not stay here, as it seemed: both hosts are asked anew.
         return Ok(Step::Go(Phase::Migrate));
     }
-    if is_gone(facts) || it.record.plan.source_vf.is_none() {
+    if is_gone(facts) || it.record.spec.source_vf.is_none() {
         return Ok(Step::Go(Phase::Verify));
     }
     if it.vf_nic(side).is_some() {
@@ -38,7 +38,7 @@ pub(super) fn next(it: &Evacuation) -> Next {
 /// time, so that what is reported stays true.
 fn still_there(it: &Evacuation) -> Step {
     let settled_ms = it
-        .memory
+        .notes
         .unplug_asked_ms
         .map(|at| at + it.limits.unplug_settle_ms);
     match settled_ms {

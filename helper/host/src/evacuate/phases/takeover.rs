@@ -7,7 +7,7 @@ use crate::evacuate::action::{ActionKind, Task};
 use crate::evacuate::cause::{Cause, CauseCode};
 use crate::evacuate::input::{RecordFact, SideFacts};
 use crate::evacuate::machine::Evacuation;
-use crate::evacuate::plan::Side;
+use crate::evacuate::spec::Side;
 use crate::evacuate::view::has_job;
 use crate::hypervisor::DomainState;
 use crate::words::printable;
@@ -59,7 +59,7 @@ pub(super) fn next(it: &Evacuation) -> Next {
 
 /// Our name was written, and is still there after the settling time.
 fn has_ours_settled(it: &Evacuation) -> Result<bool, Step> {
-    let Some((side, written_ms)) = it.memory.claimed else {
+    let Some((side, written_ms)) = it.notes.claimed else {
         return Ok(false);
     };
     let settled_ms = written_ms + it.limits.claim_settle_ms;
@@ -86,7 +86,7 @@ fn go_on(it: &Evacuation) -> Step {
     if runs_there {
         return Step::Go(Phase::Announce);
     }
-    if it.memory.migration_begun {
+    if it.notes.migration_begun {
         return Step::Go(Phase::Migrate);
     }
     let message = "it was interrupted before the migration began; undone now";
@@ -130,13 +130,13 @@ fn is_free(it: &Evacuation, side: Side, facts: &SideFacts) -> Result<(), Step> {
 }
 
 fn was_seen(it: &Evacuation, side: Side) -> bool {
-    let recovery = it.memory.recovery.as_ref();
+    let recovery = it.notes.recovery.as_ref();
     recovery.is_some_and(|recovery| recovery.beats.contains_key(&side))
 }
 
 /// Nobody shows a sign of life.
 fn is_silent(it: &Evacuation, side: Side) -> Result<(), Step> {
-    let Some(recovery) = &it.memory.recovery else {
+    let Some(recovery) = &it.notes.recovery else {
         return Ok(());
     };
     if recovery.owner_lives {
@@ -153,7 +153,7 @@ fn is_silent(it: &Evacuation, side: Side) -> Result<(), Step> {
 fn claimed(it: &Evacuation) -> Cause {
     let message = format!(
         "another process drives the evacuation of domain {}; see `tandem-host status`",
-        printable(&it.record.plan.domain)
+        printable(&it.record.spec.domain)
     );
     Cause::new(CauseCode::Claimed, message)
 }

@@ -6,12 +6,12 @@ use crate::evacuate::action::{ActionKind, GuestCall, Task};
 use crate::evacuate::cause::{Cause, CauseCode};
 use crate::evacuate::input::FailureKind;
 use crate::evacuate::machine::Evacuation;
-use crate::evacuate::plan::Side;
 use crate::evacuate::progress::Stage;
+use crate::evacuate::spec::Side;
 
 /// The guest moves its traffic off the VF.
 pub(super) fn prepare(it: &Evacuation) -> Next {
-    if it.record.plan.source_vf.is_none() {
+    if it.record.spec.source_vf.is_none() {
         return Ok(Step::Go(Phase::Unplug));
     }
     let call = GuestCall::PrepareUnplug;
@@ -48,14 +48,14 @@ pub(super) fn next(it: &Evacuation) -> Next {
         return Ok(Step::Go(Phase::Migrate));
     };
     let tries = it.tries(Task::Detach);
-    let spent = it.memory.unplug_requests >= it.limits.unplug_requests;
-    let refused = it.memory.unplug_asked_ms.is_none() && it.memory.unplug_refusals > 0;
+    let spent = it.notes.unplug_requests >= it.limits.unplug_requests;
+    let refused = it.notes.unplug_asked_ms.is_none() && it.notes.unplug_refusals > 0;
     let end_ms = it.entered_ms + it.limits.unplug_ms;
     if it.now_ms >= end_ms || (spent && refused) {
         return Ok(Step::Fail(why(it, tries.last.map(|one| one.message))));
     }
     it.save_first(Side::Source, Stage::Unplugging)?;
-    let due_ms = match it.memory.unplug_asked_ms {
+    let due_ms = match it.notes.unplug_asked_ms {
         _ if spent => end_ms,
         Some(asked_ms) => asked_ms + it.limits.unplug_retry_ms,
         None if refused => it.now_ms,
@@ -69,10 +69,10 @@ pub(super) fn next(it: &Evacuation) -> Next {
 }
 
 fn why(it: &Evacuation, last: Option<String>) -> Cause {
-    let vf = it.record.plan.source_vf.as_ref();
+    let vf = it.record.spec.source_vf.as_ref();
     let vf = vf.map(|vf| vf.identity.describe()).unwrap_or_default();
-    let requests = it.memory.unplug_requests;
-    let refusals = it.memory.unplug_refusals;
+    let requests = it.notes.unplug_requests;
+    let refusals = it.notes.unplug_refusals;
     let last = last
         .map(|text| format!("; last: {text}"))
         .unwrap_or_default();

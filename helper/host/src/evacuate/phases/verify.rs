@@ -5,8 +5,8 @@ use super::{Next, Phase, Step};
 use crate::evacuate::action::{GuestCall, Task};
 use crate::evacuate::input::FailureKind;
 use crate::evacuate::machine::Evacuation;
-use crate::evacuate::plan::Side;
 use crate::evacuate::progress::Stage;
+use crate::evacuate::spec::Side;
 
 /// The record is written anew while the guest is waited for, so that nobody takes this process for dead.
 fn sign_of_life(it: &Evacuation, side: Side) -> Result<(), Step> {
@@ -23,9 +23,9 @@ fn sign_of_life(it: &Evacuation, side: Side) -> Result<(), Step> {
 
 /// A guest that boots may be silent for long; the phase's limit ends it.
 pub(super) fn next(it: &Evacuation) -> Next {
-    let side = it.memory.residence.unwrap_or(Side::Source);
+    let side = it.notes.residence.unwrap_or(Side::Source);
     let late = it.in_phase_ms() >= it.limits.verify_ms;
-    if !it.record.plan.asks_guest(side) || late {
+    if !it.record.spec.asks_guest(side) || late {
         return Ok(Step::Go(Phase::Release));
     }
     sign_of_life(it, side)?;
@@ -34,7 +34,7 @@ pub(super) fn next(it: &Evacuation) -> Next {
     let refused = resumed.last.as_ref();
     let refused = refused.is_some_and(|failure| failure.kind == FailureKind::AgentRefused);
     if resumed.accepted_ms.is_none() && !refused {
-        if it.memory.aborted && resumed.failures > 0 {
+        if it.notes.aborted && resumed.failures > 0 {
             return Ok(Step::Go(Phase::Release));
         }
         return Ok(it.call(side, GuestCall::Resume));
@@ -42,20 +42,20 @@ pub(super) fn next(it: &Evacuation) -> Next {
     let tries = it.tries(Task::Guest(GuestCall::Status));
     // Who wants to leave waits for one answer, and for no better one.
     let asked = tries.accepted_ms.is_some() || tries.failures > 0;
-    if it.vf_nic(side).is_none() || (it.memory.aborted && asked) {
+    if it.vf_nic(side).is_none() || (it.notes.aborted && asked) {
         return Ok(Step::Go(Phase::Release));
     }
     let Some(told_ms) = tries.accepted_ms else {
         return Ok(it.call(side, GuestCall::Status));
     };
-    let guest = it.memory.guest.as_ref();
+    let guest = it.notes.guest.as_ref();
     if guest.is_some_and(|guest| guest.vf_active) {
         return Ok(Step::Go(Phase::Release));
     }
     // A guest that booted anew has forgotten the bond that the host gave it.
     let configured = it.tries(Task::Guest(GuestCall::Configure)).accepted_ms;
     let lacks_bond = guest.is_some_and(|guest| !guest.bond_known);
-    if it.record.plan.configure && lacks_bond && configured.is_none_or(|at| at < told_ms) {
+    if it.record.spec.configure && lacks_bond && configured.is_none_or(|at| at < told_ms) {
         return Ok(it.call(side, GuestCall::Configure));
     }
     if refused && it.now_ms >= resumed.next_ms {

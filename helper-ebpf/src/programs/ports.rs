@@ -1,0 +1,249 @@
+//! At the ports: frames counted and stamped, and
+//! duplicates kept away from the guest's stack.
+
+use aya_ebpf::{
+    bindings::TC_ACT_SHOT,
+    helpers::bpf_ktime_get_boot_ns,
+    macros::{classifier, map},
+    maps::{HashMap, PerCpuHashMap},
+    programs::TcContext,
+};
+use tandem_ebpf::{
+    FrameCounts, LATE_PAUSE_NS, MAC_LEN, MAX_BONDS, MAX_PORTS, PATH_CHECK_ETHERTYPE, Port,
+    PortCounters, ROLE_STANDBY, ROLE_VF, ROLES_COUNTED,
+};
+
+use super::fast_path;
+
+/// `TCX_NEXT` and `TC_ACT_UNSPEC` (`bpf.h` and `pkt_cls.h` of include/uapi/linux): the next
+/// program has its say, then the stack.
+pub(super) const PASS: i32 = -1;
+const ETHERNET_HEADER_LEN: usize = 14;
+/// `PACKET_OTHERHOST` of `include/uapi/linux/if_packet.h`: not for the MAC of the device.
+const PACKET_OTHERHOST: u32 = 3;
+/// First five bytes of the link-local groups of IEEE 802.1Q (LLDP, LACP, STP):
+/// they are the port's own business, and no bridge floods them.
+const LINK_LOCAL_GROUPS: [u8; 5] = [0x01, 0x80, 0xc2, 0x00, 0x00];
+
+/// The ports that matter, by ifindex.
+#[map]
+static PORTS: HashMap<u32, Port> = HashMap::with_max_entries(MAX_PORTS, 0);
+
+/// What the watched ports carried, by ifindex.
+#[map]
+static COUNTERS: PerCpuHashMap<u32, PortCounters> = PerCpuHashMap::with_max_entries(MAX_PORTS, 0);
+
+/// Ifindex of the port that each bond sends through, by the bond's; 0 when unknown.
+#[map]
+static TRANSMITTING: HashMap<u32, u32> = HashMap::with_max_entries(MAX_BONDS, 0);
+
+/// Nanoseconds of `CLOCK_BOOTTIME`.
+#[inline(always)]
+pub(super) fn now_ns() -> u64 {
+    #[expect(unsafe_code, reason = "kernel helper without arguments")]
+    // SAFETY: bpf_ktime_get_boot_ns has no preconditions.
+    unsafe {
+        bpf_ktime_get_boot_ns()
+    }
+}
+
+/// The port with this ifindex, if it matters.
+#[inline(always)]
+pub(super) fn port(ifindex: u32) -> Option<&'static Port> {
+    #[expect(unsafe_code, reason = "map values are reached by pointer")]
+    // SAFETY: the value stays readable while the program runs; only the service
+    // writes it, and a mix of two descriptions harms one frame at most.
+    unsafe {
+        PORTS.get(ifindex)
+    }
+}
+
+/// The port that the bond sends through; 0 when unknown.
+#[inline(always)]
+pub(super) fn transmitting(bond: u32) -> u32 {
+    #[expect(unsafe_code, reason = "map values are reached by pointer")]
+    // SAFETY: one aligned word.
+    let port = unsafe { TRANSMITTING.get(bond) };
+    port.copied().unwrap_or(0)
+}
+
+/// Notes which port the bond sends through, if the service asked for it.
+#[inline(always)]
+pub(super) fn set_transmitting(bond: u32, port: u32) {
+    if let Some(value) = TRANSMITTING.get_ptr_mut(bond) {
+        #[expect(unsafe_code, reason = "map values are reached by pointer")]
+        // SAFETY: one aligned word in a value that stays in place.
+        unsafe {
+            value.write_volatile(port);
+        }
+    }
+}
+
+/// A frame on its way through a device.
+pub(super) struct Frame {
+    /// The device's ifindex.
+    pub(super) ifindex: u32,
+    /// Broadcast or multicast.
+    pub(super) group: bool,
+    pub(super) target: [u8; MAC_LEN],
+    pub(super) source: [u8; MAC_LEN],
+    /// To a group that no bridge floods.
+    pub(super) link_local: bool,
+    path_check: bool,
+    /// How many frames on the wire it stands for.
+    segments: u64,
+}
+
+impl Frame {
+    /// `None` without a whole Ethernet header.
+    #[inline(always)]
+    fn of(ctx: &TcContext) -> Option<Self> {
+        let start = ctx.data();
+        if start + ETHERNET_HEADER_LEN > ctx.data_end() {
+            return None;
+        }
+        #[expect(unsafe_code, reason = "frames are reached by pointer")]
+        // SAFETY: the header lies inside the frame, as checked, and an array of
+        // bytes has no alignment; the context's fields are always readable.
+        let (header, ifindex, segments) = unsafe {
+            let header = *(start as *const [u8; ETHERNET_HEADER_LEN]);
+            let skb = ctx.skb.skb;
+            (header, (*skb).ifindex, (*skb).gso_segs)
+        };
+        let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, e0, e1] = header;
+        Some(Self {
+            ifindex,
+            group: d0 & 1 != 0,
+            target: [d0, d1, d2, d3, d4, d5],
+            source: [s0, s1, s2, s3, s4, s5],
+            link_local: [d0, d1, d2, d3, d4] == LINK_LOCAL_GROUPS,
+            path_check: [e0, e1] == PATH_CHECK_ETHERTYPE,
+            segments: u64::from(segments.max(1)),
+        })
+    }
+
+    /// The guest itself sent it, through whichever port, and the network flooded it back.
+    /// Its stack would take the announcement of an address for another station's.
+    #[inline(always)]
+    fn is_own_echo(&self, port: &Port) -> bool {
+        self.group && !self.link_local && !self.path_check && self.is_from(port.own_mac)
+    }
+
+    #[inline(always)]
+    fn is_from(&self, mac: [u8; MAC_LEN]) -> bool {
+        mac != [0; MAC_LEN] && self.source == mac
+    }
+}
+
+/// This CPU's counters of a port, of the current period.
+#[inline(always)]
+fn counters(port: &Port, ifindex: u32) -> Option<&'static mut PortCounters> {
+    let counters = COUNTERS.get_ptr_mut(ifindex)?;
+    #[expect(unsafe_code, reason = "map values are reached by pointer")]
+    // SAFETY: this CPU's own value, and programs of this type don't interrupt each
+    // other on a CPU (softirqs are off around them).
+    let counters = unsafe { &mut *counters };
+    if counters.epoch != port.epoch {
+        *counters = PortCounters {
+            epoch: port.epoch,
+            ..PortCounters::default()
+        };
+    }
+    Some(counters)
+}
+
+#[inline(always)]
+fn count(traffic: &mut FrameCounts, frame: &Frame, now_ns: u64) {
+    if frame.group {
+        traffic.group_frames += frame.segments;
+        return;
+    }
+    traffic.frames += frame.segments;
+    traffic.last_boot_ns = now_ns;
+    if traffic.first_boot_ns == 0 {
+        traffic.first_boot_ns = now_ns;
+    }
+}
+
+/// It arrived although it is for another station: the network floods what it does not know.
+#[inline(always)]
+fn is_of_others(ctx: &TcContext) -> bool {
+    #[expect(unsafe_code, reason = "the context is reached by pointer")]
+    // SAFETY: the context's fields are always readable.
+    let kind = unsafe { (*ctx.skb.skb).pkt_type };
+    kind == PACKET_OTHERHOST
+}
+
+/// On a port's ingress, before the bond sees the frame.
+#[classifier]
+fn port_ingress(ctx: TcContext) -> i32 {
+    let Some(frame) = Frame::of(&ctx) else {
+        return PASS;
+    };
+    let Some(port) = port(frame.ifindex) else {
+        return PASS;
+    };
+    let echo = frame.is_own_echo(port);
+    let taken_in = if port.roles & ROLE_STANDBY != 0 {
+        fast_path::receive(&frame, port.bond)
+    } else {
+        PASS
+    };
+    let leaving = port.roles & ROLE_VF != 0 && fast_path::has_begun(port.bond);
+    // The frame came now, not when the announcement below has been sent.
+    let now_ns = now_ns();
+    let mut verdict = taken_in;
+    if leaving {
+        fast_path::announce(&ctx, &frame, port.bond, now_ns);
+        if verdict == PASS {
+            verdict = fast_path::receive_late(&frame, port.bond, now_ns);
+        }
+    }
+    if port.roles & ROLES_COUNTED != 0
+        && let Some(counters) = counters(port, frame.ifindex)
+    {
+        let transmitting = transmitting(port.bond);
+        let late = taken_in == PASS && transmitting != 0 && transmitting != frame.ifindex;
+        let traffic = if late {
+            &mut counters.late
+        } else {
+            &mut counters.rx
+        };
+        if !is_of_others(&ctx) {
+            if late && !frame.group && now_ns > traffic.last_boot_ns + LATE_PAUSE_NS {
+                // What came before was no part of a switchover: the network did not know the bond for a moment.
+                traffic.first_boot_ns = 0;
+            }
+            count(traffic, &frame, now_ns);
+        }
+        let flooded = late && frame.group && !frame.link_local && verdict == PASS;
+        if echo || flooded && (leaving || now_ns < port.duplicates_until_ns) {
+            counters.duplicates += frame.segments;
+            return TC_ACT_SHOT;
+        }
+    }
+    if echo {
+        return TC_ACT_SHOT;
+    }
+    verdict
+}
+
+/// On a port's egress, after the bond chose the port.
+#[classifier]
+fn port_egress(ctx: TcContext) -> i32 {
+    let Some(frame) = Frame::of(&ctx) else {
+        return PASS;
+    };
+    let Some(port) = port(frame.ifindex) else {
+        return PASS;
+    };
+    if port.roles & ROLE_STANDBY != 0 && fast_path::is_to_announce(&ctx, &frame, port.bond) {
+        return fast_path::make_announcement(&ctx, frame.source);
+    }
+    if port.roles & ROLES_COUNTED != 0
+        && let Some(counters) = counters(port, frame.ifindex)
+    {
+        count(&mut counters.tx, &frame, now_ns());
+    }
+    PASS
+}

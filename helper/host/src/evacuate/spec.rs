@@ -1,0 +1,253 @@
+//! What an evacuation shall bring about, and how long each part may take.
+
+use serde::{Deserialize, Serialize};
+use tandem_core::types::{Mac, PciAddress};
+
+use crate::hypervisor::Nic;
+
+/// One of the two hosts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Side {
+    /// Where the domain ran at first.
+    Source,
+    /// Where it shall go.
+    Destination,
+}
+
+impl Side {
+    /// Both.
+    pub const BOTH: [Self; 2] = [Self::Source, Self::Destination];
+
+    /// The word for people.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Destination => "destination",
+        }
+    }
+}
+
+/// What shall be brought about. Kept in this host's own record, so that a recovery has it too.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Spec {
+    /// The domain's name.
+    pub domain: String,
+    /// How this program reaches the source; empty if it does not, and the domain has left it.
+    pub source_uri: String,
+    /// How this program reaches the destination.
+    pub destination_uri: String,
+    /// The guest's bond; `None` if it has only one.
+    pub bond: Option<String>,
+    /// The VF on the source; `None` if the domain has none now.
+    pub source_vf: Option<Vf>,
+    /// The VF on the destination; `None` only if the operator agreed to end without.
+    pub destination_vf: Option<Vf>,
+    /// How much depends on the guest.
+    pub agent: AgentUse,
+    /// The channel on the destination can be opened from here; a unix socket of another machine
+    /// can't, and then the guest is not asked there.
+    pub reaches_destination_agent: bool,
+    /// The domain's XML has bonds for the guest, to be given to it.
+    pub configure: bool,
+    /// The operator agreed to end without a VF.
+    pub yes_degraded: bool,
+}
+
+/// A VF: how it is recognised, and how it is plugged in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Vf {
+    /// How a look recognises it.
+    pub identity: VfIdentity,
+    /// Its MAC, by which the guest knows it; `None` lets the guest take the one it has.
+    pub guest_mac: Option<Mac>,
+    /// The device's description for [`crate::hypervisor::Host::attach`].
+    pub device: String,
+}
+
+/// How a VF is recognised among a domain's NICs: the first of these that is known counts.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct VfIdentity {
+    /// The host's PCI function.
+    pub pci: Option<PciAddress>,
+    /// An alias that a person chose (libvirt: `ua-…`): aliases that libvirt makes up are reused.
+    pub alias: Option<String>,
+    /// The MAC, where no other NIC of the domain has it.
+    pub mac: Option<Mac>,
+}
+
+impl VfIdentity {
+    /// The NIC is this VF.
+    pub fn is(&self, nic: &Nic) -> bool {
+        match (self.pci, &self.alias, self.mac) {
+            (Some(pci), _, _) => nic.pci_source == Some(pci),
+            (None, Some(alias), _) => nic.alias == *alias,
+            (None, None, Some(mac)) => nic.mac == Some(mac),
+            (None, None, None) => false,
+        }
+    }
+
+    /// Nothing is known to recognise it by.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The name for people.
+    pub fn describe(&self) -> String {
+        match (self.pci, &self.alias, self.mac) {
+            (Some(pci), _, _) => format!("PCI function {pci}"),
+            (None, Some(alias), _) => format!("device {alias}"),
+            (None, None, Some(mac)) => format!("NIC {mac}"),
+            (None, None, None) => "an unnamed NIC".to_owned(),
+        }
+    }
+}
+
+/// How much depends on the guest's agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AgentUse {
+    /// Without it nothing is begun.
+    Required,
+    /// It is used if it answers (`--yes-degraded`).
+    IfThere,
+    /// It is not asked at all (`--no-agent`).
+    Never,
+}
+
+/// A spec that can't work.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SpecError {
+    /// Nothing to recognise a VF by.
+    #[error(
+        "the VF on the {} can't be recognised: its XML has no host PCI address, no `<alias name='ua-…'/>` and no MAC; add one", .0.as_str()
+    )]
+    NamelessVf(Side),
+}
+
+impl Spec {
+    /// Checks what can be checked without a look at the hosts.
+    ///
+    /// # Errors
+    /// If a VF can't be recognised.
+    pub fn validate(&self) -> Result<(), SpecError> {
+        for side in Side::BOTH {
+            if self.vf(side).is_some_and(|vf| vf.identity.is_empty()) {
+                return Err(SpecError::NamelessVf(side));
+            }
+        }
+        Ok(())
+    }
+
+    /// The VF of that side.
+    pub fn vf(&self, side: Side) -> Option<&Vf> {
+        match side {
+            Side::Source => self.source_vf.as_ref(),
+            Side::Destination => self.destination_vf.as_ref(),
+        }
+    }
+
+    /// The guest can and shall be asked while it is there.
+    pub fn asks_guest(&self, side: Side) -> bool {
+        let reaches = side == Side::Source || self.reaches_destination_agent;
+        self.agent != AgentUse::Never && reaches
+    }
+
+    /// How this program reaches that side.
+    pub fn uri(&self, side: Side) -> &str {
+        match side {
+            Side::Source => &self.source_uri,
+            Side::Destination => &self.destination_uri,
+        }
+    }
+}
+
+/// How long things may take, in ms.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// All checks together.
+    pub check_ms: u64,
+    /// A host that can't be asked for so long before the start is a refusal.
+    pub unreachable_ms: u64,
+    /// A look is so long of use, where no event says otherwise.
+    pub look_every_ms: u64,
+    /// Between a look and one that an event makes due.
+    pub look_pause_ms: u64,
+    /// From the asking for the look that saw no record to the beginning of writing our own; and the
+    /// longest that the writing itself may take.
+    pub claim_write_ms: u64,
+    /// So long after our own was written it is read back. From the asking for that look to the end of
+    /// writing takes less, so that of two who write at once both see the later one's record (Fischer's
+    /// mutual exclusion).
+    pub claim_settle_ms: u64,
+    /// The guest's release of the VF.
+    pub prepare_ms: u64,
+    /// The unplug, with all its repetitions.
+    pub unplug_ms: u64,
+    /// An unplug without an answer is asked for again after so long.
+    pub unplug_retry_ms: u64,
+    /// How often the unplug is asked for.
+    pub unplug_requests: u32,
+    /// A rollback waits so long for an unplug that was asked for and may still happen.
+    pub unplug_settle_ms: u64,
+    /// The migration, before it is cancelled.
+    pub migrate_ms: u64,
+    /// No migration seen for so long, and its handle given up, means that there is none.
+    pub quiet_ms: u64,
+    /// So long may it be unclear where the domain runs.
+    pub unclear_ms: u64,
+    /// Plugging in on the destination.
+    pub plug_ms: u64,
+    /// Plugging in again on the source.
+    pub restore_ms: u64,
+    /// Until the guest says that it uses the VF.
+    pub verify_ms: u64,
+    /// Cleaning up.
+    pub release_ms: u64,
+    /// The record is written anew so often, as a sign of life.
+    pub heartbeat_ms: u64,
+    /// No sign of life for so long: the owner is dead.
+    pub stale_ms: u64,
+    /// First wait before something is tried again; doubles.
+    pub retry_first_ms: u64,
+    /// Longest such wait.
+    pub retry_max_ms: u64,
+    /// An action that timed out has taken effect by then, or never will.
+    pub settle_ms: u64,
+    /// An action whose executor does not tell its end for so long has timed out.
+    pub action_ms: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            check_ms: 60_000,
+            unreachable_ms: 15_000,
+            look_every_ms: 1_000,
+            look_pause_ms: 50,
+            claim_write_ms: 2_000,
+            claim_settle_ms: 3_000,
+            prepare_ms: 20_000,
+            unplug_ms: 60_000,
+            unplug_retry_ms: 12_000,
+            unplug_requests: 5,
+            unplug_settle_ms: 15_000,
+            migrate_ms: 3_600_000,
+            quiet_ms: 10_000,
+            unclear_ms: 120_000,
+            plug_ms: 120_000,
+            restore_ms: 120_000,
+            verify_ms: 60_000,
+            release_ms: 30_000,
+            heartbeat_ms: 10_000,
+            stale_ms: 90_000,
+            retry_first_ms: 500,
+            retry_max_ms: 10_000,
+            settle_ms: 10_000,
+            action_ms: 60_000,
+        }
+    }
+}

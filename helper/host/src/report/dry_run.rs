@@ -1,0 +1,135 @@
+//! What would be done (`--dry-run`).
+
+use serde_json::{Value, json};
+
+use crate::evacuate::{AgentUse, Limits, Phase, Side, Spec, Vf};
+use crate::hypervisor::MigrateOptions;
+use crate::words::printable;
+
+/// What would be done, a line for each phase.
+pub fn dry_run_text(spec: &Spec, limits: &Limits, options: &MigrateOptions) -> String {
+    let steps = steps(spec, limits, options).into_iter();
+    let lines = steps.map(|(phase, what)| format!("{:<9} {what}\n", phase.as_str()));
+    lines.collect()
+}
+
+/// The same for programs, with the spec itself.
+pub fn dry_run_json(spec: &Spec, limits: &Limits, options: &MigrateOptions) -> Value {
+    let steps = steps(spec, limits, options).into_iter();
+    let steps = steps.map(|(phase, what)| json!({ "phase": phase, "does": what }));
+    json!({ "spec": spec, "steps": steps.collect::<Vec<_>>() })
+}
+
+fn steps(spec: &Spec, limits: &Limits, options: &MigrateOptions) -> Vec<(Phase, String)> {
+    let mut steps = Vec::new();
+    let mut line = |phase: Phase, what: String| steps.push((phase, what));
+    let name =
+        |vf: Option<&Vf>| vf.map_or("none".to_owned(), |vf| printable(&vf.identity.describe()));
+    let domain = &spec.domain;
+    line(
+        Phase::Check,
+        format!(
+            "domain {} on {}, and the destination {}",
+            printable(domain),
+            spec.source_uri,
+            spec.destination_uri
+        ),
+    );
+    let there = name(spec.vf(Side::Destination));
+    line(
+        Phase::Claim,
+        format!("the domain; the destination's VF: {there}"),
+    );
+    let agent = match spec.agent {
+        AgentUse::Required => "the guest moves its traffic to the standby",
+        AgentUse::IfThere => "the guest moves its traffic to the standby, if it answers",
+        AgentUse::Never => "the guest is not asked",
+    };
+    line(
+        Phase::Prepare,
+        format!("{agent} (at most {} s)", limits.prepare_ms / 1000),
+    );
+    let here = name(spec.vf(Side::Source));
+    line(
+        Phase::Unplug,
+        format!("{here} (at most {} s)", limits.unplug_ms / 1000),
+    );
+    line(
+        Phase::Migrate,
+        format!("{} (at most {} s)", how(options), limits.migrate_ms / 1000),
+    );
+    let there_too = match (spec.agent, spec.reaches_destination_agent) {
+        (AgentUse::Never, _) => "by the guest itself",
+        (_, true) => "the guest tells the network where it is",
+        (_, false) => "by the guest itself: its channel is on another machine",
+    };
+    line(Phase::Announce, there_too.to_owned());
+    line(
+        Phase::Plug,
+        format!("{there} (at most {} s)", limits.plug_ms / 1000),
+    );
+    let verified = if spec.asks_guest(Side::Destination) {
+        format!("the guest uses it (at most {} s)", limits.verify_ms / 1000)
+    } else {
+        "by the domain's XML alone: the guest is not asked".to_owned()
+    };
+    line(Phase::Verify, verified);
+    let released = "the domain's record and the reservation of the destination's VF are removed";
+    line(Phase::Release, released.to_owned());
+    steps
+}
+
+fn how(options: &MigrateOptions) -> String {
+    let mut words = vec!["live".to_owned()];
+    for (wanted, word) in [
+        (options.peer_to_peer, "peer to peer"),
+        (options.postcopy, "post-copy"),
+        (options.auto_converge, "auto-converge"),
+        (options.tls, "TLS"),
+        (options.xml.is_some(), "another XML on the destination"),
+    ] {
+        if wanted {
+            words.push(word.to_owned());
+        }
+    }
+    words.extend(
+        options
+            .bandwidth_mib_s
+            .map(|limit| format!("at most {limit} MiB/s")),
+    );
+    words.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_phase_of_a_migration_that_works_is_told_for_both() {
+        let spec: Spec =
+            serde_json::from_value(json!({"domain": "g1", "source-uri": "qemu:///system",
+            "destination-uri": "qemu+ssh://b/system", "bond": null, "source-vf": null,
+            "destination-vf": null, "agent": "required", "reaches-destination-agent": true,
+            "configure": true, "yes-degraded": false}))
+            .unwrap();
+        let (limits, options) = Default::default();
+        let text = dry_run_text(&spec, &limits, &options);
+        let json = dry_run_json(&spec, &limits, &options);
+        assert_eq!(json["spec"]["domain"], "g1");
+        let told = json["steps"].as_array().unwrap();
+        let phases = [
+            "check", "claim", "prepare", "unplug", "migrate", "announce", "plug", "verify",
+            "release",
+        ];
+        assert_eq!(text.lines().count(), phases.len(), "{text}");
+        assert_eq!(told.len(), phases.len(), "{json:#}");
+        for ((line, step), phase) in text.lines().zip(told).zip(phases) {
+            assert_eq!(step["phase"], phase);
+            let (first, rest) = line.split_once(' ').unwrap();
+            assert_eq!(
+                (first, rest.trim()),
+                (phase, step["does"].as_str().unwrap())
+            );
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! The fast-path programs of a bond: attached and armed, and their counters read.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use tandem_core::Input;
+use tandem_core::action::{ActionId, ActionKind};
+use tandem_core::fast_path::{ArmedVf, FastPath, Frames, PortFrames};
+use tandem_core::types::{Ifindex, Mac, Time};
+use tandem_ebpf::FrameCounts;
+
+use super::ActError;
+use super::announce::frames_of;
+use super::frames::{gratuitous_arp, neighbour_advertisement, reverse_arp};
+use crate::ebpf::fast_path::{self, Applied, FastPathSetup, FastPaths};
+use crate::observe::netlink::request::Requests;
+
+/// Has the programs let go of a bond, whether it is still there or not. Can't fail, but may have been
+/// overtaken, and then says nothing.
+pub(super) fn let_go(
+    fast_paths: Option<&FastPaths>,
+    bond: Ifindex,
+    order: ActionId,
+) -> Option<Input> {
+    let done = fast_paths.is_none_or(|fast_paths| fast_paths.forget(bond.0, order.0));
+    let fast_path = FastPath::default();
+    done.then_some(Input::FastPathSet { bond, fast_path })
+}
+
+/// Has the programs do exactly this for a bond; gives what they do afterwards.
+pub(super) fn set(
+    fast_paths: Option<&FastPaths>,
+    bond: Ifindex,
+    fast_path: &FastPath,
+    order: ActionId,
+    inputs: &mut Vec<Input>,
+) -> Result<(), ActError> {
+    let setup = FastPathSetup {
+        bond: bond.0,
+        watch: fast_path.ports.iter().map(|port| port.0).collect(),
+        period: fast_path.period,
+        mac: fast_path.mac.map(|mac| mac.0),
+        armed_vf: fast_path.armed_vf.as_ref().map(|one| armed_vf(bond, one)),
+    };
+    let Applied {
+        watched,
+        armed,
+        missing,
+    } = loaded(fast_paths)?
+        .apply(&setup, order.0)
+        .map_err(|error| refused(error.to_string()))?;
+    let mut ports: Vec<_> = watched.into_iter().map(Ifindex).collect();
+    ports.sort_unstable();
+    inputs.push(Input::FastPathSet {
+        bond,
+        fast_path: FastPath {
+            ports,
+            period: fast_path.period,
+            mac: fast_path.mac,
+            armed_vf: fast_path.armed_vf.clone().filter(|_| armed),
+        },
+    });
+    match missing.first() {
+        Some(one) => Err(refused(format!(
+            "the program {} can't be attached to link {}: {}",
+            one.program, one.ifindex, one.reason
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Reads what was counted on these ports.
+pub(super) fn read(
+    fast_paths: Option<&FastPaths>,
+    bond: Ifindex,
+    ports: &[Ifindex],
+    inputs: &mut Vec<Input>,
+) -> Result<(), ActError> {
+    let fast_paths = loaded(fast_paths)?;
+    let count = |port: &Ifindex| {
+        let counted = fast_paths.frames(port.0)?;
+        Some(PortFrames {
+            port: *port,
+            received: frames(&counted.rx),
+            sent: frames(&counted.tx),
+            late: frames(&counted.late),
+        })
+    };
+    inputs.push(Input::FramesCounted {
+        bond,
+        ports: ports.iter().filter_map(count).collect(),
+    });
+    Ok(())
+}
+
+/// Has duplicates kept away before frames of all of a bond's ports are delivered, and for as
+/// long as they may be.
+pub(super) fn expect_both(fast_paths: Option<&FastPaths>, kind: &ActionKind) {
+    let bond = match *kind {
+        ActionKind::CheckPath { bond, .. } => bond,
+        ActionKind::SetBondOptions { bond, options } if options.all_ports_active == Some(true) => {
+            bond
+        }
+        _ => return,
+    };
+    let Some(Err(error)) = fast_paths.map(|fast_paths| fast_paths.prolong(bond.0)) else {
+        return;
+    };
+    tracing::warn!(%error, "broadcasts may reach the guest twice");
+}
+
+fn loaded(fast_paths: Option<&FastPaths>) -> Result<&FastPaths, ActError> {
+    fast_paths.ok_or_else(|| refused("the fast-path programs are not loaded".to_string()))
+}
+
+fn refused(message: String) -> ActError {
+    ActError::Refused { errno: 0, message }
+}
+
+fn armed_vf(bond: Ifindex, armed_vf: &ArmedVf) -> fast_path::ArmedVfSetup {
+    let mut announcements = announcements(armed_vf.mac, &armed_vf.addresses);
+    // The bond's upper devices the core does not know.
+    match Requests::open().map_err(ActError::at("ask for the links")) {
+        Ok(mut requests) => match frames_of(&mut requests, bond) {
+            Ok(of_uppers) => add_new(&mut announcements, of_uppers),
+            Err(error) => {
+                tracing::warn!(%error, "the fast path will not announce the bond's upper devices")
+            }
+        },
+        Err(error) => {
+            tracing::warn!(%error, "the fast path will not announce the bond's upper devices")
+        }
+    }
+    fast_path::ArmedVfSetup {
+        vf: armed_vf.vf.0,
+        device: armed_vf.pci.to_string(),
+        slot: armed_vf.slot.map(|slot| slot.to_string()),
+        standby: armed_vf.standby.0,
+        mac: armed_vf.mac.0,
+        announcements,
+    }
+}
+
+/// Adds the frames that are not there yet.
+fn add_new(frames: &mut Vec<Vec<u8>>, more: Vec<Vec<u8>>) {
+    let there: BTreeSet<Vec<u8>> = frames.iter().cloned().collect();
+    frames.extend(more.into_iter().filter(|frame| !there.contains(frame)));
+}
+
+/// Frames that make the network send to the standby: whatever comes first moves the
+/// bond's MAC, the others are for stations that resolve an address just then.
+fn announcements(mac: Mac, addresses: &[IpAddr]) -> Vec<Vec<u8>> {
+    let mut frames: Vec<Vec<u8>> = addresses
+        .iter()
+        .flat_map(|address| match *address {
+            IpAddr::V4(ip) => gratuitous_arp(mac, &[], ip).to_vec(),
+            IpAddr::V6(ip) => vec![neighbour_advertisement(mac, &[], ip, false)],
+        })
+        .collect();
+    if frames.is_empty() {
+        frames.push(reverse_arp(mac, &[]));
+    }
+    frames
+}
+
+fn frames(traffic: &FrameCounts) -> Frames {
+    let time = |boot_ns: u64| (boot_ns != 0).then_some(Time(boot_ns / 1000));
+    Frames {
+        count: traffic.frames,
+        first: time(traffic.first_boot_ns),
+        last: time(traffic.last_boot_ns),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAC: Mac = Mac([0x52, 0x54, 0, 0, 0, 1]);
+
+    #[test]
+    fn every_address_is_announced_and_none_still_moves_the_mac() {
+        let addresses = ["192.0.2.1", "2001:db8::1"].map(|text| text.parse().unwrap());
+        let frames = announcements(MAC, &addresses);
+        assert_eq!(frames.len(), 3, "ARP has a request and a reply");
+        assert!(frames.iter().all(|frame| frame[6..12] == MAC.0));
+        assert_eq!(announcements(MAC, &[]), [reverse_arp(MAC, &[])]);
+    }
+
+    #[test]
+    fn what_is_announced_already_is_not_announced_again() {
+        let mut frames = vec![vec![1], vec![2]];
+        add_new(&mut frames, vec![vec![2], vec![3]]);
+        assert_eq!(frames, [[1], [2], [3]]);
+    }
+
+    #[test]
+    fn no_frame_has_no_moment() {
+        let none = frames(&FrameCounts::default());
+        assert_eq!((none.count, none.first, none.last), (0, None, None));
+    }
+}

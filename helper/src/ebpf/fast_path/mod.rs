@@ -1,0 +1,286 @@
+//! The fast path: its programs count and stamp frames per port
+//! and direction, keep duplicates away from the guest's stack, and redirect a bond's
+//! frames while the bond itself has not followed yet. Once it has, frames that still
+//! arrive at the VF reach the guest too, whatever the bond's `all_slaves_active` says.
+//!
+//! Nothing here decides which port carries the traffic, or when: the core does, and
+//! arms it beforehand with a [`FastPathSetup`]. When the armed VF begins to leave, the
+//! kernel programs and the thread only carry that out; the core learns of it
+//! by the same warning as ever, and by [`super::What::FastPath`].
+//!
+//! Kernel side: `helper-ebpf/src/programs/ports.rs` and `fast_path.rs`.
+
+mod attach;
+mod counters;
+mod maps;
+mod orders;
+mod ready;
+mod realtime;
+mod repeat;
+mod setup;
+mod system;
+mod thread;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tandem_ebpf::MAX_BONDS;
+use tokio::sync::mpsc;
+
+use super::{Event, Programs, hooks::Program};
+use attach::{Attached, Place};
+pub(super) use maps::Maps;
+use maps::Wanted;
+use orders::Orders;
+use ready::Ready;
+pub use setup::{Applied, ArmedVfSetup, FastPathError, FastPathSetup, Missing, PortTotals};
+pub use tandem_ebpf::FrameCounts;
+use thread::Threads;
+
+/// Looks at the port that a bond sends through, which may change between them.
+const MAX_LOOKS: usize = 3;
+/// Reactions that wait to be read; further ones are only logged.
+pub(super) const MAX_REACTIONS: usize = 64;
+
+/// Where a setup is applied, and frames are read. Clones are the same.
+#[derive(Clone)]
+pub struct FastPaths {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    programs: Programs,
+    /// Held while programs are attached, which may wait for RTNL.
+    bonds: Mutex<Bonds>,
+    /// Only ever held for a moment.
+    maps: Mutex<Maps>,
+    threads: Threads,
+    /// The kernel side learns which port of a bond transmits.
+    ports_known: bool,
+    netns_inum: u32,
+}
+
+/// What is attached, by bond.
+#[derive(Default)]
+struct Bonds {
+    attached: BTreeMap<u32, Vec<Attached>>,
+    orders: Orders,
+}
+
+/// The handle goes to the executor's threads.
+const fn shared_by_threads<T: Clone + Send + Sync>() {}
+const _: () = shared_by_threads::<FastPaths>();
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl FastPaths {
+    /// Starts the fast path's threads.
+    pub(super) fn start(
+        programs: Programs,
+        mut maps: Maps,
+        ports_known: bool,
+        reactions: mpsc::Sender<Event>,
+    ) -> Result<Self, FastPathError> {
+        let ring = maps.take_wake_ring()?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                programs,
+                bonds: Mutex::default(),
+                maps: Mutex::new(maps),
+                threads: Threads::start(ring, reactions).map_err(FastPathError::Threads)?,
+                ports_known,
+                netns_inum: system::netns_inum()?,
+            }),
+        })
+    }
+
+    /// Watches and arms what the setup says for its bond, and nothing else. Idempotent.
+    /// Blocks while the kernel attaches programs (it takes RTNL): not for the main loop.
+    /// `order` grows with each order about the bond.
+    ///
+    /// # Errors
+    /// Nothing of the setup is in force. What merely can't be attached to some device
+    /// is told in [`Applied::missing`].
+    pub fn apply(&self, setup: &FastPathSetup, order: u64) -> Result<Applied, FastPathError> {
+        let mut bonds = lock(&self.shared.bonds);
+        let Bonds { attached, orders } = &mut *bonds;
+        if !orders.admit(setup.bond, order) {
+            return Err(FastPathError::Overtaken { bond: setup.bond });
+        }
+        if !attached.contains_key(&setup.bond) && attached.len() >= MAX_BONDS as usize {
+            return Err(FastPathError::TooManyBonds { bond: setup.bond });
+        }
+        let mut links = attached.remove(&setup.bond).unwrap_or_default();
+        // The kernel takes a program once for a device (bpf_mprog_attach, kernel/bpf/mprog.c, 6.6): what another
+        // bond still has on a port is of the time when that was its port.
+        let places = setup::places(setup);
+        for others in attached.values_mut() {
+            others.retain(|other| !places.contains(&other.place));
+        }
+        let applied = self.apply_to(setup, &places, &mut links);
+        if applied.is_err() {
+            self.withdraw(setup.bond, &mut links);
+        }
+        if !links.is_empty() {
+            attached.insert(setup.bond, links);
+        }
+        applied
+    }
+
+    fn apply_to(
+        &self,
+        setup: &FastPathSetup,
+        places: &BTreeSet<Place>,
+        links: &mut Vec<Attached>,
+    ) -> Result<Applied, FastPathError> {
+        let shared = &*self.shared;
+        let prepare = |armed_vf| Ready::prepare(setup.bond, armed_vf);
+        let ready = setup.armed_vf.as_ref().map(prepare);
+        // Whatever changes: not while a fast path of other ports runs.
+        if !lock(&shared.maps).is_armed_as(setup)? {
+            lock(&shared.maps).disarm(setup.bond)?;
+            shared.threads.disarm(setup.bond);
+        }
+        let roles = setup::roles(setup);
+        let wanted = Wanted {
+            roles: &roles,
+            period: setup.period,
+            own_mac: setup.mac,
+            netns_inum: shared.netns_inum,
+        };
+        lock(&shared.maps).set_ports(setup.bond, &wanted)?;
+        if shared.ports_known && !roles.is_empty() {
+            self.learn_transmitting(setup.bond)?;
+        }
+
+        let mut applied = Applied::default();
+        self.attach(places, links, &mut applied.missing)?;
+        let there = |ifindex, program| {
+            links
+                .iter()
+                .any(|attached| attached.place == Place { ifindex, program })
+        };
+        let watched =
+            setup.watch.iter().copied().filter(|port| {
+                there(*port, Program::PortIngress) && there(*port, Program::PortEgress)
+            });
+        applied.watched = watched.collect();
+        if let (Some(armed_vf), Some(ready)) = (&setup.armed_vf, ready)
+            && there(armed_vf.standby, Program::PortIngress)
+            && there(armed_vf.standby, Program::PortEgress)
+            && there(setup.bond, Program::BondEgress)
+        {
+            shared.threads.arm(setup.bond, ready);
+            let carrier = system::carrier(armed_vf.standby);
+            lock(&shared.maps).arm(setup.bond, armed_vf, carrier)?;
+            // It may have changed unseen since it was read.
+            let carrier_now = system::carrier(armed_vf.standby);
+            if carrier_now != carrier {
+                lock(&shared.maps).set_carrier(armed_vf.standby, carrier_now)?;
+            }
+            applied.armed = true;
+        }
+        Ok(applied)
+    }
+
+    /// Attaches programs to these places and detaches them from all others.
+    fn attach(
+        &self,
+        places: &BTreeSet<Place>,
+        links: &mut Vec<Attached>,
+        missing: &mut Vec<Missing>,
+    ) -> Result<(), FastPathError> {
+        links.retain(|attached| places.contains(&attached.place) && attached.is_alive());
+        let mut programs = lock(&self.shared.programs);
+        let ebpf = programs.as_mut().ok_or(FastPathError::Stopped)?;
+        for place in places {
+            if links.iter().any(|attached| attached.place == *place) {
+                continue;
+            }
+            match Attached::new(ebpf, *place) {
+                Ok(attached) => links.push(attached),
+                Err(reason) => missing.push(Missing {
+                    ifindex: place.ifindex,
+                    program: place.program,
+                    reason,
+                }),
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the kernel side which port transmits. What it has seen itself may be of a port that was none of its
+    /// business then.
+    fn learn_transmitting(&self, bond: u32) -> Result<(), FastPathError> {
+        // Once more if it changes in the meantime: the programs may have been told first.
+        for _ in 0..MAX_LOOKS {
+            let port = system::active_port(bond);
+            lock(&self.shared.maps).set_transmitting(bond, port)?;
+            if system::active_port(bond) == port {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn withdraw(&self, bond: u32, links: &mut Vec<Attached>) {
+        if let Err(error) = lock(&self.shared.maps).forget(bond) {
+            tracing::warn!(bond, %error, "the eBPF programs could not be told to leave a bond alone");
+        }
+        self.shared.threads.disarm(bond);
+        links.clear();
+    }
+
+    /// Stops watching a bond and disarms its VF, unless a later order about it was there before.
+    /// Gives whether it did. Blocks as [`FastPaths::apply`] does.
+    pub fn forget(&self, bond: u32, order: u64) -> bool {
+        let mut bonds = lock(&self.shared.bonds);
+        if !bonds.orders.admit(bond, order) {
+            return false;
+        }
+        let mut links = bonds.attached.remove(&bond).unwrap_or_default();
+        self.withdraw(bond, &mut links);
+        true
+    }
+
+    /// What a port carried since it is watched, or is armed, or since the last reset;
+    /// of such a VF also after it is gone. `None` for other ports. Does not block.
+    pub fn frames(&self, port: u32) -> Option<PortTotals> {
+        lock(&self.shared.maps).frames(port)
+    }
+
+    /// Starts the counters of a bond's watched ports anew. Does not block.
+    ///
+    /// # Errors
+    /// The kernel refused the change of a map.
+    pub fn reset(&self, bond: u32) -> Result<(), FastPathError> {
+        lock(&self.shared.maps).reset(bond)
+    }
+
+    /// Keeps duplicates away from a bond's watched ports for as long as anew, because frames
+    /// of all its ports are about to be delivered. Does not block.
+    ///
+    /// # Errors
+    /// The kernel refused the change of a map.
+    pub fn prolong(&self, bond: u32) -> Result<(), FastPathError> {
+        lock(&self.shared.maps).prolong(bond)
+    }
+
+    /// Whether the bond's frames take the standby at this moment because its VF leaves.
+    pub fn is_running(&self, bond: u32) -> bool {
+        lock(&self.shared.maps).is_running(bond)
+    }
+
+    /// Detaches everything and ends the threads, whoever still has a clone.
+    pub(super) fn stop(&self) {
+        let mut bonds = lock(&self.shared.bonds);
+        for (bond, mut links) in std::mem::take(&mut bonds.attached) {
+            self.withdraw(bond, &mut links);
+        }
+        self.shared.threads.stop();
+    }
+}
