@@ -102,6 +102,7 @@ fn between_two_qemus(lab: &Lab) -> Result<()> {
     let destination = format!("qmp:{},agent={channel}", there.display());
     let by = format!("unix:{}", memory.display());
     let state = socket("state").display().to_string();
+    let records = socket("records").display().to_string();
     let ran = run(
         lab,
         &uri,
@@ -115,6 +116,8 @@ fn between_two_qemus(lab: &Lab) -> Result<()> {
             &by,
             "--state-dir",
             &state,
+            "--records-dir",
+            &records,
             "--json",
         ],
     )?;

@@ -6,6 +6,7 @@ use crate::commands::{
     args, configure, exit, migrate, one_step, recover, serve, session, status, watch, xml,
 };
 use crate::evacuate::{Cause, CauseCode, Outcome, Verdict};
+use crate::words;
 
 /// Keeps a guest's connections while its pass-through NIC (VF) leaves, the VM migrates and another VF comes
 #[derive(Debug, Parser)]
@@ -59,7 +60,7 @@ impl Cli {
         };
         result.unwrap_or_else(|error| {
             let message = format!("{error:#}");
-            eprintln!("tandem-host: {message}");
+            eprintln!("tandem-host: {}", words::message(&message));
             let cause = Cause::new(CauseCode::NotBegun, message);
             let refused = Outcome::without_run(Verdict::Refused, cause);
             // Its exit code says more: trying again as it is will not help.

@@ -20,4 +20,6 @@ pub mod hypervisor;
 pub mod libvirt;
 pub mod qemu;
 pub mod report;
+pub mod trust;
+pub mod words;
 pub mod xml;

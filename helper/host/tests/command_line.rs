@@ -12,6 +12,7 @@ fn run(folder: &Path, words: &[&str]) -> Output {
     command.args(words).arg("-c");
     command.arg(format!("qmp:{}", socket.display()));
     command.arg("--state-dir").arg(folder.join("state"));
+    command.arg("--records-dir").arg(folder.join("records"));
     command.output().expect("it runs")
 }
 

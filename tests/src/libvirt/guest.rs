@@ -37,6 +37,7 @@ pub struct LibvirtGuest<'lab> {
     /// The name of the host that the agent's connection goes to.
     home: RefCell<String>,
     state: PathBuf,
+    records: PathBuf,
 }
 
 impl<'lab> LibvirtGuest<'lab> {
@@ -56,6 +57,7 @@ impl<'lab> LibvirtGuest<'lab> {
         let guest = Self {
             lab,
             state: lab.folder().join("state"),
+            records: lab.folder().join("records"),
             spec,
             agent,
             home: RefCell::new(host.host().name().to_owned()),
@@ -89,6 +91,11 @@ impl<'lab> LibvirtGuest<'lab> {
     /// Where `tandem-host` keeps its lock files.
     pub fn state_folder(&self) -> &str {
         self.state.to_str().unwrap_or_default()
+    }
+
+    /// Where `tandem-host` keeps this machine's own records of evacuations.
+    pub fn records_folder(&self) -> &str {
+        self.records.to_str().unwrap_or_default()
     }
 
     /// `tandem-host configure`: gives the guest the bond of the domain's XML.
@@ -140,6 +147,8 @@ impl<'lab> LibvirtGuest<'lab> {
             &there.migrate_uri(),
             "--state-dir",
             self.state_folder(),
+            "--records-dir",
+            self.records_folder(),
             "--serve-socket",
             &here.serve_socket(),
             "--channel-folder",

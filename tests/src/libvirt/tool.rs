@@ -133,15 +133,21 @@ impl Running {
     }
 }
 
-/// `tandem-host serve` for that host, and what it logs. Its metrics go to [`LibvirtHost::metrics`].
+/// `tandem-host serve` for that host, and what it logs. Its metrics go to [`LibvirtHost::metrics`], and its
+/// records are its own: to it, the other host is another machine.
 pub fn serve(host: &LibvirtHost) -> Result<(Running, mpsc::Receiver<String>)> {
-    let state = host.folder().join("state").display().to_string();
+    let folder = |name: &str| host.folder().join(name).display().to_string();
+    let (state, records, allowed) = (folder("state"), folder("records"), folder("replug.toml"));
     Running::start_logged(&[
         "serve",
         "-c",
         &host.uri(),
         "--state-dir",
         &state,
+        "--records-dir",
+        &records,
+        "--replug-file",
+        &allowed,
         "--serve-socket",
         &host.serve_socket(),
         "--channel-folder",

@@ -78,9 +78,11 @@ pub(crate) fn second_is_refused(world: &mut World<'_>) -> Result<()> {
     ensure!(second.stderr.contains(why), "not by the lock: {second:#?}");
     ensure!(second.json()?["verdict"] == "refused", "{second:#?}");
     let mut arguments = world.arguments(&[])?;
-    let at = arguments.iter().position(|word| word == "--state-dir");
-    let elsewhere = world.lab.folder().join("state-elsewhere");
-    arguments[at.context("--state-dir")? + 1] = elsewhere.to_string_lossy().into_owned();
+    for option in ["--state-dir", "--records-dir"] {
+        let at = arguments.iter().position(|word| word == option);
+        let elsewhere = world.lab.folder().join(format!("elsewhere{option}"));
+        arguments[at.context("the option")? + 1] = elsewhere.to_string_lossy().into_owned();
+    }
     let third = tandem_host(&words(&arguments), EVACUATION_LIMIT)?;
     ensure!(third.code == Some(10), "not refused: {third:#?}");
     ensure!(third.json()?["cause"]["code"] == "claimed", "{third:#?}");

@@ -74,6 +74,10 @@ fn without_agent_device_or_vf() {
             ("device gone already", guest::vf_is_gone),
             ("another manager", guest::another_manager),
             ("degraded, then recovered", guest::degraded_and_recovered),
+            (
+                "degraded, then recovered there",
+                guest::degraded_and_recovered_there,
+            ),
             ("attach fails three times", guest::attach_fails_three_times),
         ],
     );

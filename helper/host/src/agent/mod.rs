@@ -10,12 +10,6 @@ mod open;
 #[cfg(test)]
 mod tests;
 
+pub use crate::words::printable;
 pub use client::{Agent, Heard, Limits};
 pub use error::AgentError;
-
-/// What a guest wrote, for a terminal: without control characters, and not endless.
-pub fn printable(text: &str) -> String {
-    const SHOWN: usize = 400;
-    let plain = |c: char| if c.is_control() { ' ' } else { c };
-    text.chars().take(SHOWN).map(plain).collect()
-}

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::commands::connect::Connect;
+use crate::commands::connect::{Connect, typed};
 use crate::evacuate::Limits;
-use crate::execute::default_folder;
+use crate::execute::{default_folder, default_records_folder};
 use crate::hypervisor::MigrateOptions;
 
 /// What all commands share.
@@ -15,9 +15,12 @@ pub struct Common {
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would show it as help")]
     pub connect: Connect,
-    /// Where lock files and copies of records are kept
+    /// Where lock files are
     #[arg(long, default_value_os_t = default_folder(), value_name = "FOLDER")]
     pub state_dir: PathBuf,
+    /// Where this host keeps its own records of evacuations; nobody else may write there
+    #[arg(long, default_value_os_t = default_records_folder(), value_name = "FOLDER")]
+    pub records_dir: PathBuf,
     /// Print the report as JSON
     #[arg(long)]
     pub json: bool,
@@ -29,7 +32,7 @@ pub struct Migrate {
     /// The domain
     pub domain: String,
     /// The destination: a libvirt URI, or qmp:SOCKET[,agent=SOCKET]
-    #[arg(value_name = "DESTURI")]
+    #[arg(value_name = "DESTURI", value_parser = typed)]
     pub destination: String,
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would show it as help")]
@@ -95,20 +98,28 @@ pub struct How {
     pub tls: bool,
 }
 
+/// Longest time that can be asked for, in s: 30 days.
+const LONGEST_S: u64 = 30 * 86_400;
+
+/// A time in s.
+fn seconds() -> clap::builder::RangedU64ValueParser {
+    clap::value_parser!(u64).range(..=LONGEST_S)
+}
+
 /// How long things may take.
 #[derive(Debug, Clone, Args)]
 pub struct Timeouts {
     /// For the guest to release the VF, in s
-    #[arg(long, default_value_t = 60, value_name = "S")]
+    #[arg(long, default_value_t = 60, value_name = "S", value_parser = seconds())]
     pub unplug_timeout: u64,
     /// For the migration, in s; then it is cancelled
-    #[arg(long, default_value_t = 3600, value_name = "S")]
+    #[arg(long, default_value_t = 3600, value_name = "S", value_parser = seconds())]
     pub migrate_timeout: u64,
     /// For plugging in, on either host, in s
-    #[arg(long, default_value_t = 120, value_name = "S")]
+    #[arg(long, default_value_t = 120, value_name = "S", value_parser = seconds())]
     pub plug_timeout: u64,
     /// For the guest to take the VF into use, in s
-    #[arg(long, default_value_t = 60, value_name = "S")]
+    #[arg(long, default_value_t = 60, value_name = "S", value_parser = seconds())]
     pub verify_timeout: u64,
 }
 
@@ -120,6 +131,22 @@ pub struct Recover {
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would show it as help")]
     pub common: Common,
+    /// Where the domain came from, if this host has no record of its own, or a wrong one; without
+    /// --destination, the domain came to the host of --connect
+    #[arg(long, value_name = "URI", value_parser = typed)]
+    pub source: Option<String>,
+    /// Where it was to go; without --source, it came from the host of --connect
+    #[arg(long, value_name = "URI", value_parser = typed)]
+    pub destination: Option<String>,
+    /// The VF where the domain runs now: a file with its `<interface>` or `<hostdev>` (QEMU: JSON for `device_add`)
+    #[arg(long, value_name = "FILE")]
+    pub vf: Option<PathBuf>,
+    /// Leave the domain without a VF, if none is named by --vf or by this host's own record
+    #[arg(long)]
+    pub yes_degraded: bool,
+    /// Don't ask the guest at all
+    #[arg(long)]
+    pub no_agent: bool,
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would show it as help")]
     pub timeouts: Timeouts,
@@ -180,7 +207,27 @@ pub(crate) fn parse_migrate(words: &[&str]) -> Migrate {
 
 #[cfg(test)]
 mod tests {
+    use clap::FromArgMatches as _;
+
     use super::*;
+
+    #[test]
+    fn no_time_is_so_long_that_it_wraps() {
+        let command = Migrate::augment_args(clap::Command::new("migrate").no_binary_name(true));
+        let with = |time: &str| {
+            let words = ["g1", "qemu+ssh://b/system", "--migrate-timeout", time];
+            command.clone().try_get_matches_from(words)
+        };
+        assert!(with("18446744073709551615").is_err());
+        let longest = with(&LONGEST_S.to_string()).unwrap();
+        let limits = Migrate::from_arg_matches(&longest)
+            .unwrap()
+            .timeouts
+            .limits();
+        assert_eq!(limits.migrate_ms, LONGEST_S * 1000);
+        let opened = ["g1", "qemu+ext:///system?command=id"];
+        assert!(command.clone().try_get_matches_from(opened).is_err());
+    }
 
     #[test]
     fn each_option_reaches_the_hypervisor() {
@@ -216,7 +263,7 @@ mod tests {
         }
         let limits = parse_migrate(&[
             "g1",
-            "b",
+            "qemu+ssh://b/system",
             "--unplug-timeout",
             "1",
             "--migrate-timeout",

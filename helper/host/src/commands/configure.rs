@@ -11,6 +11,7 @@ use crate::control::LeaseClient;
 use crate::hypervisor::{
     AgentChannel, ChannelSocket, DomainFacts, DomainLook, DomainState, Host, HostError,
 };
+use crate::words::{printable, quoted};
 
 /// `tandem-host configure`
 #[derive(Debug, Args)]
@@ -37,7 +38,11 @@ pub enum ConfigureFailure {
         failure: AgentError,
     },
     /// Its XML has no bonds.
-    #[error("domain {domain} has no bonds; give it some by `tandem-host xml set {domain} FILE`")]
+    #[error(
+        "domain {} has no bonds; give it some by `tandem-host xml set {} FILE`",
+        printable(domain),
+        quoted(domain)
+    )]
     NoBonds {
         /// The domain.
         domain: String,

@@ -9,6 +9,7 @@ use crate::control::{self, LeaseClient};
 use crate::hypervisor::Host;
 use crate::libvirt::Virsh;
 use crate::qemu::Qemu;
+use crate::trust::{Origin, UriError, check_uri};
 
 /// How to reach the hypervisor.
 #[derive(Debug, Clone, Args)]
@@ -18,7 +19,8 @@ pub struct Connect {
         long = "connect",
         short = 'c',
         default_value = "qemu:///system",
-        value_name = "URI"
+        value_name = "URI",
+        value_parser = typed
     )]
     pub uri: String,
     /// Where `tandem-host serve` listens; its guests' channels are borrowed from it
@@ -36,11 +38,19 @@ pub struct Connect {
 impl Connect {
     /// The driver; nothing is opened yet.
     pub fn open(&self) -> Arc<dyn Host> {
-        self.open_other(&self.uri)
+        self.driver(&self.uri)
     }
 
     /// The driver for another URI; nothing is opened yet.
-    pub fn open_other(&self, uri: &str) -> Arc<dyn Host> {
+    ///
+    /// # Errors
+    /// If it may not be opened.
+    pub fn other(&self, uri: &str, origin: Origin) -> Result<Arc<dyn Host>, UriError> {
+        check_uri(uri, origin)?;
+        Ok(self.driver(uri))
+    }
+
+    fn driver(&self, uri: &str) -> Arc<dyn Host> {
         match Qemu::from_uri(uri) {
             Some(qemu) => Arc::new(qemu),
             None => Arc::new(Virsh::new(uri).with_channel_folders(&self.channel_folders)),
@@ -51,4 +61,13 @@ impl Connect {
     pub fn lease_client(&self) -> LeaseClient {
         LeaseClient::new(&self.serve_socket)
     }
+}
+
+/// A URI as it was typed, if it may be opened.
+///
+/// # Errors
+/// If it may not.
+pub(super) fn typed(uri: &str) -> Result<String, UriError> {
+    check_uri(uri, Origin::CommandLine)?;
+    Ok(uri.to_owned())
 }

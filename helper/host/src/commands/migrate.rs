@@ -4,9 +4,11 @@ use super::spec::spec_of;
 use super::text_file::read;
 use super::{args, session};
 use crate::evacuate::{CauseCode, Evacuation, Start};
-use crate::execute::{Hosts, Lock, Runner};
+use crate::execute::{Hosts, Lock, Records, Runner};
 use crate::hypervisor::DomainState;
 use crate::report::{dry_run_json, dry_run_text};
+use crate::trust::Origin;
+use crate::words::{printable, quoted};
 use crate::xml::domain::DomainXml;
 
 /// Evacuates the domain; returns the exit code.
@@ -21,13 +23,17 @@ pub async fn run(arguments: &args::Migrate) -> anyhow::Result<u8> {
     let limits = arguments.timeouts.limits();
     let hosts = Hosts {
         source: arguments.common.connect.open(),
-        destination: arguments.common.connect.open_other(&arguments.destination),
+        destination: arguments
+            .common
+            .connect
+            .other(&arguments.destination, Origin::CommandLine)?,
     };
     let name = arguments.domain.as_str();
     let facts = hosts.source.domain(name).await?;
     if facts.state == DomainState::Absent {
         let message = format!(
-            "there is no domain {name} on {}; `virsh list --all` shows those that are",
+            "there is no domain {} on {}; `virsh list --all` shows those that are",
+            printable(name),
             arguments.common.connect.uri
         );
         return session::refuse(json, CauseCode::NoSuchDomain, message);
@@ -35,8 +41,10 @@ pub async fn run(arguments: &args::Migrate) -> anyhow::Result<u8> {
     let bonds = hosts.source.bonds(name).await?;
     if bonds.is_some() && options.xml.as_deref().is_some_and(lacks_bonds) {
         let message = format!(
-            "the XML of --xml has no <bonds>, so {name} would lose its bond there; add those that \
-             `tandem-host xml show {name}` shows"
+            "the XML of --xml has no <bonds>, so {} would lose its bond there; add those that \
+             `tandem-host xml show {}` shows",
+            printable(name),
+            quoted(name)
         );
         return session::refuse(json, CauseCode::BondsMissing, message);
     }
@@ -61,15 +69,26 @@ pub async fn run(arguments: &args::Migrate) -> anyhow::Result<u8> {
         evacuation: session::random_name()?,
         owner: session::owner()?,
     };
+    let evacuation = Evacuation::new(start, 0);
+    // Before anything is begun: without it, nothing that was begun could be finished after a kill.
+    let records = Records::open(&arguments.common.records_dir)
+        .and_then(|records| records.rehearse(evacuation.record()).map(|()| records));
+    let records = match records {
+        Ok(records) => records,
+        Err(error) => {
+            return session::refuse(json, CauseCode::RecordNotWritten, error.to_string());
+        }
+    };
     let runner = Runner {
         hosts,
         migrate: options,
         policy,
         folder: arguments.common.state_dir.clone(),
         lock,
+        records: Some(records),
         lease_client: arguments.common.connect.lease_client(),
     };
-    session::run(runner, Evacuation::new(start, 0), json).await
+    session::run(runner, evacuation, json).await
 }
 
 /// libvirt takes the metadata on the destination from this XML. One that can't be read

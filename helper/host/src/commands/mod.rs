@@ -4,6 +4,7 @@ pub mod args;
 pub mod configure;
 pub mod connect;
 pub mod migrate;
+mod named;
 pub mod one_step;
 pub mod recover;
 pub mod serve;

@@ -5,15 +5,19 @@ use std::sync::Arc;
 use anyhow::Context as _;
 
 use super::connect::Connect;
-use super::{args, session};
-use crate::evacuate::{Cause, CauseCode, Evacuation, Outcome, Progress, Side, Verdict};
-use crate::execute::{Hosts, Lock, Runner};
+use super::{args, named, session};
+use crate::evacuate::{
+    AgentUse, Cause, CauseCode, Evacuation, Outcome, Progress, Record, Side, Verdict,
+};
+use crate::execute::{Hosts, Lock, Records, Runner};
 use crate::hypervisor::{DepartedHost, DomainState, Host, HostError, is_local_uri};
+use crate::trust::{Origin, UriError, check_device};
+use crate::words::printable;
 
 /// Finishes or undoes what another process left; returns the exit code.
 ///
 /// # Errors
-/// If neither host nor lock file tells what there is to recover.
+/// If neither the domain nor this host's own record tells what there is to recover.
 pub async fn run(arguments: &args::Recover) -> anyhow::Result<u8> {
     let name = arguments.domain.as_str();
     let json = arguments.common.json;
@@ -21,53 +25,49 @@ pub async fn run(arguments: &args::Recover) -> anyhow::Result<u8> {
         Ok(lock) => lock,
         Err(error) => return session::refuse(json, CauseCode::Claimed, error.to_string()),
     };
+    let records = match Records::open(&arguments.common.records_dir) {
+        Ok(records) => records,
+        Err(error) => {
+            return session::refuse(json, CauseCode::RecordNotWritten, error.to_string());
+        }
+    };
+    let own = match records.read(name) {
+        Ok(own) => own,
+        Err(error) => {
+            let message = format!("{error}; look at it and remove it");
+            return session::refuse(json, CauseCode::RecordUnreadable, message);
+        }
+    };
     let here = arguments.common.connect.open();
     let there = record_of(here.as_ref(), name).await;
-    let Some(found) = there
-        .as_ref()
-        .ok()
-        .cloned()
-        .flatten()
-        .or_else(|| lock.record())
-    else {
-        there.with_context(|| format!("no record of domain {name} is to be had"))?;
-        let message = format!("nothing to recover: domain {name} has no record of an evacuation");
-        if json {
-            let cause = Cause::new(CauseCode::NothingToRecover, message);
-            session::told(json, &Outcome::without_run(Verdict::Refused, cause))?;
-        } else {
-            println!("{message}");
-        }
-        return Ok(0);
+    let found = there.as_ref().ok().cloned().flatten();
+    // What is in the domain says which evacuation there is; what is here, what to do about it.
+    let is_it = |own: &Record| {
+        let found = found.as_ref();
+        found.is_none_or(|found| found.evacuation == own.progress.evacuation)
     };
-    let mut found = found;
-    anyhow::ensure!(
-        found.spec.domain == name,
-        "the record is of domain {}, not of {name}; recover that one",
-        found.spec.domain
-    );
-    let hosts = match hosts_of(&mut found, &here, &arguments.common.connect).await? {
-        Ok(hosts) => hosts,
-        Err(machine) => {
-            let message = format!(
-                "the evacuation of {name} was begun on {machine}, and the domain does not run on {} yet; \
-                 run `tandem-host recover {name}` there",
-                here.uri()
-            );
-            return session::refuse(json, CauseCode::OtherMachine, message);
+    let (record, hosts) = match (own.filter(is_it), found) {
+        (Some(own), _) => match with_named(own, arguments).await? {
+            Ok(both) => both,
+            Err(why) => return session::refuse(json, CauseCode::RecordUnreadable, why),
+        },
+        (None, Some(found)) => match named::record(arguments, &here, found).await? {
+            Ok(both) => both,
+            Err(cause) => return session::refuse(json, cause.code, cause.message),
+        },
+        (None, None) => {
+            there
+                .with_context(|| format!("no record of domain {} is to be had", printable(name)))?;
+            return nothing(name, json);
         }
     };
-    // The other host may have a newer one.
-    let mut newest = found;
-    for host in [&hosts.source, &hosts.destination] {
-        if let Ok(Some(record)) = record_of(host.as_ref(), name).await
-            && record.evacuation == newest.evacuation
-            && record.beat > newest.beat
-        {
-            newest = record;
-        }
+    let (record, is_marked) = newest(record, &hosts).await;
+    if !is_marked && has_moved_on(&record, &hosts).await? {
+        // Somebody else ended it, and this host had not heard of that.
+        records.forget(name)?;
+        return nothing(name, json);
     }
-    let owner_is_dead = session::owner_is_dead(&newest, &lock);
+    let owner_is_dead = session::owner_is_dead(&record.progress, &lock);
     let mut policy = None;
     if let Ok(Some(bonds)) = here.bonds(name).await {
         let facts = here.domain(name).await?;
@@ -79,115 +79,122 @@ pub async fn run(arguments: &args::Recover) -> anyhow::Result<u8> {
         policy,
         folder: arguments.common.state_dir.clone(),
         lock,
+        records: Some(records),
         lease_client: arguments.common.connect.lease_client(),
     };
     let limits = arguments.timeouts.limits();
-    let evacuation = Evacuation::recover(newest, session::owner()?, limits, owner_is_dead, 0);
+    let evacuation = Evacuation::recover(record, session::owner()?, limits, owner_is_dead, 0);
     session::run(runner, evacuation, json).await
 }
 
-/// Both hosts as they are reached from here, or the machine where they can be.
-async fn hosts_of(
-    found: &mut Progress,
-    here: &Arc<dyn Host>,
-    connect: &Connect,
-) -> anyhow::Result<Result<Hosts, String>> {
-    let look = here.look(&found.spec.domain).await?;
-    let record = look.progress.as_deref().map(Progress::parse);
-    let same = matches!(record, Some(Ok(record)) if record.evacuation == found.evacuation);
-    let is_here = same && look.facts.state == DomainState::Running;
-    Ok(
-        match reach(found, here.uri(), &session::host_name(), is_here) {
-            Reach::AsRecorded => Ok(Hosts {
-                source: connect.open_other(&found.spec.source_uri),
-                destination: connect.open_other(&found.spec.destination_uri),
-            }),
-            Reach::DestinationOnly => {
-                found.spec.reaches_destination_agent = is_local_uri(here.uri());
-                Ok(Hosts {
-                    source: Arc::new(DepartedHost::new(&found.spec.source_uri)),
-                    destination: Arc::clone(here),
-                })
-            }
-            Reach::Machine(machine) => Err(machine),
-        },
-    )
-}
-
-/// From where an evacuation's hosts can be reached.
-#[derive(Debug, PartialEq, Eq)]
-enum Reach {
-    /// By the record's URIs.
-    AsRecorded,
-    /// The host that was asked is the destination, and the domain has left the source for good.
-    DestinationOnly,
-    /// From that machine.
-    Machine(String),
-}
-
-/// What a record calls `qemu:///system` is the libvirt of the machine that wrote it: elsewhere
-/// only the host that was asked can be acted on, and only where the domain has come to it.
-fn reach(found: &Progress, here: &str, machine: &str, is_here: bool) -> Reach {
-    let spec = &found.spec;
-    let owner = found.owner.as_ref().map(|owner| owner.host.as_str());
-    // A record without an owner does not say whose it was, but where the domain stayed.
-    let stayed = found.home == Some(Side::Destination) && here != spec.destination_uri;
-    let is_foreign = owner.map_or(stayed, |owner| owner != machine);
-    let uris = [&spec.source_uri, &spec.destination_uri];
-    if !is_foreign || !uris.iter().any(|uri| is_local_uri(uri)) {
-        Reach::AsRecorded
-    } else if is_here && found.migration_begun && is_local_uri(&spec.source_uri) {
-        Reach::DestinationOnly
+fn nothing(name: &str, json: bool) -> anyhow::Result<u8> {
+    let message = format!(
+        "nothing to recover: domain {} has no record of an evacuation",
+        printable(name)
+    );
+    if json {
+        let cause = Cause::new(CauseCode::NothingToRecover, message);
+        session::told(json, &Outcome::without_run(Verdict::Refused, cause))?;
     } else {
-        Reach::Machine(owner.unwrap_or("another machine").to_owned())
+        println!("{message}");
     }
+    Ok(0)
+}
+
+/// This host's own record, with what the command line says instead; or why it is not acted on.
+async fn with_named(
+    mut record: Record,
+    arguments: &args::Recover,
+) -> anyhow::Result<Result<(Record, Hosts), String>> {
+    let spec = &mut record.spec;
+    let ways = (
+        way(
+            &arguments.common.connect,
+            &spec.source_uri,
+            arguments.source.as_deref(),
+        ),
+        way(
+            &arguments.common.connect,
+            &spec.destination_uri,
+            arguments.destination.as_deref(),
+        ),
+    );
+    let refused = |error: &dyn std::error::Error| {
+        let why = format!("this host's own record: {error}; name --source, --destination and --vf");
+        Ok(Err(why))
+    };
+    let hosts = match ways {
+        (Ok(source), Ok(destination)) => Hosts {
+            source,
+            destination,
+        },
+        (Err(error), _) | (_, Err(error)) => return refused(&error),
+    };
+    if let Some(uri) = &arguments.source {
+        spec.source_uri.clone_from(uri);
+    }
+    if let Some(uri) = &arguments.destination {
+        spec.destination_uri.clone_from(uri);
+        spec.reaches_destination_agent = is_local_uri(uri);
+    }
+    if arguments.no_agent {
+        spec.agent = AgentUse::Never;
+    }
+    // An older program, or one with other lists, may have written it.
+    let device = spec.destination_vf.as_ref().map(|vf| vf.device.as_str());
+    if let Some(Err(error)) = device.map(check_device) {
+        return refused(&error);
+    }
+    if let Some(file) = &arguments.vf {
+        named::name_vf(spec, &hosts, file).await?;
+    }
+    Ok(Ok((record, hosts)))
+}
+
+/// The way to a host: as it was typed, or else as it is recorded here.
+fn way(connect: &Connect, recorded: &str, typed: Option<&str>) -> Result<Arc<dyn Host>, UriError> {
+    match typed {
+        Some(uri) => connect.other(uri, Origin::CommandLine),
+        // The domain had left it when it was recorded.
+        None if recorded.is_empty() => Ok(Arc::new(DepartedHost::new("the source"))),
+        None => connect.other(recorded, Origin::OwnRecord),
+    }
+}
+
+/// Another machine may have gone on with the same evacuation since. And whether the domain has its mark at all.
+async fn newest(mut record: Record, hosts: &Hosts) -> (Record, bool) {
+    let domain = record.spec.domain.clone();
+    let mut is_marked = false;
+    for host in [&hosts.source, &hosts.destination] {
+        if let Ok(Some(found)) = record_of(host.as_ref(), &domain).await
+            && found.evacuation == record.progress.evacuation
+        {
+            is_marked = true;
+            if found.beat > record.progress.beat {
+                record.progress = found;
+            }
+        }
+    }
+    (record, is_marked)
+}
+
+/// The domain runs on the other host than the one where this evacuation had left it to stay.
+async fn has_moved_on(record: &Record, hosts: &Hosts) -> anyhow::Result<bool> {
+    let (home, other) = match record.progress.home {
+        None => return Ok(false),
+        Some(Side::Source) => (&hosts.source, &hosts.destination),
+        Some(Side::Destination) => (&hosts.destination, &hosts.source),
+    };
+    let name = record.spec.domain.as_str();
+    let (home, other) = (home.domain(name).await?, other.domain(name).await?);
+    let is_gone = matches!(home.state, DomainState::Absent | DomainState::ShutOff);
+    Ok(is_gone && other.state == DomainState::Running)
 }
 
 async fn record_of(host: &dyn Host, name: &str) -> anyhow::Result<Option<Progress>> {
     match host.progress(name).await {
-        Ok(Some(text)) => Ok(Some(Progress::parse(&text)?)),
+        Ok(Some(text)) => Ok(Some(Progress::parse_for(&text, name)?)),
         Ok(None) | Err(HostError::NoSuchDomain { .. }) => Ok(None),
         Err(error) => Err(error.into()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn record(owner: Option<&str>, source: &str, home: Option<Side>) -> Progress {
-        let owner =
-            owner.map(|host| json!({"token": "t", "host": host, "pid": 1, "started-at": ""}));
-        let record = json!({"version": Progress::VERSION, "evacuation": "e", "owner": owner, "beat": 1,
-            "stage": "plugging", "migration-begun": true, "home": home,
-            "spec": {"domain": "g1", "source-uri": source, "destination-uri": "qemu+ssh://b/system",
-                "bond": null, "source-vf": null, "destination-vf": null, "agent": "required",
-                "reaches-destination-agent": false, "configure": true, "yes-degraded": false}});
-        serde_json::from_value(record).unwrap()
-    }
-
-    #[test]
-    fn the_uris_of_another_machine_are_not_ours() {
-        let local = "qemu:///system";
-        let ours = record(Some("a"), local, None);
-        assert_eq!(reach(&ours, local, "a", true), Reach::AsRecorded);
-        assert_eq!(reach(&ours, local, "b", true), Reach::DestinationOnly);
-        let there = Reach::Machine("a".to_owned());
-        assert_eq!(reach(&ours, local, "b", false), there);
-        let mut early = ours;
-        early.migration_begun = false;
-        assert_eq!(reach(&early, local, "b", true), there);
-        let by_ssh = record(Some("a"), "qemu+ssh://a/system", None);
-        assert_eq!(reach(&by_ssh, local, "b", true), Reach::AsRecorded);
-        let degraded = record(None, local, Some(Side::Destination));
-        assert_eq!(reach(&degraded, local, "b", true), Reach::DestinationOnly);
-        let on_source = record(None, local, Some(Side::Source));
-        assert_eq!(reach(&on_source, local, "a", true), Reach::AsRecorded);
-        let asked_from_there = "qemu+ssh://b/system";
-        assert_eq!(
-            reach(&degraded, asked_from_there, "a", true),
-            Reach::AsRecorded
-        );
     }
 }

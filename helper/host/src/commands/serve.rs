@@ -9,8 +9,10 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::connect::Connect;
-use crate::daemon::{Options, serve};
-use crate::execute::default_folder;
+use crate::daemon::{Options, Sources, serve};
+use crate::execute::{default_folder, default_records_folder};
+use crate::trust::{ReplugFile, default_file};
+use crate::words::message;
 
 /// `tandem-host serve`
 #[derive(Debug, Args)]
@@ -35,9 +37,15 @@ pub struct Serve {
     /// Leave domains that came without their VF to `tandem-host recover`
     #[arg(long)]
     pub no_replug: bool,
-    /// Where lock files and copies of records are kept
+    /// Where lock files are
     #[arg(long, default_value_os_t = default_folder(), value_name = "FOLDER")]
     pub state_dir: PathBuf,
+    /// Where this host keeps its own records of evacuations; nobody else may write there
+    #[arg(long, default_value_os_t = default_records_folder(), value_name = "FOLDER")]
+    pub records_dir: PathBuf,
+    /// From which networks a VF may be plugged in where this host has no record of its own
+    #[arg(long, default_value_os_t = default_file(), value_name = "FILE")]
+    pub replug_file: PathBuf,
 }
 
 /// Serves until SIGTERM or SIGINT.
@@ -58,8 +66,16 @@ pub async fn run(arguments: &Serve) -> Result<u8> {
         metrics: arguments.metrics.clone(),
         listen: arguments.listen,
         socket: Some(arguments.connect.serve_socket.clone()),
-        replug: (!arguments.no_replug).then(|| arguments.state_dir.clone()),
+        state: arguments.state_dir.clone(),
+        replug: (!arguments.no_replug).then(|| Sources {
+            records: arguments.records_dir.clone(),
+            file: arguments.replug_file.clone(),
+        }),
     };
+    if let Some(Err(error)) = options.replug.as_ref().map(|it| ReplugFile::read(&it.file)) {
+        // It is read anew at each attempt, so that it can be mended meanwhile.
+        tracing::warn!("no VF is plugged in by it: {}", message(&error.to_string()));
+    }
     serve(arguments.connect.open(), options, stop).await?;
     Ok(0)
 }

@@ -10,17 +10,22 @@ use tokio::sync::watch;
 
 use crate::evacuate::{Cause, CauseCode, Evacuation, Outcome, Owner, Progress, Verdict};
 use crate::execute::{Lock, RunEnd, Runner, Stops};
-use crate::report::{ProgressLine, left, text_of};
+use crate::report::{Folders, ProgressLine, left, text_of};
+use crate::words;
 
 /// Runs it, reports, and returns the exit code.
 pub(super) async fn run(runner: Runner, evacuation: Evacuation, json: bool) -> anyhow::Result<u8> {
     let spec = evacuation.spec().clone();
-    let folder = runner.folder.clone();
+    let mut folders = Folders::default();
+    folders.state.clone_from(&runner.folder);
+    if let Some(records) = &runner.records {
+        records.folder().clone_into(&mut folders.records);
+    }
     let mut line = ProgressLine::new();
     match runner.run(evacuation, stops()?, &mut line).await {
         RunEnd::Left { runs_on } => {
-            let message = left(&spec, runs_on, &folder);
-            eprintln!("{message}");
+            let message = left(&spec, runs_on, &folders);
+            eprintln!("{}", words::message(&message));
             let cause = Cause::new(CauseCode::Aborted, message);
             let mut outcome = Outcome::without_run(Verdict::Interrupted, cause);
             outcome.last_seen_on = runs_on;
@@ -29,7 +34,7 @@ pub(super) async fn run(runner: Runner, evacuation: Evacuation, json: bool) -> a
         }
         RunEnd::With(outcome) => {
             if !json {
-                print!("{}", text_of(&spec, &outcome, &folder));
+                print!("{}", text_of(&spec, &outcome, &folders));
             }
             told(json, &outcome)
         }
@@ -38,7 +43,7 @@ pub(super) async fn run(runner: Runner, evacuation: Evacuation, json: bool) -> a
 
 /// Says why nothing was begun; returns the exit code.
 pub(super) fn refuse(json: bool, code: CauseCode, message: String) -> anyhow::Result<u8> {
-    eprintln!("refused: {message}");
+    eprintln!("refused: {}", words::message(&message));
     let cause = Cause::new(code, message);
     told(json, &Outcome::without_run(Verdict::Refused, cause))
 }
@@ -74,15 +79,9 @@ pub(crate) fn owner_is_dead(record: &Progress, _lock: &Lock) -> bool {
     record.owner.as_ref().is_none_or(is_of_this_machine)
 }
 
-/// Another process of this machine drives that evacuation, as far as its number tells.
-pub(crate) fn is_driven_here(record: &Progress) -> bool {
-    record.owner.as_ref().is_some_and(|owner| {
-        let runs = std::path::Path::new("/proc").join(owner.pid.to_string());
-        is_of_this_machine(owner) && owner.pid != std::process::id() && runs.exists()
-    })
-}
-
-fn is_of_this_machine(owner: &Owner) -> bool {
+/// The owner says that it is a process of this machine, since it was booted. Whether it lives, the domain's
+/// lock tells: numbers of processes are used again.
+pub(crate) fn is_of_this_machine(owner: &Owner) -> bool {
     owner.host == host_name()
 }
 
@@ -137,7 +136,6 @@ fn utc_text(now: SystemTime) -> String {
 mod tests {
     use super::*;
     use rustix::process::{Signal, getpid, kill_process};
-    use serde_json::json;
     use std::time::Duration;
 
     #[tokio::test]
@@ -153,51 +151,35 @@ mod tests {
     fn an_owner_of_this_machine_is_told_by_its_boot() {
         let folder = tempfile::tempdir().unwrap();
         let lock = Lock::take(folder.path(), "domain", "g1").unwrap();
-        let spec = json!({"domain": "g1", "source-uri": "a", "destination-uri": "b", "bond": null,
-            "source-vf": null, "destination-vf": null, "agent": "never",
-            "reaches-destination-agent": false, "configure": false, "yes-degraded": false});
         let record = |owner: Option<Owner>| Progress {
             version: Progress::VERSION,
             evacuation: "e".to_owned(),
+            domain: "g1".to_owned(),
             owner,
             beat: 1,
             stage: crate::evacuate::Stage::Claimed,
             migration_begun: false,
             home: None,
-            spec: serde_json::from_value(spec.clone()).unwrap(),
+            bond: None,
         };
         let us = owner().unwrap();
         let elsewhere = Owner {
             host: "b (boot 1)".to_owned(),
             ..us.clone()
         };
-        // This test's parent lives; no process has the highest number there is.
-        let parent = std::os::unix::process::parent_id();
-        let other = Owner {
-            pid: parent,
+        // The first process lives; its number says nothing.
+        let first = Owner {
+            pid: 1,
             ..us.clone()
         };
-        let gone = Owner {
-            pid: u32::MAX,
-            ..us.clone()
-        };
-        for (owner, is_dead, is_driven) in [
-            (None, true, false),
-            (Some(us), true, false),
-            (Some(other), true, true),
-            (Some(gone), true, false),
-            (
-                Some(Owner {
-                    pid: parent,
-                    ..elsewhere
-                }),
-                false,
-                false,
-            ),
+        for (owner, is_dead) in [
+            (None, true),
+            (Some(us), true),
+            (Some(first), true),
+            (Some(elsewhere), false),
         ] {
             let record = record(owner);
             assert_eq!(owner_is_dead(&record, &lock), is_dead, "{record:?}");
-            assert_eq!(is_driven_here(&record), is_driven, "{record:?}");
         }
     }
 

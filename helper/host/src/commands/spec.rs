@@ -6,6 +6,7 @@ use tandem_core::types::Mac;
 use super::args;
 use crate::evacuate::{AgentUse, Spec, Vf, VfIdentity};
 use crate::hypervisor::{DomainFacts, Nic, NicKind, is_local_uri};
+use crate::trust::check_device;
 use crate::xml::domain::parse_device;
 use crate::xml::{Bond, Bonds};
 
@@ -58,7 +59,7 @@ fn agent_use(arguments: &args::Migrate) -> anyhow::Result<AgentUse> {
     }
 }
 
-fn choose_bond<'a>(
+pub(super) fn choose_bond<'a>(
     name: Option<&str>,
     bonds: Option<&'a Bonds>,
 ) -> anyhow::Result<Option<&'a Bond>> {
@@ -136,8 +137,9 @@ fn vf_of(nic: &Nic, device: String, nics: &[Nic]) -> Vf {
     }
 }
 
-/// The destination's VF. It may have the MAC of the source's.
-fn vf_of_device(text: &str, nics: &[Nic], source: Option<&Nic>) -> anyhow::Result<Vf> {
+/// The VF that a file describes. It may have the MAC of the source's.
+pub(super) fn vf_of_device(text: &str, nics: &[Nic], source: Option<&Nic>) -> anyhow::Result<Vf> {
+    check_device(text)?;
     let nic = if text.trim_start().starts_with('{') {
         nic_of_json(text)?
     } else {

@@ -9,9 +9,7 @@ use tokio::time::Instant;
 use super::channel_task::DesiredState;
 use super::replug::Replug;
 use crate::commands::configure::{ConfigureFailure, policy_of};
-use crate::commands::session;
 use crate::commands::status::reachable;
-use crate::evacuate::Progress;
 use crate::hypervisor::{ChannelSocket, DomainLook, DomainState};
 
 /// So many looks at a domain in quick succession are as many as its host's events ask for; beyond
@@ -111,11 +109,11 @@ pub(super) fn too_early(domain_task: &mut DomainTask) -> Option<(&mut DomainTask
     (Instant::now() < at).then_some((domain_task, at))
 }
 
-pub(super) fn desired_of(look: &DomainLook, boot: u64) -> DesiredState {
+pub(super) fn desired_of(look: &DomainLook, boot: u64, is_driven_here: bool) -> DesiredState {
     let facts = &look.facts;
     let channel = match facts.state {
         DomainState::Paused => Err("it is paused".to_owned()),
-        _ if is_driven_here(look) => {
+        _ if is_driven_here => {
             Err("its evacuation, which another tandem-host drives, has the channel".to_owned())
         }
         _ => reachable(facts),
@@ -131,10 +129,4 @@ pub(super) fn desired_of(look: &DomainLook, boot: u64) -> DesiredState {
         channel,
         policy,
     }
-}
-
-/// A process of this machine drives its evacuation, perhaps one that has asked for no lease.
-fn is_driven_here(look: &DomainLook) -> bool {
-    let record = look.progress.as_deref().map(Progress::parse);
-    matches!(record, Some(Ok(record)) if session::is_driven_here(&record))
 }

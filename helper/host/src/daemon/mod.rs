@@ -22,6 +22,7 @@ mod manager;
 mod metrics;
 mod registry;
 mod replug;
+mod sources;
 mod supervisor;
 #[cfg(test)]
 mod tests;
@@ -35,6 +36,7 @@ use std::time::Duration;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::task::JoinSet;
 
+use crate::execute::default_folder;
 use crate::files::{Lasts, Readers, replace};
 use crate::hypervisor::{Host, HostError};
 use control::{Answers, ControlSocket};
@@ -57,8 +59,19 @@ pub struct Options {
     pub listen: Option<SocketAddr>,
     /// The control socket.
     pub socket: Option<PathBuf>,
-    /// Where lock files are, if domains that came without their VF shall get it.
-    pub replug: Option<PathBuf>,
+    /// Where lock files are, by which other tools' evacuations are known.
+    pub state: PathBuf,
+    /// From where domains that came without their VF shall get it, if at all.
+    pub replug: Option<Sources>,
+}
+
+/// Where it stands what `serve` may plug in. A domain's metadata does not say.
+#[derive(Debug, Clone)]
+pub struct Sources {
+    /// This host's own records.
+    pub records: PathBuf,
+    /// The file of networks, see [`crate::trust::ReplugFile`].
+    pub file: PathBuf,
 }
 
 impl Default for Options {
@@ -68,6 +81,7 @@ impl Default for Options {
             metrics: None,
             listen: None,
             socket: None,
+            state: default_folder(),
             replug: None,
         }
     }

@@ -1,7 +1,6 @@
 //! Plugs in the VF of a domain that came without it, as `recover` does, and only where that needs
 //! nobody's decision: on the host where the domain runs to stay, when all else was done.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,10 +8,12 @@ use tokio::time::{Instant, timeout};
 
 use super::lease::ChannelLeases;
 use super::registry::Attempts;
+use super::{Options, sources};
 use crate::commands::session;
 use crate::evacuate::{Evacuation, Limits, Outcome, Progress, Verdict};
 use crate::execute::{Hosts, Lock, RunEnd, Runner, Stops, Watcher};
 use crate::hypervisor::{DepartedHost, DomainState, Host, JobPhase, JobWhich};
+use crate::words::{message, printable};
 
 /// Attempts at the same time; each may take minutes.
 pub(super) const AT_ONCE: usize = 2;
@@ -44,6 +45,8 @@ pub(super) enum AttemptEnd {
     Done,
     /// It was not begun, and why.
     NotBegun(String),
+    /// Nothing on this host says what may be plugged in.
+    NotAllowed(String),
     /// It was, to no avail.
     Failed(String),
 }
@@ -63,7 +66,8 @@ impl Replug {
             return;
         }
         tracing::warn!(
-            "domain {name} came without its VF; plugging it in is tried in {} s",
+            "domain {} came without its VF; plugging it in is tried in {} s",
+            printable(name),
             FIRST.as_secs()
         );
         *slot = Some(Self {
@@ -100,6 +104,7 @@ impl Replug {
         self.wait = (self.wait * 2).min(LONGEST);
         self.at = Some(Instant::now() + self.wait);
         let again_s = self.wait.as_secs();
+        let name = printable(name);
         let text = match ended {
             AttemptEnd::Done => {
                 tracing::info!("domain {name} has its VF");
@@ -107,12 +112,22 @@ impl Replug {
                 "it has its VF".to_owned()
             }
             AttemptEnd::NotBegun(why) => {
+                let why = message(&why);
                 tracing::info!(
                     "domain {name}: its VF is not plugged in now: {why}; again in {again_s} s"
                 );
                 why
             }
+            AttemptEnd::NotAllowed(why) => {
+                let why = message(&why);
+                // Once: only an operator can change that.
+                if self.attempts.last.as_ref() != Some(&why) {
+                    tracing::warn!("domain {name}: its VF is not plugged in: {why}");
+                }
+                why
+            }
             AttemptEnd::Failed(why) => {
+                let why = message(&why);
                 tracing::warn!(
                     "domain {name} is still without its VF: {why}; again in {again_s} s"
                 );
@@ -138,12 +153,13 @@ impl Watcher for Log<'_> {
     fn show(&mut self, evacuation: &Evacuation, _: u64) {
         let phase = evacuation.phase();
         if self.phase.replace(phase) != Some(phase) {
-            tracing::info!("domain {}: plugging in its VF: {phase:?}", self.domain);
+            let name = printable(self.domain);
+            tracing::info!("domain {name}: plugging in its VF: {phase:?}");
         }
     }
 
     fn say(&mut self, text: &str) {
-        tracing::warn!("domain {}: {text}", self.domain);
+        tracing::warn!("domain {}: {}", printable(self.domain), message(text));
     }
 }
 
@@ -153,10 +169,10 @@ pub(super) async fn attempt(
     name: &str,
     evacuation: &str,
     channel_leases: Arc<ChannelLeases>,
-    folder: &Path,
+    options: &Options,
     stops: Stops,
 ) -> AttemptEnd {
-    match begin(host, name, evacuation, channel_leases, folder, stops).await {
+    match begin(host, name, evacuation, channel_leases, options, stops).await {
         Ok(outcome) if outcome.verdict == Verdict::Done => AttemptEnd::Done,
         Ok(outcome) => {
             let why = outcome.cause.map(|cause| cause.message);
@@ -171,16 +187,18 @@ async fn begin(
     name: &str,
     evacuation: &str,
     channel_leases: Arc<ChannelLeases>,
-    folder: &Path,
+    options: &Options,
     stops: Stops,
 ) -> Result<Outcome, AttemptEnd> {
     let not_begun = |why: String| AttemptEnd::NotBegun(why);
     // A tool that drives the evacuation holds it.
-    let lock = Lock::take(folder, "domain", name).map_err(|error| not_begun(error.to_string()))?;
+    let lock =
+        Lock::take(&options.state, "domain", name).map_err(|error| not_begun(error.to_string()))?;
     let look = host.look(name).await;
     let look = look.map_err(|error| not_begun(error.to_string()))?;
     let facts = &look.facts;
-    let record = look.progress.as_deref().map(Progress::parse);
+    let record = look.progress.as_deref();
+    let record = record.map(|text| Progress::parse_for(text, name));
     let Some(Ok(record)) = record else {
         return Err(not_begun("its record has gone".to_owned()));
     };
@@ -195,21 +213,27 @@ async fn begin(
     if job.phase != JobPhase::None || facts.reason.starts_with("post-copy") {
         return Err(not_begun("a job of the hypervisor goes on".to_owned()));
     }
+    let Some(sources) = &options.replug else {
+        return Err(not_begun("it is turned off".to_owned()));
+    };
+    let allowed = sources::allowed(sources, host.uri(), record, &look);
+    let (record, records) = allowed.map_err(AttemptEnd::NotAllowed)?;
     let lease = timeout(LEASE, channel_leases.lease()).await;
     let lease = lease.map_err(|_| not_begun("another tool has its channel".to_owned()))?;
     let policy = look.bonds.ok().flatten();
     let policy = policy.and_then(|bonds| bonds.policy(&facts.nics).ok());
-    let owner_is_dead = session::owner_is_dead(&record, &lock);
+    let owner_is_dead = session::owner_is_dead(&record.progress, &lock);
     let runner = Runner {
         hosts: Hosts {
-            // The domain has left it for good, and its URI means another host from here.
-            source: Arc::new(DepartedHost::new(&record.spec.source_uri)),
+            // The domain has left it for good.
+            source: Arc::new(DepartedHost::new("the source")),
             destination: host,
         },
         migrate: Default::default(),
         policy,
-        folder: folder.to_owned(),
+        folder: options.state.clone(),
         lock,
+        records,
         // The channel is ours already.
         lease_client: Default::default(),
     };

@@ -20,11 +20,14 @@ use super::manager::Manager;
 use super::registry::{Attempts, Registry};
 use super::replug::{self, Replug};
 use super::told::Told;
+use crate::commands::session;
 use crate::evacuate::Progress;
+use crate::execute::Lock;
 use crate::hypervisor::{
     ActiveDomain, ChannelSocket, DomainLook, DomainState, Event, EventKind, Events, Host, HostError,
 };
 use crate::report::{ChannelUse, DomainReport};
+use crate::words::{message, printable};
 
 /// Domains that are looked at in the same moment.
 const AT_ONCE: usize = 16;
@@ -282,14 +285,14 @@ impl Supervisor {
     }
 
     fn attempt(&mut self, name: String, evacuation: String) {
-        let folder = self.options.replug.clone().unwrap_or_default();
+        let options = self.options.clone();
         let (host, turns) = (Arc::clone(&self.host), Arc::clone(&self.attempts));
         let channel_leases = self.host_leases.of(&name);
         let stops = self.stops.subscribe();
         self.jobs.spawn(async move {
             let _turn = turns.acquire().await;
             let ended =
-                replug::attempt(host, &name, &evacuation, channel_leases, &folder, stops).await;
+                replug::attempt(host, &name, &evacuation, channel_leases, &options, stops).await;
             Done::Attempted {
                 name,
                 evacuation,
@@ -319,7 +322,7 @@ impl Supervisor {
                 match result {
                     Ok(look) => self.looked(&look),
                     Err(error) => {
-                        tracing::warn!("domain {name}: {error}");
+                        tracing::warn!("domain {}: {}", printable(&name), message(&error));
                         let again = Instant::now() + AGAIN;
                         match self.domain_tasks.get_mut(&name) {
                             Some(domain_task) => domain_task.look_at = Some(again),
@@ -398,7 +401,8 @@ impl Supervisor {
             .domain_tasks
             .get(name)
             .map(|domain_task| domain_task.desired.borrow().clone());
-        let mut desired = desired_of(look, before.as_ref().map_or(0, |desired| desired.boot));
+        let boot = before.as_ref().map_or(0, |desired| desired.boot);
+        let mut desired = desired_of(look, boot, self.is_driven_here(look));
         let own_channel = desired.channel.clone();
         desired.channel = self.claims.judged(name, desired.channel);
         let same_run = before.is_some_and(|before| before.run_id == desired.run_id);
@@ -425,7 +429,7 @@ impl Supervisor {
             .as_ref()
             .map(|_| domain_task.looked + RECORDED);
         let record = look.progress.as_deref();
-        let record = record.and_then(|text| Progress::parse(text).ok());
+        let record = record.and_then(|text| Progress::parse_for(text, name).ok());
         let running = look.facts.state == DomainState::Running;
         let wanted = self.options.replug.is_some() && running;
         Replug::follow(
@@ -439,6 +443,22 @@ impl Supervisor {
         }
     }
 
+    /// Another process of this machine drives its evacuation, perhaps one that has asked for no lease. An
+    /// attempt of our own has the lock too.
+    fn is_driven_here(&self, look: &DomainLook) -> bool {
+        let name = look.facts.name.as_str();
+        let replug = self
+            .domain_tasks
+            .get(name)
+            .and_then(|domain_task| domain_task.replug.as_ref());
+        let record = look.progress.as_deref();
+        let record = record.and_then(|text| Progress::parse_for(text, name).ok());
+        let owner = record.and_then(|record| record.owner);
+        owner.is_some_and(|owner| session::is_of_this_machine(&owner))
+            && !replug.is_some_and(Replug::is_busy)
+            && Lock::is_held(&self.options.state, "domain", name)
+    }
+
     /// The domain has this socket now; others may have had it, or may have it again for themselves.
     fn claim(&mut self, name: &str, path: Option<&Path>) {
         for other in self.claims.set(name, path) {
@@ -447,7 +467,7 @@ impl Supervisor {
             };
             let channel = self.claims.judged(&other, domain_task.channel.clone());
             if let (Ok(_), Err(reason)) = (&domain_task.channel, &channel) {
-                tracing::warn!("domain {other}: {reason}");
+                tracing::warn!("domain {}: {}", printable(&other), printable(&reason));
             }
             domain_task.desired.send_if_modified(|desired| {
                 let differs = desired.channel != channel;
@@ -503,7 +523,8 @@ impl Supervisor {
         };
         let wait = domain_task.channel_task.ended().as_secs();
         tracing::error!(
-            "domain {name}: the task that keeps its channel ended: {reason}; it is begun again in {wait} s"
+            "domain {}: the task that keeps its channel ended: {reason}; it is begun again in {wait} s",
+            printable(name)
         );
         let told = format!("its channel is left for {wait} s, after a fault of this program");
         self.registry.silent(name, ChannelUse::None, told);

@@ -1,6 +1,6 @@
 //! What is to be done.
 
-use super::progress::Progress;
+use super::progress::Record;
 use super::spec::Side;
 use crate::hypervisor::Nic;
 
@@ -32,12 +32,12 @@ pub enum ActionKind {
         /// What.
         call: GuestCall,
     },
-    /// Write the record into the domain; durable once accepted.
+    /// Keep the whole record on this host, and write what identifies it into the domain; durable once accepted.
     Save {
-        /// Where.
+        /// Where the domain is.
         side: Side,
         /// The record.
-        progress: Box<Progress>,
+        record: Box<Record>,
     },
     /// Remove the record from the domain.
     Clear {

@@ -89,10 +89,10 @@ impl Evacuation {
             {
                 self.notes.guest = None;
             }
-            (ActionKind::Save { side, progress }, Reply::Accepted) => {
+            (ActionKind::Save { side, record }, Reply::Accepted) => {
                 let saved = Saved {
-                    stage: progress.stage,
-                    migration_begun: progress.migration_begun,
+                    stage: record.progress.stage,
+                    migration_begun: record.progress.migration_begun,
                     at_ms: now_ms,
                 };
                 self.saved.insert(*side, saved);

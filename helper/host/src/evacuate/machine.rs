@@ -8,7 +8,7 @@ use super::input::{Failure, FailureKind, Input, Reply};
 use super::notes::{InFlight, Notes, Recovery, Saved};
 use super::outcome::{Outcome, PhaseTime, conclude};
 use super::phases::{self, Phase, Step};
-use super::progress::{Owner, Progress, Stage};
+use super::progress::{Owner, Progress, Record, Stage};
 use super::spec::{Limits, Side, Spec};
 use super::tries::Tries;
 use super::view::HostView;
@@ -32,7 +32,7 @@ pub struct Start {
 pub struct Evacuation {
     pub(super) limits: Limits,
     /// Our record; stage and beat are filled in when it is written.
-    pub(super) record: Progress,
+    pub(super) record: Record,
     pub(super) now_ms: u64,
     pub(super) phase: Phase,
     pub(super) entered_ms: u64,
@@ -51,14 +51,18 @@ pub struct Evacuation {
 impl Evacuation {
     /// Begins an evacuation.
     pub fn new(start: Start, now_ms: u64) -> Self {
-        let record = Progress {
-            version: Progress::VERSION,
-            evacuation: start.evacuation,
-            owner: Some(start.owner),
-            beat: 0,
-            stage: Stage::Claimed,
-            migration_begun: false,
-            home: None,
+        let record = Record {
+            progress: Progress {
+                version: Progress::VERSION,
+                evacuation: start.evacuation,
+                domain: start.spec.domain.clone(),
+                owner: Some(start.owner),
+                beat: 0,
+                stage: Stage::Claimed,
+                migration_begun: false,
+                home: None,
+                bond: start.spec.bond.clone(),
+            },
             spec: start.spec,
         };
         Self::with(record, start.limits, Phase::Check, Notes::default(), now_ms)
@@ -67,34 +71,36 @@ impl Evacuation {
     /// Goes on with, or undoes, what another process began and left. `owner_is_dead` if that
     /// is known; otherwise its signs of life are watched for a while first.
     pub fn recover(
-        found: Progress,
+        found: Record,
         owner: Owner,
         limits: Limits,
         owner_is_dead: bool,
         now_ms: u64,
     ) -> Self {
-        let unplug_asked = matches!(found.stage, Stage::Unplugging | Stage::Restoring);
+        let Record { progress, spec } = found;
+        let unplug_asked = matches!(progress.stage, Stage::Unplugging | Stage::Restoring);
         let notes = Notes {
             recovery: Some(Recovery {
-                owner_is_dead: owner_is_dead || found.owner.is_none(),
+                owner_is_dead: owner_is_dead || progress.owner.is_none(),
                 beats: BTreeMap::new(),
                 owner_lives: false,
             }),
             touched: true,
             doubt_until_ms: now_ms + limits.settle_ms,
             unplug_asked_ms: unplug_asked.then_some(now_ms),
-            migration_begun: found.migration_begun,
+            migration_begun: progress.migration_begun,
             vf_claimed: true,
             ..Notes::default()
         };
-        let record = Progress {
+        let progress = Progress {
             owner: Some(owner),
-            ..found
+            ..progress
         };
+        let record = Record { progress, spec };
         Self::with(record, limits, Phase::Takeover, notes, now_ms)
     }
 
-    fn with(record: Progress, limits: Limits, phase: Phase, notes: Notes, now_ms: u64) -> Self {
+    fn with(record: Record, limits: Limits, phase: Phase, notes: Notes, now_ms: u64) -> Self {
         let mut evacuation = Self {
             limits,
             record,
@@ -167,6 +173,11 @@ impl Evacuation {
         &self.record.spec
     }
 
+    /// The record, as it would be written first.
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
     /// The longest that an action may take, in ms.
     pub fn action_limit_ms(&self) -> u64 {
         self.limits.action_ms
@@ -208,9 +219,10 @@ impl Evacuation {
     fn issue(&mut self, mut kind: ActionKind) {
         let notes = &mut self.notes;
         match &mut kind {
-            ActionKind::Save { progress, .. } => {
-                self.record.beat += 1;
-                progress.beat = self.record.beat;
+            ActionKind::Save { record, .. } => {
+                let beat = &mut self.record.progress.beat;
+                *beat = beat.saturating_add(1);
+                record.progress.beat = *beat;
                 notes.wrote = true;
             }
             ActionKind::Guest { .. } if self.phase != Phase::Check => notes.touched = true,
@@ -324,7 +336,7 @@ impl Evacuation {
 
     /// The record carries our name.
     pub(super) fn is_ours(&self, record: &Progress) -> bool {
-        let owner = self.record.owner.as_ref();
+        let owner = self.record.progress.owner.as_ref();
         owner.is_some_and(|owner| record.is_owned_by(&owner.token))
     }
 }

@@ -34,5 +34,5 @@ pub use input::{Failure, FailureKind, GuestStatus, Input, RecordFact, Reply, Sid
 pub use machine::{Evacuation, Start};
 pub use outcome::{GuestVerdict, Leftover, Outcome, PhaseTime, Verdict};
 pub use phases::Phase;
-pub use progress::{Owner, Progress, Stage};
+pub use progress::{Owner, Progress, ProgressError, Record, Stage};
 pub use spec::{AgentUse, Limits, Side, Spec, SpecError, Vf, VfIdentity};

@@ -8,6 +8,7 @@ use super::machine::Evacuation;
 use super::phases::Phase;
 use super::spec::{AgentUse, Side};
 use crate::hypervisor::DomainState;
+use crate::words::{printable, quoted};
 
 /// How it ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -258,11 +259,12 @@ fn guest_verdict(it: &Evacuation) -> GuestVerdict {
 }
 
 fn cause(it: &Evacuation, verdict: Verdict) -> Option<Cause> {
-    let domain = &it.record.spec.domain;
+    let domain = printable(&it.record.spec.domain);
     if it.notes.superseded {
         let message = format!(
             "another process took over, or ended, the evacuation of domain {domain}; see \
-             `tandem-host status {domain}`"
+             `tandem-host status {}`",
+            quoted(&it.record.spec.domain)
         );
         return Some(Cause::new(CauseCode::Superseded, message));
     }

@@ -1,12 +1,17 @@
-//! The record that an evacuation keeps in the domain's metadata: the claim on the
-//! domain, and all that a recovery needs after this program was killed.
+//! What is written of an evacuation: in the domain's metadata what identifies it, and on this host the whole.
+//!
+//! The metadata is the claim on the domain. Whoever may edit the domain can write it, and it comes along from
+//! other hosts, so it names no host and no device: those are in this host's own record.
 
 use serde::{Deserialize, Serialize};
+use tandem_core::types::IfName;
 
 use super::spec::{Side, Spec};
 use crate::hypervisor::MAX_PROGRESS_BYTES;
+use crate::words::{printable, quoted};
+use crate::xml::PROGRESS_NAMESPACE;
 
-/// The record. Written before what it describes is begun.
+/// The record in the metadata. Written before what it describes is begun.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Progress {
@@ -14,6 +19,8 @@ pub struct Progress {
     pub version: u32,
     /// Random; the same over recoveries of one evacuation.
     pub evacuation: String,
+    /// The domain's name: a record that was copied to another domain means nothing there.
+    pub domain: String,
     /// Who drives it; `None` if nobody does and a recovery may begin at once.
     pub owner: Option<Owner>,
     /// Grows with each time it is written: an owner's sign of life, without comparing clocks.
@@ -25,6 +32,17 @@ pub struct Progress {
     /// Where the domain runs, as far as the record's writer saw it stay there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub home: Option<Side>,
+    /// The guest's bond; `None` if it has only one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bond: Option<String>,
+}
+
+/// The whole, as this host keeps it for itself: the same, and what a recovery acts on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Record {
+    /// As in the domain's metadata.
+    pub progress: Progress,
     /// What shall be brought about.
     pub spec: Spec,
 }
@@ -69,28 +87,58 @@ pub enum ProgressError {
     /// Longer than any we write.
     #[error("the record of an evacuation is {0} bytes long, which none of ours is")]
     TooLong(usize),
-    /// Not JSON, or not the keys we know.
-    #[error("the record of an evacuation can't be understood: {0}")]
+    /// Not JSON, not the keys we know, or a value that none of ours has.
+    #[error("the record of an evacuation can't be understood: {}", printable(.0))]
     NotUnderstood(String),
-    /// Of another version.
-    #[error("the record of an evacuation has version {0}, this program knows {version}; use the program that wrote it", version = Progress::VERSION)]
-    Version(u32),
+    /// Of another domain.
+    #[error(
+        "the record of an evacuation is of domain {}, and stands in domain {}; remove it: `virsh metadata {} \
+         --uri {namespace} --remove`, with --live, --config or both",
+        printable(.of), printable(.found_in), quoted(.found_in), namespace = PROGRESS_NAMESPACE
+    )]
+    OtherDomain {
+        /// The domain that it names.
+        of: String,
+        /// The domain in which it was found.
+        found_in: String,
+    },
+    /// Of a version before this one.
+    #[error(
+        "the record of an evacuation has version {version}, which names hosts and devices that anybody may have \
+         written; this program does not act on it. Finish with the program that wrote it, or remove it: `virsh \
+         metadata {} --uri {namespace} --remove`, with --live, --config or both, and plug in the VF by hand",
+        quoted(.domain), namespace = PROGRESS_NAMESPACE
+    )]
+    Old {
+        /// The record's version.
+        version: u32,
+        /// The domain.
+        domain: String,
+    },
+    /// Of a version after this one.
+    #[error("the record of an evacuation has version {0}, this program knows {known}; use the program that wrote it", known = Progress::VERSION)]
+    Newer(u32),
 }
 
+/// Longest word in a record, in bytes.
+const MAX_WORD_BYTES: usize = 256;
+/// No record of ours was ever written so often: an owner beats every few seconds.
+const MAX_BEAT: u64 = 1 << 48;
+
 impl Progress {
-    /// The version that this program writes.
-    pub const VERSION: u32 = 1;
+    /// The version that this program writes. Version 1 had the whole plan in the metadata.
+    pub const VERSION: u32 = 2;
 
     /// As text, without line breaks.
     pub fn to_text(&self) -> String {
         serde_json::to_string(self).expect("strings and numbers are JSON")
     }
 
-    /// Reads what [`Progress::to_text`] wrote.
+    /// Reads what [`Progress::to_text`] wrote, as it was found in that domain.
     ///
     /// # Errors
-    /// If it is too long, damaged or of another version.
-    pub fn parse(text: &str) -> Result<Self, ProgressError> {
+    /// If it is too long, damaged, of another domain or version.
+    pub fn parse_for(text: &str, domain: &str) -> Result<Self, ProgressError> {
         #[derive(Deserialize)]
         struct Version {
             version: u32,
@@ -100,10 +148,40 @@ impl Progress {
         }
         let not_understood = |e: serde_json::Error| ProgressError::NotUnderstood(e.to_string());
         let Version { version } = serde_json::from_str(text).map_err(not_understood)?;
-        if version != Self::VERSION {
-            return Err(ProgressError::Version(version));
+        if version < Self::VERSION {
+            let domain = domain.to_owned();
+            return Err(ProgressError::Old { version, domain });
         }
-        serde_json::from_str(text).map_err(not_understood)
+        if version > Self::VERSION {
+            return Err(ProgressError::Newer(version));
+        }
+        let record: Self = serde_json::from_str(text).map_err(not_understood)?;
+        record.check(domain)?;
+        Ok(record)
+    }
+
+    fn check(&self, domain: &str) -> Result<(), ProgressError> {
+        if self.domain != domain {
+            return Err(ProgressError::OtherDomain {
+                of: self.domain.clone(),
+                found_in: domain.to_owned(),
+            });
+        }
+        let wrong = |what: &str| Err(ProgressError::NotUnderstood(what.to_owned()));
+        let owner = self.owner.iter();
+        let words = owner.flat_map(|owner| [&owner.token, &owner.host, &owner.started_at]);
+        let mut words = words.chain([&self.evacuation]);
+        if words.any(|word| word.len() > MAX_WORD_BYTES) {
+            return wrong("a word in it is longer than any of ours");
+        }
+        if self.beat > MAX_BEAT {
+            return wrong("its beat is higher than any of ours");
+        }
+        let bond = self.bond.as_ref().map(|name| name.parse::<IfName>());
+        if bond.is_some_and(|name| name.is_err()) {
+            return wrong("its bond has a name that no interface can have");
+        }
+        Ok(())
     }
 
     /// The domain runs without the VF that it should have, and whoever evacuated it has given up.
@@ -115,8 +193,7 @@ impl Progress {
     /// its memory with it. Plugging it in needs nobody's decision.
     pub fn lacks_only_plug(&self) -> bool {
         let stage = matches!(self.stage, Stage::Plugging | Stage::Degraded);
-        let wanted = self.spec.destination_vf.is_some();
-        stage && wanted && self.migration_begun && self.home == Some(Side::Destination)
+        stage && self.migration_begun && self.home == Some(Side::Destination)
     }
 
     /// That process drives it.
@@ -126,14 +203,109 @@ impl Progress {
             .is_some_and(|owner| owner.token == token)
     }
 
-    /// Who drives it, in words.
+    /// Who drives it, in words that are safe to print.
     pub fn owner_in_words(&self) -> String {
         match &self.owner {
             Some(owner) => format!(
                 "process {} on {}, started {}",
-                owner.pid, owner.host, owner.started_at
+                owner.pid,
+                printable(&owner.host),
+                printable(&owner.started_at)
             ),
             None => "nobody now".to_owned(),
         }
+    }
+}
+
+impl Record {
+    /// Longest text, in bytes.
+    pub const MAX_BYTES: usize = 512 * 1024;
+
+    /// As text, without line breaks.
+    pub fn to_text(&self) -> String {
+        serde_json::to_string(self).expect("strings and numbers are JSON")
+    }
+
+    /// Reads what [`Record::to_text`] wrote of that domain.
+    ///
+    /// # Errors
+    /// If it is damaged, of another domain or version.
+    pub fn parse_for(text: &str, domain: &str) -> Result<Self, ProgressError> {
+        #[derive(Deserialize)]
+        struct Parts {
+            progress: serde_json::Value,
+        }
+        let not_understood = |e: serde_json::Error| ProgressError::NotUnderstood(e.to_string());
+        let Parts { progress } = serde_json::from_str(text).map_err(not_understood)?;
+        Progress::parse_for(&progress.to_string(), domain)?;
+        let record: Self = serde_json::from_str(text).map_err(not_understood)?;
+        if record.spec.domain != domain {
+            return Err(ProgressError::OtherDomain {
+                of: record.spec.domain,
+                found_in: domain.to_owned(),
+            });
+        }
+        Ok(record)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn record() -> Value {
+        let owner =
+            json!({"token": "t", "host": "a\u{202e}\u{1b}[2J", "pid": 1, "started-at": "x"});
+        json!({"version": 2, "evacuation": "e", "domain": "g1", "owner": owner, "beat": 1,
+            "stage": "degraded", "migration-begun": true, "home": "destination"})
+    }
+
+    fn with(key: &str, value: Value) -> String {
+        let mut record = record();
+        record[key] = value;
+        record.to_string()
+    }
+
+    #[test]
+    fn a_record_is_of_the_domain_in_which_it_was_found() {
+        let text = record().to_string();
+        let read = Progress::parse_for(&text, "g1").unwrap();
+        assert_eq!(Progress::parse_for(&read.to_text(), "g1"), Ok(read));
+        let error = Progress::parse_for(&text, "g2").unwrap_err();
+        assert!(matches!(error, ProgressError::OtherDomain { .. }));
+        assert!(error.to_string().contains("virsh metadata g2"), "{error}");
+    }
+
+    #[test]
+    fn other_versions_are_refused_with_what_to_do() {
+        let old = Progress::parse_for(&with("version", json!(1)), "g;1").unwrap_err();
+        assert!(
+            old.to_string().contains("virsh metadata 'g;1' --uri"),
+            "{old}"
+        );
+        let newer = Progress::parse_for(&with("version", json!(3)), "g1");
+        assert_eq!(newer, Err(ProgressError::Newer(3)));
+    }
+
+    #[test]
+    fn what_none_of_ours_has_is_refused() {
+        for (key, value) in [
+            ("beat", json!(u64::MAX)),
+            ("evacuation", json!("x".repeat(MAX_WORD_BYTES + 1))),
+            ("bond", json!("a/b")),
+            ("stage", json!("\u{1b}[2J")),
+        ] {
+            let error = Progress::parse_for(&with(key, value), "g1").unwrap_err();
+            assert!(!error.to_string().contains('\u{1b}'), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn who_drives_it_is_told_without_moving_the_cursor() {
+        let read = Progress::parse_for(&record().to_string(), "g1").unwrap();
+        let words = read.owner_in_words();
+        assert!(!words.contains(['\u{202e}', '\u{1b}']), "{words:?}");
     }
 }

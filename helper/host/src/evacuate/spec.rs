@@ -28,13 +28,13 @@ impl Side {
     }
 }
 
-/// What shall be brought about. Kept in the record, so that a recovery has it too.
+/// What shall be brought about. Kept in this host's own record, so that a recovery has it too.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Spec {
     /// The domain's name.
     pub domain: String,
-    /// How this program reaches the source.
+    /// How this program reaches the source; empty if it does not, and the domain has left it.
     pub source_uri: String,
     /// How this program reaches the destination.
     pub destination_uri: String,

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use super::guest::Channel;
 use super::lock::Lock;
 use super::record::with_progress;
+use super::records::Records;
 use super::runner::Hosts;
 use crate::control::LeaseClient;
 use crate::evacuate::{
@@ -29,9 +30,13 @@ pub(super) struct ActionContext {
     pub(super) migrate: MigrateOptions,
     pub(super) policy: Option<tandem_core::Policy>,
     pub(super) folder: std::path::PathBuf,
-    pub(super) lock: Lock,
-    /// The lock file's record is this process's.
+    /// Held for as long as anything is done.
+    pub(super) _lock: Lock,
+    pub(super) records: Option<Records>,
+    /// This host's own record is this process's.
     pub(super) wrote: AtomicBool,
+    /// The record in the metadata, as it was written last.
+    pub(super) saved: std::sync::Mutex<Option<String>>,
     pub(super) channels: [Channel; 2],
     pub(super) lease_client: LeaseClient,
     pub(super) inputs: mpsc::Sender<Input>,
@@ -93,12 +98,17 @@ impl ActionContext {
                     .ask(&self.lease_client, &self.spec, policy, call)
                     .await);
             }
-            ActionKind::Save { side, progress } => {
-                let text = progress.to_text();
-                self.wrote.store(true, Ordering::Relaxed);
-                if let Err(error) = self.lock.keep(Some(&text)) {
-                    tracing::warn!("{error}");
+            ActionKind::Save { side, record } => {
+                // First here: what is in the metadata is of no use without.
+                if let Some(records) = &self.records {
+                    if let Err(error) = records.keep(&record) {
+                        let failure = Failure::new(FailureKind::Refused, error.to_string());
+                        return Ok(Reply::Failed(failure));
+                    }
+                    self.wrote.store(true, Ordering::Relaxed);
                 }
+                let text = record.progress.to_text();
+                *self.saved.lock().expect("no holder panics") = Some(text.clone());
                 self.host(side).set_progress(name, Some(&text)).await?;
             }
             ActionKind::Clear { side } => self.host(side).set_progress(name, None).await?,
@@ -130,7 +140,7 @@ impl ActionContext {
         }
         let record = match progress {
             None => RecordFact::Absent,
-            Some(text) => match Progress::parse(&text) {
+            Some(text) => match Progress::parse_for(&text, name) {
                 Ok(record) => RecordFact::Present(Box::new(record)),
                 Err(error) => RecordFact::Unreadable(error.to_string()),
             },
@@ -205,10 +215,11 @@ impl ActionContext {
 
     async fn migrate(self: &Arc<Self>) -> Result<(), HostError> {
         let mut options = self.migrate.clone();
-        if let (Some(xml), Some(record)) = (&options.xml, self.lock.record()) {
+        let saved = self.saved.lock().expect("no holder panics").clone();
+        if let (Some(xml), Some(record)) = (&options.xml, saved) {
             // libvirt takes the metadata from that file: without the record in it, a recovery
             // would not find it on the destination.
-            let with_record = with_progress(xml, &record.to_text());
+            let with_record = with_progress(xml, &record);
             options.xml = Some(with_record.map_err(|error| HostError::InvalidXml {
                 domain: self.spec.domain.clone(),
                 reason: format!("--xml: {error}"),

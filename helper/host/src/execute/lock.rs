@@ -1,13 +1,11 @@
-//! One evacuation of a domain at a time on this machine, and a copy of its record that a
-//! recovery finds if the domain's own got lost.
+//! One evacuation of a domain at a time on this machine. A lock that is held is the only sign that a process
+//! of this machine lives and drives one: numbers of processes are used again.
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::evacuate::Progress;
-use crate::hypervisor::MAX_PROGRESS_BYTES;
+use crate::words::printable;
 
 /// Where the files are: gone after a reboot, which ends all processes too.
 pub fn default_folder() -> PathBuf {
@@ -18,7 +16,7 @@ pub fn default_folder() -> PathBuf {
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     /// Another process has it.
-    #[error("{what} is in use by another tandem-host on this machine ({}); wait for it, or end it", path.display())]
+    #[error("{} is in use by another tandem-host on this machine ({}); wait for it, or end it", printable(what), path.display())]
     Taken {
         /// What is locked.
         what: String,
@@ -38,9 +36,13 @@ pub enum LockError {
 /// A lock that ends with this process, however it ends.
 #[derive(Debug)]
 pub struct Lock {
-    file: File,
+    /// Ends with it.
+    _file: File,
     path: PathBuf,
 }
+
+/// Tries at a lock at which others only look, each for a moment.
+const TRIES: u32 = 100;
 
 /// Longest name of a file before its hash, in bytes; file systems take 255.
 const MAX_NAME_BYTES: usize = 180;
@@ -87,46 +89,35 @@ impl Lock {
         options.read(true).write(true).create(true).truncate(false);
         options.mode(0o600);
         let file = options.open(&path).map_err(failed)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Self { file, path }),
-            Err(TryLockError::WouldBlock) => Err(LockError::Taken {
-                what: format!("{kind} {name}"),
-                path,
-            }),
-            Err(TryLockError::Error(source)) => Err(failed(source)),
+        for _ in 0..TRIES {
+            match file.try_lock() {
+                Ok(()) => return Ok(Self { _file: file, path }),
+                Err(TryLockError::Error(source)) => return Err(failed(source)),
+                Err(TryLockError::WouldBlock) => {}
+            }
+            // One that can be shared is only looked at, see `is_held`.
+            match file.try_lock_shared() {
+                Ok(()) => file.unlock().map_err(failed)?,
+                Err(TryLockError::Error(source)) => return Err(failed(source)),
+                Err(TryLockError::WouldBlock) => break,
+            }
+            std::thread::yield_now();
         }
-    }
-
-    /// The record that a process left here.
-    pub fn record(&self) -> Option<Progress> {
-        let mut text = String::new();
-        let mut file = &self.file;
-        file.seek(SeekFrom::Start(0)).ok()?;
-        let limit = MAX_PROGRESS_BYTES as u64 + 1;
-        file.take(limit).read_to_string(&mut text).ok()?;
-        Progress::parse(text.lines().next()?).ok()
-    }
-
-    /// Keeps a record, or none.
-    ///
-    /// # Errors
-    /// If the file can't be written.
-    pub fn keep(&self, record: Option<&str>) -> Result<(), LockError> {
-        let write = || {
-            let mut file = &self.file;
-            let text = record
-                .map(|record| format!("{record}\n"))
-                .unwrap_or_default();
-            // The first line counts: what a longer record left behind it, should this process be
-            // killed before the cut, is none.
-            file.seek(SeekFrom::Start(0))?;
-            file.write_all(text.as_bytes())?;
-            file.set_len(text.len() as u64)
-        };
-        write().map_err(|source| LockError::Io {
-            path: self.path.clone(),
-            source,
+        Err(LockError::Taken {
+            what: format!("{kind} {name}"),
+            path,
         })
+    }
+
+    /// A process of this machine, this one too, has the lock now.
+    pub fn is_held(folder: &Path, kind: &str, name: &str) -> bool {
+        let file = File::open(file_of(folder, kind, name));
+        file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 }
 
@@ -151,7 +142,31 @@ mod tests {
         let second = Lock::take(folder.path(), "domain", "../a b");
         assert!(matches!(second, Err(LockError::Taken { .. })));
         drop(first);
-        let third = Lock::take(folder.path(), "domain", "../a b").unwrap();
-        assert_eq!(third.record(), None);
+        assert!(Lock::take(folder.path(), "domain", "../a b").is_ok());
+    }
+
+    #[test]
+    fn who_looks_whether_it_is_held_keeps_nobody_from_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let is_held = || Lock::is_held(folder.path(), "domain", "g1");
+        assert!(!is_held(), "there is no file yet");
+        let lock = Lock::take(folder.path(), "domain", "g1").unwrap();
+        assert!(is_held());
+        drop(lock);
+        assert!(!is_held());
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                        is_held();
+                    }
+                });
+            }
+            for _ in 0..2_000 {
+                Lock::take(folder.path(), "domain", "g1").unwrap();
+            }
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
     }
 }

@@ -5,7 +5,9 @@ mod calls;
 mod guest;
 mod lock;
 mod record;
+mod records;
 mod runner;
 
 pub use lock::{Lock, LockError, default_folder, file_of};
+pub use records::{Records, RecordsError, default_records_folder};
 pub use runner::{Hosts, RunEnd, Runner, Stops, Watcher};

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::calls::ActionContext;
 use super::lock::Lock;
+use super::records::Records;
 use crate::control::LeaseClient;
 use crate::evacuate::{Evacuation, Input, Outcome, Side};
 use crate::hypervisor::{EventKind, Host, MigrateOptions};
@@ -50,6 +51,8 @@ pub struct Runner {
     pub folder: PathBuf,
     /// The domain's.
     pub lock: Lock,
+    /// Where the record is kept; `None` if a recovery makes its plan anew each time.
+    pub records: Option<Records>,
     /// The way to the guest's channel.
     pub lease_client: LeaseClient,
 }
@@ -82,9 +85,11 @@ impl Runner {
             migrate: self.migrate,
             policy: self.policy,
             folder: self.folder,
-            lock: self.lock,
+            _lock: self.lock,
+            records: self.records,
             lease_client: self.lease_client,
             wrote: AtomicBool::new(false),
+            saved: std::sync::Mutex::new(None),
             channels: Default::default(),
             inputs,
             vf_lock: std::sync::Mutex::new(None),
@@ -129,7 +134,8 @@ impl Runner {
         if let RunEnd::With(outcome) = &ended
             && !outcome.recovery_needed
             && context.wrote.load(Ordering::Relaxed)
-            && let Err(error) = context.lock.keep(None)
+            && let Some(records) = &context.records
+            && let Err(error) = records.forget(&context.spec.domain)
         {
             watcher.say(&error.to_string());
         }

@@ -108,13 +108,13 @@ impl Qemu {
 
 /// What it takes to plug in a device.
 #[derive(Debug, PartialEq)]
-pub(super) struct Device {
-    pub(super) netdev: Option<Map<String, Value>>,
-    pub(super) device: Map<String, Value>,
+pub(crate) struct Device {
+    pub(crate) netdev: Option<Map<String, Value>>,
+    pub(crate) device: Map<String, Value>,
 }
 
 /// Reads `{"driver": …, "id": …}`, or the same as `device` beside `netdev`.
-pub(super) fn read(text: &str) -> Result<Device, String> {
+pub(crate) fn read(text: &str) -> Result<Device, String> {
     let value: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
     let Value::Object(mut map) = value else {
         return Err("it must be an object".to_owned());

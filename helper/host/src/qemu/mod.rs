@@ -30,6 +30,7 @@ use crate::hypervisor::{
 };
 use crate::xml::{Bonds, Document};
 use connection::Connection;
+pub(crate) use device::read as read_device;
 
 /// How the operator names a QEMU: `qmp:/run/vm1/qmp.sock`, and `,agent=/run/vm1/agent.sock`.
 pub const URI_PREFIX: &str = "qmp:";

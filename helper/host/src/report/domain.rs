@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 use tandem_core::status::{BondStatus, Traffic};
 use tandem_wire::reply::StatusReport;
 
-use crate::agent::printable;
-use crate::evacuate::Stage;
+use crate::evacuate::{Progress, Stage};
 use crate::hypervisor::{DomainLook, DomainState, Nic};
+use crate::words::{printable, quoted};
 
 /// What is known about a domain.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -103,7 +103,10 @@ impl DomainReport {
             reason: facts.reason.clone(),
             bonds: bonds.collect(),
             bonds_error,
-            evacuation: look.progress.as_deref().map(EvacuationReport::of),
+            evacuation: look
+                .progress
+                .as_deref()
+                .map(|record| EvacuationReport::of(record, &facts.name)),
             channel: ChannelUse::None,
             guest: None,
             guest_error: None,
@@ -113,18 +116,14 @@ impl DomainReport {
 }
 
 impl EvacuationReport {
-    fn of(record: &str) -> Self {
-        match crate::evacuate::Progress::parse(record) {
+    fn of(record: &str, domain: &str) -> Self {
+        match Progress::parse_for(record, domain) {
             Ok(record) => Self {
                 driven_by: record.owner_in_words(),
                 degraded: record.is_degraded(),
                 attempts: 0,
-                last: (record.is_degraded() && !record.lacks_only_plug()).then(|| {
-                    format!(
-                        "`tandem-host recover {}` puts the VF back",
-                        record.spec.domain
-                    )
-                }),
+                last: (record.is_degraded() && !record.lacks_only_plug())
+                    .then(|| format!("`tandem-host recover {}` puts the VF back", quoted(domain))),
                 evacuation: record.evacuation,
                 stage: record.stage,
             },

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::evacuate::{AgentUse, Limits, Phase, Side, Spec, Vf};
 use crate::hypervisor::MigrateOptions;
+use crate::words::printable;
 
 /// What would be done, a line for each phase.
 pub fn dry_run_text(spec: &Spec, limits: &Limits, options: &MigrateOptions) -> String {
@@ -22,13 +23,16 @@ pub fn dry_run_json(spec: &Spec, limits: &Limits, options: &MigrateOptions) -> V
 fn steps(spec: &Spec, limits: &Limits, options: &MigrateOptions) -> Vec<(Phase, String)> {
     let mut steps = Vec::new();
     let mut line = |phase: Phase, what: String| steps.push((phase, what));
-    let name = |vf: Option<&Vf>| vf.map_or("none".to_owned(), |vf| vf.identity.describe());
+    let name =
+        |vf: Option<&Vf>| vf.map_or("none".to_owned(), |vf| printable(&vf.identity.describe()));
     let domain = &spec.domain;
     line(
         Phase::Check,
         format!(
-            "domain {domain} on {}, and the destination {}",
-            spec.source_uri, spec.destination_uri
+            "domain {} on {}, and the destination {}",
+            printable(domain),
+            spec.source_uri,
+            spec.destination_uri
         ),
     );
     let there = name(spec.vf(Side::Destination));

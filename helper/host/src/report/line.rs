@@ -5,6 +5,7 @@ use std::io::{IsTerminal, Write};
 use crate::evacuate::{Evacuation, Phase};
 use crate::execute::Watcher;
 use crate::hypervisor::{JobFacts, JobPhase};
+use crate::words::message;
 
 /// Between two plain lines of one migration, in ms.
 const PLAIN_EVERY_MS: u64 = 5_000;
@@ -61,7 +62,7 @@ impl Watcher for ProgressLine {
             text = format!("{text}  {}", job_text(job));
         }
         if let Some(cause) = evacuation.cause().filter(|_| entered) {
-            text = format!("{text}  ({})", cause.message);
+            text = format!("{text}  ({})", message(&cause.message));
         }
         let due = now_ms >= self.told_ms + PLAIN_EVERY_MS && phase == Phase::Migrate;
         if self.terminal {

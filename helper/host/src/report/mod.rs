@@ -9,4 +9,4 @@ pub use domain::{BondReport, ChannelUse, DomainReport, EvacuationReport, domain_
 pub(crate) use domain::{device, word};
 pub use dry_run::{dry_run_json, dry_run_text};
 pub use line::ProgressLine;
-pub use outcome::{left, text_of};
+pub use outcome::{Folders, left, text_of};

@@ -1,13 +1,32 @@
 //! The final report.
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::PathBuf;
 
 use crate::evacuate::{AgentUse, GuestVerdict, Leftover, Outcome, Side, Spec, Verdict};
-use crate::execute::default_folder;
+use crate::execute::{default_folder, default_records_folder};
+use crate::words::{message, printable, quoted};
+
+/// Where a recovery finds locks and records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Folders {
+    /// Locks.
+    pub state: PathBuf,
+    /// This host's own records.
+    pub records: PathBuf,
+}
+
+impl Default for Folders {
+    fn default() -> Self {
+        Self {
+            state: default_folder(),
+            records: default_records_folder(),
+        }
+    }
+}
 
 /// The report for people.
-pub fn text_of(spec: &Spec, outcome: &Outcome, state_folder: &Path) -> String {
+pub fn text_of(spec: &Spec, outcome: &Outcome, folders: &Folders) -> String {
     let mut text = String::new();
     let mut line = |what: String| {
         // Writing to a String does not fail.
@@ -15,7 +34,7 @@ pub fn text_of(spec: &Spec, outcome: &Outcome, state_folder: &Path) -> String {
     };
     line(headline(spec, outcome));
     if let Some(cause) = &outcome.cause {
-        line(format!("  why       {}", cause.message));
+        line(format!("  why       {}", message(&cause.message)));
     }
     if outcome.unplug_may_follow {
         line(
@@ -41,38 +60,47 @@ pub fn text_of(spec: &Spec, outcome: &Outcome, state_folder: &Path) -> String {
     }
     if outcome.recovery_needed {
         let side = outcome.runs_on.or(outcome.last_seen_on);
-        line(format!("  next      {}", recover(spec, side, state_folder)));
+        line(format!("  next      {}", recover(spec, side, folders)));
     }
     text
 }
 
 /// What is said when the operator left at once.
-pub fn left(spec: &Spec, runs_on: Option<Side>, state_folder: &Path) -> String {
+pub fn left(spec: &Spec, runs_on: Option<Side>, folders: &Folders) -> String {
     format!(
         "left in the middle; run `{}`, which finishes or undoes it",
-        recover(spec, runs_on, state_folder)
+        recover(spec, runs_on, folders)
     )
 }
 
 /// The command that goes on, asked where the domain is; on the source as long as that is open.
-fn recover(spec: &Spec, side: Option<Side>, state_folder: &Path) -> String {
-    let side = side.unwrap_or(Side::Source);
+fn recover(spec: &Spec, side: Option<Side>, folders: &Folders) -> String {
+    let mut uri = spec.uri(side.unwrap_or(Side::Source));
+    if uri.is_empty() {
+        uri = spec.uri(Side::Destination);
+    }
     let mut command = format!(
         "tandem-host recover {} --connect {}",
-        spec.domain,
-        spec.uri(side)
+        quoted(&spec.domain),
+        quoted(uri)
     );
-    if state_folder != default_folder() {
-        // Writing to a String does not fail.
-        let _ = write!(command, " --state-dir {}", state_folder.display());
+    let usual = Folders::default();
+    for (option, folder, usual) in [
+        ("--state-dir", &folders.state, &usual.state),
+        ("--records-dir", &folders.records, &usual.records),
+    ] {
+        if folder != usual {
+            // Writing to a String does not fail.
+            let _ = write!(command, " {option} {}", quoted(&folder.to_string_lossy()));
+        }
     }
     command
 }
 
 fn headline(spec: &Spec, outcome: &Outcome) -> String {
-    let domain = &spec.domain;
+    let domain = printable(&spec.domain);
     let place = match outcome.runs_on {
-        Some(side) => format!("on the {} ({})", side.as_str(), spec.uri(side)),
+        Some(side) => format!("on the {} ({})", side.as_str(), printable(spec.uri(side))),
         None => "on neither host as far as can be seen".to_owned(),
     };
     let vf = if outcome.vf_attached {
@@ -107,8 +135,8 @@ fn guest_text(spec: &Spec, outcome: &Outcome) -> String {
     match outcome.guest {
         GuestVerdict::NotAsked if out_of_reach => format!(
             "was not asked: its channel is on the machine of {}; there, `tandem-host status {}` asks it",
-            spec.uri(side),
-            spec.domain
+            printable(spec.uri(side)),
+            quoted(&spec.domain)
         ),
         GuestVerdict::NotAsked => "was not asked".to_owned(),
         GuestVerdict::Silent => "does not answer".to_owned(),
@@ -153,7 +181,7 @@ mod tests {
             (Some(Side::Source), on_source),
             (Some(Side::Destination), on_destination),
         ] {
-            let said = left(&spec, side, &default_folder());
+            let said = left(&spec, side, &Folders::default());
             assert!(said.contains(command), "{said}");
             let cause = Cause::new(CauseCode::Unclear, "a host is silent");
             let outcome = Outcome {
@@ -161,9 +189,29 @@ mod tests {
                 recovery_needed: true,
                 ..Outcome::without_run(Verdict::Interrupted, cause)
             };
-            let said = text_of(&spec, &outcome, &default_folder());
+            let said = text_of(&spec, &outcome, &Folders::default());
             assert!(said.contains(command.trim_matches('`')), "{said}");
         }
+    }
+
+    #[test]
+    fn the_command_to_copy_runs_nothing_else_whatever_the_domain_is_called() {
+        let spec: Spec =
+            serde_json::from_value(json!({"domain": "x;id\u{1b}[2J", "source-uri": "",
+            "destination-uri": "qemu:///system?socket=/a b", "bond": null, "source-vf": null,
+            "destination-vf": null, "agent": "never", "reaches-destination-agent": false,
+            "configure": true, "yes-degraded": false}))
+            .unwrap();
+        let said = left(&spec, None, &Folders::default());
+        let command = "tandem-host recover 'x;id [2J' --connect 'qemu:///system?socket=/a b'`";
+        assert!(said.contains(command), "{said}");
+        let cause = Cause::new(CauseCode::Unclear, "by \u{202e}x\u{1b}[31m");
+        let outcome = Outcome {
+            recovery_needed: true,
+            ..Outcome::without_run(Verdict::Interrupted, cause)
+        };
+        let said = text_of(&spec, &outcome, &Folders::default());
+        assert!(!said.contains(['\u{1b}', '\u{202e}']), "{said:?}");
     }
 
     #[test]
@@ -180,14 +228,14 @@ mod tests {
             "left": [], "recovery-needed": false, "phases": [], "downtime-ms": null});
         let outcome: Outcome = serde_json::from_value(outcome).unwrap();
         let remote = spec("required", false);
-        let said = text_of(&remote, &outcome, &default_folder());
+        let said = text_of(&remote, &outcome, &Folders::default());
         for words in [
             "on the machine of qemu+ssh://b/system",
             "`tandem-host status g1`",
         ] {
             assert!(said.contains(words), "{said}");
         }
-        let said = text_of(&spec("never", false), &outcome, &default_folder());
+        let said = text_of(&spec("never", false), &outcome, &Folders::default());
         assert!(said.contains("guest     was not asked\n"), "{said}");
         let planned = |spec: &Spec| dry_run_text(spec, &Default::default(), &Default::default());
         assert!(planned(&remote).contains("verify    by the domain's XML alone"));

@@ -124,7 +124,7 @@ impl Document {
 
 /// Parses XML that may be hostile: bounded in bytes, nodes and work, and without DTD. No other call of
 /// the parser is made.
-pub(super) fn open(
+pub(crate) fn open(
     text: &str,
     max_bytes: usize,
     max_nodes: u32,

@@ -23,7 +23,9 @@ pub(crate) fn brief(input: &Input) -> String {
 
 pub(crate) fn brief_action(kind: &ActionKind) -> String {
     match kind {
-        ActionKind::Save { side, progress } => format!("Save {side:?} {}", brief_record(progress)),
+        ActionKind::Save { side, record } => {
+            format!("Save {side:?} {}", brief_record(&record.progress))
+        }
         other => format!("{other:?}"),
     }
 }

@@ -26,7 +26,7 @@ impl Stage {
             ActionKind::Observe { side } => {
                 return Reply::Observed(Box::new(self.world.facts(side, now_ms)));
             }
-            ActionKind::Save { side, progress } => self.save(side, Some(&progress)),
+            ActionKind::Save { side, record } => self.save(side, Some(&record.progress)),
             ActionKind::Clear { side } => self.save(side, None),
             ActionKind::Attach { side } => self.world.attach(side, now_ms),
             ActionKind::ClaimVf => {

@@ -136,7 +136,7 @@ impl Stage {
             let record = self.world.record(side);
             let is_own = record.is_some_and(|record| record.evacuation == name);
             let kept = outcome.recovery_needed && outcome.runs_on == Some(side);
-            let is_kept = is_own || self.lock_file.is_some();
+            let is_kept = is_own || !self.own.is_empty();
             if kept && !is_kept && !self.world.shut_down {
                 faults.push("a recovery is announced, and has no record to go by");
             }
@@ -162,7 +162,7 @@ impl Stage {
                 .rev()
                 .find_map(|one| one.outcome.as_ref());
             let hopeless = last.is_some_and(|one| one.verdict == Verdict::Degraded);
-            let known = records.iter().any(Option::is_some) || self.lock_file.is_some();
+            let known = records.iter().any(Option::is_some) || !self.own.is_empty();
             if !known || (self.healed && hopeless) {
                 break;
             }

@@ -104,6 +104,8 @@ pub(crate) struct Script {
     pub(crate) repeats: u64,
     /// Of 1000 calls to a host, so many time out, with or without effect.
     pub(crate) timeouts: u64,
+    /// Of 1000 records, so many can't be kept on the writer's own machine: its disk is full.
+    pub(crate) full_disk: u64,
     /// Calls to a host take up to so many ms.
     pub(crate) latency_ms: u64,
     /// Each look takes exactly so many ms.
@@ -147,6 +149,7 @@ impl Script {
             agent_stuck: 0,
             repeats: 0,
             timeouts: 0,
+            full_disk: 0,
             latency_ms: 50,
             look_ms: None,
         }
@@ -213,6 +216,9 @@ impl Script {
         }
         if rng.chance(350) {
             script.timeouts = rng.below(150);
+        }
+        if rng.chance(100) {
+            script.full_disk = rng.pick(&[50, 300, 1_000]);
         }
         script.latency_ms = rng.pick(&[10, 50, 300, 1_500]);
         script.destination_is_remote = rng.chance(150);

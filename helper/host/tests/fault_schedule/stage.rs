@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 
 use tandem_host::evacuate::{
-    Action, ActionKind, CauseCode, Evacuation, Failure, FailureKind, Input, Limits, Outcome, Owner,
-    Phase, Progress, Reply, Side, Spec, Start, Verdict,
+    Action, ActionKind, Evacuation, Failure, FailureKind, Input, Limits, Outcome, Owner, Phase,
+    Record, Reply, Side, Spec, Start, Verdict,
 };
 
 use crate::brief::{brief, brief_action};
 use crate::happen::Happening;
 use crate::rng::Rng;
 use crate::script::Script;
-use crate::world::{World, vf};
+use crate::world::{DOMAIN, World, vf};
 
 /// The last effect of a call that timed out comes so late, in ms; below [`Limits::settle_ms`].
 const LATEST_EFFECT_MS: u64 = 8_000;
@@ -35,6 +35,8 @@ pub(crate) struct Process {
     pub(crate) said_in_use: Option<bool>,
     /// So long the guest had used a VF when it was asked no more, in ms.
     pub(crate) used_ms: u64,
+    /// The own record of its evacuation is its.
+    wrote: bool,
 }
 
 /// Everything of one run.
@@ -55,8 +57,9 @@ pub(crate) struct Stage {
     pub(crate) channel_free_ms: u64,
     /// The guest uses a VF since then, in ms.
     pub(crate) in_use_since_ms: Option<u64>,
-    /// The record as its writer keeps it on its own machine, in the lock file.
-    pub(crate) lock_file: Option<Progress>,
+    /// Records as their writers keep them on their own machines, the one written last at the end: one for
+    /// each evacuation.
+    pub(crate) own: Vec<Record>,
     /// The hosts answer from now on.
     pub(crate) healed: bool,
     pub(crate) history: Vec<(u64, String)>,
@@ -81,7 +84,7 @@ impl Stage {
             boots: 0,
             channel_free_ms: 0,
             in_use_since_ms: None,
-            lock_file: None,
+            own: Vec::new(),
             healed: false,
             history: Vec::new(),
             keeps_history,
@@ -117,7 +120,7 @@ impl Stage {
     pub(crate) fn begin(&mut self) {
         let script = &self.world.script;
         let spec = Spec {
-            domain: "guest".into(),
+            domain: DOMAIN.into(),
             source_uri: "qemu:///system".into(),
             destination_uri: "qemu+ssh://b/system".into(),
             bond: None,
@@ -149,6 +152,7 @@ impl Stage {
             phase,
             said_in_use: None,
             used_ms: 0,
+            wrote: false,
         });
         let process = self.processes.len() - 1;
         self.note(|| format!("process {process} starts in {}", phase.as_str()));
@@ -281,17 +285,14 @@ impl Stage {
         }
     }
 
-    /// A process that leaves nothing to recover removes its lock file.
+    /// A process that leaves nothing to recover removes the record that it wrote.
     fn unlock(&mut self, process: usize) {
-        let evacuation = self.evacuation(process);
-        let is_its = |record: &Progress| record.evacuation == evacuation;
-        let outcome = self.processes[process].outcome.as_ref();
-        let is_over = outcome.is_some_and(|one| {
-            let code = one.cause.as_ref().map(|cause| cause.code);
-            !one.recovery_needed && code != Some(CauseCode::Claimed)
-        });
-        if is_over && self.lock_file.as_ref().is_some_and(is_its) {
-            self.lock_file = None;
+        let one = &self.processes[process];
+        let outcome = one.outcome.as_ref();
+        if one.wrote && outcome.is_some_and(|outcome| !outcome.recovery_needed) {
+            let evacuation = self.evacuation(process);
+            self.own
+                .retain(|record| record.progress.evacuation != evacuation);
         }
     }
 
@@ -325,11 +326,20 @@ impl Stage {
 
     /// A call sets out; it arrives after a while, or too late, or not at all.
     fn send(&mut self, process: usize, action: Action) {
-        if let ActionKind::Save { progress, .. } = &action.kind {
-            self.lock_file = Some(Progress::clone(progress));
-        }
         let id = action.id;
         let now_ms = self.now_ms;
+        if let ActionKind::Save { record, .. } = &action.kind {
+            if self.rng.chance(self.world.script.full_disk) {
+                let full = Failure::new(FailureKind::Refused, "no space left on device");
+                let answer = Happening::Answer {
+                    process,
+                    action: id,
+                    reply: Reply::Failed(full),
+                };
+                return self.at(now_ms + 1, answer);
+            }
+            self.keep(process, record);
+        }
         if let ActionKind::Guest { side, call } = action.kind {
             return self.ask(process, &action, side, call);
         }
@@ -373,6 +383,14 @@ impl Stage {
         );
     }
 
+    /// The whole record, on the machine of its writer.
+    fn keep(&mut self, process: usize, record: &Record) {
+        let is_its = |one: &Record| one.progress.evacuation == record.progress.evacuation;
+        self.own.retain(|one| !is_its(one));
+        self.own.push(record.clone());
+        self.processes[process].wrote = true;
+    }
+
     /// What the operator does after a kill: `tandem-host recover`, as soon as a record is seen.
     pub(crate) fn recover(&mut self) {
         let running = |one: &Process| one.is_alive && one.outcome.is_none();
@@ -388,13 +406,21 @@ impl Stage {
         let records = Side::BOTH
             .into_iter()
             .filter_map(|side| self.world.record(side));
-        let found = records.max_by_key(|record| record.beat);
-        let Some(found) = found.or_else(|| self.lock_file.clone()) else {
+        let newest = records.max_by_key(|record| record.beat);
+        // On the machine that has it: what is in the metadata alone says neither hosts nor devices.
+        let is_it = |own: &&Record| match &newest {
+            Some(newest) => newest.evacuation == own.progress.evacuation,
+            None => true,
+        };
+        let Some(mut found) = self.own.iter().rev().find(is_it).cloned() else {
             return;
         };
+        if let Some(newest) = newest.filter(|newest| newest.beat > found.progress.beat) {
+            found.progress = newest;
+        }
         self.recoveries += 1;
         let is_dead = self.world.script.death_is_known;
-        let evacuation = found.evacuation.clone();
+        let evacuation = found.progress.evacuation.clone();
         let machine = Evacuation::recover(found, self.owner(), Self::limits(), is_dead, 0);
         self.add(machine, evacuation);
     }
@@ -408,6 +434,7 @@ impl Stage {
         self.kills_left.clear();
         self.world.script.outages.clear();
         self.world.script.timeouts = 0;
+        self.world.script.full_disk = 0;
         self.world.script.agent_loss = 0;
         self.world.script.reply_loss = 0;
         self.world.script.agent_stuck = 0;

@@ -8,6 +8,7 @@ use tandem_host::hypervisor::{DomainState, EventKind, JobFacts, JobPhase, Nic, N
 
 use crate::script::{Course, Script, Unplug};
 
+pub(crate) const DOMAIN: &str = "guest";
 pub(crate) const STANDBY_MAC: Mac = Mac([0x52, 0x54, 0, 0, 0, 1]);
 const VF_MACS: [Mac; 2] = [Mac([0x52, 0x54, 0, 0, 0, 2]), Mac([0x52, 0x54, 0, 0, 0, 3])];
 
@@ -178,7 +179,7 @@ impl World {
 
     pub(crate) fn record(&self, side: Side) -> Option<Progress> {
         let text = self.host(side).record.as_ref()?;
-        Some(Progress::parse(text).expect("a record of ours"))
+        Some(Progress::parse_for(text, DOMAIN).expect("a record of ours"))
     }
 
     pub(crate) fn facts(&self, side: Side, now_ms: u64) -> SideFacts {
@@ -189,7 +190,7 @@ impl World {
         };
         let is_there = host.state != DomainState::Absent;
         let record = match &host.record {
-            Some(text) if is_there => match Progress::parse(text) {
+            Some(text) if is_there => match Progress::parse_for(text, DOMAIN) {
                 Ok(record) => RecordFact::Present(Box::new(record)),
                 Err(e) => RecordFact::Unreadable(e.to_string()),
             },

@@ -10,14 +10,13 @@ mod fake;
 mod guest;
 mod hostile;
 
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use tandem_host::evacuate::{
-    AgentUse, Evacuation, Limits, Outcome, Owner, Phase, Progress, Side, Spec, Start, Verdict, Vf,
-    VfIdentity,
+    AgentUse, CauseCode, Evacuation, Limits, Outcome, Owner, Phase, Progress, Record, Side, Spec,
+    Start, Verdict, Vf, VfIdentity,
 };
-use tandem_host::execute::{Hosts, Lock, RunEnd, Runner, Watcher, file_of};
+use tandem_host::execute::{Hosts, Lock, Records, RunEnd, Runner, Watcher};
 use tandem_host::hypervisor::MigrateOptions;
 use tandem_host::xml::domain::DomainXml;
 use tokio::sync::watch;
@@ -103,6 +102,7 @@ async fn run_in(
     prepare: impl FnOnce(&mut Pair),
     watcher: &mut Nosy,
 ) -> Story {
+    let records = Records::open(&folder.path().join("records")).expect("a folder");
     let (pair, source, destination) = pair();
     prepare(&mut pair.lock().expect("no holder panics"));
     let runner = Runner {
@@ -118,6 +118,7 @@ async fn run_in(
         policy: None,
         folder: folder.path().to_owned(),
         lock: Lock::take(folder.path(), "domain", "guest").expect("nobody has it"),
+        records: Some(records),
     };
     let stops = watcher.asked.subscribe();
     let ended = runner.run(Evacuation::new(start, 0), stops, watcher).await;
@@ -150,10 +151,10 @@ impl Story {
         self.pair.lock().expect("no holder panics").done.clone()
     }
 
-    /// The record in the lock file.
-    fn kept(&self) -> String {
-        let folder: &Path = self.folder.path();
-        std::fs::read_to_string(file_of(folder, "domain", "guest")).expect("a lock file")
+    /// This host's own record.
+    fn kept(&self) -> Option<Record> {
+        let records = Records::open(&self.folder.path().join("records")).expect("a folder");
+        records.read("guest").expect("a record of ours")
     }
 
     /// Where the domain runs and which NICs it has; and neither record nor claim is left.
@@ -166,7 +167,8 @@ impl Story {
         assert_eq!(records, usize::from(is_degraded), "{done:?}");
         let files = std::fs::read_dir(self.folder.path()).expect("its folder");
         let mut locks = 0;
-        for file in files.map(|entry| entry.expect("an entry").path()) {
+        let files = files.map(|entry| entry.expect("an entry").path());
+        for file in files.filter(|path| path.is_file()) {
             let lock = std::fs::File::open(&file).expect("a lock file");
             assert!(lock.try_lock().is_ok(), "{} is held", file.display());
             locks += 1;
@@ -184,9 +186,29 @@ async fn all_is_well() {
     // The destination's XML was given the record.
     let xml = story.pair.lock().unwrap().xml.clone();
     let xml = DomainXml::parse(&xml.unwrap()).unwrap();
-    let record = Progress::parse(&xml.progress.unwrap()).unwrap();
+    let text = xml.progress.unwrap();
+    let record = Progress::parse_for(&text, "guest").unwrap();
     assert!(record.migration_begun && record.is_owned_by("first"));
-    assert_eq!(story.kept(), "");
+    // It names neither host nor device.
+    assert!(!text.contains("fake://") && !text.contains("vf "), "{text}");
+    assert_eq!(story.kept(), None);
+}
+
+/// Nothing is begun that a recovery could not finish.
+#[tokio::test(start_paused = true)]
+async fn without_room_for_the_record_nothing_is_begun() {
+    // Where the file is to be written anew, there is a folder.
+    let folder = tempfile::tempdir().expect("a folder");
+    let in_the_way = folder.path().join("records/domain-guest.json.new");
+    std::fs::create_dir_all(in_the_way).expect("a folder");
+    let start = start(AgentUse::Never, Limits::default());
+    let story = run_in(folder, start, |_| {}, &mut Nosy::default()).await;
+    let outcome = story.outcome().expect("it ended");
+    assert_eq!(outcome.verdict, Verdict::Refused, "{outcome:#?}");
+    let code = outcome.cause.as_ref().map(|cause| cause.code);
+    assert_eq!(code, Some(CauseCode::RecordNotWritten), "{outcome:#?}");
+    assert!(story.done().is_empty(), "{:?}", story.done());
+    story.check(0, 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -228,7 +250,7 @@ async fn one_request_to_stop_cancels_the_migration_and_undoes_all() {
     assert_eq!(story.verdict(), Some(Verdict::RolledBack));
     let wanted = ["detach vf 0", MIGRATE, "cancel", "attach vf 0"];
     assert_eq!(story.done(), wanted);
-    assert_eq!(story.kept(), "");
+    assert_eq!(story.kept(), None);
     story.check(0, 1);
 }
 
@@ -258,7 +280,9 @@ async fn a_second_request_to_stop_leaves_all_that_a_recovery_needs() {
     };
     let story = run(slow, &mut stops(2)).await;
     assert!(matches!(story.ended, RunEnd::Left { .. }));
-    assert!(Progress::parse(&story.kept()).unwrap().is_owned_by("first"));
+    let kept = story.kept().expect("a record");
+    assert!(kept.progress.is_owned_by("first"));
+    assert_eq!(kept.spec.destination_uri, "fake:///destination");
 }
 
 /// The command that goes on has to be asked where the domain is by then.

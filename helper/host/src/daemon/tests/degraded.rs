@@ -1,33 +1,48 @@
 //! A domain that came without its VF.
 
+use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use super::*;
-use crate::evacuate::{AgentUse, Owner, Progress, Side, Spec, Stage, Vf, VfIdentity};
-use crate::execute::Lock;
+use crate::daemon::Sources;
+use crate::evacuate::{AgentUse, Owner, Progress, Record, Side, Spec, Stage, Vf, VfIdentity};
+use crate::execute::{Lock, Records};
 use crate::hypervisor::{Event, EventKind};
 
+const DEVICE: &str =
+    "<interface type='network'><source network='vfs'/><alias name='ua-vf'/></interface>";
+
+/// What stands in the domain.
 fn record() -> Progress {
+    Progress {
+        version: Progress::VERSION,
+        evacuation: "e1".to_owned(),
+        domain: "g1".to_owned(),
+        owner: None,
+        beat: 7,
+        stage: Stage::Degraded,
+        migration_begun: true,
+        home: Some(Side::Destination),
+        bond: None,
+    }
+}
+
+/// What this host keeps for itself.
+fn own(progress: &Progress) -> Record {
     let vf = Vf {
         identity: VfIdentity {
             alias: Some("ua-vf".to_owned()),
             ..VfIdentity::default()
         },
         guest_mac: None,
-        device: "<interface/>".to_owned(),
+        device: DEVICE.to_owned(),
     };
-    Progress {
-        version: Progress::VERSION,
-        evacuation: "e1".to_owned(),
-        owner: None,
-        beat: 7,
-        stage: Stage::Degraded,
-        migration_begun: true,
-        home: Some(Side::Destination),
+    Record {
+        progress: progress.clone(),
         spec: Spec {
-            domain: "g1".to_owned(),
-            source_uri: "qemu:///system".to_owned(),
-            destination_uri: "qemu+ssh://b/system".to_owned(),
+            domain: progress.domain.clone(),
+            source_uri: "qemu+ssh://a/system".to_owned(),
+            destination_uri: "fake".to_owned(),
             bond: None,
             source_vf: Some(vf.clone()),
             destination_vf: Some(vf),
@@ -45,22 +60,37 @@ struct Stage0 {
     state: tempfile::TempDir,
 }
 
-/// A domain with this record, and a service that may plug in its VF.
+/// A domain with this record, this host's own record of it, and a service that may plug in its VF.
 fn stage(record: &Progress, failures: usize) -> Stage0 {
+    let state = tempfile::tempdir().unwrap();
+    let records = Records::open(&state.path().join("records")).unwrap();
+    records.keep(&own(record)).unwrap();
+    stage_in(state, record, failures)
+}
+
+/// The same with what is in that folder.
+fn stage_in(state: tempfile::TempDir, record: &Progress, failures: usize) -> Stage0 {
     let folder = folder();
     let guest = Guest::new(&folder.path().join("g1"), Manner::Honest);
     let fake = Fake::new(&[("g1", &guest.socket)]);
     fake.record("g1", Some(record.to_text()));
     fake.attach_failures.store(failures, Ordering::Relaxed);
-    let state = tempfile::tempdir().unwrap();
-    let options = Options {
-        replug: Some(state.path().to_owned()),
-        ..Options::default()
-    };
+    let options = options(state.path());
     Stage0 {
         service: Service::over(folder, fake, options),
         _guest: guest,
         state,
+    }
+}
+
+fn options(state: &Path) -> Options {
+    Options {
+        state: state.to_owned(),
+        replug: Some(Sources {
+            records: state.join("records"),
+            file: state.join("replug.toml"),
+        }),
+        ..Options::default()
     }
 }
 
@@ -172,7 +202,7 @@ async fn what_needs_a_decision_is_left_to_the_operator() {
         owner: Some(Owner {
             token: "t".to_owned(),
             host: crate::commands::session::host_name(),
-            // That it is alive keeps the channel task away; its lock keeps the attempt away.
+            // Its lock keeps keeper and attempt away.
             pid: 1,
             started_at: String::new(),
         }),
@@ -207,7 +237,12 @@ async fn it_may_be_turned_off() {
     let guest = Guest::new(&folder.path().join("g1"), Manner::Honest);
     let fake = Fake::new(&[("g1", &guest.socket)]);
     fake.record("g1", Some(record().to_text()));
-    let service = Service::over(folder, fake, Options::default());
+    let state = tempfile::tempdir().unwrap();
+    let options = Options {
+        replug: None,
+        ..options(state.path())
+    };
+    let service = Service::over(folder, fake, options);
     tokio::time::sleep(Duration::from_secs(3600)).await;
     assert_eq!(service.fake.attaches.load(Ordering::Relaxed), 0);
     service.ends().await;

@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex};
 use crate::hypervisor::{
     ActiveDomain, AgentChannel, Answer, ChannelSocket, DomainFacts, DomainLook, DomainState, Event,
     EventSender, Events, Host, HostError, JobFacts, JobWhich, MigrateOptions, Migration, Nic,
-    NicKind, event_queue,
+    event_queue,
 };
+use crate::xml::domain::parse_device;
 use crate::xml::{Bonds, Document};
 
 #[derive(Debug)]
@@ -158,15 +159,8 @@ impl Host for Fake {
             };
             return Box::pin(std::future::ready(Err(error)));
         }
-        self.edit(name, |facts| {
-            facts.nics.push(Nic {
-                alias: "ua-vf".to_owned(),
-                mac: None,
-                kind: NicKind::Hostdev,
-                pci_source: None,
-                xml: device.to_owned(),
-            });
-        });
+        let nic = parse_device(device).unwrap();
+        self.edit(name, |facts| facts.nics.push(nic));
         self.ask(())
     }
     fn check_device<'a>(&'a self, _: &'a str) -> Answer<'a, ()> {

@@ -3,6 +3,7 @@
 mod degraded;
 mod fake;
 mod follow;
+mod foreign;
 mod guest;
 mod hostile;
 mod lease;

@@ -9,6 +9,7 @@ use crate::evacuate::machine::Evacuation;
 use crate::evacuate::spec::{AgentUse, Side, VfIdentity};
 use crate::evacuate::view::has_job;
 use crate::hypervisor::DomainState;
+use crate::words::{printable, quoted};
 
 pub(super) fn next(it: &Evacuation) -> Next {
     let patience_ms = it.limits.unreachable_ms;
@@ -21,7 +22,8 @@ pub(super) fn next(it: &Evacuation) -> Next {
     if !is_gone(destination) && destination.state != DomainState::Incoming {
         let message = format!(
             "the destination has a domain {} already; if this one was migrated there, ask it on {}",
-            it.record.spec.domain, it.record.spec.destination_uri
+            printable(&it.record.spec.domain),
+            printable(&it.record.spec.destination_uri)
         );
         return Ok(fail(CauseCode::OnDestination, message));
     }
@@ -36,7 +38,7 @@ pub(super) fn next(it: &Evacuation) -> Next {
 
 /// Why nothing may be begun, as the source shows the domain.
 pub(super) fn source_refuses(it: &Evacuation, source: &SideFacts) -> Option<Cause> {
-    let domain = &it.record.spec.domain;
+    let domain = printable(&it.record.spec.domain);
     if source.state != DomainState::Running {
         let message = format!(
             "domain {domain} does not run on the source ({:?}); a VF can be unplugged only from a \
@@ -61,7 +63,8 @@ pub(super) fn source_refuses(it: &Evacuation, source: &SideFacts) -> Option<Caus
             let owner = record.owner_in_words();
             let message = format!(
                 "domain {domain} {what}: driven by {owner}; if that is over, run `tandem-host \
-                 recover {domain}`"
+                 recover {}`",
+                quoted(&it.record.spec.domain)
             );
             return Some(Cause::new(code, message));
         }

@@ -12,6 +12,7 @@ use crate::evacuate::input::RecordFact;
 use crate::evacuate::machine::Evacuation;
 use crate::evacuate::progress::Stage;
 use crate::evacuate::spec::Side;
+use crate::words::{printable, quoted};
 
 /// Failures of the reservation that may be an accident.
 const VF_FAILURES: u32 = 3;
@@ -59,8 +60,8 @@ fn write(it: &Evacuation) -> Next {
         }
         return Ok(Step::Do(ActionKind::Observe { side }));
     }
-    let progress = Box::new(it.record_at(Stage::Claimed));
-    Ok(Step::Do(ActionKind::Save { side, progress }))
+    let record = Box::new(it.record_at(Stage::Claimed));
+    Ok(Step::Do(ActionKind::Save { side, record }))
 }
 
 pub(super) fn too_slow() -> Cause {
@@ -78,7 +79,9 @@ impl Evacuation {
 fn claimed_by_other(it: &Evacuation) -> Cause {
     let domain = &it.record.spec.domain;
     let message = format!(
-        "another evacuation of domain {domain} began at the same moment; see `tandem-host status {domain}`"
+        "another evacuation of domain {} began at the same moment; see `tandem-host status {}`",
+        printable(domain),
+        quoted(domain)
     );
     Cause::new(CauseCode::Claimed, message)
 }

@@ -5,9 +5,10 @@ use crate::evacuate::action::{ActionKind, GuestCall, Task};
 use crate::evacuate::cause::{Cause, CauseCode};
 use crate::evacuate::input::SideFacts;
 use crate::evacuate::machine::Evacuation;
-use crate::evacuate::progress::{Progress, Stage};
+use crate::evacuate::progress::{Progress, Record, Stage};
 use crate::evacuate::spec::{AgentUse, Side};
 use crate::hypervisor::{DomainState, Nic};
+use crate::words::printable;
 
 /// Failures after which the guest counts as silent.
 const AGENT_FAILURES: u32 = 2;
@@ -62,7 +63,7 @@ impl Evacuation {
         };
         let message = format!(
             "it can't be seen where domain {} runs: {why}",
-            self.record.spec.domain
+            printable(&self.record.spec.domain)
         );
         Cause::new(CauseCode::Unclear, message)
     }
@@ -114,22 +115,26 @@ impl Evacuation {
         facts.nics.iter().find(|nic| identity.is(nic))
     }
 
-    pub(super) fn record_at(&self, stage: Stage) -> Progress {
-        Progress {
-            stage,
-            migration_begun: self.notes.migration_begun || stage == Stage::Migrating,
-            home: match stage {
-                Stage::Plugging | Stage::Degraded => self.notes.residence.or(self.record.home),
-                _ => None,
+    pub(super) fn record_at(&self, stage: Stage) -> Record {
+        let progress = &self.record.progress;
+        Record {
+            progress: Progress {
+                stage,
+                migration_begun: self.notes.migration_begun || stage == Stage::Migrating,
+                home: match stage {
+                    Stage::Plugging | Stage::Degraded => self.notes.residence.or(progress.home),
+                    _ => None,
+                },
+                ..progress.clone()
             },
-            ..self.record.clone()
+            spec: self.record.spec.clone(),
         }
     }
 
     /// Writes that stage first: without the record, a kill could not be recovered from.
     pub(super) fn save_first(&self, side: Side, stage: Stage) -> Result<(), Step> {
         let record = self.record_at(stage);
-        if self.is_saved(side, stage, record.migration_begun) {
+        if self.is_saved(side, stage, record.progress.migration_begun) {
             return Ok(());
         }
         let tries = self.tries(Task::Save(side));
@@ -142,8 +147,8 @@ impl Evacuation {
         if self.now_ms < self.notes.record_doubt_until_ms {
             return Err(Step::WaitUntil(self.notes.record_doubt_until_ms));
         }
-        let progress = Box::new(record);
-        Err(self.attempt(ActionKind::Save { side, progress }))
+        let record = Box::new(record);
+        Err(self.attempt(ActionKind::Save { side, record }))
     }
 
     /// Writes that stage if it can be: the older record and a look are enough to recover from.

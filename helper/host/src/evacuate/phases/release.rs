@@ -65,14 +65,9 @@ fn keep(it: &Evacuation, home: Side) -> Result<(), Step> {
     if tries.accepted_ms.is_some() || tries.failures >= FAILURES {
         return Ok(());
     }
-    let progress = Box::new(Progress {
-        owner: None,
-        ..it.record_at(Stage::Degraded)
-    });
-    Err(it.attempt(ActionKind::Save {
-        side: home,
-        progress,
-    }))
+    let mut record = Box::new(it.record_at(Stage::Degraded));
+    record.progress.owner = None;
+    Err(it.attempt(ActionKind::Save { side: home, record }))
 }
 
 fn clear(it: &Evacuation, side: Side, home: Side) -> Result<(), Step> {
@@ -124,6 +119,6 @@ impl Evacuation {
     pub(in crate::evacuate) fn is_of_this_evacuation(&self, record: &Progress) -> bool {
         let took_over = self.notes.recovery.is_some()
             && (self.notes.claimed.is_some() || self.notes.residence.is_none());
-        self.is_ours(record) || (took_over && record.evacuation == self.record.evacuation)
+        self.is_ours(record) || (took_over && record.evacuation == self.record.progress.evacuation)
     }
 }

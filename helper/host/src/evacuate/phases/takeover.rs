@@ -10,6 +10,7 @@ use crate::evacuate::machine::Evacuation;
 use crate::evacuate::spec::Side;
 use crate::evacuate::view::has_job;
 use crate::hypervisor::DomainState;
+use crate::words::printable;
 
 pub(super) fn next(it: &Evacuation) -> Next {
     for side in Side::BOTH {
@@ -52,8 +53,8 @@ pub(super) fn next(it: &Evacuation) -> Next {
         }
         return Ok(Step::Do(ActionKind::Observe { side }));
     }
-    let progress = Box::new(it.record_at(it.record.stage));
-    Ok(it.attempt(ActionKind::Save { side, progress }))
+    let record = Box::new(it.record_at(it.record.progress.stage));
+    Ok(it.attempt(ActionKind::Save { side, record }))
 }
 
 /// Our name was written, and is still there after the settling time.
@@ -111,7 +112,7 @@ fn is_stopped(it: &Evacuation) -> bool {
 /// The record is the one that we were given, and nobody drives it.
 fn is_free(it: &Evacuation, side: Side, facts: &SideFacts) -> Result<(), Step> {
     match &facts.record {
-        RecordFact::Present(record) if record.evacuation != it.record.evacuation => {
+        RecordFact::Present(record) if record.evacuation != it.record.progress.evacuation => {
             return Err(Step::Fail(claimed(it)));
         }
         RecordFact::Unreadable(why) => {
@@ -152,7 +153,7 @@ fn is_silent(it: &Evacuation, side: Side) -> Result<(), Step> {
 fn claimed(it: &Evacuation) -> Cause {
     let message = format!(
         "another process drives the evacuation of domain {}; see `tandem-host status`",
-        it.record.spec.domain
+        printable(&it.record.spec.domain)
     );
     Cause::new(CauseCode::Claimed, message)
 }

@@ -1,0 +1,133 @@
+//! What may be plugged into a domain that came without its VF: by this host's own record, or by the file of
+//! networks. The domain's metadata only says which evacuation it is, and of which bond.
+
+use super::Sources;
+use crate::evacuate::{AgentUse, Progress, Record, Spec, Vf, VfIdentity};
+use crate::execute::{Records, RecordsError};
+use crate::hypervisor::{DomainLook, Nic, is_local_uri, machine_of};
+use crate::qemu::URI_PREFIX;
+use crate::trust::{ReplugFile, check_device};
+use crate::words::{printable, quoted};
+use crate::xml::{Bond, Bonds};
+
+/// What a recovery shall go by, and where it keeps its own record; or why nothing is allowed. `uri` is the
+/// host's.
+///
+/// # Errors
+/// If nothing on this host says what may be plugged in.
+pub(super) fn allowed(
+    sources: &Sources,
+    uri: &str,
+    found: Progress,
+    look: &DomainLook,
+) -> Result<(Record, Option<Records>), String> {
+    let name = found.domain.clone();
+    let command = format!("run `tandem-host recover {} --vf FILE`", quoted(&name));
+    let own = own(sources, uri, &found);
+    let why = match own {
+        Ok(Some((mut record, records))) => {
+            if found.beat > record.progress.beat {
+                record.progress = found;
+            }
+            return Ok((record, Some(records)));
+        }
+        Ok(None) => "this host has no record of its own of that evacuation".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    let file = sources.file.display();
+    let by_file = match ReplugFile::read(&sources.file) {
+        Ok(Some(file)) => by_file(&file, uri, &found, look),
+        Ok(None) => Err("is not there".to_owned()),
+        Err(error) => return Err(format!("{why}, and {error}; {command}")),
+    };
+    match by_file {
+        Ok(spec) => {
+            let progress = found;
+            // Made anew each time, so that a change of the file counts at once.
+            Ok((Record { progress, spec }, None))
+        }
+        Err(reason) => Err(format!("{why}, and {file}: {reason}; {command}")),
+    }
+}
+
+/// This host's own record of that evacuation, if it names a VF for this very host.
+fn own(
+    sources: &Sources,
+    uri: &str,
+    found: &Progress,
+) -> Result<Option<(Record, Records)>, RecordsError> {
+    let records = Records::open(&sources.records)?;
+    let Some(record) = records.read(&found.domain)? else {
+        return Ok(None);
+    };
+    let device = record.spec.destination_vf.as_ref().map(|vf| &vf.device);
+    let fits = record.progress.evacuation == found.evacuation
+        && is_same_host(&record.spec.destination_uri, uri)
+        && device.is_some_and(|device| check_device(device).is_ok());
+    Ok(fits.then_some((record, records)))
+}
+
+/// Both name one hypervisor of this machine.
+fn is_same_host(recorded: &str, uri: &str) -> bool {
+    let is_qmp = |uri: &str| uri.starts_with(URI_PREFIX);
+    let socket = |uri: &str| uri.split(",agent=").next().map(str::to_owned);
+    if is_qmp(recorded) || is_qmp(uri) {
+        return socket(recorded) == socket(uri);
+    }
+    recorded == uri
+        || (is_local_uri(recorded) && is_local_uri(uri) && machine_of(recorded) == machine_of(uri))
+}
+
+fn by_file(
+    file: &ReplugFile,
+    uri: &str,
+    found: &Progress,
+    look: &DomainLook,
+) -> Result<Spec, String> {
+    let bonds = match &look.bonds {
+        Ok(bonds) => bonds.as_ref(),
+        Err(reason) => return Err(format!("the domain's bonds: {}", printable(reason))),
+    };
+    let bond = bonds.and_then(|bonds| bond_of(bonds, found.bond.as_deref()));
+    let bond = bond.ok_or("the domain's XML has no such bond")?;
+    let vf = match bond.vf(&look.facts.nics) {
+        Some(nic) => present(nic),
+        None => file.vf(&found.domain, bond, &look.facts.nics)?,
+    };
+    Ok(Spec {
+        domain: found.domain.clone(),
+        source_uri: String::new(),
+        destination_uri: uri.to_owned(),
+        bond: Some(bond.name.to_string()),
+        source_vf: None,
+        destination_vf: Some(vf),
+        agent: match look.facts.channel {
+            Some(_) => AgentUse::IfThere,
+            None => AgentUse::Never,
+        },
+        reaches_destination_agent: is_local_uri(uri),
+        configure: true,
+        yes_degraded: false,
+    })
+}
+
+/// The VF is there by now: only the rest is to be done, and nothing is plugged in.
+fn present(nic: &Nic) -> Vf {
+    Vf {
+        identity: VfIdentity {
+            pci: nic.pci_source,
+            alias: Some(nic.alias.clone()).filter(|alias| !alias.is_empty()),
+            mac: nic.mac,
+        },
+        guest_mac: nic.mac,
+        device: String::new(),
+    }
+}
+
+fn bond_of<'a>(bonds: &'a Bonds, name: Option<&str>) -> Option<&'a Bond> {
+    match (name, bonds.bonds.as_slice()) {
+        (None, [only]) => Some(only),
+        (None, _) => None,
+        (Some(name), all) => all.iter().find(|bond| bond.name.as_str() == name),
+    }
+}
