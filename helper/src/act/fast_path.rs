@@ -124,11 +124,11 @@ fn armed_vf(bond: Ifindex, armed_vf: &ArmedVf) -> fast_path::ArmedRescue {
         Ok(mut requests) => match frames_of(&mut requests, bond) {
             Ok(of_uppers) => add_new(&mut announcements, of_uppers),
             Err(error) => {
-                tracing::warn!(%error, "the fast path will not announce the bond's upper devices")
+                tracing::warn!(%error, "the fast path will not announce the bond's upper devices");
             }
         },
         Err(error) => {
-            tracing::warn!(%error, "the fast path will not announce the bond's upper devices")
+            tracing::warn!(%error, "the fast path will not announce the bond's upper devices");
         }
     }
     fast_path::ArmedRescue {

@@ -106,7 +106,7 @@ fn missing_capabilities() -> Vec<&'static str> {
 }
 
 /// What only loading programs takes. Attaching a loaded one to a device takes `CAP_NET_ADMIN` (`tcx_link_attach`,
-/// kernel/bpf/tcx.c; `cls_bpf_change`, net/sched/cls_bpf.c, 6.12), and a map is used by its descriptor
+/// kernel/bpf/tcx.c; `cls_bpf_change`, `net/sched/cls_bpf.c`, 6.12), and a map is used by its descriptor
 /// (`__sys_bpf`, kernel/bpf/syscall.c, since 5.19).
 const TO_LOAD: CapabilitySet = CapabilitySet::BPF.union(CapabilitySet::PERFMON);
 

@@ -467,7 +467,7 @@ impl Supervisor {
             };
             let channel = self.claims.judged(&other, domain_task.channel.clone());
             if let (Ok(_), Err(reason)) = (&domain_task.channel, &channel) {
-                tracing::warn!("domain {}: {}", printable(&other), printable(&reason));
+                tracing::warn!("domain {}: {}", printable(&other), printable(reason));
             }
             domain_task.desired.send_if_modified(|desired| {
                 let differs = desired.channel != channel;
