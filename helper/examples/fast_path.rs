@@ -17,7 +17,7 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 use tandem_core::{Input, PciAddress};
 use tandem_guest::ebpf::EbpfSource;
-use tandem_guest::ebpf::fast_path::{ArmedRescue, FastPathSetup, FastPaths};
+use tandem_guest::ebpf::fast_path::{ArmedVfSetup, FastPathSetup, FastPaths};
 use tokio::sync::mpsc;
 use tracing_subscriber::EnvFilter;
 
@@ -122,7 +122,7 @@ fn obey(fast_paths: &FastPaths, order: u64, command: &str) -> Result<String> {
 fn setup<'a>(bond: u32, words: impl Iterator<Item = &'a str>) -> Result<FastPathSetup> {
     let mut watch = Vec::new();
     let mut mac = None;
-    let mut armed_vf = ArmedRescue {
+    let mut armed_vf = ArmedVfSetup {
         vf: 0,
         device: PciAddress {
             domain: 0,

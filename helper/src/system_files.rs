@@ -81,7 +81,7 @@ impl SystemFiles {
         first.filter(|file| file.metadata().is_ok_and(|found| found.is_file()))
     }
 
-    /// Whether a unit is started as the wish of another: a link in one of the folders `*.wants`, `*.requires`.
+    /// Whether a unit is started because another wants it: a link in one of the folders `*.wants`, `*.requires`.
     pub(crate) fn is_wanted(&self, unit: &str) -> bool {
         UNIT_FOLDERS.iter().any(|folder| {
             let entries = fs::read_dir(self.path(folder));
@@ -90,11 +90,11 @@ impl SystemFiles {
                 .flatten()
                 .flatten()
                 .map(|entry| entry.path());
-            let mut wishes = names.filter(|path| {
+            let mut wants = names.filter(|path| {
                 path.extension()
                     .is_some_and(|kind| kind == "wants" || kind == "requires")
             });
-            wishes.any(|wishes| wishes.join(unit).symlink_metadata().is_ok())
+            wants.any(|wants| wants.join(unit).symlink_metadata().is_ok())
         })
     }
 

@@ -5,5 +5,5 @@ mod fast_path;
 mod kernel;
 mod link;
 mod port;
-mod ports;
+mod port_programs;
 mod warning;

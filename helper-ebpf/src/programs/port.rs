@@ -1,4 +1,4 @@
-//! Ports and frames, as the programs on the traffic's paths see them.
+//! Ports and frames, as the fast path's programs see them.
 
 use aya_ebpf::{helpers::bpf_ktime_get_boot_ns, macros::map, maps::HashMap, programs::TcContext};
 use tandem_ebpf::{MAC_LEN, MAX_BONDS, MAX_PORTS, PATH_CHECK_ETHERTYPE, Port};

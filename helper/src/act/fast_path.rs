@@ -117,7 +117,7 @@ fn refused(message: String) -> ActError {
     ActError::Refused { errno: 0, message }
 }
 
-fn armed_vf(bond: Ifindex, armed_vf: &ArmedVf) -> fast_path::ArmedRescue {
+fn armed_vf(bond: Ifindex, armed_vf: &ArmedVf) -> fast_path::ArmedVfSetup {
     let mut announcements = announcements(armed_vf.mac, &armed_vf.addresses);
     // The bond's upper devices the core does not know.
     match Requests::open().map_err(ActError::at("ask for the links")) {
@@ -131,7 +131,7 @@ fn armed_vf(bond: Ifindex, armed_vf: &ArmedVf) -> fast_path::ArmedRescue {
             tracing::warn!(%error, "the fast path will not announce the bond's upper devices");
         }
     }
-    fast_path::ArmedRescue {
+    fast_path::ArmedVfSetup {
         vf: armed_vf.vf.0,
         device: armed_vf.pci,
         slot: armed_vf.slot,

@@ -134,16 +134,16 @@ fn links_named_by_index_pass() {
 
 #[test]
 fn upper_devices_of_a_bond_pass() {
-    let stacked = |lower: Option<u32>| {
+    let upper_devices = |lower: Option<u32>| {
         let mut message = link("x", Some(vec![LinkInfo::Kind(InfoKind::MacVlan)]));
         message.attributes.extend(lower.map(LinkAttribute::Link));
         message
     };
     let filter = Filter::links(&names(&["bond0"]), &[], &[Ifindex(3), Ifindex(9)]);
-    assert!(link_passes(&filter, stacked(Some(3))));
-    assert!(link_passes(&filter, stacked(Some(9))));
-    assert!(!link_passes(&filter, stacked(Some(4))));
-    assert!(!link_passes(&filter, stacked(None)));
+    assert!(link_passes(&filter, upper_devices(Some(3))));
+    assert!(link_passes(&filter, upper_devices(Some(9))));
+    assert!(!link_passes(&filter, upper_devices(Some(4))));
+    assert!(!link_passes(&filter, upper_devices(None)));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Raw frames: those that tell the network where a station is, and the sockets that
+//! Raw frames: those that tell the network where a MAC is, and the sockets that
 //! they leave through. Used by `act` and by what is armed in advance.
 
 pub(crate) mod frames;

@@ -26,7 +26,7 @@
 //!                                                                Unprotected
 //! ```
 //!
-//! A kernel that switches by itself leaves `SwitchingOver` out.
+//! A kernel that moves the traffic by itself leaves `SwitchingOver` out.
 //!
 //! [`BondState`]: crate::status::BondState
 

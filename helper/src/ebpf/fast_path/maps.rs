@@ -16,7 +16,7 @@ use tandem_ebpf::{
 use super::{
     counters::{fold, no_counters},
     error::FastPathError,
-    setup::{ArmedRescue, FastPathSetup, PortTraffic},
+    setup::{ArmedVfSetup, FastPathSetup, PortTraffic},
 };
 use crate::ebpf::load::{LoadError, take_map};
 
@@ -36,7 +36,7 @@ pub(in crate::ebpf) struct Maps {
     carriers: Table<u32, u32>,
     wake: Option<RingBuf<MapData>>,
     described: BTreeMap<u32, Port>,
-    armed: BTreeMap<u32, ArmedRescue>,
+    armed: BTreeMap<u32, ArmedVfSetup>,
     epoch: u64,
     /// The setup's period that the ports of a bond are counted in.
     periods: BTreeMap<u32, u64>,
@@ -87,7 +87,7 @@ fn device_name(device: PciAddress) -> [u8; DEVICE_NAME_LEN] {
 }
 
 /// The names whose leaving starts the fast path.
-fn device_names(armed_vf: &ArmedRescue) -> Vec<[u8; DEVICE_NAME_LEN]> {
+fn device_names(armed_vf: &ArmedVfSetup) -> Vec<[u8; DEVICE_NAME_LEN]> {
     let devices = [Some(armed_vf.device), armed_vf.slot];
     devices.into_iter().flatten().map(device_name).collect()
 }
@@ -96,7 +96,7 @@ fn device_names(armed_vf: &ArmedRescue) -> Vec<[u8; DEVICE_NAME_LEN]> {
 /// may sit below one port, whose leaving is a sign for one of these bonds; the others'
 /// fast paths begin with their own devices' signs, which come later.
 fn claimant(
-    armed: &BTreeMap<u32, ArmedRescue>,
+    armed: &BTreeMap<u32, ArmedVfSetup>,
     except: u32,
     name: &[u8; DEVICE_NAME_LEN],
 ) -> Option<u32> {
@@ -107,7 +107,7 @@ fn claimant(
 }
 
 /// Whether another armed bond has the same standby, as one that was made anew over the same ports has.
-fn is_standby_of_another(armed: &BTreeMap<u32, ArmedRescue>, except: u32, standby: u32) -> bool {
+fn is_standby_of_another(armed: &BTreeMap<u32, ArmedVfSetup>, except: u32, standby: u32) -> bool {
     let mut others = armed.iter().filter(|(bond, _)| **bond != except);
     others.any(|(_, armed_vf)| armed_vf.standby == standby)
 }
@@ -242,7 +242,7 @@ impl Maps {
 
     /// Whether the armed VF, if any, is for the same ports and devices.
     pub(super) fn is_armed_as(&self, setup: &FastPathSetup) -> bool {
-        let key = |armed_vf: &ArmedRescue| {
+        let key = |armed_vf: &ArmedVfSetup| {
             (
                 armed_vf.vf,
                 armed_vf.standby,
@@ -257,7 +257,7 @@ impl Maps {
     pub(super) fn arm(
         &mut self,
         bond: u32,
-        armed_vf: &ArmedRescue,
+        armed_vf: &ArmedVfSetup,
         carrier: bool,
     ) -> Result<(), FastPathError> {
         let ports = ArmedPorts {
@@ -366,7 +366,7 @@ mod tests {
 
     #[test]
     fn a_port_above_two_vfs_is_the_others_once_one_is_disarmed() {
-        let armed_vf = |device: &str| ArmedRescue {
+        let armed_vf = |device: &str| ArmedVfSetup {
             vf: 3,
             device: device.parse().unwrap(),
             slot: Some("0000:00:10.0".parse().unwrap()),

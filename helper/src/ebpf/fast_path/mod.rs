@@ -8,7 +8,7 @@
 //! kernel programs and the thread only carry that out; the core learns of it
 //! by the same warning as ever, and by `Input::Reacted`.
 //!
-//! Kernel side: `helper-ebpf/src/programs/ports.rs` and `fast_path.rs`.
+//! Kernel side: `helper-ebpf/src/programs/port_programs.rs` and `fast_path.rs`.
 
 mod attach;
 mod counters;
@@ -41,7 +41,7 @@ pub(super) use maps::Maps;
 use maps::Wanted;
 use orders::Orders;
 use ready::Ready;
-pub use setup::{Applied, ArmedRescue, FastPathSetup, Missing, PortTraffic};
+pub use setup::{Applied, ArmedVfSetup, FastPathSetup, Missing, PortTraffic};
 pub use tandem_ebpf::FrameCounts;
 use thread::Threads;
 

@@ -9,7 +9,7 @@ use std::{
 use rustix::net::{SendFlags, send};
 use tandem_core::types::Ifindex;
 
-use super::setup::ArmedRescue;
+use super::setup::ArmedVfSetup;
 use crate::ebpf::load::lock;
 use crate::netlink::bond::primary_request;
 use crate::packet::socket::{packet_socket, take_in};
@@ -43,7 +43,7 @@ pub(super) struct Ready {
 
 impl Ready {
     /// Opens and encodes.
-    pub(super) fn prepare(bond: u32, armed_vf: &ArmedRescue) -> Self {
+    pub(super) fn prepare(bond: u32, armed_vf: &ArmedVfSetup) -> Self {
         // Protocol 0: nothing is received.
         let socket = packet_socket(Ifindex(armed_vf.standby), 0);
         if let Err(error) = &socket {
@@ -80,7 +80,7 @@ impl Ready {
 /// MACs on the bond other than its own, a macvlan's for one: the bonding driver has only
 /// the active port's NIC take them in (`bond_hw_addr_swap`,
 /// `drivers/net/bonding/bond_main.c`, 6.12), so that the standby's would drop their frames until the bond has followed.
-fn upper_macs(armed_vf: &ArmedRescue) -> BTreeSet<[u8; 6]> {
+fn upper_macs(armed_vf: &ArmedVfSetup) -> BTreeSet<[u8; 6]> {
     let sources = armed_vf.announcements.iter().filter_map(|frame| {
         let source = frame.get(6..12)?;
         source.try_into().ok()
@@ -101,7 +101,7 @@ mod tests {
     fn upper_macs_are_those_announced_that_are_not_the_bonds() {
         let frame = |mac: [u8; 6]| [&[0xff; 6][..], &mac, &[8, 6]].concat();
         let (own, other) = ([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
-        let armed_vf = ArmedRescue {
+        let armed_vf = ArmedVfSetup {
             vf: 3,
             device: "0000:01:00.0".parse().unwrap(),
             slot: None,

@@ -24,12 +24,12 @@ pub struct FastPathSetup {
     /// sent by the guest itself, and is dropped.
     pub mac: Option<[u8; 6]>,
     /// The VF that it is armed for.
-    pub armed_vf: Option<ArmedRescue>,
+    pub armed_vf: Option<ArmedVfSetup>,
 }
 
 /// What is to happen when a VF leaves unasked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ArmedRescue {
+pub struct ArmedVfSetup {
     /// Ifindex of the VF.
     pub vf: u32,
     /// Its PCI address.
@@ -130,7 +130,7 @@ mod tests {
             watch: watch.to_vec(),
             period: 1,
             mac: None,
-            armed_vf: armed_vf.then(|| ArmedRescue {
+            armed_vf: armed_vf.then(|| ArmedVfSetup {
                 vf: 3,
                 device: "0000:01:00.0".parse().unwrap(),
                 slot: None,
