@@ -10,7 +10,7 @@ use tandem_lab::{Host, Lab, Mac, Vm, readme};
 
 pub(crate) const PROGRAM: &str = tandem::PROGRAM;
 /// Where README.md's commands are run: a checkout, as far as they need one.
-const CHECKOUT: &str = "/root/tandem";
+const CHECKOUT: &str = "/var/lib/lab-checkout";
 const BOOT_LIMIT: Duration = Duration::from_secs(400);
 const UNIT: &str = "tandem.service";
 const UNIT_FILE: &str = "/usr/lib/systemd/system/tandem.service";

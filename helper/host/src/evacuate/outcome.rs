@@ -137,6 +137,21 @@ impl Verdict {
     }
 }
 
+impl Evacuation {
+    /// It has ended, and nothing of it is left for which a recovery would need this host's own record.
+    pub fn is_over(&self) -> bool {
+        let Some(outcome) = self.outcome() else {
+            return false;
+        };
+        let records = [Leftover::RecordOnSource, Leftover::RecordOnDestination];
+        let leaves_record = outcome.left.iter().any(|one| records.contains(one));
+        let code = outcome.cause.as_ref().map(|cause| cause.code);
+        // Another process, or a late write of one that was killed, has the same evacuation.
+        let is_of_another = self.notes.recovery.is_some() && code == Some(CauseCode::Claimed);
+        !outcome.recovery_needed && !leaves_record && !is_of_another
+    }
+}
+
 pub(super) fn conclude(it: &Evacuation) -> Outcome {
     let verdict = verdict(it);
     let told = !matches!(verdict, Verdict::Interrupted | Verdict::Stopped);

@@ -131,8 +131,7 @@ impl Runner {
             // Whatever it holds is let go of by then.
             let _ = listener.await;
         }
-        if let RunEnd::With(outcome) = &ended
-            && !outcome.recovery_needed
+        if evacuation.is_over()
             && context.wrote.load(Ordering::Relaxed)
             && let Some(records) = &context.records
             && let Err(error) = records.forget(&context.spec.domain)

@@ -202,7 +202,7 @@ mod tests {
         assert!(other.device.contains("network='vfs-b'") && other.device.contains("34:09"));
         let refused = file.vf("g1", &bond("<vf mac='52:54:00:12:34:09'/>"), &[]);
         assert!(refused.unwrap_err().contains("macs"));
-        let odd = bond("<vf alias='ua-x&apos;/&gt;' mac='52:54:00:12:34:02'/>");
+        let odd = bond("<vf alias='ua-vf.1' mac='52:54:00:12:34:02'/>");
         let vf = file.vf("g1", &odd, &[]).unwrap();
         assert_eq!(vf.identity.alias.as_deref(), Some(ALIAS));
         check_device(&vf.device).unwrap();

@@ -288,8 +288,7 @@ impl Stage {
     /// A process that leaves nothing to recover removes the record that it wrote.
     fn unlock(&mut self, process: usize) {
         let one = &self.processes[process];
-        let outcome = one.outcome.as_ref();
-        if one.wrote && outcome.is_some_and(|outcome| !outcome.recovery_needed) {
+        if one.wrote && one.machine.is_over() {
             let evacuation = self.evacuation(process);
             self.own
                 .retain(|record| record.progress.evacuation != evacuation);
@@ -395,7 +394,8 @@ impl Stage {
     pub(crate) fn recover(&mut self) {
         let running = |one: &Process| one.is_alive && one.outcome.is_none();
         if self.processes.iter().any(running) {
-            // The one that runs sees to it.
+            // The one that runs sees to it, or is refused.
+            self.at(self.now_ms + 5_000, Happening::Recover);
             return;
         }
         let is_down = |side: &Side| self.world.host(*side).down_until_ms > self.now_ms;
