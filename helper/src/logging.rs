@@ -71,7 +71,7 @@ pub fn event(event: &Event) {
     }
 }
 
-/// Where the journal takes entries with fields (systemd's JOURNAL_NATIVE_PROTOCOL).
+/// Where the journal takes entries with fields (systemd's `JOURNAL_NATIVE_PROTOCOL`).
 const JOURNAL: &str = "/run/systemd/journal/socket";
 
 /// Warns about another unit: under systemd the line is one of that unit's log too

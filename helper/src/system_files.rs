@@ -64,7 +64,7 @@ impl SystemFiles {
         text_of(&self.path(path))
     }
 
-    /// Whether systemd is the manager here (sd_booted(3)).
+    /// Whether systemd is the manager here (`sd_booted(3)`).
     pub(crate) fn has_systemd(&self) -> bool {
         self.exists("/run/systemd/system")
     }

@@ -2,32 +2,30 @@
 //! and then one question tells whether any was missed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, watch};
-use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::Options;
-use super::channel_task::{ChannelTask, DesiredState};
+use super::channel_task::ChannelTask;
 use super::claims::Claims;
-use super::domain_task::{DomainTask, KeeperTask, desired_of, too_early};
+use super::domain_task::{DomainTask, desired_of, too_early};
 use super::lease::HostLeases;
 use super::manager::Manager;
 use super::registry::{Attempts, Registry};
 use super::replug::{self, Replug};
-use super::told::Told;
-use crate::commands::session;
 use crate::evacuate::Progress;
-use crate::execute::Lock;
 use crate::hypervisor::{
-    ActiveDomain, ChannelSocket, DomainLook, DomainState, Event, EventKind, Events, Host, HostError,
+    ActiveDomain, DomainLook, DomainState, Event, EventKind, Events, Host, HostError,
 };
-use crate::report::{ChannelUse, DomainReport};
+use crate::report::DomainReport;
 use crate::words::{message, printable};
+
+mod channel_tasks;
 
 /// Domains that are looked at in the same moment.
 const AT_ONCE: usize = 16;
@@ -440,107 +438,6 @@ impl Supervisor {
         let attempts = domain_task.replug.as_ref().map(Replug::attempts).cloned();
         if let Some(attempts) = attempts.filter(|attempts| *attempts != Attempts::default()) {
             self.registry.attempted(name, &attempts);
-        }
-    }
-
-    /// Another process of this machine drives its evacuation, perhaps one that has asked for no lease. An
-    /// attempt of our own has the lock too.
-    fn is_driven_here(&self, look: &DomainLook) -> bool {
-        let name = look.facts.name.as_str();
-        let replug = self
-            .domain_tasks
-            .get(name)
-            .and_then(|domain_task| domain_task.replug.as_ref());
-        let record = look.progress.as_deref();
-        let record = record.and_then(|text| Progress::parse_for(text, name).ok());
-        let owner = record.and_then(|record| record.owner);
-        owner.is_some_and(|owner| session::is_of_this_machine(&owner))
-            && !replug.is_some_and(Replug::is_busy)
-            && Lock::is_held(&self.options.state, "domain", name)
-    }
-
-    /// The domain has this socket now; others may have had it, or may have it again for themselves.
-    fn claim(&mut self, name: &str, path: Option<&Path>) {
-        for other in self.claims.set(name, path) {
-            let Some(domain_task) = self.domain_tasks.get(&other) else {
-                continue;
-            };
-            let channel = self.claims.judged(&other, domain_task.channel.clone());
-            if let (Ok(_), Err(reason)) = (&domain_task.channel, &channel) {
-                tracing::warn!("domain {}: {}", printable(&other), printable(reason));
-            }
-            domain_task.desired.send_if_modified(|desired| {
-                let differs = desired.channel != channel;
-                desired.channel = channel;
-                differs
-            });
-        }
-    }
-
-    fn domain_task(
-        &mut self,
-        name: &str,
-        desired: DesiredState,
-        channel: Result<ChannelSocket, String>,
-    ) -> DomainTask {
-        let (desired, changes) = watch::channel(desired);
-        DomainTask {
-            desired,
-            channel,
-            channel_task: KeeperTask::new(self.begin(name, changes)),
-            looked: Instant::now(),
-            look_at: None,
-            quick: 0,
-            replug: None,
-        }
-    }
-
-    fn begin(&mut self, name: &str, desired: watch::Receiver<DesiredState>) -> AbortHandle {
-        let channel_task = ChannelTask {
-            name: name.to_owned(),
-            desired,
-            channel_leases: self.host_leases.of(name),
-            registry: Arc::clone(&self.registry),
-            interval: self.options.interval,
-            configured: None,
-            told: Told::default(),
-        };
-        self.keepers.spawn((self.keep)(channel_task))
-    }
-
-    /// A keeper has ended: of a domain that has gone, or by a fault of this program.
-    fn keeper_ended(&mut self, ended: Result<(Id, ()), JoinError>) {
-        let (id, reason) = match ended {
-            Ok((id, ())) => (id, "it came to its end".to_owned()),
-            Err(error) if error.is_cancelled() => return,
-            Err(error) => (error.id(), error.to_string()),
-        };
-        let mut domain_tasks = self.domain_tasks.iter_mut();
-        let Some((name, domain_task)) =
-            domain_tasks.find(|(_, domain_task)| domain_task.channel_task.task.id() == id)
-        else {
-            return;
-        };
-        let wait = domain_task.channel_task.ended().as_secs();
-        tracing::error!(
-            "domain {}: the task that keeps its channel ended: {reason}; it is begun again in {wait} s",
-            printable(name)
-        );
-        let told = format!("its channel is left for {wait} s, after a fault of this program");
-        self.registry.silent(name, ChannelUse::None, told);
-    }
-
-    fn begin_again(&mut self, name: &str) {
-        let Some(desired) = self
-            .domain_tasks
-            .get(name)
-            .map(|domain_task| domain_task.desired.subscribe())
-        else {
-            return;
-        };
-        let task = self.begin(name, desired);
-        if let Some(domain_task) = self.domain_tasks.get_mut(name) {
-            domain_task.channel_task.begun_again(task);
         }
     }
 }

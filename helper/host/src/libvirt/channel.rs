@@ -267,14 +267,14 @@ mod tests {
     #[test]
     fn a_user_s_libvirt_has_the_user_s_folders() {
         let user = User::of(|name| match name {
-            "HOME" => Some("/home/u".into()),
+            "HOME" => Some("/users/u".into()),
             "XDG_RUNTIME_DIR" => Some("/run/user/1000".into()),
             "XDG_CACHE_HOME" => Some("relative".into()),
             _ => None,
         });
         assert_eq!(user.runtime.unwrap(), Path::new("/run/user/1000"));
-        assert_eq!(user.cache.unwrap(), Path::new("/home/u/.cache"));
-        assert_eq!(user.config.unwrap(), Path::new("/home/u/.config"));
+        assert_eq!(user.cache.unwrap(), Path::new("/users/u/.cache"));
+        assert_eq!(user.config.unwrap(), Path::new("/users/u/.config"));
         assert!(is_session("qemu:///session") && !is_session("qemu:///system?x=/session"));
         let own_socket = "qemu+unix:///system?socket=/a";
         assert_eq!(state_folder(own_socket), None, "it has files of its own");

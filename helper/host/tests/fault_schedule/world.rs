@@ -442,10 +442,8 @@ impl World {
     pub(crate) fn outage(&mut self, side: Side, until_ms: u64) {
         let host = self.host_mut(side);
         host.down_until_ms = host.down_until_ms.max(until_ms);
-        self.fail_migration(
-            FailureKind::Unreachable,
-            "connection to the daemon was lost",
-        );
+        let why = "connection to the daemon was lost";
+        self.fail_migration(FailureKind::Unreachable, why);
     }
 
     /// The guest powers off.
