@@ -1,5 +1,7 @@
 //! The program as it is shipped, over a `virsh` that shows a domain with a record that somebody else wrote.
 
+#![expect(clippy::unwrap_used, reason = "everything in here is part of a test")]
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};

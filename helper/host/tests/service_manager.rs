@@ -1,5 +1,7 @@
 //! `serve` and its service manager (`sd_notify(3)`), and what a virsh of it is given.
 
+#![expect(clippy::unwrap_used, reason = "everything in here is part of a test")]
+
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;

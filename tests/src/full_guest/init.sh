@@ -11,6 +11,8 @@ $busybox mount -t squashfs -o ro /dev/vda /image
 is_first_boot=yes
 if [ -b /dev/vdb ]; then
     # A disk of its own keeps the layer over a reboot.
+    # Where it is a module, ext4 would ask for it through a modprobe that is not here.
+    $busybox modprobe crc32c_generic 2>/dev/null
     $busybox modprobe ext4
     $busybox mount -t ext4 /dev/vdb /layer
     [ -d /layer/upper ] && is_first_boot=no

@@ -107,12 +107,13 @@ impl ModuleTree {
         for needed in &info.depends {
             self.visit(needed, seen, order)?;
         }
-        for helpful in info
-            .soft_depends
-            .iter()
-            .filter(|name| self.files.contains_key(*name))
-        {
-            self.visit(helpful, seen, order)?;
+        for helpful in &info.soft_depends {
+            // `crypto-crc32c` is an algorithm: any of its modules will do, and the generic one needs no such CPU.
+            let algorithm = helpful.strip_prefix("crypto_");
+            let name = algorithm.map_or_else(|| helpful.clone(), |name| format!("{name}_generic"));
+            if self.files.contains_key(&name) {
+                self.visit(&name, seen, order)?;
+            }
         }
         let below = file
             .strip_prefix(&self.root)

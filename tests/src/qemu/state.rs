@@ -1,7 +1,7 @@
 //! A guest's whole state in a file, and a guest that goes on from there.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use serde_json::json;
@@ -11,6 +11,9 @@ use super::{Qemu, QmpEvent};
 
 /// A few hundred MiB to or from a file, on a busy machine.
 const FILE_LIMIT: Duration = Duration::from_secs(120);
+/// From the end of a migration until QEMU has put it away.
+const GO_ON_LIMIT: Duration = Duration::from_secs(30);
+const GO_ON_STEP: Duration = Duration::from_millis(20);
 
 impl Qemu {
     /// Writes the guest's state into `file`, which must not exist. The guest stands still meanwhile and goes on
@@ -18,7 +21,7 @@ impl Qemu {
     pub(crate) fn save(&self, file: &Path) -> Result<()> {
         self.qmp().execute("stop", json!({}))?;
         let saved = self.move_state("migrate", file);
-        self.qmp().execute("cont", json!({}))?;
+        self.go_on()?;
         saved.with_context(|| format!("cannot save the guest's state in {}", file.display()))
     }
 
@@ -28,8 +31,23 @@ impl Qemu {
         self.move_state("migrate-incoming", file)
             .with_context(|| format!("cannot start from the state in {}", file.display()))?;
         // The state was saved while the guest stood still, and it does so after it was loaded.
-        self.qmp().execute("cont", json!({}))?;
-        Ok(())
+        self.go_on()
+    }
+
+    /// QEMU tells that a migration has completed before it takes `cont` again, and tells nothing of that (11.1).
+    fn go_on(&self) -> Result<()> {
+        let deadline = Instant::now() + GO_ON_LIMIT;
+        loop {
+            match self.qmp().execute("cont", json!({})) {
+                Err(error)
+                    if format!("{error:#}").contains("not finalized")
+                        && Instant::now() < deadline =>
+                {
+                    std::thread::sleep(GO_ON_STEP);
+                }
+                done => return done.map(drop),
+            }
+        }
     }
 
     fn move_state(&self, command: &str, file: &Path) -> Result<()> {

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use tandem_lab::full_guest::{Disk, FullGuest, Manager, install, systemd};
 use tandem_lab::net::{GUEST_V4, GUEST_V6};
 use tandem_lab::tandem::{self, BOND, CONFIG, STEP_LIMIT, Setup};
-use tandem_lab::{Host, Lab, Mac, Vm, readme};
+use tandem_lab::{Host, Lab, Mac, Vm, artifacts, readme};
 
 pub(crate) const PROGRAM: &str = tandem::PROGRAM;
 /// Where README.md's commands are run: a checkout, as far as they need one.
@@ -154,7 +154,9 @@ impl Guest<'_> {
     pub(crate) fn answers_the_client(&self, limit: Duration) -> Result<Duration> {
         let client = self.lab.client()?;
         let started = Instant::now();
-        let ping = format!("ping -c 1 -W 1 {GUEST_V4} && ping -c 1 -W 1 {GUEST_V6}");
+        let busybox = artifacts::busybox()?;
+        let ping = format!("{} ping -c 1 -W 1", busybox.display());
+        let ping = format!("({ping} {GUEST_V4} && {ping} {GUEST_V6}) 2>&1");
         systemd::eventually("the guest answers the client", limit, || {
             let seen = client.agent().run(&["sh", "-c", &ping], STEP_LIMIT)?;
             Ok(seen.success().then_some(()).ok_or_else(|| seen.text()))

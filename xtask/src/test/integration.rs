@@ -20,10 +20,9 @@ const LIMIT: Duration = Duration::from_secs(20 * 60);
 
 /// Suites of the lab that hold neither lost frames nor times against a bound that a busy machine could exceed, in the
 /// order they begin: the longest first, so that none is left over at the end.
-pub(super) const SIDE_BY_SIDE: [&str; 12] = [
+pub(super) const SIDE_BY_SIDE: [&str; 11] = [
     "lab-libvirt-faults",
     "lab-contract",
-    "lab-never-worse",
     "lab-ebpf",
     "lab-faults",
     "lab-full-guest",
@@ -34,6 +33,9 @@ pub(super) const SIDE_BY_SIDE: [&str; 12] = [
     "lab-readme",
     "lab-packaging",
 ];
+
+/// Suites that boot Debian many times.
+const LONG: [&str; 1] = ["lab-never-worse"];
 
 /// A suite for each integration test in cargo's metadata: `lab-NAME` for one that boots virtual machines,
 /// `core-NAME` for another of the lab's package, `PACKAGE-NAME` for those of other packages.
@@ -67,6 +69,7 @@ fn suite(package: &str, test: &str, source: &Path) -> Result<Suite> {
     let beside = !is_lab || SIDE_BY_SIDE.contains(&name.as_str());
     Ok(Suite {
         lane: if beside { Lane::Beside } else { Lane::Alone },
+        is_long: LONG.contains(&name.as_str()),
         name,
         about: source
             .strip_prefix(&top)
@@ -80,7 +83,6 @@ fn suite(package: &str, test: &str, source: &Path) -> Result<Suite> {
             &["build"]
         },
         is_lab,
-        is_long: false,
         env: Vec::new(),
         work: Work::Integration(source.to_path_buf()),
     })

@@ -144,7 +144,7 @@ impl Watch {
 }
 
 /// What a process that ended and was not waited for yet took, with its children: user and system time, in ticks of
-/// 1/100 s (proc_pid_stat(5), fields 14 to 17). Nothing if it cannot be told.
+/// 1/100 s (`proc_pid_stat(5)`, fields 14 to 17). Nothing if it cannot be told.
 fn cpu(pid: u32) -> Duration {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     Duration::from_millis(10 * ticks(&stat))

@@ -41,6 +41,7 @@ pub(super) fn all() -> Result<Vec<Suite>> {
     suites.extend(alone);
     let long = long(&suites)?;
     suites.extend(long);
+    suites.sort_by_key(|suite| suite.is_long);
     Ok(suites)
 }
 
