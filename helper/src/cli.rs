@@ -43,7 +43,7 @@ fn exit_help() -> String {
     format!("Exit status:{}", lines.concat())
 }
 
-/// Keeps connections while the pass-through NIC (VF) leaves, the VM migrates and another VF comes
+/// Keeps connections open while the pass-through NIC (VF) leaves, the VM migrates and another VF arrives
 #[derive(Debug, Parser)]
 #[command(name = "tandem", version, after_help = exit_help())]
 pub struct Cli {
@@ -57,11 +57,11 @@ pub struct Cli {
 pub enum Command {
     /// Run the service
     Run(RunArgs),
-    /// Tell what Tandem needs, what of it is here, and what follows where it is not
+    /// Check kernel, permissions and configuration: what works here, what does not, and why
     Check(CheckArgs),
-    /// Feed a journal of `tandem run --journal` to the machine and print what it decides
+    /// Replay a journal of `tandem run --journal` and print the decisions
     Replay(ReplayArgs),
-    /// Tell udev what an interface is to Tandem (for udev's rules)
+    /// Print an interface's role as udev properties (for udev's rules)
     Udev(UdevArgs),
     /// Ask the running service
     #[command(flatten)]
@@ -71,27 +71,27 @@ pub enum Command {
 /// Commands that ask the running service.
 #[derive(Debug, Subcommand)]
 pub enum Ask {
-    /// Show bonds, ports, who carries the traffic, and why
+    /// Show bonds and ports, which of them carries the traffic, and why
     Status(StatusArgs),
     /// Move the traffic to the standby and keep it there until `failback`
     Failover(BondArgs),
-    /// Let the VF have the traffic again
+    /// Let the VF carry the traffic again
     Failback(BondArgs),
-    /// Move the traffic to the standby and release the VF: it will be unplugged
+    /// Move the traffic to the standby and release the VF for its unplug
     PrepareUnplug(UnplugArgs),
-    /// Take a VF again after `prepare-unplug`
+    /// Use the VF again after `prepare-unplug`
     Resume(BondArgs),
-    /// Tell the network again where the bond is
+    /// Announce the bond's addresses to the network again
     Announce(BondArgs),
 }
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// Configuration file; conf.d/*.toml beside it is read too
+    /// Configuration file; conf.d/*.toml beside it is also read
     #[arg(long, value_name = "PATH", default_value = config::DEFAULT_PATH)]
     pub config: PathBuf,
-    /// Record everything that the machine learns in this file
+    /// Record everything the service learns in this file
     #[arg(long, value_name = "PATH")]
     pub journal: Option<PathBuf>,
     /// Socket for the other commands
@@ -113,7 +113,7 @@ pub struct CheckArgs {
 /// Arguments of `replay`.
 #[derive(Debug, Args)]
 pub struct ReplayArgs {
-    /// The journal
+    /// Journal file
     pub journal: PathBuf,
 }
 
@@ -123,7 +123,7 @@ pub struct UdevArgs {
     /// Print the properties of this interface
     #[arg(value_name = "INTERFACE", required_unless_present_any = ["refresh", "watch"])]
     pub interface: Option<IfName>,
-    /// Have udev look again at interfaces whose properties no longer fit
+    /// Have udev reprocess the interfaces whose properties no longer match the configuration
     #[arg(long, conflicts_with = "interface")]
     pub refresh: bool,
     /// Give NICs back to their network manager if the service makes no bond of them
@@ -151,7 +151,7 @@ pub struct StatusArgs {
     /// Print JSON; with --watch one object a line
     #[arg(long)]
     pub json: bool,
-    /// Then print what happens, as it happens
+    /// Keep running and print each event
     #[arg(long)]
     pub watch: bool,
     /// How to reach the service.
@@ -162,7 +162,7 @@ pub struct StatusArgs {
 /// Arguments of commands about a bond.
 #[derive(Debug, Args)]
 pub struct BondArgs {
-    /// Which bond; may be left out if there is only one
+    /// The bond; optional if there is only one
     pub bond: Option<IfName>,
     /// How to reach the service.
     #[command(flatten)]
@@ -172,9 +172,9 @@ pub struct BondArgs {
 /// Arguments of `prepare-unplug`.
 #[derive(Debug, Args)]
 pub struct UnplugArgs {
-    /// Which bond; may be left out if there is only one
+    /// The bond; optional if there is only one
     pub bond: Option<IfName>,
-    /// Which VF, by its permanent MAC; without it, the present one
+    /// The VF, by permanent MAC; by default the present one
     #[arg(long, value_name = "MAC")]
     pub vf: Option<Mac>,
     /// How to reach the service.

@@ -116,15 +116,12 @@ fn bond_section(page: &mut Page, bond: &BondStatus, now: Time, widths: &PortWidt
     if bond.fast_path_armed {
         page.item(
             "fast path",
-            "armed: when the VF's removal begins, the kernel itself sends through the standby",
+            "armed: when the VF's removal begins, the kernel redirects its traffic to the standby",
         );
     }
     if let Some(deadline) = bond.next_deadline.filter(|deadline| *deadline > now) {
         let seconds = deadline.since_ms(now).div_ceil(1000);
-        page.item(
-            "next",
-            &format!("in {seconds} s something is tried again or a wait ends"),
-        );
+        page.item("next", &format!("retry or timeout in {seconds} s"));
     }
     for problem in &bond.problems {
         problem_item(page, problem, style);
@@ -179,8 +176,8 @@ fn source_section(page: &mut Page, sources: &[SourceStatus]) {
     for status in sources {
         let lost = match status.lost {
             0 => String::new(),
-            1 => ", read anew once after a loss of events".to_owned(),
-            times => format!(", read anew {times} times after a loss of events"),
+            1 => ", re-read once after lost events".to_owned(),
+            times => format!(", re-read {times} times after lost events"),
         };
         page.item(
             source(status.source),
@@ -231,7 +228,7 @@ pub(crate) fn event_text(event: &Event) -> String {
             bond, vf, stage, ..
         } => {
             format!(
-                "{bond}: {vf} is about to leave, warned by {}",
+                "{bond}: {vf} is about to be unplugged, warned by {}",
                 warning(*stage)
             )
         }

@@ -20,8 +20,8 @@ pub fn cause(cause: SwitchoverCause) -> &'static str {
         SwitchoverCause::Warned => "the kernel warned",
         SwitchoverCause::Abrupt => "without a warning",
         SwitchoverCause::Carrier => "carrier lost",
-        SwitchoverCause::Operator => "asked for by an operator",
-        SwitchoverCause::Arrival => "a VF came",
+        SwitchoverCause::Operator => "requested by an operator",
+        SwitchoverCause::Arrival => "a VF arrived",
     }
 }
 

@@ -8,7 +8,7 @@ use crate::commands::{
 use crate::evacuate::{Cause, CauseCode, Outcome, Verdict};
 use crate::words;
 
-/// Keeps a guest's connections while its pass-through NIC (VF) leaves, the VM migrates and another VF comes
+/// Keeps a guest's connections open while its pass-through NIC (VF) leaves, the VM migrates and another VF arrives
 #[derive(Debug, Parser)]
 #[command(name = "tandem-host", version, after_help = exit_help())]
 pub struct Cli {
@@ -27,20 +27,20 @@ enum Command {
     Migrate(Box<args::Migrate>),
     /// Finish or undo a migration that was interrupted
     Recover(args::Recover),
-    /// Move the guest's traffic off its VF, so that another manager can detach it
+    /// Move the guest's traffic off its VF so that another manager can detach the VF
     Prepare(args::OneStep),
-    /// Let the guest use a VF again, that another manager has attached
+    /// Let the guest use a VF that another manager has attached
     Resume(args::OneStep),
-    /// The bonds in a domain's XML
+    /// Check, show, set or clear the bonds in a domain's XML
     #[command(subcommand)]
     Xml(xml::Xml),
-    /// Hand the guest the bonds of its domain's XML
+    /// Send the guest the bonds of its domain's XML
     Configure(configure::Configure),
-    /// Show a domain, or all: its VF, its channel, and what its guest says
+    /// Show one domain or all: VF, channel, and what the guest reports
     Status(status::StatusArgs),
-    /// Show each change of a domain, or of all, as it happens; needs `serve`
+    /// Print each change of one domain or all; needs `serve`
     Watch(watch::WatchArgs),
-    /// Care for all domains: give each guest its bonds once per boot, keep its status
+    /// Care for all guests of a host: send them their bonds, follow their status, plug in missing VFs
     Serve(serve::Serve),
 }
 

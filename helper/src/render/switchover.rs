@@ -24,7 +24,7 @@ pub(super) fn switchover_text(switchover: &Switchover) -> String {
     let (from, to) = (carrier(switchover.from), carrier(switchover.to));
     let reaction = switchover
         .reaction_us
-        .map(|us| format!(", asked for {} ms after the warning", milliseconds(us)));
+        .map(|us| format!(", requested {} ms after the warning", milliseconds(us)));
     let gap = switchover.gap.map(|gap| format!("; {}", gap_text(&gap)));
     format!(
         "{from} -> {to}: {why}; {switched}{}{}",
@@ -39,11 +39,11 @@ pub(super) fn gap_text(gap: &Gap) -> String {
     let late = match (gap.late_frames, gap.drain_us) {
         (0, _) => String::new(),
         (1, _) => ", 1 late frame".to_owned(),
-        (count, Some(us)) => format!(", {count} late frames for {} ms", milliseconds(us)),
+        (count, Some(us)) => format!(", {count} late frames over {} ms", milliseconds(us)),
         (count, None) => format!(", {count} late frames"),
     };
     format!(
-        "no frame for {} in, {} out{late}",
+        "receive gap {}, transmit gap {}{late}",
         ms(gap.receive_us),
         ms(gap.transmit_us)
     )

@@ -10,7 +10,7 @@ pub(super) use tandem_core::words::{carrier, cause, warning};
 pub(super) fn origin(origin: Origin) -> &'static str {
     match origin {
         Origin::None => {
-            "no bond is configured: write /etc/tandem/tandem.toml, or let the host configure the guest"
+            "no bond is configured: write /etc/tandem/tandem.toml, or have the host configure the guest"
         }
         Origin::File => "configured by the guest's files",
         Origin::Host => "configured by the host",
@@ -33,7 +33,7 @@ pub(super) fn state(state: BondState) -> (u8, &'static str) {
 
 pub(super) fn traffic(traffic: Traffic) -> &'static str {
     match traffic {
-        Traffic::None => "nobody carries the traffic",
+        Traffic::None => "no port carries the traffic",
         Traffic::Vf => "the VF carries the traffic",
         Traffic::Standby => "the standby carries the traffic",
         Traffic::Other => "another port carries the traffic",
@@ -43,13 +43,13 @@ pub(super) fn traffic(traffic: Traffic) -> &'static str {
 pub(super) fn port_state(port: &PortStatus) -> &'static str {
     match port.held {
         _ if port.active => "carries the traffic",
-        Some(Held::Holding) => "its carrier has to hold first",
+        Some(Held::Holding) => "waiting for a stable carrier (hold-ms)",
         Some(Held::NoCarrier) => "no carrier",
-        Some(Held::UnplugPrepared) => "prepared for its unplug",
-        Some(Held::RemovalExpected) => "about to be removed",
+        Some(Held::UnplugPrepared) => "prepared for unplug",
+        Some(Held::RemovalExpected) => "about to be unplugged",
         Some(Held::Operator) => "an operator moved the traffic away",
-        Some(Held::Refused) => "refused by the kernel; tried again later",
-        Some(Held::PathBroken) => "its frames do not reach the standby; tried again later",
+        Some(Held::Refused) => "refused by the kernel; retried later",
+        Some(Held::PathBroken) => "path check failed: no frame reached the standby; retried later",
         None if !port.enslaved => "not in the bond yet",
         None if !port.carrier => "no carrier",
         None => "ready",
@@ -99,4 +99,39 @@ pub(super) fn age(at: Time, now: Time) -> String {
 
 pub(super) fn joined(parts: impl IntoIterator<Item = String>, between: &str) -> String {
     parts.into_iter().collect::<Vec<_>>().join(between)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn troubleshooting_explains_every_reason() {
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/troubleshooting.md");
+        let page = std::fs::read_to_string(page).unwrap();
+        let mut port = PortStatus {
+            name: "eth1".parse().unwrap(),
+            ifindex: tandem_core::types::Ifindex(1),
+            mac: None,
+            pci: None,
+            driver: None,
+            enslaved: false,
+            active: false,
+            carrier: true,
+            held: None,
+        };
+        for held in [
+            Held::Holding,
+            Held::NoCarrier,
+            Held::UnplugPrepared,
+            Held::RemovalExpected,
+            Held::Operator,
+            Held::Refused,
+            Held::PathBroken,
+        ] {
+            port.held = Some(held);
+            let row = format!("| {} |", port_state(&port));
+            assert!(page.contains(&row), "no row `{row}`");
+        }
+    }
 }

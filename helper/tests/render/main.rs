@@ -174,7 +174,7 @@ fn busy_status() -> Value {
         "problems": [{
             "code": "configuration-refused",
             "device": null,
-            "message": "the configuration is refused and what was read before stays in effect: a.toml:3:1: unknown field `x`",
+            "message": "the configuration is refused and the previous one stays in effect: a.toml:3:1: unknown field `x`",
             "remedy": "correct the line that is named",
         }],
         "bonds": [quiet_bond(), troubled, waiting],

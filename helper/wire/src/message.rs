@@ -33,21 +33,21 @@ pub struct RequestLine {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "execute", content = "arguments", rename_all = "kebab-case")]
 pub enum Call {
-    /// Returns its number: proves that requests and replies are in step.
+    /// Returns the number it is given: requests and replies are in step again, after a migration for example.
     GuestSync(SyncArguments),
-    /// The same; the reply is preceded by byte 0xFF.
+    /// The same, with byte 0xFF before the reply.
     GuestSyncDelimited(SyncArguments),
-    /// Returns an empty object.
+    /// Liveness: returns an empty object.
     GuestPing,
-    /// Returns versions and the list of commands.
+    /// Version and supported commands.
     GuestInfo,
     /// Returns everything known about the bonds.
     TandemStatus,
-    /// Hands the guest the bonds it shall have.
+    /// Gives the guest its bonds, where its own files define none.
     TandemConfigure(Policy),
-    /// From now on, events are sent on this connection.
+    /// Sends events on this connection from now on.
     TandemSubscribe,
-    /// No more events.
+    /// Stops sending events.
     TandemUnsubscribe,
     /// Asks the machine for something.
     #[serde(untagged)]

@@ -148,9 +148,11 @@ fn verdict(broken: Option<&str>, in_switchover: u64, in_migration: u64) -> Verdi
     let text = match broken {
         Some(reason) => format!("the connection broke: {reason}; {lost}"),
         None if in_switchover > MOST_LOST => {
-            format!("the connection lived, but {lost}; {MOST_LOST} in the switchover are excused")
+            format!(
+                "the connection survived, but {lost}; {MOST_LOST} in the switchover are excused"
+            )
         }
-        None => format!("the connection lived through it; {lost}"),
+        None => format!("the connection survived; {lost}"),
     };
     Verdict {
         passed: broken.is_none() && in_switchover <= MOST_LOST,
@@ -194,7 +196,7 @@ mod tests {
         assert!(clean.passed);
         assert_eq!(
             clean.text,
-            "the connection lived through it; frames lost: 0 in the switchover phases, 44 by the migration itself"
+            "the connection survived; frames lost: 0 in the switchover phases, 44 by the migration itself"
         );
         assert!(verdict(None, MOST_LOST, 44).passed);
         let lossy = verdict(None, MOST_LOST + 1, 44);

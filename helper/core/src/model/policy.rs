@@ -66,19 +66,18 @@ pub struct BondPolicy {
     pub timing: Timing,
 }
 
-/// How a NIC is recognised. Every field that is given must fit, and one must be given.
-/// The MAC is the permanent one, where the device has one.
+/// How a NIC is matched. All fields that are given must match, and one must be given.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct PortMatch {
-    /// Permanent MAC.
+    /// Permanent MAC, or the present one where the device has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<Mac>,
-    /// PCI address.
+    /// PCI address in the guest, such as `0000:07:00.0`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pci: Option<PciAddress>,
-    /// Driver's name.
+    /// Name of its kernel driver, such as `iavf`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub driver: Option<String>,
 }
@@ -119,11 +118,11 @@ impl MacPolicy {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum PathCheck {
-    /// Nothing more.
+    /// Nothing: a stable carrier is enough.
     #[default]
     None,
-    /// A broadcast frame that it sends has to reach the standby through the network.
-    /// A VF has a carrier also where its VLAN or its PF's uplink is wrong.
+    /// A broadcast frame that it sends must reach the standby through the network:
+    /// a VF has a carrier even if its VLAN or its PF's uplink is wrong.
     Standby,
 }
 
@@ -135,7 +134,7 @@ pub enum Ownership {
     /// Tandem creates it, or takes over an active-backup bond of that name.
     #[default]
     Create,
-    /// Another manager makes it and sets its options; Tandem enslaves, moves the traffic and reports.
+    /// Another manager makes it and sets its options; Tandem adds ports, switches and reports.
     Adopt,
 }
 
@@ -164,25 +163,24 @@ pub enum AddressingPolicy {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Timing {
-    /// The kernel's link monitoring interval in ms.
+    /// Interval of the kernel's carrier check, in ms.
     pub miimon_ms: u32,
-    /// How long a VF must have had carrier before it gets the traffic, in ms.
+    /// A VF gets the traffic after it has had a carrier for this long, in ms.
     pub hold_ms: u64,
-    /// The hold time doubles with each loss of carrier, up to this, in ms.
+    /// Each loss of carrier doubles the hold time, up to this, in ms.
     pub hold_max_ms: u64,
-    /// How long frames are accepted on both ports after a switchover, in ms.
+    /// After a switchover both ports receive for this long, in ms; up to 2 s while late frames arrive.
     pub settle_ms: u64,
-    /// How long an announced removal may take before it counts as cancelled, in ms.
+    /// An announced removal that takes longer counts as cancelled, in ms.
     pub removal_timeout_ms: u64,
-    /// How long a VF that was prepared for its unplug stays out while it is still
-    /// there, in ms; 0 is for ever. A host that prepared and died must not leave
-    /// the guest off its VF.
+    /// A VF that was prepared for its unplug and is still there is used again after this, in ms; 0: never.
+    /// A host that prepared and died must not leave the guest off its VF.
     pub prepared_timeout_ms: u64,
-    /// How long a command of the host may take, in ms.
+    /// Limit for a command of the host, in ms.
     pub command_timeout_ms: u64,
-    /// Announcements after a switchover; a fabric may miss one.
+    /// Announcements to the network after a switchover; a fabric may miss one.
     pub announcements: u8,
-    /// Time between two announcements in ms.
+    /// Time between two announcements, in ms.
     pub announcement_interval_ms: u64,
 }
 

@@ -59,7 +59,7 @@ pub struct BondStatus {
     /// whether or not the service is in time.
     #[serde(default)]
     pub fast_path_armed: bool,
-    /// When something is tried again or a wait ends, if either is due.
+    /// When a retry or a timeout is due, if any.
     pub next_deadline: Option<Time>,
     /// The last switchovers, oldest first; at most [`BondStatus::MAX_SWITCHOVERS`].
     pub switchovers: Vec<Switchover>,
@@ -77,13 +77,13 @@ impl BondStatus {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum BondState {
-    /// Neither the bond nor a NIC for it is there.
+    /// Neither the bond nor a NIC for it is present.
     Waiting,
-    /// The bond is being created or its standby taken in.
+    /// The bond is being created or its standby added.
     Assembling,
     /// The VF carries the traffic, the standby is ready.
     Accelerated,
-    /// The standby carries the traffic, as asked or for want of a usable VF.
+    /// The standby carries the traffic: as requested, or because no VF is usable.
     Standby,
     /// A switchover is under way.
     SwitchingOver,
@@ -91,7 +91,7 @@ pub enum BondState {
     Unprotected,
     /// No port is usable; the guest is cut off.
     Down,
-    /// It can't be done as configured; see the problems.
+    /// The configuration cannot be applied; see the problems.
     Blocked,
 }
 
@@ -140,19 +140,19 @@ pub struct PortStatus {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Held {
-    /// Its carrier has to stay for the hold time first.
+    /// Waiting for a stable carrier (`hold-ms`).
     Holding,
     /// It has no carrier.
     NoCarrier,
-    /// It is about to be unplugged: the host asked.
+    /// The host prepared it for its unplug.
     UnplugPrepared,
-    /// It is about to be removed: the kernel warned.
+    /// The kernel announced its removal.
     RemovalExpected,
     /// An operator moved the traffic to the standby.
     Operator,
-    /// The kernel or its driver refused it; tried again later.
+    /// The kernel or its driver refused it; retried later.
     Refused,
-    /// None of its frames reached the standby through the network; tried again later.
+    /// Its path check failed: no frame reached the standby through the network; retried later.
     PathBroken,
 }
 
@@ -178,35 +178,36 @@ pub struct Problem {
 pub enum ProblemCode {
     /// No NIC matches the standby.
     StandbyMissing,
-    /// The standby has no carrier.
+    /// The standby has no carrier: a removal of the VF would cut the guest off.
     StandbyNoCarrier,
     /// More than one NIC matches the standby or the VF.
     AmbiguousMatch,
     /// A device of that name exists and is not a bond.
     NameTaken,
-    /// The bond exists in another mode or with options that can't be changed.
+    /// The bond exists in another mode, or with options that the kernel does not change while it has ports.
     BondMismatch,
     /// A NIC belongs to another bond or bridge.
     PortTaken,
-    /// The VF refused its MAC.
+    /// The VF's host does not let it have the bond's MAC; the traffic stays on the standby.
     MacRefused,
-    /// The VF refused the bond's MTU.
+    /// A NIC does not take the bond's MTU.
     MtuRefused,
-    /// Another action failed.
+    /// The kernel refused a step; the message says which.
     ActionFailed,
-    /// An action was acknowledged and changed nothing.
+    /// The kernel acknowledged a step and did nothing.
     NoEffect,
-    /// The VF's carrier comes and goes.
+    /// The VF's carrier comes and goes; each loss doubles the time that it has to hold.
     Flapping,
     /// The bonding driver is missing.
     BondingMissing,
-    /// No port is usable.
+    /// No port is usable: the guest is cut off.
     NothingUsable,
-    /// The fast-path programs can't be attached: no fast path, and no gaps are measured.
+    /// The kernel programs cannot be attached: no fast path, no measured gaps, and a broadcast may arrive
+    /// twice during a switchover.
     SwitchoverUnmeasured,
-    /// The VF's frames do not reach the standby through the network.
+    /// With `path-check = "standby"`: no frame of the VF reaches the standby through the network.
     PathBroken,
-    /// The configuration's files are wrong; what was read before stays in effect.
+    /// A reload found an error in the configuration files; the previous configuration stays in effect.
     ConfigurationRefused,
     /// NICs were given back to their network manager because no bond was made of them.
     NicsGivenBack,
@@ -270,12 +271,12 @@ pub enum SwitchoverCause {
     Planned,
     /// The kernel warned before the VF left.
     Warned,
-    /// The VF left without a word.
+    /// The VF left without a warning.
     Abrupt,
     /// A carrier was lost.
     Carrier,
     /// An operator asked.
     Operator,
-    /// A VF came (back) and is ready.
+    /// A VF arrived and held its carrier.
     Arrival,
 }

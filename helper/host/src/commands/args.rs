@@ -15,7 +15,7 @@ pub struct Common {
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would show it as help")]
     pub connect: Connect,
-    /// Where lock files are
+    /// Folder of lock files
     #[arg(long, default_value_os_t = default_folder(), value_name = "FOLDER")]
     pub state_dir: PathBuf,
     /// Where this host keeps its own records of evacuations; nobody else may write there
@@ -29,9 +29,9 @@ pub struct Common {
 /// `tandem-host migrate`
 #[derive(Debug, Clone, Args)]
 pub struct Migrate {
-    /// The domain
+    /// Name of the domain
     pub domain: String,
-    /// The destination: a libvirt URI, or qmp:SOCKET[,agent=SOCKET]
+    /// Destination: a libvirt URI, or qmp:SOCKET[,agent=SOCKET]
     #[arg(value_name = "DESTURI", value_parser = typed)]
     pub destination: String,
     #[command(flatten)]
@@ -43,19 +43,19 @@ pub struct Migrate {
     /// The domain's XML on the destination, if it differs
     #[arg(long, value_name = "FILE")]
     pub xml: Option<PathBuf>,
-    /// Which bond, if the domain's XML has several
+    /// The bond, if the domain's XML has several
     #[arg(long, value_name = "NAME")]
     pub bond: Option<String>,
-    /// Which NIC is the VF on the source, by alias or MAC, if the domain's XML has no bond
+    /// The source's VF, by alias or MAC, if the domain's XML has no bond
     #[arg(long, value_name = "ALIAS|MAC")]
     pub source_vf: Option<String>,
-    /// Go on if the guest's agent does not answer, or no VF is named for the destination
+    /// Go on if the guest does not answer or no VF is given for the destination
     #[arg(long)]
     pub yes_degraded: bool,
-    /// Don't ask the guest at all
+    /// Do not ask the guest
     #[arg(long)]
     pub no_agent: bool,
-    /// Print what would be done, and do nothing
+    /// Print the plan and change nothing
     #[arg(long)]
     pub dry_run: bool,
     #[command(flatten)]
@@ -69,19 +69,19 @@ pub struct Migrate {
 /// How the hypervisor migrates.
 #[derive(Debug, Clone, Args)]
 pub struct How {
-    /// Where the memory goes, such as `tcp://192.0.2.1`
+    /// URI of the memory transfer, such as `tcp://192.0.2.1`
     #[arg(long, value_name = "URI")]
     pub migrate_uri: Option<String>,
-    /// The hosts' libvirtds talk to each other; DESTURI is then the source's way to the destination too
+    /// Peer-to-peer migration; the source's libvirtd must reach DESTURI too
     #[arg(long)]
     pub p2p: bool,
-    /// The domain becomes persistent on the destination
+    /// Make the domain persistent on the destination
     #[arg(long)]
     pub persistent: bool,
-    /// Its definition is removed from the source
+    /// Undefine the domain on the source
     #[arg(long)]
     pub undefine_source: bool,
-    /// Live; this is always so, and taken for the sake of habit
+    /// Accepted for virsh compatibility: a migration is always live
     #[arg(long)]
     pub live: bool,
     /// Switch to post-copy after the first pass over the memory
@@ -90,10 +90,10 @@ pub struct How {
     /// Slow the guest down until its memory converges
     #[arg(long)]
     pub auto_converge: bool,
-    /// Limit in MiB/s
+    /// Bandwidth limit in MiB/s
     #[arg(long, value_name = "MIB_PER_S")]
     pub bandwidth: Option<u64>,
-    /// Encrypt
+    /// Encrypt the migration (TLS)
     #[arg(long)]
     pub tls: bool,
 }
@@ -109,16 +109,16 @@ fn seconds() -> clap::builder::RangedU64ValueParser {
 /// How long things may take.
 #[derive(Debug, Clone, Args)]
 pub struct Timeouts {
-    /// For the guest to release the VF, in s
+    /// Limit for the guest to release the VF, in s
     #[arg(long, default_value_t = 60, value_name = "S", value_parser = seconds())]
     pub unplug_timeout: u64,
-    /// For the migration, in s; then it is cancelled
+    /// Limit for the migration, in s; then it is cancelled
     #[arg(long, default_value_t = 3600, value_name = "S", value_parser = seconds())]
     pub migrate_timeout: u64,
-    /// For plugging in, on either host, in s
+    /// Limit for plugging in a VF, on either host, in s
     #[arg(long, default_value_t = 120, value_name = "S", value_parser = seconds())]
     pub plug_timeout: u64,
-    /// For the guest to take the VF into use, in s
+    /// Limit for the guest to use the new VF, in s
     #[arg(long, default_value_t = 60, value_name = "S", value_parser = seconds())]
     pub verify_timeout: u64,
 }
@@ -126,7 +126,7 @@ pub struct Timeouts {
 /// `tandem-host recover`
 #[derive(Debug, Clone, Args)]
 pub struct Recover {
-    /// The domain
+    /// Name of the domain
     pub domain: String,
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would show it as help")]
@@ -155,12 +155,12 @@ pub struct Recover {
 /// `tandem-host prepare`, `tandem-host resume`
 #[derive(Debug, Clone, Args)]
 pub struct OneStep {
-    /// The domain
+    /// Name of the domain
     pub domain: String,
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would show it as help")]
     pub common: Common,
-    /// Which bond, if the guest has several
+    /// The bond, if the guest has several
     #[arg(long, value_name = "NAME")]
     pub bond: Option<String>,
 }

@@ -16,7 +16,7 @@ use crate::words::{printable, quoted};
 /// `tandem-host configure`
 #[derive(Debug, Args)]
 pub struct Configure {
-    /// The domain
+    /// Name of the domain
     pub domain: String,
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would show it as help")]

@@ -14,7 +14,7 @@ use crate::trust::{Origin, UriError, check_uri};
 /// How to reach the hypervisor.
 #[derive(Debug, Clone, Args)]
 pub struct Connect {
-    /// How to reach the domain's hypervisor: a libvirt URI, or qmp:SOCKET[,agent=SOCKET]
+    /// Hypervisor of the domain: a libvirt URI, or qmp:SOCKET[,agent=SOCKET]
     #[arg(
         long = "connect",
         short = 'c',
@@ -23,7 +23,7 @@ pub struct Connect {
         value_parser = typed
     )]
     pub uri: String,
-    /// Where `tandem-host serve` listens; its guests' channels are borrowed from it
+    /// Socket of `tandem-host serve`, which lends its guests' channels
     #[arg(
         long,
         value_name = "SOCKET",

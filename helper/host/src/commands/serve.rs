@@ -20,7 +20,7 @@ pub struct Serve {
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would show it as help")]
     pub connect: Connect,
-    /// How often hypervisor and guests are asked whether something went unnoticed
+    /// How often to ask hypervisor and guests for changes that went unnoticed
     #[arg(
         long,
         value_name = "SECONDS",
@@ -28,16 +28,16 @@ pub struct Serve {
         value_parser = clap::value_parser!(u64).range(1..=86_400)
     )]
     pub interval: u64,
-    /// Write metrics to this file, for a collector of text files (`OpenMetrics`)
+    /// Write `OpenMetrics` to this file, for `node_exporter`'s collector of text files
     #[arg(long, value_name = "FILE")]
     pub metrics: Option<PathBuf>,
     /// Answer `GET /metrics` on this loopback address, such as 127.0.0.1:9469
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Option<SocketAddr>,
-    /// Leave domains that came without their VF to `tandem-host recover`
+    /// Leave domains that arrived without their VF to `tandem-host recover`
     #[arg(long)]
     pub no_replug: bool,
-    /// Where lock files are
+    /// Folder of lock files
     #[arg(long, default_value_os_t = default_folder(), value_name = "FOLDER")]
     pub state_dir: PathBuf,
     /// Where this host keeps its own records of evacuations; nobody else may write there

@@ -23,12 +23,12 @@ const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
 /// `tandem-host status`
 #[derive(Debug, Args)]
 pub struct StatusArgs {
-    /// The domain; without it, all that run
+    /// Name of the domain; by default all that run
     pub domain: Option<String>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
-    /// Ask hypervisor and guests anew, even if `serve` runs
+    /// Ask hypervisor and guests, even if `serve` runs
     #[arg(long)]
     pub ask: bool,
     #[command(flatten)]

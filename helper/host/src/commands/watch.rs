@@ -12,7 +12,7 @@ use crate::report::domain_text;
 /// `tandem-host watch`
 #[derive(Debug, Args)]
 pub struct WatchArgs {
-    /// The domain; without it, all that run
+    /// Name of the domain; by default all that run
     pub domain: Option<String>,
     /// Print one JSON object a line
     #[arg(long)]

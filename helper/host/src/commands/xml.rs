@@ -15,11 +15,11 @@ use crate::xml::{Bonds, Document};
 /// The bonds in a domain's XML.
 #[derive(Debug, Subcommand)]
 pub enum Xml {
-    /// Tell whether a domain's bonds are sound, and which devices they mean
+    /// Check a domain's bonds, and show which devices they mean
     Check(Check),
     /// Print a domain's bonds
     Show(Domain),
-    /// Write the bonds of a file into a domain's XML, for now and for its next start
+    /// Write the bonds of a file into a domain's XML, now and for its next start
     Set(Set),
     /// Remove the bonds from a domain's XML; the guest keeps those it has
     Clear(Domain),
@@ -28,10 +28,10 @@ pub enum Xml {
 /// `tandem-host xml check`
 #[derive(Debug, Args)]
 pub struct Check {
-    /// The domain
+    /// Name of the domain
     #[arg(required_unless_present = "file", conflicts_with = "file")]
     pub domain: Option<String>,
-    /// A file with the element `bonds`, or with a whole domain's XML, in place of a domain
+    /// File with the element `bonds` or a whole domain's XML, instead of a domain
     #[arg(long, value_name = "FILE")]
     pub file: Option<PathBuf>,
     #[command(flatten)]
@@ -42,7 +42,7 @@ pub struct Check {
 /// `tandem-host xml show`, `tandem-host xml clear`
 #[derive(Debug, Args)]
 pub struct Domain {
-    /// The domain
+    /// Name of the domain
     pub domain: String,
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would show it as help")]
@@ -52,9 +52,9 @@ pub struct Domain {
 /// `tandem-host xml set`
 #[derive(Debug, Args)]
 pub struct Set {
-    /// The domain
+    /// Name of the domain
     pub domain: String,
-    /// A file with the element `bonds`
+    /// File with the element `bonds`
     pub file: PathBuf,
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would show it as help")]

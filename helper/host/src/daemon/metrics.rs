@@ -72,7 +72,7 @@ const FAMILIES: [Family; 17] = [
     Family {
         name: "tandem_guest_subscribed",
         kind: Kind::Gauge,
-        help: "1 if the guest tells each change as it happens; 0 if its channel is down or lent to another tool.",
+        help: "1 if serve is subscribed to the guest's events; 0 if its channel is down or lent to another tool.",
         of: Of::Domain(|known| Some((known.report.channel == ChannelUse::Subscribed).into())),
     },
     Family {
@@ -84,7 +84,7 @@ const FAMILIES: [Family; 17] = [
     Family {
         name: "tandem_guest_info",
         kind: Kind::Gauge,
-        help: "1; the version of the guest's service is a label.",
+        help: "Always 1; a label has the version of the guest's service.",
         of: Of::DomainInfo(|known| {
             let guest = known.report.guest.as_ref()?;
             Some(format!("version=\"{}\"", version(&guest.version)))
@@ -102,7 +102,7 @@ const FAMILIES: [Family; 17] = [
     Family {
         name: "tandem_domain_evacuating",
         kind: Kind::Gauge,
-        help: "1 if the record of an evacuation that has not ended is kept with the domain.",
+        help: "1 if an evacuation of the domain has begun and not ended.",
         of: Of::Domain(|known| {
             let evacuation = known.report.evacuation.as_ref();
             Some(evacuation.is_some_and(|it| !it.degraded).into())
@@ -111,7 +111,7 @@ const FAMILIES: [Family; 17] = [
     Family {
         name: "tandem_domain_replug_attempts",
         kind: Kind::Counter,
-        help: "Attempts of serve to plug in the VF of a domain that came without it.",
+        help: "Attempts of serve to plug in the VF of a domain that arrived without it.",
         of: Of::Domain(|known| Some(known.attempts.into())),
     },
     Family {
@@ -165,13 +165,13 @@ const FAMILIES: [Family; 17] = [
     Family {
         name: "tandem_bond_last_switchover_drain_seconds",
         kind: Kind::Gauge,
-        help: "From the last measured switchover to the last frame that came on the old port.",
+        help: "From the last measured switchover to the last frame received on the old port.",
         of: Of::LastUs(|switchover| switchover.gap?.drain_us),
     },
     Family {
         name: "tandem_bond_last_switchover_late_frames",
         kind: Kind::Gauge,
-        help: "Frames that came on the old port after the last measured switchover.",
+        help: "Frames received on the old port after the last measured switchover.",
         of: Of::Last(|switchover| switchover.gap.map(|Gap { late_frames, .. }| late_frames)),
     },
 ];
