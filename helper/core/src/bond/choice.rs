@@ -11,6 +11,8 @@ use crate::world::Warning;
 pub(crate) struct Choice<'v> {
     /// The VF that the bond has or takes in next.
     pub(crate) vf: Option<&'v Port<'v>>,
+    /// The one that would be next.
+    pub(crate) other_vf: Option<&'v Port<'v>>,
     /// The best usable port; `None` while none is usable.
     pub(crate) goal: Option<Goal>,
     /// The VF whose path is to be checked, and the port that its frames have to reach.
@@ -29,7 +31,8 @@ pub(crate) struct Goal {
 
 impl<'v> Choice<'v> {
     pub(crate) fn new(view: &'v BondView<'_>, memory: &Memory, now: Time) -> Self {
-        let vf = memory.chosen_vf(view);
+        let mut vfs = memory.ranked_vfs(view).into_iter();
+        let vf = vfs.next();
         // The VF had its carrier for long enough, or an operator does not want to wait for that.
         let has_held = vf.is_some_and(|vf| {
             memory.commands.failing_back() || memory.vfs.carrier_has_held(view.policy, vf, now)
@@ -43,6 +46,7 @@ impl<'v> Choice<'v> {
         let to_check = vf.filter(stays).filter(waits);
         Self {
             vf,
+            other_vf: vfs.next(),
             goal: best.map(|port| goal(view, memory, port)),
             to_check: to_check.zip(view.standby.as_ref().filter(stays)),
         }

@@ -70,11 +70,11 @@ impl Memory {
         self.assembled_at.map(|at| at.plus_ms(ASSEMBLY_GRACE_MS))
     }
 
-    /// The VF that the bond has or takes in next: the policy's first that is not held out.
-    pub(crate) fn chosen_vf<'v, 'a>(&self, view: &'v BondView<'a>) -> Option<&'v Port<'a>> {
-        let mut vfs = view.vfs.iter();
-        vfs.find(|vf| !self.is_held_out(view, vf))
-            .or(view.vfs.first())
+    /// The VFs in the order in which the bond has or takes them in: the policy's, those that are held out last.
+    pub(crate) fn ranked_vfs<'v, 'a>(&self, view: &'v BondView<'a>) -> Vec<&'v Port<'a>> {
+        let mut vfs: Vec<_> = view.vfs.iter().collect();
+        vfs.sort_by_key(|vf| self.is_held_out(view, vf));
+        vfs
     }
 
     /// This VF is not to be used now, whatever its carrier.

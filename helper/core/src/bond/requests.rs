@@ -187,8 +187,8 @@ impl Memory {
         let vf = match mac {
             Some(mac) => view.vfs.iter().find(|vf| vf.mac() == Some(mac)),
             None => {
-                let mut vfs = view.vfs.iter();
-                vfs.find(|vf| self.is_prepared(vf)).or(self.chosen_vf(view))
+                let held = view.vfs.iter().find(|vf| self.is_prepared(vf));
+                held.or_else(|| self.ranked_vfs(view).into_iter().next())
             }
         };
         let Some(vf) = vf else {

@@ -169,8 +169,7 @@ fn of_vfs(context: &Context<'_>) -> Vec<Problem> {
     if vf.taken {
         all.push(taken(vf));
     }
-    let mut others = view.vfs.iter().filter(|one| one.ifindex() != vf.ifindex());
-    if let Some(other) = others.next() {
+    if let Some(other) = context.choice.other_vf {
         all.push(ambiguous(vf, other, "VF"));
     }
     let limit = vf.link.max_mtu;
