@@ -75,14 +75,16 @@ fn why_not(files: &SystemFiles, config: &Result<Config, ConfigError>) -> Vec<Str
             obstacle.remedy()
         )
     };
-    let obstacle = readiness
-        .obstacle
-        .map(|obstacle| told("NICs that are in no bond", &obstacle));
-    let given_back = readiness
+    let obstacle = readiness.obstacle.as_ref();
+    let general = obstacle.map(|obstacle| told("NICs that are in no bond", obstacle));
+    let already = obstacle.map(ToString::to_string);
+    let others = readiness
         .given_back
         .into_iter()
+        .filter(|(_, reason)| already.as_ref() != Some(reason));
+    let others = others
         .map(|(bond, reason)| told(&format!("the NICs of {bond}"), &Obstacle::GivenBack(reason)));
-    obstacle.into_iter().chain(given_back).collect()
+    general.into_iter().chain(others).collect()
 }
 
 /// Carries out a command, writes its result and gives the exit status.

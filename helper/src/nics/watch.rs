@@ -45,6 +45,11 @@ pub fn watch(config: &Path) -> Result<()> {
     let files = SystemFiles::this();
     let mut waiting = Waiting::default();
     let mut in_place = Vec::new();
+    // Started anew, the service has a new chance.
+    if !given_back(&files).is_empty() {
+        remember(&GivenBack::new())?;
+        refresh(config)?;
+    }
     loop {
         let bonds = match look(config, &files) {
             Ok(bonds) => bonds,
@@ -59,9 +64,11 @@ pub fn watch(config: &Path) -> Result<()> {
         let before = given_back(&files);
         let next = waiting.next(&bonds, &before, Instant::now());
         let mut now_given_back = next.given_back;
+        for (bond, obstacle) in next.left {
+            tell_obstacle(&bond.policy.name, obstacle);
+        }
         for bond in next.overdue {
-            let reason = give_back(bond);
-            now_given_back.insert(bond.policy.name.clone(), reason);
+            now_given_back.insert(bond.name(), give_back(bond));
         }
         if now_given_back != before {
             remember(&now_given_back)?;
@@ -76,11 +83,12 @@ pub fn watch(config: &Path) -> Result<()> {
             in_place = placed;
         }
         if next.is_over {
-            bonds.iter().for_each(tell_obstacle);
             return Ok(());
         }
-        let is_settled =
-            |bond: &Bond| bond.in_place || now_given_back.contains_key(&bond.policy.name);
+        let is_settled = |bond: &Bond| {
+            let is_given_back = now_given_back.contains_key(&bond.policy.name);
+            bond.in_place || is_given_back && bond.obstacle.is_none()
+        };
         if bonds.iter().all(is_settled) && UnitState::ask().is_some_and(|unit| !unit.goes_on()) {
             return Ok(());
         }
@@ -136,8 +144,10 @@ struct Waiting {
 
 /// What is to be done now.
 struct Next<'a> {
-    /// What stays given back.
+    /// What stays given back, or was never taken.
     given_back: GivenBack,
+    /// Bonds whose NICs were never taken, which is new.
+    left: Vec<(&'a Bond, &'a Obstacle)>,
     /// Bonds whose NICs have to be given back.
     overdue: Vec<&'a Bond>,
     /// How long to wait for a change; without it, as long as it takes.
@@ -153,6 +163,7 @@ impl Waiting {
             .retain(|name, _| missing().any(|bond| bond.policy.name == *name));
         let mut next = Next {
             given_back: given_back.clone(),
+            left: Vec::new(),
             overdue: Vec::new(),
             limit: None,
             is_over: true,
@@ -166,6 +177,10 @@ impl Waiting {
             let since = *self.since.entry(bond.name()).or_insert(now);
             let left = PATIENCE.saturating_sub(now.saturating_duration_since(since));
             let is_given_back = given_back.contains_key(&bond.policy.name);
+            if let (false, Some(obstacle)) = (is_given_back, &bond.obstacle) {
+                next.given_back.insert(bond.name(), obstacle.to_string());
+                next.left.push((bond, obstacle));
+            }
             if !left.is_zero() {
                 next.limit = next.limit.map_or(Some(left), |limit| Some(limit.min(left)));
             } else if !is_given_back && bond.obstacle.is_none() {
@@ -179,15 +194,11 @@ impl Waiting {
 }
 
 /// Says why a bond's NICs were never taken.
-fn tell_obstacle(bond: &Bond) {
-    if let (false, Some(obstacle)) = (bond.in_place, &bond.obstacle) {
-        let text = format!(
-            "the NICs of {} are left to their network manager: {obstacle}; {}",
-            bond.policy.name,
-            obstacle.remedy()
-        );
-        logging::about_unit(UNIT, &text);
-    }
+fn tell_obstacle(bond: &IfName, obstacle: &Obstacle) {
+    let remedy = obstacle.remedy();
+    let text =
+        format!("the NICs of {bond} are left to their network manager: {obstacle}; {remedy}");
+    logging::about_unit(UNIT, &text);
 }
 
 /// Makes way for the manager, and says why.
@@ -330,9 +341,13 @@ mod tests {
         let mut waiting = Waiting::default();
         let missing = bond(false, Some(Obstacle::NoUser));
         let start = Instant::now();
-        assert!(!waiting.next(&missing, &GivenBack::new(), start).is_over);
-        let next = waiting.next(&missing, &GivenBack::new(), start + PATIENCE);
-        assert!(next.overdue.is_empty() && next.is_over);
+        let next = waiting.next(&missing, &GivenBack::new(), start);
+        let reason = reasons("the user `tandem` does not exist");
+        assert!(!next.is_over && next.left.len() == 1);
+        assert_eq!(next.given_back, reason);
+        // Said once.
+        let next = waiting.next(&missing, &reason, start + PATIENCE);
+        assert!(next.overdue.is_empty() && next.left.is_empty() && next.is_over);
     }
 
     #[test]

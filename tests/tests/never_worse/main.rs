@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use guest::{Broken, Guest, Machine, PROGRAM};
+use tandem_core::Status;
 use tandem_core::status::BondState;
 use tandem_lab::Lab;
 use tandem_lab::full_guest::systemd;
@@ -166,7 +167,7 @@ fn is_mended(guest: &Guest<'_>) -> Result<()> {
         Ok(guest.is_marked(true).map_err(|error| format!("{error:#}")))
     })?;
     guest.answers_the_client(STEP_LIMIT)?;
-    let status = guest.tandem.status()?;
-    ensure!(status.problems.is_empty(), "{:?}", status.problems);
+    let is_well = |status: &Status| status.problems.is_empty();
+    guest.tandem.await_here("without a problem", is_well)?;
     Ok(())
 }

@@ -22,7 +22,7 @@ pub enum Input {
     /// What is wrong with the configuration's files, so that a reload left the policy
     /// as it was; `None` once they are good again.
     FilesRefused(Option<String>),
-    /// Whose NICs were given back to their network manager, and why; `None` if all are taken.
+    /// Whose NICs are left to their network manager, or were given back, and why; `None` if all are taken.
     NicsGivenBack(Option<String>),
     /// All links there are; replaces what was known.
     Links(Vec<Link>),

@@ -53,7 +53,7 @@ pub(crate) fn general_problems(
         problem(
             ProblemCode::NicsGivenBack,
             None,
-            format!("NICs were given back to their network manager: {why}"),
+            format!("NICs are left to their network manager: {why}"),
             ProblemCode::NicsGivenBack.remedy(),
         )
     });
