@@ -153,6 +153,8 @@ impl<'lab> LibvirtGuest<'lab> {
             &here.serve_socket(),
             "--channel-folder",
             &here.channel_folder(),
+            "--channel-folder",
+            &there.channel_folder(),
             "--json",
         ];
         Ok(words.map(str::to_owned).to_vec())
