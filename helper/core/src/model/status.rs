@@ -209,7 +209,7 @@ pub enum ProblemCode {
     PathBroken,
     /// A reload found an error in the configuration files; the previous configuration stays in effect.
     ConfigurationRefused,
-    /// NICs were given back to their network manager because no bond was made of them.
+    /// NICs are left to their network manager, or were given back, because no bond is made of them.
     NicsGivenBack,
 }
 
