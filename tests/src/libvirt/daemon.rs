@@ -150,6 +150,13 @@ impl LibvirtHost {
         self.folder.join("serve.sock").display().to_string()
     }
 
+    /// Where `tandem-host` keeps its locks. They tell that an owner lives, and both hosts are on one machine:
+    /// they have the same.
+    pub fn state_folder(&self) -> String {
+        let lab = self.folder.parent().unwrap_or(&self.folder);
+        lab.join("state").display().to_string()
+    }
+
     /// The folder in which this host's domains, and those of the other one, have their sockets: libvirt's own
     /// is not seen from outside of this host's namespaces.
     pub fn channel_folder(&self) -> String {

@@ -36,7 +36,6 @@ pub struct LibvirtGuest<'lab> {
     agent: Agent,
     /// The name of the host that the agent's connection goes to.
     home: RefCell<String>,
-    state: PathBuf,
     records: PathBuf,
 }
 
@@ -56,7 +55,6 @@ impl<'lab> LibvirtGuest<'lab> {
         let agent = Agent::in_guest(connect(host)?, None)?;
         let guest = Self {
             lab,
-            state: lab.folder().join("state"),
             records: lab.folder().join("records"),
             spec,
             agent,
@@ -86,11 +84,6 @@ impl<'lab> LibvirtGuest<'lab> {
     /// Its description.
     pub fn spec(&self) -> &DomainSpec {
         &self.spec
-    }
-
-    /// Where `tandem-host` keeps its lock files.
-    pub fn state_folder(&self) -> &str {
-        self.state.to_str().unwrap_or_default()
     }
 
     /// Where `tandem-host` keeps this machine's own records of evacuations.
@@ -146,15 +139,13 @@ impl<'lab> LibvirtGuest<'lab> {
             "--migrate-uri",
             &there.migrate_uri(),
             "--state-dir",
-            self.state_folder(),
+            &here.state_folder(),
             "--records-dir",
             self.records_folder(),
             "--serve-socket",
             &here.serve_socket(),
             "--channel-folder",
             &here.channel_folder(),
-            "--channel-folder",
-            &there.channel_folder(),
             "--json",
         ];
         Ok(words.map(str::to_owned).to_vec())

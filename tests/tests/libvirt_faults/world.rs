@@ -126,7 +126,7 @@ impl<'lab> World<'lab> {
 
     /// The arguments of `tandem-host recover`, asked on this host.
     pub(crate) fn recover_arguments(&self, host: &LibvirtHost) -> Vec<String> {
-        let state = self.guest.state_folder();
+        let state = self.home.state_folder();
         let (uri, serve, channels) = (host.uri(), host.serve_socket(), host.channel_folder());
         let words = [
             "recover",
@@ -138,7 +138,7 @@ impl<'lab> World<'lab> {
             "--channel-folder",
             &channels,
             "--state-dir",
-            state,
+            &state,
             "--records-dir",
             self.guest.records_folder(),
             "--json",
@@ -197,7 +197,7 @@ impl<'lab> World<'lab> {
     }
 
     fn lock_files(&self) -> Result<Vec<PathBuf>> {
-        let entries = std::fs::read_dir(self.guest.state_folder())?;
+        let entries = std::fs::read_dir(self.home.state_folder())?;
         entries.map(|entry| Ok(entry?.path())).collect()
     }
 

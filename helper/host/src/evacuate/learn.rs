@@ -88,6 +88,10 @@ impl Evacuation {
                 if self.phase == Phase::Verify && !is_refusal_of_guest(reply) =>
             {
                 self.notes.guest = None;
+                self.notes.guest_silence = match reply {
+                    Reply::Failed(failure) => Some(failure.message.clone()),
+                    _ => None,
+                };
             }
             (ActionKind::Save { side, record }, Reply::Accepted) => {
                 let saved = Saved {

@@ -43,6 +43,8 @@ pub(super) struct Notes {
     /// Cancelling has begun then, in ms.
     pub(super) cancel_ms: Option<u64>,
     pub(super) guest: Option<GuestStatus>,
+    /// Why the guest's last answer did not come, while it is waited for.
+    pub(super) guest_silence: Option<String>,
     /// Where the domain runs, once that is decided.
     pub(super) residence: Option<Side>,
     /// Times that the VF was put back, or should have been.

@@ -312,9 +312,11 @@ fn not_verified(it: &Evacuation) -> Cause {
             guest.reason
         ),
         None => {
-            "the guest does not answer, so it is not known whether it uses the VF; see `tandem \
-                 status` in it"
-                .to_owned()
+            let why = it.notes.guest_silence.as_ref();
+            let why = why.map_or_else(String::new, |why| format!(" ({why})"));
+            format!(
+                "the guest does not answer{why}, so it is not known whether it uses the VF; see `tandem status` in it"
+            )
         }
     };
     Cause::new(CauseCode::NotVerified, message)
