@@ -137,7 +137,11 @@ impl Running {
 /// records are its own: to it, the other host is another machine.
 pub fn serve(host: &LibvirtHost) -> Result<(Running, mpsc::Receiver<String>)> {
     let folder = |name: &str| host.folder().join(name).display().to_string();
-    let (state, records, allowed) = (host.state_folder(), folder("records"), folder("replug.toml"));
+    let (state, records, allowed) = (
+        host.state_folder(),
+        folder("records"),
+        folder("replug.toml"),
+    );
     Running::start_logged(&[
         "serve",
         "-c",

@@ -39,8 +39,8 @@ fn commands_in_blocks_are_taken() {
 /// `` `--option` `` in running text is an option of one of the programs, or of one that is named here.
 #[test]
 fn options_in_the_text_exist() {
-    /// Of `cargo xtask`, whose commands in the pages a test of xtask's parses.
-    const OTHERS: [&str; 12] = [
+    /// Of cargo, and of `cargo xtask`, whose commands in the pages a test of xtask's parses.
+    const OTHERS: [&str; 14] = [
         "--check",
         "--costs",
         "--evacuation",
@@ -50,6 +50,8 @@ fn options_in_the_text_exist() {
         "--libvirt",
         "--list",
         "--only",
+        "--package",
+        "--release",
         "--silent-host",
         "--skip-lab",
         "--tcp",
