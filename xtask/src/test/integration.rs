@@ -34,6 +34,9 @@ pub(super) const SIDE_BY_SIDE: [&str; 11] = [
     "lab-packaging",
 ];
 
+/// Those of them that wait for most of their time: for deadlines, and for what shall not happen.
+const WAITING: [&str; 3] = ["lab-libvirt-faults", "lab-real-vf", "lab-environment"];
+
 /// Suites that boot Debian many times.
 const LONG: [&str; 1] = ["lab-never-worse"];
 
@@ -66,9 +69,13 @@ fn suite(package: &str, test: &str, source: &Path) -> Result<Suite> {
     let is_lab = package == LAB && makes_a_lab(source)?;
     let top = cache::workspace_folder();
     let name = suite_name(package, test, is_lab);
-    let beside = !is_lab || SIDE_BY_SIDE.contains(&name.as_str());
+    let lane = match name.as_str() {
+        name if WAITING.contains(&name) => Lane::Waiting,
+        name if !is_lab || SIDE_BY_SIDE.contains(&name) => Lane::Beside,
+        _ => Lane::Alone,
+    };
     Ok(Suite {
-        lane: if beside { Lane::Beside } else { Lane::Alone },
+        lane,
         is_long: LONG.contains(&name.as_str()),
         name,
         about: source
