@@ -20,12 +20,14 @@ const LIMIT: Duration = Duration::from_secs(20 * 60);
 
 /// Suites of the lab that hold neither lost frames nor times against a bound that a busy machine could exceed, in the
 /// order they begin: the longest first, so that none is left over at the end.
-pub(super) const SIDE_BY_SIDE: [&str; 11] = [
+pub(super) const SIDE_BY_SIDE: [&str; 13] = [
     "lab-libvirt-faults",
     "lab-contract",
     "lab-ebpf",
     "lab-faults",
     "lab-full-guest",
+    "lab-smoke",
+    "lab-agent-port",
     "lab-real-vf",
     "lab-environment",
     "lab-plain-qemu",

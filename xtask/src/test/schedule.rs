@@ -94,7 +94,7 @@ impl State<'_> {
             Lane::Alone => self.running.is_empty(),
             Lane::Cargo => has_hands && !is_running(Lane::Cargo),
             Lane::Beside => has_hands,
-            Lane::Waiting => !is_running(Lane::Waiting),
+            Lane::Waiting => true,
         };
         let mut needs = suite.needs.iter();
         has_room && needs.all(|need| self.settled.contains(need))
