@@ -1,13 +1,9 @@
 //! Runs the eBPF monitor alone and prints what the machine would be told, one input as JSON a
 //! line: for the lab, which starts it in a guest, and for looking at a kernel by hand.
 //!
-//! Usage: `ebpf_monitor [--drop-to-bpf|--drop-all]`. Between the health of the programs and their events it
-//! prints `memory rss_kib=… peak_kib=…`; messages on standard error, up to `RUST_LOG`.
+//! Usage: `ebpf_monitor [--drop-to-bpf|--drop-all]`; messages on standard error, up to `RUST_LOG`.
 
-use std::{
-    fs,
-    io::{self, Write},
-};
+use std::io::{self, Write};
 
 use anyhow::{Context, Result, bail};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
@@ -36,12 +32,6 @@ fn main() -> Result<()> {
 
 async fn run() -> Result<()> {
     let mut source = EbpfSource::start();
-    say_all(&source.next().await)?;
-    say(&format!(
-        "memory rss_kib={} peak_kib={}",
-        status_kib("VmRSS")?,
-        status_kib("VmHWM")?
-    ))?;
     loop {
         say_all(&source.next().await)?;
     }
@@ -61,14 +51,6 @@ fn keep_only(wanted: CapabilitySet) -> Result<()> {
     sets.permitted &= wanted;
     sets.inheritable = CapabilitySet::empty();
     set_capabilities(None, sets).context("cannot drop capabilities")
-}
-
-fn status_kib(field: &str) -> Result<u64> {
-    fs::read_to_string("/proc/self/status")?
-        .lines()
-        .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))
-        .and_then(|rest| rest.split_whitespace().next()?.parse().ok())
-        .with_context(|| format!("/proc/self/status has no {field}"))
 }
 
 fn say(line: &str) -> io::Result<()> {

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use super::UNIT;
+use super::obstacle::UNIT;
 
 /// What systemd says of the unit (`systemctl show`, org.freedesktop.systemd1(5)).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -11,7 +11,12 @@ use super::Report;
 use crate::project;
 
 /// Folders whose files are looked at, each a package's.
-const SOURCES: [&str; 2] = ["helper/core/src", "helper/wire/src"];
+const SOURCES: [&str; 4] = [
+    "helper/core/src",
+    "helper/wire/src",
+    "helper/src",
+    "helper/host/src",
+];
 
 /// A module's path within its package; the library or program itself has none.
 type Module = Vec<String>;
@@ -44,19 +49,17 @@ pub(super) fn check() -> Result<Report> {
     })
 }
 
-/// The module that a file is; `None` for other files, and for tests, which nothing imports.
+/// The module that a file is; `None` for other files, and for programs and tests, which nothing imports.
 fn module_of(inner: &Path) -> Option<Module> {
     let names = inner.with_extension("");
     let mut module: Module = names
         .iter()
         .map(|name| name.to_string_lossy().into_owned())
         .collect();
-    if module.last().is_some_and(|last| last == "mod")
-        || ["lib", "main"].map(Path::new).contains(&&*names)
-    {
+    let is_test = names == Path::new("main") || module.iter().any(|name| name == "tests");
+    if module.last().is_some_and(|last| last == "mod") || names == Path::new("lib") {
         module.pop();
     }
-    let is_test = module.iter().any(|name| name == "tests");
     (inner.extension()? == "rs" && !is_test).then_some(module)
 }
 
@@ -215,6 +218,7 @@ mod tests {
         assert_eq!(of("lib.rs"), Some(module("")));
         assert_eq!(of("plan/mod.rs"), Some(module("plan")));
         assert_eq!(of("plan/path.rs"), Some(module("plan::path")));
+        assert_eq!(of("main.rs"), None);
         assert_eq!(of("tests/mod.rs"), None);
         assert_eq!(of("notes.md"), None);
     }

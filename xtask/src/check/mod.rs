@@ -22,7 +22,7 @@ pub(crate) enum Check {
     Addresses,
     /// `tandem-core` and `tandem-wire` are `no_std`, and depend on what is allowed and nothing else
     Purity,
-    /// No file of the listed packages imports another in a circle
+    /// No file of core, wire, guest or host imports another in a circle
     Acyclic,
     /// Only `act/` changes the kernel, only `run.rs` drives the machine
     Boundaries,

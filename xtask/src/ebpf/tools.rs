@@ -220,6 +220,9 @@ fn install_bpf_linker(rustc: &Rustc, folder: &Path) -> Result<()> {
         .arg(folder)
         .arg("--target-dir")
         .arg(&build)
+        // The work is LLVM's, which is linked as it is.
+        .env("CARGO_PROFILE_RELEASE_DEBUG", "0")
+        .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0")
         .env("LLVM_PREFIX", &prefix)
         .env("CARGO_ENCODED_RUSTFLAGS", rpath);
     command::step(

@@ -20,12 +20,14 @@ const LIMIT: Duration = Duration::from_secs(20 * 60);
 
 /// Suites of the lab that hold neither lost frames nor times against a bound that a busy machine could exceed, in the
 /// order they begin: the longest first, so that none is left over at the end.
-pub(super) const SIDE_BY_SIDE: [&str; 11] = [
+pub(super) const SIDE_BY_SIDE: [&str; 13] = [
     "lab-libvirt-faults",
     "lab-contract",
     "lab-ebpf",
     "lab-faults",
     "lab-full-guest",
+    "lab-smoke",
+    "lab-agent-port",
     "lab-real-vf",
     "lab-environment",
     "lab-plain-qemu",
@@ -33,6 +35,9 @@ pub(super) const SIDE_BY_SIDE: [&str; 11] = [
     "lab-readme",
     "lab-packaging",
 ];
+
+/// Those of them that wait for most of their time: for deadlines, and for what shall not happen.
+const WAITING: [&str; 3] = ["lab-libvirt-faults", "lab-real-vf", "lab-environment"];
 
 /// Suites that boot Debian many times.
 const LONG: [&str; 1] = ["lab-never-worse"];
@@ -66,9 +71,13 @@ fn suite(package: &str, test: &str, source: &Path) -> Result<Suite> {
     let is_lab = package == LAB && makes_a_lab(source)?;
     let top = cache::workspace_folder();
     let name = suite_name(package, test, is_lab);
-    let beside = !is_lab || SIDE_BY_SIDE.contains(&name.as_str());
+    let lane = match name.as_str() {
+        name if WAITING.contains(&name) => Lane::Waiting,
+        name if !is_lab || SIDE_BY_SIDE.contains(&name) => Lane::Beside,
+        _ => Lane::Alone,
+    };
     Ok(Suite {
-        lane: if beside { Lane::Beside } else { Lane::Alone },
+        lane,
         is_long: LONG.contains(&name.as_str()),
         name,
         about: source

@@ -5,8 +5,10 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::suite::Suite;
 
-/// How many suites run at a time: a guest alone keeps less than two processors busy.
-pub(super) const LANES: usize = 2;
+/// How many suites run at a time: two that work, for a guest alone keeps less than two processors busy, and one
+/// that mostly waits.
+pub(super) const LANES: usize = 3;
+const WORKING: usize = 2;
 
 /// What else may run while a suite does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +17,8 @@ pub(super) enum Lane {
     Cargo,
     /// Anything.
     Beside,
+    /// Anything, and more than else: it waits for most of its time.
+    Waiting,
     /// Nothing: it holds losses or times against a bound that a busy machine could exceed.
     Alone,
 }
@@ -83,11 +87,14 @@ impl<'a> Schedule<'a> {
 impl State<'_> {
     fn may_begin(&self, suite: &Suite) -> bool {
         let is_running = |lane| self.running.iter().any(|one| one.lane == lane);
+        let working = self.running.iter().filter(|one| one.lane != Lane::Waiting);
+        let has_hands = working.count() < WORKING;
         let has_room = match suite.lane {
             _ if is_running(Lane::Alone) => false,
             Lane::Alone => self.running.is_empty(),
-            Lane::Cargo => !is_running(Lane::Cargo),
-            Lane::Beside => true,
+            Lane::Cargo => has_hands && !is_running(Lane::Cargo),
+            Lane::Beside => has_hands,
+            Lane::Waiting => true,
         };
         let mut needs = suite.needs.iter();
         has_room && needs.all(|need| self.settled.contains(need))
@@ -147,6 +154,19 @@ mod tests {
         assert_eq!(measured.name, "measured");
         schedule.settle(measured);
         assert!(schedule.next().is_none());
+    }
+
+    #[test]
+    fn one_that_waits_runs_beside_two_that_work() {
+        let names = ["a", "b", "c"].map(|name| suite(name, Lane::Beside, &[]));
+        let waits = ["x", "y"].map(|name| suite(name, Lane::Waiting, &[]));
+        let schedule = Schedule::new(names.iter().chain(&waits).collect());
+        let began = [0; LANES].map(|_| schedule.next().unwrap());
+        assert_eq!(began.map(|suite| suite.name.as_str()), ["a", "b", "x"]);
+        schedule.settle(began[2]);
+        assert_eq!(schedule.next().unwrap().name, "y");
+        schedule.settle(began[0]);
+        assert_eq!(schedule.next().unwrap().name, "c");
     }
 
     #[test]

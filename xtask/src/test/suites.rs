@@ -5,10 +5,12 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use clap::ValueEnum;
 
 use super::integration;
 use super::schedule::Lane;
 use super::suite::{Suite, Work};
+use crate::check::Check;
 use crate::project;
 
 /// The same packages and features everywhere, so that nothing is compiled twice.
@@ -29,7 +31,7 @@ pub(super) fn all() -> Result<Vec<Suite>> {
     let (mut beside, alone): (Vec<_>, Vec<_>) = lab
         .into_iter()
         .chain(stories()?)
-        .partition(|suite| suite.lane == Lane::Beside);
+        .partition(|suite| suite.lane != Lane::Alone);
     beside.sort_by_key(|suite| {
         let mut names = integration::SIDE_BY_SIDE.iter();
         // What is not named boots nothing and is short.
@@ -46,68 +48,25 @@ pub(super) fn all() -> Result<Vec<Suite>> {
 }
 
 fn checks() -> Result<Vec<Suite>> {
-    let check = |name: &str| project::xtask(&["check", name]).map(Work::Check);
     let setup = Work::Check(project::xtask(&["setup"])?);
     let fmt = Work::Check(cargo("fmt --all --check -- --color never"));
-    Ok(vec![
-        suite(
-            "setup",
-            "what building and testing need is there",
-            20,
-            &[],
-            setup,
-        ),
+    let about = "what building and testing need is there";
+    let mut suites = vec![
+        suite("setup", about, 20, &[], setup),
         suite("fmt", "rustfmt would change nothing", 1, &[], fmt),
-        suite(
-            "size",
-            "no source file over 500 lines without a reason",
-            1,
-            &[],
-            check("size")?,
-        ),
-        suite(
-            "addresses",
-            "no machine's path, no registry's address",
-            1,
-            &[],
-            check("addresses")?,
-        ),
-        suite(
-            "purity",
-            "core and wire: no_std, listed dependencies only",
-            5,
-            &[],
-            check("purity")?,
-        ),
-        suite(
-            "acyclic",
-            "core and wire: no file imports another in a circle",
-            1,
-            &[],
-            check("acyclic")?,
-        ),
-        suite(
-            "boundaries",
-            "only act/ changes the kernel, only run.rs drives the machine",
-            1,
-            &[],
-            check("boundaries")?,
-        ),
-        suite(
-            "readme",
-            "what README.md and docs/ show and list is true",
-            1,
-            &[],
-            check("readme")?,
-        ),
-        suite(
-            "architecture",
-            "everything that ARCHITECTURE.md names is there",
-            1,
-            &[],
-            check("architecture")?,
-        ),
-    ])
+    ];
+    for check in Check::value_variants() {
+        let value = check
+            .to_possible_value()
+            .context("a check without a name")?;
+        let about = value.get_help().map(ToString::to_string);
+        let work = Work::Check(project::xtask(&["check", value.get_name()])?);
+        // The last one builds what it checks with.
+        let minutes = if *check == Check::Deny { 15 } else { 5 };
+        let about = about.unwrap_or_default();
+        suites.push(suite(value.get_name(), &about, minutes, &[], work));
+    }
+    Ok(suites)
 }
 
 fn builds() -> Result<Vec<Suite>> {
@@ -118,60 +77,38 @@ fn builds() -> Result<Vec<Suite>> {
         "test {WHOLE} --no-run --message-format=json-render-diagnostics"
     ));
     let doctests = cargo(&format!("test {WHOLE} --doc --no-fail-fast"));
-    let deny = project::xtask(&["check", "deny"])?;
-    let in_cargos_lane = |suite: Suite| Suite {
-        lane: Lane::Cargo,
-        ..suite
-    };
+    let in_lane = |lane, suite: Suite| Suite { lane, ..suite };
+    let setup = &["setup"];
+    let clippy = Work::Check(clippy);
+    let fetch = Work::Check(project::xtask(&["setup", "--guests"])?);
+    let fetched = "what guests boot from: kernels, busybox, Debian's root";
+    let docs = Work::Check(docs);
+    let units = "each library's and program's own tests";
+    let examples = Work::Tests(doctests);
     Ok(vec![
-        in_cargos_lane(suite(
-            "clippy",
-            "no warning in any target",
-            15,
-            &["setup"],
-            Work::Check(clippy),
-        )),
-        suite(
-            "fetch",
-            "what guests boot from: kernels, busybox, Debian's root",
-            15,
-            &["setup"],
-            Work::Check(project::xtask(&["setup", "--guests"])?),
+        in_lane(
+            Lane::Cargo,
+            suite("clippy", "no warning in any target", 15, setup, clippy),
         ),
-        in_cargos_lane(suite(
-            "docs",
-            "rustdoc warns of nothing",
-            10,
-            &["setup"],
-            Work::Check(docs),
-        )),
-        suite(
-            "deny",
-            "dependencies: licences, bans, sources",
-            15,
-            &[],
-            Work::Check(deny),
+        in_lane(Lane::Waiting, suite("fetch", fetched, 15, setup, fetch)),
+        in_lane(
+            Lane::Cargo,
+            suite("docs", "rustdoc warns of nothing", 10, setup, docs),
         ),
         suite(
             "build",
             "every test program builds",
             15,
-            &["setup"],
+            setup,
             Work::Build(build),
         ),
-        suite(
-            "unit",
-            "each library's and program's own tests",
-            10,
-            &["build"],
-            Work::Units,
-        ),
+        suite("unit", units, 10, &["build"], Work::Units),
         suite(
             "doctest",
             "the documentation's examples",
             5,
             &["build"],
-            Work::Tests(doctests),
+            examples,
         ),
     ])
 }
@@ -200,58 +137,42 @@ fn before_the_lab() -> Result<Vec<Suite>> {
 }
 
 fn stories() -> Result<Vec<Suite>> {
-    let demo = Work::Check(project::xtask(&["demo"])?);
-    let libvirt = Work::Check(project::xtask(&["demo", "--libvirt"])?);
-    let bench = Work::Check(project::xtask(&["bench", "--idle", "--idle-s", "30"])?);
-    let serve = Work::Check(project::xtask(&[
-        "bench",
-        "--serve",
-        "--debug-build",
-        "--idle-s",
-        "5",
-    ])?);
-    let suites = [
-        suite(
+    // The benches of CI hold nothing against the clock.
+    let stories: [(_, _, &[&str], _); 4] = [
+        (
             "demo",
             "the whole story, as a reader runs it",
-            15,
-            &["release"],
-            demo,
+            &["demo"],
+            Lane::Alone,
         ),
-        suite(
+        (
             "demo-libvirt",
             "the whole story between two libvirt hosts",
-            15,
-            &["release"],
-            libvirt,
+            &["demo", "--libvirt"],
+            Lane::Alone,
         ),
-        suite(
+        (
             "bench-serve",
             "`tandem-host serve` with 50 and 500 simulated guests",
-            15,
-            &["release"],
-            serve,
+            &["bench", "--serve", "--debug-build", "--idle-s", "5"],
+            Lane::Waiting,
         ),
-        suite(
+        (
             "bench",
             "an idle service: wake-ups, memory, size",
-            15,
-            &["release"],
-            bench,
+            &["bench", "--idle", "--idle-s", "30"],
+            Lane::Waiting,
         ),
     ];
-    Ok(suites
-        .into_iter()
-        .map(|suite| Suite {
+    let suites = stories.into_iter().map(|(name, about, task, lane)| {
+        let work = Work::Check(project::xtask(task)?);
+        Ok(Suite {
             is_lab: true,
-            // The benches of CI hold nothing against the clock.
-            lane: match suite.name.starts_with("bench") {
-                true => Lane::Beside,
-                false => Lane::Alone,
-            },
-            ..suite
+            lane,
+            ..suite(name, about, 15, &["release"], work)
         })
-        .collect())
+    });
+    suites.collect()
 }
 
 /// What takes so long that nobody wants it after each change; none longer than [`LONGEST_MINUTES`].
@@ -261,10 +182,6 @@ fn long(suites: &[Suite]) -> Result<Vec<Suite>> {
         _ => None,
     });
     let simulation = simulation.context("there is no suite core-sim")?;
-    let bench = |arguments: &[&str]| {
-        let all = [&["bench"], arguments].concat();
-        project::xtask(&all).map(Work::Check)
-    };
     let mut suites = vec![Suite {
         env: vec![("TANDEM_SIM_MINUTES", "60")],
         ..suite(
@@ -275,45 +192,45 @@ fn long(suites: &[Suite]) -> Result<Vec<Suite>> {
             Work::Integration(simulation),
         )
     }];
-    let benches = [
+    let benches: [(_, _, &[&str]); 5] = [
         (
             "long-bench-evacuation",
             "all systems side by side: losses, gaps, claims",
-            bench(&["--evacuation", "--minutes", "90"])?,
+            &["bench", "--evacuation", "--minutes", "90"],
         ),
         (
             "long-bench-costs",
             "what each system's service costs a guest",
-            bench(&["--costs"])?,
+            &["bench", "--costs"],
         ),
         (
             "long-bench-growth",
             "how the service's costs grow with the guest",
-            bench(&["--growth"])?,
+            &["bench", "--growth"],
         ),
         (
             "long-bench-tcp",
             "what the programs of the fast path cost TCP",
-            bench(&["--tcp"])?,
+            &["bench", "--tcp"],
         ),
         (
             "long-bench-serve",
             "`tandem-host serve` as it is shipped, with 50 and 500 simulated guests",
-            bench(&["--serve"])?,
+            &["bench", "--serve"],
         ),
     ];
-    suites.extend(benches.into_iter().map(|(name, about, work)| Suite {
-        is_lab: true,
-        lane: Lane::Alone,
-        ..suite(name, about, LONGEST_MINUTES, &["release"], work)
-    }));
-    Ok(suites
-        .into_iter()
-        .map(|suite| Suite {
-            is_long: true,
-            ..suite
-        })
-        .collect())
+    for (name, about, task) in benches {
+        let work = Work::Check(project::xtask(task)?);
+        suites.push(Suite {
+            is_lab: true,
+            lane: Lane::Alone,
+            ..suite(name, about, LONGEST_MINUTES, &["release"], work)
+        });
+    }
+    for suite in &mut suites {
+        suite.is_long = true;
+    }
+    Ok(suites)
 }
 
 /// `cargo` with these arguments, none of which has a space in it.
@@ -373,7 +290,11 @@ mod tests {
         let suites = all().unwrap();
         for name in integration::SIDE_BY_SIDE {
             let suite = suites.iter().find(|suite| suite.name == name);
-            assert_eq!(suite.map(|suite| suite.lane), Some(Lane::Beside), "{name}");
+            let lane = suite.map(|suite| suite.lane);
+            assert!(
+                matches!(lane, Some(Lane::Beside | Lane::Waiting)),
+                "{name}: {lane:?}"
+            );
         }
     }
 

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use tandem_host::hypervisor::{
-    ActiveDomain, AgentChannel, Answer, ChannelSocket, DomainFacts, DomainState, EventSender,
-    Events, Host, HostError, JobFacts, JobWhich, MigrateOptions, Migration, Nic, NicKind,
-    event_queue,
+    ActiveDomain, AgentChannel, Answer, ChannelSocket, DomainFacts, DomainLook, DomainState,
+    EventSender, Events, Host, HostError, JobFacts, JobWhich, Look, MigrateOptions, Migration, Nic,
+    NicKind, event_queue,
 };
 use tandem_host::xml::{Bonds, Document};
 
@@ -62,22 +62,12 @@ fn nic(alias: &str, mac: &str, kind: NicKind) -> Nic {
     }
 }
 
-impl Host for Simulated {
+impl Look for Simulated {
     fn uri(&self) -> &str {
         "simulated:///"
     }
-    fn domains(&self) -> Answer<'_, Vec<String>> {
-        ready(self.names().collect())
-    }
-    fn active(&self) -> Answer<'_, Vec<ActiveDomain>> {
-        let active = self.names().map(|name| ActiveDomain {
-            name,
-            run_id: "1".to_owned(),
-        });
-        ready(active.collect())
-    }
-    fn domain<'a>(&'a self, name: &'a str) -> Answer<'a, DomainFacts> {
-        ready(DomainFacts {
+    fn look<'a>(&'a self, name: &'a str) -> Answer<'a, DomainLook> {
+        let facts = DomainFacts {
             uuid: "27b57f69-6f78-4fd1-b3b8-2d2b6e2c9d2f".to_owned(),
             state: DomainState::Running,
             reason: "booted".to_owned(),
@@ -92,19 +82,31 @@ impl Host for Simulated {
                 opened: Some(true),
             }),
             ..DomainFacts::absent(name)
+        };
+        ready(DomainLook {
+            facts,
+            bonds: Ok(Some(self.bonds.clone())),
+            progress: None,
         })
     }
-    fn bonds<'a>(&'a self, _: &'a str) -> Answer<'a, Option<Bonds>> {
-        ready(Some(self.bonds.clone()))
+    fn active(&self) -> Answer<'_, Vec<ActiveDomain>> {
+        let active = self.names().map(|name| ActiveDomain {
+            name,
+            run_id: "1".to_owned(),
+        });
+        ready(active.collect())
     }
-    fn progress<'a>(&'a self, _: &'a str) -> Answer<'a, Option<String>> {
-        ready(None)
+    fn job<'a>(&'a self, _: &'a str, _: JobWhich) -> Answer<'a, JobFacts> {
+        ready(JobFacts::default())
     }
     fn events(&self) -> Answer<'_, Events> {
         let (sender, events) = event_queue();
         self.senders.lock().expect("no holder panics").push(sender);
         ready(events)
     }
+}
+
+impl Host for Simulated {
     fn set_bonds<'a>(&'a self, _: &'a str, _: Option<&'a Bonds>) -> Answer<'a, ()> {
         self.refused("set bonds")
     }
@@ -128,10 +130,10 @@ impl Host for Simulated {
     ) -> Answer<'a, Box<dyn Migration>> {
         self.refused("migrate")
     }
-    fn job<'a>(&'a self, _: &'a str, _: JobWhich) -> Answer<'a, JobFacts> {
-        ready(JobFacts::default())
-    }
     fn cancel<'a>(&'a self, _: &'a str) -> Answer<'a, ()> {
         self.refused("cancel")
+    }
+    fn unpause<'a>(&'a self, _: &'a str) -> Answer<'a, ()> {
+        self.refused("run again")
     }
 }

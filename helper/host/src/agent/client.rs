@@ -16,7 +16,7 @@ use tandem_wire::message::{Call, Id, RequestLine, SyncArguments};
 use tandem_wire::reply::{Configured, Empty, GuestInfo, StatusReport};
 use tokio::time::{Instant, timeout_at};
 
-use super::AgentError;
+use super::error::AgentError;
 use super::line_stream::LineStream;
 use crate::hypervisor::ChannelSocket;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tandem_wire::reply::ErrorBody;
 
-use super::printable;
+use crate::words::printable;
 
 /// Why a guest could not be asked, or what it answered.
 #[derive(Debug, thiserror::Error)]

@@ -7,7 +7,7 @@ use tandem_wire::framing::{Decoder, FrameError};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 
-use super::AgentError;
+use super::error::AgentError;
 use super::open::open;
 use crate::hypervisor::ChannelSocket;
 

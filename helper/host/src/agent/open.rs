@@ -18,7 +18,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat, opena
 use rustix::process::geteuid;
 use tokio::net::UnixStream;
 
-use super::AgentError;
+use super::error::AgentError;
 use crate::hypervisor::{ChannelSocket, DomainSocket, NamedBy};
 
 /// So much of a command line is looked at, in bytes; libvirt puts the UUID near its beginning.

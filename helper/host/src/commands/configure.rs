@@ -2,16 +2,12 @@
 
 use anyhow::Result;
 use clap::Args;
-use tandem_core::Policy;
 use tandem_wire::reply::Configured;
 
 use super::{connect::Connect, exit};
 use crate::agent::{AgentError, Limits};
 use crate::control::LeaseClient;
-use crate::hypervisor::{
-    AgentChannel, ChannelSocket, DomainFacts, DomainLook, DomainState, Host, HostError,
-};
-use crate::words::{printable, quoted};
+use crate::hypervisor::{HostError, Lack, Look, channel_of, policy_of};
 
 /// `tandem-host configure`
 #[derive(Debug, Args)]
@@ -37,32 +33,9 @@ pub enum ConfigureFailure {
         /// What happened.
         failure: AgentError,
     },
-    /// Its XML has no bonds.
-    #[error(
-        "domain {} has no bonds; give it some by `tandem-host xml set {} FILE`",
-        printable(domain),
-        quoted(domain)
-    )]
-    NoBonds {
-        /// The domain.
-        domain: String,
-    },
-    /// The bonds don't fit the domain's devices.
-    #[error("the bonds of domain {domain}: {reason}")]
-    Unsound {
-        /// The domain.
-        domain: String,
-        /// What is wrong.
-        reason: String,
-    },
-    /// There is no way to the guest.
-    #[error("domain {domain} {reason}")]
-    NoChannel {
-        /// The domain.
-        domain: String,
-        /// Why, and what to do.
-        reason: String,
-    },
+    /// The domain lacks what it takes.
+    #[error(transparent)]
+    Lack(#[from] Lack),
 }
 
 /// Hands a guest its bonds; the same twice changes nothing.
@@ -70,7 +43,7 @@ pub enum ConfigureFailure {
 /// # Errors
 /// If there are none, or the guest can't be asked or refuses.
 pub async fn configure(
-    host: &dyn Host,
+    host: &dyn Look,
     domain: &str,
     lease_client: &LeaseClient,
 ) -> Result<Configured, ConfigureFailure> {
@@ -87,66 +60,6 @@ pub async fn configure(
         domain: domain.to_owned(),
         failure,
     })
-}
-
-/// What the guest is to be given.
-///
-/// # Errors
-/// If the domain's XML has no bonds, or unsound ones.
-pub fn policy_of(look: &DomainLook) -> Result<Policy, ConfigureFailure> {
-    let facts = &look.facts;
-    let domain = facts.name.clone();
-    match &look.bonds {
-        _ if facts.state == DomainState::Absent => Err(not_here(facts)),
-        Err(reason) => Err(ConfigureFailure::Unsound {
-            domain,
-            reason: reason.clone(),
-        }),
-        Ok(None) => Err(ConfigureFailure::NoBonds { domain }),
-        Ok(Some(bonds)) => {
-            let policy = bonds.policy(&facts.nics);
-            policy.map_err(|error| ConfigureFailure::Unsound {
-                domain,
-                reason: error.to_string(),
-            })
-        }
-    }
-}
-
-/// The socket behind which the guest is.
-///
-/// # Errors
-/// If there is none.
-pub fn channel_of(facts: &DomainFacts) -> Result<ChannelSocket, ConfigureFailure> {
-    if facts.state != DomainState::Running {
-        return Err(not_here(facts));
-    }
-    let reason = match &facts.channel {
-        Some(AgentChannel {
-            socket: Some(socket),
-            ..
-        }) => return Ok(socket.clone()),
-        Some(AgentChannel {
-            refused: Some(reason),
-            ..
-        }) => format!("can't be asked: {reason}"),
-        Some(_) => "has a channel that can't be opened here; run tandem-host on the domain's own machine, and make \
-                    it <channel type='unix'>"
-            .to_owned(),
-        None => format!(
-            "has no channel to its guest; add <channel type='unix'> with the target name {}",
-            tandem_wire::PORT_NAME
-        ),
-    };
-    let domain = facts.name.clone();
-    Err(ConfigureFailure::NoChannel { domain, reason })
-}
-
-fn not_here(facts: &DomainFacts) -> ConfigureFailure {
-    ConfigureFailure::NoChannel {
-        domain: facts.name.clone(),
-        reason: "does not run here; configure it where it runs".to_owned(),
-    }
 }
 
 /// Hands a guest its bonds, and prints what it did with them.

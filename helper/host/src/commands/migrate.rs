@@ -1,12 +1,16 @@
 //! `tandem-host migrate`
 
+use std::sync::Arc;
+
+use anyhow::anyhow;
+
+use super::dry_run::{dry_run_json, dry_run_text};
 use super::spec::spec_of;
 use super::text_file::read;
 use super::{args, session};
 use crate::evacuate::{CauseCode, Evacuation, Start};
-use crate::execute::{Hosts, Lock, Records, Runner};
-use crate::hypervisor::DomainState;
-use crate::report::{dry_run_json, dry_run_text};
+use crate::execute::{Hosts, Lock, Records, Runner, random_name, this_process};
+use crate::hypervisor::{DomainLook, DomainState};
 use crate::trust::Origin;
 use crate::words::{printable, quoted};
 use crate::xml::domain::DomainXml;
@@ -21,15 +25,16 @@ pub async fn run(arguments: &args::Migrate) -> anyhow::Result<u8> {
     let xml = arguments.xml.as_deref().map(read).transpose()?;
     let options = arguments.how.options(xml);
     let limits = arguments.timeouts.limits();
+    let source = arguments.common.connect.open();
     let hosts = Hosts {
-        source: arguments.common.connect.open(),
+        source: Some(Arc::clone(&source)),
         destination: arguments
             .common
             .connect
             .other(&arguments.destination, Origin::CommandLine)?,
     };
     let name = arguments.domain.as_str();
-    let facts = hosts.source.domain(name).await?;
+    let DomainLook { facts, bonds, .. } = source.look(name).await?;
     if facts.state == DomainState::Absent {
         let message = format!(
             "there is no domain {} on {}; `virsh list --all` shows those that are",
@@ -38,7 +43,8 @@ pub async fn run(arguments: &args::Migrate) -> anyhow::Result<u8> {
         );
         return session::refuse(json, CauseCode::NoSuchDomain, message);
     }
-    let bonds = hosts.source.bonds(name).await?;
+    let bonds =
+        bonds.map_err(|reason| anyhow!("the XML of domain {}: {reason}", printable(name)))?;
     if bonds.is_some() && options.xml.as_deref().is_some_and(lacks_bonds) {
         let message = format!(
             "the XML of --xml has no <bonds>, so {} would lose its bond there; add those that \
@@ -66,8 +72,8 @@ pub async fn run(arguments: &args::Migrate) -> anyhow::Result<u8> {
     let start = Start {
         spec,
         limits,
-        evacuation: session::random_name()?,
-        owner: session::owner()?,
+        evacuation: random_name()?,
+        owner: this_process()?,
     };
     let evacuation = Evacuation::new(start, 0);
     // Before anything is begun: without it, nothing that was begun could be finished after a kill.

@@ -3,9 +3,12 @@
 pub mod args;
 pub mod configure;
 pub mod connect;
+mod dry_run;
 pub mod migrate;
 mod named;
 pub mod one_step;
+mod outcome_text;
+mod progress_line;
 pub mod recover;
 pub mod serve;
 pub(crate) mod session;

@@ -11,7 +11,7 @@ use super::spec::{choose_bond, vf_of_device};
 use super::text_file::read;
 use crate::evacuate::{AgentUse, Cause, CauseCode, Progress, Record, Side, Spec};
 use crate::execute::Hosts;
-use crate::hypervisor::{DepartedHost, DomainState, Host, is_local_uri};
+use crate::hypervisor::{DomainLook, DomainState, Host, HostError, Nic, is_local_uri};
 use crate::trust::Origin;
 use crate::words::{printable, quoted};
 
@@ -22,24 +22,24 @@ use crate::words::{printable, quoted};
 pub(super) async fn record(
     arguments: &args::Recover,
     here: &Arc<dyn Host>,
+    is_here: bool,
     found: Progress,
 ) -> anyhow::Result<Result<(Record, Hosts), Cause>> {
     let name = arguments.domain.as_str();
     let connected = arguments.common.connect.uri.clone();
     let open = |uri: &String| arguments.common.connect.other(uri, Origin::CommandLine);
-    let is_here = here.domain(name).await?.state == DomainState::Running;
     let (source_uri, destination_uri, hosts) = match (&arguments.source, &arguments.destination) {
         (Some(source), destination) => {
             let there = destination.as_ref().unwrap_or(&connected);
             let hosts = Hosts {
-                source: open(source)?,
+                source: Some(open(source)?),
                 destination: open(there)?,
             };
             (source.clone(), there.clone(), hosts)
         }
         (None, Some(destination)) => {
             let hosts = Hosts {
-                source: Arc::clone(here),
+                source: Some(Arc::clone(here)),
                 destination: open(destination)?,
             };
             (connected, destination.clone(), hosts)
@@ -47,7 +47,7 @@ pub(super) async fn record(
         // It has come from elsewhere, and does not go back.
         (None, None) if is_here && found.migration_begun => {
             let hosts = Hosts {
-                source: Arc::new(DepartedHost::new("the source")),
+                source: None,
                 destination: Arc::clone(here),
             };
             (String::new(), connected, hosts)
@@ -57,12 +57,7 @@ pub(super) async fn record(
     if arguments.vf.is_none() && !arguments.yes_degraded {
         return Ok(Err(no_vf(arguments, &found)));
     }
-    let side = home(&hosts, name).await?;
-    let host = match side {
-        Side::Source => &hosts.source,
-        Side::Destination => &hosts.destination,
-    };
-    let look = host.look(name).await?;
+    let (side, look) = home(&hosts, name).await?;
     let bonds = look.bonds.ok().flatten();
     let bond = choose_bond(found.bond.as_deref(), bonds.as_ref())?;
     let bond = bond.map(|bond| bond.name.to_string());
@@ -82,7 +77,7 @@ pub(super) async fn record(
         yes_degraded: arguments.yes_degraded,
     };
     if let Some(file) = &arguments.vf {
-        name_vf(&mut spec, &hosts, file).await?;
+        name_vf(&mut spec, side, &look.facts.nics, file)?;
     }
     let record = Record {
         progress: found,
@@ -91,34 +86,39 @@ pub(super) async fn record(
     Ok(Ok((record, hosts)))
 }
 
-/// Puts the VF of a file into the plan, for the host where the domain runs now.
+/// Puts the VF of a file into the plan, for the host where the domain runs now, with these NICs.
 ///
 /// # Errors
-/// If a host can't be asked, or the file is no VF.
-pub(super) async fn name_vf(spec: &mut Spec, hosts: &Hosts, file: &Path) -> anyhow::Result<()> {
+/// If the file is no VF.
+pub(super) fn name_vf(
+    spec: &mut Spec,
+    side: Side,
+    nics: &[Nic],
+    file: &Path,
+) -> anyhow::Result<()> {
     let text = read(file)?;
-    let side = home(hosts, &spec.domain).await?;
-    let (host, slot) = match side {
-        Side::Source => (&hosts.source, &mut spec.source_vf),
-        Side::Destination => (&hosts.destination, &mut spec.destination_vf),
+    let slot = match side {
+        Side::Source => &mut spec.source_vf,
+        Side::Destination => &mut spec.destination_vf,
     };
-    let nics = host.domain(&spec.domain).await?.nics;
     // The VF may be there by now, and is no stranger to itself.
     let same = vf_of_device(&text, &[], None).context("--vf")?;
     let present = nics.iter().find(|nic| same.identity.is(nic));
-    *slot = Some(vf_of_device(&text, &nics, present).context("--vf")?);
+    *slot = Some(vf_of_device(&text, nics, present).context("--vf")?);
     spec.validate()?;
     Ok(())
 }
 
-/// Where it runs, as far as that can be seen.
-async fn home(hosts: &Hosts, name: &str) -> anyhow::Result<Side> {
-    let there = hosts.destination.domain(name).await?;
-    Ok(if there.state == DomainState::Running {
-        Side::Destination
-    } else {
-        Side::Source
-    })
+/// Where it runs, as far as that can be seen, and what is seen there.
+///
+/// # Errors
+/// If a host can't be asked.
+pub(super) async fn home(hosts: &Hosts, name: &str) -> Result<(Side, DomainLook), HostError> {
+    let there = hosts.destination.look(name).await?;
+    if there.facts.state == DomainState::Running {
+        return Ok((Side::Destination, there));
+    }
+    Ok((Side::Source, hosts.seen(Side::Source).look(name).await?))
 }
 
 fn begun_elsewhere(name: &str, here: &str, found: &Progress) -> Cause {

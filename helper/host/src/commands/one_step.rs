@@ -6,9 +6,9 @@ use tandem_core::status::Answer;
 use tandem_core::types::IfName;
 
 use super::args;
-use super::configure::channel_of;
 use crate::agent::{Agent, Limits};
 use crate::control::LeaseClient;
+use crate::hypervisor::channel_of;
 
 /// Moves the guest's traffic off its VF; afterwards the VF may be detached.
 ///
@@ -43,8 +43,8 @@ async fn agent(
     let name = arguments.domain.as_str();
     let bond = arguments.bond.as_deref().map(str::parse).transpose()?;
     let host = arguments.common.connect.open();
-    let facts = host.domain(name).await?;
-    let socket = channel_of(&facts).with_context(|| arguments.common.connect.uri.clone())?;
+    let look = host.look(name).await?;
+    let socket = channel_of(&look.facts).with_context(|| arguments.common.connect.uri.clone())?;
     let agent = lease_client
         .connect(name, &socket, Limits::default())
         .await?;

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 
 use super::connect::Connect;
 use super::{args, named, session};
 use crate::evacuate::{
     AgentUse, Cause, CauseCode, Evacuation, Outcome, Progress, Record, Side, Verdict,
 };
-use crate::execute::{Hosts, Lock, Records, Runner};
-use crate::hypervisor::{DepartedHost, DomainState, Host, HostError, is_local_uri};
+use crate::execute::{Hosts, Lock, Records, Runner, owner_is_dead, this_process};
+use crate::hypervisor::{DomainLook, DomainState, Host, is_local_uri};
 use crate::trust::{Origin, UriError, check_device};
 use crate::words::printable;
 
@@ -39,8 +39,12 @@ pub async fn run(arguments: &args::Recover) -> anyhow::Result<u8> {
         }
     };
     let here = arguments.common.connect.open();
-    let there = record_of(here.as_ref(), name).await;
-    let found = there.as_ref().ok().cloned().flatten();
+    let look = here.look(name).await.map_err(anyhow::Error::from);
+    let there = look.as_ref().ok().map(record_of).transpose();
+    let found = there.as_ref().ok().cloned().flatten().flatten();
+    let is_here = look
+        .as_ref()
+        .is_ok_and(|look| look.facts.state == DomainState::Running);
     // What is in the domain says which evacuation there is; what is here, what to do about it.
     let is_it = |own: &Record| {
         let found = found.as_ref();
@@ -51,28 +55,27 @@ pub async fn run(arguments: &args::Recover) -> anyhow::Result<u8> {
             Ok(both) => both,
             Err(why) => return session::refuse(json, CauseCode::RecordUnreadable, why),
         },
-        (None, Some(found)) => match named::record(arguments, &here, found).await? {
+        (None, Some(found)) => match named::record(arguments, &here, is_here, found).await? {
             Ok(both) => both,
             Err(cause) => return session::refuse(json, cause.code, cause.message),
         },
         (None, None) => {
-            there
+            look.and(there)
                 .with_context(|| format!("no record of domain {} is to be had", printable(name)))?;
             return nothing(name, json);
         }
     };
-    let (record, is_marked) = newest(record, &hosts).await;
-    if !is_marked && has_moved_on(&record, &hosts).await? {
+    let (record, has_moved_on) = newest(record, &hosts).await?;
+    if has_moved_on {
         // Somebody else ended it, and this host had not heard of that.
         records.forget(name)?;
         return nothing(name, json);
     }
-    let owner_is_dead = session::owner_is_dead(&record.progress, &lock);
-    let mut policy = None;
-    if let Ok(Some(bonds)) = here.bonds(name).await {
-        let facts = here.domain(name).await?;
-        policy = bonds.policy(&facts.nics).ok();
-    }
+    let owner_is_dead = owner_is_dead(&record.progress, &lock);
+    let policy = look.ok().and_then(|look| {
+        let bonds = look.bonds.ok().flatten()?;
+        bonds.policy(&look.facts.nics).ok()
+    });
     let runner = Runner {
         hosts,
         migrate: Default::default(),
@@ -83,7 +86,7 @@ pub async fn run(arguments: &args::Recover) -> anyhow::Result<u8> {
         lease_client: arguments.common.connect.lease_client(),
     };
     let limits = arguments.timeouts.limits();
-    let evacuation = Evacuation::recover(record, session::owner()?, limits, owner_is_dead, 0);
+    let evacuation = Evacuation::recover(record, this_process()?, limits, owner_is_dead, 0);
     session::run(runner, evacuation, json).await
 }
 
@@ -124,10 +127,15 @@ async fn with_named(
         Ok(Err(why))
     };
     let hosts = match ways {
-        (Ok(source), Ok(destination)) => Hosts {
+        (Ok(source), Ok(Some(destination))) => Hosts {
             source,
             destination,
         },
+        (Ok(_), Ok(None)) => {
+            return Ok(Err(
+                "this host's own record names no destination; name it by --destination".to_owned(),
+            ));
+        }
         (Err(error), _) | (_, Err(error)) => return refused(&error),
     };
     if let Some(uri) = &arguments.source {
@@ -146,27 +154,35 @@ async fn with_named(
         return refused(&error);
     }
     if let Some(file) = &arguments.vf {
-        named::name_vf(spec, &hosts, file).await?;
+        let (side, look) = named::home(&hosts, &spec.domain).await?;
+        named::name_vf(spec, side, &look.facts.nics, file)?;
     }
     Ok(Ok((record, hosts)))
 }
 
-/// The way to a host: as it was typed, or else as it is recorded here.
-fn way(connect: &Connect, recorded: &str, typed: Option<&str>) -> Result<Arc<dyn Host>, UriError> {
-    match typed {
-        Some(uri) => connect.other(uri, Origin::CommandLine),
-        // The domain had left it when it was recorded.
-        None if recorded.is_empty() => Ok(Arc::new(DepartedHost::new("the source"))),
-        None => connect.other(recorded, Origin::OwnRecord),
-    }
+/// The way to a host: as it was typed, or else as it is recorded here; none if the domain had left it by then.
+fn way(
+    connect: &Connect,
+    recorded: &str,
+    typed: Option<&str>,
+) -> Result<Option<Arc<dyn Host>>, UriError> {
+    let (uri, origin) = match typed {
+        Some(uri) => (uri, Origin::CommandLine),
+        None if recorded.is_empty() => return Ok(None),
+        None => (recorded, Origin::OwnRecord),
+    };
+    connect.other(uri, origin).map(Some)
 }
 
-/// Another machine may have gone on with the same evacuation since. And whether the domain has its mark at all.
-async fn newest(mut record: Record, hosts: &Hosts) -> (Record, bool) {
-    let domain = record.spec.domain.clone();
+/// Another machine may have gone on with the same evacuation since: its record, and whether the domain has
+/// moved on from where this evacuation had left it to stay, and bears no mark of it any more.
+async fn newest(mut record: Record, hosts: &Hosts) -> anyhow::Result<(Record, bool)> {
+    let name = record.spec.domain.clone();
     let mut is_marked = false;
-    for host in [&hosts.source, &hosts.destination] {
-        if let Ok(Some(found)) = record_of(host.as_ref(), &domain).await
+    let mut looks = Vec::new();
+    for side in Side::BOTH {
+        let look = hosts.seen(side).look(&name).await;
+        if let Ok(Some(found)) = look.as_ref().map_or(Ok(None), record_of)
             && found.evacuation == record.progress.evacuation
         {
             is_marked = true;
@@ -174,27 +190,28 @@ async fn newest(mut record: Record, hosts: &Hosts) -> (Record, bool) {
                 record.progress = found;
             }
         }
+        looks.push((side, look));
     }
-    (record, is_marked)
-}
-
-/// The domain runs on the other host than the one where this evacuation had left it to stay.
-async fn has_moved_on(record: &Record, hosts: &Hosts) -> anyhow::Result<bool> {
-    let (home, other) = match record.progress.home {
-        None => return Ok(false),
-        Some(Side::Source) => (&hosts.source, &hosts.destination),
-        Some(Side::Destination) => (&hosts.destination, &hosts.source),
+    let Some(home) = record.progress.home.filter(|_| !is_marked) else {
+        return Ok((record, false));
     };
-    let name = record.spec.domain.as_str();
-    let (home, other) = (home.domain(name).await?, other.domain(name).await?);
-    let is_gone = matches!(home.state, DomainState::Absent | DomainState::ShutOff);
-    Ok(is_gone && other.state == DomainState::Running)
+    let mut has_moved_on = true;
+    for (side, look) in looks {
+        let state = look?.facts.state;
+        has_moved_on &= match side == home {
+            true => matches!(state, DomainState::Absent | DomainState::ShutOff),
+            false => state == DomainState::Running,
+        };
+    }
+    Ok((record, has_moved_on))
 }
 
-async fn record_of(host: &dyn Host, name: &str) -> anyhow::Result<Option<Progress>> {
-    match host.progress(name).await {
-        Ok(Some(text)) => Ok(Some(Progress::parse_for(&text, name)?)),
-        Ok(None) | Err(HostError::NoSuchDomain { .. }) => Ok(None),
-        Err(error) => Err(error.into()),
+fn record_of(look: &DomainLook) -> anyhow::Result<Option<Progress>> {
+    if look.facts.state == DomainState::Incoming {
+        bail!("domain {} is still coming in", printable(&look.facts.name));
     }
+    let text = look.progress.as_deref();
+    Ok(text
+        .map(|text| Progress::parse_for(text, &look.facts.name))
+        .transpose()?)
 }

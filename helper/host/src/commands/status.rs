@@ -8,11 +8,10 @@ use tandem_wire::reply::StatusReport;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::configure::channel_of;
 use super::connect::Connect;
 use crate::agent::{AgentError, Limits};
 use crate::control::{ControlError, LeaseClient, Reply, Request, Shown, Watching};
-use crate::hypervisor::{ChannelSocket, DomainFacts, DomainLook, DomainState, Host};
+use crate::hypervisor::{DomainFacts, DomainLook, DomainState, Host, reachable};
 use crate::report::{ChannelUse, DomainReport, domain_text};
 
 /// Guests that are asked at the same time.
@@ -137,16 +136,6 @@ async fn ask(facts: &DomainFacts, lease_client: &LeaseClient) -> Result<StatusRe
         agent.status().await
     };
     asked.await.map_err(|error: AgentError| error.to_string())
-}
-
-/// The socket of a guest that listens, or why there is none.
-pub(crate) fn reachable(facts: &DomainFacts) -> Result<ChannelSocket, String> {
-    let opened = facts.channel.as_ref().and_then(|channel| channel.opened);
-    let socket = channel_of(facts).map_err(|error| error.to_string())?;
-    if opened == Some(false) {
-        return Err("it has not opened the channel; is tandem running there?".to_owned());
-    }
-    Ok(socket)
 }
 
 /// All domains that run, by name.

@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, Subcommand};
 
 use super::connect::Connect;
 use super::text_file::read;
-use crate::hypervisor::{DomainFacts, DomainState, Host, Nic};
+use crate::hypervisor::{DomainFacts, DomainLook, DomainState, Host, Nic};
 use crate::report::device;
 use crate::xml::domain::DomainXml;
 use crate::xml::{Bonds, Document};
@@ -77,7 +77,7 @@ pub async fn run(command: &Xml) -> Result<u8> {
             check_domain(connect.open().as_ref(), domain).await?;
         }
         Xml::Show(Domain { domain, connect }) => {
-            let bonds = bonds_of(connect.open().as_ref(), domain).await?;
+            let (_, bonds) = bonds_of(connect.open().as_ref(), domain).await?;
             print!("{}", bonds.to_xml());
         }
         Xml::Set(Set {
@@ -93,7 +93,7 @@ pub async fn run(command: &Xml) -> Result<u8> {
 async fn set(host: &dyn Host, domain: &str, file: &Path) -> Result<()> {
     let name = || file.display().to_string();
     let document = Document::parse(&read(file)?).with_context(name)?;
-    let facts = present(host, domain).await?;
+    let facts = present(host, domain).await?.facts;
     document.policy(&facts.nics).with_context(name)?;
     host.set_bonds(domain, Some(&document.bonds)).await?;
     describe(&document.bonds, Some(&facts.nics));
@@ -119,8 +119,7 @@ fn check_file(file: &Path) -> Result<()> {
 }
 
 async fn check_domain(host: &dyn Host, domain: &str) -> Result<()> {
-    let facts = present(host, domain).await?;
-    let bonds = bonds_of(host, domain).await?;
+    let (facts, bonds) = bonds_of(host, domain).await?;
     bonds
         .policy(&facts.nics)
         .with_context(|| format!("the bonds of domain {domain}"))?;
@@ -128,20 +127,24 @@ async fn check_domain(host: &dyn Host, domain: &str) -> Result<()> {
     Ok(())
 }
 
-async fn bonds_of(host: &dyn Host, domain: &str) -> Result<Bonds> {
-    let bonds = host.bonds(domain).await?;
-    bonds.with_context(|| {
+async fn bonds_of(host: &dyn Host, domain: &str) -> Result<(DomainFacts, Bonds)> {
+    let look = present(host, domain).await?;
+    let bonds = look
+        .bonds
+        .map_err(|reason| anyhow!("the XML of domain {domain}: {reason}"))?;
+    let bonds = bonds.with_context(|| {
         format!("domain {domain} has no bonds; give it some by `tandem-host xml set {domain} FILE`")
-    })
+    })?;
+    Ok((look.facts, bonds))
 }
 
 /// What is so about a domain that must exist.
-pub(super) async fn present(host: &dyn Host, domain: &str) -> Result<DomainFacts> {
-    let facts = host.domain(domain).await?;
-    if facts.state == DomainState::Absent {
+async fn present(host: &dyn Host, domain: &str) -> Result<DomainLook> {
+    let look = host.look(domain).await?;
+    if look.facts.state == DomainState::Absent {
         bail!("domain {domain} does not exist on {}", host.uri());
     }
-    Ok(facts)
+    Ok(look)
 }
 
 /// Which devices the bonds mean, for the operator to see.

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::{MAX_REPLY_BYTES, Reply, Request};
+use super::message::{MAX_REPLY_BYTES, Reply, Request};
 
 /// `serve` takes a request within this, or something is wrong with it.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use tokio::sync::Mutex;
 
-use super::{ControlError, Reply, Request, Watching};
+use super::client::{ControlError, Watching};
+use super::message::{Reply, Request};
 use crate::agent::{Agent, AgentError, Limits};
 use crate::hypervisor::ChannelSocket;
 

@@ -4,6 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::report::DomainReport;
 
+/// Longest request in bytes, without its end.
+pub const MAX_REQUEST_BYTES: usize = 4 * 1024;
+/// Longest line of an answer in bytes, without its end: what is kept of one domain, and room.
+pub const MAX_REPLY_BYTES: usize = 1024 * 1024;
+
 /// One line to `serve`; one request a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]

@@ -12,12 +12,7 @@ use std::path::PathBuf;
 
 pub use client::{ControlError, Watching};
 pub use lease::LeaseClient;
-pub use message::{Reply, Request, Shown};
-
-/// Longest request in bytes, without its end.
-pub const MAX_REQUEST_BYTES: usize = 4 * 1024;
-/// Longest line of an answer in bytes, without its end: what is kept of one domain, and room.
-pub const MAX_REPLY_BYTES: usize = 1024 * 1024;
+pub use message::{MAX_REPLY_BYTES, MAX_REQUEST_BYTES, Reply, Request, Shown};
 
 /// Where `serve` listens, unless told otherwise.
 pub fn default_socket() -> PathBuf {

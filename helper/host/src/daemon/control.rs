@@ -15,8 +15,8 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::ServeError;
 use super::lease::HostLeases;
+use super::options::ServeError;
 use super::registry::Registry;
 use crate::control::{MAX_REQUEST_BYTES, Reply, Request};
 

@@ -8,9 +8,7 @@ use tokio::time::Instant;
 
 use super::channel_task::DesiredState;
 use super::replug::Replug;
-use crate::commands::configure::{ConfigureFailure, policy_of};
-use crate::commands::status::reachable;
-use crate::hypervisor::{ChannelSocket, DomainLook, DomainState};
+use crate::hypervisor::{ChannelSocket, DomainLook, DomainState, Lack, policy_of, reachable};
 
 /// So many looks at a domain in quick succession are as many as its host's events ask for; beyond
 /// that each waits twice as long as the one before, so that a guest that makes events is no burden.
@@ -120,7 +118,7 @@ pub(super) fn desired_of(look: &DomainLook, boot: u64, is_driven_here: bool) -> 
     };
     let policy = match policy_of(look) {
         Ok(policy) => Ok(Some(policy)),
-        Err(ConfigureFailure::NoBonds { .. }) => Ok(None),
+        Err(Lack::NoBonds { .. }) => Ok(None),
         Err(error) => Err(error.to_string()),
     };
     DesiredState {

@@ -9,8 +9,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::ServeError;
 use super::metrics;
+use super::options::ServeError;
 use super::registry::Registry;
 
 /// Most requests at once.

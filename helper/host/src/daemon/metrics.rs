@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-use tandem_core::status::{BondStatus, Gap, Switchover, SwitchoverCause, Traffic};
+use tandem_core::status::{BondStatus, Gap, Switchover, Traffic};
 use tandem_core::types::IfName;
 
-use super::registry::{Known, Registry};
+use super::registry::{CAUSES, Known, Registry};
 use crate::report::{ChannelUse, word};
 
 /// Longest version that is a label, in characters.
@@ -284,16 +284,6 @@ impl Family {
         }
     }
 }
-
-/// All causes, in the order in which they are counted.
-pub(super) const CAUSES: [SwitchoverCause; 6] = [
-    SwitchoverCause::Planned,
-    SwitchoverCause::Warned,
-    SwitchoverCause::Abrupt,
-    SwitchoverCause::Carrier,
-    SwitchoverCause::Operator,
-    SwitchoverCause::Arrival,
-];
 
 /// Labels, each with its bonds: one, or all others. A guest may claim one of them twice; the first counts.
 fn bonds(known: &Known) -> Vec<(String, Vec<&BondStatus>)> {

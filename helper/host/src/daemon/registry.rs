@@ -7,16 +7,24 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tandem_core::Policy;
-use tandem_core::status::{BondStatus, Switchover};
+use tandem_core::status::{BondStatus, Switchover, SwitchoverCause};
 use tandem_core::types::IfName;
 use tandem_wire::reply::StatusReport;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::metrics::CAUSES;
 use crate::control::{Reply, Shown};
 use crate::report::{ChannelUse, DomainReport, EvacuationReport};
 
+/// All causes, in the order in which they are counted.
+pub(super) const CAUSES: [SwitchoverCause; 6] = [
+    SwitchoverCause::Planned,
+    SwitchoverCause::Warned,
+    SwitchoverCause::Abrupt,
+    SwitchoverCause::Carrier,
+    SwitchoverCause::Operator,
+    SwitchoverCause::Arrival,
+];
 /// Most bytes of a guest's status, as JSON, that are kept.
 const MAX_KEPT_BYTES: usize = 64 * 1024;
 /// Switchovers of a bond that are kept of a status which is longer.

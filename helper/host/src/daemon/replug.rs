@@ -7,12 +7,12 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 use super::lease::ChannelLeases;
+use super::options::Options;
 use super::registry::Attempts;
-use super::{Options, sources};
-use crate::commands::session;
+use super::sources;
 use crate::evacuate::{Evacuation, Limits, Outcome, Progress, Verdict};
-use crate::execute::{Hosts, Lock, RunEnd, Runner, Stops, Watcher};
-use crate::hypervisor::{DepartedHost, DomainState, Host, JobPhase, JobWhich};
+use crate::execute::{Hosts, Lock, RunEnd, Runner, Stops, Watcher, owner_is_dead, this_process};
+use crate::hypervisor::{DomainState, Host, JobPhase, JobWhich};
 use crate::words::{message, printable};
 
 /// Attempts at the same time; each may take minutes.
@@ -222,11 +222,11 @@ async fn begin(
     let lease = lease.map_err(|_| not_begun("another tool has its channel".to_owned()))?;
     let policy = look.bonds.ok().flatten();
     let policy = policy.and_then(|bonds| bonds.policy(&facts.nics).ok());
-    let owner_is_dead = session::owner_is_dead(&record.progress, &lock);
+    let owner_is_dead = owner_is_dead(&record.progress, &lock);
     let runner = Runner {
         hosts: Hosts {
             // The domain has left it for good.
-            source: Arc::new(DepartedHost::new("the source")),
+            source: None,
             destination: host,
         },
         migrate: Default::default(),
@@ -241,7 +241,7 @@ async fn begin(
         plug_ms: PLUG_MS,
         ..Limits::default()
     };
-    let me = session::owner().map_err(|error| AttemptEnd::Failed(error.to_string()))?;
+    let me = this_process().map_err(|error| AttemptEnd::Failed(error.to_string()))?;
     let recovery = Evacuation::recover(record, me, limits, owner_is_dead, 0);
     let mut log = Log {
         domain: name,

@@ -1,7 +1,7 @@
 //! What may be plugged into a domain that came without its VF: by this host's own record, or by the file of
 //! networks. The domain's metadata only says which evacuation it is, and of which bond.
 
-use super::Sources;
+use super::options::Sources;
 use crate::evacuate::{AgentUse, Progress, Record, Spec, Vf, VfIdentity};
 use crate::execute::{Records, RecordsError};
 use crate::hypervisor::{DomainLook, Nic, is_local_uri, machine_of};

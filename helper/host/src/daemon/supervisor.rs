@@ -10,12 +10,12 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
-use super::Options;
 use super::channel_task::ChannelTask;
 use super::claims::Claims;
 use super::domain_task::{DomainTask, desired_of, too_early};
 use super::lease::HostLeases;
 use super::manager::Manager;
+use super::options::Options;
 use super::registry::{Attempts, Registry};
 use super::replug::{self, Replug};
 use crate::evacuate::Progress;

@@ -2,10 +2,10 @@
 
 use super::action::{ActionId, ActionKind};
 use super::input::{Failure, FailureKind, RecordFact, Reply, SideFacts};
-use super::machine::Evacuation;
 use super::notes::{InFlight, Saved};
-use super::phases::Phase;
+use super::phase::Phase;
 use super::spec::Side;
+use super::state::Evacuation;
 use crate::hypervisor::{DomainState, EventKind, JobFacts, JobPhase};
 
 impl Evacuation {

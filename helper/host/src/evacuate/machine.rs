@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 
 use super::action::{Action, ActionId, ActionKind, Task};
 use super::cause::{Cause, CauseCode};
+use super::conclude::conclude;
 use super::input::{Failure, FailureKind, Input, Reply};
-use super::notes::{InFlight, Notes, Recovery, Saved};
-use super::outcome::{Outcome, PhaseTime, conclude};
-use super::phases::{self, Phase, Step};
+use super::notes::{InFlight, Notes, Recovery};
+use super::outcome::{Outcome, PhaseTime};
+use super::phase::Phase;
+use super::phases::{self, Step};
 use super::progress::{Owner, Progress, Record, Stage};
 use super::spec::{Limits, Side, Spec};
+use super::state::Evacuation;
 use super::tries::Tries;
 use super::view::HostView;
 use crate::hypervisor::JobFacts;
@@ -25,27 +28,6 @@ pub struct Start {
     pub evacuation: String,
     /// This process.
     pub owner: Owner,
-}
-
-/// Decides. Holds no resource, so that it can be killed at any time.
-#[derive(Debug)]
-pub struct Evacuation {
-    pub(super) limits: Limits,
-    /// Our record; stage and beat are filled in when it is written.
-    pub(super) record: Record,
-    pub(super) now_ms: u64,
-    pub(super) phase: Phase,
-    pub(super) entered_ms: u64,
-    pub(super) views: BTreeMap<Side, HostView>,
-    pub(super) saved: BTreeMap<Side, Saved>,
-    pub(super) tries: BTreeMap<Task, Tries>,
-    pub(super) notes: Notes,
-    pub(super) in_flight: Option<InFlight>,
-    pub(super) outbox: Option<Action>,
-    next_id: u64,
-    deadline_ms: Option<u64>,
-    phases: Vec<PhaseTime>,
-    outcome: Option<Outcome>,
 }
 
 impl Evacuation {

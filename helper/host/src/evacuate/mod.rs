@@ -17,22 +17,26 @@
 
 mod action;
 mod cause;
+mod conclude;
 mod input;
 mod learn;
 mod machine;
 mod notes;
 mod outcome;
+mod phase;
 mod phases;
 mod progress;
 mod spec;
+mod state;
 mod tries;
 mod view;
 
 pub use action::{Action, ActionId, ActionKind, GuestCall};
 pub use cause::{Cause, CauseCode};
 pub use input::{Failure, FailureKind, GuestStatus, Input, RecordFact, Reply, SideFacts};
-pub use machine::{Evacuation, Start};
+pub use machine::Start;
 pub use outcome::{GuestVerdict, Leftover, Outcome, PhaseTime, Verdict};
-pub use phases::Phase;
+pub use phase::Phase;
 pub use progress::{Owner, Progress, ProgressError, Record, Stage};
 pub use spec::{AgentUse, Limits, Side, Spec, SpecError, Vf, VfIdentity};
+pub use state::Evacuation;

@@ -8,18 +8,18 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::guest::Channel;
+use super::hosts::Hosts;
 use super::lock::Lock;
 use super::record::with_progress;
 use super::records::Records;
-use super::runner::Hosts;
 use crate::control::LeaseClient;
 use crate::evacuate::{
     Action, ActionKind, Failure, FailureKind, Input, Progress, RecordFact, Reply, Side, SideFacts,
     Spec,
 };
 use crate::hypervisor::{
-    DomainFacts, DomainLook, DomainState, Host, HostError, JobFacts, JobWhich, MigrateOptions,
-    Migration, machine_of,
+    DomainFacts, DomainLook, DomainState, HostError, JobFacts, JobWhich, MigrateOptions, Migration,
+    machine_of,
 };
 
 /// Everything that an action may need. Shared by the tasks that carry actions out.
@@ -54,13 +54,6 @@ fn index(side: Side) -> usize {
 }
 
 impl ActionContext {
-    pub(super) fn host(&self, side: Side) -> &dyn Host {
-        match side {
-            Side::Source => self.hosts.source.as_ref(),
-            Side::Destination => self.hosts.destination.as_ref(),
-        }
-    }
-
     /// Carries it out and tells its end.
     pub(super) async fn carry_out(self: Arc<Self>, action: Action) {
         // An action that was given up must not go on next to the one that comes after it.
@@ -91,7 +84,7 @@ impl ActionContext {
                 let channel = &self.channels[index(side)];
                 if channel.socket.lock().expect("no holder panics").is_none() {
                     // It may have been opened since the last look.
-                    self.keep_socket(side, &self.host(side).domain(name).await?);
+                    self.keep_socket(side, &self.hosts.seen(side).look(name).await?.facts);
                 }
                 let policy = self.policy.as_ref();
                 return Ok(channel
@@ -109,23 +102,23 @@ impl ActionContext {
                 }
                 let text = record.progress.to_text();
                 *self.saved.lock().expect("no holder panics") = Some(text.clone());
-                self.host(side).set_progress(name, Some(&text)).await?;
+                self.hosts.at(side)?.set_progress(name, Some(&text)).await?;
             }
-            ActionKind::Clear { side } => self.host(side).set_progress(name, None).await?,
+            ActionKind::Clear { side } => self.hosts.at(side)?.set_progress(name, None).await?,
             ActionKind::ClaimVf => return self.claim_vf().await,
             ActionKind::ReleaseVf => *self.vf_lock.lock().expect("no holder panics") = None,
-            ActionKind::Detach { nic } => self.host(Side::Source).detach(name, &nic).await?,
+            ActionKind::Detach { nic } => self.hosts.at(Side::Source)?.detach(name, &nic).await?,
             ActionKind::Attach { side } => self.attach(side).await?,
             ActionKind::Migrate => self.migrate().await?,
             ActionKind::Cancel => self.cancel().await?,
-            ActionKind::Unpause => self.host(Side::Source).unpause(name).await?,
+            ActionKind::Unpause => self.hosts.at(Side::Source)?.unpause(name).await?,
         }
         Ok(Reply::Accepted)
     }
 
     async fn look(&self, side: Side) -> Result<SideFacts, HostError> {
         let name = self.spec.domain.as_str();
-        let host = self.host(side);
+        let host = self.hosts.seen(side);
         let DomainLook {
             facts, progress, ..
         } = host.look(name).await?;
@@ -200,9 +193,7 @@ impl ActionContext {
                 }
             }
         }
-        self.host(Side::Destination)
-            .check_device(&vf.device)
-            .await?;
+        self.hosts.destination.check_device(&vf.device).await?;
         Ok(Reply::Accepted)
     }
 
@@ -210,7 +201,10 @@ impl ActionContext {
         let Some(vf) = self.spec.vf(side) else {
             return Ok(());
         };
-        self.host(side).attach(&self.spec.domain, &vf.device).await
+        self.hosts
+            .at(side)?
+            .attach(&self.spec.domain, &vf.device)
+            .await
     }
 
     async fn migrate(self: &Arc<Self>) -> Result<(), HostError> {
@@ -225,7 +219,7 @@ impl ActionContext {
                 reason: format!("--xml: {error}"),
             })?);
         }
-        let source = self.host(Side::Source);
+        let source = self.hosts.at(Side::Source)?;
         let started = source.migrate(&self.spec.domain, &self.spec.destination_uri, &options);
         let mut migration: Box<dyn Migration> = started.await?;
         let inputs = self.inputs.clone();
@@ -253,7 +247,8 @@ impl ActionContext {
     /// given up. Any other is left alone, whatever the hypervisor says: in post-copy its end could be
     /// the guest's.
     async fn cancel(&self) -> Result<(), HostError> {
-        let cancelled = self.host(Side::Source).cancel(&self.spec.domain).await;
+        let source = self.hosts.at(Side::Source)?;
+        let cancelled = source.cancel(&self.spec.domain).await;
         if cancelled.is_err() && self.has_not_begun().await {
             let give_up = self.migration.lock().expect("no holder panics").take();
             if let Some(give_up) = give_up {

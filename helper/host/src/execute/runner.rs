@@ -9,23 +9,15 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::calls::ActionContext;
+use super::hosts::Hosts;
 use super::lock::Lock;
 use super::records::Records;
 use crate::control::LeaseClient;
 use crate::evacuate::{Evacuation, Input, Outcome, Side};
-use crate::hypervisor::{EventKind, Host, MigrateOptions};
+use crate::hypervisor::{EventKind, MigrateOptions};
 
 /// Inputs that wait; every sender waits for room.
 const QUEUE: usize = 256;
-
-/// Both hosts.
-#[derive(Debug, Clone)]
-pub struct Hosts {
-    /// Where the domain runs at first.
-    pub source: Arc<dyn Host>,
-    /// Where it shall go.
-    pub destination: Arc<dyn Host>,
-}
 
 /// How often it was asked to stop. Who comes late hears of it too.
 pub type Stops = watch::Receiver<u32>;
@@ -155,7 +147,7 @@ async fn more_than(stopped: u32, stops: &mut Stops) {
 
 /// Hands on what happens to the domain. Without events, looks at intervals find out too.
 async fn listen(context: Arc<ActionContext>, side: Side) {
-    let mut events = match context.host(side).events().await {
+    let mut events = match context.hosts.seen(side).events().await {
         Ok(events) => events,
         Err(error) => {
             tracing::warn!("no events of the {}: {error}", side.as_str());

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use tandem_core::types::{Mac, PciAddress};
 
-use super::ChannelSocket;
+use super::socket::ChannelSocket;
 use crate::xml::Bonds;
 
 /// A domain as its hypervisor describes it now.
@@ -48,8 +48,19 @@ pub struct DomainLook {
     pub facts: DomainFacts,
     /// The bonds of its XML, if it has any; or what is wrong with them.
     pub bonds: Result<Option<Bonds>, String>,
-    /// The record of an evacuation, as [`super::Host::progress`] returns it.
+    /// The record of an evacuation, as [`super::Host::set_progress`] wrote it.
     pub progress: Option<String>,
+}
+
+impl DomainLook {
+    /// A domain of whose XML nothing is to be had.
+    pub fn without_xml(facts: DomainFacts) -> Self {
+        Self {
+            facts,
+            bonds: Ok(None),
+            progress: None,
+        }
+    }
 }
 
 /// A domain that runs or is paused.

@@ -1,6 +1,11 @@
 //! What can go wrong at a hypervisor.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::time::Duration;
+
+/// The answer to one question or request; ends within the driver's own time limit.
+pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, HostError>> + Send + 'a>>;
 
 /// Why a hypervisor did not do, or answer, what was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -42,7 +42,7 @@ pub enum EventKind {
     },
     /// The domain started, stopped, or changed otherwise.
     Lifecycle(Lifecycle),
-    /// A migration or another job ended; how, [`super::Host::job`] tells.
+    /// A migration or another job ended; how, [`super::Look::job`] tells.
     JobFinished,
     /// The guest restarted within the same process.
     Reboot,

@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use super::Answer;
+use super::error::Answer;
 
 /// How to migrate; passed through to the hypervisor.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use crate::hypervisor::{
     ActiveDomain, Answer, DomainFacts, DomainLook, DomainState, Events, Host, HostError, JobFacts,
-    JobPhase, JobWhich, MAX_PROGRESS_BYTES, MigrateOptions, Migration, Nic, event_queue,
+    JobPhase, JobWhich, Look, MAX_PROGRESS_BYTES, MigrateOptions, Migration, Nic, event_queue,
 };
 use crate::xml::domain::DomainXml;
 use crate::xml::{BONDS_NAMESPACE, Bonds, PROGRESS_NAMESPACE, write};
@@ -139,22 +139,12 @@ impl Virsh {
         })
     }
 
-    async fn facts(&self, name: &str) -> Result<DomainFacts, HostError> {
-        Ok(self.look_at(name).await?.facts)
-    }
-
     /// Two processes: all but the state is in the XML.
     async fn look_at(&self, name: &str) -> Result<DomainLook, HostError> {
-        let without_xml = |facts| DomainLook {
-            facts,
-            bonds: Ok(None),
-            progress: None,
-        };
+        let absent = || DomainLook::without_xml(DomainFacts::absent(name));
         let state = match self.about(name, "domstate", &["--reason"], None).await {
             Ok(state) => state,
-            Err(HostError::NoSuchDomain { .. }) => {
-                return Ok(without_xml(DomainFacts::absent(name)));
-            }
+            Err(HostError::NoSuchDomain { .. }) => return Ok(absent()),
             Err(error) => return Err(error),
         };
         let (state, reason) = read::state(&state).ok_or_else(|| HostError::Other {
@@ -168,7 +158,7 @@ impl Virsh {
         {
             // Its lock is taken for as long as it comes: libvirt would keep whoever asks for its XML
             // waiting for 30 s, and then refuse.
-            return Ok(without_xml(DomainFacts {
+            return Ok(DomainLook::without_xml(DomainFacts {
                 state: DomainState::Incoming,
                 reason,
                 ..DomainFacts::absent(name)
@@ -176,9 +166,7 @@ impl Virsh {
         }
         let xml = match self.xml(name).await {
             Ok(xml) => xml,
-            Err(HostError::NoSuchDomain { .. }) => {
-                return Ok(without_xml(DomainFacts::absent(name)));
-            }
+            Err(HostError::NoSuchDomain { .. }) => return Ok(absent()),
             Err(error) => return Err(error),
         };
         let channel = channel::of(&xml, &self.connection.uri, &self.channel_folders);
@@ -217,7 +205,7 @@ impl Virsh {
     }
 
     async fn facts_of_present(&self, name: &str) -> Result<DomainFacts, HostError> {
-        let facts = self.facts(name).await?;
+        let facts = self.look_at(name).await?.facts;
         if facts.state == DomainState::Absent {
             return Err(self.no_such_domain(name));
         }
@@ -283,21 +271,9 @@ impl Virsh {
     }
 }
 
-impl Host for Virsh {
+impl Look for Virsh {
     fn uri(&self) -> &str {
         &self.connection.uri
-    }
-
-    fn domains(&self) -> Answer<'_, Vec<String>> {
-        Box::pin(async {
-            let text = self.connection.ask(&["list", "--all", "--name"]).await?;
-            let names = text.lines().filter(|line| !line.is_empty());
-            Ok(names.map(str::to_owned).collect())
-        })
-    }
-
-    fn domain<'a>(&'a self, name: &'a str) -> Answer<'a, DomainFacts> {
-        Box::pin(self.facts(name))
     }
 
     fn look<'a>(&'a self, name: &'a str) -> Answer<'a, DomainLook> {
@@ -311,27 +287,26 @@ impl Host for Virsh {
         })
     }
 
-    fn bonds<'a>(&'a self, name: &'a str) -> Answer<'a, Option<Bonds>> {
-        Box::pin(async move {
-            let document = self.xml(name).await?.bonds.transpose();
-            let document = document.map_err(|error| HostError::InvalidXml {
-                domain: name.to_owned(),
-                reason: error.to_string(),
-            })?;
-            Ok(document.map(|document| document.bonds))
-        })
+    fn job<'a>(&'a self, name: &'a str, which: JobWhich) -> Answer<'a, JobFacts> {
+        Box::pin(self.job_facts(name, which))
     }
 
+    fn events(&self) -> Answer<'_, Events> {
+        Box::pin(async {
+            let (sender, events) = event_queue();
+            watch::start(&self.connection, &sender);
+            Ok(events)
+        })
+    }
+}
+
+impl Host for Virsh {
     fn set_bonds<'a>(&'a self, name: &'a str, bonds: Option<&'a Bonds>) -> Answer<'a, ()> {
         Box::pin(async move {
             let element = bonds.map(Bonds::to_metadata);
             self.set_metadata(name, BONDS_NAMESPACE, element.as_deref())
                 .await
         })
-    }
-
-    fn progress<'a>(&'a self, name: &'a str) -> Answer<'a, Option<String>> {
-        Box::pin(async move { Ok(self.xml(name).await?.progress) })
     }
 
     fn set_progress<'a>(&'a self, name: &'a str, record: Option<&'a str>) -> Answer<'a, ()> {
@@ -370,10 +345,6 @@ impl Host for Virsh {
         Box::pin(self.start_migration(name, destination, options))
     }
 
-    fn job<'a>(&'a self, name: &'a str, which: JobWhich) -> Answer<'a, JobFacts> {
-        Box::pin(self.job_facts(name, which))
-    }
-
     fn cancel<'a>(&'a self, name: &'a str) -> Answer<'a, ()> {
         Box::pin(async move {
             self.about(name, "domjobabort", &[], None).await?;
@@ -385,14 +356,6 @@ impl Host for Virsh {
         Box::pin(async move {
             self.about(name, "resume", &[], None).await?;
             Ok(())
-        })
-    }
-
-    fn events(&self) -> Answer<'_, Events> {
-        Box::pin(async {
-            let (sender, events) = event_queue();
-            watch::start(&self.connection, &sender);
-            Ok(events)
         })
     }
 }

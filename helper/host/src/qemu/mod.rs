@@ -12,6 +12,7 @@
 
 mod connection;
 mod device;
+mod device_text;
 mod files;
 mod look;
 mod migrate;
@@ -25,12 +26,12 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::hypervisor::{
-    Answer, DomainFacts, Events, Host, HostError, JobFacts, JobWhich, MAX_PROGRESS_BYTES,
-    MigrateOptions, Migration, Nic, event_queue,
+    ActiveDomain, Answer, DomainLook, DomainState, Events, Host, HostError, JobFacts, JobWhich,
+    Look, MAX_PROGRESS_BYTES, MigrateOptions, Migration, Nic, event_queue,
 };
 use crate::xml::{Bonds, Document};
 use connection::Connection;
-pub(crate) use device::read as read_device;
+pub(crate) use device_text::read as read_device;
 
 /// How the operator names a QEMU: `qmp:/run/vm1/qmp.sock`, and `,agent=/run/vm1/agent.sock`.
 pub const URI_PREFIX: &str = "qmp:";
@@ -82,6 +83,17 @@ impl Qemu {
         })
     }
 
+    /// The bonds of its file, if it is there; or what is wrong with them.
+    fn bonds(&self) -> Result<Result<Option<Bonds>, String>, HostError> {
+        let file = self.bonds_file();
+        let text = files::read(&file, crate::xml::bonds::MAX_BYTES)
+            .map_err(|error| self.refused("the file of bonds", error.to_string()))?;
+        let document = text.map(|text| Document::parse(&text)).transpose();
+        Ok(document
+            .map(|document| document.map(|document| document.bonds))
+            .map_err(|error| format!("{}: {error}", file.display())))
+    }
+
     fn refused(&self, what: &str, reason: impl Into<String>) -> HostError {
         HostError::Refused {
             host: self.uri.clone(),
@@ -91,54 +103,61 @@ impl Qemu {
     }
 }
 
-impl Host for Qemu {
+impl Look for Qemu {
     fn uri(&self) -> &str {
         &self.uri
     }
 
-    fn domains(&self) -> Answer<'_, Vec<String>> {
-        Box::pin(async {
-            let name = self.own_name().await?;
-            // A guest without a name needs one for its reader.
-            Ok(vec![if name.is_empty() {
-                "guest".to_owned()
-            } else {
-                name
-            }])
-        })
-    }
-
-    fn domain<'a>(&'a self, name: &'a str) -> Answer<'a, DomainFacts> {
-        Box::pin(self.facts(name))
-    }
-
-    fn bonds<'a>(&'a self, name: &'a str) -> Answer<'a, Option<Bonds>> {
+    fn look<'a>(&'a self, name: &'a str) -> Answer<'a, DomainLook> {
         Box::pin(async move {
-            let Some(text) = files::read(&self.bonds_file(), crate::xml::bonds::MAX_BYTES)
-                .map_err(|error| self.refused("the file of bonds", error.to_string()))?
-            else {
-                return Ok(None);
-            };
-            let document = Document::parse(&text).map_err(|error| HostError::InvalidXml {
-                domain: name.to_owned(),
-                reason: format!("{}: {error}", self.bonds_file().display()),
-            })?;
-            Ok(Some(document.bonds))
+            Ok(DomainLook {
+                facts: self.facts(name).await?,
+                bonds: self.bonds()?,
+                progress: files::read(&self.progress_file(), MAX_PROGRESS_BYTES)
+                    .map_err(|error| self.refused("the file of progress", error.to_string()))?,
+            })
         })
     }
 
+    fn active(&self) -> Answer<'_, Vec<ActiveDomain>> {
+        Box::pin(async {
+            let name = match self.own_name().await? {
+                // A guest without a name needs one for its reader.
+                name if name.is_empty() => "guest".to_owned(),
+                name => name,
+            };
+            let facts = self.facts(&name).await?;
+            let is_active = matches!(facts.state, DomainState::Running | DomainState::Paused);
+            let run_id = facts.run_id;
+            Ok(is_active
+                .then_some(ActiveDomain { name, run_id })
+                .into_iter()
+                .collect())
+        })
+    }
+
+    fn job<'a>(&'a self, name: &'a str, _: JobWhich) -> Answer<'a, JobFacts> {
+        Box::pin(async move {
+            self.require(name).await?;
+            self.migration().await
+        })
+    }
+
+    fn events(&self) -> Answer<'_, Events> {
+        Box::pin(async {
+            let (sender, events) = event_queue();
+            self.connection.subscribe(sender);
+            Ok(events)
+        })
+    }
+}
+
+impl Host for Qemu {
     fn set_bonds<'a>(&'a self, _: &'a str, bonds: Option<&'a Bonds>) -> Answer<'a, ()> {
         Box::pin(async move {
             let text = bonds.map(Bonds::to_xml);
             files::write(&self.bonds_file(), text.as_deref())
                 .map_err(|error| self.refused("the file of bonds", error.to_string()))
-        })
-    }
-
-    fn progress<'a>(&'a self, _: &'a str) -> Answer<'a, Option<String>> {
-        Box::pin(async move {
-            files::read(&self.progress_file(), MAX_PROGRESS_BYTES)
-                .map_err(|error| self.refused("the file of progress", error.to_string()))
         })
     }
 
@@ -174,13 +193,6 @@ impl Host for Qemu {
         Box::pin(self.start_migration(name, destination, options))
     }
 
-    fn job<'a>(&'a self, name: &'a str, _: JobWhich) -> Answer<'a, JobFacts> {
-        Box::pin(async move {
-            self.require(name).await?;
-            self.migration().await
-        })
-    }
-
     fn cancel<'a>(&'a self, name: &'a str) -> Answer<'a, ()> {
         Box::pin(self.cancel_migration(name))
     }
@@ -189,14 +201,6 @@ impl Host for Qemu {
         Box::pin(async move {
             self.require(name).await?;
             self.execute("cont", json!({})).await.map(|_| ())
-        })
-    }
-
-    fn events(&self) -> Answer<'_, Events> {
-        Box::pin(async {
-            let (sender, events) = event_queue();
-            self.connection.subscribe(sender);
-            Ok(events)
         })
     }
 }

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::qmp::QmpEvent;
 use super::*;
-use crate::hypervisor::{DomainState, Event, EventKind, JobPhase, NicKind};
+use crate::hypervisor::{DomainFacts, Event, EventKind, JobPhase, NicKind};
 
 const GREETING: &str =
     "{\"QMP\": {\"version\": {\"qemu\": {\"major\": 10}}, \"capabilities\": [\"oob\"]}}\r\n";
@@ -135,7 +135,7 @@ fn machine(command: &str, arguments: &Value) -> String {
 async fn a_machine_is_described() {
     let fake = Fake::new(machine);
     let qemu = Qemu::new(&fake.socket(), Some(Path::new("/x/agent")));
-    let facts = qemu.domain("vm1").await.unwrap();
+    let facts = qemu.look("vm1").await.unwrap().facts;
     assert_eq!(facts.state, DomainState::Running);
     assert_eq!(facts.uuid, "d96edc6f-10d8-4982-9c52-a32c1e3e9de5");
     assert_eq!(facts.channel.unwrap().opened, Some(false));
@@ -151,10 +151,10 @@ async fn a_machine_is_described() {
         "netdev": "net0", "romfile": "" });
     assert_eq!(again, wanted);
     assert_eq!(
-        qemu.domain("vm2").await.unwrap(),
+        qemu.look("vm2").await.unwrap().facts,
         DomainFacts::absent("vm2")
     );
-    assert_eq!(qemu.domains().await.unwrap(), ["vm1"]);
+    assert_eq!(qemu.active().await.unwrap()[0].name, "vm1");
 }
 
 #[tokio::test]
@@ -162,10 +162,10 @@ async fn a_process_that_is_gone_has_no_domain() {
     let fake = Fake::new(machine);
     let qemu = Qemu::new(&fake.folder.path().join("nowhere"), None);
     assert_eq!(
-        qemu.domain("vm1").await.unwrap(),
+        qemu.look("vm1").await.unwrap().facts,
         DomainFacts::absent("vm1")
     );
-    let error = qemu.domains().await.unwrap_err();
+    let error = qemu.active().await.unwrap_err();
     assert!(matches!(error, HostError::Unreachable { .. }), "{error}");
 }
 
@@ -277,7 +277,7 @@ async fn a_connection_that_breaks_is_made_anew() {
     let qemu = fake.qemu();
     let mut events = qemu.events().await.unwrap();
     assert_eq!(events.next().await, Some(Event::lost()));
-    let error = qemu.domain("vm1").await.unwrap_err();
+    let error = qemu.look("vm1").await.unwrap_err();
     assert!(matches!(error, HostError::Unreachable { .. }), "{error}");
     assert_eq!(events.next().await, Some(Event::lost()));
     let uuid = qemu.execute("query-uuid", json!({})).await.unwrap();
@@ -310,9 +310,9 @@ async fn migrations_end_as_qemu_says() {
         };
         assert_eq!(ended, wanted, "{status}");
         let there = Qemu::new(&there, None);
-        let record = there.progress("vm1").await.unwrap();
-        assert_eq!(record.as_deref(), Some("record"));
-        assert_eq!(there.bonds("vm1").await.unwrap(), Some(bonds));
+        let look = there.look("vm1").await.unwrap();
+        assert_eq!(look.progress.as_deref(), Some("record"));
+        assert_eq!(look.bonds, Ok(Some(bonds)));
         let error = qemu.cancel("vm1").await.unwrap_err();
         assert!(matches!(error, HostError::AlreadyGone { .. }), "{error}");
     }
@@ -330,18 +330,21 @@ async fn migrations_end_as_qemu_says() {
 async fn files_beside_the_socket_keep_bonds_and_progress() {
     let fake = Fake::new(machine);
     let qemu = fake.qemu();
-    assert_eq!(qemu.progress("vm1").await.unwrap(), None);
+    assert_eq!(qemu.look("vm1").await.unwrap().progress, None);
     qemu.set_progress("vm1", Some("{}")).await.unwrap();
-    assert_eq!(qemu.progress("vm1").await.unwrap().as_deref(), Some("{}"));
+    assert_eq!(
+        qemu.look("vm1").await.unwrap().progress.as_deref(),
+        Some("{}")
+    );
     qemu.set_progress("vm1", None).await.unwrap();
     qemu.set_progress("vm1", None).await.unwrap();
-    assert_eq!(qemu.progress("vm1").await.unwrap(), None);
+    assert_eq!(qemu.look("vm1").await.unwrap().progress, None);
     let bonds = Document::parse(EXAMPLE).unwrap().bonds;
     qemu.set_bonds("vm1", Some(&bonds)).await.unwrap();
-    assert_eq!(qemu.bonds("vm1").await.unwrap(), Some(bonds));
+    assert_eq!(qemu.look("vm1").await.unwrap().bonds, Ok(Some(bonds)));
     std::fs::write(qemu.bonds_file(), "<bonds>").unwrap();
-    let error = qemu.bonds("vm1").await.unwrap_err();
-    assert!(error.to_string().contains("line 1"), "{error}");
+    let error = qemu.look("vm1").await.unwrap().bonds.unwrap_err();
+    assert!(error.contains("line 1"), "{error}");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use tandem_core::types::{IfName, Mac};
 use super::bounds;
 use super::element::{Element, shown};
 use super::error::{Place, XmlError};
-use super::{Addressing, BONDS_NAMESPACE, Bond, Bonds, Port};
+use super::types::{Addressing, BONDS_NAMESPACE, Bond, Bonds, Port};
 
 /// Longest `<bonds>` in bytes: what fits into one argument of a command
 /// (`MAX_ARG_STRLEN`, `include/uapi/linux/binfmts.h`, 6.12), with room for more white space.

@@ -7,7 +7,7 @@ use tandem_core::types::PciAddress;
 
 use super::bonds::{self, Document};
 use super::error::XmlError;
-use super::{BONDS_NAMESPACE, PROGRESS_NAMESPACE};
+use super::types::{BONDS_NAMESPACE, PROGRESS_NAMESPACE};
 use crate::hypervisor::{Nic, NicKind};
 
 /// Longest domain XML in bytes; a domain of a thousand devices has half of it.

@@ -13,74 +13,9 @@ mod error;
 mod policy;
 #[cfg(test)]
 mod tests;
+mod types;
 pub(crate) mod write;
 
 pub use bonds::Document;
 pub use error::{Place, XmlError};
-
-use tandem_core::link::{Address, Route};
-use tandem_core::policy::{MacPolicy, Ownership, PathCheck, PortMatch, Timing};
-use tandem_core::types::IfName;
-
-/// Namespace of `<bonds>`: what the guest shall have.
-pub const BONDS_NAMESPACE: &str = "https://github.com/tandem-vf/tandem/xmlns/bonds/1";
-/// Namespace of `<progress>`: where an evacuation of the domain stands.
-pub const PROGRESS_NAMESPACE: &str = "https://github.com/tandem-vf/tandem/xmlns/progress/1";
-
-/// `<bonds>`: all bonds of one domain.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Bonds {
-    /// In the document's order; 1 to [`tandem_core::Policy::MAX_BONDS`].
-    pub bonds: Vec<Bond>,
-}
-
-/// `<bond>`: one bond, and which of the domain's devices belong to it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Bond {
-    /// Name of the bond device in the guest.
-    pub name: IfName,
-    /// Which MAC the bond shows to the network.
-    pub mac: MacPolicy,
-    /// Who makes the bond device in the guest.
-    pub ownership: Ownership,
-    /// What a VF has to show, besides its carrier, before it gets the traffic.
-    pub path_check: PathCheck,
-    /// The paravirtual NIC.
-    pub standby: Port,
-    /// Any of these is the VF, on this host or another; the first that is present wins.
-    pub vfs: Vec<Port>,
-    /// MTU of the bond in bytes; without it the standby's.
-    pub mtu: Option<u32>,
-    /// Where the bond's addresses come from.
-    pub addressing: Addressing,
-    /// Times and counts.
-    pub timing: Timing,
-}
-
-/// `<standby>`, `<vf>`: a device of the domain, and how the guest recognises it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Port {
-    /// `<alias name='…'/>` of the device; without it, the device is found by its MAC.
-    pub alias: Option<String>,
-    /// How the guest recognises it; may be empty if the alias names a device with a MAC.
-    pub guest: PortMatch,
-}
-
-/// Where the bond's addresses come from.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Addressing {
-    /// Those that the guest has on its standby, else on its VF, are moved to the bond.
-    #[default]
-    Inherit,
-    /// `<ip>` and `<route>`.
-    Static {
-        /// At least one.
-        addresses: Vec<Address>,
-        /// Any number.
-        routes: Vec<Route>,
-    },
-    /// The guest's network manager runs DHCP on the bond: Tandem leaves addresses alone.
-    Dhcp,
-    /// The guest's network manager configures the bond in its own way.
-    None,
-}
+pub use types::{Addressing, BONDS_NAMESPACE, Bond, Bonds, PROGRESS_NAMESPACE, Port};

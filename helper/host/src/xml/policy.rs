@@ -5,7 +5,7 @@ use tandem_core::policy::{AddressingPolicy, BondPolicy, Origin, PolicyError, Por
 
 use super::bonds::{BondPlaces, Document};
 use super::error::{Place, XmlError};
-use super::{Addressing, Bond, Bonds, Port};
+use super::types::{Addressing, Bond, Bonds, Port};
 use crate::hypervisor::{Nic, NicKind};
 
 impl Bonds {

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use tandem_core::link::Address;
 use tandem_core::policy::{MacPolicy, Ownership, PathCheck, Timing};
 
-use super::{Addressing, BONDS_NAMESPACE, Bond, Bonds, Port};
+use super::types::{Addressing, BONDS_NAMESPACE, Bond, Bonds, Port};
 
 impl Bonds {
     /// A document of its own, which [`super::Document::parse`] reads back.

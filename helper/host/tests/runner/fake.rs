@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex};
 
 use tandem_core::types::PciAddress;
 use tandem_host::hypervisor::{
-    AgentChannel, Answer, ChannelSocket, DomainFacts, DomainState, EventSender, Events, Host,
-    HostError, JobFacts, JobPhase, JobWhich, MigrateOptions, Migration, Nic, NicKind, event_queue,
+    ActiveDomain, AgentChannel, Answer, ChannelSocket, DomainFacts, DomainLook, DomainState,
+    EventSender, Events, Host, HostError, JobFacts, JobPhase, JobWhich, Look, MigrateOptions,
+    Migration, Nic, NicKind, event_queue,
 };
 use tandem_host::xml::Bonds;
 use tokio::sync::watch;
@@ -128,39 +129,53 @@ fn ready<'a, T: Send + 'a>(answer: Result<T, HostError>) -> Answer<'a, T> {
     Box::pin(async move { answer })
 }
 
-impl Host for FakeHost {
+impl Look for FakeHost {
     fn uri(&self) -> &str {
         self.uri
     }
-
-    fn domains(&self) -> Answer<'_, Vec<String>> {
-        ready(Ok(vec!["guest".to_owned()]))
-    }
-
-    fn domain<'a>(&'a self, name: &'a str) -> Answer<'a, DomainFacts> {
-        let facts = self.with(|pair, index| DomainFacts {
-            state: pair.states[index].unwrap_or(DomainState::Absent),
-            nics: pair.nics[index].clone(),
-            channel: pair.channels[index].clone().map(|socket| AgentChannel {
-                socket: Some(ChannelSocket::named(&socket)),
-                refused: None,
-                opened: Some(true),
-            }),
-            ..DomainFacts::absent(name)
+    fn look<'a>(&'a self, name: &'a str) -> Answer<'a, DomainLook> {
+        let look = self.with(|pair, index| DomainLook {
+            facts: DomainFacts {
+                state: pair.states[index].unwrap_or(DomainState::Absent),
+                nics: pair.nics[index].clone(),
+                channel: pair.channels[index].clone().map(|socket| AgentChannel {
+                    socket: Some(ChannelSocket::named(&socket)),
+                    refused: None,
+                    opened: Some(true),
+                }),
+                ..DomainFacts::absent(name)
+            },
+            bonds: Ok(None),
+            progress: pair.records[index].clone(),
         });
-        ready(Ok(facts))
+        ready(Ok(look))
     }
-
-    fn bonds<'a>(&'a self, _: &'a str) -> Answer<'a, Option<Bonds>> {
-        ready(Ok(None))
+    fn active(&self) -> Answer<'_, Vec<ActiveDomain>> {
+        unreachable!("an evacuation asks for one domain")
     }
+    fn job<'a>(&'a self, _: &'a str, _: JobWhich) -> Answer<'a, JobFacts> {
+        let begun = |pair: &Pair| pair.done.iter().any(|one| one.starts_with("migrate"));
+        let shows = self.with(|pair, _| pair.shows_job && begun(pair));
+        let phase = if shows {
+            JobPhase::PostCopy
+        } else {
+            JobPhase::None
+        };
+        ready(Ok(JobFacts {
+            phase,
+            ..JobFacts::default()
+        }))
+    }
+    fn events(&self) -> Answer<'_, Events> {
+        assert!(self.events.send(tandem_host::hypervisor::Event::lost()));
+        let stream = self.stream.lock().expect("no holder panics").take();
+        ready(stream.ok_or_else(|| self.other("events")))
+    }
+}
 
+impl Host for FakeHost {
     fn set_bonds<'a>(&'a self, _: &'a str, _: Option<&'a Bonds>) -> Answer<'a, ()> {
         ready(Ok(()))
-    }
-
-    fn progress<'a>(&'a self, _: &'a str) -> Answer<'a, Option<String>> {
-        ready(Ok(self.with(|pair, index| pair.records[index].clone())))
     }
 
     fn set_progress<'a>(&'a self, _: &'a str, record: Option<&'a str>) -> Answer<'a, ()> {
@@ -225,20 +240,6 @@ impl Host for FakeHost {
         ready(Ok(Box::new(migration)))
     }
 
-    fn job<'a>(&'a self, _: &'a str, _: JobWhich) -> Answer<'a, JobFacts> {
-        let begun = |pair: &Pair| pair.done.iter().any(|one| one.starts_with("migrate"));
-        let shows = self.with(|pair, _| pair.shows_job && begun(pair));
-        let phase = if shows {
-            JobPhase::PostCopy
-        } else {
-            JobPhase::None
-        };
-        ready(Ok(JobFacts {
-            phase,
-            ..JobFacts::default()
-        }))
-    }
-
     fn cancel<'a>(&'a self, _: &'a str) -> Answer<'a, ()> {
         let refuses = self.with(|pair, _| {
             pair.done.push("cancel".to_owned());
@@ -255,12 +256,6 @@ impl Host for FakeHost {
 
     fn unpause<'a>(&'a self, _: &'a str) -> Answer<'a, ()> {
         ready(Err(self.other("unpause")))
-    }
-
-    fn events(&self) -> Answer<'_, Events> {
-        assert!(self.events.send(tandem_host::hypervisor::Event::lost()));
-        let stream = self.stream.lock().expect("no holder panics").take();
-        ready(stream.ok_or_else(|| self.other("events")))
     }
 }
 

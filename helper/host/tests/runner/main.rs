@@ -107,7 +107,7 @@ async fn run_in(
     prepare(&mut pair.lock().expect("no holder panics"));
     let runner = Runner {
         hosts: Hosts {
-            source,
+            source: Some(source),
             destination,
         },
         migrate: MigrateOptions {

@@ -40,7 +40,7 @@ use super::{
     realtime::{self, Priority},
     repeat::{Again, repeat_announcements},
 };
-use crate::ebpf::{give_up_loading, load::lock};
+use crate::ebpf::{load::lock, support::give_up_loading};
 
 /// Announcements that go out before the switchover is asked for; the rest follows. One
 /// frame for each MAC and VLAN would do for the fabric.

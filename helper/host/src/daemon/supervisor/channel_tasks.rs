@@ -8,13 +8,12 @@ use tokio::task::{AbortHandle, Id, JoinError};
 use tokio::time::Instant;
 
 use super::Supervisor;
-use crate::commands::session;
 use crate::daemon::channel_task::{ChannelTask, DesiredState};
 use crate::daemon::domain_task::{DomainTask, KeeperTask};
 use crate::daemon::replug::Replug;
 use crate::daemon::told::Told;
 use crate::evacuate::Progress;
-use crate::execute::Lock;
+use crate::execute::{Lock, is_of_this_machine};
 use crate::hypervisor::{ChannelSocket, DomainLook};
 use crate::report::ChannelUse;
 use crate::words::printable;
@@ -31,7 +30,7 @@ impl Supervisor {
         let record = look.progress.as_deref();
         let record = record.and_then(|text| Progress::parse_for(text, name).ok());
         let owner = record.and_then(|record| record.owner);
-        owner.is_some_and(|owner| session::is_of_this_machine(&owner))
+        owner.is_some_and(|owner| is_of_this_machine(&owner))
             && !replug.is_some_and(Replug::is_busy)
             && Lock::is_held(&self.options.state, "domain", name)
     }

@@ -201,7 +201,7 @@ async fn what_needs_a_decision_is_left_to_the_operator() {
         stage: Stage::Plugging,
         owner: Some(Owner {
             token: "t".to_owned(),
-            host: crate::commands::session::host_name(),
+            host: crate::execute::this_process().unwrap().host,
             // Its lock keeps keeper and attempt away.
             pid: 1,
             started_at: String::new(),

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::hypervisor::{
     ActiveDomain, AgentChannel, Answer, ChannelSocket, DomainFacts, DomainLook, DomainState, Event,
-    EventSender, Events, Host, HostError, JobFacts, JobWhich, MigrateOptions, Migration, Nic,
+    EventSender, Events, Host, HostError, JobFacts, JobWhich, Look, MigrateOptions, Migration, Nic,
     event_queue,
 };
 use crate::xml::domain::parse_device;
@@ -96,21 +96,9 @@ fn bonds() -> Bonds {
     Document::parse(example).unwrap().bonds
 }
 
-impl Host for Fake {
+impl Look for Fake {
     fn uri(&self) -> &str {
         "fake"
-    }
-    fn domains(&self) -> Answer<'_, Vec<String>> {
-        self.ask(self.domains.lock().unwrap().keys().cloned().collect())
-    }
-    fn domain<'a>(&'a self, name: &'a str) -> Answer<'a, DomainFacts> {
-        self.ask(self.entry(name).0)
-    }
-    fn bonds<'a>(&'a self, _: &'a str) -> Answer<'a, Option<Bonds>> {
-        self.ask(Some(bonds()))
-    }
-    fn progress<'a>(&'a self, name: &'a str) -> Answer<'a, Option<String>> {
-        self.ask(self.entry(name).1)
     }
     fn look<'a>(&'a self, name: &'a str) -> Answer<'a, DomainLook> {
         self.looks.fetch_add(1, Ordering::Relaxed);
@@ -131,11 +119,17 @@ impl Host for Fake {
         let active = active.collect();
         self.ask(active)
     }
+    fn job<'a>(&'a self, _: &'a str, _: JobWhich) -> Answer<'a, JobFacts> {
+        self.ask(JobFacts::default())
+    }
     fn events(&self) -> Answer<'_, Events> {
         let (sender, events) = event_queue();
         *self.sender.lock().unwrap() = Some(sender);
         self.ask(events)
     }
+}
+
+impl Host for Fake {
     fn set_bonds<'a>(&'a self, _: &'a str, _: Option<&'a Bonds>) -> Answer<'a, ()> {
         unreachable!("serve changes no bonds")
     }
@@ -174,10 +168,10 @@ impl Host for Fake {
     ) -> Answer<'a, Box<dyn Migration>> {
         unreachable!("serve migrates nothing")
     }
-    fn job<'a>(&'a self, _: &'a str, _: JobWhich) -> Answer<'a, JobFacts> {
-        self.ask(JobFacts::default())
-    }
     fn cancel<'a>(&'a self, _: &'a str) -> Answer<'a, ()> {
         unreachable!("serve cancels nothing")
+    }
+    fn unpause<'a>(&'a self, _: &'a str) -> Answer<'a, ()> {
+        unreachable!("serve runs nothing again")
     }
 }

@@ -179,7 +179,7 @@ async fn a_number_of_a_process_keeps_nobody_from_a_guest() {
     let owned = Progress {
         owner: Some(Owner {
             token: "t".to_owned(),
-            host: crate::commands::session::host_name(),
+            host: crate::execute::this_process().unwrap().host,
             pid: 1,
             started_at: String::new(),
         }),

@@ -1,6 +1,7 @@
 //! Guests that do harm, beside one that is honest.
 
 use super::*;
+use crate::hypervisor::Look as _;
 use crate::report::ChannelUse;
 
 /// Bytes that a service may take of one hostile guest in one go, with what the kernel buffers.

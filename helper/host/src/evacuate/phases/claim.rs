@@ -9,9 +9,9 @@ use super::{Next, Phase, Step};
 use crate::evacuate::action::{ActionKind, Task};
 use crate::evacuate::cause::{Cause, CauseCode};
 use crate::evacuate::input::RecordFact;
-use crate::evacuate::machine::Evacuation;
 use crate::evacuate::progress::Stage;
 use crate::evacuate::spec::Side;
+use crate::evacuate::state::Evacuation;
 use crate::words::{printable, quoted};
 
 /// Failures of the reservation that may be an accident.

@@ -4,9 +4,9 @@ use super::Step;
 use crate::evacuate::action::{ActionKind, GuestCall, Task};
 use crate::evacuate::cause::{Cause, CauseCode};
 use crate::evacuate::input::SideFacts;
-use crate::evacuate::machine::Evacuation;
 use crate::evacuate::progress::{Progress, Record, Stage};
 use crate::evacuate::spec::{AgentUse, Side};
+use crate::evacuate::state::Evacuation;
 use crate::hypervisor::{DomainState, Nic};
 use crate::words::printable;
 

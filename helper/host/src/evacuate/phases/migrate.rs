@@ -5,9 +5,9 @@ use super::{Next, Phase, Step};
 use crate::evacuate::action::{ActionKind, Task};
 use crate::evacuate::cause::{Cause, CauseCode};
 use crate::evacuate::input::SideFacts;
-use crate::evacuate::machine::Evacuation;
 use crate::evacuate::progress::Stage;
 use crate::evacuate::spec::Side;
+use crate::evacuate::state::Evacuation;
 use crate::evacuate::view::has_job;
 use crate::hypervisor::DomainState;
 

@@ -4,9 +4,9 @@ use super::helpers::is_there;
 use super::{Next, Phase, Step};
 use crate::evacuate::action::{ActionKind, Task};
 use crate::evacuate::input::RecordFact;
-use crate::evacuate::machine::Evacuation;
 use crate::evacuate::progress::{Progress, Stage};
 use crate::evacuate::spec::Side;
+use crate::evacuate::state::Evacuation;
 
 /// Tries at cleaning up; what is left behind is reported.
 const FAILURES: u32 = 3;

@@ -3,9 +3,9 @@
 use super::helpers::is_gone;
 use super::{Next, Phase, Step};
 use crate::evacuate::action::ActionKind;
-use crate::evacuate::machine::Evacuation;
 use crate::evacuate::progress::Stage;
 use crate::evacuate::spec::Side;
+use crate::evacuate::state::Evacuation;
 
 pub(super) fn next(it: &Evacuation) -> Next {
     let side = Side::Source;

@@ -5,9 +5,9 @@ use super::{Next, Phase, Step};
 use crate::evacuate::action::{ActionKind, GuestCall, Task};
 use crate::evacuate::cause::{Cause, CauseCode};
 use crate::evacuate::input::FailureKind;
-use crate::evacuate::machine::Evacuation;
 use crate::evacuate::progress::Stage;
 use crate::evacuate::spec::Side;
+use crate::evacuate::state::Evacuation;
 
 /// The guest moves its traffic off the VF.
 pub(super) fn prepare(it: &Evacuation) -> Next {

@@ -4,9 +4,9 @@ use super::helpers::is_there;
 use super::{Next, Phase, Step};
 use crate::evacuate::action::{GuestCall, Task};
 use crate::evacuate::input::FailureKind;
-use crate::evacuate::machine::Evacuation;
 use crate::evacuate::progress::Stage;
 use crate::evacuate::spec::Side;
+use crate::evacuate::state::Evacuation;
 
 /// The record is written anew while the guest is waited for, so that nobody takes this process for dead.
 fn sign_of_life(it: &Evacuation, side: Side) -> Result<(), Step> {

@@ -6,15 +6,15 @@ use super::*;
 async fn a_virsh_that_hangs_floods_or_is_missing_is_told() {
     let (mut virsh, _folder) = fake("exec sleep 60");
     virsh.connection.limit = Duration::from_millis(50);
-    let error = virsh.domains().await.unwrap_err();
+    let error = virsh.active().await.unwrap_err();
     assert!(matches!(error, HostError::TimedOut { .. }), "{error}");
     let (virsh, _folder) = fake("exec head -c 9000000 /dev/zero");
-    let error = virsh.domains().await.unwrap_err();
+    let error = virsh.active().await.unwrap_err();
     assert!(matches!(error, HostError::Unreachable { .. }), "{error}");
     let (virsh, _folder) = fake("exec head -c 9000000 /dev/zero >&2");
-    assert_eq!(virsh.domains().await.unwrap(), Vec::<String>::new());
+    assert_eq!(virsh.active().await.unwrap(), []);
     let virsh = Virsh::with_program("test:///fake", "/nonexistent/virsh".into());
-    let error = virsh.domains().await.unwrap_err();
+    let error = virsh.active().await.unwrap_err();
     assert!(error.to_string().contains("install"), "{error}");
 }
 
@@ -29,7 +29,7 @@ async fn a_virsh_that_takes_too_long_is_killed_with_all_that_it_started() {
         let (mut virsh, folder) = fake(script);
         virsh.connection.limit = Duration::from_secs(3600);
         let pid_file = folder.path().join("pid");
-        let asked = virsh.domains();
+        let asked = virsh.active();
         let begun = async {
             while !pid_file.exists() {
                 tokio::time::sleep(Duration::from_millis(5)).await;

@@ -7,14 +7,14 @@ use crate::hypervisor::MigrateOptions;
 use crate::words::printable;
 
 /// What would be done, a line for each phase.
-pub fn dry_run_text(spec: &Spec, limits: &Limits, options: &MigrateOptions) -> String {
+pub(super) fn dry_run_text(spec: &Spec, limits: &Limits, options: &MigrateOptions) -> String {
     let steps = steps(spec, limits, options).into_iter();
     let lines = steps.map(|(phase, what)| format!("{:<9} {what}\n", phase.as_str()));
     lines.collect()
 }
 
 /// The same for programs, with the spec itself.
-pub fn dry_run_json(spec: &Spec, limits: &Limits, options: &MigrateOptions) -> Value {
+pub(super) fn dry_run_json(spec: &Spec, limits: &Limits, options: &MigrateOptions) -> Value {
     let steps = steps(spec, limits, options).into_iter();
     let steps = steps.map(|(phase, what)| json!({ "phase": phase, "does": what }));
     json!({ "spec": spec, "steps": steps.collect::<Vec<_>>() })

@@ -9,11 +9,11 @@ use crate::words::{message, printable, quoted};
 
 /// Where a recovery finds locks and records.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Folders {
+pub(super) struct Folders {
     /// Locks.
-    pub state: PathBuf,
+    pub(super) state: PathBuf,
     /// This host's own records.
-    pub records: PathBuf,
+    pub(super) records: PathBuf,
 }
 
 impl Default for Folders {
@@ -26,7 +26,7 @@ impl Default for Folders {
 }
 
 /// The report for people.
-pub fn text_of(spec: &Spec, outcome: &Outcome, folders: &Folders) -> String {
+pub(super) fn text_of(spec: &Spec, outcome: &Outcome, folders: &Folders) -> String {
     let mut text = String::new();
     let mut line = |what: String| {
         // Writing to a String does not fail.
@@ -66,7 +66,7 @@ pub fn text_of(spec: &Spec, outcome: &Outcome, folders: &Folders) -> String {
 }
 
 /// What is said when the operator left at once.
-pub fn left(spec: &Spec, runs_on: Option<Side>, folders: &Folders) -> String {
+pub(super) fn left(spec: &Spec, runs_on: Option<Side>, folders: &Folders) -> String {
     format!(
         "left in the middle; run `{}`, which finishes or undoes it",
         recover(spec, runs_on, folders)
@@ -161,9 +161,9 @@ fn leftover_text(leftover: Leftover) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::dry_run::dry_run_text;
     use super::*;
     use crate::evacuate::{Cause, CauseCode};
-    use crate::report::dry_run_text;
     use serde_json::json;
 
     #[test]

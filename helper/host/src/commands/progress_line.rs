@@ -14,7 +14,7 @@ const BAR_CELLS: u64 = 20;
 
 /// Writes to standard error, so that the report has the standard output for itself.
 #[derive(Debug)]
-pub struct ProgressLine {
+pub(super) struct ProgressLine {
     terminal: bool,
     phase: Option<Phase>,
     told_ms: u64,
@@ -24,7 +24,7 @@ pub struct ProgressLine {
 
 impl ProgressLine {
     /// For this process's standard error.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             terminal: std::io::stderr().is_terminal(),
             phase: None,

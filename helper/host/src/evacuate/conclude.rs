@@ -1,0 +1,222 @@
+//! How an evacuation ended, by what is known.
+
+use super::cause::{Cause, CauseCode};
+use super::input::RecordFact;
+use super::outcome::{GuestVerdict, Leftover, Outcome, Verdict};
+use super::phase::Phase;
+use super::spec::{AgentUse, Side};
+use super::state::Evacuation;
+use crate::hypervisor::DomainState;
+use crate::words::{printable, quoted};
+
+impl Evacuation {
+    /// It has ended, and nothing of it is left for which a recovery would need this host's own record.
+    pub fn is_over(&self) -> bool {
+        let Some(outcome) = self.outcome() else {
+            return false;
+        };
+        let records = [Leftover::RecordOnSource, Leftover::RecordOnDestination];
+        let leaves_record = outcome.left.iter().any(|one| records.contains(one));
+        let code = outcome.cause.as_ref().map(|cause| cause.code);
+        // Another process, or a late write of one that was killed, has the same evacuation.
+        let is_of_another = self.notes.recovery.is_some() && code == Some(CauseCode::Claimed);
+        !outcome.recovery_needed && !leaves_record && !is_of_another
+    }
+}
+
+pub(super) fn conclude(it: &Evacuation) -> Outcome {
+    let verdict = verdict(it);
+    let told = !matches!(verdict, Verdict::Interrupted | Verdict::Stopped);
+    let home = it.notes.residence.filter(|side| is_there(it, *side));
+    // The evacuation for whose sake this one was refused may have moved it.
+    let moved = verdict == Verdict::Refused && runs(it, Side::Destination);
+    let home = home.filter(|_| !moved);
+    let home = home.or_else(|| seen_on(it));
+    let runs_on = home.filter(|_| told);
+    let vf_attached = runs_on.is_some_and(|side| it.vf_nic(side).is_some());
+    let pending = may_follow(it) && home == Some(Side::Source);
+    let keeps = verdict == Verdict::Degraded && it.keeps_record();
+    Outcome {
+        verdict,
+        looked: true,
+        runs_on,
+        last_seen_on: home,
+        vf_attached,
+        unplug_may_follow: pending && vf_attached,
+        guest: guest_verdict(it),
+        guest_status: it.notes.guest.clone(),
+        cause: cause(it, verdict),
+        left: leftovers(it, verdict, keeps),
+        recovery_needed: keeps || verdict == Verdict::Interrupted,
+        phases: it.phase_times(),
+        downtime_ms: it.notes.job.and_then(|job| job.downtime_ms),
+    }
+}
+
+/// News of a refusal may be of an earlier request than the last one: a host may tell it by its answer and
+/// by an event.
+fn may_follow(it: &Evacuation) -> bool {
+    let looked_ms = it.view(Side::Source).asked_ms;
+    let settled_ms = it
+        .notes
+        .unplug_last_ms
+        .map(|at| at + it.limits.unplug_settle_ms);
+    it.notes.unplug_asked_ms.is_some() || settled_ms.is_some_and(|at_ms| looked_ms < at_ms)
+}
+
+/// Where the last looks showed the domain.
+fn seen_on(it: &Evacuation) -> Option<Side> {
+    [Side::Destination, Side::Source]
+        .into_iter()
+        .find(|side| is_there(it, *side))
+}
+
+fn runs(it: &Evacuation, side: Side) -> bool {
+    let facts = it.view(side).facts.as_ref();
+    facts.is_some_and(|facts| facts.state == DomainState::Running)
+}
+
+fn is_there(it: &Evacuation, side: Side) -> bool {
+    let state = it.view(side).facts.as_ref().map(|facts| facts.state);
+    matches!(state, Some(DomainState::Running | DomainState::Paused))
+}
+
+fn verdict(it: &Evacuation) -> Verdict {
+    let code = it.notes.cause.as_ref().map(|cause| cause.code);
+    match it.phase {
+        _ if it.notes.superseded => Verdict::Interrupted,
+        Phase::Check | Phase::Claim => Verdict::Refused,
+        Phase::Takeover => match code {
+            Some(CauseCode::Claimed | CauseCode::NothingToRecover) => Verdict::Refused,
+            _ => Verdict::Interrupted,
+        },
+        Phase::Release => released(it),
+        _ => Verdict::Interrupted,
+    }
+}
+
+/// What the last look showed.
+fn released(it: &Evacuation) -> Verdict {
+    let Some(home) = it.notes.residence else {
+        return Verdict::Stopped;
+    };
+    if !it.has_last_look(home) {
+        return Verdict::Interrupted;
+    }
+    if !it.notes.touched {
+        return Verdict::Refused;
+    }
+    if !is_there(it, home) {
+        let nowhere = Side::BOTH
+            .into_iter()
+            .all(|side| it.has_last_look(side) && !is_there(it, side));
+        return if nowhere {
+            Verdict::Stopped
+        } else {
+            Verdict::Interrupted
+        };
+    }
+    let has_vf = it.vf_nic(home).is_some();
+    let had_vf = it.record.spec.source_vf.is_some();
+    match home {
+        Side::Source if has_vf || !had_vf => Verdict::RolledBack,
+        Side::Destination if has_vf && !guest_objects(it) => Verdict::Done,
+        _ => Verdict::Degraded,
+    }
+}
+
+/// The VF is plugged in, and the guest that should use it does not say so.
+fn guest_objects(it: &Evacuation) -> bool {
+    match guest_verdict(it) {
+        GuestVerdict::UsesVf | GuestVerdict::NotAsked => false,
+        GuestVerdict::Silent => it.record.spec.agent == AgentUse::Required,
+        GuestVerdict::UsesStandby => true,
+    }
+}
+
+fn guest_verdict(it: &Evacuation) -> GuestVerdict {
+    let home = it.notes.residence.unwrap_or(Side::Source);
+    let asks = it.record.spec.asks_guest(home);
+    match &it.notes.guest {
+        _ if !asks => GuestVerdict::NotAsked,
+        None => GuestVerdict::Silent,
+        Some(guest) if guest.vf_active => GuestVerdict::UsesVf,
+        Some(_) => GuestVerdict::UsesStandby,
+    }
+}
+
+fn cause(it: &Evacuation, verdict: Verdict) -> Option<Cause> {
+    let domain = printable(&it.record.spec.domain);
+    if it.notes.superseded {
+        let message = format!(
+            "another process took over, or ended, the evacuation of domain {domain}; see \
+             `tandem-host status {}`",
+            quoted(&it.record.spec.domain)
+        );
+        return Some(Cause::new(CauseCode::Superseded, message));
+    }
+    let known = it.notes.cause.clone();
+    known.or_else(|| match verdict {
+        Verdict::Interrupted => Some(it.unclear()),
+        Verdict::Stopped => {
+            let message = format!("domain {domain} runs on neither host any more");
+            Some(Cause::new(CauseCode::Stopped, message))
+        }
+        Verdict::Degraded => Some(not_verified(it)),
+        _ => None,
+    })
+}
+
+/// Nothing failed, and yet it is not known that the guest uses a VF.
+fn not_verified(it: &Evacuation) -> Cause {
+    let home = it.notes.residence.unwrap_or(Side::Source);
+    if it.record.spec.vf(home).is_none() {
+        let message = "no VF is named for the destination, and it was agreed to go on without";
+        return Cause::new(CauseCode::NoVfNamed, message);
+    }
+    if it.notes.aborted {
+        let message = "the operator stopped it before the guest said that it uses the VF";
+        return Cause::new(CauseCode::Aborted, message);
+    }
+    let message = match &it.notes.guest {
+        Some(guest) => format!(
+            "the guest does not use the VF: {}; see `tandem status` in it",
+            guest.reason
+        ),
+        None => {
+            let why = it.notes.guest_silence.as_ref();
+            let why = why.map_or_else(String::new, |why| format!(" ({why})"));
+            format!(
+                "the guest does not answer{why}, so it is not known whether it uses the VF; see `tandem status` in it"
+            )
+        }
+    };
+    Cause::new(CauseCode::NotVerified, message)
+}
+
+fn leftovers(it: &Evacuation, verdict: Verdict, keeps: bool) -> Vec<Leftover> {
+    let mut left = Vec::new();
+    if it.phase != Phase::Release || verdict == Verdict::Interrupted {
+        // All of it is what a recovery needs.
+        return left;
+    }
+    if it.notes.vf_claimed {
+        left.push(Leftover::VfClaim);
+    }
+    let home = it.notes.residence;
+    for (side, leftover) in [
+        (Side::Source, Leftover::RecordOnSource),
+        (Side::Destination, Leftover::RecordOnDestination),
+    ] {
+        let facts = it.view(side).facts.as_ref();
+        let seen = match facts.map(|facts| &facts.record) {
+            Some(RecordFact::Present(record)) => it.is_of_this_evacuation(record),
+            _ => false,
+        };
+        let kept = keeps && home == Some(side);
+        if seen && !kept && !it.notes.cleared.contains(&side) {
+            left.push(leftover);
+        }
+    }
+    left
+}
