@@ -20,6 +20,10 @@ pub enum Source {
     Ebpf,
     /// The agent channel to the host.
     Channel,
+    /// Something that this version has no word for: a newer guest says it.
+    #[cfg_attr(feature = "schema", schemars(skip))]
+    #[serde(other)]
+    Unknown,
 }
 
 /// A source of observations.
@@ -51,6 +55,21 @@ pub enum SourceHealth {
         /// Why, and what follows from it.
         reason: String,
     },
+    /// Something that this version has no word for: a newer guest says it.
+    #[cfg_attr(feature = "schema", schemars(skip))]
+    #[serde(untagged, with = "unknown")]
+    Unknown,
+}
+
+/// A word or a structure, whatever it is.
+mod unknown {
+    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(from: D) -> Result<(), D::Error> {
+        <serde::de::IgnoredAny as serde::Deserialize>::deserialize(from).map(|_| ())
+    }
+
+    pub(super) fn serialize<S: serde::Serializer>(to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str("unknown")
+    }
 }
 
 /// One thing that was looked at, such as an eBPF program.
