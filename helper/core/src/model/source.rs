@@ -3,7 +3,8 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use serde::{Deserialize, Serialize};
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Where observations come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -34,6 +35,7 @@ pub struct SourceStatus {
     /// Which.
     pub source: Source,
     /// How it fares.
+    #[serde(deserialize_with = "any_health")]
     pub health: SourceHealth,
     /// Times it lost events and was read anew.
     pub lost: u64,
@@ -57,19 +59,22 @@ pub enum SourceHealth {
     },
     /// Something that this version has no word for: a newer guest says it.
     #[cfg_attr(feature = "schema", schemars(skip))]
-    #[serde(untagged, with = "unknown")]
+    #[serde(other)]
     Unknown,
 }
 
-/// A word or a structure, whatever it is.
-mod unknown {
-    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(from: D) -> Result<(), D::Error> {
-        <serde::de::IgnoredAny as serde::Deserialize>::deserialize(from).map(|_| ())
+/// A newer guest's may be a word or have parts.
+fn any_health<'de, D: Deserializer<'de>>(from: D) -> Result<SourceHealth, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Any {
+        Known(SourceHealth),
+        Other(IgnoredAny),
     }
-
-    pub(super) fn serialize<S: serde::Serializer>(to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str("unknown")
-    }
+    Ok(match Any::deserialize(from)? {
+        Any::Known(health) => health,
+        Any::Other(IgnoredAny) => SourceHealth::Unknown,
+    })
 }
 
 /// One thing that was looked at, such as an eBPF program.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
-use tandem_core::policy::Origin;
+use tandem_core::policy::{HostMay, Origin};
 use tandem_core::status::{
     BondState, BondStatus, CheckItem, Event, Gap, PortStatus, SourceHealth, SourceStatus, Status,
     Switchover, SwitchoverCause, Traffic,
@@ -288,6 +288,7 @@ fn status(generation: u64) -> Result<StatusReport> {
         status: Status {
             generation,
             policy: Origin::Host,
+            host_may: HostMay::default(),
             problems: Vec::new(),
             bonds: vec![bond],
             sources: vec![SourceStatus {
