@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use tandem_core::Policy;
 use tandem_core::input::Request;
 use tandem_core::status::{
-    BondState, CommandError, CommandErrorCode, Event, Problem, ProblemCode, Status, Traffic,
+    BondState, CommandError, CommandErrorCode, Event, Problem, ProblemCode, SourceHealth,
+    SourceStatus, Status, Traffic,
 };
 use tandem_core::types::{IfName, Mac, Time};
 use tandem_wire::event::{EventMessage, Pushed, Timestamp};
@@ -361,6 +362,15 @@ fn a_status_is_read_as_it_was_written() {
     };
     assert_eq!(id, Some(Id::from(u64::MAX)));
     assert_eq!(content::<StatusReport>("tandem-status", &value), Ok(report));
+}
+
+#[test]
+fn a_source_s_health_of_tomorrow_is_unknown() {
+    for health in [json!("half"), json!({ "half": { "reason": 1 } }), json!(7)] {
+        let source = json!({ "source": "udev", "health": health, "lost": 0, "parts": [] });
+        let read: SourceStatus = serde_json::from_value(source).unwrap();
+        assert_eq!(read.health, SourceHealth::Unknown);
+    }
 }
 
 #[test]
