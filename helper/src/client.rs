@@ -126,7 +126,7 @@ impl Client {
         self.send(&request.to_line(), deadline)?;
         loop {
             match self.receive(deadline)? {
-                FromGuest::Return { value, id: of } if of == id => {
+                FromGuest::Return { value, id: of, .. } if of == id => {
                     return content(command, &value).map_err(ClientError::NotUnderstood);
                 }
                 FromGuest::Error { error, id: of } if of == id || of.is_none() => {

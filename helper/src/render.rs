@@ -10,7 +10,9 @@ use tandem_wire::event::{EventMessage, Pushed, Timestamp};
 use tandem_wire::reply::StatusReport;
 
 use switchover::{gap_text, milliseconds, switchover_text};
-use words::{age, code, health, joined, origin, port_state, source, state, traffic, warning};
+use words::{
+    age, code, health, host_may, joined, origin, port_state, source, state, traffic, warning,
+};
 
 /// Switchovers that are shown of those that are remembered.
 const SHOWN_SWITCHOVERS: usize = 5;
@@ -39,10 +41,12 @@ impl Style {
 pub fn status(report: &StatusReport, style: Style) -> String {
     let status = &report.status;
     let mut page = Page::default();
+    let words = [origin(status.policy)].into_iter();
+    let words = words.chain(host_may(status.host_may)).map(str::to_owned);
     page.line(format!(
         "tandem {}, {}",
         report.version,
-        origin(status.policy)
+        joined(words, ", ")
     ));
     for problem in &status.problems {
         problem_item(&mut page, problem, style);

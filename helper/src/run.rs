@@ -128,9 +128,8 @@ impl Service {
 
     /// The files' bonds, else those that the host provided before a restart.
     fn starting_policy(&mut self) -> Policy {
-        let from_file = &self.config.policy;
-        if !from_file.bonds.is_empty() || !self.config.accept_host_config {
-            return from_file.clone();
+        if self.config.host_bonds_refused().is_some() {
+            return self.config.policy.clone();
         }
         match config::load_host_policy(HOST_POLICY_PATH.as_ref()) {
             Ok(policy) => {
@@ -161,8 +160,11 @@ impl Service {
         }
     }
 
-    /// Makes a valid policy the machine's and tells the sources what matters for it.
+    /// Makes a valid policy and what the host may do the machine's and tells the sources what matters for it.
     fn adopt(&mut self, policy: Policy) -> Result<()> {
+        if self.machine.status().host_may != self.config.host_may {
+            self.feed(Input::HostMay(self.config.host_may));
+        }
         let names: Vec<_> = policy.bonds.iter().map(|bond| bond.name.clone()).collect();
         self.sources.set_names(&names)?;
         self.feed(Input::Policy(policy));
@@ -339,20 +341,17 @@ impl Service {
     /// it, and keeps it for a restart of the service.
     fn take_from_host(&mut self, mut policy: Policy) -> Result<Result<Configured, ConfigureError>> {
         let refuse = |code, message: String| Ok(Err(ConfigureError { code, message }));
-        if !self.config.policy.bonds.is_empty() {
-            return refuse(
-                ConfigureErrorCode::DefinedByFile,
-                format!(
-                    "the bonds are defined in the guest, in {}",
-                    self.options.config.display()
+        if let Some(code) = self.config.host_bonds_refused() {
+            let file = self.options.config.display();
+            let message = match code {
+                ConfigureErrorCode::DefinedByFile => {
+                    format!("the bonds are defined in the guest, in {file}")
+                }
+                _ => format!(
+                    "the guest's administrator lets the host define no bonds: `host-may` in {file}"
                 ),
-            );
-        }
-        if !self.config.accept_host_config {
-            return refuse(
-                ConfigureErrorCode::NotAllowed,
-                "the guest's administrator refuses it: accept-host-config = false".to_string(),
-            );
+            };
+            return refuse(code, message);
         }
         policy.origin = Origin::Host;
         if let Err(error) = policy.validate() {

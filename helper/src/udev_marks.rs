@@ -214,7 +214,7 @@ fn tell_network_manager(name: &IfName, managed: bool) -> Option<String> {
 /// # Errors
 /// The host's bonds can't be read.
 pub fn effective(config: &Config) -> Result<Policy> {
-    if !config.policy.bonds.is_empty() || !config.accept_host_config {
+    if config.host_bonds_refused().is_some() {
         return Ok(config.policy.clone());
     }
     Ok(config::load_host_policy(HOST_POLICY_PATH.as_ref())?.unwrap_or_default())

@@ -373,7 +373,7 @@ fn configured_by_host(lab: &Lab) -> Result<()> {
     guest.kill_service()?;
     guest
         .vm
-        .write_file(CONFIG, b"accept-host-config = false\n", false)?;
+        .write_file(CONFIG, b"host-may = \"commands\"\n", false)?;
     guest.start(&[])?;
     let mut channel = guest.channel()?;
     refused(&mut channel, policy(&setup), "not-allowed")?;

@@ -14,7 +14,7 @@ use crate::model::action::ActionKind;
 use crate::model::fast_path::{FastPath, PortFrames};
 use crate::model::input::{Command, Hold, Input, Outcome, Request};
 use crate::model::output::{CommandError, CommandErrorCode, Event, Output};
-use crate::model::policy::{Ownership, Policy};
+use crate::model::policy::{HostMay, Ownership, Policy};
 use crate::model::source::Source;
 use crate::model::status::{BondStatus, Status};
 use crate::model::types::{ActionId, IfName, Ifindex, Time};
@@ -40,6 +40,7 @@ const MAX_REFUSAL_CHARS: usize = 1_000;
 pub struct Machine {
     world: World,
     policy: Policy,
+    host_may: HostMay,
     /// One for each bond of the policy.
     bonds: Vec<Memory>,
     recalled: Vec<Hold>,
@@ -60,6 +61,7 @@ impl Machine {
         let mut machine = Self {
             world: World::default(),
             policy: Policy::default(),
+            host_may: HostMay::default(),
             bonds: Vec::new(),
             recalled: Vec::new(),
             files_refused: None,
@@ -119,6 +121,7 @@ impl Machine {
         let now = self.now;
         match input {
             Input::Policy(policy) => self.set_policy(policy),
+            Input::HostMay(what) => self.host_may = what,
             Input::FilesRefused(why) => {
                 self.files_refused = why.map(|why| why.chars().take(MAX_REFUSAL_CHARS).collect());
             }
@@ -225,7 +228,8 @@ impl Machine {
         }
     }
 
-    fn command(&mut self, Command { id, request }: Command) {
+    fn command(&mut self, command: Command) {
+        let Command { id, request, .. } = command;
         if self.bonds.iter().any(|memory| memory.commands.contains(id)) {
             return;
         }
@@ -234,7 +238,9 @@ impl Machine {
             .iter()
             .map(|memory| memory.commands.0.len())
             .sum();
-        let bond = if open < MAX_OPEN_COMMANDS {
+        let bond = if command.by_host && !self.host_may.allows_commands() {
+            Err(CommandError::not_allowed())
+        } else if open < MAX_OPEN_COMMANDS {
             self.named_bond(bond_of(&request))
         } else {
             let message = format!("{open} commands are open; wait for their answers");
@@ -423,6 +429,7 @@ impl Machine {
         let status = Status {
             generation: self.status.generation,
             policy: self.policy.origin,
+            host_may: self.host_may,
             problems: general_problems(
                 self.files_refused.as_deref(),
                 self.nics_given_back.as_deref(),

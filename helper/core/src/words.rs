@@ -1,6 +1,7 @@
 //! Words for people: the same in `tandem status`, in the demo and wherever else a status is told.
 
 use crate::input::RemovalStage;
+use crate::policy::HostMay;
 use crate::status::{SwitchoverCause, Traffic};
 
 /// Who carries the traffic.
@@ -10,6 +11,17 @@ pub fn carrier(traffic: Traffic) -> &'static str {
         Traffic::Vf => "VF",
         Traffic::Standby => "standby",
         Traffic::Other => "another port",
+        Traffic::Unknown => "unknown",
+    }
+}
+
+/// What the host may not do; `None` where it may do all.
+pub fn host_may(what: HostMay) -> Option<&'static str> {
+    match what {
+        HostMay::Bonds => None,
+        HostMay::Commands => Some("the host may not define bonds"),
+        HostMay::None => Some("the host may only ask"),
+        HostMay::Unknown => Some("only a newer version knows what the host may do"),
     }
 }
 
@@ -22,6 +34,7 @@ pub fn cause(cause: SwitchoverCause) -> &'static str {
         SwitchoverCause::Carrier => "carrier lost",
         SwitchoverCause::Operator => "requested by an operator",
         SwitchoverCause::Arrival => "a VF arrived",
+        SwitchoverCause::Unknown => "for a reason that a newer guest knows",
     }
 }
 
@@ -33,5 +46,6 @@ pub fn warning(stage: RemovalStage) -> &'static str {
         RemovalStage::EjectRequested => "ACPI's request to eject",
         RemovalStage::RemovalStarted => "the PCI core",
         RemovalStage::DriverStopping => "its driver",
+        RemovalStage::Unknown => "something that a newer guest knows",
     }
 }

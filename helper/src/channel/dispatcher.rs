@@ -10,7 +10,7 @@ use tandem_core::policy::Origin;
 use tandem_core::status::{CommandError, CommandErrorCode, Event};
 use tandem_core::{Policy, Status};
 use tandem_wire::event::{EventMessage, Pushed, Timestamp};
-use tandem_wire::message::{Call, Id, RequestLine};
+use tandem_wire::message::{Call, Received, ReplyTo};
 use tandem_wire::reply::{Empty, ErrorBody, GuestInfo, StatusReport, delimited_sync_line};
 
 use super::input::ChannelInput;
@@ -40,37 +40,44 @@ impl Dispatcher {
     }
 
     /// Carries out requests of one connection while there is room for the replies.
-    pub(super) fn serve(&mut self, session: &mut Session) {
-        while let Some(RequestLine { call, id }) = session.next_call() {
-            self.carry_out(session, call, id);
+    pub(super) fn serve(&mut self, session: &mut Session, by_host: bool) {
+        while let Some(Received { call, reply_to }) = session.next_call() {
+            self.carry_out(session, call, reply_to, by_host);
         }
     }
 
-    fn carry_out(&mut self, session: &mut Session, call: Call, id: Option<Id>) {
+    fn carry_out(&mut self, session: &mut Session, call: Call, to: ReplyTo, by_host: bool) {
         match call {
-            Call::GuestPing => session.reply(Empty {}, id),
-            Call::GuestSync(sync) => session.reply(sync.id, id),
+            Call::GuestPing => session.reply(Empty {}, to),
+            Call::GuestSync(sync) => session.reply(sync.id, to),
             Call::GuestSyncDelimited(sync) => {
-                session.out.push_reply(delimited_sync_line(sync.id, id));
+                session.out.push_reply(delimited_sync_line(sync.id, to));
             }
-            Call::GuestInfo => session.reply(GuestInfo::new(VERSION), id),
+            Call::GuestInfo(asked) => match GuestInfo::answer(VERSION, asked) {
+                Ok(info) => session.reply(info, to),
+                Err(error) => session.reply_error(error, to.id),
+            },
             Call::TandemStatus => match self.report() {
-                Ok(report) => session.reply(report, id),
-                Err(error) => session.reply_error(error, id),
+                Ok(report) => session.reply(report, to),
+                Err(error) => session.reply_error(error, to.id),
             },
             Call::TandemConfigure(policy) => {
                 let policy = Policy {
                     origin: Origin::Host,
                     ..policy
                 };
-                self.pass_on(session, id, |id| ChannelInput::Configure { id, policy });
+                self.pass_on(session, to, |id| ChannelInput::Configure { id, policy });
             }
             Call::TandemSubscribe | Call::TandemUnsubscribe => {
                 session.set_subscribed(call == Call::TandemSubscribe);
-                session.reply(Empty {}, id);
+                session.reply(Empty {}, to);
             }
-            Call::Command(request) => self.pass_on(session, id, |id| {
-                ChannelInput::Input(Input::Command(Command { id, request }))
+            Call::Command(request) => self.pass_on(session, to, |id| {
+                ChannelInput::Input(Input::Command(Command {
+                    id,
+                    request,
+                    by_host,
+                }))
             }),
         }
     }
@@ -78,7 +85,7 @@ impl Dispatcher {
     fn pass_on(
         &mut self,
         session: &mut Session,
-        request_id: Option<Id>,
+        reply_to: ReplyTo,
         input: impl FnOnce(CommandId) -> ChannelInput,
     ) {
         if !session.can_open() {
@@ -88,11 +95,11 @@ impl Dispatcher {
                     "{MAX_OPEN_COMMANDS} commands of this connection are under way; wait for one of them"
                 ),
             };
-            return session.reply_error(busy.into(), request_id);
+            return session.reply_error(busy.into(), reply_to.id);
         }
         self.last_id += 1;
         let id = CommandId(self.last_id);
-        session.open(id, request_id);
+        session.open(id, reply_to);
         self.inputs.push_back(input(id));
     }
 

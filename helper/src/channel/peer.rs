@@ -17,6 +17,9 @@ const READ_BYTES: usize = 4096;
 /// reads and writes; after a `Pending` of one of them, the task is woken when it
 /// can go on.
 pub(super) trait Transport {
+    /// The host is at the other end, and not somebody in the guest.
+    const HOST: bool;
+
     /// Learns what can be done in this turn. True if the other end has left since
     /// the last one, and whoever comes next is somebody else.
     fn refresh(&mut self, _: &mut Context<'_>) -> io::Result<bool> {
@@ -31,6 +34,8 @@ pub(super) trait Transport {
 }
 
 impl Transport for UnixStream {
+    const HOST: bool = false;
+
     fn poll_read(&mut self, cx: &mut Context<'_>, bytes: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut buffer = ReadBuf::new(bytes);
         ready!(AsyncRead::poll_read(Pin::new(self), cx, &mut buffer))?;
@@ -90,7 +95,7 @@ impl<T: Transport> Peer<T> {
         }
         self.flush(cx)?;
         let waits_for_input = self.read(cx)?.is_pending();
-        dispatcher.serve(&mut self.session);
+        dispatcher.serve(&mut self.session, T::HOST);
         self.flush(cx)?;
         let can_read = !self.ended && !waits_for_input;
         Ok(

@@ -8,7 +8,7 @@ use tandem_core::Status;
 use tandem_core::input::{CommandId, Input, Source};
 use tandem_core::status::{Answer, CheckItem, CommandError, Event, SourceHealth};
 use tandem_wire::PORT_NAME;
-use tandem_wire::message::Id;
+use tandem_wire::message::ReplyTo;
 use tandem_wire::reply::{ConfigureError, Configured, ErrorBody, ErrorLine};
 use tokio::net::UnixStream;
 
@@ -99,17 +99,17 @@ impl Channel {
 
     /// Answers a command. Ignored if its client has left.
     pub fn reply(&mut self, id: CommandId, result: Result<Answer, CommandError>) {
-        self.answer(id, |session, request_id| match result {
-            Ok(answer) => session.reply(answer, request_id),
-            Err(error) => session.reply_error(error.into(), request_id),
+        self.answer(id, |session, to| match result {
+            Ok(answer) => session.reply(answer, to),
+            Err(error) => session.reply_error(error.into(), to.id),
         });
     }
 
     /// Answers a [`ChannelInput::Configure`]. Ignored if its client has left.
     pub fn configured(&mut self, id: CommandId, result: Result<Configured, ConfigureError>) {
-        self.answer(id, |session, request_id| match result {
-            Ok(configured) => session.reply(configured, request_id),
-            Err(error) => session.reply_error(error.into(), request_id),
+        self.answer(id, |session, to| match result {
+            Ok(configured) => session.reply(configured, to),
+            Err(error) => session.reply_error(error.into(), to.id),
         });
     }
 
@@ -252,12 +252,12 @@ impl Channel {
         clients.chain(self.port.iter_mut().map(|port| &mut port.session))
     }
 
-    fn answer(&mut self, id: CommandId, reply: impl FnOnce(&mut Session, Option<Id>)) {
+    fn answer(&mut self, id: CommandId, reply: impl FnOnce(&mut Session, ReplyTo)) {
         let open = self
             .sessions()
-            .find_map(|session| session.close(id).map(|request_id| (session, request_id)));
-        if let Some((session, request_id)) = open {
-            reply(session, request_id);
+            .find_map(|session| session.close(id).map(|to| (session, to)));
+        if let Some((session, to)) = open {
+            reply(session, to);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use tandem_core::input::CommandId;
 use tandem_wire::framing::Decoder;
-use tandem_wire::message::{Id, RequestLine};
+use tandem_wire::message::{Id, Received, ReplyTo, RequestLine};
 use tandem_wire::reply::{ErrorBody, ErrorLine, ReturnLine};
 
 use super::outgoing::Outgoing;
@@ -26,8 +26,7 @@ pub(super) struct Session {
 #[derive(Debug)]
 struct OpenCommand {
     id: CommandId,
-    /// The peer's own name for it.
-    request_id: Option<Id>,
+    reply_to: ReplyTo,
 }
 
 impl Session {
@@ -56,7 +55,7 @@ impl Session {
 
     /// The next request that can be carried out; the others are answered at once.
     /// `None` once the input is used up or too much waits to be written.
-    pub(super) fn next_call(&mut self) -> Option<RequestLine> {
+    pub(super) fn next_call(&mut self) -> Option<Received> {
         while !self.out.is_full() {
             let mut rest = &self.input[self.taken..];
             let line = self.decoder.next_line(&mut rest);
@@ -91,8 +90,8 @@ impl Session {
     }
 
     /// Answers with what the command returns.
-    pub(super) fn reply<T: serde::Serialize>(&mut self, value: T, id: Option<Id>) {
-        self.out.push_reply(ReturnLine { value, id }.to_line());
+    pub(super) fn reply<T: serde::Serialize>(&mut self, value: T, to: ReplyTo) {
+        self.out.push_reply(ReturnLine::new(value, to).to_line());
     }
 
     /// Answers with an error.
@@ -106,15 +105,14 @@ impl Session {
     }
 
     /// Notes a command that somebody else will answer.
-    pub(super) fn open(&mut self, id: CommandId, request_id: Option<Id>) {
-        self.open.push(OpenCommand { id, request_id });
+    pub(super) fn open(&mut self, id: CommandId, reply_to: ReplyTo) {
+        self.open.push(OpenCommand { id, reply_to });
     }
 
-    /// The open command of that identity is answered now. The outer `None` says
-    /// that it isn't one of this peer's.
-    pub(super) fn close(&mut self, id: CommandId) -> Option<Option<Id>> {
+    /// The open command of that identity is answered now; `None` if it isn't one of this peer's.
+    pub(super) fn close(&mut self, id: CommandId) -> Option<ReplyTo> {
         let at = self.open.iter().position(|command| command.id == id)?;
-        Some(self.open.swap_remove(at).request_id)
+        Some(self.open.swap_remove(at).reply_to)
     }
 
     /// Nothing is to be done for a peer that sends no more.

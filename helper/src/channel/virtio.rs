@@ -177,6 +177,8 @@ fn attempt(
 }
 
 impl Transport for Port {
+    const HOST: bool = true;
+
     fn refresh(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
         let was_hung_up = self.hung_up;
         while let Poll::Ready(guard) = self.events.poll_read_ready(cx) {
@@ -216,6 +218,13 @@ mod tests {
     use std::future::poll_fn;
     use std::net::Shutdown;
     use std::os::unix::net::UnixStream;
+
+    use tandem_core::input::Input;
+    use tandem_core::policy::HostMay;
+    use tandem_core::{Machine, Output, Time};
+    use tandem_wire::message::ReplyTo;
+
+    use crate::channel::ChannelInput;
 
     #[test]
     fn a_port_is_found_by_its_name() {
@@ -291,6 +300,42 @@ mod tests {
     }
 
     #[test]
+    fn a_host_that_may_only_ask_is_refused_a_command_and_told_why() {
+        run(async {
+            let (mut peer, mut host) = port();
+            host.write_all(b"{\"execute\":\"tandem-failover\",\"id\":1}\n")
+                .unwrap();
+            let mut dispatcher = Dispatcher::default();
+            let input = poll_fn(|cx| {
+                while peer.turn(cx, &mut dispatcher).unwrap() == Turn::Again {}
+                let input = dispatcher.inputs.pop_front();
+                input.map_or(Poll::Pending, Poll::Ready)
+            });
+            let ChannelInput::Input(input) = input.await else {
+                panic!("it is passed on as something else");
+            };
+            let mut machine = Machine::new(Time(0));
+            machine.handle(Time(0), Input::HostMay(HostMay::None));
+            machine.handle(Time(0), input);
+            let outputs = std::iter::from_fn(|| machine.next_output());
+            let replies = outputs.filter_map(|output| match output {
+                Output::Reply { command, result } => Some((command, result.unwrap_err())),
+                _ => None,
+            });
+            for (command, error) in replies {
+                let to = peer.session.close(command).unwrap();
+                peer.session.reply_error(error.into(), to.id);
+            }
+            turn_until(&mut peer, |peer| peer.session.out.front().is_empty()).await;
+            let mut reply = [0; 512];
+            let count = host.read(&mut reply).unwrap();
+            let reply = String::from_utf8_lossy(&reply[..count]).into_owned();
+            assert!(reply.contains(r#""code":"not-allowed"}"#), "{reply}");
+            assert!(reply.ends_with("\"id\":1}\n"), "{reply}");
+        });
+    }
+
+    #[test]
     fn bytes_that_overtake_the_news_of_their_host_are_answered() {
         run(async {
             let (mut peer, mut host) = port();
@@ -309,7 +354,7 @@ mod tests {
         run(async {
             let (mut peer, host) = port();
             for _ in 0..100_000 {
-                peer.session.reply("never read", None);
+                peer.session.reply("never read", ReplyTo::default());
             }
             turn_until(&mut peer, |peer| peer.session.out.is_full()).await;
             // A socket that is closed with unread bytes would report an error, a port doesn't.

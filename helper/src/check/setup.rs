@@ -77,10 +77,10 @@ pub(super) fn configuration(
             format!("{} from {}", names.join(", "), path.display()),
         );
     }
-    if !config.accept_host_config {
+    if !config.host_may.allows_bonds() {
         return Finding::fatal(
             NAME,
-            "no bond is defined, and `accept-host-config = false`".to_string(),
+            "no bond is defined, and the host may not define any (`host-may`)".to_string(),
             "there is nothing to take care of",
             "define a [[bond]], or let the host configure the guest",
         );
@@ -186,7 +186,7 @@ fn nics_of<'links>(
 
 /// The files' bonds, else those of the host.
 fn effective_policy(system: &System, config: &Config) -> Policy {
-    if !config.policy.bonds.is_empty() || !config.accept_host_config {
+    if config.host_bonds_refused().is_some() {
         return config.policy.clone();
     }
     let stored = config::load_host_policy(&system.path(config::HOST_POLICY_PATH));

@@ -6,10 +6,11 @@ use std::path::Path;
 use std::str::FromStr;
 
 use serde::Deserialize;
+use serde::de::Error as _;
 use tandem_core::IfName;
 use tandem_core::link::{Address, Route};
 use tandem_core::policy::{
-    AddressingPolicy, BondPolicy, MacPolicy, Ownership, PathCheck, PortMatch, Timing,
+    AddressingPolicy, BondPolicy, HostMay, MacPolicy, Ownership, PathCheck, PortMatch, Timing,
 };
 use toml::de::{DeTable, DeValue};
 
@@ -17,7 +18,7 @@ use super::error::ConfigError;
 
 /// What one file says.
 pub(super) struct Parsed {
-    pub(super) accept_host_config: Option<bool>,
+    pub(super) host_may: Option<HostMay>,
     pub(super) bonds: Vec<BondPolicy>,
 }
 
@@ -27,8 +28,14 @@ pub(super) struct Parsed {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct File {
-    /// The host may define bonds (`tandem-configure`) where the files define none. Default: true.
-    accept_host_config: Option<bool>,
+    /// What the host may do to the guest, besides asking for its status and events. Default: `bonds`, which
+    /// never touches bonds that the files define.
+    #[serde(default, deserialize_with = "host_may")]
+    host_may: Option<HostMay>,
+    #[serde(default, deserialize_with = "renamed")]
+    #[cfg_attr(feature = "schema", schemars(skip))]
+    #[expect(dead_code, reason = "it only refuses")]
+    accept_host_config: (),
     /// One bond; any number of them.
     #[serde(default)]
     bond: Vec<FileBond>,
@@ -97,6 +104,24 @@ struct FileRoute {
     metric: Option<u32>,
 }
 
+/// A word that this version does not know is no guest's: here it is a slip of the pen.
+fn host_may<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<HostMay>, D::Error> {
+    match HostMay::deserialize(deserializer)? {
+        HostMay::Unknown => Err(D::Error::custom(
+            "write \"none\", \"commands\" or \"bonds\"",
+        )),
+        known => Ok(Some(known)),
+    }
+}
+
+fn renamed<'de, D: serde::Deserializer<'de>>(_: D) -> Result<(), D::Error> {
+    Err(D::Error::custom(
+        "this key has gone; write host-may = \"bonds\" for true, host-may = \"commands\" for false",
+    ))
+}
+
 /// JSON schema of [`File`].
 #[cfg(feature = "schema")]
 pub(super) fn schema() -> schemars::Schema {
@@ -110,7 +135,7 @@ struct Network(Address);
 impl<'de> Deserialize<'de> for Network {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
+        text.parse().map_err(D::Error::custom)
     }
 }
 
@@ -133,7 +158,10 @@ impl FromStr for Network {
 
 /// Reads one file's text.
 pub(super) fn parse(file: &Path, text: &str) -> Result<Parsed, ConfigError> {
-    let raw: File = toml::from_str(text).map_err(|error| {
+    let mut unknown = None;
+    let read = toml::Deserializer::parse(text)
+        .and_then(|toml| serde_ignored::deserialize(toml, |path| unknown = Some(path.to_string())));
+    let raw: File = read.map_err(|error| {
         let position = error.span().map(|span| line_and_column(text, span.start));
         let message = error.message().trim_end();
         match key_at(text, error.span()) {
@@ -141,6 +169,18 @@ pub(super) fn parse(file: &Path, text: &str) -> Result<Parsed, ConfigError> {
             None => ConfigError::new(file, position, message),
         }
     })?;
+    if let Some(path) = unknown {
+        // Of `bond.0.timing.hold`.
+        let mut parts = path.splitn(3, '.').skip(1);
+        let number = parts.next().and_then(|number| number.parse().ok());
+        let key = parts.next().unwrap_or_default();
+        let position = position_of(text, number.unwrap_or_default(), key);
+        return Err(ConfigError::new(
+            file,
+            position,
+            format!("unknown key `bond.{key}`"),
+        ));
+    }
     let mut bonds = Vec::new();
     for (number, bond) in raw.bond.into_iter().enumerate() {
         bonds.push(policy(bond).map_err(|(key, message)| {
@@ -148,7 +188,7 @@ pub(super) fn parse(file: &Path, text: &str) -> Result<Parsed, ConfigError> {
         })?);
     }
     Ok(Parsed {
-        accept_host_config: raw.accept_host_config,
+        host_may: raw.host_may,
         bonds,
     })
 }

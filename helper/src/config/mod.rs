@@ -9,7 +9,8 @@ mod host;
 
 use std::path::{Path, PathBuf};
 
-use tandem_core::policy::{Origin, Policy};
+use tandem_core::policy::{HostMay, Origin, Policy};
+use tandem_wire::reply::ConfigureErrorCode;
 
 pub use error::{ConfigError, Place};
 pub use host::{HOST_POLICY_PATH, load_host_policy};
@@ -30,16 +31,29 @@ const MAX_DROP_INS: usize = 256;
 pub struct Config {
     /// The bonds; without any, the host's are used.
     pub policy: Policy,
-    /// Whether the host may provide bonds where the files define none.
-    pub accept_host_config: bool,
+    /// What the host may do.
+    pub host_may: HostMay,
     /// Files that were read, in order.
     pub files: Vec<PathBuf>,
     /// Where the name of each bond stands, in the policy's order.
     pub names_at: Vec<Place>,
 }
 
+impl Config {
+    /// Why the bonds that the host defines are not used, if they are not.
+    pub fn host_bonds_refused(&self) -> Option<ConfigureErrorCode> {
+        if !self.policy.bonds.is_empty() {
+            Some(ConfigureErrorCode::DefinedByFile)
+        } else if !self.host_may.allows_bonds() {
+            Some(ConfigureErrorCode::NotAllowed)
+        } else {
+            None
+        }
+    }
+}
+
 /// Reads `path` and the drop-ins beside it. A file that is absent says nothing;
-/// without any file there are no bonds and the host's configuration is accepted.
+/// without any file there are no bonds and the host may define them.
 ///
 /// # Errors
 /// The first thing that is wrong: unreadable file, syntax, unknown key, a value
@@ -67,7 +81,7 @@ fn merge(texts: &[(PathBuf, String)]) -> Result<Config, ConfigError> {
             origin: Origin::None,
             bonds: Vec::new(),
         },
-        accept_host_config: true,
+        host_may: HostMay::default(),
         files: texts.iter().map(|(file, _)| file.clone()).collect(),
         names_at: Vec::new(),
     };
@@ -75,8 +89,8 @@ fn merge(texts: &[(PathBuf, String)]) -> Result<Config, ConfigError> {
     let mut sources = Vec::new();
     for (number, (file, text)) in texts.iter().enumerate() {
         let parsed = file::parse(file, text)?;
-        if let Some(accept) = parsed.accept_host_config {
-            config.accept_host_config = accept;
+        if let Some(host_may) = parsed.host_may {
+            config.host_may = host_may;
         }
         let bonds = 0..parsed.bonds.len();
         config.names_at.extend(bonds.clone().map(|bond| Place {

@@ -1,7 +1,8 @@
 use std::path::PathBuf;
 
 use proptest::prelude::*;
-use tandem_core::policy::{AddressingPolicy, MacPolicy, Origin};
+use tandem_core::policy::{AddressingPolicy, HostMay, MacPolicy, Origin};
+use tandem_wire::reply::ConfigureErrorCode;
 
 use super::{Config, ConfigError, load, merge};
 
@@ -20,7 +21,7 @@ fn error(text: &str) -> String {
 fn a_whole_file() {
     let config = parse(
         r#"
-accept-host-config = false
+host-may = "commands"
 [[bond]]
 name = "bond0"
 mac = "follow"
@@ -33,7 +34,7 @@ timing = { hold-ms = 500 }
 "#,
     )
     .unwrap();
-    assert!(!config.accept_host_config);
+    assert_eq!(config.host_may, HostMay::Commands);
     assert_eq!(config.policy.origin, Origin::File);
     let bond = &config.policy.bonds[0];
     assert_eq!(bond.mac, MacPolicy::Follow);
@@ -49,8 +50,30 @@ timing = { hold-ms = 500 }
 fn no_file_leaves_it_to_the_host() {
     let folder = tempfile::tempdir().unwrap();
     let config = load(&folder.path().join("tandem.toml")).unwrap();
-    assert!(config.accept_host_config);
+    assert_eq!(config.host_may, HostMay::Bonds);
     assert_eq!(config.policy.origin, Origin::None);
+}
+
+#[test]
+fn own_bonds_come_before_the_host_and_its_rights_before_its_bonds() {
+    let bond = format!("[[bond]]\nname = \"bond0\"\n{STANDBY}\n{VF}\n");
+    for (may, refused) in [
+        ("", None),
+        ("host-may = \"bonds\"\n", None),
+        (
+            "host-may = \"commands\"\n",
+            Some(ConfigureErrorCode::NotAllowed),
+        ),
+        (
+            "host-may = \"none\"\n",
+            Some(ConfigureErrorCode::NotAllowed),
+        ),
+    ] {
+        assert_eq!(parse(may).unwrap().host_bonds_refused(), refused, "{may}");
+        let own = parse(&format!("{may}{bond}")).unwrap();
+        let refused = own.host_bonds_refused();
+        assert_eq!(refused, Some(ConfigureErrorCode::DefinedByFile), "{may}");
+    }
 }
 
 #[test]
@@ -59,7 +82,7 @@ fn drop_ins_add_bonds_in_order() {
     std::fs::create_dir(folder.path().join("conf.d")).unwrap();
     std::fs::write(
         folder.path().join("tandem.toml"),
-        "accept-host-config = false\n",
+        "host-may = \"commands\"\n",
     )
     .unwrap();
     for (file, name, last) in [("20.toml", "bond1", 3), ("10.toml", "bond0", 1)] {
@@ -77,7 +100,7 @@ fn drop_ins_add_bonds_in_order() {
         .map(|bond| bond.name.to_string())
         .collect();
     assert_eq!(names, ["bond0", "bond1"]);
-    assert!(!config.accept_host_config);
+    assert_eq!(config.host_may, HostMay::Commands);
 }
 
 #[test]
@@ -109,6 +132,33 @@ fn errors_name_file_line_and_key() {
         "[[bond]]\nname = \"bond0\"\n{STANDBY}\n{VF}\naddressing = \"static\"\naddresses = [\"192.0.2.5/33\"]\n"
     ));
     assert!(prefix.starts_with("tandem.toml:6:"), "{prefix}");
+
+    // Not passed over, as it would be in what the host sends.
+    for (timing, place) in [
+        ("[bond.timing]\nnew-ms = 1\n", "tandem.toml:6:1: "),
+        (
+            "timing = { hold-ms = 5, new-ms = 1 }\n",
+            "tandem.toml:5:25: ",
+        ),
+    ] {
+        let text = format!("[[bond]]\nname = \"bond0\"\n{STANDBY}\n{VF}\n{timing}");
+        let unknown = error(&text);
+        assert!(unknown.starts_with(place), "{unknown}");
+        assert!(unknown.contains("`bond.timing.new-ms`"), "{unknown}");
+    }
+
+    let word = error("\nhost-may = \"everything\"\n");
+    assert!(word.starts_with("tandem.toml:2:"), "{word}");
+    assert!(
+        word.contains("`host-may`") && word.contains("\"commands\""),
+        "{word}"
+    );
+    let old = error("\naccept-host-config = false\n");
+    assert!(old.starts_with("tandem.toml:2:"), "{old}");
+    assert!(
+        old.contains("`accept-host-config`") && old.contains("host-may = \"commands\""),
+        "{old}"
+    );
 
     let syntax = error("[[bond]\n");
     assert!(syntax.starts_with("tandem.toml:1:"), "{syntax}");

@@ -5,7 +5,7 @@ use tandem_core::input::Source;
 use tandem_core::policy::Origin;
 use tandem_core::status::{BondState, Held, PortStatus, ProblemCode, SourceHealth, Traffic};
 use tandem_core::types::Time;
-pub(super) use tandem_core::words::{carrier, cause, warning};
+pub(super) use tandem_core::words::{carrier, cause, host_may, warning};
 
 pub(super) fn origin(origin: Origin) -> &'static str {
     match origin {
@@ -14,6 +14,7 @@ pub(super) fn origin(origin: Origin) -> &'static str {
         }
         Origin::File => "configured by the guest's files",
         Origin::Host => "configured by the host",
+        Origin::Unknown => "configured in a way that only a newer version knows",
     }
 }
 
@@ -28,6 +29,7 @@ pub(super) fn state(state: BondState) -> (u8, &'static str) {
         BondState::Unprotected => (33, "unprotected"),
         BondState::Down => (31, "down"),
         BondState::Blocked => (31, "blocked"),
+        BondState::Unknown => (33, "in a state that only a newer version knows"),
     }
 }
 
@@ -37,6 +39,7 @@ pub(super) fn traffic(traffic: Traffic) -> &'static str {
         Traffic::Vf => "the VF carries the traffic",
         Traffic::Standby => "the standby carries the traffic",
         Traffic::Other => "another port carries the traffic",
+        Traffic::Unknown => "only a newer version knows who carries the traffic",
     }
 }
 
@@ -50,6 +53,7 @@ pub(super) fn port_state(port: &PortStatus) -> &'static str {
         Some(Held::Operator) => "an operator moved the traffic away",
         Some(Held::Refused) => "refused by the kernel; retried later",
         Some(Held::PathBroken) => "path check failed: no frame reached the standby; retried later",
+        Some(Held::Unknown) => "not in use, for a reason that only a newer version knows",
         None if !port.enslaved => "not in the bond yet",
         None if !port.carrier => "no carrier",
         None => "ready",
@@ -63,6 +67,7 @@ pub(super) fn source(source: Source) -> &'static str {
         Source::Udev => "udev",
         Source::Ebpf => "eBPF",
         Source::Channel => "channel",
+        Source::Unknown => "another source",
     }
 }
 
@@ -71,6 +76,7 @@ pub(super) fn health(health: &SourceHealth) -> String {
         SourceHealth::Working => "working".to_owned(),
         SourceHealth::Partial => "partly working".to_owned(),
         SourceHealth::Missing { reason } => format!("missing: {reason}"),
+        SourceHealth::Unknown => "only a newer version knows".to_owned(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use tandem_core::Status;
-use tandem_core::input::{Command, CommandId, Input, Request};
+use tandem_core::input::{CommandId, Input, Request};
 use tandem_core::policy::Origin;
 use tandem_core::status::{Answer, CommandError, CommandErrorCode, Event, ProblemCode, Traffic};
 use tandem_core::types::Mac;
@@ -33,7 +33,10 @@ fn status(generation: u64, policy: Origin) -> Status {
 
 fn command(input: ChannelInput) -> (CommandId, Request) {
     match input {
-        ChannelInput::Input(Input::Command(Command { id, request })) => (id, request),
+        ChannelInput::Input(Input::Command(command)) => {
+            assert!(!command.by_host, "the local socket is not the host's");
+            (command.id, command.request)
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -221,11 +224,11 @@ fn a_configuration_is_passed_on_as_the_hosts_and_answered() {
             } else {
                 let error = ConfigureError {
                     code: ConfigureErrorCode::NotAllowed,
-                    message: "accept-host-config is false".to_owned(),
+                    message: "host-may is \"commands\"".to_owned(),
                 };
                 let expected = json!({ "error": {
                     "class": "GenericError",
-                    "desc": "accept-host-config is false",
+                    "desc": "host-may is \"commands\"",
                     "code": "not-allowed",
                 }});
                 (Err(error), expected)

@@ -6,3 +6,4 @@ mod harness;
 mod hostile;
 mod limits;
 mod socket;
+mod versions;

@@ -81,7 +81,7 @@ fn serve(
             tokio::select! {
                 _ = &mut stopped => return,
                 input = channel.next() => match input {
-                    ChannelInput::Input(Input::Command(Asked { id, request })) => answer(&mut channel, id, request),
+                    ChannelInput::Input(Input::Command(Asked { id, request, .. })) => answer(&mut channel, id, request),
                     other => panic!("{other:?}"),
                 },
             }

@@ -7,6 +7,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use tandem_core::Status;
 use tandem_core::input::RemovalStage;
+use tandem_core::policy::HostMay;
 use tandem_core::status::{Answer, BondState, BondStatus, Event};
 use tandem_core::types::{Mac, Time};
 use tandem_guest::render::{self, Style};
@@ -223,6 +224,21 @@ fn colours_change_nothing_but_colours() {
         plain = plain.replace(sequence, "");
     }
     assert_eq!(plain, render::status(&report, Style::Plain));
+}
+
+#[test]
+fn what_the_host_may_not_do_is_shown() {
+    for (may, shown) in [
+        (HostMay::None, ", the host may only ask\n"),
+        (HostMay::Commands, ", the host may not define bonds\n"),
+        (HostMay::Bonds, "configured by the host\n"),
+    ] {
+        let mut report = report(busy_status());
+        report.status.host_may = may;
+        let text = render::status(&report, Style::Plain);
+        let first = text.split_inclusive('\n').next().unwrap();
+        assert!(first.ends_with(shown), "{first}");
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
 use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -21,6 +22,8 @@ pub enum FromGuest {
         value: Box<RawValue>,
         /// The request's identity.
         id: Option<Id>,
+        /// Keys of the request that the guest does not know and passed over.
+        ignored: Vec<String>,
     },
     /// A command failed.
     Error {
@@ -62,6 +65,8 @@ struct Incoming<'a> {
     error: Option<ErrorBody>,
     event: Option<String>,
     id: Option<Id>,
+    #[serde(default)]
+    ignored: Vec<String>,
 }
 
 impl FromGuest {
@@ -81,15 +86,18 @@ impl FromGuest {
                 error: None,
                 event: None,
                 id,
+                ignored,
             } => Ok(Self::Return {
                 value: value.to_owned(),
                 id,
+                ignored,
             }),
             Incoming {
                 value: None,
                 error: Some(error),
                 event: None,
                 id,
+                ..
             } => Ok(Self::Error { error, id }),
             Incoming {
                 value: None,

@@ -29,5 +29,8 @@ pub use event::{EventMessage, Pushed, Timestamp};
 pub use framing::{Decoder, FrameError, SENTINEL};
 pub use from_guest::{FromGuest, ReplyError};
 pub use message::{Call, CallError, Id, RequestLine};
-pub use protocol::{MAX_REPLY_BYTES, MAX_REQUEST_BYTES, PORT_NAME, PROTOCOL};
+pub use protocol::{
+    FEATURES, MAX_REPLY_BYTES, MAX_REQUEST_BYTES, NoCommonProtocol, PORT_NAME, PROTOCOL, PROTOCOLS,
+    Protocols, agree,
+};
 pub use reply::ErrorBody;

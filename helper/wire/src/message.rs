@@ -13,8 +13,10 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use tandem_core::Policy;
 use tandem_core::input::Request;
+use tandem_core::policy::BondPolicy;
 
 use crate::framing::line_of;
+use crate::protocol::Protocols;
 
 /// One line from host to guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -28,6 +30,35 @@ pub struct RequestLine {
     pub id: Option<Id>,
 }
 
+/// A request as the guest reads it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Received {
+    /// What is asked.
+    pub call: Call,
+    /// What the answer needs.
+    pub reply_to: ReplyTo,
+}
+
+/// What the answer to a request says besides its result.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ReplyTo {
+    /// The request's identity.
+    pub id: Option<Id>,
+    /// Keys of the request that were passed over, as paths; the first [`ReplyTo::MAX_IGNORED`].
+    pub ignored: Vec<String>,
+}
+
+impl ReplyTo {
+    /// Keys that are named at most.
+    pub const MAX_IGNORED: usize = 16;
+
+    fn note(&mut self, path: &dyn core::fmt::Display) {
+        if self.ignored.len() < Self::MAX_IGNORED {
+            self.ignored.push(shortened(&path.to_string()));
+        }
+    }
+}
+
 /// Every command with its arguments.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -39,12 +70,13 @@ pub enum Call {
     GuestSyncDelimited(SyncArguments),
     /// Liveness: returns an empty object.
     GuestPing,
-    /// Version and supported commands.
-    GuestInfo,
+    /// Versions, features and supported commands. A host that names its versions of the messages agrees
+    /// with the guest on the highest that both speak; until then it is the guest's lowest.
+    GuestInfo(InfoArguments),
     /// Returns everything known about the bonds.
     TandemStatus,
     /// Gives the guest its bonds, where its own files define none.
-    TandemConfigure(Policy),
+    TandemConfigure(#[serde(serialize_with = "without_defaults")] Policy),
     /// Sends events on this connection from now on.
     TandemSubscribe,
     /// Stops sending events.
@@ -62,6 +94,16 @@ pub enum Call {
 pub struct SyncArguments {
     /// Any number; choose one that was not used before.
     pub id: i64,
+}
+
+/// Arguments of `guest-info`. They may be left out, and a newer host may say more.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default)]
+pub struct InfoArguments {
+    /// Versions of the messages that the host speaks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protocols: Option<Protocols>,
 }
 
 #[derive(Deserialize)]
@@ -97,7 +139,6 @@ pub struct RefusedRequest {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Envelope<'a> {
     #[serde(borrow)]
     execute: Cow<'a, str>,
@@ -111,9 +152,9 @@ impl RequestLine {
     /// Reads a line without its end.
     ///
     /// # Errors
-    /// If the line is no request, or one that is not known. Nothing is guessed:
-    /// unknown keys and arguments are errors too.
-    pub fn parse(line: &str) -> Result<Self, RefusedRequest> {
+    /// If the line is no request, or one that is not known. Nothing is guessed: unknown arguments are
+    /// errors too, but for keys of a policy that say how something shall be and not which device is meant.
+    pub fn parse(line: &str) -> Result<Received, RefusedRequest> {
         let not_a_request = |reason: String| RefusedRequest {
             error: CallError::NotARequest(reason),
             id: None,
@@ -121,16 +162,15 @@ impl RequestLine {
         if !is_object(line) {
             return Err(not_a_request("it must be an object".to_string()));
         }
-        let envelope: Envelope<'_> =
-            serde_json::from_str(line).map_err(|e| not_a_request(e.to_string()))?;
-        match Call::read(&envelope.execute, envelope.arguments) {
-            Ok(call) => Ok(Self {
-                call,
-                id: envelope.id,
-            }),
+        let mut reply_to = ReplyTo::default();
+        let envelope: Envelope<'_> = read_noting(line, |path| reply_to.note(path))
+            .map_err(|e| not_a_request(e.to_string()))?;
+        reply_to.id = envelope.id;
+        match Call::read(&envelope.execute, envelope.arguments, &mut reply_to) {
+            Ok(call) => Ok(Received { call, reply_to }),
             Err(error) => Err(RefusedRequest {
                 error,
-                id: envelope.id,
+                id: reply_to.id,
             }),
         }
     }
@@ -165,7 +205,7 @@ impl Call {
             Self::GuestSync(_) => "guest-sync",
             Self::GuestSyncDelimited(_) => "guest-sync-delimited",
             Self::GuestPing => "guest-ping",
-            Self::GuestInfo => "guest-info",
+            Self::GuestInfo(_) => "guest-info",
             Self::TandemStatus => "tandem-status",
             Self::TandemConfigure(_) => "tandem-configure",
             Self::TandemSubscribe => "tandem-subscribe",
@@ -174,15 +214,19 @@ impl Call {
         }
     }
 
-    fn read(name: &str, arguments: Option<&RawValue>) -> Result<Self, CallError> {
+    fn read(
+        name: &str,
+        arguments: Option<&RawValue>,
+        reply_to: &mut ReplyTo,
+    ) -> Result<Self, CallError> {
         let arguments = Arguments { name, arguments };
         Ok(match name {
             "guest-sync" => Self::GuestSync(arguments.read()?),
             "guest-sync-delimited" => Self::GuestSyncDelimited(arguments.read()?),
             "guest-ping" => arguments.none(Self::GuestPing)?,
-            "guest-info" => arguments.none(Self::GuestInfo)?,
+            "guest-info" => Self::GuestInfo(arguments.noting(reply_to)?),
             "tandem-status" => arguments.none(Self::TandemStatus)?,
-            "tandem-configure" => Self::TandemConfigure(arguments.given()?.read()?),
+            "tandem-configure" => Self::TandemConfigure(arguments.given()?.noting(reply_to)?),
             "tandem-subscribe" => arguments.none(Self::TandemSubscribe)?,
             "tandem-unsubscribe" => arguments.none(Self::TandemUnsubscribe)?,
             "tandem-prepare-unplug"
@@ -232,6 +276,48 @@ fn taken_apart<S: Serializer>(request: &Request, serializer: S) -> Result<S::Ok,
     .serialize(serializer)
 }
 
+/// The core's policy without what an older guest takes for granted: keys that have their default. So a key
+/// that such a guest does not know is no matter as long as nobody uses it.
+fn without_defaults<S: Serializer>(policy: &Policy, serializer: S) -> Result<S::Ok, S::Error> {
+    let bonds = policy.bonds.iter().map(|bond| {
+        let BondPolicy {
+            name, standby, vfs, ..
+        } = bond;
+        let plain = BondPolicy::new(name.clone(), standby.clone(), vfs.clone());
+        let mut written = serde_json::to_value(bond)?;
+        let plain = serde_json::to_value(plain)?;
+        drop_equal(&mut written, &plain);
+        for key in ["name", "standby", "vfs"] {
+            written[key] = plain[key].clone();
+        }
+        Ok(written)
+    });
+    let bonds: Result<Vec<Value>, serde_json::Error> = bonds.collect();
+    Map::from_iter([("bonds".to_owned(), bonds.map_err(S::Error::custom)?.into())])
+        .serialize(serializer)
+}
+
+fn drop_equal(value: &mut Value, default: &Value) {
+    let (Some(map), Some(defaults)) = (value.as_object_mut(), default.as_object()) else {
+        return;
+    };
+    map.retain(|key, value| defaults.get(key) != Some(value));
+    for (key, value) in map {
+        drop_equal(value, &defaults[key.as_str()]);
+    }
+}
+
+/// Reads JSON, and tells the path of each key that was passed over.
+fn read_noting<'de, T: Deserialize<'de>>(
+    text: &'de str,
+    mut note: impl FnMut(&serde_ignored::Path<'_>),
+) -> serde_json::Result<T> {
+    let mut json = serde_json::Deserializer::from_str(text);
+    let value = serde_ignored::deserialize(&mut json, |path| note(&path))?;
+    json.end()?;
+    Ok(value)
+}
+
 struct Arguments<'a> {
     name: &'a str,
     arguments: Option<&'a RawValue>,
@@ -248,6 +334,25 @@ impl Arguments<'_> {
 
     fn read<T: DeserializeOwned>(&self) -> Result<T, CallError> {
         serde_json::from_str(self.object()?).map_err(|e| self.error(&e.to_string()))
+    }
+
+    /// As [`Self::read`], where keys may be passed over. An address or route of which a part is not
+    /// understood would be another one.
+    fn noting<T: DeserializeOwned>(&self, reply_to: &mut ReplyTo) -> Result<T, CallError> {
+        let mut unknown = None;
+        let value = read_noting(self.object()?, |path| {
+            let path = format!("arguments.{path}");
+            if path.contains(".addressing.") {
+                unknown.get_or_insert(path);
+            } else {
+                reply_to.note(&path);
+            }
+        });
+        match (value, unknown) {
+            (Ok(value), None) => Ok(value),
+            (Ok(_), Some(path)) => Err(self.error(&format!("unknown key `{path}`"))),
+            (Err(error), _) => Err(self.error(&error.to_string())),
+        }
     }
 
     /// The machine's request, as the core reads it; see [`taken_apart`].

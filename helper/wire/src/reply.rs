@@ -10,8 +10,8 @@ use tandem_core::status::{CommandError, CommandErrorCode, Status};
 use tandem_core::types::{IfName, Time};
 
 use crate::framing::{FrameError, SENTINEL, line_of};
-use crate::message::{Call, CallError, Id, RefusedRequest};
-use crate::protocol::PROTOCOL;
+use crate::message::{Call, CallError, Id, InfoArguments, RefusedRequest, ReplyTo};
+use crate::protocol::{FEATURES, NoCommonProtocol, PROTOCOL, PROTOCOLS, Protocols, agree};
 
 /// Reply to a command that went well.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -23,6 +23,9 @@ pub struct ReturnLine<T> {
     /// The request's identity.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<Id>,
+    /// Keys of the request that this guest does not know and passed over.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ignored: Vec<String>,
 }
 
 /// Reply to a command that did not.
@@ -72,9 +75,15 @@ pub struct Empty {}
 pub struct GuestInfo {
     /// Version of the program.
     pub version: String,
-    /// Version of the messages: [`crate::PROTOCOL`].
+    /// Version of the messages that is spoken: what was agreed on, else the guest's lowest.
     #[serde(rename = "tandem-protocol")]
     pub tandem_protocol: u32,
+    /// All versions of the messages that the guest speaks; where they are not said, only that one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocols: Option<Protocols>,
+    /// What this guest can do that an earlier one may not.
+    #[serde(default)]
+    pub features: Vec<String>,
     /// All commands.
     pub supported_commands: Vec<CommandInfo>,
 }
@@ -98,7 +107,7 @@ pub struct CommandInfo {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub struct StatusReport<S = Status> {
-    /// Version of the messages: [`crate::PROTOCOL`].
+    /// Version of the messages that is spoken.
     pub tandem_protocol: u32,
     /// Version of the program.
     pub version: String,
@@ -145,6 +154,12 @@ pub enum ConfigureErrorCode {
 }
 
 impl<T: Serialize> ReturnLine<T> {
+    /// The answer to a request.
+    pub fn new(value: T, to: ReplyTo) -> Self {
+        let ReplyTo { id, ignored } = to;
+        Self { value, id, ignored }
+    }
+
     /// The line with its end.
     pub fn to_line(&self) -> Vec<u8> {
         line_of(self)
@@ -159,9 +174,9 @@ impl ErrorLine {
 }
 
 /// The reply to `guest-sync-delimited`: 0xFF, then the line.
-pub fn delimited_sync_line(sync: i64, id: Option<Id>) -> Vec<u8> {
+pub fn delimited_sync_line(sync: i64, to: ReplyTo) -> Vec<u8> {
     let mut bytes = Vec::from([SENTINEL]);
-    bytes.extend(ReturnLine { value: sync, id }.to_line());
+    bytes.extend(ReturnLine::new(sync, to).to_line());
     bytes
 }
 
@@ -171,6 +186,8 @@ impl GuestInfo {
         Self {
             version: version.to_owned(),
             tandem_protocol: PROTOCOL,
+            protocols: Some(PROTOCOLS),
+            features: FEATURES.map(str::to_owned).to_vec(),
             supported_commands: Call::NAMES
                 .iter()
                 .map(|name| CommandInfo {
@@ -180,6 +197,32 @@ impl GuestInfo {
                 })
                 .collect(),
         }
+    }
+}
+
+impl GuestInfo {
+    /// What a guest of this version answers to that.
+    ///
+    /// # Errors
+    /// If it shares no version of the messages with the host.
+    pub fn answer(version: &str, asked: InfoArguments) -> Result<Self, ErrorBody> {
+        let mut info = Self::new(version);
+        if let Some(host) = asked.protocols {
+            info.tandem_protocol = agree(PROTOCOLS, host)?;
+        }
+        Ok(info)
+    }
+
+    /// The highest version of the messages that both speak.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn highest_common(&self, host: Protocols) -> Result<u32, NoCommonProtocol> {
+        let only = Protocols {
+            min: self.tandem_protocol,
+            max: self.tandem_protocol,
+        };
+        agree(self.protocols.unwrap_or(only), host)
     }
 }
 
@@ -214,6 +257,15 @@ impl From<&CallError> for ErrorBody {
             class,
             desc: error.to_string(),
             code: None,
+        }
+    }
+}
+
+impl From<NoCommonProtocol> for ErrorBody {
+    fn from(error: NoCommonProtocol) -> Self {
+        Self {
+            code: Some("no-common-protocol".to_owned()),
+            ..Self::generic(error.to_string())
         }
     }
 }

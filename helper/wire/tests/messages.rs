@@ -6,15 +6,20 @@ use serde_json::{Value, json};
 use tandem_core::Policy;
 use tandem_core::input::Request;
 use tandem_core::status::{
-    BondState, CommandError, CommandErrorCode, Event, Problem, ProblemCode, Status, Traffic,
+    BondState, CommandError, CommandErrorCode, Event, Problem, ProblemCode, SourceHealth,
+    SourceStatus, Status, Traffic,
 };
 use tandem_core::types::{IfName, Mac, Time};
 use tandem_wire::event::{EventMessage, Pushed, Timestamp};
 use tandem_wire::from_guest::{FromGuest, content};
-use tandem_wire::message::{Call, CallError, Id, RequestLine, SyncArguments};
-use tandem_wire::reply::{
-    ErrorBody, ErrorClass, ErrorLine, GuestInfo, ReturnLine, StatusReport, delimited_sync_line,
+use tandem_wire::message::{
+    Call, CallError, Id, InfoArguments, ReplyTo, RequestLine, SyncArguments,
 };
+use tandem_wire::reply::{
+    Empty, ErrorBody, ErrorClass, ErrorLine, GuestInfo, ReturnLine, StatusReport,
+    delimited_sync_line,
+};
+use tandem_wire::{Protocols, agree};
 
 fn name(text: &str) -> IfName {
     text.parse().unwrap()
@@ -43,7 +48,7 @@ fn every_call() -> Vec<Call> {
         Call::GuestSync(SyncArguments { id: i64::MIN }),
         Call::GuestSyncDelimited(SyncArguments { id: 7 }),
         Call::GuestPing,
-        Call::GuestInfo,
+        Call::GuestInfo(InfoArguments::default()),
         Call::TandemStatus,
         Call::TandemConfigure(policy),
         Call::Command(Request::PrepareUnplug {
@@ -70,7 +75,12 @@ fn every_command_is_read_as_it_was_written_and_is_in_guest_info() {
                 id: Some(Id::from(3)),
             };
             let line = String::from_utf8(request.to_line()).unwrap();
-            assert_eq!(RequestLine::parse(line.trim_end()).unwrap(), request);
+            let read = RequestLine::parse(line.trim_end()).unwrap();
+            assert_eq!(
+                (&read.call, &read.reply_to.id),
+                (&request.call, &request.id)
+            );
+            assert_eq!(read.reply_to.ignored, Vec::<String>::new());
             let value: Value = serde_json::from_str(&line).unwrap();
             assert_eq!(value["execute"], name);
             name.to_owned()
@@ -83,6 +93,59 @@ fn every_command_is_read_as_it_was_written_and_is_in_guest_info() {
         .map(|command| command.name)
         .collect();
     assert_eq!(listed, names);
+}
+
+#[test]
+fn of_a_policy_only_what_is_not_the_default_is_written() {
+    let bond = r#"{"name":"b","standby":{"mac":"52:54:00:00:00:01"},"vfs":[]}"#;
+    let timed = r#"{"name":"c","standby":{"mac":"52:54:00:00:00:02"},"vfs":[],"mtu":1500,"timing":{"hold-ms":5}}"#;
+    let line =
+        format!(r#"{{"execute":"tandem-configure","arguments":{{"bonds":[{bond},{timed}]}}}}"#);
+    let call = call(&line);
+    let written = RequestLine { call, id: None }.to_line();
+    let written: Value = serde_json::from_slice(&written).unwrap();
+    assert_eq!(written, serde_json::from_str::<Value>(&line).unwrap());
+}
+
+#[test]
+fn keys_that_are_passed_over_are_named_and_few() {
+    let many: Vec<String> = (0..99).map(|number| format!("\"new{number}\":1")).collect();
+    let line = format!(
+        r#"{{"execute":"guest-info","x":{{}},"arguments":{{"{}":1,{}}}}}"#,
+        "y".repeat(9_000),
+        many.join(",")
+    );
+    let ignored = RequestLine::parse(&line).unwrap().reply_to.ignored;
+    assert_eq!(ignored.len(), ReplyTo::MAX_IGNORED);
+    assert_eq!(ignored[0], "x");
+    assert!(ignored[1].starts_with("arguments.yyy") && ignored[1].len() == 200);
+    let to = ReplyTo { id: None, ignored };
+    let line = String::from_utf8(ReturnLine::new(Empty {}, to).to_line()).unwrap();
+    match FromGuest::parse(line.trim_end()) {
+        Ok(FromGuest::Return { ignored, .. }) => assert_eq!(ignored[2], "arguments.new0"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_highest_common_version_is_spoken() {
+    let range = |min, max| Protocols { min, max };
+    assert_eq!(agree(range(1, 4), range(2, 9)), Ok(4));
+    assert_eq!(agree(range(3, 3), range(1, 3)), Ok(3));
+    for (guest, host, told) in [
+        (
+            range(1, 2),
+            range(3, 4),
+            "the guest speaks version 1 to 2 of the messages, the host 3 to 4: update tandem in the guest",
+        ),
+        (
+            range(5, 5),
+            range(1, 4),
+            "the guest speaks version 5 of the messages, the host 1 to 4: update tandem-host on the host",
+        ),
+    ] {
+        assert_eq!(agree(guest, host).unwrap_err().to_string(), told);
+    }
 }
 
 #[test]
@@ -165,8 +228,17 @@ fn wrong_arguments_are_named() {
             "52:54",
         ),
         (
-            r#"{"execute":"tandem-configure","arguments":{"bonds":[{"name":"b","standby":{},"vfs":[],"colour":1}]}}"#,
+            r#"{"execute":"tandem-configure","arguments":{"bonds":[{"name":"b","standby":{"colour":1},"vfs":[]}]}}"#,
             "`colour`",
+        ),
+        (
+            r#"{"execute":"tandem-configure","arguments":{"bonds":[{"name":"b","standby":{},"vfs":[],"addressing":
+                {"static":{"addresses":[{"ip":"192.0.2.1","prefix":24,"colour":1}]}}}]}}"#,
+            "addressing.addresses.0.colour`",
+        ),
+        (
+            r#"{"execute":"tandem-configure","arguments":{"bonds":[{"name":"b","standby":{},"vfs":[],"path-check":"x"}]}}"#,
+            "`x`",
         ),
         (r#"{"execute":"guest-ping","arguments":[]}"#, "guest-ping"),
     ] {
@@ -192,7 +264,6 @@ fn what_is_no_request_is_refused() {
         r#"{"execute":1}"#,
         r#"{"execute":"guest-ping"} {"execute":"guest-ping"}"#,
         r#"{"execute":"guest-ping","execute":"guest-info"}"#,
-        r#"{"execute":"guest-ping","control":{}}"#,
         r#"{"execute":"guest-ping""#,
         "{\"execute\":\"guest-ping\u{0}\"}",
         long_id.as_str(),
@@ -223,13 +294,13 @@ fn nesting_of_any_depth_is_survived() {
                 r#"{{"execute":"tandem-configure","arguments":{{"bonds":{}}}}}"#,
                 nest("[", "", "]")
             ),
-            format!(
-                r#"{{"execute":"guest-ping","other":{}}}"#,
-                nest("[", "", "]")
-            ),
         ] {
             assert!(RequestLine::parse(&line).is_err(), "{depth}: {line:.60}");
         }
+        let other = nest("[", "", "]");
+        let other = format!(r#"{{"execute":"guest-ping","other":{other}}}"#);
+        let read = RequestLine::parse(&other).unwrap();
+        assert_eq!(read.reply_to.ignored, ["other"]);
         let id = format!(r#"{{"execute":"guest-ping","id":{}}}"#, nest("[", "", "]"));
         assert_eq!(RequestLine::parse(&id).is_ok(), 2 * depth <= Id::MAX_BYTES);
         let reply = format!(r#"{{"return":{}}}"#, nest("[", "", "]"));
@@ -253,11 +324,7 @@ fn an_identity_comes_back_as_it_was_written() {
     ] {
         let request =
             RequestLine::parse(&format!(r#"{{"execute":"guest-ping","id":{id}}}"#)).unwrap();
-        let line = ReturnLine {
-            value: json!({}),
-            id: request.id,
-        }
-        .to_line();
+        let line = ReturnLine::new(json!({}), request.reply_to).to_line();
         let line = String::from_utf8(line).unwrap();
         let expected = if id == "null" {
             String::new()
@@ -270,7 +337,10 @@ fn an_identity_comes_back_as_it_was_written() {
 
 #[test]
 fn a_delimited_sync_starts_with_the_sentinel() {
-    assert_eq!(delimited_sync_line(-5, None), b"\xff{\"return\":-5}\n");
+    assert_eq!(
+        delimited_sync_line(-5, ReplyTo::default()),
+        b"\xff{\"return\":-5}\n"
+    );
 }
 
 #[test]
@@ -281,17 +351,26 @@ fn a_status_is_read_as_it_was_written() {
         now: Time(5),
         status: Status::default(),
     };
-    let line = ReturnLine {
-        value: &report,
+    let to = ReplyTo {
         id: Some(Id::from(u64::MAX)),
-    }
-    .to_line();
+        ..ReplyTo::default()
+    };
+    let line = ReturnLine::new(&report, to).to_line();
     let line = std::str::from_utf8(&line).unwrap().trim_end();
-    let Ok(FromGuest::Return { value, id }) = FromGuest::parse(line) else {
+    let Ok(FromGuest::Return { value, id, .. }) = FromGuest::parse(line) else {
         panic!("{line}");
     };
     assert_eq!(id, Some(Id::from(u64::MAX)));
     assert_eq!(content::<StatusReport>("tandem-status", &value), Ok(report));
+}
+
+#[test]
+fn a_source_s_health_of_tomorrow_is_unknown() {
+    for health in [json!("half"), json!({ "half": { "reason": 1 } }), json!(7)] {
+        let source = json!({ "source": "udev", "health": health, "lost": 0, "parts": [] });
+        let read: SourceStatus = serde_json::from_value(source).unwrap();
+        assert_eq!(read.health, SourceHealth::Unknown);
+    }
 }
 
 #[test]
@@ -457,9 +536,10 @@ proptest! {
 
     #[test]
     fn what_is_accepted_can_be_written_and_read_again(line in nearly_request()) {
-        if let Ok(request) = RequestLine::parse(&line) {
+        if let Ok(read) = RequestLine::parse(&line) {
+            let request = RequestLine { call: read.call.clone(), id: read.reply_to.id.clone() };
             let again = String::from_utf8(request.to_line()).unwrap();
-            prop_assert_eq!(RequestLine::parse(again.trim_end()).unwrap(), request);
+            prop_assert_eq!(RequestLine::parse(again.trim_end()).unwrap().call, read.call);
         }
     }
 }

@@ -88,7 +88,7 @@ impl Story {
             carrier: match switchover.to {
                 Traffic::Vf => Carrier::Vf,
                 Traffic::Standby => Carrier::Standby,
-                Traffic::None | Traffic::Other => Carrier::Nobody,
+                Traffic::None | Traffic::Other | Traffic::Unknown => Carrier::Nobody,
             },
         });
         // Those from before the run are part of the first look only.

@@ -28,7 +28,7 @@ impl Guest {
         let port = match bond.traffic {
             Traffic::Vf => bond.vf.as_ref(),
             Traffic::Standby => bond.standby.as_ref(),
-            Traffic::None | Traffic::Other => None,
+            Traffic::None | Traffic::Other | Traffic::Unknown => None,
         };
         let said = port.context("the status names no active port")?;
         ensure!(

@@ -45,6 +45,7 @@ const PURE: [Pure; 2] = [
         allowed: &[
             "tandem-core",
             "thiserror-impl",
+            "serde_ignored",
             "serde_json",
             "itoa",
             "memchr",

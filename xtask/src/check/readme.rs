@@ -120,10 +120,13 @@ fn other_defaults(guide: &str) -> Result<Vec<String>> {
 
 /// Why the guest would not take a request, if so.
 fn refused(page: &str, request: &str) -> Option<String> {
-    let refusal = RequestLine::parse(request).err()?;
+    let why = match RequestLine::parse(request) {
+        Err(refusal) => refusal.error.to_string(),
+        Ok(received) if received.reply_to.ignored.is_empty() => return None,
+        Ok(received) => format!("it passes over {}", received.reply_to.ignored.join(", ")),
+    };
     Some(format!(
-        "{page}: the guest does not take `{request}`: {}",
-        refusal.error
+        "{page}: the guest does not take `{request}`: {why}"
     ))
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::fast_path::{FastPath, PortFrames, Reaction};
 use crate::model::link::{Addressing, Link};
-use crate::model::policy::Policy;
+use crate::model::policy::{HostMay, Policy};
 use crate::model::removal::Removal;
 use crate::model::source::{CheckItem, Source, SourceHealth};
 use crate::model::types::{ActionId, CommandId, IfName, Ifindex, Mac, PciAddress, Time};
@@ -19,6 +19,8 @@ use crate::model::types::{ActionId, CommandId, IfName, Ifindex, Mac, PciAddress,
 pub enum Input {
     /// A new policy: at start, after a reload, from the host.
     Policy(Policy),
+    /// What the host may do, where it is not what it was.
+    HostMay(HostMay),
     /// What is wrong with the configuration's files, so that a reload left the policy
     /// as it was; `None` once they are good again.
     FilesRefused(Option<String>),
@@ -82,9 +84,9 @@ pub enum Input {
 }
 
 /// What keeps a bond's traffic on the standby beyond a restart of the service, and what is to be undone after one.
-/// Valid within one boot of the guest only.
+/// Valid within one boot of the guest only. What a newer service noted besides is passed over: a hold is worth more.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case")]
 pub struct Hold {
     /// The bond.
     pub bond: IfName,
@@ -99,7 +101,7 @@ pub struct Hold {
 
 /// A VF that was released because the host wants to unplug it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case")]
 pub struct PreparedVf {
     /// Its index: another device that comes into its place is free of the hold.
     pub ifindex: Ifindex,
@@ -119,6 +121,9 @@ pub struct Command {
     pub id: CommandId,
     /// What is asked.
     pub request: Request,
+    /// The host asks, and not somebody in the guest.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub by_host: bool,
 }
 
 /// What can be asked of the machine, by the command line and the channel as well. Without `bond`, the only bond there is.

@@ -67,6 +67,11 @@ impl CommandError {
         let message = message.into();
         Self { code, message }
     }
+
+    pub(crate) fn not_allowed() -> Self {
+        let message = "the guest's administrator lets the host only ask: host-may = \"none\" in its configuration";
+        Self::new(CommandErrorCode::NotAllowed, message)
+    }
 }
 
 /// Kinds of command errors.
@@ -90,6 +95,8 @@ pub enum CommandErrorCode {
     Busy,
     /// The kernel refused a step.
     Refused,
+    /// The guest's administrator does not let the host do this (`host-may`).
+    NotAllowed,
 }
 
 /// Pushed to subscribers as it happens.

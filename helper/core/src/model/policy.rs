@@ -8,10 +8,11 @@ use serde::{Deserialize, Serialize};
 use crate::model::link::{Address, FailOverMac, Route};
 use crate::model::types::{IfName, Mac, PciAddress};
 
-/// All bonds that Tandem takes care of.
+/// All bonds that Tandem takes care of. Here, in a bond and in its times a key that a newer host knows is
+/// passed over; whoever reads them can tell which. One that says which NIC, address or route is meant is not.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case")]
 pub struct Policy {
     /// Where it came from.
     #[serde(default)]
@@ -33,12 +34,50 @@ pub enum Origin {
     File,
     /// The host, over the channel.
     Host,
+    /// Something that this version has no word for: a newer guest says it.
+    #[cfg_attr(feature = "schema", schemars(skip))]
+    #[serde(other)]
+    Unknown,
+}
+
+/// What the host may do to the guest. It may always ask.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum HostMay {
+    /// Only ask: for the status, and for events.
+    None,
+    /// Give commands too: prepare an unplug, resume, announce, fail over and back.
+    Commands,
+    /// Define the bonds too, where the guest's own files define none.
+    #[default]
+    Bonds,
+    /// Something that this version has no word for: a newer guest says it.
+    #[cfg_attr(feature = "schema", schemars(skip))]
+    #[serde(other)]
+    Unknown,
+}
+
+impl HostMay {
+    /// The host's commands are carried out.
+    pub fn allows_commands(self) -> bool {
+        matches!(self, Self::Commands | Self::Bonds)
+    }
+
+    /// The host's bonds are used where the guest's own files define none.
+    pub fn allows_bonds(self) -> bool {
+        self == Self::Bonds
+    }
+
+    pub(crate) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// One bond: which NICs belong to it and how it behaves.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case")]
 pub struct BondPolicy {
     /// Name of the bond device.
     pub name: IfName,
@@ -64,6 +103,23 @@ pub struct BondPolicy {
     /// Times and counts.
     #[serde(default)]
     pub timing: Timing,
+}
+
+impl BondPolicy {
+    /// A bond of these NICs that has the default of everything else.
+    pub fn new(name: IfName, standby: PortMatch, vfs: Vec<PortMatch>) -> Self {
+        Self {
+            name,
+            standby,
+            vfs,
+            mac: MacPolicy::default(),
+            ownership: Ownership::default(),
+            addressing: AddressingPolicy::default(),
+            mtu: None,
+            path_check: PathCheck::default(),
+            timing: Timing::default(),
+        }
+    }
 }
 
 /// How a NIC is matched. All fields that are given must match, and one must be given.
@@ -161,7 +217,7 @@ pub enum AddressingPolicy {
 /// Times and counts of one bond.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[serde(rename_all = "kebab-case", default)]
 pub struct Timing {
     /// Interval of the kernel's carrier check, in ms.
     pub miimon_ms: u32,

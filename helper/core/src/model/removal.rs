@@ -33,4 +33,8 @@ pub enum RemovalStage {
     /// The driver takes its network device down. After a warning this is the removal:
     /// frames are lost from here on. Without one somebody just took the link down.
     DriverStopping,
+    /// Something that this version has no word for: a newer guest says it.
+    #[cfg_attr(feature = "schema", schemars(skip))]
+    #[serde(other)]
+    Unknown,
 }

@@ -3,7 +3,8 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use serde::{Deserialize, Serialize};
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Where observations come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -20,6 +21,10 @@ pub enum Source {
     Ebpf,
     /// The agent channel to the host.
     Channel,
+    /// Something that this version has no word for: a newer guest says it.
+    #[cfg_attr(feature = "schema", schemars(skip))]
+    #[serde(other)]
+    Unknown,
 }
 
 /// A source of observations.
@@ -30,6 +35,7 @@ pub struct SourceStatus {
     /// Which.
     pub source: Source,
     /// How it fares.
+    #[serde(deserialize_with = "any_health")]
     pub health: SourceHealth,
     /// Times it lost events and was read anew.
     pub lost: u64,
@@ -51,6 +57,24 @@ pub enum SourceHealth {
         /// Why, and what follows from it.
         reason: String,
     },
+    /// Something that this version has no word for: a newer guest says it.
+    #[cfg_attr(feature = "schema", schemars(skip))]
+    #[serde(other)]
+    Unknown,
+}
+
+/// A newer guest's may be a word or have parts.
+fn any_health<'de, D: Deserializer<'de>>(from: D) -> Result<SourceHealth, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Any {
+        Known(SourceHealth),
+        Other(IgnoredAny),
+    }
+    Ok(match Any::deserialize(from)? {
+        Any::Known(health) => health,
+        Any::Other(IgnoredAny) => SourceHealth::Unknown,
+    })
 }
 
 /// One thing that was looked at, such as an eBPF program.

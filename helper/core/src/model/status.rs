@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use crate::model::link::Address;
-use crate::model::policy::Origin;
+use crate::model::policy::{HostMay, Origin};
 use crate::model::removal::RemovalStage;
 use crate::model::source::SourceStatus;
 use crate::model::types::{IfName, Ifindex, Mac, PciAddress, Time};
@@ -21,6 +21,9 @@ pub struct Status {
     pub generation: u64,
     /// Where the policy came from.
     pub policy: Origin,
+    /// What the host may do to the guest; `bonds` where it is not said.
+    #[serde(default, skip_serializing_if = "HostMay::is_default")]
+    pub host_may: HostMay,
     /// What is wrong beyond a single bond, each with a remedy.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<Problem>,
@@ -93,6 +96,10 @@ pub enum BondState {
     Down,
     /// The configuration cannot be applied; see the problems.
     Blocked,
+    /// Something that this version has no word for: a newer guest says it.
+    #[cfg_attr(feature = "schema", schemars(skip))]
+    #[serde(other)]
+    Unknown,
 }
 
 /// Who carries a bond's traffic, as the kernel says.
@@ -108,6 +115,10 @@ pub enum Traffic {
     Standby,
     /// A port that is neither, in an adopted bond.
     Other,
+    /// Something that this version has no word for: a newer guest says it.
+    #[cfg_attr(feature = "schema", schemars(skip))]
+    #[serde(other)]
+    Unknown,
 }
 
 /// One port, present or candidate.
@@ -154,6 +165,10 @@ pub enum Held {
     Refused,
     /// Its path check failed: no frame reached the standby through the network; retried later.
     PathBroken,
+    /// Something that this version has no word for: a newer guest says it.
+    #[cfg_attr(feature = "schema", schemars(skip))]
+    #[serde(other)]
+    Unknown,
 }
 
 /// Something that is wrong.
@@ -211,6 +226,10 @@ pub enum ProblemCode {
     ConfigurationRefused,
     /// NICs are left to their network manager, or were given back, because no bond is made of them.
     NicsGivenBack,
+    /// Something that this version has no word for: a newer guest says it.
+    #[cfg_attr(feature = "schema", schemars(skip))]
+    #[serde(other)]
+    Unknown,
 }
 
 /// One switchover.
@@ -279,4 +298,8 @@ pub enum SwitchoverCause {
     Operator,
     /// A VF arrived and held its carrier.
     Arrival,
+    /// Something that this version has no word for: a newer guest says it.
+    #[cfg_attr(feature = "schema", schemars(skip))]
+    #[serde(other)]
+    Unknown,
 }

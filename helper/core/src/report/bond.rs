@@ -128,7 +128,7 @@ fn with_bond(context: &Context<'_>) -> (BondState, String) {
             BondState::Unprotected,
             format!("{carrier}, neither VF nor standby, carries the traffic"),
         ),
-        Traffic::None => without_traffic(context),
+        Traffic::None | Traffic::Unknown => without_traffic(context),
     }
 }
 
@@ -229,6 +229,7 @@ fn held_text(held: Held) -> &'static str {
         Held::Operator => "waits until an operator asks for the failback",
         Held::Refused => "was refused and is tried again",
         Held::PathBroken => "sends frames that do not reach the standby through the network",
+        Held::Unknown => "is not in use",
     }
 }
 
@@ -240,6 +241,7 @@ fn cause_text(cause: SwitchoverCause) -> &'static str {
         SwitchoverCause::Carrier => "the other port lost its carrier",
         SwitchoverCause::Operator => "an operator asked",
         SwitchoverCause::Arrival => "the VF is ready",
+        SwitchoverCause::Unknown => "unknown",
     }
 }
 

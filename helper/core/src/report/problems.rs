@@ -272,6 +272,7 @@ impl ProblemCode {
             Self::NicsGivenBack => {
                 "mend what the message names; they are taken again once the bond is there"
             }
+            Self::Unknown => "do what the newer guest says of it",
         }
     }
 }

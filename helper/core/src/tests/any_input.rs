@@ -14,6 +14,7 @@ use crate::model::action::{Action, ActionKind};
 use crate::model::fast_path::{ArmedVf, FastPath, Frames, PortFrames, Reaction};
 use crate::model::input::{Command, Input, Outcome, Request};
 use crate::model::output::Output;
+use crate::model::policy::HostMay;
 use crate::model::removal::{Removal, RemovalStage};
 use crate::model::source::{Source, SourceHealth};
 use crate::model::status::BondStatus;
@@ -222,10 +223,11 @@ fn input() -> impl Strategy<Value = Input> {
             health: SourceHealth::Missing { reason: String::from("none") },
             parts: Vec::new(),
         }),
-        4 => (0u64..40, request()).prop_map(|(id, request)| {
+        4 => (0u64..40, request(), any::<bool>()).prop_map(|(id, request, by_host)| {
             let id = CommandId(id);
-            Input::Command(Command { id, request })
+            Input::Command(Command { id, request, by_host })
         }),
+        1 => prop_oneof![Just(HostMay::None), Just(HostMay::Commands), Just(HostMay::Bonds)].prop_map(Input::HostMay),
         1 => any::<bool>().prop_map(Input::FastPathSupported),
         1 => (index(), 0u64..3).prop_map(|(bond, fingerprint)| Input::UpperDevices { bond, fingerprint }),
         2 => (index(), any_fast_path()).prop_map(|(bond, fast_path)| Input::FastPathSet { bond, fast_path }),

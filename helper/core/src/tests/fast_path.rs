@@ -134,7 +134,11 @@ impl Guest {
             vf: None,
         };
         let id = CommandId(1);
-        self.feed(Input::Command(Command { id, request }));
+        self.feed(Input::Command(Command {
+            id,
+            request,
+            by_host: false,
+        }));
         self.obey();
     }
 

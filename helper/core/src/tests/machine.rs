@@ -6,6 +6,7 @@ use crate::machine::{MAX_OPEN_COMMANDS, Machine};
 use crate::model::action::{Action, ActionKind};
 use crate::model::input::{Command, Hold, Input, Outcome, PreparedVf, Request};
 use crate::model::output::{CommandErrorCode, Event, Output};
+use crate::model::policy::HostMay;
 use crate::model::source::Source;
 use crate::model::status::{BondState, Held, ProblemCode, Traffic};
 use crate::model::types::{ActionId, CommandId, Time};
@@ -60,7 +61,14 @@ fn started(policy: Policy, links: Vec<Link>) -> Machine {
 
 fn ask(machine: &mut Machine, id: u64, request: Request) {
     let id = CommandId(id);
-    machine.handle(NOW, Input::Command(Command { id, request }));
+    machine.handle(
+        NOW,
+        Input::Command(Command {
+            id,
+            request,
+            by_host: false,
+        }),
+    );
 }
 
 #[test]
@@ -194,6 +202,54 @@ fn commands_name_their_bond_unless_there_is_one() {
         (4, Ok(true)),
     ];
     assert_eq!(replies(&mut machine), expected);
+}
+
+#[test]
+fn what_the_host_may_do_is_the_guest_s_decision() {
+    let mut machine = started(policy(), healthy());
+    let every = || {
+        [
+            Request::PrepareUnplug {
+                bond: None,
+                vf: None,
+            },
+            Request::Resume { bond: None },
+            Request::Announce { bond: None },
+            Request::Failover { bond: None },
+            Request::Failback { bond: None },
+        ]
+    };
+    for (what, refused) in [
+        (HostMay::None, true),
+        (HostMay::Commands, false),
+        (HostMay::Bonds, false),
+        (HostMay::Unknown, true),
+    ] {
+        machine.handle(NOW, Input::HostMay(what));
+        assert_eq!(machine.status().host_may, what);
+        for request in every() {
+            for by_host in [true, false] {
+                let (id, request) = (CommandId(7), request.clone());
+                let before = (machine.holds(), machine.status().clone());
+                let command = Command {
+                    id,
+                    request,
+                    by_host,
+                };
+                machine.handle(NOW, Input::Command(command));
+                let answers = replies(&mut machine);
+                let not_allowed = [(7, Err(CommandErrorCode::NotAllowed))];
+                assert_eq!(answers == not_allowed, refused && by_host, "{answers:?}");
+                if refused && by_host {
+                    assert_eq!((machine.holds(), machine.status().clone()), before);
+                }
+                // Ends what is open, and forgets what was asked.
+                machine.handle(NOW, Input::Policy(Policy::default()));
+                machine.handle(NOW, Input::Policy(policy()));
+                fetch(&mut machine);
+            }
+        }
+    }
 }
 
 #[test]

@@ -292,6 +292,7 @@ fn concerns(removal: &Removal, link: &Link) -> bool {
         RemovalStage::EjectRequested
         | RemovalStage::RemovalStarted
         | RemovalStage::DriverStopping => link.pci,
+        RemovalStage::Unknown => None,
     };
     link.kind == LinkKind::Physical && address == Some(removal.pci)
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
-use tandem_core::policy::Origin;
+use tandem_core::policy::{HostMay, Origin};
 use tandem_core::status::{
     BondState, BondStatus, CheckItem, Event, Gap, PortStatus, SourceHealth, SourceStatus, Status,
     Switchover, SwitchoverCause, Traffic,
@@ -16,7 +16,7 @@ use tandem_core::status::{
 use tandem_core::types::{IfName, Ifindex, Time};
 use tandem_host::control::{Reply, Request, Watching};
 use tandem_wire::event::{EventMessage, Pushed, Timestamp};
-use tandem_wire::message::{Call, RequestLine};
+use tandem_wire::message::{Call, Received, RequestLine};
 use tandem_wire::reply::{
     Configured, Empty, GuestInfo, ReturnLine, StatusReport, delimited_sync_line,
 };
@@ -183,33 +183,20 @@ async fn guest(stream: UnixStream, mut changes: watch::Receiver<u64>) -> Result<
     }
 }
 
-fn answer(request: RequestLine, generation: u64) -> Result<Vec<u8>> {
-    let id = request.id;
+fn answer(request: Received, generation: u64) -> Result<Vec<u8>> {
+    let to = request.reply_to;
     Ok(match request.call {
-        Call::GuestSyncDelimited(sync) => delimited_sync_line(sync.id, id),
-        Call::GuestInfo => ReturnLine {
-            value: GuestInfo::new("simulated"),
-            id,
-        }
-        .to_line(),
-        Call::TandemConfigure(_) => ReturnLine {
-            value: Configured {
+        Call::GuestSyncDelimited(sync) => delimited_sync_line(sync.id, to),
+        Call::GuestInfo(_) => ReturnLine::new(GuestInfo::new("simulated"), to).to_line(),
+        Call::TandemConfigure(_) => {
+            let configured = Configured {
                 bonds: vec![bond_name()?],
                 changed: true,
-            },
-            id,
+            };
+            ReturnLine::new(configured, to).to_line()
         }
-        .to_line(),
-        Call::TandemSubscribe => ReturnLine {
-            value: Empty {},
-            id,
-        }
-        .to_line(),
-        _ => ReturnLine {
-            value: status(generation)?,
-            id,
-        }
-        .to_line(),
+        Call::TandemSubscribe => ReturnLine::new(Empty {}, to).to_line(),
+        _ => ReturnLine::new(status(generation)?, to).to_line(),
     })
 }
 
@@ -301,6 +288,7 @@ fn status(generation: u64) -> Result<StatusReport> {
         status: Status {
             generation,
             policy: Origin::Host,
+            host_may: HostMay::default(),
             problems: Vec::new(),
             bonds: vec![bond],
             sources: vec![SourceStatus {

@@ -12,13 +12,15 @@ use tandem_core::types::{IfName, Mac};
 use tandem_wire::event::{EventMessage, Pushed};
 use tandem_wire::framing::SENTINEL;
 use tandem_wire::from_guest::{FromGuest, content};
-use tandem_wire::message::{Call, Id, RequestLine, SyncArguments};
+use tandem_wire::message::{Call, Id, InfoArguments, ReplyTo, RequestLine, SyncArguments};
 use tandem_wire::reply::{Configured, Empty, GuestInfo, StatusReport};
+use tandem_wire::{PROTOCOLS, Protocols};
 use tokio::time::{Instant, timeout_at};
 
 use super::error::AgentError;
 use super::line_stream::LineStream;
 use crate::hypervisor::ChannelSocket;
+use crate::words::printable;
 
 /// Events that wait for their reader; the oldest go beyond that, which is told.
 const MAX_EVENTS: usize = 256;
@@ -102,14 +104,21 @@ impl Agent {
     /// # Errors
     /// As [`Agent::call`], and if the guest speaks other messages.
     pub async fn info(&mut self) -> Result<GuestInfo, AgentError> {
-        let info: GuestInfo = self.call(Call::GuestInfo, self.limits.question).await?;
-        if info.tandem_protocol != tandem_wire::PROTOCOL {
-            return Err(AgentError::OtherProtocol {
-                guest: info.tandem_protocol,
-                own: tandem_wire::PROTOCOL,
-            });
+        self.info_as(PROTOCOLS).await
+    }
+
+    /// As a host that speaks these versions of the messages. The guest's answer says which one is spoken.
+    pub(super) async fn info_as(&mut self, own: Protocols) -> Result<GuestInfo, AgentError> {
+        let limit = self.limits.question;
+        // A guest that knows of no ranges takes no arguments.
+        let plain = Call::GuestInfo(InfoArguments::default());
+        let info: GuestInfo = self.call(plain, limit).await?;
+        if info.highest_common(own)? == info.tandem_protocol {
+            return Ok(info);
         }
-        Ok(info)
+        let protocols = Some(own);
+        self.call(Call::GuestInfo(InfoArguments { protocols }), limit)
+            .await
     }
 
     /// Asks for everything known.
@@ -134,13 +143,25 @@ impl Agent {
         Ok((report, text.get().len()))
     }
 
-    /// Hands the guest its bonds; the same twice changes nothing.
+    /// Hands the guest its bonds; the same twice changes nothing. Besides, in words what an older guest does
+    /// not know of them, if anything.
     ///
     /// # Errors
     /// As [`Agent::call`]; the refusal's code tells whether the guest's administrator does not want it.
-    pub async fn configure(&mut self, policy: Policy) -> Result<Configured, AgentError> {
+    pub async fn configure(
+        &mut self,
+        policy: Policy,
+    ) -> Result<(Configured, Option<String>), AgentError> {
         let call = Call::TandemConfigure(policy);
-        self.call(call, self.limits.question).await
+        let (configured, ignored) = self.asked(call, self.limits.question).await?;
+        let keys: Vec<String> = ignored.iter().take(ReplyTo::MAX_IGNORED).cloned().collect();
+        let lacks = (!keys.is_empty()).then(|| {
+            let keys = printable(&keys.join(", "));
+            format!(
+                "the guest is older, does not know {keys}, and goes on without; update tandem there"
+            )
+        });
+        Ok((configured, lacks))
     }
 
     /// Moves the traffic to the standby and releases the VF.
@@ -195,6 +216,15 @@ impl Agent {
         call: Call,
         limit: Duration,
     ) -> Result<T, AgentError> {
+        Ok(self.asked(call, limit).await?.0)
+    }
+
+    /// As [`Agent::call`], with the keys of the request that the guest passed over.
+    async fn asked<T: DeserializeOwned>(
+        &mut self,
+        call: Call,
+        limit: Duration,
+    ) -> Result<(T, Vec<String>), AgentError> {
         if !self.in_step {
             self.synchronise().await?;
         }
@@ -205,10 +235,12 @@ impl Agent {
         let asked = timeout_at(deadline, self.exchange(call)).await;
         let value = asked.map_err(|_| silent(command, limit))?;
         self.in_step = matches!(value, Ok(_) | Err(AgentError::Refused { .. }));
-        content(command, &value?).map_err(|error| AgentError::NotUnderstood {
+        let (value, ignored) = value?;
+        let content = content(command, &value).map_err(|error| AgentError::NotUnderstood {
             command,
             reason: error.to_string(),
-        })
+        })?;
+        Ok((content, ignored))
     }
 
     /// Waits for what the guest says unasked, however long it takes. Cancel-safe.
@@ -279,7 +311,7 @@ impl Agent {
         }
     }
 
-    async fn exchange(&mut self, call: Call) -> Result<Box<RawValue>, AgentError> {
+    async fn exchange(&mut self, call: Call) -> Result<(Box<RawValue>, Vec<String>), AgentError> {
         let command = call.name();
         self.last_id = self.last_id.wrapping_add(1);
         let id = Some(Id::from(self.last_id));
@@ -290,9 +322,13 @@ impl Agent {
         self.lines.send(&request.to_line()).await?;
         loop {
             match self.message().await? {
-                Some(FromGuest::Return { value, id: of }) if of == id => {
+                Some(FromGuest::Return {
+                    value,
+                    id: of,
+                    ignored,
+                }) if of == id => {
                     self.lines.useful();
-                    return Ok(value);
+                    return Ok((value, ignored));
                 }
                 Some(FromGuest::Error { error, id: of }) if of == id => {
                     self.lines.useful();

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tandem_wire::NoCommonProtocol;
 use tandem_wire::reply::ErrorBody;
 
 use crate::words::printable;
@@ -76,15 +77,8 @@ pub enum AgentError {
         reason: String,
     },
     /// The guest speaks other messages than this version.
-    #[error(
-        "the guest speaks version {guest} of the messages, this program version {own}; update the older one"
-    )]
-    OtherProtocol {
-        /// The guest's version.
-        guest: u32,
-        /// This program's.
-        own: u32,
-    },
+    #[error(transparent)]
+    OtherProtocol(#[from] NoCommonProtocol),
     /// The guest sends and sends, and nothing of it is of use.
     #[error(
         "the guest sent more than {bytes} bytes that nobody asked for; something else talks on its channel"

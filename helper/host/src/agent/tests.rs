@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tandem_core::status::Answer;
-use tandem_wire::message::{Call, RequestLine};
+use tandem_wire::message::{Call, ReplyTo, RequestLine};
 use tandem_wire::reply::delimited_sync_line;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -11,6 +11,8 @@ use tokio::task::JoinHandle;
 
 use super::{Agent, AgentError, Heard, Limits};
 use crate::hypervisor::ChannelSocket;
+
+mod versions;
 
 const SHORT: Limits = Limits {
     sync: Duration::from_millis(200),
@@ -69,9 +71,15 @@ async fn serve(stream: UnixStream, mut answer: impl FnMut(&str, &str) -> Vec<u8>
         line.clear();
         let request = RequestLine::parse(text.trim_end()).unwrap();
         let reply = match &request.call {
-            Call::GuestSyncDelimited(arguments) => delimited_sync_line(arguments.id, None),
+            Call::GuestSyncDelimited(arguments) => {
+                delimited_sync_line(arguments.id, ReplyTo::default())
+            }
             call => {
-                let id = request.id.as_ref().map(|id| id.as_json().to_owned());
+                let id = request
+                    .reply_to
+                    .id
+                    .as_ref()
+                    .map(|id| id.as_json().to_owned());
                 answer(call.name(), &id.unwrap_or_default())
             }
         };
@@ -249,7 +257,7 @@ async fn lies_and_nonsense_are_told() {
     let mut agent = Agent::connect(&guest.socket, SHORT).await.unwrap();
     let error = agent.info().await.unwrap_err();
     assert!(
-        matches!(error, AgentError::OtherProtocol { guest: 99, .. }),
+        matches!(error, AgentError::OtherProtocol(no) if no.guest.max == 99),
         "{error}"
     );
     // Deeper than a parser should follow: no reply at all.

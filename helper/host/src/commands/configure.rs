@@ -38,7 +38,7 @@ pub enum ConfigureFailure {
     Lack(#[from] Lack),
 }
 
-/// Hands a guest its bonds; the same twice changes nothing.
+/// Hands a guest its bonds; the same twice changes nothing. Besides, what an older guest does not know of them.
 ///
 /// # Errors
 /// If there are none, or the guest can't be asked or refuses.
@@ -46,7 +46,7 @@ pub async fn configure(
     host: &dyn Look,
     domain: &str,
     lease_client: &LeaseClient,
-) -> Result<Configured, ConfigureFailure> {
+) -> Result<(Configured, Option<String>), ConfigureFailure> {
     let look = host.look(domain).await?;
     let policy = policy_of(&look)?;
     let socket = channel_of(&look.facts)?;
@@ -70,7 +70,7 @@ pub async fn run(arguments: &Configure) -> Result<u8> {
     let host = arguments.connect.open();
     let lease_client = arguments.connect.lease_client();
     match configure(host.as_ref(), &arguments.domain, &lease_client).await {
-        Ok(configured) => {
+        Ok((configured, lacks)) => {
             for bond in &configured.bonds {
                 let what = if configured.changed {
                     "configured"
@@ -78,6 +78,12 @@ pub async fn run(arguments: &Configure) -> Result<u8> {
                     "as before"
                 };
                 println!("{bond}: {what}");
+            }
+            if let Some(lacks) = lacks {
+                eprintln!(
+                    "tandem-host: domain {}: {lacks}",
+                    printable(&arguments.domain)
+                );
             }
             Ok(0)
         }

@@ -34,7 +34,10 @@ pub async fn run(arguments: &args::Recover) -> anyhow::Result<u8> {
     let own = match records.read(name) {
         Ok(own) => own,
         Err(error) => {
-            let message = format!("{error}; look at it and remove it");
+            let message = match error.is_newer() {
+                true => error.to_string(),
+                false => format!("{error}; look at it, and remove it if no newer program wrote it"),
+            };
             return session::refuse(json, CauseCode::RecordUnreadable, message);
         }
     };

@@ -198,14 +198,14 @@ impl ChannelTask {
             // Another look may show better ones.
             Err(reason) => Some(reason.clone()),
             Ok(Some(policy)) => match agent.configure(policy.clone()).await {
-                Ok(configured) => {
+                Ok((configured, lacks)) => {
                     if configured.changed
                         && let Some(more) = self.told.may()
                     {
                         tracing::info!("domain {}: the guest has its bonds{more}", self.name);
                     }
                     self.configured = done;
-                    None
+                    lacks
                 }
                 // Asking again would not change the guest's mind.
                 Err(error @ AgentError::Refused { .. }) => {
@@ -222,7 +222,10 @@ impl ChannelTask {
         if let Some(error) = &error
             && let Some(more) = self.told.may()
         {
-            tracing::warn!("domain {}: not configured: {error}{more}", self.name);
+            tracing::warn!(
+                "domain {}: not configured as its XML says: {error}{more}",
+                self.name
+            );
         }
         self.registry.configured(&self.name, error);
         Ok(())

@@ -11,9 +11,10 @@ use crate::hypervisor::MAX_PROGRESS_BYTES;
 use crate::words::{printable, quoted};
 use crate::xml::PROGRESS_NAMESPACE;
 
-/// The record in the metadata. Written before what it describes is begun.
+/// The record in the metadata. Written before what it describes is begun. Whoever goes on with an evacuation
+/// writes its records anew, so one with a key that is not known is none to go on with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Progress {
     /// Version of the record.
     pub version: u32,
@@ -49,7 +50,7 @@ pub struct Record {
 
 /// Who drives an evacuation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Owner {
     /// Random; tells two processes apart for sure.
     pub token: String,
@@ -88,7 +89,10 @@ pub enum ProgressError {
     #[error("the record of an evacuation is {0} bytes long, which none of ours is")]
     TooLong(usize),
     /// Not JSON, not the keys we know, or a value that none of ours has.
-    #[error("the record of an evacuation can't be understood: {}", printable(.0))]
+    #[error(
+        "the record of an evacuation can't be understood, and is left as it is: {}. If a newer tandem-host wrote it, \
+         use that one", printable(.0)
+    )]
     NotUnderstood(String),
     /// Of another domain.
     #[error(
@@ -116,7 +120,10 @@ pub enum ProgressError {
         domain: String,
     },
     /// Of a version after this one.
-    #[error("the record of an evacuation has version {0}, this program knows {known}; use the program that wrote it", known = Progress::VERSION)]
+    #[error(
+        "the record of an evacuation has version {0}, this program knows {known}, and leaves it as it is; use the newer \
+         tandem-host that wrote it", known = Progress::VERSION
+    )]
     Newer(u32),
 }
 
@@ -287,6 +294,38 @@ mod tests {
         );
         let newer = Progress::parse_for(&with("version", json!(3)), "g1");
         assert_eq!(newer, Err(ProgressError::Newer(3)));
+    }
+
+    #[test]
+    fn records_of_earlier_programs_of_this_version_are_read_whole() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/frozen");
+        for version in std::fs::read_dir(folder).unwrap() {
+            let version = version.unwrap().path();
+            let lines = |name: &str| std::fs::read_to_string(version.join(name)).unwrap();
+            let value = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+            for line in lines("progress.jsonl").lines() {
+                let read = Progress::parse_for(line, "g1").unwrap();
+                assert_eq!(value(&read.to_text()), value(line));
+            }
+            for line in lines("record.jsonl").lines() {
+                let read = Record::parse_for(line, "g1").unwrap();
+                assert_eq!(value(&read.to_text()), value(line));
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_newer_program_wrote_is_not_gone_on_with() {
+        let owner = json!({"token": "t", "host": "a", "pid": 1, "started-at": "x", "new": 1});
+        for (key, value) in [
+            ("new", json!(1)),
+            ("stage", json!("of-tomorrow")),
+            ("home", json!("elsewhere")),
+            ("owner", owner),
+        ] {
+            let error = Progress::parse_for(&with(key, value), "g1").unwrap_err();
+            assert!(error.to_string().contains("newer tandem-host"), "{error}");
+        }
     }
 
     #[test]

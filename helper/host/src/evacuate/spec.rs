@@ -30,7 +30,7 @@ impl Side {
 
 /// What shall be brought about. Kept in this host's own record, so that a recovery has it too.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Spec {
     /// The domain's name.
     pub domain: String,
@@ -57,7 +57,7 @@ pub struct Spec {
 
 /// A VF: how it is recognised, and how it is plugged in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Vf {
     /// How a look recognises it.
     pub identity: VfIdentity,
@@ -69,7 +69,7 @@ pub struct Vf {
 
 /// How a VF is recognised among a domain's NICs: the first of these that is known counts.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct VfIdentity {
     /// The host's PCI function.
     pub pci: Option<PciAddress>,

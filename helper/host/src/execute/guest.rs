@@ -91,7 +91,10 @@ async fn carry_out(
                 // The guest has bonds of its own, and says how they are.
                 Err(AgentError::Refused { refusal, .. }) if is_own_choice(&refusal.code) => {}
                 answer => {
-                    answer?;
+                    let (_, lacks) = answer?;
+                    if let Some(lacks) = lacks {
+                        tracing::warn!("domain {}: {lacks}", printable(&spec.domain));
+                    }
                 }
             }
         }
@@ -125,7 +128,7 @@ fn failure(error: &AgentError) -> Failure {
     let kind = match error {
         AgentError::Refused { .. } => FailureKind::AgentRefused,
         AgentError::NotUnderstood { .. }
-        | AgentError::OtherProtocol { .. }
+        | AgentError::OtherProtocol(_)
         | AgentError::Floods { .. } => FailureKind::AgentHostile,
         AgentError::Socket { .. }
         | AgentError::Foreign { .. }

@@ -2,7 +2,7 @@
 //! the guest's agent, and hands back what came of it. Decides nothing itself.
 
 mod calls;
-mod guest;
+pub(crate) mod guest;
 mod hosts;
 mod lock;
 mod owner;

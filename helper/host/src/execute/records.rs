@@ -39,6 +39,16 @@ pub enum RecordsError {
     },
 }
 
+impl RecordsError {
+    /// A newer program wrote the record.
+    pub fn is_newer(&self) -> bool {
+        let Self::Content { source, .. } = self else {
+            return false;
+        };
+        matches!(source, ProgressError::Newer(_))
+    }
+}
+
 /// The folder, one file a domain. Whoever writes has the domain's lock.
 #[derive(Debug, Clone)]
 pub struct Records {
@@ -93,9 +103,9 @@ impl Records {
     /// Whether a record of this size could be kept; nothing is.
     ///
     /// # Errors
-    /// If it could not.
+    /// If it could not, or a record is there that can't be read: a newer program may have written it.
     pub fn rehearse(&self, record: &Record) -> Result<(), RecordsError> {
-        check_folder(&self.folder)?;
+        self.read(&record.spec.domain)?;
         let path = self.file(&record.spec.domain);
         let new = self.write(&path, &record.to_text());
         told(path, new.and_then(fs::remove_file))
@@ -227,6 +237,24 @@ mod tests {
         let link = parent.path().join("link");
         symlink(&folder, &link).unwrap();
         assert!(Records::open(&link).is_err());
+    }
+
+    #[test]
+    fn a_newer_record_is_refused_and_stays_as_it_is() {
+        let parent = tempfile::tempdir().unwrap();
+        let records = Records::open(&parent.path().join("records")).unwrap();
+        let newer = r#"{"progress":{"version":3,"what":"else"},"spec":7,"new":1}"#;
+        let file = records.file("g1");
+        fs::write(&file, newer).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        for error in [
+            records.read("g1").unwrap_err(),
+            records.rehearse(&record("g1")).unwrap_err(),
+        ] {
+            assert!(error.is_newer(), "{error}");
+            assert!(error.to_string().contains("version 3"), "{error}");
+        }
+        assert_eq!(fs::read_to_string(&file).unwrap(), newer);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
 use tandem_core::status::{BondStatus, Traffic};
+use tandem_core::words;
 use tandem_wire::reply::StatusReport;
 
 use crate::evacuate::{Progress, Stage};
@@ -181,13 +182,20 @@ pub fn domain_text(report: &DomainReport, age_ms: Option<u64>) -> String {
         line(format_args!("evacuation: {}", evacuation_text(evacuation)));
     }
     if let Some(error) = &report.configure_error {
-        line(format_args!("not configured: {}", printable(error)));
+        line(format_args!(
+            "not configured as its XML says: {}",
+            printable(error)
+        ));
     }
     if let Some(error) = &report.guest_error {
         line(format_args!("guest: {}", printable(error)));
     }
     if let Some(freshness) = freshness(report, age_ms) {
         line(format_args!("guest: {freshness}"));
+    }
+    let may = |guest: &StatusReport| words::host_may(guest.status.host_may);
+    if let Some(text) = report.guest.as_ref().and_then(may) {
+        line(format_args!("guest: {text}"));
     }
     let bonds = report.guest.iter().flat_map(|guest| &guest.status.bonds);
     for bond in bonds {
@@ -239,6 +247,7 @@ fn guest_line(bond: &BondStatus) -> String {
         Traffic::Vf => "the VF carries its traffic",
         Traffic::Standby => "the standby carries its traffic",
         Traffic::Other => "a port that is neither VF nor standby carries its traffic",
+        Traffic::Unknown => "only its newer version knows who carries its traffic",
     };
     format!(
         "{} is {}, {traffic}: {}",

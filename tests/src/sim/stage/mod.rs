@@ -252,7 +252,11 @@ impl Stage {
                 .map(|b| b.timing.command_timeout_ms);
             let limit_ms = longest.max().unwrap_or(0) + 1;
             self.open.insert(id, self.now.plus_ms(limit_ms));
-            self.feed(Input::Command(Command { id, request }));
+            self.feed(Input::Command(Command {
+                id,
+                request,
+                by_host: false,
+            }));
         }
         id
     }

@@ -28,9 +28,12 @@ impl Supervisor {
             .get(name)
             .and_then(|domain_task| domain_task.replug.as_ref());
         let record = look.progress.as_deref();
-        let record = record.and_then(|text| Progress::parse_for(text, name).ok());
-        let owner = record.and_then(|record| record.owner);
-        owner.is_some_and(|owner| is_of_this_machine(&owner))
+        let is_driven = record.is_some_and(|text| match Progress::parse_for(text, name) {
+            Ok(record) => record.owner.is_some_and(|owner| is_of_this_machine(&owner)),
+            // Of a newer program, perhaps: the lock tells.
+            Err(_) => true,
+        });
+        is_driven
             && !replug.is_some_and(Replug::is_busy)
             && Lock::is_held(&self.options.state, "domain", name)
     }

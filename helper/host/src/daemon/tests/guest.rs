@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use tandem_wire::message::{Call, RequestLine};
+use tandem_wire::message::{Call, Received, ReplyTo, RequestLine};
 use tandem_wire::reply::delimited_sync_line;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::OwnedWriteHalf;
@@ -173,14 +173,14 @@ async fn flood(write: &mut OwnedWriteHalf, taken: &Mutex<usize>) {
     }
 }
 
-fn reply(request: &RequestLine, generation: u64, manner: Manner) -> Vec<u8> {
-    let id = match &request.id {
+fn reply(request: &Received, generation: u64, manner: Manner) -> Vec<u8> {
+    let id = match &request.reply_to.id {
         Some(_) if manner == Manner::WrongIds => "\"another\"",
         id => id.as_ref().map_or("null", |id| id.as_json()),
     };
     let value = match &request.call {
-        Call::GuestSyncDelimited(sync) => return delimited_sync_line(sync.id, None),
-        Call::GuestInfo => {
+        Call::GuestSyncDelimited(sync) => return delimited_sync_line(sync.id, ReplyTo::default()),
+        Call::GuestInfo(_) => {
             "{\"version\": \"1\", \"tandem-protocol\": 1, \"supported_commands\": []}".to_owned()
         }
         Call::TandemConfigure(_) if manner == Manner::Refuses => {
