@@ -15,5 +15,4 @@ mod support;
 
 pub use hooks::Program;
 pub use source::EbpfSource;
-pub(crate) use support::give_up_loading;
 pub use support::{Lockdown, Obstacle, Support};
