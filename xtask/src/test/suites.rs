@@ -256,25 +256,42 @@ fn stories() -> Result<Vec<Suite>> {
 
 /// What takes so long that nobody wants it after each change; none longer than [`LONGEST_MINUTES`].
 fn long(suites: &[Suite]) -> Result<Vec<Suite>> {
-    let simulation = suites.iter().find_map(|suite| match &suite.work {
-        Work::Integration(source) if suite.name == "core-sim" => Some(source.clone()),
-        _ => None,
-    });
-    let simulation = simulation.context("there is no suite core-sim")?;
+    let source_of = |name: &str| {
+        let mut suites = suites.iter();
+        let found = suites.find_map(|suite| match &suite.work {
+            Work::Integration(source) if suite.name == name => Some(source.clone()),
+            _ => None,
+        });
+        found.with_context(|| format!("there is no suite {name}"))
+    };
     let bench = |arguments: &[&str]| {
         let all = [&["bench"], arguments].concat();
         project::xtask(&all).map(Work::Check)
     };
-    let mut suites = vec![Suite {
-        env: vec![("TANDEM_SIM_MINUTES", "60")],
-        ..suite(
-            "long-sim",
-            "the simulation for an hour, from seeds that core-sim does not reach",
-            75,
-            &["build"],
-            Work::Integration(simulation),
-        )
-    }];
+    let mut long = vec![
+        Suite {
+            env: vec![("TANDEM_SIM_MINUTES", "60")],
+            ..suite(
+                "long-sim",
+                "the simulation for an hour, from seeds that core-sim does not reach",
+                75,
+                &["build"],
+                Work::Integration(source_of("core-sim")?),
+            )
+        },
+        Suite {
+            env: vec![("TANDEM_NEVER_WORSE_EVERYTHING", "1")],
+            is_lab: true,
+            lane: Lane::Alone,
+            ..suite(
+                "long-never-worse",
+                "the rarer of what lab-never-worse breaks, and a boot for each",
+                60,
+                &["build", "release", "fetch"],
+                Work::Integration(source_of("lab-never-worse")?),
+            )
+        },
+    ];
     let benches = [
         (
             "long-bench-evacuation",
@@ -302,12 +319,12 @@ fn long(suites: &[Suite]) -> Result<Vec<Suite>> {
             bench(&["--serve"])?,
         ),
     ];
-    suites.extend(benches.into_iter().map(|(name, about, work)| Suite {
+    long.extend(benches.into_iter().map(|(name, about, work)| Suite {
         is_lab: true,
         lane: Lane::Alone,
         ..suite(name, about, LONGEST_MINUTES, &["release"], work)
     }));
-    Ok(suites
+    Ok(long
         .into_iter()
         .map(|suite| Suite {
             is_long: true,
