@@ -61,7 +61,12 @@ impl UnitState {
 
     /// The service runs, or is just being started for the first time.
     pub fn is_fine(&self) -> bool {
-        self.is_running() || self.active == "activating" && self.sub != "auto-restart"
+        self.is_running()
+            || self.active == "activating" && self.sub != "auto-restart" && !self.is_restarted()
+    }
+
+    fn is_restarted(&self) -> bool {
+        !matches!(self.restarts.as_str(), "" | "0")
     }
 
     /// The service runs.
@@ -76,26 +81,27 @@ impl UnitState {
 
     /// How the service fares, in words that follow "the service".
     pub fn words(&self) -> String {
-        let ended = match (self.code.as_str(), self.status.as_str()) {
-            ("" | "0", _) => String::new(),
-            (EXITED, EXIT_USER) => ", its user is missing".to_owned(),
-            (EXITED, status) => format!(", exit status {status}"),
-            (_, signal) => format!(", killed by signal {signal}"),
-        };
         match self.active.as_str() {
-            "active" | "reloading" => "runs".to_owned(),
-            "inactive" if self.result == "success" => "does not run".to_owned(),
-            "activating" if self.sub != "auto-restart" && self.result == "success" => {
-                "is still being started".to_owned()
+            "active" | "reloading" => return "runs".to_owned(),
+            "inactive" if self.result == "success" => return "does not run".to_owned(),
+            "activating" if self.is_fine() && self.result == "success" => {
+                return "is still being started".to_owned();
             }
-            _ => {
-                let restarts = match self.restarts.as_str() {
-                    "" | "0" => String::new(),
-                    count => format!(", started again {count} times"),
-                };
-                format!("fails: {}{ended}{restarts}", self.result)
-            }
+            _ => {}
         }
+        // While it is being started again, systemd has forgotten how it ended.
+        let result = (self.result != "success").then(|| self.result.clone());
+        let ended = match (self.code.as_str(), self.status.as_str()) {
+            ("" | "0", _) => None,
+            (EXITED, EXIT_USER) => Some("its user is missing".to_owned()),
+            (EXITED, status) => Some(format!("exit status {status}")),
+            (_, signal) => Some(format!("killed by signal {signal}")),
+        };
+        let restarts = self
+            .is_restarted()
+            .then(|| format!("started again {} times", self.restarts));
+        let parts: Vec<_> = [result, ended, restarts].into_iter().flatten().collect();
+        format!("fails: {}", parts.join(", "))
     }
 }
 
@@ -118,6 +124,12 @@ mod tests {
             "fails: signal, killed by signal 11, started again 4 times"
         );
         assert!(!crash.is_fine() && crash.goes_on());
+
+        let again = state(
+            "ActiveState=activating\nSubState=start-pre\nResult=success\nExecMainCode=0\nNRestarts=4\n",
+        );
+        assert_eq!(again.words(), "fails: started again 4 times");
+        assert!(!again.is_fine());
 
         let user = state(
             "ActiveState=failed\nSubState=failed\nResult=exit-code\nExecMainCode=1\nExecMainStatus=217\nNRestarts=0\n",

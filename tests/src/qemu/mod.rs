@@ -15,6 +15,7 @@ pub use nic::{Mac, Nic, NicModel, Slot, test_mac};
 pub use qmp::{Qmp, QmpError, QmpEvent};
 pub use spec::{Accelerator, Drive, HotPlug, Listener, MachineSpec, VirtioPort};
 
+use std::collections::BTreeMap;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -46,6 +47,7 @@ pub struct Qemu {
     qmp: Qmp,
     console: Console,
     handle: ProcessHandle,
+    pid: u32,
     folder: PathBuf,
 }
 
@@ -80,6 +82,7 @@ impl Qemu {
         command.args(arguments);
         let child = process::spawn_bound(command)?;
         let handle = ProcessHandle::of(&child)?;
+        let pid = child.id();
         let console = Console::watch(child, &folder.join("console.log"))?;
 
         let connect = |listener: &UnixListener| accept(listener, &handle, &console);
@@ -92,6 +95,7 @@ impl Qemu {
                 qmp,
                 console,
                 handle,
+                pid,
                 folder: folder.to_path_buf(),
             },
             ports,
@@ -111,6 +115,22 @@ impl Qemu {
     /// The folder of its sockets.
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// How long each of its threads, by its id, has waited for a processor of this machine: time that the guest lost
+    /// to whatever else the machine does.
+    pub fn waited_for_processor(&self) -> Result<BTreeMap<String, Duration>> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid));
+        let tasks = tasks.context("QEMU has no threads")?;
+        // A thread that ends meanwhile waits no longer.
+        let waited = tasks.flatten().filter_map(|task| {
+            let text = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+            // Time run, time waited, both in ns (Documentation/scheduler/sched-stats.rst, 6.12).
+            let waited = text.split_whitespace().nth(1)?.parse().ok()?;
+            let id = task.file_name().to_string_lossy().into_owned();
+            Some((id, Duration::from_nanos(waited)))
+        });
+        Ok(waited.collect())
     }
 
     /// Ends QEMU, the guest with it, and waits until its taps are free.

@@ -1,8 +1,10 @@
 //! The guest, what can be wrong with it, and what is seen of its network from outside.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use tandem_lab::agent::Output;
 use tandem_lab::full_guest::{Disk, FullGuest, Manager, install, systemd};
 use tandem_lab::net::{GUEST_V4, GUEST_V6};
 use tandem_lab::tandem::{self, BOND, CONFIG, STEP_LIMIT, Setup};
@@ -11,7 +13,8 @@ use tandem_lab::{Host, Lab, Mac, Vm, artifacts, readme};
 pub(crate) const PROGRAM: &str = tandem::PROGRAM;
 /// Where README.md's commands are run: a checkout, as far as they need one.
 const CHECKOUT: &str = "/var/lib/lab-checkout";
-const BOOT_LIMIT: Duration = Duration::from_secs(400);
+/// So long a wait may be by the machine's clock, however busy it is.
+pub(crate) const WAIT_LIMIT: Duration = Duration::from_secs(300);
 const UNIT: &str = "tandem.service";
 const UNIT_FILE: &str = "/usr/lib/systemd/system/tandem.service";
 const NO_BONDING: &str = "/etc/modprobe.d/no-bonding.conf";
@@ -86,9 +89,7 @@ impl<'lab> Machine<'lab> {
         let program = format!("{CHECKOUT}/target/release/tandem");
         guest = guest.copy(&tandem::binary()?, &program)?;
         let vm = guest.boot(&self.host)?;
-        // Units that fail are what this is about, so the state may be any.
-        let state = vm.run(&["systemctl", "is-system-running", "--wait"], BOOT_LIMIT)?;
-        eprintln!("booted in {:?}, {}", vm.booted_in(), state.text());
+        eprintln!("booted in {:?}", vm.booted_in());
         Ok(Guest {
             tandem: tandem::Guest::new(vm, setup.standby),
             lab: self.lab,
@@ -145,40 +146,62 @@ impl Guest<'_> {
 
     /// The time from udevd's start to a network that counts as online, by the guest's clock.
     pub(crate) fn online_after(&self) -> Result<Duration> {
-        let online = systemd::active_since_us(self.vm(), "network-online.target")?;
+        let online = systemd::eventually("the network is online", WAIT_LIMIT, || {
+            let since = systemd::active_since_us(self.vm(), "network-online.target");
+            Ok(since.map_err(|error| format!("{error:#}")))
+        })
+        .with_context(|| self.network())?;
         let udevd = systemd::active_since_us(self.vm(), "systemd-udevd.service")?;
         Ok(Duration::from_micros(online.saturating_sub(udevd)))
     }
 
-    /// Seen from outside, over IPv4 and IPv6; gives how long that took.
-    pub(crate) fn answers_the_client(&self, limit: Duration) -> Result<Duration> {
-        let client = self.lab.client()?;
-        let started = Instant::now();
-        let busybox = artifacts::busybox()?;
-        let ping = format!("{} ping -c 1 -W 1", busybox.display());
-        let ping = format!("({ping} {GUEST_V4} && {ping} {GUEST_V6}) 2>&1");
-        systemd::eventually("the guest answers the client", limit, || {
-            let seen = client.agent().run(&["sh", "-c", &ping], STEP_LIMIT)?;
+    /// The service says that it has started.
+    pub(crate) fn service_is_up(&self) -> Result<()> {
+        systemd::eventually("the service has started", WAIT_LIMIT, || {
+            let state = systemd::property(self.vm(), UNIT, "ActiveState")?;
+            Ok((state == "active").then_some(()).ok_or(state))
+        })
+        .with_context(|| self.network())
+    }
+
+    /// Seen from outside, over IPv4 and IPv6.
+    pub(crate) fn answers_the_client(&self) -> Result<()> {
+        systemd::eventually("the guest answers the client", WAIT_LIMIT, || {
+            let seen = self.ping()?;
             Ok(seen.success().then_some(()).ok_or_else(|| seen.text()))
         })
-        .with_context(|| self.network())?;
-        Ok(started.elapsed())
+        .with_context(|| self.network())
+    }
+
+    /// The client asks once.
+    pub(crate) fn ping(&self) -> Result<Output> {
+        let ping = format!("{} ping -c 1 -W 3", artifacts::busybox()?.display());
+        let ping = format!("({ping} {GUEST_V4} && {ping} {GUEST_V6}) 2>&1");
+        let client = self.lab.client()?;
+        client.agent().run(&["sh", "-c", &ping], STEP_LIMIT)
     }
 
     /// The standby alone has the address, and whoever asks from outside gets an answer.
-    pub(crate) fn has_plain_network(&self, limit: Duration) -> Result<Duration> {
-        let took = self.answers_the_client(limit)?;
+    pub(crate) fn has_plain_network(&self) -> Result<()> {
+        self.answers_the_client()?;
         let standby = self.nic(self.setup.standby)?;
         let holders = self.sh(&format!("ip -o address show | grep ' {GUEST_V4}/'"))?;
         ensure!(
             holders.lines().count() == 1 && holders.contains(&format!(" {standby} ")),
             "{GUEST_V4} is not on {standby} alone:\n{holders}"
         );
-        Ok(took)
+        Ok(())
+    }
+
+    /// Both NICs are as wanted, once udev is done with them.
+    pub(crate) fn is_marked(&self, wanted: bool) -> Result<()> {
+        systemd::eventually("udev's marks", STEP_LIMIT, || {
+            Ok(self.marks_are(wanted).map_err(|error| format!("{error:#}")))
+        })
     }
 
     /// Whether udev keeps other managers off both NICs, or off none.
-    pub(crate) fn is_marked(&self, wanted: bool) -> Result<()> {
+    fn marks_are(&self, wanted: bool) -> Result<()> {
         for mac in [self.setup.standby, self.setup.vf] {
             let nic = self.nic(mac)?;
             let told = self.sh(&format!(
@@ -199,8 +222,7 @@ impl Guest<'_> {
     }
 
     /// As at a boot: no service, no bond, no bonding driver, nothing in /run, and NICs that are new to udev.
-    /// Gives how long it takes from then on until the guest has its plain network.
-    pub(crate) fn nics_come_anew(&self) -> Result<Duration> {
+    pub(crate) fn take_nics_anew(&self) -> Result<()> {
         let nics = [self.nic(self.setup.standby)?, self.nic(self.setup.vf)?].join(" ");
         self.sh(&format!(
             "systemctl stop {UNIT} tandem-nics.service; systemctl reset-failed
@@ -213,8 +235,27 @@ impl Guest<'_> {
                  echo ${{device##*/}} >$driver/bind
              done
              if systemctl --quiet is-enabled {UNIT}; then systemctl start --no-block {UNIT}; fi"
-        ))?;
-        self.has_plain_network(STEP_LIMIT)
+        ))
+        .map(|_| ())
+    }
+
+    /// Gives how much of the guest's own time goes by from then on until it has its plain network.
+    pub(crate) fn nics_come_anew(&self) -> Result<Duration> {
+        self.take_nics_anew()?;
+        let (started, before) = (Instant::now(), self.vm().qemu().waited_for_processor()?);
+        self.has_plain_network()?;
+        let took = started.elapsed();
+        Ok(took.saturating_sub(self.lost_since(&before)?))
+    }
+
+    /// How long whichever of its processors waited longest has waited for one of this machine since then, or since
+    /// QEMU began.
+    pub(crate) fn lost_since(&self, before: &BTreeMap<String, Duration>) -> Result<Duration> {
+        let now = self.vm().qemu().waited_for_processor()?;
+        let since = |(id, waited): (&String, &Duration)| {
+            waited.saturating_sub(before.get(id).copied().unwrap_or_default())
+        };
+        Ok(now.iter().map(since).max().unwrap_or_default())
     }
 
     pub(crate) fn break_by(&self, broken: Broken) -> Result<()> {
@@ -239,12 +280,12 @@ impl Guest<'_> {
             Broken::CrashesInRun => script(&format!(
                 "test \"$1\" = run && kill -ABRT $$\nexec {ASIDE}/tandem \"$@\""
             )),
-            Broken::NoUser => "userdel tandem".to_owned(),
+            Broken::NoUser => format!("systemctl stop {UNIT}; userdel tandem"),
         };
         self.sh(&command).map(|_| ())
     }
 
-    /// Everything but the user is as README.md left it.
+    /// Everything is as README.md left it.
     pub(crate) fn restore(&self) -> Result<()> {
         let back = |path: &str| {
             let name = path.rsplit('/').next().unwrap_or(path);
@@ -253,6 +294,7 @@ impl Guest<'_> {
         self.sh(&format!(
             "rm -f {NO_BONDING}; systemctl unmask {UNIT}
              {}; {}; {}
+             systemd-sysusers tandem.conf
              systemctl daemon-reload; systemctl enable {UNIT}",
             back(CONFIG),
             back(UNIT_FILE),

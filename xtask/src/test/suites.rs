@@ -177,21 +177,38 @@ fn stories() -> Result<Vec<Suite>> {
 
 /// What takes so long that nobody wants it after each change; none longer than [`LONGEST_MINUTES`].
 fn long(suites: &[Suite]) -> Result<Vec<Suite>> {
-    let simulation = suites.iter().find_map(|suite| match &suite.work {
-        Work::Integration(source) if suite.name == "core-sim" => Some(source.clone()),
-        _ => None,
-    });
-    let simulation = simulation.context("there is no suite core-sim")?;
-    let mut suites = vec![Suite {
-        env: vec![("TANDEM_SIM_MINUTES", "60")],
-        ..suite(
-            "long-sim",
-            "the simulation for an hour, from seeds that core-sim does not reach",
-            75,
-            &["build"],
-            Work::Integration(simulation),
-        )
-    }];
+    let source_of = |name: &str| {
+        let mut suites = suites.iter();
+        let found = suites.find_map(|suite| match &suite.work {
+            Work::Integration(source) if suite.name == name => Some(source.clone()),
+            _ => None,
+        });
+        found.with_context(|| format!("there is no suite {name}"))
+    };
+    let mut long = vec![
+        Suite {
+            env: vec![("TANDEM_SIM_MINUTES", "60")],
+            ..suite(
+                "long-sim",
+                "the simulation for an hour, from seeds that core-sim does not reach",
+                75,
+                &["build"],
+                Work::Integration(source_of("core-sim")?),
+            )
+        },
+        Suite {
+            env: vec![("TANDEM_NEVER_WORSE_EVERYTHING", "1")],
+            is_lab: true,
+            lane: Lane::Alone,
+            ..suite(
+                "long-never-worse",
+                "the rarer of what lab-never-worse breaks, and a boot for each",
+                60,
+                &["build", "release", "fetch"],
+                Work::Integration(source_of("lab-never-worse")?),
+            )
+        },
+    ];
     let benches: [(_, _, &[&str]); 5] = [
         (
             "long-bench-evacuation",
@@ -219,18 +236,21 @@ fn long(suites: &[Suite]) -> Result<Vec<Suite>> {
             &["bench", "--serve"],
         ),
     ];
-    for (name, about, task) in benches {
-        let work = Work::Check(project::xtask(task)?);
-        suites.push(Suite {
+    for (name, about, arguments) in benches {
+        let work = Work::Check(project::xtask(arguments)?);
+        long.push(Suite {
             is_lab: true,
             lane: Lane::Alone,
             ..suite(name, about, LONGEST_MINUTES, &["release"], work)
         });
     }
-    for suite in &mut suites {
-        suite.is_long = true;
-    }
-    Ok(suites)
+    Ok(long
+        .into_iter()
+        .map(|suite| Suite {
+            is_long: true,
+            ..suite
+        })
+        .collect())
 }
 
 /// `cargo` with these arguments, none of which has a space in it.

@@ -8,6 +8,7 @@ use super::{connect::Connect, exit};
 use crate::agent::{AgentError, Limits};
 use crate::control::LeaseClient;
 use crate::hypervisor::{HostError, Lack, Look, channel_of, policy_of};
+use crate::words::printable;
 
 /// `tandem-host configure`
 #[derive(Debug, Args)]

@@ -119,7 +119,7 @@ impl Stage {
             let read = match source {
                 Source::Links | Source::Udev => Input::Links(self.kernel.dump_links()),
                 Source::Addressing => Input::Addressings(self.kernel.dump_addressings()),
-                Source::Ebpf | Source::Channel => return Vec::new(),
+                Source::Ebpf | Source::Channel | Source::Unknown => return Vec::new(),
             };
             let done = *outcome == Outcome::Accepted;
             return done.then_some(read).into_iter().collect();
