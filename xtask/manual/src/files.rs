@@ -87,7 +87,7 @@ mod tests {
             assert!(host.contains(words), "no {words}: {host}");
         }
         let file = text("man/tandem.toml.5");
-        for words in ["accept\\-host\\-config", "hold\\-ms", "1000", "conf.d"] {
+        for words in ["host\\-may", "hold\\-ms", "1000", "conf.d"] {
             assert!(file.contains(words), "no {words}: {file}");
         }
     }
