@@ -147,8 +147,12 @@ pub fn refresh(config: &Path) -> Result<Vec<String>> {
         let path = PathBuf::from("/sys/class/net")
             .join(link.name.as_str())
             .join("uevent");
-        fs::write(&path, "change")
-            .with_context(|| format!("can't write {}; this needs root", path.display()))?;
+        match fs::write(&path, "change") {
+            // Gone, or renamed, which udev hears of by itself.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            written => written
+                .with_context(|| format!("can't write {}; this needs root", path.display()))?,
+        }
         done.push(format!("announced {} anew", link.name));
         let unmanaged = wanted.contains(&unmanaged_property(true));
         if unmanaged != present.contains(&unmanaged_property(true)) {

@@ -13,6 +13,7 @@ use anyhow::{Context, Result};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tandem_core::link::Link;
 use tandem_core::policy::{AddressingPolicy, BondPolicy, Ownership, Policy};
 use tandem_core::{IfName, role_of};
 use tandem_wire::Call;
@@ -51,7 +52,9 @@ pub fn watch(config: &Path) -> Result<()> {
         refresh(config)?;
     }
     loop {
-        let bonds = match look(config, &files) {
+        // If the kernel can't be asked now, the unit begins anew.
+        let links = once::links()?;
+        let bonds = match look(config, &files, &links) {
             Ok(bonds) => bonds,
             Err(reason) => {
                 logging::about_unit(
@@ -114,12 +117,11 @@ impl Bond {
 }
 
 /// The bonds that have a NIC; without a configuration, why.
-fn look(config: &Path, files: &SystemFiles) -> Result<Vec<Bond>, String> {
+fn look(config: &Path, files: &SystemFiles, links: &[Link]) -> Result<Vec<Bond>, String> {
     let loaded = config::load(config);
     let readiness = Readiness::look(files, &loaded);
     let loaded = loaded.map_err(|error| Obstacle::Configuration(error.to_string()).to_string())?;
     let policy = udev_marks::effective(&loaded).map_err(|error| format!("{error:#}"))?;
-    let links = once::links().map_err(|error| error.to_string())?;
     let has_nic = |bond: &&BondPolicy| {
         let mut nics = links.iter().filter_map(|link| role_of(link, &policy));
         nics.any(|(of, _)| of.name == bond.name)

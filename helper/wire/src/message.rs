@@ -6,7 +6,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::ser::Error as _;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
@@ -226,7 +226,7 @@ impl Call {
             "guest-ping" => arguments.none(Self::GuestPing)?,
             "guest-info" => Self::GuestInfo(arguments.noting(reply_to)?),
             "tandem-status" => arguments.none(Self::TandemStatus)?,
-            "tandem-configure" => Self::TandemConfigure(arguments.given()?.noting(reply_to)?),
+            "tandem-configure" => Self::TandemConfigure(arguments.with_bonds()?.noting(reply_to)?),
             "tandem-subscribe" => arguments.none(Self::TandemSubscribe)?,
             "tandem-unsubscribe" => arguments.none(Self::TandemUnsubscribe)?,
             "tandem-prepare-unplug"
@@ -303,7 +303,9 @@ fn drop_equal(value: &mut Value, default: &Value) {
     };
     map.retain(|key, value| defaults.get(key) != Some(value));
     for (key, value) in map {
-        drop_equal(value, &defaults[key.as_str()]);
+        if let Some(default) = defaults.get(key.as_str()) {
+            drop_equal(value, default);
+        }
     }
 }
 
@@ -324,12 +326,15 @@ struct Arguments<'a> {
 }
 
 impl Arguments<'_> {
-    /// For a command that would undo much if its arguments were forgotten.
-    fn given(&self) -> Result<&Self, CallError> {
-        match self.arguments {
-            Some(_) => Ok(self),
-            None => Err(self.error("they are missing")),
+    /// Without bonds, this command takes all there are away: that has to be said, and not by a wrong key.
+    fn with_bonds(&self) -> Result<&Self, CallError> {
+        #[derive(Deserialize)]
+        struct Bonds {
+            #[serde(rename = "bonds")]
+            _given: IgnoredAny,
         }
+
+        self.read::<Bonds>().map(|_| self)
     }
 
     fn read<T: DeserializeOwned>(&self) -> Result<T, CallError> {

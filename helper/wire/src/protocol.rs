@@ -5,7 +5,8 @@ use core::fmt;
 use serde::{Deserialize, Serialize};
 
 /// Versions of the messages that this program speaks. The highest grows when a program that knows only
-/// the former one would misread the new one; new commands, keys, words and events don't count.
+/// the former one would misread the new one, as it would if a default of the policy changed: keys that have
+/// it are not written. New commands, keys, words and events don't count.
 pub const PROTOCOLS: Protocols = Protocols { min: 1, max: 1 };
 
 /// The version that is spoken until both sides have agreed on a higher one: the lowest.

@@ -154,7 +154,11 @@ fn wrong_arguments_are_named() {
             "`bonds`",
         ),
         (r#"{"execute":"guest-sync"}"#, "`id`"),
-        (r#"{"execute":"tandem-configure"}"#, "missing"),
+        (r#"{"execute":"tandem-configure"}"#, "`bonds`"),
+        (
+            r#"{"execute":"tandem-configure","arguments":{"bond":[]}}"#,
+            "`bonds`",
+        ),
         (
             r#"{"execute":"guest-sync","arguments":{"id":"1"}}"#,
             "string",

@@ -24,6 +24,33 @@ fn of_a_policy_only_what_is_not_the_default_is_written() {
     assert_eq!(written, serde_json::from_str::<Value>(&line).unwrap());
 }
 
+/// An older guest takes these for keys that are not written: who changes one has to raise the version of the
+/// messages.
+#[test]
+fn defaults_are_what_they_were() {
+    let bond = r#"{"name":"b","standby":{"mac":"52:54:00:00:00:01"},"vfs":[]}"#;
+    let call = call(&format!(
+        r#"{{"execute":"tandem-configure","arguments":{{"bonds":[{bond}]}}}}"#
+    ));
+    let Call::TandemConfigure(policy) = call else {
+        panic!("{call:?}");
+    };
+    let mut bond = serde_json::to_value(&policy.bonds[0]).unwrap();
+    for key in ["name", "standby", "vfs"] {
+        bond.as_object_mut().unwrap().remove(key);
+    }
+    let timing = json!({
+        "miimon-ms": 100, "hold-ms": 1000, "hold-max-ms": 60000, "settle-ms": 250,
+        "removal-timeout-ms": 15000, "prepared-timeout-ms": 120_000, "command-timeout-ms": 10000,
+        "announcements": 3, "announcement-interval-ms": 100
+    });
+    let defaults = json!({
+        "mac": "standby", "ownership": "create", "addressing": "inherit", "mtu": null,
+        "path-check": "none", "timing": timing
+    });
+    assert_eq!(bond, defaults);
+}
+
 #[test]
 fn keys_that_are_passed_over_are_named_and_few() {
     let many: Vec<String> = (0..99).map(|number| format!("\"new{number}\":1")).collect();

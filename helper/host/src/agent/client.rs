@@ -113,12 +113,23 @@ impl Agent {
         // A guest that knows of no ranges takes no arguments.
         let plain = Call::GuestInfo(InfoArguments::default());
         let info: GuestInfo = self.call(plain, limit).await?;
-        if info.highest_common(own)? == info.tandem_protocol {
+        let highest = info.highest_common(own)?;
+        if highest == info.tandem_protocol {
             return Ok(info);
         }
-        let protocols = Some(own);
-        self.call(Call::GuestInfo(InfoArguments { protocols }), limit)
-            .await
+        let call = Call::GuestInfo(InfoArguments {
+            protocols: Some(own),
+        });
+        let command = call.name();
+        let info: GuestInfo = self.call(call, limit).await?;
+        if info.tandem_protocol == highest {
+            return Ok(info);
+        }
+        let reason = format!(
+            "asked for version {highest} of the messages, it says {}",
+            info.tandem_protocol
+        );
+        Err(AgentError::NotUnderstood { command, reason })
     }
 
     /// Asks for everything known.
@@ -157,9 +168,7 @@ impl Agent {
         let keys: Vec<String> = ignored.iter().take(ReplyTo::MAX_IGNORED).cloned().collect();
         let lacks = (!keys.is_empty()).then(|| {
             let keys = printable(&keys.join(", "));
-            format!(
-                "the guest is older, does not know {keys}, and goes on without; update tandem there"
-            )
+            format!("update tandem in the guest: it is older, and goes on without {keys}")
         });
         Ok((configured, lacks))
     }

@@ -185,13 +185,16 @@ async fn newest(mut record: Record, hosts: &Hosts) -> anyhow::Result<(Record, bo
     let mut looks = Vec::new();
     for side in Side::BOTH {
         let look = hosts.seen(side).look(&name).await;
-        if let Ok(Some(found)) = look.as_ref().map_or(Ok(None), record_of)
-            && found.evacuation == record.progress.evacuation
-        {
-            is_marked = true;
-            if found.beat > record.progress.beat {
-                record.progress = found;
+        match look.as_ref().map_or(Ok(None), record_of) {
+            Ok(Some(found)) if found.evacuation == record.progress.evacuation => {
+                is_marked = true;
+                if found.beat > record.progress.beat {
+                    record.progress = found;
+                }
             }
+            Ok(_) => {}
+            // It may be of this evacuation, and what can't be read ends none.
+            Err(_) => is_marked = true,
         }
         looks.push((side, look));
     }

@@ -78,7 +78,7 @@ const FAMILIES: [Family; 17] = [
     Family {
         name: "tandem_guest_configure_failed",
         kind: Kind::Gauge,
-        help: "1 if the guest does not have the bonds of its domain's XML.",
+        help: "1 if the guest does not have the bonds of its domain's XML, or, being older, not every key of them.",
         of: Of::Domain(|known| Some(known.report.configure_error.is_some().into())),
     },
     Family {

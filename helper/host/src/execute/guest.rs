@@ -68,7 +68,10 @@ impl Channel {
         let connected = lease_client
             .connect(domain, &socket, Limits::default())
             .await;
-        connected.map_err(|error| failure(&error))
+        let mut agent = connected.map_err(|error| failure(&error))?;
+        // Nothing else is asked before both speak the same messages.
+        let info = agent.info().await;
+        info.map(|_| agent).map_err(|error| failure(&error))
     }
 }
 

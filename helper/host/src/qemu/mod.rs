@@ -84,14 +84,14 @@ impl Qemu {
     }
 
     /// The bonds of its file, if it is there; or what is wrong with them.
-    fn bonds(&self) -> Result<Result<Option<Bonds>, String>, HostError> {
+    fn bonds(&self) -> Result<Option<Bonds>, String> {
         let file = self.bonds_file();
-        let text = files::read(&file, crate::xml::bonds::MAX_BYTES)
-            .map_err(|error| self.refused("the file of bonds", error.to_string()))?;
+        let in_file = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
+        let text =
+            files::read(&file, crate::xml::bonds::MAX_BYTES).map_err(|error| in_file(&error))?;
         let document = text.map(|text| Document::parse(&text)).transpose();
-        Ok(document
-            .map(|document| document.map(|document| document.bonds))
-            .map_err(|error| format!("{}: {error}", file.display())))
+        let document = document.map_err(|error| in_file(&error))?;
+        Ok(document.map(|document| document.bonds))
     }
 
     fn refused(&self, what: &str, reason: impl Into<String>) -> HostError {
@@ -112,7 +112,7 @@ impl Look for Qemu {
         Box::pin(async move {
             Ok(DomainLook {
                 facts: self.facts(name).await?,
-                bonds: self.bonds()?,
+                bonds: self.bonds(),
                 progress: files::read(&self.progress_file(), MAX_PROGRESS_BYTES)
                     .map_err(|error| self.refused("the file of progress", error.to_string()))?,
             })
