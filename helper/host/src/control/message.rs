@@ -15,7 +15,7 @@ pub const MAX_REPLY_BYTES: usize = 1024 * 1024;
 pub enum Request {
     /// What is known now. Ends with [`Reply::Current`].
     Status {
-        /// The hypervisor that is meant, as [`crate::hypervisor::Host::uri`].
+        /// The hypervisor that is meant, as [`crate::hypervisor::Look::uri`].
         uri: String,
         /// Only this domain.
         domain: Option<String>,
