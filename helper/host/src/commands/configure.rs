@@ -54,7 +54,6 @@ pub async fn configure(
     let asked = async {
         let limits = Limits::default();
         let mut agent = lease_client.connect(domain, &socket, limits).await?;
-        agent.info().await?;
         agent.configure(policy).await
     };
     asked.await.map_err(|failure| ConfigureFailure::Agent {

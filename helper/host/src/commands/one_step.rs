@@ -45,11 +45,9 @@ async fn agent(
     let host = arguments.common.connect.open();
     let look = host.look(name).await?;
     let socket = channel_of(&look.facts).with_context(|| arguments.common.connect.uri.clone())?;
-    let mut agent = lease_client
+    let agent = lease_client
         .connect(name, &socket, Limits::default())
         .await?;
-    // Nothing else is asked before both speak the same messages.
-    agent.info().await?;
     Ok((agent, bond))
 }
 

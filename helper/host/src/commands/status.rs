@@ -132,7 +132,6 @@ async fn ask(facts: &DomainFacts, lease_client: &LeaseClient) -> Result<StatusRe
     let asked = async {
         let limits = Limits::default();
         let mut agent = lease_client.connect(&facts.name, &socket, limits).await?;
-        agent.info().await?;
         agent.status().await
     };
     asked.await.map_err(|error: AgentError| error.to_string())

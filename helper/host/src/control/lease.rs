@@ -30,10 +30,11 @@ impl LeaseClient {
         }
     }
 
-    /// Opens a guest's channel. `domain` is the same each time.
+    /// Opens a guest's channel, and agrees with the guest on a version of the messages: nothing else is asked
+    /// before. `domain` is the same each time.
     ///
     /// # Errors
-    /// As [`Agent::connect`], and if another tool has the channel.
+    /// As [`Agent::connect`] and [`Agent::info`], and if another tool has the channel.
     pub async fn connect(
         &self,
         domain: &str,
@@ -41,7 +42,9 @@ impl LeaseClient {
         limits: Limits,
     ) -> Result<Agent, AgentError> {
         self.hold(domain).await?;
-        Agent::connect(channel, limits).await
+        let mut agent = Agent::connect(channel, limits).await?;
+        agent.info().await?;
+        Ok(agent)
     }
 
     /// Has the lease, or knows that none is needed.

@@ -68,10 +68,7 @@ impl Channel {
         let connected = lease_client
             .connect(domain, &socket, Limits::default())
             .await;
-        let mut agent = connected.map_err(|error| failure(&error))?;
-        // Nothing else is asked before both speak the same messages.
-        let info = agent.info().await;
-        info.map(|_| agent).map_err(|error| failure(&error))
+        connected.map_err(|error| failure(&error))
     }
 }
 
