@@ -13,8 +13,14 @@ use tandem_lab::{Kernel, Lab, tandem};
 use tempfile::TempDir;
 
 const LIMIT: Duration = Duration::from_secs(120);
-/// systemd's own scale: up to 10, and `OK` up to here.
-const EXPOSURE_LIMIT: f64 = 2.6;
+/// Each service and its exposure on systemd's own scale of 0 to 10, at most.
+const EXPOSED_AT_MOST: [(&str, f64); 4] = [
+    ("tandem.service", 2.1),
+    // Looks for the kernel's modules, and writes to sysfs and to the user tandem's folder.
+    ("tandem-nics.service", 2.5),
+    ("tandem-host-policy.service", 2.6),
+    ("tandem-host.service", 1.5),
+];
 
 /// A copy of Debian 13 with Tandem's files; the program is a stand-in that can be executed.
 struct Root {
@@ -94,12 +100,7 @@ fn debian_13_takes_unit_rules_and_user() {
     );
     assert!(rules.contains("Success: 2"), "{rules}");
 
-    for unit in [
-        "tandem.service",
-        "tandem-nics.service",
-        "tandem-host-policy.service",
-        "tandem-host.service",
-    ] {
+    for (unit, limit) in EXPOSED_AT_MOST {
         let security = silent(&format!(
             "systemd-analyze security --offline=yes --no-pager {unit}"
         ));
@@ -113,8 +114,8 @@ fn debian_13_takes_unit_rules_and_user() {
             .and_then(|rest| rest.split_whitespace().next()?.parse().ok())
             .unwrap_or_else(|| panic!("no exposure in {security}"));
         assert!(
-            exposure <= EXPOSURE_LIMIT,
-            "exposure {exposure} of {unit}:\n{security}"
+            exposure <= limit,
+            "exposure {exposure} of {unit}, and not {limit}:\n{security}"
         );
     }
 }

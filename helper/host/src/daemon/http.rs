@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -29,7 +30,14 @@ pub(super) async fn open(address: SocketAddr) -> Result<TcpListener, ServeError>
         return Err(ServeError::NotLoopback { address });
     }
     let listener = TcpListener::bind(address).await;
-    listener.map_err(|source| ServeError::Listen { address, source })
+    listener.map_err(|source| refused(address, source))
+}
+
+fn refused(address: SocketAddr, source: std::io::Error) -> ServeError {
+    match source.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error()) {
+        true => ServeError::NoNetwork { address },
+        false => ServeError::Listen { address, source },
+    }
 }
 
 /// Answers until dropped.
@@ -145,4 +153,19 @@ fn response(status: &str, kind: &str, more: &str, body: &str) -> Vec<u8> {
          Connection: close\r\n\r\n{body}"
     )
     .into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sandbox_without_network_is_told_as_what_it_is() {
+        let address = "127.0.0.1:9469".parse().unwrap();
+        let told = |errno: Errno| refused(address, errno.into()).to_string();
+        let sandboxed = told(Errno::AFNOSUPPORT);
+        assert!(sandboxed.contains("tandem-host-listen.conf"), "{sandboxed}");
+        let taken = told(Errno::ADDRINUSE);
+        assert!(taken.contains("name another --listen"), "{taken}");
+    }
 }

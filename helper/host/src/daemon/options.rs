@@ -72,6 +72,14 @@ pub enum ServeError {
         /// The address.
         address: SocketAddr,
     },
+    /// The service's sandbox has no network (socket(2), EAFNOSUPPORT).
+    #[error(
+        "the metrics can't be served on {address}: the unit's sandbox has no network; --listen needs its drop-in tandem-host-listen.conf"
+    )]
+    NoNetwork {
+        /// The address.
+        address: SocketAddr,
+    },
     /// The port can't be had.
     #[error("the metrics can't be served on {address}: {source}; name another --listen")]
     Listen {
