@@ -1,14 +1,36 @@
-//! `tandem-host` with plain QEMUs, without any libvirt: over a QMP socket of its own on each.
+//! `tandem-host` with plain QEMUs, without any libvirt: over a QMP socket of its own on each. With
+//! `TANDEM_MIXED_VERSIONS`, guest and host of different commits meet so too.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use tandem_lab::libvirt::{DomainSpec, EVACUATION_LIMIT, Ran, VF_ALIAS, file, tandem_host};
+use tandem_lab::artifacts::past;
+use tandem_lab::libvirt::{
+    DomainSpec, EVACUATION_LIMIT, Ran, VF_ALIAS, file, host_program, tandem_host_of,
+};
 use tandem_lab::tandem::{self, BOND, LOG, PROGRAM, STEP_LIMIT};
 use tandem_lab::{Lab, Vm};
 
 const DOMAIN: &str = "g1";
+
+/// The last commit whose messages had no versions, and the first that landed with them.
+const EARLIER: [&str; 2] = ["22b7192", "c60da0a"];
+
+/// Who meets whom.
+struct Programs {
+    guest: PathBuf,
+    host: PathBuf,
+}
+
+impl Programs {
+    fn of_now() -> Result<Self> {
+        Ok(Self {
+            guest: tandem::binary()?,
+            host: host_program()?,
+        })
+    }
+}
 
 /// A second control connection, for `tandem-host`; the first is the lab's.
 fn second_qmp(socket: &Path) -> Vec<String> {
@@ -28,15 +50,15 @@ fn second_qmp(socket: &Path) -> Vec<String> {
 }
 
 /// `tandem-host` about that QEMU.
-fn run(lab: &Lab, uri: &str, words: &[&str]) -> Result<Ran> {
+fn run(lab: &Lab, programs: &Programs, uri: &str, words: &[&str]) -> Result<Ran> {
     // Nobody serves there.
     let socket = lab.folder().join("serve.sock").display().to_string();
     let all = [words, &["-c", uri, "--serve-socket", &socket]].concat();
-    tandem_host(&all, EVACUATION_LIMIT)
+    tandem_host_of(&programs.host, &all, EVACUATION_LIMIT)
 }
 
-fn status(lab: &Lab, uri: &str) -> Result<Value> {
-    let ran = run(lab, uri, &["status", DOMAIN, "--json"])?;
+fn status(lab: &Lab, programs: &Programs, uri: &str) -> Result<Value> {
+    let ran = run(lab, programs, uri, &["status", DOMAIN, "--json"])?;
     ensure!(ran.code == Some(0), "{ran:?}");
     ran.json()
 }
@@ -49,7 +71,7 @@ fn await_state(vm: &Vm, state: &str) -> Result<()> {
     waited.map(drop).with_context(|| log().unwrap_or_default())
 }
 
-fn between_two_qemus(lab: &Lab) -> Result<()> {
+fn between_two_qemus(lab: &Lab, programs: &Programs) -> Result<()> {
     lab.client()?;
     let (a, b) = (lab.host("a")?, lab.host("b")?);
     let socket = |name: &str| lab.folder().join(name);
@@ -58,7 +80,7 @@ fn between_two_qemus(lab: &Lab) -> Result<()> {
     let here = socket("a.qmp");
     let mut vm = lab
         .small_guest()
-        .program(&tandem::binary()?, PROGRAM)
+        .program(&programs.guest, PROGRAM)
         .standby(spec.standby)
         .vf(spec.model, spec.vf)
         .hardware(|hardware| hardware.extra_arguments = second_qmp(&here))
@@ -75,15 +97,15 @@ fn between_two_qemus(lab: &Lab) -> Result<()> {
         here.display(),
         vm.channel_socket().display()
     );
-    let ran = run(lab, &uri, &["xml", "set", DOMAIN, &bonds])?;
+    let ran = run(lab, programs, &uri, &["xml", "set", DOMAIN, &bonds])?;
     ensure!(
         ran.code == Some(0) && ran.stdout.contains("bond0: sound"),
         "{ran:?}"
     );
-    let ran = run(lab, &uri, &["configure", DOMAIN])?;
+    let ran = run(lab, programs, &uri, &["configure", DOMAIN])?;
     ensure!(ran.code == Some(0), "{ran:?}");
     await_state(&vm, "accelerated")?;
-    let told = status(lab, &uri)?;
+    let told = status(lab, programs, &uri)?;
     let bond = &told["guest"]["status"]["bonds"][0];
     ensure!(
         told["state"] == "running" && bond["traffic"] == "vf",
@@ -105,6 +127,7 @@ fn between_two_qemus(lab: &Lab) -> Result<()> {
     let records = socket("records").display().to_string();
     let ran = run(
         lab,
+        programs,
         &uri,
         &[
             "migrate",
@@ -134,7 +157,7 @@ fn between_two_qemus(lab: &Lab) -> Result<()> {
     // Where it runs, what it has, and what is left.
     let of_left = left.qmp().execute("query-status", serde_json::json!({}))?;
     ensure!(of_left["running"] == false, "it runs twice: {of_left}");
-    let told = status(lab, &destination)?;
+    let told = status(lab, programs, &destination)?;
     let bond = &told["guest"]["status"]["bonds"][0];
     ensure!(
         told["state"] == "running" && bond["traffic"] == "vf",
@@ -157,10 +180,36 @@ fn between_two_qemus(lab: &Lab) -> Result<()> {
     left.quit()
 }
 
+/// Guest and host of now; or, by `TANDEM_MIXED_VERSIONS`, those of each earlier commit with the other of now.
+fn who_meets_whom() -> Result<Vec<(String, Programs)>> {
+    if std::env::var_os("TANDEM_MIXED_VERSIONS").is_none() {
+        return Ok(vec![("both of now".to_owned(), Programs::of_now()?)]);
+    }
+    let mut pairs = Vec::new();
+    for commit in EARLIER {
+        let (earlier, now) = (past::programs_of(commit)?, Programs::of_now()?);
+        let guest = Programs {
+            guest: earlier.guest,
+            host: now.host,
+        };
+        let host = Programs {
+            guest: now.guest,
+            host: earlier.host,
+        };
+        pairs.push((format!("the guest of {commit}, the host of now"), guest));
+        pairs.push((format!("the guest of now, the host of {commit}"), host));
+    }
+    Ok(pairs)
+}
+
 #[test]
 fn a_guest_moves_between_two_plain_qemus() {
-    let Some(lab) = Lab::for_test("plain QEMU") else {
-        return;
-    };
-    between_two_qemus(&lab).unwrap();
+    for (who, programs) in who_meets_whom().unwrap() {
+        let Some(lab) = Lab::for_test("plain QEMU") else {
+            return;
+        };
+        let moved = between_two_qemus(&lab, &programs);
+        moved.unwrap_or_else(|error| panic!("{who}: {error:?}"));
+        eprintln!("{who}: configured and moved");
+    }
 }

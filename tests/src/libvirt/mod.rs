@@ -13,7 +13,10 @@ pub use daemon::LibvirtHost;
 pub use domain::{CHANNEL_ALIAS, DomainSpec, VF_ALIAS, vf_xml};
 pub use guest::{EVACUATION_LIMIT, LibvirtGuest};
 pub use story::run as demo;
-pub use tool::{Ran, Running, await_phase, file, operate, phase_of, serve, tandem_host};
+pub use tool::{
+    Ran, Running, await_phase, file, operate, phase_of, program as host_program, serve,
+    tandem_host, tandem_host_of,
+};
 
 use crate::Lab;
 use crate::artifacts::host_tools::{self, HostTool};

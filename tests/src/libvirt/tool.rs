@@ -1,7 +1,7 @@
 //! Runs `tandem-host` as an operator does.
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -50,7 +50,17 @@ impl From<Finished> for Ran {
 
 /// `tandem-host` with these arguments, to its end.
 pub fn tandem_host(arguments: &[&str], limit: Duration) -> Result<Ran> {
-    Ok(command::run_any(&mut command_of(arguments)?, limit)?.into())
+    tandem_host_of(&program()?, arguments, limit)
+}
+
+/// That `tandem-host`, of another version perhaps, with these arguments, to its end.
+pub fn tandem_host_of(program: &Path, arguments: &[&str], limit: Duration) -> Result<Ran> {
+    Ok(command::run_any(Command::new(program).args(arguments), limit)?.into())
+}
+
+/// This version's `tandem-host`.
+pub fn program() -> Result<PathBuf> {
+    cargo::program("tandem-host", "tandem-host", Profile::Dev)
 }
 
 /// A `tandem-host` under way. It is killed when the lab dies.
@@ -199,7 +209,7 @@ pub fn await_phase(lines: &mpsc::Receiver<String>, phase: &str, limit: Duration)
 }
 
 fn command_of(arguments: &[&str]) -> Result<Command> {
-    let mut command = Command::new(cargo::program("tandem-host", "tandem-host", Profile::Dev)?);
+    let mut command = Command::new(program()?);
     command.args(arguments);
     Ok(command)
 }

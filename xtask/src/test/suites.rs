@@ -208,6 +208,18 @@ fn long(suites: &[Suite]) -> Result<Vec<Suite>> {
                 Work::Integration(source_of("lab-never-worse")?),
             )
         },
+        Suite {
+            env: vec![("TANDEM_MIXED_VERSIONS", "1")],
+            is_lab: true,
+            lane: Lane::Alone,
+            ..suite(
+                "long-mixed-versions",
+                "guests and hosts of earlier commits with those of now, through whole evacuations",
+                60,
+                &["build", "release", "fetch"],
+                Work::Integration(source_of("lab-plain-qemu")?),
+            )
+        },
     ];
     let benches: [(_, _, &[&str]); 5] = [
         (

@@ -1,0 +1,75 @@
+//! The programs of an earlier commit, for tests in which two versions meet.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use super::cache::{self, Cache};
+use crate::command;
+
+/// Reading a commit takes no longer.
+const READ_LIMIT: Duration = Duration::from_secs(120);
+/// Building two programs takes no longer.
+const BUILD_LIMIT: Duration = Duration::from_secs(1800);
+
+/// What was built of an earlier commit.
+#[derive(Debug, Clone)]
+pub struct PastPrograms {
+    /// The guest's service.
+    pub guest: PathBuf,
+    /// `tandem-host`.
+    pub host: PathBuf,
+}
+
+/// The programs of that commit of this repository, built once and kept in the lab's cache.
+///
+/// # Errors
+/// The commit is not in this clone (a shallow one has too few), or it can't be built.
+pub fn programs_of(commit: &str) -> Result<PastPrograms> {
+    let folder = Cache::open()?.folder(&format!("programs-of-{commit}"), |folder| {
+        build(commit, folder)
+    })?;
+    Ok(PastPrograms {
+        guest: folder.join("tandem"),
+        host: folder.join("tandem-host"),
+    })
+}
+
+fn build(commit: &str, folder: &Path) -> Result<()> {
+    let (source, target) = (folder.join("source"), folder.join("target"));
+    fs::create_dir_all(&source).context("cannot create the sources' folder")?;
+    let archive = folder.join("source.tar");
+    let mut read = Command::new("git");
+    read.current_dir(cache::workspace_folder());
+    read.args(["archive", "--format=tar", "--output"]);
+    read.arg(&archive).arg(commit);
+    command::run(&mut read, READ_LIMIT)
+        .with_context(|| format!("commit {commit} is not in this clone; a full clone has it"))?;
+    let mut unpack = Command::new("tar");
+    unpack.arg("-xf").arg(&archive).arg("-C").arg(&source);
+    command::run(&mut unpack, READ_LIMIT)?;
+
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut build = Command::new(cargo);
+    build.current_dir(&source);
+    build.args(["build", "--locked"]);
+    build.args(["--package", "tandem-guest", "--bin", "tandem"]);
+    build.args(["--package", "tandem-host", "--bin", "tandem-host"]);
+    build.arg("--target-dir").arg(&target);
+    command::step(&format!("building the programs of {commit}"), None, || {
+        command::run_shown(&mut build, BUILD_LIMIT)
+    })?;
+    for program in ["tandem", "tandem-host"] {
+        let built = target.join("debug").join(program);
+        ensure!(built.is_file(), "commit {commit} has no program {program}");
+        fs::rename(built, folder.join(program)).context("cannot keep the program")?;
+    }
+    fs::remove_file(&archive).context("cannot remove the archive")?;
+    for rest in [&source, &target] {
+        fs::remove_dir_all(rest).context("cannot remove what it was built from")?;
+    }
+    Ok(())
+}
