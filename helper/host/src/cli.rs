@@ -25,6 +25,8 @@ fn exit_help() -> String {
 enum Command {
     /// Unplug the VF, migrate, and plug in the destination's VF; roll back if that fails
     Migrate(Box<args::Migrate>),
+    /// Say whether `migrate` with the same options could be begun and ended; change nothing
+    Check(Box<args::Evacuation>),
     /// Finish or undo a migration that was interrupted
     Recover(args::Recover),
     /// Move the guest's traffic off its VF so that another manager can detach the VF
@@ -49,6 +51,7 @@ impl Cli {
     pub async fn run(&self) -> u8 {
         let result = match &self.command {
             Command::Migrate(arguments) => migrate::run(arguments).await,
+            Command::Check(arguments) => migrate::check(arguments).await,
             Command::Recover(arguments) => recover::run(arguments).await,
             Command::Prepare(arguments) => one_step::prepare(arguments).await,
             Command::Resume(arguments) => one_step::resume(arguments).await,
@@ -74,7 +77,8 @@ impl Cli {
     /// What the command prints, it prints as a report for programs.
     fn wants_report(&self) -> bool {
         match &self.command {
-            Command::Migrate(arguments) => arguments.common.json,
+            Command::Migrate(arguments) => arguments.evacuation.common.json,
+            Command::Check(arguments) => arguments.common.json,
             Command::Recover(arguments) => arguments.common.json,
             _ => false,
         }

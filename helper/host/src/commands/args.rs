@@ -29,6 +29,17 @@ pub struct Common {
 /// `tandem-host migrate`
 #[derive(Debug, Clone, Args)]
 pub struct Migrate {
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would show it as help")]
+    pub evacuation: Evacuation,
+    /// Check all that `check` does, print the plan and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// An evacuation as it is asked for: `tandem-host migrate`, `tandem-host check`
+#[derive(Debug, Clone, Args)]
+pub struct Evacuation {
     /// Name of the domain
     pub domain: String,
     /// Destination: a libvirt URI, or qmp:SOCKET[,agent=SOCKET]
@@ -55,9 +66,9 @@ pub struct Migrate {
     /// Do not ask the guest
     #[arg(long)]
     pub no_agent: bool,
-    /// Print the plan and change nothing
-    #[arg(long)]
-    pub dry_run: bool,
+    /// A pass-through device that the hypervisor can migrate itself, by alias; it stays attached; may be repeated
+    #[arg(long, value_name = "ALIAS")]
+    pub migratable: Vec<String>,
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would show it as help")]
     pub how: How,
@@ -199,10 +210,11 @@ impl How {
 
 /// What clap makes of these words of `tandem-host migrate`.
 #[cfg(test)]
-pub(crate) fn parse_migrate(words: &[&str]) -> Migrate {
+pub(crate) fn parse_migrate(words: &[&str]) -> Evacuation {
     use clap::FromArgMatches as _;
     let command = Migrate::augment_args(clap::Command::new("migrate").no_binary_name(true));
-    Migrate::from_arg_matches(&command.get_matches_from(words)).expect("all that is required")
+    let migrate = Migrate::from_arg_matches(&command.get_matches_from(words));
+    migrate.expect("all that is required").evacuation
 }
 
 #[cfg(test)]
@@ -222,6 +234,7 @@ mod tests {
         let longest = with(&LONGEST_S.to_string()).unwrap();
         let limits = Migrate::from_arg_matches(&longest)
             .unwrap()
+            .evacuation
             .timeouts
             .limits();
         assert_eq!(limits.migrate_ms, LONGEST_S * 1000);

@@ -1,30 +1,111 @@
-//! `tandem-host migrate`
+//! `tandem-host migrate`, and `tandem-host check`, which does all of it up to the first change.
 
 use std::sync::Arc;
 
 use anyhow::anyhow;
 
 use super::dry_run::{dry_run_json, dry_run_text};
-use super::spec::spec_of;
+use super::obstacles::obstacles;
+use super::spec::{arriving, spec_of};
 use super::text_file::read;
-use super::{args, session};
-use crate::evacuate::{CauseCode, Evacuation, Start};
+use super::{args, exit, session};
+use crate::evacuate::{Cause, CauseCode, Evacuation, Limits, Spec, Start};
 use crate::execute::{Hosts, Lock, Records, Runner, random_name, this_process};
-use crate::hypervisor::{DomainLook, DomainState};
+use crate::hypervisor::{DomainLook, DomainState, MigrateOptions};
 use crate::trust::Origin;
 use crate::words::{printable, quoted};
 use crate::xml::domain::DomainXml;
+
+/// An evacuation that nothing seen so far forbids.
+struct Prepared {
+    hosts: Hosts,
+    spec: Spec,
+    limits: Limits,
+    options: MigrateOptions,
+    policy: Option<tandem_core::Policy>,
+}
 
 /// Evacuates the domain; returns the exit code.
 ///
 /// # Errors
 /// If nothing could be begun.
 pub async fn run(arguments: &args::Migrate) -> anyhow::Result<u8> {
+    let evacuation = &arguments.evacuation;
+    let json = evacuation.common.json;
+    let prepared = match prepare(evacuation).await? {
+        Ok(prepared) => prepared,
+        Err(causes) => return session::refuse_all(json, causes),
+    };
+    if arguments.dry_run {
+        let (spec, limits) = (prepared.spec.clone(), prepared.limits.clone());
+        let options = prepared.options.clone();
+        return match dry_run(evacuation, prepared).await? {
+            exit::READY => {
+                tell_steps(json, &spec, &limits, &options)?;
+                Ok(exit::READY)
+            }
+            status => Ok(status),
+        };
+    }
+    let lock = match Lock::take(&evacuation.common.state_dir, "domain", &evacuation.domain) {
+        Ok(lock) => lock,
+        Err(error) => return session::refuse(json, CauseCode::Claimed, error.to_string()),
+    };
+    let machine = machine(&prepared, false)?;
+    // Before anything is begun: without it, nothing that was begun could be finished after a kill.
+    let records = Records::open(&evacuation.common.records_dir)
+        .and_then(|records| records.rehearse(machine.record()).map(|()| records));
+    let records = match records {
+        Ok(records) => records,
+        Err(error) => {
+            return session::refuse(json, CauseCode::RecordNotWritten, error.to_string());
+        }
+    };
+    let runner = runner(evacuation, prepared, lock, Some(records));
+    session::run(runner, machine, json).await
+}
+
+/// Says whether the domain could be evacuated; changes nothing. Returns the exit code.
+///
+/// # Errors
+/// If it could not be asked.
+pub async fn check(arguments: &args::Evacuation) -> anyhow::Result<u8> {
     let json = arguments.common.json;
+    match prepare(arguments).await? {
+        Ok(prepared) => match checked(arguments, prepared)? {
+            Ok((runner, machine)) => session::run(runner, machine, json).await,
+            Err(cause) => session::refuse(json, cause.code, cause.message),
+        },
+        Err(causes) => session::refuse_all(json, causes),
+    }
+}
+
+/// As [`check`]; that all is well is left to be told by the plan.
+async fn dry_run(arguments: &args::Evacuation, prepared: Prepared) -> anyhow::Result<u8> {
+    let json = arguments.common.json;
+    match checked(arguments, prepared)? {
+        Ok((runner, machine)) => session::run_until_ready(runner, machine, json).await,
+        Err(cause) => session::refuse(json, cause.code, cause.message),
+    }
+}
+
+fn checked(
+    arguments: &args::Evacuation,
+    prepared: Prepared,
+) -> anyhow::Result<Result<(Runner, Evacuation), Cause>> {
+    let lock = match Lock::take(&arguments.common.state_dir, "domain", &arguments.domain) {
+        Ok(lock) => lock,
+        Err(error) => return Ok(Err(Cause::new(CauseCode::Claimed, error.to_string()))),
+    };
+    let machine = machine(&prepared, true)?;
+    Ok(Ok((runner(arguments, prepared, lock, None), machine)))
+}
+
+/// What can be known by one look at the source; or why it may not be begun.
+async fn prepare(arguments: &args::Evacuation) -> anyhow::Result<Result<Prepared, Vec<Cause>>> {
     let device = arguments.vf.as_deref().map(read).transpose()?;
     let xml = arguments.xml.as_deref().map(read).transpose()?;
     let options = arguments.how.options(xml);
-    let limits = arguments.timeouts.limits();
     let source = arguments.common.connect.open();
     let hosts = Hosts {
         source: Some(Arc::clone(&source)),
@@ -34,6 +115,7 @@ pub async fn run(arguments: &args::Migrate) -> anyhow::Result<u8> {
             .other(&arguments.destination, Origin::CommandLine)?,
     };
     let name = arguments.domain.as_str();
+    let refuse = |code, message| Ok(Err(vec![Cause::new(code, message)]));
     let DomainLook { facts, bonds, .. } = source.look(name).await?;
     if facts.state == DomainState::Absent {
         let message = format!(
@@ -41,7 +123,7 @@ pub async fn run(arguments: &args::Migrate) -> anyhow::Result<u8> {
             printable(name),
             arguments.common.connect.uri
         );
-        return session::refuse(json, CauseCode::NoSuchDomain, message);
+        return refuse(CauseCode::NoSuchDomain, message);
     }
     let bonds =
         bonds.map_err(|reason| anyhow!("the XML of domain {}: {reason}", printable(name)))?;
@@ -52,49 +134,64 @@ pub async fn run(arguments: &args::Migrate) -> anyhow::Result<u8> {
             printable(name),
             quoted(name)
         );
-        return session::refuse(json, CauseCode::BondsMissing, message);
+        return refuse(CauseCode::BondsMissing, message);
     }
     let spec = spec_of(arguments, &facts, bonds.as_ref(), device.as_deref())?;
-    if arguments.dry_run {
-        if json {
-            let spec = dry_run_json(&spec, &limits, &options);
-            println!("{}", serde_json::to_string_pretty(&spec)?);
-        } else {
-            print!("{}", dry_run_text(&spec, &limits, &options));
-        }
-        return Ok(0);
+    let found = obstacles(&spec, &facts, bonds.as_ref(), &arguments.migratable);
+    if !found.is_empty() {
+        return Ok(Err(found));
     }
-    let policy = bonds.map(|bonds| bonds.policy(&facts.nics)).transpose()?;
-    let lock = match Lock::take(&arguments.common.state_dir, "domain", name) {
-        Ok(lock) => lock,
-        Err(error) => return session::refuse(json, CauseCode::Claimed, error.to_string()),
-    };
-    let start = Start {
+    let policy = bonds.map(|bonds| bonds.policy_with(&facts.nics, &arriving(&spec)));
+    Ok(Ok(Prepared {
+        hosts,
         spec,
-        limits,
+        limits: arguments.timeouts.limits(),
+        options,
+        policy: policy.transpose()?,
+    }))
+}
+
+fn machine(prepared: &Prepared, check_only: bool) -> anyhow::Result<Evacuation> {
+    let start = Start {
+        spec: prepared.spec.clone(),
+        limits: prepared.limits.clone(),
         evacuation: random_name()?,
         owner: this_process()?,
+        check_only,
     };
-    let evacuation = Evacuation::new(start, 0);
-    // Before anything is begun: without it, nothing that was begun could be finished after a kill.
-    let records = Records::open(&arguments.common.records_dir)
-        .and_then(|records| records.rehearse(evacuation.record()).map(|()| records));
-    let records = match records {
-        Ok(records) => records,
-        Err(error) => {
-            return session::refuse(json, CauseCode::RecordNotWritten, error.to_string());
-        }
-    };
-    let runner = Runner {
-        hosts,
-        migrate: options,
-        policy,
+    Ok(Evacuation::new(start, 0))
+}
+
+fn runner(
+    arguments: &args::Evacuation,
+    prepared: Prepared,
+    lock: Lock,
+    records: Option<Records>,
+) -> Runner {
+    Runner {
+        hosts: prepared.hosts,
+        migrate: prepared.options,
+        policy: prepared.policy,
         folder: arguments.common.state_dir.clone(),
         lock,
-        records: Some(records),
+        records,
         lease_client: arguments.common.connect.lease_client(),
-    };
-    session::run(runner, evacuation, json).await
+    }
+}
+
+fn tell_steps(
+    json: bool,
+    spec: &Spec,
+    limits: &Limits,
+    options: &MigrateOptions,
+) -> anyhow::Result<()> {
+    if json {
+        let steps = dry_run_json(spec, limits, options);
+        println!("{}", serde_json::to_string_pretty(&steps)?);
+    } else {
+        print!("{}", dry_run_text(spec, limits, options));
+    }
+    Ok(())
 }
 
 /// libvirt takes the metadata on the destination from this XML. One that can't be read

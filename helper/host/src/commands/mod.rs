@@ -6,6 +6,7 @@ pub mod connect;
 mod dry_run;
 pub mod migrate;
 mod named;
+mod obstacles;
 pub mod one_step;
 mod outcome_text;
 mod progress_line;
@@ -24,6 +25,8 @@ pub mod exit {
 
     /// It failed, and nothing more is known.
     pub const FAILED: u8 = 1;
+    /// Nothing stands in the way.
+    pub const READY: u8 = Verdict::Ready.exit_code();
     /// The guest said no.
     pub const REFUSED: u8 = Verdict::Refused.exit_code();
     /// The command line is not understood; clap's.
@@ -33,7 +36,8 @@ pub mod exit {
     pub const MEANINGS: [(u8, &str); 7] = [
         (
             Verdict::Done.exit_code(),
-            "done: the guest runs on the destination and uses its VF there; for recover also: nothing to recover",
+            "done: the guest runs on the destination and uses its VF there; for check: nothing was found \
+             that stands in the way; for recover also: nothing to recover",
         ),
         (
             FAILED,

@@ -121,6 +121,16 @@ fn headline(spec: &Spec, outcome: &Outcome) -> String {
         Verdict::RolledBack => format!("rolled back: domain {domain} runs {place} {vf}"),
         Verdict::Refused => format!("refused: domain {domain} is as it was, {place}"),
         Verdict::Interrupted => format!("interrupted: domain {domain} was left in the middle"),
+        Verdict::Ready => {
+            let vf = if outcome.vf_attached {
+                vf
+            } else {
+                "without a VF now"
+            };
+            format!(
+                "ready: domain {domain} can be evacuated; it runs {place} {vf}, and nothing was changed"
+            )
+        }
         Verdict::Stopped => format!("domain {domain} does not run any more"),
     }
 }

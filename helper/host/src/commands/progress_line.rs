@@ -102,7 +102,10 @@ fn job_text(job: &JobFacts) -> String {
         JobPhase::Setup => parts.push("connecting".to_owned()),
         _ => {}
     }
-    if let (Some(total), Some(left)) = (job.memory_total_bytes, job.memory_remaining_bytes) {
+    let left = job.memory_remaining_bytes;
+    if job.phase == JobPhase::PreCopy && left == Some(0) {
+        parts.push("beginning".to_owned());
+    } else if let (Some(total), Some(left)) = (job.memory_total_bytes, left) {
         parts.push(bar(total, left));
         parts.push(format!("{} left", bytes(left)));
         if let Some(rate) = job.rate_bytes_per_s.filter(|rate| *rate > 0) {
@@ -140,12 +143,14 @@ fn bytes(count: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hypervisor::JobOperation;
 
     #[test]
     fn a_migration_fits_one_line_whatever_is_known_of_it() {
         assert_eq!(job_text(&JobFacts::default()), "");
         let job = JobFacts {
             phase: JobPhase::PreCopy,
+            operation: JobOperation::Migration,
             memory_total_bytes: Some(4 << 30),
             memory_remaining_bytes: Some(1 << 30),
             rate_bytes_per_s: Some(100 << 20),
@@ -163,5 +168,11 @@ mod tests {
             ..job
         };
         assert!(job_text(&odd).starts_with("[####"));
+        // Before its first pass a hypervisor tells of nothing that is left.
+        let begins = JobFacts {
+            memory_remaining_bytes: Some(0),
+            ..job
+        };
+        assert_eq!(job_text(&begins), "beginning  downtime 40 ms");
     }
 }

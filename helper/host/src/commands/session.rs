@@ -11,6 +11,24 @@ use crate::words;
 
 /// Runs it, reports, and returns the exit code.
 pub(super) async fn run(runner: Runner, evacuation: Evacuation, json: bool) -> anyhow::Result<u8> {
+    report(runner, evacuation, json, true).await
+}
+
+/// The same, and nothing is said of a check that found nothing.
+pub(super) async fn run_until_ready(
+    runner: Runner,
+    evacuation: Evacuation,
+    json: bool,
+) -> anyhow::Result<u8> {
+    report(runner, evacuation, json, false).await
+}
+
+async fn report(
+    runner: Runner,
+    evacuation: Evacuation,
+    json: bool,
+    tells_ready: bool,
+) -> anyhow::Result<u8> {
     let spec = evacuation.spec().clone();
     let mut folders = Folders::default();
     folders.state.clone_from(&runner.folder);
@@ -28,6 +46,9 @@ pub(super) async fn run(runner: Runner, evacuation: Evacuation, json: bool) -> a
             outcome.recovery_needed = true;
             told(json, &outcome)
         }
+        RunEnd::With(outcome) if outcome.verdict == Verdict::Ready && !tells_ready => {
+            Ok(outcome.exit_code())
+        }
         RunEnd::With(outcome) => {
             if !json {
                 print!("{}", text_of(&spec, &outcome, &folders));
@@ -39,9 +60,19 @@ pub(super) async fn run(runner: Runner, evacuation: Evacuation, json: bool) -> a
 
 /// Says why nothing was begun; returns the exit code.
 pub(super) fn refuse(json: bool, code: CauseCode, message: String) -> anyhow::Result<u8> {
-    eprintln!("refused: {}", words::message(&message));
-    let cause = Cause::new(code, message);
-    told(json, &Outcome::without_run(Verdict::Refused, cause))
+    refuse_all(json, vec![Cause::new(code, message)])
+}
+
+/// The same for everything that stands in the way, of which there is one at least.
+pub(super) fn refuse_all(json: bool, causes: Vec<Cause>) -> anyhow::Result<u8> {
+    for cause in &causes {
+        eprintln!("refused: {}", words::message(&cause.message));
+    }
+    let mut causes = causes.into_iter();
+    let first = causes.next().expect("a refusal has a cause");
+    let mut outcome = Outcome::without_run(Verdict::Refused, first);
+    outcome.more_causes = causes.collect();
+    told(json, &outcome)
 }
 
 /// Prints the report for programs, where that is wanted; returns the exit code.

@@ -15,7 +15,7 @@ use crate::xml::{Bond, Bonds};
 /// # Errors
 /// If it is not clear which NIC is the VF, or its description can't be read.
 pub fn spec_of(
-    arguments: &args::Migrate,
+    arguments: &args::Evacuation,
     facts: &DomainFacts,
     bonds: Option<&Bonds>,
     device: Option<&str>,
@@ -44,8 +44,27 @@ pub fn spec_of(
     Ok(spec)
 }
 
+/// The bond of the domain's XML that the evacuation is about.
+pub(super) fn bond_of<'a>(spec: &Spec, bonds: Option<&'a Bonds>) -> Option<&'a Bond> {
+    let named = |bond: &&Bond| spec.bond.as_deref() == Some(bond.name.as_str());
+    bonds?.bonds.iter().find(named)
+}
+
+/// The destination's VF as a device of the domain, as far as its description tells.
+pub(super) fn arriving(spec: &Spec) -> Vec<Nic> {
+    let vf = spec.destination_vf.iter();
+    vf.filter_map(|vf| read_nic(&vf.device).ok()).collect()
+}
+
+fn read_nic(text: &str) -> anyhow::Result<Nic> {
+    if text.trim_start().starts_with('{') {
+        return nic_of_json(text);
+    }
+    Ok(parse_device(text)?)
+}
+
 /// The path of a channel on another machine may be another domain's here, so it is never opened.
-fn agent_use(arguments: &args::Migrate) -> anyhow::Result<AgentUse> {
+fn agent_use(arguments: &args::Evacuation) -> anyhow::Result<AgentUse> {
     let source = &arguments.common.connect.uri;
     match (arguments.no_agent, arguments.yes_degraded) {
         (true, _) => Ok(AgentUse::Never),
@@ -105,10 +124,7 @@ fn source_vf<'a>(
     if let Some(bond) = bond {
         return Ok(bond.vf(nics));
     }
-    let passed: Vec<&Nic> = nics
-        .iter()
-        .filter(|nic| nic.kind != NicKind::Interface)
-        .collect();
+    let passed: Vec<&Nic> = nics.iter().filter(|nic| nic.kind.can_be_vf()).collect();
     match passed.as_slice() {
         [] => Ok(None),
         [one] => Ok(Some(one)),
@@ -140,11 +156,7 @@ fn vf_of(nic: &Nic, device: String, nics: &[Nic]) -> Vf {
 /// The VF that a file describes. It may have the MAC of the source's.
 pub(super) fn vf_of_device(text: &str, nics: &[Nic], source: Option<&Nic>) -> anyhow::Result<Vf> {
     check_device(text)?;
-    let nic = if text.trim_start().starts_with('{') {
-        nic_of_json(text)?
-    } else {
-        parse_device(text)?
-    };
+    let nic = read_nic(text)?;
     let others: Vec<Nic> = nics
         .iter()
         .filter(|nic| source.is_none_or(|source| source != *nic))

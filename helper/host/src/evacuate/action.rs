@@ -46,6 +46,8 @@ pub enum ActionKind {
     },
     /// Make sure that the destination's VF exists and nobody has it, and reserve it.
     ClaimVf,
+    /// The same without a reservation.
+    CheckVf,
     /// End the reservation.
     ReleaseVf,
     /// Ask the guest's hardware to release the VF on the source.
@@ -91,6 +93,7 @@ pub(super) enum Task {
     Save(Side),
     Clear(Side),
     ClaimVf,
+    CheckVf,
     ReleaseVf,
     Detach,
     Attach(Side),
@@ -107,6 +110,7 @@ impl ActionKind {
             Self::Save { side, .. } => Task::Save(*side),
             Self::Clear { side } => Task::Clear(*side),
             Self::ClaimVf => Task::ClaimVf,
+            Self::CheckVf => Task::CheckVf,
             Self::ReleaseVf => Task::ReleaseVf,
             Self::Detach { .. } => Task::Detach,
             Self::Attach { side } => Task::Attach(*side),
@@ -119,7 +123,11 @@ impl ActionKind {
     /// The hosts whose facts may be others afterwards.
     pub(super) fn touches(&self) -> &'static [Side] {
         match self {
-            Self::Observe { .. } | Self::Guest { .. } | Self::ClaimVf | Self::ReleaseVf => &[],
+            Self::Observe { .. }
+            | Self::Guest { .. }
+            | Self::ClaimVf
+            | Self::CheckVf
+            | Self::ReleaseVf => &[],
             Self::Save { side, .. } | Self::Clear { side } | Self::Attach { side } => match side {
                 Side::Source => &[Side::Source],
                 Side::Destination => &[Side::Destination],

@@ -28,6 +28,8 @@ pub enum CauseCode {
     OnDestination,
     /// A migration of it is under way.
     MigrationUnderWay,
+    /// Another job of the hypervisor has it, such as a backup.
+    JobUnderWay,
     /// Another evacuation has it.
     Claimed,
     /// An earlier evacuation was interrupted.
@@ -50,6 +52,10 @@ pub enum CauseCode {
     NoVfNamed,
     /// More than one NIC could be the VF.
     AmbiguousVf,
+    /// A pass-through device would stay attached, and the hypervisor would refuse to migrate.
+    DeviceStays,
+    /// The guest would not know the destination's VF by its MAC.
+    UnknownVf,
     /// The destination's VF does not exist or is taken.
     VfTaken,
     /// The guest does not answer.

@@ -46,6 +46,7 @@ pub(super) fn conclude(it: &Evacuation) -> Outcome {
         guest: guest_verdict(it),
         guest_status: it.notes.guest.clone(),
         cause: cause(it, verdict),
+        more_causes: Vec::new(),
         left: leftovers(it, verdict, keeps),
         recovery_needed: keeps || verdict == Verdict::Interrupted,
         phases: it.phase_times(),
@@ -85,6 +86,7 @@ fn verdict(it: &Evacuation) -> Verdict {
     let code = it.notes.cause.as_ref().map(|cause| cause.code);
     match it.phase {
         _ if it.notes.superseded => Verdict::Interrupted,
+        Phase::Check if it.notes.check_only && code.is_none() => Verdict::Ready,
         Phase::Check | Phase::Claim => Verdict::Refused,
         Phase::Takeover => match code {
             Some(CauseCode::Claimed | CauseCode::NothingToRecover) => Verdict::Refused,

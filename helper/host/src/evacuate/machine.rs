@@ -28,6 +28,8 @@ pub struct Start {
     pub evacuation: String,
     /// This process.
     pub owner: Owner,
+    /// It ends before anything would be changed, and says whether it could go on.
+    pub check_only: bool,
 }
 
 impl Evacuation {
@@ -47,7 +49,11 @@ impl Evacuation {
             },
             spec: start.spec,
         };
-        Self::with(record, start.limits, Phase::Check, Notes::default(), now_ms)
+        let notes = Notes {
+            check_only: start.check_only,
+            ..Notes::default()
+        };
+        Self::with(record, start.limits, Phase::Check, notes, now_ms)
     }
 
     /// Goes on with, or undoes, what another process began and left. `owner_is_dead` if that

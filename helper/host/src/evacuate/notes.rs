@@ -12,6 +12,8 @@ use crate::hypervisor::JobFacts;
 /// What can't be seen by a look and has to be remembered.
 #[derive(Debug, Default)]
 pub(super) struct Notes {
+    /// It ends before anything would be changed.
+    pub(super) check_only: bool,
     /// A recovery; what it was told and saw of the one before.
     pub(super) recovery: Option<Recovery>,
     /// An action that timed out may take effect until then, in ms.

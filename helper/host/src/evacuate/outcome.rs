@@ -30,6 +30,9 @@ pub struct Outcome {
     pub guest_status: Option<GuestStatus>,
     /// Why it did not end as it should.
     pub cause: Option<Cause>,
+    /// What else stands in the way of one that was refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub more_causes: Vec<Cause>,
     /// What could not be cleaned up.
     pub left: Vec<Leftover>,
     /// `tandem-host recover` has something to do.
@@ -56,6 +59,8 @@ pub enum Verdict {
     Interrupted,
     /// The domain runs nowhere.
     Stopped,
+    /// Only checked: nothing was found that stands in the way.
+    Ready,
 }
 
 /// What the guest says of the VF.
@@ -112,6 +117,7 @@ impl Outcome {
             guest: GuestVerdict::NotAsked,
             guest_status: None,
             cause: Some(cause),
+            more_causes: Vec::new(),
             left: Vec::new(),
             recovery_needed: false,
             phases: Vec::new(),
@@ -124,7 +130,7 @@ impl Verdict {
     /// The process's exit code.
     pub const fn exit_code(self) -> u8 {
         match self {
-            Self::Done => 0,
+            Self::Done | Self::Ready => 0,
             Self::Stopped => 1,
             Self::Refused => 10,
             Self::RolledBack => 11,

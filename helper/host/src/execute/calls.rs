@@ -106,6 +106,7 @@ impl ActionContext {
             }
             ActionKind::Clear { side } => self.hosts.at(side)?.set_progress(name, None).await?,
             ActionKind::ClaimVf => return self.claim_vf().await,
+            ActionKind::CheckVf => self.check_vf().await?,
             ActionKind::ReleaseVf => *self.vf_lock.lock().expect("no holder panics") = None,
             ActionKind::Detach { nic } => self.hosts.at(Side::Source)?.detach(name, &nic).await?,
             ActionKind::Attach { side } => self.attach(side).await?,
@@ -193,8 +194,15 @@ impl ActionContext {
                 }
             }
         }
-        self.hosts.destination.check_device(&vf.device).await?;
+        self.check_vf().await?;
         Ok(Reply::Accepted)
+    }
+
+    async fn check_vf(&self) -> Result<(), HostError> {
+        let Some(vf) = &self.spec.destination_vf else {
+            return Ok(());
+        };
+        self.hosts.destination.check_device(&vf.device).await
     }
 
     async fn attach(&self, side: Side) -> Result<(), HostError> {

@@ -20,7 +20,7 @@ pub struct DomainFacts {
     /// Another one after each start of its process on this host; empty while it does not run.
     /// A reboot inside the same process does not change it: that is [`super::EventKind::Reboot`].
     pub run_id: String,
-    /// Its network devices and PCI host devices, in the hypervisor's order.
+    /// Its network devices and host devices, in the hypervisor's order.
     pub nics: Vec<Nic>,
     /// The channel to Tandem in the guest, if the domain has that device.
     pub channel: Option<AgentChannel>,
@@ -88,7 +88,7 @@ pub enum DomainState {
     Incoming,
 }
 
-/// A device that can be a VF or a standby.
+/// A device that can be a VF or a standby, or that a migration may have to leave behind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Nic {
     /// Its name in the hypervisor: libvirt's alias or QEMU's device id. Empty if it has none.
@@ -112,6 +112,20 @@ pub enum NicKind {
     HostdevInterface,
     /// `<hostdev>`, PCI.
     Hostdev,
+    /// Any other `<hostdev>`, such as USB, SCSI or a mediated device: no VF.
+    OtherHostdev,
+}
+
+impl NicKind {
+    /// The host's device itself is in the guest.
+    pub fn is_passed_through(self) -> bool {
+        self != Self::Interface
+    }
+
+    /// It can be a VF.
+    pub fn can_be_vf(self) -> bool {
+        matches!(self, Self::HostdevInterface | Self::Hostdev)
+    }
 }
 
 /// The host's end of the channel.

@@ -54,9 +54,9 @@ pub trait Host: Look {
     fn attach<'a>(&'a self, name: &'a str, device: &'a str) -> Answer<'a, ()>;
 
     /// What is wrong with plugging in that device here: it names a PCI function that does not
-    /// exist on this host, or that a domain has ([`super::HostError::Refused`]). A device that names
-    /// no PCI function of the host, such as an emulated model, has nothing to check. It may
-    /// still be taken between this call and [`Host::attach`].
+    /// exist on this host, or that a domain has, or a network that is missing or not active
+    /// ([`super::HostError::Refused`]). A device that names neither, such as an emulated model on a
+    /// bridge, has nothing to check. It may still be taken between this call and [`Host::attach`].
     fn check_device<'a>(&'a self, device: &'a str) -> Answer<'a, ()>;
 
     /// Starts a live migration to `destination` and returns once it was asked for.

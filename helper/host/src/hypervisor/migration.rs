@@ -52,6 +52,8 @@ pub enum JobWhich {
 pub struct JobFacts {
     /// Where it stands.
     pub phase: JobPhase,
+    /// What it is; only a migration has a phase with figures.
+    pub operation: JobOperation,
     /// Memory in all, in bytes.
     pub memory_total_bytes: Option<u64>,
     /// Memory that is still to be sent, in bytes.
@@ -75,6 +77,38 @@ impl JobFacts {
                 | JobPhase::SwitchOver
                 | JobPhase::Other
         )
+    }
+}
+
+/// What a job is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum JobOperation {
+    /// A migration, as far as the hypervisor says.
+    #[default]
+    Migration,
+    /// A backup of its disks.
+    Backup,
+    /// A snapshot is made, removed or gone back to.
+    Snapshot,
+    /// Its memory is saved to a file.
+    Save,
+    /// Its memory is dumped.
+    Dump,
+    /// Something that this version has no word for.
+    Other,
+}
+
+impl JobOperation {
+    /// For people, with an article.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Migration => "a migration",
+            Self::Backup => "a backup",
+            Self::Snapshot => "a snapshot",
+            Self::Save => "a save to a file",
+            Self::Dump => "a memory dump",
+            Self::Other => "a job of the hypervisor",
+        }
     }
 }
 

@@ -19,7 +19,7 @@ pub use events::{Event, EventKind, EventSender, Events, Lifecycle, event_queue};
 pub(crate) use guest::reachable;
 pub use guest::{Lack, channel_of, policy_of};
 pub use host::{Host, Look, MAX_PROGRESS_BYTES};
-pub use migration::{JobFacts, JobPhase, JobWhich, MigrateOptions, Migration};
+pub use migration::{JobFacts, JobOperation, JobPhase, JobWhich, MigrateOptions, Migration};
 pub use socket::{ChannelSocket, DomainSocket, NamedBy};
 
 /// The URI names no other machine: what it says of files and sockets is true here.

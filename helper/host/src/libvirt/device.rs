@@ -1,8 +1,9 @@
 //! Devices come and go, and what can be known about a PCI function before.
 
-use super::Virsh;
+use super::{Virsh, read};
 use crate::hypervisor::{HostError, Nic};
-use crate::xml::domain::parse_device;
+use crate::words::{printable, quoted};
+use crate::xml::domain::{network_of, parse_device};
 
 /// virsh reads the device's XML there, so that no file has to be made.
 const FROM_STDIN: &str = "--file=/dev/stdin";
@@ -57,7 +58,42 @@ impl Virsh {
         }
     }
 
-    pub(super) async fn check_pci_function(&self, device: &str) -> Result<(), HostError> {
+    /// What can be known of a device before it is plugged in.
+    pub(super) async fn check_device_here(&self, device: &str) -> Result<(), HostError> {
+        if let Some(network) = network_of(device) {
+            self.check_network(&network).await?;
+        }
+        self.check_pci_function(device).await
+    }
+
+    /// Whether its pool has a free VF shows only when one is taken.
+    async fn check_network(&self, network: &str) -> Result<(), HostError> {
+        let refused = |reason: String| HostError::Refused {
+            host: self.connection.uri.clone(),
+            what: format!("network {}", printable(network)),
+            reason,
+        };
+        let name = quoted(network);
+        let target = format!("--network={network}");
+        let told = match self.connection.ask(&["net-info", &target]).await {
+            Ok(told) => told,
+            Err(HostError::Refused { reason, .. }) => {
+                let text = format!(
+                    "this host does not have it ({reason}); define it there with `virsh net-define`, or name \
+                     another one in the VF's XML"
+                );
+                return Err(refused(text));
+            }
+            Err(error) => return Err(error),
+        };
+        if read::is_active(&told) == Some(false) {
+            let text = format!("it is not active; run `virsh net-start {name}` there");
+            return Err(refused(text));
+        }
+        Ok(())
+    }
+
+    async fn check_pci_function(&self, device: &str) -> Result<(), HostError> {
         let Some(function) = self.parse(device)?.pci_source else {
             return Ok(());
         };

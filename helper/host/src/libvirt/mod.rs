@@ -333,7 +333,7 @@ impl Host for Virsh {
     }
 
     fn check_device<'a>(&'a self, device: &'a str) -> Answer<'a, ()> {
-        Box::pin(self.check_pci_function(device))
+        Box::pin(self.check_device_here(device))
     }
 
     fn migrate<'a>(

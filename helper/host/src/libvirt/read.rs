@@ -1,7 +1,7 @@
 //! Reads what virsh prints. Pure; what is not known is passed over.
 
 use crate::hypervisor::{
-    ActiveDomain, DomainState, Event, EventKind, JobFacts, JobPhase, Lifecycle,
+    ActiveDomain, DomainState, Event, EventKind, JobFacts, JobOperation, JobPhase, Lifecycle,
 };
 
 /// The reason of `domstate` while a migration has stopped a domain's processors.
@@ -13,7 +13,18 @@ pub(super) const ONLY_ON_SOURCE: &str = "only on the source host";
 
 /// `virDomainJobOperation` (include/libvirt/libvirt-domain.h, libvirt 11.3).
 const OPERATION_MIGRATION_IN: u64 = 4;
-const OPERATION_MIGRATION_OUT: u64 = 5;
+
+/// What a job of that number is.
+fn operation(number: Option<u64>) -> JobOperation {
+    match number {
+        None | Some(OPERATION_MIGRATION_IN | 5) => JobOperation::Migration,
+        Some(2 | 3) => JobOperation::Save,
+        Some(6 | 7 | 10) => JobOperation::Snapshot,
+        Some(8) => JobOperation::Dump,
+        Some(9) => JobOperation::Backup,
+        Some(_) => JobOperation::Other,
+    }
+}
 
 /// `virsh domstate --reason`: `running (booted)`.
 pub(super) fn state(text: &str) -> Option<(DomainState, String)> {
@@ -50,6 +61,17 @@ pub(super) fn active(text: &str) -> Vec<ActiveDomain> {
     known.collect()
 }
 
+/// `virsh net-info`: a line `Active: yes`, or `no`.
+pub(super) fn is_active(text: &str) -> Option<bool> {
+    let pairs = text.lines().filter_map(|line| line.split_once(':'));
+    let mut values = pairs.filter(|(key, _)| key.trim() == "Active");
+    match values.next()?.1.trim() {
+        "yes" => Some(true),
+        "no" => Some(false),
+        _ => None,
+    }
+}
+
 /// A job's figures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Job {
@@ -78,18 +100,15 @@ pub(super) fn job(text: &str) -> Option<Job> {
         5 => JobPhase::Cancelled,
         _ => JobPhase::Other,
     };
-    let operation = number("operation");
-    let migration = [
-        None,
-        Some(OPERATION_MIGRATION_IN),
-        Some(OPERATION_MIGRATION_OUT),
-    ];
+    let told = number("operation");
+    let operation = operation(told);
     let facts = JobFacts {
-        phase: if migration.contains(&operation) {
+        phase: if operation == JobOperation::Migration {
             phase
         } else {
             JobPhase::Other
         },
+        operation,
         memory_total_bytes: number("memory_total"),
         memory_remaining_bytes: number("memory_remaining"),
         rate_bytes_per_s: number("memory_bps"),
@@ -98,7 +117,7 @@ pub(super) fn job(text: &str) -> Option<Job> {
     };
     Some(Job {
         facts,
-        incoming: operation == Some(OPERATION_MIGRATION_IN),
+        incoming: told == Some(OPERATION_MIGRATION_IN),
     })
 }
 

@@ -8,7 +8,7 @@ use tandem_core::types::PciAddress;
 
 use super::*;
 use crate::evacuate::{Failure, FailureKind};
-use crate::hypervisor::{Event, EventKind, Lifecycle, NicKind};
+use crate::hypervisor::{Event, EventKind, JobOperation, Lifecycle, NicKind};
 use crate::xml::domain::parse_device;
 
 mod processes;
@@ -302,6 +302,7 @@ fn jobs_are_read() {
         job.facts,
         JobFacts {
             phase: JobPhase::PreCopy,
+            operation: JobOperation::Migration,
             memory_total_bytes: Some(201_859_072),
             memory_remaining_bytes: Some(163_782_656),
             rate_bytes_per_s: Some(5_364_540),
@@ -309,6 +310,8 @@ fn jobs_are_read() {
             elapsed_ms: Some(5555),
         }
     );
+    let backup = read::job("Job type: 2\n\noperation: 9\n").unwrap().facts;
+    assert!(backup.is_under_way() && backup.operation == JobOperation::Backup);
     let phase = |text: &str| read::job(text).map(|job| job.facts.phase);
     assert_eq!(phase("Job type: 0\n\n"), Some(JobPhase::None));
     assert_eq!(

@@ -6,8 +6,8 @@ use tandem_core::types::PciAddress;
 use super::Qemu;
 use super::qmp::QmpError;
 use crate::hypervisor::{
-    AgentChannel, ChannelSocket, DomainFacts, DomainState, HostError, JobFacts, JobPhase, Nic,
-    NicKind,
+    AgentChannel, ChannelSocket, DomainFacts, DomainState, HostError, JobFacts, JobOperation,
+    JobPhase, Nic, NicKind,
 };
 
 /// PCI class of network controllers, the two upper bytes of the class code: 02h, Ethernet 00h.
@@ -76,11 +76,36 @@ impl Qemu {
 
     async fn nics(&self) -> Result<Vec<Nic>, HostError> {
         let buses = self.execute("query-pci", json!({})).await?;
+        let passed = self.passed_through().await?;
         let mut nics = Vec::new();
-        for (device, bus) in ethernet_devices(&buses) {
-            nics.push(self.nic(device, bus).await?);
+        for PciDevice {
+            name,
+            bridge,
+            is_nic,
+        } in pci_devices(&buses)
+        {
+            if is_nic || passed.iter().any(|passed| passed == name) {
+                nics.push(self.nic(name, bridge).await?);
+            }
         }
         Ok(nics)
+    }
+
+    /// Names of the devices that are the host's own, NICs or not.
+    async fn passed_through(&self) -> Result<Vec<String>, HostError> {
+        let path = json!({ "path": "/machine/peripheral" });
+        let children = match self.connection.try_execute("qom-list", path).await {
+            Ok(children) => children,
+            Err(QmpError::Refused { .. }) => return Ok(Vec::new()),
+            Err(error) => return Err(self.connection.explain("qom-list", error)),
+        };
+        let children = children.as_array().into_iter().flatten();
+        let passed = children.filter(|child| {
+            let kind = child["type"].as_str().unwrap_or_default();
+            kind.starts_with("child<vfio-pci")
+        });
+        let names = passed.filter_map(|child| child["name"].as_str());
+        Ok(names.take(MAX_DEVICES).map(str::to_owned).collect())
     }
 
     /// A device with what it takes to plug it in again.
@@ -135,9 +160,17 @@ impl Qemu {
     }
 }
 
-/// Names of all Ethernet devices that have one, each with the name of the bridge above it.
-/// Bridges nest as deep as QEMU says, so they are walked without recursion.
-pub(super) fn ethernet_devices(buses: &Value) -> Vec<(&str, Option<&str>)> {
+/// A PCI device that has a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PciDevice<'a> {
+    pub(super) name: &'a str,
+    /// The bridge above it.
+    pub(super) bridge: Option<&'a str>,
+    pub(super) is_nic: bool,
+}
+
+/// All PCI devices that have a name. Bridges nest as deep as QEMU says, so they are walked without recursion.
+pub(super) fn pci_devices(buses: &Value) -> Vec<PciDevice<'_>> {
     let mut found = Vec::new();
     let mut open: Vec<(&Value, Option<&str>)> = Vec::new();
     let mut count = 0;
@@ -156,9 +189,11 @@ pub(super) fn ethernet_devices(buses: &Value) -> Vec<(&str, Option<&str>)> {
                 return found;
             }
             let name = device["qdev_id"].as_str().filter(|name| !name.is_empty());
-            if device["class_info"]["class"].as_u64() == Some(ETHERNET) {
-                found.extend(name.map(|name| (name, bridge)));
-            }
+            found.extend(name.map(|name| PciDevice {
+                name,
+                bridge,
+                is_nic: device["class_info"]["class"].as_u64() == Some(ETHERNET),
+            }));
             if device["pci_bridge"]["devices"].is_array() {
                 open.push((&device["pci_bridge"], name));
             }
@@ -199,6 +234,7 @@ pub(super) fn job(info: &Value) -> JobFacts {
         .filter(|mbps| mbps.is_finite() && *mbps >= 0.0);
     JobFacts {
         phase,
+        operation: JobOperation::Migration,
         memory_total_bytes: number(&ram["total"]),
         memory_remaining_bytes: number(&ram["remaining"]),
         rate_bytes_per_s: rate.map(|mbps| (mbps * 125_000.0) as u64),

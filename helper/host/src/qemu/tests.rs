@@ -398,5 +398,12 @@ fn bridges_nest_without_recursion() {
         devices = json!([{ "qdev_id": format!("b{level}"), "pci_bridge": { "devices": devices } }]);
     }
     let buses = json!([{ "devices": devices }]);
-    assert_eq!(look::ethernet_devices(&buses), [("vf", Some("b0"))]);
+    let found = look::pci_devices(&buses);
+    let nics: Vec<_> = found.iter().filter(|device| device.is_nic).collect();
+    let vf = look::PciDevice {
+        name: "vf",
+        bridge: Some("b0"),
+        is_nic: true,
+    };
+    assert_eq!(nics, [&vf]);
 }

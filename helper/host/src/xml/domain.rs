@@ -24,7 +24,7 @@ pub struct DomainXml {
     pub name: String,
     /// Its UUID.
     pub uuid: String,
-    /// Network devices, then PCI host devices.
+    /// Network devices, then host devices.
     pub nics: Vec<Nic>,
     /// The channel to Tandem in the guest.
     pub channel: Option<ChannelXml>,
@@ -100,10 +100,37 @@ pub fn parse_device(text: &str) -> Result<Nic, XmlError> {
     let document = bonds::open(text, bonds::MAX_BYTES, 10_000)?;
     let root = document.root_element();
     let nic = interface(text, root).or_else(|| hostdev(text, root));
+    let nic = nic.filter(|nic| nic.kind != NicKind::OtherHostdev);
     nic.ok_or_else(|| XmlError {
         place: document.text_pos_at(root.range().start).into(),
         element: "the document".to_owned(),
         problem: "it is no NIC; its root must be <interface>, or <hostdev type='pci'>".to_owned(),
+    })
+}
+
+/// The libvirt network that a NIC's XML names, if it is of one.
+pub(crate) fn network_of(text: &str) -> Option<String> {
+    let document = bonds::open(text, bonds::MAX_BYTES, 10_000).ok()?;
+    let root = document.root_element();
+    let is_of_network = root.has_tag_name("interface") && root.attribute("type") == Some("network");
+    let network = attribute_of(root, "source", "network");
+    (is_of_network && !network.is_empty()).then_some(network)
+}
+
+/// What a device is, for people: `<hostdev>` of the type `usb`, say.
+pub(crate) fn kind_of(text: &str) -> Option<String> {
+    let document = bonds::open(text, MAX_BYTES, MAX_NODES).ok()?;
+    let root = document.root_element();
+    let kind = root.attribute("type").or(root.attribute("mode"))?;
+    Some(format!("<{} type='{kind}'>", root.tag_name().name()))
+}
+
+/// The hypervisor itself takes the device away for a migration and plugs in another one, as it does for one
+/// side of QEMU's own failover (`<teaming type='transient'>`).
+pub(crate) fn is_transient(text: &str) -> bool {
+    let document = bonds::open(text, MAX_BYTES, MAX_NODES);
+    document.is_ok_and(|document| {
+        attribute_of(document.root_element(), "teaming", "type") == "transient"
     })
 }
 
@@ -127,14 +154,20 @@ fn interface(text: &str, node: Node<'_, '_>) -> Option<Nic> {
 }
 
 fn hostdev(text: &str, node: Node<'_, '_>) -> Option<Nic> {
-    if !node.has_tag_name("hostdev") || node.attribute("type") != Some("pci") {
+    if !node.has_tag_name("hostdev") {
         return None;
     }
+    let is_pci = node.attribute("type") == Some("pci");
+    let pci_source = child(node, "source").and_then(pci_address);
     Some(Nic {
         alias: attribute_of(node, "alias", "name"),
         mac: None,
-        kind: NicKind::Hostdev,
-        pci_source: child(node, "source").and_then(pci_address),
+        kind: if is_pci {
+            NicKind::Hostdev
+        } else {
+            NicKind::OtherHostdev
+        },
+        pci_source: pci_source.filter(|_| is_pci),
         xml: source_text(text, node),
     })
 }

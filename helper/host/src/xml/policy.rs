@@ -16,10 +16,23 @@ impl Bonds {
     /// # Errors
     /// If a bond is left without standby or VF, or the bonds contradict each other.
     pub fn policy(&self, nics: &[Nic]) -> Result<Policy, PolicyError> {
-        let policy = Policy {
+        self.policy_with(nics, &[])
+    }
+
+    /// The same, and the guest is told of VFs that will come too: those of an alias that a `<vf>` names.
+    ///
+    /// # Errors
+    /// As [`Bonds::policy`].
+    pub fn policy_with(&self, nics: &[Nic], arriving: &[Nic]) -> Result<Policy, PolicyError> {
+        let mut policy = Policy {
             origin: Origin::Host,
             bonds: self.bonds.iter().map(|bond| bond.policy(nics)).collect(),
         };
+        for (bond, policy) in self.bonds.iter().zip(&mut policy.bonds) {
+            let macs: Vec<_> = policy.vfs.iter().map(|vf| vf.mac).collect();
+            let new = bond.named_by_alias(arriving);
+            policy.vfs.extend(new.filter(|vf| !macs.contains(&vf.mac)));
+        }
         policy.validate()?;
         Ok(policy)
     }
@@ -49,6 +62,31 @@ impl Bond {
             .partition(|nic| nic.kind == NicKind::Interface);
         ordered.extend(passed);
         device_of(&self.standby, &ordered)
+    }
+
+    /// The guest may take that device for its VF: by alias, which the host turns into a MAC, or by what it sees.
+    pub fn may_mean(&self, nic: &Nic) -> bool {
+        self.vfs.iter().any(|port| {
+            let by_alias = port.alias.as_ref().is_some_and(|alias| *alias == nic.alias);
+            let guest = &port.guest;
+            let by_sight = guest.mac.is_none() && *guest != PortMatch::default();
+            by_alias || by_sight || (nic.mac.is_some() && guest.mac == nic.mac)
+        })
+    }
+
+    /// How the guest recognises devices that come with an alias of this bond's VFs.
+    fn named_by_alias<'a>(&'a self, nics: &'a [Nic]) -> impl Iterator<Item = PortMatch> + 'a {
+        nics.iter().filter_map(|nic| {
+            let port = self
+                .vfs
+                .iter()
+                .find(|port| port.alias.as_ref() == Some(&nic.alias) && port.guest.pci.is_none())?;
+            Some(PortMatch {
+                mac: Some(nic.mac?),
+                pci: None,
+                driver: port.guest.driver.clone(),
+            })
+        })
     }
 
     fn policy(&self, nics: &[Nic]) -> BondPolicy {

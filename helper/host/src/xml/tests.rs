@@ -226,7 +226,8 @@ fn a_domain_shows_bonds_progress_and_what_is_wrong() {
     };
     let none = domain("");
     assert_eq!((none.id, none.bonds, none.progress), (Some(3), None, None));
-    assert_eq!(none.nics.len(), 1);
+    let kinds: Vec<NicKind> = none.nics.iter().map(|nic| nic.kind).collect();
+    assert_eq!(kinds, [NicKind::Interface, NicKind::OtherHostdev]);
     let record = "{\"a\": \"<&>\"}";
     let progress = write::progress_to_metadata(record).replace(
         "<progress>",

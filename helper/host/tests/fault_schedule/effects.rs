@@ -41,6 +41,9 @@ impl Stage {
                     }
                 }
             }
+            ActionKind::CheckVf => {
+                unreachable!("no evacuation here only checks")
+            }
             ActionKind::ReleaseVf => {
                 let claim = &mut self.world.host_mut(Side::Destination).claim;
                 claim.take_if(|by| *by == evacuation);

@@ -136,6 +136,7 @@ impl Stage {
             limits: Self::limits(),
             evacuation: format!("evacuation {}", self.processes.len()),
             owner: self.owner(),
+            check_only: false,
         };
         let evacuation = start.evacuation.clone();
         self.add(Evacuation::new(start, 0), evacuation);

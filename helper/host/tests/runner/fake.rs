@@ -24,6 +24,8 @@ pub(crate) struct Pair {
     pub(crate) xml: Option<String>,
     /// How often plugging in fails.
     pub(crate) attach_failures: u32,
+    /// The destination says that its VF can't be plugged in.
+    pub(crate) device_is_refused: bool,
     /// The migration fails.
     pub(crate) migration_fails: bool,
     /// So many cancels are refused.
@@ -219,8 +221,17 @@ impl Host for FakeHost {
         ready(plugged.then_some(()).ok_or_else(|| self.other("attach")))
     }
 
-    fn check_device<'a>(&'a self, _: &'a str) -> Answer<'a, ()> {
-        ready(Ok(()))
+    fn check_device<'a>(&'a self, device: &'a str) -> Answer<'a, ()> {
+        let refused = self.with(|pair, _| pair.device_is_refused);
+        ready(if refused {
+            Err(HostError::Refused {
+                host: self.uri.to_owned(),
+                what: device.to_owned(),
+                reason: "its network is not active".to_owned(),
+            })
+        } else {
+            Ok(())
+        })
     }
 
     fn migrate<'a>(

@@ -87,6 +87,7 @@ fn start(agent: AgentUse, limits: Limits) -> Start {
             pid: 1,
             started_at: String::new(),
         },
+        check_only: false,
     }
 }
 
@@ -208,6 +209,43 @@ async fn without_room_for_the_record_nothing_is_begun() {
     let code = outcome.cause.as_ref().map(|cause| cause.code);
     assert_eq!(code, Some(CauseCode::RecordNotWritten), "{outcome:#?}");
     assert!(story.done().is_empty(), "{:?}", story.done());
+    story.check(0, 1);
+}
+
+/// What the destination says of its VF is heard before anything leaves the source.
+#[tokio::test(start_paused = true)]
+async fn a_vf_that_can_not_come_keeps_the_other_where_it_is() {
+    for check_only in [false, true] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let start = Start {
+            check_only,
+            ..start(AgentUse::Never, Limits::default())
+        };
+        let refuses = |pair: &mut Pair| pair.device_is_refused = true;
+        let story = run_in(folder, start, refuses, &mut Nosy::default()).await;
+        let outcome = story.outcome().expect("it ended");
+        assert_eq!(outcome.verdict, Verdict::Refused, "{outcome:#?}");
+        let cause = outcome.cause.as_ref().expect("a cause");
+        assert_eq!(cause.code, CauseCode::VfTaken);
+        assert!(cause.message.contains("not active"), "{}", cause.message);
+        assert!(story.done().is_empty(), "{:?}", story.done());
+        story.check(0, 1);
+    }
+}
+
+/// To check is to change nothing, not even the record.
+#[tokio::test(start_paused = true)]
+async fn a_check_says_that_it_could_go_on() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let start = Start {
+        check_only: true,
+        ..start(AgentUse::Never, Limits::default())
+    };
+    let story = run_in(folder, start, |_| {}, &mut Nosy::default()).await;
+    let outcome = story.outcome().expect("it ended");
+    assert_eq!((outcome.verdict, outcome.exit_code()), (Verdict::Ready, 0));
+    assert!(outcome.vf_attached && outcome.runs_on == Some(Side::Source));
+    assert!(story.done().is_empty() && story.kept().is_none());
     story.check(0, 1);
 }
 

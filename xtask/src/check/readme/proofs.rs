@@ -26,7 +26,7 @@ const RUNS_INSTALLATION: &str = "plain.install_as_the_readme_says()?";
 
 /// Every command that the pages may show, without a leading `sudo`. Those that install the guest's files are
 /// held against the lab's own list instead; that each option exists is held by `xtask/manual/`.
-const PROOFS: [Proof; 23] = [
+const PROOFS: [Proof; 24] = [
     proof("cargo xtask test", ".ci/run", "cargo xtask test"),
     proof(
         "cargo xtask demo",
@@ -66,6 +66,11 @@ const PROOFS: [Proof; 23] = [
         "tandem-host migrate DOMAIN qemu+ssh://destination/system --vf vf.xml",
         "tests/src/libvirt/guest.rs",
         "let words = [\n            \"migrate\",",
+    ),
+    proof(
+        "tandem-host check DOMAIN qemu+ssh://destination/system --vf vf.xml",
+        "helper/host/tests/whole_domain.rs",
+        "bench.run(&[\"check\"], &more)",
     ),
     proof(
         "tandem-host recover DOMAIN",

@@ -1,14 +1,14 @@
 //! Everything that can be known before the start. Changes nothing.
 
-use super::helpers::is_gone;
+use super::helpers::{VF_FAILURES, is_gone};
 use super::{Next, Phase, Step};
-use crate::evacuate::action::{GuestCall, Task};
+use crate::evacuate::action::{ActionKind, GuestCall, Task};
 use crate::evacuate::cause::{Cause, CauseCode};
 use crate::evacuate::input::{FailureKind, RecordFact, SideFacts};
 use crate::evacuate::spec::{AgentUse, Side, VfIdentity};
 use crate::evacuate::state::Evacuation;
 use crate::evacuate::view::has_job;
-use crate::hypervisor::DomainState;
+use crate::hypervisor::{DomainState, JobOperation};
 use crate::words::{printable, quoted};
 
 pub(super) fn next(it: &Evacuation) -> Next {
@@ -33,7 +33,23 @@ pub(super) fn next(it: &Evacuation) -> Next {
         return Ok(fail(CauseCode::NoVfNamed, message));
     }
     guest(it)?;
+    if it.notes.check_only {
+        destination_vf(it)?;
+        return Ok(Step::End);
+    }
     Ok(Step::Go(Phase::Claim))
+}
+
+/// What [`ActionKind::ClaimVf`] would find, for one who does not go that far.
+fn destination_vf(it: &Evacuation) -> Result<(), Step> {
+    let tries = it.tries(Task::CheckVf);
+    match tries.last {
+        _ if tries.accepted_ms.is_some() || it.record.spec.destination_vf.is_none() => Ok(()),
+        Some(failure) if tries.failures >= VF_FAILURES || !failure.effect_unknown() => {
+            Err(fail(CauseCode::VfTaken, failure.message))
+        }
+        _ => Err(it.attempt(ActionKind::CheckVf)),
+    }
 }
 
 /// Why nothing may be begun, as the source shows the domain.
@@ -70,8 +86,18 @@ pub(super) fn source_refuses(it: &Evacuation, source: &SideFacts) -> Option<Caus
         }
     }
     if has_job(source) {
-        let message = format!("a migration of domain {domain} is under way already");
-        return Some(Cause::new(CauseCode::MigrationUnderWay, message));
+        let job = source.job.operation;
+        let message = format!(
+            "{} of domain {domain} is under way; wait until it has ended, or end it (`virsh domjobinfo {name}` \
+             shows it, `virsh domjobabort {name}` ends it)",
+            job.describe(),
+            name = quoted(&it.record.spec.domain)
+        );
+        let code = match job {
+            JobOperation::Migration => CauseCode::MigrationUnderWay,
+            _ => CauseCode::JobUnderWay,
+        };
+        return Some(Cause::new(code, message));
     }
     ambiguous(it, source)
 }
@@ -112,7 +138,7 @@ fn guest(it: &Evacuation) -> Result<(), Step> {
         return Ok(());
     }
     let mut calls = vec![GuestCall::Hello];
-    if it.record.spec.configure {
+    if it.record.spec.configure && !it.notes.check_only {
         calls.push(GuestCall::Configure);
     }
     for call in calls {
@@ -135,6 +161,11 @@ fn guest(it: &Evacuation) -> Result<(), Step> {
     let tries = it.tries(Task::Guest(status));
     let ready = it.notes.guest.as_ref();
     if ready.is_some_and(|guest| guest.bond_known && guest.standby_usable) {
+        return Ok(());
+    }
+    // It would be given the bond first, which only checking does not do.
+    let would_get_it = it.notes.check_only && it.record.spec.configure;
+    if would_get_it && ready.is_some_and(|guest| !guest.bond_known) {
         return Ok(());
     }
     let late = it.in_phase_ms() >= it.limits.check_ms;

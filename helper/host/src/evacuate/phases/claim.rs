@@ -5,6 +5,7 @@
 //! take anybody else, and go on only if one's own name is still there.
 
 use super::check::source_refuses;
+use super::helpers::VF_FAILURES;
 use super::{Next, Phase, Step};
 use crate::evacuate::action::{ActionKind, Task};
 use crate::evacuate::cause::{Cause, CauseCode};
@@ -13,9 +14,6 @@ use crate::evacuate::progress::Stage;
 use crate::evacuate::spec::Side;
 use crate::evacuate::state::Evacuation;
 use crate::words::{printable, quoted};
-
-/// Failures of the reservation that may be an accident.
-const VF_FAILURES: u32 = 3;
 
 pub(super) fn next(it: &Evacuation) -> Next {
     let Some((_, written_ms)) = it.notes.claimed else {

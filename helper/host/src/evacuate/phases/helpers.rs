@@ -12,6 +12,8 @@ use crate::words::printable;
 
 /// Failures after which the guest counts as silent.
 const AGENT_FAILURES: u32 = 2;
+/// Failures of a reservation, or of the look into it, that may be an accident.
+pub(super) const VF_FAILURES: u32 = 3;
 /// Failures after which a record that helps but is not needed is not written.
 const RECORD_FAILURES: u32 = 3;
 

@@ -1,0 +1,183 @@
+//! The program as it is shipped, over a `virsh` that shows a domain which can't be evacuated: that is found out
+//! before anything is changed, and the device that stands in the way is named.
+
+#![expect(clippy::unwrap_used, reason = "everything in here is part of a test")]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+/// The destination has no domain, and one network; whatever would change something fails.
+const VIRSH: &str = r#"#!/bin/sh
+echo "$*" >>"$HERE/asked"
+there=0
+case "$2" in qemu+ssh:*) there=1 ;; esac
+case "$there $*" in
+1*' domstate '*) echo "error: failed to get domain 'g1'" >&2; exit 1 ;;
+0*' domstate '*) echo 'running (booted)' ;;
+0*' dumpxml '*) cat "$HERE/domain.xml" ;;
+0*' domjobinfo '*) cat "$HERE/job" ;;
+1*' net-info --network=vfs') printf 'Name:           vfs\nActive:         yes\n' ;;
+1*' net-info --network=idle') printf 'Name:           idle\nActive:         no\n' ;;
+1*' net-info '*) echo "error: failed to get network 'nope'" >&2; exit 1 ;;
+*' event '*|*' qemu-monitor-event '*) sleep 100 ;;
+*' list '*) ;;
+*) echo "error: unexpected: $*" >&2; exit 1 ;;
+esac
+"#;
+
+const VF: &str = "<interface type='hostdev'><mac address='52:54:00:00:00:02'/><source><address type='pci' \
+                  domain='0' bus='0x3b' slot='2' function='1'/></source><alias name='ua-vf0'/></interface>";
+const GPU: &str = "<hostdev mode='subsystem' type='pci'><source><address domain='0' bus='0x3b' slot='0' \
+                   function='0'/></source><alias name='hostdev1'/></hostdev>";
+const USB: &str =
+    "<hostdev mode='subsystem' type='usb'><source/><alias name='hostdev2'/></hostdev>";
+/// A VF that no `<vf>` means, as it has neither MAC nor alias of the bond.
+const NAMELESS: &str = "<hostdev mode='subsystem' type='pci'><source><address domain='0' bus='0x3b' slot='2' \
+                        function='1'/></source><alias name='hostdev0'/></hostdev>";
+
+/// Words of commands that change something.
+const CHANGES: [&str; 6] = [
+    " detach-device",
+    " attach-device",
+    " metadata ",
+    " migrate ",
+    " domjobabort",
+    " resume ",
+];
+
+struct Bench {
+    folder: tempfile::TempDir,
+}
+
+impl Bench {
+    /// A domain with these devices, and a bond whose VF has an alias and a MAC.
+    fn new(devices: &str) -> Self {
+        let bench = Self {
+            folder: tempfile::tempdir().unwrap(),
+        };
+        let virsh = bench.file("virsh", VIRSH);
+        fs::set_permissions(virsh, fs::Permissions::from_mode(0o755)).unwrap();
+        let namespace = tandem_host::xml::BONDS_NAMESPACE;
+        let xml = format!(
+            "<domain><name>g1</name><uuid>u</uuid><metadata><bonds xmlns='{namespace}'><bond name='bond0'>\
+             <standby mac='52:54:00:00:00:01'/><vf alias='ua-vf0' mac='52:54:00:00:00:02'/></bond></bonds>\
+             </metadata><devices><interface type='bridge'><mac address='52:54:00:00:00:01'/>\
+             <alias name='net0'/></interface>{devices}</devices></domain>"
+        );
+        bench.file("domain.xml", &xml);
+        bench.file("job", "Job type: 0\n");
+        bench
+    }
+
+    fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    fn run(&self, words: &[&str], more: &[&str]) -> Output {
+        let path = std::env::var("PATH").unwrap_or_default();
+        let here = self.folder.path();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tandem-host"));
+        command.args(words).args(["g1", "qemu+ssh://b/system"]);
+        command
+            .args(["--no-agent", "--yes-degraded", "--json"])
+            .args(more);
+        command.arg("--state-dir").arg(here.join("state"));
+        command.arg("--records-dir").arg(here.join("records"));
+        command.env("HERE", here);
+        command.env("PATH", format!("{}:{path}", here.display()));
+        command.output().expect("it runs")
+    }
+
+    /// Each way to ask refuses for this reason, and has changed nothing.
+    fn refuses(&self, code: &str, more: &[&str], said: &[&str]) {
+        for words in [&["check"][..], &["migrate", "--dry-run"], &["migrate"]] {
+            let output = self.run(words, more);
+            let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+            assert_eq!(output.status.code(), Some(10), "{output:?}");
+            assert_eq!(report["verdict"], "refused", "{report:#}");
+            assert_eq!(report["cause"]["code"], code, "{report:#}");
+            let message = report["cause"]["message"].as_str().unwrap();
+            for word in said {
+                assert!(message.contains(word), "{word} is missing: {message}");
+            }
+            self.changed_nothing();
+        }
+    }
+
+    fn changed_nothing(&self) {
+        let asked = fs::read_to_string(self.folder.path().join("asked")).unwrap();
+        let changes = CHANGES.iter().find(|change| asked.contains(**change));
+        assert_eq!(changes, None, "{asked}");
+    }
+}
+
+#[test]
+fn what_would_stay_attached_is_named() {
+    let bench = Bench::new(&[VF, GPU, USB].concat());
+    let said = ["hostdev1", "0000:3b:00.0", "hostdev2", "type='usb'"];
+    bench.refuses("device-stays", &[], &said);
+    let bench = Bench::new(NAMELESS);
+    bench.refuses("device-stays", &[], &["hostdev0", "--source-vf hostdev0"]);
+}
+
+#[test]
+fn a_job_is_named_as_what_it_is() {
+    let bench = Bench::new(VF);
+    for (operation, code, said) in [
+        (9, "job-under-way", "a backup of domain g1"),
+        (6, "job-under-way", "a snapshot of domain g1"),
+        (5, "migration-under-way", "a migration of domain g1"),
+    ] {
+        bench.file("job", &format!("Job type: 2\n\noperation: {operation}\n"));
+        bench.refuses(code, &[], &[said]);
+    }
+}
+
+#[test]
+fn the_vf_that_shall_come_is_looked_into() {
+    let bench = Bench::new(VF);
+    let vf = |network: &str, mac: &str| {
+        let text = format!(
+            "<interface type='network'><mac address='{mac}'/><source network='{network}'/></interface>"
+        );
+        bench.file("vf.xml", &text)
+    };
+    let known = "52:54:00:00:00:02";
+    let file = vf("vfs", "52:54:00:00:00:99");
+    let more = ["--vf", file.to_str().unwrap()];
+    bench.refuses("unknown-vf", &more, &["52:54:00:00:00:99", "bond0"]);
+    for (network, said) in [
+        ("nope", "virsh net-define"),
+        ("idle", "virsh net-start idle"),
+    ] {
+        vf(network, known);
+        for words in [&["check"][..], &["migrate", "--dry-run"]] {
+            let output = bench.run(words, &more);
+            let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+            assert_eq!(output.status.code(), Some(10), "{output:?}");
+            assert_eq!(report["cause"]["code"], "vf-taken", "{report:#}");
+            let message = report["cause"]["message"].as_str().unwrap();
+            assert!(
+                message.contains(network) && message.contains(said),
+                "{message}"
+            );
+        }
+    }
+    vf("vfs", known);
+    let output = bench.run(&["check"], &more);
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(report["verdict"], "ready", "{report:#}");
+    assert_eq!(report["vf-attached"], true, "{report:#}");
+    let plan = bench.run(&["migrate", "--dry-run"], &more);
+    assert_eq!(plan.status.code(), Some(0), "{plan:?}");
+    let plan: Value = serde_json::from_slice(&plan.stdout).expect("one JSON object");
+    assert_eq!(plan["steps"].as_array().unwrap().len(), 9, "{plan:#}");
+    bench.changed_nothing();
+}
