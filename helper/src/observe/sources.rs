@@ -47,6 +47,10 @@ pub(super) const READING_LIMIT: Duration = Duration::from_secs(5);
 
 /// One thing that a source has to say.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are inputs, and few wait at a time"
+)]
 pub enum Observed {
     /// For the machine.
     Input(Input),
