@@ -64,6 +64,8 @@ fn promises_hold_in_a_rough_world() {
             "CarrierLost",
             "TwoVfs",
             "TwoBonds",
+            "Occupied",
+            "CheckFree",
             "Reloaded",
         ];
         for kind in kinds {

@@ -349,6 +349,7 @@ impl Machine {
             .or_else(|| silent.then(|| refusal::no_effect(world, &kind)));
         let mark = DeviceMark::of_action(world, &kind);
         memory.attempts.failed(&kind, failure, mark, now);
+        memory.doubt_free(&kind);
         if !matches!(outcome, Outcome::Failed { .. }) {
             // What was believed of the device may be wrong.
             self.readings.request(Source::Links);

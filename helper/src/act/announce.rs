@@ -194,6 +194,7 @@ mod tests {
                     admin_up: true,
                     carrier: true,
                     controller: None,
+                    occupant: None,
                     bond: None,
                     port: None,
                 },

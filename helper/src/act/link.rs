@@ -57,6 +57,54 @@ pub(super) fn enslave(
     port: Ifindex,
     bond: Ifindex,
 ) -> Result<(), ActError> {
+    let Some(port_link) = candidate(requests, port, bond)? else {
+        return Ok(());
+    };
+    if port_link.admin_up {
+        ask(requests, port, bond)?;
+        let message = LinkUnspec::new_with_index(port.0).down().build();
+        change(requests, message).map_err(ActError::at(format!("take {} down", port_link.name)))?;
+    }
+    Ok(change(requests, membership(port, bond))?)
+}
+
+/// Asks whether the kernel would make a link that is up a port of the bond. Of one that is down it
+/// can't be asked: the kernel would do it.
+pub(super) fn check_free(
+    requests: &mut Requests,
+    port: Ifindex,
+    bond: Ifindex,
+) -> Result<(), ActError> {
+    match candidate(requests, port, bond)? {
+        Some(port_link) if port_link.admin_up => ask(requests, port, bond),
+        _ => Ok(()),
+    }
+}
+
+/// The kernel refuses a link that is up in any case, but with another error if something has its frames, such as
+/// a macvlan, in whatever network namespace: it looks for that first, and has changed nothing by then
+/// (`netdev_is_rx_handler_busy` in `bond_enslave`, `drivers/net/bonding/bond_main.c`, 6.1 and 6.12).
+fn ask(requests: &mut Requests, port: Ifindex, bond: Ifindex) -> Result<(), ActError> {
+    match change(requests, membership(port, bond)) {
+        Err(error) if error.errno() == libc::EBUSY => Err(error.into()),
+        Err(RequestError::TimedOut) => Err(RequestError::TimedOut.into()),
+        // Whatever else it refuses shows when it is meant.
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn membership(port: Ifindex, bond: Ifindex) -> LinkMessage {
+    LinkUnspec::new_with_index(port.0)
+        .controller(bond.0)
+        .build()
+}
+
+/// A link that may become a port of the bond; `None` if it is one.
+fn candidate(
+    requests: &mut Requests,
+    port: Ifindex,
+    bond: Ifindex,
+) -> Result<Option<Link>, ActError> {
     let port_link = present(requests, port)?;
     let bond_link = present(requests, bond)?;
     if bond_link.kind != LinkKind::Bond {
@@ -66,27 +114,17 @@ pub(super) fn enslave(
         });
     }
     match port_link.controller {
-        Some(controller) if controller == bond => return Ok(()),
+        Some(controller) if controller == bond => Ok(None),
         // The kernel would take it out of there without a word.
-        Some(controller) => {
-            return Err(ActError::Refused {
-                errno: libc::EBUSY,
-                message: format!(
-                    "{} is a port of link {controller}, which has to let it go first",
-                    port_link.name
-                ),
-            });
-        }
-        None => {}
+        Some(controller) => Err(ActError::Refused {
+            errno: libc::EBUSY,
+            message: format!(
+                "{} is a port of link {controller}, which has to let it go first",
+                port_link.name
+            ),
+        }),
+        None => Ok(Some(port_link)),
     }
-    if port_link.admin_up {
-        let message = LinkUnspec::new_with_index(port.0).down().build();
-        change(requests, message).map_err(ActError::at(format!("take {} down", port_link.name)))?;
-    }
-    let message = LinkUnspec::new_with_index(port.0)
-        .controller(bond.0)
-        .build();
-    Ok(change(requests, message)?)
 }
 
 /// The bond closes the port as it lets it go (`__bond_release_one`,

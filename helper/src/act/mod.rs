@@ -158,6 +158,7 @@ fn attempt(requests: &mut Requests, kind: &ActionKind) -> Result<(), ActError> {
         ActionKind::SetAdminUp { link, up } => link::set_admin_up(requests, link, up),
         ActionKind::SetMtu { link, mtu } => link::set_mtu(requests, link, mtu),
         ActionKind::SetMac { link, mac } => link::set_mac(requests, link, mac),
+        ActionKind::CheckFree { port, bond } => link::check_free(requests, port, bond),
         ActionKind::Enslave { port, bond } => link::enslave(requests, port, bond),
         ActionKind::Release { port, bond } => link::release(requests, port, bond),
         ActionKind::MoveAddressing { from, to } => addressing::r#move(requests, from, to),
@@ -196,6 +197,7 @@ fn touched_by(kind: &ActionKind) -> Touched {
             ..Touched::default()
         },
         ActionKind::Announce { .. }
+        | ActionKind::CheckFree { .. }
         | ActionKind::CheckPath { .. }
         | ActionKind::SetFastPath { .. }
         | ActionKind::ReadFrames { .. } => Touched::default(),

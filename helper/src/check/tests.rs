@@ -60,6 +60,7 @@ impl Fake {
             admin_up: true,
             carrier: true,
             controller: None,
+            occupant: None,
             bond: None,
             port: None,
         };

@@ -59,6 +59,8 @@ impl Filter {
         kind.find_nested(IFLA_INFO_KIND);
         kind.pass_if_equal(0);
         kind.pass_if_text("bond");
+        // It does not say by `IFLA_LINK` where it lies.
+        kind.pass_if_text("vxlan");
 
         let mut filter = Self::default();
         filter.drop_unless_change_of(RTM_NEWLINK);

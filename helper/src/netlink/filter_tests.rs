@@ -77,6 +77,7 @@ fn links_of_drivers_and_bonds_pass() {
     let port = Some(vec![LinkInfo::PortKind(InfoPortKind::Bond)]);
     assert!(link_passes(&filter, link("eth0", port)));
     assert!(link_passes(&filter, link("b", kind(InfoKind::Bond))));
+    assert!(link_passes(&filter, link("x", kind(InfoKind::Vxlan))));
 
     for other in [
         InfoKind::Veth,
@@ -133,7 +134,7 @@ fn links_named_by_index_pass() {
 }
 
 #[test]
-fn upper_devices_of_a_bond_pass() {
+fn upper_devices_of_bonds_and_nics_pass() {
     let upper_devices = |lower: Option<u32>| {
         let mut message = link("x", Some(vec![LinkInfo::Kind(InfoKind::MacVlan)]));
         message.attributes.extend(lower.map(LinkAttribute::Link));

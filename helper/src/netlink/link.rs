@@ -7,7 +7,7 @@
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 use tandem_core::link::{
-    BondFacts, BondMode, FailOverMac, Link, LinkKind, PortFacts, PrimaryReselect,
+    BondFacts, BondMode, FailOverMac, Link, LinkKind, Occupant, PortFacts, PrimaryReselect,
 };
 use tandem_core::types::{Ifindex, Mac};
 
@@ -28,6 +28,7 @@ const IFLA_MASTER: u16 = 10;
 pub(crate) const IFLA_LINKINFO: u16 = 18;
 const IFLA_AF_SPEC: u16 = 26;
 const IFLA_LINK_NETNSID: u16 = 37;
+const IFLA_XDP: u16 = 43;
 const IFLA_MAX_MTU: u16 = 51;
 const IFLA_PERM_ADDRESS: u16 = 54;
 const IFLA_PARENT_DEV_NAME: u16 = 56;
@@ -58,6 +59,8 @@ const IFLA_BOND_SLAVE_PERM_HWADDR: u16 = 4;
 const BOND_STATE_ACTIVE: u8 = 0;
 const BOND_LINK_UP: u8 = 0;
 
+const IFLA_XDP_ATTACHED: u16 = 2;
+const IFLA_VXLAN_LINK: u16 = 3;
 const IFLA_VLAN_ID: u16 = 1;
 const IFLA_VLAN_PROTOCOL: u16 = 5;
 const IFLA_INET6_CONF: u16 = 2;
@@ -66,14 +69,14 @@ const AF_INET6: u16 = 10;
 /// A link as the message describes it; sysfs adds the rest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Described {
-    /// All but `pci`, `pci_parent` and `driver`.
+    /// All but `pci`, `pci_parent` and `driver`; of occupants only an XDP program.
     pub(crate) link: Link,
     /// Bus and name of the parent device, such as `pci` and `0000:02:00.0`, or
     /// `virtio` and `virtio3`. Kernels from 5.14 tell it.
     pub(crate) parent: Option<(String, String)>,
     /// Kind of a software device, such as `vlan`.
     pub(crate) info_kind: Option<String>,
-    /// The link whose upper device this one is (`IFLA_LINK`).
+    /// The link whose upper device this one is (`IFLA_LINK`, of a VXLAN `IFLA_VXLAN_LINK`).
     pub(crate) lower: Option<Ifindex>,
 }
 
@@ -97,6 +100,7 @@ pub(crate) fn decode(payload: &[u8]) -> Option<Described> {
     let mut controller = None;
     let mut lower = None;
     let mut lower_is_elsewhere = false;
+    let mut has_xdp = false;
     let mut bus = None;
     let mut device = None;
     let mut info = Info::default();
@@ -110,6 +114,10 @@ pub(crate) fn decode(payload: &[u8]) -> Option<Described> {
             IFLA_MASTER => controller = ifindex_of(value),
             IFLA_LINK => lower = ifindex_of(value),
             IFLA_LINK_NETNSID => lower_is_elsewhere = true,
+            IFLA_XDP => {
+                let attached = attribute(value, IFLA_XDP_ATTACHED);
+                has_xdp = attached.is_some_and(|attached| attached != [0]);
+            }
             IFLA_LINKINFO => info = Info::decode(value),
             IFLA_PARENT_DEV_BUS_NAME => bus = text_of(value).map(str::to_owned),
             IFLA_PARENT_DEV_NAME => device = text_of(value).map(str::to_owned),
@@ -136,13 +144,22 @@ pub(crate) fn decode(payload: &[u8]) -> Option<Described> {
             admin_up: flags & IFF_UP != 0,
             carrier: flags & IFF_LOWER_UP != 0,
             controller,
+            occupant: has_xdp.then_some(Occupant::Xdp),
             bond: (kind == LinkKind::Bond).then(|| bond_facts(info.data)),
             port: (info.port_kind == Some("bond")).then(|| port_facts(info.port_data)),
         },
         parent: bus.zip(device),
         info_kind: info.kind.map(str::to_owned),
-        lower: lower.filter(|_| !lower_is_elsewhere),
+        lower: lower
+            .or_else(|| vxlan_lower(&info))
+            .filter(|_| !lower_is_elsewhere),
     })
+}
+
+/// A VXLAN names its lower device among its own attributes only.
+fn vxlan_lower(info: &Info<'_>) -> Option<Ifindex> {
+    let lower = (info.kind == Some("vxlan")).then(|| attribute(info.data, IFLA_VXLAN_LINK))??;
+    ifindex_of(lower)
 }
 
 /// Reads all links of the namespace; `None` from `decode` leaves one out.

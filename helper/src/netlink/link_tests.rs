@@ -2,8 +2,8 @@ use netlink_packet_core::{DefaultNla, Emitable};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::link::{
     BondFailOverMac, BondMode as WireMode, BondPortState, BondPrimaryReselect, InfoBond,
-    InfoBondPort, InfoData, InfoKind, InfoPortData, InfoPortKind, LinkAttribute, LinkFlags,
-    LinkInfo, LinkLayerType, LinkMessage, MiiStatus,
+    InfoBondPort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVxlan, LinkAttribute,
+    LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp, MiiStatus, XdpAttached,
 };
 use proptest::prelude::*;
 
@@ -72,6 +72,7 @@ fn a_vf_that_is_a_port() {
                 admin_up: true,
                 carrier: true,
                 controller: Some(Ifindex(9)),
+                occupant: None,
                 bond: None,
                 port: Some(PortFacts {
                     active: false,
@@ -141,6 +142,28 @@ fn a_vlan_is_software_and_names_its_lower_link() {
     assert_eq!(described.link.kind, LinkKind::Software);
     assert_eq!(described.info_kind.as_deref(), Some("vlan"));
     assert_eq!(described.lower, Some(Ifindex(4)));
+}
+
+#[test]
+fn a_vxlan_names_its_lower_link_among_its_own_attributes() {
+    let described = decode(&bytes(&message(vec![LinkAttribute::LinkInfo(vec![
+        LinkInfo::Kind(InfoKind::Vxlan),
+        LinkInfo::Data(InfoData::Vxlan(vec![InfoVxlan::Id(7), InfoVxlan::Link(4)])),
+    ])])))
+    .unwrap();
+    assert_eq!(described.link.kind, LinkKind::Software);
+    assert_eq!(described.lower, Some(Ifindex(4)));
+}
+
+#[test]
+fn an_xdp_program_is_seen_on_its_nic() {
+    let with = |attached| {
+        let xdp = LinkAttribute::Xdp(vec![LinkXdp::Attached(attached)]);
+        decode(&bytes(&message(vec![xdp]))).unwrap().link.occupant
+    };
+    assert_eq!(with(XdpAttached::None), None);
+    assert_eq!(with(XdpAttached::Driver), Some(Occupant::Xdp));
+    assert_eq!(with(XdpAttached::SocketBuffer), Some(Occupant::Xdp));
 }
 
 #[test]

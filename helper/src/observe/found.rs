@@ -10,6 +10,7 @@ use tandem_core::types::Ifindex;
 use tokio::time::Instant;
 
 use super::agenda::{Job, Wanted};
+use super::occupants::Change;
 use super::reader::{self, Found, ReadLink};
 use super::sources::{
     ADDRESSING_PAUSE, ObserveError, Observed, READING_LIMIT, RETRY, Reading, Sources,
@@ -127,36 +128,14 @@ impl Sources {
         now: Instant,
     ) -> Result<(), ObserveError> {
         let before = self.known.clone();
-        let lowers = self.upper_devices.lowers(&bonds(&before));
+        let lowers = self.lowers();
         if all {
-            let (mut links, mut uppers) = (links, BTreeMap::new());
-            links.retain_mut(|(ifindex, read)| {
-                let upper = read.as_mut().and_then(|(_, upper)| upper.take());
-                uppers.extend(upper.map(|upper| (*ifindex, upper)));
-                let read = read.as_ref();
-                read.is_some_and(|(link, _)| self.is_reported(link, now))
-            });
-            let links = links.into_iter().filter_map(|(_, read)| Some(read?.0));
-            let links: Vec<Link> = links.collect();
-            let fresh = links.iter().cloned().map(|link| (link.ifindex, link));
-            self.known = fresh.collect();
-            self.upper_devices.replace(uppers, &bonds(&self.known));
+            let links = self.take_dump(links, now);
             self.links_changed(&before, &lowers)?;
             self.say(Input::Links(links));
         } else {
             for (ifindex, read) in links {
-                let (link, upper) = read.map_or((None, None), |(link, upper)| (Some(link), upper));
-                self.upper_devices.put(ifindex, upper, &bonds(&self.known));
-                match link.filter(|link| self.is_reported(link, now)) {
-                    Some(link) => {
-                        self.known.insert(ifindex, link.clone());
-                        self.say(Input::Link(link));
-                    }
-                    None if self.known.remove(&ifindex).is_some() => {
-                        self.say(Input::LinkGone { ifindex });
-                    }
-                    None => {}
-                }
+                self.take_one(ifindex, read, now);
             }
             self.links_changed(&before, &lowers)?;
         }
@@ -166,10 +145,74 @@ impl Sources {
         Ok(())
     }
 
+    /// Takes all links there are; returns those to report.
+    fn take_dump(&mut self, found: Vec<(Ifindex, Option<ReadLink>)>, now: Instant) -> Vec<Link> {
+        let mut links = Vec::new();
+        let (mut uppers, mut resting) = (BTreeMap::new(), Vec::new());
+        for (ifindex, read) in found {
+            let Some(read) = read else { continue };
+            uppers.extend(read.upper.map(|upper| (ifindex, upper)));
+            resting.extend(read.resting.map(|one| (ifindex, one)));
+            links.push(read.link);
+        }
+        let nics = links.iter().filter(|link| link.kind == LinkKind::Physical);
+        let nics = nics.map(|link| link.ifindex).collect();
+        self.occupants.replace(resting, &nics);
+        self.finished.retain(|nic| nics.contains(nic));
+        links.retain_mut(|link| {
+            self.occupants.complete(link);
+            self.is_reported(link, now)
+        });
+        let fresh = links.iter().cloned().map(|link| (link.ifindex, link));
+        self.known = fresh.collect();
+        self.finished.clear();
+        self.upper_devices.replace(uppers, &bonds(&self.known));
+        links
+    }
+
+    /// Takes what was read of one link, nothing if it is gone.
+    fn take_one(&mut self, ifindex: Ifindex, read: Option<ReadLink>, now: Instant) {
+        let (link, upper, resting) = match read {
+            Some(read) => (Some(read.link), read.upper, read.resting),
+            None => (None, None, None),
+        };
+        self.upper_devices.put(ifindex, upper, &bonds(&self.known));
+        match self.occupants.put(ifindex, resting, &nics(&self.known)) {
+            Change::Occupied(nic) => self.agenda.link(nic),
+            Change::Cleared => self.agenda.all_links(),
+            Change::None => {}
+        }
+        match link.filter(|link| self.is_reported(link, now)) {
+            // What lies on a new NIC is not known before all links were read.
+            Some(link) if link.kind == LinkKind::Physical && !self.known.contains_key(&ifindex) => {
+                self.finished.insert(ifindex);
+                self.agenda.all_links();
+            }
+            Some(mut link) => {
+                self.occupants.complete(&mut link);
+                self.known.insert(ifindex, link.clone());
+                self.say(Input::Link(link));
+            }
+            None if self.known.remove(&ifindex).is_some() => {
+                self.say(Input::LinkGone { ifindex });
+            }
+            None => {}
+        }
+    }
+
+    /// Links on which others lie that matter.
+    fn lowers(&self) -> BTreeSet<Ifindex> {
+        let mut lowers = self.upper_devices.lowers(&bonds(&self.known));
+        lowers.extend(nics(&self.known));
+        lowers
+    }
+
     /// The rule of [`Filter::links`], and udev's turn first.
     fn is_reported(&mut self, link: &Link, now: Instant) -> bool {
         let of_interest = link.kind != LinkKind::Software || self.names.contains(&link.name);
-        if !of_interest || self.known.contains_key(&link.ifindex) {
+        let settled =
+            self.known.contains_key(&link.ifindex) || self.finished.contains(&link.ifindex);
+        if !of_interest || settled {
             self.settling.forget(link.ifindex);
             return of_interest;
         }
@@ -196,11 +239,11 @@ impl Sources {
                 .filter(|link| link.kind == LinkKind::Software);
             software.map(|link| link.ifindex).collect()
         };
-        let lowers_now = self.upper_devices.lowers(&bonds(&self.known));
+        let lowers_now = self.lowers();
         if *lowers != lowers_now || software(before) != software(&self.known) {
             self.set_link_filter()?;
         }
-        // What was laid on a new bond or VLAN before the filter knew of it went without a word.
+        // What was laid on a new bond, VLAN or NIC before the filter knew of it went without a word.
         if !lowers.is_superset(&lowers_now) {
             self.agenda.all_links();
         }
@@ -222,11 +265,7 @@ impl Sources {
             .values()
             .filter(|link| link.kind == LinkKind::Software);
         let software: Vec<Ifindex> = software.map(|link| link.ifindex).collect();
-        let lowers: Vec<Ifindex> = self
-            .upper_devices
-            .lowers(&bonds(&self.known))
-            .into_iter()
-            .collect();
+        let lowers: Vec<Ifindex> = self.lowers().into_iter().collect();
         self.links
             .set_filter(&Filter::links(&self.names, &software, &lowers))
             .map_err(filter_error)
@@ -258,6 +297,13 @@ impl Sources {
 fn bonds(links: &BTreeMap<Ifindex, Link>) -> BTreeSet<Ifindex> {
     let bonds = links.values().filter(|link| link.kind == LinkKind::Bond);
     bonds.map(|link| link.ifindex).collect()
+}
+
+fn nics(links: &BTreeMap<Ifindex, Link>) -> BTreeSet<Ifindex> {
+    let nics = links
+        .values()
+        .filter(|link| link.kind == LinkKind::Physical);
+    nics.map(|link| link.ifindex).collect()
 }
 
 fn filter_error(error: std::io::Error) -> ObserveError {

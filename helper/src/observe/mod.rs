@@ -14,6 +14,7 @@ mod agenda;
 pub mod clock;
 mod completion;
 mod found;
+mod occupants;
 pub mod once;
 mod reader;
 mod settle;

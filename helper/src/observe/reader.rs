@@ -4,6 +4,7 @@ use tandem_core::link::{Addressing, Link};
 use tandem_core::types::Ifindex;
 
 use super::agenda::{Job, Wanted};
+use super::occupants::Resting;
 use super::sysfs::Sysfs;
 use super::upper_devices::Upper;
 use crate::netlink::link::Described;
@@ -23,14 +24,20 @@ pub(super) enum Found {
 }
 
 /// A link, and how it lies on another one.
-pub(super) type ReadLink = (Link, Option<Upper>);
+#[derive(Debug)]
+pub(super) struct ReadLink {
+    pub(super) link: Link,
+    pub(super) upper: Option<Upper>,
+    pub(super) resting: Option<Resting>,
+}
 
 /// Does a job.
 pub(super) fn read(job: &Job, sysfs: &Sysfs) -> Result<Found, RequestError> {
     let mut requests = Requests::open()?;
-    let complete = |described: Described| {
-        let upper = Upper::of(&described);
-        (sysfs.complete(described), upper)
+    let complete = |described: Described| ReadLink {
+        upper: Upper::of(&described),
+        resting: Resting::of(&described),
+        link: sysfs.complete(described),
     };
     match job {
         Job::Links(Wanted { all: true, .. }) => {

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::agenda::{Agenda, Job};
 use super::clock::ClockWatch;
 use super::completion::Completion;
+use super::occupants::Occupants;
 use super::reader::Found;
 use super::settle::Settling;
 use super::sysfs::Sysfs;
@@ -46,6 +47,10 @@ pub(super) const READING_LIMIT: Duration = Duration::from_secs(5);
 
 /// One thing that a source has to say.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are inputs, and few wait at a time"
+)]
 pub enum Observed {
     /// For the machine.
     Input(Input),
@@ -111,6 +116,10 @@ pub struct Sources {
     pub(super) known: BTreeMap<Ifindex, Link>,
     /// What is on the bonds among them.
     pub(super) upper_devices: UpperDevices,
+    /// What is on the NICs among them.
+    pub(super) occupants: Occupants,
+    /// New NICs that udev has finished with; they are reported with the next dump, which shows what lies on them.
+    pub(super) finished: BTreeSet<Ifindex>,
     pub(super) agenda: Agenda,
     pub(super) reading: Option<Reading>,
     pub(super) ready: VecDeque<Observed>,
@@ -191,6 +200,8 @@ impl Sources {
             settling: Settling::new(udev_run),
             known: BTreeMap::new(),
             upper_devices: UpperDevices::default(),
+            occupants: Occupants::default(),
+            finished: BTreeSet::new(),
             agenda,
             reading: None,
             ready: VecDeque::new(),

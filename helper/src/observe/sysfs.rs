@@ -110,6 +110,7 @@ mod tests {
                 admin_up: false,
                 carrier: false,
                 controller: None,
+                occupant: None,
                 bond: None,
                 port: None,
             },

@@ -52,6 +52,7 @@ pub(super) fn port_state(port: &PortStatus) -> &'static str {
         Some(Held::RemovalExpected) => "about to be unplugged",
         Some(Held::Operator) => "an operator moved the traffic away",
         Some(Held::Refused) => "refused by the kernel; retried later",
+        Some(Held::InUse) => "in use by something else, and left alone",
         Some(Held::PathBroken) => "path check failed: no frame reached the standby; retried later",
         Some(Held::Unknown) => "not in use, for a reason that only a newer version knows",
         None if !port.enslaved => "not in the bond yet",
@@ -133,6 +134,7 @@ mod tests {
             Held::RemovalExpected,
             Held::Operator,
             Held::Refused,
+            Held::InUse,
             Held::PathBroken,
         ] {
             port.held = Some(held);

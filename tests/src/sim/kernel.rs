@@ -36,8 +36,8 @@ pub trait Kernel {
     /// Renames an interface as another manager may; an error if the kernel refuses.
     fn rename(&mut self, link: Ifindex, name: &IfName) -> Result<()>;
 
-    /// Puts something on top of a NIC that keeps it out of bonds, or takes it away.
-    fn occupy(&mut self, nic: Ifindex, occupied: bool) -> Result<()>;
+    /// Puts a device of that kind on top of a NIC, such as a `macvlan`, or takes it away.
+    fn occupy(&mut self, nic: Ifindex, kind: Option<&str>) -> Result<()>;
 
     /// Makes a port the active one, as another manager may; false if the kernel refuses.
     fn set_active(&mut self, bond: Ifindex, port: Ifindex) -> Result<bool>;

@@ -122,7 +122,13 @@ impl Judge<'_> {
     }
 
     fn faults_without_bond(&self) -> Vec<String> {
-        let known = self.standby().is_some() || (self.vf().is_some() && self.mac_is_known());
+        let is_free = |link: &&Link| link.occupant.is_none();
+        let standby = self.standby();
+        let waits = standby.is_some_and(|link| link.occupant.is_some())
+            && self.policy.mac == MacPolicy::Standby;
+        let vf = self.vf().filter(is_free);
+        let known =
+            !waits && (standby.filter(is_free).is_some() || (vf.is_some() && self.mac_is_known()));
         let due = self.policy.ownership == Ownership::Create && self.stage.kernel.has_bonding;
         let mut faults = Vec::new();
         if known && due {
@@ -172,7 +178,7 @@ impl Judge<'_> {
         let expected = self.expected(bond);
         let unchecked = self.unchecked().map(|vf| vf.ifindex);
         // It may have taken over from a standby that failed.
-        let tolerated = active.is_some() && active == unchecked || self.is_spare(active, expected);
+        let tolerated = active.is_some() && active == unchecked || self.is_spare(active);
         let moved = self.status.switchovers.last().filter(|last| {
             // A check that was asked for later does not take the traffic away again.
             let asked = last.took_us.is_some() && last.at > self.stage.policy_at;
@@ -312,7 +318,8 @@ impl Judge<'_> {
         };
         let free = |link: &&Link| {
             let nic = self.stage.kernel.nic(link.ifindex);
-            nic.is_some_and(|(spec, _)| !spec.is_busy) || link.controller.is_some()
+            let free = nic.is_some() && !self.stage.kernel.is_in_use(link.ifindex);
+            free || link.controller.is_some()
         };
         let standby = self.standby().filter(cabled).filter(free);
         let standby = standby.map(|link| link.ifindex);
@@ -336,16 +343,14 @@ impl Judge<'_> {
         }
     }
 
-    /// Another VF carries the traffic where the first one of the policy can't: better than the standby, or as
-    /// good, for as long as it works.
-    fn is_spare(&self, active: Option<Ifindex>, expected: Option<Ifindex>) -> bool {
+    /// Another VF than the first one of the policy carries the traffic: as good, for as long as it works.
+    fn is_spare(&self, active: Option<Ifindex>) -> bool {
         let held = self.status.vf.as_ref().and_then(|vf| vf.held);
-        let instead = expected.is_none_or(|port| !self.is_vf(port));
         let works = active.is_some_and(|port| {
             let cabled = self.stage.kernel.nic(port).is_some_and(|(_, cable)| cable);
             self.is_vf(port) && cabled
         });
-        instead && works && self.is_ambiguous() && held != Some(Held::Operator)
+        works && self.is_ambiguous() && held != Some(Held::Operator)
     }
 
     /// The VF that has to show that its frames pass, and can't.
@@ -367,8 +372,9 @@ impl Judge<'_> {
         let Some((spec, _)) = self.stage.kernel.nic(vf.ifindex) else {
             return false;
         };
+        let free = !self.stage.kernel.is_in_use(vf.ifindex) || vf.controller.is_some();
         let mac_fits = !shared || bond.mac == Some(spec.mac) || !spec.refuses_mac;
-        mac_fits && spec.max_mtu >= bond.mtu
+        free && mac_fits && spec.max_mtu >= bond.mtu
     }
 
     /// Foreign ports carry traffic if nothing else does.

@@ -31,7 +31,7 @@ const VF_ID: &str = "vf";
 const PF_ID: &str = "pf";
 /// The root port of the PF; the VF has the first.
 const PF_PORT: u8 = 1;
-/// What keeps a NIC out of bonds.
+/// What lies on a NIC.
 const OCCUPANT: &str = "occupant0";
 /// An emulated NIC takes seconds from its opening to its carrier.
 const WAIT_LIMIT: Duration = Duration::from_secs(60);
@@ -57,6 +57,7 @@ impl RealKernel {
         let vm = lab
             .small_guest()
             .kernel(crate::Kernel::from_environment()?)
+            .module("vxlan")
             .standby(STANDBY_MAC)
             .program(&driver, DRIVER)
             .boot(&lab.host("a")?)?;
@@ -207,13 +208,22 @@ impl Kernel for RealKernel {
         self.ip(&["link", "set", old.as_str(), "name", name.as_str()])
     }
 
-    fn occupy(&mut self, nic: Ifindex, occupied: bool) -> Result<()> {
-        if !occupied {
+    fn occupy(&mut self, nic: Ifindex, kind: Option<&str>) -> Result<()> {
+        let Some(kind) = kind else {
             return self.ip(&["link", "delete", OCCUPANT]);
-        }
+        };
         let nic = self.name_of(nic)?;
-        let argv = ["link", "add", "link", nic.as_str(), "name", OCCUPANT];
-        self.ip(&[&argv[..], &["type", "macvlan"]].concat())
+        let below: &[&str] = match kind {
+            "vxlan" => &["id", "7", "dstport", "4789", "dev", nic.as_str()],
+            "vlan" => &["id", "100"],
+            _ => &[],
+        };
+        let lower: &[&str] = match kind {
+            "vxlan" => &[],
+            _ => &["link", nic.as_str()],
+        };
+        let argv: &[&str] = &["link", "add"];
+        self.ip(&[argv, lower, &["name", OCCUPANT, "type", kind], below].concat())
     }
 
     fn set_active(&mut self, bond: Ifindex, port: Ifindex) -> Result<bool> {

@@ -26,7 +26,7 @@ impl<'a> Context<'a> {
         let vf = self.choice.vf?;
         let may_join = vf.takes_mtu(bond.link.mtu)
             && !vf.enslaved
-            && !vf.taken
+            && !vf.is_occupied()
             && !self.memory.is_leaving(vf)
             && self.memory.vfs.may_join(vf, self.now)
             && self.standby_is_served();
@@ -38,11 +38,14 @@ impl<'a> Context<'a> {
     fn standby_is_served(&self) -> bool {
         let policy = self.view.policy;
         self.view.standby.as_ref().is_none_or(|standby| {
+            let inherits = policy.addressing == AddressingPolicy::Inherit;
+            let follows = policy.mac == MacPolicy::Follow;
             let aside = if standby.taken {
-                policy.mac == MacPolicy::Follow
+                follows
+            } else if self.memory.is_left_alone(self.view, standby) {
+                follows && !inherits
             } else {
-                self.memory.is_refused(self.view, standby)
-                    && policy.addressing != AddressingPolicy::Inherit
+                self.memory.is_refused(self.view, standby) && !inherits
             };
             standby.enslaved || aside
         })

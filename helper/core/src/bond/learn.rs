@@ -16,6 +16,7 @@ impl Memory {
     pub(crate) fn learn(&mut self, view: &BondView<'_>, now: Time) -> Vec<Event> {
         self.expire_prepared(view, now);
         let mut events = self.vfs.update(view, &mut self.traffic, now);
+        self.forget_found(view);
         self.note_assembly(view, now);
         events.extend(self.note_traffic(view, now));
         events

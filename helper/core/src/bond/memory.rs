@@ -1,6 +1,7 @@
 //! What has to be remembered of a bond because the world doesn't show it:
 //! timers, promises to the host, and history. Never what a dump can tell.
 
+use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -12,7 +13,7 @@ use crate::bond::view::{BondView, Port};
 use crate::model::action::ActionKind;
 use crate::model::input::{Hold, PreparedVf};
 use crate::model::policy::BondPolicy;
-use crate::model::types::{ActionId, Time};
+use crate::model::types::{ActionId, Ifindex, Time};
 
 /// How long a bond may take from its first port to its first traffic before it
 /// counts as down, in ms.
@@ -33,6 +34,8 @@ pub(crate) struct Memory {
     pub(crate) operator_hold: bool,
     /// The VF that the host is about to unplug.
     pub(crate) prepared: Option<PreparedVf>,
+    /// NICs outside that the kernel would make ports of the bond, as it said when it was asked last.
+    pub(crate) found_free: BTreeSet<Ifindex>,
     /// Tandem had the bond deliver the frames of all ports.
     pub(crate) draining: bool,
     /// When the bond got its first port while nothing carried traffic yet.
@@ -80,13 +83,41 @@ impl Memory {
     /// This VF is not to be used now, whatever its carrier.
     fn is_held_out(&self, view: &BondView<'_>, vf: &Port<'_>) -> bool {
         let silent = vf.enslaved && !vf.usable;
-        self.is_leaving(vf) || self.is_refused(view, vf) || silent
+        self.is_leaving(vf) || self.is_refused(view, vf) || vf.is_occupied() || silent
     }
 
-    /// The bond could not take this NIC in when it was last tried.
+    /// The bond could not take this NIC in when it was last tried, or would not have got it.
     pub(crate) fn is_refused(&self, view: &BondView<'_>, port: &Port<'_>) -> bool {
+        let failed = |kind: &ActionKind| self.attempts.failure(kind).is_some();
         view.bond()
-            .is_some_and(|bond| self.attempts.failure(&bond.enslave(port)).is_some())
+            .is_some_and(|bond| failed(&bond.enslave(port)) || failed(&bond.check_free(port)))
+    }
+
+    /// Nothing else has the frames of this NIC, as far as can be known without touching it. One that is down
+    /// has none.
+    pub(crate) fn is_found_free(&self, port: &Port<'_>) -> bool {
+        !port.is_occupied() && (!port.link.admin_up || self.found_free.contains(&port.ifindex()))
+    }
+
+    /// The NIC stays outside as it is: something else has its frames.
+    pub(crate) fn is_left_alone(&self, view: &BondView<'_>, port: &Port<'_>) -> bool {
+        let asked = view.bond().map(|bond| bond.check_free(port));
+        port.is_occupied()
+            || !port.enslaved && asked.is_some_and(|kind| self.attempts.failure(&kind).is_some())
+    }
+
+    /// What was found free counts until the bond has it or it is gone.
+    pub(crate) fn forget_found(&mut self, view: &BondView<'_>) {
+        let waits = |port: &Port<'_>| !port.enslaved && port.link.admin_up;
+        self.found_free
+            .retain(|nic| view.port(*nic).is_some_and(waits));
+    }
+
+    /// An action failed: what was found free may no longer be so.
+    pub(crate) fn doubt_free(&mut self, kind: &ActionKind) {
+        if let ActionKind::CheckFree { port, .. } | ActionKind::Enslave { port, .. } = kind {
+            self.found_free.remove(port);
+        }
     }
 
     /// This port is about to leave.
@@ -140,6 +171,9 @@ impl Memory {
         self.commands.note_step(text);
         match kind {
             ActionKind::Announce { .. } => self.commands.note_announced(),
+            ActionKind::CheckFree { port, .. } => {
+                self.found_free.insert(*port);
+            }
             ActionKind::CheckPath { from, .. } => self.vfs.note_path_checked(*from),
             ActionKind::SetBondOptions { options, .. } => {
                 self.draining = options.all_ports_active.unwrap_or(self.draining);

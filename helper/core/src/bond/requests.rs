@@ -279,7 +279,7 @@ fn standby_may_serve(view: &BondView<'_>, memory: &Memory) -> bool {
     let Some(standby) = &view.standby else {
         return false;
     };
-    let joining = !standby.enslaved && !standby.taken && !memory.is_refused(view, standby);
+    let joining = !standby.enslaved && !standby.is_occupied() && !memory.is_refused(view, standby);
     standby.usable || joining || memory.assembly_grace_until().is_some()
 }
 

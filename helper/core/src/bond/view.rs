@@ -60,6 +60,14 @@ impl Bond<'_> {
         }
     }
 
+    /// Asks whether the kernel would make a NIC a port of the bond.
+    pub(crate) fn check_free(&self, port: &Port<'_>) -> ActionKind {
+        ActionKind::CheckFree {
+            port: port.ifindex(),
+            bond: self.ifindex(),
+        }
+    }
+
     /// Has a VF show that its frames reach the standby through the network.
     pub(crate) fn check_path(&self, vf: &Port<'_>, standby: &Port<'_>) -> ActionKind {
         ActionKind::CheckPath {
@@ -97,6 +105,11 @@ impl Port<'_> {
 
     pub(crate) fn mac(&self) -> Option<Mac> {
         identity_mac(self.link)
+    }
+
+    /// It is no port, and something else has its frames as far as a dump shows: the bond must not have it.
+    pub(crate) fn is_occupied(&self) -> bool {
+        !self.enslaved && (self.taken || self.link.occupant.is_some())
     }
 
     /// Its driver takes this MTU in bytes, as far as is known.
@@ -137,7 +150,7 @@ impl<'a> BondView<'a> {
                 Role::Vf(order) => vfs.push((order, port)),
             }
         }
-        standbys.sort_by_key(|port| (!port.enslaved, port.taken, port.ifindex()));
+        standbys.sort_by_key(|port| (!port.enslaved, port.is_occupied(), port.ifindex()));
         vfs.sort_by_key(|(order, port)| (*order, !port.enslaved, port.ifindex()));
         let mut standbys = standbys.into_iter();
         Self {

@@ -42,7 +42,11 @@ pub enum ActionKind {
     SetMtu { link: Ifindex, mtu: u32 },
     /// Set a bond's MAC; only while it has no port, so that the first one doesn't lend it another.
     SetMac { link: Ifindex, mac: Mac },
-    /// Take a link down and make it a port of the bond, which opens it again.
+    /// Ask the kernel whether it would make a NIC that is up a port of the bond, without touching the NIC:
+    /// what has its frames already may lie in another network namespace, where no dump shows it.
+    CheckFree { port: Ifindex, bond: Ifindex },
+    /// Take a link down and make it a port of the bond, which opens it again. One that is not free is refused
+    /// and left as it is.
     Enslave { port: Ifindex, bond: Ifindex },
     /// Take a port out of its bond and leave it down.
     Release { port: Ifindex, bond: Ifindex },
@@ -95,7 +99,8 @@ impl ActionKind {
             | Self::SetMac { link, .. }
             | Self::AddAddressing { link, .. }
             | Self::FlushAddressing { link } => Vec::from([link]),
-            Self::Enslave { port, bond }
+            Self::CheckFree { port, bond }
+            | Self::Enslave { port, bond }
             | Self::Release { port, bond }
             | Self::SetPrimary { bond, port } => Vec::from([port, bond]),
             Self::Announce { bond, port } => Vec::from([bond, port]),

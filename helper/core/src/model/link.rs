@@ -38,10 +38,28 @@ pub struct Link {
     pub carrier: bool,
     /// Master device (bond, bridge), if it is a port.
     pub controller: Option<Ifindex>,
+    /// What else has its frames, so that it must not become a port; one of several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub occupant: Option<Occupant>,
     /// Facts of a bond; present exactly if `kind` is [`LinkKind::Bond`].
     pub bond: Option<BondFacts>,
     /// Facts of a bond's port; present while its controller is a bond.
     pub port: Option<PortFacts>,
+}
+
+/// What has a NIC's frames besides the NIC itself. A port's frames are its bond's, and another port may carry them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case")]
+pub enum Occupant {
+    /// A device that lies on the NIC: a VLAN, macvlan, ipvlan, VXLAN or tunnel.
+    Device {
+        /// Its name.
+        name: IfName,
+        /// Its kind, as the kernel names it (`IFLA_INFO_KIND`).
+        kind: String,
+    },
+    /// An XDP program of the NIC's own. A bond's is on its ports too.
+    Xdp,
 }
 
 /// What stands behind an interface.

@@ -163,6 +163,8 @@ pub enum Held {
     Operator,
     /// The kernel or its driver refused it; retried later.
     Refused,
+    /// Something else has its frames, so it is left alone.
+    InUse,
     /// Its path check failed: no frame reached the standby through the network; retried later.
     PathBroken,
     /// Something that this version has no word for: a newer guest says it.
@@ -203,6 +205,9 @@ pub enum ProblemCode {
     BondMismatch,
     /// A NIC belongs to another bond or bridge.
     PortTaken,
+    /// Something else lies on a NIC and has its frames: a VLAN, macvlan, ipvlan, VXLAN, tunnel or XDP program.
+    /// The NIC is left alone.
+    NicInUse,
     /// The VF's host does not let it have the bond's MAC; the traffic stays on the standby.
     MacRefused,
     /// A NIC does not take the bond's MTU.

@@ -32,7 +32,8 @@ fn inherit(context: &Context<'_>, bond: &Bond<'_>) -> Option<ActionKind> {
         return None;
     }
     let source = standby
-        .filter(|port| !port.taken && port.has_addressing())
+        .filter(|port| port.has_addressing())
+        .filter(|port| port.enslaved || context.memory.is_found_free(port))
         .or_else(|| vf_with_the_only_addresses(context, bond))?;
     Some(ActionKind::MoveAddressing {
         from: source.ifindex(),
@@ -58,21 +59,23 @@ pub(super) fn give_back(context: &Context<'_>, bond: &Bond<'_>) -> Vec<ActionKin
 }
 
 /// The bond is empty because it cannot take the standby in, which is to be tried
-/// again later only.
+/// again later only, or must not.
 pub(super) fn stays_outside(context: &Context<'_>, bond: &Bond<'_>, standby: &Port<'_>) -> bool {
     let enslave = bond.enslave(standby);
     let attempts = &context.memory.attempts;
+    let refused = attempts.failures(&enslave) >= FAILURES_BEFORE_GIVING_BACK
+        && attempts.next_at(&enslave) > context.now;
     context.view.policy.addressing == AddressingPolicy::Inherit
         && bond.ports == 0
         && !standby.taken
-        && attempts.failures(&enslave) >= FAILURES_BEFORE_GIVING_BACK
-        && attempts.next_at(&enslave) > context.now
+        && (refused || context.memory.is_left_alone(context.view, standby))
 }
 
 /// A VF that came to all the addresses there are before there was a bond.
 fn vf_with_the_only_addresses<'a>(context: &Context<'a>, bond: &Bond<'_>) -> Option<&'a Port<'a>> {
     let vf = context.choice.vf.filter(|vf| vf.enslaved);
-    let vf = vf.or_else(|| context.next_vf(bond))?;
+    let next = context.next_vf(bond);
+    let vf = vf.or(next.filter(|vf| context.memory.is_found_free(vf)))?;
     (vf.has_addresses() && !bond.has_addresses()).then_some(vf)
 }
 
@@ -100,13 +103,15 @@ pub(super) fn off_ports(context: &Context<'_>, bond: &Bond<'_>) -> Vec<ActionKin
     let view = context.view;
     let standby = view.standby.as_ref().filter(|port| {
         let inherited = view.policy.addressing == AddressingPolicy::Inherit;
-        !inherited && (port.enslaved || !port.taken)
+        !inherited && (port.enslaved || context.memory.is_found_free(port))
     });
     let vfs = view.vfs.iter().filter(|vf| vf.enslaved);
+    let free_vf = context.next_vf(bond);
+    let free_vf = free_vf.filter(|vf| context.memory.is_found_free(vf));
     standby
         .into_iter()
         .chain(vfs)
-        .chain(context.next_vf(bond))
+        .chain(free_vf)
         .filter(|port| is_stray(context, bond, port))
         .map(|port| ActionKind::FlushAddressing {
             link: port.ifindex(),

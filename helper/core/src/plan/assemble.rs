@@ -6,7 +6,7 @@ use crate::bond::context::Context;
 use crate::bond::view::{Bond, BondView, Device, Port};
 use crate::model::action::{ActionKind, BondOptions};
 use crate::model::link::PrimaryReselect;
-use crate::model::policy::{AddressingPolicy, BondPolicy, Ownership};
+use crate::model::policy::{AddressingPolicy, BondPolicy, MacPolicy, Ownership};
 use crate::model::types::Mac;
 use crate::plan::{addressing, switchover};
 
@@ -14,8 +14,7 @@ use crate::plan::{addressing, switchover};
 pub(super) fn create(context: &Context<'_>) -> Option<ActionKind> {
     let view = context.view;
     let missing = matches!(view.device, Device::Missing);
-    let nic = view.nics().any(|nic| !nic.taken);
-    if !missing || !nic || view.policy.ownership == Ownership::Adopt || view.lacks_mac() {
+    if !missing || !has_nic(view) || view.policy.ownership == Ownership::Adopt || view.lacks_mac() {
         return None;
     }
     Some(ActionKind::CreateBond {
@@ -23,6 +22,26 @@ pub(super) fn create(context: &Context<'_>) -> Option<ActionKind> {
         mac: view.wanted_mac(),
         options: options(view.policy),
     })
+}
+
+/// A NIC is there that the bond may have. A VF waits for a standby that is left alone, as it has the MAC that is
+/// to be the bond's.
+fn has_nic(view: &BondView<'_>) -> bool {
+    let occupied = view.standby.as_ref().is_some_and(Port::is_occupied);
+    let waits = occupied && view.policy.mac == MacPolicy::Standby;
+    !waits && view.nics().any(|nic| !nic.is_occupied())
+}
+
+/// Asks whether NICs that are up are free, before anything of them is moved.
+pub(super) fn check_free(
+    context: &Context<'_>,
+    bond: &Bond<'_>,
+) -> impl Iterator<Item = ActionKind> {
+    let standby = context.view.standby.as_ref();
+    let standby = standby.filter(|standby| !standby.enslaved);
+    let nics = standby.into_iter().chain(context.next_vf(bond));
+    let unasked = |nic: &&Port<'_>| !nic.is_occupied() && !context.memory.is_found_free(nic);
+    nics.filter(unasked).map(|nic| bond.check_free(nic))
 }
 
 /// Options with which a bond is made. `primary_reselect=failure`: the kernel leaves
@@ -98,8 +117,8 @@ fn wanted_mtu(view: &BondView<'_>, bond: &Bond<'_>) -> Option<u32> {
 pub(super) fn take_standby(context: &Context<'_>, bond: &Bond<'_>) -> Option<ActionKind> {
     let view = context.view;
     let standby = view.standby.as_ref()?;
-    let known = !view.standby_is_unread();
-    let ready = known && !standby.enslaved && !standby.taken && is_prepared(view, bond);
+    let free = !standby.enslaved && context.memory.is_found_free(standby);
+    let ready = free && !view.standby_is_unread() && is_prepared(view, bond);
     (ready && is_cleared(context, bond, standby)).then(|| bond.enslave(standby))
 }
 
@@ -125,6 +144,7 @@ pub(super) fn take_vf(context: &Context<'_>, bond: &Bond<'_>) -> Option<ActionKi
     let vf = context.next_vf(bond)?;
     let ready = is_prepared(context.view, bond)
         && switchover::joins_as_backup(context, bond)
+        && context.memory.is_found_free(vf)
         && !vf.has_addresses();
     ready.then(|| bond.enslave(vf))
 }

@@ -55,6 +55,7 @@ pub(crate) fn is_seen(world: &World, kind: &ActionKind) -> bool {
             world.link(*bond).is_none() || world.fast_path(*bond) == Some(fast_path)
         }
         ActionKind::Announce { .. }
+        | ActionKind::CheckFree { .. }
         | ActionKind::CheckPath { .. }
         | ActionKind::ReadFrames { .. }
         | ActionKind::Observe { .. } => true,

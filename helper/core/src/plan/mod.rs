@@ -33,6 +33,7 @@ pub(crate) fn actions(context: &Context<'_>) -> Vec<ActionKind> {
     actions.extend(assemble::configure(context, bond));
     actions.extend(switchover::pin(context, bond));
     if view.world.addressing_known() {
+        actions.extend(assemble::check_free(context, bond));
         actions.extend(addressing::give_back(context, bond));
         actions.extend(addressing::onto_bond(context, bond));
         actions.extend(assemble::take_standby(context, bond));
@@ -56,7 +57,7 @@ pub(crate) fn intents(context: &Context<'_>) -> Vec<ActionKind> {
         return Vec::new();
     };
     let standby = context.view.standby.as_ref();
-    let standby = standby.filter(|port| !port.enslaved && !port.taken);
+    let standby = standby.filter(|port| !port.enslaved && !port.is_occupied());
     let ports = standby.into_iter().chain(context.next_vf(bond));
     ports.map(|port| bond.enslave(port)).collect()
 }

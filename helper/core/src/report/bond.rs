@@ -28,7 +28,10 @@ pub(crate) fn bond_status(context: &Context<'_>, deadline: Option<Time>) -> Bond
         state,
         traffic: view.traffic(),
         reason,
-        standby: view.standby.as_ref().map(|port| port_status(port, None)),
+        standby: view.standby.as_ref().map(|port| {
+            let left_alone = memory.is_left_alone(view, port);
+            port_status(port, left_alone.then_some(Held::InUse))
+        }),
         vf: choice.vf.map(|vf| port_status(vf, held(view, memory, vf))),
         addresses: bond
             .and_then(|bond| bond.addressing)
@@ -87,6 +90,8 @@ fn without_bond(view: &BondView<'_>, memory: &Memory) -> (BondState, String) {
         (BondState::Waiting, text.into())
     } else if !nic {
         (BondState::Waiting, "no NIC for the bond is there".into())
+    } else if let Some(text) = left_alone(view, memory) {
+        (BondState::Blocked, text)
     } else if view.lacks_mac() {
         let text = "the bond's MAC is not known before its standby comes";
         (BondState::Waiting, text.into())
@@ -141,7 +146,10 @@ fn without_traffic(context: &Context<'_>) -> (BondState, String) {
         .standby
         .as_ref()
         .or(first)
-        .filter(|nic| !nic.enslaved && !nic.taken);
+        .filter(|nic| !nic.enslaved && !nic.is_occupied());
+    if let Some(text) = left_alone(view, memory) {
+        return (BondState::Blocked, text);
+    }
     let failure = memory.attempts.obstacle();
     let young = memory.assembly_grace_until().is_some_and(|end| *now < end);
     match (joining, failure) {
@@ -158,10 +166,26 @@ fn without_traffic(context: &Context<'_>) -> (BondState, String) {
     }
 }
 
+/// The standby is outside, and the traffic goes through it as it would without a bond.
+fn left_alone(view: &BondView<'_>, memory: &Memory) -> Option<String> {
+    let standby = view.standby.as_ref()?;
+    let name = &standby.link.name;
+    let carries = match standby.link.admin_up && standby.link.carrier {
+        true => "it carries its traffic itself",
+        false => "it is down",
+    };
+    memory.is_left_alone(view, standby).then(|| {
+        format!(
+            "the standby {name} is in use and left alone; {carries}, and nothing is accelerated"
+        )
+    })
+}
+
 fn no_standby(view: &BondView<'_>) -> String {
     match &view.standby {
         None => "no standby is present".into(),
         Some(standby) if standby.taken => "the standby belongs to another device".into(),
+        Some(standby) if standby.is_occupied() => "something else lies on the standby".into(),
         Some(standby) if !standby.enslaved => "the standby is not in the bond".into(),
         Some(_) => "the standby has no carrier".into(),
     }
@@ -173,7 +197,6 @@ fn no_vf(context: &Context<'_>) -> String {
     };
     let text = match held(context.view, context.memory, vf) {
         Some(held) => held_text(held),
-        None if vf.taken => "belongs to another device",
         None => "is being taken in",
     };
     format!("VF {} {text}", vf.link.name)
@@ -185,6 +208,8 @@ fn held(view: &BondView<'_>, memory: &Memory, vf: &Port<'_>) -> Option<Held> {
         Some(Held::UnplugPrepared)
     } else if vf.warning.is_some() {
         Some(Held::RemovalExpected)
+    } else if memory.is_left_alone(view, vf) {
+        Some(Held::InUse)
     } else if !vf.enslaved && is_unfit(view, memory, vf) {
         Some(Held::Refused)
     } else if vf.enslaved && !vf.usable {
@@ -228,6 +253,7 @@ fn held_text(held: Held) -> &'static str {
         Held::RemovalExpected => "is about to be removed",
         Held::Operator => "waits until an operator asks for the failback",
         Held::Refused => "was refused and is tried again",
+        Held::InUse => "is in use by something else",
         Held::PathBroken => "sends frames that do not reach the standby through the network",
         Held::Unknown => "is not in use",
     }

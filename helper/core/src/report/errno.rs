@@ -4,6 +4,7 @@
 pub(super) const EPERM: i32 = 1;
 pub(super) const EAGAIN: i32 = 11;
 pub(super) const EACCES: i32 = 13;
+pub(super) const EBUSY: i32 = 16;
 pub(super) const ENODEV: i32 = 19;
 pub(super) const EINVAL: i32 = 22;
 pub(super) const ERANGE: i32 = 34;
@@ -26,7 +27,7 @@ pub(super) fn name(errno: i32) -> Option<&'static str> {
         12 => "ENOMEM",
         EACCES => "EACCES",
         14 => "EFAULT",
-        16 => "EBUSY",
+        EBUSY => "EBUSY",
         17 => "EEXIST",
         18 => "EXDEV",
         ENODEV => "ENODEV",

@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use crate::bond::context::Context;
 use crate::bond::history::attempts::Failure;
 use crate::bond::view::{Bond, BondView, Device, Port};
+use crate::model::link::Occupant;
 use crate::model::policy::Ownership;
 use crate::model::status::{BondState, Problem, ProblemCode};
 use crate::model::types::IfName;
@@ -132,9 +133,7 @@ fn of_standby(view: &BondView<'_>) -> Vec<Problem> {
         return all;
     };
     let name = Some(&standby.link.name);
-    if standby.taken {
-        all.push(taken(standby));
-    }
+    all.extend(in_use(standby));
     if standby.enslaved && !standby.link.carrier {
         all.push(problem(
             ProblemCode::StandbyNoCarrier,
@@ -166,9 +165,7 @@ fn of_vfs(context: &Context<'_>) -> Vec<Problem> {
     let Some(vf) = context.choice.vf else {
         return all;
     };
-    if vf.taken {
-        all.push(taken(vf));
-    }
+    all.extend(in_use(vf));
     if let Some(other) = context.choice.other_vf {
         all.push(ambiguous(vf, other, "VF"));
     }
@@ -193,13 +190,34 @@ fn of_vfs(context: &Context<'_>) -> Vec<Problem> {
     all
 }
 
-fn taken(port: &Port<'_>) -> Problem {
-    problem(
-        ProblemCode::PortTaken,
-        Some(&port.link.name),
-        format!("{} is a port of another device", port.link.name),
-        ProblemCode::PortTaken.remedy(),
-    )
+/// Another device has the NIC as its port, or something lies on it that it may lose to the bond.
+fn in_use(port: &Port<'_>) -> Option<Problem> {
+    let name = &port.link.name;
+    if port.taken {
+        return Some(problem(
+            ProblemCode::PortTaken,
+            Some(name),
+            format!("{name} is a port of another device and is left alone"),
+            ProblemCode::PortTaken.remedy(),
+        ));
+    }
+    let message = match port.link.occupant.as_ref()? {
+        Occupant::Device { name: upper, kind } if port.enslaved => format!(
+            "{upper} ({kind}) lies on {name}, a port of the bond, and gets nothing while another port carries the traffic"
+        ),
+        Occupant::Device { name: upper, kind } => {
+            format!("{upper} ({kind}) lies on {name}, which is left alone")
+        }
+        // A bond's own program is on its ports too.
+        Occupant::Xdp if port.enslaved => return None,
+        Occupant::Xdp => format!("{name} has an XDP program of its own and is left alone"),
+    };
+    let code = ProblemCode::NicInUse;
+    let remedy = match port.enslaved {
+        true => "take it off the NIC and put it onto the bond",
+        false => code.remedy(),
+    };
+    Some(problem(code, Some(name), message, remedy))
 }
 
 fn ambiguous(chosen: &Port<'_>, other: &Port<'_>, role: &str) -> Problem {
@@ -241,6 +259,10 @@ impl ProblemCode {
                 "correct the bond where it is made, or remove it and let Tandem make it"
             }
             Self::PortTaken => "take it out of that device, or correct the configuration",
+            Self::NicInUse => {
+                "take it off the NIC and put it onto the bond, which is made once the NIC is free; \
+                 until then the NIC carries its own traffic as without Tandem"
+            }
             Self::MacRefused => {
                 "give the VF the standby's MAC on the host (`ip link set PF vf N mac MAC`), or allow it \
                  to change its own (`trust on`), or set `mac = \"follow\"` and make the bond anew"

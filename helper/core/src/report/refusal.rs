@@ -25,6 +25,18 @@ pub(crate) fn failure(world: &World, kind: &ActionKind, outcome: &Outcome) -> Op
             let message = format!("no answer in time to: {}", describe(world, kind));
             (ProblemCode::ActionFailed, message)
         }
+        Outcome::Failed { errno, .. }
+            if *errno == errno::EBUSY && matches!(kind, ActionKind::CheckFree { .. }) =>
+        {
+            let name = device
+                .as_ref()
+                .map_or_else(String::new, |name| format!("{name}"));
+            let message = format!(
+                "something that no list of links here shows has the frames of {name}, such as a macvlan in \
+                 another network namespace; {name} is left alone"
+            );
+            (ProblemCode::NicInUse, message)
+        }
         Outcome::Failed { errno, message } => {
             let code = classify(world, kind, *errno, message);
             (code, explain(world, kind, *errno, message))
@@ -69,6 +81,7 @@ fn classify(world: &World, kind: &ActionKind, errno: i32, message: &str) -> Prob
         {
             ProblemCode::MacRefused
         }
+        ActionKind::Enslave { .. } if errno == errno::EBUSY => ProblemCode::NicInUse,
         ActionKind::SetMtu { .. } => ProblemCode::MtuRefused,
         ActionKind::SetFastPath { .. } | ActionKind::ReadFrames { .. } => {
             ProblemCode::SwitchoverUnmeasured
@@ -137,6 +150,9 @@ pub(crate) fn describe(world: &World, kind: &ActionKind) -> String {
         ActionKind::SetAdminUp { link, up: false } => format!("take {} down", name(link)),
         ActionKind::SetMtu { link, mtu } => format!("set the MTU of {} to {mtu}", name(link)),
         ActionKind::SetMac { link, mac } => format!("set the MAC of {} to {mac}", name(link)),
+        ActionKind::CheckFree { port, bond } => {
+            format!("see whether {} is free for {}", name(port), name(bond))
+        }
         ActionKind::Enslave { port, bond } => {
             format!("make {} a port of {}", name(port), name(bond))
         }

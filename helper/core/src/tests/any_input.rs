@@ -61,6 +61,14 @@ prop_compose! {
     }
 }
 
+fn occupant() -> impl Strategy<Value = Occupant> {
+    let device = Occupant::Device {
+        name: name("ens5"),
+        kind: "vlan".into(),
+    };
+    select(Vec::from([device, Occupant::Xdp]))
+}
+
 prop_compose! {
     fn link()(
         ifindex in index(),
@@ -72,6 +80,7 @@ prop_compose! {
         max_mtu in select(Vec::from([0, 1500, 9000])),
         (admin_up, carrier) in any::<(bool, bool)>(),
         controller in proptest::option::of(index()),
+        occupant in proptest::option::weighted(0.2, occupant()),
         bond in proptest::option::of(bond_facts()),
         port in proptest::option::of(port_facts()),
     ) -> Link {
@@ -89,6 +98,7 @@ prop_compose! {
             admin_up,
             carrier,
             controller,
+            occupant,
             bond,
             port,
         }

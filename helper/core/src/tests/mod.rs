@@ -3,6 +3,7 @@
 mod any_input;
 mod attempts;
 mod fast_path;
+mod in_use;
 mod machine;
 mod matching;
 mod validate;
@@ -11,7 +12,8 @@ mod world;
 use alloc::vec::Vec;
 
 use crate::model::link::{
-    Addressing, BondFacts, BondMode, FailOverMac, Link, LinkKind, PortFacts, PrimaryReselect,
+    Addressing, BondFacts, BondMode, FailOverMac, Link, LinkKind, Occupant, PortFacts,
+    PrimaryReselect,
 };
 use crate::model::policy::{BondPolicy, Origin, Policy, PortMatch, Timing};
 use crate::model::types::{IfName, Ifindex, Mac};
@@ -70,6 +72,7 @@ pub(crate) fn nic(ifindex: Ifindex, text: &str, mac: Mac) -> Link {
         admin_up: false,
         carrier: false,
         controller: None,
+        occupant: None,
         bond: None,
         port: None,
     }

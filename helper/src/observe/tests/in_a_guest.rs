@@ -4,6 +4,7 @@
 use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 
 use super::*;
+use tandem_core::Link;
 
 /// A NIC on PCI, known by function and driver, is taken from the guest and given
 /// back, and each step is told.
@@ -41,12 +42,36 @@ async fn a_nic_comes_and_goes() {
         |input: &Input| matches!(input, Input::LinkGone { ifindex } if *ifindex == vf.ifindex);
     until(&mut sources, gone).await;
     std::fs::write("/sys/bus/pci/rescan", "1").unwrap();
+    // A new NIC comes with all links, so that what lies on it is known.
+    let is_back = |link: &&Link| link.pci == vf.pci && link.ifindex != vf.ifindex;
     let back = |input: &Input| match input {
-        Input::Link(link) => link.pci == vf.pci && link.ifindex != vf.ifindex,
+        Input::Links(links) => links.iter().any(|link| is_back(&link)),
         _ => false,
     };
     let inputs = until(&mut sources, back).await;
-    let link = last_link(&inputs).unwrap();
+    let Some(Input::Links(links)) = inputs.last() else {
+        panic!("{inputs:?}");
+    };
+    let link = links.iter().find(is_back).unwrap();
+    assert_eq!(link.occupant, None);
+
+    ip(&format!(
+        "link add link {} name v7 type vlan id 7",
+        link.name
+    ));
+    let on_it = |wanted: bool| {
+        let ifindex = link.ifindex;
+        move |input: &Input| match input {
+            Input::Link(link) => link.ifindex == ifindex && link.occupant.is_some() == wanted,
+            Input::Links(links) => links
+                .iter()
+                .any(|link| link.ifindex == ifindex && link.occupant.is_some() == wanted),
+            _ => false,
+        }
+    };
+    until(&mut sources, on_it(true)).await;
+    ip("link del v7");
+    until(&mut sources, on_it(false)).await;
     assert_eq!(
         (&link.driver, link.permanent_mac, link.pci_parent),
         (&vf.driver, vf.permanent_mac, vf.pci_parent)

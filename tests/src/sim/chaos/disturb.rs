@@ -2,7 +2,7 @@
 
 use tandem_core::action::{ActionKind, BondOptions};
 use tandem_core::input::{Removal, RemovalStage, Request, Source};
-use tandem_core::link::{Address, LinkKind, PrimaryReselect};
+use tandem_core::link::{Address, LinkKind, Occupant, PrimaryReselect};
 use tandem_core::policy::{Ownership, PathCheck};
 use tandem_core::{Ifindex, Input, PciAddress};
 
@@ -58,19 +58,37 @@ impl Chaos {
         before != present
     }
 
-    /// Something on top of the standby keeps it out of bonds, if it is not in one.
+    /// Something is put on top of a NIC, for all to see or not, or is taken away. The kernel lets nobody have
+    /// the frames of a port.
     fn occupy(&mut self) -> bool {
-        let busy = self.rng.chance(500);
-        let Some(standby) = self.standby else {
-            return false;
+        let nic = match self.rng.chance(700) {
+            true => self.standby,
+            false => self.vf,
         };
-        let link = self.stage.kernel.dump_link(standby);
-        if busy && link.is_none_or(|link| link.controller.is_some()) {
-            return false;
+        let Some(nic) = nic else { return false };
+        let link = self.stage.kernel.dump_link(nic);
+        let is_port = link.is_none_or(|link| link.controller.is_some());
+        let busy = self.rng.chance(150) && !is_port;
+        let device = |kind: &str| Occupant::Device {
+            name: name("upper0"),
+            kind: kind.into(),
+        };
+        let occupant = match self.rng.below(6) {
+            0 if !is_port => Some(device("macvlan")),
+            1 => Some(device("vlan")),
+            2 => Some(Occupant::Xdp),
+            _ => None,
+        };
+        if occupant.is_some() {
+            self.note("Occupied");
         }
-        let before = self.stage.kernel.nic(standby).map(|(spec, _)| spec.is_busy);
-        self.stage.change(|kernel| kernel.set_busy(standby, busy));
-        before != Some(busy)
+        let before = self.stage.kernel.dump_link(nic);
+        let was_busy = self.stage.kernel.nic(nic).map(|(spec, _)| spec.is_busy);
+        self.stage.change(|kernel| {
+            kernel.set_busy(nic, busy);
+            kernel.set_occupant(nic, occupant);
+        });
+        before != self.stage.kernel.dump_link(nic) || was_busy != Some(busy)
     }
 
     /// Something else takes the bond's name while there is no bond, or gives it back.

@@ -235,6 +235,7 @@ impl Chaos {
                 ProblemCode::MacRefused
                     | ProblemCode::MtuRefused
                     | ProblemCode::PathBroken
+                    | ProblemCode::NicInUse
                     | ProblemCode::ActionFailed
             )
         };

@@ -108,8 +108,16 @@ pub const CASES: &[Case] = &[
         run: refusals::pinned_mac_is_refused_unless_followed,
     },
     Case {
-        name: "a NIC with something on top of it is refused",
+        name: "a NIC whose frames something else has is refused, and stays as it is",
         run: refusals::occupied_nic_is_refused,
+    },
+    Case {
+        name: "asking whether a NIC is free changes nothing",
+        run: refusals::a_question_changes_nothing,
+    },
+    Case {
+        name: "a VLAN and a VXLAN are seen on the NIC below them",
+        run: refusals::what_lies_on_a_nic_is_seen,
     },
     Case {
         name: "a closed link takes addresses and no routes, and nothing moves to it",

@@ -38,6 +38,13 @@ impl FakeKernel {
                     None => self.enslave(*port, *bond),
                 }
             }
+            ActionKind::CheckFree { port, bond } => match self.controller_of(*port) {
+                _ if !self.exists(*port) || !self.exists(*bond) => Err(Refusal::NO_DEVICE),
+                _ if self.bond(*bond).is_none() => Err(Refusal::NOT_A_BOND),
+                Some(controller) if controller == *bond => Ok(()),
+                Some(_) => Err(Refusal::OTHER_BOND),
+                None => self.refuse_busy(*port),
+            },
             ActionKind::Release { port, bond } => {
                 self.touch(*port)?;
                 if self.controller_of(*port) == Some(*bond) {

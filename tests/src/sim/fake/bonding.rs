@@ -1,10 +1,13 @@
 //! The bonding driver's rules for active-backup
 //! (`drivers/net/bonding/bond_main.c` and `bond_options.c`, Linux 6.12).
 
-use tandem_core::link::{FailOverMac, PrimaryReselect};
+use tandem_core::link::{FailOverMac, Occupant, PrimaryReselect};
 use tandem_core::{Ifindex, Mac};
 
 use super::{FakeKernel, Kind, PortDevice, Refusal};
+
+/// Kinds of devices whose lower device has a receive handler (`netdev_rx_handler_register`).
+const HANDLERS: [&str; 4] = ["macvlan", "macvtap", "ipvlan", "ipvtap"];
 
 impl FakeKernel {
     /// `bond_enslave`, after the executor took the link down.
@@ -14,6 +17,7 @@ impl FakeKernel {
         let facts = self.bond(bond).ok_or(Refusal::NOT_A_BOND)?;
         let fail_over_mac = facts.fail_over_mac;
         let lends_mac = facts.mac_is_random && facts.ports.is_empty();
+        self.refuse_busy(port)?;
         self.close(port);
         self.release_from_controller(port);
 
@@ -21,9 +25,6 @@ impl FakeKernel {
         let Kind::Nic(nic) = &device.kind else {
             return Err(Refusal::NOT_A_PORT);
         };
-        if nic.spec.is_busy {
-            return Err(Refusal::BUSY);
-        }
         if bond_mtu > nic.spec.max_mtu {
             return Err(Refusal::MTU);
         }
@@ -72,6 +73,22 @@ impl FakeKernel {
             }
         }
         self.select_active(bond);
+        Ok(())
+    }
+
+    /// Asked to make a port of a NIC that is up, `bond_enslave` first looks whether something has its frames, and
+    /// only then that it is up. A VLAN and an XDP program are nothing to it.
+    pub(super) fn refuse_busy(&self, port: Ifindex) -> Result<(), Refusal> {
+        let Some(Kind::Nic(nic)) = self.devices.get(&port).map(|device| &device.kind) else {
+            return Ok(());
+        };
+        let has_handler = match &nic.occupant {
+            Some(Occupant::Device { kind, .. }) => HANDLERS.contains(&kind.as_str()),
+            Some(Occupant::Xdp) | None => false,
+        };
+        if nic.spec.is_busy || has_handler {
+            return Err(Refusal::BUSY);
+        }
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 use tandem_core::action::ActionKind;
 use tandem_core::input::Outcome;
-use tandem_core::link::{Addressing, BondFacts, Link, LinkKind, PortFacts};
+use tandem_core::link::{Addressing, BondFacts, Link, LinkKind, Occupant, PortFacts};
 use tandem_core::{IfName, Ifindex, Mac, PciAddress};
 
 use super::{Device, FakeKernel, Kind, NicSpec};
@@ -48,10 +48,11 @@ impl FakeKernel {
     }
 
     fn describe(&self, ifindex: Ifindex, device: &Device) -> Link {
-        let nic = match &device.kind {
-            Kind::Nic(nic) => Some(&nic.spec),
+        let nic_device = match &device.kind {
+            Kind::Nic(nic) => Some(nic),
             Kind::Bond(_) | Kind::Software => None,
         };
+        let nic = nic_device.map(|nic| &nic.spec);
         let facts = match &device.kind {
             Kind::Bond(bond) => Some(BondFacts {
                 mode: bond.mode,
@@ -84,6 +85,7 @@ impl FakeKernel {
             admin_up: device.admin_up,
             carrier: device.has_carrier(),
             controller: device.controller,
+            occupant: nic_device.and_then(|nic| nic.occupant.clone()),
             bond: facts,
             port: device.port.as_ref().map(|port| PortFacts {
                 active: active == Some(ifindex),
@@ -205,8 +207,12 @@ impl Kernel for FakeKernel {
         Ok(())
     }
 
-    fn occupy(&mut self, nic: Ifindex, occupied: bool) -> Result<()> {
-        self.set_busy(nic, occupied);
+    fn occupy(&mut self, nic: Ifindex, kind: Option<&str>) -> Result<()> {
+        let occupant = kind.map(|kind| Occupant::Device {
+            name: name("occupant0"),
+            kind: kind.into(),
+        });
+        self.set_occupant(nic, occupant);
         Ok(())
     }
 

@@ -14,7 +14,7 @@ mod timers;
 
 use std::collections::BTreeMap;
 
-use tandem_core::link::{Address, BondMode, FailOverMac, PrimaryReselect, Route};
+use tandem_core::link::{Address, BondMode, FailOverMac, Occupant, PrimaryReselect, Route};
 use tandem_core::{IfName, Ifindex, Mac, PciAddress, Time};
 
 pub use dump::{name, pci, pci_port, standby_nic, vf_nic};
@@ -37,7 +37,7 @@ pub struct NicSpec {
     pub max_mtu: u32,
     /// Its PF forbids a change of its MAC.
     pub refuses_mac: bool,
-    /// Something on top of it, such as a macvlan, keeps it out of bonds.
+    /// Something that no dump shows, such as a macvlan in another network namespace, keeps it out of bonds.
     pub is_busy: bool,
     /// The network behind its cable takes none of its frames.
     pub is_cut_off: bool,
@@ -89,6 +89,9 @@ struct NicDevice {
     /// When the carrier follows the cable; only while open.
     carrier_at: Option<Time>,
     carrier: bool,
+    /// What lies on it, and since when.
+    occupant: Option<Occupant>,
+    occupied_at: Time,
 }
 
 #[derive(Debug, Clone)]
@@ -155,6 +158,8 @@ impl FakeKernel {
                 cable: true,
                 carrier_at: None,
                 carrier: false,
+                occupant: None,
+                occupied_at: Time(0),
             }),
         };
         self.add(device)
@@ -254,7 +259,30 @@ impl FakeKernel {
         found.map(|(index, _)| *index)
     }
 
-    /// Something is put on top of a NIC that keeps it out of bonds, or is taken away.
+    /// Something is put on top of a NIC, or is taken away.
+    pub fn set_occupant(&mut self, nic: Ifindex, occupant: Option<Occupant>) {
+        let now = self.now;
+        if let Some(Kind::Nic(nic)) = self.devices.get_mut(&nic).map(|one| &mut one.kind) {
+            nic.occupant = occupant;
+            nic.occupied_at = now;
+        }
+    }
+
+    /// Since when something lies on a NIC for all to see.
+    pub fn occupied_since(&self, nic: Ifindex) -> Option<Time> {
+        match &self.devices.get(&nic)?.kind {
+            Kind::Nic(nic) => nic.occupant.as_ref().map(|_| nic.occupied_at),
+            Kind::Bond(_) | Kind::Software => None,
+        }
+    }
+
+    /// Something lies on the NIC, whether a dump shows it or not.
+    pub fn is_in_use(&self, nic: Ifindex) -> bool {
+        let hidden = self.nic(nic).is_some_and(|(spec, _)| spec.is_busy);
+        hidden || self.occupied_since(nic).is_some()
+    }
+
+    /// Something that no dump shows keeps a NIC out of bonds from now on, or no longer.
     pub fn set_busy(&mut self, nic: Ifindex, busy: bool) {
         if let Some(Kind::Nic(nic)) = self.devices.get_mut(&nic).map(|one| &mut one.kind) {
             nic.spec.is_busy = busy;

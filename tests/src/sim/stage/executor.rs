@@ -10,6 +10,8 @@ use super::{Happened, Item, Said, Stage};
 
 /// After this the machine has to know what happened, in ms, also if events were lost.
 const KNOWN_AFTER_MS: u64 = 1_000;
+/// Within this the service has read everything again, however much was lost, in ms.
+const READ_AGAIN_AFTER_MS: u64 = 10_000;
 
 impl Stage {
     pub(super) fn execute(&mut self, epoch: u32, action: Action) {
@@ -23,7 +25,7 @@ impl Stage {
             busy()
         } else if self.rng.chance(disorder.ignore)
             // The executor says so only if it saw a frame.
-            && !matches!(action.kind, ActionKind::CheckPath { .. })
+            && !matches!(action.kind, ActionKind::CheckPath { .. } | ActionKind::CheckFree { .. })
         {
             Outcome::Accepted
         } else {
@@ -77,6 +79,10 @@ impl Stage {
         if last_port && self.standby_left_at.is_none_or(known) {
             self.violations.push("the bond was emptied".into());
         }
+        if let Some(nic) = self.takes_what_is_in_use(kind) {
+            self.violations
+                .push(format!("{kind:?}, though something lies on {nic}"));
+        }
         let links = self.kernel.dump_links();
         let of_fast_path = self.fast_paths.perform(kind, &links);
         let outcome = of_fast_path.unwrap_or_else(|| self.kernel.perform(kind));
@@ -87,6 +93,22 @@ impl Stage {
         }
         self.note(Happened::Did(kind.clone(), outcome.clone()));
         outcome
+    }
+
+    /// The NIC, no port, that an action takes something from although something has long been lying on it.
+    fn takes_what_is_in_use(&self, kind: &ActionKind) -> Option<Ifindex> {
+        let nic = match kind {
+            ActionKind::Enslave { port, .. } => *port,
+            ActionKind::MoveAddressing { from, .. } => *from,
+            ActionKind::FlushAddressing { link } | ActionKind::SetAdminUp { link, up: false } => {
+                *link
+            }
+            _ => return None,
+        };
+        let since = self.kernel.occupied_since(nic)?;
+        let link = self.kernel.dump_link(nic)?;
+        let known = self.now.since_ms(since) > READ_AGAIN_AFTER_MS;
+        (link.controller.is_none() && known).then_some(nic)
     }
 
     /// Bonds that had an active port and have none now.
@@ -126,7 +148,9 @@ impl Stage {
         }
         let links = match kind {
             ActionKind::CreateBond { name, .. } => self.kernel.index_of(name).into_iter().collect(),
-            ActionKind::Announce { .. } | ActionKind::CheckPath { .. } => Vec::new(),
+            ActionKind::Announce { .. }
+            | ActionKind::CheckFree { .. }
+            | ActionKind::CheckPath { .. } => Vec::new(),
             kind => kind.devices(),
         };
         let addressed = matches!(

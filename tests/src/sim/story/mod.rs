@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde::Deserialize;
 use tandem_core::action::BondOptions;
 use tandem_core::input::{Removal, RemovalStage, Request};
-use tandem_core::link::{Address, Route};
+use tandem_core::link::{Address, Occupant, Route};
 use tandem_core::policy::Policy;
 use tandem_core::{IfName, Ifindex, Input, Mac, PciAddress};
 
@@ -116,7 +116,18 @@ pub enum Step {
     AddSoftware(IfName),
     /// Another manager takes a port out of its bond.
     Steal(IfName),
-    /// Something is put on top of a NIC that keeps it out of bonds, or is taken away.
+    /// A device is put on top of a NIC.
+    LayOn {
+        /// The NIC.
+        nic: IfName,
+        /// Its name.
+        name: IfName,
+        /// Its kind.
+        kind: String,
+    },
+    /// What was put on top of a NIC is taken away.
+    Clear(IfName),
+    /// Something that no dump shows is put on top of a NIC and keeps it out of bonds, or is taken away.
     Occupy {
         /// The NIC.
         nic: IfName,
@@ -262,6 +273,15 @@ fn take(stage: &mut Stage, step: Step) -> Result<()> {
         Step::Steal(name) => {
             let port = find(stage, &name)?;
             stage.change(|kernel| kernel.steal(port));
+        }
+        Step::LayOn { nic, name, kind } => {
+            let nic = find(stage, &nic)?;
+            let occupant = Some(Occupant::Device { name, kind });
+            stage.change(|kernel| kernel.set_occupant(nic, occupant));
+        }
+        Step::Clear(nic) => {
+            let nic = find(stage, &nic)?;
+            stage.change(|kernel| kernel.set_occupant(nic, None));
         }
         Step::Occupy { nic, busy } => {
             let nic = find(stage, &nic)?;

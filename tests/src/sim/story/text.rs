@@ -32,8 +32,12 @@ pub(super) fn step_text(step: &Step) -> String {
         Step::MakeBond { name, .. } => format!("another manager makes {name}"),
         Step::AddSoftware(name) => format!("somebody adds an interface {name}"),
         Step::Steal(name) => format!("another manager takes {name} out of its bond"),
-        Step::Occupy { nic, busy: true } => format!("somebody puts a macvlan on {nic}"),
-        Step::Occupy { nic, .. } => format!("somebody removes the macvlan from {nic}"),
+        Step::LayOn { nic, name, kind } => format!("somebody puts the {kind} {name} on {nic}"),
+        Step::Clear(nic) => format!("somebody removes what lies on {nic}"),
+        Step::Occupy { nic, busy: true } => {
+            format!("a container gets a macvlan on {nic}, out of sight")
+        }
+        Step::Occupy { nic, .. } => format!("the container with a macvlan on {nic} ends"),
         Step::SetMtu { link, mtu } => format!("somebody gives {link} the MTU {mtu}"),
         Step::IgnoreWrites(true) => "the kernel begins to ignore what it acknowledges".into(),
         Step::IgnoreWrites(false) => "the kernel does again what it acknowledges".into(),
@@ -102,6 +106,13 @@ fn action_text(stage: &Stage, kind: &ActionKind) -> String {
         }
         ActionKind::SetMtu { link, mtu } => format!("   do  {} mtu {mtu}", name(link)),
         ActionKind::SetMac { link, mac } => format!("   do  {} MAC {mac}", name(link)),
+        ActionKind::CheckFree { port, bond } => {
+            format!(
+                "   do  ask whether {} is free for {}",
+                name(port),
+                name(bond)
+            )
+        }
         ActionKind::Enslave { port, bond } => format!("   do  {} into {}", name(port), name(bond)),
         ActionKind::Release { port, bond } => {
             format!("   do  {} out of {}", name(port), name(bond))

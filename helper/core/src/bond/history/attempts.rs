@@ -25,6 +25,7 @@ enum Topic {
     AdminUp,
     Mtu,
     Mac,
+    Free,
     Membership,
     Primary,
     Addressing,
@@ -44,6 +45,7 @@ fn key(kind: &ActionKind) -> Option<Key> {
         ActionKind::SetAdminUp { link, .. } => Some((Topic::AdminUp, link)),
         ActionKind::SetMtu { link, .. } => Some((Topic::Mtu, link)),
         ActionKind::SetMac { link, .. } => Some((Topic::Mac, link)),
+        ActionKind::CheckFree { port, .. } => Some((Topic::Free, port)),
         ActionKind::Enslave { port, .. } | ActionKind::Release { port, .. } => {
             Some((Topic::Membership, port))
         }
@@ -142,7 +144,7 @@ impl Attempts {
         self.failed.retain(|one| one.kind != *kind);
         let Some(key) = key(kind) else { return };
         // Those are no state that somebody could undo.
-        if matches!(key.0, Topic::Announce | Topic::PathCheck) {
+        if matches!(key.0, Topic::Announce | Topic::Free | Topic::PathCheck) {
             return;
         }
         let undone = self.done.remove(&key).filter(|before| {

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use tandem_core::action::{ActionKind, BondOptions};
-use tandem_core::link::{FailOverMac, PrimaryReselect};
+use tandem_core::link::{FailOverMac, Occupant, PrimaryReselect};
 
 use super::super::{BOND_MAC, Rig, VF_MAC, address, route};
 
@@ -95,12 +95,51 @@ pub(in crate::sim::contract) fn pinned_mac_is_refused_unless_followed(
 pub(in crate::sim::contract) fn occupied_nic_is_refused(rig: &mut Rig<'_>) -> Result<()> {
     let bond = rig.bond(Some(BOND_MAC), FailOverMac::None)?;
     let vf = rig.plug_vf()?;
-    rig.kernel.occupy(vf, true)?;
-    let errno = rig.refused(&ActionKind::Enslave { port: vf, bond })?;
-    ensure!(errno == 16, "errno {errno}, not EBUSY");
-    ensure!(rig.link(vf)?.mac == Some(VF_MAC), "{:?}", rig.link(vf)?);
-    rig.kernel.occupy(vf, false)?;
+    rig.set_admin_up(vf, true)?;
+    rig.kernel.occupy(vf, Some("macvlan"))?;
+    let before = rig.link(vf)?;
+    ensure!(
+        matches!(&before.occupant, Some(Occupant::Device { kind, .. }) if kind == "macvlan"),
+        "nothing lies on it: {before:?}"
+    );
+    for action in [
+        ActionKind::CheckFree { port: vf, bond },
+        ActionKind::Enslave { port: vf, bond },
+    ] {
+        let errno = rig.refused(&action)?;
+        ensure!(errno == 16, "errno {errno}, not EBUSY");
+        ensure!(rig.link(vf)? == before, "{:?}", rig.link(vf)?);
+    }
+    rig.kernel.occupy(vf, None)?;
     rig.enslave(vf, bond)
+}
+
+pub(in crate::sim::contract) fn a_question_changes_nothing(rig: &mut Rig<'_>) -> Result<()> {
+    let bond = rig.bond(Some(BOND_MAC), FailOverMac::None)?;
+    let vf = rig.plug_vf()?;
+    for up in [false, true] {
+        rig.set_admin_up(vf, up)?;
+        let before = rig.link(vf)?;
+        rig.act(&ActionKind::CheckFree { port: vf, bond })?;
+        ensure!(rig.link(vf)? == before, "{:?}", rig.link(vf)?);
+    }
+    Ok(())
+}
+
+pub(in crate::sim::contract) fn what_lies_on_a_nic_is_seen(rig: &mut Rig<'_>) -> Result<()> {
+    let vf = rig.plug_vf()?;
+    for wanted in ["vlan", "vxlan"] {
+        rig.kernel.occupy(vf, Some(wanted))?;
+        let link = rig.link(vf)?;
+        ensure!(
+            matches!(&link.occupant, Some(Occupant::Device { kind, .. }) if kind == wanted),
+            "no {wanted} lies on it: {link:?}"
+        );
+        rig.kernel.occupy(vf, None)?;
+        let link = rig.link(vf)?;
+        ensure!(link.occupant.is_none(), "the {wanted} stayed: {link:?}");
+    }
+    Ok(())
 }
 
 pub(in crate::sim::contract) fn closed_link_takes_no_route(rig: &mut Rig<'_>) -> Result<()> {
