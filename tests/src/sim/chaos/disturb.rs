@@ -61,10 +61,8 @@ impl Chaos {
     /// Something is put on top of a NIC, for all to see or not, or is taken away. The kernel lets nobody have
     /// the frames of a port.
     fn occupy(&mut self) -> bool {
-        let nic = match self.rng.chance(700) {
-            true => self.standby,
-            false => self.vf,
-        };
+        let of_standby = self.rng.chance(700);
+        let nic = if of_standby { self.standby } else { self.vf };
         let Some(nic) = nic else { return false };
         let link = self.stage.kernel.dump_link(nic);
         let is_port = link.is_none_or(|link| link.controller.is_some());
