@@ -26,12 +26,17 @@ const RUNS_INSTALLATION: &str = "plain.install_as_the_readme_says()?";
 
 /// Every command that the pages may show, without a leading `sudo`. Those that install the guest's files are
 /// held against the lab's own list instead; that each option exists is held by `xtask/manual/`.
-const PROOFS: [Proof; 23] = [
+const PROOFS: [Proof; 24] = [
     proof("cargo xtask test", ".ci/run", "cargo xtask test"),
     proof(
         "cargo xtask demo",
         "xtask/src/test/suites.rs",
         "&[\"demo\"]",
+    ),
+    proof(
+        "cargo xtask fuzz ",
+        "xtask/src/test/suites.rs",
+        "&[\"fuzz\", \"--seconds\", \"5\"]",
     ),
     proof(
         "cargo build --release --package tandem-guest --bin tandem",
