@@ -14,6 +14,8 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod ebpf;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod heap;
 pub mod journal;
 pub mod logging;

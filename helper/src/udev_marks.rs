@@ -227,13 +227,13 @@ pub fn effective(config: &Config) -> Result<Policy> {
 /// Tandem's properties in an entry of udev's database; `None` if there is no entry.
 fn present_properties(entry: &Path) -> Option<BTreeSet<String>> {
     let text = String::from_utf8(read_bounded(entry, MAX_ENTRY_BYTES).ok()??).ok()?;
-    let properties = text.lines().filter_map(|line| line.strip_prefix("E:"));
-    Some(
-        properties
-            .filter(|property| property.starts_with(PREFIX))
-            .map(str::to_owned)
-            .collect(),
-    )
+    Some(properties_in(&text))
+}
+
+pub(crate) fn properties_in(entry: &str) -> BTreeSet<String> {
+    let properties = entry.lines().filter_map(|line| line.strip_prefix("E:"));
+    let own = properties.filter(|property| property.starts_with(PREFIX));
+    own.map(str::to_owned).collect()
 }
 
 #[cfg(test)]

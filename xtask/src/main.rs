@@ -4,6 +4,7 @@ mod bench;
 mod check;
 mod demo;
 mod ebpf;
+mod fuzz;
 mod lab;
 mod manual;
 mod project;
@@ -34,6 +35,8 @@ enum Task {
     Bench(bench::Options),
     /// Build the kernel programs and write the object that is committed
     Ebpf(ebpf::Options),
+    /// Hostile bytes for every parser: what is in tests/fuzz/corpus, and what libFuzzer makes of it
+    Fuzz(fuzz::Options),
     /// One of the checks that need no compiler
     Check {
         /// Which one
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Task::Lab(options) => lab::run(&options),
         Task::Bench(options) => bench::run(&options),
         Task::Ebpf(options) => ebpf::run(&options),
+        Task::Fuzz(options) => fuzz::run(&options),
         Task::Check { check } => check::run(check),
         Task::Reference => manual::reference(),
         Task::Man => manual::man(),
@@ -116,12 +120,15 @@ mod tests {
             "xtask bench --costs --pairs 500 --services networkd --idle-s 30",
             "xtask bench --evacuation --rates-hz 1000,500 --tandem-rounds 10 --minutes 30 --write-results",
             "xtask bench --growth --axis links --samples 1",
+            "xtask fuzz xml record --seconds 600",
+            "xtask fuzz xml --input crash",
         ] {
             assert!(parse(line).is_ok(), "{line}");
         }
         for line in [
             "xtask bench --pairs 500",
             "xtask bench --costs --evacuation",
+            "xtask fuzz --input crash",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

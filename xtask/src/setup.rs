@@ -8,8 +8,9 @@ use tandem_lab::artifacts::qemu::Starter;
 use tandem_lab::full_guest::Rootfs;
 
 /// What building and testing need.
-const TOOLS: [HostTool; 10] = [
+const TOOLS: [HostTool; 11] = [
     HostTool::LibudevDev,
+    HostTool::Cpp,
     HostTool::Qemu(Starter::Lab),
     HostTool::Iproute2,
     HostTool::Xz,

@@ -18,6 +18,9 @@ mod local;
 mod nexthop;
 mod path_check;
 
+#[cfg(fuzzing)]
+pub(crate) use nexthop::NextHop;
+
 use std::future::Future;
 use std::time::Duration;
 

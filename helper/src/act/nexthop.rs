@@ -23,7 +23,7 @@ const RTNH_F_ONLINK: u8 = 4;
 
 /// One object.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct NextHop {
+pub(crate) struct NextHop {
     family: u8,
     protocol: u8,
     on_link: bool,
@@ -31,7 +31,7 @@ pub(super) struct NextHop {
 }
 
 impl NextHop {
-    fn decode(payload: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(payload: &[u8]) -> Option<Self> {
         let [family, _, protocol, _, f0, f1, f2, f3] = *payload.first_chunk::<HEADER_BYTES>()?;
         let kept = [NHA_ID, NHA_OIF, NHA_GATEWAY, NHA_ENCAP_TYPE, NHA_ENCAP];
         Some(Self {
@@ -45,14 +45,14 @@ impl NextHop {
         })
     }
 
-    fn device(&self) -> Option<Ifindex> {
+    pub(crate) fn device(&self) -> Option<Ifindex> {
         let (_, value) = self.attributes.iter().find(|(kind, _)| *kind == NHA_OIF)?;
         let index = value.as_slice().try_into().ok()?;
         Some(Ifindex(u32::from_ne_bytes(index)))
     }
 
     /// The payload that creates it anew, through a device.
-    fn payload(&self, device: Ifindex) -> Vec<u8> {
+    pub(crate) fn payload(&self, device: Ifindex) -> Vec<u8> {
         let mut payload = vec![self.family, 0, self.protocol, 0];
         let flags = if self.on_link { RTNH_F_ONLINK } else { 0 };
         payload.extend(u32::from(flags).to_ne_bytes());

@@ -16,6 +16,8 @@
 //! ```
 
 mod dispatcher;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod input;
 mod outgoing;
 mod peer;

@@ -75,7 +75,7 @@ pub fn schema() -> schemars::Schema {
 }
 
 /// Puts the files together, in order: bonds add up, a later setting wins.
-fn merge(texts: &[(PathBuf, String)]) -> Result<Config, ConfigError> {
+pub(crate) fn merge(texts: &[(PathBuf, String)]) -> Result<Config, ConfigError> {
     let mut config = Config {
         policy: Policy {
             origin: Origin::None,

@@ -5,7 +5,7 @@ use tandem_core::{Ifindex, PciAddress, Time};
 use tandem_ebpf::{EventKind, ParseError, RawEvent};
 
 /// The machine's input for a record of the ring buffer; `None` if it does not concern the machine.
-pub(super) fn input(bytes: &[u8]) -> Result<Option<Input>, ParseError> {
+pub(crate) fn input(bytes: &[u8]) -> Result<Option<Input>, ParseError> {
     let (kind, event) = RawEvent::from_bytes(bytes)?;
     tracing::debug!(?kind, ?event, "a kernel program reports");
     let at = Time(event.boot_ns / 1000);

@@ -13,6 +13,8 @@ mod monitor;
 mod source;
 mod support;
 
+#[cfg(fuzzing)]
+pub(crate) use event::input as event_input;
 pub use hooks::Program;
 pub use source::EbpfSource;
 pub use support::{Lockdown, Obstacle, Support};

@@ -204,7 +204,7 @@ pub(crate) struct BondDelays {
 }
 
 /// Takes a bond's delays from the payload of `RTM_NEWLINK`.
-fn bond_delays(payload: &[u8]) -> Option<BondDelays> {
+pub(crate) fn bond_delays(payload: &[u8]) -> Option<BondDelays> {
     let info = Info::decode(attribute(payload.get(HEADER_BYTES..)?, IFLA_LINKINFO)?);
     let mut delays = BondDelays::default();
     for (kind, value) in attributes(info.data) {

@@ -232,7 +232,7 @@ fn payload_of(message: &RouteNetlinkMessage) -> Vec<u8> {
 }
 
 /// Reads the error number, and the extended ACK's text if there is one.
-fn refusal(message_type: u16, flags: u16, payload: &[u8]) -> Result<(), RequestError> {
+pub(crate) fn refusal(message_type: u16, flags: u16, payload: &[u8]) -> Result<(), RequestError> {
     let number = payload.get(..4).and_then(super::u32_of).unwrap_or(0);
     let errno = number.cast_signed().wrapping_neg();
     if errno <= 0 {

@@ -178,7 +178,7 @@ impl Devices {
 
 /// Reads an event of the kernel; `None` for those of no interest, and for the
 /// ones that a newer kernel writes otherwise.
-fn event_of_kernel(packet: &[u8]) -> Option<UdevEvent> {
+pub(crate) fn event_of_kernel(packet: &[u8]) -> Option<UdevEvent> {
     let event = UEvent::from_netlink_packet(packet).ok()?;
     let device: PathBuf = event.devpath;
     let ifindex = event.env.get("IFINDEX").map(String::as_str);

@@ -32,6 +32,8 @@ pub enum HostTool {
     E2fsprogs,
     /// `pkg-config` and libudev's headers, to build the guest service.
     LibudevDev,
+    /// `c++`, to build libFuzzer.
+    Cpp,
     /// libvirtd with its QEMU driver, and virsh.
     Libvirt,
     /// `xmllint`, for the schema of the bonds in a domain's XML.
@@ -53,6 +55,7 @@ impl HostTool {
             Self::Mmdebstrap => &["mmdebstrap"],
             Self::E2fsprogs => &["e2fsprogs"],
             Self::LibudevDev => &["pkg-config", "libudev-dev"],
+            Self::Cpp => &["g++"],
             Self::Xmllint => &["libxml2-utils"],
             Self::Libvirt => &[
                 "libvirt-daemon",
@@ -82,6 +85,7 @@ impl HostTool {
             Self::Mmdebstrap => "mmdebstrap".to_owned(),
             Self::E2fsprogs => "e2fsprogs".to_owned(),
             Self::LibudevDev => "libudev's headers".to_owned(),
+            Self::Cpp => "a C++ compiler".to_owned(),
             Self::Xmllint => "xmllint".to_owned(),
         }
     }
@@ -101,6 +105,7 @@ impl HostTool {
             Self::SquashfsTools => missing(&["mksquashfs"]),
             Self::Mmdebstrap => missing(&["mmdebstrap"]),
             Self::E2fsprogs => missing(&["mkfs.ext4"]),
+            Self::Cpp => missing(&["c++"]),
             Self::Xmllint => missing(&["xmllint"]),
             Self::Libvirt => missing(&["libvirtd", "virsh"]).or_else(libvirt_lack),
             Self::LibudevDev => missing(&["pkg-config"]).or_else(|| {

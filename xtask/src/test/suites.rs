@@ -118,7 +118,15 @@ fn before_the_lab() -> Result<Vec<Suite>> {
     let release = cargo(
         "build --release --package tandem-guest --bin tandem --message-format=json-render-diagnostics",
     );
+    let fuzz = project::xtask(&["fuzz", "--seconds", "5"])?;
     Ok(vec![
+        suite(
+            "fuzz",
+            "hostile bytes for every parser: what is known, and 5 s of what is not",
+            20,
+            &["setup"],
+            Work::Check(fuzz),
+        ),
         suite(
             "ebpf",
             "the committed eBPF object is its source's",

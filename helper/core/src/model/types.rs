@@ -176,7 +176,9 @@ impl FromStr for IfName {
             && text.len() <= Self::MAX_BYTES
             && text != "."
             && text != ".."
-            && !text.contains(refused);
+            && !text.contains(refused)
+            // For the kernel's `isspace` this byte is white space too, as in `à` (lib/ctype.c, 6.12).
+            && !text.as_bytes().contains(&0xa0);
         if valid {
             Ok(Self(text.to_string()))
         } else {
@@ -299,9 +301,10 @@ mod tests {
         ] {
             assert!(text.parse::<PciAddress>().is_err(), "{text}");
         }
-        for text in ["", ".", "..", "a b", "a/b", "a:b", "0123456789abcdef"] {
+        for text in ["", ".", "..", "a b", "a/b", "a:b", "à", "0123456789abcdef"] {
             assert!(text.parse::<IfName>().is_err(), "{text}");
         }
+        assert!("ü".parse::<IfName>().is_ok());
     }
 
     proptest! {

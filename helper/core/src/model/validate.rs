@@ -84,12 +84,15 @@ fn check_bond(bond: &BondPolicy) -> Result<(), Fault> {
 
 /// A name that every device may have, and that the kernel would take for something else. `%d` in it becomes a
 /// number (`__dev_alloc_name`, net/core/dev.c, 6.12); `bonding_masters` is a file beside the devices in
-/// sysfs, `all` and `default` are folders beside them in /proc/sys/net; programs take `-` for an option.
+/// sysfs, `all` and `default` are folders beside them in /proc/sys/net; programs take `-` for an option;
+/// udev drops a property whose value begins with a quote and does not end with one (`get_property_from_string`,
+/// src/udev/udev-rules.c, systemd 257), and takes the quotes off others.
 fn check_name(name: &IfName) -> Result<(), Fault> {
     let text = name.as_str();
-    if text.contains('%') || text.starts_with('-') {
-        let problem =
-            format!("`{name}` can't be a bond's name; use none with `%` or a `-` in front");
+    if text.contains('%') || text.starts_with(['-', '"', '\'']) {
+        let problem = format!(
+            "`{name}` can't be a bond's name; use none with `%`, or with a `-` or a quote in front"
+        );
         return Err(("name", problem));
     }
     if RESERVED_NAMES.contains(&text) {

@@ -58,6 +58,8 @@ fn a_bonds_name_means_nothing_else() {
         "b%d",
         "--refresh",
         "-x",
+        "'a",
+        "\"a\"",
         "all",
         "default",
         "lo",
@@ -69,7 +71,7 @@ fn a_bonds_name_means_nothing_else() {
             "{taken}"
         );
     }
-    for free in ["bond0", "b-0", "lo0", "défaut"] {
+    for free in ["bond0", "b-0", "b'0", "lo0", "défaut"] {
         let mut policy = policy();
         policy.bonds[0].name = name(free);
         assert_eq!(policy.validate(), Ok(()), "{free}");

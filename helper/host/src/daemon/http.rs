@@ -99,7 +99,7 @@ async fn head(stream: &mut TcpStream) -> Option<Vec<u8>> {
     }
 }
 
-fn answer(head: &[u8], registry: &Registry) -> Vec<u8> {
+pub(super) fn answer(head: &[u8], registry: &Registry) -> Vec<u8> {
     let plain = |status: &str, more: &str| response(status, PLAIN, more, &format!("{status}\n"));
     if head.len() > MAX_REQUEST_BYTES {
         return plain("431 Request Header Fields Too Large", "");

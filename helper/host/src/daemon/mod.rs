@@ -16,6 +16,8 @@ mod channel_task;
 mod claims;
 mod control;
 mod domain_task;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod http;
 mod lease;
 mod manager;

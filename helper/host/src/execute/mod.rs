@@ -2,6 +2,8 @@
 //! the guest's agent, and hands back what came of it. Decides nothing itself.
 
 mod calls;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub(crate) mod guest;
 mod hosts;
 mod lock;

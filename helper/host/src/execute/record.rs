@@ -1,6 +1,7 @@
 //! The record inside an XML that the domain shall have on the destination.
 
 use crate::xml::PROGRESS_NAMESPACE;
+use crate::xml::write::escaped;
 
 /// Puts the record into the domain's `<metadata>`, in place of one that is there.
 ///
@@ -12,7 +13,7 @@ pub(super) fn with_progress(xml: &str, record: &str) -> Result<String, String> {
     if !root.has_tag_name("domain") {
         return Err("its root is not <domain>".to_owned());
     }
-    let record = record.replace('&', "&amp;").replace('<', "&lt;");
+    let record = escaped(record);
     let element =
         format!("<tandem:progress xmlns:tandem='{PROGRESS_NAMESPACE}'>{record}</tandem:progress>");
     let mut children = root.children();
@@ -60,7 +61,8 @@ mod tests {
 
     #[test]
     fn the_record_is_found_again_wherever_it_had_to_be_put() {
-        let record = r#"{"a":"<&>"}"#;
+        // `]]>` may stand in no text (XML 1.0, 2.4), and in the name of a domain.
+        let record = r#"{"a":"<&> ]]>"}"#;
         let once = with_progress("<domain><name>a</name></domain>", record).unwrap();
         let sources = [
             "<domain><name>a</name></domain>\n",

@@ -13,6 +13,8 @@
 
 mod channel;
 mod device;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod migrate;
 mod parse;
 mod read;

@@ -14,6 +14,8 @@ mod connection;
 mod device;
 mod device_text;
 mod files;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod look;
 mod migrate;
 mod qmp;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tandem_wire::framing::Decoder;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
@@ -165,7 +165,7 @@ impl Qmp {
 /// Owns the connection until QEMU hangs up or nobody asks any more.
 async fn serve(
     path: PathBuf,
-    mut lines: Lines,
+    mut lines: Lines<OwnedReadHalf>,
     mut write: OwnedWriteHalf,
     mut queue: mpsc::Receiver<Request>,
     unasked: impl Fn(Unasked),
@@ -222,14 +222,14 @@ fn take(
 }
 
 /// Lines of a connection as messages.
-struct Lines {
-    read: OwnedReadHalf,
+struct Lines<R> {
+    read: R,
     decoder: Decoder,
     input: Vec<u8>,
 }
 
-impl Lines {
-    fn new(read: OwnedReadHalf) -> Self {
+impl<R: AsyncRead + Unpin> Lines<R> {
+    fn new(read: R) -> Self {
         Self {
             read,
             decoder: Decoder::new(MAX_LINE_BYTES),
@@ -269,4 +269,32 @@ fn timed_out(command: &str) -> QmpError {
     QmpError::TimedOut {
         command: command.to_owned(),
     }
+}
+
+/// What a connection's bytes come to where results of that many commands are waited for, for tests/fuzz.
+#[cfg(fuzzing)]
+pub(super) fn heard(bytes: &[u8], commands: u64) -> (Vec<Unasked>, Vec<Result<Value, String>>) {
+    use std::task::{Context, Poll, Waker};
+    let (mut open, waiting): (HashMap<_, _>, Vec<_>) = (1..=commands)
+        .map(|id| {
+            let (reply, waits) = oneshot::channel();
+            ((id, reply), waits)
+        })
+        .unzip();
+    let unasked = std::cell::RefCell::new(Vec::new());
+    let note = |one| unasked.borrow_mut().push(one);
+    let mut lines = Lines::new(bytes);
+    loop {
+        let next = std::pin::pin!(lines.next());
+        match next.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Some(Ok(incoming))) => take(incoming, &mut open, &note),
+            Poll::Ready(Some(Err(()))) => note(Unasked::Lost),
+            Poll::Ready(None) | Poll::Pending => break,
+        }
+    }
+    let replies = waiting
+        .into_iter()
+        .filter_map(|mut reply| reply.try_recv().ok());
+    let replies = replies.map(|reply| reply.map_err(|error| error.to_string()));
+    (unasked.into_inner(), replies.collect())
 }

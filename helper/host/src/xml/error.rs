@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::words::printable;
+
 /// Where an element or attribute stands in the text; both count from 1.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Place {
@@ -44,7 +46,8 @@ impl XmlError {
         let problem = match error {
             roxmltree::Error::NodesLimitReached => "it has more elements than a sound one".into(),
             roxmltree::Error::DtdDetected => "it has a DTD, which is not read; remove it".into(),
-            other => other.to_string(),
+            // It shows what stands there, whatever that is.
+            other => printable(&other.to_string()),
         };
         Self {
             place: error.pos().into(),

@@ -353,3 +353,16 @@ proptest! {
         let _ = DomainXml::parse(&format!("<domain><devices><interface {inside}</devices></domain>"));
     }
 }
+
+#[test]
+fn what_stands_in_a_damaged_text_does_not_move_the_cursor() {
+    for damaged in [
+        "<bonds></bonds\0>",
+        "<bonds></bonds\u{202e}>",
+        "<bonds a\u{9b}=''/>",
+    ] {
+        let error = Document::parse(damaged).unwrap_err().to_string();
+        let moves = |c: char| c.is_control() || c == '\u{202e}';
+        assert!(!error.contains(moves), "{error:?}");
+    }
+}

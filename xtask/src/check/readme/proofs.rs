@@ -34,6 +34,11 @@ const PROOFS: [Proof; 24] = [
         "&[\"demo\"]",
     ),
     proof(
+        "cargo xtask fuzz ",
+        "xtask/src/test/suites.rs",
+        "&[\"fuzz\", \"--seconds\", \"5\"]",
+    ),
+    proof(
         "cargo build --release --package tandem-guest --bin tandem",
         "xtask/src/test/suites.rs",
         "build --release --package tandem-guest --bin tandem",

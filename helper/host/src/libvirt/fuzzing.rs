@@ -1,0 +1,56 @@
+//! Ways in for tests/fuzz to what reads virsh's words. Built with `--cfg fuzzing` only.
+
+use super::{channel, read, refusal};
+use crate::hypervisor::{AgentChannel, Event, HostError, JobFacts};
+use crate::xml::domain::DomainXml;
+
+/// What was read of a text that virsh printed.
+#[derive(Debug)]
+pub struct Printed {
+    /// The reason of `domstate`.
+    pub reason: Option<String>,
+    /// Names of `list`, with UUIDs and with numbers.
+    pub names: Vec<String>,
+    /// Figures of `domjobinfo`.
+    pub job: Option<JobFacts>,
+    /// Each line's event.
+    pub events: Vec<Event>,
+    /// The same, of a line that QEMU's monitor wrote.
+    pub monitor_events: Vec<Event>,
+    /// What each command's failure means.
+    pub refusals: Vec<HostError>,
+}
+
+/// Commands whose failures are told apart.
+const COMMANDS: [&str; 5] = [
+    "migrate",
+    "detach-device",
+    "attach-device",
+    "domjobabort",
+    "dumpxml",
+];
+
+/// Takes the text for the output of each command, and for virsh's errors.
+pub fn printed(text: &str, domain: &str) -> Printed {
+    let mut names: Vec<String> = read::uuids(text)
+        .into_iter()
+        .map(|(_, name)| name.to_owned())
+        .collect();
+    names.extend(read::active(text).into_iter().map(|domain| domain.name));
+    read::copy_phase(text);
+    Printed {
+        reason: read::state(text).map(|(_, reason)| reason),
+        names,
+        job: read::job(text).map(|job| job.facts),
+        events: text.lines().filter_map(read::event).collect(),
+        monitor_events: text.lines().filter_map(read::monitor_event).collect(),
+        refusals: COMMANDS
+            .map(|command| refusal::of("qemu:///system", command, domain, text))
+            .into(),
+    }
+}
+
+/// The channel of a domain, as it may be opened.
+pub fn channel_of(xml: &DomainXml) -> Option<AgentChannel> {
+    channel::of(xml, "qemu:///system", &[])
+}
