@@ -1,11 +1,13 @@
 //! Tandem's own tasks: `cargo xtask test` is all of CI, the others are parts of it or built on the same lab.
 
 mod bench;
+mod cargo_tool;
 mod check;
 mod demo;
 mod ebpf;
 mod lab;
 mod manual;
+mod package;
 mod project;
 mod setup;
 mod test;
@@ -44,6 +46,8 @@ enum Task {
     Reference,
     /// Write manual pages and shell completions into target/manual
     Man,
+    /// Build packages for guest and host, .deb and .rpm, into target/packages
+    Package(package::Options),
     /// Install what this machine lacks to build and test (as root on Debian; elsewhere: say what)
     Setup(setup::Options),
 }
@@ -58,6 +62,7 @@ fn main() -> ExitCode {
         Task::Check { check } => check::run(check),
         Task::Reference => manual::reference(),
         Task::Man => manual::man(),
+        Task::Package(options) => package::run(&options),
         Task::Setup(options) => setup::run_with(&options),
     };
     match done {
