@@ -44,6 +44,9 @@ pub fn program(package: &str, binary: &str, profile: Profile) -> Result<PathBuf>
 /// Builds a quick program as one of the whole workspace, as all tests are built: what it has in common with them is
 /// not built twice.
 pub fn program_of_workspace(binary: &str) -> Result<PathBuf> {
+    if let Some(path) = built_before(Kind::Program, binary, Profile::Dev) {
+        return Ok(path);
+    }
     let mut build = cargo(&["build", "--bin", binary]);
     build.args(["--workspace", "--features", "tandem-wire/schema", MESSAGES]);
     let what = format!("building {binary}");

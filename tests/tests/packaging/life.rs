@@ -48,6 +48,8 @@ pub(crate) fn story(lab: &Lab) -> Result<()> {
     upgrade_loses_nothing(lab, &guest)?;
     removal_cuts_nobody_off(&guest)?;
     if everything {
+        a_waiting_bond_is_taken_care_of_again(&guest)?;
+        removal_cuts_nobody_off(&guest)?;
         guest = machine.reboot(guest)?;
         is_as_without_tandem(&guest)?;
     }
@@ -134,6 +136,15 @@ fn removal_cuts_nobody_off(guest: &Guest<'_>) -> Result<()> {
         guest.sh(&active)? == vf,
         "the VF no longer carries the traffic"
     );
+    guest.answers_the_client()
+}
+
+/// Installed again before the boot that would end the bond.
+fn a_waiting_bond_is_taken_care_of_again(guest: &Guest<'_>) -> Result<()> {
+    apt(guest, "install ./newer.deb")?;
+    guest.service_is_up()?;
+    guest.tandem.reach(BondState::Accelerated)?;
+    guest.is_marked(true)?;
     guest.answers_the_client()
 }
 

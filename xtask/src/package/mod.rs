@@ -94,8 +94,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         some => some,
     };
     let mut tools = vec![HostTool::LibudevDev, HostTool::Xz];
-    if options.check {
-        tools.extend([HostTool::Lintian, HostTool::Rpm]);
+    if options.check && !options.rpm {
+        tools.push(HostTool::Lintian);
+    }
+    if options.check && !options.deb {
+        tools.push(HostTool::Rpm);
     }
     host_tools::ensure(&tools)?;
     let folder = cache::target_folder().join(FOLDER);
