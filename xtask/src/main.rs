@@ -1,12 +1,14 @@
 //! Tandem's own tasks: `cargo xtask test` is all of CI, the others are parts of it or built on the same lab.
 
 mod bench;
+mod cargo_tool;
 mod check;
 mod demo;
 mod ebpf;
 mod fuzz;
 mod lab;
 mod manual;
+mod package;
 mod project;
 mod setup;
 mod test;
@@ -47,6 +49,8 @@ enum Task {
     Reference,
     /// Write manual pages and shell completions into target/manual
     Man,
+    /// Build packages for guest and host, .deb and .rpm, into target/packages
+    Package(package::Options),
     /// Install what this machine lacks to build and test (as root on Debian; elsewhere: say what)
     Setup(setup::Options),
 }
@@ -62,6 +66,7 @@ fn main() -> ExitCode {
         Task::Check { check } => check::run(check),
         Task::Reference => manual::reference(),
         Task::Man => manual::man(),
+        Task::Package(options) => package::run(&options),
         Task::Setup(options) => setup::run_with(&options),
     };
     match done {

@@ -1,20 +1,26 @@
 //! `cargo xtask reference` and `cargo xtask man`: what the types say, for people. Another package makes it, which
 //! needs what the guest's service needs to be built.
 
-use anyhow::{Context, Result, ensure};
-use tandem_lab::artifacts::cache;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Result;
+use tandem_lab::artifacts::{cache, cargo};
+use tandem_lab::command;
 
 use crate::project;
 
-/// Where manual pages and completions are, for packages: `man/`, `bash/`, `zsh/`, `fish/`.
+/// Where manual pages and completions are: `man/`, `bash/`, `zsh/`, `fish/`.
 const FOLDER: &str = "manual";
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Writes the reference.
 ///
 /// # Errors
 /// If it can't be made.
 pub(crate) fn reference() -> Result<()> {
-    run(&["reference", "docs/reference.md"])
+    print!("{}", run(&["reference", "docs/reference.md"])?);
+    Ok(())
 }
 
 /// Writes manual pages and completions, and names them.
@@ -22,17 +28,21 @@ pub(crate) fn reference() -> Result<()> {
 /// # Errors
 /// If they can't be made.
 pub(crate) fn man() -> Result<()> {
-    let folder = cache::target_folder().join(FOLDER);
+    let named = man_into(&cache::target_folder().join(FOLDER))?;
+    print!("{named}");
+    Ok(())
+}
+
+/// Writes manual pages and completions into this folder; gives their names, one a line.
+///
+/// # Errors
+/// If they can't be made.
+pub(crate) fn man_into(folder: &Path) -> Result<String> {
     run(&["man", &folder.to_string_lossy()])
 }
 
-fn run(arguments: &[&str]) -> Result<()> {
-    let mut cargo = project::cargo();
-    cargo.args(["run", "--quiet", "--package", "tandem-manual", "--"]);
-    let status = cargo
-        .args(arguments)
-        .status()
-        .context("cargo can't be run")?;
-    ensure!(status.success(), "tandem-manual: {status}");
-    Ok(())
+fn run(arguments: &[&str]) -> Result<String> {
+    let program = cargo::program_of_workspace("tandem-manual")?;
+    let mut manual = project::command(&program.to_string_lossy());
+    Ok(command::run(manual.args(arguments), LIMIT)?.stdout)
 }

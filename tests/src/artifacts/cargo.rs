@@ -12,6 +12,8 @@ use super::cache;
 use crate::command;
 
 const BUILD_LIMIT: Duration = Duration::from_secs(1800);
+/// Has cargo name what it has built.
+const MESSAGES: &str = "--message-format=json-render-diagnostics";
 
 /// How a program is built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -37,6 +39,20 @@ enum Kind {
 /// Builds the program `binary` of the package with cargo (once per process) and gives its path.
 pub fn program(package: &str, binary: &str, profile: Profile) -> Result<PathBuf> {
     build(package, Kind::Program, binary, profile)
+}
+
+/// Builds a quick program as one of the whole workspace, as all tests are built: what it has in common with them is
+/// not built twice.
+pub fn program_of_workspace(binary: &str) -> Result<PathBuf> {
+    if let Some(path) = built_before(Kind::Program, binary, Profile::Dev) {
+        return Ok(path);
+    }
+    let mut build = cargo(&["build", "--bin", binary]);
+    build.args(["--workspace", "--features", "tandem-wire/schema", MESSAGES]);
+    let what = format!("building {binary}");
+    let output = command::step(&what, None, || command::run_shown(&mut build, BUILD_LIMIT))?;
+    executable(&output, Kind::Program, binary, Profile::Dev)
+        .with_context(|| format!("cargo named no program `{binary}`"))
 }
 
 /// Builds the example of the package with cargo (once per process) and gives its path.
@@ -76,19 +92,12 @@ fn built_before(kind: Kind, name: &str, profile: Profile) -> Option<PathBuf> {
 }
 
 fn build_now(package: &str, kind: Kind, name: &str, profile: Profile) -> Result<PathBuf> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut build = Command::new(cargo);
-    build.current_dir(cache::workspace_folder());
-    match kind {
-        Kind::Program => build.args(["build", "--bin", name]),
-        Kind::Example => build.args(["build", "--example", name]),
-        Kind::UnitTests => build.args(["test", "--lib", "--no-run"]),
+    let mut build = match kind {
+        Kind::Program => cargo(&["build", "--bin", name]),
+        Kind::Example => cargo(&["build", "--example", name]),
+        Kind::UnitTests => cargo(&["test", "--lib", "--no-run"]),
     };
-    build.args([
-        "--package",
-        package,
-        "--message-format=json-render-diagnostics",
-    ]);
+    build.args(["--package", package, MESSAGES]);
     if profile == Profile::Release {
         build.arg("--release");
     }
@@ -99,6 +108,12 @@ fn build_now(package: &str, kind: Kind, name: &str, profile: Profile) -> Result<
     let output = command::step(&what, None, || command::run_shown(&mut build, BUILD_LIMIT))?;
     executable(&output, kind, name, profile)
         .with_context(|| format!("cargo built {package} but named no program `{name}`"))
+}
+
+pub(super) fn cargo(arguments: &[&str]) -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(cache::workspace_folder()).args(arguments);
+    cargo
 }
 
 fn executable(messages: &str, kind: Kind, name: &str, profile: Profile) -> Option<PathBuf> {

@@ -38,6 +38,10 @@ pub enum HostTool {
     Libvirt,
     /// `xmllint`, for the schema of the bonds in a domain's XML.
     Xmllint,
+    /// `lintian`, which looks at .deb packages.
+    Lintian,
+    /// `rpm`, which looks at .rpm packages.
+    Rpm,
 }
 
 impl HostTool {
@@ -57,6 +61,8 @@ impl HostTool {
             Self::LibudevDev => &["pkg-config", "libudev-dev"],
             Self::Cpp => &["g++"],
             Self::Xmllint => &["libxml2-utils"],
+            Self::Lintian => &["lintian"],
+            Self::Rpm => &["rpm"],
             Self::Libvirt => &[
                 "libvirt-daemon",
                 "libvirt-daemon-driver-qemu",
@@ -87,6 +93,8 @@ impl HostTool {
             Self::LibudevDev => "libudev's headers".to_owned(),
             Self::Cpp => "a C++ compiler".to_owned(),
             Self::Xmllint => "xmllint".to_owned(),
+            Self::Lintian => "lintian".to_owned(),
+            Self::Rpm => "rpm".to_owned(),
         }
     }
 
@@ -107,6 +115,8 @@ impl HostTool {
             Self::E2fsprogs => missing(&["mkfs.ext4"]),
             Self::Cpp => missing(&["c++"]),
             Self::Xmllint => missing(&["xmllint"]),
+            Self::Lintian => missing(&["lintian"]),
+            Self::Rpm => missing(&["rpm"]),
             Self::Libvirt => missing(&["libvirtd", "virsh"]).or_else(libvirt_lack),
             Self::LibudevDev => missing(&["pkg-config"]).or_else(|| {
                 let known = command::run(

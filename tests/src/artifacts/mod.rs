@@ -8,6 +8,7 @@ pub mod cache;
 pub mod cargo;
 pub mod host_tools;
 pub mod kernel;
+pub mod packages;
 pub mod past;
 pub mod qemu;
 pub mod sources;

@@ -19,6 +19,7 @@
 //! ```
 
 pub mod install;
+pub mod machine;
 mod rootfs;
 pub mod systemd;
 

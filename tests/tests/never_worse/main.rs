@@ -1,5 +1,5 @@
 //! Whatever is wrong with Tandem, the guest has the network that it would have without it: Debian 13 with
-//! systemd-networkd, set up by nothing but README.md's commands, and then broken on purpose.
+//! systemd-networkd, set up by nothing but the guide's commands, and then broken on purpose.
 
 mod guest;
 
@@ -7,10 +7,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use guest::{Broken, Guest, Machine, WAIT_LIMIT};
+use guest::{Broken, Suffers};
 use tandem_core::Status;
 use tandem_core::status::BondState;
 use tandem_lab::Lab;
+use tandem_lab::full_guest::machine::{Guest, WAIT_LIMIT};
 use tandem_lab::full_guest::systemd;
 use tandem_lab::tandem::STEP_LIMIT;
 
@@ -84,13 +85,13 @@ fn a_guest_with_a_broken_tandem_has_its_plain_network() {
     };
     let story = || -> Result<()> {
         let everything = std::env::var_os(EVERYTHING).is_some();
-        let mut machine = Machine::new(&lab)?;
+        let mut machine = guest::machine(&lab)?;
 
-        // Without Tandem, and then installed as README.md says.
+        // Without Tandem, and then installed as the guide says.
         let plain = machine.boot()?;
         let plain_delay = plain.online_after()?;
         plain.has_plain_network()?;
-        plain.install_as_the_readme_says()?;
+        plain.install_by_hand()?;
         works_at_once(&plain)?;
 
         let mut guest = machine.reboot(plain)?;

@@ -10,12 +10,13 @@ use crate::project;
 
 const DOCUMENT: &str = "ARCHITECTURE.md";
 /// Words in backticks that begin so are paths of the project.
-const TOPS: [&str; 8] = [
+const TOPS: [&str; 9] = [
     "docs/",
     "helper/",
     "helper-ebpf/",
     "tests/",
     "xtask/",
+    "packaging/",
     "udev-rules/",
     ".ci/",
     ".cargo/",

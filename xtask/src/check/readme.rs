@@ -83,7 +83,7 @@ fn too_long(readme: &str) -> Vec<String> {
     too_long.then(finding).into_iter().collect()
 }
 
-/// Files that README.md installs and the lab's full guest does not, or the other way round.
+/// Files that the guide installs by hand and the lab's full guest does not, or the other way round.
 fn other_installs(commands: &[String]) -> Vec<String> {
     let file = |(from, to): &(&str, &str)| format!("{INSTALL}-m 644 {from} {to}");
     let mut wanted: Vec<String> = install::FILES.iter().map(file).collect();
@@ -93,10 +93,10 @@ fn other_installs(commands: &[String]) -> Vec<String> {
     ));
     let lacking = wanted.iter().filter(|command| !commands.contains(command));
     let lacking =
-        lacking.map(|command| format!("README.md: lacks `{command}`, which the full guest has"));
+        lacking.map(|command| format!("{GUIDE}: lacks `{command}`, which the full guest has"));
     let unknown = commands.iter().filter(|command| !wanted.contains(command));
     let unknown =
-        unknown.map(|command| format!("README.md: `{command}` is not what the full guest has"));
+        unknown.map(|command| format!("{GUIDE}: `{command}` is not what the full guest has"));
     lacking.chain(unknown).collect()
 }
 

@@ -37,6 +37,9 @@ pub(super) const SIDE_BY_SIDE: [&str; 14] = [
     "lab-packaging",
 ];
 
+/// The one that installs what the suite `package` builds.
+const PACKAGING: &str = "lab-packaging";
+
 /// Those of them that wait for most of their time: for deadlines, and for what shall not happen.
 const WAITING: [&str; 3] = ["lab-libvirt-faults", "lab-real-vf", "lab-environment"];
 
@@ -77,6 +80,11 @@ fn suite(package: &str, test: &str, source: &Path) -> Result<Suite> {
     Ok(Suite {
         lane,
         is_long: false,
+        needs: match name.as_str() {
+            PACKAGING => &["build", "release", "fetch", "package"],
+            _ if is_lab => &["build", "release", "fetch"],
+            _ => &["build"],
+        },
         name,
         about: source
             .strip_prefix(&top)
@@ -84,11 +92,6 @@ fn suite(package: &str, test: &str, source: &Path) -> Result<Suite> {
             .display()
             .to_string(),
         limit: LIMIT,
-        needs: if is_lab {
-            &["build", "release", "fetch"]
-        } else {
-            &["build"]
-        },
         is_lab,
         env: Vec::new(),
         work: Work::Integration(source.to_path_buf()),

@@ -115,6 +115,7 @@ fn builds() -> Result<Vec<Suite>> {
 
 fn before_the_lab() -> Result<Vec<Suite>> {
     let ebpf = project::xtask(&["ebpf", "--check"])?;
+    let package = project::xtask(&["package", "--deb", "--check", "--debug-host"])?;
     let release = cargo(
         "build --release --package tandem-guest --bin tandem --message-format=json-render-diagnostics",
     );
@@ -141,6 +142,16 @@ fn before_the_lab() -> Result<Vec<Suite>> {
             &["setup"],
             Work::Programs(release),
         ),
+        Suite {
+            lane: Lane::Cargo,
+            ..suite(
+                "package",
+                "both .deb, as lintian sees them; tandem-host from a dev build",
+                15,
+                &["build", "release"],
+                Work::Check(package),
+            )
+        },
     ])
 }
 
@@ -226,6 +237,28 @@ fn long(suites: &[Suite]) -> Result<Vec<Suite>> {
                 60,
                 &["build", "release", "fetch"],
                 Work::Integration(source_of("lab-plain-qemu")?),
+            )
+        },
+        Suite {
+            env: vec![("TANDEM_PACKAGING_EVERYTHING", "1")],
+            is_lab: true,
+            lane: Lane::Alone,
+            ..suite(
+                "long-packaging",
+                "lab-packaging, and a boot after the installation and after the removal",
+                60,
+                &["build", "release", "fetch", "package"],
+                Work::Integration(source_of("lab-packaging")?),
+            )
+        },
+        Suite {
+            lane: Lane::Cargo,
+            ..suite(
+                "long-package",
+                "both .deb and both .rpm as they are shipped, as lintian and rpm see them",
+                60,
+                &["setup"],
+                Work::Check(project::xtask(&["package", "--check"])?),
             )
         },
     ];

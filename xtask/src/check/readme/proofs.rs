@@ -20,13 +20,16 @@ const fn proof(command: &'static str, file: &'static str, words: &'static str) -
     }
 }
 
-/// Runs the commands of README.md's installation in a guest.
+/// Runs the guide's installation by hand in a guest.
 const NEVER_WORSE: &str = "tests/tests/never_worse/main.rs";
-const RUNS_INSTALLATION: &str = "plain.install_as_the_readme_says()?";
+const RUNS_INSTALLATION: &str = "plain.install_by_hand()?";
+/// Lives with the package in a guest.
+const PACKAGING: &str = "tests/tests/packaging/life.rs";
+const SUITES: &str = "xtask/src/test/suites.rs";
 
 /// Every command that the pages may show, without a leading `sudo`. Those that install the guest's files are
 /// held against the lab's own list instead; that each option exists is held by `xtask/manual/`.
-const PROOFS: [Proof; 24] = [
+const PROOFS: [Proof; 32] = [
     proof("cargo xtask test", ".ci/run", "cargo xtask test"),
     proof(
         "cargo xtask demo",
@@ -42,6 +45,37 @@ const PROOFS: [Proof; 24] = [
         "cargo build --release --package tandem-guest --bin tandem",
         "xtask/src/test/suites.rs",
         "build --release --package tandem-guest --bin tandem",
+    ),
+    proof("cargo xtask package", SUITES, "&[\"package\", \"--check\"]"),
+    proof(
+        "cargo xtask package tandem --deb",
+        SUITES,
+        "&[\"package\", \"--deb\", \"--check\", \"--debug-host\"]",
+    ),
+    proof(
+        "cargo xtask package tandem-host --deb",
+        SUITES,
+        "&[\"package\", \"--deb\", \"--check\", \"--debug-host\"]",
+    ),
+    proof(
+        "apt install ./target/packages/tandem_*.deb",
+        PACKAGING,
+        "guest.run_block(\"README.md\", \"apt install \")?",
+    ),
+    proof(
+        "apt install ./target/packages/tandem-host_*.deb",
+        "tests/tests/packaging/chroot.rs",
+        "install /packages/tandem_*.deb /packages/tandem-host_*.deb",
+    ),
+    proof(
+        "systemctl start tandem",
+        PACKAGING,
+        "systemctl start {UNIT}",
+    ),
+    proof(
+        "apt purge tandem",
+        PACKAGING,
+        "apt(&guest, \"purge tandem\")?",
     ),
     proof("tandem ", "tests/tests/readme.rs", "readme::commands"),
     proof("ip -brief link", "tests/tests/readme.rs", "SHELL_COMMANDS"),
