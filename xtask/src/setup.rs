@@ -8,7 +8,7 @@ use tandem_lab::artifacts::qemu::Starter;
 use tandem_lab::full_guest::Rootfs;
 
 /// What building and testing need.
-const TOOLS: [HostTool; 10] = [
+const TOOLS: [HostTool; 11] = [
     HostTool::LibudevDev,
     HostTool::Qemu(Starter::Lab),
     HostTool::Iproute2,
@@ -19,6 +19,7 @@ const TOOLS: [HostTool; 10] = [
     HostTool::Libvirt,
     HostTool::Qemu(Starter::Libvirt),
     HostTool::Xmllint,
+    HostTool::Dnsmasq,
 ];
 
 /// What `cargo xtask setup` takes.

@@ -36,6 +36,8 @@ pub enum HostTool {
     Libvirt,
     /// `xmllint`, for the schema of the bonds in a domain's XML.
     Xmllint,
+    /// `dnsmasq`, which gives guests their addresses.
+    Dnsmasq,
 }
 
 impl HostTool {
@@ -54,6 +56,7 @@ impl HostTool {
             Self::E2fsprogs => &["e2fsprogs"],
             Self::LibudevDev => &["pkg-config", "libudev-dev"],
             Self::Xmllint => &["libxml2-utils"],
+            Self::Dnsmasq => &["dnsmasq-base"],
             Self::Libvirt => &[
                 "libvirt-daemon",
                 "libvirt-daemon-driver-qemu",
@@ -83,6 +86,7 @@ impl HostTool {
             Self::E2fsprogs => "e2fsprogs".to_owned(),
             Self::LibudevDev => "libudev's headers".to_owned(),
             Self::Xmllint => "xmllint".to_owned(),
+            Self::Dnsmasq => "dnsmasq".to_owned(),
         }
     }
 
@@ -102,6 +106,7 @@ impl HostTool {
             Self::Mmdebstrap => missing(&["mmdebstrap"]),
             Self::E2fsprogs => missing(&["mkfs.ext4"]),
             Self::Xmllint => missing(&["xmllint"]),
+            Self::Dnsmasq => missing(&["dnsmasq"]),
             Self::Libvirt => missing(&["libvirtd", "virsh"]).or_else(libvirt_lack),
             Self::LibudevDev => missing(&["pkg-config"]).or_else(|| {
                 let known = command::run(

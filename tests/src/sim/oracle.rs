@@ -147,7 +147,7 @@ impl Judge<'_> {
     /// traffic: then it stays closed, since it has the bond's MAC.
     fn faults_of_outsider(&self) -> Option<String> {
         let standby = self.standby()?;
-        let inherits = self.policy.addressing == AddressingPolicy::Inherit;
+        let inherits = self.policy.addressing.inherits();
         let ours = self.policy.ownership == Ownership::Create;
         let carried = self.status.traffic != Traffic::None;
         let bond = self.status.addresses.iter().any(|one| !one.is_link_local());

@@ -3,7 +3,7 @@
 use crate::bond::choice::Choice;
 use crate::bond::memory::Memory;
 use crate::bond::view::{Bond, BondView, Port};
-use crate::model::policy::{AddressingPolicy, MacPolicy};
+use crate::model::policy::MacPolicy;
 use crate::model::types::Time;
 
 pub(crate) struct Context<'a> {
@@ -41,8 +41,7 @@ impl<'a> Context<'a> {
             let aside = if standby.taken {
                 policy.mac == MacPolicy::Follow
             } else {
-                self.memory.is_refused(self.view, standby)
-                    && policy.addressing != AddressingPolicy::Inherit
+                self.memory.is_refused(self.view, standby) && !policy.addressing.inherits()
             };
             standby.enslaved || aside
         })

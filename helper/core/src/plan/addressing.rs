@@ -17,7 +17,7 @@ pub(super) fn onto_bond(context: &Context<'_>, bond: &Bond<'_>) -> Option<Action
         return None;
     }
     match &context.view.policy.addressing {
-        AddressingPolicy::Inherit => inherit(context, bond),
+        AddressingPolicy::Auto | AddressingPolicy::Inherit => inherit(context, bond),
         AddressingPolicy::Static { addresses, routes } => add_missing(bond, addresses, routes),
         AddressingPolicy::None => None,
     }
@@ -62,7 +62,7 @@ pub(super) fn give_back(context: &Context<'_>, bond: &Bond<'_>) -> Vec<ActionKin
 pub(super) fn stays_outside(context: &Context<'_>, bond: &Bond<'_>, standby: &Port<'_>) -> bool {
     let enslave = bond.enslave(standby);
     let attempts = &context.memory.attempts;
-    context.view.policy.addressing == AddressingPolicy::Inherit
+    context.view.policy.addressing.inherits()
         && bond.ports == 0
         && !standby.taken
         && attempts.failures(&enslave) >= FAILURES_BEFORE_GIVING_BACK
@@ -99,7 +99,7 @@ fn add_missing(bond: &Bond<'_>, addresses: &[Address], routes: &[Route]) -> Opti
 pub(super) fn off_ports(context: &Context<'_>, bond: &Bond<'_>) -> Vec<ActionKind> {
     let view = context.view;
     let standby = view.standby.as_ref().filter(|port| {
-        let inherited = view.policy.addressing == AddressingPolicy::Inherit;
+        let inherited = view.policy.addressing.inherits();
         !inherited && (port.enslaved || !port.taken)
     });
     let vfs = view.vfs.iter().filter(|vf| vf.enslaved);

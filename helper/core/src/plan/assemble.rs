@@ -113,7 +113,7 @@ fn is_prepared(view: &BondView<'_>, bond: &Bond<'_>) -> bool {
 /// must not keep it out for ever; they are tried before, being the earlier action.
 fn is_cleared(context: &Context<'_>, bond: &Bond<'_>, standby: &Port<'_>) -> bool {
     match context.view.policy.addressing {
-        AddressingPolicy::Inherit => {
+        AddressingPolicy::Auto | AddressingPolicy::Inherit => {
             !standby.has_addresses() || addressing::stays_outside(context, bond, standby)
         }
         AddressingPolicy::Static { .. } | AddressingPolicy::None => !standby.has_addressing(),
