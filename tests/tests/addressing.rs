@@ -120,7 +120,7 @@ impl<'lab> Machine<'lab> {
             "ip -o -6 address show dev {interface} scope global"
         ))?;
         ensure!(
-            addresses.contains("fd77::1") && addresses.contains("fd77::5054"),
+            addresses.contains("/128 scope") && addresses.contains(" mngtmpaddr "),
             "not both IPv6 addresses on {interface}: {addresses}"
         );
         let state = list(&format!(
