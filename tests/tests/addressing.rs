@@ -162,10 +162,16 @@ impl<'lab> Machine<'lab> {
     }
 }
 
+/// Not by the addresses that the lab gives to guests elsewhere.
+fn is_accelerated(guest: &Guest) -> Result<()> {
+    let state = guest.await_state(&mut guest.channel()?, BondState::Accelerated);
+    state.map(|_| ()).with_context(|| said(guest))
+}
+
 /// What the guest knows of its network.
 fn said(guest: &Guest) -> String {
     let script = "ip address show; ip route; networkctl --no-pager list; head -n 99 /run/systemd/network/*; \
-                  cat /run/tandem-nics/*; systemctl --no-pager --failed; \
+                  cat /run/tandem-nics/*; networkctl --no-pager status bond0; udevadm info /sys/class/net/bond0; systemctl --no-pager --failed; \
                   journalctl -b -o short-monotonic --no-pager | tail -n 150";
     let shown = guest.vm.run(&["sh", "-c", script], STEP_LIMIT);
     shown.map_or_else(|error| format!("{error:#}"), |output| output.text())
@@ -198,7 +204,7 @@ fn networkd_configures_the_bond_as_it_would_the_standby() {
 fn starts_on_a_running_guest(machine: &Machine<'_>, guest: &Guest, plain: &Lease) -> Result<()> {
     let story = || -> Result<()> {
         guest.vm.sh(&format!("systemctl enable --now {UNIT}"))?;
-        guest.reach(BondState::Accelerated)?;
+        is_accelerated(guest)?;
         machine.is_as_without_tandem(guest, plain)
     };
     story()
@@ -208,7 +214,7 @@ fn starts_on_a_running_guest(machine: &Machine<'_>, guest: &Guest, plain: &Lease
 
 fn boots(machine: &Machine<'_>, guest: &Guest, plain: &Lease) -> Result<()> {
     let story = || -> Result<()> {
-        guest.reach(BondState::Accelerated)?;
+        is_accelerated(guest)?;
         machine.is_as_without_tandem(guest, plain)?;
         let waited = systemd::properties(
             &guest.vm,
@@ -246,7 +252,7 @@ fn networkd_is_disturbed(machine: &Machine<'_>, guest: &Guest, plain: &Lease) ->
         "systemctl restart tandem",
     ] {
         guest.vm.sh(command)?;
-        guest.reach(BondState::Accelerated)?;
+        is_accelerated(guest)?;
         machine
             .is_as_without_tandem(guest, plain)
             .with_context(|| format!("after `{command}`"))?;
@@ -303,6 +309,6 @@ fn is_given_back(machine: &Machine<'_>, guest: &Guest, plain: &Lease) -> Result<
     vm.sh(&format!(
         "mv -f {ASIDE}/tandem {PROGRAM}; systemctl restart {UNIT}"
     ))?;
-    guest.reach(BondState::Accelerated)?;
+    is_accelerated(guest)?;
     machine.is_as_without_tandem(guest, plain)
 }

@@ -152,7 +152,13 @@ impl Judge<'_> {
         let bond = self.status.addresses.iter().any(|one| !one.is_link_local());
         let alone = standby.controller.is_none() && !carried;
         let cut_off = alone && (bond || !standby.admin_up);
-        (ours && cut_off).then(|| format!("the guest is cut off: {standby:?}"))
+        // By the other policies a VF may join without the standby, also one without a carrier.
+        let is_empty = !self
+            .links
+            .iter()
+            .any(|link| link.controller.is_some() && link.controller == self.status.ifindex);
+        let concerns = self.policy.addressing.inherits() || is_empty;
+        (ours && concerns && cut_off).then(|| format!("the guest is cut off: {standby:?}"))
     }
 
     fn faults_of(&self, bond: &Link) -> Vec<String> {
