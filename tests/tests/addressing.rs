@@ -226,7 +226,7 @@ fn boots(machine: &Machine<'_>, guest: &Guest, plain: &Lease) -> Result<()> {
             "{WAIT_ONLINE}: {waited:?}"
         );
         ensure!(
-            waited["ExecStart"].contains(&format!("-i {BOND}:degraded"))
+            waited["ExecStart"].contains(&format!(" -i {BOND} "))
                 && !waited["ExecStart"].contains(STANDBY),
             "{WAIT_ONLINE} waits for a port: {waited:?}"
         );
@@ -301,7 +301,7 @@ fn is_given_back(machine: &Machine<'_>, guest: &Guest, plain: &Lease) -> Result<
     vm.wait_sh(&format!("test ! -e {COPY}"), STEP_LIMIT)?;
     let wait = systemd::property(vm, WAIT_ONLINE, "ExecStart")?;
     ensure!(
-        wait.contains(&format!("-i {STANDBY}:degraded")),
+        wait.contains(&format!(" -i {STANDBY} ")),
         "{WAIT_ONLINE}: {wait}"
     );
 

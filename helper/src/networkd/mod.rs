@@ -16,7 +16,7 @@ pub(crate) mod wait_online;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, chown};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -238,20 +238,31 @@ fn asks_for_a_name(sections: &[Section]) -> bool {
 fn write(path: &Path, wanted: &Wanted) -> io::Result<()> {
     let source = fs::metadata(&wanted.source)?;
     let folder = path.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(folder)?;
+    make_folder(folder)?;
     let temporary = path.with_extension("new");
     let _ = fs::remove_file(&temporary);
     let mut file = fs::OpenOptions::new()
         .write(true)
         .create_new(true)
-        .mode(source.mode() & 0o644)
+        .mode(0o600)
         .open(&temporary)?;
     file.write_all(wanted.text.as_bytes())?;
     // The group that networkd runs as, where only it may read the source.
     if fs::metadata(&temporary)?.gid() != source.gid() {
         chown(&temporary, None, Some(source.gid()))?;
     }
+    // Whatever this process's umask is: networkd is another user.
+    file.set_permissions(fs::Permissions::from_mode(source.mode() & 0o644))?;
     fs::rename(&temporary, path)
+}
+
+/// A folder that everybody may look into, as systemd makes it.
+fn make_folder(folder: &Path) -> io::Result<()> {
+    if folder.exists() {
+        return Ok(());
+    }
+    fs::create_dir_all(folder)?;
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755))
 }
 
 /// Has networkd read its files anew, if it runs. Before D-Bus is there it can't be asked; a restart keeps what it

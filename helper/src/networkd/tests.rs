@@ -1,5 +1,3 @@
-use std::os::unix::fs::PermissionsExt;
-
 use tandem_core::types::Ifindex;
 
 use super::*;
