@@ -58,8 +58,13 @@ pub(super) fn fit(sections: &[Section], nic: &Nic) -> Fit {
 
 /// One key; nothing if it is not known here.
 fn one(key: &str, words: &[String], nic: &Nic) -> Option<bool> {
-    let mac =
-        |mac: Option<_>| mac.is_some_and(|mac| words.iter().any(|word| word.parse() == Ok(mac)));
+    let mac = |mac: Option<_>| {
+        mac.is_some_and(|mac| {
+            words
+                .iter()
+                .any(|word| word.replace('-', ":").parse() == Ok(mac))
+        })
+    };
     let text = |value: Option<&String>| matches_any(words, value.map(String::as_str).as_slice());
     Some(match key {
         "MACAddress" => mac(nic.mac),
@@ -71,7 +76,6 @@ fn one(key: &str, words: &[String], nic: &Nic) -> Option<bool> {
                 .collect();
             matches_any(words, &names)
         }
-        "OriginalName" => text(nic.properties.get("INTERFACE_OLD").or(Some(&nic.name))),
         "Path" => text(nic.properties.get("ID_PATH")),
         "Driver" => text(nic.driver.as_ref()),
         "Type" => text(nic.kind_of_type.as_ref()),
@@ -156,7 +160,7 @@ mod tests {
             "[Match]\nName=!wl* lo",
             "[Match]\nName=wl*\nName=eth?",
             "[Match]\nName=wl*\nName=\nName=eth[0-3]",
-            "[Match]\nMACAddress=52:54:00:00:00:09 52:54:00:00:00:01",
+            "[Match]\nMACAddress=52:54:00:00:00:09 52-54-00-00-00-01",
             "[Match]\nPermanentMACAddress=52:54:00:00:00:01\nName=eth0",
             "[Match]\nDriver=virtio*",
             "[Match]\nPath=pci-*:04.0",

@@ -146,6 +146,9 @@ fn decide(policy: &Policy, bond: &BondPolicy, readiness: &Readiness, links: &[Li
     if !concerns || !is_used(files) {
         return Decision::Remove(None);
     }
+    if !is_plain(&bond.name) {
+        return Decision::Remove(Some("its name means something else to systemd".to_owned()));
+    }
     let standby = links.iter().find(|link| {
         let role = role_of(link, policy).filter(|_| link.kind == LinkKind::Physical);
         role.is_some_and(|(of, role)| of.name == bond.name && role == Role::Standby)
@@ -178,6 +181,12 @@ fn decide(policy: &Policy, bond: &BondPolicy, readiness: &Readiness, links: &[Li
         Ok(None) => Decision::Remove(None),
         Err(why) => Decision::Remove(Some(why)),
     }
+}
+
+/// A name that stands for itself in systemd's files: the host may have chosen it, or who holds the service.
+pub(crate) fn is_plain(name: &IfName) -> bool {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    name.as_str().chars().all(is_plain)
 }
 
 /// networkd is started by systemd, or runs.

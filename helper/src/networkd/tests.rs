@@ -181,3 +181,18 @@ fn the_administrators_file_for_the_bond_comes_first() {
         "{text}"
     );
 }
+
+#[test]
+fn a_name_that_is_a_pattern_reaches_no_file() {
+    let folder = guest();
+    folder.write(
+        "/etc/systemd/network/10-lan.network",
+        "[Match]\nName=e*\n[Network]\nDHCP=yes\n",
+    );
+    let config = fs::read_to_string(folder.path("/etc/tandem/tandem.toml")).unwrap();
+    folder.write("/etc/tandem/tandem.toml", &config.replace("bond0", "*"));
+    let (_, said) = copy_of(&folder, &[standby("eth0")]);
+    assert!(said.len() == 1 && said[0].contains("its name"), "{said:?}");
+    let written = ini::list(&folder.files(), &[RUN_FOLDER], "network");
+    assert!(written.is_empty(), "{written:?}");
+}

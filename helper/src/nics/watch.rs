@@ -285,7 +285,8 @@ fn instruct_networkd(
         .filter(|link| link.kind == LinkKind::Physical)
         .filter_map(|link| {
             let role = role_of(link, &policy).filter(|role| is_ours(role, link));
-            role.map(|(bond, _)| (link.name.clone(), bond.name.clone()))
+            let bond = role.map(|(bond, _)| bond.name.clone());
+            Some((link.name.clone(), bond.filter(networkd::is_plain)?))
         });
     for line in wait_online::follow(files, &ports.collect())? {
         println!("{line}");
