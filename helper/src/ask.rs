@@ -1,7 +1,9 @@
 //! Commands that ask the running service.
 
+use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 
+use tandem_core::IfName;
 use tandem_core::input::Request;
 use tandem_core::status::Answer;
 use tandem_wire::Call;
@@ -10,6 +12,7 @@ use tandem_wire::reply::StatusReport;
 use crate::cli::{Ask, StatusArgs, exit};
 use crate::client::{Client, ClientError};
 use crate::config::{self, Config, ConfigError};
+use crate::networkd;
 use crate::nics::{Obstacle, Readiness};
 use crate::render::{self, Style};
 use crate::system_files::SystemFiles;
@@ -121,7 +124,7 @@ fn status(args: &StatusArgs, style: Style, out: &mut impl Write) -> Result<u8, A
     }
     let report: StatusReport = client.call(Call::TandemStatus, limit)?;
     let text = match (args.json, args.watch) {
-        (false, _) => render::status(&report, style),
+        (false, _) => render::status(&report, &managers(&report), style),
         (true, false) => json(serde_json::to_string_pretty(&report))?,
         (true, true) => json(serde_json::to_string(&report))?,
     };
@@ -130,6 +133,15 @@ fn status(args: &StatusArgs, style: Style, out: &mut impl Write) -> Result<u8, A
         watch(&mut client, args.json, out)?;
     }
     Ok(exit::OK)
+}
+
+/// Who configures the bonds that Tandem gives no addresses.
+fn managers(report: &StatusReport) -> BTreeMap<IfName, String> {
+    let files = SystemFiles::this();
+    let bonds = report.status.bonds.iter();
+    let told = bonds.map(|bond| (bond.name.clone(), networkd::told(&files, &bond.name)));
+    told.filter_map(|(bond, told)| Some((bond, told?)))
+        .collect()
 }
 
 /// Until the service stops or the output is closed.

@@ -68,6 +68,7 @@ pub fn check(system: &System, config_path: &Path) -> Report {
         setup::user(system),
         setup::service(system),
         setup::given_back(system),
+        setup::addressing(system, &config),
         setup::host_channel(system),
     ];
     let level = findings

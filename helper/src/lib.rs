@@ -20,6 +20,7 @@ pub mod heap;
 pub mod journal;
 pub mod logging;
 mod netlink;
+pub mod networkd;
 pub mod nics;
 pub mod observe;
 mod packet;

@@ -4,8 +4,10 @@
 mod switchover;
 mod words;
 
+use std::collections::BTreeMap;
+
 use tandem_core::status::{Answer, BondStatus, Event, PortStatus, Problem, SourceStatus};
-use tandem_core::types::Time;
+use tandem_core::types::{IfName, Time};
 use tandem_wire::event::{EventMessage, Pushed, Timestamp};
 use tandem_wire::reply::StatusReport;
 
@@ -37,8 +39,8 @@ impl Style {
     }
 }
 
-/// Everything known, with a newline at its end.
-pub fn status(report: &StatusReport, style: Style) -> String {
+/// Everything known, with a newline at its end. `managers` configure the bonds that Tandem gives no addresses.
+pub fn status(report: &StatusReport, managers: &BTreeMap<IfName, String>, style: Style) -> String {
     let status = &report.status;
     let mut page = Page::default();
     let words = [origin(status.policy)].into_iter();
@@ -54,7 +56,14 @@ pub fn status(report: &StatusReport, style: Style) -> String {
     let widths = PortWidths::of(&status.bonds);
     for bond in &status.bonds {
         page.blank();
-        bond_section(&mut page, bond, report.now, &widths, style);
+        bond_section(
+            &mut page,
+            bond,
+            managers.get(&bond.name),
+            report.now,
+            &widths,
+            style,
+        );
     }
     if !status.sources.is_empty() {
         page.blank();
@@ -93,7 +102,14 @@ pub fn event(message: &EventMessage) -> String {
     page.text
 }
 
-fn bond_section(page: &mut Page, bond: &BondStatus, now: Time, widths: &PortWidths, style: Style) {
+fn bond_section(
+    page: &mut Page,
+    bond: &BondStatus,
+    manager: Option<&String>,
+    now: Time,
+    widths: &PortWidths,
+    style: Style,
+) {
     let (colour, word) = state(bond.state);
     page.painted(
         format!("{}: ", bond.name),
@@ -115,6 +131,9 @@ fn bond_section(page: &mut Page, bond: &BondStatus, now: Time, widths: &PortWidt
             &network
         },
     );
+    if let Some(manager) = manager {
+        page.item("manager", manager);
+    }
     page.item("VF", &widths.row(bond.vf.as_ref()));
     page.item("standby", &widths.row(bond.standby.as_ref()));
     if bond.fast_path_armed {

@@ -18,6 +18,7 @@ use tandem_core::{IfName, Role, role_of};
 use tandem_wire::PORT_NAME;
 
 use crate::config::{self, Config, HOST_POLICY_PATH};
+use crate::networkd;
 use crate::nics::{Readiness, USER};
 use crate::observe::once;
 use crate::runtime::read_bounded;
@@ -51,7 +52,11 @@ impl Mark {
     pub fn of(link: &Link, policy: &Policy, readiness: &Readiness) -> Option<Self> {
         if link.kind == LinkKind::Bond {
             let bond = policy.bonds.iter().find(|bond| bond.name == link.name)?;
-            let configured_here = bond.addressing != AddressingPolicy::None;
+            let configured_here = match bond.addressing {
+                AddressingPolicy::Auto => !networkd::serves(readiness.files(), &bond.name),
+                AddressingPolicy::Inherit | AddressingPolicy::Static { .. } => true,
+                AddressingPolicy::None => false,
+            };
             // Also if its NICs were given back: Tandem made it, so it is no other manager's.
             let is_made_here = readiness.obstacle.is_none() || readiness.is_in_place(&bond.name);
             return Some(Self {
@@ -124,7 +129,12 @@ pub fn refresh(config: &Path) -> Result<Vec<String>> {
         .and_then(|config| effective(config).map_err(|error| format!("{error:#}")));
     let readiness = Readiness::look(&files, &loaded);
     let mut done = own_port(&files);
-    for link in once::links()? {
+    let links = once::links()?;
+    // First: a bond's mark depends on it. A configuration that can't be read changes nothing here.
+    if let Ok(policy) = &policy {
+        done.extend(networkd::follow(policy, &readiness, &links)?);
+    }
+    for link in links {
         if link.kind == LinkKind::Software {
             continue;
         }

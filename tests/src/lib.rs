@@ -36,6 +36,7 @@ pub mod artifacts;
 mod boot;
 pub mod command;
 pub mod demo;
+pub mod dhcp;
 pub mod evacuation;
 pub mod full_guest;
 mod guest_net;

@@ -8,7 +8,7 @@ use tandem_lab::artifacts::qemu::Starter;
 use tandem_lab::full_guest::Rootfs;
 
 /// What building and testing need.
-const TOOLS: [HostTool; 11] = [
+const TOOLS: [HostTool; 12] = [
     HostTool::LibudevDev,
     HostTool::Cpp,
     HostTool::Qemu(Starter::Lab),
@@ -20,6 +20,7 @@ const TOOLS: [HostTool; 11] = [
     HostTool::Libvirt,
     HostTool::Qemu(Starter::Libvirt),
     HostTool::Xmllint,
+    HostTool::Dnsmasq,
 ];
 
 /// What `cargo xtask setup` takes.

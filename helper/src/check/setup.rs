@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use tandem_core::link::{Link, LinkKind};
-use tandem_core::policy::{BondPolicy, Policy};
+use tandem_core::policy::{AddressingPolicy, BondPolicy, Policy};
 use tandem_core::types::IfName;
 use tandem_core::{Role, role_of};
 use tandem_wire::PORT_NAME;
@@ -12,6 +12,7 @@ use tandem_wire::PORT_NAME;
 use super::Finding;
 use super::system::System;
 use crate::config::{self, Config, ConfigError};
+use crate::networkd;
 use crate::nics::{self, Obstacle, UNIT, USER};
 
 /// Where udev looks for rules, the first of a name wins (udev(7)).
@@ -21,14 +22,6 @@ const UDEV_FOLDERS: &[&str] = &[
     "/usr/local/lib/udev/rules.d",
     "/usr/lib/udev/rules.d",
     "/lib/udev/rules.d",
-];
-/// Where systemd-networkd looks (systemd.network(5)).
-const NETWORK_FOLDERS: &[&str] = &[
-    "/etc/systemd/network",
-    "/run/systemd/network",
-    "/usr/local/lib/systemd/network",
-    "/usr/lib/systemd/network",
-    "/lib/systemd/network",
 ];
 pub(super) fn configuration(
     system: &System,
@@ -211,8 +204,8 @@ pub(super) fn udev(system: &System) -> Finding {
         .collect();
     // A folder that networkd makes when it starts.
     let networkd = system.exists("/run/systemd/netif");
-    let network = "01-tandem-unmanaged.network";
-    if networkd && system.find(NETWORK_FOLDERS, network).is_none() {
+    let network = networkd::UNMANAGED_FILE;
+    if networkd && system.find(networkd::FOLDERS, network).is_none() {
         missing.push(network);
     }
     if missing.is_empty() {
@@ -300,6 +293,36 @@ pub(super) fn given_back(system: &System) -> Finding {
         texts.collect::<Vec<_>>().join("; "),
         "they have the network that they would have without Tandem, and are not accelerated",
         Obstacle::GivenBack(String::new()).remedy(),
+    )
+}
+
+/// Who gives the bonds their addresses.
+pub(super) fn addressing(system: &System, config: &Result<Config, ConfigError>) -> Finding {
+    const NAME: &str = "addressing";
+    let Ok(config) = config else {
+        return Finding::ok(NAME, "not looked at: the configuration is wrong");
+    };
+    let policy = effective_policy(system, config);
+    let of_bond = |bond: &BondPolicy| match &bond.addressing {
+        AddressingPolicy::Auto | AddressingPolicy::Inherit => {
+            let manager = networkd::told(system, &bond.name);
+            manager.unwrap_or_else(|| "what the standby has moves to the bond".to_owned())
+        }
+        AddressingPolicy::Static { .. } => "as configured".to_owned(),
+        AddressingPolicy::None => "another network manager".to_owned(),
+    };
+    let texts = policy
+        .bonds
+        .iter()
+        .map(|bond| format!("{}: {}", bond.name, of_bond(bond)));
+    let detail = texts.collect::<Vec<_>>().join("; ");
+    Finding::ok(
+        NAME,
+        if detail.is_empty() {
+            "no bond"
+        } else {
+            &detail
+        },
     )
 }
 

@@ -159,7 +159,7 @@ fn an_empty_system_lacks_everything_and_says_so() {
     assert_eq!(report.level, Level::Fatal);
     let fatal = ["bonding driver", "network capabilities"];
     // Without systemd nobody expects a unit; without a bond, NICs.
-    let fine = ["service", "user", "given back", "NICs"];
+    let fine = ["service", "user", "given back", "NICs", "addressing"];
     for finding in &report.findings {
         let expected = match finding.name {
             name if fatal.contains(&name) => Level::Fatal,

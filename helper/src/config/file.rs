@@ -82,8 +82,11 @@ struct FileBond {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema, serde::Serialize))]
 #[serde(rename_all = "kebab-case")]
 enum Addressing {
-    /// The addresses and routes of the standby move to the bond; where it has none, those of the VF.
+    /// As the standby would get them without Tandem: where systemd-networkd would configure the standby, it
+    /// configures the bond by the same file, with the same lease; else as `inherit`.
     #[default]
+    Auto,
+    /// The addresses and routes of the standby move to the bond; where it has none, those of the VF.
     Inherit,
     /// `addresses` and `routes`.
     Static,
@@ -221,6 +224,7 @@ fn policy(bond: FileBond) -> Result<BondPolicy, (&'static str, String)> {
         _ if !routes.is_empty() => {
             return refused("routes");
         }
+        Addressing::Auto => AddressingPolicy::Auto,
         Addressing::Inherit => AddressingPolicy::Inherit,
         Addressing::None => AddressingPolicy::None,
     };

@@ -96,6 +96,11 @@ impl Readiness {
         list.split_whitespace().map(str::to_owned).collect()
     }
 
+    /// The system that was looked at.
+    pub(crate) fn files(&self) -> &SystemFiles {
+        &self.files
+    }
+
     /// The bond has a port: the service did its work.
     pub fn is_in_place(&self, bond: &IfName) -> bool {
         !self.ports(bond).is_empty()

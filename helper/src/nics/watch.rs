@@ -13,15 +13,16 @@ use anyhow::{Context, Result};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use tandem_core::link::Link;
+use tandem_core::link::{Link, LinkKind};
 use tandem_core::policy::{AddressingPolicy, BondPolicy, Ownership, Policy};
-use tandem_core::{IfName, role_of};
+use tandem_core::{IfName, Role, role_of};
 use tandem_wire::Call;
 use tandem_wire::reply::StatusReport;
 
 use super::{GivenBack, Obstacle, Readiness, UNIT, UnitState, given_back, remember};
 use crate::client::Client;
 use crate::config;
+use crate::networkd::{self, wait_online};
 use crate::observe::once;
 use crate::runtime::SOCKET_PATH;
 use crate::system_files::SystemFiles;
@@ -46,6 +47,7 @@ pub fn watch(config: &Path) -> Result<()> {
     let files = SystemFiles::this();
     let mut waiting = Waiting::default();
     let mut in_place = Vec::new();
+    let mut told_networkd = Vec::new();
     // Started anew, the service has a new chance.
     if !given_back(&files).is_empty() {
         remember(&GivenBack::new())?;
@@ -85,6 +87,7 @@ pub fn watch(config: &Path) -> Result<()> {
             refresh(config)?;
             in_place = placed;
         }
+        instruct_networkd(config, &files, &links, &mut told_networkd)?;
         if next.is_over {
             return Ok(());
         }
@@ -246,6 +249,46 @@ fn problem_of(bond: &IfName) -> Option<String> {
 
 fn refresh(config: &Path) -> Result<()> {
     for line in udev_marks::refresh(config)? {
+        println!("{line}");
+    }
+    Ok(())
+}
+
+/// systemd-networkd, and who waits for it, follow what is decided by now. `told` is what was said of it last.
+fn instruct_networkd(
+    config: &Path,
+    files: &SystemFiles,
+    links: &[Link],
+    told: &mut Vec<String>,
+) -> Result<()> {
+    let loaded = config::load(config);
+    let readiness = Readiness::look(files, &loaded);
+    // A wrong configuration changes nothing of what is in use.
+    let Some(policy) = loaded
+        .ok()
+        .and_then(|config| udev_marks::effective(&config).ok())
+    else {
+        return Ok(());
+    };
+    let said = networkd::follow(&policy, &readiness, links)?;
+    if !said.is_empty() && said != *told {
+        said.iter().for_each(|line| println!("{line}"));
+        *told = said;
+        // A bond's mark depends on it.
+        refresh(config)?;
+    }
+    let is_ours = |(bond, _): &(&BondPolicy, Role), link: &Link| {
+        bond.ownership == Ownership::Create && readiness.reason_to_leave(bond, &link.name).is_none()
+    };
+    let ports = links
+        .iter()
+        .filter(|link| link.kind == LinkKind::Physical)
+        .filter_map(|link| {
+            let role = role_of(link, &policy).filter(|role| is_ours(role, link));
+            let bond = role.map(|(bond, _)| bond.name.clone());
+            Some((link.name.clone(), bond.filter(networkd::is_plain)?))
+        });
+    for line in wait_online::follow(files, &ports.collect())? {
         println!("{line}");
     }
     Ok(())

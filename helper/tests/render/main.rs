@@ -1,6 +1,7 @@
 //! The text for people, held against committed files. `UPDATE=1` rewrites them.
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -205,25 +206,34 @@ fn busy_status() -> Value {
 #[test]
 fn a_status_with_everything_in_it() {
     let report = report(busy_status());
-    assert_golden("status.txt", &render::status(&report, Style::Plain));
+    assert_golden(
+        "status.txt",
+        &render::status(&report, &BTreeMap::new(), Style::Plain),
+    );
 }
 
 #[test]
 fn a_status_without_a_bond() {
     let report = report(serde_json::to_value(Status::default()).unwrap());
-    assert_golden("status-empty.txt", &render::status(&report, Style::Plain));
+    assert_golden(
+        "status-empty.txt",
+        &render::status(&report, &BTreeMap::new(), Style::Plain),
+    );
 }
 
 #[test]
 fn colours_change_nothing_but_colours() {
     let report = report(busy_status());
-    let coloured = render::status(&report, Style::Coloured);
+    let coloured = render::status(&report, &BTreeMap::new(), Style::Coloured);
     assert!(coloured.contains("\u{1b}[32maccelerated\u{1b}[0m"));
     let mut plain = coloured;
     for sequence in ["\u{1b}[31m", "\u{1b}[32m", "\u{1b}[33m", "\u{1b}[0m"] {
         plain = plain.replace(sequence, "");
     }
-    assert_eq!(plain, render::status(&report, Style::Plain));
+    assert_eq!(
+        plain,
+        render::status(&report, &BTreeMap::new(), Style::Plain)
+    );
 }
 
 #[test]
@@ -235,7 +245,7 @@ fn what_the_host_may_not_do_is_shown() {
     ] {
         let mut report = report(busy_status());
         report.status.host_may = may;
-        let text = render::status(&report, Style::Plain);
+        let text = render::status(&report, &BTreeMap::new(), Style::Plain);
         let first = text.split_inclusive('\n').next().unwrap();
         assert!(first.ends_with(shown), "{first}");
     }
@@ -259,7 +269,7 @@ fn every_state_of_a_bond_has_words_of_its_own() {
             let mut report = report(busy_status());
             let bond: &mut BondStatus = &mut report.status.bonds[0];
             bond.state = state;
-            render::status(&report, Style::Plain)
+            render::status(&report, &BTreeMap::new(), Style::Plain)
         })
         .collect();
     texts.sort();

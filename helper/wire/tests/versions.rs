@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
 use serde_json::{Value, json};
+use tandem_core::policy::AddressingPolicy;
 use tandem_core::status::{SourceHealth, SourceStatus};
 use tandem_wire::from_guest::FromGuest;
 use tandem_wire::message::{Call, ReplyTo, RequestLine};
@@ -45,9 +46,11 @@ fn defaults_are_what_they_were() {
         "announcements": 3, "announcement-interval-ms": 100
     });
     let defaults = json!({
-        "mac": "standby", "ownership": "create", "addressing": "inherit", "mtu": null,
+        "mac": "standby", "ownership": "create", "mtu": null,
         "path-check": "none", "timing": timing
     });
+    // Not written, so that a guest that does not know it yet uses its own default.
+    assert_eq!(policy.bonds[0].addressing, AddressingPolicy::Auto);
     assert_eq!(bond, defaults);
 }
 

@@ -42,6 +42,8 @@ pub enum HostTool {
     Lintian,
     /// `rpm`, which looks at .rpm packages.
     Rpm,
+    /// `dnsmasq`, which gives guests their addresses.
+    Dnsmasq,
 }
 
 impl HostTool {
@@ -63,6 +65,7 @@ impl HostTool {
             Self::Xmllint => &["libxml2-utils"],
             Self::Lintian => &["lintian"],
             Self::Rpm => &["rpm"],
+            Self::Dnsmasq => &["dnsmasq-base"],
             Self::Libvirt => &[
                 "libvirt-daemon",
                 "libvirt-daemon-driver-qemu",
@@ -95,6 +98,7 @@ impl HostTool {
             Self::Xmllint => "xmllint".to_owned(),
             Self::Lintian => "lintian".to_owned(),
             Self::Rpm => "rpm".to_owned(),
+            Self::Dnsmasq => "dnsmasq".to_owned(),
         }
     }
 
@@ -117,6 +121,7 @@ impl HostTool {
             Self::Xmllint => missing(&["xmllint"]),
             Self::Lintian => missing(&["lintian"]),
             Self::Rpm => missing(&["rpm"]),
+            Self::Dnsmasq => missing(&["dnsmasq"]),
             Self::Libvirt => missing(&["libvirtd", "virsh"]).or_else(libvirt_lack),
             Self::LibudevDev => missing(&["pkg-config"]).or_else(|| {
                 let known = command::run(

@@ -234,11 +234,16 @@ impl<'lab> FullGuest<'lab> {
             .wanted_by("tandem.service", PORT_UNIT))
     }
 
-    /// No target starts Tandem: its channel's port does, or one of its NICs, when it appears.
-    pub fn wanted_by_its_port_alone(mut self) -> Self {
+    /// Nothing starts Tandem.
+    pub fn not_enabled(mut self) -> Self {
         self.links
             .retain(|path, _| !path.ends_with("/tandem.service"));
-        self.wanted_by("tandem.service", PORT_UNIT)
+        self
+    }
+
+    /// No target starts Tandem: its channel's port does, or one of its NICs, when it appears.
+    pub fn wanted_by_its_port_alone(self) -> Self {
+        self.not_enabled().wanted_by("tandem.service", PORT_UNIT)
     }
 
     /// Builds the guest and boots it on a host: comes back when the lab's agent answers, which is before

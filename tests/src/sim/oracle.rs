@@ -153,13 +153,18 @@ impl Judge<'_> {
     /// traffic: then it stays closed, since it has the bond's MAC.
     fn faults_of_outsider(&self) -> Option<String> {
         let standby = self.standby()?;
-        let inherits = self.policy.addressing == AddressingPolicy::Inherit;
         let ours = self.policy.ownership == Ownership::Create;
         let carried = self.status.traffic != Traffic::None;
         let bond = self.status.addresses.iter().any(|one| !one.is_link_local());
         let alone = standby.controller.is_none() && !carried;
         let cut_off = alone && (bond || !standby.admin_up);
-        (inherits && ours && cut_off).then(|| format!("the guest is cut off: {standby:?}"))
+        // By the other policies a VF may join without the standby, also one without a carrier.
+        let is_empty = !self
+            .links
+            .iter()
+            .any(|link| link.controller.is_some() && link.controller == self.status.ifindex);
+        let concerns = self.policy.addressing.inherits() || is_empty;
+        (ours && concerns && cut_off).then(|| format!("the guest is cut off: {standby:?}"))
     }
 
     fn faults_of(&self, bond: &Link) -> Vec<String> {

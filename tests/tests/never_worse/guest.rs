@@ -13,6 +13,7 @@ pub(crate) const PROGRAM: &str = tandem::PROGRAM;
 const UNIT: &str = "tandem.service";
 const UNIT_FILE: &str = "/usr/lib/systemd/system/tandem.service";
 const NO_BONDING: &str = "/etc/modprobe.d/no-bonding.conf";
+const IN_USE: &str = "/etc/udev/rules.d/99-lab.rules";
 /// Where the sandboxes of the units reach it.
 const ASIDE: &str = "/var/lib/lab-aside";
 
@@ -34,6 +35,8 @@ pub(crate) enum Broken {
     /// Only the service crashes.
     CrashesInRun,
     NoUser,
+    /// The service runs, and no bond can take a NIC in: each has a macvlan on it.
+    NicsInUse,
 }
 
 /// What a guest suffers here.
@@ -137,6 +140,12 @@ impl Suffers for Guest<'_> {
                 "test \"$1\" = run && kill -ABRT $$\nexec {ASIDE}/tandem \"$@\""
             )),
             Broken::NoUser => format!("systemctl stop {UNIT}; userdel tandem"),
+            Broken::NicsInUse => format!(
+                "cat >{IN_USE} <<'END' && udevadm control --reload
+ACTION==\"add\", SUBSYSTEM==\"net\", DEVPATH!=\"/devices/virtual/*\", \
+RUN+=\"/usr/sbin/ip link add link $name name use$attr{{ifindex}} type macvlan\"
+END"
+            ),
         };
         self.sh(&command).map(|_| ())
     }
@@ -147,7 +156,8 @@ impl Suffers for Guest<'_> {
             format!("test ! -e {ASIDE}/{name} || mv -f {ASIDE}/{name} {path}")
         };
         self.sh(&format!(
-            "rm -f {NO_BONDING}; systemctl unmask {UNIT}
+            "rm -f {NO_BONDING} {IN_USE}; udevadm control --reload; systemctl unmask {UNIT}
+             for upper in $(ip -o link show type macvlan | sed 's/^[^:]*: *//; s/@.*//'); do ip link del $upper; done
              {}; {}; {}
              systemd-sysusers tandem.conf
              systemctl daemon-reload; systemctl enable {UNIT}",

@@ -39,7 +39,13 @@ impl Broken {
         Self::NoUser,
         Self::CrashesAlways,
     ];
-    const RARE: [Self; 4] = [Self::Masked, Self::Disabled, Self::NoUnit, Self::NoProgram];
+    const RARE: [Self; 5] = [
+        Self::NicsInUse,
+        Self::Masked,
+        Self::Disabled,
+        Self::NoUnit,
+        Self::NoProgram,
+    ];
 
     fn said(self) -> Said {
         let found = |finding, why, journal| Said {
@@ -67,6 +73,11 @@ impl Broken {
                 "given back",
                 // And how it fares at that moment.
                 "are left to their network manager: the service ",
+                Some("are given back to their network manager"),
+            ),
+            Self::NicsInUse => found(
+                "given back",
+                "the service runs and made no bond within",
                 Some("are given back to their network manager"),
             ),
             Self::Masked => found("service", "tandem.service is masked", None),

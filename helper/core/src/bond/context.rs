@@ -3,7 +3,7 @@
 use crate::bond::choice::Choice;
 use crate::bond::memory::Memory;
 use crate::bond::view::{Bond, BondView, Port};
-use crate::model::policy::{AddressingPolicy, MacPolicy};
+use crate::model::policy::MacPolicy;
 use crate::model::types::Time;
 
 pub(crate) struct Context<'a> {
@@ -38,7 +38,7 @@ impl<'a> Context<'a> {
     fn standby_is_served(&self) -> bool {
         let policy = self.view.policy;
         self.view.standby.as_ref().is_none_or(|standby| {
-            let inherits = policy.addressing == AddressingPolicy::Inherit;
+            let inherits = policy.addressing.inherits();
             let follows = policy.mac == MacPolicy::Follow;
             let aside = if standby.taken {
                 follows

@@ -91,8 +91,9 @@ pub struct BondPolicy {
     /// Who made the bond device.
     #[serde(default)]
     pub ownership: Ownership,
-    /// Where the bond's addresses come from.
-    #[serde(default)]
+    /// Where the bond's addresses come from. The default is not written: a guest of an older version,
+    /// which does not know it, then uses its own.
+    #[serde(default, skip_serializing_if = "AddressingPolicy::is_default")]
     pub addressing: AddressingPolicy,
     /// MTU of the bond in bytes; without it the standby's.
     #[serde(default)]
@@ -199,8 +200,12 @@ pub enum Ownership {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum AddressingPolicy {
-    /// Those found on the standby are moved to the bond; where it has none, those on the VF.
+    /// As the standby would get them without Tandem: where a network manager that Tandem can instruct would
+    /// configure the standby, it configures the bond instead. What the standby has all the same moves, as
+    /// with [`Self::Inherit`].
     #[default]
+    Auto,
+    /// Those found on the standby are moved to the bond; where it has none, those on the VF.
     Inherit,
     /// These.
     Static {
@@ -212,6 +217,17 @@ pub enum AddressingPolicy {
     },
     /// Another network manager configures the bond.
     None,
+}
+
+impl AddressingPolicy {
+    /// What is found on the standby moves to the bond.
+    pub fn inherits(&self) -> bool {
+        matches!(self, Self::Auto | Self::Inherit)
+    }
+
+    pub(crate) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Times and counts of one bond.

@@ -161,7 +161,7 @@ fn check_mtu(bond: &BondPolicy) -> Result<(), Fault> {
         AddressingPolicy::Static { addresses, .. } => {
             addresses.iter().any(|address| address.ip.is_ipv6())
         }
-        AddressingPolicy::Inherit | AddressingPolicy::None => false,
+        AddressingPolicy::Auto | AddressingPolicy::Inherit | AddressingPolicy::None => false,
     };
     if ipv6 && mtu < MIN_MTU_IPV6 {
         let problem =

@@ -13,32 +13,34 @@ const FAILURES_BEFORE_GIVING_BACK: u32 = 2;
 
 /// Gives the bond its addresses. The bond has to be up, or the kernel refuses routes.
 pub(super) fn onto_bond(context: &Context<'_>, bond: &Bond<'_>) -> Option<ActionKind> {
-    if !bond.link.admin_up {
+    let standby = context.view.standby.as_ref();
+    if !bond.link.admin_up || standby.is_some_and(|standby| stays_outside(context, bond, standby)) {
         return None;
     }
+    let kept = standby.filter(|standby| keeps_what_it_has(context, bond, standby));
+    let kept = kept
+        .filter(|port| port.has_addressing())
+        .filter(|port| port.enslaved || context.memory.is_found_free(port));
     match &context.view.policy.addressing {
-        AddressingPolicy::Inherit => inherit(context, bond),
-        AddressingPolicy::Static { addresses, routes } => add_missing(bond, addresses, routes),
-        AddressingPolicy::None => None,
+        AddressingPolicy::Auto | AddressingPolicy::Inherit => {
+            let source = kept.or_else(|| vf_with_the_only_addresses(context, bond))?;
+            Some(move_to(bond, source))
+        }
+        AddressingPolicy::Static { addresses, routes } => kept
+            .map(|standby| move_to(bond, standby))
+            .or_else(|| add_missing(bond, addresses, routes)),
+        AddressingPolicy::None => kept.map(|standby| move_to(bond, standby)),
     }
 }
 
-/// Moves what is on the standby, before and after it became a port. Done first, an
+/// What is on the standby moves, before and after it became a port. Done first, an
 /// address always has a route: becoming a port takes the link down, and with it
 /// its IPv4 routes and IPv6 addresses go.
-fn inherit(context: &Context<'_>, bond: &Bond<'_>) -> Option<ActionKind> {
-    let standby = context.view.standby.as_ref();
-    if standby.is_some_and(|standby| stays_outside(context, bond, standby)) {
-        return None;
-    }
-    let source = standby
-        .filter(|port| port.has_addressing())
-        .filter(|port| port.enslaved || context.memory.is_found_free(port))
-        .or_else(|| vf_with_the_only_addresses(context, bond))?;
-    Some(ActionKind::MoveAddressing {
+fn move_to(bond: &Bond<'_>, source: &Port<'_>) -> ActionKind {
+    ActionKind::MoveAddressing {
         from: source.ifindex(),
         to: bond.ifindex(),
-    })
+    }
 }
 
 /// Gives the standby its addresses back where the bond cannot take it in, so that
@@ -62,13 +64,28 @@ pub(super) fn give_back(context: &Context<'_>, bond: &Bond<'_>) -> Vec<ActionKin
 /// again later only, or must not.
 pub(super) fn stays_outside(context: &Context<'_>, bond: &Bond<'_>, standby: &Port<'_>) -> bool {
     let enslave = bond.enslave(standby);
-    let attempts = &context.memory.attempts;
-    let refused = attempts.failures(&enslave) >= FAILURES_BEFORE_GIVING_BACK
-        && attempts.next_at(&enslave) > context.now;
-    context.view.policy.addressing == AddressingPolicy::Inherit
-        && bond.ports == 0
+    is_left_outside(context, bond, standby)
+        && (context.memory.attempts.next_at(&enslave) > context.now
+            || context.memory.is_left_alone(context.view, standby))
+}
+
+/// The bond is empty because it could not take the standby in when it was tried, or must not.
+fn is_left_outside(context: &Context<'_>, bond: &Bond<'_>, standby: &Port<'_>) -> bool {
+    let failures = context.memory.attempts.failures(&bond.enslave(standby));
+    bond.ports == 0
         && !standby.taken
-        && (refused || context.memory.is_left_alone(context.view, standby))
+        && (failures >= FAILURES_BEFORE_GIVING_BACK
+            || context.memory.is_left_alone(context.view, standby))
+}
+
+/// What is on the standby is not to be lost: it is the bond's, or, whatever the policy, all that the guest
+/// has while the bond can't be made, perhaps of a manager that got the standby back.
+pub(super) fn keeps_what_it_has(
+    context: &Context<'_>,
+    bond: &Bond<'_>,
+    standby: &Port<'_>,
+) -> bool {
+    context.view.policy.addressing.inherits() || is_left_outside(context, bond, standby)
 }
 
 /// A VF that came to all the addresses there are before there was a bond.
@@ -102,8 +119,8 @@ fn add_missing(bond: &Bond<'_>, addresses: &[Address], routes: &[Route]) -> Opti
 pub(super) fn off_ports(context: &Context<'_>, bond: &Bond<'_>) -> Vec<ActionKind> {
     let view = context.view;
     let standby = view.standby.as_ref().filter(|port| {
-        let inherited = view.policy.addressing == AddressingPolicy::Inherit;
-        !inherited && (port.enslaved || context.memory.is_found_free(port))
+        !keeps_what_it_has(context, bond, port)
+            && (port.enslaved || context.memory.is_found_free(port))
     });
     let vfs = view.vfs.iter().filter(|vf| vf.enslaved);
     let free_vf = context.next_vf(bond);

@@ -6,7 +6,7 @@ use crate::bond::context::Context;
 use crate::bond::view::{Bond, BondView, Device, Port};
 use crate::model::action::{ActionKind, BondOptions};
 use crate::model::link::PrimaryReselect;
-use crate::model::policy::{AddressingPolicy, BondPolicy, MacPolicy, Ownership};
+use crate::model::policy::{BondPolicy, MacPolicy, Ownership};
 use crate::model::types::Mac;
 use crate::plan::{addressing, switchover};
 
@@ -131,11 +131,10 @@ fn is_prepared(view: &BondView<'_>, bond: &Bond<'_>) -> bool {
 /// Taking the standby in would cost it no address, or is to be done later. Routes that could not be moved
 /// must not keep it out for ever; they are tried before, being the earlier action.
 fn is_cleared(context: &Context<'_>, bond: &Bond<'_>, standby: &Port<'_>) -> bool {
-    match context.view.policy.addressing {
-        AddressingPolicy::Inherit => {
-            !standby.has_addresses() || addressing::stays_outside(context, bond, standby)
-        }
-        AddressingPolicy::Static { .. } | AddressingPolicy::None => !standby.has_addressing(),
+    if addressing::keeps_what_it_has(context, bond, standby) {
+        !standby.has_addresses() || addressing::stays_outside(context, bond, standby)
+    } else {
+        !standby.has_addressing()
     }
 }
 

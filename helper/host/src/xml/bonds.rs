@@ -244,12 +244,13 @@ fn addressing(
             "addresses=\"{}\" has no use for <ip>; write static, or remove <ip> and <route>",
             shown(other)
         ))),
-        (None | Some("inherit"), true) => Ok(Addressing::Inherit),
+        (None | Some("auto"), true) => Ok(Addressing::Auto),
+        (Some("inherit"), true) => Ok(Addressing::Inherit),
         (Some("static"), true) => Err(bond.error("addresses=\"static\" needs an <ip>; add it")),
         (Some("dhcp"), true) => Ok(Addressing::Dhcp),
         (Some("none"), true) => Ok(Addressing::None),
         (Some(other), true) => Err(bond.error(format!(
-            "addresses: `{}` is not one of inherit, static, dhcp, none",
+            "addresses: `{}` is not one of auto, inherit, static, dhcp, none",
             shown(other)
         ))),
     }

@@ -132,6 +132,7 @@ impl Addressing {
     /// Tandem has no DHCP client: the guest's network manager has.
     fn policy(&self) -> AddressingPolicy {
         match self {
+            Self::Auto => AddressingPolicy::Auto,
             Self::Inherit => AddressingPolicy::Inherit,
             Self::Static { addresses, routes } => AddressingPolicy::Static {
                 addresses: addresses.clone(),

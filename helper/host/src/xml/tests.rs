@@ -281,6 +281,7 @@ fn addressings() -> impl Strategy<Value = AddressingPolicy> {
         }
     });
     prop_oneof![
+        Just(AddressingPolicy::Auto),
         Just(AddressingPolicy::Inherit),
         Just(AddressingPolicy::None),
         fixed
@@ -302,6 +303,7 @@ fn bond_of(policy: &BondPolicy) -> Bond {
         vfs: policy.vfs.iter().map(port).collect(),
         mtu: policy.mtu,
         addressing: match &policy.addressing {
+            AddressingPolicy::Auto => Addressing::Auto,
             AddressingPolicy::Inherit => Addressing::Inherit,
             AddressingPolicy::Static { addresses, routes } => Addressing::Static {
                 addresses: addresses.clone(),

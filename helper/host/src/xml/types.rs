@@ -51,8 +51,10 @@ pub struct Port {
 /// Where the bond's addresses come from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Addressing {
-    /// Those that the guest has on its standby, else on its VF, are moved to the bond.
+    /// As the guest's standby would get them without Tandem.
     #[default]
+    Auto,
+    /// Those that the guest has on its standby, else on its VF, are moved to the bond.
     Inherit,
     /// `<ip>` and `<route>`.
     Static {

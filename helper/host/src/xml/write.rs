@@ -42,7 +42,8 @@ impl Bond {
             bond.add("path-check", "standby");
         }
         match self.addressing {
-            Addressing::Inherit | Addressing::Static { .. } => {}
+            Addressing::Auto | Addressing::Static { .. } => {}
+            Addressing::Inherit => bond.add("addresses", "inherit"),
             Addressing::Dhcp => bond.add("addresses", "dhcp"),
             Addressing::None => bond.add("addresses", "none"),
         }

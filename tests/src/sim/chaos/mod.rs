@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use tandem_core::link::Address;
-use tandem_core::policy::AddressingPolicy;
 use tandem_core::status::{BondStatus, Problem, ProblemCode};
 use tandem_core::{Ifindex, Mac};
 
@@ -126,7 +125,7 @@ impl Chaos {
     }
 
     fn inherits(&self) -> bool {
-        self.stage.policy().bonds[0].addressing == AddressingPolicy::Inherit
+        self.stage.policy().bonds[0].addressing.inherits()
     }
 
     fn round(&mut self) -> Result<(), String> {

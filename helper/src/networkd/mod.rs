@@ -1,0 +1,320 @@
+//! systemd-networkd configures the bond as it would have configured the standby: by the same file, with the same
+//! client identifiers, so that the same leases come.
+//!
+//! networkd looks for the first `.network` file that fits an interface. Where one fits the standby of a bond with
+//! `addressing = "auto"`, a copy of it that fits the bond is written beside those of other programs, in /run. The
+//! copy is all there is to know: where it stands, networkd has the bond ([`serves`]); where it does not, Tandem
+//! moves addresses as with `inherit`. It goes away with whatever gives the NICs back.
+
+mod copy;
+mod iaid;
+mod ini;
+mod matching;
+mod nic;
+pub(crate) mod wait_online;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result};
+use tandem_core::link::{Link, LinkKind};
+use tandem_core::policy::{AddressingPolicy, BondPolicy, Ownership, Policy};
+use tandem_core::{IfName, Role, role_of};
+
+use self::ini::Section;
+use self::matching::Fit;
+use self::nic::Nic;
+use crate::nics::Readiness;
+use crate::system_files::{SystemFiles, text_of};
+
+/// Where systemd-networkd looks (systemd.network(5)).
+pub(crate) const FOLDERS: &[&str] = &[
+    "/etc/systemd/network",
+    "/run/systemd/network",
+    "/usr/local/lib/systemd/network",
+    "/usr/lib/systemd/network",
+    "/lib/systemd/network",
+];
+/// Where files that are made at run time are.
+const RUN_FOLDER: &str = "/run/systemd/network";
+/// What keeps networkd before 255 off the ports.
+pub(crate) const UNMANAGED_FILE: &str = "01-tandem-unmanaged.network";
+/// Names of the copies begin so: before those of others, so that none of them is asked first.
+const PREFIX: &str = "02-tandem-";
+const ENDING: &str = ".network";
+const UNIT: &str = "systemd-networkd.service";
+/// Most files that are looked at.
+const MAX_FILES: usize = 1024;
+
+/// Whether networkd configures this bond.
+pub(crate) fn serves(files: &SystemFiles, bond: &IfName) -> bool {
+    files.exists(&path_of(bond))
+}
+
+/// Where the bond's configuration comes from, in words; nothing if networkd does not configure it.
+pub fn told(files: &SystemFiles, bond: &IfName) -> Option<String> {
+    if !serves(files, bond) {
+        return None;
+    }
+    let text = files.text(&path_of(bond));
+    let source = copy::source(&text).map(|source| format!(", as {source} says of the standby"));
+    Some(format!("systemd-networkd{}", source.unwrap_or_default()))
+}
+
+fn path_of(bond: &IfName) -> String {
+    format!("{RUN_FOLDER}/{PREFIX}{bond}{ENDING}")
+}
+
+/// A file that networkd is to have.
+struct Wanted {
+    text: String,
+    /// Whose owner and mode it gets: it may hold secrets.
+    source: PathBuf,
+}
+
+/// What is to become of a bond's file.
+enum Decision {
+    /// It is to be this.
+    Write(Wanted),
+    /// There is to be none, and why; nothing if networkd has no part in it.
+    Remove(Option<String>),
+    /// What it depends on is not there now.
+    Keep,
+}
+
+/// Writes the files of the bonds that networkd is to configure, removes those of others, has networkd read them
+/// anew if it runs, and says what it did.
+///
+/// # Errors
+/// A file can't be written or removed: this needs root.
+pub(crate) fn follow(
+    policy: &Policy,
+    readiness: &Readiness,
+    links: &[Link],
+) -> Result<Vec<String>> {
+    let files = readiness.files();
+    let mut done = Vec::new();
+    let mut stale: BTreeMap<String, PathBuf> = ini::list(files, &[RUN_FOLDER], "network")
+        .into_iter()
+        .filter(|(name, _)| name.starts_with(PREFIX))
+        .collect();
+    let mut is_changed = false;
+    for bond in &policy.bonds {
+        let path = files.path(&path_of(&bond.name));
+        let name = format!("{PREFIX}{}{ENDING}", bond.name);
+        let is_there = stale.remove(&name);
+        match decide(policy, bond, readiness, links) {
+            Decision::Keep => {}
+            Decision::Write(wanted) => {
+                if is_there.is_none() || text_of(&path) != wanted.text {
+                    write(&path, &wanted)
+                        .with_context(|| format!("can't write {}", path.display()))?;
+                    is_changed = true;
+                    let source = wanted.source.display();
+                    done.push(format!(
+                        "systemd-networkd is to configure {} by {source}",
+                        bond.name
+                    ));
+                }
+            }
+            Decision::Remove(why) => {
+                stale.extend(is_there.map(|path| (name, path)));
+                done.extend(why.map(|why| {
+                    format!("systemd-networkd does not configure {}: {why}", bond.name)
+                }));
+            }
+        }
+    }
+    for path in stale.values() {
+        fs::remove_file(path).with_context(|| format!("can't remove {}", path.display()))?;
+        is_changed = true;
+        done.push(format!("removed {}", path.display()));
+    }
+    if is_changed {
+        done.extend(reload());
+    }
+    Ok(done)
+}
+
+fn decide(policy: &Policy, bond: &BondPolicy, readiness: &Readiness, links: &[Link]) -> Decision {
+    let files = readiness.files();
+    let concerns = bond.addressing == AddressingPolicy::Auto && bond.ownership == Ownership::Create;
+    if !concerns || !is_used(files) {
+        return Decision::Remove(None);
+    }
+    if !is_plain(&bond.name) {
+        return Decision::Remove(Some("its name means something else to systemd".to_owned()));
+    }
+    let standby = links.iter().find(|link| {
+        let role = role_of(link, policy).filter(|_| link.kind == LinkKind::Physical);
+        role.is_some_and(|(of, role)| of.name == bond.name && role == Role::Standby)
+    });
+    let Some(standby) = standby else {
+        return Decision::Keep;
+    };
+    if readiness.reason_to_leave(bond, &standby.name).is_some() {
+        return Decision::Remove(None);
+    }
+    let Some(nic) = Nic::of(files, standby) else {
+        return Decision::Keep;
+    };
+    let as_bond = Nic::bond(bond.name.as_str(), standby.mac);
+    // The administrator's own file for the bond comes first.
+    let found = match file_for(files, &as_bond, true) {
+        Ok(None) => file_for(files, &nic, false),
+        found => found,
+    };
+    match found {
+        Ok(Some(found)) => Decision::Write(Wanted {
+            text: copy::copy(
+                bond.name.as_str(),
+                &found.name,
+                &found.sections,
+                iaid::of(&nic),
+            ),
+            source: found.path,
+        }),
+        Ok(None) => Decision::Remove(None),
+        Err(why) => Decision::Remove(Some(why)),
+    }
+}
+
+/// A name that stands for itself in systemd's files: the host may have chosen it, or who holds the service.
+pub(crate) fn is_plain(name: &IfName) -> bool {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    name.as_str().chars().all(is_plain)
+}
+
+/// networkd is started by systemd, or runs.
+fn is_used(files: &SystemFiles) -> bool {
+    files.is_wanted(UNIT) || files.exists("/run/systemd/netif/state")
+}
+
+struct Found {
+    name: String,
+    path: PathBuf,
+    sections: Vec<Section>,
+}
+
+/// The file that networkd would use for this interface without Tandem; an error if that can't be told. `by_name`:
+/// only one that asks for the interface's name.
+fn file_for(files: &SystemFiles, nic: &Nic, by_name: bool) -> Result<Option<Found>, String> {
+    let all = ini::list(files, FOLDERS, "network");
+    let others = all
+        .into_iter()
+        .filter(|(name, _)| name != UNMANAGED_FILE && !name.starts_with(PREFIX));
+    for (name, path) in others.take(MAX_FILES) {
+        let sections = ini::read(files, FOLDERS, &path, &name);
+        if by_name && !asks_for_a_name(&sections) {
+            continue;
+        }
+        match matching::fit(&sections, nic) {
+            Fit::No => {}
+            Fit::Yes if copy::leaves_alone(&sections) => return Ok(None),
+            Fit::Yes => {
+                return Ok(Some(Found {
+                    name,
+                    path,
+                    sections,
+                }));
+            }
+            Fit::Unknown(what) => {
+                return Err(format!(
+                    "whether {} is for {} depends on {what}",
+                    path.display(),
+                    nic.name
+                ));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// The file is for one interface, by its name.
+fn asks_for_a_name(sections: &[Section]) -> bool {
+    let mut entries = sections
+        .iter()
+        .filter(|section| section.name == "Match")
+        .flat_map(|section| &section.entries);
+    entries.any(|(key, value)| key == "Name" && !value.contains(['*', '!', '?', '[']))
+}
+
+/// Whole or not at all, for the eyes of those who may read the source.
+fn write(path: &Path, wanted: &Wanted) -> io::Result<()> {
+    let source = fs::metadata(&wanted.source)?;
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    make_folder(folder)?;
+    let temporary = path.with_extension("new");
+    let _ = fs::remove_file(&temporary);
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&temporary)?;
+    file.write_all(wanted.text.as_bytes())?;
+    // The group that networkd runs as, where only it may read the source.
+    if fs::metadata(&temporary)?.gid() != source.gid() {
+        chown(&temporary, None, Some(source.gid()))?;
+    }
+    // Whatever this process's umask is: networkd is another user.
+    file.set_permissions(fs::Permissions::from_mode(source.mode() & 0o644))?;
+    fs::rename(&temporary, path)
+}
+
+/// A folder that everybody may look into, as systemd makes it.
+fn make_folder(folder: &Path) -> io::Result<()> {
+    if folder.exists() {
+        return Ok(());
+    }
+    fs::create_dir_all(folder)?;
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755))
+}
+
+/// Has networkd read its files anew, if it runs. Before D-Bus is there it can't be asked; a restart keeps what it
+/// has configured.
+fn reload() -> Vec<String> {
+    let is_active = matches!(
+        state_of(UNIT).as_str(),
+        "active" | "activating" | "reloading"
+    );
+    if !is_active {
+        return Vec::new();
+    }
+    let told = run("networkctl", &["reload"])
+        .or_else(|_| run("systemctl", &["try-restart", "--no-block", UNIT]));
+    vec![match told {
+        Ok(()) => "systemd-networkd has read its files anew".to_owned(),
+        Err(error) => format!("systemd-networkd can't be told: {error}"),
+    }]
+}
+
+/// `ActiveState` of a unit; empty if systemd does not answer.
+pub(crate) fn state_of(unit: &str) -> String {
+    let output = Command::new("systemctl")
+        .args(["show", "--property=ActiveState", "--value", "--", unit])
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    text.unwrap_or_default()
+}
+
+fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
+    let output = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| format!("{program}: {error}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(format!("{program} {}: {said}", arguments.join(" ")))
+}
+
+#[cfg(test)]
+mod tests;

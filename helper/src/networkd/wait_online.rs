@@ -1,0 +1,200 @@
+//! `systemd-networkd-wait-online.service` waits for the bond where it was told to wait for one of its ports, as
+//! netplan tells it: a port never gets an address.
+//!
+//! A drop-in that sorts after netplan's names the bond instead. systemd has to read its units anew for that, which
+//! is no work for what a unit is started by: `tandem udev --watch` does it.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use anyhow::{Context, Result};
+use tandem_core::IfName;
+
+use super::{ini, run, state_of};
+use crate::system_files::{SystemFiles, UNIT_FOLDERS, text_of};
+
+const UNIT: &str = "systemd-networkd-wait-online.service";
+/// After `10-netplan.conf`.
+const DROP_IN: &str = "99-tandem.conf";
+const FOLDER: &str = "/run/systemd/system";
+
+/// Writes or removes the drop-in, has systemd follow, and says what it did. `ports` are the present ports and NICs
+/// of bonds, and the bonds.
+///
+/// # Errors
+/// The file can't be written or removed: this needs root.
+pub(crate) fn follow(files: &SystemFiles, ports: &BTreeMap<IfName, IfName>) -> Result<Vec<String>> {
+    let folder = files.path(&format!("{FOLDER}/{UNIT}.d"));
+    let path = folder.join(DROP_IN);
+    let wanted = drop_in(&commands(files), ports);
+    let present = path.exists().then(|| text_of(&path));
+    if present == wanted {
+        return Ok(Vec::new());
+    }
+    let shown = path.display();
+    let done = match wanted {
+        Some(text) => {
+            let written = fs::create_dir_all(&folder).and_then(|()| fs::write(&path, text));
+            written.with_context(|| format!("can't write {shown}"))?;
+            format!("{UNIT} waits for a bond instead of its port")
+        }
+        None => {
+            fs::remove_file(&path).with_context(|| format!("can't remove {shown}"))?;
+            format!("{UNIT} waits for what it did before")
+        }
+    };
+    let mut said = vec![done];
+    said.extend(run("systemctl", &["daemon-reload"]).err());
+    // One that waits already waits for the wrong interface.
+    if state_of(UNIT) == "activating" {
+        said.extend(run("systemctl", &["try-restart", "--no-block", UNIT]).err());
+    }
+    Ok(said)
+}
+
+/// The unit's commands as they are without Tandem (systemd.unit(5)).
+fn commands(files: &SystemFiles) -> Vec<String> {
+    let Some(unit) = files.find(UNIT_FOLDERS, UNIT) else {
+        return Vec::new();
+    };
+    let folders: Vec<_> = UNIT_FOLDERS
+        .iter()
+        .map(|folder| format!("{folder}/{UNIT}.d"))
+        .collect();
+    let folders: Vec<_> = folders.iter().map(String::as_str).collect();
+    let drop_ins = ini::list(files, &folders, "conf").into_iter();
+    let others = drop_ins
+        .filter(|(name, _)| name != DROP_IN)
+        .map(|(_, path)| path);
+    let mut commands = Vec::new();
+    for file in std::iter::once(unit).chain(others) {
+        let sections = ini::parse(&text_of(&file));
+        let service = sections
+            .into_iter()
+            .filter(|section| section.name == "Service");
+        for (key, value) in service.flat_map(|section| section.entries) {
+            match (key.as_str(), value.is_empty()) {
+                ("ExecStart", true) => commands.clear(),
+                ("ExecStart", false) => commands.push(value),
+                _ => {}
+            }
+        }
+    }
+    commands
+}
+
+/// The drop-in that names bonds in place of their ports; nothing if no port is named.
+fn drop_in(commands: &[String], ports: &BTreeMap<IfName, IfName>) -> Option<String> {
+    let changed: Vec<_> = commands
+        .iter()
+        .map(|command| with_bonds(command, ports))
+        .collect();
+    (changed != commands).then(|| {
+        let lines = changed
+            .iter()
+            .map(|command| format!("ExecStart={command}\n"));
+        format!(
+            "# Written by tandem.\n[Service]\nExecStart=\n{}",
+            lines.collect::<String>()
+        )
+    })
+}
+
+/// A command line with bonds in place of ports, each named once.
+fn with_bonds(command: &str, ports: &BTreeMap<IfName, IfName>) -> String {
+    // Quoted words are nobody's that is known; they stay as they are.
+    if command.contains(['"', '\'', '\\']) {
+        return command.to_owned();
+    }
+    let mut words = command.split_whitespace();
+    let mut kept: Vec<String> = Vec::new();
+    while let Some(word) = words.next() {
+        let (option, interface) = if let Some(interface) = word.strip_prefix("--interface=") {
+            ("--interface=", interface)
+        } else if word == "-i" || word == "--interface" {
+            ("-i ", words.next().unwrap_or_default())
+        } else if let Some(interface) = word.strip_prefix("-i") {
+            ("-i", interface)
+        } else {
+            kept.push(word.to_owned());
+            continue;
+        };
+        let (name, states) = match interface.split_once(':') {
+            Some((name, states)) => (name, format!(":{states}")),
+            None => (interface, String::new()),
+        };
+        let bond = ports.iter().find(|(port, _)| port.as_str() == name);
+        let name = bond.map_or(name, |(_, bond)| bond.as_str());
+        let is_named = |word: &String| {
+            let after = word
+                .trim_start_matches("--interface=")
+                .trim_start_matches("-i");
+            after.trim_start().split(':').next() == Some(name)
+        };
+        if bond.is_none() || !kept.iter().any(is_named) {
+            kept.push(format!("{option}{name}{states}"));
+        }
+    }
+    kept.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nics::testing::Folder;
+
+    fn ports() -> BTreeMap<IfName, IfName> {
+        ["eth0", "eth1"]
+            .map(|port| (port.parse().unwrap(), "bond0".parse().unwrap()))
+            .into()
+    }
+
+    #[test]
+    fn a_bond_takes_the_place_of_its_ports() {
+        let wait = "/lib/systemd/systemd-networkd-wait-online";
+        for (before, after) in [
+            ("-i eth0:degraded", "-i bond0:degraded"),
+            (
+                "--any -o routable -i eth0 -i eth1",
+                "--any -o routable -i bond0",
+            ),
+            (
+                "--interface=eth0 --interface eth2",
+                "--interface=bond0 -i eth2",
+            ),
+            (
+                "-ieth1:routable -i eth2:carrier",
+                "-ibond0:routable -i eth2:carrier",
+            ),
+            ("--any --timeout=30", "--any --timeout=30"),
+        ] {
+            let found = with_bonds(&format!("{wait} {before}"), &ports());
+            assert_eq!(found, format!("{wait} {after}"));
+        }
+        let quoted = format!("{wait} -i \"eth0\"");
+        assert_eq!(with_bonds(&quoted, &ports()), quoted);
+    }
+
+    #[test]
+    fn the_commands_are_those_without_tandem() {
+        let folder = Folder::new();
+        let unit = "/usr/lib/systemd/system/systemd-networkd-wait-online.service";
+        folder.write(unit, "[Service]\nExecStart=/wait\n");
+        assert_eq!(drop_in(&commands(&folder.files()), &ports()), None);
+        let netplan = "/run/systemd/system/systemd-networkd-wait-online.service.d";
+        folder.write(
+            &format!("{netplan}/10-netplan.conf"),
+            "[Unit]\nA=b\n[Service]\nExecStart=\nExecStart=/wait -i eth0:degraded\nExecStart=/wait --any -i eth0\n",
+        );
+        folder.write(
+            &format!("{netplan}/{DROP_IN}"),
+            "[Service]\nExecStart=\nExecStart=/other\n",
+        );
+        assert_eq!(
+            drop_in(&commands(&folder.files()), &ports()).unwrap(),
+            "# Written by tandem.\n[Service]\nExecStart=\nExecStart=/wait -i bond0:degraded\n\
+             ExecStart=/wait --any -i bond0\n"
+        );
+        assert_eq!(drop_in(&commands(&folder.files()), &BTreeMap::new()), None);
+    }
+}
