@@ -42,7 +42,12 @@ pub(super) const SIDE_BY_SIDE: [&str; 15] = [
 const PACKAGING: &str = "lab-packaging";
 
 /// Those of them that wait for most of their time: for deadlines, and for what shall not happen.
-const WAITING: [&str; 3] = ["lab-libvirt-faults", "lab-real-vf", "lab-environment"];
+const WAITING: [&str; 4] = [
+    "lab-addressing",
+    "lab-libvirt-faults",
+    "lab-real-vf",
+    "lab-environment",
+];
 
 /// A suite for each integration test in cargo's metadata: `lab-NAME` for one that boots virtual machines,
 /// `core-NAME` for another of the lab's package, `PACKAGE-NAME` for those of other packages.

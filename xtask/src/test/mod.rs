@@ -1,4 +1,4 @@
-//! `cargo xtask test`: every suite, two at a time where they allow it; a line for each, and a closing total.
+//! `cargo xtask test`: every suite, some at a time where they allow it; a line for each, and a closing total.
 
 mod binaries;
 mod integration;
