@@ -38,6 +38,7 @@ fn standby(name: &str) -> Link {
         max_mtu: 0,
         admin_up: false,
         carrier: false,
+        occupant: None,
         controller: None,
         bond: None,
         port: None,
