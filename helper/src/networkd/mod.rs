@@ -3,7 +3,7 @@
 //!
 //! networkd looks for the first `.network` file that fits an interface. Where one fits the standby of a bond with
 //! `addressing = "auto"`, a copy of it that fits the bond is written beside those of other programs, in /run. The
-//! copy is all there is to know: where it stands, networkd has the bond ([`serves`]); where it does not, Tandem
+//! copy is all there is to know: where it stands, networkd has the bond (`serves`); where it does not, Tandem
 //! moves addresses as with `inherit`. It goes away with whatever gives the NICs back.
 
 mod copy;
