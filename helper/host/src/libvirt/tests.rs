@@ -1,7 +1,6 @@
 //! The driver over a fake `virsh`, and what it reads on output captured from libvirt 11.3.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use tandem_core::types::PciAddress;
@@ -25,8 +24,15 @@ fn fake(script: &str) -> (Virsh, tempfile::TempDir) {
         "#!/bin/sh\nHERE={}\nALL=\"$*\"\n{script}",
         folder.path().display()
     );
-    fs::write(&program, text).unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    // Written by another process: what this one has open for writing, a child that another test starts just now
+    // has open too, and the kernel runs no such file (ETXTBSY).
+    let source = folder.path().join("virsh.text");
+    fs::write(&source, text).unwrap();
+    let copied = std::process::Command::new("install")
+        .args(["-m", "755"])
+        .args([&source, &program])
+        .status();
+    assert!(copied.unwrap().success());
     (Virsh::with_program("test:///fake", program), folder)
 }
 
