@@ -27,6 +27,7 @@ pub(super) const SIDE_BY_SIDE: [&str; 14] = [
     "lab-ebpf",
     "lab-faults",
     "lab-full-guest",
+    "lab-packaging",
     "lab-smoke",
     "lab-agent-port",
     "lab-real-vf",
@@ -34,7 +35,6 @@ pub(super) const SIDE_BY_SIDE: [&str; 14] = [
     "lab-plain-qemu",
     "lab-executor",
     "lab-readme",
-    "lab-packaging",
 ];
 
 /// The one that installs what the suite `package` builds.
