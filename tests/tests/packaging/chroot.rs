@@ -28,7 +28,6 @@ const UNITS: [&str; 5] = [
     "tandem-host.service",
 ];
 /// Every file, but those that apt and dpkg keep of what they did, and those of the running system, which this is not.
-/// kernel's file systems.
 const LIST: &str = "find / -xdev \\( -path /var/cache -o -path /var/log -o -path /var/lib/apt -o -path /var/lib/dpkg \
     -o -path /dev -o -path /proc -o -path /sys -o -path /run -o -path /tmp -o -path /packages \\) -prune -o -print";
 /// A user stays when its package goes: its number must not become another's.

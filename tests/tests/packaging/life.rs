@@ -16,8 +16,9 @@ const EVERYTHING: &str = "TANDEM_PACKAGING_EVERYTHING";
 const UNIT: &str = "tandem.service";
 /// Where README.md finds the package.
 const PACKAGES: &str = "target/packages";
+/// So slowly that sockets and rings hold seconds of them: a busy machine loses none.
 const FRAMES: FrameOptions = FrameOptions {
-    rate_hz: 100,
+    rate_hz: 50,
     payload_bytes: 64,
 };
 

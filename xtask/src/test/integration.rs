@@ -28,6 +28,7 @@ pub(super) const SIDE_BY_SIDE: [&str; 15] = [
     "lab-ebpf",
     "lab-faults",
     "lab-full-guest",
+    "lab-packaging",
     "lab-smoke",
     "lab-agent-port",
     "lab-real-vf",
@@ -35,7 +36,6 @@ pub(super) const SIDE_BY_SIDE: [&str; 15] = [
     "lab-plain-qemu",
     "lab-executor",
     "lab-readme",
-    "lab-packaging",
 ];
 
 /// The one that installs what the suite `package` builds.
