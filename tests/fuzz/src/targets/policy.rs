@@ -1,9 +1,10 @@
-//! Policies: a configuration file, or, from `{` on, what the host handed over as the guest keeps it. Then what
+//! Policies: a configuration file, or, from `{` on, what the host handed over as the guest keeps it; the first line
+//! also for a bond's name. Then what
 //! udev, the kernel and other programs are told of it.
 
 use tandem_core::action::ActionKind;
 use tandem_core::link::Link;
-use tandem_core::policy::{Origin, Policy};
+use tandem_core::policy::{BondPolicy, Origin, Policy, PortMatch};
 use tandem_core::{IfName, Input};
 use tandem_guest::fuzzing::{configuration, udev_entry, udev_properties};
 
@@ -15,20 +16,40 @@ const RESERVED: [&str; 6] = ["", ".", "..", "all", "default", "bonding_masters"]
 pub(super) fn run(bytes: &[u8]) {
     let text = super::text(bytes);
     udev_entry(&text);
-    let policy = if text.starts_with('{') {
-        let read: Option<Policy> = serde_json::from_str(&text).ok();
-        let policy = read.map(|policy| Policy {
-            origin: Origin::Host,
-            ..policy
-        });
-        policy.filter(|policy| policy.validate().is_ok())
+    let read = if text.starts_with('{') {
+        serde_json::from_str(&text).ok().map(of_the_host)
     } else {
         configuration(&text).ok().map(|config| config.policy)
     };
-    let Some(policy) = policy else {
-        return;
+    let name = text.lines().next().unwrap_or_default();
+    let named = name.parse().ok().map(with_the_name);
+    let policies = [read, named].into_iter().flatten();
+    policies
+        .filter(|policy| policy.validate().is_ok())
+        .for_each(taken);
+}
+
+fn of_the_host(policy: Policy) -> Policy {
+    Policy {
+        origin: Origin::Host,
+        ..policy
+    }
+}
+
+/// The first line may be a bond's name, and is soon found to be a bad one where nothing else is needed.
+fn with_the_name(name: IfName) -> Policy {
+    let nic = |driver: &str| PortMatch {
+        driver: Some(driver.to_owned()),
+        ..PortMatch::default()
     };
-    policy.validate().expect("it was found valid");
+    of_the_host(Policy {
+        bonds: vec![BondPolicy::new(name, nic("virtio_net"), vec![nic("iavf")])],
+        ..Policy::default()
+    })
+}
+
+/// What was found valid.
+fn taken(policy: Policy) {
     let kept = serde_json::to_string(&policy).expect("it is JSON");
     let again: Policy = serde_json::from_str(&kept).expect("what is kept is read");
     assert_eq!(again, policy);
