@@ -79,8 +79,7 @@ impl Obstacle {
                  then `systemctl restart tandem`"
             }
             Self::NotInstalled => {
-                "install helper/systemd/tandem.service, then `systemctl daemon-reload` and \
-                 `systemctl enable --now tandem.service`"
+                "install the package `tandem` anew, then `systemctl enable --now tandem.service`"
             }
             Self::Masked(_) => "`systemctl unmask tandem.service`, then `systemctl restart tandem`",
             Self::NotEnabled => "`systemctl enable --now tandem.service`",
