@@ -27,6 +27,8 @@ struct Found {
     /// Sorted: each gateway is reachable by the routes before.
     routes: Vec<RouteMessage>,
     next_hops: Vec<nexthop::NextHop>,
+    /// Of those and of groups of them.
+    object_routes: Vec<RouteMessage>,
 }
 
 /// Moves all there is.
@@ -47,13 +49,14 @@ pub(super) fn r#move(requests: &mut Requests, from: Ifindex, to: Ifindex) -> Res
     }
     let found = read(requests, from, from_name.as_str())?;
     let listener = Listener::open()?;
-    add_copies(requests, &found, from, to, to_link.name.as_str())?;
+    let left = add_copies(requests, &found, from, to, to_link.name.as_str())?;
     let immediate: Vec<Ipv6Addr> = found
         .addresses
         .iter()
         .filter_map(clone::immediately_usable)
         .collect();
     listener.wait(requests, to, &immediate)?;
+    remove_objects(requests, &left, from_name.as_str())?;
     remove(requests, &found, from, from_name.as_str())
 }
 
@@ -61,12 +64,22 @@ pub(super) fn r#move(requests: &mut Requests, from: Ifindex, to: Ifindex) -> Res
 pub(super) fn flush(requests: &mut Requests, link: Ifindex) -> Result<(), ActError> {
     let name = present(requests, link)?.name;
     let found = read(requests, link, name.as_str())?;
-    for next_hop in &found.next_hops {
+    let all: Vec<_> = found.next_hops.iter().collect();
+    remove_objects(requests, &all, name.as_str())?;
+    remove(requests, &found, link, name.as_str())
+}
+
+fn remove_objects(
+    requests: &mut Requests,
+    next_hops: &[&nexthop::NextHop],
+    name: &str,
+) -> Result<(), ActError> {
+    for next_hop in next_hops {
         nexthop::remove(requests, next_hop)
             .or_else(absent_is_well)
             .map_err(ActError::at(format!("remove a next hop through {name}")))?;
     }
-    remove(requests, &found, link, name.as_str())
+    Ok(())
 }
 
 fn read(requests: &mut Requests, link: Ifindex, name: &str) -> Result<Found, ActError> {
@@ -78,7 +91,7 @@ fn read(requests: &mut Requests, link: Ifindex, name: &str) -> Result<Found, Act
         (message.header.index == link.0 && clone::address_moves(&message)).then_some(message)
     })
     .map_err(ActError::at(format!("read the addresses of {name}")))?;
-    let mut routes = route::dump(requests, link, |payload| {
+    let routes = route::dump(requests, link, |payload| {
         let message = RouteMessage::parse(payload);
         strange += u32::from(message.is_err());
         message.ok().filter(clone::route_moves)
@@ -92,6 +105,9 @@ fn read(requests: &mut Requests, link: Ifindex, name: &str) -> Result<Found, Act
             "addresses or routes of an unknown format"
         );
     }
+    let (object_routes, mut routes): (Vec<_>, Vec<_>) = routes
+        .into_iter()
+        .partition(|route| clone::next_hop_object(route).is_some());
     clone::sort(&mut routes);
     let next_hops = nexthop::of_link(requests, link)
         .map_err(ActError::at(format!("read the next hops of {name}")))?;
@@ -99,16 +115,19 @@ fn read(requests: &mut Requests, link: Ifindex, name: &str) -> Result<Found, Act
         addresses,
         routes,
         next_hops,
+        object_routes,
     })
 }
 
-fn add_copies(
+/// Gives the next hops that are objects and have to stay: a link without a carrier, such as a bond without ports,
+/// can have none. Their routes get next hops of their own.
+fn add_copies<'a>(
     requests: &mut Requests,
-    found: &Found,
+    found: &'a Found,
     from: Ifindex,
     to: Ifindex,
     to_name: &str,
-) -> Result<(), ActError> {
+) -> Result<Vec<&'a nexthop::NextHop>, ActError> {
     for message in &found.addresses {
         let copy = clone::address_for(message, to);
         let request = RouteNetlinkMessage::NewAddress(copy);
@@ -124,14 +143,24 @@ fn add_copies(
     for message in on_link {
         add_route(requests, message, from, to, to_name)?;
     }
+    let mut left = Vec::new();
     for next_hop in &found.next_hops {
-        nexthop::r#move(requests, next_hop, to)
-            .map_err(ActError::at(format!("move a next hop to {to_name}")))?;
+        match nexthop::r#move(requests, next_hop, to) {
+            Err(error) if error.errno() == libc::ENETDOWN => left.push(next_hop),
+            moved => moved.map_err(ActError::at(format!("move a next hop to {to_name}")))?,
+        }
+    }
+    for route in &found.object_routes {
+        let id = clone::next_hop_object(route);
+        if left.iter().any(|next_hop| next_hop.id() == id) {
+            let plain = clone::without_object(route);
+            add_route(requests, &plain, from, to, to_name)?;
+        }
     }
     for message in through_gateways {
         add_route(requests, message, from, to, to_name)?;
     }
-    Ok(())
+    Ok(left)
 }
 
 fn add_route(

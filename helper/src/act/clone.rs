@@ -120,7 +120,6 @@ pub(super) fn route_moves(message: &RouteMessage) -> bool {
     let header = &message.header;
     if header.flags.contains(RouteFlags::Cloned)
         || header.protocol == RouteProtocol::IcmpRedirect
-        || has_next_hop_object(message)
         || expires_in_s(message).is_some_and(|seconds| seconds <= 0)
     {
         return false;
@@ -135,12 +134,21 @@ pub(super) fn route_moves(message: &RouteMessage) -> bool {
     header.kind == RouteType::Unicast && !link_local
 }
 
-/// True if the route's next hop is an object of its own; it moves with that.
-pub(super) fn has_next_hop_object(message: &RouteMessage) -> bool {
-    message
-        .attributes
-        .iter()
-        .any(|attribute| matches!(attribute, RouteAttribute::NhId(_)))
+/// The number of the object that is the route's next hop, if it has one; the route moves with that.
+pub(super) fn next_hop_object(message: &RouteMessage) -> Option<u32> {
+    let mut attributes = message.attributes.iter();
+    attributes.find_map(|attribute| match attribute {
+        RouteAttribute::NhId(id) => Some(*id),
+        _ => None,
+    })
+}
+
+/// The route with a next hop of its own, as the object of its next hop is.
+pub(super) fn without_object(message: &RouteMessage) -> RouteMessage {
+    let mut copy = message.clone();
+    copy.attributes
+        .retain(|attribute| !matches!(attribute, RouteAttribute::NhId(_)));
+    copy
 }
 
 /// The route through another link.

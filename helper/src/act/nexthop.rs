@@ -51,6 +51,12 @@ impl NextHop {
         Some(Ifindex(u32::from_ne_bytes(index)))
     }
 
+    /// Its number, by which routes name it.
+    pub(crate) fn id(&self) -> Option<u32> {
+        let (_, value) = self.attributes.iter().find(|(kind, _)| *kind == NHA_ID)?;
+        Some(u32::from_ne_bytes(value.as_slice().try_into().ok()?))
+    }
+
     /// The payload that creates it anew, through a device.
     pub(crate) fn payload(&self, device: Ifindex) -> Vec<u8> {
         let mut payload = vec![self.family, 0, self.protocol, 0];
@@ -83,7 +89,8 @@ pub(super) fn of_link(
     }
 }
 
-/// Gives an object another device; its routes follow in the same step.
+/// Gives an object another device; its routes follow in the same step. The device needs a carrier: `ENETDOWN`
+/// (`rtm_to_nh_config`, `net/ipv4/nexthop.c`, 6.12).
 pub(super) fn r#move(
     requests: &mut Requests,
     next_hop: &NextHop,

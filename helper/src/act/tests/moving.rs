@@ -176,6 +176,37 @@ fn everything_arrives_as_it_was() {
 }
 
 #[test]
+fn routes_of_a_next_hop_object_move_to_a_link_that_can_have_none() {
+    in_namespace_async(|| async {
+        ip_all(
+            "link set lo up
+             link add old type veth peer name old-peer
+             link add new type veth peer name new-peer
+             link set old up
+             link set old-peer up
+             link set new up
+             address add 10.1.0.2/24 dev old
+             -6 address add 2001:db8:1::2/64 dev old nodad
+             nexthop add id 77 via 10.1.0.1 dev old proto static
+             nexthop add id 80 via 2001:db8:1::1 dev old proto ra
+             route add 10.7.0.0/16 nhid 77 metric 5
+             -6 route add default nhid 80 proto ra metric 1024 expires 1800",
+        );
+        wait_until_local("old", &["1::2"]);
+        do_move().await;
+        let routes = all_routes();
+        for expected in [
+            "10.7.0.0/16 via 10.1.0.1 dev new",
+            "default via 2001:db8:1::1 dev new",
+        ] {
+            assert!(routes.contains(expected), "{expected} in\n{routes}");
+        }
+        assert!(!routes.contains("nhid"), "{routes}");
+        assert_empty("old");
+    });
+}
+
+#[test]
 fn a_move_cut_off_anywhere_is_finished_by_the_next() {
     in_namespace_async(|| async {
         prepare();
