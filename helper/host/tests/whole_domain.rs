@@ -73,6 +73,14 @@ impl Bench {
         bench
     }
 
+    /// Its XML has a second bond.
+    fn with_another_bond(self) -> Self {
+        let xml = fs::read_to_string(self.folder.path().join("domain.xml")).unwrap();
+        let bond = "<bond name='bond1'><standby mac='52:54:00:00:01:01'/><vf alias='ua-vf1'/></bond></bonds>";
+        self.file("domain.xml", &xml.replace("</bonds>", bond));
+        self
+    }
+
     fn file(&self, name: &str, text: &str) -> PathBuf {
         let path = self.folder.path().join(name);
         fs::write(&path, text).unwrap();
@@ -179,5 +187,43 @@ fn the_vf_that_shall_come_is_looked_into() {
     assert_eq!(plan.status.code(), Some(0), "{plan:?}");
     let plan: Value = serde_json::from_slice(&plan.stdout).expect("one JSON object");
     assert_eq!(plan["steps"].as_array().unwrap().len(), 9, "{plan:#}");
+    bench.changed_nothing();
+}
+
+#[test]
+fn all_devices_go_unless_one_bond_is_chosen() {
+    let second = VF.replace("ua-vf0", "ua-vf1").replace("00:02'", "01:02'");
+    let second = second.replace("function='1'", "function='2'");
+    let gpu = GPU.replace("hostdev1", "ua-gpu");
+    let bench = Bench::new(&[VF, &second, &gpu].concat()).with_another_bond();
+    bench.refuses("device-stays", &[], &["ua-gpu", "--detach ua-gpu"]);
+    let one = ["--bond", "bond0", "--detach", "ua-gpu"];
+    bench.refuses("device-stays", &one, &["ua-vf1"]);
+    let all = ["--detach", "ua-gpu"];
+    let output = bench.run(&["check"], &all);
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let devices = report["devices"].as_array().unwrap();
+    let names: Vec<&str> = devices
+        .iter()
+        .filter_map(|one| one["device"].as_str())
+        .collect();
+    let expected = [
+        "PCI function 0000:3b:02.1 of bond0",
+        "PCI function 0000:3b:02.2 of bond1",
+        "PCI function 0000:3b:00.0",
+    ];
+    assert_eq!(names, expected, "{report:#}");
+    assert!(
+        devices.iter().all(|one| one["attached"] == true),
+        "{report:#}"
+    );
+    let plan = bench.run(&["migrate", "--dry-run"], &all);
+    let plan: Value = serde_json::from_slice(&plan.stdout).expect("one JSON object");
+    assert_eq!(
+        plan["spec"]["devices"].as_array().unwrap().len(),
+        3,
+        "{plan:#}"
+    );
     bench.changed_nothing();
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::commands::connect::{Connect, typed};
+use crate::commands::text_file::NamedFile;
 use crate::evacuate::Limits;
 use crate::execute::{default_folder, default_records_folder};
 use crate::hypervisor::MigrateOptions;
@@ -48,16 +49,23 @@ pub struct Evacuation {
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would show it as help")]
     pub common: Common,
-    /// The destination's VF: a file with its `<interface>` or `<hostdev>` (QEMU: JSON for `device_add`)
-    #[arg(long, value_name = "FILE")]
-    pub vf: Option<PathBuf>,
+    /// The destination's VF: a file with its `<interface>` or `<hostdev>` (QEMU: JSON for `device_add`); once for each
+    /// bond, by its name if neither alias nor MAC tells which
+    #[arg(long, value_name = "[BOND=]FILE", value_parser = NamedFile::parse)]
+    pub vf: Vec<NamedFile>,
+    /// Another pass-through device to let go, by alias; may be repeated
+    #[arg(long, value_name = "ALIAS")]
+    pub detach: Vec<String>,
+    /// What comes on the destination in place of a device that is let go; may be repeated
+    #[arg(long, value_name = "ALIAS=FILE", value_parser = NamedFile::parse)]
+    pub device: Vec<NamedFile>,
     /// The domain's XML on the destination, if it differs
     #[arg(long, value_name = "FILE")]
     pub xml: Option<PathBuf>,
-    /// The bond, if the domain's XML has several
+    /// Only this bond of those in the domain's XML; what the others have has to be let go by --detach
     #[arg(long, value_name = "NAME")]
     pub bond: Option<String>,
-    /// The source's VF, by alias or MAC, if the domain's XML has no bond
+    /// The source's VF, by alias or MAC, if the domain's XML does not tell
     #[arg(long, value_name = "ALIAS|MAC")]
     pub source_vf: Option<String>,
     /// Go on if the guest does not answer or no VF is given for the destination
@@ -149,9 +157,10 @@ pub struct Recover {
     /// Where it was to go; without --source, it came from the host of --connect
     #[arg(long, value_name = "URI", value_parser = typed)]
     pub destination: Option<String>,
-    /// The VF where the domain runs now: a file with its `<interface>` or `<hostdev>` (QEMU: JSON for `device_add`)
-    #[arg(long, value_name = "FILE")]
-    pub vf: Option<PathBuf>,
+    /// The VF where the domain runs now: a file with its `<interface>` or `<hostdev>` (QEMU: JSON for `device_add`); once
+    /// for each bond
+    #[arg(long, value_name = "[BOND=]FILE", value_parser = NamedFile::parse)]
+    pub vf: Vec<NamedFile>,
     /// Leave the domain without a VF, if none is named by --vf or by this host's own record
     #[arg(long)]
     pub yes_degraded: bool,

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::evacuate::{AgentUse, Limits, Phase, Side, Spec, Vf};
+use crate::evacuate::{AgentUse, Limits, Phase, Side, Spec};
 use crate::hypervisor::MigrateOptions;
 use crate::words::printable;
 
@@ -23,8 +23,14 @@ pub(super) fn dry_run_json(spec: &Spec, limits: &Limits, options: &MigrateOption
 fn steps(spec: &Spec, limits: &Limits, options: &MigrateOptions) -> Vec<(Phase, String)> {
     let mut steps = Vec::new();
     let mut line = |phase: Phase, what: String| steps.push((phase, what));
-    let name =
-        |vf: Option<&Vf>| vf.map_or("none".to_owned(), |vf| printable(&vf.identity.describe()));
+    let names = |side: Side| {
+        let wanted = spec.devices.iter().filter(|one| one.vf(side).is_some());
+        let names: Vec<String> = wanted.map(|one| printable(&one.describe(side))).collect();
+        match names.is_empty() {
+            true => "none".to_owned(),
+            false => names.join(", "),
+        }
+    };
     let domain = &spec.domain;
     line(
         Phase::Check,
@@ -35,10 +41,10 @@ fn steps(spec: &Spec, limits: &Limits, options: &MigrateOptions) -> Vec<(Phase, 
             spec.destination_uri
         ),
     );
-    let there = name(spec.vf(Side::Destination));
+    let there = names(Side::Destination);
     line(
         Phase::Claim,
-        format!("the domain; the destination's VF: {there}"),
+        format!("the domain; on the destination: {there}"),
     );
     let agent = match spec.agent {
         AgentUse::Required => "the guest moves its traffic to the standby",
@@ -49,7 +55,7 @@ fn steps(spec: &Spec, limits: &Limits, options: &MigrateOptions) -> Vec<(Phase, 
         Phase::Prepare,
         format!("{agent} (at most {} s)", limits.prepare_ms / 1000),
     );
-    let here = name(spec.vf(Side::Source));
+    let here = names(Side::Source);
     line(
         Phase::Unplug,
         format!("{here} (at most {} s)", limits.unplug_ms / 1000),
@@ -74,7 +80,7 @@ fn steps(spec: &Spec, limits: &Limits, options: &MigrateOptions) -> Vec<(Phase, 
         "by the domain's XML alone: the guest is not asked".to_owned()
     };
     line(Phase::Verify, verified);
-    let released = "the domain's record and the reservation of the destination's VF are removed";
+    let released = "the domain's record and the reservations on the destination are removed";
     line(Phase::Release, released.to_owned());
     steps
 }

@@ -7,11 +7,11 @@ use anyhow::anyhow;
 use super::dry_run::{dry_run_json, dry_run_text};
 use super::obstacles::obstacles;
 use super::spec::{arriving, spec_of};
-use super::text_file::read;
+use super::text_file::{read, read_all};
 use super::{args, exit, session};
 use crate::evacuate::{Cause, CauseCode, Evacuation, Limits, Spec, Start};
 use crate::execute::{Hosts, Lock, Records, Runner, random_name, this_process};
-use crate::hypervisor::{DomainLook, DomainState, MigrateOptions};
+use crate::hypervisor::{DomainLook, DomainState, MigrateOptions, Nic};
 use crate::trust::Origin;
 use crate::words::{printable, quoted};
 use crate::xml::domain::DomainXml;
@@ -103,7 +103,8 @@ fn checked(
 
 /// What can be known by one look at the source; or why it may not be begun.
 async fn prepare(arguments: &args::Evacuation) -> anyhow::Result<Result<Prepared, Vec<Cause>>> {
-    let device = arguments.vf.as_deref().map(read).transpose()?;
+    let vfs = read_all(&arguments.vf)?;
+    let given_back = read_all(&arguments.device)?;
     let xml = arguments.xml.as_deref().map(read).transpose()?;
     let options = arguments.how.options(xml);
     let source = arguments.common.connect.open();
@@ -136,12 +137,13 @@ async fn prepare(arguments: &args::Evacuation) -> anyhow::Result<Result<Prepared
         );
         return refuse(CauseCode::BondsMissing, message);
     }
-    let spec = spec_of(arguments, &facts, bonds.as_ref(), device.as_deref())?;
+    let spec = spec_of(arguments, &facts, bonds.as_ref(), &vfs, &given_back)?;
     let found = obstacles(&spec, &facts, bonds.as_ref(), &arguments.migratable);
     if !found.is_empty() {
         return Ok(Err(found));
     }
-    let policy = bonds.map(|bonds| bonds.policy_with(&facts.nics, &arriving(&spec)));
+    let arriving: Vec<Nic> = spec.devices.iter().filter_map(arriving).collect();
+    let policy = bonds.map(|bonds| bonds.policy_with(&facts.nics, &arriving));
     Ok(Ok(Prepared {
         hosts,
         spec,

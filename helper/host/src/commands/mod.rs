@@ -36,7 +36,8 @@ pub mod exit {
     pub const MEANINGS: [(u8, &str); 7] = [
         (
             Verdict::Done.exit_code(),
-            "done: the guest runs on the destination and uses its VF there; for check: nothing was found \
+            "done: the guest runs on the destination with all its devices, and uses its VFs there as far as it could be \
+             asked; for check: nothing was found \
              that stands in the way; for recover also: nothing to recover",
         ),
         (
@@ -51,11 +52,13 @@ pub mod exit {
         ),
         (
             Verdict::RolledBack.exit_code(),
-            "rolled back: the domain is on the source, as before",
+            "rolled back: the domain is on the source with the devices that it had; the report says whether its guest \
+             uses them again",
         ),
         (
             Verdict::Degraded.exit_code(),
-            "degraded: the guest runs without using a VF, or does not say that it uses one",
+            "degraded: the guest runs without a device that it should have, or does not say that it uses its VFs; the report \
+             names them",
         ),
         (
             Verdict::Interrupted.exit_code(),

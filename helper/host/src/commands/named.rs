@@ -1,17 +1,16 @@
 //! What `recover` acts on where this host has no record of its own: the command line alone. What the
 //! domain's metadata says only tells which evacuation it is, and how far it may have come.
 
-use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 
 use super::args;
-use super::spec::{choose_bond, vf_of_device};
-use super::text_file::read;
-use crate::evacuate::{AgentUse, Cause, CauseCode, Progress, Record, Side, Spec};
+use super::spec::{bond_meant, choose_bonds, vf_of, vf_of_device};
+use super::text_file::{NamedFile, read_all};
+use crate::evacuate::{AgentUse, Cause, CauseCode, Device, Progress, Record, Role, Side, Spec, Vf};
 use crate::execute::Hosts;
-use crate::hypervisor::{DomainLook, DomainState, Host, HostError, Nic, is_local_uri};
+use crate::hypervisor::{DomainLook, DomainState, Host, HostError, is_local_uri};
 use crate::trust::Origin;
 use crate::words::{printable, quoted};
 
@@ -54,30 +53,43 @@ pub(super) async fn record(
         }
         (None, None) => return Ok(Err(begun_elsewhere(name, here.uri(), &found))),
     };
-    if arguments.vf.is_none() && !arguments.yes_degraded {
+    if arguments.vf.is_empty() && !arguments.yes_degraded {
         return Ok(Err(no_vf(arguments, &found)));
     }
     let (side, look) = home(&hosts, name).await?;
-    let bonds = look.bonds.ok().flatten();
-    let bond = choose_bond(found.bond.as_deref(), bonds.as_ref())?;
-    let bond = bond.map(|bond| bond.name.to_string());
+    let devices = devices(&found, side, &look)?;
     let mut spec = Spec {
         domain: name.to_owned(),
         source_uri,
         reaches_destination_agent: is_local_uri(&destination_uri),
         destination_uri,
-        bond: bond.or_else(|| found.bond.clone()),
-        source_vf: None,
-        destination_vf: None,
+        devices,
         agent: match look.facts.channel {
             Some(_) if !arguments.no_agent => AgentUse::Required,
             _ => AgentUse::Never,
         },
-        configure: bonds.is_some(),
+        configure: matches!(look.bonds, Ok(Some(_))),
         yes_degraded: arguments.yes_degraded,
     };
-    if let Some(file) = &arguments.vf {
-        name_vf(&mut spec, side, &look.facts.nics, file)?;
+    name_vfs(&mut spec, side, &look, &arguments.vf)?;
+    let mut lacking = spec.devices.iter().filter(|one| one.vf(side).is_none());
+    if let Some(device) = lacking.next().filter(|_| !arguments.yes_degraded) {
+        let bond = printable(device.bond().unwrap_or_default());
+        let message = format!(
+            "no VF is named for {bond} of domain {}; name it: --vf {bond}=FILE, or leave it without one by \
+             --yes-degraded",
+            printable(name)
+        );
+        return Ok(Err(Cause::new(CauseCode::NoVfNamed, message)));
+    }
+    if found.let_go > 0 && !arguments.yes_degraded {
+        let message = format!(
+            "the evacuation of domain {} moved {} devices of no bond too, and this host has no record of which; see \
+             what it lacks (`virsh dumpxml`), plug that in by hand, and go on with --yes-degraded",
+            printable(name),
+            found.let_go
+        );
+        return Ok(Err(Cause::new(CauseCode::NoVfNamed, message)));
     }
     let record = Record {
         progress: found,
@@ -86,25 +98,67 @@ pub(super) async fn record(
     Ok(Ok((record, hosts)))
 }
 
-/// Puts the VF of a file into the plan, for the host where the domain runs now, with these NICs.
+/// The bonds that the record names, or else the domain's only one; of several, those whose VF is there have it.
+fn devices(found: &Progress, side: Side, look: &DomainLook) -> anyhow::Result<Vec<Device>> {
+    let bonds = look.bonds.as_ref().ok().and_then(Option::as_ref);
+    let device = |bond: Option<String>| Device {
+        role: Role::Vf { bond },
+        source: None,
+        destination: None,
+    };
+    let names: Vec<&String> = found.bonds().collect();
+    if names.len() < 2 {
+        let chosen = choose_bonds(names.first().map(|name| name.as_str()), bonds)?;
+        let name = match chosen.as_slice() {
+            [only] => Some(only.name.to_string()),
+            [] => found.bond.clone(),
+            several => bail!(
+                "the domain's XML has {} bonds, and the record names none of them",
+                several.len()
+            ),
+        };
+        return Ok(vec![device(name)]);
+    }
+    let nics = &look.facts.nics;
+    let devices = names.into_iter().map(|name| {
+        let chosen = choose_bonds(Some(name), bonds)?;
+        let there = chosen.first().and_then(|bond| bond.vf(nics));
+        let mut device = device(Some(name.clone()));
+        let vf = there.map(|nic| vf_of(nic, nic.xml.clone(), nics));
+        *slot(&mut device, side) = vf;
+        Ok(device)
+    });
+    devices.collect()
+}
+
+fn slot(device: &mut Device, side: Side) -> &mut Option<Vf> {
+    match side {
+        Side::Source => &mut device.source,
+        Side::Destination => &mut device.destination,
+    }
+}
+
+/// Puts the VFs of files into the plan, for the host where the domain runs now and looks so.
 ///
 /// # Errors
-/// If the file is no VF.
-pub(super) fn name_vf(
+/// If a file is no VF, or it is not clear for which bond.
+pub(super) fn name_vfs(
     spec: &mut Spec,
     side: Side,
-    nics: &[Nic],
-    file: &Path,
+    look: &DomainLook,
+    files: &[NamedFile],
 ) -> anyhow::Result<()> {
-    let text = read(file)?;
-    let slot = match side {
-        Side::Source => &mut spec.source_vf,
-        Side::Destination => &mut spec.destination_vf,
-    };
-    // The VF may be there by now, and is no stranger to itself.
-    let same = vf_of_device(&text, &[], None).context("--vf")?;
-    let present = nics.iter().find(|nic| same.identity.is(nic));
-    *slot = Some(vf_of_device(&text, nics, present).context("--vf")?);
+    let nics = &look.facts.nics;
+    let bonds = look.bonds.as_ref().ok().and_then(Option::as_ref);
+    let bonds = choose_bonds(None, bonds)?;
+    for file in read_all(files)? {
+        let at = bond_meant(&file, &bonds, &spec.devices).context("--vf")?;
+        // The VF may be there by now, and is no stranger to itself.
+        let same = vf_of_device(&file.text, &[], None).context("--vf")?;
+        let present = nics.iter().find(|nic| same.identity.is(nic));
+        let vf = vf_of_device(&file.text, nics, present).context("--vf")?;
+        *slot(&mut spec.devices[at], side) = Some(vf);
+    }
     spec.validate()?;
     Ok(())
 }

@@ -1,12 +1,12 @@
 //! What one look at the domain shows that would end an evacuation after it had begun.
 
-use crate::evacuate::{Cause, CauseCode, Spec};
+use crate::evacuate::{Cause, CauseCode, Device, Spec};
 use crate::hypervisor::{DomainFacts, Nic};
 use crate::words::{printable, quoted};
 use crate::xml::domain::{is_transient, kind_of};
 use crate::xml::{Bond, Bonds};
 
-use super::spec::{arriving, bond_of};
+use super::spec::arriving;
 
 /// Each with the device that it is about, and what to do. `migratable` are aliases of devices that the operator
 /// knows to be migrated by the hypervisor itself.
@@ -16,22 +16,22 @@ pub(super) fn obstacles(
     bonds: Option<&Bonds>,
     migratable: &[String],
 ) -> Vec<Cause> {
-    let bond = bond_of(spec, bonds);
-    let stays = staying(spec, facts, bond, migratable);
-    stays.into_iter().chain(unknown_vf(spec, bond)).collect()
+    let stays = staying(spec, facts, migratable);
+    let bond_of = |device: &Device| {
+        let named = |bond: &&Bond| device.bond() == Some(bond.name.as_str());
+        bonds?.bonds.iter().find(named)
+    };
+    let unknown = spec.devices.iter();
+    let unknown = unknown.filter_map(|device| unknown_vf(spec, bond_of(device)?, device));
+    stays.into_iter().chain(unknown).collect()
 }
 
 /// Devices that would be left in the domain. libvirt and QEMU refuse to migrate with a device that they can't
-/// migrate, and tell so only once the VF has gone.
-fn staying(
-    spec: &Spec,
-    facts: &DomainFacts,
-    bond: Option<&Bond>,
-    migratable: &[String],
-) -> Option<Cause> {
+/// migrate, and tell so only once the VFs have gone.
+fn staying(spec: &Spec, facts: &DomainFacts, migratable: &[String]) -> Option<Cause> {
     let leaves = |nic: &Nic| {
-        let vf = spec.source_vf.as_ref();
-        vf.is_some_and(|vf| vf.identity.is(nic))
+        let mut sources = spec.devices.iter().filter_map(|one| one.source.as_ref());
+        sources.any(|vf| vf.identity.is(nic))
     };
     let stays: Vec<&Nic> = facts
         .nics
@@ -42,22 +42,23 @@ fn staying(
     let first = stays.first()?;
     let names: Vec<String> = stays.iter().map(|nic| described(nic)).collect();
     let domain = quoted(&spec.domain);
-    let hint = match bond {
-        Some(bond) if spec.source_vf.is_none() => format!(
-            " If one of them is the VF of {}, of whose <vf> elements none means it, name it by --source-vf {}, or \
-             give it an alias of your own and write that into the bonds: `<vf alias='ua-vf0'/>`.",
-            bond.name,
-            quoted(&first.alias)
+    let alias = quoted(&first.alias);
+    let without = spec.devices.iter().find(|one| one.source.is_none());
+    let hint = match without.and_then(Device::bond) {
+        Some(bond) => format!(
+            " If one of them is the VF of {}, of whose <vf> elements none means it, name it by --source-vf {alias}, \
+             or give it an alias of your own and write that into the bonds: `<vf alias='ua-vf0'/>`.",
+            printable(bond)
         ),
-        _ => String::new(),
+        None => String::new(),
     };
     let message = format!(
-        "a migration takes no pass-through device along, and of domain {} would stay attached: {}.{hint} Detach what \
-         stays (`virsh detach-device-alias {domain} {} --live`), or name it by --migratable if the hypervisor can \
-         migrate it",
+        "a migration takes no pass-through device along, and of domain {} would stay attached: {}.{hint} Let go of \
+         what stays by --detach {alias} (what takes its place on the destination: --device {alias}=FILE), detach it \
+         by hand (`virsh detach-device-alias {domain} {alias} --live`), or name it by --migratable if the hypervisor \
+         can migrate it",
         printable(&spec.domain),
         names.join(", "),
-        quoted(&first.alias)
     );
     Some(Cause::new(CauseCode::DeviceStays, message))
 }
@@ -78,10 +79,8 @@ fn described(nic: &Nic) -> String {
 }
 
 /// A VF of a MAC that the guest was never told of stays unused in it.
-fn unknown_vf(spec: &Spec, bond: Option<&Bond>) -> Option<Cause> {
-    let bond = bond?;
-    let arriving = arriving(spec);
-    let nic = arriving.first()?;
+fn unknown_vf(spec: &Spec, bond: &Bond, device: &Device) -> Option<Cause> {
+    let nic = &arriving(device)?;
     if bond.may_mean(nic) {
         return None;
     }
@@ -101,6 +100,7 @@ fn unknown_vf(spec: &Spec, bond: Option<&Bond>) -> Option<Cause> {
 mod tests {
     use super::super::args::parse_migrate;
     use super::super::spec::spec_of;
+    use super::super::text_file::DeviceFile;
     use super::*;
     use crate::xml::BONDS_NAMESPACE;
     use crate::xml::domain::DomainXml;
@@ -130,7 +130,12 @@ mod tests {
         let bonds = domain.bonds.unwrap().unwrap().bonds;
         let words = [&["g1", "qemu+ssh://b/system"], words].concat();
         let arguments = parse_migrate(&words);
-        let spec = spec_of(&arguments, &facts, Some(&bonds), file).unwrap();
+        let file = file.map(|text| DeviceFile {
+            name: None,
+            text: text.to_owned(),
+        });
+        let files: Vec<DeviceFile> = file.into_iter().collect();
+        let spec = spec_of(&arguments, &facts, Some(&bonds), &files, &[]).unwrap();
         obstacles(&spec, &facts, Some(&bonds), &arguments.migratable)
     }
 
@@ -159,6 +164,11 @@ mod tests {
             None,
         );
         assert!(!some[0].message.contains("hostdev2"), "{}", some[0].message);
+        let named = GPU.replace("hostdev1", "ua-gpu");
+        assert_eq!(
+            found(&[VF, &named].concat(), known, &["--detach", "ua-gpu"], None),
+            []
+        );
         // The hypervisor itself takes it away.
         let teamed = GPU.replace("<source>", "<teaming type='transient'/><source>");
         assert_eq!(found(&[VF, &teamed].concat(), known, &[], None), []);

@@ -3,7 +3,9 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use crate::evacuate::{AgentUse, GuestVerdict, Leftover, Outcome, Side, Spec, Verdict};
+use crate::evacuate::{
+    AgentUse, DeviceOutcome, GuestVerdict, Leftover, Outcome, Side, Spec, Verdict,
+};
 use crate::execute::{default_folder, default_records_folder};
 use crate::words::{message, printable, quoted};
 
@@ -55,6 +57,9 @@ pub(super) fn text_of(spec: &Spec, outcome: &Outcome, folders: &Folders) -> Stri
         ));
     }
     line(format!("  guest     {}", guest_text(spec, outcome)));
+    for device in outcome.devices.iter().filter(|_| outcome.devices.len() > 1) {
+        line(format!("  device    {}", device_text(device)));
+    }
     for leftover in &outcome.left {
         line(format!("  left      {}", leftover_text(*leftover)));
     }
@@ -103,22 +108,29 @@ fn headline(spec: &Spec, outcome: &Outcome) -> String {
         Some(side) => format!("on the {} ({})", side.as_str(), printable(spec.uri(side))),
         None => "on neither host as far as can be seen".to_owned(),
     };
-    let vf = if outcome.vf_attached {
-        "with its VF"
-    } else {
-        "without a VF"
-    };
+    let vf = with_devices(outcome);
+    let vf = vf.as_str();
     match outcome.verdict {
         Verdict::Done => format!("done: domain {domain} runs {place} {vf}"),
         Verdict::Degraded => {
             let vf = match (outcome.vf_attached, outcome.guest) {
-                (false, _) => vf,
-                (true, GuestVerdict::UsesStandby) => "with its VF, which its guest does not use",
-                (true, _) => "with its VF, and it is not known whether its guest uses it",
+                (false, _) => vf.to_owned(),
+                (true, GuestVerdict::UsesStandby) => {
+                    format!("{vf}, which its guest does not use{}", whose(outcome))
+                }
+                (true, _) => format!("{vf}, and it is not known whether its guest uses it"),
             };
             format!("degraded: domain {domain} runs {place} {vf}")
         }
-        Verdict::RolledBack => format!("rolled back: domain {domain} runs {place} {vf}"),
+        Verdict::RolledBack => {
+            let unused = match outcome.guest {
+                GuestVerdict::UsesStandby if outcome.vf_attached => {
+                    format!(", which its guest does not use{}", whose(outcome))
+                }
+                _ => String::new(),
+            };
+            format!("rolled back: domain {domain} runs {place} {vf}{unused}")
+        }
         Verdict::Refused => format!("refused: domain {domain} is as it was, {place}"),
         Verdict::Interrupted => format!("interrupted: domain {domain} was left in the middle"),
         Verdict::Ready => {
@@ -133,6 +145,56 @@ fn headline(spec: &Spec, outcome: &Outcome) -> String {
         }
         Verdict::Stopped => format!("domain {domain} does not run any more"),
     }
+}
+
+/// What is there of what should be, and by name what is not.
+fn with_devices(outcome: &Outcome) -> String {
+    let wanted = outcome.devices.iter().filter(|one| one.wanted).count();
+    let missing = outcome
+        .devices
+        .iter()
+        .filter(|one| one.wanted && !one.attached);
+    let missing: Vec<&str> = missing.map(|one| one.device.as_str()).collect();
+    match (wanted, missing.as_slice()) {
+        (0 | 1, _) if outcome.vf_attached => "with its VF".to_owned(),
+        (0 | 1, _) => "without a VF".to_owned(),
+        (all, []) => format!("with all {all} of its devices"),
+        (_, some) => format!("without {}", some.join(", ")),
+    }
+}
+
+/// Of which bonds the guest does not use the VF, where there are several.
+fn whose(outcome: &Outcome) -> String {
+    let bonds = || {
+        outcome
+            .devices
+            .iter()
+            .filter_map(|one| one.bond.as_ref().map(|bond| (one, bond)))
+    };
+    let unused = bonds().filter(|(one, _)| one.guest == GuestVerdict::UsesStandby);
+    let unused: Vec<String> = unused.map(|(_, bond)| printable(bond)).collect();
+    match bonds().count() {
+        0 | 1 => String::new(),
+        _ => format!(" for {}", unused.join(", ")),
+    }
+}
+
+fn device_text(one: &DeviceOutcome) -> String {
+    let place = match (one.wanted, one.attached) {
+        (false, _) => "is not to be there".to_owned(),
+        (true, true) => "is there".to_owned(),
+        (true, false) => match &one.plug_failure {
+            Some(failure) => format!("is missing: {}", message(failure)),
+            None => "is missing".to_owned(),
+        },
+    };
+    let guest = match one.guest {
+        GuestVerdict::NotAsked => "",
+        GuestVerdict::Silent => "; the guest says nothing of it",
+        GuestVerdict::UsesVf => "; it carries traffic",
+        GuestVerdict::UsesStandby => "; it carries no traffic",
+    };
+    format!("{} {place}{guest}", message(&one.device))
 }
 
 fn guest_text(spec: &Spec, outcome: &Outcome) -> String {
@@ -163,7 +225,7 @@ fn leftover_text(leftover: Leftover) -> String {
         )
     };
     match leftover {
-        Leftover::VfClaim => "the reservation of the destination's VF".to_owned(),
+        Leftover::VfClaim => "the reservation of the destination's devices".to_owned(),
         Leftover::RecordOnSource => record(Side::Source),
         Leftover::RecordOnDestination => record(Side::Destination),
     }

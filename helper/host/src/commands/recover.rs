@@ -152,13 +152,18 @@ async fn with_named(
         spec.agent = AgentUse::Never;
     }
     // An older program, or one with other lists, may have written it.
-    let device = spec.destination_vf.as_ref().map(|vf| vf.device.as_str());
-    if let Some(Err(error)) = device.map(check_device) {
-        return refused(&error);
+    for vf in spec
+        .devices
+        .iter()
+        .filter_map(|one| one.destination.as_ref())
+    {
+        if let Err(error) = check_device(&vf.device) {
+            return refused(&error);
+        }
     }
-    if let Some(file) = &arguments.vf {
+    if !arguments.vf.is_empty() {
         let (side, look) = named::home(&hosts, &spec.domain).await?;
-        named::name_vf(spec, side, &look.facts.nics, file)?;
+        named::name_vfs(spec, side, &look, &arguments.vf)?;
     }
     Ok(Ok((record, hosts)))
 }

@@ -4,38 +4,65 @@ use anyhow::{Context as _, bail};
 use tandem_core::types::Mac;
 
 use super::args;
-use crate::evacuate::{AgentUse, Spec, Vf, VfIdentity};
+use super::text_file::DeviceFile;
+use crate::evacuate::{AgentUse, Device, Role, Side, Spec, Vf, VfIdentity};
 use crate::hypervisor::{DomainFacts, Nic, NicKind, is_local_uri};
 use crate::trust::check_device;
 use crate::xml::domain::parse_device;
 use crate::xml::{Bond, Bonds};
 
-/// The spec of `migrate`. `device` is the text of `--vf FILE`.
+/// The spec of `migrate`. `vfs` and `given_back` are what `--vf` and `--device` name.
 ///
 /// # Errors
-/// If it is not clear which NIC is the VF, or its description can't be read.
+/// If it is not clear which device is which, or a description can't be read.
 pub fn spec_of(
     arguments: &args::Evacuation,
     facts: &DomainFacts,
     bonds: Option<&Bonds>,
-    device: Option<&str>,
+    vfs: &[DeviceFile],
+    given_back: &[DeviceFile],
 ) -> anyhow::Result<Spec> {
-    let bond = choose_bond(arguments.bond.as_deref(), bonds)?;
-    let source = source_vf(arguments.source_vf.as_deref(), bond, &facts.nics)?;
-    let destination_vf = device
-        .map(|text| vf_of_device(text, &facts.nics, source))
-        .transpose()
-        .context("--vf")?;
-    let agent = agent_use(arguments)?;
-    let name = bond.map(|bond| bond.name.to_string());
+    let chosen = choose_bonds(arguments.bond.as_deref(), bonds)?;
+    let let_go = let_go(arguments, given_back, &facts.nics)?;
+    let stays: Vec<Nic> = facts
+        .nics
+        .iter()
+        .filter(|nic| !let_go.iter().any(|gone| std::ptr::eq(*gone, *nic)))
+        .cloned()
+        .collect();
+    let mut devices = bond_devices(arguments, &chosen, &stays, &facts.nics)?;
+    for file in vfs {
+        let at = bond_meant(file, &chosen, &devices).context("--vf")?;
+        let source = present(&devices[at], &facts.nics);
+        let vf = vf_of_device(&file.text, &facts.nics, source).context("--vf")?;
+        if devices[at].destination.replace(vf).is_some() {
+            bail!(
+                "--vf: two files are named for {}",
+                devices[at].describe(Side::Destination)
+            );
+        }
+    }
+    for nic in let_go {
+        let mut files = given_back
+            .iter()
+            .filter(|file| file.name.as_deref() == Some(nic.alias.as_str()));
+        let file = files.next();
+        if files.next().is_some() {
+            bail!("--device: two files are named for {}", nic.alias);
+        }
+        let file = file.map(|file| vf_of_device(&file.text, &facts.nics, Some(nic)));
+        devices.push(Device {
+            role: Role::LetGo,
+            source: Some(vf_of(nic, nic.xml.clone(), &facts.nics)),
+            destination: file.transpose().context("--device")?,
+        });
+    }
     let spec = Spec {
         domain: arguments.domain.clone(),
         source_uri: arguments.common.connect.uri.clone(),
         destination_uri: arguments.destination.clone(),
-        bond: name.or_else(|| arguments.bond.clone()),
-        source_vf: source.map(|nic| vf_of(nic, nic.xml.clone(), &facts.nics)),
-        destination_vf,
-        agent,
+        devices,
+        agent: agent_use(arguments)?,
         reaches_destination_agent: is_local_uri(&arguments.destination),
         configure: bonds.is_some(),
         yes_degraded: arguments.yes_degraded,
@@ -44,16 +71,114 @@ pub fn spec_of(
     Ok(spec)
 }
 
-/// The bond of the domain's XML that the evacuation is about.
-pub(super) fn bond_of<'a>(spec: &Spec, bonds: Option<&'a Bonds>) -> Option<&'a Bond> {
-    let named = |bond: &&Bond| spec.bond.as_deref() == Some(bond.name.as_str());
-    bonds?.bonds.iter().find(named)
+/// The VF of each bond.
+fn bond_devices(
+    arguments: &args::Evacuation,
+    chosen: &[&Bond],
+    stays: &[Nic],
+    nics: &[Nic],
+) -> anyhow::Result<Vec<Device>> {
+    let named = arguments.source_vf.as_deref();
+    if named.is_some() && chosen.len() > 1 {
+        bail!(
+            "--source-vf names one VF, and there are {} bonds; write the aliases of their VFs into the bonds, or \
+             choose one by --bond",
+            chosen.len()
+        );
+    }
+    let device = |bond: Option<String>, nic: Option<&Nic>| Device {
+        role: Role::Vf { bond },
+        source: nic.map(|nic| vf_of(nic, nic.xml.clone(), nics)),
+        destination: None,
+    };
+    if chosen.is_empty() {
+        let nic = source_vf(named, None, stays)?;
+        return Ok(vec![device(arguments.bond.clone(), nic)]);
+    }
+    let devices = chosen.iter().copied().map(|bond| {
+        let nic = source_vf(named, Some(bond), stays)?;
+        Ok(device(Some(bond.name.to_string()), nic))
+    });
+    devices.collect()
 }
 
-/// The destination's VF as a device of the domain, as far as its description tells.
-pub(super) fn arriving(spec: &Spec) -> Vec<Nic> {
-    let vf = spec.destination_vf.iter();
-    vf.filter_map(|vf| read_nic(&vf.device).ok()).collect()
+/// Devices of no bond that the operator lets go: those of `--detach`, and those that `--device` gives back.
+fn let_go<'a>(
+    arguments: &args::Evacuation,
+    given_back: &[DeviceFile],
+    nics: &'a [Nic],
+) -> anyhow::Result<Vec<&'a Nic>> {
+    let mut aliases: Vec<&str> = Vec::new();
+    for file in given_back {
+        let name = file.name.as_deref();
+        aliases
+            .push(name.context("--device: name the device that it is for: --device ALIAS=FILE")?);
+    }
+    aliases.extend(arguments.detach.iter().map(String::as_str));
+    aliases.sort_unstable();
+    aliases.dedup();
+    let found = aliases.into_iter().map(|alias| {
+        let is_it = |nic: &&Nic| nic.alias == alias && nic.kind.is_passed_through();
+        let nic = nics.iter().find(is_it);
+        nic.with_context(|| {
+            format!("--detach: the domain has no pass-through device {alias}; see `virsh dumpxml`")
+        })
+    });
+    found.collect()
+}
+
+/// The device that is there now.
+fn present<'a>(device: &Device, nics: &'a [Nic]) -> Option<&'a Nic> {
+    let identity = &device.source.as_ref()?.identity;
+    nics.iter().find(|nic| identity.is(nic))
+}
+
+/// The number of the device whose VF a file describes: by the bond that the operator names, or else by what the
+/// bonds say of their VFs.
+///
+/// # Errors
+/// If that is not clear.
+pub(super) fn bond_meant(
+    file: &DeviceFile,
+    bonds: &[&Bond],
+    devices: &[Device],
+) -> anyhow::Result<usize> {
+    let of_bonds = || {
+        devices
+            .iter()
+            .enumerate()
+            .filter(|(_, one)| one.is_of_bond())
+    };
+    if let Some(name) = &file.name {
+        let found = of_bonds().find(|(_, one)| one.bond() == Some(name.as_str()));
+        let found = found.map(|(device, _)| device);
+        return found.with_context(|| format!("the evacuation has no bond {name}"));
+    }
+    let all: Vec<usize> = of_bonds().map(|(device, _)| device).collect();
+    if let [only] = all.as_slice() {
+        return Ok(*only);
+    }
+    let nic = read_nic(&file.text)?;
+    let means = |(_, one): &(usize, &Device)| {
+        let bond = bonds
+            .iter()
+            .find(|bond| one.bond() == Some(bond.name.as_str()));
+        bond.is_some_and(|bond| bond.names(&nic))
+    };
+    let fits: Vec<usize> = of_bonds().filter(means).map(|(device, _)| device).collect();
+    match fits.as_slice() {
+        [one] => Ok(*one),
+        _ => bail!(
+            "neither alias nor MAC of the VF tells for which of {} bonds it is; name the bond: --vf BOND=FILE",
+            all.len()
+        ),
+    }
+}
+
+/// The destination's VF of a device, as a device of the domain, as far as its description tells.
+pub(super) fn arriving(device: &Device) -> Option<Nic> {
+    let vf = device.destination.as_ref().filter(|_| device.is_of_bond());
+    read_nic(&vf?.device).ok()
 }
 
 fn read_nic(text: &str) -> anyhow::Result<Nic> {
@@ -78,28 +203,25 @@ fn agent_use(arguments: &args::Evacuation) -> anyhow::Result<AgentUse> {
     }
 }
 
-pub(super) fn choose_bond<'a>(
+/// The bonds of the domain's XML that are meant: all, or the one of that name. None if it has none.
+///
+/// # Errors
+/// If it has none of that name.
+pub(super) fn choose_bonds<'a>(
     name: Option<&str>,
     bonds: Option<&'a Bonds>,
-) -> anyhow::Result<Option<&'a Bond>> {
+) -> anyhow::Result<Vec<&'a Bond>> {
     let Some(bonds) = bonds else {
-        return Ok(None);
+        return Ok(Vec::new());
     };
-    match (name, bonds.bonds.as_slice()) {
-        (None, [only]) => Ok(Some(only)),
-        (None, several) => {
-            bail!(
-                "the domain's XML has {} bonds; name one with --bond",
-                several.len()
-            )
-        }
-        (Some(name), all) => {
-            let found = all.iter().find(|bond| bond.name.as_str() == name);
-            found.map(Some).with_context(|| {
-                format!("the domain's XML has no bond {name}; see `tandem-host xml show`")
-            })
-        }
-    }
+    let Some(name) = name else {
+        return Ok(bonds.bonds.iter().collect());
+    };
+    let found = bonds.bonds.iter().find(|bond| bond.name.as_str() == name);
+    let found = found.with_context(|| {
+        format!("the domain's XML has no bond {name}; see `tandem-host xml show`")
+    })?;
+    Ok(vec![found])
 }
 
 /// The VF that the domain has now, if it has one.
@@ -129,13 +251,14 @@ fn source_vf<'a>(
         [] => Ok(None),
         [one] => Ok(Some(one)),
         _ => bail!(
-            "the domain has {} pass-through devices and no bond in its XML; name the VF with --source-vf",
+            "the domain has {} pass-through devices and no bond in its XML; name the VF with --source-vf, and the \
+             others with --detach",
             passed.len()
         ),
     }
 }
 
-fn vf_of(nic: &Nic, device: String, nics: &[Nic]) -> Vf {
+pub(super) fn vf_of(nic: &Nic, device: String, nics: &[Nic]) -> Vf {
     // A MAC that another NIC has too says nothing, such as one that VF and standby share.
     let same = nics.iter().filter(|other| other.mac == nic.mac);
     let others = same.filter(|other| other.alias != nic.alias || other.xml != nic.xml);
@@ -186,80 +309,4 @@ fn nic_of_json(text: &str) -> anyhow::Result<Nic> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::evacuate::Side;
-
-    fn nic(alias: &str, mac: &str, kind: NicKind) -> Nic {
-        Nic {
-            alias: alias.to_owned(),
-            mac: mac.parse().ok(),
-            kind,
-            pci_source: None,
-            xml: format!("<interface id='{alias}'/>"),
-        }
-    }
-
-    #[test]
-    fn a_guest_on_another_machine_is_not_asked() {
-        let spec = |words: &[&str]| {
-            let standby = nic("net0", "52:54:00:00:00:01", NicKind::Interface);
-            let facts = DomainFacts {
-                nics: vec![standby],
-                ..DomainFacts::absent("g1")
-            };
-            spec_of(&args::parse_migrate(words), &facts, None, None)
-        };
-        let there = ["g1", "qemu+ssh://b/system"];
-        let asked = spec(&there).unwrap();
-        assert!(asked.asks_guest(Side::Source) && !asked.asks_guest(Side::Destination));
-        assert!(
-            spec(&["g1", "qemu+unix:///system?socket=/b"])
-                .unwrap()
-                .asks_guest(Side::Destination)
-        );
-        let from = |more: &[&'static str]| {
-            spec(&[&there[..], &["-c", "qemu+ssh://a/system"], more].concat())
-        };
-        let error = from(&[]).unwrap_err().to_string();
-        assert!(
-            error.contains("qemu+ssh://a/system") && error.contains("--no-agent"),
-            "{error}"
-        );
-        for go_on in ["--no-agent", "--yes-degraded"] {
-            assert_eq!(from(&[go_on]).unwrap().agent, AgentUse::Never);
-        }
-    }
-
-    #[test]
-    fn a_vf_is_never_recognised_by_what_another_nic_has_too() {
-        let standby = nic("net0", "52:54:00:00:00:01", NicKind::Interface);
-        let twin = nic("net1", "52:54:00:00:00:01", NicKind::Interface);
-        let own = nic("ua-vf", "52:54:00:00:00:02", NicKind::Interface);
-        let nics = [standby, twin.clone(), own.clone()];
-        assert!(vf_of(&twin, twin.xml.clone(), &nics).identity.is_empty());
-        let identity = vf_of(&own, own.xml.clone(), &nics).identity;
-        assert_eq!(identity.alias.as_deref(), Some("ua-vf"));
-        assert_eq!(identity.mac, own.mac);
-        // The destination's VF may have the MAC of the source's, and not the standby's.
-        let device = r#"{"id": "vf", "mac": "52:54:00:00:00:02", "driver": "igb"}"#;
-        let there = vf_of_device(device, &nics, Some(&own)).unwrap();
-        assert_eq!(there.identity.mac, own.mac);
-        let taken = device.replace("00:02", "00:01");
-        let there = vf_of_device(&taken, &nics, Some(&own)).unwrap();
-        assert_eq!(there.identity.mac, None);
-    }
-
-    #[test]
-    fn without_a_bond_the_only_pass_through_device_is_the_vf() {
-        let standby = nic("net0", "52:54:00:00:00:01", NicKind::Interface);
-        let vf = nic("hostdev0", "52:54:00:00:00:02", NicKind::HostdevInterface);
-        let other = nic("hostdev1", "52:54:00:00:00:03", NicKind::Hostdev);
-        let nics = [standby, vf.clone()];
-        assert_eq!(source_vf(None, None, &nics).unwrap(), Some(&vf));
-        let both = [vf.clone(), other];
-        assert!(source_vf(None, None, &both).is_err());
-        assert_eq!(source_vf(Some("hostdev0"), None, &both).unwrap(), Some(&vf));
-        assert!(source_vf(Some("52:54:00:00:00:09"), None, &both).is_err());
-    }
-}
+mod tests;

@@ -60,9 +60,11 @@ enum Of {
     Last(fn(&Switchover) -> Option<u64>),
     /// Switchovers by cause.
     ByCause,
+    /// Whether the hypervisor shows the VF of a bond of the domain's XML.
+    HasVf,
 }
 
-const FAMILIES: [Family; 17] = [
+const FAMILIES: [Family; 18] = [
     Family {
         name: "tandem_guest_answers",
         kind: Kind::Gauge,
@@ -93,7 +95,7 @@ const FAMILIES: [Family; 17] = [
     Family {
         name: "tandem_domain_degraded",
         kind: Kind::Gauge,
-        help: "1 if the domain runs without its VF after an evacuation.",
+        help: "1 if the domain runs without one of its devices after an evacuation.",
         of: Of::Domain(|known| {
             let evacuation = known.report.evacuation.as_ref();
             Some(evacuation.is_some_and(|it| it.degraded).into())
@@ -113,6 +115,12 @@ const FAMILIES: [Family; 17] = [
         kind: Kind::Counter,
         help: "Attempts of serve to plug in the VF of a domain that arrived without it.",
         of: Of::Domain(|known| Some(known.attempts.into())),
+    },
+    Family {
+        name: "tandem_bond_vf_attached",
+        kind: Kind::Gauge,
+        help: "1 if the domain has the VF of this bond of its XML, as the hypervisor shows it.",
+        of: Of::HasVf,
     },
     Family {
         name: "tandem_bond_on_vf",
@@ -204,7 +212,7 @@ impl Of {
         match self {
             Self::Domain(_) => "domain",
             Self::DomainInfo(_) => "domain, version",
-            Self::Bond(_) => "domain, bond",
+            Self::Bond(_) | Self::HasVf => "domain, bond",
             Self::LastUs(_) | Self::Last(_) => "domain, bond, cause, to",
             Self::ByCause => "domain, bond, cause",
         }
@@ -264,6 +272,12 @@ impl Family {
                     if let Some((why, value)) = largest(&bonds, *value) {
                         sample(&format!("{labels}{why}"), &value.to_string());
                     }
+                }
+            }
+            Of::HasVf => {
+                for bond in &known.report.bonds {
+                    let label = format!(",bond=\"{}\"", escaped(&bond.name));
+                    sample(&label, &u64::from(bond.vf.is_some()).to_string());
                 }
             }
             Of::ByCause => {

@@ -2,7 +2,7 @@
 //! networks. The domain's metadata only says which evacuation it is, and of which bond.
 
 use super::options::Sources;
-use crate::evacuate::{AgentUse, Progress, Record, Spec, Vf, VfIdentity};
+use crate::evacuate::{AgentUse, Device, Progress, Record, Role, Spec, Vf, VfIdentity};
 use crate::execute::{Records, RecordsError};
 use crate::hypervisor::{DomainLook, Nic, is_local_uri, machine_of};
 use crate::qemu::URI_PREFIX;
@@ -60,10 +60,12 @@ fn own(
     let Some(record) = records.read(&found.domain)? else {
         return Ok(None);
     };
-    let device = record.spec.destination_vf.as_ref().map(|vf| &vf.device);
+    let wanted = record.spec.devices.iter();
+    let mut wanted = wanted.filter_map(|one| one.destination.as_ref()).peekable();
     let fits = record.progress.evacuation == found.evacuation
         && is_same_host(&record.spec.destination_uri, uri)
-        && device.is_some_and(|device| check_device(device).is_ok());
+        && wanted.peek().is_some()
+        && wanted.all(|vf| check_device(&vf.device).is_ok());
     Ok(fits.then_some((record, records)))
 }
 
@@ -88,19 +90,40 @@ fn by_file(
         Ok(bonds) => bonds.as_ref(),
         Err(reason) => return Err(format!("the domain's bonds: {}", printable(reason))),
     };
-    let bond = bonds.and_then(|bonds| bond_of(bonds, found.bond.as_deref()));
-    let bond = bond.ok_or("the domain's XML has no such bond")?;
-    let vf = match bond.vf(&look.facts.nics) {
-        Some(nic) => present(nic),
-        None => file.vf(&found.domain, bond, &look.facts.nics)?,
+    if found.let_go > 0 {
+        return Err(format!(
+            "it names none of the {} devices of no bond that the evacuation moved too",
+            found.let_go
+        ));
+    }
+    let names: Vec<Option<&str>> = match found.bonds().count() {
+        0 => vec![None],
+        _ => found.bonds().map(|name| Some(name.as_str())).collect(),
     };
-    Ok(Spec {
+    // All of them or none: what is not in the spec would be given up for good.
+    let devices = names.into_iter().map(|name| {
+        let bond = bonds.and_then(|bonds| bond_of(bonds, name));
+        let bond = bond.ok_or("the domain's XML has no such bond")?;
+        let vf = match bond.vf(&look.facts.nics) {
+            Some(nic) => present(nic),
+            None => file
+                .vf(&found.domain, bond, &look.facts.nics)
+                .map_err(|reason| format!("{}: {reason}", bond.name))?,
+        };
+        Ok(Device {
+            role: Role::Vf {
+                bond: Some(bond.name.to_string()),
+            },
+            source: None,
+            destination: Some(vf),
+        })
+    });
+    let devices = devices.collect::<Result<Vec<Device>, String>>()?;
+    let spec = Spec {
         domain: found.domain.clone(),
         source_uri: String::new(),
         destination_uri: uri.to_owned(),
-        bond: Some(bond.name.to_string()),
-        source_vf: None,
-        destination_vf: Some(vf),
+        devices,
         agent: match look.facts.channel {
             Some(_) => AgentUse::IfThere,
             None => AgentUse::Never,
@@ -108,7 +131,9 @@ fn by_file(
         reaches_destination_agent: is_local_uri(uri),
         configure: true,
         yes_degraded: false,
-    })
+    };
+    spec.validate().map_err(|error| error.to_string())?;
+    Ok(spec)
 }
 
 /// The VF is there by now: only the rest is to be done, and nothing is plugged in.

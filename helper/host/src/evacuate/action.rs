@@ -44,21 +44,31 @@ pub enum ActionKind {
         /// Where.
         side: Side,
     },
-    /// Make sure that the destination's VF exists and nobody has it, and reserve it.
-    ClaimVf,
+    /// Make sure that a device of the destination exists and nobody has it, and reserve it.
+    ClaimVf {
+        /// Its number in the spec.
+        device: usize,
+    },
     /// The same without a reservation.
-    CheckVf,
-    /// End the reservation.
-    ReleaseVf,
-    /// Ask the guest's hardware to release the VF on the source.
+    CheckVf {
+        /// Its number in the spec.
+        device: usize,
+    },
+    /// End all reservations.
+    ReleaseVfs,
+    /// Ask the guest's hardware to release a device on the source.
     Detach {
-        /// The VF as the source shows it.
+        /// Its number in the spec.
+        device: usize,
+        /// It, as the source shows it.
         nic: Box<Nic>,
     },
-    /// Plug in the VF of that side.
+    /// Plug in a device of that side.
     Attach {
         /// Where.
         side: Side,
+        /// Its number in the spec.
+        device: usize,
     },
     /// Start the migration; how it ends comes as [`super::Input::MigrationEnded`].
     Migrate,
@@ -68,7 +78,7 @@ pub enum ActionKind {
     Unpause,
 }
 
-/// What the guest is asked.
+/// What the guest is asked; of a bond, with the number of its VF in the spec.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum GuestCall {
     /// `guest-sync-delimited`, `guest-info`: is a Tandem there that we understand?
@@ -76,12 +86,12 @@ pub enum GuestCall {
     /// `tandem-configure` with the bond of the domain's XML.
     Configure,
     /// `tandem-prepare-unplug`.
-    PrepareUnplug,
+    PrepareUnplug(usize),
     /// `tandem-announce`.
-    Announce,
+    Announce(usize),
     /// `tandem-resume`.
-    Resume,
-    /// `tandem-status`.
+    Resume(usize),
+    /// `tandem-status`, of all bonds.
     Status,
 }
 
@@ -92,11 +102,11 @@ pub(super) enum Task {
     Guest(GuestCall),
     Save(Side),
     Clear(Side),
-    ClaimVf,
-    CheckVf,
-    ReleaseVf,
-    Detach,
-    Attach(Side),
+    ClaimVf(usize),
+    CheckVf(usize),
+    ReleaseVfs,
+    Detach(usize),
+    Attach(Side, usize),
     Migrate,
     Cancel,
     Unpause,
@@ -109,11 +119,11 @@ impl ActionKind {
             Self::Guest { call, .. } => Task::Guest(*call),
             Self::Save { side, .. } => Task::Save(*side),
             Self::Clear { side } => Task::Clear(*side),
-            Self::ClaimVf => Task::ClaimVf,
-            Self::CheckVf => Task::CheckVf,
-            Self::ReleaseVf => Task::ReleaseVf,
-            Self::Detach { .. } => Task::Detach,
-            Self::Attach { side } => Task::Attach(*side),
+            Self::ClaimVf { device } => Task::ClaimVf(*device),
+            Self::CheckVf { device } => Task::CheckVf(*device),
+            Self::ReleaseVfs => Task::ReleaseVfs,
+            Self::Detach { device, .. } => Task::Detach(*device),
+            Self::Attach { side, device } => Task::Attach(*side, *device),
             Self::Migrate => Task::Migrate,
             Self::Cancel => Task::Cancel,
             Self::Unpause => Task::Unpause,
@@ -125,13 +135,15 @@ impl ActionKind {
         match self {
             Self::Observe { .. }
             | Self::Guest { .. }
-            | Self::ClaimVf
-            | Self::CheckVf
-            | Self::ReleaseVf => &[],
-            Self::Save { side, .. } | Self::Clear { side } | Self::Attach { side } => match side {
-                Side::Source => &[Side::Source],
-                Side::Destination => &[Side::Destination],
-            },
+            | Self::ClaimVf { .. }
+            | Self::CheckVf { .. }
+            | Self::ReleaseVfs => &[],
+            Self::Save { side, .. } | Self::Clear { side } | Self::Attach { side, .. } => {
+                match side {
+                    Side::Source => &[Side::Source],
+                    Side::Destination => &[Side::Destination],
+                }
+            }
             Self::Detach { .. } | Self::Unpause => &[Side::Source],
             Self::Migrate | Self::Cancel => &[Side::Source, Side::Destination],
         }

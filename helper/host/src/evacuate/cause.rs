@@ -66,6 +66,8 @@ pub enum CauseCode {
     AgentRefused,
     /// The guest has no bond, or no standby that could carry the traffic.
     GuestNotReady,
+    /// The hypervisor did not take the request to unplug; the guest never heard of it.
+    UnplugFailed,
     /// The guest refused the unplug.
     UnplugRefused,
     /// The guest did not release the VF in time.

@@ -1,8 +1,8 @@
 //! How an evacuation ended, by what is known.
 
 use super::cause::{Cause, CauseCode};
-use super::input::RecordFact;
-use super::outcome::{GuestVerdict, Leftover, Outcome, Verdict};
+use super::input::{GuestStatus, RecordFact};
+use super::outcome::{DeviceOutcome, GuestVerdict, Leftover, Outcome, Verdict};
 use super::phase::Phase;
 use super::spec::{AgentUse, Side};
 use super::state::Evacuation;
@@ -33,8 +33,8 @@ pub(super) fn conclude(it: &Evacuation) -> Outcome {
     let home = home.filter(|_| !moved);
     let home = home.or_else(|| seen_on(it));
     let runs_on = home.filter(|_| told);
-    let vf_attached = runs_on.is_some_and(|side| it.vf_nic(side).is_some());
-    let pending = may_follow(it) && home == Some(Side::Source);
+    let devices = devices(it, runs_on, home);
+    let vf_attached = runs_on.is_some_and(|side| has_all(it, side));
     let keeps = verdict == Verdict::Degraded && it.keeps_record();
     Outcome {
         verdict,
@@ -42,9 +42,10 @@ pub(super) fn conclude(it: &Evacuation) -> Outcome {
         runs_on,
         last_seen_on: home,
         vf_attached,
-        unplug_may_follow: pending && vf_attached,
+        unplug_may_follow: devices.iter().any(|one| one.unplug_may_follow),
         guest: guest_verdict(it),
-        guest_status: it.notes.guest.clone(),
+        guest_status: first_words(it),
+        devices,
         cause: cause(it, verdict),
         more_causes: Vec::new(),
         left: leftovers(it, verdict, keeps),
@@ -54,15 +55,43 @@ pub(super) fn conclude(it: &Evacuation) -> Outcome {
     }
 }
 
+/// Each device where the domain is.
+fn devices(it: &Evacuation, runs_on: Option<Side>, home: Option<Side>) -> Vec<DeviceOutcome> {
+    let side = home.unwrap_or(Side::Source);
+    let one = |device: usize| {
+        let known = &it.record.spec.devices[device];
+        let notes = &it.notes.devices[device];
+        let attached = runs_on.is_some_and(|side| it.vf_nic(side, device).is_some());
+        let pending = may_follow(it, device) && home == Some(Side::Source);
+        DeviceOutcome {
+            device: printable(&known.describe(side)),
+            bond: known.bond().map(str::to_owned),
+            wanted: known.vf(side).is_some(),
+            attached,
+            unplug_may_follow: pending && attached,
+            guest: guest_verdict_of(it, device),
+            guest_status: notes.guest.clone(),
+            plug_failure: notes.plug_failure.clone().filter(|_| !attached),
+        }
+    };
+    it.devices().map(one).collect()
+}
+
+/// At least one device should be there, and each that should is.
+fn has_all(it: &Evacuation, side: Side) -> bool {
+    let wanted = |device: usize| it.record.spec.devices[device].vf(side).is_some();
+    it.devices().any(wanted) && it.missing(side).is_empty()
+}
+
 /// News of a refusal may be of an earlier request than the last one: a host may tell it by its answer and
 /// by an event.
-fn may_follow(it: &Evacuation) -> bool {
+fn may_follow(it: &Evacuation, device: usize) -> bool {
     let looked_ms = it.view(Side::Source).asked_ms;
-    let settled_ms = it
-        .notes
+    let notes = &it.notes.devices[device];
+    let settled_ms = notes
         .unplug_last_ms
         .map(|at| at + it.limits.unplug_settle_ms);
-    it.notes.unplug_asked_ms.is_some() || settled_ms.is_some_and(|at_ms| looked_ms < at_ms)
+    notes.unplug_asked_ms.is_some() || settled_ms.is_some_and(|at_ms| looked_ms < at_ms)
 }
 
 /// Where the last looks showed the domain.
@@ -118,16 +147,18 @@ fn released(it: &Evacuation) -> Verdict {
             Verdict::Interrupted
         };
     }
-    let has_vf = it.vf_nic(home).is_some();
-    let had_vf = it.record.spec.source_vf.is_some();
+    let complete = it.missing(home).is_empty();
+    // Agreed to, and still not what a bond is for.
+    let mut vfs = it.record.spec.devices.iter().filter(|one| one.is_of_bond());
+    let without = vfs.any(|one| one.destination.is_none());
     match home {
-        Side::Source if has_vf || !had_vf => Verdict::RolledBack,
-        Side::Destination if has_vf && !guest_objects(it) => Verdict::Done,
+        Side::Source if complete => Verdict::RolledBack,
+        Side::Destination if complete && !without && !guest_objects(it) => Verdict::Done,
         _ => Verdict::Degraded,
     }
 }
 
-/// The VF is plugged in, and the guest that should use it does not say so.
+/// The VFs are plugged in, and the guest that should use them does not say so.
 fn guest_objects(it: &Evacuation) -> bool {
     match guest_verdict(it) {
         GuestVerdict::UsesVf | GuestVerdict::NotAsked => false,
@@ -136,15 +167,38 @@ fn guest_objects(it: &Evacuation) -> bool {
     }
 }
 
+/// The worst of all bonds.
 fn guest_verdict(it: &Evacuation) -> GuestVerdict {
+    let bonds = it.record.spec.of_bonds();
+    let all: Vec<GuestVerdict> = bonds.map(|device| guest_verdict_of(it, device)).collect();
+    let worst = [
+        GuestVerdict::Silent,
+        GuestVerdict::UsesStandby,
+        GuestVerdict::UsesVf,
+    ];
+    let worst = worst.into_iter().find(|one| all.contains(one));
+    worst.unwrap_or(GuestVerdict::NotAsked)
+}
+
+fn guest_verdict_of(it: &Evacuation, device: usize) -> GuestVerdict {
     let home = it.notes.residence.unwrap_or(Side::Source);
-    let asks = it.record.spec.asks_guest(home);
-    match &it.notes.guest {
+    let is_of_bond = it.record.spec.devices[device].is_of_bond();
+    let asks = it.record.spec.asks_guest(home) && is_of_bond;
+    match &it.notes.devices[device].guest {
         _ if !asks => GuestVerdict::NotAsked,
         None => GuestVerdict::Silent,
         Some(guest) if guest.vf_active => GuestVerdict::UsesVf,
         Some(_) => GuestVerdict::UsesStandby,
     }
+}
+
+/// The guest's words of the first bond whose VF it does not use, or else of the first.
+fn first_words(it: &Evacuation) -> Option<GuestStatus> {
+    let words = |device: usize| it.notes.devices[device].guest.clone();
+    let unused = it.record.spec.of_bonds().filter_map(words);
+    let unused = unused.filter(|guest| !guest.vf_active).take(1);
+    let mut all = unused.chain(it.record.spec.of_bonds().filter_map(words));
+    all.next()
 }
 
 fn cause(it: &Evacuation, verdict: Verdict) -> Option<Cause> {
@@ -169,29 +223,46 @@ fn cause(it: &Evacuation, verdict: Verdict) -> Option<Cause> {
     })
 }
 
-/// Nothing failed, and yet it is not known that the guest uses a VF.
+/// Nothing failed, and yet it is not known that the guest uses its VFs.
 fn not_verified(it: &Evacuation) -> Cause {
     let home = it.notes.residence.unwrap_or(Side::Source);
-    if it.record.spec.vf(home).is_none() {
-        let message = "no VF is named for the destination, and it was agreed to go on without";
+    let bonds = || it.record.spec.of_bonds();
+    let without = bonds().find(|device| it.record.spec.devices[*device].vf(home).is_none());
+    let missing = it.missing(home);
+    if let Some(device) = without.filter(|_| missing.is_empty()) {
+        let bond = it.record.spec.devices[device].bond();
+        let of = bond.map(|bond| format!(" for {}", printable(bond)));
+        let message = format!(
+            "no VF is named for the destination{}, and it was agreed to go on without",
+            of.unwrap_or_default()
+        );
         return Cause::new(CauseCode::NoVfNamed, message);
     }
     if it.notes.aborted {
         let message = "the operator stopped it before the guest said that it uses the VF";
         return Cause::new(CauseCode::Aborted, message);
     }
-    let message = match &it.notes.guest {
-        Some(guest) => format!(
-            "the guest does not use the VF: {}; see `tandem status` in it",
-            guest.reason
-        ),
-        None => {
-            let why = it.notes.guest_silence.as_ref();
-            let why = why.map_or_else(String::new, |why| format!(" ({why})"));
-            format!(
-                "the guest does not answer{why}, so it is not known whether it uses the VF; see `tandem status` in it"
-            )
-        }
+    if !missing.is_empty() {
+        let message = format!("{} is not plugged in", it.names(home, &missing));
+        return Cause::new(CauseCode::PlugFailed, message);
+    }
+    let unused = bonds().filter_map(|device| {
+        let guest = it.notes.devices[device].guest.as_ref()?;
+        (!guest.vf_active).then(|| {
+            let name = it.name(home, device);
+            format!("the guest does not use {name}: {}", guest.reason)
+        })
+    });
+    let unused: Vec<String> = unused.collect();
+    let silent = bonds().any(|device| it.notes.devices[device].guest.is_none());
+    let message = if silent || unused.is_empty() {
+        let why = it.notes.guest_silence.as_ref();
+        let why = why.map_or_else(String::new, |why| format!(" ({why})"));
+        format!(
+            "the guest does not answer{why}, so it is not known whether it uses the VF; see `tandem status` in it"
+        )
+    } else {
+        format!("{}; see `tandem status` in it", unused.join("; "))
     };
     Cause::new(CauseCode::NotVerified, message)
 }

@@ -1,5 +1,7 @@
 //! What an evacuation learns.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::action::ActionId;
@@ -37,8 +39,8 @@ pub enum Input {
 pub enum Reply {
     /// What a look showed.
     Observed(Box<SideFacts>),
-    /// What the guest says of itself.
-    Status(GuestStatus),
+    /// What the guest says of its bonds, by the number of their VF in the spec.
+    Status(BTreeMap<usize, GuestStatus>),
     /// It was accepted.
     Accepted,
     /// It was not, or nobody knows.

@@ -27,19 +27,26 @@ impl Evacuation {
         }
         // The only news that no look shows.
         if let EventKind::UnplugRefused { alias } = kind
-            && self.is_vf_alias(side, alias)
+            && side == Side::Source
+            && let Some(device) = self.device_of_alias(alias)
         {
-            self.unplug_refused();
+            self.unplug_refused(device);
         }
     }
 
-    fn is_vf_alias(&self, side: Side, alias: &str) -> bool {
-        side == Side::Source && self.vf_nic(side).is_some_and(|nic| nic.alias == alias)
+    /// The device that has this alias on the source.
+    fn device_of_alias(&self, alias: &str) -> Option<usize> {
+        let has = |device: &usize| {
+            let nic = self.vf_nic(Side::Source, *device);
+            nic.is_some_and(|nic| nic.alias == alias)
+        };
+        self.devices().find(has)
     }
 
-    fn unplug_refused(&mut self) {
-        if self.notes.unplug_asked_ms.take().is_some() {
-            self.notes.unplug_refusals += 1;
+    fn unplug_refused(&mut self, device: usize) {
+        let notes = &mut self.notes.devices[device];
+        if notes.unplug_asked_ms.take().is_some() {
+            notes.unplug_refusals += 1;
         }
     }
 
@@ -80,14 +87,18 @@ impl Evacuation {
                     view.failed(now_ms, self.limits.look_every_ms, failure.clone());
                 }
             }
-            (ActionKind::Guest { .. }, Reply::Status(status)) => {
-                self.notes.guest = Some(status.clone());
+            (ActionKind::Guest { .. }, Reply::Status(told)) => {
+                for device in self.devices() {
+                    self.notes.devices[device].guest = told.get(&device).cloned();
+                }
             }
             // After a change, or a silence, what the guest said before is no news of now.
             (ActionKind::Guest { .. }, reply)
                 if self.phase == Phase::Verify && !is_refusal_of_guest(reply) =>
             {
-                self.notes.guest = None;
+                for notes in &mut self.notes.devices {
+                    notes.guest = None;
+                }
                 self.notes.guest_silence = match reply {
                     Reply::Failed(failure) => Some(failure.message.clone()),
                     _ => None,
@@ -114,18 +125,31 @@ impl Evacuation {
                     self.notes.cleared.push(*side);
                 }
             }
-            (ActionKind::ReleaseVf, Reply::Accepted) => self.notes.vf_claimed = false,
-            (ActionKind::Detach { .. }, Reply::Failed(failure))
+            (ActionKind::Detach { device, .. }, Reply::Accepted) => {
+                self.notes.devices[*device].unplug_taken = true;
+            }
+            (ActionKind::ReleaseVfs, Reply::Accepted) => self.notes.vf_claimed = false,
+            (ActionKind::Detach { device, .. }, Reply::Failed(failure))
                 if failure.kind == FailureKind::UnplugRefused =>
             {
-                self.unplug_refused();
+                self.notes.devices[*device].unplug_taken = true;
+                self.unplug_refused(*device);
+            }
+            (ActionKind::Detach { device, .. }, Reply::Failed(failure))
+                if failure.kind == FailureKind::TimedOut =>
+            {
+                self.notes.devices[*device].unplug_taken = true;
+            }
+            (ActionKind::Attach { device, .. }, Reply::Failed(failure)) => {
+                self.notes.devices[*device].plug_failure = Some(failure.message.clone());
             }
             (ActionKind::Migrate, Reply::Failed(failure)) if !failure.effect_unknown() => {
                 self.migration_ended(Err(failure.clone()));
             }
             _ => {}
         }
-        let changes = !busy.kind.touches().is_empty() || busy.kind == ActionKind::ClaimVf;
+        let claims = matches!(busy.kind, ActionKind::ClaimVf { .. });
+        let changes = !busy.kind.touches().is_empty() || claims;
         if let Reply::Failed(failure) = &reply
             && failure.effect_unknown()
             && changes
@@ -154,9 +178,15 @@ impl Evacuation {
         if let Some(view) = self.views.get_mut(&side) {
             view.saw(asked_ms, self.now_ms, every_ms, facts.clone());
         }
-        if side == Side::Source && self.vf_nic(side).is_none() {
-            self.notes.unplug_asked_ms = None;
-            self.notes.unplug_last_ms = None;
+        for device in self.devices() {
+            let is_there = self.vf_nic(side, device).is_some();
+            let notes = &mut self.notes.devices[device];
+            if is_there {
+                notes.plug_failure = None;
+            } else if side == Side::Source {
+                notes.unplug_asked_ms = None;
+                notes.unplug_last_ms = None;
+            }
         }
         self.note_beat(side, facts);
     }

@@ -6,7 +6,7 @@ use super::action::{Action, ActionId, ActionKind, Task};
 use super::cause::{Cause, CauseCode};
 use super::conclude::conclude;
 use super::input::{Failure, FailureKind, Input, Reply};
-use super::notes::{InFlight, Notes, Recovery};
+use super::notes::{DeviceNotes, InFlight, Notes, Recovery};
 use super::outcome::{Outcome, PhaseTime};
 use super::phase::Phase;
 use super::phases::{self, Step};
@@ -37,7 +37,7 @@ impl Evacuation {
     pub fn new(start: Start, now_ms: u64) -> Self {
         let record = Record {
             progress: Progress {
-                version: Progress::VERSION,
+                version: start.spec.record_version(),
                 evacuation: start.evacuation,
                 domain: start.spec.domain.clone(),
                 owner: Some(start.owner),
@@ -45,12 +45,15 @@ impl Evacuation {
                 stage: Stage::Claimed,
                 migration_begun: false,
                 home: None,
-                bond: start.spec.bond.clone(),
+                bond: start.spec.bonds().first().cloned(),
+                more_bonds: start.spec.bonds().into_iter().skip(1).collect(),
+                let_go: start.spec.let_go(),
             },
             spec: start.spec,
         };
         let notes = Notes {
             check_only: start.check_only,
+            devices: vec![DeviceNotes::default(); record.spec.devices.len()],
             ..Notes::default()
         };
         Self::with(record, start.limits, Phase::Check, notes, now_ms)
@@ -67,7 +70,12 @@ impl Evacuation {
     ) -> Self {
         let Record { progress, spec } = found;
         let unplug_asked = matches!(progress.stage, Stage::Unplugging | Stage::Restoring);
+        let device = DeviceNotes {
+            unplug_asked_ms: unplug_asked.then_some(now_ms),
+            ..DeviceNotes::default()
+        };
         let notes = Notes {
+            devices: vec![device; spec.devices.len()],
             recovery: Some(Recovery {
                 owner_is_dead: owner_is_dead || progress.owner.is_none(),
                 beats: BTreeMap::new(),
@@ -75,13 +83,13 @@ impl Evacuation {
             }),
             touched: true,
             doubt_until_ms: now_ms + limits.settle_ms,
-            unplug_asked_ms: unplug_asked.then_some(now_ms),
             migration_begun: progress.migration_begun,
             vf_claimed: true,
             ..Notes::default()
         };
         let progress = Progress {
             owner: Some(owner),
+            version: spec.record_version().max(progress.version),
             ..progress
         };
         let record = Record { progress, spec };
@@ -214,8 +222,9 @@ impl Evacuation {
                 notes.wrote = true;
             }
             ActionKind::Guest { .. } if self.phase != Phase::Check => notes.touched = true,
-            ActionKind::Detach { .. } => {
+            ActionKind::Detach { device, .. } => {
                 notes.touched = true;
+                let notes = &mut notes.devices[*device];
                 notes.unplug_requests += 1;
                 notes.unplug_asked_ms = Some(self.now_ms);
                 notes.unplug_last_ms = notes.unplug_asked_ms;
@@ -224,7 +233,7 @@ impl Evacuation {
                 notes.touched = true;
                 notes.migration_begun = true;
             }
-            ActionKind::ClaimVf => notes.vf_claimed = true,
+            ActionKind::ClaimVf { .. } => notes.vf_claimed = true,
             ActionKind::Cancel => {
                 notes.cancel_ms.get_or_insert(self.now_ms);
             }
@@ -242,9 +251,13 @@ impl Evacuation {
 
     fn enter(&mut self, phase: Phase) {
         match phase {
-            Phase::Claim if self.vf_nic(Side::Source).is_none() => {
-                // Gone before we came: nothing to unplug, and nothing to put back.
-                self.record.spec.source_vf = None;
+            Phase::Claim => {
+                for device in self.devices() {
+                    if self.vf_nic(Side::Source, device).is_none() {
+                        // Gone before we came: nothing to unplug, and nothing to put back.
+                        self.record.spec.devices[device].source = None;
+                    }
+                }
             }
             // The report wants a look of its own.
             Phase::Release => self.touched(&Side::BOTH),
@@ -254,8 +267,12 @@ impl Evacuation {
                 self.notes.restores += 1;
             }
             Phase::Verify => {
-                self.notes.guest = None;
-                self.notes.vf_was_back = self.vf_nic(Side::Source).is_some();
+                for device in self.devices() {
+                    let was_back = self.vf_nic(Side::Source, device).is_some();
+                    let notes = &mut self.notes.devices[device];
+                    notes.guest = None;
+                    notes.was_back = was_back;
+                }
             }
             _ => {}
         }

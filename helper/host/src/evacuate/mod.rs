@@ -10,6 +10,9 @@
 //!                      +------ restore ----+--> verify -> release
 //! ```
 //!
+//! Each phase is one of the evacuation; within it, every device goes through a room of its own, side by side
+//! with the others, and the next phase begins once all of them are through.
+//!
 //! Level-triggered: what is so is what a fresh look at both hosts shows. Events only make a
 //! look due, what the guest says is never the reason to touch the hypervisor, and an action
 //! counts as done when its effect is seen. Each wait has a deadline, phases only follow the
@@ -35,8 +38,10 @@ pub use action::{Action, ActionId, ActionKind, GuestCall};
 pub use cause::{Cause, CauseCode};
 pub use input::{Failure, FailureKind, GuestStatus, Input, RecordFact, Reply, SideFacts};
 pub use machine::Start;
-pub use outcome::{GuestVerdict, Leftover, Outcome, PhaseTime, Verdict};
+pub use outcome::{DeviceOutcome, GuestVerdict, Leftover, Outcome, PhaseTime, Verdict};
 pub use phase::Phase;
 pub use progress::{Owner, Progress, ProgressError, Record, Stage};
-pub use spec::{AgentUse, Limits, Side, Spec, SpecError, Vf, VfIdentity};
+pub use spec::{
+    AgentUse, Device, Limits, MAX_DEVICES, Role, Side, Spec, SpecError, Vf, VfIdentity,
+};
 pub use state::Evacuation;

@@ -29,34 +29,46 @@ pub(super) struct Notes {
     pub(super) wrote: bool,
     /// Where our claim was written, and when that ended, in ms.
     pub(super) claimed: Option<(Side, u64)>,
-    /// The destination's VF is reserved, or may be.
+    /// Devices of the destination are reserved, or may be.
     pub(super) vf_claimed: bool,
     /// The guest or its hardware was asked for something.
     pub(super) touched: bool,
-    pub(super) unplug_requests: u32,
-    /// An unplug was asked for then, in ms, and may still happen.
-    pub(super) unplug_asked_ms: Option<u64>,
-    /// The last request, in ms, whatever became of it.
-    pub(super) unplug_last_ms: Option<u64>,
-    pub(super) unplug_refusals: u32,
+    /// Of each device, by its number in the spec.
+    pub(super) devices: Vec<DeviceNotes>,
     pub(super) migration_begun: bool,
     /// How it ended, and when, in ms.
     pub(super) migration_end: Option<(Result<(), Failure>, u64)>,
     /// Cancelling has begun then, in ms.
     pub(super) cancel_ms: Option<u64>,
-    pub(super) guest: Option<GuestStatus>,
     /// Why the guest's last answer did not come, while it is waited for.
     pub(super) guest_silence: Option<String>,
     /// Where the domain runs, once that is decided.
     pub(super) residence: Option<Side>,
-    /// Times that the VF was put back, or should have been.
+    /// Times that devices were put back, or should have been.
     pub(super) restores: u32,
-    /// It was there then.
-    pub(super) vf_was_back: bool,
     /// The record was removed there.
     pub(super) cleared: Vec<Side>,
     /// The last job seen.
     pub(super) job: Option<JobFacts>,
+}
+
+/// The same of one device.
+#[derive(Debug, Clone, Default)]
+pub(super) struct DeviceNotes {
+    pub(super) unplug_requests: u32,
+    /// The hypervisor has taken one of them, or may have.
+    pub(super) unplug_taken: bool,
+    /// An unplug was asked for then, in ms, and may still happen.
+    pub(super) unplug_asked_ms: Option<u64>,
+    /// The last request, in ms, whatever became of it.
+    pub(super) unplug_last_ms: Option<u64>,
+    pub(super) unplug_refusals: u32,
+    /// How plugging it in failed last, since it was last seen.
+    pub(super) plug_failure: Option<String>,
+    /// It was on the source when the guest was asked to use it again.
+    pub(super) was_back: bool,
+    /// What the guest says of its bond.
+    pub(super) guest: Option<GuestStatus>,
 }
 
 /// What a recovery knows of the one before it.

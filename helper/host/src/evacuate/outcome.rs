@@ -20,14 +20,17 @@ pub struct Outcome {
     /// Where it was seen last, if it ended before that was certain: there a recovery finds it.
     #[serde(default)]
     pub last_seen_on: Option<Side>,
-    /// It has its VF there.
+    /// It has its VF there, and every other device that it should have.
     pub vf_attached: bool,
     /// An unplug that was asked for was neither done nor refused: the guest may still do it.
     pub unplug_may_follow: bool,
-    /// What the guest says of the VF.
+    /// What the guest says of its VFs; of several, the worst.
     pub guest: GuestVerdict,
-    /// The guest's last words.
+    /// The guest's last words of the first bond that is not as it should be, or else of the first.
     pub guest_status: Option<GuestStatus>,
+    /// Each device by itself.
+    #[serde(default)]
+    pub devices: Vec<DeviceOutcome>,
     /// Why it did not end as it should.
     pub cause: Option<Cause>,
     /// What else stands in the way of one that was refused.
@@ -43,13 +46,35 @@ pub struct Outcome {
     pub downtime_ms: Option<u64>,
 }
 
+/// How it ended for one device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct DeviceOutcome {
+    /// Its name for people, where the domain is now.
+    pub device: String,
+    /// Its bond, if it is the VF of one that has a name here.
+    pub bond: Option<String>,
+    /// It should be there.
+    pub wanted: bool,
+    /// It is.
+    pub attached: bool,
+    /// An unplug of it that was asked for was neither done nor refused.
+    pub unplug_may_follow: bool,
+    /// What the guest says of it.
+    pub guest: GuestVerdict,
+    /// The guest's last words of its bond.
+    pub guest_status: Option<GuestStatus>,
+    /// How plugging it in failed last, if it is not there.
+    pub plug_failure: Option<String>,
+}
+
 /// How it ended, in one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
-    /// It runs on the destination, with its VF.
+    /// It runs on the destination, with all its devices.
     Done,
-    /// It runs, without a VF in use.
+    /// It runs, without a VF in use or without another device.
     Degraded,
     /// It runs on the source as before.
     RolledBack,
@@ -116,6 +141,7 @@ impl Outcome {
             unplug_may_follow: false,
             guest: GuestVerdict::NotAsked,
             guest_status: None,
+            devices: Vec::new(),
             cause: Some(cause),
             more_causes: Vec::new(),
             left: Vec::new(),

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use tandem_core::types::IfName;
 
-use super::spec::{Side, Spec};
+use super::spec::{MAX_DEVICES, Side, Spec};
 use crate::hypervisor::MAX_PROGRESS_BYTES;
 use crate::words::{printable, quoted};
 use crate::xml::PROGRESS_NAMESPACE;
@@ -36,6 +36,16 @@ pub struct Progress {
     /// The guest's bond; `None` if it has only one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bond: Option<String>,
+    /// Its other bonds. Since version 3.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub more_bonds: Vec<String>,
+    /// How many devices of no bond it moves; which they are only its own record says. Since version 3.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub let_go: u8,
+}
+
+fn is_zero(number: &u8) -> bool {
+    *number == 0
 }
 
 /// The whole, as this host keeps it for itself: the same, and what a recovery acts on.
@@ -133,8 +143,11 @@ const MAX_WORD_BYTES: usize = 256;
 const MAX_BEAT: u64 = 1 << 48;
 
 impl Progress {
-    /// The version that this program writes. Version 1 had the whole plan in the metadata.
-    pub const VERSION: u32 = 2;
+    /// The newest version that this program writes: only where several devices are in it, so that older programs
+    /// read all that they could do. Version 1 had the whole plan in the metadata.
+    pub const VERSION: u32 = 3;
+    /// The oldest version that this program goes on with.
+    pub const OLDEST: u32 = 2;
 
     /// As text, without line breaks.
     pub fn to_text(&self) -> String {
@@ -155,7 +168,7 @@ impl Progress {
         }
         let not_understood = |e: serde_json::Error| ProgressError::NotUnderstood(e.to_string());
         let Version { version } = serde_json::from_str(text).map_err(not_understood)?;
-        if version < Self::VERSION {
+        if version < Self::OLDEST {
             let domain = domain.to_owned();
             return Err(ProgressError::Old { version, domain });
         }
@@ -184,20 +197,31 @@ impl Progress {
         if self.beat > MAX_BEAT {
             return wrong("its beat is higher than any of ours");
         }
-        let bond = self.bond.as_ref().map(|name| name.parse::<IfName>());
-        if bond.is_some_and(|name| name.is_err()) {
+        if self.version == Self::OLDEST && (!self.more_bonds.is_empty() || self.let_go > 0) {
+            return wrong("it has several devices, which its version has not");
+        }
+        if self.more_bonds.len() >= MAX_DEVICES {
+            return wrong("it has more bonds than any of ours");
+        }
+        let mut bonds = self.bonds().map(|name| name.parse::<IfName>());
+        if bonds.any(|name| name.is_err()) {
             return wrong("its bond has a name that no interface can have");
         }
         Ok(())
     }
 
-    /// The domain runs without the VF that it should have, and whoever evacuated it has given up.
+    /// All its bonds that have a name in it.
+    pub fn bonds(&self) -> impl Iterator<Item = &String> {
+        self.bond.iter().chain(&self.more_bonds)
+    }
+
+    /// The domain runs without a device that it should have, and whoever evacuated it has given up.
     pub fn is_degraded(&self) -> bool {
         self.stage == Stage::Degraded
     }
 
-    /// All that is missing is the VF on the destination: the domain has come to stay there, and
-    /// its memory with it. Plugging it in needs nobody's decision.
+    /// All that is missing are devices on the destination: the domain has come to stay there, and
+    /// its memory with it. Plugging them in needs nobody's decision.
     pub fn lacks_only_plug(&self) -> bool {
         let stage = matches!(self.stage, Stage::Plugging | Stage::Degraded);
         stage && self.migration_begun && self.home == Some(Side::Destination)
@@ -246,6 +270,11 @@ impl Record {
         let Parts { progress } = serde_json::from_str(text).map_err(not_understood)?;
         Progress::parse_for(&progress.to_string(), domain)?;
         let record: Self = serde_json::from_str(text).map_err(not_understood)?;
+        let too_many = record.spec.devices.len() > MAX_DEVICES;
+        if too_many || record.spec.record_version() > record.progress.version {
+            let what = "it has more devices than its version can have";
+            return Err(ProgressError::NotUnderstood(what.to_owned()));
+        }
         if record.spec.domain != domain {
             return Err(ProgressError::OtherDomain {
                 of: record.spec.domain,
@@ -292,8 +321,8 @@ mod tests {
             old.to_string().contains("virsh metadata 'g;1' --uri"),
             "{old}"
         );
-        let newer = Progress::parse_for(&with("version", json!(3)), "g1");
-        assert_eq!(newer, Err(ProgressError::Newer(3)));
+        let newer = Progress::parse_for(&with("version", json!(4)), "g1");
+        assert_eq!(newer, Err(ProgressError::Newer(4)));
     }
 
     #[test]
@@ -311,6 +340,46 @@ mod tests {
                 let read = Record::parse_for(line, "g1").unwrap();
                 assert_eq!(value(&read.to_text()), value(line));
             }
+        }
+    }
+
+    /// What an older program could do, it also reads; all else it leaves as it is, by the version.
+    #[test]
+    fn several_devices_are_written_in_a_version_of_their_own() {
+        let vf = |function: u8| {
+            json!({"identity": {"pci": format!("0000:3b:02.{function}"), "alias": null, "mac": null},
+                "guest-mac": null, "device": "<hostdev/>"})
+        };
+        let text = |version: u32, spec: Value| {
+            let mut progress = record();
+            progress["version"] = json!(version);
+            json!({"progress": progress, "spec": spec}).to_string()
+        };
+        let common = json!({"domain": "g1", "source-uri": "", "destination-uri": "qemu:///system",
+            "agent": "never", "reaches-destination-agent": false, "configure": false, "yes-degraded": false});
+        let with = |more: &Value| {
+            let mut spec = common.clone();
+            let more = more.as_object().unwrap().clone();
+            spec.as_object_mut().unwrap().extend(more);
+            spec
+        };
+        let one = with(&json!({"bond": "bond0", "source-vf": vf(1), "destination-vf": null}));
+        let read = Record::parse_for(&text(2, one.clone()), "g1").unwrap();
+        assert_eq!(read.spec.devices.len(), 1);
+        assert_eq!(read.spec.record_version(), 2);
+        assert_eq!(serde_json::to_value(&read.spec).unwrap(), one);
+        let devices = json!({"devices": [
+            {"role": {"vf": {"bond": "bond0"}}, "source": vf(1), "destination": vf(3)},
+            {"role": "let-go", "source": vf(2), "destination": null},
+        ]});
+        let several = with(&devices);
+        let read = Record::parse_for(&text(3, several.clone()), "g1").unwrap();
+        assert_eq!(read.spec.record_version(), 3);
+        assert_eq!(read.spec.bonds(), ["bond0"]);
+        assert_eq!(serde_json::to_value(&read.spec).unwrap(), several);
+        for wrong in [text(2, several.clone()), text(4, several)] {
+            let error = Record::parse_for(&wrong, "g1").unwrap_err().to_string();
+            assert!(error.contains("newer tandem-host"), "{error}");
         }
     }
 
@@ -334,6 +403,8 @@ mod tests {
             ("beat", json!(u64::MAX)),
             ("evacuation", json!("x".repeat(MAX_WORD_BYTES + 1))),
             ("bond", json!("a/b")),
+            ("more-bonds", json!(["bond1"])),
+            ("let-go", json!(1)),
             ("stage", json!("\u{1b}[2J")),
         ] {
             let error = Progress::parse_for(&with(key, value), "g1").unwrap_err();

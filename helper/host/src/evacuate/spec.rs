@@ -28,9 +28,12 @@ impl Side {
     }
 }
 
+/// Most devices of one evacuation.
+pub const MAX_DEVICES: usize = 8;
+
 /// What shall be brought about. Kept in this host's own record, so that a recovery has it too.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(from = "SpecText", into = "SpecText")]
 pub struct Spec {
     /// The domain's name.
     pub domain: String,
@@ -38,12 +41,8 @@ pub struct Spec {
     pub source_uri: String,
     /// How this program reaches the destination.
     pub destination_uri: String,
-    /// The guest's bond; `None` if it has only one.
-    pub bond: Option<String>,
-    /// The VF on the source; `None` if the domain has none now.
-    pub source_vf: Option<Vf>,
-    /// The VF on the destination; `None` only if the operator agreed to end without.
-    pub destination_vf: Option<Vf>,
+    /// Every pass-through device that leaves the source or comes on the destination; at most [`MAX_DEVICES`].
+    pub devices: Vec<Device>,
     /// How much depends on the guest.
     pub agent: AgentUse,
     /// The channel on the destination can be opened from here; a unix socket of another machine
@@ -53,6 +52,169 @@ pub struct Spec {
     pub configure: bool,
     /// The operator agreed to end without a VF.
     pub yes_degraded: bool,
+}
+
+/// A pass-through device of the domain: what leaves the source, and what takes its place on the destination.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Device {
+    /// What it is to the guest.
+    pub role: Role,
+    /// On the source; `None` if the domain has none now.
+    pub source: Option<Vf>,
+    /// On the destination; `None` if the operator agreed to end without.
+    pub destination: Option<Vf>,
+}
+
+/// What a device is to the guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Role {
+    /// The VF of a bond.
+    Vf {
+        /// Its name; `None` if the guest has only one.
+        bond: Option<String>,
+    },
+    /// A device of no bond, which the operator lets go.
+    LetGo,
+}
+
+impl Device {
+    /// It, on that side.
+    pub fn vf(&self, side: Side) -> Option<&Vf> {
+        match side {
+            Side::Source => self.source.as_ref(),
+            Side::Destination => self.destination.as_ref(),
+        }
+    }
+
+    /// It is the VF of a bond.
+    pub fn is_of_bond(&self) -> bool {
+        matches!(self.role, Role::Vf { .. })
+    }
+
+    /// Its bond, if that has a name here.
+    pub fn bond(&self) -> Option<&str> {
+        match &self.role {
+            Role::Vf { bond } => bond.as_deref(),
+            Role::LetGo => None,
+        }
+    }
+
+    /// Its name for people, as it is on that side.
+    pub fn describe(&self, side: Side) -> String {
+        let vf = self
+            .vf(side)
+            .or(self.source.as_ref())
+            .or(self.destination.as_ref());
+        let what = vf.map_or_else(|| "the VF".to_owned(), |vf| vf.identity.describe());
+        match self.bond() {
+            Some(bond) => format!("{what} of {bond}"),
+            None => what,
+        }
+    }
+}
+
+/// How a [`Spec`] is written: one with no more than a bond's VF as it always was, so that every version reads it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(untagged)]
+enum SpecText {
+    One(OneVf),
+    Several(Several),
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct OneVf {
+    domain: String,
+    source_uri: String,
+    destination_uri: String,
+    bond: Option<String>,
+    source_vf: Option<Vf>,
+    destination_vf: Option<Vf>,
+    agent: AgentUse,
+    reaches_destination_agent: bool,
+    configure: bool,
+    yes_degraded: bool,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct Several {
+    domain: String,
+    source_uri: String,
+    destination_uri: String,
+    devices: Vec<Device>,
+    agent: AgentUse,
+    reaches_destination_agent: bool,
+    configure: bool,
+    yes_degraded: bool,
+}
+
+impl From<SpecText> for Spec {
+    fn from(text: SpecText) -> Self {
+        match text {
+            SpecText::One(one) => Self {
+                domain: one.domain,
+                source_uri: one.source_uri,
+                destination_uri: one.destination_uri,
+                devices: vec![Device {
+                    role: Role::Vf { bond: one.bond },
+                    source: one.source_vf,
+                    destination: one.destination_vf,
+                }],
+                agent: one.agent,
+                reaches_destination_agent: one.reaches_destination_agent,
+                configure: one.configure,
+                yes_degraded: one.yes_degraded,
+            },
+            SpecText::Several(several) => Self {
+                domain: several.domain,
+                source_uri: several.source_uri,
+                destination_uri: several.destination_uri,
+                devices: several.devices,
+                agent: several.agent,
+                reaches_destination_agent: several.reaches_destination_agent,
+                configure: several.configure,
+                yes_degraded: several.yes_degraded,
+            },
+        }
+    }
+}
+
+impl From<Spec> for SpecText {
+    fn from(spec: Spec) -> Self {
+        match spec.devices.as_slice() {
+            [
+                Device {
+                    role: Role::Vf { bond },
+                    source,
+                    destination,
+                },
+            ] => Self::One(OneVf {
+                bond: bond.clone(),
+                source_vf: source.clone(),
+                destination_vf: destination.clone(),
+                domain: spec.domain,
+                source_uri: spec.source_uri,
+                destination_uri: spec.destination_uri,
+                agent: spec.agent,
+                reaches_destination_agent: spec.reaches_destination_agent,
+                configure: spec.configure,
+                yes_degraded: spec.yes_degraded,
+            }),
+            _ => Self::Several(Several {
+                domain: spec.domain,
+                source_uri: spec.source_uri,
+                destination_uri: spec.destination_uri,
+                devices: spec.devices,
+                agent: spec.agent,
+                reaches_destination_agent: spec.reaches_destination_agent,
+                configure: spec.configure,
+                yes_degraded: spec.yes_degraded,
+            }),
+        }
+    }
 }
 
 /// A VF: how it is recognised, and how it is plugged in.
@@ -95,6 +257,19 @@ impl VfIdentity {
         *self == Self::default()
     }
 
+    /// A look could take one for the other.
+    fn overlaps(&self, other: &Self) -> bool {
+        match (
+            (self.pci, &self.alias, self.mac),
+            (other.pci, &other.alias, other.mac),
+        ) {
+            ((Some(one), _, _), (Some(two), _, _)) => one == two,
+            ((None, Some(one), _), (None, Some(two), _)) => one == two,
+            ((None, None, one), (None, None, two)) => one == two,
+            _ => false,
+        }
+    }
+
     /// The name for people.
     pub fn describe(&self) -> String {
         match (self.pci, &self.alias, self.mac) {
@@ -121,32 +296,88 @@ pub enum AgentUse {
 /// A spec that can't work.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SpecError {
-    /// Nothing to recognise a VF by.
+    /// Nothing to recognise a device by.
     #[error(
-        "the VF on the {} can't be recognised: its XML has no host PCI address, no `<alias name='ua-…'/>` and no MAC; add one", .0.as_str()
+        "{what} on the {} can't be recognised: its XML has no host PCI address, no `<alias name='ua-…'/>` and no MAC; \
+         add one", side.as_str()
     )]
-    NamelessVf(Side),
+    Nameless {
+        /// Where.
+        side: Side,
+        /// The device.
+        what: String,
+    },
+    /// One device would be two.
+    #[error("{what} is named twice for the {}; each bond and each device needs one of its own", side.as_str())]
+    Twice {
+        /// Where.
+        side: Side,
+        /// The device.
+        what: String,
+    },
+    /// More than it can hold.
+    #[error("an evacuation has at most {MAX_DEVICES} devices, and this one would have {0}")]
+    TooMany(usize),
 }
 
 impl Spec {
     /// Checks what can be checked without a look at the hosts.
     ///
     /// # Errors
-    /// If a VF can't be recognised.
+    /// If a device can't be recognised, or could be taken for another one.
     pub fn validate(&self) -> Result<(), SpecError> {
+        if self.devices.len() > MAX_DEVICES {
+            return Err(SpecError::TooMany(self.devices.len()));
+        }
         for side in Side::BOTH {
-            if self.vf(side).is_some_and(|vf| vf.identity.is_empty()) {
-                return Err(SpecError::NamelessVf(side));
+            let named = self
+                .devices
+                .iter()
+                .filter_map(|one| Some((one, one.vf(side)?)));
+            for (number, (one, vf)) in named.clone().enumerate() {
+                let what = || match one.bond() {
+                    Some(bond) => format!("the VF of {bond}"),
+                    None if one.is_of_bond() => "the VF".to_owned(),
+                    None => "a device".to_owned(),
+                };
+                if vf.identity.is_empty() {
+                    return Err(SpecError::Nameless { side, what: what() });
+                }
+                let mut before = named.clone().take(number);
+                if before.any(|(_, other)| other.identity.overlaps(&vf.identity)) {
+                    let what = vf.identity.describe();
+                    return Err(SpecError::Twice { side, what });
+                }
             }
         }
         Ok(())
     }
 
-    /// The VF of that side.
-    pub fn vf(&self, side: Side) -> Option<&Vf> {
-        match side {
-            Side::Source => self.source_vf.as_ref(),
-            Side::Destination => self.destination_vf.as_ref(),
+    /// Numbers of the devices that are a bond's VF.
+    pub fn of_bonds(&self) -> impl Iterator<Item = usize> + '_ {
+        let devices = self.devices.iter().enumerate();
+        devices
+            .filter(|(_, one)| one.is_of_bond())
+            .map(|(device, _)| device)
+    }
+
+    /// Names of the bonds, as far as they have one here.
+    pub fn bonds(&self) -> Vec<String> {
+        let bonds = self.devices.iter().filter_map(Device::bond);
+        bonds.map(str::to_owned).collect()
+    }
+
+    /// How many devices are of no bond.
+    pub(super) fn let_go(&self) -> u8 {
+        let count = self.devices.len() - self.of_bonds().count();
+        u8::try_from(count).unwrap_or(u8::MAX)
+    }
+
+    /// The oldest version of a record that can say it.
+    pub(super) fn record_version(&self) -> u32 {
+        match self.devices.as_slice() {
+            [one] if one.is_of_bond() => 2,
+            _ => 3,
         }
     }
 

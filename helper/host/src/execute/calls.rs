@@ -1,5 +1,6 @@
 //! One action, carried out.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -15,7 +16,7 @@ use super::records::Records;
 use crate::control::LeaseClient;
 use crate::evacuate::{
     Action, ActionKind, Failure, FailureKind, Input, Progress, RecordFact, Reply, Side, SideFacts,
-    Spec,
+    Spec, Vf,
 };
 use crate::hypervisor::{
     DomainFacts, DomainLook, DomainState, HostError, JobFacts, JobWhich, MigrateOptions, Migration,
@@ -40,7 +41,8 @@ pub(super) struct ActionContext {
     pub(super) channels: [Channel; 2],
     pub(super) lease_client: LeaseClient,
     pub(super) inputs: mpsc::Sender<Input>,
-    pub(super) vf_lock: std::sync::Mutex<Option<Lock>>,
+    /// Reservations of the destination's devices, by their numbers in the spec.
+    pub(super) vf_locks: std::sync::Mutex<BTreeMap<usize, Lock>>,
     /// Gives up the handle on the migration.
     pub(super) migration: std::sync::Mutex<Option<oneshot::Sender<()>>>,
     /// A look at the source showed a migration.
@@ -105,11 +107,13 @@ impl ActionContext {
                 self.hosts.at(side)?.set_progress(name, Some(&text)).await?;
             }
             ActionKind::Clear { side } => self.hosts.at(side)?.set_progress(name, None).await?,
-            ActionKind::ClaimVf => return self.claim_vf().await,
-            ActionKind::CheckVf => self.check_vf().await?,
-            ActionKind::ReleaseVf => *self.vf_lock.lock().expect("no holder panics") = None,
-            ActionKind::Detach { nic } => self.hosts.at(Side::Source)?.detach(name, &nic).await?,
-            ActionKind::Attach { side } => self.attach(side).await?,
+            ActionKind::ClaimVf { device } => return self.claim_vf(device).await,
+            ActionKind::CheckVf { device } => self.check_vf(device).await?,
+            ActionKind::ReleaseVfs => self.vf_locks.lock().expect("no holder panics").clear(),
+            ActionKind::Detach { nic, .. } => {
+                self.hosts.at(Side::Source)?.detach(name, &nic).await?;
+            }
+            ActionKind::Attach { side, device } => self.attach(side, device).await?,
             ActionKind::Migrate => self.migrate().await?,
             ActionKind::Cancel => self.cancel().await?,
             ActionKind::Unpause => self.hosts.at(Side::Source)?.unpause(name).await?,
@@ -174,8 +178,8 @@ impl ActionContext {
 
     /// A reservation among the processes of this machine; the host itself has none to offer. A function that
     /// somebody else took meanwhile the hypervisor refuses to plug in.
-    async fn claim_vf(&self) -> Result<Reply, HostError> {
-        let Some(vf) = &self.spec.destination_vf else {
+    async fn claim_vf(&self, device: usize) -> Result<Reply, HostError> {
+        let Some(vf) = self.vf(Side::Destination, device) else {
             return Ok(Reply::Accepted);
         };
         let machine = machine_of(&self.spec.destination_uri);
@@ -184,35 +188,40 @@ impl ActionContext {
             // Its alias or MAC means something within its domain only.
             None => format!("{machine} {} {}", self.spec.domain, vf.identity.describe()),
         };
-        let held = self.vf_lock.lock().expect("no holder panics").is_some();
-        if !held {
+        let held = |locks: &BTreeMap<usize, Lock>| locks.contains_key(&device);
+        if !held(&self.vf_locks.lock().expect("no holder panics")) {
             match Lock::take(&self.folder, "vf", &name) {
-                Ok(lock) => *self.vf_lock.lock().expect("no holder panics") = Some(lock),
+                Ok(lock) => {
+                    let mut locks = self.vf_locks.lock().expect("no holder panics");
+                    locks.insert(device, lock);
+                }
                 Err(error) => {
                     let failure = Failure::new(FailureKind::Refused, error.to_string());
                     return Ok(Reply::Failed(failure));
                 }
             }
         }
-        self.check_vf().await?;
+        self.check_vf(device).await?;
         Ok(Reply::Accepted)
     }
 
-    async fn check_vf(&self) -> Result<(), HostError> {
-        let Some(vf) = &self.spec.destination_vf else {
+    async fn check_vf(&self, device: usize) -> Result<(), HostError> {
+        let Some(vf) = self.vf(Side::Destination, device) else {
             return Ok(());
         };
         self.hosts.destination.check_device(&vf.device).await
     }
 
-    async fn attach(&self, side: Side) -> Result<(), HostError> {
-        let Some(vf) = self.spec.vf(side) else {
+    async fn attach(&self, side: Side, device: usize) -> Result<(), HostError> {
+        let Some(vf) = self.vf(side, device) else {
             return Ok(());
         };
-        self.hosts
-            .at(side)?
-            .attach(&self.spec.domain, &vf.device)
-            .await
+        let host = self.hosts.at(side)?;
+        host.attach(&self.spec.domain, &vf.device).await
+    }
+
+    fn vf(&self, side: Side, device: usize) -> Option<&Vf> {
+        self.spec.devices.get(device)?.vf(side)
     }
 
     async fn migrate(self: &Arc<Self>) -> Result<(), HostError> {

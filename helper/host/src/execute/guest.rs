@@ -78,7 +78,7 @@ async fn carry_out(
     policy: Option<&Policy>,
     call: GuestCall,
 ) -> Result<Reply, AgentError> {
-    let bond: Option<IfName> = spec.bond.as_ref().and_then(|name| name.parse().ok());
+    let bond = |device: usize| bond_of(spec, device);
     match call {
         GuestCall::Hello => {
             agent.info().await?;
@@ -98,26 +98,33 @@ async fn carry_out(
                 }
             }
         }
-        GuestCall::PrepareUnplug => {
-            let mac = spec.source_vf.as_ref().and_then(|vf| vf.guest_mac);
-            let answer = agent.prepare_unplug(bond, mac).await?;
+        GuestCall::PrepareUnplug(device) => {
+            let vf = spec.devices.get(device).and_then(|one| one.source.as_ref());
+            let mac = vf.and_then(|vf| vf.guest_mac);
+            let answer = agent.prepare_unplug(bond(device), mac).await?;
             if !answer.ready {
                 let text = "the guest has not released the VF yet";
                 return Ok(Reply::Failed(Failure::new(FailureKind::AgentSilent, text)));
             }
         }
-        GuestCall::Announce => {
-            agent.announce(bond).await?;
+        GuestCall::Announce(device) => {
+            agent.announce(bond(device)).await?;
         }
-        GuestCall::Resume => {
-            agent.resume(bond).await?;
+        GuestCall::Resume(device) => {
+            agent.resume(bond(device)).await?;
         }
         GuestCall::Status => {
-            let report = agent.status().await?;
-            return Ok(Reply::Status(status_of(&report.status, bond.as_ref())));
+            let status = agent.status().await?.status;
+            let bonds = spec.of_bonds();
+            let told = bonds.map(|device| (device, status_of(&status, bond(device).as_ref())));
+            return Ok(Reply::Status(told.collect()));
         }
     }
     Ok(Reply::Accepted)
+}
+
+fn bond_of(spec: &Spec, device: usize) -> Option<IfName> {
+    spec.devices.get(device)?.bond()?.parse().ok()
 }
 
 fn is_own_choice(code: &Option<String>) -> bool {

@@ -84,6 +84,8 @@ mod tests {
             migration_begun: false,
             home: None,
             bond: None,
+            more_bonds: Vec::new(),
+            let_go: 0,
         };
         let us = this_process().unwrap();
         let elsewhere = Owner {

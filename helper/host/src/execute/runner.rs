@@ -84,7 +84,7 @@ impl Runner {
             saved: std::sync::Mutex::new(None),
             channels: Default::default(),
             inputs,
-            vf_lock: std::sync::Mutex::new(None),
+            vf_locks: Default::default(),
             migration: std::sync::Mutex::new(None),
             job_seen: AtomicBool::new(false),
             action_limit: Duration::from_millis(evacuation.action_limit_ms()),

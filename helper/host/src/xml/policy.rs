@@ -66,11 +66,15 @@ impl Bond {
 
     /// The guest may take that device for its VF: by alias, which the host turns into a MAC, or by what it sees.
     pub fn may_mean(&self, nic: &Nic) -> bool {
+        let by_sight = |port: &Port| port.guest.mac.is_none() && port.guest != PortMatch::default();
+        self.names(nic) || self.vfs.iter().any(by_sight)
+    }
+
+    /// One of its `<vf>` elements has that device's alias or MAC.
+    pub fn names(&self, nic: &Nic) -> bool {
         self.vfs.iter().any(|port| {
             let by_alias = port.alias.as_ref().is_some_and(|alias| *alias == nic.alias);
-            let guest = &port.guest;
-            let by_sight = guest.mac.is_none() && *guest != PortMatch::default();
-            by_alias || by_sight || (nic.mac.is_some() && guest.mac == nic.mac)
+            by_alias || (nic.mac.is_some() && port.guest.mac == nic.mac)
         })
     }
 

@@ -29,7 +29,7 @@ pub(crate) struct Request {
 /// How long the caller waits (`tandem_host::agent::Limits`).
 fn patience_ms(call: GuestCall) -> u64 {
     match call {
-        GuestCall::PrepareUnplug | GuestCall::Resume => 15_000,
+        GuestCall::PrepareUnplug(_) | GuestCall::Resume(_) => 15_000,
         _ => 5_000,
     }
 }
@@ -42,7 +42,8 @@ impl Stage {
             self.world.violations.push(fault.to_owned());
         }
         let stage = self.world.record(Side::Source).map(|record| record.stage);
-        if call == GuestCall::PrepareUnplug && stage.is_none_or(|stage| stage < At::Preparing) {
+        let prepares = matches!(call, GuestCall::PrepareUnplug(_));
+        if prepares && stage.is_none_or(|stage| stage < At::Preparing) {
             let fault = "the guest was asked to release its VF before the record said so";
             self.world.violations.push(fault.to_owned());
         }

@@ -12,8 +12,8 @@ impl Stage {
             ActionKind::Observe { side }
             | ActionKind::Save { side, .. }
             | ActionKind::Clear { side }
-            | ActionKind::Attach { side } => *side,
-            ActionKind::ClaimVf | ActionKind::ReleaseVf => Side::Destination,
+            | ActionKind::Attach { side, .. } => *side,
+            ActionKind::ClaimVf { .. } | ActionKind::ReleaseVfs => Side::Destination,
             _ => Side::Source,
         };
         let now_ms = self.now_ms;
@@ -28,9 +28,9 @@ impl Stage {
             }
             ActionKind::Save { side, record } => self.save(side, Some(&record.progress)),
             ActionKind::Clear { side } => self.save(side, None),
-            ActionKind::Attach { side } => self.world.attach(side, now_ms),
-            ActionKind::ClaimVf => {
-                let claim = &mut self.world.host_mut(Side::Destination).claim;
+            ActionKind::Attach { side, device } => self.world.attach(side, device, now_ms),
+            ActionKind::ClaimVf { device } => {
+                let claim = &mut self.world.host_mut(Side::Destination).claims[device];
                 match claim {
                     Some(by) if *by != evacuation => {
                         Err(Failure::new(FailureKind::Refused, "the VF is taken"))
@@ -41,18 +41,19 @@ impl Stage {
                     }
                 }
             }
-            ActionKind::CheckVf => {
+            ActionKind::CheckVf { .. } => {
                 unreachable!("no evacuation here only checks")
             }
-            ActionKind::ReleaseVf => {
-                let claim = &mut self.world.host_mut(Side::Destination).claim;
-                claim.take_if(|by| *by == evacuation);
+            ActionKind::ReleaseVfs => {
+                for claim in &mut self.world.host_mut(Side::Destination).claims {
+                    claim.take_if(|by| *by == evacuation);
+                }
                 Ok(())
             }
-            ActionKind::Detach { .. } => self.world.detach().map(|after_ms| {
-                let releases = self.world.releases;
+            ActionKind::Detach { device, .. } => self.world.detach(device).map(|after_ms| {
+                let releases = self.world.devices[device].releases;
                 if let Some(after_ms) = after_ms {
-                    self.at(now_ms + after_ms, Happening::Released { releases });
+                    self.at(now_ms + after_ms, Happening::Released { device, releases });
                 }
             }),
             ActionKind::Migrate => self.world.migrate(process, now_ms).map(|()| {

@@ -13,8 +13,8 @@ pub(crate) fn answer(world: &mut World, call: GuestCall, now_ms: u64) -> Option<
             let text = "the line is longer than any reply";
             Some(Reply::Failed(Failure::new(FailureKind::AgentHostile, text)))
         }
-        Agent::Liar => Some(lie(call)),
-        Agent::SaysNo if call == GuestCall::PrepareUnplug => {
+        Agent::Liar => Some(lie(world, call)),
+        Agent::SaysNo if matches!(call, GuestCall::PrepareUnplug(_)) => {
             let text = "the standby has no carrier";
             Some(Reply::Failed(Failure::new(FailureKind::AgentRefused, text)))
         }
@@ -22,40 +22,48 @@ pub(crate) fn answer(world: &mut World, call: GuestCall, now_ms: u64) -> Option<
     }
 }
 
-fn lie(call: GuestCall) -> Reply {
+fn lie(world: &World, call: GuestCall) -> Reply {
+    let lie = GuestStatus {
+        bond_known: true,
+        standby_usable: true,
+        vf_active: true,
+        gap_us: Some(0),
+        reason: "all is well".into(),
+    };
     match call {
-        GuestCall::Status => Reply::Status(GuestStatus {
-            bond_known: true,
-            standby_usable: true,
-            vf_active: true,
-            gap_us: Some(0),
-            reason: "all is well".into(),
-        }),
+        GuestCall::Status => {
+            let told = world.of_bonds().map(|device| (device, lie.clone()));
+            Reply::Status(told.collect())
+        }
         _ => Reply::Accepted,
     }
 }
 
 fn tell(world: &mut World, call: GuestCall, now_ms: u64) -> Reply {
     match call {
-        GuestCall::PrepareUnplug | GuestCall::Resume | GuestCall::Announce if !world.has_bond => {
+        GuestCall::PrepareUnplug(_) | GuestCall::Resume(_) | GuestCall::Announce(_)
+            if !world.has_bond =>
+        {
             let text = "there is no such bond in the configuration";
             return Reply::Failed(Failure::new(FailureKind::AgentRefused, text));
         }
         GuestCall::Configure => world.has_bond = true,
-        GuestCall::PrepareUnplug => {
-            world.prepared = true;
+        GuestCall::PrepareUnplug(device) => {
+            world.devices[device].prepared = true;
         }
-        GuestCall::Resume => world.prepared = false,
+        GuestCall::Resume(device) => world.devices[device].prepared = false,
         GuestCall::Status => {
-            return Reply::Status(GuestStatus {
+            let status = |device: usize| GuestStatus {
                 bond_known: world.has_bond,
                 standby_usable: world.has_bond && world.script.agent != Agent::NotReady,
-                vf_active: world.uses_vf(now_ms),
+                vf_active: world.uses(device, now_ms),
                 gap_us: None,
                 reason: "as it is".into(),
-            });
+            };
+            let told = world.of_bonds().map(|device| (device, status(device)));
+            return Reply::Status(told.collect());
         }
-        GuestCall::Hello | GuestCall::Announce => {}
+        GuestCall::Hello | GuestCall::Announce(_) => {}
     }
     Reply::Accepted
 }

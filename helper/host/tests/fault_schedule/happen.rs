@@ -31,6 +31,7 @@ pub(crate) enum Happening {
         result: Result<(), Failure>,
     },
     Released {
+        device: usize,
         releases: u32,
     },
     Migration,
@@ -82,10 +83,11 @@ impl Stage {
             Happening::MigrationEnded { process, result } => {
                 self.hand(process, Input::MigrationEnded(result));
             }
-            Happening::Released { releases } if releases != self.world.releases => {}
-            Happening::Released { .. } => {
-                self.note(|| "the guest releases the VF".into());
-                self.world.released();
+            Happening::Released { device, releases }
+                if releases != self.world.devices[device].releases => {}
+            Happening::Released { device, .. } => {
+                self.note(|| format!("the guest releases device {device}"));
+                self.world.released(device);
             }
             Happening::Migration => self.migration(),
             Happening::Outage { side, length_ms } => {
@@ -133,7 +135,8 @@ impl Stage {
         if let Reply::Status(status) = &reply
             && self.processes[process].machine.phase() == Phase::Verify
         {
-            self.processes[process].said_in_use = Some(status.vf_active);
+            self.processes[process].said_in_use =
+                Some(!status.is_empty() && status.values().all(|one| one.vf_active));
         }
         self.hand(process, Input::Done { action, reply });
     }
@@ -167,11 +170,13 @@ impl Stage {
     fn reboot(&mut self) {
         self.note(|| "the guest reboots".into());
         self.world.booting_until_ms = self.now_ms + self.rng.between(3_000, 30_000);
-        self.world.prepared = false;
         self.world.has_bond = false;
         self.boots += 1;
-        if self.world.unplugging && self.rng.chance(500) {
-            self.world.released();
+        for device in 0..self.world.devices.len() {
+            self.world.devices[device].prepared = false;
+            if self.world.devices[device].unplugging && self.rng.chance(500) {
+                self.world.released(device);
+            }
         }
         if let Some(side) = self.world.runs_on() {
             self.world.events.push((side, EventKind::Reboot));

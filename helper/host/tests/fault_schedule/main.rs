@@ -4,6 +4,7 @@
 
 mod brief;
 mod channel;
+mod devices;
 mod effects;
 mod guest;
 mod happen;
@@ -11,6 +12,7 @@ mod late;
 mod oracle;
 mod rng;
 mod script;
+mod several;
 mod slow;
 mod stage;
 mod table;

@@ -1,6 +1,8 @@
 //! What is reported must be so.
 
-use tandem_host::evacuate::{CauseCode, GuestVerdict, Leftover, Outcome, Side, Verdict};
+use tandem_host::evacuate::{
+    CauseCode, DeviceOutcome, GuestVerdict, Leftover, Outcome, Side, Verdict,
+};
 use tandem_host::hypervisor::DomainState;
 
 use crate::script::Agent;
@@ -24,14 +26,17 @@ impl Stage {
             self.judge_place(&outcome, side, &mut faults);
         }
         match outcome.verdict {
-            Verdict::Done if outcome.runs_on != Some(Side::Destination) || !outcome.vf_attached => {
-                faults.push("done, and not on the destination with its VF");
+            Verdict::Done
+                if outcome.runs_on != Some(Side::Destination)
+                    || !(outcome.vf_attached || self.world.devices.is_empty()) =>
+            {
+                faults.push("done, and not on the destination with all its devices");
             }
             Verdict::RolledBack if outcome.runs_on != Some(Side::Source) => {
                 faults.push("rolled back, and not on the source");
             }
-            Verdict::RolledBack if !outcome.vf_attached && !self.world.script.vf_gone_already => {
-                faults.push("rolled back, and without the VF that it had");
+            Verdict::RolledBack if self.lacks(&outcome, Side::Source) => {
+                faults.push("rolled back, and without a device that it had");
             }
             Verdict::Stopped if !self.world.shut_down => {
                 faults.push("stopped, and the guest runs");
@@ -40,6 +45,9 @@ impl Stage {
                 faults.push("refused, and something was changed");
             }
             _ => {}
+        }
+        if outcome.devices.len() != self.world.devices.len() {
+            faults.push("a device is left out of the report");
         }
         self.judge_guest(process, &outcome, &mut faults);
         self.judge_leftovers(process, &outcome, &mut faults);
@@ -58,17 +66,30 @@ impl Stage {
         if !there(self.world.host(side).state) && !was_shut_down {
             faults.push("it is said to run where it does not");
         }
-        let may_differ = outcome.unplug_may_follow || outcome.verdict == Verdict::Refused;
-        if self.world.has_vf(side) != outcome.vf_attached && !may_differ && !was_shut_down {
-            faults.push("it is said to have a VF that it has not, or the other way round");
+        let may_differ = outcome.verdict == Verdict::Refused;
+        let wrong = |(device, told): (usize, &DeviceOutcome)| {
+            self.world.has(side, device) != told.attached && !told.unplug_may_follow
+        };
+        let mut devices = outcome.devices.iter().enumerate();
+        if devices.any(wrong) && !may_differ && !was_shut_down {
+            faults.push("it is said to have a device that it has not, or the other way round");
         }
+    }
+
+    /// A device is reported to be missing that it is to have there.
+    fn lacks(&self, outcome: &Outcome, side: Side) -> bool {
+        let devices = outcome.devices.iter().enumerate();
+        let mut wanted = devices.filter(|(device, _)| self.world.wants(side, *device));
+        wanted.any(|(_, told)| !told.attached)
     }
 
     fn has_changed(&self) -> bool {
         let runs_there = self.world.host(Side::Source).state == DomainState::Running;
-        let has_vf = self.world.has_vf(Side::Source);
-        let script = &self.world.script;
-        let as_before = runs_there && has_vf != script.vf_gone_already && !self.world.prepared;
+        let as_was = |device: usize| {
+            self.world.has(Side::Source, device) == self.world.wants(Side::Source, device)
+        };
+        let all = (0..self.world.devices.len()).all(as_was);
+        let as_before = runs_there && all && !self.world.is_prepared();
         !as_before && !self.world.shut_down
     }
 
@@ -80,7 +101,7 @@ impl Stage {
             GuestVerdict::UsesVf | GuestVerdict::UsesStandby
         );
         let settled = matches!(outcome.verdict, Verdict::Done | Verdict::RolledBack);
-        if honest && told && settled && self.world.prepared {
+        if honest && told && settled && self.world.is_prepared() {
             faults.push("the guest was not told to take its VF again");
         }
         if honest && outcome.verdict == Verdict::Degraded {
@@ -105,7 +126,7 @@ impl Stage {
         if self.in_use_since_ms.is_none() || code == Some(CauseCode::Aborted) {
             return;
         }
-        if asker.said_in_use == Some(true) {
+        if asker.said_in_use == Some(true) && outcome.vf_attached {
             faults.push("degraded, and the guest said that it uses its VF");
         }
         let heard_ms = if script.channel_is_calm() {
@@ -113,6 +134,8 @@ impl Stage {
         } else {
             KNOWN_AFTER_MS + LONGEST_SILENCE_MS
         };
+        // The guest is asked for one bond after the other.
+        let heard_ms = heard_ms * self.world.devices.len() as u64;
         let asked = outcome.guest != GuestVerdict::Silent || script.channel_is_calm();
         if asker.used_ms > heard_ms && asked && outcome.vf_attached {
             faults.push("degraded, and the guest uses its VF");
@@ -124,8 +147,8 @@ impl Stage {
             return;
         }
         let name = self.evacuation(process);
-        let own = Some(name.clone());
-        let claimed = self.world.host(Side::Destination).claim == own;
+        let claims = &self.world.host(Side::Destination).claims;
+        let claimed = claims.iter().flatten().any(|by| *by == name);
         if claimed && !outcome.left.contains(&Leftover::VfClaim) && !self.is_of_another(outcome) {
             faults.push("the VF's reservation was left and not reported");
         }
@@ -183,15 +206,17 @@ impl Stage {
         if records.iter().any(Option::is_some) && !degraded {
             faults.push("a record is left that no recovery removes");
         }
-        let never = self.world.script.attach_failures.contains(&u32::MAX);
+        let mut scripts = self.world.script.devices();
+        let never = scripts.any(|one| one.attach_failures.contains(&u32::MAX));
         if degraded && self.healed && records.iter().any(Option::is_some) && !never {
             faults.push("a recovery could have plugged the VF in");
         }
-        let claim = &self.world.host(Side::Destination).claim;
+        faults.extend(self.lost(last));
+        let claims = &self.world.host(Side::Destination).claims;
+        let mut ours = claims.iter().flatten().filter(|by| *by != "another domain");
         // A transient domain that has ended took its record along, and nobody is left who knows.
         let lost = self.world.shut_down;
-        let foreign = claim.as_ref().is_some_and(|by| by == "another domain");
-        if claim.is_some() && !foreign && !lost && !degraded && !self.claim_was_reported() {
+        if ours.next().is_some() && !lost && !degraded && !self.claim_was_reported() {
             faults.push("the VF stays reserved");
         }
         if faults.is_empty() {
@@ -199,6 +224,23 @@ impl Stage {
         } else {
             Err(faults.join("; "))
         }
+    }
+
+    /// A device that is not where it should be, although the last report says that all is well.
+    fn lost(&self, last: Option<&Outcome>) -> Option<&'static str> {
+        // A guest may still obey what an evacuation before the last one asked for, and that was said.
+        let mut outcomes = self.processes.iter().filter_map(|one| one.outcome.as_ref());
+        let may_follow = outcomes.any(|one| one.unplug_may_follow);
+        let last = last.filter(|_| !may_follow && !self.world.shut_down)?;
+        let side = match last.verdict {
+            Verdict::Done => Side::Destination,
+            Verdict::RolledBack => Side::Source,
+            _ => return None,
+        };
+        let mut devices = 0..self.world.devices.len();
+        let lost =
+            devices.any(|device| self.world.wants(side, device) && !self.world.has(side, device));
+        lost.then_some("a device is lost")
     }
 
     fn claim_was_reported(&self) -> bool {

@@ -56,9 +56,29 @@ pub(crate) enum Agent {
     SaysNo,
 }
 
+/// What becomes of one device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DeviceScript {
+    /// It is of no bond, and let go.
+    pub(crate) let_go: bool,
+    pub(crate) unplug: Unplug,
+    pub(crate) gone_already: bool,
+    /// How often plugging it in fails, by host.
+    pub(crate) attach_failures: [u32; 2],
+    /// The destination has one for it.
+    pub(crate) named: bool,
+}
+
+/// Most devices of a run.
+pub(crate) const MAX_DEVICES: usize = 4;
+
 /// One run's faults.
 #[derive(Debug, Clone)]
 pub(crate) struct Script {
+    /// There is neither a first device nor any other.
+    pub(crate) no_device: bool,
+    /// Devices besides the first, whose course is told further down.
+    pub(crate) more: Vec<DeviceScript>,
     pub(crate) vf_is_taken: bool,
     pub(crate) unplug: Unplug,
     pub(crate) vf_gone_already: bool,
@@ -118,9 +138,24 @@ impl Script {
         self.agent_loss + self.reply_loss + self.agent_stuck == 0
     }
 
+    /// What becomes of each device.
+    pub(crate) fn devices(&self) -> impl Iterator<Item = DeviceScript> + '_ {
+        let first = DeviceScript {
+            let_go: false,
+            unplug: self.unplug,
+            gone_already: self.vf_gone_already,
+            attach_failures: self.attach_failures,
+            named: self.names_vf,
+        };
+        let first = (!self.no_device).then_some(first);
+        first.into_iter().chain(self.more.iter().cloned())
+    }
+
     /// A world where all is well.
     pub(crate) fn calm() -> Self {
         Self {
+            no_device: false,
+            more: Vec::new(),
             vf_is_taken: false,
             unplug: Unplug::After(1_000),
             vf_gone_already: false,
@@ -158,12 +193,7 @@ impl Script {
     /// Anything may go wrong, several things at once.
     pub(crate) fn random(rng: &mut Rng) -> Self {
         let mut script = Self::calm();
-        script.unplug = match rng.below(10) {
-            0 => Unplug::Ignored,
-            1 => Unplug::Refused(rng.few(0, 7)),
-            2 => Unplug::After(rng.below(120_000)),
-            _ => Unplug::After(rng.below(8_000)),
-        };
+        script.unplug = unplug(rng);
         script.course = match rng.below(14) {
             0 => Course::NoMemory,
             1 => Course::FailsAt(rng.below(100)),
@@ -176,13 +206,7 @@ impl Script {
             _ => Course::Works,
         };
         script.migration_ms = rng.between(300, 20_000);
-        for failures in &mut script.attach_failures {
-            *failures = match rng.below(8) {
-                0 => u32::MAX,
-                1 | 2 => rng.few(1, 5),
-                _ => 0,
-            };
-        }
+        script.attach_failures = attach_failures(rng);
         script.agent = match rng.below(16) {
             0 => Agent::Missing,
             1 => Agent::Hostile,
@@ -230,7 +254,45 @@ impl Script {
         if script.course == Course::Works && rng.chance(100) {
             script.course = Course::LosesHandle(rng.below(100));
         }
+        script.more_devices(rng);
         script
+    }
+
+    /// How many devices there are: mostly one, often two.
+    fn more_devices(&mut self, rng: &mut Rng) {
+        let more = match rng.below(100) {
+            0..3 => {
+                self.no_device = true;
+                return;
+            }
+            3..62 => 0,
+            62..82 => 1,
+            82..92 => 2,
+            _ => MAX_DEVICES - 1,
+        };
+        for _ in 0..more {
+            let let_go = rng.chance(300);
+            self.more.push(DeviceScript {
+                let_go,
+                // Else hardly any run would get further.
+                unplug: if rng.chance(600) {
+                    Unplug::After(rng.below(3_000))
+                } else {
+                    unplug(rng)
+                },
+                gone_already: rng.chance(40),
+                attach_failures: if rng.chance(600) {
+                    [0; 2]
+                } else {
+                    attach_failures(rng)
+                },
+                named: if let_go {
+                    rng.chance(700)
+                } else {
+                    rng.chance(980)
+                },
+            });
+        }
     }
 
     /// What comes from outside, and when.
@@ -270,6 +332,24 @@ pub(crate) const PHASES: [Phase; 11] = [
     Phase::Verify,
     Phase::Release,
 ];
+
+fn unplug(rng: &mut Rng) -> Unplug {
+    match rng.below(10) {
+        0 => Unplug::Ignored,
+        1 => Unplug::Refused(rng.few(0, 7)),
+        2 => Unplug::After(rng.below(120_000)),
+        _ => Unplug::After(rng.below(8_000)),
+    }
+}
+
+fn attach_failures(rng: &mut Rng) -> [u32; 2] {
+    let mut failures = || match rng.below(8) {
+        0 => u32::MAX,
+        1 | 2 => rng.few(1, 5),
+        _ => 0,
+    };
+    [failures(), failures()]
+}
 
 fn when(rng: &mut Rng) -> When {
     let within_ms = rng.pick(&[10, 300, 3_000, 12_000]);

@@ -3,15 +3,16 @@
 use std::collections::BTreeMap;
 
 use tandem_host::evacuate::{
-    Action, ActionKind, Evacuation, Failure, FailureKind, Input, Limits, Outcome, Owner, Phase,
-    Record, Reply, Side, Spec, Start, Verdict,
+    Action, ActionKind, Device, Evacuation, Failure, FailureKind, Input, Limits, Outcome, Owner,
+    Phase, Record, Reply, Role, Side, Spec, Start, Verdict,
 };
 
 use crate::brief::{brief, brief_action};
+use crate::devices::vf;
 use crate::happen::Happening;
 use crate::rng::Rng;
 use crate::script::Script;
-use crate::world::{DOMAIN, World, vf};
+use crate::world::{DOMAIN, World};
 
 /// The last effect of a call that timed out comes so late, in ms; below [`Limits::settle_ms`].
 const LATEST_EFFECT_MS: u64 = 8_000;
@@ -90,8 +91,10 @@ impl Stage {
             keeps_history,
             hits: Vec::new(),
         };
-        if stage.world.script.vf_is_taken {
-            stage.world.host_mut(Side::Destination).claim = Some("another domain".into());
+        if stage.world.script.vf_is_taken
+            && let Some(claim) = stage.world.host_mut(Side::Destination).claims.last_mut()
+        {
+            *claim = Some("another domain".into());
         }
         if let Some(after_ms) = stage.world.script.second_after_ms {
             stage.at(after_ms, Happening::Second);
@@ -123,9 +126,20 @@ impl Stage {
             domain: DOMAIN.into(),
             source_uri: "qemu:///system".into(),
             destination_uri: "qemu+ssh://b/system".into(),
-            bond: None,
-            source_vf: Some(vf(Side::Source)),
-            destination_vf: script.names_vf.then(|| vf(Side::Destination)),
+            devices: script
+                .devices()
+                .enumerate()
+                .map(|(device, one)| Device {
+                    role: match one.let_go {
+                        true => Role::LetGo,
+                        false => Role::Vf {
+                            bond: (device > 0).then(|| format!("bond{device}")),
+                        },
+                    },
+                    source: Some(vf(Side::Source, device)),
+                    destination: one.named.then(|| vf(Side::Destination, device)),
+                })
+                .collect(),
             agent: script.agent_use,
             reaches_destination_agent: !script.destination_is_remote,
             configure: true,

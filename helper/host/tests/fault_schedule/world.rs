@@ -1,16 +1,14 @@
 //! Two fake hosts and the guest between them, by the rules of libvirt and QEMU.
 
-use tandem_core::types::{Mac, PciAddress};
-use tandem_host::evacuate::{
-    Failure, FailureKind, Progress, RecordFact, Side, SideFacts, Stage, Vf, VfIdentity,
-};
+use tandem_core::types::Mac;
+use tandem_host::evacuate::{Failure, FailureKind, Progress, RecordFact, Side, SideFacts};
 use tandem_host::hypervisor::{DomainState, EventKind, JobFacts, JobPhase, Nic, NicKind};
 
-use crate::script::{Course, Script, Unplug};
+use crate::devices::{FakeDevice, nic, vf};
+use crate::script::{Course, Script};
 
 pub(crate) const DOMAIN: &str = "guest";
 pub(crate) const STANDBY_MAC: Mac = Mac([0x52, 0x54, 0, 0, 0, 1]);
-const VF_MACS: [Mac; 2] = [Mac([0x52, 0x54, 0, 0, 0, 2]), Mac([0x52, 0x54, 0, 0, 0, 3])];
 
 /// One host.
 #[derive(Debug, Clone)]
@@ -19,11 +17,10 @@ pub(crate) struct FakeHost {
     pub(crate) nics: Vec<Nic>,
     /// The record, as text.
     pub(crate) record: Option<String>,
-    /// Who reserved the VF here.
-    pub(crate) claim: Option<String>,
+    /// Who reserved each device here.
+    pub(crate) claims: Vec<Option<String>>,
     /// Can't be asked until then, in ms.
     pub(crate) down_until_ms: u64,
-    pub(crate) attach_failures: u32,
 }
 
 /// A migration under way.
@@ -51,18 +48,12 @@ pub(crate) struct World {
     pub(crate) script: Script,
     pub(crate) hosts: [FakeHost; 2],
     pub(crate) migration: Option<Migration>,
-    /// The guest was asked to release the VF, and did not take it again.
-    pub(crate) prepared: bool,
+    /// What becomes of each device.
+    pub(crate) devices: Vec<FakeDevice>,
     /// The guest has the bond that the host gave it; a boot forgets it.
     pub(crate) has_bond: bool,
     /// The guest boots until then, in ms.
     pub(crate) booting_until_ms: u64,
-    pub(crate) vf_since_ms: u64,
-    pub(crate) refusals: u32,
-    /// An unplug is under way in the guest.
-    pub(crate) unplugging: bool,
-    /// Times that the VF left; an unplug concerns the VF of its time.
-    pub(crate) releases: u32,
     pub(crate) shut_down: bool,
     /// The call that is being carried out is awaited, and not what a timeout or a kill left.
     pub(crate) caller_lives: bool,
@@ -77,36 +68,6 @@ pub(crate) fn index(side: Side) -> usize {
     usize::from(side == Side::Destination)
 }
 
-/// The VF of a host.
-pub(crate) fn vf(side: Side) -> Vf {
-    let bus = if side == Side::Source { 3 } else { 4 };
-    let pci = PciAddress {
-        domain: 0,
-        bus,
-        device: 16,
-        function: 0,
-    };
-    Vf {
-        identity: VfIdentity {
-            pci: Some(pci),
-            alias: None,
-            mac: None,
-        },
-        guest_mac: None,
-        device: format!("<hostdev><source>{pci}</source></hostdev>"),
-    }
-}
-
-fn vf_nic(side: Side) -> Nic {
-    Nic {
-        alias: "hostdev0".to_owned(),
-        mac: Some(VF_MACS[index(side)]),
-        kind: NicKind::HostdevInterface,
-        pci_source: vf(side).identity.pci,
-        xml: vf(side).device,
-    }
-}
-
 fn standby() -> Nic {
     Nic {
         alias: "net0".to_owned(),
@@ -119,31 +80,29 @@ fn standby() -> Nic {
 
 impl World {
     pub(crate) fn new(script: Script) -> Self {
-        let host = |side: Side| FakeHost {
+        let devices: Vec<FakeDevice> = script.devices().map(FakeDevice::new).collect();
+        let host = |_: Side| FakeHost {
             state: DomainState::Absent,
             nics: Vec::new(),
             record: None,
-            claim: None,
+            claims: vec![None; devices.len()],
             down_until_ms: 0,
-            attach_failures: script.attach_failures[index(side)],
         };
         let mut hosts = Side::BOTH.map(host);
         hosts[0].state = DomainState::Running;
         hosts[0].nics.push(standby());
-        if !script.vf_gone_already {
-            hosts[0].nics.push(vf_nic(Side::Source));
+        for (device, one) in script.devices().enumerate() {
+            if !one.gone_already {
+                hosts[0].nics.push(nic(Side::Source, device));
+            }
         }
         Self {
             script,
             hosts,
             migration: None,
-            prepared: false,
+            devices,
             has_bond: true,
             booting_until_ms: 0,
-            vf_since_ms: 0,
-            refusals: 0,
-            unplugging: false,
-            releases: 0,
             shut_down: false,
             caller_lives: true,
             violations: Vec::new(),
@@ -160,21 +119,10 @@ impl World {
         &mut self.hosts[index(side)]
     }
 
-    pub(crate) fn has_vf(&self, side: Side) -> bool {
-        let identity = vf(side).identity;
-        self.host(side).nics.iter().any(|nic| identity.is(nic))
-    }
-
     /// Where the guest's processors run.
     pub(crate) fn runs_on(&self) -> Option<Side> {
         let runs = |side: &Side| self.host(*side).state == DomainState::Running;
         Side::BOTH.into_iter().find(runs)
-    }
-
-    /// The guest's traffic goes over the VF.
-    pub(crate) fn uses_vf(&self, now_ms: u64) -> bool {
-        let attached = self.runs_on().is_some_and(|side| self.has_vf(side));
-        attached && self.has_bond && !self.prepared && now_ms >= self.vf_since_ms + 1_500
     }
 
     pub(crate) fn record(&self, side: Side) -> Option<Progress> {
@@ -224,92 +172,14 @@ impl World {
         }
     }
 
-    pub(crate) fn attach(&mut self, side: Side, now_ms: u64) -> Result<(), Failure> {
-        let fail = |kind, text: &str| Err(Failure::new(kind, text));
-        let has_vf = self.has_vf(side);
-        let busy = self.migration.is_some();
-        let blind = self.script.attach_is_blind;
-        let host = self.host_mut(side);
-        match host.state {
-            DomainState::Absent => return fail(FailureKind::NoSuchDomain, "no such domain"),
-            DomainState::ShutOff | DomainState::Incoming => {
-                return fail(FailureKind::Refused, "the domain does not run");
-            }
-            DomainState::Running | DomainState::Paused => {}
-        }
-        if busy {
-            return fail(FailureKind::Refused, "a migration has the domain");
-        }
-        if has_vf && !blind {
-            return fail(FailureKind::AlreadyThere, "the VF is there");
-        }
-        if host.attach_failures > 0 {
-            host.attach_failures = host
-                .attach_failures
-                .saturating_sub(u32::from(host.attach_failures != u32::MAX));
-            return fail(FailureKind::Other, "vfio: group is not viable");
-        }
-        host.nics.push(vf_nic(side));
-        self.vf_since_ms = now_ms;
-        self.events.push((
-            side,
-            EventKind::DeviceAdded {
-                alias: "hostdev0".into(),
-            },
-        ));
-        Ok(())
-    }
-
-    /// `Ok(Some(ms))`: the guest will release it after so long.
-    pub(crate) fn detach(&mut self) -> Result<Option<u64>, Failure> {
-        self.require_record("an unplug", |record| record.stage >= Stage::Unplugging);
-        let host = self.host(Side::Source);
-        if host.state == DomainState::Absent {
-            return Err(Failure::new(FailureKind::NoSuchDomain, "no such domain"));
-        }
-        if !self.has_vf(Side::Source) {
-            return Err(Failure::new(FailureKind::AlreadyGone, "the VF is gone"));
-        }
-        match self.script.unplug {
-            Unplug::Ignored => Ok(None),
-            Unplug::Refused(times) if self.refusals < times => {
-                self.refusals += 1;
-                let alias = "hostdev0".to_owned();
-                self.events
-                    .push((Side::Source, EventKind::UnplugRefused { alias }));
-                Ok(None)
-            }
-            Unplug::Refused(_) => Ok(Some(500)),
-            Unplug::After(ms) if !self.unplugging => {
-                self.unplugging = true;
-                Ok(Some(ms))
-            }
-            Unplug::After(_) => Ok(None),
-        }
-    }
-
-    /// The guest has released the VF on the source.
-    pub(crate) fn released(&mut self) {
-        self.unplugging = false;
-        self.releases += 1;
-        let identity = vf(Side::Source).identity;
-        let host = self.host_mut(Side::Source);
-        let before = host.nics.len();
-        host.nics.retain(|nic| !identity.is(nic));
-        if host.nics.len() < before {
-            // The guest takes whatever VF comes next.
-            self.prepared = false;
-            let alias = "hostdev0".to_owned();
-            self.events
-                .push((Side::Source, EventKind::DeviceRemoved { alias }));
-        }
-    }
-
     pub(crate) fn migrate(&mut self, owner: usize, now_ms: u64) -> Result<(), Failure> {
         self.require_record("a migration", |record| record.migration_begun);
-        if self.has_vf(Side::Source) {
-            self.violations
-                .push("a migration was begun with the VF plugged in".into());
+        for device in 0..self.devices.len() {
+            if self.has(Side::Source, device) {
+                self.violations.push(format!(
+                    "a migration was begun with device {device} plugged in"
+                ));
+            }
         }
         let refuse = |text: &str| Err(Failure::new(FailureKind::Refused, text));
         if self.host(Side::Source).state != DomainState::Running || self.migration.is_some() {
@@ -330,7 +200,7 @@ impl World {
         Ok(())
     }
 
-    fn require_record(&mut self, what: &str, fits: impl Fn(&Progress) -> bool) {
+    pub(crate) fn require_record(&mut self, what: &str, fits: impl Fn(&Progress) -> bool) {
         let source = self.host(Side::Source).state;
         let is_there = matches!(source, DomainState::Running | DomainState::Paused);
         if !is_there || !self.caller_lives {
@@ -431,7 +301,9 @@ impl World {
         let record = source.record.clone();
         let nics = source.nics.clone();
         let keeps = !self.script.record_stays_behind;
-        self.vf_since_ms = now_ms;
+        for device in &mut self.devices {
+            device.since_ms = now_ms;
+        }
         let there = self.host_mut(Side::Destination);
         there.state = DomainState::Running;
         there.nics = nics;
@@ -471,14 +343,14 @@ impl World {
             self.violations.push("the domain runs nowhere".into());
         }
         for side in Side::BOTH {
-            let others = self
-                .host(side)
-                .nics
-                .iter()
-                .filter(|nic| nic.alias != "net0");
-            if others.count() > 1 {
-                self.violations
-                    .push(format!("the VF is attached twice on the {}", side.as_str()));
+            for device in 0..self.devices.len() {
+                let identity = vf(side, device).identity;
+                let nics = self.host(side).nics.iter();
+                if nics.filter(|nic| identity.is(nic)).count() > 1 {
+                    let fault =
+                        format!("device {device} is attached twice on the {}", side.as_str());
+                    self.violations.push(fault);
+                }
             }
         }
     }

@@ -24,6 +24,8 @@ pub(crate) struct Pair {
     pub(crate) xml: Option<String>,
     /// How often plugging in fails.
     pub(crate) attach_failures: u32,
+    /// This device can never be plugged in.
+    pub(crate) broken: Option<String>,
     /// The destination says that its VF can't be plugged in.
     pub(crate) device_is_refused: bool,
     /// The migration fails.
@@ -74,7 +76,7 @@ pub(crate) fn function(index: usize) -> PciAddress {
 
 fn vf(index: usize) -> Nic {
     Nic {
-        alias: "hostdev0".to_owned(),
+        alias: format!("hostdev{index}"),
         mac: None,
         kind: NicKind::Hostdev,
         pci_source: Some(function(index)),
@@ -105,6 +107,11 @@ pub(crate) fn pair() -> (Arc<Mutex<Pair>>, Arc<FakeHost>, Arc<FakeHost>) {
 }
 
 impl Pair {
+    /// The domain has these devices on the first host.
+    pub(crate) fn begin_with(&mut self, numbers: &[usize]) {
+        self.nics[0] = numbers.iter().map(|number| vf(*number)).collect();
+    }
+
     /// The host that runs the domain, and how many VFs it has there.
     pub(crate) fn place(&self) -> (Option<usize>, usize) {
         let runs = Some(DomainState::Running);
@@ -210,11 +217,15 @@ impl Host for FakeHost {
         }
         let plugged = self.with(|pair, index| {
             pair.done.push(format!("attach {device}"));
-            let fails = pair.attach_failures > 0;
+            let broken = pair.broken.as_deref() == Some(device);
+            let fails = pair.attach_failures > 0 || broken;
             if fails {
-                pair.attach_failures -= 1;
+                pair.attach_failures = pair.attach_failures.saturating_sub(1);
             } else {
-                pair.nics[index].push(vf(index));
+                let number = device
+                    .strip_prefix("vf ")
+                    .and_then(|number| number.parse().ok());
+                pair.nics[index].push(vf(number.expect("a device of these")));
             }
             !fails
         });

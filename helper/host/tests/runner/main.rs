@@ -13,8 +13,8 @@ mod hostile;
 use std::sync::{Arc, Mutex};
 
 use tandem_host::evacuate::{
-    AgentUse, CauseCode, Evacuation, Limits, Outcome, Owner, Phase, Progress, Record, Side, Spec,
-    Start, Verdict, Vf, VfIdentity,
+    AgentUse, CauseCode, Device, Evacuation, Limits, Outcome, Owner, Phase, Progress, Record, Role,
+    Side, Spec, Start, Verdict, Vf, VfIdentity,
 };
 use tandem_host::execute::{Hosts, Lock, Records, RunEnd, Runner, Watcher};
 use tandem_host::hypervisor::MigrateOptions;
@@ -71,9 +71,11 @@ fn start(agent: AgentUse, limits: Limits) -> Start {
             domain: "guest".to_owned(),
             source_uri: "fake:///source".to_owned(),
             destination_uri: "fake:///destination".to_owned(),
-            bond: None,
-            source_vf: Some(vf(0)),
-            destination_vf: Some(vf(1)),
+            devices: vec![Device {
+                role: Role::Vf { bond: None },
+                source: Some(vf(0)),
+                destination: Some(vf(1)),
+            }],
             agent,
             reaches_destination_agent: true,
             configure: false,
@@ -247,6 +249,75 @@ async fn a_check_says_that_it_could_go_on() {
     assert!(outcome.vf_attached && outcome.runs_on == Some(Side::Source));
     assert!(story.done().is_empty() && story.kept().is_none());
     story.check(0, 1);
+}
+
+/// Two VFs and a device of no bond, by the numbers of the fake hosts' devices.
+fn three_devices() -> Start {
+    let device = |role: Role, here: usize, there: usize| Device {
+        role,
+        source: Some(vf(here)),
+        destination: Some(vf(there)),
+    };
+    let bond = |name: &str| Role::Vf {
+        bond: Some(name.to_owned()),
+    };
+    let mut start = start(AgentUse::Never, Limits::default());
+    start.spec.devices = vec![
+        device(bond("bond0"), 0, 4),
+        device(bond("bond1"), 1, 5),
+        device(Role::LetGo, 2, 6),
+    ];
+    start
+}
+
+async fn run_three(prepare: impl FnOnce(&mut Pair)) -> Story {
+    let folder = tempfile::tempdir().expect("a folder");
+    let all = |pair: &mut Pair| {
+        pair.begin_with(&[0, 1, 2]);
+        prepare(pair);
+    };
+    run_in(folder, three_devices(), all, &mut Nosy::default()).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_devices_move_in_one_migration() {
+    let story = run_three(|_| {}).await;
+    assert_eq!(story.verdict(), Some(Verdict::Done));
+    let steps = [
+        "detach vf 0",
+        "detach vf 1",
+        "detach vf 2",
+        MIGRATE,
+        "attach vf 4",
+        "attach vf 5",
+        "attach vf 6",
+    ];
+    assert_eq!(story.done(), steps);
+    story.check(1, 3);
+    let story = run_three(|pair| pair.migration_fails = true).await;
+    assert_eq!(story.verdict(), Some(Verdict::RolledBack));
+    let back = ["attach vf 0", "attach vf 1", "attach vf 2"];
+    assert_eq!(story.done()[4..], back);
+    story.check(0, 3);
+}
+
+/// The report names it, and the record that is kept has all of them.
+#[tokio::test(start_paused = true)]
+async fn a_device_that_does_not_come_is_named() {
+    let story = run_three(|pair| pair.broken = Some("vf 5".to_owned())).await;
+    let outcome = story.outcome().expect("it ended");
+    assert_eq!(outcome.verdict, Verdict::Degraded);
+    let missing: Vec<_> = outcome.devices.iter().filter(|one| !one.attached).collect();
+    let [missing] = missing.as_slice() else {
+        panic!("{outcome:#?}")
+    };
+    assert_eq!(missing.bond.as_deref(), Some("bond1"));
+    let cause = outcome.cause.as_ref().expect("a cause");
+    assert!(cause.message.contains("of bond1"), "{}", cause.message);
+    let kept = story.kept().expect("a record");
+    assert_eq!((kept.progress.version, kept.spec.devices.len()), (3, 3));
+    assert_eq!(kept.spec.bonds(), ["bond0", "bond1"]);
+    story.check(1, 2);
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,7 +5,9 @@ use std::sync::atomic::Ordering;
 
 use super::*;
 use crate::daemon::Sources;
-use crate::evacuate::{AgentUse, Owner, Progress, Record, Side, Spec, Stage, Vf, VfIdentity};
+use crate::evacuate::{
+    AgentUse, Device, Owner, Progress, Record, Role, Side, Spec, Stage, Vf, VfIdentity,
+};
 use crate::execute::{Lock, Records};
 use crate::hypervisor::{Event, EventKind};
 
@@ -24,6 +26,8 @@ fn record() -> Progress {
         migration_begun: true,
         home: Some(Side::Destination),
         bond: None,
+        more_bonds: Vec::new(),
+        let_go: 0,
     }
 }
 
@@ -43,9 +47,11 @@ fn own(progress: &Progress) -> Record {
             domain: progress.domain.clone(),
             source_uri: "qemu+ssh://a/system".to_owned(),
             destination_uri: "fake".to_owned(),
-            bond: None,
-            source_vf: Some(vf.clone()),
-            destination_vf: Some(vf),
+            devices: vec![Device {
+                role: Role::Vf { bond: None },
+                source: Some(vf.clone()),
+                destination: Some(vf),
+            }],
             agent: AgentUse::Never,
             reaches_destination_agent: false,
             configure: false,

@@ -64,6 +64,8 @@ fn record(domain: &str) -> Progress {
         migration_begun: true,
         home: Some(Side::Destination),
         bond: None,
+        more_bonds: Vec::new(),
+        let_go: 0,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Everything that can be known before the start. Changes nothing.
 
 use super::helpers::{VF_FAILURES, is_gone};
-use super::{Next, Phase, Step};
+use super::{Next, Phase, Step, side_by_side};
 use crate::evacuate::action::{ActionKind, GuestCall, Task};
 use crate::evacuate::cause::{Cause, CauseCode};
 use crate::evacuate::input::{FailureKind, RecordFact, SideFacts};
@@ -27,29 +27,55 @@ pub(super) fn next(it: &Evacuation) -> Next {
         );
         return Ok(fail(CauseCode::OnDestination, message));
     }
-    if it.record.spec.destination_vf.is_none() && !it.record.spec.yes_degraded {
-        let message = "no VF is named for the destination; name one with --vf FILE, or agree \
-                       to go on without with --yes-degraded";
-        return Ok(fail(CauseCode::NoVfNamed, message));
+    if let Some(cause) = no_vf_named(it) {
+        return Ok(Step::Fail(cause));
     }
     guest(it)?;
     if it.notes.check_only {
-        destination_vf(it)?;
+        destination_vfs(it)?;
         return Ok(Step::End);
     }
     Ok(Step::Go(Phase::Claim))
 }
 
-/// What [`ActionKind::ClaimVf`] would find, for one who does not go that far.
-fn destination_vf(it: &Evacuation) -> Result<(), Step> {
-    let tries = it.tries(Task::CheckVf);
-    match tries.last {
-        _ if tries.accepted_ms.is_some() || it.record.spec.destination_vf.is_none() => Ok(()),
-        Some(failure) if tries.failures >= VF_FAILURES || !failure.effect_unknown() => {
-            Err(fail(CauseCode::VfTaken, failure.message))
-        }
-        _ => Err(it.attempt(ActionKind::CheckVf)),
+fn no_vf_named(it: &Evacuation) -> Option<Cause> {
+    let spec = &it.record.spec;
+    let lacks = |device: &usize| spec.devices[*device].destination.is_none();
+    let lacking: Vec<usize> = spec.of_bonds().filter(lacks).collect();
+    if lacking.is_empty() || spec.yes_degraded {
+        return None;
     }
+    let bonds = lacking
+        .iter()
+        .filter_map(|device| spec.devices[*device].bond());
+    let bonds: Vec<String> = bonds.map(printable).collect();
+    let options = bonds.iter().map(|bond| format!("--vf {bond}=FILE"));
+    let options: Vec<String> = options.collect();
+    let (what, option) = match spec.of_bonds().count() {
+        0 | 1 => (String::new(), "--vf FILE".to_owned()),
+        _ => (format!(" for {}", bonds.join(", ")), options.join(" ")),
+    };
+    let message = format!(
+        "no VF is named for the destination{what}; name one with {option}, or agree to go on without with \
+         --yes-degraded"
+    );
+    Some(Cause::new(CauseCode::NoVfNamed, message))
+}
+
+/// What [`ActionKind::ClaimVf`] would find, for one who does not go that far.
+fn destination_vfs(it: &Evacuation) -> Result<(), Step> {
+    let room = |device: usize| {
+        let tries = it.tries(Task::CheckVf(device));
+        let wanted = it.record.spec.devices[device].destination.is_some();
+        match tries.last {
+            _ if tries.accepted_ms.is_some() || !wanted => Ok(()),
+            Some(failure) if tries.failures >= VF_FAILURES || !failure.effect_unknown() => {
+                Err(fail(CauseCode::VfTaken, failure.message))
+            }
+            _ => Err(it.attempt(ActionKind::CheckVf { device })),
+        }
+    };
+    side_by_side(it.devices(), room, |_| 0)
 }
 
 /// Why nothing may be begun, as the source shows the domain.
@@ -102,39 +128,41 @@ pub(super) fn source_refuses(it: &Evacuation, source: &SideFacts) -> Option<Caus
     ambiguous(it, source)
 }
 
-/// A VF that could be taken for another NIC would make every later look a guess.
+/// A device that could be taken for another one would make every later look a guess.
 fn ambiguous(it: &Evacuation, source: &SideFacts) -> Option<Cause> {
-    let count = |identity: &VfIdentity| {
+    let fits = |identity: &VfIdentity| {
         let fits = source.nics.iter().filter(|nic| identity.is(nic));
-        fits.count()
+        fits.collect::<Vec<_>>()
     };
-    let spec = &it.record.spec;
-    let own = spec.source_vf.as_ref().map(|vf| &vf.identity);
-    let other = spec.destination_vf.as_ref().map(|vf| &vf.identity);
-    let own_count = own.map_or(0, count);
-    // Both hosts may give the VF one and the same name; no other NIC may have it.
-    let strangers = other.map_or(0, |other| {
-        let fits = source.nics.iter().filter(|nic| other.is(nic));
-        fits.filter(|nic| own.is_none_or(|own| !own.is(nic)))
-            .count()
-    });
-    let (side, identity) = match (own_count, strangers) {
-        (0 | 1, 0) => return None,
-        (0 | 1, _) => (Side::Destination, other),
-        _ => (Side::Source, own),
-    };
-    let message = format!(
-        "{} is meant as the {}'s VF, and another NIC of the domain would be taken for it; give \
-         the VF an alias of its own (`<alias name='ua-vf'/>`)",
-        identity.map(VfIdentity::describe).unwrap_or_default(),
-        side.as_str()
-    );
-    Some(Cause::new(CauseCode::AmbiguousVf, message))
+    for (device, one) in it.record.spec.devices.iter().enumerate() {
+        let own = one.source.as_ref().map(|vf| &vf.identity);
+        let other = one.destination.as_ref().map(|vf| &vf.identity);
+        // Both hosts may give the device one and the same name; nothing else in the domain may have it.
+        let strangers = other.map_or(0, |other| {
+            let strangers = fits(other).into_iter();
+            strangers
+                .filter(|nic| own.is_none_or(|own| !own.is(nic)))
+                .count()
+        });
+        let side = match (own.map_or(0, |own| fits(own).len()), strangers) {
+            (0 | 1, 0) => continue,
+            (0 | 1, _) => Side::Destination,
+            _ => Side::Source,
+        };
+        let message = format!(
+            "{} is meant on the {}, and another device of the domain would be taken for it; give it an alias of \
+             its own (`<alias name='ua-vf'/>`)",
+            it.name(side, device),
+            side.as_str()
+        );
+        return Some(Cause::new(CauseCode::AmbiguousVf, message));
+    }
+    None
 }
 
 /// A guest that could not keep its traffic is not touched.
 fn guest(it: &Evacuation) -> Result<(), Step> {
-    if it.record.spec.agent == AgentUse::Never {
+    if it.record.spec.agent == AgentUse::Never || !it.has_bonds() {
         return Ok(());
     }
     let mut calls = vec![GuestCall::Hello];
@@ -159,28 +187,33 @@ fn guest(it: &Evacuation) -> Result<(), Step> {
     }
     let status = GuestCall::Status;
     let tries = it.tries(Task::Guest(status));
-    let ready = it.notes.guest.as_ref();
-    if ready.is_some_and(|guest| guest.bond_known && guest.standby_usable) {
-        return Ok(());
-    }
-    // It would be given the bond first, which only checking does not do.
-    let would_get_it = it.notes.check_only && it.record.spec.configure;
-    if would_get_it && ready.is_some_and(|guest| !guest.bond_known) {
+    let told = tries.accepted_ms.is_some();
+    let lacking = it
+        .record
+        .spec
+        .of_bonds()
+        .find(|device| !is_ready(it, *device));
+    if told && lacking.is_none() {
         return Ok(());
     }
     let late = it.in_phase_ms() >= it.limits.check_ms;
-    if (late || !it.asks_guest(status)) && it.guest_is_optional() && ready.is_none() {
+    if (late || !it.asks_guest(status)) && it.guest_is_optional() && !told {
         return Ok(());
     }
     if late || !it.asks_guest(status) {
-        let why = match (&tries.last, ready) {
+        let lacking = lacking.map(|device| (device, it.notes.devices[device].guest.as_ref()));
+        let why = match (&tries.last, lacking) {
             (Some(failure), _) => return Err(Step::Fail(Cause::of_agent(failure))),
-            (None, Some(guest)) => guest.reason.clone(),
-            (None, None) => "it told no status".to_owned(),
+            (None, Some((device, Some(guest)))) => {
+                let bond = it.record.spec.devices[device].bond();
+                let of = bond.map(|bond| format!(" for {}", printable(bond)));
+                (of.unwrap_or_default(), guest.reason.clone())
+            }
+            (None, _) => (String::new(), "it told no status".to_owned()),
         };
         let message = format!(
-            "the guest has no standby that could carry its traffic: {why}; see `tandem status` \
-             in the guest"
+            "the guest has no standby{} that could carry its traffic: {}; see `tandem status` in the guest",
+            why.0, why.1
         );
         return Err(fail(CauseCode::GuestNotReady, message));
     }
@@ -189,6 +222,16 @@ fn guest(it: &Evacuation) -> Result<(), Step> {
         Some(at_ms) if it.now_ms < at_ms => Err(Step::WaitUntil(at_ms)),
         _ => Err(it.call(Side::Source, status)),
     }
+}
+
+/// The bond of that device could do without it.
+fn is_ready(it: &Evacuation, device: usize) -> bool {
+    let Some(guest) = &it.notes.devices[device].guest else {
+        return false;
+    };
+    // It would be given the bond first, which only checking does not do.
+    let would_get_it = it.notes.check_only && it.record.spec.configure && !guest.bond_known;
+    would_get_it || (guest.bond_known && guest.standby_usable)
 }
 
 fn fail(code: CauseCode, message: impl Into<String>) -> Step {

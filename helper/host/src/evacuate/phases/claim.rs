@@ -1,4 +1,4 @@
-//! The domain and the destination's VF are claimed.
+//! The domain and the destination's devices are claimed.
 //!
 //! A hypervisor has no compare-and-swap for metadata. So the claim is Fischer's mutual
 //! exclusion: write soon after the look that saw no record, wait longer than that could
@@ -6,7 +6,7 @@
 
 use super::check::source_refuses;
 use super::helpers::VF_FAILURES;
-use super::{Next, Phase, Step};
+use super::{Next, Phase, Step, side_by_side};
 use crate::evacuate::action::{ActionKind, Task};
 use crate::evacuate::cause::{Cause, CauseCode};
 use crate::evacuate::input::RecordFact;
@@ -85,16 +85,17 @@ fn claimed_by_other(it: &Evacuation) -> Cause {
 }
 
 fn reserve(it: &Evacuation) -> Result<(), Step> {
-    if it.record.spec.destination_vf.is_none() {
-        return Ok(());
-    }
-    let tries = it.tries(Task::ClaimVf);
-    match tries.last {
-        _ if tries.accepted_ms.is_some() => Ok(()),
-        Some(failure) if tries.failures >= VF_FAILURES || !failure.effect_unknown() => {
-            let message = failure.message;
-            Err(Step::Fail(Cause::new(CauseCode::VfTaken, message)))
+    let room = |device: usize| {
+        let tries = it.tries(Task::ClaimVf(device));
+        let wanted = it.record.spec.devices[device].destination.is_some();
+        match tries.last {
+            _ if tries.accepted_ms.is_some() || !wanted => Ok(()),
+            Some(failure) if tries.failures >= VF_FAILURES || !failure.effect_unknown() => {
+                let message = failure.message;
+                Err(Step::Fail(Cause::new(CauseCode::VfTaken, message)))
+            }
+            _ => Err(it.attempt(ActionKind::ClaimVf { device })),
         }
-        _ => Err(it.attempt(ActionKind::ClaimVf)),
-    }
+    };
+    side_by_side(it.devices(), room, |_| 0)
 }

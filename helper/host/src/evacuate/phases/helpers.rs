@@ -110,11 +110,40 @@ impl Evacuation {
         self.record.spec.agent != AgentUse::Required
     }
 
-    /// The VF as that side's last look showed it.
-    pub(in crate::evacuate) fn vf_nic(&self, side: Side) -> Option<&Nic> {
-        let identity = &self.record.spec.vf(side)?.identity;
+    /// Numbers of all devices.
+    pub(in crate::evacuate) fn devices(&self) -> std::ops::Range<usize> {
+        0..self.record.spec.devices.len()
+    }
+
+    /// A device as that side's last look showed it.
+    pub(in crate::evacuate) fn vf_nic(&self, side: Side, device: usize) -> Option<&Nic> {
+        let identity = &self.record.spec.devices.get(device)?.vf(side)?.identity;
         let facts = self.view(side).facts.as_ref()?;
         facts.nics.iter().find(|nic| identity.is(nic))
+    }
+
+    /// Devices that should be on that side, and that its last look did not show.
+    pub(in crate::evacuate) fn missing(&self, side: Side) -> Vec<usize> {
+        let wanted = |device: &usize| self.record.spec.devices[*device].vf(side).is_some();
+        let wanted = self.devices().filter(wanted);
+        let missing = wanted.filter(|device| self.vf_nic(side, *device).is_none());
+        missing.collect()
+    }
+
+    /// Their names, for people.
+    pub(in crate::evacuate) fn names(&self, side: Side, devices: &[usize]) -> String {
+        let names = devices.iter().map(|device| self.name(side, *device));
+        names.collect::<Vec<_>>().join(", ")
+    }
+
+    /// A device's name, for people.
+    pub(in crate::evacuate) fn name(&self, side: Side, device: usize) -> String {
+        self.record.spec.devices[device].describe(side)
+    }
+
+    /// The guest has something to say of a device.
+    pub(in crate::evacuate) fn has_bonds(&self) -> bool {
+        self.record.spec.of_bonds().next().is_some()
     }
 
     pub(super) fn record_at(&self, stage: Stage) -> Record {

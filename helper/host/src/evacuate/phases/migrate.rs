@@ -51,8 +51,10 @@ fn begin(it: &Evacuation) -> Next {
         let message = "the domain ended on the source before it could be migrated";
         return Ok(Step::Fail(Cause::new(CauseCode::Stopped, message)));
     }
-    if it.vf_nic(Side::Source).is_some() {
-        let message = "the VF is back on the source: somebody plugged it in";
+    let back = |device: &usize| it.vf_nic(Side::Source, *device).is_some();
+    if let Some(device) = it.devices().find(back) {
+        let name = it.name(Side::Source, device);
+        let message = format!("{name} is back on the source: somebody plugged it in");
         return Ok(Step::Fail(Cause::new(CauseCode::MigrationFailed, message)));
     }
     it.save_first(Side::Source, Stage::Migrating)?;

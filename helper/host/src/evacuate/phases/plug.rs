@@ -1,7 +1,7 @@
 //! On the destination: from here on the domain stays there, whatever happens.
 
 use super::helpers::is_gone;
-use super::{Next, Phase, Step};
+use super::{Next, Phase, Step, side_by_side};
 use crate::evacuate::action::{ActionKind, GuestCall, Task};
 use crate::evacuate::cause::{Cause, CauseCode};
 use crate::evacuate::progress::Stage;
@@ -11,13 +11,21 @@ use crate::evacuate::view::has_job;
 use crate::hypervisor::DomainState;
 
 /// The network learns where the guest is. The guest says so by itself too, so this is no must, and a guest
-/// that is silent, such as one that boots, does not keep its VF waiting for long.
+/// that is silent, such as one that boots, does not keep its VFs waiting for long.
 pub(super) fn announce(it: &Evacuation) -> Next {
-    let call = GuestCall::Announce;
-    let tries = it.tries(Task::Guest(call));
-    let tried = tries.accepted_ms.is_some() || tries.failures > 0;
-    if !tried && !it.notes.aborted && it.record.spec.asks_guest(Side::Destination) {
-        return Ok(it.call(Side::Destination, call));
+    let tries = |device: usize| it.tries(Task::Guest(GuestCall::Announce(device)));
+    let silent = it
+        .record
+        .spec
+        .of_bonds()
+        .any(|device| tries(device).failures > 0);
+    let due = |device: &usize| tries(*device).accepted_ms.is_none();
+    let next = it.record.spec.of_bonds().find(due).filter(|_| !silent);
+    if let Some(device) = next
+        && !it.notes.aborted
+        && it.record.spec.asks_guest(Side::Destination)
+    {
+        return Ok(it.call(Side::Destination, GuestCall::Announce(device)));
     }
     memory_has_come(it)?;
     Ok(Step::Go(Phase::Plug))
@@ -26,7 +34,6 @@ pub(super) fn announce(it: &Evacuation) -> Next {
 pub(super) fn next(it: &Evacuation) -> Next {
     let side = Side::Destination;
     let end_ms = it.entered_ms + it.limits.plug_ms;
-    let tries = it.tries(Task::Attach(side));
     let late = it.now_ms >= end_ms || it.notes.aborted;
     if late && it.view(side).is_failing() {
         return Ok(Step::End);
@@ -35,22 +42,25 @@ pub(super) fn next(it: &Evacuation) -> Next {
     if is_gone(facts) {
         return Ok(Step::Go(Phase::Release));
     }
-    if it.vf_nic(side).is_some() || it.record.spec.destination_vf.is_none() {
+    let missing = it.missing(side);
+    if missing.is_empty() {
         return Ok(Step::Go(Phase::Verify));
     }
-    if late && tries.failures > 0 {
+    let failures = |device: usize| it.tries(Task::Attach(side, device)).failures;
+    if late && missing.iter().any(|device| failures(*device) > 0) {
         it.is_certain()?;
     }
     if late {
-        let last = tries.last.map(|failure| failure.message);
-        return Ok(Step::Fail(why(it, last)));
+        return Ok(Step::Fail(why(it, &missing)));
     }
     if facts.state != DomainState::Running {
         return Ok(it.wait(side, end_ms));
     }
     it.try_save(side, Stage::Plugging)?;
     it.is_certain()?;
-    Ok(it.attempt(ActionKind::Attach { side }))
+    let room = |device: usize| Err(it.attempt(ActionKind::Attach { side, device }));
+    side_by_side(missing.into_iter(), room, failures)?;
+    Ok(Step::Go(Phase::Verify))
 }
 
 /// After a switch to post-copy the guest runs here and its memory still comes: leaving now
@@ -71,15 +81,21 @@ fn memory_has_come(it: &Evacuation) -> Result<(), Step> {
     Err(it.wait(Side::Source, source.next_look_ms))
 }
 
-fn why(it: &Evacuation, last: Option<String>) -> Cause {
-    let vf = it.record.spec.destination_vf.as_ref();
-    let vf = vf.map(|vf| vf.identity.describe()).unwrap_or_default();
+fn why(it: &Evacuation, missing: &[usize]) -> Cause {
+    let side = Side::Destination;
     if it.notes.aborted {
-        let message =
-            format!("the operator stopped it before {vf} was plugged in on the destination");
+        let message = format!(
+            "the operator stopped it before {} was plugged in on the destination",
+            it.names(side, missing)
+        );
         return Cause::new(CauseCode::Aborted, message);
     }
-    let last = last.unwrap_or_else(|| "it was not tried long enough".to_owned());
-    let message = format!("{vf} could not be plugged in on the destination: {last}");
+    let each = missing.iter().map(|device| {
+        let last = it.notes.devices[*device].plug_failure.as_deref();
+        let last = last.unwrap_or("it was not tried long enough");
+        let name = it.name(side, *device);
+        format!("{name} could not be plugged in on the destination: {last}")
+    });
+    let message = each.collect::<Vec<_>>().join("; ");
     Cause::new(CauseCode::PlugFailed, message)
 }

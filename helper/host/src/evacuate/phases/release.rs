@@ -44,22 +44,23 @@ fn has_looked(it: &Evacuation, side: Side) -> bool {
     view.facts.is_some() && view.asked_ms >= it.entered_ms && !view.is_failing()
 }
 
-/// The unplug that was given up happened after all.
+/// An unplug that was given up happened after all.
 fn vf_left_late(it: &Evacuation, home: Side) -> bool {
     let runs = it.view(home).facts.as_ref().is_some_and(is_there);
-    let was_back = it.notes.vf_was_back && it.notes.restores < RESTORES;
-    home == Side::Source && runs && was_back && it.vf_nic(home).is_none()
+    let mut missing = it.missing(home).into_iter();
+    let left = missing.any(|device| it.notes.devices[device].was_back);
+    home == Side::Source && runs && it.notes.restores < RESTORES && left
 }
 
 fn release_vf(it: &Evacuation) -> Result<(), Step> {
-    let tries = it.tries(Task::ReleaseVf);
+    let tries = it.tries(Task::ReleaseVfs);
     if !it.notes.vf_claimed || tries.failures >= FAILURES {
         return Ok(());
     }
-    Err(it.attempt(ActionKind::ReleaseVf))
+    Err(it.attempt(ActionKind::ReleaseVfs))
 }
 
-/// The domain runs without its VF, which a recovery may plug in: nobody owns that now.
+/// The domain runs without a device, which a recovery may plug in: nobody owns that now.
 fn keep(it: &Evacuation, home: Side) -> Result<(), Step> {
     let tries = it.tries(Task::Save(home));
     if tries.accepted_ms.is_some() || tries.failures >= FAILURES {
@@ -105,14 +106,14 @@ impl Evacuation {
         self.phase == Phase::Release && has_looked(self, side)
     }
 
-    /// The domain runs without the VF that it should have there.
+    /// The domain runs without a device that it should have there.
     pub(in crate::evacuate) fn keeps_record(&self) -> bool {
         let Some(home) = self.notes.residence else {
             return false;
         };
         let runs = self.view(home).facts.as_ref().is_some_and(is_there);
         let began = self.notes.touched || self.notes.recovery.is_some();
-        runs && began && self.record.spec.vf(home).is_some() && self.vf_nic(home).is_none()
+        runs && began && !self.missing(home).is_empty()
     }
 
     /// Our own record, or what a process that was killed left of it.

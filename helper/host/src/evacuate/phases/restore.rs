@@ -1,8 +1,8 @@
-//! The domain stays on the source, and its VF is put back.
+//! The domain stays on the source, and its devices are put back.
 
 use super::helpers::is_gone;
-use super::{Next, Phase, Step};
-use crate::evacuate::action::ActionKind;
+use super::{Next, Phase, Step, side_by_side};
+use crate::evacuate::action::{ActionKind, Task};
 use crate::evacuate::progress::Stage;
 use crate::evacuate::spec::Side;
 use crate::evacuate::state::Evacuation;
@@ -19,10 +19,11 @@ pub(super) fn next(it: &Evacuation) -> Next {
         // It does not stay here, as it seemed: both hosts are asked anew.
         return Ok(Step::Go(Phase::Migrate));
     }
-    if is_gone(facts) || it.record.spec.source_vf.is_none() {
+    if is_gone(facts) {
         return Ok(Step::Go(Phase::Verify));
     }
-    if it.vf_nic(side).is_some() {
+    let missing = it.missing(side);
+    if missing.is_empty() {
         return Ok(still_there(it));
     }
     if late {
@@ -31,16 +32,20 @@ pub(super) fn next(it: &Evacuation) -> Next {
     }
     it.try_save(side, Stage::Restoring)?;
     it.is_certain()?;
-    Ok(it.attempt(ActionKind::Attach { side }))
+    let room = |device: usize| Err(it.attempt(ActionKind::Attach { side, device }));
+    let failures = |device: usize| it.tries(Task::Attach(side, device)).failures;
+    side_by_side(missing.into_iter(), room, failures)?;
+    Ok(still_there(it))
 }
 
 /// An unplug that was asked for and not refused may happen any moment: it is given some
 /// time, so that what is reported stays true.
 fn still_there(it: &Evacuation) -> Step {
-    let settled_ms = it
-        .notes
-        .unplug_asked_ms
-        .map(|at| at + it.limits.unplug_settle_ms);
+    let asked = it.devices().filter_map(|device| {
+        it.vf_nic(Side::Source, device)?;
+        it.notes.devices[device].unplug_asked_ms
+    });
+    let settled_ms = asked.max().map(|at| at + it.limits.unplug_settle_ms);
     match settled_ms {
         Some(at_ms) if it.now_ms < at_ms => it.wait(Side::Source, at_ms),
         _ => Step::Go(Phase::Verify),

@@ -1,7 +1,7 @@
-//! The guest lets go of the VF, and the VF leaves. Bounded, with the reason if it does not.
+//! The guest lets go of its VFs, and all devices leave, side by side. Bounded, with the reason if one does not.
 
 use super::helpers::is_gone;
-use super::{Next, Phase, Step};
+use super::{Next, Phase, Step, side_by_side};
 use crate::evacuate::action::{ActionKind, GuestCall, Task};
 use crate::evacuate::cause::{Cause, CauseCode};
 use crate::evacuate::input::FailureKind;
@@ -9,70 +9,99 @@ use crate::evacuate::progress::Stage;
 use crate::evacuate::spec::Side;
 use crate::evacuate::state::Evacuation;
 
-/// The guest moves its traffic off the VF.
+/// The guest moves its traffic off the VFs of all its bonds.
 pub(super) fn prepare(it: &Evacuation) -> Next {
-    if it.record.spec.source_vf.is_none() {
-        return Ok(Step::Go(Phase::Unplug));
+    let bonds = it.record.spec.of_bonds();
+    side_by_side(bonds, |device| prepare_one(it, device), |_| 0)?;
+    Ok(Step::Go(Phase::Unplug))
+}
+
+fn prepare_one(it: &Evacuation, device: usize) -> Result<(), Step> {
+    if it.record.spec.devices[device].source.is_none() {
+        return Ok(());
     }
-    let call = GuestCall::PrepareUnplug;
+    let call = GuestCall::PrepareUnplug(device);
     let tries = it.tries(Task::Guest(call));
     let said_no = |kind| matches!(kind, FailureKind::AgentRefused | FailureKind::AgentHostile);
     if tries.accepted_ms.is_some() {
-        return Ok(Step::Go(Phase::Unplug));
+        return Ok(());
     }
     if let Some(failure) = &tries.last
         && failure.kind == FailureKind::AgentRefused
     {
-        return Ok(Step::Fail(Cause::of_agent(failure)));
+        return Err(Step::Fail(Cause::of_agent(failure)));
     }
-    let late = it.in_phase_ms() >= it.limits.prepare_ms;
+    // The guest is asked for one bond after the other.
+    let bonds = it.record.spec.of_bonds().count() as u64;
+    let late = it.in_phase_ms() >= it.limits.prepare_ms.saturating_mul(bonds);
     let hostile = tries.last.as_ref().is_some_and(|one| said_no(one.kind));
     if !it.asks_guest(call) || late || hostile {
         return match &tries.last {
-            Some(failure) if !it.guest_is_optional() => Ok(Step::Fail(Cause::of_agent(failure))),
-            _ => Ok(Step::Go(Phase::Unplug)),
+            Some(failure) if !it.guest_is_optional() => Err(Step::Fail(Cause::of_agent(failure))),
+            None if !it.guest_is_optional() => {
+                let message = format!(
+                    "the guest was not asked in time to release {}",
+                    it.name(Side::Source, device)
+                );
+                Err(Step::Fail(Cause::new(CauseCode::AgentMissing, message)))
+            }
+            _ => Ok(()),
         };
     }
     it.save_first(Side::Source, Stage::Preparing)?;
-    Ok(it.call(Side::Source, call))
+    Err(it.call(Side::Source, call))
 }
 
-/// The VF leaves. Only a look at the host shows that it has.
+/// The devices leave. Only a look at the host shows that they have.
 pub(super) fn next(it: &Evacuation) -> Next {
     let source = it.see(Side::Source, it.limits.unplug_ms)?;
     if is_gone(source) {
-        let message = "the domain ended on the source while its VF was to be unplugged";
+        let message = "the domain ended on the source while its devices were to be unplugged";
         return Ok(Step::Fail(Cause::new(CauseCode::Stopped, message)));
     }
-    let Some(nic) = it.vf_nic(Side::Source) else {
-        return Ok(Step::Go(Phase::Migrate));
+    let requests = |device: usize| it.notes.devices[device].unplug_requests;
+    side_by_side(it.devices(), |device| unplug_one(it, device), requests)?;
+    Ok(Step::Go(Phase::Migrate))
+}
+
+fn unplug_one(it: &Evacuation, device: usize) -> Result<(), Step> {
+    let Some(nic) = it.vf_nic(Side::Source, device) else {
+        return Ok(());
     };
-    let tries = it.tries(Task::Detach);
-    let spent = it.notes.unplug_requests >= it.limits.unplug_requests;
-    let refused = it.notes.unplug_asked_ms.is_none() && it.notes.unplug_refusals > 0;
+    let tries = it.tries(Task::Detach(device));
+    let notes = &it.notes.devices[device];
+    let spent = notes.unplug_requests >= it.limits.unplug_requests;
+    let refused = notes.unplug_asked_ms.is_none() && notes.unplug_refusals > 0;
     let end_ms = it.entered_ms + it.limits.unplug_ms;
     if it.now_ms >= end_ms || (spent && refused) {
-        return Ok(Step::Fail(why(it, tries.last.map(|one| one.message))));
+        let last = tries.last.map(|one| one.message);
+        return Err(Step::Fail(why(it, device, last)));
     }
     it.save_first(Side::Source, Stage::Unplugging)?;
-    let due_ms = match it.notes.unplug_asked_ms {
+    let due_ms = match notes.unplug_asked_ms {
         _ if spent => end_ms,
         Some(asked_ms) => asked_ms + it.limits.unplug_retry_ms,
-        None if refused => it.now_ms,
         None => it.now_ms,
     };
     if it.now_ms < due_ms.max(tries.next_ms) {
-        return Ok(it.wait(Side::Source, end_ms.min(due_ms.max(tries.next_ms))));
+        let due_ms = end_ms.min(due_ms.max(tries.next_ms));
+        return Err(it.wait(Side::Source, due_ms));
     }
     let nic = Box::new(nic.clone());
-    Ok(Step::Do(ActionKind::Detach { nic }))
+    Err(Step::Do(ActionKind::Detach { device, nic }))
 }
 
-fn why(it: &Evacuation, last: Option<String>) -> Cause {
-    let vf = it.record.spec.source_vf.as_ref();
-    let vf = vf.map(|vf| vf.identity.describe()).unwrap_or_default();
-    let requests = it.notes.unplug_requests;
-    let refusals = it.notes.unplug_refusals;
+fn why(it: &Evacuation, device: usize, last: Option<String>) -> Cause {
+    let vf = it.name(Side::Source, device);
+    let notes = &it.notes.devices[device];
+    if !notes.unplug_taken
+        && let Some(last) = last
+    {
+        let message = format!("the hypervisor did not take the request to unplug {vf}: {last}");
+        return Cause::new(CauseCode::UnplugFailed, message);
+    }
+    let requests = notes.unplug_requests;
+    let refusals = notes.unplug_refusals;
     let last = last
         .map(|text| format!("; last: {text}"))
         .unwrap_or_default();

@@ -1,0 +1,209 @@
+//! Which device is which.
+
+use super::*;
+
+fn nic(alias: &str, mac: &str, kind: NicKind) -> Nic {
+    Nic {
+        alias: alias.to_owned(),
+        mac: mac.parse().ok(),
+        kind,
+        pci_source: None,
+        xml: format!("<interface id='{alias}'/>"),
+    }
+}
+
+#[test]
+fn a_guest_on_another_machine_is_not_asked() {
+    let spec = |words: &[&str]| {
+        let standby = nic("net0", "52:54:00:00:00:01", NicKind::Interface);
+        let facts = DomainFacts {
+            nics: vec![standby],
+            ..DomainFacts::absent("g1")
+        };
+        spec_of(&args::parse_migrate(words), &facts, None, &[], &[])
+    };
+    let there = ["g1", "qemu+ssh://b/system"];
+    let asked = spec(&there).unwrap();
+    assert!(asked.asks_guest(Side::Source) && !asked.asks_guest(Side::Destination));
+    assert!(
+        spec(&["g1", "qemu+unix:///system?socket=/b"])
+            .unwrap()
+            .asks_guest(Side::Destination)
+    );
+    let from =
+        |more: &[&'static str]| spec(&[&there[..], &["-c", "qemu+ssh://a/system"], more].concat());
+    let error = from(&[]).unwrap_err().to_string();
+    assert!(
+        error.contains("qemu+ssh://a/system") && error.contains("--no-agent"),
+        "{error}"
+    );
+    for go_on in ["--no-agent", "--yes-degraded"] {
+        assert_eq!(from(&[go_on]).unwrap().agent, AgentUse::Never);
+    }
+}
+
+#[test]
+fn a_vf_is_never_recognised_by_what_another_nic_has_too() {
+    let standby = nic("net0", "52:54:00:00:00:01", NicKind::Interface);
+    let twin = nic("net1", "52:54:00:00:00:01", NicKind::Interface);
+    let own = nic("ua-vf", "52:54:00:00:00:02", NicKind::Interface);
+    let nics = [standby, twin.clone(), own.clone()];
+    assert!(vf_of(&twin, twin.xml.clone(), &nics).identity.is_empty());
+    let identity = vf_of(&own, own.xml.clone(), &nics).identity;
+    assert_eq!(identity.alias.as_deref(), Some("ua-vf"));
+    assert_eq!(identity.mac, own.mac);
+    // The destination's VF may have the MAC of the source's, and not the standby's.
+    let device = r#"{"id": "vf", "mac": "52:54:00:00:00:02", "driver": "igb"}"#;
+    let there = vf_of_device(device, &nics, Some(&own)).unwrap();
+    assert_eq!(there.identity.mac, own.mac);
+    let taken = device.replace("00:02", "00:01");
+    let there = vf_of_device(&taken, &nics, Some(&own)).unwrap();
+    assert_eq!(there.identity.mac, None);
+}
+
+#[test]
+fn without_a_bond_the_only_pass_through_device_is_the_vf() {
+    let standby = nic("net0", "52:54:00:00:00:01", NicKind::Interface);
+    let vf = nic("hostdev0", "52:54:00:00:00:02", NicKind::HostdevInterface);
+    let other = nic("hostdev1", "52:54:00:00:00:03", NicKind::Hostdev);
+    let nics = [standby, vf.clone()];
+    assert_eq!(source_vf(None, None, &nics).unwrap(), Some(&vf));
+    let both = [vf.clone(), other];
+    assert!(source_vf(None, None, &both).is_err());
+    assert_eq!(source_vf(Some("hostdev0"), None, &both).unwrap(), Some(&vf));
+    assert!(source_vf(Some("52:54:00:00:00:09"), None, &both).is_err());
+}
+
+fn bonds() -> Bonds {
+    let bond = |number: u8| {
+        format!(
+            "<bond name='bond{number}'><standby mac='52:54:00:00:0{number}:01'/>\
+             <vf alias='ua-vf{number}' mac='52:54:00:00:0{number}:02'/></bond>"
+        )
+    };
+    let text = format!(
+        "<bonds xmlns='{}'>{}{}</bonds>",
+        crate::xml::BONDS_NAMESPACE,
+        bond(0),
+        bond(1)
+    );
+    crate::xml::Document::parse(&text).unwrap().bonds
+}
+
+fn domain() -> DomainFacts {
+    let vf = |number: u8| Nic {
+        xml: format!("<interface type='hostdev' n='{number}'/>"),
+        ..nic(
+            &format!("ua-vf{number}"),
+            &format!("52:54:00:00:0{number}:02"),
+            NicKind::HostdevInterface,
+        )
+    };
+    let gpu = nic("ua-gpu", "", NicKind::Hostdev);
+    DomainFacts {
+        nics: vec![vf(0), vf(1), gpu],
+        ..DomainFacts::absent("g1")
+    }
+}
+
+fn file(name: Option<&str>, text: &str) -> DeviceFile {
+    DeviceFile {
+        name: name.map(str::to_owned),
+        text: text.to_owned(),
+    }
+}
+
+fn several(words: &[&str], vfs: &[DeviceFile], back: &[DeviceFile]) -> anyhow::Result<Spec> {
+    let words = [&["g1", "qemu+ssh://b/system"], words].concat();
+    let bonds = bonds();
+    spec_of(
+        &args::parse_migrate(&words),
+        &domain(),
+        Some(&bonds),
+        vfs,
+        back,
+    )
+}
+
+#[test]
+fn all_bonds_and_what_is_let_go_are_evacuated() {
+    let comes = |mac: &str| {
+        format!("<interface type='network'><mac address='{mac}'/><source network='n'/></interface>")
+    };
+    let by_mac = file(None, &comes("52:54:00:00:01:02"));
+    let by_name = file(Some("bond0"), &comes("52:54:00:00:00:99"));
+    let gpu = file(
+        Some("ua-gpu"),
+        "<hostdev mode='subsystem' type='pci'><source><address domain='0' bus='9' \
+                   slot='0' function='0'/></source></hostdev>",
+    );
+    let spec = several(&[], &[by_mac.clone(), by_name], &[gpu]).unwrap();
+    let told: Vec<_> = spec
+        .devices
+        .iter()
+        .map(|one| (one.describe(Side::Source), one.destination.is_some()))
+        .collect();
+    let expected = [
+        "device ua-vf0 of bond0",
+        "device ua-vf1 of bond1",
+        "device ua-gpu",
+    ];
+    assert_eq!(told, expected.map(|name| (name.to_owned(), true)));
+    assert_eq!(
+        spec.devices[0].destination.as_ref().unwrap().guest_mac,
+        "52:54:00:00:00:99".parse().ok()
+    );
+    let some = several(&["--detach", "ua-gpu", "--bond", "bond1"], &[by_mac], &[]).unwrap();
+    assert_eq!(some.bonds(), ["bond1"]);
+    assert!(some.devices[1].source.is_some() && some.devices[1].destination.is_none());
+}
+
+#[test]
+fn what_is_not_clear_is_not_guessed() {
+    let stranger = file(
+        None,
+        "<interface type='network'><mac address='52:54:00:00:00:99'/><source network='n'/></interface>",
+    );
+    let hostdev = file(
+        Some("bond0"),
+        "<hostdev mode='subsystem' type='pci'><source><address domain='0' bus='9' \
+                       slot='0' function='0'/></source></hostdev>",
+    );
+    let twin = DeviceFile {
+        name: Some("bond1".to_owned()),
+        ..hostdev.clone()
+    };
+    for (words, vfs, back, said) in [
+        (&[][..], vec![stranger.clone()], vec![], "--vf BOND=FILE"),
+        (
+            &[],
+            vec![file(Some("bond7"), &stranger.text)],
+            vec![],
+            "no bond bond7",
+        ),
+        (
+            &[],
+            vec![hostdev.clone(), hostdev.clone()],
+            vec![],
+            "two files",
+        ),
+        (&[], vec![hostdev.clone(), twin], vec![], "named twice"),
+        (
+            &["--detach", "hostdev9"],
+            vec![],
+            vec![],
+            "no pass-through device hostdev9",
+        ),
+        (
+            &[],
+            vec![],
+            vec![file(None, &hostdev.text)],
+            "--device ALIAS=FILE",
+        ),
+        (&["--source-vf", "ua-vf0"], vec![], vec![], "2 bonds"),
+    ] {
+        let error = several(words, &vfs, &back).unwrap_err();
+        let error = format!("{error:#}");
+        assert!(error.contains(said), "{said}: {error}");
+    }
+}
