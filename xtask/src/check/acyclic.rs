@@ -11,7 +11,8 @@ use super::Report;
 use crate::project;
 
 /// Folders whose files are looked at, each a package's.
-const SOURCES: [&str; 4] = [
+const SOURCES: [&str; 5] = [
+    "helper/carry/src",
     "helper/core/src",
     "helper/wire/src",
     "helper/src",

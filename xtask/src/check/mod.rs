@@ -20,9 +20,9 @@ pub(crate) enum Check {
     Size,
     /// No path of one machine and no package registry's address in the project
     Addresses,
-    /// `tandem-core` and `tandem-wire` are `no_std`, and depend on what is allowed and nothing else
+    /// `tandem-core`, `tandem-wire` and `tandem-carry` are `no_std`, and depend on what is allowed and nothing else
     Purity,
-    /// No file of core, wire, guest or host imports another in a circle
+    /// No file of core, wire, carry, guest or host imports another in a circle
     Acyclic,
     /// Only `act/` changes the kernel, only `run.rs` drives the machine
     Boundaries,

@@ -1,5 +1,5 @@
-//! The core decides without I/O and without a clock, and the wire format is bytes in, bytes out:
-//! both are `no_std`, and depend on nothing that could do more (invariant 1 of ARCHITECTURE.md).
+//! The core and the carry decide without I/O and without a clock, and the wire format is bytes in, bytes out:
+//! all are `no_std`, and depend on nothing that could do more (invariant 1 of ARCHITECTURE.md).
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ const DERIVES: [&str; 8] = [
     "unicode-ident",
 ];
 
-const PURE: [Pure; 2] = [
+const PURE: [Pure; 3] = [
     Pure {
         package: "tandem-core",
         folder: "helper/core",
@@ -53,6 +53,12 @@ const PURE: [Pure; 2] = [
         ],
         // serde_json's reader of raw values.
         std_below: true,
+    },
+    Pure {
+        package: "tandem-carry",
+        folder: "helper/carry",
+        allowed: &["thiserror-impl"],
+        std_below: false,
     },
 ];
 

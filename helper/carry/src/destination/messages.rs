@@ -1,0 +1,77 @@
+//! What the source says. Another host's process said it: its frames are given to the guest as the network's are, and
+//! it can neither fill this host's memory nor keep the tap closed for longer than the limits say.
+
+use super::{Destination, Phase, Stream, Sync};
+use crate::message::{Cause, Message, VERSIONS, Versions, agree};
+
+impl Destination {
+    pub(super) fn hear(&mut self, message: Message) {
+        if self.stream == Stream::Over || self.phase == Phase::Ended {
+            return;
+        }
+        match message {
+            Message::Hello { versions } if self.stream == Stream::Greeting => self.greet(versions),
+            _ if self.stream == Stream::Greeting => self.stream_over(Cause::Foreign),
+            Message::Abort { .. } => self.aborted(),
+            // Nothing else may follow.
+            _ if self.source_done => self.stream_over(Cause::Foreign),
+            Message::Hold => {
+                self.began_ms.get_or_insert(self.now_ms);
+            }
+            Message::Stopped { ours } => {
+                self.may_resume = ours;
+                self.hold();
+            }
+            Message::Frame { number, frame } if number == self.last_number.wrapping_add(1) => {
+                self.last_number = number;
+                self.carried(number, frame);
+            }
+            Message::Sync { last } if last == self.last_number => {
+                if matches!(self.sync, Sync::Asked { .. }) {
+                    self.read_dry();
+                }
+            }
+            Message::Done { last } if last == self.last_number => self.source_done = true,
+            _ => self.stream_over(Cause::Foreign),
+        }
+    }
+
+    fn greet(&mut self, versions: Versions) {
+        match agree(VERSIONS, versions) {
+            Ok(_) => {
+                self.stream = Stream::Agreed;
+                // Known before there is a stop: the word of it may be lost with the stream.
+                self.may_resume = true;
+            }
+            Err(_) => self.stream_over(Cause::NoCommonVersion),
+        }
+    }
+
+    /// The guest stays at the source; unless it runs here, which the source can't know then.
+    fn aborted(&mut self) {
+        if self.runs_since_ms.is_some() {
+            return self.stream_over(Cause::OtherHalf);
+        }
+        self.cause.get_or_insert(Cause::OtherHalf);
+        self.source_done = true;
+        if matches!(self.phase, Phase::Closed | Phase::Hold { .. }) {
+            self.open_at_once();
+        }
+    }
+
+    /// Nothing more comes. Before the source has said that the guest stopped, it gives back what it held, so that what
+    /// has come of it must not be given here too.
+    pub(super) fn stream_over(&mut self, cause: Cause) {
+        if self.stream == Stream::Over {
+            return;
+        }
+        self.stream = Stream::Over;
+        self.says.clear();
+        if !self.source_done {
+            self.cause.get_or_insert(cause);
+        }
+        if self.phase == Phase::Closed {
+            self.open_at_once();
+        }
+    }
+}

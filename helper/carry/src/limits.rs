@@ -1,0 +1,45 @@
+//! How much, and how long.
+
+/// A guest's own MACs that a source is told at most.
+pub const MAX_OWN_MACS: usize = 16;
+
+/// The bounds of one half. What exceeds them is counted, never silent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Frames that are kept at most. The destination also remembers as many of the carried ones for as long as the
+    /// network may bring the same natively.
+    pub frames: usize,
+    /// Bytes of them, in the same way.
+    pub bytes: usize,
+    /// From the hold to the guest's stop, in ms: all the while the guest runs and hears nothing.
+    pub hold_ms: u64,
+    /// How long the source waits for its tap's queue to be empty before it has the guest stopped, in ms.
+    pub drain_ms: u64,
+    /// From the stop until the guest runs at the destination, in ms; then the destination opens all the same.
+    pub resume_ms: u64,
+    /// How long the destination waits for the first native frame while no carried one comes, and for the source's answer
+    /// to it. In ms each.
+    pub settle_ms: u64,
+    /// How long the source waits for what is under way in the network before it answers, in ms.
+    pub straggle_ms: u64,
+    /// No frame for the guest has come to the source for so long: the network has learnt. In ms.
+    pub quiet_ms: u64,
+    /// From the stop until the carry ends whatever comes, in ms.
+    pub forward_ms: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            frames: 262_144,
+            bytes: 256 * 1024 * 1024,
+            hold_ms: 2_000,
+            drain_ms: 5,
+            resume_ms: 2_000,
+            settle_ms: 1_000,
+            straggle_ms: 2,
+            quiet_ms: 2_000,
+            forward_ms: 120_000,
+        }
+    }
+}

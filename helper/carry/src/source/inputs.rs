@@ -1,0 +1,252 @@
+//! What each input changes, and what follows from the state after it.
+
+use super::{Action, Input, Phase, Source, Stream, Sync};
+use crate::frame::Frame;
+use crate::message::{Cause, Message};
+use crate::queue::{Waiting, has_room};
+
+impl Source {
+    pub(super) fn learn(&mut self, input: Input) {
+        match input {
+            Input::Tick => {}
+            Input::Message(message) => self.hear(message),
+            Input::StreamEnded => self.stream_over(Cause::StreamEnded),
+            Input::HoldWanted => {
+                if self.can_hold() {
+                    self.hold();
+                }
+            }
+            Input::Drained => self.order_stop(),
+            Input::StopRefused => {
+                if matches!(self.phase, Phase::Hold { .. } | Phase::Stopping { .. }) {
+                    self.give_back(Cause::StopRefused);
+                }
+            }
+            Input::GuestStopped => self.stopped(),
+            Input::MigrationCompleted => self.completed(),
+            Input::MigrationFailed => self.migration_failed(),
+            Input::GuestRuns => {
+                if self.is_stopped() {
+                    self.give_back(Cause::MigrationFailed);
+                }
+            }
+            Input::Frame(frame) => self.frame(frame),
+            Input::Dry => {
+                if self.sync == Sync::Reading {
+                    self.sync = Sync::Answered;
+                    let last = self.last_number;
+                    self.say(Message::Sync { last });
+                }
+            }
+            Input::Passing => {
+                if let Phase::Drain { passing, .. } = &mut self.phase {
+                    *passing = true;
+                }
+            }
+        }
+    }
+
+    /// Whatever is due now.
+    pub(super) fn proceed(&mut self) {
+        let now_ms = self.now_ms;
+        let due = |since_ms: u64, ms: u64| now_ms >= since_ms.saturating_add(ms);
+        match self.phase {
+            Phase::Hold { since_ms } if due(since_ms, self.limits.drain_ms) => self.order_stop(),
+            Phase::Stopping { since_ms } if due(since_ms, self.limits.hold_ms) => {
+                self.give_back(Cause::HoldTooLong);
+            }
+            Phase::Stopped { since_ms } => {
+                self.answer();
+                if due(since_ms, self.limits.forward_ms) {
+                    self.too_late();
+                } else if self.quiet_at_ms().is_some_and(|quiet| now_ms >= quiet) {
+                    self.close();
+                }
+            }
+            Phase::Closing { since_ms } => {
+                if self.peer_done {
+                    self.end();
+                } else if due(since_ms, self.limits.resume_ms) {
+                    self.cause.get_or_insert(Cause::OtherHalf);
+                    self.end();
+                }
+            }
+            Phase::Drain { since_ms, passing } => {
+                let all_given = passing && self.giving.is_empty();
+                if all_given || due(since_ms, self.limits.forward_ms) {
+                    self.act(Action::Detach);
+                    self.end();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn hold(&mut self) {
+        let since_ms = self.now_ms;
+        self.phase = Phase::Hold { since_ms };
+        self.act(Action::Hold);
+        self.say(Message::Hold);
+    }
+
+    fn order_stop(&mut self) {
+        if let Phase::Hold { since_ms } = self.phase {
+            self.phase = Phase::Stopping { since_ms };
+            self.stop_ordered = true;
+            self.act(Action::StopGuest);
+        }
+    }
+
+    fn stopped(&mut self) {
+        match self.phase {
+            // Somebody else's stop, such as the hypervisor's own: what is in the tap's queue is lost, the rest is not.
+            Phase::Pass if self.can_hold() => self.hold(),
+            Phase::Hold { .. } | Phase::Stopping { .. } => {}
+            _ => return,
+        }
+        let since_ms = self.now_ms;
+        self.phase = Phase::Stopped { since_ms };
+        let ours = self.stop_ordered;
+        self.say(Message::Stopped { ours });
+    }
+
+    fn completed(&mut self) {
+        // The guest had to stop for that.
+        self.stopped();
+        match self.phase {
+            Phase::Stopped { .. } => {
+                self.committed = true;
+                self.release();
+                if self.stream == Stream::Over {
+                    self.act(Action::Detach);
+                    self.end();
+                }
+            }
+            Phase::Pass => self.nothing_to_carry(Cause::OtherHalf),
+            _ => {}
+        }
+    }
+
+    /// It ends before anything was held.
+    fn nothing_to_carry(&mut self, cause: Cause) {
+        self.cause.get_or_insert(cause);
+        self.say(Message::Abort { cause });
+        self.act(Action::Detach);
+        self.end();
+    }
+
+    fn migration_failed(&mut self) {
+        match self.phase {
+            Phase::Pass => self.nothing_to_carry(Cause::MigrationFailed),
+            Phase::Hold { .. } => self.give_back(Cause::MigrationFailed),
+            // The stop may still come.
+            Phase::Stopping { .. } => {
+                self.act(Action::ResumeGuest);
+                self.give_back(Cause::MigrationFailed);
+            }
+            // Frames are kept until the guest runs again.
+            _ if self.stop_ordered && !self.committed => self.act(Action::ResumeGuest),
+            _ => {}
+        }
+    }
+
+    fn frame(&mut self, frame: Frame) {
+        self.counts.held += 1;
+        if self.own.contains(&frame.source()) {
+            self.counts.own += 1;
+            return;
+        }
+        match self.phase {
+            Phase::Closing { .. } | Phase::Ended => self.counts.abandoned += 1,
+            Phase::Pass | Phase::Drain { .. } => self.back(frame),
+            Phase::Hold { .. } | Phase::Stopping { .. } if !self.keeps(&frame) => {
+                self.give_back(Cause::TooMuch);
+                self.back(frame);
+            }
+            _ if self.sync == Sync::Answered && frame.is_group() => {
+                self.counts.left_to_the_network += 1;
+            }
+            _ if !self.keeps(&frame) => self.counts.over_limit += 1,
+            _ => self.keep(frame),
+        }
+    }
+
+    fn keeps(&self, frame: &Frame) -> bool {
+        has_room(&self.limits, self.kept.len(), self.kept.bytes(), frame)
+    }
+
+    fn keep(&mut self, frame: Frame) {
+        self.last_frame_ms = self.now_ms;
+        self.last_number += 1;
+        self.kept.push(Waiting {
+            number: self.last_number,
+            since_ms: self.now_ms,
+            frame,
+        });
+        self.counts.most_bytes = self.counts.most_bytes.max(self.kept.bytes());
+    }
+
+    /// One more frame on its way back. What was kept before may fill its bound: as much again may follow.
+    fn back(&mut self, frame: Frame) {
+        let (frames, bytes) = (self.giving.len() / 2, self.giving.bytes() / 2);
+        if has_room(&self.limits, frames, bytes, &frame) {
+            self.giving.push(Waiting {
+                number: 0,
+                since_ms: self.now_ms,
+                frame,
+            });
+        } else {
+            self.counts.over_limit += 1;
+        }
+    }
+
+    fn answer(&mut self) {
+        if let Sync::Straggling { until_ms } = self.sync
+            && self.now_ms >= until_ms
+        {
+            self.sync = Sync::Reading;
+            self.act(Action::ReadDry);
+        }
+    }
+
+    /// The guest gets everything here, in order: what was held, then what comes until frames pass again.
+    pub(super) fn give_back(&mut self, cause: Cause) {
+        self.cause.get_or_insert(cause);
+        self.say(Message::Abort { cause });
+        self.kept.move_to(&mut self.giving);
+        self.sent = 0;
+        self.act(Action::Pass);
+        self.phase = Phase::Drain {
+            since_ms: self.now_ms,
+            passing: false,
+        };
+    }
+
+    /// The time limit of everything is over, and the network not quiet.
+    fn too_late(&mut self) {
+        if self.committed {
+            if self.resumed_ms.is_none() {
+                self.cause.get_or_insert(Cause::NeverResumed);
+            }
+            self.close();
+        } else {
+            self.give_back(Cause::NeverResumed);
+        }
+    }
+
+    fn close(&mut self) {
+        self.act(Action::Detach);
+        let last = self.last_number;
+        self.say(Message::Done { last });
+        self.phase = Phase::Closing {
+            since_ms: self.now_ms,
+        };
+    }
+
+    pub(super) fn end(&mut self) {
+        self.release();
+        self.counts.abandoned += self.kept.clear() + self.giving.clear();
+        self.sent = 0;
+        self.phase = Phase::Ended;
+    }
+}

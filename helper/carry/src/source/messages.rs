@@ -1,0 +1,76 @@
+//! What the destination says. Another host's process said it: it moves nothing that this host's own look has to show.
+
+use super::{Action, Phase, Source, Stream, Sync};
+use crate::message::{Cause, Message, VERSIONS, Versions, agree};
+
+impl Source {
+    pub(super) fn hear(&mut self, message: Message) {
+        if self.stream == Stream::Over {
+            return;
+        }
+        match message {
+            Message::Hello { versions } if self.stream == Stream::Greeting => self.greet(versions),
+            _ if self.stream == Stream::Greeting => self.stream_over(Cause::Foreign),
+            Message::Resumed => {
+                self.resumed_ms.get_or_insert(self.now_ms);
+            }
+            Message::SyncRequest if self.sync == Sync::NotAsked => {
+                self.sync = Sync::Straggling {
+                    until_ms: self.now_ms.saturating_add(self.limits.straggle_ms),
+                };
+            }
+            Message::Ack { number } if number <= self.last_number => {
+                self.counts.confirmed = self.counts.confirmed.max(number);
+            }
+            Message::Done { .. } if self.has_said_its_last() => self.peer_done = true,
+            Message::Abort { .. } => self.stream_over(Cause::OtherHalf),
+            _ => self.stream_over(Cause::Foreign),
+        }
+    }
+
+    fn greet(&mut self, versions: Versions) {
+        match agree(VERSIONS, versions) {
+            Ok(_) => self.stream = Stream::Agreed,
+            Err(_) => self.stream_over(Cause::NoCommonVersion),
+        }
+    }
+
+    /// [`Message::Done`] or [`Message::Abort`].
+    const fn has_said_its_last(&self) -> bool {
+        matches!(
+            self.phase,
+            Phase::Closing { .. } | Phase::Drain { .. } | Phase::Ended
+        )
+    }
+
+    /// Nothing more can be sent. What that means depends on whether the guest can still get its frames here.
+    pub(super) fn stream_over(&mut self, cause: Cause) {
+        if self.stream == Stream::Over {
+            return;
+        }
+        self.stream = Stream::Over;
+        self.says.clear();
+        match self.phase {
+            Phase::Pass => {
+                self.cause.get_or_insert(cause);
+                self.act(Action::Detach);
+                self.end();
+            }
+            Phase::Hold { .. } | Phase::Stopping { .. } => self.give_back(cause),
+            Phase::Stopped { .. } => {
+                self.cause.get_or_insert(cause);
+                if self.committed {
+                    self.act(Action::Detach);
+                    self.end();
+                }
+            }
+            Phase::Closing { .. } => {
+                if !self.peer_done {
+                    self.cause.get_or_insert(cause);
+                }
+                self.end();
+            }
+            Phase::Drain { .. } | Phase::Ended => {}
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! The half on the host that the guest leaves: holds, has the guest stopped, sends, forwards; or gives everything back.
+//!
+//! ```text
+//! Pass -> Hold -> Stopping -> Stopped -> Closing -> Ended     it migrates
+//!          |         |           |
+//!          +---------+-----------+-----> Drain ---> Ended     it stays
+//! ```
+
+mod inputs;
+mod messages;
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use crate::frame::{Frame, Mac};
+use crate::limits::{Limits, MAX_OWN_MACS};
+use crate::message::{Cause, Message, VERSIONS};
+use crate::queue::Queue;
+
+/// What a source may learn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    /// A deadline may have passed.
+    Tick,
+    /// The other half said this.
+    Message(Message),
+    /// The stream ended, or gave bytes that are no message.
+    StreamEnded,
+    /// Little is left to be copied: hold, and have the guest stopped.
+    HoldWanted,
+    /// The tap's queue is empty since the hold: what came before it has reached the guest.
+    Drained,
+    /// The hypervisor refused the stop.
+    StopRefused,
+    /// The guest stands still here, whoever stopped it.
+    GuestStopped,
+    /// The hypervisor says that the migration is complete: the guest won't run here again.
+    MigrationCompleted,
+    /// The hypervisor says that the migration failed or was cancelled.
+    MigrationFailed,
+    /// After [`Input::GuestStopped`]: the guest runs here again.
+    GuestRuns,
+    /// A frame was held.
+    Frame(Frame),
+    /// After [`Action::ReadDry`]: all that was held until then has been given to the machine.
+    Dry,
+    /// After [`Action::Pass`]: all that was held has been given back, and frames pass the tap as ever.
+    Passing,
+}
+
+/// What a source may want done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Hold frames in front of the tap's queue; say [`Input::Drained`] once that is empty.
+    Hold,
+    /// Have the hypervisor stop the guest.
+    StopGuest,
+    /// Have the hypervisor resume the guest here: it was stopped for a migration that failed.
+    ResumeGuest,
+    /// Read what is held until nothing is left, then say [`Input::Dry`].
+    ReadDry,
+    /// Let frames pass again once as many have been given back as were held, so that none overtakes.
+    Pass,
+    /// Give this frame to the tap, behind its hold. Fetched only when the tap's queue has room.
+    Inject(Frame),
+    /// Take the hold off the tap.
+    Detach,
+}
+
+/// Frames, and what the carry cost. What was `held` is counted once more, as what became of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// That were held.
+    pub held: u64,
+    /// That were sent to the destination for good.
+    pub carried: u64,
+    /// That were given back to the guest here.
+    pub given_back: u64,
+    /// That the guest itself had sent.
+    pub own: u64,
+    /// To a group, that the destination gets from the network by then.
+    pub left_to_the_network: u64,
+    /// That were lost since no more may be kept.
+    pub over_limit: u64,
+    /// That were lost since they could neither be sent nor given back.
+    pub abandoned: u64,
+    /// That the destination says it has given to the guest.
+    pub confirmed: u64,
+    /// The longest that a frame waited here to be sent, in ms.
+    pub longest_wait_ms: u64,
+    /// The most bytes of frames that were kept at once.
+    pub most_bytes: usize,
+}
+
+/// How a carry ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outcome {
+    /// Why it ended early; `None` if it was done.
+    pub cause: Option<Cause>,
+    /// What became of the frames.
+    pub counts: Counts,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Pass,
+    Hold { since_ms: u64 },
+    Stopping { since_ms: u64 },
+    Stopped { since_ms: u64 },
+    Closing { since_ms: u64 },
+    Drain { since_ms: u64, passing: bool },
+    Ended,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stream {
+    Greeting,
+    Agreed,
+    Over,
+}
+
+/// How far the answer to the destination's [`Message::SyncRequest`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sync {
+    NotAsked,
+    Straggling { until_ms: u64 },
+    Reading,
+    Answered,
+}
+
+/// The machine of a source.
+#[derive(Debug)]
+pub struct Source {
+    limits: Limits,
+    own: Vec<Mac>,
+    now_ms: u64,
+    phase: Phase,
+    stream: Stream,
+    sync: Sync,
+    /// Held frames, until it is certain that the guest won't run here again.
+    kept: Queue,
+    /// How many of them have been sent.
+    sent: usize,
+    last_number: u64,
+    /// On their way back to the guest.
+    giving: Queue,
+    actions: VecDeque<Action>,
+    /// Each goes after the frame with this number.
+    says: VecDeque<(u64, Message)>,
+    stop_ordered: bool,
+    committed: bool,
+    peer_done: bool,
+    resumed_ms: Option<u64>,
+    last_frame_ms: u64,
+    counts: Counts,
+    cause: Option<Cause>,
+}
+
+impl Source {
+    /// A source for a guest that runs, so that whoever finds it paused at the destination may resume it. It has these
+    /// MACs, of which the first [`MAX_OWN_MACS`] count: what comes from one of them is the guest's own and no frame for it.
+    pub fn new(limits: Limits, own: &[Mac]) -> Self {
+        Self {
+            limits,
+            own: own.iter().take(MAX_OWN_MACS).copied().collect(),
+            now_ms: 0,
+            phase: Phase::Pass,
+            stream: Stream::Greeting,
+            sync: Sync::NotAsked,
+            kept: Queue::default(),
+            sent: 0,
+            last_number: 0,
+            giving: Queue::default(),
+            actions: VecDeque::new(),
+            says: [(0, Message::Hello { versions: VERSIONS })].into(),
+            stop_ordered: false,
+            committed: false,
+            peer_done: false,
+            resumed_ms: None,
+            last_frame_ms: 0,
+            counts: Counts::default(),
+            cause: None,
+        }
+    }
+
+    /// Learns something at the moment `now_ms`, and decides anew. A clock that goes back stands still instead.
+    pub fn handle(&mut self, now_ms: u64, input: Input) {
+        self.now_ms = self.now_ms.max(now_ms);
+        self.learn(input);
+        self.proceed();
+    }
+
+    /// What has to be done next. Fetched until there is nothing.
+    pub fn next_action(&mut self) -> Option<Action> {
+        if let Some(action) = self.actions.pop_front() {
+            return Some(action);
+        }
+        let waiting = self.giving.pop()?;
+        self.counts.given_back += 1;
+        self.proceed();
+        Some(Action::Inject(waiting.frame))
+    }
+
+    /// What has to be sent next. Fetched only when the stream takes it, until there is nothing; also once it has ended.
+    pub fn next_message(&mut self) -> Option<Message> {
+        let frame = self.kept.get(self.sent).filter(|_| self.sends());
+        let next = frame.map_or(u64::MAX, |waiting| waiting.number);
+        if self.says.front().is_some_and(|(after, _)| *after < next) {
+            return self.says.pop_front().map(|(_, message)| message);
+        }
+        let waiting = frame?.clone();
+        let waited_ms = self.now_ms.saturating_sub(waiting.since_ms);
+        self.counts.longest_wait_ms = self.counts.longest_wait_ms.max(waited_ms);
+        self.sent += 1;
+        self.release();
+        self.proceed();
+        let (number, frame) = (waiting.number, waiting.frame);
+        Some(Message::Frame { number, frame })
+    }
+
+    /// When [`Input::Tick`] is due at the latest, in ms.
+    pub fn next_deadline(&self) -> Option<u64> {
+        let limits = &self.limits;
+        let phase = match self.phase {
+            Phase::Pass | Phase::Ended => None,
+            Phase::Hold { since_ms } => Some(since_ms.saturating_add(limits.drain_ms)),
+            Phase::Stopping { since_ms } => Some(since_ms.saturating_add(limits.hold_ms)),
+            Phase::Stopped { since_ms } => {
+                let last = since_ms.saturating_add(limits.forward_ms);
+                Some(self.quiet_at_ms().map_or(last, |quiet| quiet.min(last)))
+            }
+            Phase::Closing { since_ms } => Some(since_ms.saturating_add(limits.resume_ms)),
+            Phase::Drain { since_ms, .. } => Some(since_ms.saturating_add(limits.forward_ms)),
+        };
+        let sync = match self.sync {
+            Sync::Straggling { until_ms } if self.is_stopped() => Some(until_ms),
+            _ => None,
+        };
+        phase.into_iter().chain(sync).min()
+    }
+
+    /// True if a hold can be had: the halves have agreed, and nothing was tried yet.
+    pub fn can_hold(&self) -> bool {
+        self.phase == Phase::Pass && self.stream == Stream::Agreed
+    }
+
+    /// How many frames of the tap are still in the machine, so neither given back nor lost.
+    pub fn pending(&self) -> usize {
+        self.kept.len() + self.giving.len()
+    }
+
+    /// How it ended, once it has.
+    pub fn outcome(&self) -> Option<Outcome> {
+        (self.phase == Phase::Ended).then_some(Outcome {
+            cause: self.cause,
+            counts: self.counts,
+        })
+    }
+
+    /// True once this half has nothing more to do with the stream: whoever has it closes it.
+    pub fn is_off_stream(&self) -> bool {
+        self.stream == Stream::Over || (self.phase == Phase::Ended && self.says.is_empty())
+    }
+
+    /// What became of the frames so far.
+    pub const fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    fn act(&mut self, action: Action) {
+        // Whoever does not fetch is not told the same twice.
+        if !self.actions.contains(&action) {
+            self.actions.push_back(action);
+        }
+    }
+
+    fn say(&mut self, message: Message) {
+        if self.stream != Stream::Over {
+            self.says.push_back((self.last_number, message));
+        }
+    }
+
+    fn sends(&self) -> bool {
+        self.stream == Stream::Agreed
+    }
+
+    const fn is_stopped(&self) -> bool {
+        matches!(self.phase, Phase::Stopped { .. })
+    }
+
+    /// What has been sent is not needed any more once the guest won't run here again.
+    fn release(&mut self) {
+        if self.committed {
+            for _ in 0..self.sent {
+                self.kept.pop();
+            }
+            self.counts.carried += self.sent as u64;
+            self.sent = 0;
+        }
+    }
+
+    /// When the network counts as quiet, in ms, if no frame comes before.
+    fn quiet_at_ms(&self) -> Option<u64> {
+        let since_ms = self.resumed_ms.filter(|_| self.committed)?;
+        Some(
+            self.last_frame_ms
+                .max(since_ms)
+                .saturating_add(self.limits.quiet_ms),
+        )
+    }
+}

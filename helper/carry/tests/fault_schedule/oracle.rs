@@ -1,0 +1,171 @@
+//! What has to hold after each run, and after each step of it.
+
+use std::collections::BTreeMap;
+
+use tandem_carry::{Destination, Source};
+
+use crate::network::{DESTINATION, SOURCE};
+use crate::plan::Fault;
+use crate::tap::Mode;
+use crate::world::World;
+
+type Verdict = Result<(), String>;
+
+fn hold(what: bool, otherwise: impl FnOnce() -> String) -> Verdict {
+    if what { Ok(()) } else { Err(otherwise()) }
+}
+
+impl World {
+    /// Every frame that a half got is accounted for, and no more are kept than may be.
+    pub(crate) fn check_step(&self) -> Verdict {
+        let limits = &self.plan.limits;
+        if let Some(half) = &self.source {
+            let c = half.counts();
+            let became = c.carried + c.given_back + c.own + c.left_to_the_network + c.over_limit;
+            let known = became + c.abandoned + half.pending() as u64;
+            hold(c.held == known, || format!("source: {c:?}"))?;
+            hold(c.most_bytes <= limits.bytes, || format!("source: {c:?}"))?;
+            hold(half.pending() <= 3 * limits.frames, || {
+                format!("source keeps {}", half.pending())
+            })?;
+        }
+        if let Some(half) = &self.destination {
+            let c = half.counts();
+            let became = c.injected + c.twins + c.left_to_the_source + c.over_limit;
+            let known = became + c.abandoned + half.pending() as u64;
+            hold(c.carried + c.native == known, || {
+                format!("destination: {c:?}")
+            })?;
+            hold(c.most_bytes <= 2 * limits.bytes, || {
+                format!("destination: {c:?}")
+            })?;
+            hold(half.pending() <= limits.frames, || {
+                format!("destination keeps {}", half.pending())
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Nothing holds frames any more.
+    pub(crate) fn is_over(&self) -> bool {
+        let source = self
+            .source
+            .as_ref()
+            .is_none_or(|half| half.outcome().is_some());
+        let destination = self
+            .destination
+            .as_ref()
+            .is_none_or(|half| half.outcome().is_some());
+        source && destination
+    }
+
+    pub(crate) fn check_end(&self, last: &[u64]) -> Verdict {
+        hold(self.is_over(), || "a half goes on for ever".into())?;
+        for (host, tap) in self.taps.iter().enumerate() {
+            let open = tap.mode == Mode::Pass && tap.held.is_empty();
+            hold(open, || format!("tap {host} is {:?}", tap.mode))?;
+        }
+        let never = self.plan.fault == Fault::NeverResumes;
+        hold(self.runs_at.is_some() || never, || {
+            "the guest runs nowhere".into()
+        })?;
+        if self.runs_at.is_some() {
+            let got = last.iter().all(|id| self.delivered.contains(id));
+            hold(got, || "the guest can't be reached".into())?;
+        }
+        // Another host could send the guest whatever it likes anyway.
+        if self.plan.fault == Fault::Forged {
+            return Ok(());
+        }
+        self.check_twice()?;
+        self.check_order()?;
+        self.check_losses()
+    }
+
+    fn counts(&self) -> BTreeMap<u64, u32> {
+        let mut counts = BTreeMap::new();
+        for id in &self.delivered {
+            *counts.entry(*id).or_default() += 1;
+        }
+        counts
+    }
+
+    fn check_twice(&self) -> Verdict {
+        for (id, count) in self.counts() {
+            let sent = self.network.sent.get(&id).copied().unwrap_or_default();
+            let excused = self.excused.get(&id).copied().unwrap_or_default();
+            hold(count <= sent + excused, || {
+                format!("frame {id} was sent {sent} times, and came {count} times")
+            })?;
+        }
+        Ok(())
+    }
+
+    fn check_order(&self) -> Verdict {
+        // The source had no room for a frame, and the destination gives its copy among the native ones.
+        if self.plan.fault == Fault::SmallLimit && self.plan.floods {
+            return Ok(());
+        }
+        let mut before = 0;
+        for id in self.delivered.iter().filter(|id| !self.is_group(**id)) {
+            if self.excused.contains_key(id) {
+                continue;
+            }
+            hold(*id >= before, || format!("frame {id} came after {before}"))?;
+            before = *id;
+        }
+        Ok(())
+    }
+
+    fn is_group(&self, id: u64) -> bool {
+        self.network.groups.contains(&id)
+    }
+
+    fn check_losses(&self) -> Verdict {
+        let counts = self.counts();
+        let missing: u64 = self
+            .network
+            .sent
+            .iter()
+            .map(|(id, sent)| {
+                u64::from(sent.saturating_sub(counts.get(id).copied().unwrap_or_default()))
+            })
+            .sum();
+        let source = self.source.as_ref().map(Source::counts).unwrap_or_default();
+        let destination = self
+            .destination
+            .as_ref()
+            .map(Destination::counts)
+            .unwrap_or_default();
+        let unconfirmed = source.carried.saturating_sub(source.confirmed);
+        let counted = unconfirmed
+            + source.over_limit
+            + source.abandoned
+            + destination.over_limit
+            + destination.abandoned
+            + destination.left_to_the_source;
+        let outside = self.lost_elsewhere
+            + self.taps[SOURCE].lost
+            + self.taps[DESTINATION].lost
+            + self
+                .taps
+                .iter()
+                .map(|tap| tap.ring.len() as u64)
+                .sum::<u64>();
+        if self.loses_nothing() {
+            return hold(missing == 0, || {
+                format!("{missing} frames are lost; {source:?}; {destination:?}")
+            });
+        }
+        hold(missing <= counted + outside, || {
+            format!(
+                "{missing} frames are missing, {counted} + {outside} are counted; {source:?}; {destination:?}"
+            )
+        })
+    }
+
+    /// What may happen in a run without a loss.
+    fn loses_nothing(&self) -> bool {
+        matches!(self.plan.fault, Fault::None | Fault::MigrationFails)
+    }
+}

@@ -1,0 +1,125 @@
+//! What happens in one run, drawn from its seed.
+
+use tandem_carry::Limits;
+
+use crate::rng::Rng;
+
+/// What goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Fault {
+    /// Nothing.
+    None,
+    /// The source half dies.
+    SourceDies,
+    /// The destination half dies.
+    DestinationDies,
+    /// The stream is cut, with what is under way in it.
+    StreamCut,
+    /// The migration fails or is cancelled.
+    MigrationFails,
+    /// The guest never runs at the destination.
+    NeverResumes,
+    /// The hypervisor refuses the stop.
+    StopRefused,
+    /// The stop takes longer than the hold may.
+    SlowStop,
+    /// The hypervisor stops the guest by itself.
+    OwnStop,
+    /// Less may be kept than comes.
+    SmallLimit,
+    /// The other half says what it may not.
+    Forged,
+}
+
+const FAULTS: [Fault; 11] = [
+    Fault::None,
+    Fault::SourceDies,
+    Fault::DestinationDies,
+    Fault::StreamCut,
+    Fault::MigrationFails,
+    Fault::NeverResumes,
+    Fault::StopRefused,
+    Fault::SlowStop,
+    Fault::OwnStop,
+    Fault::SmallLimit,
+    Fault::Forged,
+];
+
+/// One run.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub(crate) fault: Fault,
+    /// When the fault strikes, in ms.
+    pub(crate) fault_ms: u64,
+    pub(crate) limits: Limits,
+    /// The switch does not know where the guest is, and floods, until it hears from it at the destination.
+    pub(crate) floods: bool,
+    /// From the guest's announcement until the switch sends its frames there, in ms.
+    pub(crate) learn_ms: u64,
+    /// From the switch to source and destination, in ms.
+    pub(crate) way_ms: [u64; 2],
+    /// Through the stream, in ms.
+    pub(crate) stream_ms: u64,
+    /// Messages that the stream takes in a ms.
+    pub(crate) stream_takes: u64,
+    /// Frames that a tap's queue takes in a ms.
+    pub(crate) tap_takes: u64,
+    pub(crate) hold_at_ms: u64,
+    /// From the order to the stop, in ms.
+    pub(crate) stop_ms: u64,
+    /// From the stop until the migration is complete, in ms.
+    pub(crate) device_ms: u64,
+    /// Until a half hears from the hypervisor, in ms.
+    pub(crate) notice_ms: u64,
+    /// Frames in 1000 ms, to the guest and to a group.
+    pub(crate) rate: [u64; 2],
+    /// Of 1000 frames, so many are sent twice on purpose.
+    pub(crate) twice: u64,
+}
+
+impl Plan {
+    pub(crate) fn new(rng: &mut Rng) -> Self {
+        let fault = rng.pick(&FAULTS);
+        let floods = rng.chance(300);
+        let mut limits = Limits {
+            frames: 10_000,
+            bytes: 1_000_000,
+            hold_ms: 40,
+            drain_ms: 5,
+            resume_ms: 300,
+            settle_ms: 30,
+            straggle_ms: 2,
+            quiet_ms: 60,
+            forward_ms: 1_500,
+        };
+        if fault == Fault::SmallLimit {
+            limits.frames = usize::try_from(rng.between(1, 30)).expect("few");
+        }
+        let way_ms = rng.between(1, 3);
+        Self {
+            fault,
+            fault_ms: rng.between(1, 140),
+            limits,
+            floods,
+            learn_ms: if floods || rng.chance(500) {
+                0
+            } else {
+                rng.between(1, 300)
+            },
+            way_ms: [way_ms, rng.between(1, 3)],
+            stream_ms: rng.between(1, 5),
+            stream_takes: rng.between(3, 20),
+            tap_takes: rng.between(3, 20),
+            hold_at_ms: rng.between(10, 40),
+            stop_ms: if fault == Fault::SlowStop {
+                rng.between(41, 60)
+            } else {
+                rng.between(0, 8)
+            },
+            device_ms: rng.between(1, 60),
+            notice_ms: rng.between(0, 4),
+            rate: [rng.between(400, 2_000), rng.between(0, 300)],
+            twice: rng.between(0, 100),
+        }
+    }
+}
