@@ -147,6 +147,7 @@ fn link(name: Option<IfName>, kind: LinkKind) -> Link {
         max_mtu: 0,
         admin_up: false,
         carrier: false,
+        occupant: None,
         controller: None,
         bond: None,
         port: None,

@@ -3,15 +3,15 @@
 use serde_json::Value;
 
 use super::connection::meaning;
-use super::look::{ethernet_devices, job, state};
+use super::look::{job, pci_devices, state};
 use super::qmp::{Unasked, heard};
 use crate::hypervisor::{DomainState, EventKind, JobFacts};
 
 /// What was read of one JSON value, taken for the result of each query.
 #[derive(Debug)]
 pub struct Read {
-    /// Names of NICs, each with its bridge's.
-    pub nics: Vec<(String, Option<String>)>,
+    /// Names of PCI devices, each with its bridge's.
+    pub devices: Vec<(String, Option<String>)>,
     /// Figures of a migration.
     pub job: JobFacts,
     /// The state, if the value is a text.
@@ -31,10 +31,10 @@ pub fn conversation(bytes: &[u8]) -> (Vec<EventKind>, Vec<Result<Value, String>>
 
 /// Takes a value for the result of each query.
 pub fn read(value: &Value) -> Read {
-    let nics = ethernet_devices(value).into_iter();
+    let devices = pci_devices(value).into_iter();
     Read {
-        nics: nics
-            .map(|(name, bus)| (name.to_owned(), bus.map(str::to_owned)))
+        devices: devices
+            .map(|device| (device.name.to_owned(), device.bridge.map(str::to_owned)))
             .collect(),
         job: job(value),
         state: state(value.as_str().unwrap_or_default()),

@@ -33,6 +33,6 @@ pub(super) fn run(bytes: &[u8]) {
 
 fn looked_at(value: &Value) {
     let read = read(value);
-    assert!(read.nics.len() <= MAX_DEVICES);
-    assert!(read.nics.iter().all(|(name, _)| !name.is_empty()));
+    assert!(read.devices.len() <= MAX_DEVICES);
+    assert!(read.devices.iter().all(|(name, _)| !name.is_empty()));
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use tandem_core::types::{IfName, Mac};
 use tandem_host::evacuate::{
-    Action, ActionKind, AgentUse, Evacuation, GuestCall, GuestStatus, Input, Limits, Owner,
-    Progress, Record, RecordFact, Reply, Side, SideFacts, Spec, Vf, VfIdentity,
+    Action, ActionKind, AgentUse, Device, Evacuation, GuestCall, GuestStatus, Input, Limits, Owner,
+    Progress, Record, RecordFact, Reply, Role, Side, SideFacts, Spec, Vf, VfIdentity,
 };
 use tandem_host::hypervisor::{DomainState, JobFacts, MAX_PROGRESS_BYTES, Nic, NicKind};
 use tandem_host::trust::{Allowed, Origin, ReplugFile, check_device, check_uri};
@@ -69,11 +69,10 @@ fn own_record(text: &str) {
             for uri in [&record.spec.source_uri, &record.spec.destination_uri] {
                 harmless_if_taken(uri);
             }
-            for vf in [&record.spec.source_vf, &record.spec.destination_vf]
-                .into_iter()
-                .flatten()
-            {
-                harmless_if_taken(&vf.device);
+            for device in &record.spec.devices {
+                for vf in device.source.iter().chain(&device.destination) {
+                    harmless_if_taken(&vf.device);
+                }
             }
         }
         Err(error) => is_printable(&error.to_string(), MAX_MESSAGE),
@@ -165,9 +164,13 @@ fn recover(progress: Progress) {
         domain: DOMAIN.to_owned(),
         source_uri: "qemu:///system".to_owned(),
         destination_uri: "qemu+ssh://b/system".to_owned(),
-        bond: Some("bond0".to_owned()),
-        source_vf: Some(vf.clone()),
-        destination_vf: Some(vf),
+        devices: vec![Device {
+            role: Role::Vf {
+                bond: Some("bond0".to_owned()),
+            },
+            source: Some(vf.clone()),
+            destination: Some(vf),
+        }],
         agent: AgentUse::IfThere,
         reaches_destination_agent: true,
         configure: true,
@@ -226,12 +229,13 @@ impl World {
                 call: GuestCall::Status,
                 ..
             } => {
-                return Reply::Status(GuestStatus {
+                let status = GuestStatus {
                     bond_known: true,
                     standby_usable: true,
                     vf_active: self.plugged,
                     ..GuestStatus::default()
-                });
+                };
+                return Reply::Status([(0, status)].into());
             }
             ActionKind::Save { side, record } => {
                 assert_eq!(
@@ -245,11 +249,11 @@ impl World {
             ActionKind::Clear { side } => {
                 self.records.remove(&side);
             }
-            ActionKind::Detach { nic } => {
+            ActionKind::Detach { nic, .. } => {
                 assert_eq!(*nic, vf_nic(), "it takes another device");
                 self.plugged = false;
             }
-            ActionKind::Attach { side } => self.plugged |= side == self.runs,
+            ActionKind::Attach { side, .. } => self.plugged |= side == self.runs,
             ActionKind::Migrate => {
                 self.migrations += 1;
                 assert!(self.migrations <= 1 && self.runs == Side::Source);
