@@ -144,15 +144,19 @@ fn add_copies<'a>(
         add_route(requests, message, from, to, to_name)?;
     }
     let mut left = Vec::new();
+    let mut moved = Vec::new();
     for next_hop in &found.next_hops {
         match nexthop::r#move(requests, next_hop, to) {
             Err(error) if error.errno() == libc::ENETDOWN => left.push(next_hop),
-            moved => moved.map_err(ActError::at(format!("move a next hop to {to_name}")))?,
+            done => {
+                done.map_err(ActError::at(format!("move a next hop to {to_name}")))?;
+                moved.push(next_hop.id());
+            }
         }
     }
     for route in &found.object_routes {
-        let id = clone::next_hop_object(route);
-        if left.iter().any(|next_hop| next_hop.id() == id) {
+        // What is not one of these is a group of them.
+        if !left.is_empty() && !moved.contains(&clone::next_hop_object(route)) {
             let plain = clone::without_object(route);
             add_route(requests, &plain, from, to, to_name)?;
         }

@@ -188,8 +188,11 @@ fn routes_of_a_next_hop_object_move_to_a_link_that_can_have_none() {
              address add 10.1.0.2/24 dev old
              -6 address add 2001:db8:1::2/64 dev old nodad
              nexthop add id 77 via 10.1.0.1 dev old proto static
+             nexthop add id 78 via 10.1.0.7 dev old
+             nexthop add id 79 group 77/78
              nexthop add id 80 via 2001:db8:1::1 dev old proto ra
              route add 10.7.0.0/16 nhid 77 metric 5
+             route add 10.8.0.0/16 nhid 79
              -6 route add default nhid 80 proto ra metric 1024 expires 1800",
         );
         wait_until_local("old", &["1::2"]);
@@ -197,6 +200,7 @@ fn routes_of_a_next_hop_object_move_to_a_link_that_can_have_none() {
         let routes = all_routes();
         for expected in [
             "10.7.0.0/16 via 10.1.0.1 dev new",
+            "nexthop via 10.1.0.7 dev new weight 1",
             "default via 2001:db8:1::1 dev new",
         ] {
             assert!(routes.contains(expected), "{expected} in\n{routes}");
