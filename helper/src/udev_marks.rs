@@ -131,16 +131,32 @@ pub fn refresh(config: &Path) -> Result<Vec<String>> {
     let mut done = own_port(&files);
     let links = once::links()?;
     // First: a bond's mark depends on it. A configuration that can't be read changes nothing here.
+    let mut other_manager = BTreeSet::new();
     if let Ok(policy) = &policy {
-        done.extend(networkd::follow(policy, &readiness, &links)?);
+        let served = || {
+            let names = policy.bonds.iter().map(|bond| &bond.name);
+            names.map(|name| (name.clone(), networkd::serves(&files, name)))
+        };
+        let before: BTreeSet<_> = served().collect();
+        match networkd::follow(policy, &readiness, &links) {
+            Ok(said) => done.extend(said),
+            Err(error) => done.push(format!(
+                "systemd-networkd is not told of the bonds: {error:#}"
+            )),
+        }
+        let changed = served().filter(|bond| !before.contains(bond));
+        other_manager.extend(changed.map(|(name, _)| name));
     }
     for link in links {
         if link.kind == LinkKind::Software {
             continue;
         }
         let entry = Path::new(UDEV_DATABASE).join(format!("n{}", link.ifindex));
-        let Some(present) = present_properties(&entry) else {
-            continue;
+        let present = match present_properties(&entry) {
+            Some(present) => present,
+            // Its first event may have asked already, when the answer was another one.
+            None if other_manager.contains(&link.name) => BTreeSet::new(),
+            None => continue,
         };
         let wanted: BTreeSet<String> = match &policy {
             Ok(policy) => Mark::of(&link, policy, &readiness)
@@ -151,7 +167,7 @@ pub fn refresh(config: &Path) -> Result<Vec<String>> {
             Err(_) if link.controller.is_some() || readiness.is_in_place(&link.name) => continue,
             Err(_) => BTreeSet::new(),
         };
-        if present == wanted {
+        if present == wanted && !other_manager.contains(&link.name) {
             continue;
         }
         let path = PathBuf::from("/sys/class/net")

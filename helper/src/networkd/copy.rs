@@ -9,7 +9,7 @@ const LEFT_OUT: [&str; 2] = ["Match", "SR-IOV"];
 
 /// The standby's sections as the bond's file. `iaid` is what the DHCP clients identify the standby by.
 pub(super) fn copy(bond: &str, source: &str, sections: &[Section], iaid: Option<u32>) -> String {
-    let mut text = format!("{HEADER}{source}\n[Match]\nName={bond}\n");
+    let mut text = format!("{HEADER}{source}\n[Match]\nName={bond}\nType=bond\n");
     let kept = |section: &&Section| !LEFT_OUT.contains(&section.name.as_str());
     for section in sections.iter().filter(kept) {
         let _ = write!(text, "\n[{}]\n", section.name);
@@ -84,7 +84,7 @@ mod tests {
         let (_, body) = text.split_once('\n').unwrap();
         assert_eq!(
             body,
-            "[Match]\nName=bond0\n\n[Link]\nMTUBytes=1400\nRequiredForOnline=routable\n\
+            "[Match]\nName=bond0\nType=bond\n\n[Link]\nMTUBytes=1400\nRequiredForOnline=routable\n\
              \n[Network]\nDHCP=yes\n\n[Route]\nGateway=192.0.2.1\n\n[Route]\nGateway=192.0.2.2\n\
              \n[DHCPv6]\nIAID=7\n\n[DHCPv4]\nIAID=3262313993\n"
         );

@@ -81,6 +81,12 @@ fn one(key: &str, words: &[String], nic: &Nic) -> Option<bool> {
         "Type" => text(nic.kind_of_type.as_ref()),
         "Kind" => matches_any(words, nic.kind.as_slice()),
         "Property" => words.iter().all(|word| has_property(nic, word)),
+        // Only a wireless interface has these.
+        "SSID" | "BSSID" | "WLANInterfaceType" => false,
+        "Architecture" | "Credential" | "Firmware" | "Host" | "KernelCommandLine"
+        | "KernelVersion" | "Version" | "Virtualization" => {
+            return nic.condition?(&format!("Condition{key}={}", words.join(" ")));
+        }
         _ => return None,
     })
 }
@@ -196,8 +202,27 @@ mod tests {
     }
 
     #[test]
+    fn what_is_of_the_system_is_asked_of_systemd() {
+        let nic = Nic {
+            condition: Some(|condition| match condition {
+                "ConditionKernelCommandLine=!nfsroot" => Some(true),
+                "ConditionHost=db*" => Some(false),
+                _ => None,
+            }),
+            ..nic()
+        };
+        assert_eq!(
+            is("[Match]\nType=ether\nKernelCommandLine=!nfsroot", &nic),
+            Fit::Yes
+        );
+        assert_eq!(is("[Match]\nName=eth0\nHost=db*", &nic), Fit::No);
+        let said = is("[Match]\nName=eth0\nFirmware=uefi", &nic);
+        assert_eq!(said, Fit::Unknown("`Firmware=` in its [Match]".to_owned()));
+    }
+
+    #[test]
     fn a_bond_is_no_hardware() {
-        let bond = Nic::bond("bond0", nic().mac);
+        let bond = Nic::bond("bond0", &nic());
         assert_eq!(is("[Match]\nType=ether\nKind=!*", &bond), Fit::No);
         assert_eq!(is("[Match]\nKind=bond", &bond), Fit::Yes);
         assert_eq!(is("[Match]\nName=bond*", &bond), Fit::Yes);

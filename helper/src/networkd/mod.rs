@@ -16,7 +16,7 @@ pub(crate) mod wait_online;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -109,8 +109,13 @@ pub(crate) fn follow(
         let is_there = stale.remove(&name);
         match decide(policy, bond, readiness, links) {
             Decision::Keep => {}
+            // networkd would take away what it has given the bond. The next boot has no copy.
+            Decision::Remove(_) if carries(&bond.name, links) => {}
             Decision::Write(wanted) => {
-                if is_there.is_none() || text_of(&path) != wanted.text {
+                if is_there.is_none()
+                    || text_of(&path) != wanted.text
+                    || !is_readable(&path, &wanted)
+                {
                     write(&path, &wanted)
                         .with_context(|| format!("can't write {}", path.display()))?;
                     is_changed = true;
@@ -129,6 +134,11 @@ pub(crate) fn follow(
             }
         }
     }
+    let carrying = |name: &String| {
+        let bond = name.strip_prefix(PREFIX)?.strip_suffix(ENDING)?;
+        bond.parse().ok().filter(|bond| carries(bond, links))
+    };
+    stale.retain(|name, _| carrying(name).is_none());
     for path in stale.values() {
         fs::remove_file(path).with_context(|| format!("can't remove {}", path.display()))?;
         is_changed = true;
@@ -138,6 +148,18 @@ pub(crate) fn follow(
         done.extend(reload());
     }
     Ok(done)
+}
+
+/// The bond is there and has a port.
+fn carries(bond: &IfName, links: &[Link]) -> bool {
+    let mut bonds = links
+        .iter()
+        .filter(|link| link.kind == LinkKind::Bond && link.name == *bond);
+    bonds.any(|bond| {
+        links
+            .iter()
+            .any(|link| link.controller == Some(bond.ifindex))
+    })
 }
 
 fn decide(policy: &Policy, bond: &BondPolicy, readiness: &Readiness, links: &[Link]) -> Decision {
@@ -162,7 +184,7 @@ fn decide(policy: &Policy, bond: &BondPolicy, readiness: &Readiness, links: &[Li
     let Some(nic) = Nic::of(files, standby) else {
         return Decision::Keep;
     };
-    let as_bond = Nic::bond(bond.name.as_str(), standby.mac);
+    let as_bond = Nic::bond(bond.name.as_str(), &nic);
     // The administrator's own file for the bond comes first.
     let found = match file_for(files, &as_bond, true) {
         Ok(None) => file_for(files, &nic, false),
@@ -214,6 +236,9 @@ fn file_for(files: &SystemFiles, nic: &Nic, by_name: bool) -> Result<Option<Foun
         }
         match matching::fit(&sections, nic) {
             Fit::No => {}
+            Fit::Yes if copy::leaves_alone(&sections) && by_name => {
+                return Err(format!("{} says so", path.display()));
+            }
             Fit::Yes if copy::leaves_alone(&sections) => return Ok(None),
             Fit::Yes => {
                 return Ok(Some(Found {
@@ -243,12 +268,23 @@ fn asks_for_a_name(sections: &[Section]) -> bool {
     entries.any(|(key, value)| key == "Name" && !value.contains(['*', '!', '?', '[']))
 }
 
+/// Those who may read the source may read the copy.
+fn is_readable(path: &Path, wanted: &Wanted) -> bool {
+    let of = |path: &Path| {
+        fs::metadata(path)
+            .ok()
+            .map(|it| (it.mode() & 0o644, it.gid()))
+    };
+    of(path) == of(&wanted.source)
+}
+
 /// Whole or not at all, for the eyes of those who may read the source.
 fn write(path: &Path, wanted: &Wanted) -> io::Result<()> {
     let source = fs::metadata(&wanted.source)?;
     let folder = path.parent().unwrap_or(Path::new("/"));
     make_folder(folder)?;
-    let temporary = path.with_extension("new");
+    // The service's start and the NICs' watch may both be at it.
+    let temporary = path.with_extension(format!("new-{}", std::process::id()));
     let _ = fs::remove_file(&temporary);
     let mut file = fs::OpenOptions::new()
         .write(true)
@@ -257,8 +293,8 @@ fn write(path: &Path, wanted: &Wanted) -> io::Result<()> {
         .open(&temporary)?;
     file.write_all(wanted.text.as_bytes())?;
     // The group that networkd runs as, where only it may read the source.
-    if fs::metadata(&temporary)?.gid() != source.gid() {
-        chown(&temporary, None, Some(source.gid()))?;
+    if file.metadata()?.gid() != source.gid() {
+        fchown(&file, None, Some(source.gid()))?;
     }
     // Whatever this process's umask is: networkd is another user.
     file.set_permissions(fs::Permissions::from_mode(source.mode() & 0o644))?;

@@ -1,6 +1,8 @@
 //! An interface as networkd sees it when it looks for the file that configures it.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use tandem_core::link::{Link, LinkKind};
 use tandem_core::types::Mac;
@@ -20,6 +22,8 @@ pub(super) struct Nic {
     pub(super) kind_of_type: Option<String>,
     /// `bond`; nothing for hardware.
     pub(super) kind: Option<&'static str>,
+    /// Whether a condition of systemd.unit(5) holds on this system.
+    pub(super) condition: Option<fn(&str) -> Option<bool>>,
     /// What udev knows of it.
     pub(super) properties: BTreeMap<String, String>,
 }
@@ -57,15 +61,17 @@ impl Nic {
             driver: driver.or_else(|| link.driver.clone()),
             kind_of_type: properties.get("DEVTYPE").cloned().or(by_type),
             kind: (link.kind == LinkKind::Bond).then_some("bond"),
+            condition: (files.root == Path::new("/")).then_some(holds),
             properties,
         })
     }
 
     /// A bond that may not be there yet.
-    pub(super) fn bond(name: &str, mac: Option<Mac>) -> Self {
+    pub(super) fn bond(name: &str, standby: &Self) -> Self {
         Self {
             name: name.to_owned(),
-            mac,
+            mac: standby.mac,
+            condition: standby.condition,
             kind_of_type: Some("bond".to_owned()),
             kind: Some("bond"),
             driver: Some("bonding".to_owned()),
@@ -80,5 +86,22 @@ impl Nic {
             kind_of_type: Some("ether".to_owned()),
             ..Self::default()
         }
+    }
+}
+
+/// Asks systemd; nothing if it can't tell.
+fn holds(condition: &str) -> Option<bool> {
+    let output = Command::new("systemd-analyze")
+        .args(["condition", condition])
+        .stdin(Stdio::null())
+        .output()
+        .ok()?;
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    let ended = |how: &str| said.lines().any(|line| line == how);
+    match (ended("Conditions succeeded."), ended("Conditions failed.")) {
+        (true, false) => Some(true),
+        (false, true) => Some(false),
+        _ => None,
     }
 }

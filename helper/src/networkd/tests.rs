@@ -81,7 +81,7 @@ fn the_first_file_that_fits_the_standby_is_the_bonds() {
     let (text, _) = copy_of(&folder, &links);
     assert_eq!(
         text.unwrap(),
-        "# Written by tandem, and again when it changes. Made from 10-netplan-eth0.network\n[Match]\nName=bond0\n\
+        "# Written by tandem, and again when it changes. Made from 10-netplan-eth0.network\n[Match]\nName=bond0\nType=bond\n\
          \n[Network]\nDHCP=ipv4\n\n[Network]\nDNS=192.0.2.1\n\n[DHCPv4]\nIAID=3262313993\n\
          \n[DHCPv6]\nIAID=3262313993\n"
     );
@@ -196,4 +196,30 @@ fn a_name_that_is_a_pattern_reaches_no_file() {
     assert!(said.len() == 1 && said[0].contains("its name"), "{said:?}");
     let written = ini::list(&folder.files(), &[RUN_FOLDER], "network");
     assert!(written.is_empty(), "{written:?}");
+}
+
+#[test]
+fn the_copy_of_a_bond_that_carries_traffic_stays() {
+    let folder = guest();
+    let file = "/etc/systemd/network/50-all.network";
+    folder.write(file, "[Match]\nName=e*\n[Network]\nDHCP=yes\n");
+    let bond = Link {
+        ifindex: Ifindex(3),
+        kind: LinkKind::Bond,
+        driver: None,
+        ..standby("bond0")
+    };
+    let port = Link {
+        controller: Some(Ifindex(3)),
+        ..standby("eth0")
+    };
+    assert!(copy_of(&folder, &[port.clone()]).0.is_some());
+    folder.remove(file);
+    assert!(copy_of(&folder, &[port.clone(), bond.clone()]).0.is_some());
+    folder.write(
+        "/etc/tandem/tandem.toml",
+        "[[bond]]\nname = \"bond1\"\nstandby = { mac = \"52:54:00:00:00:01\" }\nvfs = []\n",
+    );
+    assert!(copy_of(&folder, &[port, bond]).0.is_some());
+    assert!(copy_of(&folder, &[standby("eth0")]).0.is_none());
 }
