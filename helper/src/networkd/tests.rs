@@ -213,7 +213,7 @@ fn the_copy_of_a_bond_that_carries_traffic_stays() {
         controller: Some(Ifindex(3)),
         ..standby("eth0")
     };
-    assert!(copy_of(&folder, &[port.clone()]).0.is_some());
+    assert!(copy_of(&folder, std::slice::from_ref(&port)).0.is_some());
     folder.remove(file);
     assert!(copy_of(&folder, &[port.clone(), bond.clone()]).0.is_some());
     folder.write(
