@@ -31,6 +31,9 @@ use crate::{act, logging, udev_marks};
 /// How long a bond may have a NIC and no port. A guest that gives its NICs back after this has its network
 /// within the 30 s that README promises.
 pub const PATIENCE: Duration = Duration::from_secs(15);
+/// How long a service that nothing starts has to be so: one that is restarted is, for a moment, and would find this
+/// still there and be without it soon after.
+const AT_REST: Duration = Duration::from_secs(10);
 /// Between two looks: a storm of changes costs one.
 const PAUSE: Duration = Duration::from_millis(200);
 /// How long the service may take to say what is wrong.
@@ -48,6 +51,7 @@ pub fn watch(config: &Path) -> Result<()> {
     let mut waiting = Waiting::default();
     let mut in_place = Vec::new();
     let mut told_networkd = Vec::new();
+    let mut rest = Rest::default();
     // Started anew, the service has a new chance.
     if !given_back(&files).is_empty() {
         remember(&GivenBack::new())?;
@@ -95,11 +99,29 @@ pub fn watch(config: &Path) -> Result<()> {
             let is_given_back = now_given_back.contains_key(&bond.policy.name);
             bond.in_place || is_given_back && bond.obstacle.is_none()
         };
-        if bonds.iter().all(is_settled) && UnitState::ask().is_some_and(|unit| !unit.goes_on()) {
+        let rests =
+            bonds.iter().all(is_settled) && UnitState::ask().is_some_and(|unit| !unit.goes_on());
+        let left = rest.left(rests, Instant::now());
+        if left.is_some_and(|left| left.is_zero()) {
             return Ok(());
         }
         std::thread::sleep(PAUSE);
-        changes.wait(next.limit)?;
+        changes.wait(next.limit.into_iter().chain(left).min())?;
+    }
+}
+
+/// Since when nothing would start the service.
+#[derive(Debug, Default)]
+struct Rest {
+    since: Option<Instant>,
+}
+
+impl Rest {
+    /// How long it has to go on being so; nothing if something would start it.
+    fn left(&mut self, rests: bool, now: Instant) -> Option<Duration> {
+        self.since = rests.then(|| self.since.unwrap_or(now));
+        let since = self.since?;
+        Some(AT_REST.saturating_sub(now.saturating_duration_since(since)))
     }
 }
 
@@ -344,6 +366,17 @@ mod tests {
 
     fn reasons(text: &str) -> GivenBack {
         [("bond0".parse().unwrap(), text.to_owned())].into()
+    }
+
+    #[test]
+    fn a_service_that_is_restarted_does_not_rest() {
+        let (mut rest, start) = (Rest::default(), Instant::now());
+        assert_eq!(rest.left(true, start), Some(AT_REST));
+        assert_eq!(rest.left(true, start + AT_REST / 2), Some(AT_REST / 2));
+        assert_eq!(rest.left(false, start + AT_REST / 2), None);
+        let again = start + AT_REST;
+        assert_eq!(rest.left(true, again), Some(AT_REST));
+        assert_eq!(rest.left(true, again + AT_REST), Some(Duration::ZERO));
     }
 
     #[test]
