@@ -9,11 +9,16 @@ use crate::agent::proto::PORT_NAME;
 use crate::artifacts::qemu::{self, Starter};
 use crate::net::{GUEST_V4, GUEST_V6};
 use crate::qemu::{Accelerator, accel};
+use crate::tandem::BOND;
 use crate::vm::{CHANNEL_PORT_NAME, GuestImage};
 use crate::{Mac, NicModel, test_mac};
 
 /// The VF's alias, on each host.
 pub const VF_ALIAS: &str = "ua-vf";
+/// The second bond, of a domain that has two.
+pub const SECOND_BOND: &str = "bond1";
+/// The alias of its VF, on each host.
+pub const SECOND_VF_ALIAS: &str = "ua-vf1";
 /// The alias of the product's channel.
 pub const CHANNEL_ALIAS: &str = "ua-tandem";
 /// Where a NIC can be plugged in, and some for libvirt's own use.
@@ -32,8 +37,21 @@ pub struct DomainSpec {
     pub vf: Mac,
     /// MACs of VFs on other hosts.
     pub other_vfs: Vec<Mac>,
+    /// Another bond, [`SECOND_BOND`].
+    pub second: Option<SecondBond>,
     /// Parameters of its kernel, beyond the lab's own.
     pub kernel_parameters: Vec<String>,
+}
+
+/// The MACs of a domain's second bond.
+#[derive(Debug, Clone, Copy)]
+pub struct SecondBond {
+    /// Its standby's.
+    pub standby: Mac,
+    /// Its VF's on the first host.
+    pub vf: Mac,
+    /// Its VF's on the other host.
+    pub other_vf: Mac,
 }
 
 impl DomainSpec {
@@ -45,8 +63,27 @@ impl DomainSpec {
             standby: test_mac(1),
             vf: test_mac(2),
             other_vfs: vec![test_mac(3)],
+            second: None,
             kernel_parameters: Vec::new(),
         }
+    }
+
+    /// The same with a second bond.
+    pub fn with_two_bonds(name: &str) -> Self {
+        Self {
+            second: Some(SecondBond {
+                standby: test_mac(4),
+                vf: test_mac(5),
+                other_vf: test_mac(6),
+            }),
+            ..Self::new(name)
+        }
+    }
+
+    /// Name and standby of each bond.
+    pub(super) fn bonds(&self) -> impl Iterator<Item = (&'static str, Mac)> {
+        let first = std::iter::once((BOND, self.standby));
+        first.chain(self.second.map(|second| (SECOND_BOND, second.standby)))
     }
 
     /// The bond with the addresses that the lab's client knows, for a guest that has no configuration.
@@ -63,8 +100,9 @@ impl DomainSpec {
              <ip family='ipv4' address='{GUEST_V4}' prefix='24'/>\n    \
              <ip family='ipv6' address='{GUEST_V6}' prefix='64'/>\n    \
              <route family='ipv4' address='{ROUTE}' prefix='24' gateway='{gateway}'/>\n  \
-             </bond>\n</bonds>",
-            bond = crate::tandem::BOND,
+             </bond>\n{second}</bonds>",
+            second = self.second.map_or_else(String::new, SecondBond::xml),
+            bond = BOND,
             standby = self.standby,
             vf = self.vf,
             gateway = crate::net::CLIENT_V4,
@@ -103,8 +141,7 @@ impl DomainSpec {
     <emulator>{emulator}</emulator>
     <controller type='pci' model='pcie-root'/>
 {ports}    <controller type='usb' model='none'/>
-    {standby}
-    {vf}
+    {nics}
     <serial type='file'><source path='{folder}/console.log'/><target port='0'/></serial>
     <channel type='unix'><source mode='bind' path='{folder}/lab'/><target type='virtio' name='{PORT_NAME}'/></channel>
     <channel type='unix'><source mode='bind' path='{folder}/channel'/><target type='virtio' name='{CHANNEL_PORT_NAME}'/><alias name='{CHANNEL_ALIAS}'/></channel>
@@ -118,18 +155,45 @@ impl DomainSpec {
             kernel = shown(&image.kernel)?,
             initramfs = shown(&image.initramfs)?,
             parameters = kernel_parameters.join(" "),
-            standby = nic_xml(NicModel::VirtioNet, self.standby, None),
-            vf = vf_xml(self.model, self.vf),
+            nics = self.nics_xml(),
         ))
     }
+
+    /// All NICs on the first host.
+    fn nics_xml(&self) -> String {
+        let second = self.second.map(|it| (it.standby, SECOND_VF_ALIAS, it.vf));
+        let pairs = std::iter::once((self.standby, VF_ALIAS, self.vf)).chain(second);
+        let nics = pairs.map(|(standby, alias, vf)| {
+            nic_xml(NicModel::VirtioNet, standby, None) + &vf_xml(self.model, vf, alias)
+        });
+        nics.collect()
+    }
 }
+
+impl SecondBond {
+    fn xml(self) -> String {
+        let Self {
+            standby,
+            vf,
+            other_vf,
+        } = self;
+        format!(
+            "  <bond name='{SECOND_BOND}'>\n    <standby mac='{standby}'/>\n    \
+             <vf alias='{SECOND_VF_ALIAS}' mac='{vf}'/>\n    <vf mac='{other_vf}'/>\n    \
+             <ip family='ipv4' address='{SECOND_V4}' prefix='24'/>\n  </bond>\n"
+        )
+    }
+}
+
+/// The address of the second bond, in a network of its own.
+const SECOND_V4: &str = "10.78.0.2";
 
 /// A network that is reached through the client, to see that routes come along.
 pub(super) const ROUTE: &str = "198.51.100.0";
 
 /// A NIC on the host's bridge that stands in for a VF, for `--vf FILE`.
-pub fn vf_xml(model: NicModel, mac: Mac) -> String {
-    nic_xml(model, mac, Some(VF_ALIAS))
+pub fn vf_xml(model: NicModel, mac: Mac, alias: &str) -> String {
+    nic_xml(model, mac, Some(alias))
 }
 
 fn nic_xml(model: NicModel, mac: Mac, alias: Option<&str>) -> String {
@@ -146,14 +210,13 @@ fn nic_xml(model: NicModel, mac: Mac, alias: Option<&str>) -> String {
     )
 }
 
-/// The XML of a domain as another host is to have it: without the VF, and with that host's own sockets.
+/// The XML of a domain as another host is to have it: without its VFs, and with that host's own sockets.
 pub(super) fn for_other_host(
     live: &str,
-    vf_alias: &str,
     here: &LibvirtHost,
     there: &LibvirtHost,
 ) -> Result<String> {
-    let without = without_interface(live, vf_alias);
+    let without = without_interface(&without_interface(live, VF_ALIAS), SECOND_VF_ALIAS);
     Ok(without.replace(
         &format!("{}/", shown(here.folder())?),
         &format!("{}/", shown(there.folder())?),

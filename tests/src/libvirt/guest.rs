@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use tandem_core::Status;
-use tandem_core::status::{BondState, PortStatus};
+use tandem_core::status::{BondState, BondStatus, PortStatus};
 use tandem_wire::reply::StatusReport;
 
 use super::daemon::LibvirtHost;
@@ -121,19 +121,33 @@ impl<'lab> LibvirtGuest<'lab> {
         there: &LibvirtHost,
         vf: Mac,
     ) -> Result<Vec<String>> {
+        let vf = self.vf_file(VF_ALIAS, vf)?;
+        self.arguments("migrate", here, there, &[vf])
+    }
+
+    /// A file for `--vf`: a VF with this alias and MAC.
+    pub fn vf_file(&self, alias: &str, mac: Mac) -> Result<String> {
+        let xml = vf_xml(self.spec.model, mac, alias);
+        file(self.lab.folder(), &format!("{alias}.xml"), &xml)
+    }
+
+    /// The arguments of `tandem-host migrate`, or of `check`, to another host, with a `--vf` for each of `vfs`.
+    pub fn arguments(
+        &self,
+        command: &str,
+        here: &LibvirtHost,
+        there: &LibvirtHost,
+        vfs: &[String],
+    ) -> Result<Vec<String>> {
         let live = here.virsh(&["dumpxml", &self.spec.name, "--migratable"])?;
-        let xml = domain::for_other_host(&live, VF_ALIAS, here, there)?;
-        let folder = self.lab.folder();
-        let xml = file(folder, "destination.xml", &xml)?;
-        let vf = file(folder, "vf.xml", &vf_xml(self.spec.model, vf))?;
+        let xml = domain::for_other_host(&live, here, there)?;
+        let xml = file(self.lab.folder(), "destination.xml", &xml)?;
         let words = [
-            "migrate",
+            command,
             &self.spec.name,
             &there.uri(),
             "-c",
             &here.uri(),
-            "--vf",
-            &vf,
             "--xml",
             &xml,
             "--migrate-uri",
@@ -148,7 +162,9 @@ impl<'lab> LibvirtGuest<'lab> {
             &here.channel_folder(),
             "--json",
         ];
-        Ok(words.map(str::to_owned).to_vec())
+        let words = words.map(str::to_owned).into_iter();
+        let vfs = vfs.iter().flat_map(|vf| ["--vf".to_owned(), vf.clone()]);
+        Ok(words.chain(vfs).collect())
     }
 
     /// `tandem-host migrate`, with more arguments. Requests to the guest's agent are held back meanwhile.
@@ -159,12 +175,20 @@ impl<'lab> LibvirtGuest<'lab> {
         vf: Mac,
         more: &[&str],
     ) -> Result<Ran> {
-        let arguments = self.migrate_arguments(here, there, vf)?;
-        let words: Vec<&str> = arguments
-            .iter()
-            .map(String::as_str)
-            .chain(more.iter().copied())
-            .collect();
+        let mut arguments = self.migrate_arguments(here, there, vf)?;
+        arguments.extend(more.iter().map(|word| (*word).to_owned()));
+        self.evacuate(here, there, &arguments)
+    }
+
+    /// `tandem-host` with these arguments, which may move the domain from one host to the other. Requests to the
+    /// guest's agent are held back meanwhile.
+    pub fn evacuate(
+        &self,
+        here: &LibvirtHost,
+        there: &LibvirtHost,
+        arguments: &[String],
+    ) -> Result<Ran> {
+        let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
         self.agent.pause();
         let ran = tandem_host(&words, EVACUATION_LIMIT);
         self.follow(&[here, there])?;
@@ -243,19 +267,19 @@ impl<'lab> LibvirtGuest<'lab> {
 
     /// Waits until the guest says that its bond is in this state.
     pub fn await_state(&self, wanted: BondState) -> Result<Status> {
+        self.await_bond(BOND, wanted)
+    }
+
+    fn await_bond(&self, name: &str, wanted: BondState) -> Result<Status> {
         let deadline = Instant::now() + STEP_LIMIT;
         loop {
             let status = self.status()?;
-            if status
-                .bonds
-                .first()
-                .is_some_and(|bond| bond.state == wanted)
-            {
+            if bond_of(&status, name).is_some_and(|bond| bond.state == wanted) {
                 return Ok(status);
             }
             ensure!(
                 Instant::now() < deadline,
-                "not {wanted:?} within {STEP_LIMIT:?}: {status:?}\nthe service's log ends:\n{}",
+                "{name} is not {wanted:?} within {STEP_LIMIT:?}: {status:?}\nthe service's log ends:\n{}",
                 self.log_tail()
             );
             std::thread::sleep(LOOK_STEP);
@@ -265,45 +289,60 @@ impl<'lab> LibvirtGuest<'lab> {
     /// The same check after everything: the domain runs on `here` alone, has this VF there or none, the
     /// guest and its kernel agree on who carries the traffic, and traffic flows.
     pub fn check(&self, here: &LibvirtHost, other: &LibvirtHost, vf: Option<Mac>) -> Result<()> {
-        self.check_domain(here, other, vf)?;
+        self.check_bonds(here, other, &[vf])
+    }
+
+    /// The same of a domain with a VF, or none, for each of its bonds.
+    pub fn check_bonds(
+        &self,
+        here: &LibvirtHost,
+        other: &LibvirtHost,
+        vfs: &[Option<Mac>],
+    ) -> Result<()> {
+        self.check_nics(here, other, vfs)?;
+        for ((name, standby), vf) in self.spec.bonds().zip(vfs) {
+            self.check_bond(name, standby, *vf)?;
+        }
+        self.check_traffic()
+    }
+
+    fn check_bond(&self, name: &str, standby_mac: Mac, vf: Option<Mac>) -> Result<()> {
         let wanted = match vf {
             Some(_) => BondState::Accelerated,
             None => BondState::Standby,
         };
-        let status = self.await_state(wanted)?;
-        let bond = status.bonds.first().context("the guest knows no bond")?;
+        let status = self.await_bond(name, wanted)?;
+        let bond = bond_of(&status, name).context("the guest knows no bond")?;
         let mac = |port: &PortStatus| port.mac.map(|mac| mac.to_string());
         let said = bond.vf.as_ref().and_then(mac);
         ensure!(
             said == vf.map(|mac| mac.to_string()),
-            "the guest's VF is {said:?}, not {vf:?}"
+            "the guest's VF of {name} is {said:?}, not {vf:?}"
         );
         let standby = bond
             .standby
             .as_ref()
             .context("it says nothing of the standby")?;
         ensure!(
-            mac(standby) == Some(self.spec.standby.to_string())
-                && standby.enslaved
-                && standby.carrier,
-            "the standby is not ready: {standby:?}"
+            mac(standby) == Some(standby_mac.to_string()) && standby.enslaved && standby.carrier,
+            "the standby of {name} is not ready: {standby:?}"
         );
         let carrier = self
             .agent
-            .sh(&format!("cat /sys/class/net/{BOND}/bonding/active_slave"))?;
-        let device = self.agent.find_interface(vf.unwrap_or(self.spec.standby))?;
+            .sh(&format!("cat /sys/class/net/{name}/bonding/active_slave"))?;
+        let device = self.agent.find_interface(vf.unwrap_or(standby_mac))?;
         ensure!(
             device.as_deref() == Some(carrier.trim()),
-            "the kernel's active port is {carrier}, not {device:?}"
+            "the kernel's active port of {name} is {carrier}, not {device:?}"
         );
         let ports = self
             .agent
-            .sh(&format!("cat /sys/class/net/{BOND}/bonding/slaves"))?;
+            .sh(&format!("cat /sys/class/net/{name}/bonding/slaves"))?;
         ensure!(
             ports.split_whitespace().count() == 1 + usize::from(vf.is_some()),
-            "the bond's ports are {ports}"
+            "the ports of {name} are {ports}"
         );
-        self.check_traffic()
+        Ok(())
     }
 
     /// Traffic flows.
@@ -320,6 +359,15 @@ impl<'lab> LibvirtGuest<'lab> {
         other: &LibvirtHost,
         vf: Option<Mac>,
     ) -> Result<()> {
+        self.check_nics(here, other, &[vf])
+    }
+
+    fn check_nics(
+        &self,
+        here: &LibvirtHost,
+        other: &LibvirtHost,
+        vfs: &[Option<Mac>],
+    ) -> Result<()> {
         ensure!(
             here.running()?.contains(&self.spec.name),
             "it does not run here"
@@ -330,8 +378,9 @@ impl<'lab> LibvirtGuest<'lab> {
         );
         let xml = here.virsh(&["dumpxml", &self.spec.name])?;
         // Each once, and no other: a VF that was plugged in twice is there twice.
-        let mut wanted: Vec<String> = std::iter::once(self.spec.standby)
-            .chain(vf)
+        let standbys = self.spec.bonds().map(|(_, standby)| standby);
+        let mut wanted: Vec<String> = standbys
+            .chain(vfs.iter().copied().flatten())
             .map(|mac| mac.to_string())
             .collect();
         let mut attached = macs(&xml);
@@ -344,12 +393,29 @@ impl<'lab> LibvirtGuest<'lab> {
         Ok(())
     }
 
+    /// Of its evacuations nothing is left: in the XML that this host has of it, or among this machine's records.
+    pub fn has_no_record(&self, host: &LibvirtHost) -> Result<()> {
+        let xml = host.virsh(&["dumpxml", &self.spec.name])?;
+        ensure!(!xml.contains("progress"), "a record was left: {xml}");
+        // There may have been none yet.
+        if self.records.exists() {
+            let kept: Vec<_> = std::fs::read_dir(&self.records)?.collect::<Result<_, _>>()?;
+            ensure!(kept.is_empty(), "this machine kept {kept:?}");
+        }
+        Ok(())
+    }
+
     /// What the service logged, its last lines.
     pub fn log_tail(&self) -> String {
         self.agent
             .sh(&format!("tail -n 60 {}", tandem::LOG))
             .unwrap_or_else(|error| format!("{error:#}"))
     }
+}
+
+fn bond_of<'a>(status: &'a Status, name: &str) -> Option<&'a BondStatus> {
+    let mut bonds = status.bonds.iter();
+    bonds.find(|bond| bond.name.as_str() == name)
 }
 
 /// The MACs of all NICs in a domain's XML, as often as they are there.

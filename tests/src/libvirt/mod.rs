@@ -10,7 +10,9 @@ mod story;
 mod tool;
 
 pub use daemon::LibvirtHost;
-pub use domain::{CHANNEL_ALIAS, DomainSpec, VF_ALIAS, vf_xml};
+pub use domain::{
+    CHANNEL_ALIAS, DomainSpec, SECOND_BOND, SECOND_VF_ALIAS, SecondBond, VF_ALIAS, vf_xml,
+};
 pub use guest::{EVACUATION_LIMIT, LibvirtGuest};
 pub use story::run as demo;
 pub use tool::{

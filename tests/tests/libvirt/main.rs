@@ -1,6 +1,7 @@
 //! `tandem-host` moves a domain between two real libvirt hosts.
 
 mod operator;
+mod two_bonds;
 
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
@@ -171,4 +172,12 @@ fn a_domain_has_its_bond_from_its_xml_there_and_back_and_after_a_reboot() {
         return;
     };
     there_and_back(&lab).unwrap();
+}
+
+#[test]
+fn a_domain_with_two_bonds_moves_with_both_vfs() {
+    let Some(lab) = Lab::for_libvirt_test("libvirt two bonds") else {
+        return;
+    };
+    two_bonds::move_with_both(&lab).unwrap();
 }

@@ -6,7 +6,9 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use serde_json::json;
 use tandem_core::status::Traffic;
-use tandem_lab::libvirt::{EVACUATION_LIMIT, LibvirtHost, Ran, file, serve, tandem_host, vf_xml};
+use tandem_lab::libvirt::{
+    EVACUATION_LIMIT, LibvirtHost, Ran, VF_ALIAS, file, serve, tandem_host, vf_xml,
+};
 use tandem_lab::tandem::STEP_LIMIT;
 
 use crate::world::{DOMAIN, Told, World, at_home, expect, moved, words};
@@ -103,7 +105,7 @@ fn mend(host: &LibvirtHost, bridge: &str) -> Result<()> {
 
 /// A migration whose VF hangs on a bridge that the other host does not have yet.
 fn without_bridge(world: &World<'_>, bridge: &str, more: &[&str]) -> Result<Vec<String>> {
-    let missing = vf_xml(world.guest.spec().model, world.other_vf).replace("br0", bridge);
+    let missing = vf_xml(world.guest.spec().model, world.other_vf, VF_ALIAS).replace("br0", bridge);
     let mut arguments = world.arguments(more)?;
     let at = arguments.iter().position(|word| word == "--vf");
     arguments[at.context("--vf")? + 1] = file(world.lab.folder(), "missing.xml", &missing)?;
@@ -175,7 +177,7 @@ pub(crate) fn degraded_and_recovered_there(world: &mut World<'_>) -> Result<()> 
     let ran = tandem_host(&words(&there), EVACUATION_LIMIT)?;
     let refused = json!({"verdict": "refused", "looked": false});
     expect(&ran, 10, Some("no-vf-named"), &refused)?;
-    let vf = vf_xml(world.guest.spec().model, world.vf).replace("br0", "br2");
+    let vf = vf_xml(world.guest.spec().model, world.vf, VF_ALIAS).replace("br0", "br2");
     let vf = file(world.lab.folder(), "there.xml", &vf)?;
     there.extend(["--vf".to_owned(), vf]);
     let ran = tandem_host(&words(&there), EVACUATION_LIMIT)?;
