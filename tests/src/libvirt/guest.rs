@@ -167,6 +167,26 @@ impl<'lab> LibvirtGuest<'lab> {
         Ok(words.chain(vfs).collect())
     }
 
+    /// The arguments of `tandem-host recover`, asked on this host.
+    pub fn recover_arguments(&self, host: &LibvirtHost) -> Vec<String> {
+        let words = [
+            "recover",
+            &self.spec.name,
+            "-c",
+            &host.uri(),
+            "--serve-socket",
+            &host.serve_socket(),
+            "--channel-folder",
+            &host.channel_folder(),
+            "--state-dir",
+            &host.state_folder(),
+            "--records-dir",
+            self.records_folder(),
+            "--json",
+        ];
+        words.map(str::to_owned).to_vec()
+    }
+
     /// `tandem-host migrate`, with more arguments. Requests to the guest's agent are held back meanwhile.
     pub fn migrate(
         &self,

@@ -1,4 +1,5 @@
-//! A domain with two bonds: one evacuation takes both VFs along, or begins with neither.
+//! A domain with two bonds: one evacuation takes both VFs along, or begins with neither; one that does not come
+//! is named, and keeps the other from nothing.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -6,6 +7,7 @@ use tandem_core::types::Mac;
 use tandem_lab::Lab;
 use tandem_lab::libvirt::{
     DomainSpec, LibvirtGuest, LibvirtHost, SECOND_BOND, SECOND_VF_ALIAS, VF_ALIAS, file, operate,
+    vf_xml,
 };
 use tandem_lab::tandem::BOND;
 
@@ -39,7 +41,8 @@ pub(crate) fn move_with_both(lab: &Lab) -> Result<()> {
     guest.has_no_record(&b)?;
     tells_of_both(&b)?;
 
-    // The first VF could come, the second one never: so the first does not leave either.
+    // The first VF could come, the second one never: so the first does not leave either. The lab's libvirt has no
+    // networks at all.
     let mut vfs = files(&guest, on_a)?;
     let missing = format!(
         "<interface type='network'><mac address='{}'/><source network='nowhere'/></interface>",
@@ -60,7 +63,31 @@ pub(crate) fn move_with_both(lab: &Lab) -> Result<()> {
         guest.check_bonds(&b, &a, &on_b.map(Some))?;
         guest.has_no_record(&b)?;
     }
-    Ok(())
+
+    // What no host can know before: the bridge of the second VF is not there.
+    let xml = vf_xml(guest.spec().model, second.vf, SECOND_VF_ALIAS).replace("br0", "nowhere0");
+    vfs[1] = named(SECOND_BOND, &file(lab.folder(), "no-bridge.xml", &xml)?);
+    let mut arguments = guest.arguments("migrate", &b, &a, &vfs)?;
+    arguments.extend(["--plug-timeout", "5"].map(str::to_owned));
+    let degraded = json!({"verdict": "degraded", "runs-on": "destination", "vf-attached": false,
+        "recovery-needed": true, "left": []});
+    let report = expect(&guest.evacuate(&b, &a, &arguments)?, 12, &degraded)?;
+    eprintln!("two bonds back to a: {report:#}");
+    let devices = &report["devices"];
+    ensure!(
+        devices[0]["guest"] == "uses-vf"
+            && devices[1]["attached"] == false
+            && devices[1]["plug-failure"].is_string(),
+        "{devices:#}"
+    );
+    guest.check_bonds(&a, &b, &[Some(on_a[0]), None])?;
+
+    let mut arguments = guest.recover_arguments(&a);
+    arguments.extend(["--vf".to_owned(), files(&guest, on_a)?.remove(1)]);
+    let report = expect(&guest.evacuate(&a, &b, &arguments)?, 0, &done)?;
+    names_both(&report)?;
+    guest.check_bonds(&a, &b, &on_a.map(Some))?;
+    guest.has_no_record(&a)
 }
 
 /// What `--vf` is given for each bond.

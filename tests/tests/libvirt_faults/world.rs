@@ -126,24 +126,7 @@ impl<'lab> World<'lab> {
 
     /// The arguments of `tandem-host recover`, asked on this host.
     pub(crate) fn recover_arguments(&self, host: &LibvirtHost) -> Vec<String> {
-        let state = self.home.state_folder();
-        let (uri, serve, channels) = (host.uri(), host.serve_socket(), host.channel_folder());
-        let words = [
-            "recover",
-            DOMAIN,
-            "-c",
-            &uri,
-            "--serve-socket",
-            &serve,
-            "--channel-folder",
-            &channels,
-            "--state-dir",
-            &state,
-            "--records-dir",
-            self.guest.records_folder(),
-            "--json",
-        ];
-        words.map(str::to_owned).to_vec()
+        self.guest.recover_arguments(host)
     }
 
     /// The guest is on the other host now: that is its home.
