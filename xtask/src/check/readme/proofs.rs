@@ -104,7 +104,7 @@ const PROOFS: [Proof; 32] = [
     proof(
         "tandem-host migrate DOMAIN qemu+ssh://destination/system --vf vf.xml",
         "tests/src/libvirt/guest.rs",
-        "let words = [\n            \"migrate\",",
+        "self.arguments(\"migrate\", here, there, &[vf])",
     ),
     proof(
         "tandem-host check DOMAIN qemu+ssh://destination/system --vf vf.xml",
@@ -113,8 +113,8 @@ const PROOFS: [Proof; 32] = [
     ),
     proof(
         "tandem-host recover DOMAIN",
-        "tests/tests/libvirt_faults/world.rs",
-        "\"recover\",\n            DOMAIN,",
+        "tests/src/libvirt/guest.rs",
+        "\"recover\",\n            &self.spec.name,",
     ),
     proof(
         "tandem-host xml set DOMAIN bonds.xml",
