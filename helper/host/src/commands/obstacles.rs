@@ -3,7 +3,7 @@
 use crate::evacuate::{Cause, CauseCode, Device, Spec};
 use crate::hypervisor::{DomainFacts, Nic};
 use crate::words::{printable, quoted};
-use crate::xml::domain::{is_transient, kind_of};
+use crate::xml::domain::{is_transient, is_usb, kind_of};
 use crate::xml::{Bond, Bonds};
 
 use super::spec::arriving;
@@ -37,7 +37,7 @@ fn staying(spec: &Spec, facts: &DomainFacts, migratable: &[String]) -> Option<Ca
         .nics
         .iter()
         .filter(|nic| nic.kind.is_passed_through() && !leaves(nic))
-        .filter(|nic| !migratable.contains(&nic.alias) && !is_transient(&nic.xml))
+        .filter(|nic| !migratable.contains(&nic.alias) && !stays_well(&nic.xml))
         .collect();
     let first = stays.first()?;
     let names: Vec<String> = stays.iter().map(|nic| described(nic)).collect();
@@ -61,6 +61,11 @@ fn staying(spec: &Spec, facts: &DomainFacts, migratable: &[String]) -> Option<Ca
         names.join(", "),
     );
     Some(Cause::new(CauseCode::DeviceStays, message))
+}
+
+/// The hypervisor migrates with such a device.
+fn stays_well(xml: &str) -> bool {
+    is_transient(xml) || is_usb(xml)
 }
 
 /// A device for people: alias, what it is, and where it is.
@@ -150,20 +155,22 @@ mod tests {
         assert_eq!(cause.code, CauseCode::DeviceStays);
         for words in [
             "hostdev1 (<hostdev type='pci'>, PCI function 0000:3b:00.0)",
-            "hostdev2 (<hostdev type='usb'>)",
             "hostdev3 (<hostdev type='mdev'>)",
             "virsh detach-device-alias g1 hostdev1 --live",
         ] {
             assert!(cause.message.contains(words), "{}", cause.message);
         }
         assert!(!cause.message.contains("ua-vf0"), "{}", cause.message);
+        // libvirt migrates with it.
+        assert!(!cause.message.contains("hostdev2"), "{}", cause.message);
+        assert_eq!(found(&[VF, USB].concat(), known, &[], None), []);
         let some = found(
-            &[VF, GPU, USB].concat(),
+            &[VF, GPU, MDEV].concat(),
             known,
-            &["--migratable", "hostdev2"],
+            &["--migratable", "hostdev3"],
             None,
         );
-        assert!(!some[0].message.contains("hostdev2"), "{}", some[0].message);
+        assert!(!some[0].message.contains("hostdev3"), "{}", some[0].message);
         let named = GPU.replace("hostdev1", "ua-gpu");
         assert_eq!(
             found(&[VF, &named].concat(), known, &["--detach", "ua-gpu"], None),
