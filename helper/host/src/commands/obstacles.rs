@@ -22,7 +22,8 @@ pub(super) fn obstacles(
         bonds?.bonds.iter().find(named)
     };
     let unknown = spec.devices.iter();
-    let unknown = unknown.filter_map(|device| unknown_vf(spec, bond_of(device)?, device));
+    let unknown =
+        unknown.filter_map(|device| unknown_vf(spec, bond_of(device)?, device, &facts.nics));
     stays.into_iter().chain(unknown).collect()
 }
 
@@ -84,9 +85,9 @@ fn described(nic: &Nic) -> String {
 }
 
 /// A VF of a MAC that the guest was never told of stays unused in it.
-fn unknown_vf(spec: &Spec, bond: &Bond, device: &Device) -> Option<Cause> {
+fn unknown_vf(spec: &Spec, bond: &Bond, device: &Device, nics: &[Nic]) -> Option<Cause> {
     let nic = &arriving(device)?;
-    if bond.may_mean(nic) {
+    if bond.may_mean(nic, nics) {
         return None;
     }
     let mac = nic.mac?;
@@ -214,6 +215,12 @@ mod tests {
         ] {
             assert_eq!(found(VF, vfs, &[], Some(&known)), [], "{known}");
         }
+        // The guest is told the MAC of the VF that it has.
+        let same = file("52:54:00:00:00:02", "");
+        let by_alias = "<vf alias='ua-vf0'/>";
+        assert_eq!(found(VF, by_alias, &[], Some(&same)), []);
+        let causes = found(VF, by_alias, &[], Some(&foreign));
+        assert_eq!(causes[0].code, CauseCode::UnknownVf);
         // The guest may know it by its driver.
         let by_driver = "<vf alias='ua-vf0'/><vf driver='igbvf'/>";
         assert_eq!(found(VF, by_driver, &[], Some(&foreign)), []);
