@@ -3,7 +3,7 @@
 use crate::evacuate::{Cause, CauseCode, Device, Spec};
 use crate::hypervisor::{DomainFacts, Nic};
 use crate::words::{printable, quoted};
-use crate::xml::domain::{is_transient, kind_of};
+use crate::xml::domain::{is_transient, is_usb, kind_of};
 use crate::xml::{Bond, Bonds};
 
 use super::spec::arriving;
@@ -22,7 +22,8 @@ pub(super) fn obstacles(
         bonds?.bonds.iter().find(named)
     };
     let unknown = spec.devices.iter();
-    let unknown = unknown.filter_map(|device| unknown_vf(spec, bond_of(device)?, device));
+    let unknown =
+        unknown.filter_map(|device| unknown_vf(spec, bond_of(device)?, device, &facts.nics));
     stays.into_iter().chain(unknown).collect()
 }
 
@@ -37,7 +38,7 @@ fn staying(spec: &Spec, facts: &DomainFacts, migratable: &[String]) -> Option<Ca
         .nics
         .iter()
         .filter(|nic| nic.kind.is_passed_through() && !leaves(nic))
-        .filter(|nic| !migratable.contains(&nic.alias) && !is_transient(&nic.xml))
+        .filter(|nic| !migratable.contains(&nic.alias) && !stays_well(&nic.xml))
         .collect();
     let first = stays.first()?;
     let names: Vec<String> = stays.iter().map(|nic| described(nic)).collect();
@@ -63,6 +64,11 @@ fn staying(spec: &Spec, facts: &DomainFacts, migratable: &[String]) -> Option<Ca
     Some(Cause::new(CauseCode::DeviceStays, message))
 }
 
+/// The hypervisor migrates with such a device.
+fn stays_well(xml: &str) -> bool {
+    is_transient(xml) || is_usb(xml)
+}
+
 /// A device for people: alias, what it is, and where it is.
 fn described(nic: &Nic) -> String {
     let mut what: Vec<String> = kind_of(&nic.xml).into_iter().collect();
@@ -79,9 +85,9 @@ fn described(nic: &Nic) -> String {
 }
 
 /// A VF of a MAC that the guest was never told of stays unused in it.
-fn unknown_vf(spec: &Spec, bond: &Bond, device: &Device) -> Option<Cause> {
+fn unknown_vf(spec: &Spec, bond: &Bond, device: &Device, nics: &[Nic]) -> Option<Cause> {
     let nic = &arriving(device)?;
-    if bond.may_mean(nic) {
+    if bond.may_mean(nic, nics) {
         return None;
     }
     let mac = nic.mac?;
@@ -150,20 +156,22 @@ mod tests {
         assert_eq!(cause.code, CauseCode::DeviceStays);
         for words in [
             "hostdev1 (<hostdev type='pci'>, PCI function 0000:3b:00.0)",
-            "hostdev2 (<hostdev type='usb'>)",
             "hostdev3 (<hostdev type='mdev'>)",
             "virsh detach-device-alias g1 hostdev1 --live",
         ] {
             assert!(cause.message.contains(words), "{}", cause.message);
         }
         assert!(!cause.message.contains("ua-vf0"), "{}", cause.message);
+        // libvirt migrates with it.
+        assert!(!cause.message.contains("hostdev2"), "{}", cause.message);
+        assert_eq!(found(&[VF, USB].concat(), known, &[], None), []);
         let some = found(
-            &[VF, GPU, USB].concat(),
+            &[VF, GPU, MDEV].concat(),
             known,
-            &["--migratable", "hostdev2"],
+            &["--migratable", "hostdev3"],
             None,
         );
-        assert!(!some[0].message.contains("hostdev2"), "{}", some[0].message);
+        assert!(!some[0].message.contains("hostdev3"), "{}", some[0].message);
         let named = GPU.replace("hostdev1", "ua-gpu");
         assert_eq!(
             found(&[VF, &named].concat(), known, &["--detach", "ua-gpu"], None),
@@ -207,6 +215,12 @@ mod tests {
         ] {
             assert_eq!(found(VF, vfs, &[], Some(&known)), [], "{known}");
         }
+        // The guest is told the MAC of the VF that it has.
+        let same = file("52:54:00:00:00:02", "");
+        let by_alias = "<vf alias='ua-vf0'/>";
+        assert_eq!(found(VF, by_alias, &[], Some(&same)), []);
+        let causes = found(VF, by_alias, &[], Some(&foreign));
+        assert_eq!(causes[0].code, CauseCode::UnknownVf);
         // The guest may know it by its driver.
         let by_driver = "<vf alias='ua-vf0'/><vf driver='igbvf'/>";
         assert_eq!(found(VF, by_driver, &[], Some(&foreign)), []);

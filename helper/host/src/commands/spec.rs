@@ -8,6 +8,7 @@ use super::text_file::DeviceFile;
 use crate::evacuate::{AgentUse, Device, Role, Side, Spec, Vf, VfIdentity};
 use crate::hypervisor::{DomainFacts, Nic, NicKind, is_local_uri};
 use crate::trust::check_device;
+use crate::words::{printable, quoted};
 use crate::xml::domain::parse_device;
 use crate::xml::{Bond, Bonds};
 
@@ -120,9 +121,20 @@ fn let_go<'a>(
     let found = aliases.into_iter().map(|alias| {
         let is_it = |nic: &&Nic| nic.alias == alias && nic.kind.is_passed_through();
         let nic = nics.iter().find(is_it);
-        nic.with_context(|| {
+        let nic = nic.with_context(|| {
             format!("--detach: the domain has no pass-through device {alias}; see `virsh dumpxml`")
-        })
+        })?;
+        // What can't be plugged in again would not come back on a rollback.
+        if !nic.kind.can_be_vf() {
+            let domain = quoted(&arguments.domain);
+            bail!(
+                "--detach: {} is no PCI device, and only PCI devices can be let go, as no other comes back if the \
+                 evacuation is rolled back; detach it by hand first (`virsh detach-device-alias {domain} {} --live`)",
+                printable(alias),
+                quoted(alias)
+            );
+        }
+        Ok(nic)
     });
     found.collect()
 }

@@ -225,13 +225,13 @@ fn is_refusal_of_guest(reply: &Reply) -> bool {
     matches!(reply, Reply::Failed(failure) if failure.kind == FailureKind::AgentRefused)
 }
 
-/// A failure that says that what was wanted is so already.
+/// A failure that says that what was wanted is so already. Not so of a device that shall come: only a look shows
+/// that it is there, and where none does, another one is in its way.
 fn settled(kind: &ActionKind, reply: Reply) -> Reply {
     let Reply::Failed(failure) = &reply else {
         return reply;
     };
     let is_so = match kind {
-        ActionKind::Attach { .. } => failure.kind == FailureKind::AlreadyThere,
         ActionKind::Detach { .. } => failure.kind == FailureKind::AlreadyGone,
         ActionKind::Cancel | ActionKind::Clear { .. } => matches!(
             failure.kind,
@@ -240,4 +240,20 @@ fn settled(kind: &ActionKind, reply: Reply) -> Reply {
         _ => false,
     };
     if is_so { Reply::Accepted } else { reply }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_that_is_said_to_be_there_already_has_to_be_seen() {
+        let reply = |kind| Reply::Failed(Failure::new(kind, "it is so"));
+        let side = Side::Source;
+        let attach = ActionKind::Attach { side, device: 0 };
+        let there = reply(FailureKind::AlreadyThere);
+        assert_eq!(settled(&attach, there.clone()), there);
+        let gone = reply(FailureKind::AlreadyGone);
+        assert_eq!(settled(&ActionKind::Clear { side }, gone), Reply::Accepted);
+    }
 }

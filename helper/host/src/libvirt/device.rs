@@ -143,11 +143,13 @@ impl Virsh {
     }
 }
 
-/// The same device as one the domain has: by alias or host function, or by MAC if neither is told.
+/// The same device as one the domain has: by alias or host function, or by MAC if neither is told. An alias that
+/// no person chose says nothing: libvirt gives those out anew when a device is attached.
 fn same(known: &Nic, wanted: &Nic) -> bool {
-    let by_alias = !wanted.alias.is_empty() && known.alias == wanted.alias;
+    let chosen = wanted.alias.starts_with("ua-");
+    let by_alias = chosen && known.alias == wanted.alias;
     let by_function = wanted.pci_source.is_some() && known.pci_source == wanted.pci_source;
-    let by_mac = wanted.alias.is_empty()
+    let by_mac = !chosen
         && wanted.pci_source.is_none()
         && wanted.mac.is_some()
         && known.mac == wanted.mac
@@ -161,5 +163,34 @@ fn device_name(nic: &Nic) -> String {
         ("", None, Some(function)) => format!("the PCI device {function}"),
         ("", None, None) => "the device".to_owned(),
         (alias, ..) => format!("the device {alias}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_alias_that_libvirt_made_up_is_no_sign_of_a_device() {
+        let hostdev = |alias: &str, slot: u8| {
+            let text = format!(
+                "<hostdev mode='subsystem' type='pci'><source><address domain='0' bus='59' slot='{slot}' \
+                 function='0'/></source><alias name='{alias}'/></hostdev>"
+            );
+            parse_device(&text).unwrap()
+        };
+        let nic = |alias: &str, mac: &str| {
+            let text = format!(
+                "<interface type='network'><mac address='52:54:00:00:00:{mac}'/><source network='n'/>\
+                 <alias name='{alias}'/></interface>"
+            );
+            parse_device(&text).unwrap()
+        };
+        assert!(!same(&hostdev("hostdev0", 1), &hostdev("hostdev0", 2)));
+        assert!(same(&hostdev("hostdev1", 1), &hostdev("hostdev0", 1)));
+        assert!(same(&hostdev("ua-a", 1), &hostdev("ua-a", 2)));
+        assert!(!same(&nic("net1", "01"), &nic("net1", "02")));
+        assert!(same(&nic("net2", "01"), &nic("net1", "01")));
+        assert!(!same(&nic("ua-a", "01"), &nic("ua-b", "01")));
     }
 }

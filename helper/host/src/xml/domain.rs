@@ -134,6 +134,16 @@ pub(crate) fn is_transient(text: &str) -> bool {
     })
 }
 
+/// libvirt lets a USB device stay for a migration; the guest then sees it unplugged
+/// (`qemuMigrationSrcIsAllowedHostdev`, `src/qemu/qemu_migration.c`).
+pub(crate) fn is_usb(text: &str) -> bool {
+    let document = bonds::open(text, MAX_BYTES, MAX_NODES);
+    document.is_ok_and(|document| {
+        let root = document.root_element();
+        root.has_tag_name("hostdev") && root.attribute("type") == Some("usb")
+    })
+}
+
 fn interface(text: &str, node: Node<'_, '_>) -> Option<Nic> {
     if !node.has_tag_name("interface") {
         return None;

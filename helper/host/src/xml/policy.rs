@@ -64,10 +64,12 @@ impl Bond {
         device_of(&self.standby, &ordered)
     }
 
-    /// The guest may take that device for its VF: by alias, which the host turns into a MAC, or by what it sees.
-    pub fn may_mean(&self, nic: &Nic) -> bool {
+    /// The guest of a domain that has `nics` may take that device for its VF: by alias, which the host turns into
+    /// a MAC, by a MAC that it is told, or by what it sees.
+    pub fn may_mean(&self, nic: &Nic, nics: &[Nic]) -> bool {
         let by_sight = |port: &Port| port.guest.mac.is_none() && port.guest != PortMatch::default();
-        self.names(nic) || self.vfs.iter().any(by_sight)
+        let is_told = || self.policy(nics).vfs.iter().any(|vf| vf.mac == nic.mac);
+        self.names(nic) || self.vfs.iter().any(by_sight) || (nic.mac.is_some() && is_told())
     }
 
     /// One of its `<vf>` elements has that device's alias or MAC.

@@ -159,6 +159,29 @@ fn all_bonds_and_what_is_let_go_are_evacuated() {
 }
 
 #[test]
+fn only_what_could_come_back_is_let_go() {
+    let mut facts = domain();
+    facts.nics.push(nic("ua-usb", "", NicKind::OtherHostdev));
+    let back = file(Some("ua-usb"), "<hostdev mode='subsystem' type='usb'/>");
+    for (words, back) in [
+        (&["--detach", "ua-usb"][..], vec![]),
+        (&[], vec![back]),
+        (&["--detach", "ua-gpu", "--detach", "ua-usb"], vec![]),
+    ] {
+        let words = [&["g1", "qemu+ssh://b/system"], words].concat();
+        let arguments = args::parse_migrate(&words);
+        let error = spec_of(&arguments, &facts, Some(&bonds()), &[], &back).unwrap_err();
+        let error = format!("{error:#}");
+        for said in [
+            "only PCI devices",
+            "virsh detach-device-alias g1 ua-usb --live",
+        ] {
+            assert!(error.contains(said), "{error}");
+        }
+    }
+}
+
+#[test]
 fn what_is_not_clear_is_not_guessed() {
     let stranger = file(
         None,
