@@ -109,7 +109,8 @@ impl Machine {
         let holds = bonds.map(|(policy, memory)| Hold {
             bond: policy.name.clone(),
             operator: memory.operator_hold,
-            prepared: memory.prepared,
+            prepared: memory.prepared.first().copied(),
+            also_prepared: memory.prepared.iter().skip(1).copied().collect(),
             draining: memory.draining && policy.ownership == Ownership::Adopt,
         });
         holds

@@ -52,6 +52,8 @@ pub(super) fn port_state(port: &PortStatus) -> &'static str {
         Some(Held::RemovalExpected) => "about to be unplugged",
         Some(Held::Operator) => "an operator moved the traffic away",
         Some(Held::Refused) => "refused by the kernel; retried later",
+        Some(Held::Backup) => "ready to take over",
+        Some(Held::Unchecked) => "its path is checked once the standby carries the traffic",
         Some(Held::InUse) => "in use by something else, and left alone",
         Some(Held::PathBroken) => "path check failed: no frame reached the standby; retried later",
         Some(Held::Unknown) => "not in use, for a reason that only a newer version knows",
@@ -135,6 +137,8 @@ mod tests {
             Held::Operator,
             Held::Refused,
             Held::InUse,
+            Held::Backup,
+            Held::Unchecked,
             Held::PathBroken,
         ] {
             port.held = Some(held);

@@ -147,8 +147,11 @@ fn step(line: &str) -> Parsed<Step> {
         "config" => Ok(Step::Config(rest.to_owned())),
         "boot" => boot(rest).map(Step::Boot),
         "service" => one_of(rest, &VERBS).map(Step::Service),
-        "prepare" => nothing(Step::Prepare),
-        "unplug" => nothing(Step::Unplug),
+        "prepare" if rest.is_empty() => Ok(Step::Prepare(None)),
+        "prepare" => one_of(rest, &PORTS[..2]).map(|vf| Step::Prepare(Some(vf))),
+        "unplug" if rest == "second" => Ok(Step::Unplug(Port::Second)),
+        "unplug" => nothing(Step::Unplug(Port::Vf)),
+        "plug" if rest == "second" => Ok(Step::PlugSecond),
         "plug" => {
             one_of(rest, &[("same", false), ("other", true)]).map(|other| Step::Plug { other })
         }
@@ -193,7 +196,11 @@ const VERBS: [(&str, Verb); 6] = [
     ("thaw", Verb::Thaw),
     ("reload", Verb::Reload),
 ];
-const PORTS: [(&str, Port); 2] = [("vf", Port::Vf), ("standby", Port::Standby)];
+const PORTS: [(&str, Port); 3] = [
+    ("vf", Port::Vf),
+    ("second", Port::Second),
+    ("standby", Port::Standby),
+];
 const PLACES: [(&str, Place); 4] = [
     ("guest", Place::Guest),
     ("tandem", Place::Tandem),
@@ -343,10 +350,11 @@ fn state(text: &str) -> Parsed<State> {
         ("problem", code) => known(code).map(State::Problem),
         ("no", "problem") => Ok(State::NoProblem),
         ("armed", "") => Ok(State::Armed),
+        ("backup", "") => Ok(State::Backup),
         ("measured", "") => Ok(State::Measured),
         (state, "") => known::<BondState>(state).map(State::Bond).map_err(|error| {
             format!(
-                "{error}; or traffic vf|standby|none, problem CODE, no problem, armed, measured"
+                "{error}; or traffic vf|standby|none, problem CODE, no problem, armed, backup, measured"
             )
         }),
         (_, more) => Err(format!("`{more}` is too much")),

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use crate::bond::choice::{Choice, guess_cause};
 use crate::bond::history::traffic::{Carrier, PendingSwitchover, Record, Seen};
-use crate::bond::memory::Memory;
+use crate::bond::memory::{Memory, prepared_until};
 use crate::bond::view::BondView;
 use crate::model::output::Event;
 use crate::model::removal::RemovalStage;
@@ -25,17 +25,13 @@ impl Memory {
     /// The hold ends when the VF is gone, so that its successor is taken, or when
     /// the host did not come back in time.
     pub(crate) fn expire_prepared(&mut self, view: &BondView<'_>, now: Time) {
-        let Some(prepared) = self.prepared else {
-            return;
-        };
-        let present = view.vfs.iter().any(|vf| vf.ifindex() == prepared.ifindex);
-        let late = self
-            .prepared_until(view.policy)
-            .is_some_and(|end| now >= end);
         let known = view.world.links_known();
-        if (known && !present) || (late && !self.commands.preparing()) {
-            self.prepared = None;
-        }
+        let preparing = self.commands.preparing();
+        self.prepared.retain(|held| {
+            let present = view.vfs.iter().any(|vf| vf.ifindex() == held.ifindex);
+            let late = prepared_until(view.policy, held).is_some_and(|end| now >= end);
+            (present || !known) && (preparing || !late)
+        });
     }
 
     fn note_assembly(&mut self, view: &BondView<'_>, now: Time) {
@@ -145,7 +141,8 @@ impl Memory {
     /// Learns what was chosen.
     pub(crate) fn note_choice(&mut self, view: &BondView<'_>, choice: &Choice<'_>, now: Time) {
         let differ = view.bond().is_some_and(|bond| {
-            let mut ports = view.standby.iter().chain(choice.vf);
+            let vfs = choice.vfs.iter().copied();
+            let mut ports = view.standby.iter().chain(vfs);
             ports.any(|port| port.enslaved && port.link.mtu != bond.link.mtu)
         });
         self.mtus_differ_since = self.mtus_differ_since.or(Some(now)).filter(|_| differ);

@@ -86,6 +86,8 @@ impl Bond<'_> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Port<'a> {
     pub(crate) link: &'a Link,
+    /// The place of the entry of the policy's list that it fits, for a VF.
+    pub(crate) entry: usize,
     /// It is a port of this bond.
     pub(crate) enslaved: bool,
     /// Another device has it as a port.
@@ -147,11 +149,11 @@ impl<'a> BondView<'a> {
             let port = port(world, device.bond(), link);
             match assignment.role {
                 Role::Standby => standbys.push(port),
-                Role::Vf(order) => vfs.push((order, port)),
+                Role::Vf(entry) => vfs.push(Port { entry, ..port }),
             }
         }
         standbys.sort_by_key(|port| (!port.enslaved, port.is_occupied(), port.ifindex()));
-        vfs.sort_by_key(|(order, port)| (*order, !port.enslaved, port.ifindex()));
+        vfs.sort_by_key(|port| (port.entry, !port.enslaved, port.ifindex()));
         let mut standbys = standbys.into_iter();
         Self {
             policy,
@@ -159,7 +161,7 @@ impl<'a> BondView<'a> {
             device,
             standby: standbys.next(),
             other_standby: standbys.next(),
-            vfs: vfs.into_iter().map(|(_, port)| port).collect(),
+            vfs,
         }
     }
 
@@ -261,6 +263,7 @@ fn port<'a>(world: &'a World, bond: Option<&Bond<'a>>, link: &'a Link) -> Port<'
     let linked = link.admin_up && link.carrier && link.port.as_ref().is_some_and(|p| p.mii_up);
     Port {
         link,
+        entry: 0,
         enslaved,
         taken: link.controller.is_some() && !enslaved,
         active: enslaved && bond.and_then(|bond| bond.facts.active) == Some(link.ifindex),

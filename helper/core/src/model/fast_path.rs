@@ -41,11 +41,11 @@ pub struct ArmedVf {
     pub pci: PciAddress,
     /// The port above it, which takes it along when it goes.
     pub slot: Option<PciAddress>,
-    /// The port that takes over.
+    /// The port that takes over: a backup VF that is known to work, else the standby.
     pub standby: Ifindex,
     /// The MAC that the network knows the bond by.
     pub mac: Mac,
-    /// The bond's own addresses, to be announced from the standby.
+    /// The bond's own addresses, to be announced from the port that takes over.
     pub addresses: Vec<IpAddr>,
     /// The bond's upper devices, to be announced too, as one number that changes with them.
     pub upper_devices: u64,

@@ -94,6 +94,9 @@ pub struct Hold {
     pub operator: bool,
     /// The VF that was prepared for its unplug.
     pub prepared: Option<PreparedVf>,
+    /// Others that were prepared with it, or later.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also_prepared: Vec<PreparedVf>,
     /// Tandem had an adopted bond deliver the frames of all ports, for a switchover.
     #[serde(default)]
     pub draining: bool,
@@ -141,11 +144,12 @@ pub enum Request {
         /// Which bond; without it, the only one there is.
         bond: Option<IfName>,
     },
-    /// Move the traffic to the standby and release the VF: it will be unplugged.
+    /// Release VFs that will be unplugged, after the traffic has left them. Without `vf` all are, and the
+    /// standby carries the traffic; with it another VF may, if it is known to work.
     PrepareUnplug {
         /// Which bond; without it, the only one there is.
         bond: Option<IfName>,
-        /// Which VF, by permanent MAC; without it, the present one.
+        /// Which VF, by permanent MAC; without it, all that are present.
         vf: Option<Mac>,
     },
     /// The unplug will not happen, or the migration is over: take a VF again.

@@ -83,7 +83,8 @@ pub struct BondPolicy {
     pub name: IfName,
     /// The paravirtual NIC that is always there.
     pub standby: PortMatch,
-    /// Any of these is the VF; at most [`Policy::MAX_VFS`]. The first that is present wins.
+    /// Any of these is the VF; at most [`Policy::MAX_VFS`]. Of several that are present, the first that is usable
+    /// gets the traffic, the others are its backups.
     pub vfs: Vec<PortMatch>,
     /// Which MAC the bond shows to the network.
     #[serde(default)]

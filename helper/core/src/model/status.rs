@@ -52,13 +52,16 @@ pub struct BondStatus {
     pub reason: String,
     /// The standby, if it is present.
     pub standby: Option<PortStatus>,
-    /// The VF, if it is present.
+    /// The VF, if it is present: of several the one that carries the traffic, or is to get it.
     pub vf: Option<PortStatus>,
+    /// Other VFs of the policy that are present, in the order in which they would get the traffic.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub backup_vfs: Vec<PortStatus>,
     /// Addresses on the bond.
     pub addresses: Vec<Address>,
     /// What is wrong, each with a remedy.
     pub problems: Vec<Problem>,
-    /// The kernel itself sends through the standby when the VF's removal begins,
+    /// The kernel itself sends through another port, the standby or a ready backup, when the VF's removal begins,
     /// whether or not the service is in time.
     #[serde(default)]
     pub fast_path_armed: bool,
@@ -165,6 +168,10 @@ pub enum Held {
     Refused,
     /// Something else has its frames, so it is left alone.
     InUse,
+    /// Another VF carries the traffic; this one is ready to.
+    Backup,
+    /// Another VF carries the traffic; this one's path is checked once the standby carries it.
+    Unchecked,
     /// Its path check failed: no frame reached the standby through the network; retried later.
     PathBroken,
     /// Something that this version has no word for: a newer guest says it.
@@ -197,7 +204,7 @@ pub enum ProblemCode {
     StandbyMissing,
     /// The standby has no carrier: a removal of the VF would cut the guest off.
     StandbyNoCarrier,
-    /// More than one NIC matches the standby or the VF.
+    /// More than one NIC matches the standby, or one entry of `vfs`.
     AmbiguousMatch,
     /// A device of that name exists and is not a bond.
     NameTaken,

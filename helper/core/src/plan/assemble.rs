@@ -39,7 +39,7 @@ pub(super) fn check_free(
 ) -> impl Iterator<Item = ActionKind> {
     let standby = context.view.standby.as_ref();
     let standby = standby.filter(|standby| !standby.enslaved);
-    let nics = standby.into_iter().chain(context.next_vf(bond));
+    let nics = standby.into_iter().chain(context.next_vfs(bond));
     let unasked = |nic: &&Port<'_>| !nic.is_occupied() && !context.memory.is_found_free(nic);
     nics.filter(unasked).map(|nic| bond.check_free(nic))
 }
@@ -138,14 +138,13 @@ fn is_cleared(context: &Context<'_>, bond: &Bond<'_>, standby: &Port<'_>) -> boo
     }
 }
 
-/// Takes the chosen VF in as a backup.
-pub(super) fn take_vf(context: &Context<'_>, bond: &Bond<'_>) -> Option<ActionKind> {
-    let vf = context.next_vf(bond)?;
-    let ready = is_prepared(context.view, bond)
-        && switchover::joins_as_backup(context, bond)
-        && context.memory.is_found_free(vf)
-        && !vf.has_addresses();
-    ready.then(|| bond.enslave(vf))
+/// Takes the chosen VFs in as backups.
+pub(super) fn take_vfs(context: &Context<'_>, bond: &Bond<'_>) -> impl Iterator<Item = ActionKind> {
+    let ready = is_prepared(context.view, bond) && switchover::joins_as_backup(context, bond);
+    let may_join =
+        move |vf: &&Port<'_>| ready && context.memory.is_found_free(vf) && !vf.has_addresses();
+    let vfs = context.next_vfs(bond).filter(may_join);
+    vfs.map(|vf| bond.enslave(vf))
 }
 
 /// Opens ports that somebody closed.

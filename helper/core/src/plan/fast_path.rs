@@ -53,19 +53,20 @@ fn wanted(context: &Context<'_>, bond: &Bond<'_>) -> FastPath {
     }
 }
 
+/// The port that takes over is the one that the machine would choose, so that both go the same way.
 /// Only where all ports share one MAC: elsewhere frames of the bond would leave the
 /// standby with a MAC that is not its own.
 fn armed_vf(context: &Context<'_>, bond: &Bond<'_>) -> Option<ArmedVf> {
     let view = context.view;
     let vf = view.vfs.iter().find(|vf| vf.active)?;
-    let standby = view.standby.as_ref().filter(|port| port.usable)?;
+    let next = context.choice.next?;
     let shared = bond.facts.fail_over_mac == FailOverMac::None;
     let addresses = bond.addressing.map(|found| found.addresses.iter());
     Some(ArmedVf {
         vf: vf.ifindex(),
         pci: vf.link.pci?,
         slot: vf.link.pci_parent,
-        standby: standby.ifindex(),
+        standby: next.ifindex(),
         mac: bond.link.mac.filter(|_| shared)?,
         addresses: addresses.into_iter().flatten().map(|one| one.ip).collect(),
         upper_devices: view.world.upper_devices(bond.ifindex()),

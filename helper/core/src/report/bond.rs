@@ -21,6 +21,8 @@ pub(crate) fn bond_status(context: &Context<'_>, deadline: Option<Time>) -> Bond
     } = context;
     let (state, reason) = stand(context);
     let bond = view.bond();
+    let backups = choice.vfs().skip(1);
+    let backups = backups.map(|vf| port_status(vf, held(context, vf)));
     BondStatus {
         name: view.policy.name.clone(),
         ifindex: bond.map(|bond| bond.ifindex()),
@@ -32,7 +34,8 @@ pub(crate) fn bond_status(context: &Context<'_>, deadline: Option<Time>) -> Bond
             let left_alone = memory.is_left_alone(view, port);
             port_status(port, left_alone.then_some(Held::InUse))
         }),
-        vf: choice.vf.map(|vf| port_status(vf, held(view, memory, vf))),
+        vf: choice.vf().map(|vf| port_status(vf, held(context, vf))),
+        backup_vfs: backups.collect(),
         addresses: bond
             .and_then(|bond| bond.addressing)
             .map(|found| found.addresses.clone())
@@ -141,7 +144,10 @@ fn without_traffic(context: &Context<'_>) -> (BondState, String) {
     let Context {
         view, memory, now, ..
     } = context;
-    let first = context.choice.vf.filter(|_| memory.traffic.never_carried());
+    let first = context
+        .choice
+        .vf()
+        .filter(|_| memory.traffic.never_carried());
     let joining = view
         .standby
         .as_ref()
@@ -192,18 +198,22 @@ fn no_standby(view: &BondView<'_>) -> String {
 }
 
 fn no_vf(context: &Context<'_>) -> String {
-    let Some(vf) = context.choice.vf else {
+    let Some(vf) = context.choice.vf() else {
         return "no VF is present".into();
     };
-    let text = match held(context.view, context.memory, vf) {
+    let text = match held(context, vf) {
         Some(held) => held_text(held),
         None => "is being taken in",
     };
     format!("VF {} {text}", vf.link.name)
 }
 
-/// Why the chosen VF is not in use.
-fn held(view: &BondView<'_>, memory: &Memory, vf: &Port<'_>) -> Option<Held> {
+/// Why a VF is not in use.
+fn held(context: &Context<'_>, vf: &Port<'_>) -> Option<Held> {
+    let Context {
+        view, memory, now, ..
+    } = *context;
+    let policy = view.policy;
     if memory.is_prepared(vf) {
         Some(Held::UnplugPrepared)
     } else if vf.warning.is_some() {
@@ -220,6 +230,12 @@ fn held(view: &BondView<'_>, memory: &Memory, vf: &Port<'_>) -> Option<Held> {
         Some(Held::Operator)
     } else if vf.enslaved && fails_path_check(view, memory, vf) {
         Some(Held::PathBroken)
+    } else if vf.enslaved && view.traffic() == Traffic::Vf {
+        Some(match memory.vfs.carrier_has_held(policy, vf, now) {
+            false => Held::Holding,
+            true if memory.vfs.path_is_checked(policy, vf) => Held::Backup,
+            true => Held::Unchecked,
+        })
     } else if vf.enslaved {
         Some(Held::Holding)
     } else {
@@ -253,6 +269,8 @@ fn held_text(held: Held) -> &'static str {
         Held::RemovalExpected => "is about to be removed",
         Held::Operator => "waits until an operator asks for the failback",
         Held::Refused => "was refused and is tried again",
+        Held::Backup => "is ready to take over",
+        Held::Unchecked => "is checked once the standby carries the traffic",
         Held::InUse => "is in use by something else",
         Held::PathBroken => "sends frames that do not reach the standby through the network",
         Held::Unknown => "is not in use",

@@ -161,31 +161,29 @@ fn of_vfs(context: &Context<'_>) -> Vec<Problem> {
     let Context {
         view, memory, now, ..
     } = context;
-    let mut all = Vec::new();
-    let Some(vf) = context.choice.vf else {
-        return all;
-    };
-    all.extend(in_use(vf));
-    if let Some(other) = context.choice.other_vf {
-        all.push(ambiguous(vf, other, "VF"));
+    let mut all: Vec<_> = context.choice.vfs().filter_map(in_use).collect();
+    if let Some((chosen, other)) = context.choice.surplus {
+        all.push(ambiguous(chosen, other, "VF"));
     }
-    let limit = vf.link.max_mtu;
     let bond_mtu = view.bond().map_or(0, |bond| bond.link.mtu);
-    if !vf.takes_mtu(bond_mtu) && !vf.enslaved {
-        all.push(problem(
-            ProblemCode::MtuRefused,
-            Some(&vf.link.name),
-            format!("the VF takes at most {limit} bytes; the bond's MTU is {bond_mtu}"),
-            ProblemCode::MtuRefused.remedy(),
-        ));
-    }
-    if memory.vfs.is_flapping(view.policy, vf, *now) {
-        all.push(problem(
-            ProblemCode::Flapping,
-            Some(&vf.link.name),
-            "the VF's carrier flaps; each loss doubles the time that it has to hold".into(),
-            ProblemCode::Flapping.remedy(),
-        ));
+    for vf in context.choice.vfs() {
+        let (name, limit) = (&vf.link.name, vf.link.max_mtu);
+        if !vf.takes_mtu(bond_mtu) && !vf.enslaved {
+            all.push(problem(
+                ProblemCode::MtuRefused,
+                Some(name),
+                format!("the VF takes at most {limit} bytes; the bond's MTU is {bond_mtu}"),
+                ProblemCode::MtuRefused.remedy(),
+            ));
+        }
+        if memory.vfs.is_flapping(view.policy, vf, *now) {
+            all.push(problem(
+                ProblemCode::Flapping,
+                Some(name),
+                "the VF's carrier flaps; each loss doubles the time that it has to hold".into(),
+                ProblemCode::Flapping.remedy(),
+            ));
+        }
     }
     all
 }
@@ -251,7 +249,9 @@ impl ProblemCode {
             Self::StandbyNoCarrier => {
                 "set its link up on the host; check the tap, bridge or switch behind it"
             }
-            Self::AmbiguousMatch => "match the NIC more exactly, by permanent MAC or PCI address",
+            Self::AmbiguousMatch => {
+                "match the NIC more exactly, by permanent MAC or PCI address; give each of several VFs an entry of its own"
+            }
             Self::NameTaken => {
                 "rename or remove that interface, or choose another name for the bond"
             }

@@ -302,6 +302,7 @@ fn holds_are_kept_over_a_restart() {
             pci: None,
             since: NOW,
         }),
+        also_prepared: Vec::new(),
         draining: false,
     };
     let mut machine = Machine::new(NOW);

@@ -6,6 +6,7 @@ mod fast_path;
 mod in_use;
 mod machine;
 mod matching;
+mod two_vfs;
 mod validate;
 mod world;
 

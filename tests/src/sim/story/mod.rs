@@ -13,7 +13,7 @@ use tandem_core::link::{Address, Occupant, Route};
 use tandem_core::policy::Policy;
 use tandem_core::{IfName, Ifindex, Input, Mac, PciAddress};
 
-use super::fake::{FakeKernel, NicSpec, standby_nic, vf_nic};
+use super::fake::{FakeKernel, NicSpec, pci, pci_port, standby_nic, vf_nic};
 use super::stage::Said;
 use super::{Disorder, Stage};
 
@@ -54,6 +54,9 @@ pub enum Step {
         /// Largest MTU in bytes.
         #[serde(default)]
         max_mtu: Option<u32>,
+        /// The slot that it sits in, if not its kind's.
+        #[serde(default)]
+        slot: Option<u8>,
     },
     /// A NIC is plugged out.
     Unplug(IfName),
@@ -201,6 +204,7 @@ fn take(stage: &mut Stage, step: Step) -> Result<()> {
             refuses_mac,
             is_cut_off,
             max_mtu,
+            slot,
         } => {
             let model = match nic {
                 NicModel::Standby => standby_nic(mac),
@@ -211,6 +215,8 @@ fn take(stage: &mut Stage, step: Step) -> Result<()> {
                 refuses_mac,
                 is_cut_off,
                 max_mtu: max_mtu.unwrap_or(model.max_mtu),
+                pci: slot.map_or(model.pci, pci),
+                pci_parent: slot.map_or(model.pci_parent, pci_port),
                 ..model
             };
             stage.change(|kernel| kernel.plug(spec));

@@ -21,6 +21,8 @@ const REJOIN_PAUSE_MS: u64 = 500;
 pub(crate) struct VfMemory {
     present: BTreeMap<Ifindex, VfNote>,
     last_gone: Option<GoneVf>,
+    /// The one that carries the traffic, or did last.
+    carried_last: Option<Ifindex>,
 }
 
 #[derive(Debug, Default)]
@@ -46,6 +48,8 @@ impl VfMemory {
         now: Time,
     ) -> Vec<Event> {
         let mut events = Vec::new();
+        let carrier = view.vfs.iter().find(|vf| vf.active).map(Port::ifindex);
+        self.carried_last = carrier.or(self.carried_last);
         for vf in &view.vfs {
             let note = self.present.entry(vf.ifindex()).or_default();
             note.mac = vf.mac();
@@ -108,6 +112,11 @@ impl VfMemory {
                 warned_by,
             });
         }
+    }
+
+    /// The VF that carries the traffic, or did last.
+    pub(crate) fn carried_last(&self) -> Option<Ifindex> {
+        self.carried_last
     }
 
     /// The VF that left last, if it is that one.
