@@ -77,7 +77,7 @@ pub enum Ask {
     Failover(BondArgs),
     /// Let the VF carry the traffic again
     Failback(BondArgs),
-    /// Move the traffic to the standby and release the VF for its unplug
+    /// Move the traffic away from VFs and release them for their unplug
     PrepareUnplug(UnplugArgs),
     /// Use the VF again after `prepare-unplug`
     Resume(BondArgs),
@@ -174,7 +174,7 @@ pub struct BondArgs {
 pub struct UnplugArgs {
     /// The bond; optional if there is only one
     pub bond: Option<IfName>,
-    /// The VF, by permanent MAC; by default the present one
+    /// The VF, by permanent MAC; by default all that are present
     #[arg(long, value_name = "MAC")]
     pub vf: Option<Mac>,
     /// How to reach the service.

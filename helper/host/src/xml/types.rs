@@ -29,7 +29,7 @@ pub struct Bond {
     pub path_check: PathCheck,
     /// The paravirtual NIC.
     pub standby: Port,
-    /// Any of these is the VF, on this host or another; the first that is present wins.
+    /// Any of these is a VF, on this host or another; of several that are present, the first usable gets the traffic.
     pub vfs: Vec<Port>,
     /// MTU of the bond in bytes; without it the standby's.
     pub mtu: Option<u32>,
