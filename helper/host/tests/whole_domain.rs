@@ -17,7 +17,7 @@ there=0
 case "$2" in qemu+ssh:*) there=1 ;; esac
 case "$there $*" in
 1*' domstate '*) echo "error: failed to get domain 'g1'" >&2; exit 1 ;;
-0*' domstate '*) echo 'running (booted)' ;;
+0*' domstate '*) cat "$HERE/state" ;;
 0*' dumpxml '*) cat "$HERE/domain.xml" ;;
 0*' domjobinfo '*) cat "$HERE/job" ;;
 1*' net-info --network=vfs') printf 'Name:           vfs\nActive:         yes\n' ;;
@@ -72,6 +72,7 @@ impl Bench {
         );
         bench.file("domain.xml", &xml);
         bench.file("job", "Job type: 0\n");
+        bench.file("state", "running (booted)\n");
         bench
     }
 
@@ -143,6 +144,13 @@ fn a_usb_device_stands_in_no_ones_way() {
     let output = bench.run(&["check"], &[]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     bench.changed_nothing();
+}
+
+#[test]
+fn a_domain_that_does_not_run_is_told_that_first() {
+    let bench = Bench::new(&[VF, GPU].concat());
+    bench.file("state", "shut off (destroyed)\n");
+    bench.refuses("not-running", &[], &["g1"]);
 }
 
 #[test]

@@ -117,7 +117,11 @@ async fn prepare(arguments: &args::Evacuation) -> anyhow::Result<Result<Prepared
     };
     let name = arguments.domain.as_str();
     let refuse = |code, message| Ok(Err(vec![Cause::new(code, message)]));
-    let DomainLook { facts, bonds, .. } = source.look(name).await?;
+    let DomainLook {
+        facts,
+        bonds,
+        progress,
+    } = source.look(name).await?;
     if facts.state == DomainState::Absent {
         let message = format!(
             "there is no domain {} on {}; `virsh list --all` shows those that are",
@@ -138,9 +142,12 @@ async fn prepare(arguments: &args::Evacuation) -> anyhow::Result<Result<Prepared
         return refuse(CauseCode::BondsMissing, message);
     }
     let spec = spec_of(arguments, &facts, bonds.as_ref(), &vfs, &given_back)?;
-    let found = obstacles(&spec, &facts, bonds.as_ref(), &arguments.migratable);
-    if !found.is_empty() {
-        return Ok(Err(found));
+    // Of one that does not run, or was evacuated and needs a recovery, the checks that follow tell just that.
+    if facts.state == DomainState::Running && progress.is_none() {
+        let found = obstacles(&spec, &facts, bonds.as_ref(), &arguments.migratable);
+        if !found.is_empty() {
+            return Ok(Err(found));
+        }
     }
     let arriving: Vec<Nic> = spec.devices.iter().filter_map(arriving).collect();
     let policy = bonds.map(|bonds| bonds.policy_with(&facts.nics, &arriving));

@@ -74,11 +74,12 @@ pub(super) async fn record(
     name_vfs(&mut spec, side, &look, &arguments.vf)?;
     let mut lacking = spec.devices.iter().filter(|one| one.vf(side).is_none());
     if let Some(device) = lacking.next().filter(|_| !arguments.yes_degraded) {
-        let bond = printable(device.bond().unwrap_or_default());
+        let bond = device.bond().unwrap_or_default();
         let message = format!(
-            "no VF is named for {bond} of domain {}; name it: --vf {bond}=FILE, or leave it without one by \
-             --yes-degraded",
-            printable(name)
+            "no VF is named for {} of domain {}; name it: --vf {}=FILE, or leave it without one by --yes-degraded",
+            printable(bond),
+            printable(name),
+            quoted(bond)
         );
         return Ok(Err(Cause::new(CauseCode::NoVfNamed, message)));
     }

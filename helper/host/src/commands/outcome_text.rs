@@ -149,12 +149,16 @@ fn headline(spec: &Spec, outcome: &Outcome) -> String {
 
 /// What is there of what should be, and by name what is not.
 fn with_devices(outcome: &Outcome) -> String {
-    let wanted = outcome.devices.iter().filter(|one| one.wanted).count();
-    let missing = outcome
-        .devices
-        .iter()
-        .filter(|one| one.wanted && !one.attached);
-    let missing: Vec<&str> = missing.map(|one| one.device.as_str()).collect();
+    // A bond that ends without a VF, as agreed, lacks it all the same.
+    let counts = |one: &&DeviceOutcome| one.wanted || one.bond.is_some();
+    let wanted = outcome.devices.iter().filter(counts).count();
+    let missing = outcome.devices.iter().filter(counts);
+    let missing = missing.filter(|one| !one.attached);
+    let name = |one: &DeviceOutcome| match &one.bond {
+        Some(bond) if !one.wanted => format!("a VF for {}", printable(bond)),
+        _ => one.device.clone(),
+    };
+    let missing: Vec<String> = missing.map(name).collect();
     match (wanted, missing.as_slice()) {
         (0 | 1, _) if outcome.vf_attached => "with its VF".to_owned(),
         (0 | 1, _) => "without a VF".to_owned(),
@@ -264,6 +268,31 @@ mod tests {
             let said = text_of(&spec, &outcome, &Folders::default());
             assert!(said.contains(command.trim_matches('`')), "{said}");
         }
+    }
+
+    #[test]
+    fn a_bond_that_ends_without_a_vf_is_said_to_lack_it() {
+        let device = |name: &str, bond: Option<&str>, there: bool| DeviceOutcome {
+            device: name.to_owned(),
+            bond: bond.map(str::to_owned),
+            wanted: there,
+            attached: there,
+            unplug_may_follow: false,
+            guest: GuestVerdict::NotAsked,
+            guest_status: None,
+            plug_failure: None,
+        };
+        let cause = Cause::new(CauseCode::Unclear, "");
+        let mut outcome = Outcome::without_run(Verdict::Done, cause);
+        outcome.devices = vec![
+            device("device ua-vf0 of bond0", Some("bond0"), true),
+            device("device ua-vf1 of bond1", Some("bond1"), false),
+            device("device ua-gpu", None, false),
+        ];
+        assert_eq!(with_devices(&outcome), "without a VF for bond1");
+        outcome.devices.remove(1);
+        outcome.vf_attached = true;
+        assert_eq!(with_devices(&outcome), "with its VF");
     }
 
     #[test]

@@ -77,10 +77,11 @@ fn devices(it: &Evacuation, runs_on: Option<Side>, home: Option<Side>) -> Vec<De
     it.devices().map(one).collect()
 }
 
-/// At least one device should be there, and each that should is.
+/// At least one device should be there, and each that should is. A bond that ends without a VF, as agreed, lacks it.
 fn has_all(it: &Evacuation, side: Side) -> bool {
     let wanted = |device: usize| it.record.spec.devices[device].vf(side).is_some();
-    it.devices().any(wanted) && it.missing(side).is_empty()
+    let bonds_have = it.record.spec.of_bonds().all(wanted);
+    it.devices().any(wanted) && bonds_have && it.missing(side).is_empty()
 }
 
 /// News of a refusal may be of an earlier request than the last one: a host may tell it by its answer and

@@ -259,15 +259,10 @@ impl VfIdentity {
 
     /// A look could take one for the other.
     fn overlaps(&self, other: &Self) -> bool {
-        match (
-            (self.pci, &self.alias, self.mac),
-            (other.pci, &other.alias, other.mac),
-        ) {
-            ((Some(one), _, _), (Some(two), _, _)) => one == two,
-            ((None, Some(one), _), (None, Some(two), _)) => one == two,
-            ((None, None, one), (None, None, two)) => one == two,
-            _ => false,
-        }
+        let pci = self.pci.is_some() && self.pci == other.pci;
+        let alias = self.alias.is_some() && self.alias == other.alias;
+        let mac = self.mac.is_some() && self.mac == other.mac;
+        pci || alias || mac
     }
 
     /// The name for people.
@@ -480,5 +475,41 @@ impl Default for Limits {
             settle_ms: 10_000,
             action_ms: 60_000,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_overlap_in_whatever_both_are_known_by() {
+        let identity = |pci: Option<&str>, alias: Option<&str>, mac: Option<&str>| VfIdentity {
+            pci: pci.and_then(|text| text.parse().ok()),
+            alias: alias.map(str::to_owned),
+            mac: mac.and_then(|text| text.parse().ok()),
+        };
+        let (pci, alias, mac) = (
+            Some("0000:3b:02.1"),
+            Some("ua-a"),
+            Some("52:54:00:00:00:02"),
+        );
+        let whole = identity(pci, alias, mac);
+        for same in [
+            identity(pci, None, None),
+            identity(None, alias, None),
+            identity(None, None, mac),
+            identity(Some("0000:3b:02.2"), alias, None),
+            identity(Some("0000:3b:02.2"), Some("ua-b"), mac),
+        ] {
+            assert!(whole.overlaps(&same) && same.overlaps(&whole), "{same:?}");
+        }
+        let other = identity(
+            Some("0000:3b:02.2"),
+            Some("ua-b"),
+            Some("52:54:00:00:00:03"),
+        );
+        assert!(!whole.overlaps(&other));
+        assert!(!identity(pci, None, None).overlaps(&identity(None, alias, mac)));
     }
 }

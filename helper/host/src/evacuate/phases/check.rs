@@ -48,9 +48,11 @@ fn no_vf_named(it: &Evacuation) -> Option<Cause> {
     let bonds = lacking
         .iter()
         .filter_map(|device| spec.devices[*device].bond());
-    let bonds: Vec<String> = bonds.map(printable).collect();
-    let options = bonds.iter().map(|bond| format!("--vf {bond}=FILE"));
+    let options = bonds
+        .clone()
+        .map(|bond| format!("--vf {}=FILE", quoted(bond)));
     let options: Vec<String> = options.collect();
+    let bonds: Vec<String> = bonds.map(printable).collect();
     let (what, option) = match spec.of_bonds().count() {
         0 | 1 => (String::new(), "--vf FILE".to_owned()),
         _ => (format!(" for {}", bonds.join(", ")), options.join(" ")),
