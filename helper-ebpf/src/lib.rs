@@ -3,10 +3,15 @@
 //! programs. `no_std`, and the same bytes on both sides of the ring buffer.
 #![no_std]
 
+mod carry;
 mod event;
 mod fast_path;
 mod layout;
 
+pub use carry::{
+    CARRY_CLOSED, CARRY_CLOSED_TO, CARRY_DRAIN, CARRY_EARLY, CARRY_GIVEN, CARRY_HELD, CARRY_HOLD,
+    CARRY_HOLD_TAP, CARRY_MODE, CARRY_PASSED, CARRY_WORDS,
+};
 pub use event::{DEVICE_NAME_LEN, EVENT_LEN, EventKind, MAC_LEN, ParseError, RawEvent};
 pub use fast_path::{
     ArmedPorts, DUPLICATES_HOLD_NS, FAST_PATH_GRACE_NS, FAST_PATH_HOLD_NS,

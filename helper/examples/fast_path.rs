@@ -15,9 +15,10 @@ use aya::sys::{Stats, enable_stats};
 use rustix::net::{AddressFamily, SocketType, netdevice, socket};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
-use tandem_core::{Input, PciAddress};
+use tandem_core::fast_path::{ArmedVf, FastPath};
+use tandem_core::{Ifindex, Input};
 use tandem_guest::ebpf::EbpfSource;
-use tandem_guest::ebpf::fast_path::{ArmedVfSetup, FastPathSetup, FastPaths};
+use tandem_guest::ebpf::fast_path::FastPaths;
 use tokio::sync::mpsc;
 use tracing_subscriber::EnvFilter;
 
@@ -90,7 +91,11 @@ fn obey(fast_paths: &FastPaths, order: u64, command: &str) -> Result<String> {
     let name = words.next().context("an empty command")?;
     let link = index(words.next().context("which link?")?)?;
     Ok(match name {
-        "apply" => format!("{:?}", fast_paths.apply(&setup(link, words)?, order)?),
+        "apply" => {
+            let (fast_path, announcements) = wanted(words)?;
+            let applied = fast_paths.apply(Ifindex(link), &fast_path, &announcements, order)?;
+            format!("{applied:?}")
+        }
         "forget" => {
             fast_paths.forget(link, order);
             "forgotten".to_owned()
@@ -119,46 +124,40 @@ fn obey(fast_paths: &FastPaths, order: u64, command: &str) -> Result<String> {
     })
 }
 
-fn setup<'a>(bond: u32, words: impl Iterator<Item = &'a str>) -> Result<FastPathSetup> {
-    let mut watch = Vec::new();
-    let mut mac = None;
-    let mut armed_vf = ArmedVfSetup {
-        vf: 0,
-        device: PciAddress {
-            domain: 0,
-            bus: 0,
-            device: 0,
-            function: 0,
-        },
-        slot: None,
-        standby: 0,
-        mac: [0; 6],
-        announcements: Vec::new(),
+/// What is wanted, and what is announced when the VF leaves.
+fn wanted<'a>(words: impl Iterator<Item = &'a str>) -> Result<(FastPath, Vec<Vec<u8>>)> {
+    let mut fast_path = FastPath {
+        period: 1,
+        ..FastPath::default()
     };
+    let (mut vf, mut pci, mut slot, mut standby) = (None, None, None, None);
+    let mut announcements = Vec::new();
     for word in words {
         let (key, value) = word.split_once('=').context("KEY=VALUE is expected")?;
+        let link = |name| index(name).map(Ifindex);
         match key {
-            "watch" => watch = value.split(',').map(index).collect::<Result<_>>()?,
-            "vf" => armed_vf.vf = index(value)?,
-            "device" => armed_vf.device = value.parse()?,
-            "slot" => armed_vf.slot = Some(value.parse()?),
-            "standby" => armed_vf.standby = index(value)?,
-            "mac" => {
-                let bytes = hex(&value.replace(':', ""))?;
-                armed_vf.mac = bytes.try_into().ok().context("a MAC has six bytes")?;
-                mac = Some(armed_vf.mac);
-            }
-            "announce" => armed_vf.announcements.push(hex(value)?),
+            "watch" => fast_path.ports = value.split(',').map(link).collect::<Result<_>>()?,
+            "vf" => vf = Some(link(value)?),
+            "device" => pci = Some(value.parse()?),
+            "slot" => slot = Some(value.parse()?),
+            "standby" => standby = Some(link(value)?),
+            "mac" => fast_path.mac = Some(value.parse()?),
+            "announce" => announcements.push(hex(value)?),
             other => bail!("no such key: {other}"),
         }
     }
-    Ok(FastPathSetup {
-        bond,
-        watch,
-        period: 1,
-        mac,
-        armed_vf: (armed_vf.vf != 0).then_some(armed_vf),
-    })
+    if let Some(vf) = vf {
+        fast_path.armed_vf = Some(ArmedVf {
+            vf,
+            pci: pci.context("device=NAME is missing")?,
+            slot,
+            standby: standby.context("standby=PORT is missing")?,
+            mac: fast_path.mac.context("mac=MAC is missing")?,
+            addresses: Vec::new(),
+            upper_devices: 0,
+        });
+    }
+    Ok((fast_path, announcements))
 }
 
 fn index(name: &str) -> Result<u32> {

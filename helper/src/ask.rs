@@ -12,10 +12,13 @@ use tandem_wire::reply::StatusReport;
 use crate::cli::{Ask, StatusArgs, exit};
 use crate::client::{Client, ClientError};
 use crate::config::{self, Config, ConfigError};
-use crate::networkd;
+use crate::managers;
 use crate::nics::{Obstacle, Readiness};
+use crate::observe::once;
 use crate::render::{self, Style};
+use crate::surroundings;
 use crate::system_files::SystemFiles;
+use crate::udev_marks::effective;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -122,7 +125,8 @@ fn status(args: &StatusArgs, style: Style, out: &mut impl Write) -> Result<u8, A
         // Before the status, so that nothing falls between the two.
         client.subscribe(limit)?;
     }
-    let report: StatusReport = client.call(Call::TandemStatus, limit)?;
+    let mut report: StatusReport = client.call(Call::TandemStatus, limit)?;
+    surroundings::add_to(&mut report.status.bonds, concerns());
     let text = match (args.json, args.watch) {
         (false, _) => render::status(&report, &managers(&report), style),
         (true, false) => json(serde_json::to_string_pretty(&report))?,
@@ -135,11 +139,23 @@ fn status(args: &StatusArgs, style: Style, out: &mut impl Write) -> Result<u8, A
     Ok(exit::OK)
 }
 
+/// What is wrong around the bonds. Who may not look is told nothing.
+fn concerns() -> Vec<surroundings::Concern> {
+    let config = config::load(config::DEFAULT_PATH.as_ref());
+    let policy = config.ok().and_then(|config| effective(&config).ok());
+    let links = once::links().ok();
+    let (Some(policy), Some(links)) = (policy, links) else {
+        return Vec::new();
+    };
+    let permanent = once::permanent_addresses().unwrap_or_default();
+    surroundings::concerns(&SystemFiles::this(), &policy, &links, &permanent)
+}
+
 /// Who configures the bonds that Tandem gives no addresses.
 fn managers(report: &StatusReport) -> BTreeMap<IfName, String> {
     let files = SystemFiles::this();
     let bonds = report.status.bonds.iter();
-    let told = bonds.map(|bond| (bond.name.clone(), networkd::told(&files, &bond.name)));
+    let told = bonds.map(|bond| (bond.name.clone(), managers::told(&files, &bond.name)));
     told.filter_map(|(bond, told)| Some((bond, told?)))
         .collect()
 }

@@ -1,6 +1,7 @@
 //! `tandem check`: what Tandem needs, whether it is here, and what follows where it is not.
 
 mod kernel;
+mod network;
 mod setup;
 mod system;
 #[cfg(test)]
@@ -56,7 +57,7 @@ pub struct Report {
 /// Looks at everything. Changes nothing.
 pub fn check(system: &System, config_path: &Path) -> Report {
     let config = config::load(config_path);
-    let findings = vec![
+    let mut findings = vec![
         setup::configuration(system, config_path, &config),
         setup::nics(system, &config),
         kernel::version(system),
@@ -71,6 +72,7 @@ pub fn check(system: &System, config_path: &Path) -> Report {
         setup::addressing(system, &config),
         setup::host_channel(system),
     ];
+    findings.extend(network::findings(system, &config));
     let level = findings
         .iter()
         .map(|finding| finding.level)

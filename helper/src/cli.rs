@@ -59,6 +59,8 @@ pub enum Command {
     Run(RunArgs),
     /// Check kernel, permissions and configuration: what works here, what does not, and why
     Check(CheckArgs),
+    /// Find the NICs that belong together, and print or write the configuration for them
+    Setup(SetupArgs),
     /// Replay a journal of `tandem run --journal` and print the decisions
     Replay(ReplayArgs),
     /// Print an interface's role as udev properties (for udev's rules)
@@ -77,7 +79,7 @@ pub enum Ask {
     Failover(BondArgs),
     /// Let the VF carry the traffic again
     Failback(BondArgs),
-    /// Move the traffic to the standby and release the VF for its unplug
+    /// Move the traffic away from VFs and release them for their unplug
     PrepareUnplug(UnplugArgs),
     /// Use the VF again after `prepare-unplug`
     Resume(BondArgs),
@@ -105,6 +107,29 @@ pub struct CheckArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+    /// Configuration file
+    #[arg(long, value_name = "PATH", default_value = config::DEFAULT_PATH)]
+    pub config: PathBuf,
+}
+
+/// Arguments of `setup`.
+#[derive(Debug, Args)]
+pub struct SetupArgs {
+    /// Write the configuration file, unless there is one
+    #[arg(long, conflicts_with = "dry_run")]
+    pub write: bool,
+    /// With --write: replace a configuration file that is there
+    #[arg(long, requires = "write")]
+    pub force: bool,
+    /// Say what would become of the network configuration, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// The standby, by its present name, where it can't be told
+    #[arg(long, value_name = "INTERFACE", requires = "vfs")]
+    pub standby: Option<IfName>,
+    /// A VF of that standby, by its present name; may be repeated
+    #[arg(long = "vf", value_name = "INTERFACE", requires = "standby")]
+    pub vfs: Vec<IfName>,
     /// Configuration file
     #[arg(long, value_name = "PATH", default_value = config::DEFAULT_PATH)]
     pub config: PathBuf,
@@ -174,7 +199,7 @@ pub struct BondArgs {
 pub struct UnplugArgs {
     /// The bond; optional if there is only one
     pub bond: Option<IfName>,
-    /// The VF, by permanent MAC; by default the present one
+    /// The VF, by permanent MAC; by default all that are present
     #[arg(long, value_name = "MAC")]
     pub vf: Option<Mac>,
     /// How to reach the service.
@@ -215,6 +240,15 @@ mod tests {
         };
         assert!(!named.refresh && named.interface.is_some());
         assert!(parse("tandem udev").is_err());
+        assert!(parse("tandem setup --standby eth0 --vf eth1 --vf eth2 --write --force").is_ok());
+        for wrong in [
+            "--standby eth0",
+            "--vf eth1",
+            "--force",
+            "--write --dry-run",
+        ] {
+            assert!(parse(&format!("tandem setup {wrong}")).is_err(), "{wrong}");
+        }
         let error = parse("tandem fly").unwrap_err();
         assert_eq!(error.exit_code(), i32::from(exit::USAGE));
     }

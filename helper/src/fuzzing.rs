@@ -45,6 +45,7 @@ pub fn rtnetlink(datagram: &[u8]) -> Datagram {
             ifindex: LINK,
             addresses: Vec::new(),
             routes: Vec::new(),
+            expiries: Vec::new(),
         },
         next_hops: Vec::new(),
         reasons: Vec::new(),
@@ -134,22 +135,5 @@ pub fn udev_entry(text: &str) -> usize {
 }
 
 fn link(name: Option<IfName>, kind: LinkKind) -> Link {
-    Link {
-        ifindex: Ifindex(2),
-        name: name.expect("it is a name"),
-        kind,
-        mac: None,
-        permanent_mac: None,
-        pci: None,
-        pci_parent: None,
-        driver: None,
-        mtu: 1500,
-        max_mtu: 0,
-        admin_up: false,
-        carrier: false,
-        occupant: None,
-        controller: None,
-        bond: None,
-        port: None,
-    }
+    Link::named(Ifindex(2), name.expect("it is a name"), kind)
 }

@@ -7,6 +7,8 @@
 //! ```
 
 pub mod act;
+mod agent_port;
+mod alarm;
 pub mod ask;
 pub mod channel;
 pub mod check;
@@ -19,16 +21,20 @@ pub mod fuzzing;
 pub mod heap;
 pub mod journal;
 pub mod logging;
+mod managers;
 mod netlink;
 pub mod networkd;
 pub mod nics;
 pub mod observe;
 mod packet;
+mod programs;
 mod readable;
 pub mod render;
 pub mod replay;
 pub mod run;
 pub mod runtime;
 pub mod service_manager;
+pub mod setup;
+pub mod surroundings;
 pub mod system_files;
 pub mod udev_marks;

@@ -8,12 +8,13 @@ use tandem_guest::check::{self, Level};
 use tandem_guest::cli::{CheckArgs, Cli, Command, RunArgs, UdevArgs, exit};
 use tandem_guest::config::ConfigError;
 use tandem_guest::nics::watch;
-use tandem_guest::{ask, heap, logging, replay, run, udev_marks};
+use tandem_guest::{ask, heap, logging, replay, run, setup, udev_marks};
 
 fn main() -> ExitCode {
     let code = match Cli::parse().command {
         Command::Run(arguments) => reported(serve(arguments).map(|()| exit::OK)),
         Command::Check(arguments) => reported(report(&arguments)),
+        Command::Setup(arguments) => reported(setup::setup(&arguments)),
         Command::Replay(arguments) => reported(
             replay::replay(&arguments.journal, &mut std::io::stdout().lock()).map(|()| exit::OK),
         ),

@@ -6,7 +6,7 @@ mod words;
 
 use std::collections::BTreeMap;
 
-use tandem_core::status::{Answer, BondStatus, Event, PortStatus, Problem, SourceStatus};
+use tandem_core::status::{Answer, BondStatus, Event, Held, PortStatus, Problem, SourceStatus};
 use tandem_core::types::{IfName, Time};
 use tandem_wire::event::{EventMessage, Pushed, Timestamp};
 use tandem_wire::reply::StatusReport;
@@ -135,12 +135,20 @@ fn bond_section(
         page.item("manager", manager);
     }
     page.item("VF", &widths.row(bond.vf.as_ref()));
+    for backup in &bond.backup_vfs {
+        page.item("backup VF", &widths.row(Some(backup)));
+    }
     page.item("standby", &widths.row(bond.standby.as_ref()));
     if bond.fast_path_armed {
-        page.item(
-            "fast path",
-            "armed: when the VF's removal begins, the kernel redirects its traffic to the standby",
+        let mut backups = bond.backup_vfs.iter();
+        let next = match backups.any(|vf| vf.held == Some(Held::Backup)) {
+            true => "the backup VF",
+            false => "the standby",
+        };
+        let text = format!(
+            "armed: when the VF's removal begins, the kernel redirects its traffic to {next}"
         );
+        page.item("fast path", &text);
     }
     if let Some(deadline) = bond.next_deadline.filter(|deadline| *deadline > now) {
         let seconds = deadline.since_ms(now).div_ceil(1000);
@@ -298,8 +306,11 @@ struct PortWidths([usize; 4]);
 impl PortWidths {
     fn of(bonds: &[BondStatus]) -> Self {
         let mut widths = [0; 4];
-        let ports = bonds.iter().flat_map(|bond| [&bond.vf, &bond.standby]);
-        for port in ports.flatten() {
+        let ports = bonds.iter().flat_map(|bond| {
+            let ports = bond.vf.iter().chain(&bond.standby);
+            ports.chain(&bond.backup_vfs)
+        });
+        for port in ports {
             for (width, cell) in widths.iter_mut().zip(cells(port)) {
                 *width = (*width).max(cell.chars().count());
             }

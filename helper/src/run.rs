@@ -12,17 +12,19 @@ use futures_util::stream::FuturesUnordered;
 use tandem_core::action::{Action, ActionKind};
 use tandem_core::input::{Hold, Input, Outcome, Source};
 use tandem_core::policy::{Origin, Policy};
-use tandem_core::{Machine, Output, Time};
+use tandem_core::{Machine, Output};
 use tandem_wire::reply::{ConfigureError, ConfigureErrorCode, Configured};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
 
 use crate::act::Executor;
+use crate::alarm::Alarm;
 use crate::channel::{Channel, ChannelInput};
 use crate::config::{self, Config, HOST_POLICY_PATH};
 use crate::ebpf::EbpfSource;
 use crate::journal::Journal;
 use crate::logging;
+use crate::managers;
 use crate::nics::{self, GivenBack};
 use crate::observe::{self, Completion, Observed, Sources, Touched, clock};
 use crate::runtime::{self, HOLDS_PATH};
@@ -120,6 +122,7 @@ impl Service {
         };
         let health = service.ebpf.health();
         service.feed(health);
+        service.feed(Input::FastPathsLoading);
         service.recall();
         let policy = service.starting_policy();
         service.adopt(policy)?;
@@ -165,6 +168,7 @@ impl Service {
         if self.machine.status().host_may != self.config.host_may {
             self.feed(Input::HostMay(self.config.host_may));
         }
+        let policy = managers::applied(policy, &self.files);
         let names: Vec<_> = policy.bonds.iter().map(|bond| bond.name.clone()).collect();
         self.sources.set_names(&names)?;
         self.feed(Input::Policy(policy));
@@ -198,7 +202,16 @@ impl Service {
         let mut interrupt = stop(SignalKind::interrupt())?;
         let mut running = FuturesUnordered::new();
         let watchdog_interval = ServiceManager::watchdog_interval();
-        let mut next_alive = watchdog_interval.map(|interval| Instant::now() + interval);
+        let alive_again = || {
+            let interval_ms = watchdog_interval?
+                .as_millis()
+                .try_into()
+                .unwrap_or(u64::MAX);
+            Some(clock::now().plus_ms(interval_ms))
+        };
+        let mut next_alive = alive_again();
+        let mut alarm = Alarm::open().context("can't make a timer")?;
+        let mut alive_alarm = Alarm::open().context("can't make a timer")?;
         let ready_by = Instant::now() + START_LIMIT;
         loop {
             self.notice_given_back();
@@ -220,7 +233,7 @@ impl Service {
                 self.is_ready = true;
                 self.manager.ready();
             }
-            let deadline = self.machine.next_deadline().map(instant);
+            let deadline = self.machine.next_deadline();
             let starting = (!self.is_ready).then_some(ready_by);
             let overdue = starting.into_iter().chain(self.store_at).min();
             // In this order: a flood of news delays neither the end nor the sign of life.
@@ -229,12 +242,12 @@ impl Service {
                 _ = terminate.recv() => Wake::Stop,
                 _ = interrupt.recv() => Wake::Stop,
                 _ = reload.recv() => Wake::Reload,
-                () = until(next_alive) => Wake::Watchdog,
+                rang = alive_alarm.at(next_alive) => rang.map(|()| Wake::Watchdog)?,
                 inputs = self.ebpf.next() => Wake::Ebpf(inputs),
                 batch = self.sources.next() => Wake::Observed(batch?),
                 Some(done) = running.next(), if !running.is_empty() => Wake::Finished(done),
                 input = self.channel.next() => Wake::Channel(input),
-                () = until(deadline) => Wake::Deadline,
+                rang = alarm.at(deadline) => rang.map(|()| Wake::Deadline)?,
                 () = until(overdue) => Wake::Overdue,
             };
             match wake {
@@ -253,7 +266,7 @@ impl Service {
                 Wake::Finished(completion) => self.sources.complete(completion),
                 Wake::Watchdog => {
                     self.manager.alive();
-                    next_alive = watchdog_interval.map(|interval| Instant::now() + interval);
+                    next_alive = alive_again();
                 }
                 Wake::Deadline => self.feed(Input::Tick),
                 Wake::Overdue => {}
@@ -389,12 +402,6 @@ impl Service {
         self.manager.ready();
         Ok(())
     }
-}
-
-/// The machine's time counts suspend, tokio's does not: a deadline may come late
-/// by the time suspended, and the clock source wakes the loop after one.
-fn instant(deadline: Time) -> Instant {
-    Instant::now() + Duration::from_micros(deadline.since_us(clock::now()))
 }
 
 async fn until(moment: Option<Instant>) {

@@ -5,22 +5,23 @@
 //! prints udev properties; `tandem udev --refresh` has udev look again at interfaces whose properties no
 //! longer fit.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use tandem_core::link::{Link, LinkKind};
 use tandem_core::policy::{AddressingPolicy, Ownership, Policy};
+use tandem_core::types::Ifindex;
 use tandem_core::{IfName, Role, role_of};
-use tandem_wire::PORT_NAME;
 
+use crate::agent_port;
 use crate::config::{self, Config, HOST_POLICY_PATH};
-use crate::networkd;
-use crate::nics::{Readiness, USER};
+use crate::managers;
+use crate::nics::{Obstacle, Readiness, sysctls};
 use crate::observe::once;
+use crate::programs::run;
 use crate::runtime::read_bounded;
 use crate::system_files::SystemFiles;
 
@@ -30,6 +31,8 @@ const UDEV_DATABASE: &str = "/run/udev/data";
 const MAX_ENTRY_BYTES: u64 = 1024 * 1024;
 /// NetworkManager's own folder; there while it runs.
 const NETWORK_MANAGER: &str = "/run/NetworkManager";
+/// How long udev may take to handle an event.
+const UDEV_LIMIT: Duration = Duration::from_secs(10);
 /// All property names begin so.
 const PREFIX: &str = "TANDEM_";
 
@@ -53,7 +56,7 @@ impl Mark {
         if link.kind == LinkKind::Bond {
             let bond = policy.bonds.iter().find(|bond| bond.name == link.name)?;
             let configured_here = match bond.addressing {
-                AddressingPolicy::Auto => !networkd::serves(readiness.files(), &bond.name),
+                AddressingPolicy::Auto => !managers::serves(readiness.files(), &bond.name),
                 AddressingPolicy::Inherit | AddressingPolicy::Static { .. } => true,
                 AddressingPolicy::None => false,
             };
@@ -68,13 +71,19 @@ impl Mark {
         }
         let (bond, role) = role_of(link, policy)?;
         let (role, is_tandems) = match role {
-            Role::Standby => ("standby", bond.ownership == Ownership::Create),
+            Role::Standby => {
+                let is_managers = managers::is_made_by_manager(readiness.files(), &bond.name);
+                let is_ours = bond.ownership == Ownership::Create && !is_managers;
+                ("standby", is_ours)
+            }
             Role::Vf(_) => ("vf", true),
         };
         Some(Self {
             bond: bond.name.clone(),
             role,
-            unmanaged: is_tandems && readiness.reason_to_leave(bond, &link.name).is_none(),
+            unmanaged: is_tandems
+                && readiness.reason_to_leave(bond, &link.name).is_none()
+                && managers::left_alone(readiness.files(), &bond.name).is_none(),
             starts: readiness.obstacle.is_none(),
         })
     }
@@ -111,106 +120,141 @@ pub fn properties(name: &IfName, config: &Path) -> Result<Vec<String>> {
     Ok(mark.map(|mark| mark.properties()).unwrap_or_default())
 }
 
-/// Announces each interface anew whose properties are not what they should be, gives the channel's port to
-/// the service's user, and says what it did. An interface that udev has not handled yet is left to its first
-/// event. Under a wrong configuration only what is in use in a bond stays marked.
-///
-/// NetworkManager reads `NM_UNMANAGED` only when it meets a device (1.52), so it is told of those it has
-/// already: it would take a VF out of the bond to try its own connection again.
-///
-/// # Errors
-/// The kernel does not answer, or sysfs can't be written.
-pub fn refresh(config: &Path) -> Result<Vec<String>> {
-    let files = SystemFiles::this();
-    let loaded = config::load(config);
-    let policy = loaded
-        .as_ref()
-        .map_err(ToString::to_string)
-        .and_then(|config| effective(config).map_err(|error| format!("{error:#}")));
-    let readiness = Readiness::look(&files, &loaded);
-    let mut done = own_port(&files);
-    let links = once::links()?;
-    // First: a bond's mark depends on it. A configuration that can't be read changes nothing here.
-    let mut other_manager = BTreeSet::new();
-    if let Ok(policy) = &policy {
-        let served = || {
-            let names = policy.bonds.iter().map(|bond| &bond.name);
-            names.map(|name| (name.clone(), networkd::serves(&files, name)))
-        };
-        let before: BTreeSet<_> = served().collect();
-        match networkd::follow(policy, &readiness, &links) {
-            Ok(said) => done.extend(said),
-            Err(error) => done.push(format!(
-                "systemd-networkd is not told of the bonds: {error:#}"
-            )),
-        }
-        let changed = served().filter(|bond| !before.contains(bond));
-        other_manager.extend(changed.map(|(name, _)| name));
-    }
-    for link in links {
-        if link.kind == LinkKind::Software {
-            continue;
-        }
-        let entry = Path::new(UDEV_DATABASE).join(format!("n{}", link.ifindex));
-        let present = match present_properties(&entry) {
-            Some(present) => present,
-            // Its first event may have asked already, when the answer was another one.
-            None if other_manager.contains(&link.name) => BTreeSet::new(),
-            None => continue,
-        };
-        let wanted: BTreeSet<String> = match &policy {
-            Ok(policy) => Mark::of(&link, policy, &readiness)
-                .iter()
-                .flat_map(Mark::properties)
-                .collect(),
-            // As the rule does where the program fails.
-            Err(_) if link.controller.is_some() || readiness.is_in_place(&link.name) => continue,
-            Err(_) => BTreeSet::new(),
-        };
-        if present == wanted && !other_manager.contains(&link.name) {
-            continue;
-        }
-        let path = PathBuf::from("/sys/class/net")
-            .join(link.name.as_str())
-            .join("uevent");
-        match fs::write(&path, "change") {
-            // Gone, or renamed, which udev hears of by itself.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-            written => written
-                .with_context(|| format!("can't write {}; this needs root", path.display()))?,
-        }
-        done.push(format!("announced {} anew", link.name));
-        let unmanaged = wanted.contains(&unmanaged_property(true));
-        if unmanaged != present.contains(&unmanaged_property(true)) {
-            done.extend(tell_network_manager(&link.name, !unmanaged));
-        }
-    }
-    Ok(done)
+/// What decides the marks, looked at once.
+#[derive(Debug)]
+pub struct Situation {
+    /// What the service would use, or why that can't be read.
+    pub policy: Result<Policy, String>,
+    /// Whether NICs may be taken.
+    pub readiness: Readiness,
+    /// All interfaces.
+    pub links: Vec<Link>,
 }
 
-/// Gives the channel's port to the service's user. udev's rule does so when the port appears, unless the
-/// user was made later: then udev knows it only after its rules were read again.
-fn own_port(files: &SystemFiles) -> Vec<String> {
-    let Some(user) = files.user_id(USER) else {
-        return Vec::new();
-    };
-    let ports = fs::read_dir(files.path("/sys/class/virtio-ports"));
-    let ours = ports.into_iter().flatten().flatten().filter(|port| {
-        let name = fs::read_to_string(port.path().join("name"));
-        name.is_ok_and(|name| name.trim() == PORT_NAME)
-    });
-    ours.filter_map(|port| {
-        let node = files.path("/dev").join(port.file_name());
-        let owner = fs::metadata(&node).ok()?.uid();
-        (owner != user).then(|| match chown(&node, Some(user), None) {
-            Ok(()) => format!("gave {} to the user `{USER}`", node.display()),
-            Err(error) => format!(
-                "can't give {} to the user `{USER}`: {error}",
-                node.display()
-            ),
+impl Situation {
+    /// As it is now.
+    ///
+    /// # Errors
+    /// The kernel does not answer.
+    pub fn now(config: &Path) -> Result<Self> {
+        let loaded = config::load(config);
+        let readiness = Readiness::look(&SystemFiles::this(), &loaded);
+        let policy = loaded
+            .map_err(|error| Obstacle::Configuration(error.to_string()).to_string())
+            .and_then(|config| effective(&config).map_err(|error| format!("{error:#}")));
+        Ok(Self {
+            policy,
+            readiness,
+            links: once::links()?,
         })
-    })
-    .collect()
+    }
+}
+
+/// Brings the marks in order once, and says what it did.
+///
+/// # Errors
+/// As [`Marks::refresh`], or the kernel does not answer.
+pub fn refresh(config: &Path) -> Result<Vec<String>> {
+    Marks::default().refresh(&Situation::now(config)?)
+}
+
+/// Keeps the marks at udev in order.
+#[derive(Debug, Default)]
+pub struct Marks {
+    /// What was announced and when, and udev may not have handled yet.
+    announced: BTreeMap<Ifindex, (BTreeSet<String>, Instant)>,
+    /// Why managers do not configure the bonds, as it was said last.
+    reasons: Vec<String>,
+}
+
+impl Marks {
+    /// Announces each interface anew whose properties are not what they should be, gives the channel's port to
+    /// the service's user, and says what it did. An interface that udev has not handled yet is left to its first
+    /// event. Under a wrong configuration only what is in use in a bond stays marked.
+    ///
+    /// NetworkManager reads `NM_UNMANAGED` only when it meets a device (1.52), so it is told of those it has
+    /// already: it would take a VF out of the bond to try its own connection again.
+    ///
+    /// # Errors
+    /// sysfs can't be written.
+    pub fn refresh(&mut self, situation: &Situation) -> Result<Vec<String>> {
+        let readiness = &situation.readiness;
+        let mut done = agent_port::give_to_service(readiness.files());
+        // First: a bond's mark depends on it. A configuration that can't be read changes nothing here.
+        let mut other_manager = BTreeSet::new();
+        if let Ok(policy) = &situation.policy {
+            let followed = managers::follow(policy, readiness, &situation.links);
+            other_manager = followed.changed;
+            done.extend(followed.done);
+            let copied = sysctls::follow(readiness.files(), policy, &situation.links);
+            done.extend(copied.unwrap_or_else(|error| vec![format!("{error:#}")]));
+            if self.reasons != followed.reasons {
+                done.extend(followed.reasons.iter().cloned());
+                self.reasons = followed.reasons;
+            }
+        }
+        for link in &situation.links {
+            if link.kind == LinkKind::Software {
+                continue;
+            }
+            let is_other = other_manager.contains(&link.name);
+            let entry = Path::new(UDEV_DATABASE).join(format!("n{}", link.ifindex));
+            let present = match present_properties(&entry) {
+                Some(present) => present,
+                // Its first event may have asked already, when the answer was another one.
+                None if is_other => BTreeSet::new(),
+                None => continue,
+            };
+            let wanted: BTreeSet<String> = match &situation.policy {
+                Ok(policy) => Mark::of(link, policy, readiness)
+                    .iter()
+                    .flat_map(Mark::properties)
+                    .collect(),
+                // As the rule does where the program fails.
+                Err(_) if link.controller.is_some() || readiness.is_in_place(&link.name) => {
+                    continue;
+                }
+                Err(_) => BTreeSet::new(),
+            };
+            if present == wanted {
+                self.announced.remove(&link.ifindex);
+            }
+            let is_announced = self
+                .announced
+                .get(&link.ifindex)
+                .is_some_and(|(told, at)| *told == wanted && at.elapsed() < UDEV_LIMIT);
+            if is_other || (present != wanted && !is_announced) {
+                done.extend(announce(&link.name, &present, &wanted)?);
+                self.announced
+                    .insert(link.ifindex, (wanted, Instant::now()));
+            }
+        }
+        Ok(done)
+    }
+}
+
+/// Has udev handle an interface anew, and says so.
+fn announce(
+    name: &IfName,
+    present: &BTreeSet<String>,
+    wanted: &BTreeSet<String>,
+) -> Result<Vec<String>> {
+    let path = PathBuf::from("/sys/class/net")
+        .join(name.as_str())
+        .join("uevent");
+    match fs::write(&path, "change") {
+        // Gone, or renamed, which udev hears of by itself.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        written => {
+            written.with_context(|| format!("can't write {}; this needs root", path.display()))?;
+        }
+    }
+    let mut done = vec![format!("announced {name} anew")];
+    let unmanaged = wanted.contains(&unmanaged_property(true));
+    if unmanaged != present.contains(&unmanaged_property(true)) {
+        done.extend(tell_network_manager(name, !unmanaged));
+    }
+    Ok(done)
 }
 
 /// Has NetworkManager, if it runs, take or let go of an interface. Letting go, it leaves addresses and bonds as
@@ -220,22 +264,11 @@ fn tell_network_manager(name: &IfName, managed: bool) -> Option<String> {
         return None;
     }
     let managed = if managed { "yes" } else { "no" };
-    let told = Command::new("nmcli")
-        .args(["--wait", "5", "device", "set", "ifname"])
-        .args([name.as_str(), "managed", managed])
-        .stdin(Stdio::null())
-        .output();
-    Some(match told {
-        Ok(output) if output.status.success() => {
-            format!("told NetworkManager: {name} managed {managed}")
-        }
-        Ok(output) => format!(
-            "NetworkManager does not set {name} to managed {managed}: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        ),
-        Err(error) => {
-            format!("can't tell NetworkManager, {name} managed {managed}: nmcli: {error}")
-        }
+    let device = ["device", "set", "ifname", name.as_str()];
+    let arguments = [&["--wait", "5"][..], &device, &["managed", managed]].concat();
+    Some(match run("nmcli", &arguments) {
+        Ok(()) => format!("told NetworkManager: {name} managed {managed}"),
+        Err(error) => format!("NetworkManager is not told of {name}: {error}"),
     })
 }
 
@@ -270,22 +303,9 @@ mod tests {
 
     fn link(name: &str, kind: LinkKind, mac: &str) -> Link {
         Link {
-            ifindex: Ifindex(2),
-            name: name.parse().unwrap(),
-            kind,
             mac: Some(mac.parse().unwrap()),
             permanent_mac: (kind == LinkKind::Physical).then(|| mac.parse().unwrap()),
-            pci: None,
-            pci_parent: None,
-            driver: None,
-            mtu: 1500,
-            max_mtu: 0,
-            admin_up: false,
-            carrier: false,
-            controller: None,
-            occupant: None,
-            bond: None,
-            port: None,
+            ..Link::named(Ifindex(2), name.parse().unwrap(), kind)
         }
     }
 
@@ -396,32 +416,6 @@ mod tests {
             present_properties(&entry),
             Some(written.into_iter().collect())
         );
-    }
-
-    #[test]
-    fn the_channels_port_is_given_to_a_user_that_came_later() {
-        let folder = Folder::new();
-        folder.write(
-            "/sys/class/virtio-ports/vport1p1/name",
-            "org.tandem.agent.0\n",
-        );
-        folder.write("/sys/class/virtio-ports/vport1p2/name", "another\n");
-        folder.write("/dev/vport1p1", "");
-        folder.write("/dev/vport1p2", "");
-        assert!(own_port(&folder.files()).is_empty());
-        let owner = fs::metadata(folder.path("/dev/vport1p1")).unwrap().uid();
-        folder.write(
-            "/etc/passwd",
-            &format!("tandem:x:{owner}:1::/:/bin/false\n"),
-        );
-        assert!(own_port(&folder.files()).is_empty());
-        folder.write(
-            "/etc/passwd",
-            &format!("tandem:x:{}:1::/:/bin/false\n", owner + 1),
-        );
-        let said = own_port(&folder.files());
-        // Only root may give a file away; who may not says so.
-        assert!(said.len() == 1 && said[0].contains("vport1p1"), "{said:?}");
     }
 
     #[test]

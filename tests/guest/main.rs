@@ -1,5 +1,5 @@
 //! `lab-agent`: does what the lab asks, in a guest (over a virtio-serial port) or in a network namespace
-//! (over standard input and output).
+//! (over standard input and output); or brings a socket elsewhere.
 
 mod capture;
 mod frames;
@@ -15,7 +15,10 @@ fn main() -> ExitCode {
     let served = match std::env::args().nth(1).as_deref() {
         Some("guest") => port::serve_guest(),
         Some("stdio") => port::serve_stdio(),
-        _ => Err(anyhow::anyhow!("usage: lab-agent guest | lab-agent stdio")),
+        Some("relay") => relay(),
+        _ => Err(anyhow::anyhow!(
+            "usage: lab-agent guest | lab-agent stdio | lab-agent relay SOCKET ADDRESS:PORT"
+        )),
     };
     match served {
         Ok(()) => ExitCode::SUCCESS,
@@ -24,4 +27,12 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn relay() -> anyhow::Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(2).collect();
+    let [path, target, ..] = &arguments[..] else {
+        anyhow::bail!("a relay takes a socket and an address");
+    };
+    tandem_lab::vfio::relay::serve(path.as_ref(), target.parse()?)
 }

@@ -99,6 +99,16 @@ impl DhcpServer {
         Ok(leases.pop())
     }
 
+    /// Answers nobody and advertises nothing until [`Self::speak`].
+    pub fn be_silent(&self) -> Result<()> {
+        self.process.hold_up()
+    }
+
+    /// Answers again.
+    pub fn speak(&self) -> Result<()> {
+        self.process.go_on()
+    }
+
     /// What it has logged.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use crate::agent::Agent;
 use crate::artifacts::host_tools::{self, HostTool};
 use crate::command;
 use crate::net::{Client, Host, Switch};
@@ -136,6 +137,16 @@ impl Lab {
         guest: IpAddr,
         options: FrameOptions,
     ) -> Result<FrameProbe> {
+        self.probe_frames_of(vm.agent(), guest, options)
+    }
+
+    /// The same, for a guest that something else than the lab has started.
+    pub(crate) fn probe_frames_of(
+        &self,
+        agent: &Agent,
+        guest: IpAddr,
+        options: FrameOptions,
+    ) -> Result<FrameProbe> {
         let client = self.client()?;
         let own = if guest.is_ipv4() {
             client.v4()
@@ -144,7 +155,7 @@ impl Lab {
         };
         FrameProbe::start(
             (client.agent(), own),
-            (vm.agent(), guest),
+            (agent, guest),
             options,
             self.folder(),
         )

@@ -31,6 +31,7 @@
 //! | `LAB_SAVED_STATES` | `off`: each guest boots, none goes on from where another had booted |
 //! | `LAB_REQUIRE` | `all`: a suite that would be skipped fails |
 
+pub mod addressing;
 pub mod agent;
 pub mod artifacts;
 mod boot;
@@ -53,9 +54,11 @@ mod saved_state;
 pub mod sim;
 pub mod situation;
 mod small_guest;
+pub mod soak;
 pub mod tandem;
 pub mod timeline;
 pub mod usage;
+pub mod vfio;
 mod vm;
 
 pub use artifacts::Kernel;

@@ -84,7 +84,17 @@ impl Namespace {
             "mcast_snooping",
             "0",
         ])?;
-        self.ip(&["link", "set", bridge, "up"]).map(|_| ())
+        // Kept from now on: a bridge without an address of its own takes the lowest of its ports'
+        // (`br_stp_recalculate_bridge_id`, net/bridge/br_stp_if.c, 6.12), and neighbours would go on sending to the one
+        // before.
+        let shown = self.ip(&["-json", "link", "show", "dev", bridge])?;
+        let links: serde_json::Value =
+            serde_json::from_str(&shown).context("`ip -json` gave no JSON")?;
+        let address = links[0]["address"]
+            .as_str()
+            .with_context(|| format!("{bridge} has no address in {shown}"))?;
+        self.ip(&["link", "set", bridge, "address", address, "up"])
+            .map(|_| ())
     }
 }
 

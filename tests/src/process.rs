@@ -57,6 +57,16 @@ impl ProcessHandle {
         let _ = pidfd_send_signal(&self.fd, Signal::KILL);
     }
 
+    /// Holds the process up until [`Self::go_on`].
+    pub fn hold_up(&self) -> Result<()> {
+        pidfd_send_signal(&self.fd, Signal::STOP).context("cannot hold a process up")
+    }
+
+    /// Lets a process go on.
+    pub fn go_on(&self) -> Result<()> {
+        pidfd_send_signal(&self.fd, Signal::CONT).context("cannot let a process go on")
+    }
+
     /// The descriptor: readable once the process has ended.
     pub fn as_fd(&self) -> &OwnedFd {
         &self.fd
@@ -78,6 +88,45 @@ pub fn poll_until(fds: &mut [PollFd<'_>], deadline: Instant) -> Result<bool> {
             Err(error) => return Err(error).context("poll failed"),
         }
     }
+}
+
+/// A process of this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Process {
+    /// Its id.
+    pub pid: u32,
+    /// Its parent's id.
+    pub parent: u32,
+    /// Its command line.
+    pub words: Vec<String>,
+}
+
+/// The processes of this machine that are meant, as they are now.
+pub fn find_processes(is_meant: impl Fn(&Process) -> bool) -> Result<Vec<Process>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").context("/proc")? {
+        let folder = entry?.path();
+        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        let Ok(pid) = name.parse() else { continue };
+        // One that ends meanwhile is none.
+        let words = std::fs::read(folder.join("cmdline")).unwrap_or_default();
+        let status = std::fs::read_to_string(folder.join("status")).unwrap_or_default();
+        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+        let Some(parent) = parent.and_then(|pid| pid.trim().parse().ok()) else {
+            continue;
+        };
+        let words = words.split(|byte| *byte == 0);
+        let words = words.map(|word| String::from_utf8_lossy(word).into_owned());
+        let process = Process {
+            pid,
+            parent,
+            words: words.collect(),
+        };
+        if is_meant(&process) {
+            found.push(process);
+        }
+    }
+    Ok(found)
 }
 
 type SpawnJob = (Command, mpsc::Sender<std::io::Result<Child>>);

@@ -26,13 +26,14 @@ const LOADED: [&str; 6] = [
     "igbvf",
 ];
 /// Modules that are there for the kernel or a test to load.
-const PRESENT: [&str; 6] = [
+const PRESENT: [&str; 7] = [
     "bonding",
     "net_failover",
     "8021q",
     "macvlan",
     "dummy",
     "bridge",
+    "veth",
 ];
 /// Commands that busybox provides. `ip` is the real one: busybox's knows no bonds.
 const APPLETS: &[&str] = &[

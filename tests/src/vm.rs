@@ -58,6 +58,8 @@ pub struct Hardware {
     pub hot_plug: HotPlug,
     /// Whether the guest has Tandem's channel.
     pub channel: bool,
+    /// Whether its clock counts its instructions ([`MachineSpec::counts_instructions`]).
+    pub counts_instructions: bool,
     /// NICs at the start.
     pub nics: Vec<Nic>,
     /// Further arguments for QEMU.
@@ -71,6 +73,7 @@ impl Default for Hardware {
             cpus: 2,
             hot_plug: HotPlug::Acpi,
             channel: true,
+            counts_instructions: false,
             nics: Vec::new(),
             extra_arguments: Vec::new(),
         }
@@ -158,6 +161,7 @@ impl Vm {
             memory_mib: hardware.memory_mib,
             cpus: hardware.cpus,
             accelerator,
+            counts_instructions: hardware.counts_instructions,
             hot_plug: hardware.hot_plug,
             root_ports: ROOT_PORTS,
             nics,
@@ -371,6 +375,14 @@ impl Waiting {
     /// The host's socket of Tandem's channel.
     pub fn channel_socket(&self) -> PathBuf {
         self.qemu.folder().join("channel")
+    }
+
+    /// The name of the tap behind a NIC.
+    pub fn tap(&self, id: &str) -> Result<&str> {
+        let mut nics = self.spec.nics.iter();
+        let found = nics.find(|(nic, _)| nic.id == id);
+        let (_, tap) = found.with_context(|| format!("the guest has no NIC `{id}`"))?;
+        Ok(tap)
     }
 
     /// What it takes to plug a VF into the first root port there, under the id `vf`: `netdev` and `device`.

@@ -2,179 +2,63 @@
 //! it. Debian 13 with systemd-networkd and the files that netplan makes for it, DHCPv4, DHCPv6, router
 //! advertisements and DNS from outside, Tandem with nothing but the MACs configured.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use tandem_core::status::BondState;
-use tandem_lab::dhcp::{DhcpServer, Lease};
-use tandem_lab::full_guest::{Disk, FullGuest, Manager, systemd};
-use tandem_lab::net::CLIENT_V4;
-use tandem_lab::tandem::{BOND, Guest, PROGRAM, STEP_LIMIT, Setup};
-use tandem_lab::{Host, Lab, artifacts};
+use tandem_lab::Lab;
+use tandem_lab::addressing::{Machine, START_LIMIT, is_accelerated, said};
+use tandem_lab::agent::proto::Exit;
+use tandem_lab::dhcp::{self, Lease};
+use tandem_lab::full_guest::{FullGuest, Manager, systemd};
+use tandem_lab::net::GUEST_V4;
+use tandem_lab::tandem::{BOND, CONFIG, Guest, PROGRAM, STEP_LIMIT, Setup};
 
 const UNIT: &str = "tandem.service";
 const WAIT_ONLINE: &str = "systemd-networkd-wait-online.service";
-/// Emulated and on a busy machine.
-const START_LIMIT: Duration = Duration::from_secs(400);
 /// The standby's name, as `set-name` of netplan gives it.
 const STANDBY: &str = "lan0";
 /// What netplan writes of `dhcp4: true`, `dhcp6: true`, in its order of names.
 const NETWORK: &str = "10-netplan-lan0.network";
 /// The file that Tandem has networkd read.
 const COPY: &str = "/run/systemd/network/02-tandem-bond0.network";
+/// How long the bond has to be without an address until it is told.
+const GRACE: Duration = Duration::from_secs(60);
 const ASIDE: &str = "/var/lib/lab-aside";
 
-/// The machine: it is off between two boots, and its disk stays.
-struct Machine<'lab> {
-    lab: &'lab Lab,
-    host: Host,
-    disk: Disk,
-    setup: Setup,
-    server: DhcpServer,
+/// As netplan writes them.
+fn files(machine: &Machine<'_>) -> Vec<(String, String)> {
+    let mac = machine.setup.standby;
+    let wait = "/usr/lib/systemd/systemd-networkd-wait-online";
+    vec![
+        (
+            "/etc/sysctl.d/lan.conf".to_owned(),
+            format!("net.ipv4.conf.{STANDBY}.arp_announce = 2\n"),
+        ),
+        (
+            "/etc/systemd/network/10-netplan-lan0.link".to_owned(),
+            format!("[Match]\nPermanentMACAddress={mac}\n[Link]\nName={STANDBY}\n"),
+        ),
+        (
+            format!("/etc/systemd/network/{NETWORK}"),
+            format!(
+                "[Match]\nPermanentMACAddress={mac}\nName={STANDBY}\n[Network]\nDHCP=yes\n\
+                 LinkLocalAddressing=ipv6\n[DHCP]\nRouteMetric=100\nUseMTU=true\n"
+            ),
+        ),
+        (
+            format!("/etc/systemd/system/{WAIT_ONLINE}.d/10-netplan.conf"),
+            format!(
+                "[Service]\nExecStart=\nExecStart={wait} -i {STANDBY}:degraded\n\
+                 ExecStart={wait} --any -o routable -i {STANDBY}\n"
+            ),
+        ),
+    ]
 }
 
-impl<'lab> Machine<'lab> {
-    fn new(lab: &'lab Lab) -> Result<Self> {
-        Ok(Self {
-            lab,
-            host: lab.host("a")?,
-            disk: Disk::new(lab)?,
-            setup: Setup::new()?,
-            server: DhcpServer::start(lab)?,
-        })
-    }
-
-    /// Boots until systemd has nothing more to do, and nothing failed.
-    fn boot(&self) -> Result<Guest> {
-        let setup = &self.setup;
-        let mac = setup.standby;
-        let wait = "/usr/lib/systemd/systemd-networkd-wait-online";
-        let vm = FullGuest::new(self.lab)
-            .standby(mac)
-            .vf(setup.model, setup.vf)
-            .manager(Manager::Networkd)
-            .tandem(&setup.config())?
-            .not_enabled()
-            .disk(&self.disk)
-            .text(
-                "/etc/systemd/network/10-netplan-lan0.link",
-                &format!("[Match]\nPermanentMACAddress={mac}\n[Link]\nName={STANDBY}\n"),
-            )
-            .text(
-                &format!("/etc/systemd/network/{NETWORK}"),
-                &format!(
-                    "[Match]\nPermanentMACAddress={mac}\nName={STANDBY}\n[Network]\nDHCP=yes\n\
-                     LinkLocalAddressing=ipv6\n[DHCP]\nRouteMetric=100\nUseMTU=true\n"
-                ),
-            )
-            .text(
-                &format!("/etc/systemd/system/{WAIT_ONLINE}.d/10-netplan.conf"),
-                &format!(
-                    "[Service]\nExecStart=\nExecStart={wait} -i {STANDBY}:degraded\n\
-                     ExecStart={wait} --any -o routable -i {STANDBY}\n"
-                ),
-            )
-            .boot(&self.host)?;
-        systemd::wait_started(&vm, START_LIMIT)?;
-        Ok(Guest::new(vm, mac))
-    }
-
-    fn lease(&self) -> Result<Lease> {
-        let lease = self.server.lease(self.setup.standby)?;
-        lease.with_context(|| format!("there is no lease; the server says:\n{}", self.server.log()))
-    }
-
-    /// Address, default route and name server are on this interface and nowhere else, as the lease says, and
-    /// whoever asks from outside gets an answer.
-    fn has_network(&self, guest: &Guest, interface: &str, address: &str) -> Result<()> {
-        let look = || self.network_is_on(guest, interface, address);
-        let found = systemd::eventually(
-            &format!("the network is on {interface}"),
-            STEP_LIMIT,
-            || Ok(look().map_err(|error| format!("{error:#}"))),
-        );
-        found.with_context(|| said(guest))
-    }
-
-    fn network_is_on(&self, guest: &Guest, interface: &str, address: &str) -> Result<()> {
-        let is_on = |what: &str, text: &str| {
-            let lines: Vec<_> = text.lines().collect();
-            let fits = lines.len() == 1 && lines[0].contains(&format!(" {interface} "));
-            ensure!(fits, "{what} is not on {interface} alone:\n{text}");
-            Ok(())
-        };
-        let vm = &guest.vm;
-        let list = |command: &str| vm.sh(&format!("{command} || true"));
-        is_on(
-            address,
-            &list(&format!("ip -o -4 address show | grep ' {address}/'"))?,
-        )?;
-        let routes = list("ip -o -4 route show default")?;
-        is_on("the default route", &routes)?;
-        ensure!(
-            routes.contains(&format!("via {CLIENT_V4} ")) && routes.contains(" proto dhcp "),
-            "not the lease's route: {routes}"
-        );
-        // From the router's advertisement, and from DHCPv6.
-        let addresses = list(&format!(
-            "ip -o -6 address show dev {interface} scope global"
-        ))?;
-        ensure!(
-            addresses.contains("/128 scope") && addresses.contains(" mngtmpaddr "),
-            "not both IPv6 addresses on {interface}: {addresses}"
-        );
-        let state = list(&format!(
-            "cat /run/systemd/netif/links/$(cat /sys/class/net/{interface}/ifindex)"
-        ))?;
-        ensure!(
-            state
-                .lines()
-                .any(|line| line.starts_with("DNS=") && line.contains(&CLIENT_V4.to_string())),
-            "{interface} has no name server:\n{state}"
-        );
-        let ping = format!(
-            "{} ping -c 1 -W 3 {address} 2>&1",
-            artifacts::busybox()?.display()
-        );
-        let seen = self
-            .lab
-            .client()?
-            .agent()
-            .run(&["sh", "-c", &ping], STEP_LIMIT)?;
-        ensure!(seen.success(), "nobody answers: {}", seen.text());
-        Ok(())
-    }
-
-    /// The bond has what the standby had before.
-    fn is_as_without_tandem(&self, guest: &Guest, plain: &Lease) -> Result<()> {
-        self.has_network(guest, BOND, &plain.address)?;
-        let lease = self.lease()?;
-        ensure!(
-            (&lease.address, &lease.client_id) == (&plain.address, &plain.client_id),
-            "{lease:?} is not the standby's {plain:?}"
-        );
-        let told = guest.tandem(&["status"])?.text();
-        ensure!(
-            told.contains(&format!("systemd-networkd, as {NETWORK}")),
-            "{told}"
-        );
-        Ok(())
-    }
-}
-
-/// Not by the addresses that the lab gives to guests elsewhere.
-fn is_accelerated(guest: &Guest) -> Result<()> {
-    let state = guest.await_state(&mut guest.channel()?, BondState::Accelerated);
-    state.map(|_| ()).with_context(|| said(guest))
-}
-
-/// What the guest knows of its network.
-fn said(guest: &Guest) -> String {
-    let script = "ip address show; ip route; networkctl --no-pager list; head -n 99 /run/systemd/network/*; \
-                  cat /run/tandem-nics/*; networkctl --no-pager status bond0; udevadm info /sys/class/net/bond0; systemctl --no-pager --failed; \
-                  journalctl -b -o short-monotonic --no-pager | tail -n 150";
-    let shown = guest.vm.run(&["sh", "-c", script], STEP_LIMIT);
-    shown.map_or_else(|error| format!("{error:#}"), |output| output.text())
+/// The bond has what the standby had before, of networkd.
+fn is_as_without_tandem(machine: &Machine<'_>, guest: &Guest, plain: &Lease) -> Result<()> {
+    let words = format!("systemd-networkd, as {NETWORK}");
+    machine.is_as_without_tandem(guest, plain, &words)
 }
 
 #[test]
@@ -183,29 +67,93 @@ fn networkd_configures_the_bond_as_it_would_the_standby() {
         return;
     };
     let story = || -> Result<()> {
-        let machine = Machine::new(&lab)?;
-        let plain_guest = machine.boot()?;
+        let machine = Machine::new(&lab, Manager::Networkd)?;
+        let plain_guest = machine.boot(&files(&machine))?;
         let plain = machine.lease()?;
         machine.has_network(&plain_guest, STANDBY, &plain.address)?;
         starts_on_a_running_guest(&machine, &plain_guest, &plain)?;
 
         plain_guest.vm.sh("sync")?;
         drop(plain_guest);
-        let guest = machine.boot()?;
+        let guest = machine.boot(&files(&machine))?;
         boots(&machine, &guest, &plain)?;
         networkd_is_disturbed(&machine, &guest, &plain)?;
-        the_lease_outlives_its_end(&machine, &guest, &plain)?;
+        a_silent_server_is_told(&machine, &guest, &plain)?;
+        the_lease_outlives_its_end(&machine, &guest)?;
         is_given_back(&machine, &guest, &plain)
     };
     story().unwrap();
 }
 
-/// Without a boot: networkd had the standby, and has the bond now.
+/// Tandem configures the bond, and networkd has nothing else: it would wait for nothing, until it gives up.
+#[test]
+fn a_boot_waits_for_a_bond_that_networkd_does_not_configure() {
+    let Some(lab) = Lab::for_test("addressing, static") else {
+        return;
+    };
+    let story = || -> Result<()> {
+        let mut setup = Setup::new()?;
+        setup.bond_lines = vec![
+            "addressing = \"static\"".to_owned(),
+            format!("addresses = [\"{GUEST_V4}/24\"]"),
+        ];
+        lab.client()?;
+        let mac = setup.standby;
+        let vm = FullGuest::new(&lab)
+            .standby(mac)
+            .vf(setup.model, setup.vf)
+            .manager(Manager::Networkd)
+            .tandem(&setup.config())?
+            .text(
+                "/etc/systemd/network/10-lan.network",
+                &format!("[Match]\nPermanentMACAddress={mac}\n[Network]\nDHCP=yes\n"),
+            )
+            .boot(&lab.host("a")?)?;
+        systemd::wait_started(&vm, START_LIMIT)?;
+        let guest = Guest::new(vm, mac);
+        let story = || -> Result<()> {
+            is_accelerated(&guest)?;
+            let waited = systemd::properties(
+                &guest.vm,
+                WAIT_ONLINE,
+                &["Result", "ActiveState", "ExecStart"],
+            )?;
+            ensure!(
+                waited["Result"] == "success"
+                    && waited["ActiveState"] == "active"
+                    && waited["ExecStart"].contains(&format!(" -i {BOND} ")),
+                "{WAIT_ONLINE}: {waited:?}"
+            );
+            Ok(())
+        };
+        story().with_context(|| said(&guest))
+    };
+    story().unwrap();
+}
+
+/// Without a boot: networkd had the standby, and has the bond now. The configuration is what `tandem setup` finds.
 fn starts_on_a_running_guest(machine: &Machine<'_>, guest: &Guest, plain: &Lease) -> Result<()> {
     let story = || -> Result<()> {
+        guest.vm.sh(&format!("rm {CONFIG}"))?;
+        let shown = guest.tandem(&["setup", "--dry-run"])?;
+        let effect = format!("systemd-networkd configures {BOND} by {NETWORK}");
+        ensure!(
+            shown.success() && shown.text().contains(&effect),
+            "`tandem setup --dry-run`: {}{}",
+            shown.text(),
+            shown.error_text()
+        );
+        guest.vm.sh(&format!("test ! -e {CONFIG}"))?;
+        let written = guest.tandem(&["setup", "--write"])?;
+        ensure!(written.success(), "{}", written.error_text());
+        let again = guest.tandem(&["setup", "--write"])?;
+        ensure!(
+            again.exit == Exit::Status(1) && again.error_text().contains("--force"),
+            "a second `tandem setup --write`: {}",
+            again.error_text()
+        );
         guest.vm.sh(&format!("systemctl enable --now {UNIT}"))?;
-        is_accelerated(guest)?;
-        machine.is_as_without_tandem(guest, plain)
+        is_as_without_tandem(machine, guest, plain)
     };
     story()
         .context("on a running guest")
@@ -214,8 +162,7 @@ fn starts_on_a_running_guest(machine: &Machine<'_>, guest: &Guest, plain: &Lease
 
 fn boots(machine: &Machine<'_>, guest: &Guest, plain: &Lease) -> Result<()> {
     let story = || -> Result<()> {
-        is_accelerated(guest)?;
-        machine.is_as_without_tandem(guest, plain)?;
+        is_as_without_tandem(machine, guest, plain)?;
         let waited = systemd::properties(
             &guest.vm,
             WAIT_ONLINE,
@@ -230,12 +177,17 @@ fn boots(machine: &Machine<'_>, guest: &Guest, plain: &Lease) -> Result<()> {
                 && !waited["ExecStart"].contains(STANDBY),
             "{WAIT_ONLINE} waits for a port: {waited:?}"
         );
+        guest.vm.wait_sh(
+            &format!("test $(cat /proc/sys/net/ipv4/conf/{BOND}/arp_announce) = 2"),
+            STEP_LIMIT,
+        )?;
         let check = guest.tandem(&["check"])?;
         ensure!(
             check.success()
                 && check
                     .text()
-                    .contains(&format!("addressing: {BOND}: systemd-networkd")),
+                    .contains(&format!("addressing: {BOND}: systemd-networkd"))
+                && check.text().contains("network: no problem"),
             "`tandem check`: {}",
             check.text()
         );
@@ -252,27 +204,55 @@ fn networkd_is_disturbed(machine: &Machine<'_>, guest: &Guest, plain: &Lease) ->
         "systemctl restart tandem",
     ] {
         guest.vm.sh(command)?;
-        is_accelerated(guest)?;
-        machine
-            .is_as_without_tandem(guest, plain)
+        is_as_without_tandem(machine, guest, plain)
             .with_context(|| format!("after `{command}`"))?;
     }
     Ok(())
 }
 
+/// The server answers nobody: the lease runs out, and the bond has no address. The service says both while all
+/// else is well, and no longer when the server answers again.
+fn a_silent_server_is_told(machine: &Machine<'_>, guest: &Guest, plain: &Lease) -> Result<()> {
+    let check = || -> Result<(Exit, String)> {
+        let check = guest.tandem(&["check"])?;
+        Ok((check.exit, check.text()))
+    };
+    let story = || -> Result<()> {
+        machine.server.be_silent()?;
+        let limit = dhcp::LEASE + GRACE + STEP_LIMIT;
+        systemd::eventually("the missing address is told", limit, || {
+            let told = guest.tandem(&["status"])?.text();
+            Ok(told.contains("(no-address)").then_some(()).ok_or(told))
+        })?;
+        let journal = systemd::journal(&guest.vm, UNIT)?;
+        ensure!(journal.contains("(lease-unrenewed)"), "{journal}");
+        let (exit, text) = check()?;
+        // What the router advertised lasts longer.
+        let told = format!("network: {BOND}: there was an IPv4 address, and it has none");
+        ensure!(
+            exit == Exit::Status(1) && text.contains(&told),
+            "{exit:?}: {text}"
+        );
+
+        machine.server.speak()?;
+        guest.vm.sh(&format!("networkctl reconfigure {BOND}"))?;
+        is_as_without_tandem(machine, guest, plain)?;
+        let (exit, text) = check()?;
+        ensure!(
+            exit == Exit::Status(0) && text.contains("network: no problem"),
+            "{exit:?}: {text}"
+        );
+        Ok(())
+    };
+    story()
+        .context("a silent server")
+        .with_context(|| said(guest))
+}
+
 /// networkd renews it, whether the service is there or not.
-fn the_lease_outlives_its_end(machine: &Machine<'_>, guest: &Guest, plain: &Lease) -> Result<()> {
+fn the_lease_outlives_its_end(machine: &Machine<'_>, guest: &Guest) -> Result<()> {
     guest.vm.sh(&format!("systemctl stop {UNIT}"))?;
-    let first = machine.lease()?;
-    let now_s = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-    std::thread::sleep(Duration::from_secs(first.ends_s.saturating_sub(now_s) + 1));
-    machine.has_network(guest, BOND, &plain.address)?;
-    let renewed = machine.lease()?;
-    ensure!(
-        renewed.ends_s > first.ends_s,
-        "nobody renewed {first:?}: {renewed:?}"
-    );
-    Ok(())
+    machine.has_renewed(guest, &machine.lease()?)
 }
 
 /// The service crashes from now on, and the NICs are new: networkd has the standby again.
@@ -309,6 +289,5 @@ fn is_given_back(machine: &Machine<'_>, guest: &Guest, plain: &Lease) -> Result<
     vm.sh(&format!(
         "mv -f {ASIDE}/tandem {PROGRAM}; systemctl restart {UNIT}"
     ))?;
-    is_accelerated(guest)?;
-    machine.is_as_without_tandem(guest, plain)
+    is_as_without_tandem(machine, guest, plain)
 }

@@ -9,6 +9,7 @@ use tandem_lab::artifacts::past;
 use tandem_lab::libvirt::{
     DomainSpec, EVACUATION_LIMIT, Ran, VF_ALIAS, file, host_program, tandem_host_of,
 };
+use tandem_lab::qemu::named_with_control;
 use tandem_lab::tandem::{self, BOND, LOG, PROGRAM, STEP_LIMIT};
 use tandem_lab::{Lab, Vm};
 
@@ -30,23 +31,6 @@ impl Programs {
             host: host_program()?,
         })
     }
-}
-
-/// A second control connection, for `tandem-host`; the first is the lab's.
-fn second_qmp(socket: &Path) -> Vec<String> {
-    let chardev = format!(
-        "socket,id=qmp2,path={},server=on,wait=off",
-        socket.display()
-    );
-    let words = [
-        "-name",
-        DOMAIN,
-        "-chardev",
-        &chardev,
-        "-mon",
-        "chardev=qmp2,mode=control",
-    ];
-    words.map(str::to_owned).to_vec()
 }
 
 /// `tandem-host` about that QEMU.
@@ -83,7 +67,7 @@ fn between_two_qemus(lab: &Lab, programs: &Programs) -> Result<()> {
         .program(&programs.guest, PROGRAM)
         .standby(spec.standby)
         .vf(spec.model, spec.vf)
-        .hardware(|hardware| hardware.extra_arguments = second_qmp(&here))
+        .hardware(|hardware| hardware.extra_arguments = named_with_control(DOMAIN, &here))
         .boot(&a)?;
     vm.agent().spawn(&[PROGRAM, "run"], &[], LOG)?;
     let answers = format!("{PROGRAM} status --json >/dev/null");
@@ -114,7 +98,7 @@ fn between_two_qemus(lab: &Lab, programs: &Programs) -> Result<()> {
     ensure!(told["bonds"][0]["vf"].is_string(), "no VF: {told:#}");
 
     let (there, memory) = (socket("b.qmp"), socket("memory"));
-    let waiting = vm.wait_on(&b, "vf", &memory, second_qmp(&there))?;
+    let waiting = vm.wait_on(&b, "vf", &memory, named_with_control(DOMAIN, &there))?;
     let vf = file(
         lab.folder(),
         "vf.json",

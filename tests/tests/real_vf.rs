@@ -148,6 +148,80 @@ fn refused_mac(lab: &Lab) -> Result<()> {
 }
 
 #[test]
+fn a_vf_whose_driver_rewrites_its_permanent_mac() {
+    let Some(lab) = Lab::for_test("rewritten MAC") else {
+        return;
+    };
+    rewritten_mac(&lab).unwrap();
+}
+
+fn rewritten_mac(lab: &Lab) -> Result<()> {
+    let setup = Setup::new()?;
+    let mut guest = guest_with_pf(lab, &setup)?;
+    lab.client()?;
+    let pf = make_vf(&guest, setup.vf)?;
+    guest.vm.sh(&format!("ip link set {pf} vf 0 trust on"))?;
+    let vf = guest.vm.wait_interface(setup.vf, STEP_LIMIT)?;
+    guest.start(&[])?;
+    in_use(&guest, &setup)?;
+
+    one(&guest, &["prepare-unplug"])?;
+    let port = guest.status()?.bonds.remove(0).vf.context("it is there")?;
+    ensure!(
+        !port.enslaved && port.held == Some(Held::UnplugPrepared),
+        "not prepared: {port:?}"
+    );
+    // Without this the driver does not do what all this is about.
+    let shown = guest.vm.sh(&format!("ip -d link show {vf}"))?;
+    ensure!(
+        shown.contains(&format!("permaddr {}", setup.standby)),
+        "its permanent MAC is still its own: {shown}"
+    );
+    one(&guest, &["resume"])?;
+    in_use(&guest, &setup).context("after prepare and resume")?;
+
+    guest.vm.sh(&format!("ip link set {BOND} mtu 1400"))?;
+    let mtu = format!("[ $(cat /sys/class/net/{vf}/mtu) = 1400 ]");
+    guest.vm.wait_sh(&mtu, STEP_LIMIT)?;
+    in_use(&guest, &setup).context("with another MTU")?;
+
+    guest.reload()?;
+    in_use(&guest, &setup).context("after a reload")?;
+
+    guest.kill_service()?;
+    guest.start(&[])?;
+    in_use(&guest, &setup).context("after a restart")?;
+
+    one(&guest, &["prepare-unplug"])?;
+    guest.kill_service()?;
+    guest.start(&[])?;
+    guest.reach(BondState::Standby)?;
+    one(&guest, &["resume"])?;
+    in_use(&guest, &setup).context("prepared, restarted, resumed")
+}
+
+fn one(guest: &Guest, arguments: &[&str]) -> Result<()> {
+    let output = guest.tandem(arguments)?;
+    ensure!(
+        output.success(),
+        "{arguments:?}: {}{}",
+        output.text(),
+        output.error_text()
+    );
+    Ok(())
+}
+
+/// The VF carries the traffic and is known by its own MAC, and nothing is wrong.
+fn in_use(guest: &Guest, setup: &Setup) -> Result<()> {
+    guest.reach(BondState::Accelerated)?;
+    let bond = guest.status()?.bonds.remove(0);
+    let port = bond.vf.context("there is a VF")?;
+    ensure!(port.mac == Some(setup.vf), "the VF is {port:?}");
+    ensure!(bond.problems.is_empty(), "{:?}", bond.problems);
+    Ok(())
+}
+
+#[test]
 fn mtus_and_a_vlan() {
     let Some(lab) = Lab::for_test("MTU and VLAN") else {
         return;

@@ -1,26 +1,26 @@
 //! Simulation of the core over a fake kernel: at least 100,000 seeded steps that do something to the guest.
-//! A seed that fails is run again by the command that its report ends with. `TANDEM_SIM_MINUTES` goes on with further
-//! seeds for so long.
+//! A seed that fails is run again by the command that its report ends with. `TANDEM_SIM_STEPS` goes on with further
+//! seeds until there were so many such steps.
 
 use std::fmt::Debug;
 use std::str::FromStr;
-use std::time::{Duration, Instant};
 
+use tandem_core::Mac;
+use tandem_core::policy::{BondPolicy, Origin, Policy, PortMatch};
+use tandem_core::status::BondState;
 use tandem_lab::sim::chaos::{Tally, run, seed_of};
-use tandem_lab::sim::contract;
-use tandem_lab::sim::fake::FakeKernel;
+use tandem_lab::sim::fake::{self, FakeKernel, Flow};
+use tandem_lab::sim::{Disorder, Stage, contract};
 
 /// Runs from different seeds.
 const RUNS: u64 = 680;
-const MINUTE: Duration = Duration::from_secs(60);
 /// Disturbances in each.
 const STEPS: u64 = 240;
 
 #[test]
 fn promises_hold_in_a_rough_world() {
     let only = number("TANDEM_SIM_SEED");
-    let until =
-        number::<u32>("TANDEM_SIM_MINUTES").map(|minutes| Instant::now() + minutes * MINUTE);
+    let wanted = number::<u64>("TANDEM_SIM_STEPS");
     let mut total = Tally::default();
     let mut failures = Vec::new();
     let mut runs = 0;
@@ -36,8 +36,8 @@ fn promises_hold_in_a_rough_world() {
             }
         }
         runs += seeds.len() as u64;
-        let goes_on = until.is_some_and(|until| Instant::now() < until);
-        if !goes_on || !failures.is_empty() {
+        let goes_on = wanted.is_some_and(|wanted| total.effects < wanted);
+        if !goes_on || only.is_some() || !failures.is_empty() {
             break;
         }
     }
@@ -60,9 +60,16 @@ fn promises_hold_in_a_rough_world() {
             "ReadFrames",
             "SwitchoverMeasured",
             "CheckPath",
+            "ReadTraffic",
+            "AskPath",
+            "SwitchedOver PathLost",
+            "ProblemRaised PathLost",
+            "ProblemRaised StandbyDeaf",
             "Reacted",
             "CarrierLost",
             "TwoVfs",
+            "PolicysOrder",
+            "FastPathsLoading",
             "TwoBonds",
             "Occupied",
             "CheckFree",
@@ -109,4 +116,99 @@ fn fake_kernel_keeps_the_contract() {
             panic!("{case}: {error:#}");
         }
     }
+}
+
+/// Seconds of a day.
+const DAY_S: u64 = 86_400;
+
+/// A network in which nobody answers what the guest sends, for one reason or another.
+struct Quiet {
+    name: &'static str,
+    flow: Flow,
+    /// Its neighbours are known, and do not answer any more.
+    is_dead: bool,
+}
+
+#[test]
+fn a_day_of_a_quiet_network_raises_no_alarm() {
+    let sends = |sent_per_s| Flow {
+        sent_per_s,
+        ..Flow::IDLE
+    };
+    let nobody = |sent_per_s| Flow {
+        has_neighbour: false,
+        ..sends(sent_per_s)
+    };
+    let quiet = |name, flow, is_dead| Quiet {
+        name,
+        flow,
+        is_dead,
+    };
+    let networks = [
+        quiet("an idle guest", Flow::IDLE, false),
+        quiet("a sender that gets nothing back", sends(1_000), false),
+        quiet("no gateway", nobody(1_000), false),
+        quiet("no gateway, and hardly a frame", nobody(1), false),
+        quiet("a dead gateway", sends(1_000), true),
+    ];
+    std::thread::scope(|scope| {
+        for network in &networks {
+            scope.spawn(|| stays_accelerated_for_a_day(network));
+        }
+    });
+}
+
+fn stays_accelerated_for_a_day(network: &Quiet) {
+    let name = network.name;
+    let standby = Mac([0x52, 0x54, 0, 0, 0, 1]);
+    let vf = Mac([0x52, 0x54, 0, 0, 0, 2]);
+    let by_mac = |mac| PortMatch {
+        mac: Some(mac),
+        ..PortMatch::default()
+    };
+    let bond = BondPolicy::new(fake::name("bond0"), by_mac(standby), vec![by_mac(vf)]);
+    let policy = Policy {
+        origin: Origin::File,
+        bonds: vec![bond],
+    };
+    let mut kernel = FakeKernel::new();
+    let nics = [fake::standby_nic(standby), fake::vf_nic(vf)].map(|nic| kernel.plug(nic));
+    let mut stage = Stage::new(kernel, policy, Disorder::default(), 1);
+    stage.start_service();
+    stage.run_ms(10_000);
+    stage.kernel.flow = network.flow;
+    if network.is_dead {
+        let deaf = fake::Path {
+            out: true,
+            back: false,
+            ..fake::Path::WHOLE
+        };
+        for nic in nics {
+            stage.kernel.set_path(nic, deaf);
+        }
+    }
+    let count = |stage: &Stage, kind: &str| stage.seen.get(kind).copied().unwrap_or(0);
+    let before = ["ReadTraffic", "AskPath"].map(|kind| count(&stage, kind));
+    stage.run_ms(DAY_S * 1_000);
+    assert_eq!(stage.violations, Vec::<String>::new(), "{name}");
+    let machine = stage.machine.as_ref().expect("the service runs");
+    let bond = &machine.status().bonds[0];
+    assert_eq!(bond.state, BondState::Accelerated, "{name}");
+    assert_eq!(bond.problems, [], "{name}");
+    assert_eq!(bond.switchover_count, 1, "{name}: only the VF's arrival");
+    let looks = count(&stage, "ReadTraffic") - before[0];
+    let asked = count(&stage, "AskPath") - before[1];
+    let of_standby = DAY_S / 60 + 10;
+    let (most_looks, most_asked) = match (network.flow.sent_per_s, network.flow.has_neighbour) {
+        (0, _) => (DAY_S / 10 + 10, 0),
+        (1, _) => (DAY_S / 10 + 10, DAY_S / 10 + 10),
+        // Who answers is asked three times in 2 s, who does not every 10 s.
+        (_, true) if !network.is_dead => (2 * DAY_S + 10, 2 * DAY_S + 10),
+        _ => (2 * DAY_S + 10, DAY_S / 10 + 10),
+    };
+    assert!(looks <= most_looks, "{name}: {looks} looks");
+    assert!(
+        asked <= most_asked + of_standby,
+        "{name}: {asked} questions"
+    );
 }

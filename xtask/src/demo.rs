@@ -9,7 +9,7 @@ use tandem_lab::demo::HostManners;
 use tandem_lab::probe::FrameOptions;
 use tandem_lab::tandem::Setup;
 use tandem_lab::timeline::{svg, text};
-use tandem_lab::{HotPlug, Kernel, NicModel, demo, libvirt};
+use tandem_lab::{HotPlug, Kernel, Lab, NicModel, demo, libvirt, vfio};
 
 use crate::setup;
 
@@ -34,6 +34,9 @@ pub(crate) struct Options {
     /// Between two libvirt hosts, done by `tandem-host migrate`
     #[arg(long, conflicts_with_all = ["native_hot_plug", "silent_host", "kernel"])]
     libvirt: bool,
+    /// Between two emulated hypervisors with a real vfio-pci, there and back; takes some minutes
+    #[arg(long, conflicts_with_all = ["native_hot_plug", "silent_host", "kernel", "e1000e", "libvirt"])]
+    vfio: bool,
 }
 
 /// Runs the story, prints it, and writes target/demo.svg.
@@ -61,7 +64,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     } else {
         HostManners::Asks
     };
-    let timeline = if options.libvirt {
+    let timeline = if options.vfio {
+        vfio::demo(&Lab::new("demo")?, vfio::Form::SameMac, frames)?
+    } else if options.libvirt {
         libvirt::demo(setup.model, frames)?
     } else {
         demo::run(&setup, manners, frames)?

@@ -5,12 +5,14 @@ mod cargo_tool;
 mod check;
 mod demo;
 mod ebpf;
+mod findings;
 mod fuzz;
 mod lab;
 mod manual;
 mod package;
 mod project;
 mod setup;
+mod soak;
 mod test;
 
 use std::process::ExitCode;
@@ -39,6 +41,10 @@ enum Task {
     Ebpf(ebpf::Options),
     /// Hostile bytes for every parser: what is in tests/fuzz/corpus, and what libFuzzer makes of it
     Fuzz(fuzz::Options),
+    /// Whether each mended finding of the security review has a test that fails without its mending
+    Findings(findings::Options),
+    /// A guest and two libvirt hosts under random faults, the same check after each
+    Soak(soak::Options),
     /// One of the checks that need no compiler
     Check {
         /// Which one
@@ -63,6 +69,8 @@ fn main() -> ExitCode {
         Task::Bench(options) => bench::run(&options),
         Task::Ebpf(options) => ebpf::run(&options),
         Task::Fuzz(options) => fuzz::run(&options),
+        Task::Findings(options) => findings::run(&options),
+        Task::Soak(options) => soak::run(&options),
         Task::Check { check } => check::run(check),
         Task::Reference => manual::reference(),
         Task::Man => manual::man(),
@@ -125,8 +133,11 @@ mod tests {
             "xtask bench --costs --pairs 500 --services networkd --idle-s 30",
             "xtask bench --evacuation --rates-hz 1000,500 --tandem-rounds 10 --minutes 30 --write-results",
             "xtask bench --growth --axis links --samples 1",
+            "xtask bench --instructions --unplugs 8 --write-results",
+            "xtask bench --boot --boots 3",
             "xtask fuzz xml record --seconds 600",
             "xtask fuzz xml --input crash",
+            "xtask soak --minutes 60 --seed 7",
         ] {
             assert!(parse(line).is_ok(), "{line}");
         }

@@ -77,8 +77,9 @@ fn raise(bond: u32) {
     let Some(armed_ports) = armed_ports(bond) else {
         return;
     };
-    // The bond has followed already, or could not.
-    if transmitting(bond) == armed_ports.standby || !has_carrier(armed_ports.standby) {
+    // The bond has left the VF already, for whichever port, or could not follow.
+    let active = transmitting(bond);
+    if active != 0 && active != armed_ports.vf || !has_carrier(armed_ports.standby) {
         return;
     }
     let Some(flag) = FLAGS.get_ptr_mut(bond) else {
@@ -221,12 +222,14 @@ pub(super) fn port_transmits(ifindex: u32, netns_inum: impl FnOnce() -> u32) {
         && transmitting(bond) != ifindex
     {
         port::set_transmitting(bond, ifindex);
-        let end_ns = if roles & ROLE_STANDBY != 0 {
-            now_ns() + FAST_PATH_GRACE_NS
-        } else {
-            0
-        };
-        lower(bond, end_ns);
+        if roles & ROLE_STANDBY != 0 {
+            lower(bond, now_ns() + FAST_PATH_GRACE_NS);
+        } else if roles & ROLE_VF != 0 {
+            lower(bond, 0);
+        }
+        // A third port is what the kernel takes when it is the first to know, in the order in which ports joined
+        // (`bond_find_best_slave`, drivers/net/bonding/bond_main.c, 6.12). The network was told of the port that is
+        // armed, and the bond is asked to go there: until it has, nothing changes.
     }
 }
 
@@ -242,7 +245,10 @@ pub(super) fn receive(frame: &Frame, bond: u32) -> i32 {
     if frame.source == armed_ports.mac {
         return PASS;
     }
-    if frame.group && !vf_stopped {
+    let active = transmitting(bond);
+    let third = active != 0 && active != armed_ports.vf && active != armed_ports.standby;
+    // The bond takes it in at the port that it still has.
+    if frame.group && (!vf_stopped || third) {
         return PASS;
     }
     redirect(bond, u64::from(BPF_F_INGRESS))

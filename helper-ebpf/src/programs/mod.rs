@@ -1,5 +1,6 @@
 //! The programs by topic, and the maps they share.
 
+mod carry;
 mod events;
 mod fast_path;
 mod kernel;

@@ -14,8 +14,9 @@
 //! destination  the half on the host that it goes to
 //! ```
 //!
-//! The order of things: the source holds shortly *before* the guest's stop, as what is in its tap's queue at the stop
-//! is lost; it has the guest stopped, and sends what it holds to the destination at once. The destination lets nothing
+//! The order of things: the source holds shortly *before* the guest's stop, as the guest's process may take a frame from its
+//! tap's queue after that; it has the guest stopped, sweeps what is in that queue, whoever stopped it, and sends that and then
+//! what it holds to the destination. The destination lets nothing
 //! through to its tap until the guest runs there; then come the carried frames, then what the network brought by
 //! itself, then the tap is open. What the network still brings to the source follows until it is quiet there.
 //!

@@ -29,6 +29,17 @@ impl Queue {
         self.frames.push_back(waiting);
     }
 
+    /// One more at this place from the front, or at the end if there are fewer. It has no number.
+    pub(crate) fn insert(&mut self, index: usize, since_ms: u64, frame: Frame) {
+        self.bytes += frame.bytes().len();
+        let waiting = Waiting {
+            number: 0,
+            since_ms,
+            frame,
+        };
+        self.frames.insert(index.min(self.frames.len()), waiting);
+    }
+
     pub(crate) fn pop(&mut self) -> Option<Waiting> {
         let waiting = self.frames.pop_front()?;
         self.bytes -= waiting.frame.bytes().len();

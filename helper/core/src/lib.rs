@@ -27,6 +27,7 @@ mod model;
 mod outbox;
 mod plan;
 mod report;
+mod step;
 #[cfg(test)]
 mod tests;
 pub mod words;
@@ -34,7 +35,7 @@ mod world;
 
 /// Everything that the machine may want done.
 pub mod action {
-    pub use crate::model::action::{Action, ActionKind, BondOptions};
+    pub use crate::model::action::{Action, ActionKind, BondOptions, PathProof};
     pub use crate::model::types::ActionId;
 }
 
@@ -52,12 +53,12 @@ pub mod status {
     pub use crate::model::source::{CheckItem, SourceHealth, SourceStatus};
     pub use crate::model::status::{
         BondState, BondStatus, Gap, Held, PortStatus, Problem, ProblemCode, Status, Switchover,
-        SwitchoverCause, Traffic,
+        SwitchoverCause, Traffic, Unproved,
     };
 }
 
 pub use machine::{MAX_OPEN_COMMANDS, Machine};
-pub use model::{fast_path, link, policy, types};
+pub use model::{fast_path, link, path, policy, types};
 pub use world::matching::{Role, role_of};
 
 pub use action::{Action, ActionId, ActionKind};

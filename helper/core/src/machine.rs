@@ -4,7 +4,6 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::bond::choice::Choice;
 use crate::bond::context::Context;
 use crate::bond::history::attempts::DeviceMark;
 use crate::bond::memory::{InFlight, Memory};
@@ -12,26 +11,24 @@ use crate::bond::turn;
 use crate::bond::view::BondView;
 use crate::model::action::ActionKind;
 use crate::model::fast_path::{FastPath, PortFrames};
-use crate::model::input::{Command, Hold, Input, Outcome, Request};
+use crate::model::input::{Command, Hold, Input, Outcome};
 use crate::model::output::{CommandError, CommandErrorCode, Event, Output};
 use crate::model::policy::{HostMay, Ownership, Policy};
 use crate::model::source::Source;
 use crate::model::status::{BondStatus, Status};
 use crate::model::types::{ActionId, IfName, Ifindex, Time};
 use crate::outbox::Outbox;
-use crate::plan::{actions, effect, intents};
+use crate::plan::effect;
 use crate::report::bond::bond_status;
 use crate::report::problems::general_problems;
 use crate::report::{news, refusal};
+use crate::step::{ACTION_TIMEOUT_MS, step};
 use crate::world::World;
 use crate::world::matching::{Assignment, assign};
 use crate::world::readings::Readings;
 
 /// Commands that may be open at once, of all bonds together.
 pub const MAX_OPEN_COMMANDS: usize = 16;
-/// An action whose end is not reported for so long counts as timed out, in ms.
-/// The executor has shorter deadlines of its own.
-const ACTION_TIMEOUT_MS: u64 = 30_000;
 /// Longest text about the configuration's files that is kept, in characters.
 const MAX_REFUSAL_CHARS: usize = 1_000;
 
@@ -109,12 +106,12 @@ impl Machine {
         let holds = bonds.map(|(policy, memory)| Hold {
             bond: policy.name.clone(),
             operator: memory.operator_hold,
-            prepared: memory.prepared,
+            prepared: memory.prepared.first().copied(),
+            also_prepared: memory.prepared.iter().skip(1).copied().collect(),
             draining: memory.draining && policy.ownership == Ownership::Adopt,
+            rewritten: memory.rewritten.clone(),
         });
-        holds
-            .filter(|hold| hold.operator || hold.prepared.is_some() || hold.draining)
-            .collect()
+        holds.filter(|hold| !hold.is_nothing()).collect()
     }
 
     fn apply(&mut self, input: Input) {
@@ -139,13 +136,28 @@ impl Machine {
                 self.readings.arrived(Source::Addressing);
             }
             Input::Addressing(one) => self.world.put_addressing(one),
+            Input::WayOut(is_there) => self.world.put_way_out(is_there),
             Input::UpperDevices { bond, fingerprint } => {
                 self.world.put_upper_devices(bond, fingerprint);
             }
             Input::Removal(removal) => self.world.warn(now, removal),
+            Input::FastPathsLoading => self.world.await_fast_paths(now),
             Input::FastPathSupported(supported) => self.world.support_fast_path(supported),
             Input::FastPathSet { bond, fast_path } => self.world.put_fast_path(bond, fast_path),
             Input::FramesCounted { bond, ports } => self.measured(bond, &ports),
+            Input::PortTraffic(found) => {
+                for (policy, memory) in self.policy.bonds.iter().zip(&mut self.bonds) {
+                    let health_ms = policy.timing.health_ms;
+                    memory.path.note_traffic(found, health_ms, now);
+                }
+            }
+            Input::PathAsked { bond, port, answer } => {
+                if let Some(index) = self.place_of(bond) {
+                    let policy = &self.policy.bonds[index];
+                    let ended = self.bonds[index].note_path_answer(policy, port, answer, now);
+                    self.outbox.reply(ended);
+                }
+            }
             Input::CarrierLost { ifindex, at } => {
                 for memory in &mut self.bonds {
                     memory.traffic.note_carrier_lost(ifindex, at);
@@ -212,6 +224,8 @@ impl Machine {
                     memory.recall(hold);
                 }
             }
+            self.world
+                .recall(holds.iter().flat_map(Hold::known_vfs).collect());
         }
         self.recalled = holds;
     }
@@ -241,7 +255,7 @@ impl Machine {
         let bond = if command.by_host && !self.host_may.allows_commands() {
             Err(CommandError::not_allowed())
         } else if open < MAX_OPEN_COMMANDS {
-            self.named_bond(bond_of(&request))
+            self.named_bond(request.bond())
         } else {
             let message = format!("{open} commands are open; wait for their answers");
             Err(CommandError::new(CommandErrorCode::Busy, message))
@@ -280,6 +294,10 @@ impl Machine {
 
     fn done(&mut self, id: ActionId, outcome: &Outcome) {
         if self.readings.done(id, outcome) {
+            return;
+        }
+        let now = self.now;
+        if (self.bonds.iter_mut()).any(|memory| memory.path.ended(id, now)) {
             return;
         }
         let flying = |memory: &Memory| memory.in_flight.as_ref().is_some_and(|one| one.id == id);
@@ -340,6 +358,7 @@ impl Machine {
             _ => {}
         }
         if *outcome == Outcome::Accepted && effect::is_seen(world, &kind) {
+            memory.network.note_done(world, &kind, now);
             memory.succeeded(&kind, &text, now);
             return;
         }
@@ -380,14 +399,15 @@ impl Machine {
             let deadline = step(&view, &turn.choice, memory, now, |kind| {
                 self.outbox.act(kind)
             });
-            deadlines.extend(deadline);
+            deadlines.extend(deadline.into_iter().chain(memory.network.deadline(now)));
+            deadlines.extend(memory.watch_path(&view, now, |kind| self.outbox.act(kind)));
             let context = Context {
                 view: &view,
                 choice: &turn.choice,
                 memory,
                 now,
             };
-            bonds.push(bond_status(&context, deadline));
+            bonds.push(bond_status(&context, self.policy.origin, deadline));
         }
         let outbox = &mut self.outbox;
         self.readings
@@ -402,6 +422,7 @@ impl Machine {
         let now = self.now;
         for index in 0..self.bonds.len() {
             let late = |busy: &InFlight| now >= busy.issued_at.plus_ms(ACTION_TIMEOUT_MS);
+            self.bonds[index].path.expire(now);
             if self.bonds[index].in_flight.as_ref().is_some_and(late) {
                 self.finish(index, &Outcome::TimedOut);
             }
@@ -448,50 +469,5 @@ impl Machine {
             self.status.generation += 1;
         }
         self.outbox.notify(events);
-    }
-}
-
-/// Starts the most urgent action that need not wait. Returns when to look again.
-fn step(
-    view: &BondView<'_>,
-    choice: &Choice<'_>,
-    memory: &mut Memory,
-    now: Time,
-    issue: impl FnOnce(ActionKind) -> ActionId,
-) -> Option<Time> {
-    memory.attempts.note_marks(view, now);
-    let context = Context {
-        view,
-        choice,
-        memory,
-        now,
-    };
-    let actions = actions(&context);
-    let mut kept = intents(&context);
-    kept.extend(actions.iter().cloned());
-    kept.extend(memory.in_flight.as_ref().map(|busy| busy.kind.clone()));
-    memory.attempts.note_wanted(&kept, now);
-    let mut deadlines = memory.deadlines(view);
-    if memory.in_flight.is_none() {
-        deadlines.extend(actions.iter().map(|kind| memory.attempts.next_at(kind)));
-        let ready = |kind: &ActionKind| memory.attempts.next_at(kind) <= now;
-        if let Some(kind) = actions.into_iter().find(ready) {
-            let text = refusal::describe(view.world, &kind);
-            let id = issue(kind.clone());
-            memory.start(id, kind, text, now);
-        }
-    }
-    let busy = memory.in_flight.as_ref();
-    deadlines.extend(busy.map(|busy| busy.issued_at.plus_ms(ACTION_TIMEOUT_MS)));
-    deadlines.into_iter().filter(|at| *at > now).min()
-}
-
-fn bond_of(request: &Request) -> Option<&IfName> {
-    match request {
-        Request::Failover { bond }
-        | Request::Failback { bond }
-        | Request::PrepareUnplug { bond, .. }
-        | Request::Resume { bond }
-        | Request::Announce { bond } => bond.as_ref(),
     }
 }

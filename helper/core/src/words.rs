@@ -32,6 +32,7 @@ pub fn cause(cause: SwitchoverCause) -> &'static str {
         SwitchoverCause::Warned => "the kernel warned",
         SwitchoverCause::Abrupt => "without a warning",
         SwitchoverCause::Carrier => "carrier lost",
+        SwitchoverCause::PathLost => "its frames did not pass",
         SwitchoverCause::Operator => "requested by an operator",
         SwitchoverCause::Arrival => "a VF arrived",
         SwitchoverCause::Unknown => "for a reason that a newer guest knows",

@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    args, configure, exit, migrate, one_step, recover, serve, session, status, watch, xml,
+    args, carry, configure, exit, migrate, one_step, recover, serve, session, status, watch, xml,
 };
 use crate::evacuate::{Cause, CauseCode, Outcome, Verdict};
 use crate::words;
@@ -42,6 +42,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Print each change of one domain or all; needs `serve`
     Watch(watch::WatchArgs),
+    /// One half of a carry, as `migrate --carry` starts it on each host
+    CarryHalf(carry::CarryHalf),
     /// Care for all guests of a host: send them their bonds, follow their status, plug in missing VFs
     Serve(serve::Serve),
 }
@@ -59,6 +61,7 @@ impl Cli {
             Command::Configure(arguments) => configure::run(arguments).await,
             Command::Status(arguments) => status::run(arguments).await,
             Command::Watch(arguments) => watch::run(arguments).await,
+            Command::CarryHalf(arguments) => carry::run(arguments).await,
             Command::Serve(arguments) => serve::run(arguments).await,
         };
         result.unwrap_or_else(|error| {

@@ -9,6 +9,7 @@
 //! a guest, and every wait on a hypervisor, have a bound.
 
 pub mod agent;
+pub mod carry;
 pub mod cli;
 pub mod commands;
 pub mod control;
@@ -18,6 +19,7 @@ pub mod execute;
 mod files;
 pub mod hypervisor;
 pub mod libvirt;
+mod pf;
 pub mod qemu;
 pub mod report;
 pub mod trust;

@@ -2,8 +2,12 @@
 
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
+
+/// Between fork and exec a child of one test has what the other holds, its lock too.
+static ONE_TEST_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// A QEMU that is not there, and a state folder of the test's own.
 fn run(folder: &Path, words: &[&str]) -> Output {
@@ -27,6 +31,9 @@ fn expect(output: &Output, code: i32, cause: &str) {
 
 #[test]
 fn what_is_not_begun_is_told_as_json() {
+    let _alone = ONE_TEST_AT_A_TIME
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let there = ["migrate", "g1", "qmp:/nowhere", "--json"];
@@ -44,6 +51,9 @@ fn what_is_not_begun_is_told_as_json() {
 
 #[test]
 fn a_domain_that_another_process_has_is_told_as_json() {
+    let _alone = ONE_TEST_AT_A_TIME
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
     let folder = tempfile::tempdir().unwrap();
     let state = folder.path().join("state");
     let lock = tandem_host::execute::Lock::take(&state, "domain", "g1").unwrap();

@@ -128,6 +128,36 @@ fn recover_opens_no_uri_that_stands_in_the_metadata() {
     assert_eq!(cause(&output).1, "no-vf-named", "{output:?}");
 }
 
+/// It says that this domain was another one before, which is anybody's on either host.
+#[test]
+fn recover_asks_of_no_other_domain_that_stands_in_the_metadata() {
+    let bench = Bench::new(|_| {
+        let mut record = plain();
+        record["version"] = json!(4);
+        record["domain"] = json!("B");
+        record["renamed"] = json!("A");
+        record
+    });
+    let vf = bench.path("vf.xml");
+    let network =
+        "<interface type='network'><source network='n'/><alias name='ua-vf'/></interface>";
+    fs::write(&vf, network).unwrap();
+    let words = [
+        "recover",
+        "A",
+        "--source",
+        "qemu+ssh://b/system",
+        "--vf",
+        vf.to_str().unwrap(),
+        "--no-agent",
+    ];
+    // What it would do, it can't: this virsh changes nothing.
+    let output = bench.run(&bench.path("records"), &words);
+    let asked = bench.asked();
+    assert!(asked.contains("--domain=A"), "{output:?}: {asked}");
+    assert!(!asked.contains("=B"), "{asked}");
+}
+
 /// With what the operator names, it goes on; the hosts are those of the command line.
 #[test]
 fn recover_takes_hosts_from_the_command_line_alone() {

@@ -132,6 +132,7 @@ const BONDS: &[(Verdict, &str, &str)] = &[
     (Sound, "name='b' addresses='dhcp'", ""),
     (Sound, "name='b' path-check='standby'", ""),
     (Sound, "name='b' path-check='none'", ""),
+    (Sound, "name='b' path-check='auto'", ""),
     (Faulty, "name='b' path-check='gateway'", ""),
     (Sound, "name='b' addresses='static'", "IP"),
     (Faulty, "", ""),

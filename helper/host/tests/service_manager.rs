@@ -4,9 +4,9 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Ends with the test.
 struct Serve(Child);
@@ -68,6 +68,47 @@ fn the_manager_hears_that_serve_began_and_that_its_loop_turns() {
         assert_eq!(word, "WATCHDOG=1");
     }
     panic!("it did not say that it ends");
+}
+
+/// As by `kill -9`, after which nothing of it can clean up.
+#[test]
+fn a_virsh_that_listens_ends_with_its_tandem_host() {
+    let folder = tempfile::tempdir().unwrap();
+    let listens = "case \"$*\" in *--loop*) echo $$ > \"$HERE/new.$$\"; \
+                   mv \"$HERE/new.$$\" \"$HERE/pid.$$\" ;; esac\nexec sleep 600";
+    let mut command = tandem_host(folder.path(), listens);
+    command.args(["serve", "-c", "test:///default", "--serve-socket"]);
+    command.arg(folder.path().join("serve.sock"));
+    command.arg("--state-dir").arg(folder.path().join("state"));
+    command.env("HERE", folder.path());
+    let serve = Serve(command.spawn().unwrap());
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let wait = || {
+        assert!(Instant::now() < deadline, "it takes too long");
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    let listeners = || -> Vec<PathBuf> {
+        let files = std::fs::read_dir(folder.path()).unwrap();
+        let files = files.map(|file| file.unwrap().path());
+        let is_pid = |path: &PathBuf| path.file_stem().is_some_and(|stem| stem == "pid");
+        files.filter(is_pid).collect()
+    };
+    while listeners().len() < 2 {
+        wait();
+    }
+    // Kills it.
+    drop(serve);
+    for file in listeners() {
+        let pid = std::fs::read_to_string(file).unwrap();
+        // Where nobody collects it, its entry stays.
+        let runs = || {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
+            stat.is_ok_and(|stat| !stat.contains(") Z "))
+        };
+        while runs() {
+            wait();
+        }
+    }
 }
 
 #[test]

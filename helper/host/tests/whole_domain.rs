@@ -16,13 +16,23 @@ echo "$*" >>"$HERE/asked"
 there=0
 case "$2" in qemu+ssh:*) there=1 ;; esac
 case "$there $*" in
+1*' event '*|1*' qemu-monitor-event '*) sleep 100 ;;
+1*) [ ! -e "$HERE/gone" ] || { echo "error: failed to connect to the hypervisor" >&2; exit 1; } ;;
+esac
+case "$there $*" in
+1*' list --uuid') [ ! -e "$HERE/other.xml" ] || echo u9 ;;
+1*' nodedev-dumpxml '*) ;;
+1*' dumpxml --domain=u9') cat "$HERE/other.xml" ;;
 1*' domstate '*) echo "error: failed to get domain 'g1'" >&2; exit 1 ;;
-0*' domstate '*) echo 'running (booted)' ;;
+0*' domstate '*) cat "$HERE/domstate" ;;
 0*' dumpxml '*) cat "$HERE/domain.xml" ;;
 0*' domjobinfo '*) cat "$HERE/job" ;;
 1*' net-info --network=vfs') printf 'Name:           vfs\nActive:         yes\n' ;;
 1*' net-info --network=idle') printf 'Name:           idle\nActive:         no\n' ;;
+1*' net-info --network=full') printf 'Name:           full\nActive:         yes\n' ;;
+1*' net-dumpxml --network=full') echo "<network connections='1'><forward mode='hostdev'><address/></forward></network>" ;;
 1*' net-info '*) echo "error: failed to get network 'nope'" >&2; exit 1 ;;
+*' help migrate') cat "$HERE/help" ;;
 *' event '*|*' qemu-monitor-event '*) sleep 100 ;;
 *' list '*) ;;
 *) echo "error: unexpected: $*" >&2; exit 1 ;;
@@ -72,6 +82,7 @@ impl Bench {
         );
         bench.file("domain.xml", &xml);
         bench.file("job", "Job type: 0\n");
+        bench.file("domstate", "running (booted)\n");
         bench
     }
 
@@ -90,15 +101,20 @@ impl Bench {
     }
 
     fn run(&self, words: &[&str], more: &[&str]) -> Output {
+        self.plainly(words, &[&["--json"], more].concat())
+    }
+
+    /// Without `--json`.
+    fn plainly(&self, words: &[&str], more: &[&str]) -> Output {
         let path = std::env::var("PATH").unwrap_or_default();
         let here = self.folder.path();
         let mut command = Command::new(env!("CARGO_BIN_EXE_tandem-host"));
         command.args(words).args(["g1", "qemu+ssh://b/system"]);
-        command
-            .args(["--no-agent", "--yes-degraded", "--json"])
-            .args(more);
+        command.args(["--no-agent", "--yes-degraded"]);
         command.arg("--state-dir").arg(here.join("state"));
         command.arg("--records-dir").arg(here.join("records"));
+        // The last of them may stand after a `--`.
+        command.args(more);
         command.env("HERE", here);
         command.env("PATH", format!("{}:{path}", here.display()));
         command.output().expect("it runs")
@@ -146,6 +162,83 @@ fn a_usb_device_stands_in_no_ones_way() {
 }
 
 #[test]
+fn a_domain_that_does_not_run_is_told_that_first() {
+    let bench = Bench::new(&[VF, GPU].concat());
+    bench.file("domstate", "shut off (destroyed)\n");
+    bench.refuses("not-running", &[], &["g1"]);
+}
+
+#[test]
+fn a_disk_that_no_other_host_has_is_named() {
+    let bench = Bench::new(VF);
+    let disk = bench.file("disk.raw", "");
+    let xml = format!(
+        "<disk type='file' device='disk'><source file='{}'/><target dev='vda'/></disk></devices>",
+        disk.display()
+    );
+    let domain = fs::read_to_string(bench.folder.path().join("domain.xml")).unwrap();
+    bench.file("domain.xml", &domain.replace("</devices>", &xml));
+    let said = ["vda", "disk.raw", "--copy-storage-all"];
+    bench.refuses("disk-not-shared", &[], &said);
+    let some = ["--copy-storage-all", "--migrate-disks"];
+    bench.refuses(
+        "disk-not-shared",
+        &[&some[..], &["vdb,vdc"]].concat(),
+        &said,
+    );
+    let named = [&some[..], &["vdb,vda"]].concat();
+    for options in [&["--unsafe"][..], &["--copy-storage-all"], &named] {
+        let output = bench.run(&["check"], options);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+    }
+    // A CD in it stays where it is.
+    let read_only = xml.replace("<target", "<readonly/><target");
+    bench.file("domain.xml", &domain.replace("</devices>", &read_only));
+    assert_eq!(bench.run(&["check"], &[]).status.code(), Some(0));
+    bench.changed_nothing();
+}
+
+#[test]
+fn an_option_that_this_virsh_has_not_or_that_breaks_the_order_is_refused() {
+    let bench = Bench::new(VF);
+    let all_well = |words: &[&str], options: &[&str]| {
+        let output = bench.run(words, options);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    // A virsh that does not say what it has.
+    all_well(&["check"], &["--parallel"]);
+    bench.file(
+        "help",
+        "    --live  live\n    --parallel  several\n    --disks-port <number>  port\n",
+    );
+    let known = ["--parallel", "--", "--disks-port", "49152"];
+    let told = all_well(&["migrate", "--dry-run"], &known);
+    assert!(
+        told.contains("several connections, --disks-port=49152"),
+        "{told}"
+    );
+    bench.refuses(
+        "not-begun",
+        &["--auto-converge"],
+        &["no option --auto-converge"],
+    );
+    bench.refuses(
+        "not-begun",
+        &["--", "--parallel-x=1"],
+        &["no option --parallel-x"],
+    );
+    let output = bench.run(&["migrate"], &["--", "--suspend"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        said.contains("the guest has to run on the destination"),
+        "{said}"
+    );
+    bench.changed_nothing();
+}
+
+#[test]
 fn a_job_is_named_as_what_it_is() {
     let bench = Bench::new(VF);
     for (operation, code, said) in [
@@ -174,6 +267,7 @@ fn the_vf_that_shall_come_is_looked_into() {
     for (network, said) in [
         ("nope", "virsh net-define"),
         ("idle", "virsh net-start idle"),
+        ("full", "all 1 devices"),
     ] {
         vf(network, known);
         for words in [&["check"][..], &["migrate", "--dry-run"]] {
@@ -198,6 +292,87 @@ fn the_vf_that_shall_come_is_looked_into() {
     assert_eq!(plan.status.code(), Some(0), "{plan:?}");
     let plan: Value = serde_json::from_slice(&plan.stdout).expect("one JSON object");
     assert_eq!(plan["steps"].as_array().unwrap().len(), 9, "{plan:#}");
+    bench.changed_nothing();
+}
+
+/// Who mends them one after the other would be told of the next one each time.
+#[test]
+fn all_that_stands_in_the_way_is_told_at_once() {
+    let bench = Bench::new(&[VF, GPU].concat());
+    bench.file("job", "Job type: 2\n\noperation: 9\n");
+    let disk = bench.file("disk.raw", "");
+    let disk = format!(
+        "<disk type='file' device='disk'><source file='{}'/><target dev='vda'/></disk></devices>",
+        disk.display()
+    );
+    let domain = fs::read_to_string(bench.folder.path().join("domain.xml")).unwrap();
+    bench.file("domain.xml", &domain.replace("</devices>", &disk));
+    bench.file("help", "    --live  live\n");
+    let vf = "<interface type='network'><mac address='52:54:00:00:00:99'/><source network='nope'/></interface>";
+    let vf = bench.file("vf.xml", vf);
+    let bare = bench.file("bare.xml", "<domain><name>g1</name></domain>");
+    let more = [
+        "--vf",
+        vf.to_str().unwrap(),
+        "--xml",
+        bare.to_str().unwrap(),
+        "--parallel",
+    ];
+    for words in [&["check"][..], &["migrate", "--dry-run"], &["migrate"]] {
+        let output = bench.run(words, &more);
+        let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        assert_eq!(output.status.code(), Some(10), "{output:?}");
+        let more = report["more-causes"].as_array().expect("more causes");
+        let codes = std::iter::once(&report["cause"]).chain(more);
+        let codes: Vec<&str> = codes.filter_map(|one| one["code"].as_str()).collect();
+        let all = [
+            "device-stays",
+            "disk-not-shared",
+            "bonds-missing",
+            "not-begun",
+            "job-under-way",
+            "unknown-vf",
+            "vf-taken",
+        ];
+        assert_eq!(codes, all, "{report:#}");
+        bench.changed_nothing();
+    }
+    // A host that is silent hides nothing of the other.
+    bench.file("gone", "");
+    let output = bench.run(&["check"], &more);
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let more = report["more-causes"].as_array().expect("more causes");
+    assert!(
+        more.iter().any(|one| one["code"] == "unreachable"),
+        "{report:#}"
+    );
+    assert_eq!(report["cause"]["code"], "device-stays", "{report:#}");
+    // People are told all of it too.
+    let output = bench.plainly(&["check"], &more_words(&vf));
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.matches("\n  why ").count() > 3, "{said}");
+}
+
+fn more_words(vf: &std::path::Path) -> [&str; 2] {
+    ["--vf", vf.to_str().unwrap()]
+}
+
+/// Another domain there has the function.
+#[test]
+fn a_vf_in_use_there_is_named_with_who_has_it() {
+    let bench = Bench::new(VF);
+    let there = "<domain><name>g9</name><uuid>u9</uuid><devices><hostdev mode='subsystem' type='pci'><source><address \
+                 domain='0' bus='4' slot='2' function='1'/></source><alias name='hostdev0'/></hostdev></devices></domain>";
+    bench.file("other.xml", there);
+    let vf = "<interface type='hostdev'><mac address='52:54:00:00:00:02'/><source><address type='pci' domain='0' \
+              bus='4' slot='2' function='1'/></source><alias name='ua-vf0'/></interface>";
+    let vf = bench.file("vf.xml", vf);
+    let output = bench.run(&["check"], &more_words(&vf));
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(output.status.code(), Some(10), "{output:?}");
+    assert_eq!(report["cause"]["code"], "vf-taken", "{report:#}");
+    let message = report["cause"]["message"].as_str().unwrap();
+    assert!(message.contains("domain g9 has it"), "{message}");
     bench.changed_nothing();
 }
 

@@ -8,7 +8,7 @@
 
 use std::net::Ipv6Addr;
 
-use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_REPLACE, Parseable};
+use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Parseable};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::route::RouteMessage;
@@ -19,7 +19,7 @@ use super::link::present;
 use super::local::Listener;
 use super::{clone, nexthop};
 use crate::netlink::request::{RequestError, Requests};
-use crate::netlink::{address, route};
+use crate::netlink::{address, neighbour, route};
 
 /// Addresses and routes of a link that can move, as the kernel describes them.
 struct Found {
@@ -48,6 +48,7 @@ pub(super) fn r#move(requests: &mut Requests, from: Ifindex, to: Ifindex) -> Res
         });
     }
     let found = read(requests, from, from_name.as_str())?;
+    copy_neighbours(requests, [from, to], from_name.as_str())?;
     let listener = Listener::open()?;
     let left = add_copies(requests, &found, from, to, to_link.name.as_str())?;
     let immediate: Vec<Ipv6Addr> = found
@@ -58,6 +59,25 @@ pub(super) fn r#move(requests: &mut Requests, from: Ifindex, to: Ifindex) -> Res
     listener.wait(requests, to, &immediate)?;
     remove_objects(requests, &left, from_name.as_str())?;
     remove(requests, &found, from, from_name.as_str())
+}
+
+/// Gives a link the neighbours that somebody wrote down by hand on another one. There they go when the link is closed.
+fn copy_neighbours(
+    requests: &mut Requests,
+    [from, to]: [Ifindex; 2],
+    name: &str,
+) -> Result<(), ActError> {
+    let step = || ActError::at(format!("copy the neighbours of {name}"));
+    for neighbour in neighbour::written_down(requests, from).map_err(step())? {
+        let payload = neighbour::to_write_down(&neighbour, to);
+        let flags = NLM_F_CREATE | NLM_F_EXCL;
+        match requests.change_raw(neighbour::RTM_NEWNEIGH, flags, &payload) {
+            // One that the link has already is its own.
+            Err(error) if error.errno() != libc::EEXIST => return Err(step()(error)),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Removes all that could move.

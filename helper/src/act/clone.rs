@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{
-    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage,
+    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressProtocol,
 };
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteNextHopFlags, RouteProtocol,
@@ -33,13 +33,21 @@ pub(super) fn own_ip(message: &AddressMessage) -> Option<IpAddr> {
     address
 }
 
-/// True for addresses that can move. IPv6 link-local ones belong to their link.
+/// True for addresses that can move. IPv6 link-local ones belong to their link, unless somebody set them by hand: the
+/// kernel marks its own (`IFAPROT_KERNEL_LL`, `addrconf_add_linklocal`, net/ipv6/addrconf.c, 6.1).
 pub(super) fn address_moves(message: &AddressMessage) -> bool {
     match own_ip(message) {
         Some(IpAddr::V4(_)) => true,
-        Some(IpAddr::V6(ip)) => !ip.is_unicast_link_local(),
+        Some(IpAddr::V6(ip)) => !ip.is_unicast_link_local() || !is_the_kernels(message),
         None => false,
     }
+}
+
+fn is_the_kernels(message: &AddressMessage) -> bool {
+    let is_it = |attribute: &AddressAttribute| {
+        *attribute == AddressAttribute::Protocol(AddressProtocol::LinkLocal)
+    };
+    message.attributes.iter().any(is_it)
 }
 
 /// The address, if it is IPv6 and its copy is used without being asked for first.

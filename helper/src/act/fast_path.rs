@@ -6,12 +6,14 @@ use std::net::IpAddr;
 use tandem_core::Input;
 use tandem_core::action::{ActionId, ActionKind};
 use tandem_core::fast_path::{ArmedVf, FastPath, Frames, PortFrames};
+use tandem_core::path::{CountedBy, PortTraffic};
 use tandem_core::types::{Ifindex, Mac, Time};
 use tandem_ebpf::FrameCounts;
 
 use super::announce::frames_of;
 use super::error::ActError;
-use crate::ebpf::fast_path::{self, Applied, FastPathSetup, FastPaths};
+use crate::ebpf::fast_path::{Applied, FastPaths};
+use crate::netlink::link;
 use crate::netlink::request::Requests;
 use crate::packet::frames::{gratuitous_arp, neighbour_advertisement, reverse_arp};
 
@@ -35,19 +37,14 @@ pub(super) fn set(
     order: ActionId,
     inputs: &mut Vec<Input>,
 ) -> Result<(), ActError> {
-    let setup = FastPathSetup {
-        bond: bond.0,
-        watch: fast_path.ports.iter().map(|port| port.0).collect(),
-        period: fast_path.period,
-        mac: fast_path.mac.map(|mac| mac.0),
-        armed_vf: fast_path.armed_vf.as_ref().map(|one| armed_vf(bond, one)),
-    };
+    let armed_vf = fast_path.armed_vf.as_ref();
+    let announcements = armed_vf.map(|armed_vf| all_announcements(bond, armed_vf));
     let Applied {
         watched,
         armed,
         missing,
     } = loaded(fast_paths)?
-        .apply(&setup, order.0)
+        .apply(bond, fast_path, &announcements.unwrap_or_default(), order.0)
         .map_err(|error| refused(error.to_string()))?;
     let mut ports: Vec<_> = watched.into_iter().map(Ifindex).collect();
     ports.sort_unstable();
@@ -93,6 +90,33 @@ pub(super) fn read(
     Ok(())
 }
 
+/// How many frames a port has sent by the programs' count, where they count on it. Takes no lock of the kernel's
+/// and no time.
+pub(super) fn counted_traffic(fast_paths: &FastPaths, port: Ifindex) -> Option<PortTraffic> {
+    let counted = fast_paths.frames(port.0)?;
+    Some(PortTraffic {
+        port,
+        sent: counted.tx.frames,
+        counted_by: CountedBy::Programs,
+    })
+}
+
+/// Reads how many frames a port has sent by its driver's count.
+pub(super) fn read_traffic(
+    requests: &mut Requests,
+    port: Ifindex,
+    inputs: &mut Vec<Input>,
+) -> Result<(), ActError> {
+    let frames = link::get_sent(requests, port);
+    let frames = frames.map_err(ActError::at(format!("read the frames of link {port}")))?;
+    inputs.push(Input::PortTraffic(PortTraffic {
+        port,
+        sent: frames.ok_or(ActError::Gone)?,
+        counted_by: CountedBy::Driver,
+    }));
+    Ok(())
+}
+
 /// Has duplicates kept away before frames of all of a bond's ports are delivered, and for as
 /// long as they may be.
 pub(super) fn expect_both(fast_paths: Option<&FastPaths>, kind: &ActionKind) {
@@ -117,7 +141,8 @@ fn refused(message: String) -> ActError {
     ActError::Refused { errno: 0, message }
 }
 
-fn armed_vf(bond: Ifindex, armed_vf: &ArmedVf) -> fast_path::ArmedVfSetup {
+/// What is to be announced when the VF leaves.
+fn all_announcements(bond: Ifindex, armed_vf: &ArmedVf) -> Vec<Vec<u8>> {
     let mut announcements = announcements(armed_vf.mac, &armed_vf.addresses);
     // The bond's upper devices the core does not know.
     match Requests::open().map_err(ActError::at("ask for the links")) {
@@ -131,14 +156,7 @@ fn armed_vf(bond: Ifindex, armed_vf: &ArmedVf) -> fast_path::ArmedVfSetup {
             tracing::warn!(%error, "the fast path will not announce the bond's upper devices");
         }
     }
-    fast_path::ArmedVfSetup {
-        vf: armed_vf.vf.0,
-        device: armed_vf.pci,
-        slot: armed_vf.slot,
-        standby: armed_vf.standby.0,
-        mac: armed_vf.mac.0,
-        announcements,
-    }
+    announcements
 }
 
 /// Adds the frames that are not there yet.

@@ -7,14 +7,18 @@
 
 mod addressing;
 mod announce;
+mod ask;
 mod assign;
 mod bond;
+mod broadcast;
 mod clone;
 mod error;
 mod fast_path;
 pub mod left_over;
 mod link;
+mod listen;
 mod local;
+mod neighbours;
 mod nexthop;
 mod path_check;
 
@@ -76,13 +80,25 @@ impl Executor {
         let limit = self.limit;
         let touched = touched_by(&kind);
         let fast_paths = self.fast_paths.clone();
-        let work = tokio::task::spawn_blocking(move || {
-            let mut inputs = Vec::new();
-            let result = carry_out(id, &kind, fast_paths.as_ref(), &mut inputs);
-            (result, inputs)
+        // Made again and again while nothing happens: no thread is woken for it where none is needed.
+        let counted = match (&kind, &fast_paths) {
+            (ActionKind::ReadTraffic { port, .. }, Some(fast_paths)) => {
+                fast_path::counted_traffic(fast_paths, *port)
+            }
+            _ => None,
+        };
+        let work = counted.map(Input::PortTraffic).ok_or_else(|| {
+            tokio::task::spawn_blocking(move || {
+                let mut inputs = Vec::new();
+                let result = carry_out(id, &kind, fast_paths.as_ref(), &mut inputs);
+                (result, inputs)
+            })
         });
         async move {
-            let (outcome, learnt) = outcome_within(limit, work).await;
+            let (outcome, learnt) = match work {
+                Ok(counted) => (Outcome::Accepted, vec![counted]),
+                Err(work) => outcome_within(limit, work).await,
+            };
             Completion {
                 action: id,
                 outcome,
@@ -134,6 +150,24 @@ fn carry_out(
             fast_path::set(fast_paths, *bond, fast_path, id, inputs)
         }
         ActionKind::ReadFrames { bond, ports } => fast_path::read(fast_paths, *bond, ports, inputs),
+        ActionKind::ReadTraffic { port, .. } => {
+            fast_path::read_traffic(&mut requests, *port, inputs)
+        }
+        ActionKind::AskPath {
+            bond,
+            port,
+            other,
+            trial,
+        } => {
+            let asking = if *trial { ask::try_out } else { ask::ask_path };
+            asking(&mut requests, *bond, *port, *other).map(|answer| {
+                inputs.push(Input::PathAsked {
+                    bond: *bond,
+                    port: *port,
+                    answer,
+                });
+            })
+        }
         _ => attempt(&mut requests, kind),
     };
     let Err(error) = result else {
@@ -172,14 +206,19 @@ fn attempt(requests: &mut Requests, kind: &ActionKind) -> Result<(), ActError> {
         } => assign::add(requests, link, addresses, routes),
         ActionKind::FlushAddressing { link } => addressing::flush(requests, link),
         ActionKind::Announce { bond, port } => announce::announce(requests, bond, port),
-        ActionKind::CheckPath { bond, from, to } => {
-            path_check::check_path(requests, bond, from, to)
-        }
+        ActionKind::CheckPath {
+            bond,
+            from,
+            to,
+            proof,
+        } => path_check::check_path(requests, bond, from, to, proof),
         ActionKind::Observe {
             source: Source::Links | Source::Addressing | Source::Udev,
         } => Ok(()),
         ActionKind::SetFastPath { .. }
         | ActionKind::ReadFrames { .. }
+        | ActionKind::ReadTraffic { .. }
+        | ActionKind::AskPath { .. }
         | ActionKind::Observe { .. } => Err(ActError::Refused {
             errno: 0,
             message: "not an action of the executor".to_owned(),
@@ -203,7 +242,9 @@ fn touched_by(kind: &ActionKind) -> Touched {
         | ActionKind::CheckFree { .. }
         | ActionKind::CheckPath { .. }
         | ActionKind::SetFastPath { .. }
-        | ActionKind::ReadFrames { .. } => Touched::default(),
+        | ActionKind::ReadFrames { .. }
+        | ActionKind::ReadTraffic { .. }
+        | ActionKind::AskPath { .. } => Touched::default(),
         ActionKind::MoveAddressing { .. }
         | ActionKind::AddAddressing { .. }
         | ActionKind::FlushAddressing { .. } => Touched {

@@ -6,8 +6,8 @@
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use tandem_core::types::Ifindex;
 
-use crate::netlink::attributes;
 use crate::netlink::request::{RequestError, Requests};
+use crate::netlink::{attributes, push_attribute};
 
 const RTM_NEWNEXTHOP: u16 = 104;
 const RTM_DELNEXTHOP: u16 = 105;
@@ -64,9 +64,9 @@ impl NextHop {
         payload.extend(u32::from(flags).to_ne_bytes());
         for (kind, value) in &self.attributes {
             match *kind {
-                NHA_OIF => push(&mut payload, NHA_OIF, &device.0.to_ne_bytes()),
-                NHA_ENCAP => push(&mut payload, NHA_ENCAP | NLA_F_NESTED, value),
-                kind => push(&mut payload, kind, value),
+                NHA_OIF => push_attribute(&mut payload, NHA_OIF, &device.0.to_ne_bytes()),
+                NHA_ENCAP => push_attribute(&mut payload, NHA_ENCAP | NLA_F_NESTED, value),
+                kind => push_attribute(&mut payload, kind, value),
             }
         }
         payload
@@ -79,7 +79,7 @@ pub(super) fn of_link(
     link: Ifindex,
 ) -> Result<Vec<NextHop>, RequestError> {
     let mut payload = vec![0; HEADER_BYTES];
-    push(&mut payload, NHA_OIF, &link.0.to_ne_bytes());
+    push_attribute(&mut payload, NHA_OIF, &link.0.to_ne_bytes());
     let found = requests.dump_raw(RTM_GETNEXTHOP, &payload, |payload| {
         NextHop::decode(payload).filter(|next_hop| next_hop.device() == Some(link))
     });
@@ -108,17 +108,8 @@ pub(super) fn remove(requests: &mut Requests, next_hop: &NextHop) -> Result<(), 
     let mut payload = vec![0; HEADER_BYTES];
     for (kind, value) in &next_hop.attributes {
         if *kind == NHA_ID {
-            push(&mut payload, NHA_ID, value);
+            push_attribute(&mut payload, NHA_ID, value);
         }
     }
     requests.change_raw(RTM_DELNEXTHOP, 0, &payload)
-}
-
-/// Appends an attribute. Values come from the kernel or are numbers: they fit.
-fn push(payload: &mut Vec<u8>, kind: u16, value: &[u8]) {
-    let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
-    payload.extend(length.to_ne_bytes());
-    payload.extend(kind.to_ne_bytes());
-    payload.extend(value);
-    payload.resize(payload.len().next_multiple_of(4), 0);
 }

@@ -1,39 +1,35 @@
 //! Sees whether frames pass from one port of a bond through the network to another.
 
 use std::io;
-use std::os::fd::OwnedFd;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, recv, send};
-use tandem_core::types::Ifindex;
+use tandem_core::action::PathProof;
+use tandem_core::link::Link;
+use tandem_core::types::{IfName, Ifindex, Mac};
 
 use super::announce::port_of;
+use super::ask::{Arrived, Way, arrived, without};
+use super::broadcast::{TRIES, lead_back, reaches, reaches_backup};
 use super::error::ActError;
+use super::link::present;
+use super::neighbours::{Asked, to_ask};
 use crate::netlink::request::Requests;
-use crate::packet::frames::{ETHERTYPE_EXPERIMENTAL, path_check, path_check_payload};
-use crate::packet::socket::{packet_socket, transmit};
 
-/// Frames that are sent at most; a fabric may miss one.
-const TRIES: u32 = 5;
-/// How long each may take. All together stay well below the time in which a bond
-/// has to react to anything else.
-const TRY: Duration = Duration::from_millis(100);
-/// What the frames begin with.
-const MAGIC: [u8; 8] = *b"tandem\0p";
-/// Longer frames of that ethertype are somebody else's.
-const MAX_FRAME_BYTES: usize = 128;
+/// How often neighbours are asked.
+const ASK_TRIES: u32 = 2;
+/// How long the network may lead to the VF for a question of the guest's own.
+const ASK_TRY: Duration = Duration::from_millis(50);
 
-/// Sends frames out of `from` until one arrives at `to`.
+/// Has `from` show that its frames pass, while `to` carries the traffic.
 ///
 /// The frames carry the MAC of `from`, so with a shared MAC the network learns that
-/// the bond is there. Where none arrives, one out of `to` leads it back.
+/// the bond is there. Where it is not proved, one out of `to` leads it back.
 pub(super) fn check_path(
     requests: &mut Requests,
     bond: Ifindex,
     from: Ifindex,
     to: Ifindex,
+    proof: PathProof,
 ) -> Result<(), ActError> {
     let sender = port_of(requests, bond, from)?;
     let receiver = port_of(requests, bond, to)?;
@@ -47,74 +43,169 @@ pub(super) fn check_path(
             message: format!("{} or {} has no MAC", sender.name, receiver.name),
         });
     };
-    let payload = payload();
-    let arrived = arrives(from, to, &path_check(mac, &payload), &payload).map_err(failed)?;
-    if arrived {
+    let vf = End {
+        port: from,
+        name: &sender.name,
+        mac,
+    };
+    let standby = End {
+        port: to,
+        name: &receiver.name,
+        mac: back,
+    };
+    let fault = match proof {
+        PathProof::Standby => {
+            let reached = reaches(vf.sender(), standby.port, TRIES).map_err(failed)?;
+            (!reached).then(|| unheard(&vf, &standby))
+        }
+        PathProof::Neighbours => {
+            let asked = to_ask(requests, bond)?;
+            let bond_mac = present(requests, bond)?.mac;
+            match shown(&vf, &standby, &sender, bond_mac, &asked).map_err(failed)? {
+                Shown::Broken(why) => Some(why),
+                Shown::Whole | Shown::AllThatShows => None,
+                Shown::Nothing => {
+                    fault_where_nobody_answers(&vf, &standby, &sender, bond_mac, &asked)
+                        .map_err(failed)?
+                }
+            }
+        }
+        PathProof::NoFault => {
+            let found = to_ask(requests, bond).and_then(|asked| {
+                let bond_mac = present(requests, bond)?.mac;
+                shown(&vf, &standby, &sender, bond_mac, &asked).map_err(failed)
+            });
+            match found {
+                Ok(Shown::Broken(why)) => Some(why),
+                Ok(Shown::Whole | Shown::AllThatShows | Shown::Nothing) => None,
+                // What can't be looked at is no reason to leave the VF idle.
+                Err(error) => {
+                    tracing::warn!(%error, vf = %vf.name, "its path is not checked");
+                    None
+                }
+            }
+        }
+    };
+    let Some(message) = fault else {
         return Ok(());
-    }
-    // One that does not get out changes nothing: the port's own traffic leads back too.
-    let _ = transmit(to, &[path_check(back, &MAGIC)]);
+    };
+    lead_back(standby.sender());
     Err(ActError::Refused {
         errno: libc::ETIMEDOUT,
-        message: format!(
-            "none of {TRIES} frames that {} sent reached {} through the network",
-            sender.name, receiver.name
-        ),
+        message,
     })
 }
 
-/// What makes the frames of this path check unlike all others.
-fn payload() -> [u8; 16] {
-    use std::hash::{BuildHasher, Hasher, RandomState};
-    let number = RandomState::new().build_hasher().finish();
-    let mut payload = [0; 16];
-    payload[..8].copy_from_slice(&MAGIC);
-    payload[8..].copy_from_slice(&number.to_be_bytes());
-    payload
+/// A port with its MAC, from which frames come.
+struct End<'a> {
+    port: Ifindex,
+    name: &'a IfName,
+    mac: Mac,
 }
 
-fn arrives(from: Ifindex, to: Ifindex, frame: &[u8], payload: &[u8]) -> io::Result<bool> {
-    // A port's frames reach sockets on the port itself, whether it is active or a
-    // backup (`__netif_receive_skb_core`, net/core/dev.c, 6.12: `orig_dev`).
-    let receiver = packet_socket(to, ETHERTYPE_EXPERIMENTAL.to_be())?;
-    let sender = packet_socket(from, 0)?;
-    for _ in 0..TRIES {
-        match send(&sender, frame, SendFlags::DONTWAIT) {
-            // A full queue may have room in a moment.
-            Ok(_) | Err(Errno::NOBUFS | Errno::AGAIN) => {}
-            Err(error) => return Err(error.into()),
-        }
-        if arrives_within(&receiver, payload, TRY)? {
-            return Ok(true);
-        }
+impl End<'_> {
+    fn sender(&self) -> (Ifindex, Mac) {
+        (self.port, self.mac)
     }
-    Ok(false)
 }
 
-fn arrives_within(receiver: &OwnedFd, payload: &[u8], limit: Duration) -> io::Result<bool> {
-    let end = Instant::now() + limit;
-    let mut bytes = [0; MAX_FRAME_BYTES];
-    loop {
-        let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Ok(false);
-        }
-        let left = left.try_into().map_err(io::Error::other)?;
-        match poll(&mut [PollFd::new(receiver, PollFlags::IN)], Some(&left)) {
-            Ok(0) => return Ok(false),
-            Ok(_) => {}
-            Err(Errno::INTR) => continue,
-            Err(error) => return Err(error.into()),
-        }
-        match recv(receiver, &mut bytes[..], RecvFlags::DONTWAIT) {
-            Ok((count, _)) => {
-                let found = bytes.get(..count).and_then(path_check_payload);
-                if found.is_some_and(|found| found.starts_with(payload)) {
-                    return Ok(true);
-                }
-            }
-            Err(Errno::AGAIN | Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
+/// What is known of a VF's path.
+enum Shown {
+    /// Frames pass in both directions.
+    Whole,
+    /// They get out. Whether any would come back can't be told before the VF has the traffic.
+    AllThatShows,
+    /// They do not pass, and why.
+    Broken(String),
+    /// Nobody answers who could tell.
+    Nothing,
+}
+
+/// Looks whether who answers through the standby answers through the VF too, on each network. As somebody else it is
+/// asked at no risk. The guest itself asks there only where a host lets the VF send with no other MAC: while the standby
+/// sends, the answer may go to that one.
+fn shown(
+    vf: &End<'_>,
+    standby: &End<'_>,
+    vf_link: &Link,
+    bond_mac: Option<Mac>,
+    asked: &[Asked],
+) -> io::Result<Shown> {
+    let through_standby = Way::as_guest(standby.port)?;
+    let known = through_standby.answering(asked, ASK_TRIES)?;
+    if known.is_empty() {
+        return Ok(Shown::Nothing);
+    }
+    let stranger = Way::as_stranger(vf_link, bond_mac)?;
+    let answered = stranger.answering(&known, ASK_TRIES)?;
+    let missed = without(&known, &answered);
+    let Some(first) = missed.first() else {
+        return Ok(Shown::Whole);
+    };
+    let broken = |why: &str| {
+        let (ip, vlans) = (first.ip, first.in_vlans());
+        let (vf, standby) = (vf.name, standby.name);
+        Shown::Broken(format!(
+            "{ip}{vlans} answers through {standby} and not through {vf}: {why}"
+        ))
+    };
+    if !answered.is_empty() {
+        return Ok(broken("others answer there, so this network is filtered"));
+    }
+    let mac = stranger.stranger.unwrap_or(vf.mac);
+    if reaches((vf.port, mac), standby.port, ASK_TRIES)? {
+        return Ok(broken(
+            if reaches_backup(standby.sender(), vf.port, ASK_TRIES)? {
+                "both ports hear each other, but the VF reaches nobody else"
+            } else {
+                "its frames get out, and none gets in"
+            },
+        ));
+    }
+    if bond_mac != Some(vf.mac) {
+        return Ok(broken("none of its frames gets out"));
+    }
+    // A host may let it send as the bond only.
+    let is_heard = reaches(vf.sender(), standby.port, ASK_TRIES)?;
+    lead_back(standby.sender());
+    let through = Way::as_guest(vf.port)?;
+    let mut gets_out = false;
+    for _ in 0..ASK_TRIES {
+        through.ask(&missed)?;
+        let found = arrived(&through, &through_standby, &missed, ASK_TRY)?;
+        lead_back(standby.sender());
+        match found {
+            Some((Arrived::There, _)) => return Ok(Shown::Whole),
+            Some((Arrived::Beside, _)) => gets_out = true,
+            None => {}
         }
     }
+    Ok(match (gets_out, is_heard) {
+        (true, _) => Shown::AllThatShows,
+        (false, true) => broken("it reaches the standby, but nobody else"),
+        (false, false) => broken("none of its frames gets out"),
+    })
+}
+
+/// Why the frames of a VF whose path was dead still do not pass, where nobody answers through the standby.
+fn fault_where_nobody_answers(
+    vf: &End<'_>,
+    standby: &End<'_>,
+    vf_link: &Link,
+    bond_mac: Option<Mac>,
+    asked: &[Asked],
+) -> io::Result<Option<String>> {
+    if Way::as_stranger(vf_link, bond_mac)?.is_answered(asked, ASK_TRIES)? {
+        return Ok(None);
+    }
+    let is_heard = reaches(vf.sender(), standby.port, TRIES)?;
+    lead_back(standby.sender());
+    Ok((!is_heard).then(|| unheard(vf, standby)))
+}
+
+fn unheard(from: &End<'_>, to: &End<'_>) -> String {
+    format!(
+        "none of {TRIES} frames that {} sent reached {} through the network",
+        from.name, to.name
+    )
 }

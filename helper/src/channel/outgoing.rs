@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tandem_wire::event::{EventMessage, Pushed, Timestamp};
+use tandem_wire::framing::SENTINEL;
 
 /// Events that wait for one peer; beyond it the oldest are dropped and counted.
 pub(super) const MAX_EVENTS: usize = 64;
@@ -53,6 +54,16 @@ impl Outgoing {
         self.lost = None;
     }
 
+    /// Takes the last answer to `guest-sync-delimited` of which nothing is written yet.
+    pub(super) fn take_waiting_sync(&mut self) -> Option<Vec<u8>> {
+        let current = std::mem::take(&mut self.current);
+        let untouched = (std::mem::take(&mut self.written) == 0).then_some(current);
+        let waiting = untouched.into_iter().chain(self.replies.drain(..));
+        let sync = waiting.rev().find(|line| line.first() == Some(&SENTINEL));
+        self.reply_bytes = 0;
+        sync
+    }
+
     /// No further request shall be read.
     pub(super) fn is_full(&self) -> bool {
         self.reply_bytes >= FULL_BYTES
@@ -92,6 +103,8 @@ impl Outgoing {
 mod tests {
     use super::*;
     use std::fmt::Write;
+
+    use tandem_wire::message::ReplyTo;
 
     const AT: Timestamp = Timestamp {
         seconds: 7,
@@ -157,5 +170,25 @@ mod tests {
         assert!(out.is_full());
         assert_eq!(out.front().len(), FULL_BYTES - 1);
         assert!(!out.is_full());
+    }
+
+    #[test]
+    fn of_what_waits_only_the_last_answer_to_a_sync_is_left_for_the_next_peer() {
+        let sync = |number| tandem_wire::reply::delimited_sync_line(number, ReplyTo::default());
+        let mut out = Outgoing::default();
+        assert_eq!(out.take_waiting_sync(), None);
+        out.push_reply(b"old\n".to_vec());
+        out.push_reply(sync(1));
+        out.push_reply(sync(2));
+        out.push_reply(b"old\n".to_vec());
+        assert_eq!(out.take_waiting_sync(), Some(sync(2)));
+        assert!(out.front().is_empty());
+        out.push_reply(sync(3));
+        assert_eq!(out.front(), sync(3));
+        assert_eq!(out.take_waiting_sync(), Some(sync(3)));
+        out.push_reply(sync(4));
+        out.front();
+        out.advance(1);
+        assert_eq!(out.take_waiting_sync(), None);
     }
 }

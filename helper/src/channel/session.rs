@@ -120,8 +120,13 @@ impl Session {
         !self.has_input() && self.open.is_empty() && self.out.front().is_empty()
     }
 
-    /// The peer is another one from here on.
+    /// The peer is another one from here on. An answer to `guest-sync-delimited` that waits may be
+    /// its own: its bytes can be read before the news that the one before it has left.
     pub(super) fn reset(&mut self) {
+        let sync = self.out.take_waiting_sync();
         *self = Self::new();
+        if let Some(line) = sync {
+            self.out.push_reply(line);
+        }
     }
 }

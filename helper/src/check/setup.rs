@@ -12,6 +12,7 @@ use tandem_wire::PORT_NAME;
 use super::Finding;
 use super::system::System;
 use crate::config::{self, Config, ConfigError};
+use crate::managers;
 use crate::networkd;
 use crate::nics::{self, Obstacle, UNIT, USER};
 
@@ -178,7 +179,7 @@ fn nics_of<'links>(
 }
 
 /// The files' bonds, else those of the host.
-fn effective_policy(system: &System, config: &Config) -> Policy {
+pub(super) fn effective_policy(system: &System, config: &Config) -> Policy {
     if config.host_bonds_refused().is_some() {
         return config.policy.clone();
     }
@@ -305,7 +306,7 @@ pub(super) fn addressing(system: &System, config: &Result<Config, ConfigError>) 
     let policy = effective_policy(system, config);
     let of_bond = |bond: &BondPolicy| match &bond.addressing {
         AddressingPolicy::Auto | AddressingPolicy::Inherit => {
-            let manager = networkd::told(system, &bond.name);
+            let manager = managers::told(system, &bond.name);
             manager.unwrap_or_else(|| "what the standby has moves to the bond".to_owned())
         }
         AddressingPolicy::Static { .. } => "as configured".to_owned(),

@@ -1,16 +1,27 @@
 //! Where the system shows itself.
 
 use std::fs;
+use std::net::IpAddr;
 use std::ops::Deref;
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::thread::CapabilitySet;
 use tandem_core::link::Link;
+use tandem_core::types::Ifindex;
+use tandem_wire::Call;
+use tandem_wire::reply::StatusReport;
 
+use crate::client::{Client, ClientError};
 use crate::ebpf::Support;
 use crate::nics::UnitState;
 use crate::observe::once;
+use crate::runtime::SOCKET_PATH;
+use crate::surroundings::Concern;
 use crate::system_files::SystemFiles;
+
+/// How long the service may take to say what is wrong.
+const STATUS_LIMIT: Duration = Duration::from_secs(5);
 
 /// Where the system shows itself; another root serves tests.
 #[derive(Debug, Clone)]
@@ -23,6 +34,10 @@ pub struct System {
     pub(super) unit: Option<UnitState>,
     /// All interfaces, or why they can't be read.
     pub(super) links: Result<Vec<Link>, String>,
+    /// Addresses without an end, with their interfaces.
+    pub(super) permanent: Vec<(Ifindex, IpAddr)>,
+    /// The problems that the running service tells of, by bond; or why it was not asked.
+    pub(super) told: Result<Vec<Concern>, String>,
 }
 
 /// Who has which capabilities.
@@ -46,6 +61,8 @@ impl System {
             capabilities: rustix::thread::capabilities(None)?.effective,
             ebpf: Support::probe(),
             links: once::links().map_err(|error| error.to_string()),
+            permanent: once::permanent_addresses().unwrap_or_default(),
+            told: ask().map_err(|error| error.to_string()),
         })
     }
 
@@ -115,6 +132,22 @@ impl System {
         let entries = entries.into_iter().flatten().flatten();
         entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
     }
+}
+
+/// The problems that the service tells of.
+fn ask() -> Result<Vec<Concern>, ClientError> {
+    let mut client = Client::connect(SOCKET_PATH.as_ref())?;
+    let report: StatusReport = client.call(Call::TandemStatus, STATUS_LIMIT)?;
+    let bonds = report.status.bonds.into_iter();
+    let concerns = bonds.flat_map(|bond| {
+        let name = bond.name;
+        let problems = bond.problems.into_iter();
+        problems.map(move |problem| Concern {
+            bond: name.clone(),
+            problem,
+        })
+    });
+    Ok(concerns.collect())
 }
 
 impl Deref for System {

@@ -3,12 +3,14 @@ use std::path::{Path, PathBuf};
 
 use rustix::thread::CapabilitySet;
 use tandem_core::link::{Link, LinkKind};
+use tandem_core::status::{Problem, ProblemCode};
 use tandem_core::types::Ifindex;
 use tempfile::TempDir;
 
 use super::*;
 use crate::ebpf::{Lockdown, Support};
 use crate::nics::UnitState;
+use crate::surroundings::Concern;
 use crate::system_files::SystemFiles;
 
 const RULES: [&str; 2] = ["10-tandem-unmanaged.rules", "60-tandem.rules"];
@@ -36,6 +38,8 @@ impl Fake {
                 lockdown: Lockdown::None,
             },
             links: Ok(Vec::new()),
+            permanent: Vec::new(),
+            told: Ok(Vec::new()),
         };
         Self { folder, system }
     }
@@ -47,22 +51,14 @@ impl Fake {
         fake.system.ebpf.btf = true;
         fake.system.files.kernel_release = "6.12.0-test".to_string();
         let nic = |index, last| Link {
-            ifindex: Ifindex(index),
-            name: format!("eth{index}").parse().unwrap(),
-            kind: LinkKind::Physical,
             mac: Some(format!("52:54:00:00:00:{last:02x}").parse().unwrap()),
-            permanent_mac: None,
-            pci: None,
-            pci_parent: None,
-            driver: None,
-            mtu: 1500,
-            max_mtu: 0,
             admin_up: true,
             carrier: true,
-            controller: None,
-            occupant: None,
-            bond: None,
-            port: None,
+            ..Link::named(
+                Ifindex(index),
+                format!("eth{index}").parse().unwrap(),
+                LinkKind::Physical,
+            )
         };
         fake.system.links = Ok(vec![nic(1, 1), nic(2, 2)]);
         fake.write("/run/udev/control", "");
@@ -159,7 +155,14 @@ fn an_empty_system_lacks_everything_and_says_so() {
     assert_eq!(report.level, Level::Fatal);
     let fatal = ["bonding driver", "network capabilities"];
     // Without systemd nobody expects a unit; without a bond, NICs.
-    let fine = ["service", "user", "given back", "NICs", "addressing"];
+    let fine = [
+        "service",
+        "user",
+        "given back",
+        "NICs",
+        "addressing",
+        "network",
+    ];
     for finding in &report.findings {
         let expected = match finding.name {
             name if fatal.contains(&name) => Level::Fatal,
@@ -381,4 +384,28 @@ fn a_bond_without_its_standby_is_told_and_one_without_a_vf_is_fine() {
     assert!(text.contains("bond0: standby absent, VF absent"), "{text}");
     fake.system.links = Err("no".to_owned());
     fake.only("NICs", Level::Degraded);
+}
+
+#[test]
+fn what_the_service_says_of_the_network_is_found() {
+    let mut fake = Fake::complete();
+    let concern = |code: ProblemCode| Concern {
+        bond: "bond0".parse().unwrap(),
+        problem: Problem {
+            code,
+            device: None,
+            message: "what is wrong".to_owned(),
+            remedy: code.remedy().to_owned(),
+        },
+    };
+    // Of the bond itself the status tells.
+    fake.system.told = Ok(vec![concern(ProblemCode::Flapping)]);
+    assert!(fake.only("", Level::Ok).contains("network: no problem"));
+    fake.system.told = Ok(vec![concern(ProblemCode::LeaseUnrenewed)]);
+    let text = fake.only("network", Level::Degraded);
+    assert!(text.contains("bond0: what is wrong"), "{text}");
+    fake.system.told = Ok(vec![concern(ProblemCode::NoAddress)]);
+    fake.only("network", Level::Fatal);
+    fake.system.told = Err("tandem is not running".to_owned());
+    assert!(fake.only("", Level::Ok).contains("tandem is not running"));
 }

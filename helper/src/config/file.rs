@@ -49,7 +49,8 @@ struct FileBond {
     name: IfName,
     /// The paravirtual NIC, which is always there.
     standby: PortMatch,
-    /// Each of these is the VF, one for each host the VM may come to. The first that is present wins.
+    /// Each of these is a VF: one entry for each host the VM may come to, and for each VF of one host. Of several
+    /// that are present, the first that is usable gets the traffic, the others are its backups.
     vfs: Vec<PortMatch>,
     /// The MAC that the network sees.
     #[serde(default)]
@@ -235,6 +236,8 @@ fn policy(bond: FileBond) -> Result<BondPolicy, (&'static str, String)> {
         mac: bond.mac,
         ownership: bond.ownership,
         addressing,
+        manager_takes_standby: false,
+        expects_ipv4: false,
         mtu: bond.mtu,
         path_check: bond.path_check,
         timing: bond.timing,

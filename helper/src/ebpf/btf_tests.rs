@@ -1,5 +1,6 @@
 //! Crafted and random bytes for the BTF reader, and the machine's own kernel.
 
+use aya::{Btf as AyaBtf, Endianness};
 use proptest::prelude::*;
 
 use super::*;
@@ -184,6 +185,26 @@ fn an_unknown_kind_is_an_error() {
     let mut b = Builder::new();
     b.add("future", 31 << 24, 0, &[]);
     assert!(matches!(Btf::parse(b.bytes()), Err(BtfError::Malformed(_))));
+}
+
+#[test]
+fn functions_alone_keep_their_numbers() {
+    let mut b = Builder::new();
+    b.int();
+    for name in ["f", "g", "h"] {
+        b.add(name, kind::FUNC << 24, 0, &[]);
+        b.int();
+    }
+    let all = Btf::parse(b.bytes()).unwrap();
+    let some = all.only_functions(["h", "f", "absent", "h"]);
+    assert!(AyaBtf::parse(&some, Endianness::default()).is_ok());
+    let some = Btf::parse(some).unwrap();
+    for name in ["f", "h"] {
+        let id = all.find(kind::FUNC, name);
+        assert!(id.is_some() && some.find(kind::FUNC, name) == id, "{name}");
+    }
+    assert!(!some.has_function("g") && !some.has_function("absent"));
+    assert!(Btf::parse(all.only_functions([])).is_ok());
 }
 
 #[test]

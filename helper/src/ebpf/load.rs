@@ -3,10 +3,11 @@
 use std::{
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
 };
 
 use aya::{
-    Btf as AyaBtf, Ebpf, EbpfLoader, VerifierLogLevel,
+    Btf as AyaBtf, Ebpf, EbpfLoader, Endianness, VerifierLogLevel,
     maps::{Map, MapError},
     programs::{FEntry, ProgramError, SchedClassifier},
 };
@@ -95,8 +96,18 @@ pub(super) struct Loaded {
 
 /// Loads whatever programs can be loaded.
 pub(super) fn load(object: &[u8], support: &Support) -> Result<Loaded, LoadError> {
+    let begun = Instant::now();
     let mut layout = Layout::UNRESOLVED;
-    let unresolved = resolve(&mut layout)?;
+    let kernel = Btf::from_kernel()?;
+    let unresolved = resolve(&kernel, &mut layout);
+    // What aya asks them for is the number of each hooked function.
+    let hooked = Program::ALL
+        .into_iter()
+        .filter(|program| !program.sees_frames());
+    let types = kernel.only_functions(hooked.map(Program::function));
+    drop(kernel);
+    let types = AyaBtf::parse(&types, Endianness::default()).map_err(LoadError::KernelTypes)?;
+    let types_read = begun.elapsed();
     let may_probe_read = support.lockdown != Lockdown::Confidentiality;
 
     let mut loader = EbpfLoader::new();
@@ -111,7 +122,7 @@ pub(super) fn load(object: &[u8], support: &Support) -> Result<Loaded, LoadError
         .override_global(aya_log::LEVEL, &(log::max_level() as u8), true)
         .load(object)
         .map_err(LoadError::Object)?;
-    let types = AyaBtf::from_sys_fs().map_err(LoadError::KernelTypes)?;
+    let object_read = begun.elapsed();
 
     let reports = Program::ALL
         .into_iter()
@@ -132,6 +143,13 @@ pub(super) fn load(object: &[u8], support: &Support) -> Result<Loaded, LoadError
             Report { program, missing }
         })
         .collect();
+    let loaded = begun.elapsed();
+    tracing::debug!(
+        ?types_read,
+        ?object_read,
+        ?loaded,
+        "the kernel programs are loaded"
+    );
     Ok(Loaded { ebpf, reports })
 }
 
@@ -145,18 +163,17 @@ pub(super) fn give_up(reports: &mut [Report], programs: &[Program], reason: &str
 }
 
 /// Fills in the layout; for each program, why its structures could not be resolved.
-fn resolve(layout: &mut Layout) -> Result<[Option<String>; Program::ALL.len()], LoadError> {
-    let btf = Btf::from_kernel()?;
-    Ok(Program::ALL.map(|program| {
+fn resolve(btf: &Btf, layout: &mut Layout) -> [Option<String>; Program::ALL.len()] {
+    Program::ALL.map(|program| {
         if !program.sees_frames() && !btf.has_function(program.function()) {
             return Some(format!(
                 "this kernel has no function `{}` to hook",
                 program.function()
             ));
         }
-        let resolved = program.reads().resolve(&btf, layout);
+        let resolved = program.reads().resolve(btf, layout);
         resolved.err().map(|error| error.to_string())
-    }))
+    })
 }
 
 /// Loads the program, and attaches it unless that is for later.

@@ -60,8 +60,8 @@ impl Drop for Monitor {
 
 impl Monitor {
     /// Loads and attaches what can be; no monitor if no program works. Must be called inside a
-    /// tokio runtime, which it blocks for about 0.2 s: aya reads all of the kernel's types
-    /// twice. The programs write messages up to the level that `log` has by then.
+    /// tokio runtime, which it blocks for about 0.1 s: aya reads all of the kernel's types, though only once. The
+    /// programs write messages up to the level that `log` has by then.
     pub(super) fn start() -> (Option<Self>, Vec<Report>) {
         let support = Support::probe();
         let hindered = support.obstacles().into_iter().find(Obstacle::is_total);

@@ -2,7 +2,8 @@
 
 use tandem_core::input::{Input, Source};
 use tandem_core::status::{CheckItem, SourceHealth};
-use tokio::task::JoinHandle;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 
 use super::fast_path::FastPaths;
 use super::load::Report;
@@ -22,7 +23,7 @@ pub struct EbpfSource {
 enum Stage {
     /// The programs are being loaded, on a thread of their own: it takes some 0.2 s,
     /// in which the guest's network shall not wait.
-    Loading(JoinHandle<(Option<Monitor>, Vec<Report>)>),
+    Loading(oneshot::Receiver<(Option<Monitor>, Vec<Report>)>),
     Running(Box<Monitor>),
     Absent,
 }
@@ -35,12 +36,22 @@ impl EbpfSource {
     /// host likes and with the bond they join, and the machine goes by PCI addresses here. A
     /// guest has a handful of such NICs.
     pub fn start() -> Self {
-        let loading = tokio::task::spawn_blocking(|| {
+        let (loaded, loading) = oneshot::channel();
+        let runtime = Handle::current();
+        // No thread of tokio's pool: whichever is free first takes the work there, perhaps one that was started after
+        // this thread gave up what it takes.
+        let load = move || {
+            let _entered = runtime.enter();
             let started = Monitor::start();
             give_up_loading();
-            started
-        });
-        // Programs are loaded once, whatever NICs come later, and that thread has what it takes.
+            // Nobody waits for it any more where the service ends.
+            let _ = loaded.send(started);
+        };
+        let thread = std::thread::Builder::new().name("tandem-load".to_owned());
+        if let Err(error) = thread.spawn(load) {
+            tracing::warn!(%error, "no thread to load the kernel programs");
+        }
+        // Programs are loaded once, whatever NICs come later.
         give_up_loading();
         Self {
             stage: Stage::Loading(loading),

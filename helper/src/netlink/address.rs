@@ -15,8 +15,11 @@ use super::{attributes, u32_of};
 const HEADER_BYTES: usize = 8;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
+const IFA_CACHEINFO: u16 = 6;
 const IFA_FLAGS: u16 = 8;
 const IFA_F_DADFAILED: u32 = 0x08;
+/// `INFINITY_LIFE_TIME` (include/net/addrconf.h, 6.12), for IPv4 too.
+const FOREVER: u32 = u32::MAX;
 const IFA_F_TENTATIVE: u32 = 0x40;
 
 /// An address of a link.
@@ -28,6 +31,15 @@ pub(crate) struct Assigned {
     pub(crate) address: Address,
     /// Duplicate address detection allows its use.
     pub(crate) usable: bool,
+    /// For how many seconds it is valid if nobody renews it; `None` for ever, and while it is being phased out.
+    pub(crate) valid_s: Option<u32>,
+}
+
+impl Assigned {
+    /// A server leased it, as far as it tells: routers advertise prefixes, of which no address is whole.
+    pub(crate) fn is_leased(&self) -> bool {
+        self.valid_s.is_some() && (self.address.ip.is_ipv4() || self.address.prefix == 128)
+    }
 }
 
 /// Decodes the payload of `RTM_NEWADDR`.
@@ -36,10 +48,17 @@ pub(crate) fn decode(payload: &[u8]) -> Option<Assigned> {
     let mut flags = u32::from(flags);
     let mut address = None;
     let mut local = None;
+    let mut valid_s = None;
     for (kind, value) in attributes(&payload[HEADER_BYTES..]) {
         match kind {
             IFA_ADDRESS => address = ip_of(value),
             IFA_LOCAL => local = ip_of(value),
+            // `struct ifa_cacheinfo`: preferred and valid lifetime.
+            IFA_CACHEINFO => {
+                let at = |from: usize| value.get(from..from + 4).and_then(u32_of);
+                let is_preferred = at(0).is_some_and(|preferred_s| preferred_s > 0);
+                valid_s = at(4).filter(|valid_s| *valid_s != FOREVER && is_preferred);
+            }
             IFA_FLAGS => flags = u32_of(value).unwrap_or(flags),
             _ => {}
         }
@@ -52,6 +71,7 @@ pub(crate) fn decode(payload: &[u8]) -> Option<Assigned> {
             prefix,
         },
         usable: flags & (IFA_F_TENTATIVE | IFA_F_DADFAILED) == 0,
+        valid_s,
     })
 }
 

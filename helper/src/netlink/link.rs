@@ -27,6 +27,7 @@ pub(crate) const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
 pub(crate) const IFLA_LINKINFO: u16 = 18;
 const IFLA_AF_SPEC: u16 = 26;
+const IFLA_STATS64: u16 = 23;
 const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_XDP: u16 = 43;
 const IFLA_MAX_MTU: u16 = 51;
@@ -186,6 +187,21 @@ pub(crate) fn get_delays(
     requests.get(&question(bond.0), bond_delays)
 }
 
+/// Reads how many frames a link has sent, by its driver's count; `None` if it is gone.
+pub(crate) fn get_sent(
+    requests: &mut Requests,
+    ifindex: Ifindex,
+) -> Result<Option<u64>, RequestError> {
+    let mut message = LinkMessage::default();
+    message.header.index = ifindex.0;
+    requests.get(&RouteNetlinkMessage::GetLink(message), |payload| {
+        // `struct rtnl_link_stats64`: frames received, then frames sent.
+        let statistics = attribute(payload.get(HEADER_BYTES..)?, IFLA_STATS64)?;
+        let (_, rest) = statistics.split_first_chunk::<8>()?;
+        rest.first_chunk().copied().map(u64::from_ne_bytes)
+    })
+}
+
 /// Without statistics, which are most of a link's message and cost the driver work.
 fn question(ifindex: u32) -> RouteNetlinkMessage {
     let mut message = LinkMessage::default();
@@ -331,7 +347,7 @@ fn port_facts(data: &[u8]) -> PortFacts {
     facts
 }
 
-fn mac_of(value: &[u8]) -> Option<Mac> {
+pub(crate) fn mac_of(value: &[u8]) -> Option<Mac> {
     Mac::from_bytes(value).filter(|&mac| mac != Mac::ZERO)
 }
 

@@ -7,8 +7,10 @@ pub(crate) mod filter;
 pub(crate) mod hint;
 pub(crate) mod link;
 pub(crate) mod message;
+pub(crate) mod neighbour;
 pub(crate) mod request;
 pub(crate) mod route;
+pub(crate) mod stations;
 pub(crate) mod watch;
 
 use netlink_packet_core::NlasIterator;
@@ -28,6 +30,15 @@ pub(crate) fn attribute(bytes: &[u8], kind: u16) -> Option<&[u8]> {
     attributes(bytes)
         .find(|&(found, _)| found == kind)
         .map(|(_, value)| value)
+}
+
+/// Appends an attribute. Values come from the kernel or are numbers: they fit.
+pub(crate) fn push_attribute(payload: &mut Vec<u8>, kind: u16, value: &[u8]) {
+    let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
+    payload.extend(length.to_ne_bytes());
+    payload.extend(kind.to_ne_bytes());
+    payload.extend(value);
+    payload.resize(payload.len().next_multiple_of(4), 0);
 }
 
 /// A number of the kernel's byte order.

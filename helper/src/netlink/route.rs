@@ -4,7 +4,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use netlink_packet_route::route::{RouteAttribute, RouteMessage};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use tandem_core::link::{Address, Route};
 use tandem_core::types::Ifindex;
@@ -125,6 +125,40 @@ fn gateway_of(hop_attributes: &[u8]) -> Option<IpAddr> {
 /// `struct rtvia`: a gateway of another family, after two bytes that name it.
 fn via_of(value: &[u8]) -> Option<IpAddr> {
     value.get(2..).and_then(ip_of)
+}
+
+/// Addresses far away: of a range that nobody may use, which a guest may forbid, and of one that is in use.
+/// Nothing is sent to them.
+const FAR_AWAY: [Ipv4Addr; 2] = [Ipv4Addr::new(240, 0, 0, 1), Ipv4Addr::new(9, 0, 0, 1)];
+
+/// Errors of a lookup that finds no route, or one that refuses. Any other tells nothing.
+const NO_WAY: [i32; 3] = [libc::ENETUNREACH, libc::EHOSTUNREACH, libc::EACCES];
+
+/// Whether the guest has an IPv4 route to everywhere, by whatever table and interface.
+pub(crate) fn way_out(requests: &mut Requests) -> Result<bool, RequestError> {
+    for destination in FAR_AWAY {
+        if leads_to(requests, destination)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The kernel knows a way to this address (`inet_rtm_getroute`, net/ipv4/route.c, 6.12).
+fn leads_to(requests: &mut Requests, destination: Ipv4Addr) -> Result<bool, RequestError> {
+    let mut message = RouteMessage::default();
+    message.header.address_family = AddressFamily::Inet;
+    message.header.destination_prefix_length = 32;
+    let destination = RouteAddress::Inet(destination);
+    message
+        .attributes
+        .push(RouteAttribute::Destination(destination));
+    let request = RouteNetlinkMessage::GetRoute(message);
+    match requests.get(&request, |_| Some(())) {
+        Ok(found) => Ok(found.is_some()),
+        Err(error @ RequestError::Refused { .. }) => Ok(!NO_WAY.contains(&error.errno())),
+        Err(error) => Err(error),
+    }
 }
 
 /// Reads the routes of all tables whose device, or one of whose next hops, is

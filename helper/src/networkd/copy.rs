@@ -1,6 +1,7 @@
 //! The file by which networkd configures a bond: the standby's, but for what tells the two apart.
 
 use std::fmt::Write as _;
+use std::net::Ipv4Addr;
 
 use super::ini::Section;
 
@@ -43,6 +44,23 @@ pub(super) fn leaves_alone(sections: &[Section]) -> bool {
     let is_true = |value: &str| matches!(value, "yes" | "true" | "1" | "on" | "y" | "t");
     last(sections, "Link", "Unmanaged").is_some_and(is_true)
         || last(sections, "Network", "Bond").is_some_and(|bond| !bond.is_empty())
+}
+
+/// There is an IPv4 address, or DHCP asks for one alone.
+pub(super) fn gives_ipv4(sections: &[Section]) -> bool {
+    let is_ipv4 = |value: &str| {
+        value
+            .split('/')
+            .next()
+            .is_some_and(|ip| ip.parse::<Ipv4Addr>().is_ok())
+    };
+    let entries = sections
+        .iter()
+        .filter(|section| matches!(section.name.as_str(), "Network" | "Address"));
+    let mut entries = entries.flat_map(|section| &section.entries);
+    // `v4` is the former word (systemd.network(5), 219).
+    last(sections, "Network", "DHCP").is_some_and(|how| matches!(how, "ipv4" | "v4"))
+        || entries.any(|(key, value)| key == "Address" && is_ipv4(value))
 }
 
 fn has(sections: &[Section], section: &str, key: &str) -> bool {
@@ -88,6 +106,22 @@ mod tests {
              \n[Network]\nDHCP=yes\n\n[Route]\nGateway=192.0.2.1\n\n[Route]\nGateway=192.0.2.2\n\
              \n[DHCPv6]\nIAID=7\n\n[DHCPv4]\nIAID=3262313993\n"
         );
+    }
+
+    #[test]
+    fn an_ipv4_address_is_given_or_asked_for_alone() {
+        for (text, gives) in [
+            ("[Network]\nDHCP=ipv4\n", true),
+            ("[Network]\nDHCP=ipv4\nDHCP=yes\n", false),
+            ("[Network]\nAddress=192.0.2.5/24\n", true),
+            (
+                "[Network]\nDHCP=ipv6\n[Address]\nAddress=2001:db8::5/64\n",
+                false,
+            ),
+            ("[Address]\nAddress=192.0.2.5/24\n", true),
+        ] {
+            assert_eq!(gives_ipv4(&parse(text)), gives, "{text}");
+        }
     }
 
     #[test]

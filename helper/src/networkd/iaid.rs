@@ -20,23 +20,24 @@ const NAMES: [&str; 4] = [
 /// else from its MAC. Nothing without either.
 pub(super) fn of(nic: &Nic) -> Option<u32> {
     let name = NAMES.iter().find_map(|key| nic.properties.get(*key));
-    let hash = match name {
-        Some(name) => hash(name.as_bytes()),
-        None => hash(&nic.mac?.0),
-    };
+    Some(match name {
+        Some(name) => of_bytes(name.as_bytes()),
+        None => of_bytes(&nic.mac?.0),
+    })
+}
+
+/// The number that systemd derives from a name or a MAC, and NetworkManager in the same way.
+pub(crate) fn of_bytes(bytes: &[u8]) -> u32 {
+    let hash = SipHasher24::new_with_key(&KEY).hash(bytes);
     let (low, high) = (hash as u32, (hash >> 32) as u32);
     let iaid = low ^ high;
     // The bytes on the wire are those of the number in memory on a little-endian machine, swapped twice; what
     // `IAID=` gives is sent in network order.
-    Some(if cfg!(target_endian = "little") {
+    if cfg!(target_endian = "little") {
         iaid
     } else {
         iaid.swap_bytes()
-    })
-}
-
-fn hash(bytes: &[u8]) -> u64 {
-    SipHasher24::new_with_key(&KEY).hash(bytes)
+    }
 }
 
 #[cfg(test)]

@@ -7,18 +7,17 @@
 //! moves addresses as with `inherit`. It goes away with whatever gives the NICs back.
 
 mod copy;
-mod iaid;
+pub(crate) mod iaid;
 mod ini;
 mod matching;
 mod nic;
 pub(crate) mod wait_online;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 use tandem_core::link::{Link, LinkKind};
@@ -29,6 +28,7 @@ use self::ini::Section;
 use self::matching::Fit;
 use self::nic::Nic;
 use crate::nics::Readiness;
+use crate::programs::{run, state_of};
 use crate::system_files::{SystemFiles, text_of};
 
 /// Where systemd-networkd looks (systemd.network(5)).
@@ -65,6 +65,11 @@ pub fn told(files: &SystemFiles, bond: &IfName) -> Option<String> {
     Some(format!("systemd-networkd{}", source.unwrap_or_default()))
 }
 
+/// Whether by its file the bond gets an IPv4 address, or asks for one and for no other.
+pub(crate) fn gives_ipv4(files: &SystemFiles, bond: &IfName) -> bool {
+    copy::gives_ipv4(&ini::parse(&files.text(&path_of(bond))))
+}
+
 fn path_of(bond: &IfName) -> String {
     format!("{RUN_FOLDER}/{PREFIX}{bond}{ENDING}")
 }
@@ -86,23 +91,44 @@ enum Decision {
     Keep,
 }
 
-/// Writes the files of the bonds that networkd is to configure, removes those of others, has networkd read them
-/// anew if it runs, and says what it did.
-///
-/// # Errors
-/// A file can't be written or removed: this needs root.
-pub(crate) fn follow(
+/// What became of the bonds' files.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Followed {
+    /// Bonds that networkd configures from now on, or no longer.
+    pub(crate) changed: BTreeSet<IfName>,
+    /// What was done, and what failed.
+    pub(crate) done: Vec<String>,
+    /// Why networkd configures a bond no longer, or not at all; the same each time as long as it is so.
+    pub(crate) reasons: Vec<String>,
+}
+
+/// Writes the files of the bonds that networkd is to configure, removes those of others, and has networkd read
+/// them anew if it runs. This needs root.
+pub(crate) fn follow(policy: &Policy, readiness: &Readiness, links: &[Link]) -> Followed {
+    let mut followed = Followed::default();
+    let result = follow_files(policy, readiness, links, &mut followed);
+    if !followed.done.is_empty() {
+        followed.done.extend(reload());
+    }
+    if let Err(error) = result {
+        let error = format!("systemd-networkd is not told of all bonds: {error:#}");
+        followed.done.push(error);
+    }
+    followed
+}
+
+/// Each change of a file is told in `done`.
+fn follow_files(
     policy: &Policy,
     readiness: &Readiness,
     links: &[Link],
-) -> Result<Vec<String>> {
+    followed: &mut Followed,
+) -> Result<()> {
     let files = readiness.files();
-    let mut done = Vec::new();
     let mut stale: BTreeMap<String, PathBuf> = ini::list(files, &[RUN_FOLDER], "network")
         .into_iter()
         .filter(|(name, _)| name.starts_with(PREFIX))
         .collect();
-    let mut is_changed = false;
     for bond in &policy.bonds {
         let path = files.path(&path_of(&bond.name));
         let name = format!("{PREFIX}{}{ENDING}", bond.name);
@@ -118,9 +144,11 @@ pub(crate) fn follow(
                 {
                     write(&path, &wanted)
                         .with_context(|| format!("can't write {}", path.display()))?;
-                    is_changed = true;
+                    if is_there.is_none() {
+                        followed.changed.insert(bond.name.clone());
+                    }
                     let source = wanted.source.display();
-                    done.push(format!(
+                    followed.done.push(format!(
                         "systemd-networkd is to configure {} by {source}",
                         bond.name
                     ));
@@ -128,30 +156,34 @@ pub(crate) fn follow(
             }
             Decision::Remove(why) => {
                 stale.extend(is_there.map(|path| (name, path)));
-                done.extend(why.map(|why| {
+                followed.reasons.extend(why.map(|why| {
                     format!("systemd-networkd does not configure {}: {why}", bond.name)
                 }));
             }
         }
     }
-    let carrying = |name: &String| {
-        let bond = name.strip_prefix(PREFIX)?.strip_suffix(ENDING)?;
-        bond.parse().ok().filter(|bond| carries(bond, links))
-    };
-    stale.retain(|name, _| carrying(name).is_none());
-    for path in stale.values() {
-        fs::remove_file(path).with_context(|| format!("can't remove {}", path.display()))?;
-        is_changed = true;
-        done.push(format!("removed {}", path.display()));
+    for (name, path) in stale {
+        let bond = bond_of(&name);
+        if bond.as_ref().is_some_and(|bond| carries(bond, links)) {
+            continue;
+        }
+        fs::remove_file(&path).with_context(|| format!("can't remove {}", path.display()))?;
+        followed.changed.extend(bond);
+        followed.done.push(format!("removed {}", path.display()));
     }
-    if is_changed {
-        done.extend(reload());
-    }
-    Ok(done)
+    Ok(())
+}
+
+/// The bond that a copy of this name is for.
+fn bond_of(name: &str) -> Option<IfName> {
+    name.strip_prefix(PREFIX)?
+        .strip_suffix(ENDING)?
+        .parse()
+        .ok()
 }
 
 /// The bond is there and has a port.
-fn carries(bond: &IfName, links: &[Link]) -> bool {
+pub(crate) fn carries(bond: &IfName, links: &[Link]) -> bool {
     let mut bonds = links
         .iter()
         .filter(|link| link.kind == LinkKind::Bond && link.name == *bond);
@@ -159,6 +191,18 @@ fn carries(bond: &IfName, links: &[Link]) -> bool {
         links
             .iter()
             .any(|link| link.controller == Some(bond.ifindex))
+    })
+}
+
+/// The NIC that is this bond's standby.
+pub(crate) fn standby_of<'a>(
+    policy: &Policy,
+    bond: &BondPolicy,
+    links: &'a [Link],
+) -> Option<&'a Link> {
+    links.iter().find(|link| {
+        let role = role_of(link, policy).filter(|_| link.kind == LinkKind::Physical);
+        role.is_some_and(|(of, role)| of.name == bond.name && role == Role::Standby)
     })
 }
 
@@ -171,11 +215,7 @@ fn decide(policy: &Policy, bond: &BondPolicy, readiness: &Readiness, links: &[Li
     if !is_plain(&bond.name) {
         return Decision::Remove(Some("its name means something else to systemd".to_owned()));
     }
-    let standby = links.iter().find(|link| {
-        let role = role_of(link, policy).filter(|_| link.kind == LinkKind::Physical);
-        role.is_some_and(|(of, role)| of.name == bond.name && role == Role::Standby)
-    });
-    let Some(standby) = standby else {
+    let Some(standby) = standby_of(policy, bond, links) else {
         return Decision::Keep;
     };
     if readiness.reason_to_leave(bond, &standby.name).is_some() {
@@ -184,13 +224,7 @@ fn decide(policy: &Policy, bond: &BondPolicy, readiness: &Readiness, links: &[Li
     let Some(nic) = Nic::of(files, standby) else {
         return Decision::Keep;
     };
-    let as_bond = Nic::bond(bond.name.as_str(), &nic);
-    // The administrator's own file for the bond comes first.
-    let found = match file_for(files, &as_bond, true) {
-        Ok(None) => file_for(files, &nic, false),
-        found => found,
-    };
-    match found {
+    match source_for(files, &bond.name, &nic) {
         Ok(Some(found)) => Decision::Write(Wanted {
             text: copy::copy(
                 bond.name.as_str(),
@@ -205,10 +239,72 @@ fn decide(policy: &Policy, bond: &BondPolicy, readiness: &Readiness, links: &[Li
     }
 }
 
-/// A name that stands for itself in systemd's files: the host may have chosen it, or who holds the service.
+/// The file for the bond: the administrator's own one comes first, then the standby's.
+fn source_for(files: &SystemFiles, bond: &IfName, standby: &Nic) -> Result<Option<Found>, String> {
+    match file_for(files, &Nic::bond(bond.as_str(), standby), true) {
+        Ok(None) => file_for(files, standby, false),
+        found => found,
+    }
+}
+
+/// It leaves this interface alone (`ADMIN_STATE` in its state files, systemd 257).
+pub(crate) fn ignores(files: &SystemFiles, link: &Link) -> bool {
+    let state = files.text(&format!("/run/systemd/netif/links/{}", link.ifindex));
+    state.lines().any(|line| line == "ADMIN_STATE=unmanaged")
+}
+
+/// The name of the file by which networkd would configure a bond with this standby; nothing if it would not.
+///
+/// # Errors
+/// That can't be told, and why.
+pub(crate) fn planned(
+    files: &SystemFiles,
+    bond: &IfName,
+    standby: &Link,
+) -> Result<Option<String>, String> {
+    if !is_used(files) {
+        return Ok(None);
+    }
+    let nic = Nic::of(files, standby).ok_or("udev has not handled the standby yet")?;
+    Ok(source_for(files, bond, &nic)?.map(|found| found.name))
+}
+
+/// networkd configures one of these interfaces by a file, or that is not known yet. `bond_of` gives the bond that
+/// has one of them as its NIC.
+pub(crate) fn manages_any<'a>(
+    files: &SystemFiles,
+    policy: &Policy,
+    links: &[Link],
+    bond_of: impl Fn(&Link) -> Option<&'a IfName>,
+) -> bool {
+    // wait-online passes over that one.
+    let links = links.iter().filter(|link| link.name.as_str() != "lo");
+    let nics: Option<Vec<_>> = links
+        .map(|link| Some((link, Nic::of(files, link)?)))
+        .collect();
+    let Some(nics) = nics else {
+        return true;
+    };
+    nics.iter().any(|(link, nic)| {
+        let is_made_here = |bond: &&BondPolicy| {
+            bond.name == link.name && nic.kind.is_some() && bond.ownership == Ownership::Create
+        };
+        let bond = policy.bonds.iter().find(is_made_here);
+        match bond.map(|bond| &bond.addressing) {
+            Some(AddressingPolicy::Auto) => serves(files, &link.name),
+            Some(AddressingPolicy::Inherit | AddressingPolicy::Static { .. }) => false,
+            Some(AddressingPolicy::None) | None => {
+                bond_of(link).is_none() && !matches!(file_for(files, nic, false), Ok(None))
+            }
+        }
+    })
+}
+
+/// A name that stands for itself in systemd's files and as a word of a command: the host may have chosen it, or who
+/// holds the service.
 pub(crate) fn is_plain(name: &IfName) -> bool {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    name.as_str().chars().all(is_plain)
+    !name.as_str().starts_with('-') && name.as_str().chars().all(is_plain)
 }
 
 /// networkd is started by systemd, or runs.
@@ -302,7 +398,7 @@ fn write(path: &Path, wanted: &Wanted) -> io::Result<()> {
 }
 
 /// A folder that everybody may look into, as systemd makes it.
-fn make_folder(folder: &Path) -> io::Result<()> {
+pub(crate) fn make_folder(folder: &Path) -> io::Result<()> {
     if folder.exists() {
         return Ok(());
     }
@@ -326,30 +422,6 @@ fn reload() -> Vec<String> {
         Ok(()) => "systemd-networkd has read its files anew".to_owned(),
         Err(error) => format!("systemd-networkd can't be told: {error}"),
     }]
-}
-
-/// `ActiveState` of a unit; empty if systemd does not answer.
-pub(crate) fn state_of(unit: &str) -> String {
-    let output = Command::new("systemctl")
-        .args(["show", "--property=ActiveState", "--value", "--", unit])
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .output();
-    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
-    text.unwrap_or_default()
-}
-
-fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
-    let output = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| format!("{program}: {error}"))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(format!("{program} {}: {said}", arguments.join(" ")))
 }
 
 #[cfg(test)]

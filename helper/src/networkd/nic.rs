@@ -2,12 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use tandem_core::link::{Link, LinkKind};
 use tandem_core::types::Mac;
 
+use crate::programs::ask;
 use crate::system_files::SystemFiles;
+
+/// Most answers of systemd that are remembered.
+const MAX_ANSWERS: usize = 256;
 
 /// What a `[Match]` section may ask for.
 #[derive(Debug, Clone, Default)]
@@ -61,7 +65,7 @@ impl Nic {
             driver: driver.or_else(|| link.driver.clone()),
             kind_of_type: properties.get("DEVTYPE").cloned().or(by_type),
             kind: (link.kind == LinkKind::Bond).then_some("bond"),
-            condition: (files.root == Path::new("/")).then_some(holds),
+            condition: (files.root == Path::new("/")).then_some(holds_here),
             properties,
         })
     }
@@ -89,15 +93,29 @@ impl Nic {
     }
 }
 
+/// Whether a condition holds; nothing if systemd can't tell. Asked once: only the host's name changes before the
+/// next boot.
+fn holds_here(condition: &str) -> Option<bool> {
+    static ANSWERS: Mutex<BTreeMap<String, bool>> = Mutex::new(BTreeMap::new());
+    if condition.starts_with("ConditionHost=") {
+        return holds(condition);
+    }
+    let mut answers = ANSWERS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(answer) = answers.get(condition) {
+        return Some(*answer);
+    }
+    let answer = holds(condition)?;
+    // What others write into their files has no end.
+    if answers.len() < MAX_ANSWERS {
+        answers.insert(condition.to_owned(), answer);
+    }
+    Some(answer)
+}
+
 /// Asks systemd; nothing if it can't tell.
 fn holds(condition: &str) -> Option<bool> {
-    let output = Command::new("systemd-analyze")
-        .args(["condition", condition])
-        .stdin(Stdio::null())
-        .output()
-        .ok()?;
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said);
+    let said = ask("systemd-analyze", &["condition", condition]).ok()?;
+    let said = [said.output, said.errors].concat();
     let ended = |how: &str| said.lines().any(|line| line == how);
     match (ended("Conditions succeeded."), ended("Conditions failed.")) {
         (true, false) => Some(true),

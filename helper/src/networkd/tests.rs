@@ -26,31 +26,24 @@ fn guest() -> Folder {
 fn standby(name: &str) -> Link {
     let mac = Some("52:54:00:00:00:01".parse().unwrap());
     Link {
-        ifindex: Ifindex(2),
-        name: name.parse().unwrap(),
-        kind: LinkKind::Physical,
         mac,
         permanent_mac: mac,
-        pci: None,
-        pci_parent: None,
         driver: Some("virtio_net".to_owned()),
-        mtu: 1500,
-        max_mtu: 0,
-        admin_up: false,
-        carrier: false,
-        occupant: None,
-        controller: None,
-        bond: None,
-        port: None,
+        ..Link::named(Ifindex(2), name.parse().unwrap(), LinkKind::Physical)
     }
+}
+
+fn follow_now(folder: &Folder, links: &[Link]) -> Followed {
+    let config = config::load(&folder.path("/etc/tandem/tandem.toml"));
+    let readiness = Readiness::look(&folder.files(), &config);
+    let policy = config.map(|config| config.policy).unwrap_or_default();
+    follow(&policy, &readiness, links)
 }
 
 /// Follows, and gives the copy's text and what was said.
 fn copy_of(folder: &Folder, links: &[Link]) -> (Option<String>, Vec<String>) {
-    let config = config::load(&folder.path("/etc/tandem/tandem.toml"));
-    let readiness = Readiness::look(&folder.files(), &config);
-    let policy = config.map(|config| config.policy).unwrap_or_default();
-    let said = follow(&policy, &readiness, links).unwrap();
+    let Followed { done, reasons, .. } = follow_now(folder, links);
+    let said = [done, reasons].concat();
     (fs::read_to_string(folder.path(COPY)).ok(), said)
 }
 
@@ -100,6 +93,25 @@ fn the_first_file_that_fits_the_standby_is_the_bonds() {
     assert!(copy_of(&folder, &links).0.unwrap().contains("DHCP=no"));
     folder.remove(netplan);
     assert!(copy_of(&folder, &links).0.unwrap().contains("DHCP=yes"));
+}
+
+#[test]
+fn who_follows_learns_which_bonds_have_another_manager() {
+    let folder = guest();
+    let links = [standby("eth0")];
+    let changed = || {
+        let changed = follow_now(&folder, &links).changed;
+        changed.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let file = "/etc/systemd/network/50-all.network";
+    assert!(changed().is_empty());
+    folder.write(file, "[Match]\nName=e*\n[Network]\nDHCP=yes\n");
+    assert_eq!(changed(), ["bond0"]);
+    // Another content is the same manager's.
+    folder.write(file, "[Match]\nName=e*\n[Network]\nDHCP=no\n");
+    assert!(changed().is_empty());
+    folder.write(file, "[Match]\nName=e*\n[Network]\nBond=x\n");
+    assert_eq!(changed(), ["bond0"]);
 }
 
 #[test]

@@ -4,29 +4,39 @@
 //! A drop-in that sorts after netplan's names the bond instead. systemd has to read its units anew for that, which
 //! is no work for what a unit is started by: `tandem udev --watch` does it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use anyhow::{Context, Result};
 use tandem_core::IfName;
 
-use super::{ini, run, state_of};
+use super::ini;
+use crate::programs::{run, state_of};
 use crate::system_files::{SystemFiles, UNIT_FOLDERS, text_of};
 
-const UNIT: &str = "systemd-networkd-wait-online.service";
+pub(crate) const UNIT: &str = "systemd-networkd-wait-online.service";
 /// After `10-netplan.conf`.
 const DROP_IN: &str = "99-tandem.conf";
 const FOLDER: &str = "/run/systemd/system";
 
-/// Writes or removes the drop-in, has systemd follow, and says what it did. `ports` are the present ports and NICs
-/// of bonds, and the bonds.
+/// What the network waits for once Tandem has its NICs.
+#[derive(Debug, Default)]
+pub(crate) struct Waits {
+    /// The present ports and NICs of bonds, and the bonds.
+    pub(crate) ports: BTreeMap<IfName, IfName>,
+    /// networkd manages an interface: it is waited for without being named. Where it manages none, one that
+    /// is not named is waited for in vain (`manager_configured`, src/network/wait-online/manager.c, systemd 257).
+    pub(crate) is_any_managed: bool,
+}
+
+/// Writes or removes the drop-in, has systemd follow, and says what it did.
 ///
 /// # Errors
 /// The file can't be written or removed: this needs root.
-pub(crate) fn follow(files: &SystemFiles, ports: &BTreeMap<IfName, IfName>) -> Result<Vec<String>> {
+pub(crate) fn follow(files: &SystemFiles, waits: &Waits) -> Result<Vec<String>> {
     let folder = files.path(&format!("{FOLDER}/{UNIT}.d"));
     let path = folder.join(DROP_IN);
-    let wanted = drop_in(&commands(files), ports);
+    let wanted = drop_in(&commands(files), waits);
     let present = path.exists().then(|| text_of(&path));
     if present == wanted {
         return Ok(Vec::new());
@@ -83,11 +93,31 @@ fn commands(files: &SystemFiles) -> Vec<String> {
     commands
 }
 
-/// The drop-in that names bonds in place of their ports; nothing if no port is named.
-fn drop_in(commands: &[String], ports: &BTreeMap<IfName, IfName>) -> Option<String> {
+/// A port that the unit waits for in spite of all this, as where its name is quoted.
+pub(crate) fn named<'a>(files: &SystemFiles, ports: &BTreeSet<&'a IfName>) -> Option<&'a IfName> {
+    if !files.is_wanted(UNIT) {
+        return None;
+    }
+    let ours = text_of(&files.path(&format!("{FOLDER}/{UNIT}.d/{DROP_IN}")));
+    let commands = match ours.is_empty() {
+        true => commands(files),
+        false => ours.lines().map(str::to_owned).collect(),
+    };
+    let mut words = commands
+        .iter()
+        .flat_map(|command| command.split([' ', '\t', '=', ':', '"', '\'']));
+    words.find_map(|word| {
+        let name = word.strip_prefix("-i").unwrap_or(word);
+        ports.iter().find(|port| port.as_str() == name).copied()
+    })
+}
+
+/// The drop-in that names bonds in place of their ports, or where nothing else would be waited for; nothing if it
+/// would change nothing.
+fn drop_in(commands: &[String], waits: &Waits) -> Option<String> {
     let changed: Vec<_> = commands
         .iter()
-        .map(|command| with_bonds(command, ports))
+        .map(|command| with_bonds(command, waits))
         .collect();
     (changed != commands).then(|| {
         let lines = changed
@@ -101,13 +131,15 @@ fn drop_in(commands: &[String], ports: &BTreeMap<IfName, IfName>) -> Option<Stri
 }
 
 /// A command line with bonds in place of ports, each named once.
-fn with_bonds(command: &str, ports: &BTreeMap<IfName, IfName>) -> String {
+fn with_bonds(command: &str, waits: &Waits) -> String {
+    let Waits { ports, .. } = waits;
     // Quoted words are nobody's that is known; they stay as they are.
     if command.contains(['"', '\'', '\\']) {
         return command.to_owned();
     }
     let mut words = command.split_whitespace();
     let mut kept: Vec<String> = Vec::new();
+    let mut is_any_named = false;
     while let Some(word) = words.next() {
         let (option, interface) = if let Some(interface) = word.strip_prefix("--interface=") {
             ("--interface=", interface)
@@ -119,6 +151,7 @@ fn with_bonds(command: &str, ports: &BTreeMap<IfName, IfName>) -> String {
             kept.push(word.to_owned());
             continue;
         };
+        is_any_named = true;
         let (name, states) = match interface.split_once(':') {
             Some((name, states)) => (name, format!(":{states}")),
             None => (interface, String::new()),
@@ -135,6 +168,10 @@ fn with_bonds(command: &str, ports: &BTreeMap<IfName, IfName>) -> String {
             kept.push(format!("{option}{name}{states}"));
         }
     }
+    if !is_any_named && !waits.is_any_managed {
+        let bonds: BTreeSet<_> = ports.values().collect();
+        kept.extend(bonds.into_iter().map(|bond| format!("-i {bond}")));
+    }
     kept.join(" ")
 }
 
@@ -143,10 +180,14 @@ mod tests {
     use super::*;
     use crate::nics::testing::Folder;
 
-    fn ports() -> BTreeMap<IfName, IfName> {
-        ["eth0", "eth1"]
+    fn waits(is_any_managed: bool) -> Waits {
+        let ports = ["eth0", "eth1"]
             .map(|port| (port.parse().unwrap(), "bond0".parse().unwrap()))
-            .into()
+            .into();
+        Waits {
+            ports,
+            is_any_managed,
+        }
     }
 
     #[test]
@@ -168,11 +209,25 @@ mod tests {
             ),
             ("--any --timeout=30", "--any --timeout=30"),
         ] {
-            let found = with_bonds(&format!("{wait} {before}"), &ports());
+            let found = with_bonds(&format!("{wait} {before}"), &waits(true));
             assert_eq!(found, format!("{wait} {after}"));
         }
         let quoted = format!("{wait} -i \"eth0\"");
-        assert_eq!(with_bonds(&quoted, &ports()), quoted);
+        assert_eq!(with_bonds(&quoted, &waits(true)), quoted);
+    }
+
+    #[test]
+    fn a_bond_is_named_where_networkd_manages_nothing() {
+        let drop_in = |command: &str, waits: &Waits| drop_in(&[command.to_owned()], waits);
+        assert_eq!(drop_in("/wait", &waits(true)), None);
+        let text = drop_in("/wait --any", &waits(false)).unwrap();
+        assert!(
+            text.ends_with("\nExecStart=/wait --any -i bond0\n"),
+            "{text}"
+        );
+        assert_eq!(drop_in("/wait -i eth2", &waits(false)), None);
+        // Without Tandem's NICs that is the administrator's affair.
+        assert_eq!(drop_in("/wait", &Waits::default()), None);
     }
 
     #[test]
@@ -180,7 +235,7 @@ mod tests {
         let folder = Folder::new();
         let unit = "/usr/lib/systemd/system/systemd-networkd-wait-online.service";
         folder.write(unit, "[Service]\nExecStart=/wait\n");
-        assert_eq!(drop_in(&commands(&folder.files()), &ports()), None);
+        assert_eq!(drop_in(&commands(&folder.files()), &waits(true)), None);
         let netplan = "/run/systemd/system/systemd-networkd-wait-online.service.d";
         folder.write(
             &format!("{netplan}/10-netplan.conf"),
@@ -191,10 +246,14 @@ mod tests {
             "[Service]\nExecStart=\nExecStart=/other\n",
         );
         assert_eq!(
-            drop_in(&commands(&folder.files()), &ports()).unwrap(),
+            drop_in(&commands(&folder.files()), &waits(true)).unwrap(),
             "# Written by tandem.\n[Service]\nExecStart=\nExecStart=/wait -i bond0:degraded\n\
              ExecStart=/wait --any -i bond0\n"
         );
-        assert_eq!(drop_in(&commands(&folder.files()), &BTreeMap::new()), None);
+        let nothing = Waits {
+            is_any_managed: true,
+            ..Waits::default()
+        };
+        assert_eq!(drop_in(&commands(&folder.files()), &nothing), None);
     }
 }

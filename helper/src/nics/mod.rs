@@ -6,6 +6,7 @@
 
 mod bonding;
 mod obstacle;
+pub(crate) mod sysctls;
 #[cfg(test)]
 pub(crate) mod testing;
 mod unit;

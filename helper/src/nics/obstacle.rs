@@ -32,6 +32,9 @@ pub enum Obstacle {
     /// Nothing starts the unit.
     #[error("{UNIT} is not enabled")]
     NotEnabled,
+    /// Tandem can't have their manager configure a bond in their place.
+    #[error("their network manager can't be told to configure the bond: {0}")]
+    LeftToManager(String),
     /// The service was waited for, and made no bond.
     #[error("{0}")]
     GivenBack(String),
@@ -83,6 +86,10 @@ impl Obstacle {
             }
             Self::Masked(_) => "`systemctl unmask tandem.service`, then `systemctl restart tandem`",
             Self::NotEnabled => "`systemctl enable --now tandem.service`",
+            Self::LeftToManager(_) => {
+                "change what is named, or set `addressing = \"none\"` and have the manager configure the bond; then \
+                 `systemctl restart tandem`"
+            }
             Self::GivenBack(_) => {
                 "`journalctl -u tandem` tells more; once it is mended, `systemctl restart tandem`"
             }

@@ -1,8 +1,7 @@
 //! How systemd finds the service's unit.
 
-use std::process::{Command, Stdio};
-
 use super::obstacle::UNIT;
+use crate::programs::ask;
 
 /// What systemd says of the unit (`systemctl show`, org.freedesktop.systemd1(5)).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -29,17 +28,10 @@ const EXIT_USER: &str = "217";
 impl UnitState {
     /// Asks systemd; nothing if it does not answer.
     pub fn ask() -> Option<Self> {
-        let output = Command::new("systemctl")
-            .args([
-                "show",
-                "--property=ActiveState,SubState,Result,ExecMainCode,ExecMainStatus,NRestarts",
-            ])
-            .args(["--", UNIT])
-            .stdin(Stdio::null())
-            .stderr(Stdio::null())
-            .output()
-            .ok()?;
-        let state = Self::parse(&String::from_utf8_lossy(&output.stdout));
+        let properties =
+            "--property=ActiveState,SubState,Result,ExecMainCode,ExecMainStatus,NRestarts";
+        let said = ask("systemctl", &["show", properties, "--", UNIT]).ok()?;
+        let state = Self::parse(&said.output);
         (!state.active.is_empty()).then_some(state)
     }
 

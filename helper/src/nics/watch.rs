@@ -14,23 +14,26 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tandem_core::link::{Link, LinkKind};
-use tandem_core::policy::{AddressingPolicy, BondPolicy, Ownership, Policy};
+use tandem_core::policy::{AddressingPolicy, BondPolicy, Ownership};
 use tandem_core::{IfName, Role, role_of};
 use tandem_wire::Call;
 use tandem_wire::reply::StatusReport;
 
-use super::{GivenBack, Obstacle, Readiness, UNIT, UnitState, given_back, remember};
+use super::{GivenBack, Obstacle, UNIT, UnitState, given_back, remember};
 use crate::client::Client;
-use crate::config;
-use crate::networkd::{self, wait_online};
-use crate::observe::once;
+use crate::managers;
+use crate::networkd;
+use crate::networkd::wait_online::{self, Waits};
 use crate::runtime::SOCKET_PATH;
 use crate::system_files::SystemFiles;
-use crate::{act, logging, udev_marks};
+use crate::udev_marks::{Marks, Situation};
+use crate::{act, logging};
 
 /// How long a bond may have a NIC and no port. A guest that gives its NICs back after this has its network
 /// within the 30 s that README promises.
 pub const PATIENCE: Duration = Duration::from_secs(15);
+/// How long a manager may take that makes the bond itself: until then it has the guest's network in its hands.
+const PATIENCE_WITH_MANAGERS: Duration = Duration::from_secs(30);
 /// How long a service that nothing starts has to be so: one that is restarted is, for a moment, and would find this
 /// still there and be without it soon after.
 const AT_REST: Duration = Duration::from_secs(10);
@@ -49,28 +52,27 @@ pub fn watch(config: &Path) -> Result<()> {
     let changes = Changes::open().context("can't listen to the kernel's links")?;
     let files = SystemFiles::this();
     let mut waiting = Waiting::default();
-    let mut in_place = Vec::new();
-    let mut told_networkd = Vec::new();
+    let mut marks = Marks::default();
     let mut rest = Rest::default();
     // Started anew, the service has a new chance.
     if !given_back(&files).is_empty() {
         remember(&GivenBack::new())?;
-        refresh(config)?;
     }
     loop {
         // If the kernel can't be asked now, the unit begins anew.
-        let links = once::links()?;
-        let bonds = match look(config, &files, &links) {
+        let mut situation = Situation::now(config)?;
+        let bonds = match bonds(&situation) {
             Ok(bonds) => bonds,
             Err(reason) => {
                 logging::about_unit(
                     UNIT,
                     &format!("the NICs are left to their network manager: {reason}"),
                 );
-                return refresh(config);
+                say(marks.refresh(&situation)?);
+                return Ok(());
             }
         };
-        let before = given_back(&files);
+        let before = situation.readiness.given_back.clone();
         let next = waiting.next(&bonds, &before, Instant::now());
         let mut now_given_back = next.given_back;
         for (bond, obstacle) in next.left {
@@ -81,17 +83,10 @@ pub fn watch(config: &Path) -> Result<()> {
         }
         if now_given_back != before {
             remember(&now_given_back)?;
+            situation.readiness.given_back.clone_from(&now_given_back);
         }
-        let placed: Vec<_> = bonds
-            .iter()
-            .filter(|bond| bond.in_place)
-            .map(Bond::name)
-            .collect();
-        if now_given_back != before || placed != in_place {
-            refresh(config)?;
-            in_place = placed;
-        }
-        instruct_networkd(config, &files, &links, &mut told_networkd)?;
+        say(marks.refresh(&situation)?);
+        say(wait_online::follow(&files, &waits(&situation))?);
         if next.is_over {
             return Ok(());
         }
@@ -131,8 +126,28 @@ struct Bond {
     policy: BondPolicy,
     /// It has a port.
     in_place: bool,
+    /// Who has to give it one.
+    maker: Maker,
     /// What keeps the service from making it, so that its NICs are not marked.
     obstacle: Option<Obstacle>,
+}
+
+/// Who makes a bond.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Maker {
+    /// Tandem.
+    Service,
+    /// The manager, which can do so by now, or not.
+    Manager { is_ready: bool },
+}
+
+impl Maker {
+    fn patience(self) -> Duration {
+        match self {
+            Self::Service => PATIENCE,
+            Self::Manager { .. } => PATIENCE_WITH_MANAGERS,
+        }
+    }
 }
 
 impl Bond {
@@ -142,22 +157,37 @@ impl Bond {
 }
 
 /// The bonds that have a NIC; without a configuration, why.
-fn look(config: &Path, files: &SystemFiles, links: &[Link]) -> Result<Vec<Bond>, String> {
-    let loaded = config::load(config);
-    let readiness = Readiness::look(files, &loaded);
-    let loaded = loaded.map_err(|error| Obstacle::Configuration(error.to_string()).to_string())?;
-    let policy = udev_marks::effective(&loaded).map_err(|error| format!("{error:#}"))?;
+fn bonds(situation: &Situation) -> Result<Vec<Bond>, String> {
+    let Situation {
+        policy,
+        readiness,
+        links,
+    } = situation;
+    let policy = policy.as_ref().map_err(Clone::clone)?;
     let has_nic = |bond: &&BondPolicy| {
-        let mut nics = links.iter().filter_map(|link| role_of(link, &policy));
+        let mut nics = links.iter().filter_map(|link| role_of(link, policy));
         nics.any(|(of, _)| of.name == bond.name)
     };
-    let Policy { bonds, .. } = &policy;
-    Ok(bonds
+    let files = readiness.files();
+    let maker = |bond: &BondPolicy| match managers::is_made_by_manager(files, &bond.name) {
+        false => Maker::Service,
+        true => {
+            let standby = networkd::standby_of(policy, bond, links);
+            let is_ready = managers::can_make(files, standby);
+            Maker::Manager { is_ready }
+        }
+    };
+    Ok(policy
+        .bonds
         .iter()
         .filter(has_nic)
         .map(|bond| Bond {
             in_place: readiness.is_in_place(&bond.name),
-            obstacle: readiness.obstacle.clone(),
+            maker: maker(bond),
+            obstacle: readiness.obstacle.clone().or_else(|| {
+                let why = managers::left_alone(files, &bond.name);
+                why.map(Obstacle::LeftToManager)
+            }),
             policy: bond.clone(),
         })
         .collect())
@@ -186,8 +216,9 @@ struct Next<'a> {
 impl Waiting {
     fn next<'a>(&mut self, bonds: &'a [Bond], given_back: &GivenBack, now: Instant) -> Next<'a> {
         let missing = || bonds.iter().filter(|bond| !bond.in_place);
+        let is_idle = |bond: &&Bond| bond.maker == Maker::Manager { is_ready: false };
         self.since
-            .retain(|name, _| missing().any(|bond| bond.policy.name == *name));
+            .retain(|name, _| missing().any(|bond| bond.policy.name == *name && !is_idle(&bond)));
         let mut next = Next {
             given_back: given_back.clone(),
             left: Vec::new(),
@@ -200,9 +231,12 @@ impl Waiting {
                 .iter()
                 .all(|bond| bond.policy.name != *name || !bond.in_place)
         });
-        for bond in missing() {
+        // What begins to run, or gets a carrier, changes a link.
+        next.is_over &= !missing().any(|bond| is_idle(&bond));
+        for bond in missing().filter(|bond| !is_idle(bond)) {
             let since = *self.since.entry(bond.name()).or_insert(now);
-            let left = PATIENCE.saturating_sub(now.saturating_duration_since(since));
+            let patience = bond.maker.patience();
+            let left = patience.saturating_sub(now.saturating_duration_since(since));
             let is_given_back = given_back.contains_key(&bond.policy.name);
             if let (false, Some(obstacle)) = (is_given_back, &bond.obstacle) {
                 next.given_back.insert(bond.name(), obstacle.to_string());
@@ -232,8 +266,11 @@ fn tell_obstacle(bond: &IfName, obstacle: &Obstacle) {
 fn give_back(bond: &Bond) -> String {
     let name = &bond.policy.name;
     let unit = UnitState::ask();
-    let seconds = PATIENCE.as_secs();
+    let seconds = bond.maker.patience().as_secs();
     let reason = match &unit {
+        _ if bond.maker != Maker::Service => {
+            format!("NetworkManager did not take the standby into {name} within {seconds} s")
+        }
         Some(unit) if unit.is_running() => {
             let problem =
                 problem_of(name).unwrap_or_else(|| "it says nothing of a problem".to_owned());
@@ -248,7 +285,8 @@ fn give_back(bond: &Bond) -> String {
     );
     // Tandem alone configures it, so nobody else made it. A service that runs would make it again.
     let is_ours = bond.policy.ownership == Ownership::Create
-        && bond.policy.addressing != AddressingPolicy::None;
+        && bond.policy.addressing != AddressingPolicy::None
+        && bond.maker == Maker::Service;
     if is_ours && unit.is_some_and(|unit| !unit.is_running()) {
         match act::left_over::remove_empty_bond(name) {
             Ok(false) => {}
@@ -269,51 +307,35 @@ fn problem_of(bond: &IfName) -> Option<String> {
     problems.next().or(Some(found.reason))
 }
 
-fn refresh(config: &Path) -> Result<()> {
-    for line in udev_marks::refresh(config)? {
+fn say(lines: Vec<String>) {
+    for line in lines {
         println!("{line}");
     }
-    Ok(())
 }
 
-/// systemd-networkd, and who waits for it, follow what is decided by now. `told` is what was said of it last.
-fn instruct_networkd(
-    config: &Path,
-    files: &SystemFiles,
-    links: &[Link],
-    told: &mut Vec<String>,
-) -> Result<()> {
-    let loaded = config::load(config);
-    let readiness = Readiness::look(files, &loaded);
-    // A wrong configuration changes nothing of what is in use.
-    let Some(policy) = loaded
-        .ok()
-        .and_then(|config| udev_marks::effective(&config).ok())
-    else {
-        return Ok(());
+/// What the network waits for: not for the NICs that are a bond's now, or will be.
+fn waits(situation: &Situation) -> Waits {
+    let Ok(policy) = &situation.policy else {
+        return Waits::default();
     };
-    let said = networkd::follow(&policy, &readiness, links)?;
-    if !said.is_empty() && said != *told {
-        said.iter().for_each(|line| println!("{line}"));
-        *told = said;
-        // A bond's mark depends on it.
-        refresh(config)?;
-    }
+    let readiness = &situation.readiness;
     let is_ours = |(bond, _): &(&BondPolicy, Role), link: &Link| {
         bond.ownership == Ownership::Create && readiness.reason_to_leave(bond, &link.name).is_none()
     };
-    let ports = links
-        .iter()
-        .filter(|link| link.kind == LinkKind::Physical)
-        .filter_map(|link| {
-            let role = role_of(link, &policy).filter(|role| is_ours(role, link));
-            let bond = role.map(|(bond, _)| bond.name.clone());
-            Some((link.name.clone(), bond.filter(networkd::is_plain)?))
-        });
-    for line in wait_online::follow(files, &ports.collect())? {
-        println!("{line}");
+    let bond_of = |link: &Link| {
+        let nic = Some(link).filter(|link| link.kind == LinkKind::Physical)?;
+        let role = role_of(nic, policy).filter(|role| is_ours(role, nic));
+        role.map(|(bond, _)| &bond.name)
+    };
+    let ports = situation.links.iter().filter_map(|link| {
+        let bond = bond_of(link).filter(|bond| networkd::is_plain(bond))?;
+        Some((link.name.clone(), bond.clone()))
+    });
+    let files = readiness.files();
+    Waits {
+        ports: ports.collect(),
+        is_any_managed: networkd::manages_any(files, policy, &situation.links, bond_of),
     }
-    Ok(())
 }
 
 /// The kernel's changes of links, as a reason to look again.
@@ -360,6 +382,7 @@ mod tests {
         vec![Bond {
             policy: Folder::complete().bond(),
             in_place,
+            maker: Maker::Service,
             obstacle,
         }]
     }
@@ -412,6 +435,29 @@ mod tests {
         let next = waiting.next(&missing, &GivenBack::new(), start + PATIENCE);
         assert!(next.overdue.is_empty());
         assert_eq!(next.limit, Some(PATIENCE));
+    }
+
+    #[test]
+    fn a_manager_that_makes_the_bond_has_time_from_when_it_can() {
+        let made = |is_ready| {
+            let mut bonds = bond(false, None);
+            bonds[0].maker = Maker::Manager { is_ready };
+            bonds
+        };
+        let (idle, ready) = (made(false), made(true));
+        let (mut waiting, start) = (Waiting::default(), Instant::now());
+        let next = waiting.next(&idle, &GivenBack::new(), start);
+        assert!(next.limit.is_none() && !next.is_over);
+        let begins = start + 2 * PATIENCE_WITH_MANAGERS;
+        let next = waiting.next(&ready, &GivenBack::new(), begins);
+        assert_eq!(next.limit, Some(PATIENCE_WITH_MANAGERS));
+        // Its carrier was away.
+        waiting.next(&idle, &GivenBack::new(), begins + PATIENCE_WITH_MANAGERS);
+        let begins = begins + 2 * PATIENCE_WITH_MANAGERS;
+        let next = waiting.next(&ready, &GivenBack::new(), begins);
+        assert!(next.overdue.is_empty());
+        let next = waiting.next(&ready, &GivenBack::new(), begins + PATIENCE_WITH_MANAGERS);
+        assert_eq!(next.overdue.len(), 1);
     }
 
     #[test]

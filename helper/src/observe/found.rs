@@ -113,9 +113,16 @@ impl Sources {
         let (Job::Links(Wanted { all, .. }) | Job::Addressing(Wanted { all, .. })) = *job;
         match found {
             Found::Links(links) => self.say_links(all, links, now)?,
-            Found::Addressing(found) if all => self.say(Input::Addressings(found)),
-            Found::Addressing(found) => {
-                self.say_all(found.into_iter().map(Input::Addressing).collect());
+            Found::Addressing(found, way_out) => {
+                if all {
+                    self.say(Input::Addressings(found));
+                } else {
+                    self.say_all(found.into_iter().map(Input::Addressing).collect());
+                }
+                if self.way_out != Some(way_out) {
+                    self.way_out = Some(way_out);
+                    self.say(Input::WayOut(way_out));
+                }
             }
         }
         Ok(())

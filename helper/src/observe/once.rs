@@ -1,6 +1,7 @@
 //! Reads links for programs that look once and end.
 
 use std::fs;
+use std::net::IpAddr;
 use std::path::Path;
 
 use tandem_core::IfName;
@@ -8,8 +9,8 @@ use tandem_core::link::Link;
 use tandem_core::types::Ifindex;
 
 use super::sysfs::Sysfs;
-use crate::netlink::link;
 use crate::netlink::request::{RequestError, Requests};
+use crate::netlink::{address, link};
 
 const SYSFS: &str = "/sys";
 
@@ -35,6 +36,19 @@ pub fn link_named(name: &IfName) -> Result<Option<Link>, OnceError> {
     };
     let described = link::get(&mut Requests::open()?, Ifindex(index))?;
     Ok(described.map(|described| Sysfs::new(SYSFS.into()).complete(described)))
+}
+
+/// Addresses that are valid for ever, with their interfaces.
+///
+/// # Errors
+/// The kernel does not answer.
+pub fn permanent_addresses() -> Result<Vec<(Ifindex, IpAddr)>, OnceError> {
+    let found = address::dump(&mut Requests::open()?, None, |payload| {
+        let assigned = address::decode(payload)?;
+        let is_permanent = assigned.valid_s.is_none();
+        is_permanent.then_some((assigned.ifindex, assigned.address.ip))
+    })?;
+    Ok(found)
 }
 
 /// All links of the network namespace.

@@ -1,9 +1,10 @@
 //! Reads the kernel's state, blocking; runs on a thread of its own.
 
-use tandem_core::link::{Addressing, Link};
+use tandem_core::link::{Addressing, Expiry, Link};
 use tandem_core::types::Ifindex;
 
 use super::agenda::{Job, Wanted};
+use super::clock;
 use super::occupants::Resting;
 use super::sysfs::Sysfs;
 use super::upper_devices::Upper;
@@ -19,8 +20,9 @@ const MAX_PER_LINK: usize = 4096;
 pub(super) enum Found {
     /// All links, or those that were asked for; `None` if gone.
     Links(Vec<(Ifindex, Option<ReadLink>)>),
-    /// Addressing of the links that were asked for and are still there.
-    Addressing(Vec<Addressing>),
+    /// Addressing of the links that were asked for and are still there, and whether the guest has an IPv4 route
+    /// to everywhere.
+    Addressing(Vec<Addressing>, bool),
 }
 
 /// A link, and how it lies on another one.
@@ -58,7 +60,7 @@ pub(super) fn read(job: &Job, sysfs: &Sysfs) -> Result<Found, RequestError> {
             for &ifindex in &wanted.links {
                 found.extend(addressing(&mut requests, ifindex)?);
             }
-            Ok(Found::Addressing(found))
+            Ok(Found::Addressing(found, route::way_out(&mut requests)?))
         }
     }
 }
@@ -74,11 +76,20 @@ fn addressing(
     let Some(link) = link::get(requests, ifindex)? else {
         return Ok(None);
     };
-    let mut addresses = address::dump(requests, Some(ifindex), |payload| {
-        address::decode(payload)
-            .filter(|assigned| assigned.ifindex == ifindex)
-            .map(|assigned| assigned.address)
+    let assigned = address::dump(requests, Some(ifindex), |payload| {
+        address::decode(payload).filter(|assigned| assigned.ifindex == ifindex)
     })?;
+    let now = clock::now();
+    let leased = assigned.iter().filter(|assigned| assigned.is_leased());
+    let mut expiries: Vec<_> = leased
+        .filter_map(|assigned| {
+            Some(Expiry {
+                ip: assigned.address.ip,
+                at: now.plus_ms(u64::from(assigned.valid_s?) * 1000),
+            })
+        })
+        .collect();
+    let mut addresses: Vec<_> = assigned.iter().map(|assigned| assigned.address).collect();
     let mut routes = route::dump(requests, ifindex, |payload| route::decode(payload, ifindex))?;
     for (what, found) in [("addresses", addresses.len()), ("routes", routes.len())] {
         if found > MAX_PER_LINK {
@@ -90,11 +101,14 @@ fn addressing(
     }
     addresses.truncate(MAX_PER_LINK);
     routes.truncate(MAX_PER_LINK);
+    expiries.truncate(MAX_PER_LINK);
+    expiries.sort_unstable();
     addresses.sort_unstable();
     routes.sort_unstable();
     Ok(Some(Addressing {
         ifindex,
         addresses,
         routes,
+        expiries,
     }))
 }

@@ -137,24 +137,7 @@ mod tests {
     use super::*;
 
     fn link(kind: LinkKind) -> Link {
-        Link {
-            ifindex: Ifindex(7),
-            name: "eth0".parse().unwrap(),
-            kind,
-            mac: None,
-            permanent_mac: None,
-            pci: None,
-            pci_parent: None,
-            driver: None,
-            mtu: 1500,
-            max_mtu: 0,
-            admin_up: false,
-            carrier: false,
-            controller: None,
-            occupant: None,
-            bond: None,
-            port: None,
-        }
+        Link::named(Ifindex(7), "eth0".parse().unwrap(), kind)
     }
 
     #[tokio::test(flavor = "current_thread")]

@@ -124,6 +124,8 @@ pub struct Sources {
     pub(super) reading: Option<Reading>,
     pub(super) ready: VecDeque<Observed>,
     pub(super) addressing_not_before: Instant,
+    /// Whether the guest has an IPv4 route to everywhere, as it was last said.
+    pub(super) way_out: Option<bool>,
     /// Sources whose last reading failed.
     pub(super) failed: BTreeSet<Source>,
     /// When the next reading may be tried after one has failed.
@@ -206,6 +208,7 @@ impl Sources {
             reading: None,
             ready: VecDeque::new(),
             addressing_not_before: Instant::now(),
+            way_out: None,
             failed: BTreeSet::new(),
             retry_at: None,
         };

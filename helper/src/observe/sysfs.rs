@@ -96,24 +96,7 @@ mod tests {
 
     fn described(name: &str, ifindex: u32, parent: Option<(&str, &str)>) -> Described {
         Described {
-            link: Link {
-                ifindex: Ifindex(ifindex),
-                name: name.parse().unwrap(),
-                kind: LinkKind::Physical,
-                mac: None,
-                permanent_mac: None,
-                pci: None,
-                pci_parent: None,
-                driver: None,
-                mtu: 1500,
-                max_mtu: 0,
-                admin_up: false,
-                carrier: false,
-                controller: None,
-                occupant: None,
-                bond: None,
-                port: None,
-            },
+            link: Link::named(Ifindex(ifindex), name.parse().unwrap(), LinkKind::Physical),
             parent: parent.map(|(bus, device)| (bus.to_owned(), device.to_owned())),
             info_kind: None,
             lower: None,

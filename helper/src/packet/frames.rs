@@ -7,8 +7,9 @@ use tandem_core::types::Mac;
 const BROADCAST: Mac = Mac([0xff; 6]);
 /// Shorter frames have to be padded to this, without the checksum that the NIC adds.
 const MINIMUM_BYTES: usize = 60;
-const ETHERTYPE_ARP: u16 = 0x0806;
+pub(crate) const ETHERTYPE_ARP: u16 = 0x0806;
 const ETHERTYPE_RARP: u16 = 0x8035;
+pub(crate) const ETHERTYPE_VLAN: u16 = 0x8100;
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
 /// Local experimental ethertype 1 (IEEE 802, clause 9.2.4).
@@ -40,10 +41,11 @@ pub(crate) struct VlanTag {
 /// and a reply, for neighbours that learn only from those.
 pub(crate) fn gratuitous_arp(mac: Mac, tags: &[VlanTag], ip: Ipv4Addr) -> [Vec<u8>; 2] {
     let ip = ip.octets();
-    [
-        arp(mac, tags, ETHERTYPE_ARP, ARP_REQUEST, ip, Mac::ZERO),
-        arp(mac, tags, ETHERTYPE_ARP, ARP_REPLY, ip, mac),
-    ]
+    let to_all = |operation, target| {
+        let ends = [(mac, ip), (target, ip)];
+        arp(BROADCAST, tags, ETHERTYPE_ARP, operation, ends)
+    };
+    [to_all(ARP_REQUEST, Mac::ZERO), to_all(ARP_REPLY, mac)]
 }
 
 /// An unsolicited neighbour advertisement to all nodes, as the kernel sends it
@@ -78,7 +80,8 @@ pub(crate) fn neighbour_advertisement(
 /// A reverse ARP request, which asks for nothing that anybody answers: it only
 /// shows switches the MAC. QEMU announces a migrated guest in the same way.
 pub(crate) fn reverse_arp(mac: Mac, tags: &[VlanTag]) -> Vec<u8> {
-    arp(mac, tags, ETHERTYPE_RARP, RARP_REQUEST, [0; 4], mac)
+    let ends = [(mac, [0; 4]); 2];
+    arp(BROADCAST, tags, ETHERTYPE_RARP, RARP_REQUEST, ends)
 }
 
 /// A broadcast that shows the way through the network; nobody answers it.
@@ -96,15 +99,42 @@ pub(crate) fn path_check_payload(frame: &[u8]) -> Option<&[u8]> {
         .then_some(payload)
 }
 
+/// Asks the station that has `ip`, at `to`, for its MAC.
+pub(crate) fn arp_request(
+    from: Mac,
+    to: Mac,
+    tags: &[VlanTag],
+    own_ip: Ipv4Addr,
+    ip: Ipv4Addr,
+) -> Vec<u8> {
+    let ends = [(from, own_ip.octets()), (Mac::ZERO, ip.octets())];
+    arp(to, tags, ETHERTYPE_ARP, ARP_REQUEST, ends)
+}
+
+/// Who sends this answer to an ARP request; `None` for all other frames. A tag, if there was one, is no longer there:
+/// the kernel has taken it off (`skb_vlan_untag`, `net/core/skbuff.c`, 6.12).
+pub(crate) fn arp_answer(frame: &[u8]) -> Option<Ipv4Addr> {
+    let (header, arp) = frame.split_at_checked(14)?;
+    let [_, _, _, _, 6, 4, o0, o1, rest @ ..] = arp else {
+        return None;
+    };
+    let is_arp = header.ends_with(&ETHERTYPE_ARP.to_be_bytes());
+    let is_reply = u16::from_be_bytes([*o0, *o1]) == ARP_REPLY;
+    let sender = rest.get(6..10)?;
+    let sender = <[u8; 4]>::try_from(sender).ok()?;
+    (is_arp && is_reply).then(|| sender.into())
+}
+
+/// `ends` are sender and target.
 fn arp(
-    mac: Mac,
+    destination: Mac,
     tags: &[VlanTag],
     ethertype: u16,
     operation: u16,
-    ip: [u8; 4],
-    target: Mac,
+    ends: [(Mac, [u8; 4]); 2],
 ) -> Vec<u8> {
-    let mut frame = ethernet(BROADCAST, mac, tags, ethertype);
+    let [(mac, ip), (target, target_ip)] = ends;
+    let mut frame = ethernet(destination, mac, tags, ethertype);
     frame.extend(1_u16.to_be_bytes());
     frame.extend(ETHERTYPE_IPV4.to_be_bytes());
     frame.extend([6, 4]);
@@ -112,7 +142,7 @@ fn arp(
     frame.extend(mac.0);
     frame.extend(ip);
     frame.extend(target.0);
-    frame.extend(ip);
+    frame.extend(target_ip);
     padded(frame)
 }
 
@@ -190,6 +220,30 @@ mod tests {
                  525400abcdef c0000207 525400abcdef c0000207 {padding}"
             ))
         );
+    }
+
+    #[test]
+    fn an_arp_question_and_its_answer_to_the_byte() {
+        let gateway = Mac([2, 0, 0, 0, 0, 1]);
+        let (own, ip) = (Ipv4Addr::new(192, 0, 2, 7), Ipv4Addr::new(192, 0, 2, 1));
+        let padding = "00".repeat(18);
+        let question = arp_request(MAC, gateway, &[], own, ip);
+        assert_eq!(
+            question,
+            hex(&format!(
+                "020000000001 525400abcdef 0806
+                 0001 0800 06 04 0001
+                 525400abcdef c0000207 000000000000 c0000201 {padding}"
+            ))
+        );
+        assert_eq!(arp_answer(&question), None);
+        let answer = hex("525400abcdef 020000000001 0806
+             0001 0800 06 04 0002
+             020000000001 c0000201 525400abcdef c0000207");
+        assert_eq!(arp_answer(&answer), Some(ip));
+        for end in 0..32 {
+            assert_eq!(arp_answer(&answer[..end]), None, "{end} bytes");
+        }
     }
 
     #[test]

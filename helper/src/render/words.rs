@@ -3,7 +3,9 @@
 use serde::Serialize;
 use tandem_core::input::Source;
 use tandem_core::policy::Origin;
-use tandem_core::status::{BondState, Held, PortStatus, ProblemCode, SourceHealth, Traffic};
+use tandem_core::status::{
+    BondState, Held, PortStatus, ProblemCode, SourceHealth, Traffic, Unproved,
+};
 use tandem_core::types::Time;
 pub(super) use tandem_core::words::{carrier, cause, host_may, warning};
 
@@ -45,15 +47,29 @@ pub(super) fn traffic(traffic: Traffic) -> &'static str {
 
 pub(super) fn port_state(port: &PortStatus) -> &'static str {
     match port.held {
-        _ if port.active => "carries the traffic",
+        _ if port.active => match port.unproved {
+            None => "carries the traffic",
+            Some(Unproved::NobodyKnown) => {
+                "carries the traffic; no gateway or neighbour is known who could show that its frames pass"
+            }
+            Some(Unproved::NobodyAnswers | Unproved::Unknown) => {
+                "carries the traffic; nobody answers who could show that its frames pass"
+            }
+        },
         Some(Held::Holding) => "waiting for a stable carrier (hold-ms)",
         Some(Held::NoCarrier) => "no carrier",
         Some(Held::UnplugPrepared) => "prepared for unplug",
         Some(Held::RemovalExpected) => "about to be unplugged",
         Some(Held::Operator) => "an operator moved the traffic away",
         Some(Held::Refused) => "refused by the kernel; retried later",
+        Some(Held::Unarmed) => "waiting for the kernel programs",
+        Some(Held::Backup) => "ready to take over",
+        Some(Held::Unchecked) => "its path is checked once the standby carries the traffic",
         Some(Held::InUse) => "in use by something else, and left alone",
-        Some(Held::PathBroken) => "path check failed: no frame reached the standby; retried later",
+        Some(Held::PathLost) => {
+            "its frames do not pass, though its carrier is there; retried later"
+        }
+        Some(Held::PathBroken) => "path check failed: its frames do not pass; retried later",
         Some(Held::Unknown) => "not in use, for a reason that only a newer version knows",
         None if !port.enslaved => "not in the bond yet",
         None if !port.carrier => "no carrier",
@@ -126,6 +142,7 @@ mod tests {
             active: false,
             carrier: true,
             held: None,
+            unproved: None,
         };
         for held in [
             Held::Holding,
@@ -135,9 +152,19 @@ mod tests {
             Held::Operator,
             Held::Refused,
             Held::InUse,
+            Held::Unarmed,
+            Held::Backup,
+            Held::Unchecked,
             Held::PathBroken,
+            Held::PathLost,
         ] {
             port.held = Some(held);
+            let row = format!("| {} |", port_state(&port));
+            assert!(page.contains(&row), "no row `{row}`");
+        }
+        port.active = true;
+        for why in [Unproved::NobodyKnown, Unproved::NobodyAnswers] {
+            port.unproved = Some(why);
             let row = format!("| {} |", port_state(&port));
             assert!(page.contains(&row), "no row `{row}`");
         }

@@ -222,6 +222,30 @@ fn a_status_without_a_bond() {
 }
 
 #[test]
+fn a_backup_vf_has_a_line_and_the_fast_path_leads_to_it_once_it_is_ready() {
+    for (held, shown, next) in [
+        ("backup", "ready to take over", "the backup VF"),
+        (
+            "unchecked",
+            "its path is checked once the standby carries the traffic",
+            "the standby",
+        ),
+    ] {
+        let backup = port("enp130s0f0v1", 3, "0000:82:00.1", "igbvf");
+        let backup = with(backup, json!({ "held": held }));
+        let bond = with(quiet_bond(), json!({ "backup-vfs": [backup] }));
+        let status = with(busy_status(), json!({ "bonds": [bond] }));
+        let text = render::status(&report(status), &BTreeMap::new(), Style::Plain);
+        let line = |name: &str| {
+            let mut lines = text.lines().map(str::trim_start);
+            lines.find(|line| line.starts_with(name)).unwrap()
+        };
+        assert!(line("backup VF enp130s0f0v1").ends_with(shown), "{text}");
+        assert!(line("fast path").ends_with(next), "{text}");
+    }
+}
+
+#[test]
 fn colours_change_nothing_but_colours() {
     let report = report(busy_status());
     let coloured = render::status(&report, &BTreeMap::new(), Style::Coloured);

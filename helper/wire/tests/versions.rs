@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
 use serde_json::{Value, json};
-use tandem_core::policy::AddressingPolicy;
+use tandem_core::policy::{AddressingPolicy, PathCheck};
 use tandem_core::status::{SourceHealth, SourceStatus};
 use tandem_wire::from_guest::FromGuest;
 use tandem_wire::message::{Call, ReplyTo, RequestLine};
@@ -47,10 +47,11 @@ fn defaults_are_what_they_were() {
     });
     let defaults = json!({
         "mac": "standby", "ownership": "create", "mtu": null,
-        "path-check": "none", "timing": timing
+        "timing": timing
     });
     // Not written, so that a guest that does not know it yet uses its own default.
     assert_eq!(policy.bonds[0].addressing, AddressingPolicy::Auto);
+    assert_eq!(policy.bonds[0].path_check, PathCheck::Auto);
     assert_eq!(bond, defaults);
 }
 

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(crate) struct Sample<'a> {
     pub(crate) name: &'a str,
     pub(crate) labels: BTreeMap<&'a str, String>,
+    pub(crate) value: f64,
 }
 
 /// All samples of a text.
@@ -81,11 +82,13 @@ fn sample(line: &str) -> Sample<'_> {
     let value = rest
         .strip_prefix("} ")
         .unwrap_or_else(|| panic!("{line:?}"));
-    assert!(
-        value.parse::<f64>().is_ok_and(f64::is_finite),
-        "{line:?} has no value"
-    );
-    Sample { name, labels }
+    let value: f64 = value.parse().unwrap_or(f64::NAN);
+    assert!(value.is_finite(), "{line:?} has no value");
+    Sample {
+        name,
+        labels,
+        value,
+    }
 }
 
 /// A label's value up to its closing quote, and what comes behind.

@@ -69,6 +69,7 @@ impl HostTool {
             Self::Libvirt => &[
                 "libvirt-daemon",
                 "libvirt-daemon-driver-qemu",
+                "libvirt-daemon-driver-nodedev",
                 "libvirt-clients",
             ],
         }
@@ -139,14 +140,18 @@ impl HostTool {
 /// The first libvirt that knows the `igb` NIC, as (major, minor).
 const MIN_LIBVIRT: (u32, u32) = (9, 3);
 
+/// Domains, and the devices that may be passed through.
+const LIBVIRT_DRIVERS: [&str; 2] = ["qemu", "nodedev"];
+
 fn libvirt_lack() -> Option<String> {
-    let drivers = ["/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib"]
-        .map(|folder| format!("{folder}/libvirt/connection-driver/libvirt_driver_qemu.so"));
-    if !drivers
-        .iter()
-        .any(|driver| std::path::Path::new(driver).is_file())
-    {
-        return Some("libvirt's QEMU driver is not installed".to_owned());
+    let folders = ["/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib"];
+    for driver in LIBVIRT_DRIVERS {
+        let mut files = folders
+            .map(|folder| format!("{folder}/libvirt/connection-driver/libvirt_driver_{driver}.so"))
+            .into_iter();
+        if !files.any(|file| std::path::Path::new(&file).is_file()) {
+            return Some(format!("libvirt's driver {driver} is not installed"));
+        }
     }
     match libvirt_version() {
         Ok(word) if major_minor(&word).is_some_and(|version| version >= MIN_LIBVIRT) => None,

@@ -26,6 +26,13 @@ if [ $is_first_boot = yes ]; then
     # A system that has been booted before: systemd brings nothing in /etc up to date.
     [ -e /payload/etc/.updated ] && $busybox touch /root-file-system/etc/.updated
 fi
+if [ -x /bin/ipconfig ]; then
+    # As Debian's initramfs does where the kernel is told `ip=dhcp`.
+    $busybox modprobe virtio_net
+    $busybox mount -t tmpfs -o mode=755 tmpfs /run
+    /bin/ipconfig -t 60 -c dhcp eth0
+    $busybox mount --move /run /root-file-system/run
+fi
 for folder in dev proc sys; do
     $busybox mount --move /$folder /root-file-system/$folder
 done

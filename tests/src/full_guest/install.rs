@@ -29,12 +29,20 @@ pub const FILES: &[(&str, &str)] = &[
         "/usr/lib/systemd/system/tandem-nics.service",
     ),
     (
-        "helper/systemd/tandem-host-policy.path",
-        "/usr/lib/systemd/system/tandem-host-policy.path",
+        "helper/systemd/tandem-refresh.path",
+        "/usr/lib/systemd/system/tandem-refresh.path",
     ),
     (
-        "helper/systemd/tandem-host-policy.service",
-        "/usr/lib/systemd/system/tandem-host-policy.service",
+        "helper/systemd/tandem-refresh.service",
+        "/usr/lib/systemd/system/tandem-refresh.service",
+    ),
+    (
+        "helper/systemd/networking.conf",
+        "/usr/lib/systemd/system/networking.service.d/tandem.conf",
+    ),
+    (
+        "helper/systemd/dhcpcd.conf",
+        "/usr/lib/systemd/system/dhcpcd.service.d/tandem.conf",
     ),
     (
         "helper/systemd/tandem.sysusers.conf",

@@ -18,12 +18,13 @@
 //! # }
 //! ```
 
+pub mod exposure;
 pub mod install;
 pub mod machine;
 mod rootfs;
 pub mod systemd;
 
-pub use rootfs::Rootfs;
+pub use rootfs::{Flavor, Rootfs};
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -34,7 +35,7 @@ use anyhow::{Context, Result};
 
 use crate::artifacts::cargo::{self, Profile};
 use crate::artifacts::host_tools::{self, HostTool};
-use crate::artifacts::{self, Kernel};
+use crate::artifacts::{self, Kernel, Suite};
 use crate::command;
 use crate::initramfs::Initramfs;
 use crate::lab::Lab;
@@ -47,6 +48,8 @@ const INIT: &str = include_str!("init.sh");
 const PAYLOAD: &str = "/payload";
 /// Modules that bring up the root file system.
 const EARLY_MODULES: [&str; 5] = ["virtio_pci", "virtio_blk", "squashfs", "overlay", "ext4"];
+/// For an initramfs that asks for an address over the standby.
+const NETWORK_MODULE: &str = "virtio_net";
 /// Room for what a guest writes in its life.
 const DISK_BYTES: u64 = 512 * 1024 * 1024;
 const MKFS_LIMIT: Duration = Duration::from_secs(60);
@@ -76,6 +79,10 @@ pub enum Manager {
     NetworkManager,
     /// systemd-networkd, with whatever `.network` files the test adds.
     Networkd,
+    /// ifupdown with dhclient, and whatever stanzas the test adds.
+    Ifupdown,
+    /// dhcpcd as a service of its own, with Debian's file; of the stock image.
+    Dhcpcd,
 }
 
 impl Manager {
@@ -84,13 +91,17 @@ impl Manager {
         match self {
             Self::NetworkManager => "NetworkManager.service",
             Self::Networkd => "systemd-networkd.service",
+            Self::Ifupdown => "networking.service",
+            Self::Dhcpcd => "dhcpcd.service",
         }
     }
 
-    fn wait_online_unit(self) -> &'static str {
+    fn wait_online_unit(self) -> Option<&'static str> {
         match self {
-            Self::NetworkManager => "NetworkManager-wait-online.service",
-            Self::Networkd => "systemd-networkd-wait-online.service",
+            Self::NetworkManager => Some("NetworkManager-wait-online.service"),
+            Self::Networkd => Some("systemd-networkd-wait-online.service"),
+            Self::Ifupdown => Some("ifupdown-wait-online.service"),
+            Self::Dhcpcd => None,
         }
     }
 }
@@ -110,6 +121,8 @@ pub struct FullGuest<'lab> {
     links: BTreeMap<String, String>,
     kernel_parameters: Vec<String>,
     disk: Option<Disk>,
+    flavor: Flavor,
+    initramfs_asks: bool,
 }
 
 /// What a full guest writes, kept from one boot to the next.
@@ -147,6 +160,8 @@ impl<'lab> FullGuest<'lab> {
             links: BTreeMap::new(),
             kernel_parameters: KERNEL_PARAMETERS.map(str::to_owned).to_vec(),
             disk: None,
+            flavor: Flavor::default(),
+            initramfs_asks: false,
         }
     }
 
@@ -195,6 +210,19 @@ impl<'lab> FullGuest<'lab> {
         self
     }
 
+    /// Boots this image.
+    pub fn flavor(mut self, flavor: Flavor) -> Self {
+        self.flavor = flavor;
+        self
+    }
+
+    /// Its initramfs asks a DHCP server over the standby and configures it for good, by klibc's ipconfig, as Debian's
+    /// does where the kernel is told `ip=dhcp`.
+    pub fn initramfs_asks(mut self) -> Self {
+        self.initramfs_asks = true;
+        self
+    }
+
     /// A system whose first boot is past: systemd makes no user at a boot (`ConditionNeedsUpdate=`,
     /// systemd.unit(5)), as on any machine that has been running for a while.
     pub fn settled(self) -> Self {
@@ -218,9 +246,13 @@ impl<'lab> FullGuest<'lab> {
     /// Runs a network manager. Its own idea of "online" is what `network-online.target` waits for, and the
     /// guest's boot asks for that target, as a server with network file systems does.
     pub fn manager(self, manager: Manager) -> Self {
-        self.wanted_by(manager.unit(), "multi-user.target")
-            .wanted_by(manager.wait_online_unit(), "network-online.target")
-            .wanted_by("network-online.target", "multi-user.target")
+        let guest = self
+            .wanted_by(manager.unit(), "multi-user.target")
+            .wanted_by("network-online.target", "multi-user.target");
+        match manager.wait_online_unit() {
+            Some(unit) => guest.wanted_by(unit, "network-online.target"),
+            None => guest,
+        }
     }
 
     /// Installs Tandem: the release binary, its unit, rules and user, and this configuration.
@@ -250,14 +282,20 @@ impl<'lab> FullGuest<'lab> {
     /// systemd has started everything (see [`systemd::wait_started`]).
     pub fn boot(self, host: &Host) -> Result<Vm> {
         let kernel = Kernel::from_environment()?.files()?;
-        let rootfs = Rootfs::of(&kernel)?;
+        let rootfs = Rootfs::with_flavor(&kernel, self.flavor)?;
 
         let mut initramfs = Initramfs::new();
         initramfs.program(&artifacts::busybox()?, "/bin/busybox")?;
         initramfs.executable("/init", INIT);
-        initramfs.modules(&kernel, &EARLY_MODULES.map(str::to_owned))?;
-        for folder in ["/proc", "/sys", "/dev"] {
+        let network = self.initramfs_asks.then_some(&NETWORK_MODULE);
+        let modules = EARLY_MODULES.iter().chain(network);
+        let modules: Vec<_> = modules.map(|name| (*name).to_owned()).collect();
+        initramfs.modules(&kernel, &modules)?;
+        for folder in ["/proc", "/sys", "/dev", "/run"] {
             initramfs.folder(folder);
+        }
+        if self.initramfs_asks {
+            add_ipconfig(&mut initramfs)?;
         }
         let guest = self.with_agent()?;
         for (path, file) in &guest.files {
@@ -317,4 +355,24 @@ impl<'lab> FullGuest<'lab> {
         self.files
             .insert(path.to_owned(), File { data, executable });
     }
+}
+
+/// klibc's ipconfig and its library.
+fn add_ipconfig(initramfs: &mut Initramfs) -> Result<()> {
+    let folder = artifacts::unpacked("klibc-ipconfig", Suite::Trixie, |_| {
+        Ok(vec!["klibc-utils".to_owned(), "libklibc".to_owned()])
+    })?;
+    let read = |path: &Path| {
+        std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+    };
+    let program = folder.join("usr/lib/klibc/bin/ipconfig");
+    initramfs.executable("/bin/ipconfig", read(&program)?);
+    for entry in std::fs::read_dir(folder.join("usr/lib"))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|kind| kind == "so") {
+            let name = path.strip_prefix(&folder)?;
+            initramfs.executable(&format!("/{}", name.display()), read(&path)?);
+        }
+    }
+    Ok(())
 }

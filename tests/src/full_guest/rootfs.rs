@@ -28,11 +28,16 @@ const PACKAGES: &[&str] = &[
     "udev",
     "dbus",
     "network-manager",
+    "ifupdown",
+    "isc-dhcp-client",
     "iproute2",
     "iputils-ping",
     "ethtool",
     "kmod",
 ];
+
+/// On top of them, what a cloud's image has, and a DHCP client that is a service of its own.
+const STOCK_PACKAGES: &[&str] = &["cloud-init", "netplan.io", "systemd-resolved", "dhcpcd"];
 
 /// What the guest's hardware needs, and what a test may use on top.
 const MODULES: &[&str] = &[
@@ -149,7 +154,11 @@ const OFF: &[&str] = &[
     "NetworkManager.service",
     "NetworkManager-wait-online.service",
     "systemd-networkd-wait-online.service",
+    "networking.service",
 ];
+
+/// And of the stock image.
+const STOCK_OFF: &[&str] = &["dhcpcd.service"];
 
 const FILES: &[(&str, &str)] = &[
     ("etc/hostname", "guest\n"),
@@ -176,6 +185,34 @@ const FILES: &[(&str, &str)] = &[
     ),
 ];
 
+/// Which image.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Flavor {
+    /// systemd, udev and the network managers: the fastest to boot.
+    #[default]
+    Lean,
+    /// With cloud-init, netplan and resolved, as a cloud's image has them, and dhcpcd's service.
+    Stock,
+}
+
+impl Flavor {
+    fn packages(self) -> Vec<&'static str> {
+        [PACKAGES, self.more(STOCK_PACKAGES)].concat()
+    }
+
+    fn off(self) -> Vec<&'static str> {
+        [OFF, self.more(STOCK_OFF)].concat()
+    }
+
+    /// What the stock image has besides.
+    fn more(self, stock: &'static [&'static str]) -> &'static [&'static str] {
+        match self {
+            Self::Lean => &[],
+            Self::Stock => stock,
+        }
+    }
+}
+
 /// The root file system in the lab's cache.
 #[derive(Debug, Clone)]
 pub struct Rootfs {
@@ -183,12 +220,17 @@ pub struct Rootfs {
 }
 
 impl Rootfs {
-    /// The root file system for this kernel, built if it is not in the cache.
+    /// The lean root file system for this kernel, built if it is not in the cache.
     pub fn of(kernel: &KernelFiles) -> Result<Self> {
+        Self::with_flavor(kernel, Flavor::Lean)
+    }
+
+    /// The root file system of this flavor for this kernel, built if it is not in the cache.
+    pub fn with_flavor(kernel: &KernelFiles, flavor: Flavor) -> Result<Self> {
         host_tools::ensure(&[HostTool::Mmdebstrap, HostTool::SquashfsTools])?;
         let cache = Cache::open()?;
-        let name = format!("full-guest-{:016x}", recipe_hash(kernel));
-        let folder = cache.folder(&name, |folder| build(&cache, kernel, folder))?;
+        let name = format!("full-guest-{:016x}", recipe_hash(kernel, flavor));
+        let folder = cache.folder(&name, |folder| build(&cache, kernel, flavor, folder))?;
         Ok(Self { folder })
     }
 
@@ -204,17 +246,17 @@ impl Rootfs {
 }
 
 /// Two recipes with the same hash are the same; a hash that changes with the compiler costs a build.
-fn recipe_hash(kernel: &KernelFiles) -> u64 {
+fn recipe_hash(kernel: &KernelFiles, flavor: Flavor) -> u64 {
     let mut hasher = DefaultHasher::new();
     SUITE.hash(&mut hasher);
     kernel.release.hash(&mut hasher);
     for list in [
-        PACKAGES,
+        &flavor.packages(),
         MODULES,
         LEFT_OUT,
         MASKED_UNITS,
         MASKED_GENERATORS,
-        OFF,
+        &flavor.off(),
     ] {
         list.hash(&mut hasher);
     }
@@ -222,7 +264,7 @@ fn recipe_hash(kernel: &KernelFiles) -> u64 {
     hasher.finish()
 }
 
-fn build(cache: &Cache, kernel: &KernelFiles, folder: &Path) -> Result<()> {
+fn build(cache: &Cache, kernel: &KernelFiles, flavor: Flavor, folder: &Path) -> Result<()> {
     let apt = PrivateApt::of_suite(cache, SUITE)?;
     let stage = folder.join("stage");
     add_modules(kernel, &stage)?;
@@ -231,7 +273,7 @@ fn build(cache: &Cache, kernel: &KernelFiles, folder: &Path) -> Result<()> {
     let mut bootstrap = Command::new("mmdebstrap");
     bootstrap
         .args(["--quiet", "--variant=minbase", "--format=directory"])
-        .arg(format!("--include={}", PACKAGES.join(",")))
+        .arg(format!("--include={}", flavor.packages().join(",")))
         .arg("--aptopt=Acquire::Languages \"none\"")
         .arg("--aptopt=Acquire::Retries \"3\"");
     for pattern in LEFT_OUT {
@@ -248,7 +290,7 @@ fn build(cache: &Cache, kernel: &KernelFiles, folder: &Path) -> Result<()> {
         ))
         .arg(format!(
             "--customize-hook=chroot \"$1\" systemctl disable {}",
-            OFF.join(" ")
+            flavor.off().join(" ")
         ))
         .arg(SUITE.name())
         .arg(&root)

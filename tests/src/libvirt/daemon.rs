@@ -345,8 +345,8 @@ fn daemon_config(number: u8) -> String {
     )
 }
 
-/// No confinement: all of this is root's, in namespaces, and gone after the test.
-const QEMU_CONFIG: &str = "\
+/// No confinement: all of this is root's, in namespaces or an emulated hypervisor, and gone after the test.
+pub(crate) const QEMU_CONFIG: &str = "\
 security_driver = \"none\"
 cgroup_controllers = []
 namespaces = []

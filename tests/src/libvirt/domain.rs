@@ -21,6 +21,8 @@ pub const SECOND_BOND: &str = "bond1";
 pub const SECOND_VF_ALIAS: &str = "ua-vf1";
 /// The alias of the product's channel.
 pub const CHANNEL_ALIAS: &str = "ua-tandem";
+/// A domain's disk, in the folder of its host.
+pub const DISK_FILE: &str = "disk.raw";
 /// Where a NIC can be plugged in, and some for libvirt's own use.
 const ROOT_PORTS: usize = 8;
 
@@ -39,6 +41,8 @@ pub struct DomainSpec {
     pub other_vfs: Vec<Mac>,
     /// Another bond, [`SECOND_BOND`].
     pub second: Option<SecondBond>,
+    /// A disk, [`DISK_FILE`] in its host's folder, that hosts don't share.
+    pub has_disk: bool,
     /// Parameters of its kernel, beyond the lab's own.
     pub kernel_parameters: Vec<String>,
 }
@@ -64,6 +68,7 @@ impl DomainSpec {
             vf: test_mac(2),
             other_vfs: vec![test_mac(3)],
             second: None,
+            has_disk: false,
             kernel_parameters: Vec::new(),
         }
     }
@@ -141,7 +146,7 @@ impl DomainSpec {
     <emulator>{emulator}</emulator>
     <controller type='pci' model='pcie-root'/>
 {ports}    <controller type='usb' model='none'/>
-    {nics}
+    {nics}{disk}
     <serial type='file'><source path='{folder}/console.log'/><target port='0'/></serial>
     <channel type='unix'><source mode='bind' path='{folder}/lab'/><target type='virtio' name='{PORT_NAME}'/></channel>
     <channel type='unix'><source mode='bind' path='{folder}/channel'/><target type='virtio' name='{CHANNEL_PORT_NAME}'/><alias name='{CHANNEL_ALIAS}'/></channel>
@@ -156,6 +161,13 @@ impl DomainSpec {
             initramfs = shown(&image.initramfs)?,
             parameters = kernel_parameters.join(" "),
             nics = self.nics_xml(),
+            disk = match self.has_disk {
+                true => format!(
+                    "<disk type='file' device='disk'><driver name='qemu' type='raw' cache='none'/>\
+                     <source file='{folder}/{DISK_FILE}'/><target dev='vda' bus='virtio'/></disk>"
+                ),
+                false => String::new(),
+            },
         ))
     }
 

@@ -1,6 +1,6 @@
 //! A domain that runs the product, and what an operator and a test do with it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use tandem_wire::reply::StatusReport;
 use super::daemon::LibvirtHost;
 use super::domain::{self, DomainSpec, VF_ALIAS, vf_xml};
 use super::tool::{Ran, file, tandem_host};
-use crate::agent::Agent;
+use crate::agent::{Agent, Background};
 use crate::net::{CLIENT_V4, GUEST_V4};
 use crate::probe::{FrameOptions, FrameProbe};
 use crate::qemu::accel;
@@ -34,8 +34,11 @@ pub struct LibvirtGuest<'lab> {
     lab: &'lab Lab,
     spec: DomainSpec,
     agent: Agent,
+    pub(super) service: Cell<Option<Background>>,
     /// The name of the host that the agent's connection goes to.
     home: RefCell<String>,
+    /// The domain's name by now.
+    name: RefCell<String>,
     records: PathBuf,
 }
 
@@ -56,29 +59,24 @@ impl<'lab> LibvirtGuest<'lab> {
         let guest = Self {
             lab,
             records: lab.folder().join("records"),
+            name: RefCell::new(spec.name.clone()),
             spec,
             agent,
+            service: Cell::new(None),
             home: RefCell::new(host.host().name().to_owned()),
         };
         guest.await_boot(host)?;
         Ok(guest)
     }
 
-    /// Starts the service in the guest.
-    pub fn start_service(&self) -> Result<()> {
-        let log = [("TANDEM_LOG", "debug,aya=warn,aya_obj=warn")];
-        self.agent.spawn(&[PROGRAM, "run"], &log, tandem::LOG)?;
-        // It answers once it serves.
-        let ask = format!("{PROGRAM} status --json >/dev/null");
-        self.agent
-            .wait_sh(&ask, STEP_LIMIT)
-            .context("the service does not answer")?;
-        Ok(())
-    }
-
     /// The lab's agent in the guest.
     pub fn agent(&self) -> &Agent {
         &self.agent
+    }
+
+    /// The domain's name by now.
+    pub fn name(&self) -> String {
+        self.name.borrow().clone()
     }
 
     /// Its description.
@@ -139,12 +137,12 @@ impl<'lab> LibvirtGuest<'lab> {
         there: &LibvirtHost,
         vfs: &[String],
     ) -> Result<Vec<String>> {
-        let live = here.virsh(&["dumpxml", &self.spec.name, "--migratable"])?;
+        let live = here.virsh(&["dumpxml", &self.name(), "--migratable"])?;
         let xml = domain::for_other_host(&live, here, there)?;
         let xml = file(self.lab.folder(), "destination.xml", &xml)?;
         let words = [
             command,
-            &self.spec.name,
+            &self.name(),
             &there.uri(),
             "-c",
             &here.uri(),
@@ -211,6 +209,12 @@ impl<'lab> LibvirtGuest<'lab> {
         let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
         self.agent.pause();
         let ran = tandem_host(&words, EVACUATION_LIMIT);
+        let renamed = arguments.iter().position(|word| word == "--dname");
+        if let Some(name) = renamed.and_then(|at| arguments.get(at + 1))
+            && there.running()?.contains(name)
+        {
+            name.clone_into(&mut self.name.borrow_mut());
+        }
         self.follow(&[here, there])?;
         ran
     }
@@ -242,7 +246,7 @@ impl<'lab> LibvirtGuest<'lab> {
     /// Talks to the guest where it is now.
     pub fn follow(&self, hosts: &[&LibvirtHost]) -> Result<()> {
         for host in hosts {
-            if !host.running()?.contains(&self.spec.name) {
+            if !host.running()?.contains(&self.name()) {
                 continue;
             }
             let mut home = self.home.borrow_mut();
@@ -254,7 +258,7 @@ impl<'lab> LibvirtGuest<'lab> {
             host.host().name().clone_into(&mut home);
             return self.agent.resume(connect(host)?, None);
         }
-        bail!("the domain {} runs on no host", self.spec.name)
+        bail!("the domain {} runs on no host", self.name())
     }
 
     /// Holds requests to the guest's agent back, until [`Self::follow`].
@@ -264,20 +268,13 @@ impl<'lab> LibvirtGuest<'lab> {
 
     /// Starts numbered frames both ways between the lab's client and the guest.
     pub fn probe_frames(&self, options: FrameOptions) -> Result<FrameProbe> {
-        let client = self.lab.client()?;
-        FrameProbe::start(
-            (client.agent(), client.v4()),
-            (&self.agent, GUEST_V4.into()),
-            options,
-            self.lab.folder(),
-        )
+        self.lab
+            .probe_frames_of(&self.agent, GUEST_V4.into(), options)
     }
 
     /// The guest's own status, with the moment of the guest's clock it was made at.
     pub fn report(&self) -> Result<StatusReport> {
-        let output = self.agent.run(&[PROGRAM, "status", "--json"], STEP_LIMIT)?;
-        ensure!(output.success(), "tandem status: {}", output.error_text());
-        serde_json::from_str(&output.text()).context("the status is not understood")
+        tandem::report(&self.agent, STEP_LIMIT)
     }
 
     /// The guest's own status.
@@ -389,14 +386,14 @@ impl<'lab> LibvirtGuest<'lab> {
         vfs: &[Option<Mac>],
     ) -> Result<()> {
         ensure!(
-            here.running()?.contains(&self.spec.name),
+            here.running()?.contains(&self.name()),
             "it does not run here"
         );
         ensure!(
-            !other.running()?.contains(&self.spec.name),
+            !other.running()?.contains(&self.name()),
             "it runs on both hosts"
         );
-        let xml = here.virsh(&["dumpxml", &self.spec.name])?;
+        let xml = here.virsh(&["dumpxml", &self.name()])?;
         // Each once, and no other: a VF that was plugged in twice is there twice.
         let standbys = self.spec.bonds().map(|(_, standby)| standby);
         let mut wanted: Vec<String> = standbys
@@ -415,8 +412,10 @@ impl<'lab> LibvirtGuest<'lab> {
 
     /// Of its evacuations nothing is left: in the XML that this host has of it, or among this machine's records.
     pub fn has_no_record(&self, host: &LibvirtHost) -> Result<()> {
-        let xml = host.virsh(&["dumpxml", &self.spec.name])?;
-        ensure!(!xml.contains("progress"), "a record was left: {xml}");
+        let xml = host.virsh(&["dumpxml", &self.name()])?;
+        let left = ["xmlns/progress/", "xmlns/claim/"];
+        let left = left.iter().find(|namespace| xml.contains(**namespace));
+        ensure!(left.is_none(), "a record or claim was left: {xml}");
         // There may have been none yet.
         if self.records.exists() {
             let kept: Vec<_> = std::fs::read_dir(&self.records)?.collect::<Result<_, _>>()?;

@@ -6,12 +6,16 @@
 mod daemon;
 mod domain;
 mod guest;
+mod service;
 mod story;
 mod tool;
+mod world;
 
 pub use daemon::LibvirtHost;
+pub(crate) use daemon::QEMU_CONFIG;
 pub use domain::{
-    CHANNEL_ALIAS, DomainSpec, SECOND_BOND, SECOND_VF_ALIAS, SecondBond, VF_ALIAS, vf_xml,
+    CHANNEL_ALIAS, DISK_FILE, DomainSpec, SECOND_BOND, SECOND_VF_ALIAS, SecondBond, VF_ALIAS,
+    vf_xml,
 };
 pub use guest::{EVACUATION_LIMIT, LibvirtGuest};
 pub use story::run as demo;
@@ -19,6 +23,7 @@ pub use tool::{
     Ran, Running, await_phase, file, operate, phase_of, program as host_program, serve,
     tandem_host, tandem_host_of,
 };
+pub use world::{DOMAIN, SLOW, Told, World, words};
 
 use crate::Lab;
 use crate::artifacts::host_tools::{self, HostTool};

@@ -90,7 +90,8 @@ impl Running {
         Self::start_command(command)
     }
 
-    fn start_command(command: Command) -> Result<(Self, mpsc::Receiver<String>)> {
+    /// Starts a program that becomes `tandem-host`, as [`Self::start_told`].
+    pub(crate) fn start_command(command: Command) -> Result<(Self, mpsc::Receiver<String>)> {
         let mut child = process::spawn_bound(command)?;
         let handle = ProcessHandle::of(&child)?;
         let stdout = child.stdout.take().context("its output is not piped")?;
@@ -119,6 +120,11 @@ impl Running {
     pub fn signal(&self, signal: Signal) -> Result<()> {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         kill_process(pid.context("no process id")?, signal).context("cannot signal tandem-host")
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Whether it still runs.

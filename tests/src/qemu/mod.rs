@@ -13,7 +13,9 @@ pub use console::{Console, GuestFailure};
 pub use migrate::{DOWNTIME_LIMIT_MS, MigrationReport};
 pub use nic::{Mac, Nic, NicModel, Slot, test_mac};
 pub use qmp::{Qmp, QmpError, QmpEvent};
-pub use spec::{Accelerator, Drive, HotPlug, Listener, MachineSpec, VirtioPort};
+pub use spec::{
+    Accelerator, Drive, HotPlug, Listener, MachineSpec, VirtioPort, named_with_control,
+};
 
 use std::collections::BTreeMap;
 use std::os::unix::net::{UnixListener, UnixStream};

@@ -1,6 +1,6 @@
 //! What machine QEMU emulates, and the command line that says so.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
@@ -74,6 +74,9 @@ pub struct MachineSpec {
     pub cpus: u8,
     /// How instructions run.
     pub accelerator: Accelerator,
+    /// Emulated, one processor after the other, with a clock that counts their instructions: one a nanosecond. So
+    /// the guest's own times are those of a processor that does 10^9 a second, however busy this machine is.
+    pub counts_instructions: bool,
     /// How hot-plug is signalled.
     pub hot_plug: HotPlug,
     /// Number of PCI Express root ports, for NICs that come and go.
@@ -88,9 +91,26 @@ pub struct MachineSpec {
     pub extra_arguments: Vec<String>,
 }
 
+/// What gives a QEMU this name and a second control connection, for `tandem-host`; the first is the lab's.
+pub fn named_with_control(name: &str, socket: &Path) -> Vec<String> {
+    let chardev = format!(
+        "socket,id=qmp2,path={},server=on,wait=off",
+        socket.display()
+    );
+    let words = [
+        "-name",
+        name,
+        "-chardev",
+        &chardev,
+        "-mon",
+        "chardev=qmp2,mode=control",
+    ];
+    words.map(str::to_owned).to_vec()
+}
+
 impl MachineSpec {
     /// QEMU's arguments. `qmp` is a socket the lab listens on; `incoming` makes it wait for a migration.
-    pub fn arguments(&self, qmp: &std::path::Path, incoming: bool) -> Vec<String> {
+    pub fn arguments(&self, qmp: &Path, incoming: bool) -> Vec<String> {
         let mut arguments = Vec::new();
         let mut add =
             |words: &[&str]| arguments.extend(words.iter().map(|word| (*word).to_owned()));
@@ -103,10 +123,14 @@ impl MachineSpec {
             "none",
         ]);
         let (accelerator, cpu) = match self.accelerator {
+            _ if self.counts_instructions => ("tcg,thread=single", "max"),
             Accelerator::Tcg => ("tcg,thread=multi", "max"),
             Accelerator::Kvm => ("kvm", "host"),
         };
         add(&["-machine", "q35", "-accel", accelerator, "-cpu", cpu]);
+        if self.counts_instructions {
+            add(&["-icount", "shift=0"]);
+        }
         add(&[
             "-smp",
             &self.cpus.to_string(),

@@ -24,8 +24,9 @@ pub trait Kernel {
     /// Plugs a VF in and waits until its interface is there.
     fn plug_vf(&mut self, mac: Mac) -> Result<Ifindex>;
 
-    /// As [`Kernel::plug_vf`], a VF whose PF lets nobody change its MAC.
-    fn plug_pinned_vf(&mut self, mac: Mac) -> Result<Ifindex>;
+    /// As [`Kernel::plug_vf`], a VF of a real kind, driven by `igbvf`. If it is pinned, its PF lets nobody change
+    /// its MAC.
+    fn plug_igbvf(&mut self, mac: Mac, pinned: bool) -> Result<Ifindex>;
 
     /// Plugs the VF out and waits until its interface is gone.
     fn unplug_vf(&mut self, vf: Ifindex) -> Result<()>;

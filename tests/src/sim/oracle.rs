@@ -5,7 +5,7 @@ use tandem_core::link::{Address, BondMode, FailOverMac, Link, LinkKind, PrimaryR
 use tandem_core::policy::{
     AddressingPolicy, BondPolicy, MacPolicy, Ownership, PathCheck, PortMatch,
 };
-use tandem_core::status::{BondStatus, Held, ProblemCode, SwitchoverCause, Traffic};
+use tandem_core::status::{BondStatus, Held, Problem, ProblemCode, SwitchoverCause, Traffic};
 use tandem_core::{Ifindex, Mac};
 
 use super::Stage;
@@ -73,7 +73,12 @@ pub fn faults_when_calm(stage: &Stage) -> Vec<String> {
 }
 
 fn judged(stage: &Stage, faults_of: impl Fn(&Judge<'_>) -> Vec<String>) -> Vec<String> {
-    let links = stage.kernel.dump_links();
+    let mut links = stage.kernel.dump_links();
+    // A NIC is what was plugged in, whatever its driver made of its MAC.
+    for link in &mut links {
+        let nic = stage.kernel.nic(link.ifindex);
+        link.permanent_mac = nic.map(|(spec, _)| spec.mac);
+    }
     let Some(machine) = &stage.machine else {
         return Vec::new();
     };
@@ -126,7 +131,7 @@ impl Judge<'_> {
         let standby = self.standby();
         let waits = standby.is_some_and(|link| link.occupant.is_some())
             && self.policy.mac == MacPolicy::Standby;
-        let vf = self.vf().filter(is_free);
+        let vf = self.vfs().into_iter().find(is_free);
         let known =
             !waits && (standby.filter(is_free).is_some() || (vf.is_some() && self.mac_is_known()));
         let due = self.policy.ownership == Ownership::Create && self.stage.kernel.has_bonding;
@@ -180,22 +185,29 @@ impl Judge<'_> {
             }
         };
         let active = facts.active;
-        let expected = self.expected(bond);
-        let unchecked = self.unchecked().map(|vf| vf.ifindex);
-        // It may have taken over from a standby that failed.
-        let tolerated = active.is_some() && active == unchecked || self.is_spare(active);
+        let unchecked = self.is_unchecked(active);
         let moved = self.status.switchovers.last().filter(|last| {
             // A check that was asked for later does not take the traffic away again.
             let asked = last.took_us.is_some() && last.at > self.stage.policy_at;
             asked && last.cause == SwitchoverCause::Arrival && last.from == Traffic::Standby
         });
         check(
-            active.is_none() || active != unchecked || moved.is_none(),
+            !unchecked || moved.is_none(),
             format!("the traffic moved to a VF whose frames do not pass: {moved:?}"),
         );
+        let expected = self.expected(bond);
         check(
-            active == expected || tolerated,
-            format!("active is {active:?} and should be {expected:?}"),
+            expected.contains(&active),
+            format!("active is {active:?} and should be one of {expected:?}"),
+        );
+        check(
+            !self.is_found_dead(active),
+            format!("active is {active:?}, through which nobody can be reached"),
+        );
+        let waiting: Vec<_> = self.waiting(bond).iter().map(|vf| vf.ifindex).collect();
+        check(
+            waiting.is_empty(),
+            format!("VFs are not in the bond: {waiting:?}"),
         );
         // A port that the policy does not describe (any more) is nobody's to pin.
         let described = active.is_some_and(|port| {
@@ -233,7 +245,7 @@ impl Judge<'_> {
                 || reported(ProblemCode::MtuRefused),
             format!("the MTU is {} and nobody says so", bond.mtu),
         );
-        let ports = [self.standby(), self.vf()].into_iter().flatten();
+        let ports = self.standby().into_iter().chain(self.vfs());
         let differs = |link: &&Link| {
             let nic = self.stage.kernel.nic(link.ifindex);
             let takes = nic.is_some_and(|(spec, _)| spec.max_mtu >= bond.mtu);
@@ -241,7 +253,7 @@ impl Judge<'_> {
         };
         let other: Vec<_> = ports.filter(differs).map(|link| link.mtu).collect();
         check(
-            !ours || other.is_empty() || self.is_ambiguous(),
+            !ours || other.is_empty(),
             format!("the bond's MTU is {}, that of a port {other:?}", bond.mtu),
         );
         let fast_path = self.stage.fast_paths.of(bond.ifindex, self.links);
@@ -250,7 +262,9 @@ impl Judge<'_> {
             format!("frames are still counted on the active port: {fast_path:?}"),
         );
         let right = |armed_vf: &ArmedVf| {
-            active == Some(armed_vf.vf) && self.is_port_of(armed_vf.standby, bond.ifindex)
+            active == Some(armed_vf.vf)
+                && self.is_port_of(armed_vf.standby, bond.ifindex)
+                && !self.is_unchecked(Some(armed_vf.standby))
         };
         check(
             fast_path.armed_vf.as_ref().is_none_or(right),
@@ -261,7 +275,9 @@ impl Judge<'_> {
             "the status is wrong about the fast path".into(),
         );
         let addresses = self.addresses(bond);
-        let trouble = !status.problems.is_empty();
+        // That nothing acts by itself at a removal keeps no address anywhere.
+        let troubles = |one: &Problem| one.code != ProblemCode::NotArmed;
+        let trouble = status.problems.iter().any(troubles);
         if let AddressingPolicy::Static {
             addresses: wanted, ..
         } = &self.policy.addressing
@@ -278,13 +294,23 @@ impl Judge<'_> {
             !ours || trouble || left.iter().all(Address::is_link_local),
             format!("addresses were left on the standby: {left:?}"),
         );
-        for (port, link) in [(&status.standby, self.standby()), (&status.vf, self.vf())] {
-            let same = port.as_ref().map(|port| port.ifindex) == link.map(|link| link.ifindex);
-            check(
-                same || self.is_ambiguous(),
-                format!("the status shows the NIC {port:?} for {link:?}"),
-            );
-        }
+        let shown = status.standby.as_ref().map(|port| port.ifindex);
+        let standby = self.standby().map(|link| link.ifindex);
+        check(
+            shown == standby,
+            format!("the status shows the standby {shown:?} for {standby:?}"),
+        );
+        let shown = status.vf.iter().chain(&status.backup_vfs);
+        let mut shown: Vec<_> = shown.map(|port| port.ifindex).collect();
+        let first = shown.first().copied();
+        shown.sort_unstable();
+        let mut vfs: Vec<_> = self.vfs().iter().map(|link| link.ifindex).collect();
+        vfs.sort_unstable();
+        let carrier = active.filter(|port| self.is_vf(*port));
+        check(
+            shown == vfs && (carrier.is_none() || carrier == first),
+            format!("the status shows the VFs {shown:?}, {first:?} first, for {vfs:?}"),
+        );
         faults
     }
 
@@ -315,8 +341,8 @@ impl Judge<'_> {
         wrong.map(|(_, text)| text).collect()
     }
 
-    /// The port that has to carry the traffic, by the rules a person would state.
-    fn expected(&self, bond: &Link) -> Option<Ifindex> {
+    /// The ports of which one has to carry the traffic, by the rules a person would state.
+    fn expected(&self, bond: &Link) -> Vec<Option<Ifindex>> {
         let cabled = |link: &&Link| {
             let nic = self.stage.kernel.nic(link.ifindex);
             nic.is_some_and(|(_, cable)| cable)
@@ -326,46 +352,65 @@ impl Judge<'_> {
             let free = nic.is_some() && !self.stage.kernel.is_in_use(link.ifindex);
             free || link.controller.is_some()
         };
+        let active = bond.bond.as_ref().and_then(|facts| facts.active);
+        if self.standby().is_some_and(|link| link.controller.is_none()) {
+            // The VFs wait for a standby that is there and cannot join.
+            return vec![active];
+        }
         let standby = self.standby().filter(cabled).filter(free);
         let standby = standby.map(|link| link.ifindex);
-        let vf = self
-            .vf()
-            .filter(cabled)
-            .filter(|vf| self.is_acceptable(vf, bond));
-        let vf = vf.map(|link| link.ifindex);
-        let held = self.status.vf.as_ref().and_then(|vf| vf.held);
-        if self.standby().is_some_and(|link| link.controller.is_none()) {
-            // The VF waits for a standby that is there and cannot join.
-            return self.any_up(bond);
-        }
+        let vfs = self.vfs().into_iter().filter(cabled);
+        let able = vfs.filter(|vf| self.is_acceptable(vf, bond));
+        let able: Vec<_> = able.map(|vf| Some(vf.ifindex)).collect();
+        let passes = |vf: &&Option<Ifindex>| !self.is_unchecked(**vf) && !self.is_dead(**vf);
+        let mut shown = self.status.vf.iter().chain(&self.status.backup_vfs);
+        let held = shown.any(|vf| vf.held == Some(Held::Operator));
         // Calm lasts longer than the host's hold and any warning: only an operator's lasts.
-        match (vf, standby, held) {
-            (Some(vf), None, _) => Some(vf),
-            (_, Some(standby), Some(Held::Operator)) => Some(standby),
-            (Some(_), Some(standby), _) if self.unchecked().is_some() => Some(standby),
-            (Some(vf), Some(_), _) => Some(vf),
-            (None, standby, _) => standby.or_else(|| self.any_up(bond)),
+        match standby {
+            Some(_) if held => vec![standby],
+            // One that took over from a standby that failed keeps the traffic.
+            // Against a standby through which nothing passes no VF can be checked.
+            Some(standby) if !self.stage.kernel.reaches_others(standby) => {
+                able.into_iter().chain([Some(standby)]).collect()
+            }
+            _ if able.iter().any(|vf| passes(&vf)) || standby.is_none() && !able.is_empty() => able,
+            Some(_) => able.into_iter().chain([standby]).collect(),
+            // Foreign ports carry traffic if nothing else does.
+            None => vec![active],
         }
     }
 
-    /// Another VF than the first one of the policy carries the traffic: as good, for as long as it works.
-    fn is_spare(&self, active: Option<Ifindex>) -> bool {
-        let held = self.status.vf.as_ref().and_then(|vf| vf.held);
-        let works = active.is_some_and(|port| {
-            let cabled = self.stage.kernel.nic(port).is_some_and(|(_, cable)| cable);
-            self.is_vf(port) && cabled
-        });
-        works && self.is_ambiguous() && held != Some(Held::Operator)
+    /// VFs that the bond should have by now.
+    fn waiting(&self, bond: &Link) -> Vec<&Link> {
+        let standby_waits = self.standby().is_some_and(|link| link.controller.is_none());
+        let vfs = self.vfs().into_iter().filter(|_| !standby_waits);
+        vfs.filter(|vf| vf.controller.is_none() && self.is_acceptable(vf, bond))
+            .collect()
     }
 
-    /// The VF that has to show that its frames pass, and can't.
-    fn unchecked(&self) -> Option<&Link> {
+    /// A VF that has to show that its frames pass, and can't.
+    fn is_unchecked(&self, port: Option<Ifindex>) -> bool {
         let checks = self.policy.path_check == PathCheck::Standby;
-        let cut_off = |vf: &&Link| {
-            let nic = self.stage.kernel.nic(vf.ifindex);
-            nic.is_some_and(|(spec, _)| spec.is_cut_off)
-        };
-        self.vf().filter(|_| checks).filter(cut_off)
+        let cut_off = |port| self.stage.kernel.was_always_cut_off(port);
+        checks && port.is_some_and(|port| self.is_vf(port) && cut_off(port))
+    }
+
+    /// Nobody can be reached through this VF: it may have been left at any time, and be tried again.
+    fn is_dead(&self, port: Option<Ifindex>) -> bool {
+        let reaches = |port| self.stage.kernel.reaches_others(port);
+        port.is_some_and(|port| self.is_vf(port) && !reaches(port))
+    }
+
+    /// Frames flow, nobody can be reached through this VF, and somebody could be through the standby.
+    fn is_found_dead(&self, port: Option<Ifindex>) -> bool {
+        let kernel = &self.stage.kernel;
+        let flow = kernel.flow;
+        let is_watched = self.policy.timing.health_ms > 0 && flow.sent_per_s > 0;
+        let standby = self.standby().is_some_and(|standby| {
+            standby.controller.is_some() && kernel.reaches_others(standby.ifindex)
+        });
+        let dead = |port| self.is_vf(port) && !kernel.reaches_others(port);
+        is_watched && flow.has_neighbour && standby && port.is_some_and(dead)
     }
 
     /// The kernel would make this VF a port of the bond.
@@ -382,11 +427,6 @@ impl Judge<'_> {
         free && mac_fits && spec.max_mtu >= bond.mtu
     }
 
-    /// Foreign ports carry traffic if nothing else does.
-    fn any_up(&self, bond: &Link) -> Option<Ifindex> {
-        bond.bond.as_ref().and_then(|facts| facts.active)
-    }
-
     fn traffic(&self, active: Option<Ifindex>) -> Traffic {
         match active {
             None => Traffic::None,
@@ -400,10 +440,9 @@ impl Judge<'_> {
         self.find(std::slice::from_ref(&self.policy.standby))
     }
 
-    fn vf(&self) -> Option<&Link> {
-        let standby = self.standby().map(|link| link.ifindex);
-        self.find(&self.policy.vfs)
-            .filter(|link| Some(link.ifindex) != standby)
+    fn vfs(&self) -> Vec<&Link> {
+        let links = self.links.iter();
+        links.filter(|link| self.is_vf(link.ifindex)).collect()
     }
 
     /// It fits an entry for the VF, chosen or not.
@@ -412,11 +451,6 @@ impl Judge<'_> {
         found.is_some_and(|link| {
             !self.is_standby(link) && self.policy.vfs.iter().any(|vf| fits(vf, link))
         })
-    }
-
-    fn is_ambiguous(&self) -> bool {
-        let fit = |link: &&Link| self.policy.vfs.iter().any(|vf| fits(vf, link));
-        self.links.iter().filter(fit).count() > 1
     }
 
     fn find(&self, matches: &[PortMatch]) -> Option<&Link> {

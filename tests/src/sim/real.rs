@@ -88,15 +88,17 @@ impl RealKernel {
 
     /// Makes the VF of the PF that is plugged in. It learns its MAC when its driver
     /// starts, so the PF's driver has to know it before.
-    fn make_vf(&mut self, mac: Mac) -> Result<Ifindex> {
+    fn make_vf(&mut self, mac: Mac, pinned: bool) -> Result<Ifindex> {
         let pf = self.wait_nic(PF_MAC)?;
         let pf = self.name_of(pf)?;
         let device = format!("/sys/class/net/{pf}/device");
+        let trust = if pinned { "off" } else { "on" };
         let steps = [
             format!("ip link set {pf} up"),
             format!("echo 0 >{device}/sriov_drivers_autoprobe"),
             format!("echo 1 >{device}/sriov_numvfs"),
             format!("ip link set {pf} vf 0 mac {mac}"),
+            format!("ip link set {pf} vf 0 trust {trust}"),
             format!("echo 1 >{device}/sriov_drivers_autoprobe"),
             format!("basename $(readlink {device}/virtfn0) >/sys/bus/pci/drivers/igbvf/bind"),
         ];
@@ -161,8 +163,8 @@ impl Kernel for RealKernel {
         Ok(vf)
     }
 
-    /// A real one (`igbvf`), with its PF in the same guest.
-    fn plug_pinned_vf(&mut self, mac: Mac) -> Result<Ifindex> {
+    /// A real one, with its PF in the same guest.
+    fn plug_igbvf(&mut self, mac: Mac, pinned: bool) -> Result<Ifindex> {
         self.vm.plug(Nic {
             id: PF_ID.into(),
             model: NicModel::Igb,
@@ -170,7 +172,7 @@ impl Kernel for RealKernel {
             slot: Slot::RootPort(PF_PORT),
             properties: Vec::new(),
         })?;
-        let made = self.make_vf(mac);
+        let made = self.make_vf(mac, pinned);
         match made {
             Ok(vf) => self.vf = Some((vf, PF_ID)),
             // The next case starts without it.

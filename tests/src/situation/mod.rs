@@ -2,6 +2,7 @@
 //! described in tests/situations/README.md; `cargo xtask lab FILE` runs one.
 
 mod parse;
+mod repeat;
 mod run;
 mod step;
 
@@ -65,9 +66,18 @@ impl Situation {
     }
 }
 
-/// The files under tests/situations/, by name.
+/// The files in tests/situations/, by name.
 pub fn files() -> Result<Vec<PathBuf>> {
-    let folder = cache::workspace_folder().join("tests/situations");
+    files_in("tests/situations")
+}
+
+/// Those that take so long that CI leaves them out.
+pub fn long_files() -> Result<Vec<PathBuf>> {
+    files_in("tests/situations/long")
+}
+
+fn files_in(folder: &str) -> Result<Vec<PathBuf>> {
+    let folder = cache::workspace_folder().join(folder);
     let entries =
         std::fs::read_dir(&folder).with_context(|| format!("cannot list {}", folder.display()))?;
     let mut files: Vec<_> = entries
@@ -84,9 +94,9 @@ mod tests {
 
     #[test]
     fn every_situation_of_the_project_is_sound() {
-        let files = files().unwrap();
-        assert!(files.len() >= 4, "{files:?}");
-        for file in files {
+        let (files, long) = (files().unwrap(), long_files().unwrap());
+        assert!(files.len() >= 4 && !long.is_empty(), "{files:?} {long:?}");
+        for file in files.into_iter().chain(long) {
             Situation::read(&file).unwrap();
         }
     }

@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tandem_core::status::{BondState, Traffic};
 
+use super::repeat;
 use super::step::{Boot, Lost, Place, Port, State, Step, Verb, Way};
 use crate::{HotPlug, NicModel};
 
@@ -18,7 +19,7 @@ const MOST_HZ: u32 = 2000;
 const LONGEST: Duration = Duration::from_secs(300);
 
 /// Every step with what follows it, as an error shows them.
-const STEPS: [&str; 20] = [
+const STEPS: [&str; 21] = [
     "config",
     "boot",
     "service",
@@ -35,6 +36,7 @@ const STEPS: [&str; 20] = [
     "refused",
     "wait",
     "probe, mark, end",
+    "repeat, done",
     "lost",
     "expect",
     "holds",
@@ -56,11 +58,11 @@ type Parsed<T> = Result<T, String>;
 /// The steps with their lines.
 pub(super) fn parse(text: &str) -> Result<Vec<(usize, Step)>, ParseError> {
     let mut steps = Vec::new();
-    for (number, line) in (1..).zip(text.lines()) {
-        let line = line.trim();
-        if line.is_empty() || line.starts_with('#') {
-            continue;
-        }
+    let written_out = repeat::written_out(text).map_err(|(line, what)| ParseError {
+        line,
+        what: what.to_owned(),
+    })?;
+    for (number, line) in written_out {
         let wrong = |what| ParseError { line: number, what };
         let step = step(line).map_err(wrong)?;
         in_order(&steps, &step).map_err(wrong)?;
@@ -147,8 +149,11 @@ fn step(line: &str) -> Parsed<Step> {
         "config" => Ok(Step::Config(rest.to_owned())),
         "boot" => boot(rest).map(Step::Boot),
         "service" => one_of(rest, &VERBS).map(Step::Service),
-        "prepare" => nothing(Step::Prepare),
-        "unplug" => nothing(Step::Unplug),
+        "prepare" if rest.is_empty() => Ok(Step::Prepare(None)),
+        "prepare" => one_of(rest, &PORTS[..2]).map(|vf| Step::Prepare(Some(vf))),
+        "unplug" if rest == "second" => Ok(Step::Unplug(Port::Second)),
+        "unplug" => nothing(Step::Unplug(Port::Vf)),
+        "plug" if rest == "second" => Ok(Step::PlugSecond),
         "plug" => {
             one_of(rest, &[("same", false), ("other", true)]).map(|other| Step::Plug { other })
         }
@@ -163,7 +168,10 @@ fn step(line: &str) -> Parsed<Step> {
             let (place, line) = rest.split_once(' ').unwrap_or((rest, ""));
             command(one_of(place, &PLACES)?, line, false)
         }
-        "wait" => duration(rest).map(Step::Wait),
+        "wait" => match rest.strip_prefix("up to ") {
+            Some(longest) => duration(longest.trim()).map(Step::WaitUpTo),
+            None => duration(rest).map(Step::Wait),
+        },
         "probe" => rate(rest).map(Step::Probe),
         "mark" => name(rest).map(Step::Mark),
         "end" => nothing(Step::End),
@@ -193,7 +201,11 @@ const VERBS: [(&str, Verb); 6] = [
     ("thaw", Verb::Thaw),
     ("reload", Verb::Reload),
 ];
-const PORTS: [(&str, Port); 2] = [("vf", Port::Vf), ("standby", Port::Standby)];
+const PORTS: [(&str, Port); 3] = [
+    ("vf", Port::Vf),
+    ("second", Port::Second),
+    ("standby", Port::Standby),
+];
 const PLACES: [(&str, Place); 4] = [
     ("guest", Place::Guest),
     ("tandem", Place::Tandem),
@@ -343,10 +355,11 @@ fn state(text: &str) -> Parsed<State> {
         ("problem", code) => known(code).map(State::Problem),
         ("no", "problem") => Ok(State::NoProblem),
         ("armed", "") => Ok(State::Armed),
+        ("backup", "") => Ok(State::Backup),
         ("measured", "") => Ok(State::Measured),
         (state, "") => known::<BondState>(state).map(State::Bond).map_err(|error| {
             format!(
-                "{error}; or traffic vf|standby|none, problem CODE, no problem, armed, measured"
+                "{error}; or traffic vf|standby|none, problem CODE, no problem, armed, backup, measured"
             )
         }),
         (_, more) => Err(format!("`{more}` is too much")),
@@ -441,6 +454,11 @@ check
             ("boot\nexpect traffic both", 2, "vf, standby, none"),
             ("boot\nwait 5", 2, "`10 s`"),
             ("boot\nwait 301 s", 2, "300 s"),
+            ("boot\nwait up to soon", 2, "`10 s`"),
+            ("boot\nrepeat 0\ncheck\ndone", 2, "`repeat 20`"),
+            ("boot\nrepeat 2\ncheck", 2, "without `done`"),
+            ("boot\ndone", 2, "without `repeat`"),
+            ("boot\nrepeat 2\nrepeat 2\ndone", 3, "within"),
             ("boot\nholds 5 s", 2, "a state"),
             ("boot\nprobe 0", 2, "from 1 to 2000"),
             ("boot\nmark x", 2, "no `probe` runs"),

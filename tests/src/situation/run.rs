@@ -1,20 +1,24 @@
 //! Carries a situation out in the lab.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 use tandem_core::Status;
+use tandem_core::status::Held;
 
 use super::step::{Boot, Lost, Place, Port, State, Step, Verb, Way};
 use crate::command::progress;
 use crate::net::{CLIENT_V4, GUEST_V4, Host};
 use crate::probe::{Count, Direction, FrameOptions, FrameProbe, FrameReport};
 use crate::tandem::{BOND, Guest, PROGRAM, STEP_LIMIT, Setup, switchover};
-use crate::{Lab, Mac, Vm};
+use crate::{Lab, Mac, Nic, Slot, Vm};
 
 /// Between two looks at a state that has to stay.
 const LOOK: Duration = Duration::from_millis(500);
+/// The first has the first VF.
+const SECOND_ROOT_PORT: u8 = 1;
 const SIGTERM: i32 = 15;
 const SIGCONT: i32 = 18;
 const SIGSTOP: i32 = 19;
@@ -85,8 +89,9 @@ impl<'lab> Stage<'lab> {
             Step::Config(_) => Ok(()),
             Step::Boot(boot) => self.boot(boot),
             Step::Service(verb) => self.service(*verb),
-            Step::Prepare => self.prepare(),
-            Step::Unplug => self.guest_mut()?.vm.unplug_vf().map(drop),
+            Step::Prepare(vf) => self.prepare(*vf),
+            Step::Unplug(vf) => self.guest_mut()?.vm.unplug(id(*vf)).map(drop),
+            Step::PlugSecond => self.plug_second(),
             Step::Plug { other } => self.plug(*other),
             Step::Migrate => self.migrate(),
             Step::Carrier(port, up) => {
@@ -102,6 +107,12 @@ impl<'lab> Stage<'lab> {
             } => self.run(*place, line, *succeeds),
             Step::Wait(time) => {
                 std::thread::sleep(*time);
+                Ok(())
+            }
+            Step::WaitUpTo(longest) => {
+                let time = longest.mul_f64(by_chance());
+                progress(&format!("{:.3} s", time.as_secs_f64()));
+                std::thread::sleep(time);
                 Ok(())
             }
             Step::Probe(rate_hz) => {
@@ -156,11 +167,38 @@ impl<'lab> Stage<'lab> {
         }
     }
 
-    fn prepare(&self) -> Result<()> {
+    fn prepare(&self, vf: Option<Port>) -> Result<()> {
+        let arguments = match vf {
+            Some(vf) => json!({ "vf": self.mac(vf)?.to_string() }),
+            None => json!({}),
+        };
         let mut channel = self.guest()?.channel()?;
-        let answer = channel.call("tandem-prepare-unplug", json!({}), STEP_LIMIT)?;
+        let answer = channel.call("tandem-prepare-unplug", arguments, STEP_LIMIT)?;
         ensure!(answer["ready"] == json!(true), "not ready: {answer}");
         Ok(())
+    }
+
+    /// The VF that the configuration names beside the first.
+    fn plug_second(&mut self) -> Result<()> {
+        let nic = Nic {
+            id: id(Port::Second).to_owned(),
+            model: self.setup.model,
+            mac: self.mac(Port::Second)?,
+            slot: Slot::RootPort(SECOND_ROOT_PORT),
+            properties: Vec::new(),
+        };
+        self.guest_mut()?.vm.plug(nic)
+    }
+
+    fn mac(&self, port: Port) -> Result<Mac> {
+        match port {
+            Port::Vf => Ok(self.vf),
+            Port::Second => {
+                let later = self.setup.later_vfs.first().copied();
+                later.context("there is no other VF")
+            }
+            Port::Standby => Ok(self.setup.standby),
+        }
     }
 
     fn plug(&mut self, other: bool) -> Result<()> {
@@ -202,7 +240,8 @@ impl<'lab> Stage<'lab> {
 
     fn run(&self, place: Place, line: &str, succeeds: bool) -> Result<()> {
         let guest = self.guest()?;
-        let addresses = format!("GUEST={GUEST_V4} CLIENT={CLIENT_V4} BOND={BOND}");
+        let mac = self.setup.standby;
+        let addresses = format!("GUEST={GUEST_V4} CLIENT={CLIENT_V4} BOND={BOND} MAC={mac}");
         let in_guest = || self.names(&guest.vm).map(|names| names + &addresses);
         let done = match place {
             Place::Guest => shell(&guest.vm, &in_guest()?, line),
@@ -211,8 +250,8 @@ impl<'lab> Stage<'lab> {
             Place::Host => {
                 let tap = |port| guest.vm.tap(id(port)).unwrap_or_default();
                 let (vf, standby) = (tap(Port::Vf), tap(Port::Standby));
-                let variables = format!("TAP_VF={vf} TAP_STANDBY={standby} {addresses}");
-                let script = format!("{variables}; {line}");
+                let devices = format!("TAP_VF={vf} TAP_STANDBY={standby} VF_MAC={}", self.vf);
+                let script = format!("{devices} {addresses}; {line}");
                 guest.vm.host().namespace().exec(&script)
             }
         };
@@ -233,8 +272,13 @@ impl<'lab> Stage<'lab> {
     /// The guest's names of its NICs; none for one that is not there.
     fn names(&self, vm: &Vm) -> Result<String> {
         let name = |mac| Ok::<_, anyhow::Error>(vm.find_interface(mac)?.unwrap_or_default());
-        let (vf, standby) = (name(self.vf)?, name(self.setup.standby)?);
-        Ok(format!("VF={vf} STANDBY={standby} "))
+        let name_of = |port| self.mac(port).and_then(name);
+        let (vf, second, standby) = (
+            name_of(Port::Vf)?,
+            name_of(Port::Second)?,
+            name_of(Port::Standby)?,
+        );
+        Ok(format!("VF={vf} SECOND={second} STANDBY={standby} "))
     }
 
     fn lost(&self, lost: &Lost) -> Result<()> {
@@ -294,8 +338,15 @@ impl<'lab> Stage<'lab> {
 fn id(port: Port) -> &'static str {
     match port {
         Port::Vf => "vf",
+        Port::Second => "second",
         Port::Standby => "standby",
     }
+}
+
+/// From 0 to 1.
+fn by_chance() -> f64 {
+    let bits = RandomState::new().build_hasher().finish() >> 32;
+    bits as f64 / f64::from(u32::MAX)
 }
 
 fn shell(agent: &crate::agent::Agent, variables: &str, line: &str) -> Result<String> {
@@ -315,6 +366,10 @@ fn is_so(state: State, status: &Status) -> bool {
             problems.any(|problem| problem.code == code)
         }
         State::NoProblem => bond.problems.is_empty() && status.problems.is_empty(),
+        State::Backup => {
+            let mut backups = bond.backup_vfs.iter();
+            backups.any(|vf| vf.held == Some(Held::Backup))
+        }
         State::Armed => switchover::is_armed(status),
         State::Measured => switchover::is_measured(status),
     }

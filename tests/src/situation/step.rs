@@ -15,10 +15,12 @@ pub(super) enum Step {
     Boot(Boot),
     /// Does something with the service.
     Service(Verb),
-    /// The host asks the guest to prepare for the unplug, and waits until it is ready.
-    Prepare,
-    /// Takes the VF away.
-    Unplug,
+    /// The host asks the guest to prepare for the unplug, of this VF or of all, and waits until it is ready.
+    Prepare(Option<Port>),
+    /// Takes a VF away.
+    Unplug(Port),
+    /// Plugs in a VF beside the one that is there.
+    PlugSecond,
     /// Plugs in a VF: the one that was there, or another.
     Plug {
         /// Whether it is another one.
@@ -41,6 +43,8 @@ pub(super) enum Step {
     },
     /// Waits where nothing tells that something has happened.
     Wait(Duration),
+    /// Lets a time pass by chance, no longer than that.
+    WaitUpTo(Duration),
     /// Sends numbered frames both ways, so many a second.
     Probe(u32),
     /// Begins a phase of the probe.
@@ -80,6 +84,8 @@ pub(super) enum Verb {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Port {
     Vf,
+    /// A VF beside it.
+    Second,
     Standby,
 }
 
@@ -124,6 +130,8 @@ pub(super) enum State {
     NoProblem,
     /// What acts by itself when the VF is taken is armed.
     Armed,
+    /// Beside the VF there is another one that is ready to take over.
+    Backup,
     /// The last switchover's gaps are known.
     Measured,
 }

@@ -12,6 +12,8 @@ use tandem_wire::reply::StatusReport;
 
 /// How often a status that is waited for is asked for at least.
 const ASK_INTERVAL: Duration = Duration::from_millis(500);
+/// After this time without an answer a client asks again.
+const SYNC_AGAIN: Duration = Duration::from_secs(5);
 /// Events kept until somebody asks for them.
 const MAX_EVENTS: usize = 10_000;
 
@@ -39,18 +41,25 @@ impl Channel {
 
     /// What QGA clients do after connecting and after every time-out: a sentinel, then an id that comes back.
     pub fn synchronise(&mut self, limit: Duration) -> Result<()> {
-        let id = self.next_id;
-        self.next_id += 1;
-        self.reader.get_mut().write_all(&[0xff])?;
-        let request = json!({ "execute": "guest-sync-delimited", "arguments": { "id": id } });
-        self.send(&request)?;
         let deadline = Instant::now() + limit;
+        let mut asked = Vec::new();
         loop {
-            let message = self
-                .read_line(deadline)
-                .context("the guest's service does not synchronise")?;
-            if message["return"] == json!(id) {
-                return Ok(());
+            let id = self.next_id;
+            self.next_id += 1;
+            asked.push(json!(id));
+            self.reader.get_mut().write_all(&[0xff])?;
+            let request = json!({ "execute": "guest-sync-delimited", "arguments": { "id": id } });
+            self.send(&request)?;
+            let again = deadline.min(Instant::now() + SYNC_AGAIN);
+            loop {
+                match self.read_line(again) {
+                    Ok(message) if asked.contains(&message["return"]) => return Ok(()),
+                    Ok(_) => {}
+                    Err(_) if (again..deadline).contains(&Instant::now()) => break,
+                    Err(error) => {
+                        return Err(error).context("the guest's service does not synchronise");
+                    }
+                }
             }
         }
     }

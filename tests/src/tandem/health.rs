@@ -4,6 +4,7 @@ use anyhow::{Context, Result, ensure};
 use tandem_core::status::{BondState, Traffic};
 
 use super::{BOND, Guest};
+use crate::agent::Agent;
 use crate::net::{CLIENT_V4, CLIENT_V6, GUEST_V4, GUEST_V6};
 
 impl Guest {
@@ -44,17 +45,8 @@ impl Guest {
             bond.state,
             bond.reason
         );
-        let addresses = self.vm.sh("ip -o address show scope global")?;
+        addresses_are_on_the_bond(self.vm.agent())?;
         for address in [GUEST_V4.to_string(), GUEST_V6.to_string()] {
-            let holders: Vec<_> = addresses
-                .lines()
-                .filter(|line| line.contains(&format!(" {address}/")))
-                .filter_map(|line| line.split_whitespace().nth(1))
-                .collect();
-            ensure!(
-                holders == [BOND],
-                "{address} is on {holders:?}, not on {BOND} alone"
-            );
             ensure!(
                 bond.addresses
                     .iter()
@@ -62,10 +54,6 @@ impl Guest {
                 "the status does not know {address}"
             );
         }
-        ensure!(
-            !addresses.contains("dadfailed"),
-            "an address failed its DAD: {addresses}"
-        );
         for peer in [CLIENT_V4.to_string(), CLIENT_V6.to_string()] {
             self.vm
                 .sh(&format!("ping -c 1 -W 10 {peer}"))
@@ -82,4 +70,25 @@ impl Guest {
             Err(error) => format!("the guest's network can't be told: {error:#}"),
         }
     }
+}
+
+/// The addresses that the lab's client knows the guest by are on the bond, and on no port.
+pub fn addresses_are_on_the_bond(guest: &Agent) -> Result<()> {
+    let addresses = guest.sh("ip -o address show scope global")?;
+    for address in [GUEST_V4.to_string(), GUEST_V6.to_string()] {
+        let holders: Vec<_> = addresses
+            .lines()
+            .filter(|line| line.contains(&format!(" {address}/")))
+            .filter_map(|line| line.split_whitespace().nth(1))
+            .collect();
+        ensure!(
+            holders == [BOND],
+            "{address} is on {holders:?}, not on {BOND} alone"
+        );
+    }
+    ensure!(
+        !addresses.contains("dadfailed"),
+        "an address failed its DAD: {addresses}"
+    );
+    Ok(())
 }

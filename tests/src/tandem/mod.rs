@@ -11,10 +11,12 @@ use anyhow::{Context, Result, ensure};
 use tandem_core::Status;
 use tandem_core::input::Source;
 use tandem_core::status::BondState;
+use tandem_wire::reply::StatusReport;
 
 pub use channel::Channel;
+pub use health::addresses_are_on_the_bond;
 
-use crate::agent::{Background, Output};
+use crate::agent::{Agent, Background, Output};
 use crate::artifacts::cargo::{self, Profile};
 use crate::net::{GUEST_V4, GUEST_V6};
 use crate::{Host, HotPlug, Kernel, Lab, Mac, NicModel, SmallGuest, Vm, test_mac};
@@ -39,6 +41,8 @@ pub struct Setup {
     pub model: NicModel,
     /// How hot-plug is signalled.
     pub hot_plug: HotPlug,
+    /// Whether its clock counts its one processor's instructions.
+    pub counts_instructions: bool,
     /// The standby's MAC.
     pub standby: Mac,
     /// The first VF's MAC: there at boot.
@@ -56,6 +60,7 @@ impl Setup {
             kernel: Kernel::from_environment()?,
             model: NicModel::Igb,
             hot_plug: HotPlug::Acpi,
+            counts_instructions: false,
             standby: test_mac(1),
             vf: test_mac(2),
             later_vfs: vec![test_mac(3)],
@@ -79,8 +84,13 @@ impl Setup {
 
     /// The guest with its NICs, the service and its configuration; not booted yet.
     pub fn guest<'lab>(&self, lab: &'lab Lab) -> Result<SmallGuest<'lab>> {
-        Ok(lab
-            .small_guest()
+        let mut guest = lab.small_guest();
+        if self.counts_instructions {
+            guest = guest
+                .cpus(1)
+                .hardware(|hardware| hardware.counts_instructions = true);
+        }
+        Ok(guest
             .kernel(self.kernel)
             .hot_plug(self.hot_plug)
             .standby(self.standby)
@@ -279,6 +289,13 @@ const NEXT_EVENT: &str = "rm -f /tmp/events; mkfifo /tmp/events; \
     timeout 1 tandem status --watch --json >/tmp/events 2>/dev/null & \
     { read -r status; read -r event; } </tmp/events; kill $! 2>/dev/null; \
     test -n \"$status\" || sleep 0.2; true";
+
+/// The status of the service in this guest, with the moment of the guest's clock that it was made at.
+pub(crate) fn report(agent: &Agent, limit: Duration) -> Result<StatusReport> {
+    let output = agent.run(&[PROGRAM, "status", "--json"], limit)?;
+    ensure!(output.success(), "tandem status: {}", output.error_text());
+    serde_json::from_str(&output.text()).context("the status is not understood")
+}
 
 /// The service has found out which kernel programs work; loading them, on an emulated
 /// machine, takes seconds of its processor.

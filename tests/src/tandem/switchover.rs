@@ -30,6 +30,6 @@ pub fn is_measured_since(status: &Status, number: u64) -> bool {
 }
 
 /// The latest change of who carries the traffic.
-fn last(status: &Status) -> Option<&Switchover> {
+pub fn last(status: &Status) -> Option<&Switchover> {
     status.bonds.first()?.switchovers.last()
 }

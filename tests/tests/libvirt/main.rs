@@ -1,6 +1,8 @@
 //! `tandem-host` moves a domain between two real libvirt hosts.
 
+mod carried;
 mod operator;
+mod options;
 mod two_bonds;
 
 use std::sync::mpsc::Receiver;
@@ -180,4 +182,20 @@ fn a_domain_with_two_bonds_moves_with_both_vfs() {
         return;
     };
     two_bonds::move_with_both(&lab).unwrap();
+}
+
+#[test]
+fn a_disk_is_copied_and_a_slow_migration_switches_to_post_copy() {
+    let Some(lab) = Lab::for_libvirt_test("libvirt options") else {
+        return;
+    };
+    options::copy_and_switch(&lab).unwrap();
+}
+
+#[test]
+fn an_evacuation_whose_frames_are_carried_loses_none() {
+    let Some(lab) = Lab::for_libvirt_test("libvirt carried") else {
+        return;
+    };
+    carried::loses_nothing(&lab).unwrap_or_else(|error| panic!("{error:?}"));
 }

@@ -3,9 +3,9 @@
 use std::os::unix::fs::PermissionsExt as _;
 
 use anyhow::{Context, Result, ensure};
-use tandem_lab::libvirt::{EVACUATION_LIMIT, file, tandem_host};
+use tandem_lab::libvirt::{DOMAIN, EVACUATION_LIMIT, SLOW, World, file, tandem_host, words};
 
-use crate::world::{SLOW, World, at_home, expect, words};
+use crate::reports::{at_home, expect};
 
 pub(crate) fn unreachable(world: &mut World<'_>) -> Result<()> {
     let mut arguments = world.arguments(&[])?;
@@ -93,7 +93,7 @@ pub(crate) fn second_is_refused(world: &mut World<'_>) -> Result<()> {
 
 pub(crate) fn cancelled(world: &mut World<'_>) -> Result<()> {
     let told = world.start_slow(&[])?;
-    world.home.virsh(&["domjobabort", crate::world::DOMAIN])?;
+    world.home.virsh(&["domjobabort", DOMAIN])?;
     let ran = told.wait()?;
     expect(
         &ran,

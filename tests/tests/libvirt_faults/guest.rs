@@ -7,11 +7,12 @@ use rustix::process::Signal;
 use serde_json::json;
 use tandem_core::status::Traffic;
 use tandem_lab::libvirt::{
-    EVACUATION_LIMIT, LibvirtHost, Ran, VF_ALIAS, file, serve, tandem_host, vf_xml,
+    DOMAIN, EVACUATION_LIMIT, LibvirtHost, Told, VF_ALIAS, World, file, serve, tandem_host, vf_xml,
+    words,
 };
 use tandem_lab::tandem::STEP_LIMIT;
 
-use crate::world::{DOMAIN, Told, World, at_home, expect, moved, words};
+use crate::reports::{at_home, expect, moved};
 
 /// Refused, unless the operator says to go on without the guest: here peer to peer, too.
 pub(crate) fn agent_is_missing(world: &mut World<'_>) -> Result<()> {
@@ -33,29 +34,14 @@ pub(crate) fn agent_is_missing(world: &mut World<'_>) -> Result<()> {
 
 /// The two calls of `docs/managers.md` around what another manager does by itself.
 pub(crate) fn another_manager(world: &mut World<'_>) -> Result<()> {
-    let one_step = |name: &str, host: &LibvirtHost| -> Result<Ran> {
-        let (uri, serve, channels) = (host.uri(), host.serve_socket(), host.channel_folder());
-        let there = [
-            "-c",
-            &uri,
-            "--serve-socket",
-            &serve,
-            "--channel-folder",
-            &channels,
-        ];
-        tandem_host(
-            &[&[name, DOMAIN, "--json"][..], &there].concat(),
-            STEP_LIMIT,
-        )
-    };
     let mut arguments = world.arguments(&[])?;
     let mut value_of = |option: &str| -> Result<String> {
         let at = arguments.iter().position(|word| word == option);
         Ok(arguments.remove(at.context("the option")? + 1))
     };
-    let (xml, vf) = (value_of("--xml")?, value_of("--vf")?);
+    let xml = value_of("--xml")?;
 
-    let prepared = one_step("prepare", &world.home)?;
+    let prepared = world.one_step("prepare")?;
     ensure!(prepared.code == Some(0), "{prepared:?}");
     ensure!(prepared.json()?["ready"] == true, "{prepared:?}");
     let status = world.guest.status()?;
@@ -74,11 +60,9 @@ pub(crate) fn another_manager(world: &mut World<'_>) -> Result<()> {
         "--xml",
         &xml,
     ])?;
-    world
-        .other
-        .virsh(&["attach-device", DOMAIN, &vf, "--live"])?;
     world.moved()?;
-    let resumed = one_step("resume", &world.home)?;
+    world.attach_vf()?;
+    let resumed = world.one_step("resume")?;
     ensure!(resumed.code == Some(0), "{resumed:?}");
     Ok(())
 }

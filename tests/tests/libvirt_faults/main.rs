@@ -6,11 +6,11 @@
 
 mod before;
 mod guest;
+mod reports;
 mod underway;
-mod world;
 
 use tandem_lab::Lab;
-use world::World;
+use tandem_lab::libvirt::World;
 
 /// A fault: what it is, and what does it.
 type Fault = (&'static str, fn(&mut World<'_>) -> anyhow::Result<()>);

@@ -1,9 +1,11 @@
 //! Faults while memory is copied.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use rustix::process::Signal;
+use tandem_lab::libvirt::{DOMAIN, Told, World};
+use tandem_lab::process::find_processes;
 
-use crate::world::{DOMAIN, Told, World, at_home, expect, moved};
+use crate::reports::{at_home, expect, moved};
 
 /// The virsh that does the migration is not killed with `tandem-host`: killed in the moment of the
 /// switch-over it would leave the domain paused on both hosts. A recovery waits for what it brings about.
@@ -46,16 +48,10 @@ pub(crate) fn rebooted(world: &mut World<'_>) -> Result<()> {
 /// How many `virsh migrate` of this domain run on this machine.
 fn migrations(world: &World<'_>) -> Result<usize> {
     let uri = world.home.uri();
-    let mut count = 0;
-    for entry in std::fs::read_dir("/proc").context("/proc")? {
-        let words = std::fs::read(entry?.path().join("cmdline")).unwrap_or_default();
-        let words = String::from_utf8_lossy(&words);
-        let words: Vec<&str> = words.split('\0').collect();
-        count += usize::from(
-            words.contains(&"migrate")
-                && words.iter().any(|word| word.contains(&uri))
-                && words[0].ends_with("virsh"),
-        );
-    }
-    Ok(count)
+    let found = find_processes(|process| {
+        process.words.iter().any(|word| word == "migrate")
+            && process.words.iter().any(|word| word.contains(&uri))
+            && process.words[0].ends_with("virsh")
+    })?;
+    Ok(found.len())
 }

@@ -8,23 +8,15 @@ use std::time::Duration;
 use tandem_lab::Kernel;
 use tandem_lab::artifacts::packages;
 use tandem_lab::command::{self, Finished};
-use tandem_lab::full_guest::{Rootfs, install};
+use tandem_lab::full_guest::{Rootfs, exposure, install};
 use tempfile::TempDir;
 
 const LIMIT: Duration = Duration::from_secs(120);
-/// Each service and its exposure on systemd's own scale of 0 to 10, at most.
-const EXPOSED_AT_MOST: [(&str, f64); 4] = [
-    ("tandem.service", 2.1),
-    // Looks for the kernel's modules, and writes to sysfs and to the user tandem's folder.
-    ("tandem-nics.service", 2.5),
-    ("tandem-host-policy.service", 2.6),
-    ("tandem-host.service", 1.5),
-];
 const UNITS: [&str; 5] = [
     "tandem.service",
     "tandem-nics.service",
-    "tandem-host-policy.path",
-    "tandem-host-policy.service",
+    "tandem-refresh.path",
+    "tandem-refresh.service",
     "tandem-host.service",
 ];
 /// Every file, but those that apt and dpkg keep of what they did, and those of the running system, which this is not.
@@ -146,22 +138,10 @@ fn units_and_rules_are_sound(root: &Root) {
     );
     assert!(rules.contains("Success: 2"), "{rules}");
 
-    for (unit, limit) in EXPOSED_AT_MOST {
-        let security = root.silent(&format!(
+    for (unit, _, at_most) in exposure::SERVICES {
+        let table = root.silent(&format!(
             "systemd-analyze security --offline=yes --no-pager {unit}"
         ));
-        eprintln!("{security}");
-        let exposure: f64 = security
-            .lines()
-            .find_map(|line| {
-                line.split(&format!("Overall exposure level for {unit}: "))
-                    .nth(1)
-            })
-            .and_then(|rest| rest.split_whitespace().next()?.parse().ok())
-            .unwrap_or_else(|| panic!("no exposure in {security}"));
-        assert!(
-            exposure <= limit,
-            "exposure {exposure} of {unit}, and not {limit}:\n{security}"
-        );
+        exposure::check(unit, at_most, &table).unwrap();
     }
 }

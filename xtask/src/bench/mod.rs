@@ -1,10 +1,12 @@
 //! `cargo xtask bench`: what the service costs an idle guest, and what 500 guests cost their host; or one of the
 //! comparisons and measurements that its options name.
 
+mod boot;
 mod costs;
 mod evacuation;
 mod growth;
 mod idle;
+mod instructions;
 mod machine;
 mod report;
 mod serve;
@@ -39,6 +41,12 @@ pub(crate) struct What {
     /// Measure what the fast-path programs cost TCP
     #[arg(long)]
     tcp: bool,
+    /// Unplug VFs of guests whose clock counts instructions
+    #[arg(long)]
+    instructions: bool,
+    /// Boot guests with Tandem and without it, side by side
+    #[arg(long)]
+    boot: bool,
 }
 
 /// What `cargo xtask bench` takes.
@@ -55,7 +63,7 @@ pub(crate) struct Options {
     /// Rounds of each state with --tcp
     #[arg(long, value_name = "NUMBER", requires = "tcp")]
     tcp_rounds: Option<usize>,
-    /// With --evacuation, --costs, --growth or --tcp: also write the page in tests/results
+    /// With --evacuation, --costs, --growth, --tcp, --instructions or --boot: also write the page in tests/results
     #[arg(long)]
     write_results: bool,
     #[command(flatten)]
@@ -64,6 +72,10 @@ pub(crate) struct Options {
     costs: costs::CostsOptions,
     #[command(flatten)]
     growth: growth::GrowthOptions,
+    #[command(flatten)]
+    instructions: instructions::InstructionsOptions,
+    #[command(flatten)]
+    boot: boot::BootOptions,
 }
 
 /// Measures, prints, writes JSON, and fails if a figure is over its limit.
@@ -89,6 +101,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         growth::run(&options.growth, page)
     } else if what.tcp {
         tcp::run(options.tcp_rounds, page)
+    } else if what.instructions {
+        instructions::run(&options.instructions, page)
+    } else if what.boot {
+        boot::run(&options.boot, page)
     } else {
         let guest = idle::run(idle);
         if what.idle {

@@ -11,8 +11,9 @@ use super::Report;
 use crate::project;
 
 /// Folders whose files are looked at, each a package's.
-const SOURCES: [&str; 5] = [
+const SOURCES: [&str; 6] = [
     "helper/carry/src",
+    "helper/carry/kernel/src",
     "helper/core/src",
     "helper/wire/src",
     "helper/src",

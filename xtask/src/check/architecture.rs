@@ -1,4 +1,5 @@
-//! ARCHITECTURE.md names only what is there: each path in backticks exists, and each test stands in its file.
+//! ARCHITECTURE.md and docs/trust.md name only what is there: each path in backticks exists, and each test stands in
+//! its file.
 
 use std::path::Path;
 
@@ -8,7 +9,7 @@ use tandem_lab::artifacts::cache;
 use super::Report;
 use crate::project;
 
-const DOCUMENT: &str = "ARCHITECTURE.md";
+const DOCUMENTS: [&str; 2] = ["ARCHITECTURE.md", "docs/trust.md"];
 /// Words in backticks that begin so are paths of the project.
 const TOPS: [&str; 9] = [
     "docs/",
@@ -23,15 +24,17 @@ const TOPS: [&str; 9] = [
 ];
 
 pub(super) fn check() -> Result<Report> {
-    let text =
-        project::text(DOCUMENT.as_ref())?.with_context(|| format!("{DOCUMENT} is not text"))?;
-    let names = names(&text);
-    let mut findings = Vec::new();
-    for name in &names {
-        findings.extend(missing(name)?.map(|why| format!("{DOCUMENT}: `{name}`: {why}")));
+    let (mut count, mut findings) = (0, Vec::new());
+    for document in DOCUMENTS {
+        let text =
+            project::text(document.as_ref())?.with_context(|| format!("{document} is not text"))?;
+        for name in names(&text) {
+            count += 1;
+            findings.extend(missing(name)?.map(|why| format!("{document}: `{name}`: {why}")));
+        }
     }
     Ok(Report {
-        looked_at: format!("{} names of {DOCUMENT}", names.len()),
+        looked_at: format!("{count} names of {}", DOCUMENTS.join(" and ")),
         findings,
     })
 }

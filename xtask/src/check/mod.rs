@@ -3,6 +3,7 @@
 
 mod acyclic;
 mod addresses;
+mod advisories;
 mod architecture;
 mod boundaries;
 mod deny;
@@ -30,7 +31,7 @@ pub(crate) enum Check {
     Readme,
     /// Everything that ARCHITECTURE.md names is there
     Architecture,
-    /// Licences, bans and sources of the dependencies, by cargo-deny
+    /// Advisories, licences, bans and sources of the dependencies, by cargo-deny
     Deny,
 }
 

@@ -17,13 +17,18 @@ const LAB: &str = "tandem-lab";
 const MAKES_A_LAB: &str = "Lab::";
 /// A suite may take this long.
 const LIMIT: Duration = Duration::from_secs(20 * 60);
+/// A test of this name is for those who ask for it: `long_vfio.rs` is the suite `long-vfio`.
+const LONG: &str = "long_";
+/// Such a suite may take this long.
+const LONG_LIMIT: Duration = Duration::from_secs(60 * 60);
 
 /// Suites of the lab that hold neither lost frames nor times against a bound that a busy machine could exceed, in the
 /// order they begin: the longest first, so that none is left over at the end.
-pub(super) const SIDE_BY_SIDE: [&str; 15] = [
+pub(super) const SIDE_BY_SIDE: [&str; 16] = [
     "lab-never-worse",
     "lab-addressing",
     "lab-libvirt-faults",
+    "lab-addressing-at-boot",
     "lab-contract",
     "lab-ebpf",
     "lab-faults",
@@ -38,8 +43,8 @@ pub(super) const SIDE_BY_SIDE: [&str; 15] = [
     "lab-readme",
 ];
 
-/// The one that installs what the suite `package` builds.
-const PACKAGING: &str = "lab-packaging";
+/// Those that install what the suite `package` builds.
+const PACKAGING: [&str; 2] = ["lab-packaging", "long-first-boot"];
 
 /// Those of them that wait for most of their time: for deadlines, and for what shall not happen.
 const WAITING: [&str; 4] = [
@@ -78,6 +83,7 @@ fn suite(package: &str, test: &str, source: &Path) -> Result<Suite> {
     let is_lab = package == LAB && makes_a_lab(source)?;
     let top = cache::workspace_folder();
     let name = suite_name(package, test, is_lab);
+    let is_long = test.starts_with(LONG);
     let lane = match name.as_str() {
         name if WAITING.contains(&name) => Lane::Waiting,
         name if !is_lab || SIDE_BY_SIDE.contains(&name) => Lane::Beside,
@@ -85,9 +91,9 @@ fn suite(package: &str, test: &str, source: &Path) -> Result<Suite> {
     };
     Ok(Suite {
         lane,
-        is_long: false,
+        is_long,
         needs: match name.as_str() {
-            PACKAGING => &["build", "release", "fetch", "package"],
+            name if PACKAGING.contains(&name) => &["build", "release", "fetch", "package"],
             _ if is_lab => &["build", "release", "fetch"],
             _ => &["build"],
         },
@@ -97,7 +103,7 @@ fn suite(package: &str, test: &str, source: &Path) -> Result<Suite> {
             .unwrap_or(source)
             .display()
             .to_string(),
-        limit: LIMIT,
+        limit: if is_long { LONG_LIMIT } else { LIMIT },
         is_lab,
         env: Vec::new(),
         work: Work::Integration(source.to_path_buf()),
@@ -105,6 +111,9 @@ fn suite(package: &str, test: &str, source: &Path) -> Result<Suite> {
 }
 
 fn suite_name(package: &str, test: &str, is_lab: bool) -> String {
+    if test.starts_with(LONG) {
+        return test.replace('_', "-");
+    }
     let test = test.replace('_', "-");
     match package.trim_start_matches("tandem-") {
         "lab" if is_lab => format!("lab-{}", test.trim_start_matches("lab-")),
@@ -144,6 +153,7 @@ mod tests {
             suite_name("tandem-lab", "full_guest", true),
             "lab-full-guest"
         );
+        assert_eq!(suite_name("tandem-lab", "long_vfio", true), "long-vfio");
         assert_eq!(suite_name("tandem-lab", "sim", false), "core-sim");
         assert_eq!(suite_name("tandem-wire", "framing", false), "wire-framing");
     }

@@ -19,6 +19,9 @@ const WHOLE: &str = "--workspace --features tandem-wire/schema";
 /// No suite takes longer, in minutes.
 const LONGEST_MINUTES: u64 = 120;
 
+/// For each of the 12 targets of `long-fuzz`: an hour in all.
+const FUZZ_SECONDS: &str = "300";
+
 /// All suites.
 pub(super) fn all() -> Result<Vec<Suite>> {
     let mut suites = checks()?;
@@ -206,13 +209,48 @@ fn long(suites: &[Suite]) -> Result<Vec<Suite>> {
     };
     let mut long = vec![
         Suite {
-            env: vec![("TANDEM_SIM_MINUTES", "60")],
+            env: vec![("TANDEM_SIM_STEPS", "10000000")],
             ..suite(
                 "long-sim",
-                "the simulation for an hour, from seeds that core-sim does not reach",
-                75,
+                "the simulation to 10,000,000 steps",
+                LONGEST_MINUTES,
                 &["build"],
                 Work::Integration(source_of("core-sim")?),
+            )
+        },
+        Suite {
+            env: vec![("TANDEM_HOST_RUNS", "500000")],
+            ..suite(
+                "long-fault-schedule",
+                "500,000 evacuations in which anything may fail",
+                LONGEST_MINUTES,
+                &["build"],
+                Work::Integration(source_of("host-fault-schedule")?),
+            )
+        },
+        suite(
+            "long-fuzz",
+            "an hour of hostile bytes, a share for each parser",
+            LONGEST_MINUTES,
+            &["setup"],
+            Work::Check(project::xtask(&["fuzz", "--seconds", FUZZ_SECONDS])?),
+        ),
+        suite(
+            "long-findings",
+            "each finding of the security review: its test fails without its mending",
+            LONGEST_MINUTES,
+            &["setup"],
+            Work::Check(project::xtask(&["findings"])?),
+        ),
+        Suite {
+            is_lab: true,
+            lane: Lane::Alone,
+            ..suite(
+                "long-soak",
+                "an hour of random faults for a guest and two libvirt hosts",
+                LONGEST_MINUTES,
+                &["build", "release", "fetch"],
+                Work::Check(project::xtask(&["soak", "--minutes", "60"])?),
             )
         },
         Suite {
@@ -252,6 +290,18 @@ fn long(suites: &[Suite]) -> Result<Vec<Suite>> {
             )
         },
         Suite {
+            env: vec![("TANDEM_LONG_SITUATIONS", "1")],
+            is_lab: true,
+            lane: Lane::Alone,
+            ..suite(
+                "long-situations",
+                "the situations that take long: what happens by chance, again and again",
+                60,
+                &["build", "release", "fetch"],
+                Work::Integration(source_of("lab-situations")?),
+            )
+        },
+        Suite {
             lane: Lane::Cargo,
             ..suite(
                 "long-package",
@@ -262,7 +312,7 @@ fn long(suites: &[Suite]) -> Result<Vec<Suite>> {
             )
         },
     ];
-    let benches: [(_, _, &[&str]); 5] = [
+    let benches: [(_, _, &[&str]); 7] = [
         (
             "long-bench-evacuation",
             "all systems side by side: losses, gaps, claims",
@@ -282,6 +332,16 @@ fn long(suites: &[Suite]) -> Result<Vec<Suite>> {
             "long-bench-tcp",
             "what the programs of the fast path cost TCP",
             &["bench", "--tcp"],
+        ),
+        (
+            "long-bench-instructions",
+            "unplugs in guests whose clock counts instructions: what is left of the warning",
+            &["bench", "--instructions"],
+        ),
+        (
+            "long-bench-boot",
+            "boots with Tandem and without it, side by side",
+            &["bench", "--boot"],
         ),
         (
             "long-bench-serve",

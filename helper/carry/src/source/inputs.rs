@@ -1,6 +1,6 @@
 //! What each input changes, and what follows from the state after it.
 
-use super::{Action, Input, Phase, Source, Stream, Sync};
+use super::{Action, Input, Phase, Source, Stream, Sweep, Sync};
 use crate::frame::Frame;
 use crate::message::{Cause, Message};
 use crate::queue::{Waiting, has_room};
@@ -31,6 +31,12 @@ impl Source {
                 }
             }
             Input::Frame(frame) => self.frame(frame),
+            Input::Left(frame) => self.left(frame),
+            Input::Swept => {
+                if matches!(self.sweep, Sweep::Sweeping(_)) {
+                    self.sweep = Sweep::Done;
+                }
+            }
             Input::Dry => {
                 if self.sync == Sync::Reading {
                     self.sync = Sync::Answered;
@@ -99,7 +105,7 @@ impl Source {
 
     fn stopped(&mut self) {
         match self.phase {
-            // Somebody else's stop, such as the hypervisor's own: what is in the tap's queue is lost, the rest is not.
+            // Somebody else's stop, such as the hypervisor's own.
             Phase::Pass if self.can_hold() => self.hold(),
             Phase::Hold { .. } | Phase::Stopping { .. } => {}
             _ => return,
@@ -107,7 +113,10 @@ impl Source {
         let since_ms = self.now_ms;
         self.phase = Phase::Stopped { since_ms };
         let ours = self.stop_ordered;
-        self.say(Message::Stopped { ours });
+        // Before any frame: those that were held wait for the sweep.
+        self.say_after(0, Message::Stopped { ours });
+        self.sweep = Sweep::Sweeping(0);
+        self.act(Action::Sweep);
     }
 
     fn completed(&mut self) {
@@ -151,9 +160,7 @@ impl Source {
     }
 
     fn frame(&mut self, frame: Frame) {
-        self.counts.held += 1;
-        if self.own.contains(&frame.source()) {
-            self.counts.own += 1;
+        if self.is_own(&frame) {
             return;
         }
         match self.phase {
@@ -171,18 +178,45 @@ impl Source {
         }
     }
 
+    /// The guest had left it in the tap's queue: it goes before those that were held.
+    fn left(&mut self, frame: Frame) {
+        self.counts.swept += 1;
+        if self.is_own(&frame) {
+            return;
+        }
+        match self.sweep {
+            Sweep::Sweeping(swept) if self.is_stopped() && self.keeps(&frame) => {
+                self.keep_at(swept, frame);
+                self.sweep = Sweep::Sweeping(swept + 1);
+            }
+            _ if matches!(self.phase, Phase::Pass | Phase::Drain { .. }) => self.back(frame),
+            _ if self.phase == Phase::Ended => self.counts.abandoned += 1,
+            _ => self.counts.over_limit += 1,
+        }
+    }
+
+    /// Counts the frame; true if the guest itself has sent it.
+    fn is_own(&mut self, frame: &Frame) -> bool {
+        let is_own = self.own.contains(&frame.source());
+        self.counts.held += 1;
+        self.counts.own += u64::from(is_own);
+        is_own
+    }
+
     fn keeps(&self, frame: &Frame) -> bool {
         has_room(&self.limits, self.kept.len(), self.kept.bytes(), frame)
     }
 
     fn keep(&mut self, frame: Frame) {
+        let last = self.kept.len();
+        self.keep_at(last, frame);
+    }
+
+    /// Its number is its place.
+    fn keep_at(&mut self, index: usize, frame: Frame) {
         self.last_frame_ms = self.now_ms;
         self.last_number += 1;
-        self.kept.push(Waiting {
-            number: self.last_number,
-            since_ms: self.now_ms,
-            frame,
-        });
+        self.kept.insert(index, self.now_ms, frame);
         self.counts.most_bytes = self.counts.most_bytes.max(self.kept.bytes());
     }
 
@@ -202,6 +236,7 @@ impl Source {
 
     fn answer(&mut self) {
         if let Sync::Straggling { until_ms } = self.sync
+            && self.sweep == Sweep::Done
             && self.now_ms >= until_ms
         {
             self.sync = Sync::Reading;
@@ -213,6 +248,7 @@ impl Source {
     pub(super) fn give_back(&mut self, cause: Cause) {
         self.cause.get_or_insert(cause);
         self.say(Message::Abort { cause });
+        self.end_sweep();
         self.kept.move_to(&mut self.giving);
         self.sent = 0;
         self.act(Action::Pass);
@@ -220,6 +256,12 @@ impl Source {
             since_ms: self.now_ms,
             passing: false,
         };
+    }
+
+    /// Nothing is to be read from the queue any more.
+    fn end_sweep(&mut self) {
+        self.actions.retain(|action| *action != Action::Sweep);
+        self.sweep = Sweep::Done;
     }
 
     /// The time limit of everything is over, and the network not quiet.
@@ -235,6 +277,7 @@ impl Source {
     }
 
     fn close(&mut self) {
+        self.end_sweep();
         self.act(Action::Detach);
         let last = self.last_number;
         self.say(Message::Done { last });
@@ -244,6 +287,7 @@ impl Source {
     }
 
     pub(super) fn end(&mut self) {
+        self.end_sweep();
         self.release();
         self.counts.abandoned += self.kept.clear() + self.giving.clear();
         self.sent = 0;

@@ -42,6 +42,10 @@ pub enum Input {
     GuestRuns,
     /// A frame was held.
     Frame(Frame),
+    /// After [`Action::Sweep`]: a frame was left in the tap's queue. It came before all that were held.
+    Left(Frame),
+    /// After [`Action::Sweep`]: nothing is left there, or nobody can tell.
+    Swept,
     /// After [`Action::ReadDry`]: all that was held until then has been given to the machine.
     Dry,
     /// After [`Action::Pass`]: all that was held has been given back, and frames pass the tap as ever.
@@ -57,6 +61,9 @@ pub enum Action {
     StopGuest,
     /// Have the hypervisor resume the guest here: it was stopped for a migration that failed.
     ResumeGuest,
+    /// The guest stands still, and frames are held: say what it left in the tap's queue, in order, as [`Input::Left`], then
+    /// [`Input::Swept`]. No more is to be read there once another action follows.
+    Sweep,
     /// Read what is held until nothing is left, then say [`Input::Dry`].
     ReadDry,
     /// Let frames pass again once as many have been given back as were held, so that none overtakes.
@@ -70,8 +77,10 @@ pub enum Action {
 /// Frames, and what the carry cost. What was `held` is counted once more, as what became of it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// That were held.
+    /// That were held, or swept.
     pub held: u64,
+    /// Of these, that the guest had left in the tap's queue.
+    pub swept: u64,
     /// That were sent to the destination for good.
     pub carried: u64,
     /// That were given back to the guest here.
@@ -128,6 +137,17 @@ enum Sync {
     Answered,
 }
 
+/// How far it is with what the guest has left in the tap's queue. It goes before all that was held, so nothing is sent
+/// before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sweep {
+    /// The guest does not stand still yet.
+    NotYet,
+    /// So many frames have been swept.
+    Sweeping(usize),
+    Done,
+}
+
 /// The machine of a source.
 #[derive(Debug)]
 pub struct Source {
@@ -137,11 +157,14 @@ pub struct Source {
     phase: Phase,
     stream: Stream,
     sync: Sync,
+    sweep: Sweep,
     /// Held frames, until it is certain that the guest won't run here again.
     kept: Queue,
     /// How many of them have been sent.
     sent: usize,
+    /// The last number that was given, and the last that was sent.
     last_number: u64,
+    last_sent: u64,
     /// On their way back to the guest.
     giving: Queue,
     actions: VecDeque<Action>,
@@ -167,9 +190,11 @@ impl Source {
             phase: Phase::Pass,
             stream: Stream::Greeting,
             sync: Sync::NotAsked,
+            sweep: Sweep::NotYet,
             kept: Queue::default(),
             sent: 0,
             last_number: 0,
+            last_sent: 0,
             giving: Queue::default(),
             actions: VecDeque::new(),
             says: [(0, Message::Hello { versions: VERSIONS })].into(),
@@ -203,18 +228,20 @@ impl Source {
 
     /// What has to be sent next. Fetched only when the stream takes it, until there is nothing; also once it has ended.
     pub fn next_message(&mut self) -> Option<Message> {
-        let frame = self.kept.get(self.sent).filter(|_| self.sends());
-        let next = frame.map_or(u64::MAX, |waiting| waiting.number);
+        let frame = self.kept.get(self.sent);
+        let number = self.last_sent + 1;
+        let next = frame.map_or(u64::MAX, |_| number);
         if self.says.front().is_some_and(|(after, _)| *after < next) {
             return self.says.pop_front().map(|(_, message)| message);
         }
-        let waiting = frame?.clone();
+        let waiting = frame.filter(|_| self.sends())?.clone();
         let waited_ms = self.now_ms.saturating_sub(waiting.since_ms);
         self.counts.longest_wait_ms = self.counts.longest_wait_ms.max(waited_ms);
         self.sent += 1;
+        self.last_sent = number;
         self.release();
         self.proceed();
-        let (number, frame) = (waiting.number, waiting.frame);
+        let frame = waiting.frame;
         Some(Message::Frame { number, frame })
     }
 
@@ -275,13 +302,17 @@ impl Source {
     }
 
     fn say(&mut self, message: Message) {
+        self.say_after(self.last_number, message);
+    }
+
+    fn say_after(&mut self, number: u64, message: Message) {
         if self.stream != Stream::Over {
-            self.says.push_back((self.last_number, message));
+            self.says.push_back((number, message));
         }
     }
 
     fn sends(&self) -> bool {
-        self.stream == Stream::Agreed
+        self.stream == Stream::Agreed && self.sweep == Sweep::Done
     }
 
     const fn is_stopped(&self) -> bool {

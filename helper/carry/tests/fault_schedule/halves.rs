@@ -46,6 +46,7 @@ impl World {
             self.tell_source(source::Input::Tick);
         }
         self.act_at_source();
+        self.sweep();
         let in_hand = self.source.as_ref().map_or(0, Source::pending);
         if self.taps[SOURCE].opens(in_hand) {
             self.tell_source(source::Input::Passing);
@@ -60,6 +61,27 @@ impl World {
         }
         if self.source.as_ref().is_some_and(Source::is_off_stream) {
             self.pipes[DESTINATION].close();
+        }
+    }
+
+    fn sweep(&mut self) {
+        let Some(until_ms) = self.sweeps_until_ms else {
+            return;
+        };
+        if self.plan.sweeps_ms.is_some() {
+            while let Some(frame) = self.taps[SOURCE].ring.pop_front() {
+                self.swept_beside_guest |= self.runs_at == Some(SOURCE);
+                self.tell_source(source::Input::Left(frame));
+            }
+        }
+        if self.now_ms >= until_ms {
+            self.end_sweep();
+        }
+    }
+
+    fn end_sweep(&mut self) {
+        if self.sweeps_until_ms.take().is_some() {
+            self.tell_source(source::Input::Swept);
         }
     }
 
@@ -91,7 +113,10 @@ impl World {
     fn do_at_source(&mut self, action: &source::Action) {
         match action {
             source::Action::Hold => self.taps[SOURCE].mode = Mode::Hold,
-            source::Action::Pass => self.taps[SOURCE].mode = Mode::Drain,
+            source::Action::Pass => {
+                self.end_sweep();
+                self.taps[SOURCE].mode = Mode::Drain;
+            }
             source::Action::StopGuest if self.plan.fault == Fault::StopRefused => {
                 self.tell_source(source::Input::StopRefused);
             }
@@ -100,7 +125,11 @@ impl World {
                 let stops_ms = self.now_ms + self.plan.stop_ms;
                 self.hypervisor.stops_ms.get_or_insert(stops_ms);
             }
+            source::Action::Sweep => {
+                self.sweeps_until_ms = Some(self.now_ms + self.plan.sweeps_ms.unwrap_or(0));
+            }
             source::Action::ResumeGuest => {
+                self.end_sweep();
                 self.hypervisor.runs_ms.get_or_insert(self.now_ms + 3);
             }
             source::Action::ReadDry => {

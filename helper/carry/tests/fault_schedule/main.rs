@@ -64,6 +64,7 @@ fn frames_come_once_in_order_and_none_is_lost_uncounted() {
         "given back",
         "twins",
         "own",
+        "swept",
         "left to the network",
         "left to the source",
         "over a limit",
@@ -128,6 +129,7 @@ fn tally(world: &World) -> Tally {
         add("carried", outcome.counts.carried);
         add("given back", outcome.counts.given_back);
         add("own", outcome.counts.own);
+        add("swept", outcome.counts.swept);
         add("left to the network", outcome.counts.left_to_the_network);
         add("over a limit", outcome.counts.over_limit);
     }

@@ -67,6 +67,8 @@ pub(crate) struct Plan {
     pub(crate) hold_at_ms: u64,
     /// From the order to the stop, in ms.
     pub(crate) stop_ms: u64,
+    /// The half has a copy of the tap's descriptor, and sweeps what the guest leaves in its queue; for so long, in ms.
+    pub(crate) sweeps_ms: Option<u64>,
     /// From the stop until the migration is complete, in ms.
     pub(crate) device_ms: u64,
     /// Until a half hears from the hypervisor, in ms.
@@ -116,6 +118,7 @@ impl Plan {
             } else {
                 rng.between(0, 8)
             },
+            sweeps_ms: rng.chance(700).then(|| rng.between(0, 2)),
             device_ms: rng.between(1, 60),
             notice_ms: rng.between(0, 4),
             rate: [rng.between(400, 2_000), rng.between(0, 300)],

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tandem_carry::{Destination, Source, destination, source};
+use tandem_carry::{Destination, Frame, Source, destination, source};
 
 use crate::network::{DESTINATION, GUEST, Network, SOURCE, id_of};
 use crate::pipe::Pipe;
@@ -44,6 +44,12 @@ pub(crate) struct World {
     pub(crate) delivered: Vec<u64>,
     /// Copies of flooded frames that came once the network had been told: no half can know.
     pub(crate) excused: BTreeMap<u64, u32>,
+    /// Until when the source half sweeps its tap's queue.
+    pub(crate) sweeps_until_ms: Option<u64>,
+    /// The guest ran again meanwhile, which the half could not know.
+    pub(crate) swept_beside_guest: bool,
+    /// The one frame that the source's hypervisor itself reads after the stop.
+    pub(crate) taken: Option<Frame>,
     /// Frames lost outside of the halves.
     pub(crate) lost_elsewhere: u64,
     pub(crate) history: Option<Vec<String>>,
@@ -73,6 +79,9 @@ impl World {
             drained_told: false,
             delivered: Vec::new(),
             excused: BTreeMap::new(),
+            sweeps_until_ms: None,
+            swept_beside_guest: false,
+            taken: None,
             lost_elsewhere: 0,
             history: with_history.then(Vec::new),
             now_ms: 0,
@@ -211,8 +220,14 @@ impl World {
 
     fn guest_reads(&mut self) {
         let Some(host) = self.runs_at else {
+            if self.taken.is_none() && !self.hypervisor.arrived {
+                self.taken = self.taps[SOURCE].ring.pop_front();
+            }
             return;
         };
+        if host == SOURCE {
+            self.delivered.extend(self.taken.take().as_ref().map(id_of));
+        }
         // Some at a time, so that the queue is not always empty.
         let count = self.rng.between(1, 12);
         for _ in 0..count {

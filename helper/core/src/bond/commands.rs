@@ -24,16 +24,16 @@ pub(crate) struct Open {
 }
 
 /// What an open command waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Task {
     /// The traffic on the standby.
     Failover,
     /// The traffic on the VF.
     Failback,
-    /// The VF out of the bond; `target` once it is known which.
+    /// VFs out of the bond; `targets` once it is known which. Without `vf` all of them are.
     Prepare {
         vf: Option<Mac>,
-        target: Option<PreparedVf>,
+        targets: Vec<PreparedVf>,
     },
     /// An announcement sent.
     Announce { sent: bool },

@@ -14,23 +14,27 @@ pub(crate) struct Context<'a> {
 }
 
 impl<'a> Context<'a> {
-    /// The ports of the bond that Tandem keeps in order: the standby and the chosen VF, unless they leave.
+    /// The ports of the bond that Tandem keeps in order: the standby and the chosen VFs, unless they leave.
     pub(crate) fn kept_ports(&self) -> impl Iterator<Item = &'a Port<'a>> {
         let memory = self.memory;
-        let nics = self.view.standby.iter().chain(self.choice.vf);
+        let nics = self.view.standby.iter().chain(self.choice.vfs());
         nics.filter(move |nic| nic.enslaved && !memory.is_leaving(nic))
     }
 
-    /// The VF that the bond takes in next.
-    pub(crate) fn next_vf(&self, bond: &Bond<'_>) -> Option<&'a Port<'a>> {
-        let vf = self.choice.vf?;
-        let may_join = vf.takes_mtu(bond.link.mtu)
-            && !vf.enslaved
-            && !vf.is_occupied()
-            && !self.memory.is_leaving(vf)
-            && self.memory.vfs.may_join(vf, self.now)
-            && self.standby_is_served();
-        may_join.then_some(vf)
+    /// The VFs that the bond takes in next, each as soon as it may.
+    pub(crate) fn next_vfs(&self, bond: &Bond<'_>) -> impl Iterator<Item = &'a Port<'a>> {
+        let mtu = bond.link.mtu;
+        let served = self.standby_is_served();
+        let (memory, now) = (self.memory, self.now);
+        let may_join = move |vf: &&Port<'_>| {
+            served
+                && vf.takes_mtu(mtu)
+                && !vf.enslaved
+                && !vf.is_occupied()
+                && !memory.is_leaving(vf)
+                && memory.vfs.may_join(vf, now)
+        };
+        self.choice.vfs().filter(may_join)
     }
 
     /// The standby is in the bond, or is nothing the VF should wait for. A VF with

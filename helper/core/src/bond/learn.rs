@@ -4,9 +4,11 @@ use alloc::vec::Vec;
 
 use crate::bond::choice::{Choice, guess_cause};
 use crate::bond::history::traffic::{Carrier, PendingSwitchover, Record, Seen};
-use crate::bond::memory::Memory;
+use crate::bond::memory::{Memory, prepared_until};
 use crate::bond::view::BondView;
+use crate::model::input::KnownVf;
 use crate::model::output::Event;
+use crate::model::policy::{PathCheck, Policy};
 use crate::model::removal::RemovalStage;
 use crate::model::status::{Switchover, SwitchoverCause, Traffic};
 use crate::model::types::Time;
@@ -17,24 +19,57 @@ impl Memory {
         self.expire_prepared(view, now);
         let mut events = self.vfs.update(view, &mut self.traffic, now);
         self.forget_found(view);
+        self.note_rewritten(view);
         self.note_assembly(view, now);
         events.extend(self.note_traffic(view, now));
+        self.network.learn(view, now);
         events
     }
 
     /// The hold ends when the VF is gone, so that its successor is taken, or when
     /// the host did not come back in time.
     pub(crate) fn expire_prepared(&mut self, view: &BondView<'_>, now: Time) {
-        let Some(prepared) = self.prepared else {
-            return;
-        };
-        let present = view.vfs.iter().any(|vf| vf.ifindex() == prepared.ifindex);
-        let late = self
-            .prepared_until(view.policy)
-            .is_some_and(|end| now >= end);
         let known = view.world.links_known();
-        if (known && !present) || (late && !self.commands.preparing()) {
-            self.prepared = None;
+        let preparing = self.commands.preparing();
+        self.prepared.retain(|held| {
+            let present = view.vfs.iter().any(|vf| vf.ifindex() == held.ifindex);
+            let late = prepared_until(view.policy, held).is_some_and(|end| now >= end);
+            (present || !known) && (preparing || !late)
+        });
+    }
+
+    /// Remembers VFs whose permanent MAC is no longer their own, also while the policy leaves them out: nothing else
+    /// would tell what they are after a restart.
+    fn note_rewritten(&mut self, view: &BondView<'_>) {
+        if !view.world.links_known() {
+            return;
+        }
+        self.rewritten.retain(|known| {
+            let link = view.world.link(known.ifindex);
+            link.is_some_and(|link| link.pci == known.pci && link.permanent_mac != Some(known.mac))
+        });
+        for vf in &view.vfs {
+            let is_known = self
+                .rewritten
+                .iter()
+                .any(|known| known.ifindex == vf.ifindex());
+            let rewritten = vf
+                .mac
+                .filter(|mac| vf.link.permanent_mac.is_some_and(|now| now != *mac));
+            self.rewritten
+                .extend(rewritten.filter(|_| !is_known).map(|mac| KnownVf {
+                    ifindex: vf.ifindex(),
+                    mac,
+                    pci: vf.link.pci,
+                }));
+        }
+        // One that the policy left out before its driver did so is nobody's VF now, and may be again.
+        for known in view.world.rewritten() {
+            let room = self.rewritten.len() < Policy::MAX_VFS;
+            let is_new = |one: &KnownVf| one.ifindex != known.ifindex;
+            if room && self.rewritten.iter().all(is_new) {
+                self.rewritten.push(known);
+            }
         }
     }
 
@@ -91,6 +126,12 @@ impl Memory {
             || guess_cause(view, self, from.port, to.traffic),
             |switchover| switchover.cause,
         );
+        // What was seen of a path before says little of one that was dead.
+        let was_lost = self.vfs.last_lost_path(to.port).is_some();
+        let is_tried_out = was_lost || view.policy.path_check == PathCheck::Auto;
+        if is_tried_out && to.traffic == Traffic::Vf {
+            self.path.try_out(to.port);
+        }
         if decided.is_none() {
             // The kernel or somebody else knows something that was not told.
             self.vfs.doubt(from.port, now);
@@ -101,6 +142,8 @@ impl Memory {
         let reaction = reaction.filter(|_| from.traffic == Traffic::Vf);
         self.traffic.count += 1;
         let failed_at = self.traffic.failed_at(from.port, now);
+        let lost_path = self.vfs.lost_path(from.port);
+        let path_lost_at = lost_path.map(|lost| lost.alive_at);
         let switchover = Switchover {
             number: self.traffic.count,
             at: now,
@@ -130,7 +173,8 @@ impl Memory {
             stopped_at: gone
                 .and_then(|gone| gone.stopped_at)
                 .or(warning.and_then(|warning| warning.stopping_at))
-                .or(failed_at.filter(|_| cause == SwitchoverCause::Carrier)),
+                .or(failed_at.filter(|_| cause == SwitchoverCause::Carrier))
+                .or(path_lost_at.filter(|_| cause == SwitchoverCause::PathLost)),
             redirected_at: warning
                 .filter(|warning| redirected && warning.first > RemovalStage::ButtonCancelled)
                 .map(|warning| warning.first_at),
@@ -145,7 +189,8 @@ impl Memory {
     /// Learns what was chosen.
     pub(crate) fn note_choice(&mut self, view: &BondView<'_>, choice: &Choice<'_>, now: Time) {
         let differ = view.bond().is_some_and(|bond| {
-            let mut ports = view.standby.iter().chain(choice.vf);
+            let vfs = choice.vfs.iter().copied();
+            let mut ports = view.standby.iter().chain(vfs);
             ports.any(|port| port.enslaved && port.link.mtu != bond.link.mtu)
         });
         self.mtus_differ_since = self.mtus_differ_since.or(Some(now)).filter(|_| differ);

@@ -7,12 +7,14 @@ use alloc::vec::Vec;
 
 use crate::bond::commands::Commands;
 use crate::bond::history::attempts::Attempts;
+use crate::bond::history::network::NetworkMemory;
+use crate::bond::history::path::PathMemory;
 use crate::bond::history::traffic::TrafficMemory;
 use crate::bond::history::vfs::VfMemory;
 use crate::bond::view::{BondView, Port};
 use crate::model::action::ActionKind;
-use crate::model::input::{Hold, PreparedVf};
-use crate::model::policy::BondPolicy;
+use crate::model::input::{Hold, KnownVf, PreparedVf};
+use crate::model::policy::{BondPolicy, Policy};
 use crate::model::types::{ActionId, Ifindex, Time};
 
 /// How long a bond may take from its first port to its first traffic before it
@@ -29,11 +31,15 @@ pub(crate) struct Memory {
     pub(crate) attempts: Attempts,
     pub(crate) traffic: TrafficMemory,
     pub(crate) vfs: VfMemory,
+    pub(crate) path: PathMemory,
+    pub(crate) network: NetworkMemory,
     pub(crate) commands: Commands,
     /// An operator moved the traffic to the standby.
     pub(crate) operator_hold: bool,
-    /// The VF that the host is about to unplug.
-    pub(crate) prepared: Option<PreparedVf>,
+    /// The VFs that the host is about to unplug.
+    pub(crate) prepared: Vec<PreparedVf>,
+    /// VFs whose permanent MAC is no longer their own.
+    pub(crate) rewritten: Vec<KnownVf>,
     /// NICs outside that the kernel would make ports of the bond, as it said when it was asked last.
     pub(crate) found_free: BTreeSet<Ifindex>,
     /// Tandem had the bond deliver the frames of all ports.
@@ -58,8 +64,11 @@ impl Memory {
     /// Takes up a promise from before a restart.
     pub(crate) fn recall(&mut self, hold: &Hold) {
         self.operator_hold = hold.operator;
-        self.prepared = hold.prepared;
+        let others = hold.also_prepared.iter().copied();
+        self.prepared = hold.prepared.into_iter().chain(others).collect();
+        self.prepared.truncate(Policy::MAX_VFS);
         self.draining = hold.draining;
+        self.rewritten.clone_from(&hold.rewritten);
     }
 
     /// When a port that has another MTU than the bond is to get the bond's.
@@ -73,17 +82,21 @@ impl Memory {
         self.assembled_at.map(|at| at.plus_ms(ASSEMBLY_GRACE_MS))
     }
 
-    /// The VFs in the order in which the bond has or takes them in: the policy's, those that are held out last.
+    /// The VFs in the order in which they get the traffic: the policy's, those that are held out last. One that has
+    /// it, or had it last, goes before others: coming back is no reason to move the traffic.
     pub(crate) fn ranked_vfs<'v, 'a>(&self, view: &'v BondView<'a>) -> Vec<&'v Port<'a>> {
         let mut vfs: Vec<_> = view.vfs.iter().collect();
-        vfs.sort_by_key(|vf| self.is_held_out(view, vf));
+        let had_it = |vf: &Port<'_>| self.vfs.carried_last() == Some(vf.ifindex());
+        vfs.sort_by_key(|vf| (self.is_held_out(view, vf), !vf.active, !had_it(vf)));
         vfs
     }
 
     /// This VF is not to be used now, whatever its carrier.
     fn is_held_out(&self, view: &BondView<'_>, vf: &Port<'_>) -> bool {
         let silent = vf.enslaved && !vf.usable;
-        self.is_leaving(vf) || self.is_refused(view, vf) || vf.is_occupied() || silent
+        let too_small = view.bond().is_some_and(|bond| !vf.takes_mtu(bond.link.mtu));
+        let unfit = !vf.enslaved && (vf.is_occupied() || too_small);
+        self.is_leaving(vf) || self.is_refused(view, vf) || unfit || silent
     }
 
     /// The bond could not take this NIC in when it was last tried, or would not have got it.
@@ -127,14 +140,19 @@ impl Memory {
 
     /// The host is about to unplug this VF.
     pub(crate) fn is_prepared(&self, port: &Port<'_>) -> bool {
-        self.prepared
-            .is_some_and(|prepared| prepared.ifindex == port.ifindex())
+        self.holds(port.ifindex())
+    }
+
+    /// A VF of this index is held for its unplug.
+    pub(crate) fn holds(&self, vf: Ifindex) -> bool {
+        self.prepared.iter().any(|held| held.ifindex == vf)
     }
 
     /// Moments at which a timer of this memory runs out, past ones included.
     pub(crate) fn deadlines(&self, view: &BondView<'_>) -> Vec<Time> {
         let mut all = Vec::new();
-        all.extend(self.prepared_until(view.policy));
+        let held = self.prepared.iter();
+        all.extend(held.filter_map(|held| prepared_until(view.policy, held)));
         for port in view.nics() {
             all.extend(port.warning.map(|warning| warning.expires_at(view.policy)));
             all.extend(self.vfs.deadlines(view.policy, port));
@@ -143,13 +161,8 @@ impl Memory {
         all.extend(self.assembly_grace_until());
         all.extend(self.mtus_due_at());
         all.extend(self.commands.deadline());
+        all.extend(view.world.fast_paths_due_at());
         all
-    }
-    /// When a VF that was prepared for its unplug is no longer held.
-    pub(crate) fn prepared_until(&self, policy: &BondPolicy) -> Option<Time> {
-        let limit_ms = policy.timing.prepared_timeout_ms;
-        let since = self.prepared?.since;
-        (limit_ms > 0).then(|| since.plus_ms(limit_ms))
     }
 
     /// The executor was given an action.
@@ -181,4 +194,10 @@ impl Memory {
             _ => {}
         }
     }
+}
+
+/// When a VF that was prepared for its unplug is no longer held.
+pub(crate) fn prepared_until(policy: &BondPolicy, held: &PreparedVf) -> Option<Time> {
+    let limit_ms = policy.timing.prepared_timeout_ms;
+    (limit_ms > 0).then(|| held.since.plus_ms(limit_ms))
 }

@@ -38,6 +38,7 @@ mod learn;
 pub(crate) mod memory;
 mod requests;
 pub(crate) mod view;
+mod watch;
 
 use alloc::vec::Vec;
 

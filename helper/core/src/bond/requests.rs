@@ -6,11 +6,11 @@ use alloc::vec::Vec;
 
 use crate::bond::commands::{Open, Task};
 use crate::bond::memory::Memory;
-use crate::bond::view::{BondView, Device};
+use crate::bond::view::{BondView, Device, Port};
 use crate::model::action::ActionKind;
 use crate::model::input::{PreparedVf, Request};
 use crate::model::output::{Answer, CommandError, CommandErrorCode, Reply};
-use crate::model::policy::BondPolicy;
+use crate::model::policy::{BondPolicy, Policy};
 use crate::model::status::Traffic;
 use crate::model::types::{CommandId, Mac, Time};
 
@@ -40,7 +40,7 @@ impl Memory {
             }
             Request::PrepareUnplug { vf, .. } => Task::Prepare {
                 vf: *vf,
-                target: None,
+                targets: Vec::new(),
             },
             Request::Resume { .. } => return self.resume(policy, id),
             Request::Announce { .. } => {
@@ -60,9 +60,10 @@ impl Memory {
     fn resume(&mut self, policy: &BondPolicy, id: CommandId) -> Vec<Reply> {
         let prepares = |task: &Task| matches!(task, Task::Prepare { .. });
         let mut replies = self.commands.supersede(prepares);
-        let text = match self.prepared.take() {
-            Some(_) => "the VF may be used again",
-            None => "no VF was held",
+        let text = match core::mem::take(&mut self.prepared).len() {
+            0 => "no VF was held",
+            1 => "the VF may be used again",
+            _ => "the VFs may be used again",
         };
         let answer = Answer {
             bond: policy.name.clone(),
@@ -96,11 +97,15 @@ impl Memory {
             return Some(Err(no_bond(view)));
         }
         if view.world.links_known() {
-            let ending = match open.task {
+            let ending = match &open.task {
                 Task::Failover => self.resolve_failover(view, open),
                 Task::Failback => self.resolve_failback(view, open),
-                Task::Prepare { vf, target } => self.resolve_prepare(view, open, vf, target, now),
-                Task::Announce { sent } => resolve_announce(view, open, sent),
+                Task::Prepare { vf, targets } if targets.is_empty() => {
+                    let vf = *vf;
+                    self.begin_prepare(view, open, vf, now)
+                }
+                Task::Prepare { .. } => self.resolve_prepare(view, open),
+                Task::Announce { sent } => resolve_announce(view, open, *sent),
             };
             if ending.is_some() {
                 return ending;
@@ -128,6 +133,9 @@ impl Memory {
     }
 
     fn resolve_failback(&self, view: &BondView<'_>, open: &mut Open) -> Ending {
+        if view.traffic() == Traffic::Vf && self.path.is_on_trial() {
+            return None;
+        }
         if view.traffic() == Traffic::Vf {
             return self.switched(view, open);
         }
@@ -140,40 +148,48 @@ impl Memory {
         Some(Ok(answer(view, open, false, None)))
     }
 
-    fn resolve_prepare(
-        &mut self,
-        view: &BondView<'_>,
-        open: &mut Open,
-        mac: Option<Mac>,
-        target: Option<PreparedVf>,
-        now: Time,
-    ) -> Ending {
-        let Some(target) = target else {
-            return self.begin_prepare(view, open, mac, now);
+    fn resolve_prepare(&mut self, view: &BondView<'_>, open: &mut Open) -> Ending {
+        let Task::Prepare { vf, targets } = &open.task else {
+            return None;
         };
-        let Some(vf) = view.port(target.ifindex) else {
+        let (named, first) = (vf.is_some(), targets.first().copied());
+        let vfs: Vec<_> = targets
+            .iter()
+            .filter_map(|target| view.port(target.ifindex))
+            .collect();
+        if vfs.is_empty() {
             open.done.push("the VF is gone".into());
-            return Some(Ok(answer(view, open, true, Some(&target))));
-        };
-        if self.prepared.map(|held| held.ifindex) != Some(target.ifindex) {
+            return Some(Ok(answer(view, open, true, first.as_ref())));
+        }
+        if vfs.iter().any(|vf| !self.is_prepared(vf)) {
             let message = "the hold on the VF was given up; ask for the status";
             return Some(Err(CommandError::new(
                 CommandErrorCode::Superseded,
                 message,
             )));
         }
-        // What is under way may bring it in, and its end belongs into the answer.
-        let busy = self.in_flight.as_ref().is_some_and(|busy| {
-            matches!(busy.kind, ActionKind::Enslave { port, .. } | ActionKind::Release { port, .. }
-                if port == vf.ifindex())
-        });
-        if !vf.enslaved {
-            return (!busy).then(|| Ok(answer(view, open, true, Some(&target))));
+        if vfs.iter().all(|vf| !vf.enslaved) {
+            // What is under way may bring one in, and its end belongs into the answer.
+            let busy = self.in_flight.as_ref().is_some_and(|busy| {
+                let (ActionKind::Enslave { port, .. } | ActionKind::Release { port, .. }) =
+                    busy.kind
+                else {
+                    return false;
+                };
+                vfs.iter().any(|vf| vf.ifindex() == port)
+            });
+            return (!busy).then(|| Ok(answer(view, open, true, first.as_ref())));
         }
-        if standby_may_serve(view, self) {
+        let another_vf = || {
+            let mut others = view.vfs.iter();
+            others.any(|vf| vf.usable && !self.is_leaving(vf))
+        };
+        if standby_may_serve(view, self) || named && another_vf() {
             return None;
         }
-        self.prepared = None;
+        let targets: Vec<_> = vfs.iter().map(|vf| vf.ifindex()).collect();
+        self.prepared
+            .retain(|held| !targets.contains(&held.ifindex));
         Some(Err(standby_unusable(view)))
     }
 
@@ -184,39 +200,49 @@ impl Memory {
         mac: Option<Mac>,
         now: Time,
     ) -> Ending {
-        let vf = match mac {
-            Some(mac) => view.vfs.iter().find(|vf| vf.mac() == Some(mac)),
-            None => {
-                let held = view.vfs.iter().find(|vf| self.is_prepared(vf));
-                held.or_else(|| self.ranked_vfs(view).into_iter().next())
+        let mut vfs = self.ranked_vfs(view);
+        if let Some(mac) = mac {
+            vfs.retain(|vf| vf.mac == Some(mac));
+            if vfs.len() > 1 {
+                // One that is being removed and its successor.
+                vfs.retain(|vf| vf.warning.is_none());
             }
-        };
-        let Some(vf) = vf else {
+            if vfs.len() > 1 {
+                return Some(Err(not_one_vf(view, mac, &vfs)));
+            }
+        }
+        if vfs.is_empty() {
             return Some(nothing_to_prepare(view, open, mac));
-        };
-        let held = self.prepared.filter(|held| held.ifindex == vf.ifindex());
-        let target = held.unwrap_or(PreparedVf {
-            ifindex: vf.ifindex(),
-            mac: vf.mac(),
-            pci: vf.link.pci,
-            since: now,
-        });
-        self.prepared = Some(target);
-        let target = Some(target);
-        open.task = Task::Prepare { vf: mac, target };
-        self.resolve_prepare(view, open, mac, target, now)
+        }
+        // Those that are held already come first, so that the answer to a repeated request is the same.
+        vfs.sort_by_key(|vf| !self.is_prepared(vf));
+        let mut targets = Vec::new();
+        for vf in vfs.into_iter().take(Policy::MAX_VFS) {
+            let mut held = self.prepared.iter();
+            let held = held.find(|held| held.ifindex == vf.ifindex());
+            targets.push(held.copied().unwrap_or(PreparedVf {
+                ifindex: vf.ifindex(),
+                mac: vf.mac,
+                pci: vf.link.pci,
+                since: now,
+            }));
+        }
+        let new = targets.iter().filter(|target| !self.holds(target.ifindex));
+        let new: Vec<_> = new.copied().collect();
+        self.prepared.extend(new);
+        open.task = Task::Prepare { vf: mac, targets };
+        self.resolve_prepare(view, open)
     }
 
     /// The command's time is over. What it asked for is given up, so that the
     /// guest does not stay in a state nobody counts on.
     fn give_up(&mut self, view: &BondView<'_>, open: &Open) -> CommandError {
-        match open.task {
+        match &open.task {
             Task::Failover => self.operator_hold = false,
-            Task::Prepare { target, .. } => {
-                if self.prepared.map(|one| one.ifindex) == target.map(|one| one.ifindex) {
-                    self.prepared = None;
-                }
-            }
+            Task::Prepare { targets, .. } => self.prepared.retain(|held| {
+                let mut targets = targets.iter();
+                !targets.any(|target| target.ifindex == held.ifindex)
+            }),
             Task::Failback | Task::Announce { .. } => {}
         }
         let name = &view.policy.name;
@@ -258,7 +284,7 @@ fn nothing_to_prepare(
             let present: Vec<String> = view
                 .vfs
                 .iter()
-                .filter_map(|vf| vf.mac().map(|mac| format!("{mac}")))
+                .filter_map(|vf| vf.mac.map(|mac| format!("{mac}")))
                 .collect();
             let message = format!(
                 "{}: no VF has the permanent MAC {mac}; present: {}",
@@ -272,6 +298,22 @@ fn nothing_to_prepare(
             Ok(answer(view, open, true, None))
         }
     }
+}
+
+fn not_one_vf(view: &BondView<'_>, mac: Mac, vfs: &[&Port<'_>]) -> CommandError {
+    let names: Vec<_> = vfs
+        .iter()
+        .map(|vf| match vf.link.pci {
+            Some(pci) => format!("{} at {pci}", vf.link.name),
+            None => format!("{}", vf.link.name),
+        })
+        .collect();
+    let message = format!(
+        "{}: {} have the permanent MAC {mac}, so it names none of them; name no VF, and all are released",
+        view.policy.name,
+        names.join(" and ")
+    );
+    CommandError::new(CommandErrorCode::UnknownVf, message)
 }
 
 /// The standby carries traffic on demand, or soon will.

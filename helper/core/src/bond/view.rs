@@ -3,12 +3,12 @@
 
 use alloc::vec::Vec;
 
-use crate::model::action::ActionKind;
+use crate::model::action::{ActionKind, PathProof};
 use crate::model::link::{Addressing, BondFacts, BondMode, Link, LinkKind};
 use crate::model::policy::{BondPolicy, MacPolicy};
 use crate::model::status::Traffic;
 use crate::model::types::{Ifindex, Mac};
-use crate::world::matching::{Assignment, Role, identity_mac};
+use crate::world::matching::{Assignment, Role};
 use crate::world::{Warning, World};
 
 /// What is there of one bond of the policy.
@@ -68,12 +68,18 @@ impl Bond<'_> {
         }
     }
 
-    /// Has a VF show that its frames reach the standby through the network.
-    pub(crate) fn check_path(&self, vf: &Port<'_>, standby: &Port<'_>) -> ActionKind {
+    /// Has a VF show that its frames pass through the network, while the standby carries the traffic.
+    pub(crate) fn check_path(
+        &self,
+        vf: &Port<'_>,
+        standby: &Port<'_>,
+        proof: PathProof,
+    ) -> ActionKind {
         ActionKind::CheckPath {
             bond: self.ifindex(),
             from: vf.ifindex(),
             to: standby.ifindex(),
+            proof,
         }
     }
 
@@ -86,6 +92,10 @@ impl Bond<'_> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Port<'a> {
     pub(crate) link: &'a Link,
+    /// Its own MAC, by which it was recognised.
+    pub(crate) mac: Option<Mac>,
+    /// The place of the entry of the policy's list that it fits, for a VF.
+    pub(crate) entry: usize,
     /// It is a port of this bond.
     pub(crate) enslaved: bool,
     /// Another device has it as a port.
@@ -101,10 +111,6 @@ pub(crate) struct Port<'a> {
 impl Port<'_> {
     pub(crate) fn ifindex(&self) -> Ifindex {
         self.link.ifindex
-    }
-
-    pub(crate) fn mac(&self) -> Option<Mac> {
-        identity_mac(self.link)
     }
 
     /// It is no port, and something else has its frames as far as a dump shows: the bond must not have it.
@@ -144,14 +150,14 @@ impl<'a> BondView<'a> {
             let Some(link) = world.link(assignment.ifindex) else {
                 continue;
             };
-            let port = port(world, device.bond(), link);
+            let port = port(world, device.bond(), link, assignment.mac);
             match assignment.role {
                 Role::Standby => standbys.push(port),
-                Role::Vf(order) => vfs.push((order, port)),
+                Role::Vf(entry) => vfs.push(Port { entry, ..port }),
             }
         }
         standbys.sort_by_key(|port| (!port.enslaved, port.is_occupied(), port.ifindex()));
-        vfs.sort_by_key(|(order, port)| (*order, !port.enslaved, port.ifindex()));
+        vfs.sort_by_key(|port| (port.entry, !port.enslaved, port.ifindex()));
         let mut standbys = standbys.into_iter();
         Self {
             policy,
@@ -159,7 +165,7 @@ impl<'a> BondView<'a> {
             device,
             standby: standbys.next(),
             other_standby: standbys.next(),
-            vfs: vfs.into_iter().map(|(_, port)| port).collect(),
+            vfs,
         }
     }
 
@@ -217,7 +223,7 @@ impl<'a> BondView<'a> {
     pub(crate) fn wanted_mac(&self) -> Option<Mac> {
         match self.policy.mac {
             MacPolicy::Standby => {
-                let present = self.standby.as_ref().and_then(Port::mac);
+                let present = self.standby.as_ref().and_then(|port| port.mac);
                 present.or(self.policy.standby.mac)
             }
             MacPolicy::Follow => None,
@@ -256,11 +262,18 @@ fn device<'a>(world: &'a World, policy: &BondPolicy) -> Device<'a> {
     }
 }
 
-fn port<'a>(world: &'a World, bond: Option<&Bond<'a>>, link: &'a Link) -> Port<'a> {
+fn port<'a>(
+    world: &'a World,
+    bond: Option<&Bond<'a>>,
+    link: &'a Link,
+    mac: Option<Mac>,
+) -> Port<'a> {
     let enslaved = link.controller.is_some() && link.controller == bond.map(Bond::ifindex);
     let linked = link.admin_up && link.carrier && link.port.as_ref().is_some_and(|p| p.mii_up);
     Port {
         link,
+        mac,
+        entry: 0,
         enslaved,
         taken: link.controller.is_some() && !enslaved,
         active: enslaved && bond.and_then(|bond| bond.facts.active) == Some(link.ifindex),

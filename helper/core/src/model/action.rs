@@ -77,6 +77,23 @@ pub enum ActionKind {
         from: Ifindex,
         /// The port that carries the traffic.
         to: Ifindex,
+        /// What has to be shown.
+        proof: PathProof,
+    },
+    /// Read how many frames a port has sent; handed in as [`crate::Input::PortTraffic`].
+    ReadTraffic { bond: Ifindex, port: Ifindex },
+    /// Ask neighbours of the bond through a port, and, if none answers, through another one. One of them carries the
+    /// traffic and asks as the bond; the other never has the bond's MAC as the source. Handed in as
+    /// [`crate::Input::PathAsked`].
+    AskPath {
+        bond: Ifindex,
+        /// The port that is asked about.
+        port: Ifindex,
+        /// The one to compare with.
+        other: Ifindex,
+        /// The port got the traffic just now: what passed before proves nothing, there is little time, and an answer may
+        /// come in through the other port, which delivers too.
+        trial: bool,
     },
     /// Have the fast-path programs do exactly this for a bond. The executor hands in
     /// [`crate::Input::FastPathSet`] with what they really do then. A change starts
@@ -104,11 +121,28 @@ impl ActionKind {
             | Self::Release { port, bond }
             | Self::SetPrimary { bond, port } => Vec::from([port, bond]),
             Self::Announce { bond, port } => Vec::from([bond, port]),
-            Self::CheckPath { bond, from, to } => Vec::from([from, to, bond]),
+            Self::CheckPath { bond, from, to, .. } => Vec::from([from, to, bond]),
+            Self::ReadTraffic { bond, port } => Vec::from([port, bond]),
+            Self::AskPath {
+                bond, port, other, ..
+            } => Vec::from([port, other, bond]),
             Self::MoveAddressing { from, to } => Vec::from([from, to]),
             Self::CreateBond { .. } | Self::ReadFrames { .. } | Self::Observe { .. } => Vec::new(),
         }
     }
+}
+
+/// What a path check has to show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PathProof {
+    /// A frame reaches the other port.
+    Standby,
+    /// Whoever answers through the other port answers through this one too, or may do so once it has the traffic; where
+    /// nobody answers there, a frame reaches the other port.
+    Neighbours,
+    /// The same, but where nobody answers nothing has to be shown.
+    NoFault,
 }
 
 /// Options of a bond; `None` leaves the kernel's value.

@@ -35,17 +35,17 @@ impl FastPath {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct ArmedVf {
-    /// The VF that carries the traffic.
+    /// The VF that carries the traffic, or is about to get it.
     pub vf: Ifindex,
     /// Its PCI address: what a removal is about.
     pub pci: PciAddress,
     /// The port above it, which takes it along when it goes.
     pub slot: Option<PciAddress>,
-    /// The port that takes over.
+    /// The port that takes over: a backup VF that is known to work, else the standby.
     pub standby: Ifindex,
     /// The MAC that the network knows the bond by.
     pub mac: Mac,
-    /// The bond's own addresses, to be announced from the standby.
+    /// The bond's own addresses, to be announced from the port that takes over.
     pub addresses: Vec<IpAddr>,
     /// The bond's upper devices, to be announced too, as one number that changes with them.
     pub upper_devices: u64,

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::fast_path::{FastPath, PortFrames, Reaction};
 use crate::model::link::{Addressing, Link};
+use crate::model::path::{PathAnswer, PortTraffic};
 use crate::model::policy::{HostMay, Policy};
 use crate::model::removal::Removal;
 use crate::model::source::{CheckItem, Source, SourceHealth};
@@ -36,6 +37,9 @@ pub enum Input {
     Addressings(Vec<Addressing>),
     /// Addresses and routes of one link; replaces what was known of that one.
     Addressing(Addressing),
+    /// Whether the guest has an IPv4 route to everywhere, through whatever interface; until it is said, that is
+    /// not known.
+    WayOut(bool),
     /// A bond's upper devices, VLANs and macvlans, as one number that changes with them.
     UpperDevices {
         bond: Ifindex,
@@ -44,6 +48,8 @@ pub enum Input {
     },
     /// The kernel is about to take a PCI device away, or has begun to.
     Removal(Removal),
+    /// The fast-path programs are being loaded; `FastPathSupported` follows.
+    FastPathsLoading,
     /// Whether the kernel takes the fast-path programs; until it is said, not.
     FastPathSupported(bool),
     /// What the fast-path programs really do for a bond now.
@@ -53,6 +59,15 @@ pub enum Input {
         bond: Ifindex,
         /// Each port that was counted on since the counters were cleared.
         ports: Vec<PortFrames>,
+    },
+    /// How many frames a port has sent.
+    PortTraffic(PortTraffic),
+    /// What came of asking the bond's neighbours through a port.
+    PathAsked {
+        bond: Ifindex,
+        /// The port that was asked about.
+        port: Ifindex,
+        answer: PathAnswer,
     },
     /// A link lost its carrier, by the kernel's own time.
     CarrierLost { ifindex: Ifindex, at: Time },
@@ -94,9 +109,47 @@ pub struct Hold {
     pub operator: bool,
     /// The VF that was prepared for its unplug.
     pub prepared: Option<PreparedVf>,
+    /// Others that were prepared with it, or later.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also_prepared: Vec<PreparedVf>,
     /// Tandem had an adopted bond deliver the frames of all ports, for a switchover.
     #[serde(default)]
     pub draining: bool,
+    /// VFs whose driver has made another MAC than their own the permanent one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rewritten: Vec<KnownVf>,
+}
+
+impl Hold {
+    /// There is nothing to keep.
+    pub(crate) fn is_nothing(&self) -> bool {
+        !self.operator && self.prepared.is_none() && !self.draining && self.rewritten.is_empty()
+    }
+
+    /// The VFs that have to be known again.
+    pub(crate) fn known_vfs(&self) -> impl Iterator<Item = KnownVf> {
+        let prepared = self.prepared.iter().chain(&self.also_prepared);
+        let prepared = prepared.filter_map(|vf| {
+            Some(KnownVf {
+                ifindex: vf.ifindex,
+                mac: vf.mac?,
+                pci: vf.pci,
+            })
+        });
+        self.rewritten.iter().copied().chain(prepared)
+    }
+}
+
+/// A VF as it was before its driver rewrote its permanent MAC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct KnownVf {
+    /// Its index.
+    pub ifindex: Ifindex,
+    /// Its own MAC.
+    pub mac: Mac,
+    /// Its PCI address.
+    pub pci: Option<PciAddress>,
 }
 
 /// A VF that was released because the host wants to unplug it.
@@ -141,11 +194,12 @@ pub enum Request {
         /// Which bond; without it, the only one there is.
         bond: Option<IfName>,
     },
-    /// Move the traffic to the standby and release the VF: it will be unplugged.
+    /// Release VFs that will be unplugged, after the traffic has left them. Without `vf` all are, and the
+    /// standby carries the traffic; with it another VF may, if it is known to work.
     PrepareUnplug {
         /// Which bond; without it, the only one there is.
         bond: Option<IfName>,
-        /// Which VF, by permanent MAC; without it, the present one.
+        /// Which VF, by permanent MAC; without it, all that are present.
         vf: Option<Mac>,
     },
     /// The unplug will not happen, or the migration is over: take a VF again.
@@ -158,6 +212,19 @@ pub enum Request {
         /// Which bond; without it, the only one there is.
         bond: Option<IfName>,
     },
+}
+
+impl Request {
+    /// The bond that it names.
+    pub(crate) fn bond(&self) -> Option<&IfName> {
+        match self {
+            Self::Failover { bond }
+            | Self::Failback { bond }
+            | Self::PrepareUnplug { bond, .. }
+            | Self::Resume { bond }
+            | Self::Announce { bond } => bond.as_ref(),
+        }
+    }
 }
 
 /// How an action ended. `Accepted` means acknowledged, not yet seen.

@@ -6,7 +6,7 @@ use core::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::types::{IfName, Ifindex, Mac, PciAddress};
+use crate::model::types::{IfName, Ifindex, Mac, PciAddress, Time};
 
 /// One network interface, as the kernel last described it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +45,31 @@ pub struct Link {
     pub bond: Option<BondFacts>,
     /// Facts of a bond's port; present while its controller is a bond.
     pub port: Option<PortFacts>,
+}
+
+impl Link {
+    /// A link of which nothing else is known, with Ethernet's usual MTU; down.
+    #[must_use]
+    pub fn named(ifindex: Ifindex, name: IfName, kind: LinkKind) -> Self {
+        Self {
+            ifindex,
+            name,
+            kind,
+            mac: None,
+            permanent_mac: None,
+            pci: None,
+            pci_parent: None,
+            driver: None,
+            mtu: 1500,
+            max_mtu: 0,
+            admin_up: false,
+            carrier: false,
+            controller: None,
+            occupant: None,
+            bond: None,
+            port: None,
+        }
+    }
 }
 
 /// What has a NIC's frames besides the NIC itself. A port's frames are its bond's, and another port may carry them.
@@ -195,6 +220,11 @@ pub struct Route {
 }
 
 impl Route {
+    /// It leads everywhere in IPv4.
+    pub(crate) fn is_ipv4_default(&self) -> bool {
+        self.destination.prefix == 0 && self.destination.ip.is_ipv4()
+    }
+
     /// It is the one wanted, if that one leaves the metric to the kernel.
     pub(crate) fn is(&self, wanted: &Self) -> bool {
         self.destination.network() == wanted.destination.network()
@@ -216,9 +246,33 @@ pub struct Addressing {
     /// Routes through it that somebody configured; those the kernel makes by
     /// itself for addresses, multicast and link-local networks are left out.
     pub routes: Vec<Route>,
+    /// When its leased addresses cease to be valid.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub expiries: Vec<Expiry>,
+}
+
+/// When a leased address ceases to be valid, unless somebody renews it before. One that a router advertises is
+/// not leased: it may be meant to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Expiry {
+    /// The address.
+    pub ip: IpAddr,
+    /// The moment.
+    pub at: Time,
 }
 
 impl Addressing {
+    /// There is an IPv4 default route.
+    pub(crate) fn has_ipv4_default(&self) -> bool {
+        self.routes.iter().any(Route::is_ipv4_default)
+    }
+
+    /// There are IPv4 addresses.
+    pub(crate) fn has_ipv4(&self) -> bool {
+        self.addresses.iter().any(|address| address.ip.is_ipv4())
+    }
+
     /// There are addresses other than IPv6 link-local ones.
     pub(crate) fn has_addresses(&self) -> bool {
         self.addresses

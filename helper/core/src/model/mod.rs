@@ -5,6 +5,7 @@ pub mod fast_path;
 pub(crate) mod input;
 pub mod link;
 pub(crate) mod output;
+pub mod path;
 pub mod policy;
 pub(crate) mod removal;
 pub(crate) mod source;

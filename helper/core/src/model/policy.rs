@@ -83,7 +83,8 @@ pub struct BondPolicy {
     pub name: IfName,
     /// The paravirtual NIC that is always there.
     pub standby: PortMatch,
-    /// Any of these is the VF; at most [`Policy::MAX_VFS`]. The first that is present wins.
+    /// Any of these is the VF; at most [`Policy::MAX_VFS`]. Of several that are present, the first that is usable
+    /// gets the traffic, the others are its backups.
     pub vfs: Vec<PortMatch>,
     /// Which MAC the bond shows to the network.
     #[serde(default)]
@@ -95,11 +96,22 @@ pub struct BondPolicy {
     /// which does not know it, then uses its own.
     #[serde(default, skip_serializing_if = "AddressingPolicy::is_default")]
     pub addressing: AddressingPolicy,
+    /// The manager that makes an adopted bond takes the standby in as well, as Tandem has instructed it: of the
+    /// two NICs only the VF is Tandem's. Never configured: the service sets it.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    #[cfg_attr(feature = "schema", schemars(skip))]
+    pub manager_takes_standby: bool,
+    /// What configures the bond gives it an IPv4 address or asks for one, and relies on no other: it is told if none
+    /// comes. Never configured: the service sets it.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    #[cfg_attr(feature = "schema", schemars(skip))]
+    pub expects_ipv4: bool,
     /// MTU of the bond in bytes; without it the standby's.
     #[serde(default)]
     pub mtu: Option<u32>,
-    /// What a VF has to show, besides its carrier, before it gets the traffic.
-    #[serde(default)]
+    /// What a VF has to show, besides its carrier, before it gets the traffic. The default is not written, as a guest
+    /// of an older version does not know it.
+    #[serde(default, skip_serializing_if = "PathCheck::is_default")]
     pub path_check: PathCheck,
     /// Times and counts.
     #[serde(default)]
@@ -116,6 +128,8 @@ impl BondPolicy {
             mac: MacPolicy::default(),
             ownership: Ownership::default(),
             addressing: AddressingPolicy::default(),
+            manager_takes_standby: false,
+            expects_ipv4: false,
             mtu: None,
             path_check: PathCheck::default(),
             timing: Timing::default(),
@@ -175,12 +189,21 @@ impl MacPolicy {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum PathCheck {
-    /// Nothing: a stable carrier is enough.
+    /// That its frames pass in both directions, where that can be shown: if a gateway or neighbour answers through the
+    /// standby, one has to answer through the VF. Where nobody answers, the VF gets the traffic all the same.
     #[default]
+    Auto,
+    /// Nothing: a stable carrier is enough.
     None,
     /// A broadcast frame that it sends must reach the standby through the network:
     /// a VF has a carrier even if its VLAN or its PF's uplink is wrong.
     Standby,
+}
+
+impl PathCheck {
+    pub(crate) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Who made the bond device.
@@ -241,6 +264,11 @@ pub struct Timing {
     pub hold_ms: u64,
     /// Each loss of carrier doubles the hold time, up to this, in ms.
     pub hold_max_ms: u64,
+    /// A VF that carries the traffic and whose path is dead although its carrier is there is left within this time,
+    /// in ms; 0: it is not looked after.
+    #[serde(skip_serializing_if = "is_usual_health")]
+    #[cfg_attr(feature = "schema", schemars(extend("default" = 2_000)))]
+    pub health_ms: u64,
     /// After a switchover both ports receive for this long, in ms; up to 2 s while late frames arrive.
     pub settle_ms: u64,
     /// An announced removal that takes longer counts as cancelled, in ms.
@@ -256,12 +284,18 @@ pub struct Timing {
     pub announcement_interval_ms: u64,
 }
 
+/// It is not written, as a guest of an older version does not know the key.
+fn is_usual_health(health_ms: &u64) -> bool {
+    *health_ms == Timing::default().health_ms
+}
+
 impl Default for Timing {
     fn default() -> Self {
         Self {
             miimon_ms: 100,
             hold_ms: 1_000,
             hold_max_ms: 60_000,
+            health_ms: 2_000,
             settle_ms: 250,
             removal_timeout_ms: 15_000,
             prepared_timeout_ms: 120_000,

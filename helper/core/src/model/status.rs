@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use crate::model::link::Address;
-use crate::model::policy::{HostMay, Origin};
+use crate::model::policy::{HostMay, Origin, PortMatch};
 use crate::model::removal::RemovalStage;
 use crate::model::source::SourceStatus;
 use crate::model::types::{IfName, Ifindex, Mac, PciAddress, Time};
@@ -52,13 +52,19 @@ pub struct BondStatus {
     pub reason: String,
     /// The standby, if it is present.
     pub standby: Option<PortStatus>,
-    /// The VF, if it is present.
+    /// The VF, if it is present: of several the one that carries the traffic, or is to get it.
     pub vf: Option<PortStatus>,
+    /// Other VFs of the policy that are present, in the order in which they would get the traffic.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub backup_vfs: Vec<PortStatus>,
+    /// What the guest's own files say of its VFs. Of bonds that the host gave, the host knows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub known_vfs: Vec<PortMatch>,
     /// Addresses on the bond.
     pub addresses: Vec<Address>,
     /// What is wrong, each with a remedy.
     pub problems: Vec<Problem>,
-    /// The kernel itself sends through the standby when the VF's removal begins,
+    /// The kernel itself sends through another port, the standby or a ready backup, when the VF's removal begins,
     /// whether or not the service is in time.
     #[serde(default)]
     pub fast_path_armed: bool,
@@ -144,6 +150,25 @@ pub struct PortStatus {
     pub carrier: bool,
     /// Why it is not in use, if it is not.
     pub held: Option<Held>,
+    /// Why it is not known whether its frames pass in both directions, where it was tried: no problem, as many networks
+    /// have nobody who could tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unproved: Option<Unproved>,
+}
+
+/// Why nothing shows whether a port's frames pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Unproved {
+    /// The bond has no gateway and no neighbour that has ever answered.
+    NobodyKnown,
+    /// None of those that were asked answers, on either port.
+    NobodyAnswers,
+    /// Something that this version has no word for: a newer guest says it.
+    #[cfg_attr(feature = "schema", schemars(skip))]
+    #[serde(other)]
+    Unknown,
 }
 
 /// Why a port that is present is not in use.
@@ -165,7 +190,15 @@ pub enum Held {
     Refused,
     /// Something else has its frames, so it is left alone.
     InUse,
-    /// Its path check failed: no frame reached the standby through the network; retried later.
+    /// The kernel programs are being loaded that act when it is taken without a word; it waits for them, at most 30 s.
+    Unarmed,
+    /// Another VF carries the traffic; this one is ready to.
+    Backup,
+    /// Another VF carries the traffic; this one's path is checked once the standby carries it.
+    Unchecked,
+    /// Its path is lost: nobody answers through it, and through the standby somebody does; retried later.
+    PathLost,
+    /// Its path check failed: its frames do not pass the network; retried later.
     PathBroken,
     /// Something that this version has no word for: a newer guest says it.
     #[cfg_attr(feature = "schema", schemars(skip))]
@@ -197,7 +230,7 @@ pub enum ProblemCode {
     StandbyMissing,
     /// The standby has no carrier: a removal of the VF would cut the guest off.
     StandbyNoCarrier,
-    /// More than one NIC matches the standby or the VF.
+    /// More than one NIC matches the standby, or one entry of `vfs`.
     AmbiguousMatch,
     /// A device of that name exists and is not a bond.
     NameTaken,
@@ -225,12 +258,35 @@ pub enum ProblemCode {
     /// The kernel programs cannot be attached: no fast path, no measured gaps, and a broadcast may arrive
     /// twice during a switchover.
     SwitchoverUnmeasured,
-    /// With `path-check = "standby"`: no frame of the VF reaches the standby through the network.
+    /// A VF carries the traffic, and nothing can act by itself when it is taken without a word: frames are lost then
+    /// until the bond has followed.
+    NotArmed,
+    /// The VF's frames do not pass the network: a neighbour answers through the standby only, or, with
+    /// `path-check = "standby"`, no frame reaches the standby.
     PathBroken,
+    /// A VF's carrier is there and its path is dead: nobody answers through it, and through the standby somebody does; or
+    /// the answers come to the standby, as the network does not learn that the bond is behind the VF.
+    PathLost,
+    /// The standby's carrier is there, and it hears nothing of what the VF at work hears: a failover would lead nowhere.
+    StandbyDeaf,
     /// A reload found an error in the configuration files; the previous configuration stays in effect.
     ConfigurationRefused,
     /// NICs are left to their network manager, or were given back, because no bond is made of them.
     NicsGivenBack,
+    /// The bond carries traffic and has had no address for a minute, or none of IPv4 where one was or should be.
+    NoAddress,
+    /// The bond's IPv4 default route is gone for a minute, and no other interface has one.
+    NoDefaultRoute,
+    /// Nobody renews the lease of an address on the bond.
+    LeaseUnrenewed,
+    /// Another network manager puts addresses on a port of the bond again and again; they are taken off.
+    PortContested,
+    /// A network manager that was to configure the bond leaves it alone.
+    ManagerIgnoresBond,
+    /// What a boot waits for is a port of the bond, which never has an address of its own.
+    WaitOnlineNamesPort,
+    /// A PCI network device has no driver: perhaps the VF that is missed.
+    VfWithoutDriver,
     /// Something that this version has no word for: a newer guest says it.
     #[cfg_attr(feature = "schema", schemars(skip))]
     #[serde(other)]
@@ -299,6 +355,8 @@ pub enum SwitchoverCause {
     Abrupt,
     /// A carrier was lost.
     Carrier,
+    /// The VF's frames no longer passed, though its carrier was there.
+    PathLost,
     /// An operator asked.
     Operator,
     /// A VF arrived and held its carrier.

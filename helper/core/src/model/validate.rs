@@ -19,6 +19,8 @@ const MAX_DRIVER_BYTES: usize = 64;
 const MAX_MS: u64 = 86_400_000;
 /// Longest link monitoring interval in ms: longer ones would hide a failed link.
 const MAX_MIIMON_MS: u32 = 10_000;
+/// Shortest time in which a dead path can be told from a slow neighbour, in ms.
+const MIN_HEALTH_MS: u64 = 500;
 /// Most announcements after a switchover.
 const MAX_ANNOUNCEMENTS: u8 = 30;
 
@@ -223,6 +225,7 @@ fn check_timing(timing: &Timing) -> Result<(), Fault> {
     for (key, value) in [
         ("timing.hold-ms", timing.hold_ms),
         ("timing.hold-max-ms", timing.hold_max_ms),
+        ("timing.health-ms", timing.health_ms),
         ("timing.settle-ms", timing.settle_ms),
         ("timing.removal-timeout-ms", timing.removal_timeout_ms),
         ("timing.prepared-timeout-ms", timing.prepared_timeout_ms),
@@ -242,6 +245,13 @@ fn check_timing(timing: &Timing) -> Result<(), Fault> {
             timing.hold_ms, timing.hold_max_ms
         );
         return Err(("timing.hold-ms", problem));
+    }
+    if (1..MIN_HEALTH_MS).contains(&timing.health_ms) {
+        let problem = format!(
+            "{} ms leaves no time to ask twice; give at least {MIN_HEALTH_MS}, or 0 for no watch",
+            timing.health_ms
+        );
+        return Err(("timing.health-ms", problem));
     }
     for (key, value) in [
         ("timing.removal-timeout-ms", timing.removal_timeout_ms),

@@ -74,6 +74,7 @@ fn is_left_outside(context: &Context<'_>, bond: &Bond<'_>, standby: &Port<'_>) -
     let failures = context.memory.attempts.failures(&bond.enslave(standby));
     bond.ports == 0
         && !standby.taken
+        && !context.view.policy.manager_takes_standby
         && (failures >= FAILURES_BEFORE_GIVING_BACK
             || context.memory.is_left_alone(context.view, standby))
 }
@@ -90,10 +91,13 @@ pub(super) fn keeps_what_it_has(
 
 /// A VF that came to all the addresses there are before there was a bond.
 fn vf_with_the_only_addresses<'a>(context: &Context<'a>, bond: &Bond<'_>) -> Option<&'a Port<'a>> {
-    let vf = context.choice.vf.filter(|vf| vf.enslaved);
-    let next = context.next_vf(bond);
-    let vf = vf.or(next.filter(|vf| context.memory.is_found_free(vf)))?;
-    (vf.has_addresses() && !bond.has_addresses()).then_some(vf)
+    if bond.has_addresses() {
+        return None;
+    }
+    let ports = context.choice.vfs().filter(|vf| vf.enslaved);
+    let next = context.next_vfs(bond);
+    let free = next.filter(|vf| context.memory.is_found_free(vf));
+    ports.chain(free).find(|vf| vf.has_addresses())
 }
 
 fn add_missing(bond: &Bond<'_>, addresses: &[Address], routes: &[Route]) -> Option<ActionKind> {
@@ -119,16 +123,17 @@ fn add_missing(bond: &Bond<'_>, addresses: &[Address], routes: &[Route]) -> Opti
 pub(super) fn off_ports(context: &Context<'_>, bond: &Bond<'_>) -> Vec<ActionKind> {
     let view = context.view;
     let standby = view.standby.as_ref().filter(|port| {
+        let is_ours = !view.policy.manager_takes_standby;
         !keeps_what_it_has(context, bond, port)
-            && (port.enslaved || context.memory.is_found_free(port))
+            && (port.enslaved || is_ours && context.memory.is_found_free(port))
     });
     let vfs = view.vfs.iter().filter(|vf| vf.enslaved);
-    let free_vf = context.next_vf(bond);
-    let free_vf = free_vf.filter(|vf| context.memory.is_found_free(vf));
+    let next = context.next_vfs(bond);
+    let free_vfs = next.filter(|vf| context.memory.is_found_free(vf));
     standby
         .into_iter()
         .chain(vfs)
-        .chain(free_vf)
+        .chain(free_vfs)
         .filter(|port| is_stray(context, bond, port))
         .map(|port| ActionKind::FlushAddressing {
             link: port.ifindex(),

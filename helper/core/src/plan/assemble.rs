@@ -38,8 +38,9 @@ pub(super) fn check_free(
     bond: &Bond<'_>,
 ) -> impl Iterator<Item = ActionKind> {
     let standby = context.view.standby.as_ref();
-    let standby = standby.filter(|standby| !standby.enslaved);
-    let nics = standby.into_iter().chain(context.next_vf(bond));
+    let is_ours = !context.view.policy.manager_takes_standby;
+    let standby = standby.filter(|standby| is_ours && !standby.enslaved);
+    let nics = standby.into_iter().chain(context.next_vfs(bond));
     let unasked = |nic: &&Port<'_>| !nic.is_occupied() && !context.memory.is_found_free(nic);
     nics.filter(unasked).map(|nic| bond.check_free(nic))
 }
@@ -117,7 +118,8 @@ fn wanted_mtu(view: &BondView<'_>, bond: &Bond<'_>) -> Option<u32> {
 pub(super) fn take_standby(context: &Context<'_>, bond: &Bond<'_>) -> Option<ActionKind> {
     let view = context.view;
     let standby = view.standby.as_ref()?;
-    let free = !standby.enslaved && context.memory.is_found_free(standby);
+    let is_ours = !view.policy.manager_takes_standby;
+    let free = is_ours && !standby.enslaved && context.memory.is_found_free(standby);
     let ready = free && !view.standby_is_unread() && is_prepared(view, bond);
     (ready && is_cleared(context, bond, standby)).then(|| bond.enslave(standby))
 }
@@ -138,14 +140,18 @@ fn is_cleared(context: &Context<'_>, bond: &Bond<'_>, standby: &Port<'_>) -> boo
     }
 }
 
-/// Takes the chosen VF in as a backup.
-pub(super) fn take_vf(context: &Context<'_>, bond: &Bond<'_>) -> Option<ActionKind> {
-    let vf = context.next_vf(bond)?;
-    let ready = is_prepared(context.view, bond)
-        && switchover::joins_as_backup(context, bond)
-        && context.memory.is_found_free(vf)
-        && !vf.has_addresses();
-    ready.then(|| bond.enslave(vf))
+/// Takes the chosen VFs in as backups.
+pub(super) fn take_vfs(context: &Context<'_>, bond: &Bond<'_>) -> impl Iterator<Item = ActionKind> {
+    // The manager sets the bond's options before it takes the standby in: the kernel refuses it once there is a port.
+    let view = context.view;
+    let standby = view.standby.as_ref();
+    let is_made =
+        !view.policy.manager_takes_standby || standby.is_some_and(|standby| standby.enslaved);
+    let ready = is_made && is_prepared(view, bond) && switchover::joins_as_backup(context, bond);
+    let may_join =
+        move |vf: &&Port<'_>| ready && context.memory.is_found_free(vf) && !vf.has_addresses();
+    let vfs = context.next_vfs(bond).filter(may_join);
+    vfs.map(|vf| bond.enslave(vf))
 }
 
 /// Opens ports that somebody closed.

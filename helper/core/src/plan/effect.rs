@@ -58,6 +58,8 @@ pub(crate) fn is_seen(world: &World, kind: &ActionKind) -> bool {
         | ActionKind::CheckFree { .. }
         | ActionKind::CheckPath { .. }
         | ActionKind::ReadFrames { .. }
+        | ActionKind::ReadTraffic { .. }
+        | ActionKind::AskPath { .. }
         | ActionKind::Observe { .. } => true,
     }
 }

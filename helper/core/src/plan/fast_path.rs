@@ -7,11 +7,12 @@ use crate::bond::view::{Bond, Port};
 use crate::model::action::ActionKind;
 use crate::model::fast_path::{ArmedVf, FastPath};
 use crate::model::link::FailOverMac;
+use crate::world::FastPathSupport;
 
 /// Has the fast-path programs do what is wanted of them now.
 pub(super) fn set(context: &Context<'_>, bond: &Bond<'_>) -> Option<ActionKind> {
     let world = context.view.world;
-    if !world.fast_path_supported() || !world.addressing_known() {
+    if world.fast_path_support() != FastPathSupport::Supported || !world.addressing_known() {
         return None;
     }
     let fast_path = wanted(context, bond);
@@ -53,19 +54,19 @@ fn wanted(context: &Context<'_>, bond: &Bond<'_>) -> FastPath {
     }
 }
 
+/// The port that takes over is the one that the machine would choose, so that both go the same way.
 /// Only where all ports share one MAC: elsewhere frames of the bond would leave the
 /// standby with a MAC that is not its own.
 fn armed_vf(context: &Context<'_>, bond: &Bond<'_>) -> Option<ArmedVf> {
     let view = context.view;
-    let vf = view.vfs.iter().find(|vf| vf.active)?;
-    let standby = view.standby.as_ref().filter(|port| port.usable)?;
+    let (vf, next) = context.choice.to_arm?;
     let shared = bond.facts.fail_over_mac == FailOverMac::None;
     let addresses = bond.addressing.map(|found| found.addresses.iter());
     Some(ArmedVf {
         vf: vf.ifindex(),
         pci: vf.link.pci?,
         slot: vf.link.pci_parent,
-        standby: standby.ifindex(),
+        standby: next.ifindex(),
         mac: bond.link.mac.filter(|_| shared)?,
         addresses: addresses.into_iter().flatten().map(|one| one.ip).collect(),
         upper_devices: view.world.upper_devices(bond.ifindex()),

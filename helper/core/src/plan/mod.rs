@@ -37,7 +37,7 @@ pub(crate) fn actions(context: &Context<'_>) -> Vec<ActionKind> {
         actions.extend(addressing::give_back(context, bond));
         actions.extend(addressing::onto_bond(context, bond));
         actions.extend(assemble::take_standby(context, bond));
-        actions.extend(assemble::take_vf(context, bond));
+        actions.extend(assemble::take_vfs(context, bond));
         actions.extend(addressing::off_ports(context, bond));
     }
     actions.extend(assemble::open_ports(context));
@@ -57,7 +57,8 @@ pub(crate) fn intents(context: &Context<'_>) -> Vec<ActionKind> {
         return Vec::new();
     };
     let standby = context.view.standby.as_ref();
-    let standby = standby.filter(|port| !port.enslaved && !port.is_occupied());
-    let ports = standby.into_iter().chain(context.next_vf(bond));
+    let is_ours = !context.view.policy.manager_takes_standby;
+    let standby = standby.filter(|port| is_ours && !port.enslaved && !port.is_occupied());
+    let ports = standby.into_iter().chain(context.next_vfs(bond));
     ports.map(|port| bond.enslave(port)).collect()
 }

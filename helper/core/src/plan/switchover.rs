@@ -39,23 +39,34 @@ pub(super) fn pin(context: &Context<'_>, bond: &Bond<'_>) -> Option<ActionKind> 
     (carries && bond.facts.primary != Some(goal.port)).then(|| set_primary(bond, goal.port))
 }
 
-/// Checks the path of the VF. The frames carry the bond's MAC: until the port
+/// Checks the paths of VFs. The frames carry the bond's MAC: until the port
 /// that carries the traffic sends again, the network may send to the VF, so what
 /// arrives there is delivered too.
 pub(super) fn check_path(context: &Context<'_>, bond: &Bond<'_>) -> Vec<ActionKind> {
-    let Some((path_check, due)) = path_check(context, bond) else {
-        return Vec::new();
-    };
-    let accept = (due && !bond.facts.all_ports_active).then(|| all_ports_active(bond, true));
-    accept.into_iter().chain([path_check]).collect()
+    let mut path_checks = path_checks(context, bond);
+    let any_due = path_checks.iter().any(|kind| is_due(context, kind));
+    let accept = (any_due && !bond.facts.all_ports_active).then(|| all_ports_active(bond, true));
+    path_checks.splice(..0, accept);
+    path_checks
 }
 
-/// The path check that is wanted, and whether it need not wait after a failure.
-fn path_check(context: &Context<'_>, bond: &Bond<'_>) -> Option<(ActionKind, bool)> {
-    let (vf, standby) = context.choice.to_check?;
-    let path_check = bond.check_path(vf, standby);
-    let due = context.memory.attempts.next_at(&path_check) <= context.now;
-    Some((path_check, due))
+/// The path checks that are wanted, one for each VF. All are, as long as they are needed: each has its own past.
+fn path_checks(context: &Context<'_>, bond: &Bond<'_>) -> Vec<ActionKind> {
+    let ports = context.choice.to_check.iter();
+    ports
+        .map(|(vf, standby)| {
+            bond.check_path(
+                vf,
+                standby,
+                context.memory.vfs.proof(context.view.policy, vf),
+            )
+        })
+        .collect()
+}
+
+/// It need not wait after a failure.
+fn is_due(context: &Context<'_>, path_check: &ActionKind) -> bool {
+    context.memory.attempts.next_at(path_check) <= context.now
 }
 
 /// Tells the network where the bond is.
@@ -90,12 +101,13 @@ pub(super) fn release(context: &Context<'_>, bond: &Bond<'_>) -> Option<ActionKi
     let Context {
         view, memory, now, ..
     } = context;
-    let vf = view.vfs.iter().find(|vf| memory.is_prepared(vf))?;
+    let mut prepared = view.vfs.iter().filter(|vf| memory.is_prepared(vf));
+    let vf = prepared.find(|vf| vf.enslaved)?;
     let other = bond.facts.active.and_then(|active| view.port(active))?;
     // Bond and port are reported one after the other; both have to agree.
     let idle = !vf.active && vf.link.port.as_ref().is_some_and(|port| !port.active);
     let safe = other.usable && memory.traffic.is_settled(*now);
-    (vf.enslaved && idle && safe).then(|| ActionKind::Release {
+    (idle && safe).then(|| ActionKind::Release {
         port: vf.ifindex(),
         bond: bond.ifindex(),
     })
@@ -108,8 +120,10 @@ pub(super) fn settle(context: &Context<'_>, bond: &Bond<'_>) -> Option<ActionKin
         Ownership::Create => true,
         Ownership::Adopt => context.memory.draining,
     };
-    let checking = path_check(context, bond).is_some_and(|(_, due)| due);
-    let settled = context.memory.traffic.is_settled(context.now) && !checking;
+    let mut path_checks = path_checks(context, bond).into_iter();
+    let checking = path_checks.any(|kind| is_due(context, &kind));
+    let trying_out = context.memory.path.is_on_trial();
+    let settled = context.memory.traffic.is_settled(context.now) && !checking && !trying_out;
     (ours && settled && bond.facts.all_ports_active).then(|| all_ports_active(bond, false))
 }
 

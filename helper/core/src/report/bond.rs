@@ -2,17 +2,22 @@
 
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 
 use crate::bond::context::Context;
 use crate::bond::memory::Memory;
 use crate::bond::view::{BondView, Device, Port};
-use crate::model::policy::Ownership;
+use crate::model::policy::{Origin, Ownership};
 use crate::model::status::{BondState, BondStatus, Held, PortStatus, SwitchoverCause, Traffic};
 use crate::model::types::{Ifindex, Time};
 use crate::report::problems::problems;
 
 /// Describes one bond. `deadline` is when something is due next for it.
-pub(crate) fn bond_status(context: &Context<'_>, deadline: Option<Time>) -> BondStatus {
+pub(crate) fn bond_status(
+    context: &Context<'_>,
+    origin: Origin,
+    deadline: Option<Time>,
+) -> BondStatus {
     let Context {
         view,
         choice,
@@ -21,6 +26,8 @@ pub(crate) fn bond_status(context: &Context<'_>, deadline: Option<Time>) -> Bond
     } = context;
     let (state, reason) = stand(context);
     let bond = view.bond();
+    let backups = choice.vfs().skip(1);
+    let backups = backups.map(|vf| vf_status(context, vf));
     BondStatus {
         name: view.policy.name.clone(),
         ifindex: bond.map(|bond| bond.ifindex()),
@@ -32,7 +39,12 @@ pub(crate) fn bond_status(context: &Context<'_>, deadline: Option<Time>) -> Bond
             let left_alone = memory.is_left_alone(view, port);
             port_status(port, left_alone.then_some(Held::InUse))
         }),
-        vf: choice.vf.map(|vf| port_status(vf, held(view, memory, vf))),
+        vf: choice.vf().map(|vf| vf_status(context, vf)),
+        backup_vfs: backups.collect(),
+        known_vfs: match origin {
+            Origin::File => view.policy.vfs.clone(),
+            _ => Vec::new(),
+        },
         addresses: bond
             .and_then(|bond| bond.addressing)
             .map(|found| found.addresses.clone())
@@ -40,7 +52,8 @@ pub(crate) fn bond_status(context: &Context<'_>, deadline: Option<Time>) -> Bond
         problems: problems(context, state),
         fast_path_armed: bond
             .and_then(|bond| view.world.fast_path(bond.ifindex()))
-            .is_some_and(|fast_path| fast_path.armed_vf.is_some()),
+            .and_then(|fast_path| fast_path.armed_vf.as_ref())
+            .is_some_and(|armed_vf| view.active() == Some(armed_vf.vf)),
         next_deadline: deadline,
         switchovers: memory.traffic.switchovers(),
         switchover_count: memory.traffic.count,
@@ -52,13 +65,21 @@ fn port_status(port: &Port<'_>, held: Option<Held>) -> PortStatus {
     PortStatus {
         name: link.name.clone(),
         ifindex: link.ifindex,
-        mac: port.mac(),
+        mac: port.mac,
         pci: link.pci,
         driver: link.driver.clone(),
         enslaved: port.enslaved,
         active: port.active,
         carrier: link.admin_up && link.carrier,
         held,
+        unproved: None,
+    }
+}
+
+fn vf_status(context: &Context<'_>, vf: &Port<'_>) -> PortStatus {
+    PortStatus {
+        unproved: context.memory.vfs.unproved(vf.ifindex()),
+        ..port_status(vf, held(context, vf))
     }
 }
 
@@ -141,7 +162,10 @@ fn without_traffic(context: &Context<'_>) -> (BondState, String) {
     let Context {
         view, memory, now, ..
     } = context;
-    let first = context.choice.vf.filter(|_| memory.traffic.never_carried());
+    let first = context
+        .choice
+        .vf()
+        .filter(|_| memory.traffic.never_carried());
     let joining = view
         .standby
         .as_ref()
@@ -192,18 +216,22 @@ fn no_standby(view: &BondView<'_>) -> String {
 }
 
 fn no_vf(context: &Context<'_>) -> String {
-    let Some(vf) = context.choice.vf else {
+    let Some(vf) = context.choice.vf() else {
         return "no VF is present".into();
     };
-    let text = match held(context.view, context.memory, vf) {
+    let text = match held(context, vf) {
         Some(held) => held_text(held),
         None => "is being taken in",
     };
     format!("VF {} {text}", vf.link.name)
 }
 
-/// Why the chosen VF is not in use.
-fn held(view: &BondView<'_>, memory: &Memory, vf: &Port<'_>) -> Option<Held> {
+/// Why a VF is not in use.
+fn held(context: &Context<'_>, vf: &Port<'_>) -> Option<Held> {
+    let Context {
+        view, memory, now, ..
+    } = *context;
+    let policy = view.policy;
     if memory.is_prepared(vf) {
         Some(Held::UnplugPrepared)
     } else if vf.warning.is_some() {
@@ -218,13 +246,29 @@ fn held(view: &BondView<'_>, memory: &Memory, vf: &Port<'_>) -> Option<Held> {
         None
     } else if memory.operator_hold {
         Some(Held::Operator)
+    } else if vf.enslaved && memory.vfs.lost_path(vf.ifindex()).is_some() {
+        Some(Held::PathLost)
     } else if vf.enslaved && fails_path_check(view, memory, vf) {
         Some(Held::PathBroken)
+    } else if vf.enslaved && view.traffic() == Traffic::Vf {
+        Some(match memory.vfs.carrier_has_held(policy, vf, now) {
+            false => Held::Holding,
+            true if memory.vfs.path_is_checked(policy, vf, false) => Held::Backup,
+            true => Held::Unchecked,
+        })
+    } else if vf.enslaved && memory.vfs.carrier_has_held(policy, vf, now) && is_loading(context) {
+        Some(Held::Unarmed)
     } else if vf.enslaved {
         Some(Held::Holding)
     } else {
         None
     }
+}
+
+/// The fast-path programs are waited for.
+fn is_loading(context: &Context<'_>) -> bool {
+    let due = context.view.world.fast_paths_due_at();
+    due.is_some_and(|due| context.now < due)
 }
 
 /// The bond could not take this NIC in, or would not be able to.
@@ -240,7 +284,7 @@ fn fails_path_check(view: &BondView<'_>, memory: &Memory, vf: &Port<'_>) -> bool
     ports.is_some_and(|(bond, standby)| {
         memory
             .attempts
-            .failure(&bond.check_path(vf, standby))
+            .failure(&bond.check_path(vf, standby, memory.vfs.proof(view.policy, vf)))
             .is_some()
     })
 }
@@ -253,8 +297,12 @@ fn held_text(held: Held) -> &'static str {
         Held::RemovalExpected => "is about to be removed",
         Held::Operator => "waits until an operator asks for the failback",
         Held::Refused => "was refused and is tried again",
+        Held::Unarmed => "waits for the kernel programs that act when it is taken without a word",
+        Held::Backup => "is ready to take over",
+        Held::Unchecked => "is checked once the standby carries the traffic",
         Held::InUse => "is in use by something else",
-        Held::PathBroken => "sends frames that do not reach the standby through the network",
+        Held::PathLost => "has a carrier and no way into the network",
+        Held::PathBroken => "has a carrier, but its frames do not pass the network",
         Held::Unknown => "is not in use",
     }
 }
@@ -265,6 +313,7 @@ fn cause_text(cause: SwitchoverCause) -> &'static str {
         SwitchoverCause::Warned => "the VF is about to be removed",
         SwitchoverCause::Abrupt => "the other port is gone",
         SwitchoverCause::Carrier => "the other port lost its carrier",
+        SwitchoverCause::PathLost => "frames do not pass through the other port",
         SwitchoverCause::Operator => "an operator asked",
         SwitchoverCause::Arrival => "the VF is ready",
         SwitchoverCause::Unknown => "unknown",

@@ -6,11 +6,15 @@ use alloc::vec::Vec;
 
 use crate::bond::context::Context;
 use crate::bond::history::attempts::Failure;
+use crate::bond::history::vfs::LostPath;
 use crate::bond::view::{Bond, BondView, Device, Port};
-use crate::model::link::Occupant;
+use crate::model::link::{FailOverMac, Occupant};
 use crate::model::policy::Ownership;
+use crate::model::source::{Source, SourceHealth, SourceStatus};
 use crate::model::status::{BondState, Problem, ProblemCode};
 use crate::model::types::IfName;
+use crate::report::network::of_network;
+use crate::world::FastPathSupport;
 
 /// All problems, none twice.
 pub(crate) fn problems(context: &Context<'_>, state: BondState) -> Vec<Problem> {
@@ -22,7 +26,10 @@ pub(crate) fn problems(context: &Context<'_>, state: BondState) -> Vec<Problem> 
     all.extend(of_device(view));
     all.extend(of_standby(view));
     all.extend(of_vfs(context));
+    all.extend(not_armed(context));
+    all.extend(deaf_standby(context));
     all.extend(memory.attempts.standing().map(of_failure));
+    all.extend(of_network(context));
     if state == BondState::Down {
         all.push(problem(
             ProblemCode::NothingUsable,
@@ -161,33 +168,102 @@ fn of_vfs(context: &Context<'_>) -> Vec<Problem> {
     let Context {
         view, memory, now, ..
     } = context;
-    let mut all = Vec::new();
-    let Some(vf) = context.choice.vf else {
-        return all;
-    };
-    all.extend(in_use(vf));
-    if let Some(other) = context.choice.other_vf {
-        all.push(ambiguous(vf, other, "VF"));
+    let mut all: Vec<_> = context.choice.vfs().filter_map(in_use).collect();
+    if let Some((chosen, other)) = context.choice.surplus {
+        all.push(ambiguous(chosen, other, "VF"));
     }
-    let limit = vf.link.max_mtu;
     let bond_mtu = view.bond().map_or(0, |bond| bond.link.mtu);
-    if !vf.takes_mtu(bond_mtu) && !vf.enslaved {
-        all.push(problem(
-            ProblemCode::MtuRefused,
-            Some(&vf.link.name),
-            format!("the VF takes at most {limit} bytes; the bond's MTU is {bond_mtu}"),
-            ProblemCode::MtuRefused.remedy(),
-        ));
-    }
-    if memory.vfs.is_flapping(view.policy, vf, *now) {
-        all.push(problem(
-            ProblemCode::Flapping,
-            Some(&vf.link.name),
-            "the VF's carrier flaps; each loss doubles the time that it has to hold".into(),
-            ProblemCode::Flapping.remedy(),
-        ));
+    for vf in context.choice.vfs() {
+        let (name, limit) = (&vf.link.name, vf.link.max_mtu);
+        if !vf.takes_mtu(bond_mtu) && !vf.enslaved {
+            all.push(problem(
+                ProblemCode::MtuRefused,
+                Some(name),
+                format!("the VF takes at most {limit} bytes; the bond's MTU is {bond_mtu}"),
+                ProblemCode::MtuRefused.remedy(),
+            ));
+        }
+        let lost = memory.vfs.last_lost_path(vf.ifindex());
+        all.extend(lost.map(|lost| path_lost(vf, lost)));
+        if memory.vfs.is_flapping(view.policy, vf, *now) {
+            all.push(problem(
+                ProblemCode::Flapping,
+                Some(name),
+                "the VF's carrier flaps; each loss doubles the time that it has to hold".into(),
+                ProblemCode::Flapping.remedy(),
+            ));
+        }
     }
     all
+}
+
+/// The VF at work reaches who does not answer through the standby.
+fn deaf_standby(context: &Context<'_>) -> Option<Problem> {
+    let neighbour = context.memory.path.deaf_standby()?;
+    let name = &context.view.standby.as_ref()?.link.name;
+    let message = format!(
+        "{name} has its carrier, but hears nothing: {neighbour} answers through the VF and not through {name}"
+    );
+    let code = ProblemCode::StandbyDeaf;
+    Some(problem(code, Some(name), message, code.remedy()))
+}
+
+/// A VF has its carrier, and the standby reaches who does not answer through the VF.
+fn path_lost(vf: &Port<'_>, lost: &LostPath) -> Problem {
+    let (name, neighbour) = (&vf.link.name, lost.neighbour);
+    let code = ProblemCode::PathLost;
+    if lost.is_astray {
+        let message = format!(
+            "{name} sends, but the network still leads to the standby: {neighbour} answers what {name} asks, and the \
+             answers come to the standby"
+        );
+        let remedy = "the traffic stays on the standby, and the VF is tried again; have the network learn that a MAC \
+             moves: no static entry for the bond's MAC, learning on at the VF's port, no port security";
+        return problem(code, Some(name), message, remedy);
+    }
+    let message = format!(
+        "{name} has its carrier, but its frames do not pass: {neighbour} answers through the standby and not through {name}"
+    );
+    problem(code, Some(name), message, code.remedy())
+}
+
+/// A VF carries the traffic, and it is known that its fast path can't be armed. Where the programs refused, that
+/// failure tells of it.
+fn not_armed(context: &Context<'_>) -> Option<Problem> {
+    let view = context.view;
+    let bond = view.bond()?;
+    let vf = view.vfs.iter().find(|vf| vf.active)?;
+    let code = ProblemCode::NotArmed;
+    let name = &vf.link.name;
+    let (why, remedy) = match view.world.fast_path_support() {
+        FastPathSupport::Missing => (lack(view.world.source_status(Source::Ebpf)), code.remedy()),
+        FastPathSupport::Loading { until } if context.now >= until => (
+            "the kernel programs are still being loaded".into(),
+            code.remedy(),
+        ),
+        FastPathSupport::Supported if bond.facts.fail_over_mac != FailOverMac::None => (
+            "the bond follows the MAC of its port".into(),
+            "set `mac = \"standby\"` where the host lets the VF have the standby's MAC, and make the bond anew",
+        ),
+        FastPathSupport::Supported if vf.link.pci.is_none() => {
+            ("it has no PCI address".into(), code.remedy())
+        }
+        _ => return None,
+    };
+    let message = format!("nothing acts by itself when {name} is taken without a word: {why}");
+    Some(problem(code, Some(name), message, remedy))
+}
+
+/// What the kernel programs lack.
+fn lack(programs: Option<&SourceStatus>) -> String {
+    let missing = programs.and_then(|programs| match &programs.health {
+        SourceHealth::Missing { reason } => Some(reason.clone()),
+        _ => {
+            let part = programs.parts.iter().find(|part| !part.ok);
+            part.map(|part| format!("{} is missing: {}", part.name, part.detail))
+        }
+    });
+    missing.unwrap_or_else(|| "the kernel programs are missing".into())
 }
 
 /// Another device has the NIC as its port, or something lies on it that it may lose to the bond.
@@ -251,7 +327,9 @@ impl ProblemCode {
             Self::StandbyNoCarrier => {
                 "set its link up on the host; check the tap, bridge or switch behind it"
             }
-            Self::AmbiguousMatch => "match the NIC more exactly, by permanent MAC or PCI address",
+            Self::AmbiguousMatch => {
+                "match the NIC more exactly, by permanent MAC or PCI address; give each of several VFs an entry of its own"
+            }
             Self::NameTaken => {
                 "rename or remove that interface, or choose another name for the bond"
             }
@@ -284,15 +362,53 @@ impl ProblemCode {
             Self::SwitchoverUnmeasured => {
                 "everything else works; mend it before an unplug that nobody announces (`tandem check`)"
             }
+            Self::NotArmed => {
+                "the traffic flows; `tandem check` tells what is missing. Until then have the host ask before it takes \
+                 the VF (`tandem-host prepare`)"
+            }
             Self::PathBroken => {
                 "the traffic stays on the standby; check the VF's VLAN, its PF's uplink and the switch \
                  on the host, or set `path-check = \"none\"`"
+            }
+            Self::PathLost => {
+                "the traffic stays on the standby, and the VF is tried again; check the VF's VLAN and MAC on the host, \
+                 its PF's uplink and the switch; `health-ms = 0` ends the watch"
+            }
+            Self::StandbyDeaf => {
+                "do not unplug the VF before that is mended: check the standby's VLAN and what lies behind it on the \
+                 host, a tap, bridge or filter"
             }
             Self::ConfigurationRefused => {
                 "correct the line that is named (`tandem check` shows it), then `systemctl reload tandem`"
             }
             Self::NicsGivenBack => {
                 "mend what the message names; they are taken again once the bond is there"
+            }
+            Self::NoAddress => {
+                "see which network manager should configure the bond (`tandem status` names it) and what it says \
+                 (`networkctl status BOND`, `journalctl`), or set `addressing`"
+            }
+            Self::NoDefaultRoute => {
+                "have the network manager that configures the bond ask for it again \
+                 (`networkctl renew BOND`), or add the route to its configuration"
+            }
+            Self::LeaseUnrenewed => {
+                "have a DHCP client run on the bond: what got the address on the standby does not renew it here"
+            }
+            Self::PortContested => {
+                "keep that manager off the port: take the NIC out of its configuration (dhcpcd: `denyinterfaces`)"
+            }
+            Self::ManagerIgnoresBond => {
+                "`networkctl status BOND` or `nmcli device show BOND` says what it does; \
+                 `systemctl restart tandem`, then `networkctl reload` or `nmcli device set BOND managed yes`"
+            }
+            Self::WaitOnlineNamesPort => {
+                "name the bond in place of the port where that is configured; \
+                 a boot waits for the port until it gives up"
+            }
+            Self::VfWithoutDriver => {
+                "install the package of the kernel that has the driver, or load it; \
+                 `lspci -k` shows the device; kernels for clouds lack some drivers"
             }
             Self::Unknown => "do what the newer guest says of it",
         }

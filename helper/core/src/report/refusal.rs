@@ -4,7 +4,7 @@ use alloc::format;
 use alloc::string::String;
 
 use crate::bond::history::attempts::Failure;
-use crate::model::action::ActionKind;
+use crate::model::action::{ActionKind, PathProof};
 use crate::model::input::Outcome;
 use crate::model::link::FailOverMac;
 use crate::model::status::ProblemCode;
@@ -86,7 +86,10 @@ fn classify(world: &World, kind: &ActionKind, errno: i32, message: &str) -> Prob
         ActionKind::SetFastPath { .. } | ActionKind::ReadFrames { .. } => {
             ProblemCode::SwitchoverUnmeasured
         }
-        ActionKind::CheckPath { .. } if errno == errno::ETIMEDOUT => ProblemCode::PathBroken,
+        ActionKind::CheckPath { proof, .. } if errno == errno::ETIMEDOUT => match proof {
+            PathProof::Standby | PathProof::NoFault => ProblemCode::PathBroken,
+            PathProof::Neighbours => ProblemCode::PathLost,
+        },
         _ => ProblemCode::ActionFailed,
     }
 }
@@ -168,8 +171,12 @@ pub(crate) fn describe(world: &World, kind: &ActionKind) -> String {
         ActionKind::Announce { bond, port } => {
             format!("announce {} through {}", name(bond), name(port))
         }
-        ActionKind::CheckPath { from, to, .. } => {
-            format!("send a frame from {} to {}", name(from), name(to))
+        ActionKind::CheckPath { from, .. } => {
+            format!("show that frames of {} pass", name(from))
+        }
+        ActionKind::ReadTraffic { port, .. } => format!("read what {} has sent", name(port)),
+        ActionKind::AskPath { port, .. } => {
+            format!("ask neighbours through {}", name(port))
         }
         ActionKind::SetFastPath { bond, fast_path } if fast_path.is_nothing() => {
             format!("detach the fast-path programs of {}", name(bond))

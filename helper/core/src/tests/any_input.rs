@@ -14,6 +14,7 @@ use crate::model::action::{Action, ActionKind};
 use crate::model::fast_path::{ArmedVf, FastPath, Frames, PortFrames, Reaction};
 use crate::model::input::{Command, Input, Outcome, Request};
 use crate::model::output::Output;
+use crate::model::path::{CountedBy, PathAnswer, PortTraffic};
 use crate::model::policy::HostMay;
 use crate::model::removal::{Removal, RemovalStage};
 use crate::model::source::{Source, SourceHealth};
@@ -194,6 +195,7 @@ fn any_policy() -> impl Strategy<Value = Policy> {
         let mut policy = policy();
         let bond = &mut policy.bonds[0];
         bond.timing.hold_ms = hold * 1_000;
+        bond.timing.health_ms = hold * 1_000;
         if follow {
             bond.mac = crate::model::policy::MacPolicy::Follow;
         }
@@ -226,6 +228,7 @@ fn input() -> impl Strategy<Value = Input> {
         2 => index().prop_map(|ifindex| Input::LinkGone { ifindex }),
         1 => proptest::collection::vec(any_addressing(), 0..4).prop_map(Input::Addressings),
         2 => any_addressing().prop_map(Input::Addressing),
+        1 => any::<bool>().prop_map(Input::WayOut),
         3 => removal().prop_map(Input::Removal),
         1 => source().prop_map(Input::Lost),
         1 => source().prop_map(|source| Input::SourceHealth {
@@ -239,12 +242,28 @@ fn input() -> impl Strategy<Value = Input> {
         }),
         1 => prop_oneof![Just(HostMay::None), Just(HostMay::Commands), Just(HostMay::Bonds)].prop_map(Input::HostMay),
         1 => any::<bool>().prop_map(Input::FastPathSupported),
+        1 => Just(Input::FastPathsLoading),
         1 => (index(), 0u64..3).prop_map(|(bond, fingerprint)| Input::UpperDevices { bond, fingerprint }),
         2 => (index(), any_fast_path()).prop_map(|(bond, fast_path)| Input::FastPathSet { bond, fast_path }),
         1 => (index(), proptest::collection::vec(port_frames(), 0..4))
             .prop_map(|(bond, ports)| Input::FramesCounted { bond, ports }),
         1 => (index(), 0u64..9_000_000)
             .prop_map(|(ifindex, at)| Input::CarrierLost { ifindex, at: Time(at) }),
+        1 => (index(), any::<u64>()).prop_map(|(port, sent)| {
+            let counted_by = CountedBy::Driver;
+            Input::PortTraffic(PortTraffic { port, sent, counted_by })
+        }),
+        1 => (index(), index(), 0usize..5).prop_map(|(bond, port, which)| {
+            let neighbour = [192, 0, 2, 1].into();
+            let answers = [
+                PathAnswer::Answered,
+                PathAnswer::Lost { neighbour },
+                PathAnswer::Astray { neighbour },
+                PathAnswer::Silent,
+                PathAnswer::NobodyKnown,
+            ];
+            Input::PathAsked { bond, port, answer: answers[which] }
+        }),
         1 => (index(), proptest::option::of(0u64..9)).prop_map(|(bond, us)| {
             Input::Reacted(Reaction { bond, announced_us: us, requested_us: us })
         }),

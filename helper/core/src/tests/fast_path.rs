@@ -1,3 +1,4 @@
+mod armed;
 mod late;
 
 use alloc::vec::Vec;

@@ -302,7 +302,9 @@ fn holds_are_kept_over_a_restart() {
             pci: None,
             since: NOW,
         }),
+        also_prepared: Vec::new(),
         draining: false,
+        rewritten: Vec::new(),
     };
     let mut machine = Machine::new(NOW);
     machine.handle(NOW, Input::Recall(Vec::from([hold.clone()])));
@@ -313,6 +315,40 @@ fn holds_are_kept_over_a_restart() {
     assert_eq!(machine.holds(), [hold]);
     let vf = machine.status().bonds[0].vf.as_ref().unwrap();
     assert_eq!(vf.held, Some(Held::UnplugPrepared));
+}
+
+#[test]
+fn a_prepared_vf_is_known_again_after_a_restart_whatever_its_driver_made_of_its_mac() {
+    let mut links = healthy();
+    let other = Mac([0x52, 0x54, 0, 0, 0, 9]);
+    links[1] = nic(VF, "enp2s0", other);
+    links[2] = bond(Some(STANDBY));
+    let prepared = PreparedVf {
+        ifindex: VF,
+        mac: Some(VF_MAC),
+        pci: links[1].pci,
+        since: NOW,
+    };
+    let mut hold = Hold {
+        bond: name("bond0"),
+        operator: false,
+        prepared: Some(prepared),
+        also_prepared: Vec::new(),
+        draining: false,
+        rewritten: Vec::new(),
+    };
+    let held = [Some(Held::UnplugPrepared), None];
+    for held in held {
+        let mut machine = Machine::new(NOW);
+        machine.handle(NOW, Input::Recall(Vec::from([hold])));
+        machine.handle(NOW, Input::Policy(policy()));
+        machine.handle(NOW, Input::Links(links.clone()));
+        let vf = machine.status().bonds[0].vf.as_ref().unwrap();
+        assert_eq!((vf.mac, vf.held), (Some(VF_MAC), held));
+        // The next one knows it too, be it prepared or not.
+        hold = machine.holds().remove(0);
+        hold.prepared = None;
+    }
 }
 
 #[test]

@@ -4,7 +4,8 @@ use super::*;
 use crate::model::policy::PortMatch;
 use crate::model::types::Time;
 use crate::world::World;
-use crate::world::matching::{Assignment, Role, assign, identity_mac};
+use crate::world::identity::Identity;
+use crate::world::matching::{Assignment, Role, assign};
 
 fn roles(policy: &Policy, links: Vec<Link>) -> Vec<(Ifindex, usize, Role)> {
     let mut world = World::default();
@@ -18,7 +19,6 @@ fn roles(policy: &Policy, links: Vec<Link>) -> Vec<(Ifindex, usize, Role)> {
 fn the_permanent_mac_identifies_a_nic_whatever_it_shows_now() {
     let enslaved = port(nic(VF, "enp2s0", VF_MAC), true);
     assert_eq!(enslaved.mac, Some(STANDBY_MAC));
-    assert_eq!(identity_mac(&enslaved), Some(VF_MAC));
     let found = roles(&policy(), Vec::from([enslaved]));
     assert_eq!(found, [(VF, 0, Role::Vf(0))]);
 }
@@ -27,11 +27,101 @@ fn the_permanent_mac_identifies_a_nic_whatever_it_shows_now() {
 fn a_nic_without_permanent_mac_goes_by_what_it_had_before_the_bond() {
     let mut enslaved = port(nic(VF, "enp2s0", VF_MAC), true);
     enslaved.permanent_mac = None;
-    assert_eq!(identity_mac(&enslaved), Some(VF_MAC));
+    let before_bond = Identity::of(&enslaved).mac();
+    assert_eq!(before_bond, Some(VF_MAC));
     enslaved.port = None;
-    assert_eq!(identity_mac(&enslaved), Some(STANDBY_MAC));
+    assert_eq!(Identity::of(&enslaved).mac(), Some(STANDBY_MAC));
     enslaved.mac = Some(Mac::ZERO);
-    assert_eq!(identity_mac(&enslaved), None);
+    assert_eq!(Identity::of(&enslaved).mac(), None);
+}
+
+/// What a driver makes of a VF that is reset in the bond.
+fn rewritten() -> Link {
+    let mut vf = port(nic(VF, "enp2s0", VF_MAC), true);
+    vf.permanent_mac = vf.mac;
+    vf
+}
+
+/// And of one that is released then.
+fn released() -> Link {
+    Link {
+        permanent_mac: Some(STANDBY_MAC),
+        ..nic(VF, "enp2s0", VF_MAC)
+    }
+}
+
+#[test]
+fn a_vf_whose_driver_rewrote_its_permanent_mac_is_recognised_at_first_sight() {
+    let standby = port(nic(STANDBY, "eth0", STANDBY_MAC), false);
+    for vf in [rewritten(), released()] {
+        let found = roles(&policy(), Vec::from([standby.clone(), vf]));
+        assert_eq!(found, [(STANDBY, 0, Role::Standby), (VF, 0, Role::Vf(0))]);
+    }
+}
+
+#[test]
+fn a_nic_stays_what_it_was_before_a_bond_took_it() {
+    // The bond has a MAC that no entry lists, so that nothing of a released VF but its past tells what it is.
+    let foreign = Some(Mac([0x52, 0x54, 0, 0, 0, 9]));
+    let mut world = World::default();
+    world.replace_links(Time(0), Vec::from([nic(VF, "enp2s0", VF_MAC)]));
+    world.put_link(Time(1), port(nic(VF, "enp2s0", VF_MAC), true));
+    let vf = Link {
+        permanent_mac: foreign,
+        mac: foreign,
+        ..nic(VF, "enp2s0", VF_MAC)
+    };
+    world.put_link(Time(1), vf.clone());
+    let known = assign(&world, &policy());
+    assert_eq!((known.len(), known[0].mac), (1, Some(VF_MAC)));
+    world.replace_links(Time(2), Vec::from([vf.clone()]));
+    assert_eq!(assign(&world, &policy()).len(), 1);
+    // Another device that gets its index is itself.
+    let other = Link {
+        pci: Some(pci(Ifindex(8), 0)),
+        ..vf.clone()
+    };
+    world.put_link(Time(3), other);
+    assert!(assign(&world, &policy()).is_empty());
+    world.remove_link(VF);
+    world.put_link(Time(4), vf);
+    assert!(assign(&world, &policy()).is_empty());
+}
+
+#[test]
+fn until_then_it_is_what_it_is_now() {
+    let mut world = World::default();
+    let other = Mac([0x52, 0x54, 0, 0, 0, 9]);
+    world.replace_links(Time(0), Vec::from([nic(VF, "enp2s0", other)]));
+    assert!(assign(&world, &policy()).is_empty());
+    world.put_link(Time(1), nic(VF, "enp2s0", VF_MAC));
+    assert_eq!(assign(&world, &policy()).len(), 1);
+    world.replace_links(Time(2), Vec::from([nic(VF, "enp2s0", other)]));
+    assert!(assign(&world, &policy()).is_empty());
+}
+
+#[test]
+fn a_present_mac_alone_makes_no_vf() {
+    let mut stranger = nic(VF, "enp2s0", Mac([0x52, 0x54, 0, 0, 0, 9]));
+    stranger.mac = Some(VF_MAC);
+    assert!(roles(&policy(), Vec::from([stranger.clone()])).is_empty());
+    // Nor one that another port had before it joined, if its permanent MAC is still its own.
+    let stranger = port(stranger, false);
+    let before_bond = |link: Link, mac| Link {
+        port: link.port.clone().map(|port| PortFacts {
+            permanent_mac: Some(mac),
+            ..port
+        }),
+        ..link
+    };
+    assert!(roles(&policy(), Vec::from([before_bond(stranger, VF_MAC)])).is_empty());
+    // A standby with another MAC before the bond is still the standby.
+    let standby = port(nic(STANDBY, "eth0", STANDBY_MAC), false);
+    let cloned = before_bond(standby, Mac([0x52, 0x54, 0, 0, 0, 9]));
+    assert_eq!(
+        roles(&policy(), Vec::from([cloned])),
+        [(STANDBY, 0, Role::Standby)]
+    );
 }
 
 #[test]

@@ -5,7 +5,11 @@ mod attempts;
 mod fast_path;
 mod in_use;
 mod machine;
+mod made_by_a_manager;
 mod matching;
+mod network;
+mod path;
+mod two_vfs;
 mod validate;
 mod world;
 
@@ -15,7 +19,7 @@ use crate::model::link::{
     Addressing, BondFacts, BondMode, FailOverMac, Link, LinkKind, Occupant, PortFacts,
     PrimaryReselect,
 };
-use crate::model::policy::{BondPolicy, Origin, Policy, PortMatch, Timing};
+use crate::model::policy::{BondPolicy, Origin, PathCheck, Policy, PortMatch, Timing};
 use crate::model::types::{IfName, Ifindex, Mac};
 
 pub(crate) const STANDBY: Ifindex = Ifindex(2);
@@ -43,9 +47,15 @@ pub(crate) fn bond_policy() -> BondPolicy {
         mac: Default::default(),
         ownership: Default::default(),
         addressing: Default::default(),
+        manager_takes_standby: false,
+        expects_ipv4: false,
         mtu: None,
-        path_check: Default::default(),
-        timing: Timing::default(),
+        path_check: PathCheck::None,
+        // The suite `path` has it watched.
+        timing: Timing {
+            health_ms: 0,
+            ..Timing::default()
+        },
     }
 }
 
@@ -59,22 +69,12 @@ pub(crate) fn policy() -> Policy {
 /// A NIC that is down and in no bond.
 pub(crate) fn nic(ifindex: Ifindex, text: &str, mac: Mac) -> Link {
     Link {
-        ifindex,
-        name: name(text),
-        kind: LinkKind::Physical,
         mac: Some(mac),
         permanent_mac: Some(mac),
         pci: Some(pci(ifindex, 0)),
         pci_parent: Some(pci(ifindex, 1)),
-        driver: None,
-        mtu: 1500,
         max_mtu: 9000,
-        admin_up: false,
-        carrier: false,
-        controller: None,
-        occupant: None,
-        bond: None,
-        port: None,
+        ..Link::named(ifindex, name(text), LinkKind::Physical)
     }
 }
 
@@ -148,5 +148,6 @@ pub(crate) fn addressing(ifindex: Ifindex, ips: &[[u8; 4]]) -> Addressing {
         ifindex,
         addresses: ips.iter().map(address).collect(),
         routes: Vec::new(),
+        expiries: Vec::new(),
     }
 }

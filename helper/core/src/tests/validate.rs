@@ -131,6 +131,7 @@ fn numbers_have_bounds() {
         timing(|t| t.removal_timeout_ms = 0),
         "timing.removal-timeout-ms"
     );
+    assert_eq!(timing(|t| t.health_ms = 499), "timing.health-ms");
     assert_eq!(timing(|t| t.announcements = 200), "timing.announcements");
     let interval = timing(|t| t.announcement_interval_ms = 0);
     assert_eq!(interval, "timing.announcement-interval-ms");

@@ -6,6 +6,7 @@ use crate::model::link::{Link, LinkKind};
 use crate::model::policy::{BondPolicy, Policy, PortMatch};
 use crate::model::types::{Ifindex, Mac};
 use crate::world::World;
+use crate::world::identity::Identity;
 
 /// What a NIC is to a bond.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,20 +24,24 @@ pub(crate) struct Assignment {
     /// The bond's place in the policy.
     pub(crate) bond: usize,
     pub(crate) role: Role,
+    /// The MAC that the NIC was recognised by: its own, whatever its driver or a bond made of it since.
+    pub(crate) mac: Option<Mac>,
 }
 
 /// Gives every NIC at most one role: that of the entry which describes it most
 /// exactly, so that a host may give VF and standby the same MAC and tell them
 /// apart by driver. Among equals the first entry wins, the standby before VFs.
+///
+/// A NIC stays what it was before a bond took it.
 pub(crate) fn assign(world: &World, policy: &Policy) -> Vec<Assignment> {
     world
-        .links()
-        .filter(|link| link.kind == LinkKind::Physical)
-        .filter_map(|link| assign_one(link, policy))
+        .identified_links()
+        .filter(|(link, _)| link.kind == LinkKind::Physical)
+        .filter_map(|(link, identity)| recognise(link, identity, policy))
         .collect()
 }
 
-/// The bond that a policy gives this NIC to, and its role there.
+/// The bond that a policy gives this NIC to, and its role there, as far as its present looks tell.
 pub fn role_of<'policy>(
     link: &Link,
     policy: &'policy Policy,
@@ -44,17 +49,32 @@ pub fn role_of<'policy>(
     if link.kind != LinkKind::Physical {
         return None;
     }
-    let assignment = assign_one(link, policy)?;
+    let assignment = recognise(link, &Identity::of(link), policy)?;
     Some((policy.bonds.get(assignment.bond)?, assignment.role))
 }
 
-fn assign_one(link: &Link, policy: &Policy) -> Option<Assignment> {
+/// A driver that makes the MAC a NIC has in the bond its permanent one makes a VF look like the standby, whose MAC
+/// that mostly is. Never the other way round: so what the NIC was besides decides, if that is a VF.
+fn recognise(link: &Link, identity: &Identity, policy: &Policy) -> Option<Assignment> {
+    let found = best_fit(link, identity.mac(), policy);
+    if found.is_some_and(|found| found.role != Role::Standby) {
+        return found;
+    }
+    let of_standby =
+        |bond: &BondPolicy| bond.standby.mac.is_some() && bond.standby.mac == identity.mac();
+    let is_rewritten = identity.has_the_bonds_mac() || policy.bonds.iter().any(of_standby);
+    let other = identity.mac_besides().filter(|_| is_rewritten);
+    let vf = other.and_then(|mac| best_fit(link, Some(mac), policy));
+    vf.filter(|vf| vf.role != Role::Standby).or(found)
+}
+
+fn best_fit(link: &Link, mac: Option<Mac>, policy: &Policy) -> Option<Assignment> {
     let mut best: Option<(usize, Assignment)> = None;
     for (bond, entry) in policy.bonds.iter().enumerate() {
         let vfs = entry.vfs.iter().enumerate();
         let entries = core::iter::once((Role::Standby, &entry.standby))
             .chain(vfs.map(|(order, vf)| (Role::Vf(order), vf)));
-        for (role, port) in entries.filter(|(_, port)| fits(port, link)) {
+        for (role, port) in entries.filter(|(_, port)| fits(port, link, mac)) {
             let exactness = port.exactness();
             if best.is_none_or(|(before, _)| exactness > before) {
                 let ifindex = link.ifindex;
@@ -64,6 +84,7 @@ fn assign_one(link: &Link, policy: &Policy) -> Option<Assignment> {
                         ifindex,
                         bond,
                         role,
+                        mac,
                     },
                 ));
             }
@@ -72,19 +93,9 @@ fn assign_one(link: &Link, policy: &Policy) -> Option<Assignment> {
     best.map(|(_, assignment)| assignment)
 }
 
-/// The MAC by which a NIC is recognised: the one it was born with, else the one
-/// it had before a bond took it, else its present one.
-pub(crate) fn identity_mac(link: &Link) -> Option<Mac> {
-    let before_bond = link.port.as_ref().and_then(|port| port.permanent_mac);
-    [link.permanent_mac, before_bond, link.mac]
-        .into_iter()
-        .flatten()
-        .find(|mac| mac.is_unicast())
-}
-
-fn fits(port: &PortMatch, link: &Link) -> bool {
+fn fits(port: &PortMatch, link: &Link, mac: Option<Mac>) -> bool {
     port.exactness() > 0
-        && port.mac.is_none_or(|mac| identity_mac(link) == Some(mac))
+        && port.mac.is_none_or(|wanted| mac == Some(wanted))
         && port.pci.is_none_or(|pci| link.pci == Some(pci))
         && port
             .driver

@@ -1,6 +1,7 @@
 //! The picture of the guest that all inputs together draw. Level-triggered:
 //! whatever arrives replaces what was known of the same thing.
 
+pub(crate) mod identity;
 pub(crate) mod matching;
 pub(crate) mod readings;
 
@@ -8,16 +9,21 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use crate::model::fast_path::FastPath;
+use crate::model::input::KnownVf;
 use crate::model::link::{Addressing, BondFacts, BondMode, Link, LinkKind};
 use crate::model::policy::{BondPolicy, Policy};
 use crate::model::removal::{Removal, RemovalStage};
 use crate::model::source::{CheckItem, Source, SourceHealth, SourceStatus};
 use crate::model::types::{IfName, Ifindex, Time};
+use crate::world::identity::Identity;
 
 /// Interfaces that are remembered; those beyond are ignored.
 pub(crate) const MAX_LINKS: usize = 16_384;
 /// Parts of one source that the status lists.
 const MAX_PARTS: usize = 64;
+/// How long a VF waits for the fast-path programs to be loaded, in ms, while the standby carries the traffic. It
+/// takes well below a second; this is for a machine that has hardly any time.
+const LOADING_LIMIT_MS: u64 = 30_000;
 
 /// What is known of the guest.
 #[derive(Debug, Default)]
@@ -27,19 +33,42 @@ pub(crate) struct World {
     addressing: BTreeMap<Ifindex, Addressing>,
     /// When all addresses and routes were last read.
     addressing_read_at: Option<Time>,
+    /// Whether there is an IPv4 route to everywhere, through whatever interface.
+    way_out: Option<bool>,
     sources: BTreeMap<Source, SourceStatus>,
-    fast_path_supported: bool,
+    fast_path_support: FastPathSupport,
     /// What the fast-path programs do, by bond; `None` where an attempt to change it failed. A bond
     /// that is gone stays here until they have let go of its ports, which live on.
     fast_paths: BTreeMap<Ifindex, Option<FastPath>>,
     /// The upper devices of each bond, as one number.
     upper_devices: BTreeMap<Ifindex, u64>,
+    /// VFs that were known before the service was restarted.
+    recalled: Vec<KnownVf>,
+}
+
+/// Whether the kernel takes the fast-path programs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum FastPathSupport {
+    /// Nobody has said, and nobody is about to.
+    #[default]
+    Unknown,
+    /// They are being loaded.
+    Loading {
+        /// What waits for them goes on without them then.
+        until: Time,
+    },
+    /// It does.
+    Supported,
+    /// It does not.
+    Missing,
 }
 
 /// One interface and what happened to it.
 #[derive(Debug)]
 struct Known {
     link: Link,
+    /// What it is, whatever its driver makes of it.
+    identity: Identity,
     /// When it was first seen; boot time for those that were there at the start.
     first_seen: Time,
     warning: Option<Warning>,
@@ -97,6 +126,39 @@ impl World {
         self.links.values().map(|known| &known.link)
     }
 
+    /// All links, each with what it is recognised by.
+    pub(crate) fn identified_links(&self) -> impl Iterator<Item = (&Link, &Identity)> {
+        self.links
+            .values()
+            .map(|known| (&known.link, &known.identity))
+    }
+
+    /// PCI devices that a bond has or had, and whose permanent MAC is no longer their own.
+    pub(crate) fn rewritten(&self) -> impl Iterator<Item = KnownVf> {
+        self.identified_links().filter_map(|(link, identity)| {
+            let mac = identity.mac().filter(|_| identity.has_joined())?;
+            let is_other = link.permanent_mac.is_some_and(|now| now != mac);
+            let pci = link.pci.filter(|_| is_other)?;
+            Some(KnownVf {
+                ifindex: link.ifindex,
+                mac,
+                pci: Some(pci),
+            })
+        })
+    }
+
+    /// VFs of before a restart of the service; handed in before links are.
+    pub(crate) fn recall(&mut self, vfs: Vec<KnownVf>) {
+        self.recalled = vfs;
+    }
+
+    /// What a link is that was not known before.
+    fn identify(&self, link: &Link) -> Identity {
+        let mut recalled = self.recalled.iter();
+        let recalled = recalled.find_map(|vf| Identity::recalled(vf, link));
+        recalled.unwrap_or_else(|| Identity::of(link))
+    }
+
     pub(crate) fn link(&self, ifindex: Ifindex) -> Option<&Link> {
         self.links.get(&ifindex).map(|known| &known.link)
     }
@@ -120,13 +182,35 @@ impl World {
         self.addressing.get(&ifindex)
     }
 
+    /// How a source fares.
+    pub(crate) fn source_status(&self, source: Source) -> Option<&SourceStatus> {
+        self.sources.get(&source)
+    }
+
+    /// Whether the guest has an IPv4 route to everywhere; `None` if that is not known.
+    pub(crate) fn has_way_out(&self) -> Option<bool> {
+        self.way_out
+    }
+
+    pub(crate) fn put_way_out(&mut self, is_there: bool) {
+        self.way_out = Some(is_there);
+    }
+
     pub(crate) fn sources(&self) -> impl Iterator<Item = &SourceStatus> {
         self.sources.values()
     }
 
-    /// The kernel takes the fast-path programs.
-    pub(crate) fn fast_path_supported(&self) -> bool {
-        self.fast_path_supported
+    /// Whether the kernel takes the fast-path programs.
+    pub(crate) fn fast_path_support(&self) -> FastPathSupport {
+        self.fast_path_support
+    }
+
+    /// Until when a VF waits for the fast-path programs, if they are being loaded.
+    pub(crate) fn fast_paths_due_at(&self) -> Option<Time> {
+        match self.fast_path_support {
+            FastPathSupport::Loading { until } => Some(until),
+            _ => None,
+        }
     }
 
     /// What the fast-path programs do for a bond; `None` if that is not known.
@@ -145,8 +229,16 @@ impl World {
         }
     }
 
+    pub(crate) fn await_fast_paths(&mut self, now: Time) {
+        let until = now.plus_ms(LOADING_LIMIT_MS);
+        self.fast_path_support = FastPathSupport::Loading { until };
+    }
+
     pub(crate) fn support_fast_path(&mut self, supported: bool) {
-        self.fast_path_supported = supported;
+        self.fast_path_support = match supported {
+            true => FastPathSupport::Supported,
+            false => FastPathSupport::Missing,
+        };
         if !supported {
             self.fast_paths.clear();
         }
@@ -190,6 +282,10 @@ impl World {
         for link in links.into_iter().take(MAX_LINKS) {
             let before = before.remove(&link.ifindex);
             let known = Known {
+                identity: match &before {
+                    Some(known) if is_same(&known.link, &link) => known.identity.seen_again(&link),
+                    _ => self.identify(&link),
+                },
                 first_seen: before.as_ref().map_or(first_seen, |known| known.first_seen),
                 warning: before.and_then(|known| known.warning),
                 link,
@@ -205,10 +301,16 @@ impl World {
     }
 
     pub(crate) fn put_link(&mut self, now: Time, link: Link) {
+        let identity = self.identify(&link);
         if let Some(known) = self.links.get_mut(&link.ifindex) {
+            known.identity = match is_same(&known.link, &link) {
+                true => known.identity.seen_again(&link),
+                false => identity,
+            };
             known.link = link;
         } else if self.links.len() < MAX_LINKS {
             let known = Known {
+                identity,
                 link,
                 first_seen: now,
                 warning: None,
@@ -284,6 +386,11 @@ impl World {
             parts: Vec::new(),
         })
     }
+}
+
+/// Not another device that got the index of one whose end was missed.
+fn is_same(before: &Link, now: &Link) -> bool {
+    before.pci.is_none() || now.pci.is_none() || before.pci == now.pci
 }
 
 fn concerns(removal: &Removal, link: &Link) -> bool {

@@ -240,6 +240,7 @@ fn status(generation: u64) -> Result<StatusReport> {
             active,
             carrier: true,
             held: None,
+            unproved: None,
         })
     };
     let switchover = |number| Switchover {
@@ -274,6 +275,8 @@ fn status(generation: u64) -> Result<StatusReport> {
         reason: "the VF is ready".to_owned(),
         standby: Some(port("enp1s0", 2, traffic == Traffic::Standby)?),
         vf: Some(port("enp7s0", 3, traffic == Traffic::Vf)?),
+        backup_vfs: Vec::new(),
+        known_vfs: Vec::new(),
         addresses: Vec::new(),
         problems: Vec::new(),
         fast_path_armed: true,

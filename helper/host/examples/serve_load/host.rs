@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use tandem_host::hypervisor::{
-    ActiveDomain, AgentChannel, Answer, ChannelSocket, DomainFacts, DomainLook, DomainState,
+    ActiveDomain, AgentChannel, Answer, ChannelSocket, Claim, DomainFacts, DomainLook, DomainState,
     EventSender, Events, Host, HostError, JobFacts, JobWhich, Look, MigrateOptions, Migration, Nic,
     NicKind, event_queue,
 };
@@ -87,6 +87,7 @@ impl Look for Simulated {
             facts,
             bonds: Ok(Some(self.bonds.clone())),
             progress: None,
+            claims: Vec::new(),
         })
     }
     fn active(&self) -> Answer<'_, Vec<ActiveDomain>> {
@@ -112,6 +113,9 @@ impl Host for Simulated {
     }
     fn set_progress<'a>(&'a self, _: &'a str, _: Option<&'a str>) -> Answer<'a, ()> {
         self.refused("write a record")
+    }
+    fn set_claim<'a>(&'a self, _: &'a str, _: &'a Claim) -> Answer<'a, ()> {
+        self.refused("claim")
     }
     fn detach<'a>(&'a self, _: &'a str, _: &'a Nic) -> Answer<'a, ()> {
         self.refused("detach")

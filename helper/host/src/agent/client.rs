@@ -27,6 +27,9 @@ const MAX_EVENTS: usize = 256;
 /// Bytes of the lines of those events; as above.
 const MAX_EVENT_BYTES: usize = 256 * 1024;
 
+/// After this time without an answer a common start is asked for again, within [`Limits::sync`].
+const SYNC_AGAIN: Duration = Duration::from_secs(2);
+
 /// How long a guest may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -303,16 +306,33 @@ impl Agent {
         Ok(())
     }
 
+    /// Asks anew while nothing comes: the guest may learn that the client before has left only after
+    /// it read this one's request, and then forgets it with that client's (`helper`'s `channel/virtio.rs`).
     async fn exchange_sync(&mut self) -> Result<(), AgentError> {
-        let number = i64::try_from(fresh_number() >> 1).unwrap_or(1);
-        let call = Call::GuestSyncDelimited(SyncArguments { id: number });
-        let mut bytes = vec![SENTINEL];
-        bytes.extend(RequestLine { call, id: None }.to_line());
-        self.lines.send(&bytes).await?;
+        let mut numbers = Vec::new();
+        loop {
+            let number = i64::try_from(fresh_number() >> 1).unwrap_or(1);
+            numbers.push(number);
+            let call = Call::GuestSyncDelimited(SyncArguments { id: number });
+            let mut bytes = vec![SENTINEL];
+            bytes.extend(RequestLine { call, id: None }.to_line());
+            self.lines.send(&bytes).await?;
+            let answered = self.answer_to_sync(&numbers);
+            if let Ok(answered) = timeout_at(Instant::now() + SYNC_AGAIN, answered).await {
+                return answered;
+            }
+        }
+    }
+
+    /// Waits for the answer to one of these. Cancel-safe.
+    async fn answer_to_sync(&mut self, numbers: &[i64]) -> Result<(), AgentError> {
         loop {
             // Whatever does not fit is left over from before.
             if let Some(FromGuest::Return { value, .. }) = self.message().await?
-                && value.get().parse() == Ok(number)
+                && value
+                    .get()
+                    .parse()
+                    .is_ok_and(|number| numbers.contains(&number))
             {
                 self.lines.useful();
                 return Ok(());

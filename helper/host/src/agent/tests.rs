@@ -100,6 +100,18 @@ fn ready(id: &str) -> Vec<u8> {
 const EVENT: &str = "{\"event\": \"events-lost\", \"timestamp\": {\"seconds\": 1, \"microseconds\": 2}, \
     \"data\": {\"count\": 3}}\n{\"event\": \"from-the-future\", \"timestamp\": {}, \"data\": {}}\n";
 
+/// A guest forgets a request together with the client before, if it hears late that that one has left.
+#[tokio::test]
+async fn a_request_that_the_guest_forgot_is_made_again() {
+    let guest = guest(|stream| async {
+        let mut stream = BufReader::new(stream);
+        stream.read_until(b'\n', &mut Vec::new()).await.unwrap();
+        serve(stream.into_inner(), |_, id| ready(id)).await;
+    });
+    let mut agent = Agent::connect(&guest.socket, PATIENT).await.unwrap();
+    assert!(agent.resume(None).await.unwrap().ready);
+}
+
 #[tokio::test]
 async fn a_guest_that_behaves_is_understood() {
     let guest = guest(|stream| {

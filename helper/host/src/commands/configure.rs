@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::Args;
 use tandem_wire::reply::Configured;
 
-use super::{connect::Connect, exit};
+use super::{connect::Connect, exit, mac_form};
 use crate::agent::{AgentError, Limits};
 use crate::control::LeaseClient;
 use crate::hypervisor::{HostError, Lack, Look, channel_of, policy_of};
@@ -39,17 +39,21 @@ pub enum ConfigureFailure {
     Lack(#[from] Lack),
 }
 
-/// Hands a guest its bonds; the same twice changes nothing. Besides, what an older guest does not know of them.
+/// Hands a guest its bonds; the same twice changes nothing. `uri` is the host's. Besides, what an older guest does not know of them.
 ///
 /// # Errors
 /// If there are none, or the guest can't be asked or refuses.
 pub async fn configure(
     host: &dyn Look,
+    uri: &str,
     domain: &str,
     lease_client: &LeaseClient,
 ) -> Result<(Configured, Option<String>), ConfigureFailure> {
     let look = host.look(domain).await?;
     let policy = policy_of(&look)?;
+    if let Ok(Some(bonds)) = &look.bonds {
+        mac_form::warn(domain, uri, bonds, &look.facts.nics).await;
+    }
     let socket = channel_of(&look.facts)?;
     let asked = async {
         let limits = Limits::default();
@@ -69,7 +73,14 @@ pub async fn configure(
 pub async fn run(arguments: &Configure) -> Result<u8> {
     let host = arguments.connect.open();
     let lease_client = arguments.connect.lease_client();
-    match configure(host.as_ref(), &arguments.domain, &lease_client).await {
+    match configure(
+        host.as_ref(),
+        &arguments.connect.uri,
+        &arguments.domain,
+        &lease_client,
+    )
+    .await
+    {
         Ok((configured, lacks)) => {
             for bond in &configured.bonds {
                 let what = if configured.changed {

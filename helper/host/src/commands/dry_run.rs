@@ -93,6 +93,11 @@ fn how(options: &MigrateOptions) -> String {
         (options.auto_converge, "auto-converge"),
         (options.tls, "TLS"),
         (options.xml.is_some(), "another XML on the destination"),
+        (options.storage.is_some(), "with its disks"),
+        (options.parallel, "several connections"),
+        (options.compressed, "compressed"),
+        (options.timeout.is_some(), "hurried if it takes long"),
+        (options.is_unsafe, "unsafe"),
     ] {
         if wanted {
             words.push(word.to_owned());
@@ -103,6 +108,9 @@ fn how(options: &MigrateOptions) -> String {
             .bandwidth_mib_s
             .map(|limit| format!("at most {limit} MiB/s")),
     );
+    if !options.more.is_empty() {
+        words.push(printable(&options.more.join(" ")));
+    }
     words.join(", ")
 }
 

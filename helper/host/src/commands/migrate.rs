@@ -2,27 +2,33 @@
 
 use std::sync::Arc;
 
-use anyhow::anyhow;
+use anyhow::{anyhow, bail};
 
 use super::dry_run::{dry_run_json, dry_run_text};
+use super::mac_form;
 use super::obstacles::obstacles;
 use super::spec::{arriving, spec_of};
+use super::storage::not_shared;
 use super::text_file::{read, read_all};
 use super::{args, exit, session};
-use crate::evacuate::{Cause, CauseCode, Evacuation, Limits, Spec, Start};
+use crate::carry::CarryPlan;
+use crate::evacuate::{Cause, CauseCode, Evacuation, Limits, Obstacles, Spec, Start};
 use crate::execute::{Hosts, Lock, Records, Runner, random_name, this_process};
 use crate::hypervisor::{DomainLook, DomainState, MigrateOptions, Nic};
 use crate::trust::Origin;
 use crate::words::{printable, quoted};
+use crate::xml::Bond;
 use crate::xml::domain::DomainXml;
 
-/// An evacuation that nothing seen so far forbids.
+/// An evacuation, and what the source's look at the domain shows that stands in its way.
 struct Prepared {
+    obstacles: Obstacles,
     hosts: Hosts,
     spec: Spec,
     limits: Limits,
     options: MigrateOptions,
     policy: Option<tandem_core::Policy>,
+    carry: Option<CarryPlan>,
 }
 
 /// Evacuates the domain; returns the exit code.
@@ -34,7 +40,7 @@ pub async fn run(arguments: &args::Migrate) -> anyhow::Result<u8> {
     let json = evacuation.common.json;
     let prepared = match prepare(evacuation).await? {
         Ok(prepared) => prepared,
-        Err(causes) => return session::refuse_all(json, causes),
+        Err(cause) => return session::refuse(json, cause.code, cause.message),
     };
     if arguments.dry_run {
         let (spec, limits) = (prepared.spec.clone(), prepared.limits.clone());
@@ -76,7 +82,7 @@ pub async fn check(arguments: &args::Evacuation) -> anyhow::Result<u8> {
             Ok((runner, machine)) => session::run(runner, machine, json).await,
             Err(cause) => session::refuse(json, cause.code, cause.message),
         },
-        Err(causes) => session::refuse_all(json, causes),
+        Err(cause) => session::refuse(json, cause.code, cause.message),
     }
 }
 
@@ -102,11 +108,18 @@ fn checked(
 }
 
 /// What can be known by one look at the source; or why it may not be begun.
-async fn prepare(arguments: &args::Evacuation) -> anyhow::Result<Result<Prepared, Vec<Cause>>> {
+async fn prepare(arguments: &args::Evacuation) -> anyhow::Result<Result<Prepared, Cause>> {
     let vfs = read_all(&arguments.vf)?;
     let given_back = read_all(&arguments.device)?;
     let xml = arguments.xml.as_deref().map(read).transpose()?;
-    let options = arguments.how.options(xml);
+    let options = arguments.how.options(xml)?;
+    if options.dname.is_some() && arguments.carry.carry.is_some() {
+        bail!(
+            "a carry looks for the domain under one name on both hosts; leave out --carry or --dname"
+        );
+    }
+    let persistent = arguments.how.persistent_xml.as_deref();
+    let persistent = persistent.map(read).transpose()?;
     let source = arguments.common.connect.open();
     let hosts = Hosts {
         source: Some(Arc::clone(&source)),
@@ -116,7 +129,6 @@ async fn prepare(arguments: &args::Evacuation) -> anyhow::Result<Result<Prepared
             .other(&arguments.destination, Origin::CommandLine)?,
     };
     let name = arguments.domain.as_str();
-    let refuse = |code, message| Ok(Err(vec![Cause::new(code, message)]));
     let DomainLook { facts, bonds, .. } = source.look(name).await?;
     if facts.state == DomainState::Absent {
         let message = format!(
@@ -124,32 +136,52 @@ async fn prepare(arguments: &args::Evacuation) -> anyhow::Result<Result<Prepared
             printable(name),
             arguments.common.connect.uri
         );
-        return refuse(CauseCode::NoSuchDomain, message);
+        return Ok(Err(Cause::new(CauseCode::NoSuchDomain, message)));
     }
     let bonds =
         bonds.map_err(|reason| anyhow!("the XML of domain {}: {reason}", printable(name)))?;
-    if bonds.is_some() && options.xml.as_deref().is_some_and(lacks_bonds) {
+    let files = [
+        ("--xml", options.xml.as_deref()),
+        ("--persistent-xml", persistent.as_deref()),
+    ];
+    let spec = spec_of(arguments, &facts, bonds.as_ref(), &vfs, &given_back)?;
+    let mut found = obstacles(&spec, &facts, bonds.as_ref(), &arguments.migratable);
+    found.certain.extend(not_shared(&spec, &facts, &options));
+    let lacking = files.iter().filter(|(_, xml)| xml.is_some_and(lacks_bonds));
+    found
+        .certain
+        .extend(lacking.filter(|_| bonds.is_some()).map(|(option, _)| {
         let message = format!(
-            "the XML of --xml has no <bonds>, so {} would lose its bond there; add those that \
-             `tandem-host xml show {}` shows",
+            "the XML of {option} has no <bonds>, so {} would lose its bond there; add those that \
+                 `tandem-host xml show {}` shows",
             printable(name),
             quoted(name)
         );
-        return refuse(CauseCode::BondsMissing, message);
+        Cause::new(CauseCode::BondsMissing, message)
+    }));
+    if let Some(bonds) = &bonds {
+        mac_form::warn(name, &arguments.common.connect.uri, bonds, &facts.nics).await;
+        for device in &spec.devices {
+            let named = |bond: &&Bond| device.bond() == Some(bond.name.as_str());
+            if let (Some(bond), Some(nic)) = (bonds.bonds.iter().find(named), arriving(device)) {
+                mac_form::warn_of_arriving(name, bond, &nic, &facts.nics);
+            }
+        }
     }
-    let spec = spec_of(arguments, &facts, bonds.as_ref(), &vfs, &given_back)?;
-    let found = obstacles(&spec, &facts, bonds.as_ref(), &arguments.migratable);
-    if !found.is_empty() {
-        return Ok(Err(found));
+    if let Err(error) = source.check_migration(&options).await {
+        let cause = Cause::new(CauseCode::NotBegun, error.to_string());
+        found.certain.push(cause);
     }
     let arriving: Vec<Nic> = spec.devices.iter().filter_map(arriving).collect();
     let policy = bonds.map(|bonds| bonds.policy_with(&facts.nics, &arriving));
     Ok(Ok(Prepared {
+        obstacles: found,
         hosts,
         spec,
         limits: arguments.timeouts.limits(),
-        options,
         policy: policy.transpose()?,
+        carry: arguments.carry.plan(&facts.nics, options.bandwidth_mib_s)?,
+        options,
     }))
 }
 
@@ -160,8 +192,14 @@ fn machine(prepared: &Prepared, check_only: bool) -> anyhow::Result<Evacuation> 
         evacuation: random_name()?,
         owner: this_process()?,
         check_only,
+        obstacles: prepared.obstacles.clone(),
     };
-    Ok(Evacuation::new(start, 0))
+    let machine = Evacuation::new(start, 0);
+    Ok(if prepared.carry.is_some() {
+        machine.with_carry()
+    } else {
+        machine
+    })
 }
 
 fn runner(
@@ -174,6 +212,7 @@ fn runner(
         hosts: prepared.hosts,
         migrate: prepared.options,
         policy: prepared.policy,
+        carry: prepared.carry,
         folder: arguments.common.state_dir.clone(),
         lock,
         records,

@@ -1,9 +1,12 @@
 //! The commands, one file each.
 
 pub mod args;
+pub mod carry;
 pub mod configure;
 pub mod connect;
 mod dry_run;
+pub mod how;
+mod mac_form;
 pub mod migrate;
 mod named;
 mod obstacles;
@@ -15,6 +18,7 @@ pub mod serve;
 pub(crate) mod session;
 pub mod spec;
 pub mod status;
+mod storage;
 mod text_file;
 pub mod watch;
 pub mod xml;

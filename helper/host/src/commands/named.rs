@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 
 use super::args;
-use super::spec::{bond_meant, choose_bonds, vf_of, vf_of_device};
+use super::spec::{bond_meant, choose_bonds, read_nic, vf_of, vf_of_device, with_mac_of};
 use super::text_file::{NamedFile, read_all};
 use crate::evacuate::{AgentUse, Cause, CauseCode, Device, Progress, Record, Role, Side, Spec, Vf};
 use crate::execute::Hosts;
@@ -56,10 +56,12 @@ pub(super) async fn record(
     if arguments.vf.is_empty() && !arguments.yes_degraded {
         return Ok(Err(no_vf(arguments, &found)));
     }
-    let (side, look) = home(&hosts, name).await?;
+    let (side, look) = home(&hosts, [name; 2]).await?;
     let devices = devices(&found, side, &look)?;
     let mut spec = Spec {
         domain: name.to_owned(),
+        // Another name that the metadata has may be that of anybody's domain.
+        renamed: None,
         source_uri,
         reaches_destination_agent: is_local_uri(&destination_uri),
         destination_uri,
@@ -72,20 +74,22 @@ pub(super) async fn record(
         yes_degraded: arguments.yes_degraded,
     };
     name_vfs(&mut spec, side, &look, &arguments.vf)?;
+    name_devices(&mut spec, side, &look, &arguments.device, found.let_go)?;
     let mut lacking = spec.devices.iter().filter(|one| one.vf(side).is_none());
     if let Some(device) = lacking.next().filter(|_| !arguments.yes_degraded) {
-        let bond = printable(device.bond().unwrap_or_default());
+        let bond = device.bond().unwrap_or_default();
         let message = format!(
-            "no VF is named for {bond} of domain {}; name it: --vf {bond}=FILE, or leave it without one by \
-             --yes-degraded",
-            printable(name)
+            "no VF is named for {} of domain {}; name it: --vf {}=FILE, or leave it without one by --yes-degraded",
+            printable(bond),
+            printable(name),
+            quoted(bond)
         );
         return Ok(Err(Cause::new(CauseCode::NoVfNamed, message)));
     }
-    if found.let_go > 0 && !arguments.yes_degraded {
+    if usize::from(found.let_go) > arguments.device.len() && !arguments.yes_degraded {
         let message = format!(
-            "the evacuation of domain {} moved {} devices of no bond too, and this host has no record of which; see \
-             what it lacks (`virsh dumpxml`), plug that in by hand, and go on with --yes-degraded",
+            "the evacuation of domain {} moved {} devices of no bond too, and this host has no record of which; name \
+             what it is to have where it runs: --device ALIAS=FILE for each, or go on with --yes-degraded",
             printable(name),
             found.let_go
         );
@@ -154,25 +158,77 @@ pub(super) fn name_vfs(
     for file in read_all(files)? {
         let at = bond_meant(&file, &bonds, &spec.devices).context("--vf")?;
         // The VF may be there by now, and is no stranger to itself.
-        let same = vf_of_device(&file.text, &[], None).context("--vf")?;
+        let device = &spec.devices[at];
+        let known = device.source.as_ref().or(device.destination.as_ref());
+        let text = with_mac_of(&file.text, known.and_then(|vf| vf.guest_mac));
+        let same = vf_of_device(&text, &[], None).context("--vf")?;
         let present = nics.iter().find(|nic| same.identity.is(nic));
-        let vf = vf_of_device(&file.text, nics, present).context("--vf")?;
+        let vf = vf_of_device(&text, nics, present).context("--vf")?;
         *slot(&mut spec.devices[at], side) = Some(vf);
     }
     spec.validate()?;
     Ok(())
 }
 
-/// Where it runs, as far as that can be seen, and what is seen there.
+/// Puts the devices of no bond into the plan in the same way. `unknown` is how many there are whose aliases nobody
+/// here knows.
+///
+/// # Errors
+/// If a file is no device, or there is none for it.
+pub(super) fn name_devices(
+    spec: &mut Spec,
+    side: Side,
+    look: &DomainLook,
+    files: &[NamedFile],
+    mut unknown: u8,
+) -> anyhow::Result<()> {
+    let nics = &look.facts.nics;
+    for file in read_all(files)? {
+        let name = file.name.as_deref();
+        let name = name.context("--device: name the device that it is for: --device ALIAS=FILE")?;
+        let same = vf_of_device(&file.text, &[], None).context("--device")?;
+        let present = nics.iter().find(|nic| same.identity.is(nic));
+        let vf = vf_of_device(&file.text, nics, present).context("--device")?;
+        let has_alias = |vf: &Option<Vf>| {
+            let nic = vf.as_ref().and_then(|vf| read_nic(&vf.device).ok());
+            nic.is_some_and(|nic| nic.alias == name)
+        };
+        let is_it = |one: &&mut Device| {
+            !one.is_of_bond() && (has_alias(&one.source) || has_alias(&one.destination))
+        };
+        match spec.devices.iter_mut().find(is_it) {
+            Some(device) => *slot(device, side) = Some(vf),
+            None if unknown > 0 => {
+                unknown -= 1;
+                let mut device = Device {
+                    role: Role::LetGo,
+                    source: None,
+                    destination: None,
+                };
+                *slot(&mut device, side) = Some(vf);
+                spec.devices.push(device);
+            }
+            None => bail!(
+                "--device: the evacuation let go of no device {}",
+                printable(name)
+            ),
+        }
+    }
+    spec.validate()?;
+    Ok(())
+}
+
+/// Where it runs, as far as that can be seen, and what is seen there. `names` are its names on source and destination.
 ///
 /// # Errors
 /// If a host can't be asked.
-pub(super) async fn home(hosts: &Hosts, name: &str) -> Result<(Side, DomainLook), HostError> {
-    let there = hosts.destination.look(name).await?;
+pub(super) async fn home(hosts: &Hosts, names: [&str; 2]) -> Result<(Side, DomainLook), HostError> {
+    let there = hosts.destination.look(names[1]).await?;
     if there.facts.state == DomainState::Running {
         return Ok((Side::Destination, there));
     }
-    Ok((Side::Source, hosts.seen(Side::Source).look(name).await?))
+    let source = hosts.seen(Side::Source).look(names[0]).await?;
+    Ok((Side::Source, source))
 }
 
 fn begun_elsewhere(name: &str, here: &str, found: &Progress) -> Cause {

@@ -1,6 +1,6 @@
 //! What one look at the domain shows that would end an evacuation after it had begun.
 
-use crate::evacuate::{Cause, CauseCode, Device, Spec};
+use crate::evacuate::{Cause, CauseCode, Device, Obstacles, Spec};
 use crate::hypervisor::{DomainFacts, Nic};
 use crate::words::{printable, quoted};
 use crate::xml::domain::{is_transient, is_usb, kind_of};
@@ -15,16 +15,21 @@ pub(super) fn obstacles(
     facts: &DomainFacts,
     bonds: Option<&Bonds>,
     migratable: &[String],
-) -> Vec<Cause> {
+) -> Obstacles {
     let stays = staying(spec, facts, migratable);
     let bond_of = |device: &Device| {
         let named = |bond: &&Bond| device.bond() == Some(bond.name.as_str());
         bonds?.bonds.iter().find(named)
     };
-    let unknown = spec.devices.iter();
-    let unknown =
-        unknown.filter_map(|device| unknown_vf(spec, bond_of(device)?, device, &facts.nics));
-    stays.into_iter().chain(unknown).collect()
+    let devices = spec.devices.iter().enumerate();
+    let unknown = devices.filter_map(|(number, device)| {
+        let cause = unknown_vf(spec, bond_of(device)?, device, &facts.nics)?;
+        Some((number, cause))
+    });
+    Obstacles {
+        certain: stays.into_iter().collect(),
+        unknown_vfs: unknown.collect(),
+    }
 }
 
 /// Devices that would be left in the domain. libvirt and QEMU refuse to migrate with a device that they can't
@@ -142,7 +147,9 @@ mod tests {
         });
         let files: Vec<DeviceFile> = file.into_iter().collect();
         let spec = spec_of(&arguments, &facts, Some(&bonds), &files, &[]).unwrap();
-        obstacles(&spec, &facts, Some(&bonds), &arguments.migratable)
+        let found = obstacles(&spec, &facts, Some(&bonds), &arguments.migratable);
+        let certain = found.certain.into_iter();
+        certain.chain(found.unknown_vfs.into_values()).collect()
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use crate::evacuate::{
-    AgentUse, DeviceOutcome, GuestVerdict, Leftover, Outcome, Side, Spec, Verdict,
+    AgentUse, CarryOutcome, DeviceOutcome, GuestVerdict, Leftover, Outcome, Side, Spec, Verdict,
 };
 use crate::execute::{default_folder, default_records_folder};
 use crate::words::{message, printable, quoted};
@@ -35,7 +35,7 @@ pub(super) fn text_of(spec: &Spec, outcome: &Outcome, folders: &Folders) -> Stri
         let _ = writeln!(text, "{what}");
     };
     line(headline(spec, outcome));
-    if let Some(cause) = &outcome.cause {
+    for cause in outcome.cause.iter().chain(&outcome.more_causes) {
         line(format!("  why       {}", message(&cause.message)));
     }
     if outcome.unplug_may_follow {
@@ -55,6 +55,9 @@ pub(super) fn text_of(spec: &Spec, outcome: &Outcome, folders: &Folders) -> Stri
         line(format!(
             "  downtime  {downtime_ms} ms (the hypervisor's figure)"
         ));
+    }
+    if let Some(carry) = &outcome.carry {
+        line(format!("  carry     {}", carry_text(carry)));
     }
     line(format!("  guest     {}", guest_text(spec, outcome)));
     for device in outcome.devices.iter().filter(|_| outcome.devices.len() > 1) {
@@ -80,13 +83,14 @@ pub(super) fn left(spec: &Spec, runs_on: Option<Side>, folders: &Folders) -> Str
 
 /// The command that goes on, asked where the domain is; on the source as long as that is open.
 fn recover(spec: &Spec, side: Option<Side>, folders: &Folders) -> String {
-    let mut uri = spec.uri(side.unwrap_or(Side::Source));
-    if uri.is_empty() {
-        uri = spec.uri(Side::Destination);
+    let mut side = side.unwrap_or(Side::Source);
+    if spec.uri(side).is_empty() {
+        side = Side::Destination;
     }
+    let uri = spec.uri(side);
     let mut command = format!(
         "tandem-host recover {} --connect {}",
-        quoted(&spec.domain),
+        quoted(spec.name(side)),
         quoted(uri)
     );
     let usual = Folders::default();
@@ -102,8 +106,52 @@ fn recover(spec: &Spec, side: Option<Side>, folders: &Folders) -> String {
     command
 }
 
+/// What became of the frames for the guest.
+fn carry_text(carry: &CarryOutcome) -> String {
+    let mut text = match &carry.reason {
+        Some(reason) if carry.held == 0 => return format!("none: {}", message(reason)),
+        Some(reason) => format!("ended early: {}; ", message(reason)),
+        None => String::new(),
+    };
+    let left = match carry.left_in_queue {
+        0 => String::new(),
+        left => format!(" ({left} of them in the tap's queue when the guest was stopped)"),
+    };
+    let swept = match carry.swept {
+        0 => String::new(),
+        swept => format!(" ({swept} of them swept from the tap's queue)"),
+    };
+    let drain = carry
+        .drain_ms
+        .map(|ms| format!(", the guest was stopped {ms} ms after the hold"));
+    let pause = carry
+        .pause_ms
+        .map(|ms| format!(", the guest stood still for {ms} ms"));
+    if !carry.stop_was_ours {
+        text.push_str("the hypervisor stopped the guest by itself; ");
+    }
+    // Writing to a String does not fail.
+    let _ = write!(
+        text,
+        "{} frames held{swept}, {} carried, {} given back, {} lost{left}{}; the latest waited {} ms{}{}, {} KiB kept at most",
+        carry.held,
+        carry.carried,
+        carry.given_back,
+        carry.lost,
+        match carry.maybe_lost {
+            0 => String::new(),
+            unseen => format!(" or {unseen} more"),
+        },
+        carry.latest_ms,
+        drain.unwrap_or_default(),
+        pause.unwrap_or_default(),
+        carry.most_bytes.div_ceil(1024)
+    );
+    text
+}
+
 fn headline(spec: &Spec, outcome: &Outcome) -> String {
-    let domain = printable(&spec.domain);
+    let domain = printable(spec.name(outcome.runs_on.unwrap_or(Side::Source)));
     let place = match outcome.runs_on {
         Some(side) => format!("on the {} ({})", side.as_str(), printable(spec.uri(side))),
         None => "on neither host as far as can be seen".to_owned(),
@@ -149,12 +197,16 @@ fn headline(spec: &Spec, outcome: &Outcome) -> String {
 
 /// What is there of what should be, and by name what is not.
 fn with_devices(outcome: &Outcome) -> String {
-    let wanted = outcome.devices.iter().filter(|one| one.wanted).count();
-    let missing = outcome
-        .devices
-        .iter()
-        .filter(|one| one.wanted && !one.attached);
-    let missing: Vec<&str> = missing.map(|one| one.device.as_str()).collect();
+    // A bond that ends without a VF, as agreed, lacks it all the same.
+    let counts = |one: &&DeviceOutcome| one.wanted || one.bond.is_some();
+    let wanted = outcome.devices.iter().filter(counts).count();
+    let missing = outcome.devices.iter().filter(counts);
+    let missing = missing.filter(|one| !one.attached);
+    let name = |one: &DeviceOutcome| match &one.bond {
+        Some(bond) if !one.wanted => format!("a VF for {}", printable(bond)),
+        _ => one.device.clone(),
+    };
+    let missing: Vec<String> = missing.map(name).collect();
     match (wanted, missing.as_slice()) {
         (0 | 1, _) if outcome.vf_attached => "with its VF".to_owned(),
         (0 | 1, _) => "without a VF".to_owned(),
@@ -208,7 +260,7 @@ fn guest_text(spec: &Spec, outcome: &Outcome) -> String {
         GuestVerdict::NotAsked if out_of_reach => format!(
             "was not asked: its channel is on the machine of {}; there, `tandem-host status {}` asks it",
             printable(spec.uri(side)),
-            quoted(&spec.domain)
+            quoted(spec.name(side))
         ),
         GuestVerdict::NotAsked => "was not asked".to_owned(),
         GuestVerdict::Silent => "does not answer".to_owned(),
@@ -225,6 +277,7 @@ fn leftover_text(leftover: Leftover) -> String {
         )
     };
     match leftover {
+        Leftover::Claim => "this process's claim in the domain's metadata".to_owned(),
         Leftover::VfClaim => "the reservation of the destination's devices".to_owned(),
         Leftover::RecordOnSource => record(Side::Source),
         Leftover::RecordOnDestination => record(Side::Destination),
@@ -264,6 +317,31 @@ mod tests {
             let said = text_of(&spec, &outcome, &Folders::default());
             assert!(said.contains(command.trim_matches('`')), "{said}");
         }
+    }
+
+    #[test]
+    fn a_bond_that_ends_without_a_vf_is_said_to_lack_it() {
+        let device = |name: &str, bond: Option<&str>, there: bool| DeviceOutcome {
+            device: name.to_owned(),
+            bond: bond.map(str::to_owned),
+            wanted: there,
+            attached: there,
+            unplug_may_follow: false,
+            guest: GuestVerdict::NotAsked,
+            guest_status: None,
+            plug_failure: None,
+        };
+        let cause = Cause::new(CauseCode::Unclear, "");
+        let mut outcome = Outcome::without_run(Verdict::Done, cause);
+        outcome.devices = vec![
+            device("device ua-vf0 of bond0", Some("bond0"), true),
+            device("device ua-vf1 of bond1", Some("bond1"), false),
+            device("device ua-gpu", None, false),
+        ];
+        assert_eq!(with_devices(&outcome), "without a VF for bond1");
+        outcome.devices.remove(1);
+        outcome.vf_attached = true;
+        assert_eq!(with_devices(&outcome), "with its VF");
     }
 
     #[test]

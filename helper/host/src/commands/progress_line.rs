@@ -98,6 +98,7 @@ fn job_text(job: &JobFacts) -> String {
     let mut parts = Vec::new();
     match job.phase {
         JobPhase::PostCopy => parts.push("post-copy".to_owned()),
+        JobPhase::PostCopyBroken => parts.push("post-copy broke off, and is resumed".to_owned()),
         JobPhase::SwitchOver => parts.push("switching over".to_owned()),
         JobPhase::Setup => parts.push("connecting".to_owned()),
         _ => {}
@@ -105,6 +106,8 @@ fn job_text(job: &JobFacts) -> String {
     let left = job.memory_remaining_bytes;
     if job.phase == JobPhase::PreCopy && left == Some(0) {
         parts.push("beginning".to_owned());
+    } else if job.phase == JobPhase::Setup {
+        // Nothing was counted yet.
     } else if let (Some(total), Some(left)) = (job.memory_total_bytes, left) {
         parts.push(bar(total, left));
         parts.push(format!("{} left", bytes(left)));
@@ -156,6 +159,7 @@ mod tests {
             rate_bytes_per_s: Some(100 << 20),
             downtime_ms: Some(40),
             elapsed_ms: None,
+            passes: None,
         };
         assert_eq!(
             job_text(&job),
@@ -174,5 +178,10 @@ mod tests {
             ..job
         };
         assert_eq!(job_text(&begins), "beginning  downtime 40 ms");
+        let connects = JobFacts {
+            phase: JobPhase::Setup,
+            ..begins
+        };
+        assert_eq!(job_text(&connects), "connecting  downtime 40 ms");
     }
 }

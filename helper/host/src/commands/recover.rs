@@ -9,8 +9,8 @@ use super::{args, named, session};
 use crate::evacuate::{
     AgentUse, Cause, CauseCode, Evacuation, Outcome, Progress, Record, Side, Verdict,
 };
-use crate::execute::{Hosts, Lock, Records, Runner, owner_is_dead, this_process};
-use crate::hypervisor::{DomainLook, DomainState, Host, is_local_uri};
+use crate::execute::{Hosts, Lock, Records, RecordsError, Runner, owner_is_dead, this_process};
+use crate::hypervisor::{DomainLook, DomainState, Host, MigrateOptions, is_local_uri};
 use crate::trust::{Origin, UriError, check_device};
 use crate::words::printable;
 
@@ -25,13 +25,22 @@ pub async fn run(arguments: &args::Recover) -> anyhow::Result<u8> {
         Ok(lock) => lock,
         Err(error) => return session::refuse(json, CauseCode::Claimed, error.to_string()),
     };
+    let here = arguments.common.connect.open();
+    let look = here.look(name).await.map_err(anyhow::Error::from);
+    let there = look.as_ref().ok().map(record_of).transpose();
+    let found = there.as_ref().ok().cloned().flatten().flatten();
     let records = match Records::open(&arguments.common.records_dir) {
         Ok(records) => records,
         Err(error) => {
             return session::refuse(json, CauseCode::RecordNotWritten, error.to_string());
         }
     };
-    let own = match records.read(name) {
+    let first = first_name(&records, name, found.as_ref());
+    let own = first.and_then(|first| {
+        let name = first.as_deref().unwrap_or(name);
+        Ok((first.clone(), records.read(name)?))
+    });
+    let (first, own) = match own {
         Ok(own) => own,
         Err(error) => {
             let message = match error.is_newer() {
@@ -41,10 +50,14 @@ pub async fn run(arguments: &args::Recover) -> anyhow::Result<u8> {
             return session::refuse(json, CauseCode::RecordUnreadable, message);
         }
     };
-    let here = arguments.common.connect.open();
-    let look = here.look(name).await.map_err(anyhow::Error::from);
-    let there = look.as_ref().ok().map(record_of).transpose();
-    let found = there.as_ref().ok().cloned().flatten().flatten();
+    let name = first.as_deref().unwrap_or(name);
+    let (lock, _also) = match &first {
+        None => (lock, None),
+        Some(first) => match Lock::take(&arguments.common.state_dir, "domain", first) {
+            Ok(first) => (first, Some(lock)),
+            Err(error) => return session::refuse(json, CauseCode::Claimed, error.to_string()),
+        },
+    };
     let is_here = look
         .as_ref()
         .is_ok_and(|look| look.facts.state == DomainState::Running);
@@ -81,16 +94,42 @@ pub async fn run(arguments: &args::Recover) -> anyhow::Result<u8> {
     });
     let runner = Runner {
         hosts,
-        migrate: Default::default(),
+        migrate: MigrateOptions {
+            migrate_uri: arguments.migrate_uri.clone(),
+            peer_to_peer: arguments.p2p,
+            dname: record.spec.renamed.clone(),
+            ..MigrateOptions::default()
+        },
         policy,
         folder: arguments.common.state_dir.clone(),
         lock,
         records: Some(records),
+        carry: None,
         lease_client: arguments.common.connect.lease_client(),
     };
     let limits = arguments.timeouts.limits();
     let evacuation = Evacuation::recover(record, this_process()?, limits, owner_is_dead, 0);
     session::run(runner, evacuation, json).await
+}
+
+/// The name under which this host has its own record of a domain that was given another one. The domain's metadata only
+/// says where to look: what it names counts if that record says the same.
+///
+/// # Errors
+/// If there is one that can't be read.
+fn first_name(
+    records: &Records,
+    name: &str,
+    found: Option<&Progress>,
+) -> Result<Option<String>, RecordsError> {
+    let Some(found) = found.filter(|found| found.domain != name) else {
+        return Ok(None);
+    };
+    let own = records.read(&found.domain)?;
+    let is_it = own.is_some_and(|own| {
+        own.spec.name(Side::Destination) == name && own.progress.evacuation == found.evacuation
+    });
+    Ok(is_it.then(|| found.domain.clone()))
 }
 
 fn nothing(name: &str, json: bool) -> anyhow::Result<u8> {
@@ -161,9 +200,11 @@ async fn with_named(
             return refused(&error);
         }
     }
-    if !arguments.vf.is_empty() {
-        let (side, look) = named::home(&hosts, &spec.domain).await?;
+    if !arguments.vf.is_empty() || !arguments.device.is_empty() {
+        let names = Side::BOTH.map(|side| spec.name(side));
+        let (side, look) = named::home(&hosts, names).await?;
         named::name_vfs(spec, side, &look, &arguments.vf)?;
+        named::name_devices(spec, side, &look, &arguments.device, 0)?;
     }
     Ok(Ok((record, hosts)))
 }
@@ -185,11 +226,10 @@ fn way(
 /// Another machine may have gone on with the same evacuation since: its record, and whether the domain has
 /// moved on from where this evacuation had left it to stay, and bears no mark of it any more.
 async fn newest(mut record: Record, hosts: &Hosts) -> anyhow::Result<(Record, bool)> {
-    let name = record.spec.domain.clone();
     let mut is_marked = false;
     let mut looks = Vec::new();
     for side in Side::BOTH {
-        let look = hosts.seen(side).look(&name).await;
+        let look = hosts.seen(side).look(record.spec.name(side)).await;
         match look.as_ref().map_or(Ok(None), record_of) {
             Ok(Some(found)) if found.evacuation == record.progress.evacuation => {
                 is_marked = true;

@@ -60,19 +60,9 @@ async fn report(
 
 /// Says why nothing was begun; returns the exit code.
 pub(super) fn refuse(json: bool, code: CauseCode, message: String) -> anyhow::Result<u8> {
-    refuse_all(json, vec![Cause::new(code, message)])
-}
-
-/// The same for everything that stands in the way, of which there is one at least.
-pub(super) fn refuse_all(json: bool, causes: Vec<Cause>) -> anyhow::Result<u8> {
-    for cause in &causes {
-        eprintln!("refused: {}", words::message(&cause.message));
-    }
-    let mut causes = causes.into_iter();
-    let first = causes.next().expect("a refusal has a cause");
-    let mut outcome = Outcome::without_run(Verdict::Refused, first);
-    outcome.more_causes = causes.collect();
-    told(json, &outcome)
+    eprintln!("refused: {}", words::message(&message));
+    let cause = Cause::new(code, message);
+    told(json, &Outcome::without_run(Verdict::Refused, cause))
 }
 
 /// Prints the report for programs, where that is wanted; returns the exit code.

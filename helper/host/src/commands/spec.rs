@@ -1,5 +1,7 @@
 //! What the operator asked for, put together with what the source shows.
 
+use std::borrow::Cow;
+
 use anyhow::{Context as _, bail};
 use tandem_core::types::Mac;
 
@@ -9,7 +11,7 @@ use crate::evacuate::{AgentUse, Device, Role, Side, Spec, Vf, VfIdentity};
 use crate::hypervisor::{DomainFacts, Nic, NicKind, is_local_uri};
 use crate::trust::check_device;
 use crate::words::{printable, quoted};
-use crate::xml::domain::parse_device;
+use crate::xml::domain::{parse_device, with_mac};
 use crate::xml::{Bond, Bonds};
 
 /// The spec of `migrate`. `vfs` and `given_back` are what `--vf` and `--device` name.
@@ -31,11 +33,17 @@ pub fn spec_of(
         .filter(|nic| !let_go.iter().any(|gone| std::ptr::eq(*gone, *nic)))
         .cloned()
         .collect();
-    let mut devices = bond_devices(arguments, &chosen, &stays, &facts.nics)?;
+    let alone = is_carried_alone(arguments, &chosen, &stays, vfs);
+    let mut devices = if alone {
+        Vec::new()
+    } else {
+        bond_devices(arguments, &chosen, &stays, &facts.nics)?
+    };
     for file in vfs {
         let at = bond_meant(file, &chosen, &devices).context("--vf")?;
         let source = present(&devices[at], &facts.nics);
-        let vf = vf_of_device(&file.text, &facts.nics, source).context("--vf")?;
+        let text = with_mac_of(&file.text, source.and_then(|nic| nic.mac));
+        let vf = vf_of_device(&text, &facts.nics, source).context("--vf")?;
         if devices[at].destination.replace(vf).is_some() {
             bail!(
                 "--vf: two files are named for {}",
@@ -60,16 +68,43 @@ pub fn spec_of(
     }
     let spec = Spec {
         domain: arguments.domain.clone(),
+        renamed: arguments
+            .how
+            .dname
+            .clone()
+            .filter(|name| *name != arguments.domain),
         source_uri: arguments.common.connect.uri.clone(),
         destination_uri: arguments.destination.clone(),
         devices,
-        agent: agent_use(arguments)?,
+        agent: if alone {
+            AgentUse::Never
+        } else {
+            agent_use(arguments)?
+        },
         reaches_destination_agent: is_local_uri(&arguments.destination),
         configure: bonds.is_some(),
         yes_degraded: arguments.yes_degraded,
     };
     spec.validate()?;
     Ok(spec)
+}
+
+/// A VF's description; one that names no MAC gets that of the VF in whose place it comes, which the guest knows.
+pub(super) fn with_mac_of(text: &str, mac: Option<Mac>) -> Cow<'_, str> {
+    let completed = mac.and_then(|mac| with_mac(text, mac));
+    completed.map_or(Cow::Borrowed(text), Cow::Owned)
+}
+
+/// A domain that has nothing to do with a VF, and whose frames are carried all the same.
+fn is_carried_alone(
+    arguments: &args::Evacuation,
+    chosen: &[&Bond],
+    stays: &[Nic],
+    vfs: &[DeviceFile],
+) -> bool {
+    let names_one = arguments.source_vf.is_some() || arguments.bond.is_some() || !vfs.is_empty();
+    let has_one = !chosen.is_empty() || stays.iter().any(|nic| nic.kind.can_be_vf());
+    arguments.carry.carry.is_some() && !names_one && !has_one
 }
 
 /// The VF of each bond.
@@ -193,7 +228,7 @@ pub(super) fn arriving(device: &Device) -> Option<Nic> {
     read_nic(&vf?.device).ok()
 }
 
-fn read_nic(text: &str) -> anyhow::Result<Nic> {
+pub(super) fn read_nic(text: &str) -> anyhow::Result<Nic> {
     if text.trim_start().starts_with('{') {
         return nic_of_json(text);
     }

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, Subcommand};
 
 use super::connect::Connect;
+use super::mac_form;
 use super::text_file::read;
 use crate::hypervisor::{DomainFacts, DomainLook, DomainState, Host, Nic};
 use crate::report::device;
@@ -97,6 +98,7 @@ async fn set(host: &dyn Host, domain: &str, file: &Path) -> Result<()> {
     document.policy(&facts.nics).with_context(name)?;
     host.set_bonds(domain, Some(&document.bonds)).await?;
     describe(&document.bonds, Some(&facts.nics));
+    mac_form::warn(domain, host.uri(), &document.bonds, &facts.nics).await;
     Ok(())
 }
 
@@ -124,6 +126,7 @@ async fn check_domain(host: &dyn Host, domain: &str) -> Result<()> {
         .policy(&facts.nics)
         .with_context(|| format!("the bonds of domain {domain}"))?;
     describe(&bonds, Some(&facts.nics));
+    mac_form::warn(domain, host.uri(), &bonds, &facts.nics).await;
     Ok(())
 }
 

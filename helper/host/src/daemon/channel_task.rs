@@ -47,6 +47,35 @@ pub(super) struct DesiredState {
     pub(super) policy: Result<Option<Policy>, String>,
 }
 
+/// Bonds that a guest was given.
+#[derive(Debug, Clone)]
+pub(super) struct Configured {
+    /// In that run and boot.
+    run_id: String,
+    boot: u64,
+    policy: Policy,
+}
+
+impl Configured {
+    /// It is of that run and boot.
+    fn is_of(&self, desired: &DesiredState) -> bool {
+        self.run_id == desired.run_id && self.boot == desired.boot
+    }
+
+    /// The domain has a VF that the guest was not told of: one that a `<vf>` names by its alias alone is known by its
+    /// MAC only once it is there.
+    fn lacks(&self, desired: &DesiredState) -> bool {
+        let Ok(Some(policy)) = &desired.policy else {
+            return false;
+        };
+        policy.bonds.iter().any(|bond| {
+            let known = self.policy.bonds.iter().find(|one| one.name == bond.name);
+            let is_new = |vf| !known.is_some_and(|known| known.vfs.contains(vf));
+            known.is_some() && bond.vfs.iter().any(is_new)
+        })
+    }
+}
+
 /// One guest's channel task.
 #[derive(Debug)]
 pub(super) struct ChannelTask {
@@ -56,8 +85,8 @@ pub(super) struct ChannelTask {
     pub(super) registry: Arc<Registry>,
     /// A guest that says nothing is asked this often.
     pub(super) interval: Duration,
-    /// Run and boot in which the guest got its bonds, or said that it does not want them.
-    pub(super) configured: Option<(String, u64)>,
+    /// What the guest got last, or said that it does not want.
+    pub(super) configured: Option<Configured>,
     /// What was logged of it.
     pub(super) told: Told,
 }
@@ -94,10 +123,10 @@ impl ChannelTask {
                 () = self.changed(&mut changes, &desired) => continue,
             };
             let begun = Instant::now();
-            let configured = self.is_configured(&desired);
+            let configured = self.configured_for(&desired).cloned();
             let ended = tokio::select! {
                 () = channel_leases.until_wanted() => SessionEnd::Wanted,
-                () = differs(&mut changes, &desired, configured) => SessionEnd::Changed,
+                () = differs(&mut changes, &desired, configured.as_ref()) => SessionEnd::Changed,
                 error = self.session(&desired, &socket) => SessionEnd::Failed(error),
             };
             // The connection is closed by now.
@@ -125,12 +154,13 @@ impl ChannelTask {
         }
     }
 
-    fn is_configured(&self, desired: &DesiredState) -> bool {
-        self.configured.as_ref() == Some(&(desired.run_id.clone(), desired.boot))
+    fn configured_for(&self, desired: &DesiredState) -> Option<&Configured> {
+        let configured = self.configured.as_ref();
+        configured.filter(|configured| configured.is_of(desired))
     }
 
     async fn changed(&self, changes: &mut watch::Receiver<DesiredState>, desired: &DesiredState) {
-        differs(changes, desired, self.is_configured(desired)).await;
+        differs(changes, desired, self.configured_for(desired)).await;
     }
 
     /// Talks to the guest until something fails.
@@ -148,7 +178,8 @@ impl ChannelTask {
     ) -> Result<Infallible, AgentError> {
         let mut agent = Agent::connect(socket, Limits::default()).await?;
         agent.info().await?;
-        if !self.is_configured(desired) {
+        let configured = self.configured_for(desired);
+        if configured.is_none_or(|configured| configured.lacks(desired)) {
             self.configure(&mut agent, desired).await?;
         }
         match agent.subscribe().await {
@@ -191,7 +222,13 @@ impl ChannelTask {
         agent: &mut Agent,
         desired: &DesiredState,
     ) -> Result<(), AgentError> {
-        let done = Some((desired.run_id.clone(), desired.boot));
+        let done = |policy: &Policy| {
+            Some(Configured {
+                run_id: desired.run_id.clone(),
+                boot: desired.boot,
+                policy: policy.clone(),
+            })
+        };
         let error = match &desired.policy {
             // Another look may show some.
             Ok(None) => None,
@@ -204,12 +241,12 @@ impl ChannelTask {
                     {
                         tracing::info!("domain {}: the guest has its bonds{more}", self.name);
                     }
-                    self.configured = done;
+                    self.configured = done(policy);
                     lacks
                 }
                 // Asking again would not change the guest's mind.
                 Err(error @ AgentError::Refused { .. }) => {
-                    self.configured = done;
+                    self.configured = done(policy);
                     Some(error.to_string())
                 }
                 Err(error) => {
@@ -232,18 +269,19 @@ impl ChannelTask {
     }
 }
 
-/// Waits for a desired state for which the connection has to be made anew. Other bonds are one only where
-/// the guest has none yet.
+/// Waits for a desired state for which the connection has to be made anew. Other bonds are one only where the guest has
+/// none yet, or lacks a VF in them.
 async fn differs(
     changes: &mut watch::Receiver<DesiredState>,
     desired: &DesiredState,
-    configured: bool,
+    configured: Option<&Configured>,
 ) {
     let other = |new: &DesiredState| {
         let same = new.run_id == desired.run_id
             && new.boot == desired.boot
             && new.channel == desired.channel
-            && (configured || new.policy == desired.policy);
+            && (new.policy == desired.policy
+                || configured.is_some_and(|configured| !configured.lacks(new)));
         !same
     };
     if changes.wait_for(other).await.is_err() {

@@ -129,15 +129,15 @@ pub(super) fn answer(head: &[u8], registry: &Registry) -> Vec<u8> {
     }
 }
 
-/// The `Host:` header, where there is one, is an address of the loopback or `localhost`.
+/// Each `Host:` header is an address of the loopback or `localhost`; most requests have one.
 fn names_this_machine(head: &[u8]) -> bool {
     let head = String::from_utf8_lossy(head);
-    let mut headers = head.lines().filter_map(|line| line.split_once(':'));
-    let host = headers.find(|(name, _)| name.eq_ignore_ascii_case("host"));
-    let Some((_, host)) = host else {
-        return true;
-    };
-    let host = host.trim();
+    let headers = head.lines().filter_map(|line| line.split_once(':'));
+    let mut hosts = headers.filter(|(name, _)| name.trim().eq_ignore_ascii_case("host"));
+    hosts.all(|(_, host)| is_this_machine(host.trim()))
+}
+
+fn is_this_machine(host: &str) -> bool {
     let name = match host.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or_default(),
         None => host.split(':').next().unwrap_or_default(),

@@ -9,8 +9,6 @@ use tandem_core::types::IfName;
 use super::registry::{CAUSES, Known, Registry};
 use crate::report::{ChannelUse, word};
 
-/// Longest version that is a label, in characters.
-const MAX_VERSION: usize = 20;
 /// The label of all that the guest names and the domain's XML does not: the guest decides of no series.
 const OTHER: &str = "other";
 
@@ -88,8 +86,10 @@ const FAMILIES: [Family; 18] = [
         kind: Kind::Gauge,
         help: "Always 1; a label has the version of the guest's service.",
         of: Of::DomainInfo(|known| {
-            let guest = known.report.guest.as_ref()?;
-            Some(format!("version=\"{}\"", version(&guest.version)))
+            let version = &known.report.guest.as_ref()?.version;
+            let mut labels = known.versions.iter().map(String::as_str);
+            let label = labels.find(|label| label == version).unwrap_or(OTHER);
+            Some(format!("version=\"{label}\""))
         }),
     },
     Family {
@@ -345,13 +345,6 @@ fn last(bond: &BondStatus, value: fn(&Switchover) -> Option<u64>) -> Option<(Str
 
 fn seconds(us: u64) -> String {
     format!("{}.{:06}", us / 1_000_000, us % 1_000_000)
-}
-
-/// A version as versions are written.
-fn version(text: &str) -> &str {
-    let usual = |byte: u8| byte.is_ascii_alphanumeric() || b".+-".contains(&byte);
-    let sound = (1..=MAX_VERSION).contains(&text.len()) && text.bytes().all(usual);
-    if sound { text } else { OTHER }
 }
 
 fn escaped(text: &str) -> String {

@@ -17,11 +17,12 @@ use crate::control::{Reply, Shown};
 use crate::report::{ChannelUse, DomainReport, EvacuationReport};
 
 /// All causes, in the order in which they are counted.
-pub(super) const CAUSES: [SwitchoverCause; 6] = [
+pub(super) const CAUSES: [SwitchoverCause; 7] = [
     SwitchoverCause::Planned,
     SwitchoverCause::Warned,
     SwitchoverCause::Abrupt,
     SwitchoverCause::Carrier,
+    SwitchoverCause::PathLost,
     SwitchoverCause::Operator,
     SwitchoverCause::Arrival,
 ];
@@ -29,6 +30,10 @@ pub(super) const CAUSES: [SwitchoverCause; 6] = [
 const MAX_KEPT_BYTES: usize = 64 * 1024;
 /// Switchovers of a bond that are kept of a status which is longer.
 const FEW_SWITCHOVERS: usize = 2;
+/// Versions of one guest that are labels of its metrics: it says another as often as it likes.
+const MAX_VERSIONS: usize = 8;
+/// Longest version that is a label, in bytes.
+const MAX_VERSION_BYTES: usize = 20;
 /// Domains that have gone and are remembered, so that who watches learns it.
 const MAX_GONE: usize = 1024;
 
@@ -64,6 +69,8 @@ pub(super) struct Known {
     pub(super) heard: Instant,
     /// Switchovers of each bond that were told while we listened.
     pub(super) switchovers: BTreeMap<IfName, Counted>,
+    /// The first [`MAX_VERSIONS`] versions that its guest claimed and that read as versions.
+    pub(super) versions: Vec<String>,
     /// Attempts to plug in its VF, of all evacuations.
     pub(super) attempts: u32,
 }
@@ -124,10 +131,15 @@ impl Registry {
                 return;
             }
         }
+        let (switchovers, versions) = old.map_or_else(Default::default, |old| {
+            let switchovers = std::mem::take(&mut old.switchovers);
+            (switchovers, std::mem::take(&mut old.versions))
+        });
         let known = Known {
             report,
             heard,
-            switchovers: old.map_or_else(BTreeMap::new, |old| std::mem::take(&mut old.switchovers)),
+            switchovers,
+            versions,
             attempts,
         };
         inner.set(&name, Some(known));
@@ -164,6 +176,7 @@ impl Registry {
             old.channel = ChannelUse::Subscribed;
             old.guest_error = None;
             count(&mut known.switchovers, &report.status.bonds);
+            note_version(&mut known.versions, &report.version);
             old.guest = Some(report);
             !same
         });
@@ -365,6 +378,14 @@ fn keep_attempts(before: Option<&EvacuationReport>, report: &mut DomainReport) {
 }
 
 /// No more than a sane guest says. Of a long status the older switchovers and the parts of sources go.
+fn note_version(versions: &mut Vec<String>, version: &str) {
+    let usual = |byte: u8| byte.is_ascii_alphanumeric() || b".+-".contains(&byte);
+    let reads = (1..=MAX_VERSION_BYTES).contains(&version.len()) && version.bytes().all(usual);
+    if reads && versions.len() < MAX_VERSIONS && !versions.iter().any(|known| known == version) {
+        versions.push(version.to_owned());
+    }
+}
+
 fn bounded(mut report: StatusReport, bytes: usize) -> Result<StatusReport, String> {
     let status = &mut report.status;
     if bytes > MAX_KEPT_BYTES {

@@ -235,6 +235,7 @@ async fn begin(
         lock,
         records,
         // The channel is ours already.
+        carry: None,
         lease_client: Default::default(),
     };
     let limits = Limits {

@@ -2,7 +2,7 @@
 //! networks. The domain's metadata only says which evacuation it is, and of which bond.
 
 use super::options::Sources;
-use crate::evacuate::{AgentUse, Device, Progress, Record, Role, Spec, Vf, VfIdentity};
+use crate::evacuate::{AgentUse, Device, Progress, Record, Role, Side, Spec, Vf, VfIdentity};
 use crate::execute::{Records, RecordsError};
 use crate::hypervisor::{DomainLook, Nic, is_local_uri, machine_of};
 use crate::qemu::URI_PREFIX;
@@ -21,9 +21,9 @@ pub(super) fn allowed(
     found: Progress,
     look: &DomainLook,
 ) -> Result<(Record, Option<Records>), String> {
-    let name = found.domain.clone();
-    let command = format!("run `tandem-host recover {} --vf FILE`", quoted(&name));
-    let own = own(sources, uri, &found);
+    let name = &look.facts.name;
+    let command = format!("run `tandem-host recover {} --vf FILE`", quoted(name));
+    let own = own(sources, uri, name, &found);
     let why = match own {
         Ok(Some((mut record, records))) => {
             if found.beat > record.progress.beat {
@@ -54,6 +54,7 @@ pub(super) fn allowed(
 fn own(
     sources: &Sources,
     uri: &str,
+    name: &str,
     found: &Progress,
 ) -> Result<Option<(Record, Records)>, RecordsError> {
     let records = Records::open(&sources.records)?;
@@ -63,6 +64,7 @@ fn own(
     let wanted = record.spec.devices.iter();
     let mut wanted = wanted.filter_map(|one| one.destination.as_ref()).peekable();
     let fits = record.progress.evacuation == found.evacuation
+        && record.spec.name(Side::Destination) == name
         && is_same_host(&record.spec.destination_uri, uri)
         && wanted.peek().is_some()
         && wanted.all(|vf| check_device(&vf.device).is_ok());
@@ -107,7 +109,7 @@ fn by_file(
         let vf = match bond.vf(&look.facts.nics) {
             Some(nic) => present(nic),
             None => file
-                .vf(&found.domain, bond, &look.facts.nics)
+                .vf(&look.facts.name, bond, &look.facts.nics)
                 .map_err(|reason| format!("{}: {reason}", bond.name))?,
         };
         Ok(Device {
@@ -120,7 +122,9 @@ fn by_file(
     });
     let devices = devices.collect::<Result<Vec<Device>, String>>()?;
     let spec = Spec {
-        domain: found.domain.clone(),
+        // Another name that the metadata has may be that of anybody's domain.
+        domain: look.facts.name.clone(),
+        renamed: None,
         source_uri: String::new(),
         destination_uri: uri.to_owned(),
         devices,

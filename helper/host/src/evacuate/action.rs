@@ -1,6 +1,6 @@
 //! What is to be done.
 
-use super::progress::Record;
+use super::progress::{Owner, Record};
 use super::spec::Side;
 use crate::hypervisor::Nic;
 
@@ -31,6 +31,20 @@ pub enum ActionKind {
         side: Side,
         /// What.
         call: GuestCall,
+    },
+    /// Write into the domain that this process claims it; durable once accepted.
+    Claim {
+        /// Where the domain is.
+        side: Side,
+        /// This process.
+        owner: Box<Owner>,
+    },
+    /// Remove a claim from the domain.
+    Unclaim {
+        /// Where.
+        side: Side,
+        /// Whose.
+        token: String,
     },
     /// Keep the whole record on this host, and write what identifies it into the domain; durable once accepted.
     Save {
@@ -72,10 +86,18 @@ pub enum ActionKind {
     },
     /// Start the migration; how it ends comes as [`super::Input::MigrationEnded`].
     Migrate,
+    /// Go on with a post-copy that broke off; how that ends comes as [`super::Input::MigrationEnded`].
+    ResumeMemory,
     /// Cancel the migration on the source, and give up a handle on it.
     Cancel,
-    /// Let the processors run again on the source, after a migration that came to nothing.
-    Unpause,
+    /// Let the processors run again: on the source after a migration that came to nothing, on the destination after a
+    /// carry's stop.
+    Unpause {
+        /// Where.
+        side: Side,
+    },
+    /// Have both halves of a carry stand ready; what became of it comes as [`super::Input::Carried`].
+    Carry,
 }
 
 /// What the guest is asked; of a bond, with the number of its VF in the spec.
@@ -100,6 +122,8 @@ pub enum GuestCall {
 pub(super) enum Task {
     Observe(Side),
     Guest(GuestCall),
+    Claim(Side),
+    Unclaim(Side),
     Save(Side),
     Clear(Side),
     ClaimVf(usize),
@@ -108,8 +132,10 @@ pub(super) enum Task {
     Detach(usize),
     Attach(Side, usize),
     Migrate,
+    ResumeMemory,
     Cancel,
-    Unpause,
+    Unpause(Side),
+    Carry,
 }
 
 impl ActionKind {
@@ -117,6 +143,8 @@ impl ActionKind {
         match self {
             Self::Observe { side } => Task::Observe(*side),
             Self::Guest { call, .. } => Task::Guest(*call),
+            Self::Claim { side, .. } => Task::Claim(*side),
+            Self::Unclaim { side, .. } => Task::Unclaim(*side),
             Self::Save { side, .. } => Task::Save(*side),
             Self::Clear { side } => Task::Clear(*side),
             Self::ClaimVf { device } => Task::ClaimVf(*device),
@@ -125,27 +153,62 @@ impl ActionKind {
             Self::Detach { device, .. } => Task::Detach(*device),
             Self::Attach { side, device } => Task::Attach(*side, *device),
             Self::Migrate => Task::Migrate,
+            Self::ResumeMemory => Task::ResumeMemory,
             Self::Cancel => Task::Cancel,
-            Self::Unpause => Task::Unpause,
+            Self::Unpause { side } => Task::Unpause(*side),
+            Self::Carry => Task::Carry,
         }
     }
 
-    /// The hosts whose facts may be others afterwards.
+    /// The host that it is done on.
+    pub fn side(&self) -> Side {
+        match self {
+            Self::Observe { side }
+            | Self::Guest { side, .. }
+            | Self::Claim { side, .. }
+            | Self::Unclaim { side, .. }
+            | Self::Save { side, .. }
+            | Self::Clear { side }
+            | Self::Attach { side, .. }
+            | Self::Unpause { side } => *side,
+            Self::ClaimVf { .. } | Self::CheckVf { .. } | Self::ReleaseVfs => Side::Destination,
+            Self::Detach { .. }
+            | Self::Migrate
+            | Self::ResumeMemory
+            | Self::Cancel
+            | Self::Carry => Side::Source,
+        }
+    }
+
+    /// Something is other afterwards, or may be.
+    pub(super) fn changes(&self) -> bool {
+        !matches!(
+            self,
+            Self::Observe { .. } | Self::Guest { .. } | Self::CheckVf { .. } | Self::ReleaseVfs
+        )
+    }
+
+    /// The hosts whose facts may be others afterwards. A record is the writer's own: no look is needed to know it, and
+    /// where looks take long, one after each sign of life would leave no time for anything else.
     pub(super) fn touches(&self) -> &'static [Side] {
         match self {
             Self::Observe { .. }
             | Self::Guest { .. }
+            | Self::Save { .. }
             | Self::ClaimVf { .. }
             | Self::CheckVf { .. }
-            | Self::ReleaseVfs => &[],
-            Self::Save { side, .. } | Self::Clear { side } | Self::Attach { side, .. } => {
-                match side {
-                    Side::Source => &[Side::Source],
-                    Side::Destination => &[Side::Destination],
-                }
-            }
-            Self::Detach { .. } | Self::Unpause => &[Side::Source],
-            Self::Migrate | Self::Cancel => &[Side::Source, Side::Destination],
+            | Self::ReleaseVfs
+            | Self::Carry => &[],
+            Self::Claim { side, .. }
+            | Self::Unclaim { side, .. }
+            | Self::Clear { side }
+            | Self::Attach { side, .. }
+            | Self::Unpause { side } => match side {
+                Side::Source => &[Side::Source],
+                Side::Destination => &[Side::Destination],
+            },
+            Self::Detach { .. } => &[Side::Source],
+            Self::Migrate | Self::ResumeMemory | Self::Cancel => &[Side::Source, Side::Destination],
         }
     }
 }

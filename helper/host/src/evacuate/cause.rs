@@ -1,5 +1,7 @@
 //! Why an evacuation did not end as it should.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::input::{Failure, FailureKind};
@@ -54,6 +56,8 @@ pub enum CauseCode {
     AmbiguousVf,
     /// A pass-through device would stay attached, and the hypervisor would refuse to migrate.
     DeviceStays,
+    /// A disk lies where the destination can't have it.
+    DiskNotShared,
     /// The guest would not know the destination's VF by its MAC.
     UnknownVf,
     /// The destination's VF does not exist or is taken.
@@ -119,4 +123,13 @@ impl Cause {
         };
         Self::new(code, failure.message.clone())
     }
+}
+
+/// What a domain's XML and the options show of what stands in the way, unless it does not run at all.
+#[derive(Debug, Clone, Default)]
+pub struct Obstacles {
+    /// Whatever the guest says.
+    pub certain: Vec<Cause>,
+    /// VFs, by their numbers in the spec, that the XML's bonds do not mean. A guest with bonds of its own may know them.
+    pub unknown_vfs: BTreeMap<usize, Cause>,
 }

@@ -1,5 +1,6 @@
 //! How an evacuation ended, by what is known.
 
+use super::carry::{CarryNotes, CarryOutcome};
 use super::cause::{Cause, CauseCode};
 use super::input::{GuestStatus, RecordFact};
 use super::outcome::{DeviceOutcome, GuestVerdict, Leftover, Outcome, Verdict};
@@ -47,11 +48,25 @@ pub(super) fn conclude(it: &Evacuation) -> Outcome {
         guest_status: first_words(it),
         devices,
         cause: cause(it, verdict),
-        more_causes: Vec::new(),
+        more_causes: it.notes.more_causes.clone(),
         left: leftovers(it, verdict, keeps),
         recovery_needed: keeps || verdict == Verdict::Interrupted,
         phases: it.phase_times(),
         downtime_ms: it.notes.job.and_then(|job| job.downtime_ms),
+        carry: carry(it),
+    }
+}
+
+fn carry(it: &Evacuation) -> Option<CarryOutcome> {
+    let not_known = |reason: &str| CarryOutcome {
+        reason: Some(reason.to_owned()),
+        ..CarryOutcome::default()
+    };
+    match &it.notes.carry {
+        CarryNotes::NotWanted => None,
+        CarryNotes::Wanted => Some(not_known("nothing was migrated")),
+        CarryNotes::UnderWay => Some(not_known("it did not end in time")),
+        CarryNotes::Over(outcome) => Some(outcome.as_ref().clone()),
     }
 }
 
@@ -77,10 +92,11 @@ fn devices(it: &Evacuation, runs_on: Option<Side>, home: Option<Side>) -> Vec<De
     it.devices().map(one).collect()
 }
 
-/// At least one device should be there, and each that should is.
+/// At least one device should be there, and each that should is. A bond that ends without a VF, as agreed, lacks it.
 fn has_all(it: &Evacuation, side: Side) -> bool {
     let wanted = |device: usize| it.record.spec.devices[device].vf(side).is_some();
-    it.devices().any(wanted) && it.missing(side).is_empty()
+    let bonds_have = it.record.spec.of_bonds().all(wanted);
+    it.devices().any(wanted) && bonds_have && it.missing(side).is_empty()
 }
 
 /// News of a refusal may be of an earlier request than the last one: a host may tell it by its answer and
@@ -269,6 +285,9 @@ fn not_verified(it: &Evacuation) -> Cause {
 
 fn leftovers(it: &Evacuation, verdict: Verdict, keeps: bool) -> Vec<Leftover> {
     let mut left = Vec::new();
+    if it.notes.claim.is_some() {
+        left.push(Leftover::Claim);
+    }
     if it.phase != Phase::Release || verdict == Verdict::Interrupted {
         // All of it is what a recovery needs.
         return left;
@@ -282,12 +301,14 @@ fn leftovers(it: &Evacuation, verdict: Verdict, keeps: bool) -> Vec<Leftover> {
         (Side::Destination, Leftover::RecordOnDestination),
     ] {
         let facts = it.view(side).facts.as_ref();
-        let seen = match facts.map(|facts| &facts.record) {
+        let may_be_there = match facts.map(|facts| &facts.record) {
             Some(RecordFact::Present(record)) => it.is_of_this_evacuation(record),
-            _ => false,
+            Some(_) => false,
+            // A recovery has not seen that host, and what it goes on with may have written there.
+            None => it.notes.recovery.is_some(),
         };
         let kept = keeps && home == Some(side);
-        if seen && !kept && !it.notes.cleared.contains(&side) {
+        if may_be_there && !kept && !it.notes.cleared.contains(&side) {
             left.push(leftover);
         }
     }

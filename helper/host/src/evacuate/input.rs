@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::action::ActionId;
-use super::progress::Progress;
+use super::carry::CarryOutcome;
+use super::progress::{Owner, Progress};
 use super::spec::Side;
 use crate::hypervisor::{DomainState, EventKind, HostError, JobFacts, Nic};
 
@@ -25,6 +26,8 @@ pub enum Input {
     },
     /// The handle on the migration says how it ended. Where the domain runs, a look shows.
     MigrationEnded(Result<(), Failure>),
+    /// The carry is over; what became of it.
+    Carried(Box<CarryOutcome>),
     /// An action ended.
     Done {
         /// Which.
@@ -58,6 +61,17 @@ pub struct SideFacts {
     pub job: JobFacts,
     /// The record in its metadata.
     pub record: RecordFact,
+    /// Who claims it at this moment.
+    pub claims: Vec<ClaimFact>,
+}
+
+/// A claim as it was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClaimFact {
+    /// Whose it is.
+    pub token: String,
+    /// Who that is; `None` if it is not understood.
+    pub owner: Option<Owner>,
 }
 
 /// A record as it was found.
@@ -81,6 +95,9 @@ pub struct GuestStatus {
     pub standby_usable: bool,
     /// The VF carries the traffic.
     pub vf_active: bool,
+    /// It would use the destination's VF, by bonds of its own; `None` if its bonds are the host's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub knows_vf: Option<bool>,
     /// The longest gap of the last two switchovers as the guest measured it, in µs.
     pub gap_us: Option<u64>,
     /// Why it stands there, in the guest's words; shortened.

@@ -1,8 +1,9 @@
 //! What an evacuation makes of its inputs: they change what is known, and decide nothing.
 
 use super::action::{ActionId, ActionKind};
+use super::carry::CarryNotes;
 use super::input::{Failure, FailureKind, RecordFact, Reply, SideFacts};
-use super::notes::{InFlight, Saved};
+use super::notes::{Beat, InFlight, Saved};
 use super::phase::Phase;
 use super::spec::Side;
 use super::state::Evacuation;
@@ -111,18 +112,20 @@ impl Evacuation {
                     at_ms: now_ms,
                 };
                 self.saved.insert(*side, saved);
-                let claims = matches!(self.phase, Phase::Claim | Phase::Takeover);
-                let asked_ms = self.view(*side).asked_ms;
-                let in_time = now_ms <= busy.issued_ms + self.limits.claim_write_ms
-                    && now_ms < asked_ms + self.limits.claim_settle_ms;
-                if claims && in_time {
-                    self.notes.claimed = Some((*side, now_ms));
+                if matches!(self.phase, Phase::Claim | Phase::Takeover) {
+                    self.notes.claimed = Some(*side);
                 }
+            }
+            (ActionKind::Unclaim { side, token }, Reply::Accepted) => {
+                self.unclaimed(*side, token);
             }
             (ActionKind::Clear { side }, _) => {
                 self.saved.remove(side);
                 if reply == Reply::Accepted {
                     self.notes.cleared.push(*side);
+                } else if let Some(view) = self.views.get_mut(side) {
+                    // It may be gone all the same, and another evacuation's be there by now.
+                    view.look_anew(now_ms);
                 }
             }
             (ActionKind::Detach { device, .. }, Reply::Accepted) => {
@@ -143,20 +146,30 @@ impl Evacuation {
             (ActionKind::Attach { device, .. }, Reply::Failed(failure)) => {
                 self.notes.devices[*device].plug_failure = Some(failure.message.clone());
             }
-            (ActionKind::Migrate, Reply::Failed(failure)) if !failure.effect_unknown() => {
+            (ActionKind::Carry, Reply::Accepted) => self.notes.carry = CarryNotes::UnderWay,
+            (ActionKind::Carry, Reply::Failed(failure)) => {
+                self.notes.carry = CarryNotes::without(failure.message.clone());
+            }
+            (ActionKind::Migrate | ActionKind::ResumeMemory, Reply::Failed(failure))
+                if !failure.effect_unknown() =>
+            {
                 self.migration_ended(Err(failure.clone()));
             }
             _ => {}
         }
-        let claims = matches!(busy.kind, ActionKind::ClaimVf { .. });
-        let changes = !busy.kind.touches().is_empty() || claims;
         if let Reply::Failed(failure) = &reply
             && failure.effect_unknown()
-            && changes
+            && busy.kind.changes()
         {
             self.notes.doubt_until_ms = now_ms + self.limits.settle_ms;
-            if matches!(busy.kind, ActionKind::Save { .. }) {
-                self.notes.record_doubt_until_ms = self.notes.doubt_until_ms;
+            match busy.kind {
+                ActionKind::Save { .. } | ActionKind::Claim { .. } => {
+                    self.notes.record_doubt_until_ms = self.notes.doubt_until_ms;
+                }
+                ActionKind::Unclaim { .. } => {
+                    self.notes.claim_doubt_until_ms = self.notes.doubt_until_ms;
+                }
+                _ => {}
             }
         }
         let tries = self.tries.entry(task).or_default();
@@ -189,6 +202,30 @@ impl Evacuation {
             }
         }
         self.note_beat(side, facts);
+        self.note_rivals(side, facts);
+    }
+
+    fn unclaimed(&mut self, side: Side, token: &str) {
+        let owner = self.record.progress.owner.as_ref();
+        if owner.is_some_and(|owner| owner.token == token) {
+            self.notes.claim = None;
+        } else {
+            self.notes.rivals_removed += 1;
+        }
+        let view = self.views.get_mut(&side);
+        if let Some(facts) = view.and_then(|view| view.facts.as_mut()) {
+            facts.claims.retain(|claim| claim.token != token);
+        }
+    }
+
+    fn note_rivals(&mut self, side: Side, facts: &SideFacts) {
+        let there = |token: &str| facts.claims.iter().any(|claim| claim.token == token);
+        let rivals = &mut self.notes.rivals;
+        rivals.retain(|(at, token), _| *at != side || there(token));
+        for claim in &facts.claims {
+            let rival = (side, claim.token.clone());
+            rivals.entry(rival).or_insert(self.now_ms);
+        }
     }
 
     /// Another process wrote or removed the record after we wrote it.
@@ -212,10 +249,16 @@ impl Evacuation {
         let now_ms = self.now_ms;
         let is_ours = self.is_ours(record);
         if let Some(recovery) = self.notes.recovery.as_mut().filter(|_| !is_ours) {
-            let known = recovery.beats.get(&side).map(|(beat, _)| *beat);
-            recovery.owner_lives |= known.is_some_and(|beat| record.beat > beat);
-            if known.is_none_or(|beat| record.beat > beat) {
-                recovery.beats.insert(side, (record.beat, now_ms));
+            let known = recovery.beats.get(&side).copied();
+            recovery.owner_lives |= known.is_some_and(|known| record.beat > known.beat);
+            let is_left = recovery.is_left(record);
+            if known.is_none_or(|known| record.beat > known.beat || is_left != known.is_left) {
+                let beat = Beat {
+                    beat: record.beat,
+                    is_left,
+                    since_ms: now_ms,
+                };
+                recovery.beats.insert(side, beat);
             }
         }
     }
@@ -233,7 +276,7 @@ fn settled(kind: &ActionKind, reply: Reply) -> Reply {
     };
     let is_so = match kind {
         ActionKind::Detach { .. } => failure.kind == FailureKind::AlreadyGone,
-        ActionKind::Cancel | ActionKind::Clear { .. } => matches!(
+        ActionKind::Cancel | ActionKind::Clear { .. } | ActionKind::Unclaim { .. } => matches!(
             failure.kind,
             FailureKind::AlreadyGone | FailureKind::NoSuchDomain
         ),

@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 
 use super::action::{Action, ActionId, ActionKind, Task};
-use super::cause::{Cause, CauseCode};
+use super::carry::CarryNotes;
+use super::cause::{Cause, CauseCode, Obstacles};
 use super::conclude::conclude;
 use super::input::{Failure, FailureKind, Input, Reply};
+use super::limits::Limits;
 use super::notes::{DeviceNotes, InFlight, Notes, Recovery};
 use super::outcome::{Outcome, PhaseTime};
 use super::phase::Phase;
 use super::phases::{self, Step};
 use super::progress::{Owner, Progress, Record, Stage};
-use super::spec::{Limits, Side, Spec};
+use super::spec::{Side, Spec};
 use super::state::Evacuation;
 use super::tries::Tries;
 use super::view::HostView;
@@ -30,6 +32,8 @@ pub struct Start {
     pub owner: Owner,
     /// It ends before anything would be changed, and says whether it could go on.
     pub check_only: bool,
+    /// What was found before any host was asked.
+    pub obstacles: Obstacles,
 }
 
 impl Evacuation {
@@ -40,6 +44,7 @@ impl Evacuation {
                 version: start.spec.record_version(),
                 evacuation: start.evacuation,
                 domain: start.spec.domain.clone(),
+                renamed: start.spec.renamed.clone(),
                 owner: Some(start.owner),
                 beat: 0,
                 stage: Stage::Claimed,
@@ -53,10 +58,18 @@ impl Evacuation {
         };
         let notes = Notes {
             check_only: start.check_only,
+            obstacles: start.obstacles,
             devices: vec![DeviceNotes::default(); record.spec.devices.len()],
             ..Notes::default()
         };
         Self::with(record, start.limits, Phase::Check, notes, now_ms)
+    }
+
+    /// The same, and frames for the guest are carried.
+    #[must_use]
+    pub fn with_carry(mut self) -> Self {
+        self.notes.carry = CarryNotes::Wanted;
+        self
     }
 
     /// Goes on with, or undoes, what another process began and left. `owner_is_dead` if that
@@ -77,7 +90,10 @@ impl Evacuation {
         let notes = Notes {
             devices: vec![device; spec.devices.len()],
             recovery: Some(Recovery {
-                owner_is_dead: owner_is_dead || progress.owner.is_none(),
+                dead: progress
+                    .owner
+                    .filter(|_| owner_is_dead)
+                    .map(|owner| owner.token),
                 beats: BTreeMap::new(),
                 owner_lives: false,
             }),
@@ -129,6 +145,10 @@ impl Evacuation {
             Input::Abort => self.abort(),
             Input::Event { side, kind } => self.event(side, &kind),
             Input::MigrationEnded(result) => self.migration_ended(result),
+            Input::Carried(outcome) => {
+                self.notes.carry = CarryNotes::Over(outcome);
+                self.notes.carry_over_ms = Some(self.now_ms);
+            }
             Input::Done { action, reply } => self.done(action, reply),
         }
         self.proceed();
@@ -205,6 +225,12 @@ impl Evacuation {
                 }
                 Step::Go(phase) => self.enter(phase),
                 Step::Fail(cause) => self.fail(cause),
+                Step::Refuse(causes) => {
+                    let mut causes = causes.into_iter();
+                    self.notes.cause = causes.next();
+                    self.notes.more_causes = causes.collect();
+                    self.end();
+                }
                 Step::End => self.end(),
             }
         }
@@ -221,6 +247,7 @@ impl Evacuation {
                 record.progress.beat = *beat;
                 notes.wrote = true;
             }
+            ActionKind::Claim { side, .. } => notes.claim = Some(*side),
             ActionKind::Guest { .. } if self.phase != Phase::Check => notes.touched = true,
             ActionKind::Detach { device, .. } => {
                 notes.touched = true;
@@ -233,6 +260,7 @@ impl Evacuation {
                 notes.touched = true;
                 notes.migration_begun = true;
             }
+            ActionKind::ResumeMemory => notes.migration_end = None,
             ActionKind::ClaimVf { .. } => notes.vf_claimed = true,
             ActionKind::Cancel => {
                 notes.cancel_ms.get_or_insert(self.now_ms);
@@ -260,11 +288,17 @@ impl Evacuation {
                 }
             }
             // The report wants a look of its own.
-            Phase::Release => self.touched(&Side::BOTH),
+            Phase::Release => {
+                for view in self.views.values_mut() {
+                    view.look_anew(self.now_ms);
+                }
+            }
             Phase::Announce => self.notes.residence = Some(Side::Destination),
+            Phase::Plug => self.notes.to_plug = self.missing(Side::Destination).len() as u64,
             Phase::Restore => {
                 self.notes.residence = Some(Side::Source);
                 self.notes.restores += 1;
+                self.notes.to_plug = self.missing(Side::Source).len() as u64;
             }
             Phase::Verify => {
                 for device in self.devices() {

@@ -19,10 +19,12 @@
 //! arrows, so every evacuation ends.
 
 mod action;
+mod carry;
 mod cause;
 mod conclude;
 mod input;
 mod learn;
+mod limits;
 mod machine;
 mod notes;
 mod outcome;
@@ -35,13 +37,15 @@ mod tries;
 mod view;
 
 pub use action::{Action, ActionId, ActionKind, GuestCall};
-pub use cause::{Cause, CauseCode};
-pub use input::{Failure, FailureKind, GuestStatus, Input, RecordFact, Reply, SideFacts};
+pub use carry::CarryOutcome;
+pub use cause::{Cause, CauseCode, Obstacles};
+pub use input::{
+    ClaimFact, Failure, FailureKind, GuestStatus, Input, RecordFact, Reply, SideFacts,
+};
+pub use limits::Limits;
 pub use machine::Start;
 pub use outcome::{DeviceOutcome, GuestVerdict, Leftover, Outcome, PhaseTime, Verdict};
 pub use phase::Phase;
 pub use progress::{Owner, Progress, ProgressError, Record, Stage};
-pub use spec::{
-    AgentUse, Device, Limits, MAX_DEVICES, Role, Side, Spec, SpecError, Vf, VfIdentity,
-};
+pub use spec::{AgentUse, Device, MAX_DEVICES, Role, Side, Spec, SpecError, Vf, VfIdentity};
 pub use state::Evacuation;

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::carry::CarryOutcome;
 use super::cause::Cause;
 use super::input::GuestStatus;
 use super::phase::Phase;
@@ -44,6 +45,9 @@ pub struct Outcome {
     pub phases: Vec<PhaseTime>,
     /// How long the hypervisor stopped the guest, in ms.
     pub downtime_ms: Option<u64>,
+    /// What became of the frames for the guest, if they were to be carried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carry: Option<CarryOutcome>,
 }
 
 /// How it ended for one device.
@@ -106,6 +110,8 @@ pub enum GuestVerdict {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Leftover {
+    /// This process's claim in the domain's metadata.
+    Claim,
     /// The reservation of the destination's VF.
     VfClaim,
     /// The record in the domain's metadata on the source.
@@ -148,6 +154,7 @@ impl Outcome {
             recovery_needed: false,
             phases: Vec::new(),
             downtime_ms: None,
+            carry: None,
         }
     }
 }

@@ -22,6 +22,9 @@ pub struct Progress {
     pub evacuation: String,
     /// The domain's name: a record that was copied to another domain means nothing there.
     pub domain: String,
+    /// Its name on the destination, if that is another one. Since version 4.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renamed: Option<String>,
     /// Who drives it; `None` if nobody does and a recovery may begin at once.
     pub owner: Option<Owner>,
     /// Grows with each time it is written: an owner's sign of life, without comparing clocks.
@@ -70,6 +73,31 @@ pub struct Owner {
     pub pid: u32,
     /// When it started, RFC 3339; for people.
     pub started_at: String,
+}
+
+impl Owner {
+    /// As text, without line breaks.
+    pub fn to_text(&self) -> String {
+        serde_json::to_string(self).expect("strings and numbers are JSON")
+    }
+
+    /// Reads what [`Owner::to_text`] wrote; `None` if none of ours did.
+    pub fn parse(text: &str) -> Option<Self> {
+        let owner: Self = serde_json::from_str(text).ok()?;
+        let words = [&owner.token, &owner.host, &owner.started_at];
+        let are_short = words.iter().all(|word| word.len() <= MAX_WORD_BYTES);
+        are_short.then_some(owner)
+    }
+
+    /// Who it is, in words that are safe to print.
+    pub fn in_words(&self) -> String {
+        format!(
+            "process {} on {}, started {}",
+            self.pid,
+            printable(&self.host),
+            printable(&self.started_at)
+        )
+    }
 }
 
 /// What may have been begun.
@@ -143,9 +171,9 @@ const MAX_WORD_BYTES: usize = 256;
 const MAX_BEAT: u64 = 1 << 48;
 
 impl Progress {
-    /// The newest version that this program writes: only where several devices are in it, so that older programs
-    /// read all that they could do. Version 1 had the whole plan in the metadata.
-    pub const VERSION: u32 = 3;
+    /// The newest version that this program writes: only where the domain gets another name, as version 3 only where
+    /// several devices are in it, so that older programs read all that they could do. Version 1 had the whole plan in the metadata.
+    pub const VERSION: u32 = 4;
     /// The oldest version that this program goes on with.
     pub const OLDEST: u32 = 2;
 
@@ -181,7 +209,7 @@ impl Progress {
     }
 
     fn check(&self, domain: &str) -> Result<(), ProgressError> {
-        if self.domain != domain {
+        if self.domain != domain && self.renamed.as_deref() != Some(domain) {
             return Err(ProgressError::OtherDomain {
                 of: self.domain.clone(),
                 found_in: domain.to_owned(),
@@ -237,12 +265,7 @@ impl Progress {
     /// Who drives it, in words that are safe to print.
     pub fn owner_in_words(&self) -> String {
         match &self.owner {
-            Some(owner) => format!(
-                "process {} on {}, started {}",
-                owner.pid,
-                printable(&owner.host),
-                printable(&owner.started_at)
-            ),
+            Some(owner) => owner.in_words(),
             None => "nobody now".to_owned(),
         }
     }
@@ -272,10 +295,11 @@ impl Record {
         let record: Self = serde_json::from_str(text).map_err(not_understood)?;
         let too_many = record.spec.devices.len() > MAX_DEVICES;
         if too_many || record.spec.record_version() > record.progress.version {
-            let what = "it has more devices than its version can have";
+            let what = "it has more than its version can have";
             return Err(ProgressError::NotUnderstood(what.to_owned()));
         }
-        if record.spec.domain != domain {
+        let is_renamed = record.spec.renamed.as_deref() == Some(domain);
+        if record.spec.domain != domain && !is_renamed {
             return Err(ProgressError::OtherDomain {
                 of: record.spec.domain,
                 found_in: domain.to_owned(),
@@ -321,8 +345,8 @@ mod tests {
             old.to_string().contains("virsh metadata 'g;1' --uri"),
             "{old}"
         );
-        let newer = Progress::parse_for(&with("version", json!(4)), "g1");
-        assert_eq!(newer, Err(ProgressError::Newer(4)));
+        let newer = Progress::parse_for(&with("version", json!(5)), "g1");
+        assert_eq!(newer, Err(ProgressError::Newer(5)));
     }
 
     #[test]
@@ -377,7 +401,19 @@ mod tests {
         assert_eq!(read.spec.record_version(), 3);
         assert_eq!(read.spec.bonds(), ["bond0"]);
         assert_eq!(serde_json::to_value(&read.spec).unwrap(), several);
-        for wrong in [text(2, several.clone()), text(4, several)] {
+        // Under each of its names, and under no other.
+        let renamed = with(&json!({"renamed": "g2", "devices": devices["devices"]}));
+        let mut known: Value = serde_json::from_str(&text(4, renamed.clone())).unwrap();
+        known["progress"]["renamed"] = json!("g2");
+        let known = known.to_string();
+        for name in ["g1", "g2"] {
+            let read = Record::parse_for(&known, name).unwrap();
+            assert_eq!(read.spec.record_version(), 4);
+            assert_eq!(read.spec.name(Side::Destination), "g2");
+            assert_eq!(serde_json::to_value(&read.spec).unwrap(), renamed);
+        }
+        assert!(Record::parse_for(&known, "g3").is_err());
+        for wrong in [text(2, several.clone()), text(5, several), text(3, renamed)] {
             let error = Record::parse_for(&wrong, "g1").unwrap_err().to_string();
             assert!(error.contains("newer tandem-host"), "{error}");
         }

@@ -37,6 +37,8 @@ pub const MAX_DEVICES: usize = 8;
 pub struct Spec {
     /// The domain's name.
     pub domain: String,
+    /// Its name on the destination, if that is another one.
+    pub renamed: Option<String>,
     /// How this program reaches the source; empty if it does not, and the domain has left it.
     pub source_uri: String,
     /// How this program reaches the destination.
@@ -142,6 +144,8 @@ struct OneVf {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct Several {
     domain: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    renamed: Option<String>,
     source_uri: String,
     destination_uri: String,
     devices: Vec<Device>,
@@ -156,6 +160,7 @@ impl From<SpecText> for Spec {
         match text {
             SpecText::One(one) => Self {
                 domain: one.domain,
+                renamed: None,
                 source_uri: one.source_uri,
                 destination_uri: one.destination_uri,
                 devices: vec![Device {
@@ -170,6 +175,7 @@ impl From<SpecText> for Spec {
             },
             SpecText::Several(several) => Self {
                 domain: several.domain,
+                renamed: several.renamed,
                 source_uri: several.source_uri,
                 destination_uri: several.destination_uri,
                 devices: several.devices,
@@ -191,7 +197,7 @@ impl From<Spec> for SpecText {
                     source,
                     destination,
                 },
-            ] => Self::One(OneVf {
+            ] if spec.renamed.is_none() => Self::One(OneVf {
                 bond: bond.clone(),
                 source_vf: source.clone(),
                 destination_vf: destination.clone(),
@@ -205,6 +211,7 @@ impl From<Spec> for SpecText {
             }),
             _ => Self::Several(Several {
                 domain: spec.domain,
+                renamed: spec.renamed,
                 source_uri: spec.source_uri,
                 destination_uri: spec.destination_uri,
                 devices: spec.devices,
@@ -259,15 +266,10 @@ impl VfIdentity {
 
     /// A look could take one for the other.
     fn overlaps(&self, other: &Self) -> bool {
-        match (
-            (self.pci, &self.alias, self.mac),
-            (other.pci, &other.alias, other.mac),
-        ) {
-            ((Some(one), _, _), (Some(two), _, _)) => one == two,
-            ((None, Some(one), _), (None, Some(two), _)) => one == two,
-            ((None, None, one), (None, None, two)) => one == two,
-            _ => false,
-        }
+        let pci = self.pci.is_some() && self.pci == other.pci;
+        let alias = self.alias.is_some() && self.alias == other.alias;
+        let mac = self.mac.is_some() && self.mac == other.mac;
+        pci || alias || mac
     }
 
     /// The name for people.
@@ -376,8 +378,17 @@ impl Spec {
     /// The oldest version of a record that can say it.
     pub(super) fn record_version(&self) -> u32 {
         match self.devices.as_slice() {
+            _ if self.renamed.is_some() => 4,
             [one] if one.is_of_bond() => 2,
             _ => 3,
+        }
+    }
+
+    /// The domain's name on that side.
+    pub fn name(&self, side: Side) -> &str {
+        match (&self.renamed, side) {
+            (Some(renamed), Side::Destination) => renamed,
+            _ => &self.domain,
         }
     }
 
@@ -396,89 +407,6 @@ impl Spec {
     }
 }
 
-/// How long things may take, in ms.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
-    /// All checks together.
-    pub check_ms: u64,
-    /// A host that can't be asked for so long before the start is a refusal.
-    pub unreachable_ms: u64,
-    /// A look is so long of use, where no event says otherwise.
-    pub look_every_ms: u64,
-    /// Between a look and one that an event makes due.
-    pub look_pause_ms: u64,
-    /// From the asking for the look that saw no record to the beginning of writing our own; and the
-    /// longest that the writing itself may take.
-    pub claim_write_ms: u64,
-    /// So long after our own was written it is read back. From the asking for that look to the end of
-    /// writing takes less, so that of two who write at once both see the later one's record (Fischer's
-    /// mutual exclusion).
-    pub claim_settle_ms: u64,
-    /// The guest's release of the VF.
-    pub prepare_ms: u64,
-    /// The unplug, with all its repetitions.
-    pub unplug_ms: u64,
-    /// An unplug without an answer is asked for again after so long.
-    pub unplug_retry_ms: u64,
-    /// How often the unplug is asked for.
-    pub unplug_requests: u32,
-    /// A rollback waits so long for an unplug that was asked for and may still happen.
-    pub unplug_settle_ms: u64,
-    /// The migration, before it is cancelled.
-    pub migrate_ms: u64,
-    /// No migration seen for so long, and its handle given up, means that there is none.
-    pub quiet_ms: u64,
-    /// So long may it be unclear where the domain runs.
-    pub unclear_ms: u64,
-    /// Plugging in on the destination.
-    pub plug_ms: u64,
-    /// Plugging in again on the source.
-    pub restore_ms: u64,
-    /// Until the guest says that it uses the VF.
-    pub verify_ms: u64,
-    /// Cleaning up.
-    pub release_ms: u64,
-    /// The record is written anew so often, as a sign of life.
-    pub heartbeat_ms: u64,
-    /// No sign of life for so long: the owner is dead.
-    pub stale_ms: u64,
-    /// First wait before something is tried again; doubles.
-    pub retry_first_ms: u64,
-    /// Longest such wait.
-    pub retry_max_ms: u64,
-    /// An action that timed out has taken effect by then, or never will.
-    pub settle_ms: u64,
-    /// An action whose executor does not tell its end for so long has timed out.
-    pub action_ms: u64,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            check_ms: 60_000,
-            unreachable_ms: 15_000,
-            look_every_ms: 1_000,
-            look_pause_ms: 50,
-            claim_write_ms: 2_000,
-            claim_settle_ms: 3_000,
-            prepare_ms: 20_000,
-            unplug_ms: 60_000,
-            unplug_retry_ms: 12_000,
-            unplug_requests: 5,
-            unplug_settle_ms: 15_000,
-            migrate_ms: 3_600_000,
-            quiet_ms: 10_000,
-            unclear_ms: 120_000,
-            plug_ms: 120_000,
-            restore_ms: 120_000,
-            verify_ms: 60_000,
-            release_ms: 30_000,
-            heartbeat_ms: 10_000,
-            stale_ms: 90_000,
-            retry_first_ms: 500,
-            retry_max_ms: 10_000,
-            settle_ms: 10_000,
-            action_ms: 60_000,
-        }
-    }
-}
+#[cfg(test)]
+#[path = "spec_tests.rs"]
+mod tests;

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::action::{Action, Task};
+use super::limits::Limits;
 use super::notes::{InFlight, Notes, Saved};
 use super::outcome::{Outcome, PhaseTime};
 use super::phase::Phase;
 use super::progress::Record;
-use super::spec::{Limits, Side};
+use super::spec::Side;
 use super::tries::Tries;
 use super::view::HostView;
 

@@ -1,7 +1,7 @@
 //! How often something was tried, and when it may be tried again.
 
 use super::input::Failure;
-use super::spec::Limits;
+use super::limits::Limits;
 
 /// What became of one task since the phase began.
 #[derive(Debug, Clone, Default)]

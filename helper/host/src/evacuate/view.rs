@@ -11,6 +11,8 @@ pub(super) struct HostView {
     pub(super) asked_ms: u64,
     /// Nothing was done to the host since.
     fresh: bool,
+    /// There was one since the last [`HostView::look_anew`].
+    pub(super) looked_anew: bool,
     /// The next look is due, in ms.
     pub(super) next_look_ms: u64,
     /// Looks have failed since, in ms.
@@ -39,6 +41,7 @@ impl HostView {
         self.facts = Some(facts);
         self.asked_ms = asked_ms;
         self.fresh = true;
+        self.looked_anew = true;
         // Looks that take long are of use for longer: else those at one host would be too old
         // whenever the other has answered, and nothing could ever be decided.
         let took_ms = now_ms.saturating_sub(asked_ms);
@@ -60,6 +63,12 @@ impl HostView {
     pub(super) fn touched(&mut self, now_ms: u64) {
         self.fresh = false;
         self.next_look_ms = self.next_look_ms.min(now_ms);
+    }
+
+    /// As [`HostView::touched`], and what was seen before says nothing more.
+    pub(super) fn look_anew(&mut self, now_ms: u64) {
+        self.touched(now_ms);
+        self.looked_anew = false;
     }
 
     /// Something happened there: look soon. A flood of events is not a flood of looks.

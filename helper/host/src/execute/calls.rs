@@ -13,14 +13,15 @@ use super::hosts::Hosts;
 use super::lock::Lock;
 use super::record::with_progress;
 use super::records::Records;
+use crate::carry::{CarryPlan, Prepared};
 use crate::control::LeaseClient;
 use crate::evacuate::{
-    Action, ActionKind, Failure, FailureKind, Input, Progress, RecordFact, Reply, Side, SideFacts,
-    Spec, Vf,
+    Action, ActionKind, ClaimFact, Failure, FailureKind, Input, Owner, Progress, RecordFact, Reply,
+    Side, SideFacts, Spec, Vf,
 };
 use crate::hypervisor::{
-    DomainFacts, DomainLook, DomainState, HostError, JobFacts, JobWhich, MigrateOptions, Migration,
-    machine_of,
+    Claim, DomainFacts, DomainLook, DomainState, HostError, JobFacts, JobWhich, MigrateOptions,
+    Migration, machine_of,
 };
 
 /// Everything that an action may need. Shared by the tasks that carry actions out.
@@ -45,10 +46,22 @@ pub(super) struct ActionContext {
     pub(super) vf_locks: std::sync::Mutex<BTreeMap<usize, Lock>>,
     /// Gives up the handle on the migration.
     pub(super) migration: std::sync::Mutex<Option<oneshot::Sender<()>>>,
+    /// The carry that is wanted.
+    pub(super) carry: Option<CarryPlan>,
+    /// The carry that waits for the migration to begin.
+    pub(super) prepared_carry: std::sync::Mutex<Option<Prepared>>,
     /// A look at the source showed a migration.
     pub(super) job_seen: AtomicBool,
     /// No action takes longer.
     pub(super) action_limit: Duration,
+}
+
+fn claim_fact(claim: Claim) -> ClaimFact {
+    let owner = Owner::parse(&claim.text);
+    ClaimFact {
+        owner: owner.filter(|owner| owner.token == claim.token),
+        token: claim.token,
+    }
 }
 
 fn index(side: Side) -> usize {
@@ -77,7 +90,7 @@ impl ActionContext {
     }
 
     async fn reply(self: &Arc<Self>, kind: ActionKind) -> Result<Reply, HostError> {
-        let name = self.spec.domain.as_str();
+        let name = self.spec.name(kind.side());
         match kind {
             ActionKind::Observe { side } => {
                 return Ok(Reply::Observed(Box::new(self.look(side).await?)));
@@ -90,8 +103,19 @@ impl ActionContext {
                 }
                 let policy = self.policy.as_ref();
                 return Ok(channel
-                    .ask(&self.lease_client, &self.spec, policy, call)
+                    .ask(&self.lease_client, name, &self.spec, policy, call)
                     .await);
+            }
+            ActionKind::Claim { side, owner } => {
+                let text = owner.to_text();
+                let token = owner.token;
+                let claim = Claim { token, text };
+                self.hosts.at(side)?.set_claim(name, &claim).await?;
+            }
+            ActionKind::Unclaim { side, token } => {
+                let text = String::new();
+                let claim = Claim { token, text };
+                self.hosts.at(side)?.set_claim(name, &claim).await?;
             }
             ActionKind::Save { side, record } => {
                 // First here: what is in the metadata is of no use without.
@@ -114,18 +138,23 @@ impl ActionContext {
                 self.hosts.at(Side::Source)?.detach(name, &nic).await?;
             }
             ActionKind::Attach { side, device } => self.attach(side, device).await?,
-            ActionKind::Migrate => self.migrate().await?,
+            ActionKind::Migrate => self.migrate(false).await?,
+            ActionKind::ResumeMemory => self.migrate(true).await?,
             ActionKind::Cancel => self.cancel().await?,
-            ActionKind::Unpause => self.hosts.at(Side::Source)?.unpause(name).await?,
+            ActionKind::Unpause { side } => self.hosts.at(side)?.unpause(name).await?,
+            ActionKind::Carry => return Ok(self.stand_ready().await),
         }
         Ok(Reply::Accepted)
     }
 
     async fn look(&self, side: Side) -> Result<SideFacts, HostError> {
-        let name = self.spec.domain.as_str();
+        let name = self.spec.name(side);
         let host = self.hosts.seen(side);
         let DomainLook {
-            facts, progress, ..
+            facts,
+            progress,
+            claims,
+            ..
         } = host.look(name).await?;
         self.keep_socket(side, &facts);
         if matches!(facts.state, DomainState::Absent | DomainState::Incoming) {
@@ -134,6 +163,7 @@ impl ActionContext {
                 nics: facts.nics,
                 job: JobFacts::default(),
                 record: RecordFact::Absent,
+                claims: Vec::new(),
             });
         }
         let record = match progress {
@@ -161,6 +191,7 @@ impl ActionContext {
             nics: facts.nics,
             job,
             record,
+            claims: claims.into_iter().map(claim_fact).collect(),
         })
     }
 
@@ -217,15 +248,16 @@ impl ActionContext {
             return Ok(());
         };
         let host = self.hosts.at(side)?;
-        host.attach(&self.spec.domain, &vf.device).await
+        host.attach(self.spec.name(side), &vf.device).await
     }
 
     fn vf(&self, side: Side, device: usize) -> Option<&Vf> {
         self.spec.devices.get(device)?.vf(side)
     }
 
-    async fn migrate(self: &Arc<Self>) -> Result<(), HostError> {
+    async fn migrate(self: &Arc<Self>, resume_postcopy: bool) -> Result<(), HostError> {
         let mut options = self.migrate.clone();
+        options.resume_postcopy = resume_postcopy;
         let saved = self.saved.lock().expect("no holder panics").clone();
         if let (Some(xml), Some(record)) = (&options.xml, saved) {
             // libvirt takes the metadata from that file: without the record in it, a recovery
@@ -239,6 +271,8 @@ impl ActionContext {
         let source = self.hosts.at(Side::Source)?;
         let started = source.migrate(&self.spec.domain, &self.spec.destination_uri, &options);
         let mut migration: Box<dyn Migration> = started.await?;
+        let (tell_carry, ended_for_carry) = oneshot::channel();
+        self.conduct(ended_for_carry);
         let inputs = self.inputs.clone();
         let (give_up, given_up) = oneshot::channel();
         *self.migration.lock().expect("no holder panics") = Some(give_up);
@@ -255,6 +289,8 @@ impl ActionContext {
                     Err(Failure::new(FailureKind::Cancelled, text))
                 }
             };
+            // Nobody listens where nothing is carried.
+            let _ = tell_carry.send(result.is_ok());
             let _ = inputs.send(Input::MigrationEnded(result)).await;
         });
         Ok(())

@@ -1,6 +1,7 @@
 //! What the guest is asked, and what its answers mean for the evacuation.
 
 use tandem_core::Policy;
+use tandem_core::policy::{Origin, PortMatch};
 use tandem_core::status::{BondStatus, Status, Traffic};
 use tandem_core::types::IfName;
 use tokio::sync::Mutex;
@@ -25,6 +26,7 @@ impl Channel {
     pub(super) async fn ask(
         &self,
         lease_client: &LeaseClient,
+        domain: &str,
         spec: &Spec,
         policy: Option<&Policy>,
         call: GuestCall,
@@ -32,7 +34,7 @@ impl Channel {
         let mut agent = self.agent.lock().await;
         let answer = match agent.take() {
             Some(known) => Ok(known),
-            None => self.connect(lease_client, &spec.domain).await,
+            None => self.connect(lease_client, domain).await,
         };
         let mut connected = match answer {
             Ok(connected) => connected,
@@ -116,7 +118,11 @@ async fn carry_out(
         GuestCall::Status => {
             let status = agent.status().await?.status;
             let bonds = spec.of_bonds();
-            let told = bonds.map(|device| (device, status_of(&status, bond(device).as_ref())));
+            let told = bonds.map(|device| {
+                let mut told = status_of(&status, bond(device).as_ref());
+                told.knows_vf = knows_vf(&status, spec, device);
+                (device, told)
+            });
             return Ok(Reply::Status(told.collect()));
         }
     }
@@ -146,6 +152,20 @@ fn failure(error: &AgentError) -> Failure {
     Failure::new(kind, error.to_string())
 }
 
+/// Whether a guest with bonds of its own would use the VF that is to come. One that does not say which VFs it knows
+/// is an older one, and a VF without a MAC may be any: nothing speaks against them.
+fn knows_vf(status: &Status, spec: &Spec, device: usize) -> Option<bool> {
+    if status.policy != Origin::File {
+        return None;
+    }
+    let bond = bond_of(spec, device);
+    let named = |one: &&BondStatus| bond.as_ref().is_none_or(|name| one.name == *name);
+    let known = &status.bonds.iter().find(named)?.known_vfs;
+    let mac = spec.devices.get(device)?.destination.as_ref()?.guest_mac;
+    let may_be = |one: &PortMatch| one.mac.is_none() || mac.is_none() || one.mac == mac;
+    Some(known.is_empty() || known.iter().any(may_be))
+}
+
 /// What the guest's status says of the bond.
 pub(crate) fn status_of(status: &Status, bond: Option<&IfName>) -> GuestStatus {
     let named = |one: &&BondStatus| bond.is_none_or(|name| one.name == *name);
@@ -169,6 +189,7 @@ pub(crate) fn status_of(status: &Status, bond: Option<&IfName>) -> GuestStatus {
         bond_known: true,
         standby_usable: standby.is_some_and(|port| usable(port.carrier, port.enslaved)),
         vf_active: bond.traffic == Traffic::Vf,
+        knows_vf: None,
         gap_us: gaps.flatten().max(),
         reason: printable(&bond.reason),
     }

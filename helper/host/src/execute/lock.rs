@@ -1,8 +1,8 @@
 //! One evacuation of a domain at a time on this machine. A lock that is held is the only sign that a process
 //! of this machine lives and drives one: numbers of processes are used again.
 
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{DirBuilder, File, Metadata, OpenOptions, TryLockError, metadata, remove_file};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::words::printable;
@@ -33,16 +33,26 @@ pub enum LockError {
     },
 }
 
-/// A lock that ends with this process, however it ends.
+/// A lock that ends with this process, however it ends. Its file goes with it, so that there are no more files
+/// than evacuations; only a process that is killed leaves one, to the next that takes the lock.
 #[derive(Debug)]
 pub struct Lock {
     /// Ends with it.
-    _file: File,
+    file: File,
     path: PathBuf,
 }
 
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Removed while it is held: whoever has opened it by now sees that it has gone, see `is_named`.
+        if is_named(&self.file, &self.path) {
+            let _ = remove_file(&self.path);
+        }
+    }
+}
+
 /// Tries at a lock at which others only look, each for a moment.
-const TRIES: u32 = 100;
+const TRIES: u32 = 100_000;
 
 /// Longest name of a file before its hash, in bytes; file systems take 255.
 const MAX_NAME_BYTES: usize = 180;
@@ -88,10 +98,11 @@ impl Lock {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
         options.mode(0o600);
-        let file = options.open(&path).map_err(failed)?;
         for _ in 0..TRIES {
+            let file = options.open(&path).map_err(failed)?;
             match file.try_lock() {
-                Ok(()) => return Ok(Self { _file: file, path }),
+                Ok(()) if is_named(&file, &path) => return Ok(Self { file, path }),
+                Ok(()) => continue,
                 Err(TryLockError::Error(source)) => return Err(failed(source)),
                 Err(TryLockError::WouldBlock) => {}
             }
@@ -111,8 +122,19 @@ impl Lock {
 
     /// A process of this machine, this one too, has the lock now.
     pub fn is_held(folder: &Path, kind: &str, name: &str) -> bool {
-        let file = File::open(file_of(folder, kind, name));
-        file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+        let path = file_of(folder, kind, name);
+        for _ in 0..TRIES {
+            let Ok(file) = File::open(&path) else {
+                return false;
+            };
+            match file.try_lock_shared() {
+                Err(TryLockError::WouldBlock) => return true,
+                // Its holder removed it meanwhile, and somebody else may have the next one.
+                Ok(()) if !is_named(&file, &path) => {}
+                Ok(()) | Err(TryLockError::Error(_)) => return false,
+            }
+        }
+        true
     }
 
     /// Where it is.
@@ -121,9 +143,57 @@ impl Lock {
     }
 }
 
+/// The path still names this open file, and no other. Two processes could have a lock each otherwise, on the file
+/// that was and on the one that is.
+fn is_named(file: &File, path: &Path) -> bool {
+    let number = |found: std::io::Result<Metadata>| found.map(|found| (found.dev(), found.ino()));
+    matches!((number(file.metadata()), number(metadata(path))), (Ok(open), Ok(named)) if open == named)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lock_leaves_no_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = || std::fs::read_dir(folder.path()).unwrap().count();
+        for name in ["g1", "g2", "g3"] {
+            let lock = Lock::take(folder.path(), "domain", name).unwrap();
+            assert_eq!(files(), 1);
+            drop(lock);
+            assert_eq!(files(), 0, "after that of {name}");
+        }
+        // One that a killed process left is taken like any other.
+        File::create(file_of(folder.path(), "vf", "a")).unwrap();
+        drop(Lock::take(folder.path(), "vf", "a").unwrap());
+        assert_eq!(files(), 0);
+    }
+
+    /// The file goes and comes with each turn, and yet there is one holder at a time.
+    #[test]
+    fn of_many_that_take_turns_one_has_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let holders = std::sync::atomic::AtomicU32::new(0);
+        let order = std::sync::atomic::Ordering::SeqCst;
+        let turns = || {
+            (0..3_000)
+                .filter_map(|_| Lock::take(folder.path(), "domain", "g1").ok())
+                .map(|_lock| {
+                    let others = holders.fetch_add(1, order);
+                    std::thread::yield_now();
+                    holders.fetch_sub(1, order);
+                    assert_eq!(others, 0, "it is held twice");
+                })
+                .count()
+        };
+        let had = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(turns)).collect();
+            let had = threads.into_iter().map(|thread| thread.join().unwrap());
+            had.sum::<usize>()
+        });
+        assert!(had > 0, "nobody ever had it");
+    }
 
     #[test]
     fn long_names_have_locks_of_their_own() {
@@ -163,10 +233,11 @@ mod tests {
                     }
                 });
             }
-            for _ in 0..2_000 {
-                Lock::take(folder.path(), "domain", "g1").unwrap();
-            }
+            let take = |_| Lock::take(folder.path(), "domain", "g1").map(drop);
+            let taken = (0..2_000).try_for_each(take);
+            // Whatever came of it: the threads would wait for ever.
             done.store(true, std::sync::atomic::Ordering::Relaxed);
+            taken.unwrap();
         });
     }
 }

@@ -2,6 +2,7 @@
 //! the guest's agent, and hands back what came of it. Decides nothing itself.
 
 mod calls;
+mod carried;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 pub(crate) mod guest;

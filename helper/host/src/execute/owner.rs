@@ -78,6 +78,7 @@ mod tests {
             version: Progress::VERSION,
             evacuation: "e".to_owned(),
             domain: "g1".to_owned(),
+            renamed: None,
             owner,
             beat: 1,
             stage: crate::evacuate::Stage::Claimed,

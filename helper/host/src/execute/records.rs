@@ -243,7 +243,7 @@ mod tests {
     fn a_newer_record_is_refused_and_stays_as_it_is() {
         let parent = tempfile::tempdir().unwrap();
         let records = Records::open(&parent.path().join("records")).unwrap();
-        let newer = r#"{"progress":{"version":4,"what":"else"},"spec":7,"new":1}"#;
+        let newer = r#"{"progress":{"version":5,"what":"else"},"spec":7,"new":1}"#;
         let file = records.file("g1");
         fs::write(&file, newer).unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
@@ -252,7 +252,7 @@ mod tests {
             records.rehearse(&record("g1")).unwrap_err(),
         ] {
             assert!(error.is_newer(), "{error}");
-            assert!(error.to_string().contains("version 4"), "{error}");
+            assert!(error.to_string().contains("version 5"), "{error}");
         }
         assert_eq!(fs::read_to_string(&file).unwrap(), newer);
     }

@@ -12,6 +12,7 @@ use super::calls::ActionContext;
 use super::hosts::Hosts;
 use super::lock::Lock;
 use super::records::Records;
+use crate::carry::CarryPlan;
 use crate::control::LeaseClient;
 use crate::evacuate::{Evacuation, Input, Outcome, Side};
 use crate::hypervisor::{EventKind, MigrateOptions};
@@ -45,6 +46,8 @@ pub struct Runner {
     pub lock: Lock,
     /// Where the record is kept; `None` if a recovery makes its plan anew each time.
     pub records: Option<Records>,
+    /// The carry that is wanted, if one is.
+    pub carry: Option<CarryPlan>,
     /// The way to the guest's channel.
     pub lease_client: LeaseClient,
 }
@@ -86,6 +89,8 @@ impl Runner {
             inputs,
             vf_locks: Default::default(),
             migration: std::sync::Mutex::new(None),
+            carry: self.carry,
+            prepared_carry: std::sync::Mutex::new(None),
             job_seen: AtomicBool::new(false),
             action_limit: Duration::from_millis(evacuation.action_limit_ms()),
         });
@@ -155,7 +160,9 @@ async fn listen(context: Arc<ActionContext>, side: Side) {
         }
     };
     while let Some(event) = events.next().await {
-        let ours = event.domain.is_none_or(|name| name == context.spec.domain);
+        let ours = event
+            .domain
+            .is_none_or(|name| name == context.spec.name(side));
         let kind: EventKind = event.kind;
         if ours
             && context

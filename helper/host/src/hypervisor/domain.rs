@@ -1,5 +1,7 @@
 //! What is so about a domain.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 use tandem_core::types::{Mac, PciAddress};
 
@@ -22,6 +24,8 @@ pub struct DomainFacts {
     pub run_id: String,
     /// Its network devices and host devices, in the hypervisor's order.
     pub nics: Vec<Nic>,
+    /// Its disks that are files, and that it may write to.
+    pub disks: Vec<FileDisk>,
     /// The channel to Tandem in the guest, if the domain has that device.
     pub channel: Option<AgentChannel>,
 }
@@ -36,6 +40,7 @@ impl DomainFacts {
             reason: String::new(),
             run_id: String::new(),
             nics: Vec::new(),
+            disks: Vec::new(),
             channel: None,
         }
     }
@@ -50,6 +55,30 @@ pub struct DomainLook {
     pub bonds: Result<Option<Bonds>, String>,
     /// The record of an evacuation, as [`super::Host::set_progress`] wrote it.
     pub progress: Option<String>,
+    /// Who claims the domain at this moment, as [`super::Host::set_claim`] wrote it; at most [`Claim::MOST`].
+    pub claims: Vec<Claim>,
+}
+
+/// The word of one who claims a domain, until its record is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// Whose it is: ASCII letters and digits.
+    pub token: String,
+    /// What it says of itself.
+    pub text: String,
+}
+
+impl Claim {
+    /// More of one domain are not looked at.
+    pub const MOST: usize = 16;
+    /// The longest token, in bytes.
+    pub const MAX_TOKEN_BYTES: usize = 64;
+
+    /// A token as processes of this program have it.
+    pub fn is_token(text: &str) -> bool {
+        let plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        plain && !text.is_empty() && text.len() <= Self::MAX_TOKEN_BYTES
+    }
 }
 
 impl DomainLook {
@@ -59,8 +88,18 @@ impl DomainLook {
             facts,
             bonds: Ok(None),
             progress: None,
+            claims: Vec::new(),
         }
     }
+}
+
+/// A disk that is a file on the hypervisor's host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileDisk {
+    /// Its name in the guest, such as `vda`.
+    pub target: String,
+    /// The file.
+    pub path: PathBuf,
 }
 
 /// A domain that runs or is paused.

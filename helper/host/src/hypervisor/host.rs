@@ -2,8 +2,8 @@
 
 use std::fmt::Debug;
 
-use super::domain::{ActiveDomain, DomainLook, Nic};
-use super::error::Answer;
+use super::domain::{ActiveDomain, Claim, DomainLook, DomainState, Nic};
+use super::error::{Answer, HostError};
 use super::events::Events;
 use super::migration::{JobFacts, JobWhich, MigrateOptions, Migration};
 use crate::xml::Bonds;
@@ -20,6 +20,17 @@ pub trait Look: Debug + Send + Sync {
     /// What is so now, for as few questions to the hypervisor as it takes. A domain that does not exist
     /// here is [`super::DomainState::Absent`], not an error; bonds that can't be understood don't fail it.
     fn look<'a>(&'a self, name: &'a str) -> Answer<'a, DomainLook>;
+
+    /// The domain's state alone, for fewer questions than a whole look takes.
+    fn state<'a>(&'a self, name: &'a str) -> Answer<'a, DomainState> {
+        Box::pin(async move { Ok(self.look(name).await?.facts.state) })
+    }
+
+    /// The host's devices behind the domain's emulated NICs, in its order; also while the domain comes in.
+    fn taps<'a>(&'a self, name: &'a str) -> Answer<'a, Vec<String>> {
+        let _ = name;
+        Box::pin(async { Err(not_by_this_driver(self.uri(), "a domain's taps")) })
+    }
 
     /// All domains that run or are paused: the cheapest answer to whether one has come or gone.
     fn active(&self) -> Answer<'_, Vec<ActiveDomain>>;
@@ -45,6 +56,10 @@ pub trait Host: Look {
     /// end, or fails. So write what matters before [`Host::migrate`].
     fn set_progress<'a>(&'a self, name: &'a str, record: Option<&'a str>) -> Answer<'a, ()>;
 
+    /// Writes a claim, or with an empty text removes it; each token has a place of its own, so that no claim
+    /// overwrites another one, and a look shows all. Else as [`Host::set_progress`].
+    fn set_claim<'a>(&'a self, name: &'a str, claim: &'a Claim) -> Answer<'a, ()>;
+
     /// Asks the guest to release a device. A request only: it has left when [`Look::look`]
     /// no longer lists it. [`super::HostError::AlreadyGone`] if it is not there.
     fn detach<'a>(&'a self, name: &'a str, nic: &'a Nic) -> Answer<'a, ()>;
@@ -54,10 +69,17 @@ pub trait Host: Look {
     fn attach<'a>(&'a self, name: &'a str, device: &'a str) -> Answer<'a, ()>;
 
     /// What is wrong with plugging in that device here: it names a PCI function that does not
-    /// exist on this host, or that a domain has, or a network that is missing or not active
+    /// exist on this host, or that a domain has, or a network that is missing, not active or full
     /// ([`super::HostError::Refused`]). A device that names neither, such as an emulated model on a
     /// bridge, has nothing to check. It may still be taken between this call and [`Host::attach`].
     fn check_device<'a>(&'a self, device: &'a str) -> Answer<'a, ()>;
+
+    /// What is wrong with migrating like that, as far as it is known without a try: an option that the hypervisor
+    /// does not have ([`super::HostError::Refused`]).
+    fn check_migration<'a>(&'a self, options: &'a MigrateOptions) -> Answer<'a, ()> {
+        let _ = options;
+        Box::pin(async { Ok(()) })
+    }
 
     /// Starts a live migration to `destination` and returns once it was asked for.
     fn migrate<'a>(
@@ -72,6 +94,40 @@ pub trait Host: Look {
 
     /// Lets the domain's processors run again, after a migration that came to nothing left it paused.
     fn unpause<'a>(&'a self, name: &'a str) -> Answer<'a, ()>;
+
+    /// Has the domain's processors stand still; they do when it returns. A migration under way then comes to its end; a
+    /// plain QEMU leaves the domain paused where it arrives.
+    fn pause<'a>(&'a self, name: &'a str) -> Answer<'a, ()> {
+        let _ = name;
+        Box::pin(async { Err(not_by_this_driver(self.uri(), "the stop of a domain")) })
+    }
+
+    /// How fast migrations of the domain may copy, in bytes per second.
+    fn speed<'a>(&'a self, name: &'a str) -> Answer<'a, u64> {
+        let _ = name;
+        Box::pin(async { Err(not_by_this_driver(self.uri(), "a migration's speed")) })
+    }
+
+    /// Sets it, also for a migration under way; what the hypervisor can't be told exactly is rounded.
+    fn set_speed<'a>(&'a self, name: &'a str, bytes_per_s: u64) -> Answer<'a, ()> {
+        let _ = (name, bytes_per_s);
+        Box::pin(async { Err(not_by_this_driver(self.uri(), "a migration's speed")) })
+    }
+
+    /// How long the hypervisor may let the domain stand still at the end of a migration, in ms: sooner it does not stop it by
+    /// itself. 0 is never, as long as its memory changes.
+    fn set_max_downtime<'a>(&'a self, name: &'a str, ms: u64) -> Answer<'a, ()> {
+        let _ = (name, ms);
+        Box::pin(async { Err(not_by_this_driver(self.uri(), "a limit of the downtime")) })
+    }
+}
+
+fn not_by_this_driver(uri: &str, what: &str) -> HostError {
+    HostError::Refused {
+        host: uri.to_owned(),
+        what: what.to_owned(),
+        reason: "this hypervisor is not asked for it yet".to_owned(),
+    }
 }
 
 /// Longest record of [`Host::set_progress`], in bytes.

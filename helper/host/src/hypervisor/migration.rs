@@ -15,16 +15,65 @@ pub struct MigrateOptions {
     pub peer_to_peer: bool,
     /// The domain becomes persistent on the destination (`--persistent`).
     pub persistent: bool,
+    /// A file with its persistent XML there, if it differs (`--persistent-xml`).
+    pub persistent_xml: Option<String>,
     /// Its definition is removed from the source (`--undefinesource`).
     pub undefine_source: bool,
-    /// Switch to post-copy after the first pass over the memory (`--postcopy --postcopy-after-precopy`).
+    /// Its name there, if that is another one (`--dname`).
+    pub dname: Option<String>,
+    /// Not a new one: the memory of a post-copy that broke off goes on (`--postcopy-resume`).
+    pub resume_postcopy: bool,
+    /// Disks are copied too (`--copy-storage-…`).
+    pub storage: Option<StorageCopy>,
+    /// The guest's writes wait for the destination (`--copy-storage-synchronous-writes`).
+    pub storage_synchronous: bool,
+    /// Only these disks (`--migrate-disks`).
+    pub disks: Option<String>,
+    /// Several connections (`--parallel`).
+    pub parallel: bool,
+    /// How many (`--parallel-connections`).
+    pub parallel_connections: Option<u32>,
+    /// Compress the memory (`--compressed`).
+    pub compressed: bool,
+    /// How (`--comp-methods`).
+    pub compression_methods: Option<String>,
+    /// Post-copy (`--postcopy`), after the first pass over the memory (`--postcopy-after-precopy`) unless
+    /// [`MigrateOptions::timeout`] begins it.
     pub postcopy: bool,
+    /// Limit after the switch to it, in MiB/s (`--postcopy-bandwidth`).
+    pub postcopy_bandwidth_mib_s: Option<u64>,
+    /// What happens after so many s (`--timeout`).
+    pub timeout: Option<(u64, OnTimeout)>,
     /// Slow the guest down until its memory converges (`--auto-converge`).
     pub auto_converge: bool,
     /// Limit in MiB/s (`--bandwidth`).
     pub bandwidth_mib_s: Option<u64>,
     /// Encrypt (`--tls`).
     pub tls: bool,
+    /// The name in the destination's certificate (`--tls-destination`).
+    pub tls_destination: Option<String>,
+    /// Against libvirt's advice (`--unsafe`).
+    pub is_unsafe: bool,
+    /// Further words for `virsh migrate`, which have been checked.
+    pub more: Vec<String>,
+}
+
+/// Which disks are copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StorageCopy {
+    /// Whole ones.
+    All,
+    /// What they have beyond a base image that both hosts have.
+    Incremental,
+}
+
+/// What hurries a migration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnTimeout {
+    /// The guest is stopped for the rest of it.
+    Suspend,
+    /// The switch to post-copy.
+    PostCopy,
 }
 
 /// A migration under way.
@@ -64,6 +113,8 @@ pub struct JobFacts {
     pub downtime_ms: Option<u64>,
     /// Since its start, in ms.
     pub elapsed_ms: Option<u64>,
+    /// How often the memory was gone over, the pass under way included.
+    pub passes: Option<u64>,
 }
 
 impl JobFacts {
@@ -74,6 +125,7 @@ impl JobFacts {
             JobPhase::Setup
                 | JobPhase::PreCopy
                 | JobPhase::PostCopy
+                | JobPhase::PostCopyBroken
                 | JobPhase::SwitchOver
                 | JobPhase::Other
         )
@@ -124,6 +176,8 @@ pub enum JobPhase {
     PreCopy,
     /// The guest runs on the destination, the rest of its memory follows.
     PostCopy,
+    /// The same, and the rest does not come: the connection is gone.
+    PostCopyBroken,
     /// The guest stands still for the last part.
     SwitchOver,
     /// It ended well.

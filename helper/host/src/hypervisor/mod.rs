@@ -13,13 +13,17 @@ mod migration;
 mod socket;
 
 pub(crate) use departed_host::DepartedHost;
-pub use domain::{ActiveDomain, AgentChannel, DomainFacts, DomainLook, DomainState, Nic, NicKind};
+pub use domain::{
+    ActiveDomain, AgentChannel, Claim, DomainFacts, DomainLook, DomainState, FileDisk, Nic, NicKind,
+};
 pub use error::{Answer, HostError};
 pub use events::{Event, EventKind, EventSender, Events, Lifecycle, event_queue};
 pub(crate) use guest::reachable;
 pub use guest::{Lack, channel_of, policy_of};
 pub use host::{Host, Look, MAX_PROGRESS_BYTES};
-pub use migration::{JobFacts, JobOperation, JobPhase, JobWhich, MigrateOptions, Migration};
+pub use migration::{
+    JobFacts, JobOperation, JobPhase, JobWhich, MigrateOptions, Migration, OnTimeout, StorageCopy,
+};
 pub use socket::{ChannelSocket, DomainSocket, NamedBy};
 
 /// The URI names no other machine: what it says of files and sockets is true here.

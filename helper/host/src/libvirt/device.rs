@@ -4,11 +4,14 @@ use super::{Virsh, read};
 use crate::hypervisor::{HostError, Nic};
 use crate::words::{printable, quoted};
 use crate::xml::domain::{network_of, parse_device};
+use crate::xml::network::Pool;
 
 /// virsh reads the device's XML there, so that no file has to be made.
 const FROM_STDIN: &str = "--file=/dev/stdin";
 /// QEMU's words for a second request while the guest still thinks about the first.
 const UNDER_WAY: &str = "already in the process of unplug";
+/// A libvirt without its driver for node devices (`VIR_ERR_NO_SUPPORT`, `src/util/virerror.c`, libvirt 11.3).
+const NO_DRIVER: &str = "not supported by the connection driver";
 
 impl Virsh {
     pub(super) async fn detach_device(&self, name: &str, nic: &Nic) -> Result<(), HostError> {
@@ -66,7 +69,7 @@ impl Virsh {
         self.check_pci_function(device).await
     }
 
-    /// Whether its pool has a free VF shows only when one is taken.
+    /// The last free VF of its pool may still be taken before ours is plugged in.
     async fn check_network(&self, network: &str) -> Result<(), HostError> {
         let refused = |reason: String| HostError::Refused {
             host: self.connection.uri.clone(),
@@ -75,7 +78,7 @@ impl Virsh {
         };
         let name = quoted(network);
         let target = format!("--network={network}");
-        let told = match self.connection.ask(&["net-info", &target]).await {
+        let told = match self.ask(&["net-info", &target]).await {
             Ok(told) => told,
             Err(HostError::Refused { reason, .. }) => {
                 let text = format!(
@@ -88,6 +91,15 @@ impl Virsh {
         };
         if read::is_active(&told) == Some(false) {
             let text = format!("it is not active; run `virsh net-start {name}` there");
+            return Err(refused(text));
+        }
+        let xml = self.ask(&["net-dumpxml", &target]).await;
+        let pool = xml.ok().and_then(|xml| Pool::of(&xml));
+        if let Some(pool) = pool.filter(|pool| pool.is_full()) {
+            let text = format!(
+                "guests have all {} devices of it; free one there, or name another network in the VF's XML",
+                pool.devices
+            );
             return Err(refused(text));
         }
         Ok(())
@@ -104,21 +116,23 @@ impl Virsh {
         };
         let node = format!("pci_{}", function.to_string().replace([':', '.'], "_"));
         let node = format!("--device={node}");
-        match self.connection.ask(&["nodedev-dumpxml", &node]).await {
+        match self.ask(&["nodedev-dumpxml", &node]).await {
             Ok(_) => {}
+            // Nothing can be known of it there; whether it exists, the plug shows.
+            Err(HostError::Refused { reason, .. }) if reason.contains(NO_DRIVER) => {}
             Err(HostError::Refused { reason, .. }) => {
                 return Err(refused(format!("this host has no such function: {reason}")));
             }
             Err(error) => return Err(error),
         }
-        let running = self.connection.ask(&["list", "--uuid"]).await?;
+        let running = self.ask(&["list", "--uuid"]).await?;
         for uuid in running
             .lines()
             .map(str::trim)
             .filter(|line| !line.is_empty())
         {
             let target = format!("--domain={uuid}");
-            let text = match self.connection.ask(&["dumpxml", &target]).await {
+            let text = match self.ask(&["dumpxml", &target]).await {
                 Ok(text) => text,
                 // It has ended since it was listed.
                 Err(HostError::Refused { .. }) => continue,

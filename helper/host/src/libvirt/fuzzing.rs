@@ -9,8 +9,8 @@ use crate::xml::domain::DomainXml;
 pub struct Printed {
     /// The reason of `domstate`.
     pub reason: Option<String>,
-    /// Names of `list`, with UUIDs and with numbers.
-    pub names: Vec<String>,
+    /// Names of `list` with UUIDs, and with numbers.
+    pub names: [Vec<String>; 2],
     /// Figures of `domjobinfo`.
     pub job: Option<JobFacts>,
     /// Each line's event.
@@ -32,15 +32,19 @@ const COMMANDS: [&str; 5] = [
 
 /// Takes the text for the output of each command, and for virsh's errors.
 pub fn printed(text: &str, domain: &str) -> Printed {
-    let mut names: Vec<String> = read::uuids(text)
-        .into_iter()
-        .map(|(_, name)| name.to_owned())
-        .collect();
-    names.extend(read::active(text).into_iter().map(|domain| domain.name));
+    let by_uuid = read::uuids(text).into_iter();
+    let by_number = read::active(text).into_iter();
     read::copy_phase(text);
+    read::info(text);
+    crate::evacuate::Owner::parse(text);
+    read::is_active(text);
+    crate::xml::network::Pool::of(text);
     Printed {
         reason: read::state(text).map(|(_, reason)| reason),
-        names,
+        names: [
+            by_uuid.map(|(_, name)| name.to_owned()).collect(),
+            by_number.map(|domain| domain.name).collect(),
+        ],
         job: read::job(text).map(|job| job.facts),
         events: text.lines().filter_map(read::event).collect(),
         monitor_events: text.lines().filter_map(read::monitor_event).collect(),

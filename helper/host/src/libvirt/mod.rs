@@ -1,9 +1,9 @@
 //! libvirt through its own client `virsh`: nothing of libvirt is linked, and only
 //! outputs that libvirt keeps stable are read.
 //!
-//! One short process a question, in the C locale, without a shell, with a bound on
-//! time and output; it is killed if nobody waits for it any more. Two long ones
-//! report events.
+//! One process that stays answers the questions (`session.rs`); each change is a short process of its own. All of them
+//! in the C locale, without a shell, with a bound on time and output, and killed if nobody waits for them any more. Two
+//! long ones report events.
 //!
 //! libvirt's limits that its users have to know:
 //! * While a migration runs, libvirt takes no change of the domain: metadata can't be
@@ -11,6 +11,7 @@
 //! * A persistent domain that left keeps its definition on the source, and the
 //!   metadata in it.
 
+mod carried;
 mod channel;
 mod device;
 #[cfg(fuzzing)]
@@ -20,20 +21,24 @@ mod parse;
 mod read;
 mod refusal;
 mod run;
+mod session;
 #[cfg(test)]
 mod tests;
 mod watch;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::hypervisor::{
-    ActiveDomain, Answer, DomainFacts, DomainLook, DomainState, Events, Host, HostError, JobFacts,
-    JobPhase, JobWhich, Look, MAX_PROGRESS_BYTES, MigrateOptions, Migration, Nic, event_queue,
+    ActiveDomain, Answer, Claim, DomainFacts, DomainLook, DomainState, Events, Host, HostError,
+    JobFacts, JobPhase, JobWhich, Look, MAX_PROGRESS_BYTES, MigrateOptions, Migration, Nic,
+    event_queue,
 };
 use crate::xml::domain::DomainXml;
-use crate::xml::{BONDS_NAMESPACE, Bonds, PROGRESS_NAMESPACE, write};
+use crate::xml::{BONDS_NAMESPACE, Bonds, CLAIM_NAMESPACE, PROGRESS_NAMESPACE, write};
 use run::{Connection, Finished};
+use session::Sessions;
 
 /// libvirt itself gives up after 30 s where another job holds a domain
 /// (`VIR_JOB_WAIT_TIME`, `src/hypervisor/domain_job.c`, libvirt 11.3); its words are worth waiting for.
@@ -43,6 +48,7 @@ const LIMIT: Duration = Duration::from_secs(45);
 #[derive(Debug, Clone)]
 pub struct Virsh {
     connection: Connection,
+    sessions: Arc<Sessions>,
     /// More folders in which sockets of channels may be.
     channel_folders: Vec<PathBuf>,
 }
@@ -61,6 +67,7 @@ impl Virsh {
                 uri: uri.to_owned(),
                 limit: LIMIT,
             },
+            sessions: Default::default(),
             channel_folders: Vec::new(),
         }
     }
@@ -84,18 +91,9 @@ impl Virsh {
         if !number && !like_uuid {
             return Ok(format!("--domain={name}"));
         }
-        let list = self
-            .connection
-            .ask(&["list", "--all", "--uuid", "--name"])
-            .await?;
-        let domains = read::uuids(&list);
-        let found = domains
-            .iter()
-            .find(|(uuid, known)| *known == name || *uuid == name);
-        match found {
-            Some((uuid, _)) => Ok(format!("--domain={uuid}")),
-            None => Err(self.no_such_domain(name)),
-        }
+        let list = self.ask(&["list", "--all", "--uuid", "--name"]).await?;
+        let uuid = uuid_in(&list, name).ok_or_else(|| self.no_such_domain(name))?;
+        Ok(format!("--domain={uuid}"))
     }
 
     fn no_such_domain(&self, name: &str) -> HostError {
@@ -103,6 +101,36 @@ impl Virsh {
             host: self.connection.uri.clone(),
             domain: name.to_owned(),
         }
+    }
+
+    /// Runs a command about no domain in particular.
+    async fn ask(&self, arguments: &[&str]) -> Result<String, HostError> {
+        let finished = self.run(arguments, None).await?;
+        let command = arguments.first().copied().unwrap_or_default();
+        self.judged(finished, command, "")
+    }
+
+    /// Runs a command to its end, at most for the limit, with `input` as its standard input; over a session if it
+    /// can be.
+    async fn run(&self, arguments: &[&str], input: Option<&str>) -> Result<Finished, HostError> {
+        if input.is_none()
+            && let Some(finished) = self.over_session(arguments).await?
+        {
+            return Ok(finished);
+        }
+        self.connection.run(arguments, input).await
+    }
+
+    /// Asks over a session, at most for the limit; `None` if the question needs a process of its own, or no session is
+    /// to be had.
+    async fn over_session(&self, arguments: &[&str]) -> Result<Option<Finished>, HostError> {
+        if !session::can_ask(arguments) {
+            return Ok(None);
+        }
+        let asked = self.sessions.ask(&self.connection, arguments);
+        // Dropping it kills it.
+        let answer = tokio::time::timeout(self.connection.limit, asked).await;
+        answer.map_err(|_| self.connection.timed_out(arguments))
     }
 
     /// Runs a command about a domain; its failure in terms of that domain.
@@ -113,11 +141,55 @@ impl Virsh {
         arguments: &[&str],
         input: Option<&str>,
     ) -> Result<String, HostError> {
+        if input.is_none()
+            && session::is_question(command)
+            && let Some(answer) = self.asked(name, command, arguments).await?
+        {
+            return Ok(answer);
+        }
         let target = self.target(name).await?;
         let mut all = vec![command, target.as_str()];
         all.extend(arguments);
-        let finished = self.connection.run(&all, input).await?;
+        let finished = self.run(&all, input).await?;
         self.judged(finished, command, name)
+    }
+
+    /// The answer over a session, which is told the domain's UUID; `None` if no session is to be had.
+    async fn asked(
+        &self,
+        name: &str,
+        command: &str,
+        arguments: &[&str],
+    ) -> Result<Option<String>, HostError> {
+        let sessions = &self.sessions;
+        loop {
+            let known = sessions.uuid_of(name);
+            let was_known = known.is_some();
+            let uuid = match known {
+                Some(uuid) => uuid,
+                None => {
+                    let list = ["list", "--all", "--uuid", "--name"];
+                    let Some(finished) = self.over_session(&list).await? else {
+                        return Ok(None);
+                    };
+                    let list = self.judged(finished, "list", "")?;
+                    let uuid = uuid_in(&list, name);
+                    uuid.ok_or_else(|| self.no_such_domain(name))?.to_owned()
+                }
+            };
+            let target = format!("--domain={uuid}");
+            let question = [&[command, target.as_str()], arguments].concat();
+            let Some(finished) = self.over_session(&question).await? else {
+                return Ok(None);
+            };
+            let answer = self.judged(finished, command, name);
+            let is_gone = matches!(answer, Err(HostError::NoSuchDomain { .. }));
+            sessions.set_uuid(name, (!is_gone).then_some(uuid.as_str()));
+            // Another one may have its name by now.
+            if !(is_gone && was_known) {
+                return answer.map(Some);
+            }
+        }
     }
 
     fn judged(&self, finished: Finished, command: &str, name: &str) -> Result<String, HostError> {
@@ -141,19 +213,26 @@ impl Virsh {
         })
     }
 
-    /// Two processes: all but the state is in the XML.
+    /// A domain that was renamed has its UUID still, and its name may be another one's.
     async fn look_at(&self, name: &str) -> Result<DomainLook, HostError> {
+        let look = self.look_once(name).await?;
+        let is_another = look.facts.name != name && look.facts.uuid != name;
+        if is_another && self.sessions.uuid_of(name).is_some() {
+            self.sessions.set_uuid(name, None);
+            return self.look_once(name).await;
+        }
+        Ok(look)
+    }
+
+    /// Two questions: all but the state is in the XML.
+    async fn look_once(&self, name: &str) -> Result<DomainLook, HostError> {
         let absent = || DomainLook::without_xml(DomainFacts::absent(name));
         let state = match self.about(name, "domstate", &["--reason"], None).await {
             Ok(state) => state,
             Err(HostError::NoSuchDomain { .. }) => return Ok(absent()),
             Err(error) => return Err(error),
         };
-        let (state, reason) = read::state(&state).ok_or_else(|| HostError::Other {
-            host: self.connection.uri.clone(),
-            what: "virsh domstate".to_owned(),
-            reason: format!("`{}` is no state", refusal::shortened(&state)),
-        })?;
+        let (state, reason) = self.known_state(&state)?;
         if state == DomainState::Paused
             && read::MAY_COME_IN.contains(&reason.as_str())
             && self.is_incoming(name).await?
@@ -162,6 +241,14 @@ impl Virsh {
             // waiting for 30 s, and then refuse.
             return Ok(DomainLook::without_xml(DomainFacts {
                 state: DomainState::Incoming,
+                reason,
+                ..DomainFacts::absent(name)
+            }));
+        }
+        if state == DomainState::Running && reason == read::POSTCOPY_BROKEN {
+            // It runs on half of its memory, and its lock is held until the rest has come.
+            return Ok(DomainLook::without_xml(DomainFacts {
+                state,
                 reason,
                 ..DomainFacts::absent(name)
             }));
@@ -179,6 +266,7 @@ impl Virsh {
             reason,
             run_id: xml.id.map(|id| id.to_string()).unwrap_or_default(),
             nics: xml.nics,
+            disks: xml.disks,
             channel,
         };
         let bonds = xml.bonds.transpose().map_err(|error| error.to_string());
@@ -186,14 +274,8 @@ impl Virsh {
             facts,
             bonds: bonds.map(|document| document.map(|document| document.bonds)),
             progress: xml.progress,
+            claims: xml.claims,
         })
-    }
-
-    /// It has a definition that survives its end.
-    async fn is_persistent(&self, uuid: &str) -> Result<bool, HostError> {
-        let list = ["list", "--all", "--persistent", "--uuid"];
-        let persistent = self.connection.ask(&list).await?;
-        Ok(persistent.lines().any(|line| line.trim() == uuid))
     }
 
     /// Source and destination of a migration may both be paused for it; only the source has figures.
@@ -206,14 +288,6 @@ impl Virsh {
         }
     }
 
-    async fn facts_of_present(&self, name: &str) -> Result<DomainFacts, HostError> {
-        let facts = self.look_at(name).await?.facts;
-        if facts.state == DomainState::Absent {
-            return Err(self.no_such_domain(name));
-        }
-        Ok(facts)
-    }
-
     /// Writes or removes one element of the metadata, for now and for the next start.
     async fn set_metadata(
         &self,
@@ -221,7 +295,12 @@ impl Virsh {
         namespace: &str,
         element: Option<&str>,
     ) -> Result<(), HostError> {
-        let facts = self.facts_of_present(name).await?;
+        let told = self.about(name, "dominfo", &[], None).await?;
+        let info = read::info(&told).ok_or_else(|| HostError::Other {
+            host: self.connection.uri.clone(),
+            what: "virsh dominfo".to_owned(),
+            reason: format!("`{}` tells no state", refusal::shortened(&told)),
+        })?;
         let uri = format!("--uri={namespace}");
         let set = element.map(|element| format!("--set={element}"));
         let mut arguments = vec![uri.as_str()];
@@ -229,10 +308,10 @@ impl Virsh {
             Some(set) => arguments.extend(["--key=tandem", set.as_str()]),
             None => arguments.push("--remove"),
         }
-        if facts.state != DomainState::ShutOff {
+        if info.runs {
             arguments.push("--live");
         }
-        if self.is_persistent(&facts.uuid).await? {
+        if info.is_persistent {
             arguments.push("--config");
         }
         self.about(name, "metadata", &arguments, None).await?;
@@ -273,6 +352,13 @@ impl Virsh {
     }
 }
 
+/// The UUID of a domain by its name, or by the UUID itself, in `virsh list --all --uuid --name`.
+fn uuid_in<'a>(list: &'a str, name: &str) -> Option<&'a str> {
+    let mut domains = read::uuids(list).into_iter();
+    let found = domains.find(|(uuid, known)| *known == name || *uuid == name);
+    found.map(|(uuid, _)| uuid)
+}
+
 impl Look for Virsh {
     fn uri(&self) -> &str {
         &self.connection.uri
@@ -282,10 +368,18 @@ impl Look for Virsh {
         Box::pin(self.look_at(name))
     }
 
+    fn state<'a>(&'a self, name: &'a str) -> Answer<'a, DomainState> {
+        Box::pin(self.state_alone(name))
+    }
+
+    fn taps<'a>(&'a self, name: &'a str) -> Answer<'a, Vec<String>> {
+        Box::pin(self.taps_of(name))
+    }
+
     fn active(&self) -> Answer<'_, Vec<ActiveDomain>> {
         Box::pin(async {
             let list = ["list", "--id", "--name"];
-            Ok(read::active(&self.connection.ask(&list).await?))
+            Ok(read::active(&self.ask(&list).await?))
         })
     }
 
@@ -326,6 +420,18 @@ impl Host for Virsh {
         })
     }
 
+    fn set_claim<'a>(&'a self, name: &'a str, claim: &'a Claim) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let namespace = format!("{CLAIM_NAMESPACE}{}", claim.token);
+            let element = match claim.text.as_str() {
+                "" => None,
+                text => Some(write::claim_to_metadata(text)),
+            };
+            self.set_metadata(name, &namespace, element.as_deref())
+                .await
+        })
+    }
+
     fn detach<'a>(&'a self, name: &'a str, nic: &'a Nic) -> Answer<'a, ()> {
         Box::pin(self.detach_device(name, nic))
     }
@@ -336,6 +442,10 @@ impl Host for Virsh {
 
     fn check_device<'a>(&'a self, device: &'a str) -> Answer<'a, ()> {
         Box::pin(self.check_device_here(device))
+    }
+
+    fn check_migration<'a>(&'a self, options: &'a MigrateOptions) -> Answer<'a, ()> {
+        Box::pin(self.check_options(options))
     }
 
     fn migrate<'a>(
@@ -359,5 +469,24 @@ impl Host for Virsh {
             self.about(name, "resume", &[], None).await?;
             Ok(())
         })
+    }
+
+    fn pause<'a>(&'a self, name: &'a str) -> Answer<'a, ()> {
+        Box::pin(async move {
+            self.about(name, "suspend", &[], None).await?;
+            Ok(())
+        })
+    }
+
+    fn speed<'a>(&'a self, name: &'a str) -> Answer<'a, u64> {
+        Box::pin(self.speed_of(name))
+    }
+
+    fn set_speed<'a>(&'a self, name: &'a str, bytes_per_s: u64) -> Answer<'a, ()> {
+        Box::pin(self.set_speed_of(name, bytes_per_s))
+    }
+
+    fn set_max_downtime<'a>(&'a self, name: &'a str, ms: u64) -> Answer<'a, ()> {
+        Box::pin(self.set_max_downtime_of(name, ms))
     }
 }

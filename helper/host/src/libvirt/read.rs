@@ -8,6 +8,8 @@ use crate::hypervisor::{
 pub(super) const MIGRATING: &str = "migrating";
 /// Reasons of `domstate` for a pause that may be that of a domain which comes in.
 pub(super) const MAY_COME_IN: [&str; 2] = [MIGRATING, "starting up"];
+/// The reason of `domstate`, on both hosts, in a post-copy whose connection is gone.
+pub(super) const POSTCOPY_BROKEN: &str = "post-copy failed";
 /// libvirt's words on the destination of a migration under way.
 pub(super) const ONLY_ON_SOURCE: &str = "only on the source host";
 
@@ -61,15 +63,55 @@ pub(super) fn active(text: &str) -> Vec<ActiveDomain> {
     known.collect()
 }
 
+/// What decides for which of a domain's definitions a change is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Info {
+    /// It has one that lasts as long as it runs.
+    pub(super) runs: bool,
+    /// It has one that survives its end.
+    pub(super) is_persistent: bool,
+}
+
+/// `virsh dominfo`: lines `State: running` and `Persistent: yes` among others. `None` without a state.
+pub(super) fn info(text: &str) -> Option<Info> {
+    let (state, _) = state(value(text, "State")?)?;
+    Some(Info {
+        runs: state != DomainState::ShutOff,
+        is_persistent: value(text, "Persistent") == Some("yes"),
+    })
+}
+
+/// The value of the first line `KEY: VALUE`.
+fn value<'a>(text: &'a str, wanted: &str) -> Option<&'a str> {
+    let mut pairs = text.lines().filter_map(|line| line.split_once(':'));
+    let (_, value) = pairs.find(|(key, _)| key.trim() == wanted)?;
+    Some(value.trim())
+}
+
 /// `virsh net-info`: a line `Active: yes`, or `no`.
 pub(super) fn is_active(text: &str) -> Option<bool> {
-    let pairs = text.lines().filter_map(|line| line.split_once(':'));
-    let mut values = pairs.filter(|(key, _)| key.trim() == "Active");
-    match values.next()?.1.trim() {
+    match value(text, "Active")? {
         "yes" => Some(true),
         "no" => Some(false),
         _ => None,
     }
+}
+
+/// `virsh domstats --interface`: a line `net.N.name=NAME` for each NIC that has a device on the host.
+pub(super) fn taps(text: &str) -> Vec<String> {
+    let pairs = text.lines().filter_map(|line| line.trim().split_once('='));
+    let names = pairs.filter(|(key, name)| {
+        let number = key
+            .strip_prefix("net.")
+            .and_then(|key| key.strip_suffix(".name"));
+        number.is_some_and(|number| number.parse::<u32>().is_ok()) && !name.is_empty()
+    });
+    names.map(|(_, name)| name.to_owned()).collect()
+}
+
+/// `virsh migrate-getspeed`: a number of MiB/s.
+pub(super) fn speed(text: &str) -> Option<u64> {
+    text.trim().parse().ok()
 }
 
 /// A job's figures.
@@ -82,16 +124,10 @@ pub(super) struct Job {
 
 /// `virsh domjobinfo --rawstats`: `KEY: NUMBER` in each line. `None` without a job type.
 pub(super) fn job(text: &str) -> Option<Job> {
-    let number = |wanted: &str| {
-        let pairs = text.lines().filter_map(|line| line.split_once(':'));
-        let mut values = pairs.filter(|(key, _)| key.trim() == wanted);
-        values
-            .next()
-            .and_then(|(_, value)| value.trim().parse().ok())
-    };
+    let number = |wanted: &str| -> Option<u64> { value(text, wanted)?.parse().ok() };
     // `virDomainJobType`, same header.
     let phase = match number("Job type")? {
-        0u64 => JobPhase::None,
+        0 => JobPhase::None,
         // Without figures yet the hosts still get ready.
         1 | 2 if number("memory_total").is_none_or(|total| total == 0) => JobPhase::Setup,
         1 | 2 => JobPhase::PreCopy,
@@ -114,6 +150,7 @@ pub(super) fn job(text: &str) -> Option<Job> {
         rate_bytes_per_s: number("memory_bps"),
         downtime_ms: number("downtime"),
         elapsed_ms: number("time_elapsed"),
+        passes: number("memory_iteration"),
     };
     Some(Job {
         facts,
@@ -124,6 +161,7 @@ pub(super) fn job(text: &str) -> Option<Job> {
 /// What a migration does that copies memory, by `virsh domstate --reason` on the source.
 pub(super) fn copy_phase(text: &str) -> JobPhase {
     match state(text) {
+        Some((_, reason)) if reason == POSTCOPY_BROKEN => JobPhase::PostCopyBroken,
         Some((_, reason)) if reason.starts_with("post-copy") => JobPhase::PostCopy,
         Some((DomainState::Paused, reason)) if reason == MIGRATING => JobPhase::SwitchOver,
         _ => JobPhase::PreCopy,

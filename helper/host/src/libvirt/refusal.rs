@@ -25,6 +25,11 @@ const CANCELLED: [&str; 3] = ["canceled by client", "job: canceled", "cancelled 
 /// Longest piece of virsh's words that is passed on, in characters.
 const SHOWN: usize = 600;
 
+/// The connection is not there, or was lost meanwhile, if only for a moment.
+pub(super) fn is_unreachable(stderr: &str) -> bool {
+    UNREACHABLE.iter().any(|text| stderr.contains(text))
+}
+
 /// Why a command about a domain failed. `domain` is empty if it was about none.
 pub(super) fn of(host: &str, command: &str, domain: &str, stderr: &str) -> HostError {
     let says = |texts: &[&str]| texts.iter().any(|text| stderr.contains(text));
@@ -38,7 +43,7 @@ pub(super) fn of(host: &str, command: &str, domain: &str, stderr: &str) -> HostE
             HostError::MigrationFailed { domain, reason }
         };
     }
-    if says(&UNREACHABLE) {
+    if is_unreachable(stderr) {
         return HostError::Unreachable { host, reason };
     }
     if says(&NO_SUCH_DOMAIN) && !domain.is_empty() {

@@ -5,17 +5,18 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{
+    Pid, Signal, getpid, getppid, kill_process_group, set_parent_process_death_signal,
+};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 
-use super::refusal;
 use crate::hypervisor::HostError;
 
 /// Longest standard output that is taken, in bytes; lists of ten thousand domains are shorter.
-const MAX_OUTPUT_BYTES: u64 = 4 << 20;
+pub(super) const MAX_OUTPUT_BYTES: u64 = 4 << 20;
 /// Longest standard error that is kept, in bytes; the rest is read and forgotten.
-const MAX_ERROR_BYTES: u64 = 64 * 1024;
+pub(super) const MAX_ERROR_BYTES: u64 = 64 * 1024;
 
 /// How to reach one libvirt.
 #[derive(Debug, Clone)]
@@ -96,16 +97,6 @@ pub(super) struct Finished {
 }
 
 impl Connection {
-    /// Runs a command about no domain in particular.
-    pub(super) async fn ask(&self, arguments: &[&str]) -> Result<String, HostError> {
-        let finished = self.run(arguments, None).await?;
-        if finished.success {
-            return Ok(finished.stdout);
-        }
-        let command = arguments.first().copied().unwrap_or_default();
-        Err(refusal::of(&self.uri, command, "", &finished.stderr))
-    }
-
     /// Runs a command to its end, at most for the limit, with `input` as its standard input.
     pub(super) async fn run(
         &self,
@@ -118,15 +109,19 @@ impl Connection {
             Ok(Ok(finished)) => Ok(finished),
             Ok(Err(error)) => Err(self.broken(arguments, &error)),
             // Dropping it kills it.
-            Err(_) => Err(HostError::TimedOut {
-                host: self.uri.clone(),
-                what: what(arguments),
-                limit: self.limit,
-            }),
+            Err(_) => Err(self.timed_out(arguments)),
         }
     }
 
-    /// Starts a command whose end somebody else waits for.
+    pub(super) fn timed_out(&self, arguments: &[&str]) -> HostError {
+        HostError::TimedOut {
+            host: self.uri.clone(),
+            what: what(arguments),
+            limit: self.limit,
+        }
+    }
+
+    /// Starts a command whose end somebody else waits for; without one, a `virsh` that reads commands.
     pub(super) fn spawn(
         &self,
         arguments: &[&str],
@@ -146,8 +141,16 @@ impl Connection {
             .kill_on_drop(on_drop == OnDrop::Killed)
             // Ctrl-C on the terminal is for tandem-host to act on, not for virsh.
             .process_group(0);
+        if arguments.is_empty() {
+            // What it reads is for nobody's keys and screen.
+            command.arg("--quiet");
+            command.env("INPUTRC", "/dev/null").env("TERM", "dumb");
+        }
         for (name, _) in std::env::vars_os().filter(|(name, _)| is_for_virsh(name)) {
             command.env_remove(name);
+        }
+        if on_drop == OnDrop::Killed {
+            end_with_us(&mut command);
         }
         let child = command.spawn();
         child
@@ -168,6 +171,27 @@ impl Connection {
             reason,
         }
     }
+}
+
+/// Has the kernel kill what is started when this process ends, however it ends (`PR_SET_PDEATHSIG`, prctl(2)): a virsh
+/// that listens would otherwise hold its connection to libvirt until the next event. The kernel goes by the thread that
+/// started it; here one thread does all.
+#[expect(
+    unsafe_code,
+    reason = "a process says so of itself only, between fork and exec"
+)]
+fn end_with_us(command: &mut Command) {
+    let us = Some(getpid());
+    let end_with_us = move || {
+        set_parent_process_death_signal(Some(Signal::KILL))?;
+        // Whose end came before that sends no signal.
+        match getppid() == us {
+            true => Ok(()),
+            false => Err(std::io::ErrorKind::Interrupted.into()),
+        }
+    };
+    // SAFETY: it makes two system calls, and neither allocates nor takes a lock.
+    unsafe { command.pre_exec(end_with_us) };
 }
 
 /// Settings of virsh and of libvirt's library, which would change what is printed and where logs go. Where

@@ -11,7 +11,15 @@ pub(super) const BONDS: &str = ".bonds.xml";
 /// Ending of the file with the record of progress.
 pub(super) const PROGRESS: &str = ".progress";
 
+/// Ending of the file with the claim on the domain. There is one at most: who writes it has this machine's lock,
+/// and no other machine can.
+pub(super) const CLAIM: &str = ".claim";
+
 impl Qemu {
+    pub(super) fn claim_file(&self) -> PathBuf {
+        beside(&self.socket, CLAIM)
+    }
+
     pub(super) fn bonds_file(&self) -> PathBuf {
         beside(&self.socket, BONDS)
     }

@@ -23,6 +23,14 @@ impl Qemu {
         Ok(name["name"].as_str().unwrap_or_default().to_owned())
     }
 
+    pub(super) async fn run_state(&self) -> Result<DomainState, HostError> {
+        match self.connection.try_execute("query-status", json!({})).await {
+            Ok(status) => Ok(state(status["status"].as_str().unwrap_or_default())),
+            Err(QmpError::Unreachable { ended: true, .. }) => Ok(DomainState::Absent),
+            Err(error) => Err(self.connection.explain("query-status", error)),
+        }
+    }
+
     pub(super) async fn facts(&self, name: &str) -> Result<DomainFacts, HostError> {
         let status = match self.connection.try_execute("query-status", json!({})).await {
             Ok(status) => status,
@@ -43,6 +51,7 @@ impl Qemu {
             reason,
             // The socket is the process's own, so its inode tells one process from the next.
             run_id: self.socket_inode(),
+            disks: Vec::new(),
             nics: self.nics().await?,
             channel: self.channel().await?,
         })
@@ -240,5 +249,6 @@ pub(super) fn job(info: &Value) -> JobFacts {
         rate_bytes_per_s: rate.map(|mbps| (mbps * 125_000.0) as u64),
         downtime_ms: number(&info["downtime"]).or_else(|| number(&info["expected-downtime"])),
         elapsed_ms: number(&info["total-time"]),
+        passes: number(&ram["dirty-sync-count"]),
     }
 }

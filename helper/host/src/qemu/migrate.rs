@@ -27,6 +27,34 @@ struct Running {
 }
 
 impl Qemu {
+    /// Most of them are libvirt's, or would have to be set on the destination's QEMU before it waits.
+    pub(super) fn check_options(&self, options: &MigrateOptions) -> Result<(), HostError> {
+        let named = [
+            (options.xml.is_some(), "--xml"),
+            (options.peer_to_peer, "--p2p"),
+            (options.persistent_xml.is_some(), "--persistent-xml"),
+            (options.dname.is_some(), "--dname"),
+            (options.resume_postcopy, "--postcopy-resume"),
+            (options.storage.is_some(), "--copy-storage-…"),
+            (options.parallel, "--parallel"),
+            (options.compressed, "--compressed"),
+            (options.timeout.is_some(), "--timeout"),
+            (options.tls, "--tls"),
+            (options.is_unsafe, "--unsafe"),
+            (!options.more.is_empty(), "words after `--`"),
+        ];
+        let named = named.iter().filter(|(is_set, _)| *is_set);
+        let named: Vec<&str> = named.map(|(_, name)| *name).collect();
+        if named.is_empty() {
+            return Ok(());
+        }
+        let reason = format!(
+            "a plain QEMU is migrated without {}; leave that out",
+            named.join(", ")
+        );
+        Err(self.refused("migrate", reason))
+    }
+
     pub(super) async fn start_migration(
         &self,
         name: &str,
@@ -38,11 +66,7 @@ impl Qemu {
             let reason = "QEMU needs the URI that the destination waits on (`-incoming`); give --migrate-uri";
             return Err(self.refused("migrate", reason));
         };
-        if options.xml.is_some() || options.peer_to_peer || options.tls {
-            let reason =
-                "the domain's XML, peer-to-peer and TLS are libvirt's; leave these options out";
-            return Err(self.refused("migrate", reason));
-        }
+        self.check_options(options)?;
         let (sender, events) = event_queue();
         self.connection.subscribe(sender);
         let capability = |name: &str, state: bool| json!({ "capability": name, "state": state });
@@ -54,10 +78,15 @@ impl Qemu {
         ] });
         self.execute("migrate-set-capabilities", capabilities)
             .await?;
-        if let Some(bandwidth) = options.bandwidth_mib_s {
-            let bytes = bandwidth.saturating_mul(1 << 20);
-            let parameters = json!({ "max-bandwidth": bytes });
-            self.execute("migrate-set-parameters", parameters).await?;
+        for (parameter, limit) in [
+            ("max-bandwidth", options.bandwidth_mib_s),
+            ("max-postcopy-bandwidth", options.postcopy_bandwidth_mib_s),
+        ] {
+            if let Some(limit) = limit {
+                let bytes = limit.saturating_mul(1 << 20);
+                let parameters = json!({ parameter: bytes });
+                self.execute("migrate-set-parameters", parameters).await?;
+            }
         }
         self.pass_on_files(destination)?;
         self.execute("migrate", json!({ "uri": uri })).await?;

@@ -28,12 +28,15 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::hypervisor::{
-    ActiveDomain, Answer, DomainLook, DomainState, Events, Host, HostError, JobFacts, JobWhich,
-    Look, MAX_PROGRESS_BYTES, MigrateOptions, Migration, Nic, event_queue,
+    ActiveDomain, Answer, Claim, DomainLook, DomainState, Events, Host, HostError, JobFacts,
+    JobWhich, Look, MAX_PROGRESS_BYTES, MigrateOptions, Migration, Nic, event_queue,
 };
 use crate::xml::{Bonds, Document};
 use connection::Connection;
 pub(crate) use device_text::read as read_device;
+
+/// A speed that nothing has.
+const UNLIMITED: u64 = u64::MAX;
 
 /// How the operator names a QEMU: `qmp:/run/vm1/qmp.sock`, and `,agent=/run/vm1/agent.sock`.
 pub const URI_PREFIX: &str = "qmp:";
@@ -96,6 +99,19 @@ impl Qemu {
         Ok(document.map(|document| document.bonds))
     }
 
+    /// The file's first line is the token.
+    fn claims(&self) -> Result<Vec<Claim>, HostError> {
+        let text = files::read(&self.claim_file(), MAX_PROGRESS_BYTES)
+            .map_err(|error| self.refused("the file of the claim", error.to_string()))?;
+        let claim = text.as_deref().and_then(|text| text.split_once('\n'));
+        let claim = claim.filter(|(token, _)| Claim::is_token(token));
+        let claim = claim.map(|(token, text)| Claim {
+            token: token.to_owned(),
+            text: text.to_owned(),
+        });
+        Ok(claim.into_iter().collect())
+    }
+
     fn refused(&self, what: &str, reason: impl Into<String>) -> HostError {
         HostError::Refused {
             host: self.uri.clone(),
@@ -117,8 +133,13 @@ impl Look for Qemu {
                 bonds: self.bonds(),
                 progress: files::read(&self.progress_file(), MAX_PROGRESS_BYTES)
                     .map_err(|error| self.refused("the file of progress", error.to_string()))?,
+                claims: self.claims()?,
             })
         })
+    }
+
+    fn state<'a>(&'a self, _: &'a str) -> Answer<'a, DomainState> {
+        Box::pin(self.run_state())
     }
 
     fn active(&self) -> Answer<'_, Vec<ActiveDomain>> {
@@ -174,6 +195,15 @@ impl Host for Qemu {
         })
     }
 
+    fn set_claim<'a>(&'a self, _: &'a str, claim: &'a Claim) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let text = format!("{}\n{}", claim.token, claim.text);
+            let text = (!claim.text.is_empty()).then_some(text.as_str());
+            files::write(&self.claim_file(), text)
+                .map_err(|error| self.refused("the file of the claim", error.to_string()))
+        })
+    }
+
     fn detach<'a>(&'a self, name: &'a str, nic: &'a Nic) -> Answer<'a, ()> {
         Box::pin(self.detach_device(name, nic))
     }
@@ -184,6 +214,10 @@ impl Host for Qemu {
 
     fn check_device<'a>(&'a self, device: &'a str) -> Answer<'a, ()> {
         Box::pin(async move { self.check_pci_function(device) })
+    }
+
+    fn check_migration<'a>(&'a self, options: &'a MigrateOptions) -> Answer<'a, ()> {
+        Box::pin(async move { self.check_options(options) })
     }
 
     fn migrate<'a>(
@@ -203,6 +237,42 @@ impl Host for Qemu {
         Box::pin(async move {
             self.require(name).await?;
             self.execute("cont", json!({})).await.map(|_| ())
+        })
+    }
+
+    fn pause<'a>(&'a self, _: &'a str) -> Answer<'a, ()> {
+        // Each question before it would be part of the pause's lateness: a QEMU has one domain.
+        Box::pin(async { self.execute("stop", json!({})).await.map(|_| ()) })
+    }
+
+    fn speed<'a>(&'a self, _: &'a str) -> Answer<'a, u64> {
+        Box::pin(async {
+            let told = self.execute("query-migrate-parameters", json!({})).await?;
+            // 0 is without a limit (qapi/migration.json, QEMU 10.0).
+            let limit = told["max-bandwidth"].as_u64().filter(|limit| *limit > 0);
+            Ok(limit.unwrap_or(UNLIMITED))
+        })
+    }
+
+    fn set_speed<'a>(&'a self, _: &'a str, bytes_per_s: u64) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let limit = if bytes_per_s == UNLIMITED {
+                0
+            } else {
+                bytes_per_s
+            };
+            self.execute("migrate-set-parameters", json!({ "max-bandwidth": limit }))
+                .await
+                .map(|_| ())
+        })
+    }
+
+    fn set_max_downtime<'a>(&'a self, _: &'a str, ms: u64) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let limit = json!({ "downtime-limit": ms });
+            self.execute("migrate-set-parameters", limit)
+                .await
+                .map(|_| ())
         })
     }
 }

@@ -76,7 +76,7 @@ const KINDS: [&str; 3] = ["hostdev", "network", "bridge"];
 const NETDEVS: [&str; 2] = ["tap", "vhost-vdpa"];
 /// Keys of a `tap` or `device` that name a program or a file.
 const PROGRAMS: [&str; 2] = ["script", "downscript"];
-const FILES: [&str; 3] = ["helper", "br", "sysfsdev"];
+const FILES: [&str; 4] = ["helper", "br", "sysfsdev", "path"];
 
 /// Refuses what is not known to be harmless: libvirt's XML, or a plain QEMU's JSON.
 ///
@@ -213,6 +213,7 @@ mod tests {
             network("<script xmlns='x' path='/tmp/p'/>"),
             "<hostdev type='pci'><rom file='/etc/shadow'/></hostdev>".to_owned(),
             r#"{"driver": "vfio-pci", "id": "vf", "sysfsdev": "/sys/x"}"#.to_owned(),
+            r#"{"driver": "igb", "id": "vf", "path": "/tmp/x"}"#.to_owned(),
             r#"{"driver": "igb", "id": "vf", "romfile": "/etc/shadow"}"#.to_owned(),
             r#"{"netdev": {"type": "tap", "id": "n", "script": "/tmp/p"}, "device": {"driver": "igb", "id": "v"}}"#.to_owned(),
             r#"{"netdev": {"type": "user", "id": "n", "guestfwd": []}, "device": {"driver": "igb", "id": "v"}}"#.to_owned(),

@@ -17,7 +17,7 @@ use crate::xml::Bond;
 const MAX_BYTES: usize = 256 * 1024;
 /// Longest name of a network that is taken, in bytes.
 const MAX_NAME_BYTES: usize = 128;
-/// The alias of a VF whose bond gives it none that libvirt would take.
+/// How the alias of a VF begins whose bond gives it none that libvirt would take.
 const ALIAS: &str = "ua-tandem-vf";
 
 /// Where the file is.
@@ -102,7 +102,7 @@ impl ReplugFile {
         })?;
         let alias = bond.vfs.iter().filter_map(|port| port.alias.as_deref());
         let alias = alias.into_iter().find(|alias| is_users_alias(alias));
-        let alias = alias.unwrap_or(ALIAS);
+        let alias = alias.map_or_else(|| own_alias(bond), str::to_owned);
         let network = &allowed.network;
         let device = format!(
             "<interface type='network'><mac address='{mac}'/><source network='{network}'/>\
@@ -112,7 +112,7 @@ impl ReplugFile {
         Ok(Vf {
             identity: VfIdentity {
                 pci: None,
-                alias: Some(alias.to_owned()),
+                alias: Some(alias),
                 mac: Some(mac).filter(|mac| !others.contains(mac)),
             },
             guest_mac: Some(mac),
@@ -152,6 +152,18 @@ fn is_meant(pattern: &str, domain: &str) -> bool {
         Some(start) => domain.starts_with(start),
         None => domain == pattern,
     }
+}
+
+/// One for each bond of a domain.
+fn own_alias(bond: &Bond) -> String {
+    let mut alias = format!("{ALIAS}-");
+    for byte in bond.name.as_str().bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' => alias.push(char::from(byte)),
+            other => alias.push_str(&format!("_{other:02x}")),
+        }
+    }
+    alias
 }
 
 /// libvirt takes these from its users, and no others (`virDomainDeviceInfoParseXML`, libvirt 11.3).
@@ -204,8 +216,14 @@ mod tests {
         assert!(refused.unwrap_err().contains("macs"));
         let odd = bond("<vf alias='ua-vf.1' mac='52:54:00:12:34:02'/>");
         let vf = file.vf("g1", &odd, &[]).unwrap();
-        assert_eq!(vf.identity.alias.as_deref(), Some(ALIAS));
+        assert_eq!(vf.identity.alias.as_deref(), Some("ua-tandem-vf-bond0"));
         check_device(&vf.device).unwrap();
+        // Another bond of the domain has another one.
+        let mut other = bond("<vf mac='52:54:00:12:34:03'/>");
+        other.name = "b.1".parse().unwrap();
+        let other = file.vf("g1", &other, &[]).unwrap();
+        assert_eq!(other.identity.alias.as_deref(), Some("ua-tandem-vf-b_2e1"));
+        check_device(&other.device).unwrap();
     }
 
     #[test]

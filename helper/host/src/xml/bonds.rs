@@ -21,10 +21,11 @@ const MAX_NODES: u32 = 100_000;
 /// Longest alias in bytes.
 const MAX_ALIAS_BYTES: usize = 64;
 
-const TIMING: [&str; 9] = [
+const TIMING: [&str; 10] = [
     "miimon-ms",
     "hold-ms",
     "hold-max-ms",
+    "health-ms",
     "settle-ms",
     "removal-timeout-ms",
     "prepared-timeout-ms",
@@ -309,6 +310,7 @@ fn read_timing(node: Node<'_, '_>) -> Result<(Timing, usize), XmlError> {
         miimon_ms: element.number("miimon-ms")?.unwrap_or(usual.miimon_ms),
         hold_ms: ms("hold-ms", usual.hold_ms)?,
         hold_max_ms: ms("hold-max-ms", usual.hold_max_ms)?,
+        health_ms: ms("health-ms", usual.health_ms)?,
         settle_ms: ms("settle-ms", usual.settle_ms)?,
         removal_timeout_ms: ms("removal-timeout-ms", usual.removal_timeout_ms)?,
         prepared_timeout_ms: ms("prepared-timeout-ms", usual.prepared_timeout_ms)?,
@@ -371,8 +373,12 @@ fn ownership(text: &str) -> Result<Ownership, String> {
 
 fn path_check(text: &str) -> Result<PathCheck, String> {
     match text {
+        "auto" => Ok(PathCheck::Auto),
         "none" => Ok(PathCheck::None),
         "standby" => Ok(PathCheck::Standby),
-        other => Err(format!("`{}` is not one of none, standby", shown(other))),
+        other => Err(format!(
+            "`{}` is not one of auto, none, standby",
+            shown(other)
+        )),
     }
 }

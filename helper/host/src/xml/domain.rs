@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use roxmltree::Node;
-use tandem_core::types::PciAddress;
+use tandem_core::types::{Mac, PciAddress};
 
 use super::bonds::{self, Document};
 use super::error::XmlError;
-use super::types::{BONDS_NAMESPACE, PROGRESS_NAMESPACE};
-use crate::hypervisor::{Nic, NicKind};
+use super::types::{BONDS_NAMESPACE, CLAIM_NAMESPACE, PROGRESS_NAMESPACE};
+use crate::hypervisor::{Claim, FileDisk, Nic, NicKind};
 
 /// Longest domain XML in bytes; a domain of a thousand devices has half of it.
 pub const MAX_BYTES: usize = 1 << 20;
@@ -26,12 +26,16 @@ pub struct DomainXml {
     pub uuid: String,
     /// Network devices, then host devices.
     pub nics: Vec<Nic>,
+    /// Disks that are files, and that it may write to.
+    pub disks: Vec<FileDisk>,
     /// The channel to Tandem in the guest.
     pub channel: Option<ChannelXml>,
     /// `<bonds>`, or what is wrong with it.
     pub bonds: Option<Result<Document, XmlError>>,
     /// The text of `<progress>`.
     pub progress: Option<String>,
+    /// Each `<claim>`.
+    pub claims: Vec<Claim>,
 }
 
 /// `<channel>`, as it is written.
@@ -69,6 +73,8 @@ impl DomainXml {
                 .children()
                 .find(|node| node.has_tag_name((namespace, name)))
         };
+        let claims = inside("metadata").into_iter();
+        let claims = claims.flat_map(|entries| entries.children());
         let devices = inside("devices");
         let devices = || devices.into_iter().flat_map(|node| node.children());
         let interfaces = devices().filter_map(|node| interface(text, node));
@@ -79,12 +85,24 @@ impl DomainXml {
             name: text_of(root, "name").to_owned(),
             uuid: text_of(root, "uuid").trim().to_owned(),
             nics: interfaces.chain(hostdevs).collect(),
+            disks: devices().filter_map(disk).collect(),
             channel: devices().find_map(channel),
             bonds: metadata(BONDS_NAMESPACE, "bonds").map(Document::read),
             progress: metadata(PROGRESS_NAMESPACE, "progress")
                 .map(|node| node.text().unwrap_or_default().to_owned()),
+            claims: claims.filter_map(claim).take(Claim::MOST).collect(),
         })
     }
+}
+
+fn claim(node: Node<'_, '_>) -> Option<Claim> {
+    let name = node.tag_name();
+    let token = name.namespace()?.strip_prefix(CLAIM_NAMESPACE)?;
+    let text = node.text().unwrap_or_default();
+    (name.name() == "claim" && Claim::is_token(token)).then(|| Claim {
+        token: token.to_owned(),
+        text: text.to_owned(),
+    })
 }
 
 /// A text as XML, within the bounds of a domain's.
@@ -117,6 +135,25 @@ pub(crate) fn network_of(text: &str) -> Option<String> {
     (is_of_network && !network.is_empty()).then_some(network)
 }
 
+/// An `<interface>` that names no MAC, with this one: a hypervisor would make up one that no guest knows. `None` if it
+/// is no `<interface>`, or has one.
+pub(crate) fn with_mac(text: &str, mac: Mac) -> Option<String> {
+    let document = bonds::open(text, bonds::MAX_BYTES, 10_000).ok()?;
+    let root = document.root_element();
+    let lacks = root.has_tag_name("interface") && attribute_of(root, "mac", "address").is_empty();
+    let at = root.first_child().filter(|_| lacks)?.range().start;
+    let (before, after) = text.split_at_checked(at)?;
+    Some(format!("{before}<mac address='{mac}'/>{after}"))
+}
+
+/// What an `<interface>` of the host's network hangs on: its bridge, or the interface below a macvtap.
+pub(crate) fn uplink_of(text: &str) -> Option<String> {
+    let document = bonds::open(text, bonds::MAX_BYTES, 10_000).ok()?;
+    let root = document.root_element();
+    let named = ["bridge", "dev"].map(|key| attribute_of(root, "source", key));
+    named.into_iter().find(|name| !name.is_empty())
+}
+
 /// What a device is, for people: `<hostdev>` of the type `usb`, say.
 pub(crate) fn kind_of(text: &str) -> Option<String> {
     let document = bonds::open(text, MAX_BYTES, MAX_NODES).ok()?;
@@ -131,6 +168,14 @@ pub(crate) fn is_transient(text: &str) -> bool {
     let document = bonds::open(text, MAX_BYTES, MAX_NODES);
     document.is_ok_and(|document| {
         attribute_of(document.root_element(), "teaming", "type") == "transient"
+    })
+}
+
+/// The hypervisor shows the guest a virtio NIC.
+pub(crate) fn is_virtio(text: &str) -> bool {
+    let document = bonds::open(text, MAX_BYTES, MAX_NODES);
+    document.is_ok_and(|document| {
+        attribute_of(document.root_element(), "model", "type").starts_with("virtio")
     })
 }
 
@@ -160,6 +205,15 @@ fn interface(text: &str, node: Node<'_, '_>) -> Option<Nic> {
         },
         pci_source,
         xml: source_text(text, node),
+    })
+}
+
+fn disk(node: Node<'_, '_>) -> Option<FileDisk> {
+    let path = attribute_of(node, "source", "file");
+    let is_written = node.has_tag_name("disk") && child(node, "readonly").is_none();
+    (is_written && !path.is_empty()).then(|| FileDisk {
+        target: attribute_of(node, "target", "dev"),
+        path: path.into(),
     })
 }
 

@@ -10,6 +10,7 @@ mod bounds;
 pub mod domain;
 mod element;
 mod error;
+pub(crate) mod network;
 mod policy;
 #[cfg(test)]
 mod tests;
@@ -18,4 +19,6 @@ pub(crate) mod write;
 
 pub use bonds::Document;
 pub use error::{Place, XmlError};
-pub use types::{Addressing, BONDS_NAMESPACE, Bond, Bonds, PROGRESS_NAMESPACE, Port};
+pub use types::{
+    Addressing, BONDS_NAMESPACE, Bond, Bonds, CLAIM_NAMESPACE, PROGRESS_NAMESPACE, Port,
+};

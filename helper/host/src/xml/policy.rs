@@ -4,9 +4,13 @@ use tandem_core::Policy;
 use tandem_core::policy::{AddressingPolicy, BondPolicy, Origin, PolicyError, PortMatch};
 
 use super::bonds::{BondPlaces, Document};
+use super::domain::is_virtio;
 use super::error::{Place, XmlError};
 use super::types::{Addressing, Bond, Bonds, Port};
 use crate::hypervisor::{Nic, NicKind};
+
+/// Linux' driver of every virtio NIC (`drivers/net/virtio_net.c`).
+const VIRTIO_DRIVER: &str = "virtio_net";
 
 impl Bonds {
     /// What the guest is told (`tandem-configure`), for a domain that has these devices.
@@ -32,6 +36,7 @@ impl Bonds {
             let macs: Vec<_> = policy.vfs.iter().map(|vf| vf.mac).collect();
             let new = bond.named_by_alias(arriving);
             policy.vfs.extend(new.filter(|vf| !macs.contains(&vf.mac)));
+            bond.tell_apart(policy, nics);
         }
         policy.validate()?;
         Ok(policy)
@@ -95,6 +100,20 @@ impl Bond {
         })
     }
 
+    /// A VF may have the standby's MAC. Where nothing else in the XML tells the two apart, the guest's driver does:
+    /// the hypervisor knows that its own NIC is a virtio one.
+    fn tell_apart(&self, policy: &mut BondPolicy, nics: &[Nic]) {
+        let standby = &mut policy.standby;
+        let by_mac_alone = |port: &PortMatch| port.driver.is_none() && port.pci.is_none();
+        let is_same = |vf: &PortMatch| vf.mac == standby.mac && by_mac_alone(vf);
+        let is_virtio = self
+            .standby_device(nics)
+            .is_some_and(|nic| nic.kind == NicKind::Interface && is_virtio(&nic.xml));
+        if is_virtio && by_mac_alone(standby) && policy.vfs.iter().any(is_same) {
+            standby.driver = Some(VIRTIO_DRIVER.to_owned());
+        }
+    }
+
     fn policy(&self, nics: &[Nic]) -> BondPolicy {
         let standby = described(&self.standby, self.standby_device(nics));
         let mut vfs: Vec<PortMatch> = Vec::new();
@@ -127,6 +146,8 @@ impl Bond {
             mac: self.mac,
             ownership: self.ownership,
             addressing: self.addressing.policy(),
+            manager_takes_standby: false,
+            expects_ipv4: false,
             mtu: self.mtu,
             path_check: self.path_check,
             timing: self.timing,

@@ -10,7 +10,7 @@ use tandem_core::types::{Mac, PciAddress};
 
 use super::domain::DomainXml;
 use super::*;
-use crate::hypervisor::{Nic, NicKind};
+use crate::hypervisor::{Claim, Nic, NicKind};
 
 fn nic(alias: &str, mac: Option<u8>, kind: NicKind) -> Nic {
     Nic {
@@ -234,6 +234,30 @@ fn a_domain_shows_bonds_progress_and_what_is_wrong() {
         &format!("<progress xmlns='{PROGRESS_NAMESPACE}'>"),
     );
     assert_eq!(domain(&progress).progress.as_deref(), Some(record));
+    // Of several who claim it each has its own element.
+    let claim = |token: &str, word: &str| {
+        let claim = write::claim_to_metadata(word);
+        claim.replace(
+            "<claim>",
+            &format!("<claim xmlns='{CLAIM_NAMESPACE}{token}'>"),
+        )
+    };
+    let odd = [
+        claim("", "a"),
+        claim("a/b", "b"),
+        claim(&"x".repeat(65), "c"),
+    ]
+    .concat();
+    let claims = domain(&[claim("t1", "<&>"), odd, claim("t2", "")].concat()).claims;
+    let claims: Vec<(&str, &str)> = claims
+        .iter()
+        .map(|one| (one.token.as_str(), one.text.as_str()))
+        .collect();
+    assert_eq!(claims, [("t1", "<&>"), ("t2", "")]);
+    let many: String = (0..100)
+        .map(|number| claim(&number.to_string(), "x"))
+        .collect();
+    assert_eq!(domain(&many).claims.len(), Claim::MOST);
     let bonds = format!("\n<t:bonds xmlns:t='{BONDS_NAMESPACE}'>\n<t:bond/>\n</t:bonds>");
     let error = domain(&bonds).bonds.unwrap().unwrap_err();
     assert_eq!((error.place.line, error.element.as_str()), (3, "<bond>"));
@@ -335,6 +359,8 @@ proptest! {
                 mac: if follow { MacPolicy::Follow } else { MacPolicy::Standby },
                 ownership: if adopt { Ownership::Adopt } else { Ownership::Create },
                 addressing,
+                manager_takes_standby: false,
+                expects_ipv4: false,
                 mtu,
                 path_check: if checks_path { PathCheck::Standby } else { PathCheck::None },
                 timing: Timing { hold_ms, announcements: 7, ..Timing::default() },
@@ -367,4 +393,36 @@ fn what_stands_in_a_damaged_text_does_not_move_the_cursor() {
         let moves = |c: char| c.is_control() || c == '\u{202e}';
         assert!(!error.contains(moves), "{error:?}");
     }
+}
+
+#[test]
+fn a_vf_with_the_standby_s_mac_is_told_apart_by_the_virtio_driver() {
+    let mut nics = vec![
+        nic("net0", Some(1), NicKind::Interface),
+        nic("ua-vf", Some(1), NicKind::HostdevInterface),
+    ];
+    nics[0].xml = "<interface type='bridge'><model type='virtio'/></interface>".to_owned();
+    let standby = PortMatch {
+        driver: Some("virtio_net".to_owned()),
+        ..by_mac(1)
+    };
+    let by_alias = bond(&format!("mac='{}'", mac_of(1)), "<vf alias='ua-vf'/>");
+    let bonds = Bonds {
+        bonds: vec![by_alias.clone()],
+    };
+    assert_eq!(by_alias.vf(&nics), Some(&nics[1]));
+    let policy = bonds.policy(&nics).unwrap();
+    assert_eq!(policy.bonds[0].standby, standby);
+    assert_eq!(policy.bonds[0].vfs, [by_mac(1)]);
+    // A VF of another MAC needs no such word, nor one that is named by its driver.
+    nics[1].mac = Some(mac_of(2));
+    assert_eq!(bonds.policy(&nics).unwrap().bonds[0].standby, by_mac(1));
+    // What is coming counts too.
+    let arriving = [nic("ua-vf", Some(1), NicKind::HostdevInterface)];
+    let policy = bonds.policy_with(&nics, &arriving).unwrap();
+    assert_eq!(policy.bonds[0].standby, standby);
+    nics[1].mac = Some(mac_of(1));
+    nics[0].xml = nics[0].xml.replace("virtio", "e1000e");
+    let plain = bonds.policy(&nics).unwrap_err().to_string();
+    assert!(plain.contains("driver"), "{plain}");
 }

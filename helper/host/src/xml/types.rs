@@ -9,6 +9,9 @@ pub const BONDS_NAMESPACE: &str = "https://github.com/tandem-vf/tandem/xmlns/bon
 /// Namespace of `<progress>`: where an evacuation of the domain stands.
 pub const PROGRESS_NAMESPACE: &str = "https://github.com/tandem-vf/tandem/xmlns/progress/1";
 
+/// Beginning of the namespace of `<claim>`, which its writer's token ends: each has an element of its own.
+pub const CLAIM_NAMESPACE: &str = "https://github.com/tandem-vf/tandem/xmlns/claim/1/";
+
 /// `<bonds>`: all bonds of one domain.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Bonds {
@@ -29,7 +32,7 @@ pub struct Bond {
     pub path_check: PathCheck,
     /// The paravirtual NIC.
     pub standby: Port,
-    /// Any of these is the VF, on this host or another; the first that is present wins.
+    /// Any of these is a VF, on this host or another; of several that are present, the first usable gets the traffic.
     pub vfs: Vec<Port>,
     /// MTU of the bond in bytes; without it the standby's.
     pub mtu: Option<u32>,

@@ -1,4 +1,4 @@
-//! Writes `<bonds>` and `<progress>`.
+//! Writes `<bonds>`, `<progress>` and `<claim>`.
 
 use std::fmt::Write;
 
@@ -38,8 +38,10 @@ impl Bond {
         if self.ownership == Ownership::Adopt {
             bond.add("ownership", "adopt");
         }
-        if self.path_check == PathCheck::Standby {
-            bond.add("path-check", "standby");
+        match self.path_check {
+            PathCheck::Auto => {}
+            PathCheck::None => bond.add("path-check", "none"),
+            PathCheck::Standby => bond.add("path-check", "standby"),
         }
         match self.addressing {
             Addressing::Auto | Addressing::Static { .. } => {}
@@ -103,6 +105,7 @@ fn timing_tag(timing: &Timing) -> Option<Tag> {
         ("miimon-ms", timing.miimon_ms.into(), usual.miimon_ms.into()),
         ("hold-ms", timing.hold_ms, usual.hold_ms),
         ("hold-max-ms", timing.hold_max_ms, usual.hold_max_ms),
+        ("health-ms", timing.health_ms, usual.health_ms),
         ("settle-ms", timing.settle_ms, usual.settle_ms),
         (
             "removal-timeout-ms",
@@ -140,6 +143,11 @@ fn timing_tag(timing: &Timing) -> Option<Tag> {
 /// `<progress>` around a record.
 pub(crate) fn progress_to_metadata(record: &str) -> String {
     format!("<progress>{}</progress>", escaped(record))
+}
+
+/// `<claim>` around who claims.
+pub(crate) fn claim_to_metadata(text: &str) -> String {
+    format!("<claim>{}</claim>", escaped(text))
 }
 
 /// A tag being written, up to its `>`.

@@ -15,8 +15,9 @@ pub(crate) fn brief(input: &Input) -> String {
         RecordFact::Present(record) => brief_record(record),
         other => format!("{other:?}"),
     };
+    let claims: Vec<&str> = facts.claims.iter().map(|one| one.token.as_str()).collect();
     format!(
-        "{:?} {nics:?}, job {:?}, record {record}",
+        "{:?} {nics:?}, job {:?}, record {record}, claims {claims:?}",
         facts.state, facts.job.phase
     )
 }

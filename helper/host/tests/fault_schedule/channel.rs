@@ -42,14 +42,14 @@ impl Stage {
             self.world.violations.push(fault.to_owned());
         }
         let stage = self.world.record(Side::Source).map(|record| record.stage);
+        let is_there = self.world.runs_on() == Some(side);
         let prepares = matches!(call, GuestCall::PrepareUnplug(_));
-        if prepares && stage.is_none_or(|stage| stage < At::Preparing) {
+        if prepares && is_there && stage.is_none_or(|stage| stage < At::Preparing) {
             let fault = "the guest was asked to release its VF before the record said so";
             self.world.violations.push(fault.to_owned());
         }
         let latency_ms = self.rng.between(1, self.world.script.latency_ms + 1);
         let boots = self.world.booting_until_ms > self.now_ms;
-        let is_there = self.world.runs_on() == Some(side);
         if !is_there || boots || self.world.script.agent == Agent::Missing {
             // Nobody has opened the channel, and the host knows that.
             return self.silent(process, action.id, self.now_ms + latency_ms);

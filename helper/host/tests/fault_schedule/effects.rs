@@ -1,21 +1,15 @@
 //! What a call does once it reaches its host.
 
-use tandem_host::evacuate::{ActionKind, Failure, FailureKind, Progress, Reply, Side};
+use tandem_host::evacuate::{ActionKind, Failure, FailureKind, Owner, Progress, Reply, Side};
 use tandem_host::hypervisor::DomainState;
 
 use crate::happen::Happening;
 use crate::stage::Stage;
+use crate::world::FakeHost;
 
 impl Stage {
     pub(crate) fn effect(&mut self, process: usize, kind: ActionKind) -> Reply {
-        let side = match &kind {
-            ActionKind::Observe { side }
-            | ActionKind::Save { side, .. }
-            | ActionKind::Clear { side }
-            | ActionKind::Attach { side, .. } => *side,
-            ActionKind::ClaimVf { .. } | ActionKind::ReleaseVfs => Side::Destination,
-            _ => Side::Source,
-        };
+        let side = kind.side();
         let now_ms = self.now_ms;
         if self.world.host(side).down_until_ms > now_ms {
             let text = format!("the {} can't be reached", side.as_str());
@@ -26,8 +20,17 @@ impl Stage {
             ActionKind::Observe { side } => {
                 return Reply::Observed(Box::new(self.world.facts(side, now_ms)));
             }
+            ActionKind::Claim { side, owner } => self.claim(side, &owner.token, Some(&*owner)),
+            ActionKind::Unclaim { side, token } => self.claim(side, &token, None),
             ActionKind::Save { side, record } => self.save(side, Some(&record.progress)),
-            ActionKind::Clear { side } => self.save(side, None),
+            ActionKind::Clear { side } => {
+                if self.is_of_another(process, side) {
+                    let text =
+                        format!("process {process} removed the record of another evacuation");
+                    self.world.violations.push(text);
+                }
+                self.save(side, None)
+            }
             ActionKind::Attach { side, device } => self.world.attach(side, device, now_ms),
             ActionKind::ClaimVf { device } => {
                 let claim = &mut self.world.host_mut(Side::Destination).claims[device];
@@ -41,8 +44,13 @@ impl Stage {
                     }
                 }
             }
-            ActionKind::CheckVf { .. } => {
-                unreachable!("no evacuation here only checks")
+            ActionKind::CheckVf { device } => {
+                match &self.world.host(Side::Destination).claims[device] {
+                    Some(by) if *by != evacuation => {
+                        Err(Failure::new(FailureKind::Refused, "the VF is taken"))
+                    }
+                    _ => Ok(()),
+                }
             }
             ActionKind::ReleaseVfs => {
                 for claim in &mut self.world.host_mut(Side::Destination).claims {
@@ -59,6 +67,9 @@ impl Stage {
             ActionKind::Migrate => self.world.migrate(process, now_ms).map(|()| {
                 self.at(now_ms + 50, Happening::Migration);
             }),
+            ActionKind::ResumeMemory => self.world.resume_memory(process).map(|()| {
+                self.at(now_ms + 50, Happening::Migration);
+            }),
             ActionKind::Cancel => {
                 if self.world.migration.is_some() {
                     self.world
@@ -71,8 +82,9 @@ impl Stage {
                     ))
                 }
             }
-            ActionKind::Unpause => {
-                let host = self.world.host_mut(Side::Source);
+            ActionKind::Carry => self.world.carry(),
+            ActionKind::Unpause { side } => {
+                let host = self.world.host_mut(side);
                 if host.state == DomainState::Paused {
                     host.state = DomainState::Running;
                 }
@@ -87,7 +99,7 @@ impl Stage {
     }
 
     /// A migration keeps everybody from the domain's XML, as libvirt's job lock does.
-    fn save(&mut self, side: Side, progress: Option<&Progress>) -> Result<(), Failure> {
+    fn metadata(&mut self, side: Side) -> Result<&mut FakeHost, Failure> {
         if self.world.migration.is_some() {
             return Err(Failure::new(
                 FailureKind::Other,
@@ -98,7 +110,24 @@ impl Stage {
         if host.state == DomainState::Absent {
             return Err(Failure::new(FailureKind::NoSuchDomain, "no such domain"));
         }
-        host.record = progress.map(Progress::to_text);
+        Ok(host)
+    }
+
+    fn save(&mut self, side: Side, progress: Option<&Progress>) -> Result<(), Failure> {
+        self.metadata(side)?.record = progress.map(Progress::to_text);
+        Ok(())
+    }
+
+    /// The record of an evacuation that is not this process's stands there.
+    pub(crate) fn is_of_another(&self, process: usize, side: Side) -> bool {
+        let record = self.world.record(side);
+        record.is_some_and(|record| record.evacuation != self.evacuation(process))
+    }
+
+    fn claim(&mut self, side: Side, token: &str, owner: Option<&Owner>) -> Result<(), Failure> {
+        let rivals = &mut self.metadata(side)?.rivals;
+        rivals.retain(|one| one.token != token);
+        rivals.extend(owner.cloned());
         Ok(())
     }
 

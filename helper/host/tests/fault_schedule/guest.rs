@@ -27,6 +27,7 @@ fn lie(world: &World, call: GuestCall) -> Reply {
         bond_known: true,
         standby_usable: true,
         vf_active: true,
+        knows_vf: None,
         gap_us: Some(0),
         reason: "all is well".into(),
     };
@@ -47,6 +48,10 @@ fn tell(world: &mut World, call: GuestCall, now_ms: u64) -> Reply {
             let text = "there is no such bond in the configuration";
             return Reply::Failed(Failure::new(FailureKind::AgentRefused, text));
         }
+        GuestCall::Announce(device) if world.script.refuses_announce == Some(device) => {
+            let text = "the bond is down";
+            return Reply::Failed(Failure::new(FailureKind::AgentRefused, text));
+        }
         GuestCall::Configure => world.has_bond = true,
         GuestCall::PrepareUnplug(device) => {
             world.devices[device].prepared = true;
@@ -57,6 +62,7 @@ fn tell(world: &mut World, call: GuestCall, now_ms: u64) -> Reply {
                 bond_known: world.has_bond,
                 standby_usable: world.has_bond && world.script.agent != Agent::NotReady,
                 vf_active: world.uses(device, now_ms),
+                knows_vf: None,
                 gap_us: None,
                 reason: "as it is".into(),
             };

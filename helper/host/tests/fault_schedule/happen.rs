@@ -4,6 +4,7 @@ use tandem_host::evacuate::{Action, ActionId, Failure, FailureKind, Input, Phase
 use tandem_host::hypervisor::EventKind;
 
 use crate::channel::Request;
+use crate::script::Carry;
 use crate::stage::Stage;
 
 /// Something that is to happen.
@@ -29,6 +30,10 @@ pub(crate) enum Happening {
     MigrationEnded {
         process: usize,
         result: Result<(), Failure>,
+    },
+    /// A carry is over.
+    Carried {
+        process: usize,
     },
     Released {
         device: usize,
@@ -82,6 +87,9 @@ impl Stage {
             }
             Happening::MigrationEnded { process, result } => {
                 self.hand(process, Input::MigrationEnded(result));
+            }
+            Happening::Carried { process } => {
+                self.hand(process, Input::Carried(Box::default()));
             }
             Happening::Released { device, releases }
                 if releases != self.world.devices[device].releases => {}
@@ -214,6 +222,9 @@ impl Stage {
                 self.now_ms + delay_ms,
                 Happening::MigrationEnded { process, result },
             );
+            if let Carry::Ends(after_ms) = self.world.script.carry {
+                self.at(self.now_ms + after_ms, Happening::Carried { process });
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The evacuation's decisions against a fake pair of hosts and a fake guest behind a lossy channel: at least 50,000
 //! seeded runs in which anything may fail. A seed that fails is run again by the command that
-//! its report ends with.
+//! its report ends with. `TANDEM_HOST_RUNS` has it run more of them.
 
 mod brief;
 mod channel;
@@ -28,6 +28,16 @@ use stage::Stage;
 /// Runs from different seeds.
 const RUNS: u64 = 50_000;
 
+/// Seeds that broke a promise once. Of the first two, the removal of a record timed out and took effect, another evacuation
+/// began, and the removal was repeated over its record. Of the third, a recovery never saw the source, and did not say that a
+/// record may be left there. Of the fourth, what another evacuation unplugged was taken for this one's, and put back.
+const BROKE_ONCE: [u64; 4] = [
+    16_001_777_148_829_611_338,
+    10_212_972_440_107_512_703,
+    12_058_882_717_132_420_707,
+    8_881_675_852_266_870_188,
+];
+
 /// How runs ended, and in which phases processes were killed or stopped.
 type Tally = BTreeMap<String, u64>;
 
@@ -42,10 +52,13 @@ fn promises_hold_whatever_fails() {
         );
         return;
     }
+    let runs = std::env::var("TANDEM_HOST_RUNS").ok();
+    let runs: Option<u64> = runs.map(|text| text.parse().expect("TANDEM_HOST_RUNS is a number"));
+    let runs = runs.unwrap_or(RUNS).max(RUNS);
     let threads = std::thread::available_parallelism().map_or(1, usize::from) as u64;
     let share = |first: u64| -> Result<Tally, String> {
         let mut tally = Tally::new();
-        for number in (first..RUNS).step_by(usize::try_from(threads).expect("a number of threads"))
+        for number in (first..runs).step_by(usize::try_from(threads).expect("a number of threads"))
         {
             // Without history first: it costs more than the run.
             let seed = Rng::new(number).bits();
@@ -73,7 +86,7 @@ fn promises_hold_whatever_fails() {
         }
     });
     println!("{total:#?}");
-    assert_eq!(total["runs"], RUNS);
+    assert_eq!(total["runs"], runs);
     for verdict in [
         "Done",
         "Degraded",
@@ -97,6 +110,13 @@ fn promises_hold_whatever_fails() {
                 "{hit}: {count} times; the schedule does not reach it"
             );
         }
+    }
+}
+
+#[test]
+fn what_broke_once_holds() {
+    for seed in BROKE_ONCE {
+        one(seed, true).unwrap_or_else(|report| panic!("{report}"));
     }
 }
 

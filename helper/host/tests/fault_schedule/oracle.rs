@@ -22,7 +22,11 @@ impl Stage {
         let mut faults = Vec::new();
         // One that is refused for another's sake tells of a look, and the other may have moved it since.
         let refused = outcome.verdict == Verdict::Refused && self.processes.len() > 1;
-        if let Some(side) = outcome.runs_on.filter(|_| !refused) {
+        // So may one that has begun since this one's record is gone.
+        let moved_on = Side::BOTH
+            .iter()
+            .any(|side| self.is_of_another(process, *side));
+        if let Some(side) = outcome.runs_on.filter(|_| !refused && !moved_on) {
             self.judge_place(&outcome, side, &mut faults);
         }
         match outcome.verdict {
@@ -49,7 +53,9 @@ impl Stage {
         if outcome.devices.len() != self.world.devices.len() {
             faults.push("a device is left out of the report");
         }
-        self.judge_guest(process, &outcome, &mut faults);
+        if !moved_on {
+            self.judge_guest(process, &outcome, &mut faults);
+        }
         self.judge_leftovers(process, &outcome, &mut faults);
         let text = faults.join("; ");
         if !faults.is_empty() {
@@ -149,7 +155,10 @@ impl Stage {
         let name = self.evacuation(process);
         let claims = &self.world.host(Side::Destination).claims;
         let claimed = claims.iter().flatten().any(|by| *by == name);
-        if claimed && !outcome.left.contains(&Leftover::VfClaim) && !self.is_of_another(outcome) {
+        if claimed
+            && !outcome.left.contains(&Leftover::VfClaim)
+            && !self.is_left_to_another(outcome)
+        {
             faults.push("the VF's reservation was left and not reported");
         }
         for (side, leftover) in [
@@ -163,7 +172,7 @@ impl Stage {
             if kept && !is_kept && !self.world.shut_down {
                 faults.push("a recovery is announced, and has no record to go by");
             }
-            let told = kept || outcome.left.contains(&leftover) || self.is_of_another(outcome);
+            let told = kept || outcome.left.contains(&leftover) || self.is_left_to_another(outcome);
             if is_own && !told {
                 faults.push("the record was left and not reported");
             }
@@ -171,7 +180,7 @@ impl Stage {
     }
 
     /// A recovery that was refused leaves all to the process that has it.
-    fn is_of_another(&self, outcome: &Outcome) -> bool {
+    fn is_left_to_another(&self, outcome: &Outcome) -> bool {
         outcome.verdict == Verdict::Refused && self.recoveries > 0
     }
 
@@ -179,11 +188,7 @@ impl Stage {
     pub(crate) fn judge_the_end(&mut self) -> Result<(), String> {
         for _ in 0..6 {
             let records = Side::BOTH.map(|side| self.world.record(side));
-            let last = self
-                .processes
-                .iter()
-                .rev()
-                .find_map(|one| one.outcome.as_ref());
+            let last = self.last_outcome();
             let hopeless = last.is_some_and(|one| one.verdict == Verdict::Degraded);
             let known = records.iter().any(Option::is_some) || !self.own.is_empty();
             if !known || (self.healed && hopeless) {
@@ -196,11 +201,7 @@ impl Stage {
         if self.world.runs_on().is_none() && !self.world.shut_down {
             faults.push("the domain does not run");
         }
-        let last = self
-            .processes
-            .iter()
-            .rev()
-            .find_map(|one| one.outcome.as_ref());
+        let last = self.last_outcome();
         let degraded = last.is_some_and(|one| one.verdict == Verdict::Degraded);
         let records = Side::BOTH.map(|side| self.world.record(side));
         if records.iter().any(Option::is_some) && !degraded {
@@ -224,6 +225,12 @@ impl Stage {
         } else {
             Err(faults.join("; "))
         }
+    }
+
+    /// The report that was given last.
+    fn last_outcome(&self) -> Option<&Outcome> {
+        let last = self.ended.last()?;
+        self.processes[*last].outcome.as_ref()
     }
 
     /// A device that is not where it should be, although the last report says that all is well.

@@ -35,8 +35,23 @@ pub(crate) enum Course {
     FailsInSwitchOver { stranded: bool },
     /// It switches to post-copy.
     PostCopy,
+    /// So does this one, whose connection breaks so often before all of the memory has come.
+    PostCopyBreaks(u32),
     /// Its handle ends with an error at so many percent, and it goes on and works.
     LosesHandle(u64),
+}
+
+/// What becomes of a carry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Carry {
+    /// None is wanted.
+    NotWanted,
+    /// The halves can't be started.
+    Refused,
+    /// It ends so many ms after the domain has arrived.
+    Ends(u64),
+    /// Nothing is heard of it any more, and its stop left the domain paused where it arrived.
+    LeavesPaused,
 }
 
 /// What answers in the guest.
@@ -83,11 +98,14 @@ pub(crate) struct Script {
     pub(crate) unplug: Unplug,
     pub(crate) vf_gone_already: bool,
     pub(crate) course: Course,
+    pub(crate) carry: Carry,
     /// From start to end, in ms.
     pub(crate) migration_ms: u64,
     /// How often plugging in fails, by host.
     pub(crate) attach_failures: [u32; 2],
     pub(crate) agent: Agent,
+    /// It does not announce itself over the bond of this device.
+    pub(crate) refuses_announce: Option<usize>,
     pub(crate) agent_use: AgentUse,
     pub(crate) yes_degraded: bool,
     /// The destination is another machine, whose channels can't be opened here.
@@ -160,9 +178,11 @@ impl Script {
             unplug: Unplug::After(1_000),
             vf_gone_already: false,
             course: Course::Works,
+            carry: Carry::NotWanted,
             migration_ms: 5_000,
             attach_failures: [0; 2],
             agent: Agent::Good,
+            refuses_announce: None,
             agent_use: AgentUse::Required,
             destination_is_remote: false,
             yes_degraded: false,
@@ -202,7 +222,8 @@ impl Script {
             4 => Course::FailsInSwitchOver {
                 stranded: rng.chance(500),
             },
-            5 | 6 => Course::PostCopy,
+            5 => Course::PostCopy,
+            6 => Course::PostCopyBreaks(1 + rng.below(2) as u32),
             _ => Course::Works,
         };
         script.migration_ms = rng.between(300, 20_000);
@@ -255,6 +276,12 @@ impl Script {
             script.course = Course::LosesHandle(rng.below(100));
         }
         script.more_devices(rng);
+        script.carry = match rng.below(10) {
+            0 => Carry::Refused,
+            1 | 2 => Carry::Ends(rng.below(200_000)),
+            3 => Carry::LeavesPaused,
+            _ => Carry::NotWanted,
+        };
         script
     }
 

@@ -109,6 +109,32 @@ fn one_that_does_not_come_does_not_keep_the_others() {
     );
     assert!(outcome.recovery_needed && !outcome.vf_attached);
     assert!(stage.world.uses(0, stage.now_ms) && stage.world.uses(2, stage.now_ms));
+    // The guest takes the others at once, and each device has the time that one would have.
+    let first = |words: &str| {
+        let found = stage.history.iter().find(|(_, what)| what.contains(words));
+        found
+            .unwrap_or_else(|| panic!("{words}: {:#?}", stage.history))
+            .0
+    };
+    let plugs_ms = first("is in verify");
+    for resumed in ["Resume(0)", "Resume(2)"] {
+        assert!(first(resumed) + 200_000 < plugs_ms, "{:#?}", stage.history);
+    }
+}
+
+/// A guest that says no to one bond's announcement announces the others.
+#[test]
+fn one_that_is_not_announced_does_not_keep_the_others() {
+    let stage = run(Script {
+        refuses_announce: Some(0),
+        ..with(vec![device(), device()])
+    });
+    let outcome = stage.processes[0].outcome.as_ref().unwrap();
+    assert_eq!(outcome.verdict, Verdict::Done, "{:#?}", stage.history);
+    for asked in ["Announce(0)", "Announce(1)", "Announce(2)"] {
+        let asks = |(_, what): &&(u64, String)| what.contains("<-") && what.contains(asked);
+        assert_eq!(stage.history.iter().filter(asks).count(), 1, "{asked}");
+    }
 }
 
 /// A device that is let go and not given back is missed by nobody.

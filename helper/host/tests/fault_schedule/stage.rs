@@ -11,7 +11,7 @@ use crate::brief::{brief, brief_action};
 use crate::devices::vf;
 use crate::happen::Happening;
 use crate::rng::Rng;
-use crate::script::Script;
+use crate::script::{Carry, Script};
 use crate::world::{DOMAIN, World};
 
 /// The last effect of a call that timed out comes so late, in ms; below [`Limits::settle_ms`].
@@ -46,6 +46,8 @@ pub(crate) struct Stage {
     pub(crate) rng: Rng,
     pub(crate) now_ms: u64,
     pub(crate) processes: Vec<Process>,
+    /// Those that have ended, in this order.
+    pub(crate) ended: Vec<usize>,
     queue: BTreeMap<(u64, u64), Happening>,
     sequence: u64,
     triggered: Vec<Phase>,
@@ -78,6 +80,7 @@ impl Stage {
             rng: Rng::new(seed),
             now_ms: 0,
             processes: Vec::new(),
+            ended: Vec::new(),
             queue: BTreeMap::new(),
             sequence: 0,
             triggered: Vec::new(),
@@ -114,7 +117,8 @@ impl Stage {
         let number = u32::try_from(self.processes.len()).expect("a few");
         Owner {
             token: format!("token {number}"),
-            host: "manager".into(),
+            // Each on a machine of its own, so that no lock keeps them apart.
+            host: format!("manager {number}"),
             pid: 1000 + number,
             started_at: "2026-01-01T00:00:00Z".into(),
         }
@@ -124,6 +128,7 @@ impl Stage {
         let script = &self.world.script;
         let spec = Spec {
             domain: DOMAIN.into(),
+            renamed: None,
             source_uri: "qemu:///system".into(),
             destination_uri: "qemu+ssh://b/system".into(),
             devices: script
@@ -151,9 +156,14 @@ impl Stage {
             evacuation: format!("evacuation {}", self.processes.len()),
             owner: self.owner(),
             check_only: false,
+            obstacles: Default::default(),
         };
         let evacuation = start.evacuation.clone();
-        self.add(Evacuation::new(start, 0), evacuation);
+        let mut machine = Evacuation::new(start, 0);
+        if script.carry != Carry::NotWanted {
+            machine = machine.with_carry();
+        }
+        self.add(machine, evacuation);
     }
 
     fn add(&mut self, machine: Evacuation, evacuation: String) {
@@ -287,6 +297,7 @@ impl Stage {
         {
             self.note(|| format!("process {process} ended: {outcome:?}"));
             self.processes[process].outcome = Some(outcome);
+            self.ended.push(process);
             self.judge(process);
             self.unlock(process);
             let interrupted = Some(Verdict::Interrupted);

@@ -215,12 +215,14 @@ fn migration_fails_or_is_cancelled_half_way() {
 
 #[test]
 fn post_copy() {
-    let script = Script {
-        course: Course::PostCopy,
-        migration_ms: 60_000,
-        ..Script::calm()
-    };
-    expect(script, &DONE);
+    for course in [Course::PostCopy, Course::PostCopyBreaks(3)] {
+        let script = Script {
+            course,
+            migration_ms: 60_000,
+            ..Script::calm()
+        };
+        expect(script, &DONE);
+    }
 }
 
 /// Phases that a run without faults, or with a migration that fails, comes through.

@@ -1,11 +1,13 @@
 //! Two fake hosts and the guest between them, by the rules of libvirt and QEMU.
 
 use tandem_core::types::Mac;
-use tandem_host::evacuate::{Failure, FailureKind, Progress, RecordFact, Side, SideFacts};
+use tandem_host::evacuate::{
+    ClaimFact, Failure, FailureKind, Owner, Progress, RecordFact, Side, SideFacts,
+};
 use tandem_host::hypervisor::{DomainState, EventKind, JobFacts, JobPhase, Nic, NicKind};
 
 use crate::devices::{FakeDevice, nic, vf};
-use crate::script::{Course, Script};
+use crate::script::{Carry, Course, Script};
 
 pub(crate) const DOMAIN: &str = "guest";
 pub(crate) const STANDBY_MAC: Mac = Mac([0x52, 0x54, 0, 0, 0, 1]);
@@ -17,6 +19,8 @@ pub(crate) struct FakeHost {
     pub(crate) nics: Vec<Nic>,
     /// The record, as text.
     pub(crate) record: Option<String>,
+    /// Who claims the domain.
+    pub(crate) rivals: Vec<Owner>,
     /// Who reserved each device here.
     pub(crate) claims: Vec<Option<String>>,
     /// Can't be asked until then, in ms.
@@ -31,6 +35,8 @@ pub(crate) struct Migration {
     pub(crate) begun_ms: u64,
     pub(crate) course: Course,
     pub(crate) lost: bool,
+    /// So often its connection still breaks in post-copy.
+    pub(crate) breaks: u32,
     pub(crate) stage: MigrationStage,
 }
 
@@ -39,6 +45,7 @@ pub(crate) enum MigrationStage {
     Copying,
     SwitchOver,
     PostCopy,
+    Broken,
     Leaving,
 }
 
@@ -48,6 +55,8 @@ pub(crate) struct World {
     pub(crate) script: Script,
     pub(crate) hosts: [FakeHost; 2],
     pub(crate) migration: Option<Migration>,
+    /// Both halves of a carry stand ready.
+    pub(crate) carries: bool,
     /// What becomes of each device.
     pub(crate) devices: Vec<FakeDevice>,
     /// The guest has the bond that the host gave it; a boot forgets it.
@@ -85,6 +94,7 @@ impl World {
             state: DomainState::Absent,
             nics: Vec::new(),
             record: None,
+            rivals: Vec::new(),
             claims: vec![None; devices.len()],
             down_until_ms: 0,
         };
@@ -100,6 +110,7 @@ impl World {
             script,
             hosts,
             migration: None,
+            carries: false,
             devices,
             has_bond: true,
             booting_until_ms: 0,
@@ -154,6 +165,7 @@ impl World {
             nics,
             job,
             record,
+            claims: host.rivals.iter().filter(|_| is_there).map(claim).collect(),
         }
     }
 
@@ -169,6 +181,7 @@ impl World {
         host.nics.clear();
         if !is_persistent {
             host.record = None;
+            host.rivals.clear();
         }
     }
 
@@ -195,6 +208,10 @@ impl World {
             begun_ms: now_ms,
             course: self.script.course,
             lost: false,
+            breaks: match self.script.course {
+                Course::PostCopyBreaks(breaks) => breaks,
+                _ => 0,
+            },
             stage: MigrationStage::Copying,
         });
         Ok(())
@@ -214,13 +231,40 @@ impl World {
         }
     }
 
+    /// The rest of the memory comes after all.
+    pub(crate) fn resume_memory(&mut self, owner: usize) -> Result<(), Failure> {
+        match &mut self.migration {
+            Some(migration) if migration.stage == MigrationStage::Broken => {
+                migration.stage = MigrationStage::PostCopy;
+                migration.owner = owner;
+                Ok(())
+            }
+            _ => Err(Failure::new(
+                FailureKind::Refused,
+                "no post-copy has broken off",
+            )),
+        }
+    }
+
+    /// The halves of a carry stand ready, or not.
+    pub(crate) fn carry(&mut self) -> Result<(), Failure> {
+        let refused = self.script.carry == Carry::Refused;
+        if refused {
+            return Err(Failure::new(FailureKind::Refused, "no half can be started"));
+        }
+        self.carries = true;
+        Ok(())
+    }
+
     /// Ends a migration that came to nothing.
     pub(crate) fn fail_migration(&mut self, kind: FailureKind, text: &str) {
         let Some(migration) = self.migration.take() else {
             return;
         };
-        if migration.stage == MigrationStage::Leaving || migration.stage == MigrationStage::PostCopy
-        {
+        if matches!(
+            migration.stage,
+            MigrationStage::Leaving | MigrationStage::PostCopy | MigrationStage::Broken
+        ) {
             // Too late: it runs there.
             self.migration = Some(migration);
             return;
@@ -263,7 +307,9 @@ impl World {
                 Some(now_ms + 1)
             }
             (MigrationStage::Copying, Course::Hangs) => Some(now_ms + 1_000),
-            (MigrationStage::Copying, Course::PostCopy) if percent >= 50 => {
+            (MigrationStage::Copying, Course::PostCopy | Course::PostCopyBreaks(_))
+                if percent >= 50 =>
+            {
                 migration.stage = MigrationStage::PostCopy;
                 self.arrive(now_ms);
                 Some(now_ms + total_ms / 2 + 1)
@@ -283,6 +329,14 @@ impl World {
                 self.arrive(now_ms);
                 Some(now_ms + 150)
             }
+            (MigrationStage::PostCopy, _) if migration.breaks > 0 => {
+                migration.breaks -= 1;
+                migration.stage = MigrationStage::Broken;
+                let failure = Failure::new(FailureKind::MigrationFailed, "broken pipe");
+                self.ended.push((migration.owner, Err(failure)));
+                None
+            }
+            (MigrationStage::Broken, _) => None,
             (MigrationStage::PostCopy | MigrationStage::Leaving, _) => {
                 let owner = migration.owner;
                 self.migration = None;
@@ -300,14 +354,27 @@ impl World {
         source.state = DomainState::Paused;
         let record = source.record.clone();
         let nics = source.nics.clone();
+        let rivals = source.rivals.clone();
         let keeps = !self.script.record_stays_behind;
+        // In post-copy the processors can't stand still.
+        let leaves_paused = self.carries
+            && self.script.carry == Carry::LeavesPaused
+            && !matches!(
+                self.script.course,
+                Course::PostCopy | Course::PostCopyBreaks(_)
+            );
         for device in &mut self.devices {
             device.since_ms = now_ms;
         }
         let there = self.host_mut(Side::Destination);
-        there.state = DomainState::Running;
+        there.state = if leaves_paused {
+            DomainState::Paused
+        } else {
+            DomainState::Running
+        };
         there.nics = nics;
         there.record = record.filter(|_| keeps);
+        there.rivals = if keeps { rivals } else { Vec::new() };
     }
 
     /// A hypervisor's daemon goes away for a while. Domains live on; migrations do not.
@@ -335,7 +402,9 @@ impl World {
     pub(crate) fn check(&mut self) {
         let running = |side: &Side| self.host(*side).state == DomainState::Running;
         let running = Side::BOTH.iter().filter(|side| running(side)).count();
-        let between = self.host(Side::Source).state == DomainState::Paused;
+        let paused = |side: Side| self.host(side).state == DomainState::Paused;
+        // A carry's stop leaves it paused where it arrives.
+        let between = paused(Side::Source) || (self.carries && paused(Side::Destination));
         if running > 1 {
             self.violations.push("the domain runs twice".into());
         }
@@ -356,11 +425,19 @@ impl World {
     }
 }
 
+fn claim(owner: &Owner) -> ClaimFact {
+    ClaimFact {
+        token: owner.token.clone(),
+        owner: Some(owner.clone()),
+    }
+}
+
 fn job(migration: &Migration, now_ms: u64) -> JobFacts {
     let phase = match migration.stage {
         MigrationStage::Copying => JobPhase::PreCopy,
         MigrationStage::SwitchOver => JobPhase::SwitchOver,
         MigrationStage::PostCopy => JobPhase::PostCopy,
+        MigrationStage::Broken => JobPhase::PostCopyBroken,
         MigrationStage::Leaving => JobPhase::SwitchOver,
     };
     JobFacts {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use tandem_core::types::PciAddress;
 use tandem_host::hypervisor::{
-    ActiveDomain, AgentChannel, Answer, ChannelSocket, DomainFacts, DomainLook, DomainState,
+    ActiveDomain, AgentChannel, Answer, ChannelSocket, Claim, DomainFacts, DomainLook, DomainState,
     EventSender, Events, Host, HostError, JobFacts, JobPhase, JobWhich, Look, MigrateOptions,
     Migration, Nic, NicKind, event_queue,
 };
@@ -18,6 +18,7 @@ pub(crate) struct Pair {
     states: [Option<DomainState>; 2],
     nics: [Vec<Nic>; 2],
     pub(crate) records: [Option<String>; 2],
+    pub(crate) claims: [Vec<Claim>; 2],
     /// What was done, in order, in words.
     pub(crate) done: Vec<String>,
     /// The domain's XML that the migration was given.
@@ -156,6 +157,7 @@ impl Look for FakeHost {
             },
             bonds: Ok(None),
             progress: pair.records[index].clone(),
+            claims: pair.claims[index].clone(),
         });
         ready(Ok(look))
     }
@@ -189,6 +191,15 @@ impl Host for FakeHost {
 
     fn set_progress<'a>(&'a self, _: &'a str, record: Option<&'a str>) -> Answer<'a, ()> {
         self.with(|pair, index| pair.records[index] = record.map(str::to_owned));
+        ready(Ok(()))
+    }
+
+    fn set_claim<'a>(&'a self, _: &'a str, claim: &'a Claim) -> Answer<'a, ()> {
+        self.with(|pair, index| {
+            let claims = &mut pair.claims[index];
+            claims.retain(|one| one.token != claim.token);
+            claims.extend((!claim.text.is_empty()).then(|| claim.clone()));
+        });
         ready(Ok(()))
     }
 

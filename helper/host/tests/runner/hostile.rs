@@ -1,9 +1,11 @@
 //! Guests that are not what they should be, at the end of the whole way: socket, agent, runner, decisions.
 //! In real time: a guest behind a socket does not follow a test's clock.
 
-use tandem_host::evacuate::{AgentUse, CauseCode, GuestVerdict, Limits, Verdict};
+use tandem_host::evacuate::{
+    AgentUse, Cause, CauseCode, GuestVerdict, Limits, Obstacles, Start, Verdict,
+};
 
-use super::guest::{Guest, Manner};
+use super::guest::{Guest, Manner, VF_MAC};
 use super::{Nosy, Pair, Story, run_in, start};
 
 /// As short as they can be, so that nobody waits.
@@ -20,6 +22,15 @@ fn limits() -> Limits {
 
 /// The guest has a socket on each host.
 async fn with(manner: Manner, prepare: impl FnOnce(&mut Pair)) -> (Story, [Guest; 2]) {
+    let start = start(AgentUse::Required, limits());
+    evacuate(manner, start, prepare).await
+}
+
+async fn evacuate(
+    manner: Manner,
+    start: Start,
+    prepare: impl FnOnce(&mut Pair),
+) -> (Story, [Guest; 2]) {
     let folder = tempfile::tempdir().expect("a folder");
     let sockets = tempfile::tempdir().expect("a folder");
     let guest = ["a", "b"].map(|host| Guest::new(&sockets.path().join(host), manner));
@@ -28,7 +39,6 @@ async fn with(manner: Manner, prepare: impl FnOnce(&mut Pair)) -> (Story, [Guest
         pair.channels = channels;
         prepare(pair);
     };
-    let start = start(AgentUse::Required, limits());
     let story = run_in(folder, start, channel, &mut Nosy::default()).await;
     (story, guest)
 }
@@ -99,4 +109,40 @@ async fn a_guest_that_is_never_ready_keeps_its_vf() {
     assert_eq!(outcome.guest, GuestVerdict::UsesVf);
     assert!(story.done().is_empty(), "{:?}", story.done());
     story.check(0, 1);
+}
+
+/// What the domain's XML says of VFs is of no meaning to a guest whose own files define the bonds: it is asked.
+#[tokio::test]
+async fn a_guest_with_bonds_of_its_own_is_asked_which_vfs_it_knows() {
+    for (manner, is_known) in [
+        (Manner::KnowsVf, true),
+        // An older one does not say.
+        (Manner::KnowsUnsaid, true),
+        (Manner::KnowsOther, false),
+        // Its bonds are the host's.
+        (Manner::SaysReady, false),
+    ] {
+        let mut start = Start {
+            check_only: true,
+            ..start(AgentUse::Required, limits())
+        };
+        let vf = start.spec.devices[0].destination.as_mut().unwrap();
+        vf.guest_mac = VF_MAC.parse().ok();
+        let cause = Cause::new(CauseCode::UnknownVf, "no <vf> of the XML has that MAC");
+        start.obstacles = Obstacles {
+            unknown_vfs: [(0, cause)].into(),
+            ..Obstacles::default()
+        };
+        let (story, _guest) = evacuate(manner, start, |_| {}).await;
+        if is_known {
+            assert_eq!(
+                story.verdict(),
+                Some(Verdict::Ready),
+                "{:#?}",
+                story.outcome()
+            );
+        } else {
+            is_refused(&story, CauseCode::UnknownVf);
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! The bonding driver itself, with veths as ports. Ignored here: the driver is not
 //! in every kernel; the lab runs these in its guests, on several kernels.
 
+use tandem_core::action::PathProof;
 use tandem_core::link::{BondFacts, BondMode, PrimaryReselect};
 
 use super::on_the_wire::{arrived, listen};
@@ -25,7 +26,7 @@ fn options() -> BondOptions {
 }
 
 /// A bond that is up, its two ports in it, the first one the primary.
-async fn assemble() -> (Ifindex, Ifindex, Ifindex) {
+pub(super) async fn assemble() -> (Ifindex, Ifindex, Ifindex) {
     ip_all(PORTS);
     accepted(ActionKind::CreateBond {
         name: "bond7".parse().unwrap(),
@@ -48,7 +49,7 @@ async fn assemble() -> (Ifindex, Ifindex, Ifindex) {
     (bond, one, two)
 }
 
-async fn accepted(kind: ActionKind) {
+pub(super) async fn accepted(kind: ActionKind) {
     assert_eq!(run(kind.clone()).await, Outcome::Accepted, "{kind:?}");
 }
 
@@ -262,6 +263,7 @@ fn a_port_passes_its_path_check_or_does_not() {
             bond,
             from: two,
             to: one,
+            proof: PathProof::Standby,
         };
         accepted(path_check.clone()).await;
         // The port that carries the traffic can be checked as well as a backup.
@@ -269,6 +271,7 @@ fn a_port_passes_its_path_check_or_does_not() {
             bond,
             from: one,
             to: two,
+            proof: PathProof::Standby,
         })
         .await;
         // A carrier, and nothing behind it.
@@ -293,6 +296,7 @@ fn a_port_passes_its_path_check_or_does_not() {
             bond,
             from: stranger,
             to: one,
+            proof: PathProof::Standby,
         })
         .await;
         assert!(
@@ -305,5 +309,51 @@ fn a_port_passes_its_path_check_or_does_not() {
             ),
             "{outcome:?}"
         );
+    });
+}
+
+/// Addresses that lie beside a bond whose MAC follows its port have a new MAC with it.
+#[test]
+#[ignore = "needs the bonding driver; the suite lab-executor runs it"]
+fn addresses_beside_a_bond_are_announced_where_its_mac_follows() {
+    in_namespace_async(|| async {
+        for follows in [true, false] {
+            ip_all(PORTS);
+            ip("address add 198.51.100.7/32 dev lo");
+            let fail_over_mac = Some(match follows {
+                true => FailOverMac::Active,
+                false => FailOverMac::None,
+            });
+            accepted(ActionKind::CreateBond {
+                name: "bond7".parse().unwrap(),
+                mac: None,
+                options: BondOptions {
+                    fail_over_mac,
+                    ..options()
+                },
+            })
+            .await;
+            let (bond, port) = (ifindex("bond7"), ifindex("one"));
+            accepted(ActionKind::SetAdminUp {
+                link: bond,
+                up: true,
+            })
+            .await;
+            accepted(ActionKind::Enslave { port, bond }).await;
+            let listener = listen(ifindex("one-far"));
+            accepted(ActionKind::Announce { bond, port }).await;
+            let frames = arrived(&listener, [0x02, 0x00, 0x00]);
+            let is_it = |frame: &Vec<u8>| {
+                frame[12..14] == [0x08, 0x06] && frame[28..32] == [198, 51, 100, 7]
+            };
+            assert_eq!(frames.iter().any(is_it), follows);
+            assert!(!frames.iter().any(|frame| frame[28..32] == [127, 0, 0, 1]));
+            ip_all(
+                "link del bond7
+                 link del one
+                 link del two
+                 address del 198.51.100.7/32 dev lo",
+            );
+        }
     });
 }

@@ -387,3 +387,42 @@ fn a_flush_leaves_nothing_that_a_bond_could_trip_over() {
         );
     });
 }
+
+/// What somebody wrote down by hand on a link that becomes a port would be gone with its closing.
+#[test]
+fn static_neighbours_and_link_local_addresses_set_by_hand_move_too() {
+    in_namespace_async(|| async {
+        ip_all(LINKS);
+        ip_all(
+            "address add 192.0.2.5/24 dev old
+             -6 address add fe80::1/64 dev old nodad
+             neigh add 192.0.2.200 lladdr 02:00:00:00:00:99 dev old nud permanent
+             -6 neigh add fe80::99 lladdr 02:00:00:00:00:98 dev old nud permanent
+             neigh add 192.0.2.201 lladdr 02:00:00:00:00:97 dev old nud stale
+             neigh add 192.0.2.202 lladdr 02:00:00:00:00:96 dev old nud permanent
+             neigh add 192.0.2.202 lladdr 02:00:00:00:00:95 dev new nud permanent",
+        );
+        let own = ip("-6 -o address show dev old scope link");
+        let own = own
+            .lines()
+            .find(|line| !line.contains("fe80::1/64"))
+            .map(str::to_owned);
+        let (from, to) = (ifindex("old"), ifindex("new"));
+        let moved = run(ActionKind::MoveAddressing { from, to }).await;
+        assert_eq!(moved, Outcome::Accepted);
+        let addresses = ["old", "new"].map(|link| ip(&format!("-6 -o address show dev {link}")));
+        assert!(addresses[1].contains("fe80::1/64") && !addresses[0].contains("fe80::1/64"));
+        // The kernel's own stays with its link.
+        let own = own.and_then(|line| line.split_whitespace().nth(3).map(str::to_owned));
+        assert!(own.is_none_or(|own| addresses[0].contains(&own) && !addresses[1].contains(&own)));
+        let neighbours = ip("neigh show dev new") + &ip("-6 neigh show dev new");
+        for wanted in [
+            "192.0.2.200 lladdr 02:00:00:00:00:99 PERMANENT",
+            "fe80::99 lladdr 02:00:00:00:00:98 PERMANENT",
+            "192.0.2.202 lladdr 02:00:00:00:00:95 PERMANENT",
+        ] {
+            assert!(neighbours.contains(wanted), "no {wanted} in {neighbours}");
+        }
+        assert!(!neighbours.contains("192.0.2.201"), "{neighbours}");
+    });
+}

@@ -1,6 +1,9 @@
 //! Announcements, as they arrive at the other end of a link.
 
+use std::io::{Read as _, Write as _};
+
 use rustix::net::{RecvFlags, recv};
+use tandem_core::types::Mac;
 
 use super::*;
 use crate::packet::frames::{gratuitous_arp, neighbour_advertisement, reverse_arp};
@@ -73,6 +76,73 @@ fn upper_devices_of_a_link_are_announced_with_it() {
         let mut arrived = arrived(&far, [0x02, 0xaa, 0x00]);
         arrived.sort();
         assert_eq!(arrived, expected);
+    });
+}
+
+/// What a bridge has learnt behind its other ports moves too.
+#[test]
+fn stations_behind_a_bridge_are_announced() {
+    in_namespace_async(|| async {
+        ip_all(
+            "link add dev top address 02:aa:00:00:00:01 type veth peer name top-peer
+             link add br0 address 02:aa:00:00:00:04 type bridge
+             link add tap1 type veth peer name tap1-peer
+             link set top up
+             link set top-peer up
+             link set tap1 up
+             link set tap1-peer up
+             link set top master br0
+             link set tap1 master br0
+             link set br0 up",
+        );
+        // Learnt behind the other port, and behind the one towards the network.
+        let [behind, before] = [6, 7].map(|last| Mac([2, 0xaa, 0, 0, 0, last]));
+        transmit(ifindex("tap1-peer"), &[reverse_arp(behind, &[])]).unwrap();
+        transmit(ifindex("top-peer"), &[reverse_arp(before, &[])]).unwrap();
+        let mut requests = Requests::open().unwrap();
+        let frames = announce::all_frames_of(&mut requests, ifindex("top")).unwrap();
+        let times = |mac: Mac| {
+            let wanted = reverse_arp(mac, &[]);
+            frames.iter().filter(|frame| **frame == wanted).count()
+        };
+        assert_eq!((times(behind), times(before)), (1, 0));
+    });
+}
+
+/// A macvlan that another network namespace has is in no list of links.
+#[test]
+fn a_macvlan_of_another_namespace_is_announced() {
+    in_namespace_async(|| async {
+        ip_all(
+            "link add dev top address 02:aa:00:00:00:01 type veth peer name top-peer
+             link set top up
+             link set top-peer up
+             link add link top name mac1 address 02:aa:00:00:00:05 type macvlan mode bridge",
+        );
+        let mut elsewhere = std::process::Command::new("unshare")
+            .args([
+                "--net",
+                "sh",
+                "-c",
+                "echo; read go; ip link set mac1 up; echo; read end",
+            ])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let id = elsewhere.id();
+        let (mut say, mut hear) = (elsewhere.stdin.take(), elsewhere.stdout.take());
+        let mut next = || hear.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+        next();
+        ip(&format!("link set mac1 netns {id}"));
+        writeln!(say.as_mut().unwrap()).unwrap();
+        next();
+        let mut requests = Requests::open().unwrap();
+        let frames = announce::all_frames_of(&mut requests, ifindex("top")).unwrap();
+        drop(say);
+        elsewhere.wait().unwrap();
+        let station = Mac([2, 0xaa, 0, 0, 0, 5]);
+        assert!(frames.contains(&reverse_arp(station, &[])));
     });
 }
 

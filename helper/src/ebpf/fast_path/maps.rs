@@ -7,7 +7,7 @@ use aya::{
     maps::{HashMap, MapData, MapError, PerCpuHashMap, RingBuf},
 };
 use rustix::time::{ClockId, clock_gettime};
-use tandem_core::PciAddress;
+use tandem_core::{Ifindex, PciAddress, fast_path::ArmedVf};
 use tandem_ebpf::{
     ArmedPorts, DEVICE_NAME_LEN, DUPLICATES_HOLD_NS, FastPathFlag, MAC_LEN, MAX_BONDS, MAX_PORTS,
     Port, PortCounters, ROLES_COUNTED,
@@ -16,7 +16,7 @@ use tandem_ebpf::{
 use super::{
     counters::{fold, no_counters},
     error::FastPathError,
-    setup::{ArmedVfSetup, FastPathSetup, PortTraffic},
+    setup::PortTraffic,
 };
 use crate::ebpf::load::{LoadError, take_map};
 
@@ -36,7 +36,7 @@ pub(in crate::ebpf) struct Maps {
     carriers: Table<u32, u32>,
     wake: Option<RingBuf<MapData>>,
     described: BTreeMap<u32, Port>,
-    armed: BTreeMap<u32, ArmedVfSetup>,
+    armed: BTreeMap<u32, ArmedVf>,
     epoch: u64,
     /// The setup's period that the ports of a bond are counted in.
     periods: BTreeMap<u32, u64>,
@@ -87,8 +87,8 @@ fn device_name(device: PciAddress) -> [u8; DEVICE_NAME_LEN] {
 }
 
 /// The names whose leaving starts the fast path.
-fn device_names(armed_vf: &ArmedVfSetup) -> Vec<[u8; DEVICE_NAME_LEN]> {
-    let devices = [Some(armed_vf.device), armed_vf.slot];
+fn device_names(armed_vf: &ArmedVf) -> Vec<[u8; DEVICE_NAME_LEN]> {
+    let devices = [Some(armed_vf.pci), armed_vf.slot];
     devices.into_iter().flatten().map(device_name).collect()
 }
 
@@ -96,7 +96,7 @@ fn device_names(armed_vf: &ArmedVfSetup) -> Vec<[u8; DEVICE_NAME_LEN]> {
 /// may sit below one port, whose leaving is a sign for one of these bonds; the others'
 /// fast paths begin with their own devices' signs, which come later.
 fn claimant(
-    armed: &BTreeMap<u32, ArmedVfSetup>,
+    armed: &BTreeMap<u32, ArmedVf>,
     except: u32,
     name: &[u8; DEVICE_NAME_LEN],
 ) -> Option<u32> {
@@ -107,7 +107,7 @@ fn claimant(
 }
 
 /// Whether another armed bond has the same standby, as one that was made anew over the same ports has.
-fn is_standby_of_another(armed: &BTreeMap<u32, ArmedVfSetup>, except: u32, standby: u32) -> bool {
+fn is_standby_of_another(armed: &BTreeMap<u32, ArmedVf>, except: u32, standby: Ifindex) -> bool {
     let mut others = armed.iter().filter(|(bond, _)| **bond != except);
     others.any(|(_, armed_vf)| armed_vf.standby == standby)
 }
@@ -241,8 +241,8 @@ impl Maps {
     }
 
     /// Whether the armed VF, if any, is for the same ports and devices.
-    pub(super) fn is_armed_as(&self, setup: &FastPathSetup) -> bool {
-        let key = |armed_vf: &ArmedVfSetup| {
+    pub(super) fn is_armed_as(&self, bond: u32, wanted: Option<&ArmedVf>) -> bool {
+        let key = |armed_vf: &ArmedVf| {
             (
                 armed_vf.vf,
                 armed_vf.standby,
@@ -250,24 +250,24 @@ impl Maps {
                 device_names(armed_vf),
             )
         };
-        setup.armed_vf.as_ref().map(key) == self.armed.get(&setup.bond).map(key)
+        wanted.map(key) == self.armed.get(&bond).map(key)
     }
 
     /// Arms the fast path of a bond. One that is armed the same way goes on as it is.
     pub(super) fn arm(
         &mut self,
         bond: u32,
-        armed_vf: &ArmedVfSetup,
+        armed_vf: &ArmedVf,
         carrier: bool,
     ) -> Result<(), FastPathError> {
         let ports = ArmedPorts {
-            vf: armed_vf.vf,
-            standby: armed_vf.standby,
-            mac: armed_vf.mac,
+            vf: armed_vf.vf.0,
+            standby: armed_vf.standby.0,
+            mac: armed_vf.mac.0,
             padding: [0; 2],
         };
         self.armed.insert(bond, armed_vf.clone());
-        self.set_carrier(armed_vf.standby, carrier)?;
+        self.set_carrier(armed_vf.standby.0, carrier)?;
         self.armed_ports.insert(bond, ports, 0)?;
         add(&mut self.flags, bond, FastPathFlag::LOWERED)?;
         // Last: from here on a removal starts the fast path.
@@ -296,7 +296,7 @@ impl Maps {
         remove(&mut self.flags, bond)?;
         remove(&mut self.armed_ports, bond)?;
         if !is_standby_of_another(&self.armed, bond, armed_vf.standby) {
-            remove(&mut self.carriers, armed_vf.standby)?;
+            remove(&mut self.carriers, armed_vf.standby.0)?;
         }
         self.armed.remove(&bond);
         Ok(())
@@ -362,17 +362,20 @@ impl Maps {
 
 #[cfg(test)]
 mod tests {
+    use tandem_core::Mac;
+
     use super::*;
 
     #[test]
     fn a_port_above_two_vfs_is_the_others_once_one_is_disarmed() {
-        let armed_vf = |device: &str| ArmedVfSetup {
-            vf: 3,
-            device: device.parse().unwrap(),
+        let armed_vf = |device: &str| ArmedVf {
+            vf: Ifindex(3),
+            pci: device.parse().unwrap(),
             slot: Some("0000:00:10.0".parse().unwrap()),
-            standby: 2,
-            mac: [2, 0, 0, 0, 0, 1],
-            announcements: Vec::new(),
+            standby: Ifindex(2),
+            mac: Mac([2, 0, 0, 0, 0, 1]),
+            addresses: Vec::new(),
+            upper_devices: 0,
         };
         let armed = BTreeMap::from([(7, armed_vf("0000:01:00.0")), (8, armed_vf("0000:01:00.1"))]);
         let after =
@@ -381,9 +384,12 @@ mod tests {
         assert_eq!(after(7, "0000:00:10.0"), Some(8));
         assert_eq!(after(8, "0000:00:10.0"), Some(7));
         assert_eq!(after(8, "0000:00:11.0"), None);
-        assert!(is_standby_of_another(&armed, 7, 2), "bond 8 has it too");
-        assert!(!is_standby_of_another(&armed, 7, 3));
-        assert!(!is_standby_of_another(&BTreeMap::new(), 7, 2));
+        assert!(
+            is_standby_of_another(&armed, 7, Ifindex(2)),
+            "bond 8 has it too"
+        );
+        assert!(!is_standby_of_another(&armed, 7, Ifindex(3)));
+        assert!(!is_standby_of_another(&BTreeMap::new(), 7, Ifindex(2)));
     }
 
     #[test]

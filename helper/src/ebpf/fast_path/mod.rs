@@ -4,7 +4,7 @@
 //! arrive at the VF reach the guest too, whatever the bond's `all_slaves_active` says.
 //!
 //! Nothing here decides which port carries the traffic, or when: the core does, and
-//! arms it beforehand with a [`FastPathSetup`]. When the armed VF begins to leave, the
+//! arms it beforehand with a [`FastPath`]. When the armed VF begins to leave, the
 //! kernel programs and the thread only carry that out; the core learns of it
 //! by the same warning as ever, and by `Input::Reacted`.
 //!
@@ -27,7 +27,10 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use tandem_core::Input;
+use tandem_core::{
+    Ifindex, Input,
+    fast_path::{ArmedVf, FastPath},
+};
 use tandem_ebpf::MAX_BONDS;
 use tokio::sync::mpsc;
 
@@ -41,7 +44,7 @@ pub(super) use maps::Maps;
 use maps::Wanted;
 use orders::Orders;
 use ready::Ready;
-pub use setup::{Applied, ArmedVfSetup, FastPathSetup, Missing, PortTraffic};
+pub use setup::{Applied, Missing, PortTraffic};
 pub use tandem_ebpf::FrameCounts;
 use thread::Threads;
 
@@ -100,63 +103,76 @@ impl FastPaths {
         })
     }
 
-    /// Watches and arms what the setup says for its bond, and nothing else. Idempotent.
-    /// Blocks while the kernel attaches programs (it takes RTNL): not for the main loop.
-    /// `order` grows with each order about the bond.
+    /// Counts and arms what is wanted for a bond, and nothing else. Idempotent. While a port is counted on (and for
+    /// at most [`tandem_ebpf::DUPLICATES_HOLD_NS`] after the last call of this, [`FastPaths::reset`] or
+    /// [`FastPaths::prolong`]), broadcast and multicast that it receives is dropped as long as another port of the
+    /// bond transmits.
+    ///
+    /// `announcements` are frames that tell the fabric where the bond is once the armed VF leaves, the most important
+    /// first. `order` grows with each order about the bond. Blocks while the kernel attaches programs (it takes
+    /// RTNL): not for the main loop.
     ///
     /// # Errors
-    /// Nothing of the setup is in force. What merely can't be attached to some device
+    /// Nothing of it is in force. What merely can't be attached to some device
     /// is told in [`Applied::missing`].
-    pub fn apply(&self, setup: &FastPathSetup, order: u64) -> Result<Applied, FastPathError> {
+    pub fn apply(
+        &self,
+        bond: Ifindex,
+        fast_path: &FastPath,
+        announcements: &[Vec<u8>],
+        order: u64,
+    ) -> Result<Applied, FastPathError> {
         let mut bonds = lock(&self.shared.bonds);
         let Bonds { attached, orders } = &mut *bonds;
-        if !orders.admit(setup.bond, order) {
-            return Err(FastPathError::Overtaken { bond: setup.bond });
+        if !orders.admit(bond.0, order) {
+            return Err(FastPathError::Overtaken { bond: bond.0 });
         }
-        if !attached.contains_key(&setup.bond) && attached.len() >= MAX_BONDS as usize {
-            return Err(FastPathError::TooManyBonds { bond: setup.bond });
+        if !attached.contains_key(&bond.0) && attached.len() >= MAX_BONDS as usize {
+            return Err(FastPathError::TooManyBonds { bond: bond.0 });
         }
-        let mut links = attached.remove(&setup.bond).unwrap_or_default();
+        let mut links = attached.remove(&bond.0).unwrap_or_default();
         // The kernel takes a program once for a device (bpf_mprog_attach, kernel/bpf/mprog.c, 6.6): what another
         // bond still has on a port is of the time when that was its port.
-        let places = setup::places(setup);
+        let places = setup::places(bond, fast_path);
         for others in attached.values_mut() {
             others.retain(|other| !places.contains(&other.place));
         }
-        let applied = self.apply_to(setup, &places, &mut links);
+        let ready = fast_path.armed_vf.as_ref();
+        let ready = ready.map(|armed_vf| (armed_vf, Ready::prepare(bond, armed_vf, announcements)));
+        let applied = self.apply_to(bond.0, fast_path, ready, &places, &mut links);
         if applied.is_err() {
-            self.withdraw(setup.bond, &mut links);
+            self.withdraw(bond.0, &mut links);
         }
         if !links.is_empty() {
-            attached.insert(setup.bond, links);
+            attached.insert(bond.0, links);
         }
         applied
     }
 
     fn apply_to(
         &self,
-        setup: &FastPathSetup,
+        bond: u32,
+        fast_path: &FastPath,
+        ready: Option<(&ArmedVf, Ready)>,
         places: &BTreeSet<Place>,
         links: &mut Vec<Attached>,
     ) -> Result<Applied, FastPathError> {
         let shared = &*self.shared;
-        let prepare = |armed_vf| Ready::prepare(setup.bond, armed_vf);
-        let ready = setup.armed_vf.as_ref().map(prepare);
         // Whatever changes: not while a fast path of other ports runs.
-        if !lock(&shared.maps).is_armed_as(setup) {
-            lock(&shared.maps).disarm(setup.bond)?;
-            shared.threads.disarm(setup.bond);
+        if !lock(&shared.maps).is_armed_as(bond, fast_path.armed_vf.as_ref()) {
+            lock(&shared.maps).disarm(bond)?;
+            shared.threads.disarm(bond);
         }
-        let roles = setup::roles(setup);
+        let roles = setup::roles(fast_path);
         let wanted = Wanted {
             roles: &roles,
-            period: setup.period,
-            own_mac: setup.mac,
+            period: fast_path.period,
+            own_mac: fast_path.mac.map(|mac| mac.0),
             netns_inum: shared.netns_inum,
         };
-        lock(&shared.maps).set_ports(setup.bond, &wanted)?;
+        lock(&shared.maps).set_ports(bond, &wanted)?;
         if shared.ports_known && !roles.is_empty() {
-            self.learn_transmitting(setup.bond)?;
+            self.learn_transmitting(bond)?;
         }
 
         let mut applied = Applied::default();
@@ -166,23 +182,23 @@ impl FastPaths {
                 .iter()
                 .any(|attached| attached.place == Place { ifindex, program })
         };
-        let watched =
-            setup.watch.iter().copied().filter(|port| {
-                there(*port, Program::PortIngress) && there(*port, Program::PortEgress)
-            });
+        let ports = fast_path.ports.iter().map(|port| port.0);
+        let watched = ports
+            .filter(|port| there(*port, Program::PortIngress) && there(*port, Program::PortEgress));
         applied.watched = watched.collect();
-        if let (Some(armed_vf), Some(ready)) = (&setup.armed_vf, ready)
-            && there(armed_vf.standby, Program::PortIngress)
-            && there(armed_vf.standby, Program::PortEgress)
-            && there(setup.bond, Program::BondEgress)
+        if let Some((armed_vf, ready)) = ready
+            && let standby = armed_vf.standby.0
+            && there(standby, Program::PortIngress)
+            && there(standby, Program::PortEgress)
+            && there(bond, Program::BondEgress)
         {
-            shared.threads.arm(setup.bond, ready);
-            let carrier = system::carrier(armed_vf.standby);
-            lock(&shared.maps).arm(setup.bond, armed_vf, carrier)?;
+            shared.threads.arm(bond, ready);
+            let carrier = system::carrier(standby);
+            lock(&shared.maps).arm(bond, armed_vf, carrier)?;
             // It may have changed unseen since it was read.
-            let carrier_now = system::carrier(armed_vf.standby);
+            let carrier_now = system::carrier(standby);
             if carrier_now != carrier {
-                lock(&shared.maps).set_carrier(armed_vf.standby, carrier_now)?;
+                lock(&shared.maps).set_carrier(standby, carrier_now)?;
             }
             applied.armed = true;
         }

@@ -7,9 +7,9 @@ use std::{
 };
 
 use rustix::net::{SendFlags, send};
+use tandem_core::fast_path::ArmedVf;
 use tandem_core::types::Ifindex;
 
-use super::setup::ArmedVfSetup;
 use crate::ebpf::load::lock;
 use crate::netlink::bond::primary_request;
 use crate::packet::socket::{packet_socket, take_in};
@@ -43,26 +43,26 @@ pub(super) struct Ready {
 
 impl Ready {
     /// Opens and encodes.
-    pub(super) fn prepare(bond: u32, armed_vf: &ArmedVfSetup) -> Self {
+    pub(super) fn prepare(bond: Ifindex, armed_vf: &ArmedVf, announcements: &[Vec<u8>]) -> Self {
         // Protocol 0: nothing is received.
-        let socket = packet_socket(Ifindex(armed_vf.standby), 0);
+        let socket = packet_socket(armed_vf.standby, 0);
         if let Err(error) = &socket {
             tracing::warn!(%error, "the fast path will not announce");
         }
         let socket = socket.ok();
         if let Some(socket) = &socket {
-            for mac in upper_macs(armed_vf) {
-                if let Err(error) = take_in(socket, Ifindex(armed_vf.standby), mac) {
+            for mac in upper_macs(armed_vf.mac.0, announcements) {
+                if let Err(error) = take_in(socket, armed_vf.standby, mac) {
                     tracing::warn!(%error, "the fast path will not reach an upper device of the bond");
                 }
             }
         }
-        let announcements = armed_vf.announcements.iter().take(MAX_ANNOUNCEMENTS);
+        let announcements = announcements.iter().take(MAX_ANNOUNCEMENTS);
         Self {
-            standby: armed_vf.standby,
+            standby: armed_vf.standby.0,
             socket,
             announcements: announcements.cloned().collect(),
-            switchover: primary_request(Ifindex(bond), Ifindex(armed_vf.standby)),
+            switchover: primary_request(bond, armed_vf.standby),
         }
     }
 
@@ -80,12 +80,12 @@ impl Ready {
 /// MACs on the bond other than its own, a macvlan's for one: the bonding driver has only
 /// the active port's NIC take them in (`bond_hw_addr_swap`,
 /// `drivers/net/bonding/bond_main.c`, 6.12), so that the standby's would drop their frames until the bond has followed.
-fn upper_macs(armed_vf: &ArmedVfSetup) -> BTreeSet<[u8; 6]> {
-    let sources = armed_vf.announcements.iter().filter_map(|frame| {
+fn upper_macs(own: [u8; 6], announcements: &[Vec<u8>]) -> BTreeSet<[u8; 6]> {
+    let sources = announcements.iter().filter_map(|frame| {
         let source = frame.get(6..12)?;
         source.try_into().ok()
     });
-    let others = sources.filter(|mac| *mac != armed_vf.mac);
+    let others = sources.filter(|mac| *mac != own);
     let mut others: BTreeSet<[u8; 6]> = others.collect();
     while others.len() > MAX_UPPER_MACS {
         others.pop_last();
@@ -101,14 +101,7 @@ mod tests {
     fn upper_macs_are_those_announced_that_are_not_the_bonds() {
         let frame = |mac: [u8; 6]| [&[0xff; 6][..], &mac, &[8, 6]].concat();
         let (own, other) = ([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
-        let armed_vf = ArmedVfSetup {
-            vf: 3,
-            device: "0000:01:00.0".parse().unwrap(),
-            slot: None,
-            standby: 2,
-            mac: own,
-            announcements: vec![frame(own), frame(other), frame(other), vec![0; 8]],
-        };
-        assert_eq!(Vec::from_iter(upper_macs(&armed_vf)), [other]);
+        let announcements = [frame(own), frame(other), frame(other), vec![0; 8]];
+        assert_eq!(Vec::from_iter(upper_macs(own, &announcements)), [other]);
     }
 }

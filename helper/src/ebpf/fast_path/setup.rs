@@ -2,50 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tandem_core::PciAddress;
+use tandem_core::Ifindex;
+use tandem_core::fast_path::FastPath;
 use tandem_ebpf::{FrameCounts, ROLE_STANDBY, ROLE_VF, ROLE_WATCHED};
 
 use super::attach::Place;
 use crate::ebpf::hooks::Program;
-
-/// What of one bond is to be watched and armed: exactly this, nothing else.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FastPathSetup {
-    /// Ifindex of the bond.
-    pub bond: u32,
-    /// Ifindexes of the ports to count on, both directions. While a port is watched
-    /// (and for at most [`tandem_ebpf::DUPLICATES_HOLD_NS`] after the last
-    /// [`super::FastPaths::apply`], [`super::FastPaths::reset`] or [`super::FastPaths::prolong`]), broadcast
-    /// and multicast that it receives is dropped as long as another port of the bond transmits.
-    pub watch: Vec<u32>,
-    /// Number of the counting period: another one than before starts the counters anew.
-    pub period: u64,
-    /// The bond's MAC: broadcast and multicast from it that arrives at one of the ports was
-    /// sent by the guest itself, and is dropped.
-    pub mac: Option<[u8; 6]>,
-    /// The VF that it is armed for.
-    pub armed_vf: Option<ArmedVfSetup>,
-}
-
-/// What is to happen when a VF leaves unasked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ArmedVfSetup {
-    /// Ifindex of the VF.
-    pub vf: u32,
-    /// Its PCI address.
-    pub device: PciAddress,
-    /// PCI address of the port above it, which takes the VF along when it leaves.
-    /// Its attention button (native `PCIe` hot-plug) is no reason for it: the
-    /// machine has 5 s then.
-    pub slot: Option<PciAddress>,
-    /// Ifindex of the standby.
-    pub standby: u32,
-    /// The bond's MAC.
-    pub mac: [u8; 6],
-    /// Frames that tell the fabric where the bond is now, ready to be sent through
-    /// the standby; the most important first.
-    pub announcements: Vec<Vec<u8>>,
-}
 
 /// What [`super::FastPaths::apply`] brought about.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -82,25 +44,28 @@ pub struct PortTraffic {
     pub duplicates: u64,
 }
 
-/// Each port that matters for the setup, with its `ROLE_*` bits.
-pub(super) fn roles(setup: &FastPathSetup) -> BTreeMap<u32, u32> {
+/// Each port that matters for the fast path, with its `ROLE_*` bits.
+pub(super) fn roles(fast_path: &FastPath) -> BTreeMap<u32, u32> {
     let mut roles = BTreeMap::new();
     let mut add = |port, role| *roles.entry(port).or_insert(0) |= role;
-    for port in &setup.watch {
-        add(*port, ROLE_WATCHED);
+    for port in &fast_path.ports {
+        add(port.0, ROLE_WATCHED);
     }
-    if let Some(armed_vf) = &setup.armed_vf {
-        add(armed_vf.vf, ROLE_VF);
-        add(armed_vf.standby, ROLE_STANDBY);
+    if let Some(armed_vf) = &fast_path.armed_vf {
+        add(armed_vf.vf.0, ROLE_VF);
+        add(armed_vf.standby.0, ROLE_STANDBY);
     }
     roles
 }
 
-/// Where programs have to be attached for the setup.
-pub(super) fn places(setup: &FastPathSetup) -> BTreeSet<Place> {
-    let at = |ifindex, program| Place { ifindex, program };
-    let mut places: BTreeSet<Place> = setup
-        .watch
+/// Where programs have to be attached for a bond's fast path.
+pub(super) fn places(bond: Ifindex, fast_path: &FastPath) -> BTreeSet<Place> {
+    let at = |link: Ifindex, program| Place {
+        ifindex: link.0,
+        program,
+    };
+    let mut places: BTreeSet<Place> = fast_path
+        .ports
         .iter()
         .flat_map(|port| {
             [
@@ -109,35 +74,39 @@ pub(super) fn places(setup: &FastPathSetup) -> BTreeSet<Place> {
             ]
         })
         .collect();
-    if let Some(armed_vf) = &setup.armed_vf {
+    if let Some(armed_vf) = &fast_path.armed_vf {
         places.insert(at(armed_vf.vf, Program::PortIngress));
         places.insert(at(armed_vf.vf, Program::PortEgress));
         places.insert(at(armed_vf.standby, Program::PortIngress));
         // Where announcements of the kernel side leave.
         places.insert(at(armed_vf.standby, Program::PortEgress));
-        places.insert(at(setup.bond, Program::BondEgress));
+        places.insert(at(bond, Program::BondEgress));
     }
     places
 }
 
 #[cfg(test)]
 mod tests {
+    use tandem_core::Mac;
+    use tandem_core::fast_path::ArmedVf;
+
     use super::*;
 
-    fn setup(watch: &[u32], armed_vf: bool) -> FastPathSetup {
-        FastPathSetup {
-            bond: 9,
-            watch: watch.to_vec(),
-            period: 1,
-            mac: None,
-            armed_vf: armed_vf.then(|| ArmedVfSetup {
-                vf: 3,
-                device: "0000:01:00.0".parse().unwrap(),
+    const BOND: Ifindex = Ifindex(9);
+
+    fn setup(ports: &[u32], armed_vf: bool) -> FastPath {
+        FastPath {
+            ports: ports.iter().copied().map(Ifindex).collect(),
+            armed_vf: armed_vf.then(|| ArmedVf {
+                vf: Ifindex(3),
+                pci: "0000:01:00.0".parse().unwrap(),
                 slot: None,
-                standby: 2,
-                mac: [2, 0, 0, 0, 0, 1],
-                announcements: Vec::new(),
+                standby: Ifindex(2),
+                mac: Mac([2, 0, 0, 0, 0, 1]),
+                addresses: Vec::new(),
+                upper_devices: 0,
             }),
+            ..FastPath::default()
         }
     }
 
@@ -159,9 +128,9 @@ mod tests {
 
     #[test]
     fn an_armed_vf_without_watching_needs_five_places() {
-        assert!(places(&setup(&[], false)).is_empty());
-        assert_eq!(places(&setup(&[2, 3], true)).len(), 5);
-        let armed: Vec<_> = places(&setup(&[], true))
+        assert!(places(BOND, &setup(&[], false)).is_empty());
+        assert_eq!(places(BOND, &setup(&[2, 3], true)).len(), 5);
+        let armed: Vec<_> = places(BOND, &setup(&[], true))
             .into_iter()
             .map(|place| (place.ifindex, place.program))
             .collect();

@@ -1,5 +1,6 @@
 //! One file for each target; each has its corpus in `tests/fuzz/corpus/NAME`.
 
+mod carry;
 mod kernel;
 mod mixed;
 mod policy;
@@ -20,7 +21,8 @@ use rustix::time::{ClockId, clock_gettime};
 /// A target: its name, and what it does with bytes.
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 11] = [
+const TARGETS: [Target; 12] = [
+    ("carry", carry::run),
     ("kernel", kernel::run),
     ("mixed", mixed::run),
     ("policy", policy::run),

@@ -18,11 +18,14 @@ use crate::shown::is_printable;
 
 /// A domain's name may be anything, and does not come from the guest.
 const DOMAIN: &str = "g\"1\\";
+const BOND: &str = "bond0";
 const BONDS: &str = r#"<bonds xmlns="https://github.com/tandem-vf/tandem/xmlns/bonds/1"><bond name="bond0">
     <standby mac="52:54:00:00:00:01"/><vf mac="52:54:00:00:00:02"/></bond></bonds>"#;
 /// Of one domain with one bond: each family once for the domain, or once for its bond and once for all others,
 /// and those by cause six times each.
 const MAX_SERIES: usize = 64;
+/// Versions that a guest may have as labels in its life, with the one for all others.
+const MAX_VERSIONS: usize = 9;
 /// What is shown of one domain at most, in characters.
 const MAX_SHOWN: usize = 512 * 1024;
 
@@ -37,8 +40,10 @@ pub(super) fn run(bytes: &[u8]) {
         },
         bonds: Ok(Some(bonds)),
         progress: None,
+        claims: Vec::new(),
     });
-    let mut labels = BTreeSet::new();
+    let mut bonds = BTreeSet::new();
+    let mut versions = BTreeSet::new();
     for line in text.lines() {
         match FromGuest::parse(line) {
             Ok(FromGuest::Return { value, .. }) => {
@@ -50,7 +55,7 @@ pub(super) fn run(bytes: &[u8]) {
                 let report: Result<StatusReport, _> = content("tandem-status", &value);
                 if let Ok(report) = report {
                     known.guest(DOMAIN, report, value.get().len());
-                    check(&known, &mut labels);
+                    check(&known, &mut bonds, &mut versions);
                 }
             }
             Ok(FromGuest::Event(event)) => {
@@ -68,10 +73,11 @@ pub(super) fn run(bytes: &[u8]) {
         }
     }
     // However often it says something else.
-    assert!(labels.len() <= 2, "the guest has made series of {labels:?}");
+    assert!(bonds.len() <= 2, "the guest has made series of {bonds:?}");
+    assert!(versions.len() <= MAX_VERSIONS, "and of {versions:?}");
 }
 
-fn check(known: &Known, labels: &mut BTreeSet<String>) {
+fn check(known: &Known, bonds: &mut BTreeSet<String>, versions: &mut BTreeSet<String>) {
     let metrics = known.metrics();
     let samples = open_metrics::read(&metrics);
     assert!(
@@ -81,15 +87,22 @@ fn check(known: &Known, labels: &mut BTreeSet<String>) {
     );
     for mut sample in samples {
         assert_eq!(sample.labels.remove("domain").as_deref(), Some(DOMAIN));
+        let is_its_own = sample.labels.get("bond").is_some_and(|bond| bond == BOND);
+        // However often the guest names it.
+        assert!(
+            !is_its_own || !sample.name.starts_with("tandem_bond_on_") || sample.value <= 1.0,
+            "the bond counts for more than one: {sample:?}"
+        );
         for (name, value) in sample.labels {
             match name {
                 "bond" => {
-                    labels.insert(value);
+                    bonds.insert(value);
                 }
-                "version" => assert!(
-                    value.len() <= 20 && value.is_ascii() && !value.contains(' '),
-                    "{value:?}"
-                ),
+                "version" => {
+                    let reads = |c: char| c.is_ascii_alphanumeric() || "+-.".contains(c);
+                    assert!(value.len() <= 20 && value.chars().all(reads), "{value:?}");
+                    versions.insert(value);
+                }
                 "cause" | "to" => assert!(
                     value
                         .bytes()

@@ -35,7 +35,8 @@ impl Chaos {
             90..92 => self.occupy(),
             92..94 => self.paths_come_or_go(),
             94..96 => self.another_vf(),
-            96..99 => self.second_bonds_nics(),
+            96..98 => self.second_bonds_nics(),
+            98 => self.path_or_flow(),
             _ => false,
         }
     }
@@ -143,6 +144,7 @@ impl Chaos {
             is_cut_off: self.rng.chance(200),
             max_mtu: if self.rng.chance(100) { 1_400 } else { 9_216 },
             carrier_delay_ms: self.rng.below(300),
+            rewrites_mac: self.rng.chance(300),
             ..vf_nic(mac)
         }
     }
@@ -343,6 +345,9 @@ impl Chaos {
         let pause_ms = self.rng.below(3_000);
         self.stage.run_ms(pause_ms);
         self.stage.start_service();
+        if self.rng.chance(400) {
+            self.load_programs();
+        }
         true
     }
 
@@ -447,14 +452,6 @@ impl Chaos {
         self.stage.machine.is_some()
     }
 
-    /// The fast-path programs are loaded late, or fail one day.
-    fn paths_come_or_go(&mut self) -> bool {
-        let supported = self.rng.chance(700);
-        let before = self.stage.fast_paths.supported;
-        self.stage.support_fast_path(supported);
-        before != supported
-    }
-
     /// The administrator changes something; what a bond is to carry and who owns it stay.
     fn reload(&mut self) -> bool {
         let before = self.stage.policy().clone();
@@ -474,8 +471,9 @@ impl Chaos {
             }
             4 => {
                 bond.path_check = match bond.path_check {
+                    PathCheck::Auto => PathCheck::None,
                     PathCheck::None => PathCheck::Standby,
-                    PathCheck::Standby => PathCheck::None,
+                    PathCheck::Standby => PathCheck::Auto,
                 }
             }
             // Another order, or one that is not ours any more.
@@ -493,7 +491,7 @@ impl Chaos {
         changed
     }
 
-    fn note(&mut self, what: &str) {
+    pub(super) fn note(&mut self, what: &str) {
         *self.stage.seen.entry(what.to_owned()).or_default() += 1;
     }
 }

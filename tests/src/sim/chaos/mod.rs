@@ -1,6 +1,8 @@
 //! A seeded run: a rough world for a while, then calm, then judgement; again and again.
 
 mod disturb;
+mod order;
+mod programs;
 mod setup;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,7 +12,7 @@ use tandem_core::link::Address;
 use tandem_core::status::{BondStatus, Problem, ProblemCode};
 use tandem_core::{Ifindex, Mac};
 
-use super::fake::{FakeKernel, name};
+use super::fake::{FakeKernel, Flow, name};
 use super::oracle::{faults_at_any_moment, faults_of_the_status, faults_when_calm, is_lost};
 use super::rng::Rng;
 use super::stage::Happened;
@@ -36,6 +38,9 @@ const STEPS_PER_ROUND: u64 = 40;
 /// Time in which everything has to have settled, in ms: longer than any hold,
 /// back-off and time limit of the policy below.
 const CALM_MS: u64 = 1_000_000;
+/// Of it, the time in which frames flow, in ms: enough to find a dead path after a whole wait at rest, as often as the
+/// VF may have been tried again meanwhile.
+const FLOW_MS: u64 = 20_000;
 /// Time in which nothing at all may happen afterwards, in ms.
 const IDLE_MS: u64 = 2_000_000;
 
@@ -207,9 +212,15 @@ impl Chaos {
         self.stage.change(|kernel| kernel.has_bonding = true);
         self.stage.run_ms(1_000);
         self.stage.lose_everything();
+        // Each look at what flows costs a test its time.
+        let flow = std::mem::replace(&mut self.stage.kernel.flow, Flow::IDLE);
         self.stage.run_ms(CALM_MS);
+        self.stage.kernel.flow = flow;
+        self.stage.run_ms(FLOW_MS);
         self.check()?;
         self.judge(faults_when_calm(&self.stage))?;
+        self.stage.kernel.flow = Flow::IDLE;
+        self.stage.run_ms(FLOW_MS);
         let actions = self.stage.actions();
         let generation = self.stage.machine.as_ref().map(|m| m.status().generation);
         self.stage.run_ms(IDLE_MS);
@@ -222,7 +233,8 @@ impl Chaos {
         if later != generation && !retries && !self.waits() {
             faults.push("the status changes though nothing happens".into());
         }
-        self.judge(faults)
+        self.judge(faults)?;
+        self.try_policys_order()
     }
 
     /// A refused port, and one whose frames do not pass, is tried again for as long as it is there.
@@ -234,6 +246,7 @@ impl Chaos {
                 ProblemCode::MacRefused
                     | ProblemCode::MtuRefused
                     | ProblemCode::PathBroken
+                    | ProblemCode::PathLost
                     | ProblemCode::NicInUse
                     | ProblemCode::ActionFailed
             )

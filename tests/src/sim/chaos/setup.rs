@@ -88,9 +88,14 @@ pub(super) fn second_bond(rng: &mut Rng) -> BondPolicy {
         } else {
             AddressingPolicy::Inherit
         },
+        manager_takes_standby: false,
+        expects_ipv4: false,
         mtu: None,
         path_check: PathCheck::None,
-        timing: Timing::default(),
+        timing: Timing {
+            health_ms: 0,
+            ..Timing::default()
+        },
     }
 }
 
@@ -126,14 +131,18 @@ pub(super) fn policy(rng: &mut Rng) -> Policy {
             Ownership::Create
         },
         addressing,
+        manager_takes_standby: false,
+        expects_ipv4: false,
         mtu: rng.chance(200).then_some(1_450),
-        path_check: if rng.chance(300) {
-            PathCheck::Standby
-        } else {
-            PathCheck::None
+        path_check: match rng.below(3) {
+            0 => PathCheck::Standby,
+            1 => PathCheck::Auto,
+            _ => PathCheck::None,
         },
         timing: Timing {
             hold_max_ms: 30_000,
+            // Each look costs the test its time.
+            health_ms: if rng.chance(400) { 2_000 } else { 0 },
             ..Timing::default()
         },
     };

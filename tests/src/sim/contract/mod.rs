@@ -96,6 +96,10 @@ pub const CASES: &[Case] = &[
         run: bonds::mac_follows_active_port,
     },
     Case {
+        name: "igbvf makes the bond's MAC its permanent one; the bond knows what it was",
+        run: bonds::driver_rewrites_permanent_mac,
+    },
+    Case {
         name: "an MTU that a port cannot have is refused",
         run: refusals::too_large_mtu_is_refused,
     },

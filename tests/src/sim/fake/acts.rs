@@ -1,6 +1,6 @@
 //! Carries actions out as the executor does, one system call after the other.
 
-use tandem_core::action::{ActionKind, BondOptions};
+use tandem_core::action::{ActionKind, BondOptions, PathProof};
 use tandem_core::input::Outcome;
 use tandem_core::link::{BondMode, FailOverMac, PrimaryReselect};
 use tandem_core::{IfName, Ifindex, Mac};
@@ -78,11 +78,23 @@ impl FakeKernel {
                 self.announcements.push((self.now, *bond, *port));
                 Ok(())
             }
-            ActionKind::CheckPath { from, to, .. } => {
+            ActionKind::CheckPath {
+                from, to, proof, ..
+            } => {
                 let there = self.exists(*from) && self.exists(*to);
+                let is_heard = self.frames_pass(*from, *to);
+                let passes = match proof {
+                    PathProof::Standby => is_heard,
+                    PathProof::Neighbours => {
+                        let asked = |port| self.flow.has_neighbour && self.reaches_others(port);
+                        let is_shown = asked(*to) && self.shows_no_fault(*from, *to);
+                        is_shown || !asked(*to) && (asked(*from) || is_heard)
+                    }
+                    PathProof::NoFault => self.shows_no_fault(*from, *to),
+                };
                 if !there {
                     Err(Refusal::NO_DEVICE)
-                } else if self.frames_pass(*from, *to) {
+                } else if passes {
                     Ok(())
                 } else {
                     Err(Refusal::NO_FRAME)
@@ -91,6 +103,8 @@ impl FakeKernel {
             // The stage has the fast-path programs.
             ActionKind::SetFastPath { .. }
             | ActionKind::ReadFrames { .. }
+            | ActionKind::ReadTraffic { .. }
+            | ActionKind::AskPath { .. }
             | ActionKind::Observe { .. } => Ok(()),
         }
     }
@@ -201,7 +215,7 @@ impl FakeKernel {
         }
         for index in all {
             if let Some(device) = self.devices.get_mut(&index) {
-                device.mtu = mtu;
+                device.set_mtu(mtu);
             }
         }
         Ok(())

@@ -43,7 +43,7 @@ impl FakeKernel {
             if changes_mac {
                 device.mac = bond_mac;
             }
-            device.mtu = bond_mtu;
+            device.set_mtu(bond_mtu);
             device.controller = Some(bond);
             // The stack gives a port no link-local address.
             device.port = Some(PortDevice {
@@ -100,9 +100,12 @@ impl FakeKernel {
         let (Some(bond), Some(state)) = (device.controller.take(), device.port.take()) else {
             return;
         };
-        device.mac = state.mac_before;
-        device.mtu = state.mtu_before;
+        // In this order, so that a driver that is reset by the first still has the bond's MAC.
         self.close(port);
+        if let Some(device) = self.devices.get_mut(&port) {
+            device.mac = state.mac_before;
+            device.set_mtu(state.mtu_before);
+        }
         let Some(facts) = self.bond_mut(bond) else {
             return;
         };

@@ -44,6 +44,7 @@ impl FakeKernel {
             ifindex: link,
             addresses: device.addresses.clone(),
             routes: device.routes.clone(),
+            expiries: Vec::new(),
         })
     }
 
@@ -76,7 +77,7 @@ impl FakeKernel {
                 Kind::Software => LinkKind::Software,
             },
             mac: Some(device.mac),
-            permanent_mac: nic.map(|spec| spec.mac),
+            permanent_mac: nic_device.map(|nic| nic.permanent_mac),
             pci: nic.map(|spec| spec.pci),
             pci_parent: nic.map(|spec| spec.pci_parent),
             driver: nic.map(|spec| spec.driver.clone()),
@@ -110,6 +111,7 @@ pub fn standby_nic(mac: Mac) -> NicSpec {
         is_busy: false,
         is_cut_off: false,
         carrier_delay_ms: 0,
+        rewrites_mac: false,
     }
 }
 
@@ -126,6 +128,7 @@ pub fn vf_nic(mac: Mac) -> NicSpec {
         is_busy: false,
         is_cut_off: false,
         carrier_delay_ms: 40,
+        rewrites_mac: false,
     }
 }
 
@@ -185,9 +188,10 @@ impl Kernel for FakeKernel {
         Ok(self.plug(vf_nic(mac)))
     }
 
-    fn plug_pinned_vf(&mut self, mac: Mac) -> Result<Ifindex> {
+    fn plug_igbvf(&mut self, mac: Mac, pinned: bool) -> Result<Ifindex> {
         Ok(self.plug(NicSpec {
-            refuses_mac: true,
+            refuses_mac: pinned,
+            rewrites_mac: true,
             ..vf_nic(mac)
         }))
     }

@@ -10,6 +10,7 @@ mod addresses;
 mod bonding;
 mod dump;
 mod errno;
+mod paths;
 mod timers;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ use tandem_core::{IfName, Ifindex, Mac, PciAddress, Time};
 
 pub use dump::{name, pci, pci_port, standby_nic, vf_nic};
 pub use errno::Refusal;
+pub use paths::{Flow, NEIGHBOUR, Path};
 
 /// A NIC to be plugged in.
 #[derive(Debug, Clone)]
@@ -39,10 +41,13 @@ pub struct NicSpec {
     pub refuses_mac: bool,
     /// Something that no dump shows, such as a macvlan in another network namespace, keeps it out of bonds.
     pub is_busy: bool,
-    /// The network behind its cable takes none of its frames.
+    /// None of its frames passes the network behind its cable, until [`FakeKernel::set_path`] says otherwise.
     pub is_cut_off: bool,
     /// From opening to carrier, in ms.
     pub carrier_delay_ms: u64,
+    /// At each reset its driver makes its present MAC the permanent one (`igbvf_reset`,
+    /// `drivers/net/ethernet/intel/igbvf/netdev.c`, 6.12).
+    pub rewrites_mac: bool,
 }
 
 /// The fake kernel.
@@ -56,6 +61,8 @@ pub struct FakeKernel {
     pub has_bonding: bool,
     /// Announcements sent: when, for which bond, through which port.
     pub announcements: Vec<(Time, Ifindex, Ifindex)>,
+    /// What flows through the ports that carry traffic.
+    pub flow: Flow,
     /// Interfaces that an action changed or tried to.
     pub touched: Vec<Ifindex>,
 }
@@ -84,11 +91,17 @@ enum Kind {
 #[derive(Debug, Clone)]
 struct NicDevice {
     spec: NicSpec,
+    permanent_mac: Mac,
     /// The cable is in and the other side is up.
     cable: bool,
     /// When the carrier follows the cable; only while open.
     carrier_at: Option<Time>,
     carrier: bool,
+    path: Path,
+    /// It was changed since it was plugged in.
+    path_changed: bool,
+    /// Millionths of a frame that it has sent.
+    sent_millionths: u64,
     /// What lies on it, and since when.
     occupant: Option<Occupant>,
     occupied_at: Time,
@@ -138,6 +151,7 @@ impl FakeKernel {
             random_macs: 0,
             has_bonding: true,
             announcements: Vec::new(),
+            flow: Flow::IDLE,
             touched: Vec::new(),
         }
     }
@@ -154,6 +168,14 @@ impl FakeKernel {
             routes: Vec::new(),
             port: None,
             kind: Kind::Nic(NicDevice {
+                permanent_mac: spec.mac,
+                path: Path {
+                    out: !spec.is_cut_off,
+                    back: !spec.is_cut_off,
+                    ..Path::WHOLE
+                },
+                path_changed: false,
+                sent_millionths: 0,
                 spec,
                 cable: true,
                 carrier_at: None,
@@ -289,17 +311,6 @@ impl FakeKernel {
         }
     }
 
-    /// A frame that one of these NICs sends arrives at the other.
-    pub fn frames_pass(&self, from: Ifindex, to: Ifindex) -> bool {
-        let works = |index: Ifindex| {
-            let connected = self
-                .nic(index)
-                .is_some_and(|(spec, cable)| cable && !spec.is_cut_off);
-            connected && self.dump_link(index).is_some_and(|link| link.admin_up)
-        };
-        works(from) && works(to)
-    }
-
     /// What was plugged in, and whether its cable is.
     pub fn nic(&self, link: Ifindex) -> Option<(&NicSpec, bool)> {
         match &self.devices.get(&link)?.kind {
@@ -351,6 +362,23 @@ impl FakeKernel {
 }
 
 impl Device {
+    /// The driver resets the device.
+    fn reset(&mut self) {
+        if let Kind::Nic(nic) = &mut self.kind
+            && nic.spec.rewrites_mac
+        {
+            nic.permanent_mac = self.mac;
+        }
+    }
+
+    /// `dev_set_mtu` asks the driver only for another one.
+    fn set_mtu(&mut self, mtu: u32) {
+        if self.mtu != mtu {
+            self.mtu = mtu;
+            self.reset();
+        }
+    }
+
     fn has_carrier(&self) -> bool {
         match &self.kind {
             Kind::Nic(nic) => self.admin_up && nic.carrier,

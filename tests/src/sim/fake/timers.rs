@@ -9,10 +9,12 @@ impl FakeKernel {
     pub fn advance(&mut self, now: Time) -> bool {
         let mut changed = false;
         while let Some(at) = self.next_timer().filter(|at| *at <= now) {
+            self.count_frames(at);
             self.now = self.now.max(at);
             self.run_timers();
             changed = true;
         }
+        self.count_frames(now);
         self.now = self.now.max(now);
         changed
     }
@@ -46,6 +48,7 @@ impl FakeKernel {
             return;
         }
         device.admin_up = false;
+        device.reset();
         device.routes.clear();
         device.addresses.retain(|address| address.ip.is_ipv4());
         if let Kind::Nic(nic) = &mut device.kind {

@@ -146,10 +146,29 @@ impl Stage {
             let done = *outcome == Outcome::Accepted;
             return done.then_some(read).into_iter().collect();
         }
+        let done = *outcome == Outcome::Accepted;
+        match *kind {
+            ActionKind::ReadTraffic { port, .. } if done => {
+                let traffic = self.kernel.traffic(port);
+                return traffic.map(Input::PortTraffic).into_iter().collect();
+            }
+            ActionKind::AskPath {
+                bond,
+                port,
+                other,
+                trial,
+            } if done => {
+                let answer = self.kernel.ask(port, other, trial);
+                return vec![Input::PathAsked { bond, port, answer }];
+            }
+            _ => {}
+        }
         let links = match kind {
             ActionKind::CreateBond { name, .. } => self.kernel.index_of(name).into_iter().collect(),
             ActionKind::Announce { .. }
             | ActionKind::CheckFree { .. }
+            | ActionKind::ReadTraffic { .. }
+            | ActionKind::AskPath { .. }
             | ActionKind::CheckPath { .. } => Vec::new(),
             kind => kind.devices(),
         };

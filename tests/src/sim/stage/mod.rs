@@ -395,7 +395,7 @@ impl Stage {
                 }
                 Output::Notify(_) => {}
                 Output::Act(action) => {
-                    if !matches!(action.kind, ActionKind::Observe { .. }) {
+                    if !only_looks(&action.kind) {
                         let kind = action.kind.clone();
                         self.outstanding.insert(action.id, (now, kind));
                         self.count_action();
@@ -469,4 +469,12 @@ impl Stage {
         }
         self.history.push_back((self.now, what));
     }
+}
+
+/// It changes nothing, and is done beside everything else.
+pub(super) fn only_looks(kind: &ActionKind) -> bool {
+    matches!(
+        kind,
+        ActionKind::Observe { .. } | ActionKind::ReadTraffic { .. } | ActionKind::AskPath { .. }
+    )
 }

@@ -34,6 +34,7 @@ impl Stage {
                 ifindex: *index,
                 addresses: Vec::new(),
                 routes: Vec::new(),
+                expiries: Vec::new(),
             };
             events.push((Source::Addressing, Input::Addressing(none)));
         }

@@ -7,13 +7,13 @@ use std::fmt::Write as _;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::Deserialize;
-use tandem_core::action::BondOptions;
+use tandem_core::action::{ActionKind, BondOptions};
 use tandem_core::input::{Removal, RemovalStage, Request};
 use tandem_core::link::{Address, Occupant, Route};
 use tandem_core::policy::Policy;
-use tandem_core::{IfName, Ifindex, Input, Mac, PciAddress};
+use tandem_core::{IfName, Ifindex, Input, Mac, Output, PciAddress};
 
-use super::fake::{FakeKernel, NicSpec, standby_nic, vf_nic};
+use super::fake::{FakeKernel, Flow, NicSpec, Path, pci, pci_port, standby_nic, vf_nic};
 use super::stage::Said;
 use super::{Disorder, Stage};
 
@@ -54,6 +54,12 @@ pub enum Step {
         /// Largest MTU in bytes.
         #[serde(default)]
         max_mtu: Option<u32>,
+        /// Its driver makes its present MAC the permanent one at each reset.
+        #[serde(default)]
+        rewrites_mac: bool,
+        /// The slot that it sits in, if not its kind's.
+        #[serde(default)]
+        slot: Option<u8>,
     },
     /// A NIC is plugged out.
     Unplug(IfName),
@@ -143,6 +149,29 @@ pub enum Step {
     },
     /// Every write to the kernel is acknowledged and ignored, or no longer is.
     IgnoreWrites(bool),
+    /// Frames of a NIC pass the network or do not, whatever its carrier.
+    Path {
+        /// The NIC.
+        nic: IfName,
+        /// Those that it sends pass.
+        out: bool,
+        /// Those that are sent to it pass.
+        back: bool,
+    },
+    /// What the network does with a NIC's MACs.
+    Macs {
+        /// The NIC.
+        nic: IfName,
+        /// The network learns from its frames that the bond is there.
+        learnt: bool,
+        /// Its host lets it send with no MAC but the bond's.
+        guarded: bool,
+    },
+    /// Each bond sends frames.
+    Flow {
+        /// How many a second.
+        sent_per_s: u64,
+    },
     /// Nothing; lets time pass.
     Wait,
 }
@@ -201,6 +230,8 @@ fn take(stage: &mut Stage, step: Step) -> Result<()> {
             refuses_mac,
             is_cut_off,
             max_mtu,
+            rewrites_mac,
+            slot,
         } => {
             let model = match nic {
                 NicModel::Standby => standby_nic(mac),
@@ -211,6 +242,9 @@ fn take(stage: &mut Stage, step: Step) -> Result<()> {
                 refuses_mac,
                 is_cut_off,
                 max_mtu: max_mtu.unwrap_or(model.max_mtu),
+                rewrites_mac,
+                pci: slot.map_or(model.pci, pci),
+                pci_parent: slot.map_or(model.pci_parent, pci_port),
                 ..model
             };
             stage.change(|kernel| kernel.plug(spec));
@@ -292,6 +326,36 @@ fn take(stage: &mut Stage, step: Step) -> Result<()> {
             let done = stage.change(|kernel| kernel.change_mtu(link, mtu));
             ensure!(done, "the kernel refuses that MTU");
         }
+        Step::Path { nic, out, back } => {
+            let nic = find(stage, &nic)?;
+            let before = stage.kernel.path(nic).context("no NIC")?;
+            let path = Path {
+                out,
+                back,
+                ..before
+            };
+            stage.change(|kernel| kernel.set_path(nic, path));
+        }
+        Step::Macs {
+            nic,
+            learnt,
+            guarded,
+        } => {
+            let nic = find(stage, &nic)?;
+            let before = stage.kernel.path(nic).context("no NIC")?;
+            let path = Path {
+                learnt,
+                guarded,
+                ..before
+            };
+            stage.change(|kernel| kernel.set_path(nic, path));
+        }
+        Step::Flow { sent_per_s } => {
+            stage.kernel.flow = Flow {
+                sent_per_s,
+                ..Flow::IDLE
+            };
+        }
         Step::IgnoreWrites(ignored) => {
             stage.disorder.ignore = if ignored { 1000 } else { 0 };
         }
@@ -343,6 +407,11 @@ fn find(stage: &Stage, name: &IfName) -> Result<Ifindex> {
     found.with_context(|| format!("there is no interface {name}"))
 }
 
+/// A look at what a port has sent.
+fn is_routine(kind: &ActionKind) -> bool {
+    matches!(kind, ActionKind::ReadTraffic { .. })
+}
+
 /// Writes the transcript.
 struct Teller {
     text: String,
@@ -358,6 +427,10 @@ impl Teller {
     fn tell(&mut self, stage: &mut Stage) {
         for (at, said) in std::mem::take(&mut stage.said) {
             let at_ms = at.since_ms(super::stage::START);
+            // There is no end of those.
+            if matches!(&said, Said::Output(Output::Act(action)) if is_routine(&action.kind)) {
+                continue;
+            }
             let text = match &said {
                 Said::Output(output) => text::output_text(stage, output),
                 Said::Failed(text) => format!("       {text}"),

@@ -41,6 +41,35 @@ pub(super) fn step_text(step: &Step) -> String {
         Step::SetMtu { link, mtu } => format!("somebody gives {link} the MTU {mtu}"),
         Step::IgnoreWrites(true) => "the kernel begins to ignore what it acknowledges".into(),
         Step::IgnoreWrites(false) => "the kernel does again what it acknowledges".into(),
+        Step::Path {
+            nic,
+            out: true,
+            back: true,
+        } => format!("frames of {nic} pass again"),
+        Step::Path { nic, out, back } => {
+            let is = |passing: bool| if passing { "passes" } else { "is lost" };
+            format!(
+                "what {nic} sends {}, what is sent to it {}",
+                is(*out),
+                is(*back)
+            )
+        }
+        Step::Macs {
+            nic,
+            learnt,
+            guarded,
+        } => {
+            let learns = if *learnt { "learns" } else { "does not learn" };
+            let guard = if *guarded {
+                "no MAC but the bond's"
+            } else {
+                "any MAC"
+            };
+            format!("the network {learns} that a MAC moves to {nic}, which may send with {guard}")
+        }
+        Step::Flow { sent_per_s } => {
+            format!("the guest sends {sent_per_s} frames a second")
+        }
         Step::Wait => "time has passed".into(),
     }
 }
@@ -131,7 +160,21 @@ fn action_text(stage: &Stage, kind: &ActionKind) -> String {
             format!("   do  announce {} through {}", name(bond), name(port))
         }
         ActionKind::CheckPath { from, to, .. } => {
-            format!("   do  send a frame from {} to {}", name(from), name(to))
+            format!(
+                "   do  check the path of {} while {} carries the traffic",
+                name(from),
+                name(to)
+            )
+        }
+        ActionKind::ReadTraffic { port, .. } => {
+            format!("   do  read what {} has sent", name(port))
+        }
+        ActionKind::AskPath {
+            port, other, trial, ..
+        } => {
+            let what = if *trial { "try out: ask" } else { "ask" };
+            let (port, other) = (name(port), name(other));
+            format!("   do  {what} neighbours through {port}, then {other}")
         }
         ActionKind::SetFastPath { bond, fast_path } if fast_path.is_nothing() => {
             format!("   do  {}: nothing more to count", name(bond))

@@ -58,7 +58,10 @@ fn key(kind: &ActionKind) -> Option<Key> {
         ActionKind::Announce { bond, .. } => Some((Topic::Announce, bond)),
         ActionKind::SetFastPath { bond, .. } => Some((Topic::FastPath, bond)),
         ActionKind::CheckPath { from, .. } => Some((Topic::PathCheck, from)),
-        ActionKind::ReadFrames { .. } | ActionKind::Observe { .. } => None,
+        ActionKind::ReadFrames { .. }
+        | ActionKind::ReadTraffic { .. }
+        | ActionKind::AskPath { .. }
+        | ActionKind::Observe { .. } => None,
     }
 }
 

@@ -2,5 +2,7 @@
 
 pub(crate) mod attempts;
 mod measure;
+pub(crate) mod network;
+pub(crate) mod path;
 pub(crate) mod traffic;
 pub(crate) mod vfs;

@@ -2,11 +2,14 @@
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
+use core::net::IpAddr;
 
 use crate::bond::history::traffic::{GoneVf, TrafficMemory};
 use crate::bond::view::{BondView, Port};
+use crate::model::action::PathProof;
 use crate::model::output::Event;
 use crate::model::policy::{BondPolicy, PathCheck};
+use crate::model::status::Unproved;
 use crate::model::types::{Ifindex, Mac, Time};
 use crate::world::Warning;
 
@@ -21,6 +24,8 @@ const REJOIN_PAUSE_MS: u64 = 500;
 pub(crate) struct VfMemory {
     present: BTreeMap<Ifindex, VfNote>,
     last_gone: Option<GoneVf>,
+    /// The one that carries the traffic, or did last.
+    carried_last: Option<Ifindex>,
 }
 
 #[derive(Debug, Default)]
@@ -33,8 +38,27 @@ struct VfNote {
     enslaved: bool,
     /// A frame of it passed through the network since it last became usable or gave the traffic away.
     path_checked: bool,
+    /// Its path is dead, as far as is known.
+    lost_path: Option<LostPath>,
+    /// It may have the traffic all the same: what could be checked has passed, and a trial tells the rest.
+    may_be_tried: bool,
+    /// How often that was found in a row.
+    path_losses: u32,
+    /// Why it is not known whether frames pass, as of the last question.
+    unproved: Option<Unproved>,
     /// When it last left the bond.
     left_at: Option<Time>,
+}
+
+/// A path that is dead although the carrier is there.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LostPath {
+    /// Who answers through the standby only.
+    pub(crate) neighbour: IpAddr,
+    /// What is asked through the VF is answered, and the answers come to the standby.
+    pub(crate) is_astray: bool,
+    /// Until when frames were known to pass.
+    pub(crate) alive_at: Time,
 }
 
 impl VfMemory {
@@ -46,15 +70,18 @@ impl VfMemory {
         now: Time,
     ) -> Vec<Event> {
         let mut events = Vec::new();
+        let carrier = view.vfs.iter().find(|vf| vf.active).map(Port::ifindex);
+        self.carried_last = carrier.or(self.carried_last);
         for vf in &view.vfs {
             let note = self.present.entry(vf.ifindex()).or_default();
-            note.mac = vf.mac();
+            note.mac = vf.mac;
             note.note_carrier(view.policy, vf, now);
             if note.enslaved && !vf.enslaved {
                 note.left_at = Some(now);
             }
             note.enslaved = vf.enslaved;
             note.path_checked &= vf.enslaved && vf.usable && !vf.active;
+            note.unproved = note.unproved.filter(|_| vf.active && vf.usable);
             if let Some(warning) = vf.warning
                 && note.warning.is_none()
             {
@@ -110,6 +137,11 @@ impl VfMemory {
         }
     }
 
+    /// The VF that carries the traffic, or did last.
+    pub(crate) fn carried_last(&self) -> Option<Ifindex> {
+        self.carried_last
+    }
+
     /// The VF that left last, if it is that one.
     pub(crate) fn gone(&self, ifindex: Ifindex) -> Option<&GoneVf> {
         self.last_gone
@@ -131,17 +163,94 @@ impl VfMemory {
         end.is_some_and(|end| now >= end)
     }
 
-    /// A frame that the VF sent has come through the network.
-    pub(crate) fn note_path_checked(&mut self, ifindex: Ifindex) {
+    /// The VF's path is dead. It has to hold before it is tried again, each time longer.
+    pub(crate) fn lose_path(
+        &mut self,
+        policy: &BondPolicy,
+        ifindex: Ifindex,
+        lost: LostPath,
+        on_trial: bool,
+        now: Time,
+    ) {
+        let Some(note) = self.present.get_mut(&ifindex) else {
+            return;
+        };
+        let calm = note.calm_from(policy).is_some_and(|calm| now >= calm);
+        note.path_losses = if calm && !on_trial {
+            1
+        } else {
+            note.path_losses.saturating_add(1)
+        };
+        note.usable_since = note.usable_since.map(|_| now);
+        note.lost_path = Some(lost);
+        note.may_be_tried = false;
+        note.path_checked = false;
+    }
+
+    /// Frames pass in both directions through the VF that carries the traffic.
+    pub(crate) fn note_path_alive(&mut self, ifindex: Ifindex) {
         if let Some(note) = self.present.get_mut(&ifindex) {
-            note.path_checked = true;
+            note.lost_path = None;
+            note.unproved = None;
         }
     }
 
-    /// The VF's path through the network is known to work, or is not checked.
-    pub(crate) fn path_is_checked(&self, policy: &BondPolicy, vf: &Port<'_>) -> bool {
+    /// Whether frames pass through the VF that carries the traffic could not be told.
+    pub(crate) fn note_unproved(&mut self, ifindex: Ifindex, why: Unproved) {
+        if let Some(note) = self.present.get_mut(&ifindex) {
+            note.lost_path = None;
+            note.unproved = Some(why);
+        }
+    }
+
+    /// Why it is not known whether frames pass through the VF, as of the last question.
+    pub(crate) fn unproved(&self, ifindex: Ifindex) -> Option<Unproved> {
+        self.present.get(&ifindex)?.unproved
+    }
+
+    /// What is known of the VF's dead path, if it is one.
+    pub(crate) fn lost_path(&self, ifindex: Ifindex) -> Option<&LostPath> {
+        let note = self.present.get(&ifindex)?;
+        note.lost_path.as_ref().filter(|_| !note.may_be_tried)
+    }
+
+    /// The same, also while a trial is to show whether it still is.
+    pub(crate) fn last_lost_path(&self, ifindex: Ifindex) -> Option<&LostPath> {
+        self.present.get(&ifindex)?.lost_path.as_ref()
+    }
+
+    /// What the VF has to show before it gets the traffic, where it has to show something.
+    pub(crate) fn proof(&self, policy: &BondPolicy, vf: &Port<'_>) -> PathProof {
+        match (self.last_lost_path(vf.ifindex()), policy.path_check) {
+            (Some(_), _) => PathProof::Neighbours,
+            (None, PathCheck::Standby) => PathProof::Standby,
+            (None, PathCheck::Auto | PathCheck::None) => PathProof::NoFault,
+        }
+    }
+
+    /// The VF's frames pass through the network.
+    pub(crate) fn note_path_checked(&mut self, ifindex: Ifindex) {
+        if let Some(note) = self.present.get_mut(&ifindex) {
+            note.path_checked = true;
+            note.may_be_tried = true;
+        }
+    }
+
+    /// The VF's path through the network is known to work, or is not checked. By default it is only where the standby
+    /// carries the traffic, so that it can be: a backup of another VF is taken on trust.
+    pub(crate) fn path_is_checked(
+        &self,
+        policy: &BondPolicy,
+        vf: &Port<'_>,
+        standby_carries: bool,
+    ) -> bool {
+        let needless = match policy.path_check {
+            PathCheck::None => true,
+            PathCheck::Auto => !standby_carries,
+            PathCheck::Standby => false,
+        };
         let note = self.present.get(&vf.ifindex());
-        policy.path_check == PathCheck::None || note.is_some_and(|note| note.path_checked)
+        note.is_some_and(|note| note.path_checked || needless && note.lost_path.is_none())
     }
 
     /// The VF may be taken in: one that has just left the bond is mostly about to
@@ -180,7 +289,8 @@ impl VfMemory {
     fn hold_until(&self, policy: &BondPolicy, vf: &Port<'_>) -> Option<Time> {
         let note = self.present.get(&vf.ifindex())?;
         let since = note.usable_since?;
-        Some(since.plus_ms(hold_ms(policy, note.losses)))
+        let losses = note.losses.saturating_add(note.path_losses);
+        Some(since.plus_ms(hold_ms(policy, losses)))
     }
 }
 

@@ -43,6 +43,29 @@ fn a_guest_on_another_machine_is_not_asked() {
 }
 
 #[test]
+fn a_carried_domain_needs_no_vf_and_no_guest() {
+    let standby = nic("net0", "52:54:00:00:00:01", NicKind::Interface);
+    let vf = nic("ua-vf", "52:54:00:00:00:02", NicKind::Hostdev);
+    let spec = |nics: &[Nic], words: &[&str]| {
+        let facts = DomainFacts {
+            nics: nics.to_vec(),
+            ..DomainFacts::absent("g1")
+        };
+        let words = [&["g1", "qemu+unix:///system?socket=/b"], words].concat();
+        spec_of(&args::parse_migrate(&words), &facts, None, &[], &[]).unwrap()
+    };
+    let alone = spec(std::slice::from_ref(&standby), &["--carry"]);
+    assert_eq!((alone.devices.len(), alone.agent), (0, AgentUse::Never));
+    let plain = spec(std::slice::from_ref(&standby), &[]);
+    assert_eq!((plain.devices.len(), plain.agent), (1, AgentUse::Required));
+    let with_vf = spec(&[standby, vf], &["--carry=tap0"]);
+    assert_eq!(
+        (with_vf.devices.len(), with_vf.agent),
+        (1, AgentUse::Required)
+    );
+}
+
+#[test]
 fn a_vf_is_never_recognised_by_what_another_nic_has_too() {
     let standby = nic("net0", "52:54:00:00:00:01", NicKind::Interface);
     let twin = nic("net1", "52:54:00:00:00:01", NicKind::Interface);
@@ -229,4 +252,31 @@ fn what_is_not_clear_is_not_guessed() {
         let error = format!("{error:#}");
         assert!(error.contains(said), "{said}: {error}");
     }
+}
+
+#[test]
+fn a_vf_without_a_mac_gets_the_one_that_the_guest_knows() {
+    let known: Mac = "52:54:00:00:00:02".parse().unwrap();
+    let bare = "<!-- > --><interface type='network' x='a>b'>\n<source network='n'/></interface>";
+    let text = with_mac_of(bare, Some(known));
+    let nic = read_nic(&text).unwrap();
+    assert_eq!(nic.mac, Some(known), "{text}");
+    assert!(nic.xml.contains("<source network='n'/>"), "{text}");
+    let own = "<interface type='network'><mac address='52:54:00:00:00:99'/><source network='n'/></interface>";
+    for as_it_is in [
+        own,
+        "<hostdev mode='subsystem'><source/></hostdev>",
+        "{\"id\": \"x\"}",
+    ] {
+        assert_eq!(with_mac_of(as_it_is, Some(known)), as_it_is);
+    }
+    assert_eq!(with_mac_of(bare, None), bare);
+    let bare = "<interface type='network'><source network='n'/></interface>";
+    let spec = several(&[], &[file(Some("bond0"), bare)], &[]).unwrap();
+    let vfs = &spec.devices[0];
+    assert!(vfs.destination.as_ref().unwrap().guest_mac.is_some());
+    assert_eq!(
+        vfs.destination.as_ref().unwrap().guest_mac,
+        vfs.source.as_ref().unwrap().guest_mac
+    );
 }

@@ -20,6 +20,7 @@ fn record() -> Progress {
         version: Progress::VERSION,
         evacuation: "e1".to_owned(),
         domain: "g1".to_owned(),
+        renamed: None,
         owner: None,
         beat: 7,
         stage: Stage::Degraded,
@@ -45,6 +46,7 @@ fn own(progress: &Progress) -> Record {
         progress: progress.clone(),
         spec: Spec {
             domain: progress.domain.clone(),
+            renamed: None,
             source_uri: "qemu+ssh://a/system".to_owned(),
             destination_uri: "fake".to_owned(),
             devices: vec![Device {

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::hypervisor::{
-    ActiveDomain, AgentChannel, Answer, ChannelSocket, DomainFacts, DomainLook, DomainState, Event,
-    EventSender, Events, Host, HostError, JobFacts, JobWhich, Look, MigrateOptions, Migration, Nic,
-    event_queue,
+    ActiveDomain, AgentChannel, Answer, ChannelSocket, Claim, DomainFacts, DomainLook, DomainState,
+    Event, EventSender, Events, Host, HostError, JobFacts, JobWhich, Look, MigrateOptions,
+    Migration, Nic, event_queue,
 };
 use crate::xml::domain::parse_device;
 use crate::xml::{Bonds, Document};
@@ -24,6 +24,7 @@ pub(super) struct Fake {
     pub(super) attaches: AtomicUsize,
     /// Attempts to attach that fail before one works.
     pub(super) attach_failures: AtomicUsize,
+    claims: Mutex<Vec<Claim>>,
 }
 
 impl Fake {
@@ -37,6 +38,7 @@ impl Fake {
             rolls: AtomicUsize::new(0),
             attaches: AtomicUsize::new(0),
             attach_failures: AtomicUsize::new(0),
+            claims: Mutex::default(),
         };
         for (name, socket) in domains {
             fake.start(name, socket, "1");
@@ -107,6 +109,7 @@ impl Look for Fake {
             facts,
             bonds: Ok(self.has_bonds.load(Ordering::Relaxed).then(bonds)),
             progress,
+            claims: self.claims.lock().unwrap().clone(),
         })
     }
     fn active(&self) -> Answer<'_, Vec<ActiveDomain>> {
@@ -135,6 +138,12 @@ impl Host for Fake {
     }
     fn set_progress<'a>(&'a self, name: &'a str, record: Option<&'a str>) -> Answer<'a, ()> {
         self.record(name, record.map(str::to_owned));
+        self.ask(())
+    }
+    fn set_claim<'a>(&'a self, _: &'a str, claim: &'a Claim) -> Answer<'a, ()> {
+        let mut claims = self.claims.lock().unwrap();
+        claims.retain(|one| one.token != claim.token);
+        claims.extend((!claim.text.is_empty()).then(|| claim.clone()));
         self.ask(())
     }
     fn detach<'a>(&'a self, _: &'a str, _: &'a Nic) -> Answer<'a, ()> {

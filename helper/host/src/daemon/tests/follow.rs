@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use super::*;
 use crate::hypervisor::{DomainState, Event, EventKind};
 use crate::report::ChannelUse;
+use crate::xml::domain::parse_device;
 
 #[tokio::test]
 async fn a_guest_is_configured_once_per_boot() {
@@ -54,6 +55,45 @@ async fn bonds_that_come_later_are_handed_over_at_once() {
         .happens(Event::of("g1", EventKind::MetadataChanged));
     guest.changes();
     assert!(!guest.configured_before_status().await, "same boot");
+    service.ends().await;
+}
+
+/// An alias alone says nothing to the guest: the MAC of the device that has it does, once that is there.
+#[tokio::test]
+async fn a_vf_of_a_new_mac_that_comes_under_its_alias_is_told() {
+    let folder = folder();
+    let mut guest = Guest::new(&folder.path().join("g1"), Manner::Honest);
+    let service = Service::new(folder, &[("g1", &guest)]);
+    assert!(guest.configured_before_status().await, "at the start");
+    let looks = || service.fake.looks.load(Ordering::Relaxed);
+    for (mac, is_told, why) in [
+        (Some("52:54:00:aa:00:02"), false, "it is written"),
+        (None, false, "it has left"),
+        (Some("52:54:00:cc:00:09"), true, "it is new"),
+        (None, false, "it has left too"),
+        (Some("52:54:00:cc:00:09"), false, "it is known"),
+    ] {
+        let vf = mac.map(|mac| {
+            let xml = format!(
+                "<interface type='hostdev'><mac address='{mac}'/><alias name='ua-vf0'/></interface>"
+            );
+            parse_device(&xml).unwrap()
+        });
+        let nics = vf.into_iter().collect();
+        service.fake.edit("g1", |facts| facts.nics = nics);
+        let before = looks();
+        let changed = Event::of("g1", EventKind::MetadataChanged);
+        service.fake.happens(changed);
+        while looks() == before {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let mut told = false;
+        for _ in 0..3 {
+            guest.changes();
+            told |= guest.configured_before_status().await;
+        }
+        assert_eq!(told, is_told, "{why}");
+    }
     service.ends().await;
 }
 

@@ -58,6 +58,7 @@ fn record(domain: &str) -> Progress {
         version: Progress::VERSION,
         evacuation: "e1".to_owned(),
         domain: domain.to_owned(),
+        renamed: None,
         owner: None,
         beat: 7,
         stage: Stage::Degraded,
@@ -91,6 +92,12 @@ async fn a_record_never_touches_another_domain() {
     }
     // A record that was copied from another domain.
     two(&record("g2").to_text(), |_| {}).stays_as_it_is().await;
+    // One that says that the other domain is this one by now.
+    let renamed = Progress {
+        renamed: Some("g1".to_owned()),
+        ..record("g2")
+    };
+    two(&renamed.to_text(), |_| {}).stays_as_it_is().await;
 }
 
 #[tokio::test(start_paused = true)]

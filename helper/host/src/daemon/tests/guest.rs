@@ -34,6 +34,12 @@ pub(super) enum Manner {
     NeverReady,
     /// Does not take its bonds.
     Refuses,
+    /// Has bonds of its own, and says that it knows [`VF_MAC`].
+    KnowsVf,
+    /// The same with another MAC.
+    KnowsOther,
+    /// The same, and does not say what it knows, as an older one.
+    KnowsUnsaid,
 }
 
 /// The guest; it ends when this is dropped.
@@ -163,6 +169,9 @@ const BOND: &str = r#"{"name": "bond0", "ifindex": null, "mac": null, "state": "
     "switchover-count": 0, "standby": {"name": "enp1s0", "ifindex": 2, "mac": null, "pci": null, "driver": null,
     "enslaved": true, "active": false, "carrier": true, "held": null}}"#;
 
+/// The VF's, if it knows it.
+pub(super) const VF_MAC: &str = "52:54:00:00:00:02";
+
 const EVENT: &str = "{\"event\": \"state-changed\", \"timestamp\": {\"seconds\": 1, \"microseconds\": 2}, \
     \"data\": {\"bond\": \"bond0\", \"state\": \"standby\", \"traffic\": \"standby\", \"reason\": \"asked\"}}\n";
 
@@ -171,6 +180,17 @@ async fn flood(write: &mut OwnedWriteHalf, taken: &Mutex<usize>) {
     while write.write_all(many.as_bytes()).await.is_ok() {
         *taken.lock().unwrap() += many.len();
     }
+}
+
+/// What a guest with bonds of its own says of its VF; empty if it says nothing.
+fn own_vf(manner: Manner) -> Option<&'static str> {
+    let all = [
+        (Manner::KnowsVf, VF_MAC),
+        (Manner::KnowsOther, "52:54:00:00:00:99"),
+        (Manner::KnowsUnsaid, ""),
+    ];
+    let known = all.into_iter().find(|(one, _)| *one == manner);
+    known.map(|(_, mac)| mac)
 }
 
 fn reply(request: &Received, generation: u64, manner: Manner) -> Vec<u8> {
@@ -183,15 +203,15 @@ fn reply(request: &Received, generation: u64, manner: Manner) -> Vec<u8> {
         Call::GuestInfo(_) => {
             "{\"version\": \"1\", \"tandem-protocol\": 1, \"supported_commands\": []}".to_owned()
         }
-        Call::TandemConfigure(_) if manner == Manner::Refuses => {
-            let error = "{\"class\": \"GenericError\", \"desc\": \"I do not want them\"}";
+        Call::TandemConfigure(_) if manner == Manner::Refuses || own_vf(manner).is_some() => {
+            let error = "{\"class\": \"GenericError\", \"desc\": \"I do not want them\", \"code\": \"defined-by-file\"}";
             return format!("{{\"error\": {error}, \"id\": {id}}}\n").into_bytes();
         }
         _ if manner == Manner::Lies => "{\"bonds\": 7, \"status\": \"\\u001b[31m\"}".to_owned(),
         Call::TandemConfigure(_) => "{\"bonds\": [\"bond0\"], \"changed\": true}".to_owned(),
         Call::TandemSubscribe => "{}".to_owned(),
         Call::Command(_) => {
-            let ready = manner == Manner::SaysReady;
+            let ready = manner == Manner::SaysReady || own_vf(manner).is_some();
             format!(
                 "{{\"bond\": \"bond0\", \"ready\": {ready}, \"traffic\": \"standby\", \"released\": null, \
                  \"released-pci\": null, \"done\": []}}"
@@ -199,10 +219,19 @@ fn reply(request: &Received, generation: u64, manner: Manner) -> Vec<u8> {
         }
         _ => {
             let has_bond = [Manner::SaysReady, Manner::NeverReady].contains(&manner);
-            let bonds = if has_bond { BOND } else { "" }.replace('\n', " ");
+            let (policy, bonds) = match own_vf(manner) {
+                Some("") => ("file", BOND.to_owned()),
+                Some(mac) => {
+                    let known = format!("{{\"known-vfs\": [{{\"mac\": \"{mac}\"}}], \"name\"");
+                    ("file", BOND.replacen("{\"name\"", &known, 1))
+                }
+                None if has_bond => ("host", BOND.to_owned()),
+                None => ("host", String::new()),
+            };
+            let bonds = bonds.replace('\n', " ");
             format!(
                 "{{\"tandem-protocol\": 1, \"version\": \"1\", \"now\": 1, \"status\": {{\"generation\": \
-                 {generation}, \"policy\": \"host\", \"bonds\": [{bonds}], \"sources\": []}}}}"
+                 {generation}, \"policy\": \"{policy}\", \"bonds\": [{bonds}], \"sources\": []}}}}"
             )
         }
     };

@@ -187,6 +187,7 @@ fn a_panic_under_the_board_s_lock_takes_it_from_nobody() {
             facts: DomainFacts::absent(name),
             bonds: Ok(None),
             progress: None,
+            claims: Vec::new(),
         };
         registry.show(DomainReport::of(&look), false);
     };
@@ -262,6 +263,7 @@ fn little_is_kept_of_a_status_that_is_long() {
         facts: DomainFacts::absent("g1"),
         bonds: Ok(None),
         progress: None,
+        claims: Vec::new(),
     };
     registry.show(DomainReport::of(&look), false);
     let switchover = r#"{"number":1,"at":1,"from":"vf","to":"standby","cause":"planned"}"#;

@@ -19,6 +19,7 @@ fn registry(domain: &str) -> Registry {
         facts: DomainFacts::absent(domain),
         bonds: Ok(None),
         progress: None,
+        claims: Vec::new(),
     };
     let registry = Registry::new();
     let mut report = DomainReport::of(&look);
@@ -172,12 +173,16 @@ fn a_guest_makes_no_series() {
             report.status.bonds.push(other);
         }
         report.status.bonds.push(own);
-        report.version = format!("0.1.{scrape}\"\n");
+        // Some read as versions, and the last one does not.
+        let end = ["", "\"\n"][scrape % 2];
+        report.version = format!("0.1.{scrape}{end}");
         registry.guest("g1", report, 100);
         seen.extend(series(&metrics::text(&registry)));
     }
     let text = metrics::text(&registry);
     assert!(seen.len() < 60, "{} series:\n{text}", seen.len());
+    let versions = seen.iter().filter(|it| it.contains("version=")).count();
+    assert_eq!(versions, 9, "8 that read as versions, and other: {seen:#?}");
     for line in [
         "tandem_guest_info{domain=\"g1\",version=\"other\"} 1\n",
         "tandem_bond_switchovers_total{domain=\"g1\",bond=\"other\"} 93\n",
@@ -245,6 +250,10 @@ async fn only_the_metrics_are_served_and_only_to_this_machine() {
         ("\r\n\r\n", "400 "),
         (
             "GET /metrics HTTP/1.1\r\nHost: evil.example\r\n\r\n",
+            "403 ",
+        ),
+        (
+            "GET /metrics HTTP/1.1\r\nhost: localhost\r\nHost: evil.example\r\n\r\n",
             "403 ",
         ),
         (&long, "431 "),

@@ -130,6 +130,13 @@ impl Evacuation {
         missing.collect()
     }
 
+    /// The end of a phase that plugs in what it finds missing, one device after the other, each of which may
+    /// take `each_ms`.
+    pub(super) fn plugged_until_ms(&self, each_ms: u64) -> u64 {
+        let all_ms = each_ms.saturating_mul(self.notes.to_plug.max(1));
+        self.entered_ms.saturating_add(all_ms)
+    }
+
     /// Their names, for people.
     pub(in crate::evacuate) fn names(&self, side: Side, devices: &[usize]) -> String {
         let names = devices.iter().map(|device| self.name(side, *device));

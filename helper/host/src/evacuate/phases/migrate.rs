@@ -1,7 +1,7 @@
 //! The hypervisor moves the domain. How that ended, a look at both hosts decides.
 
 use super::helpers::is_gone;
-use super::{Next, Phase, Step};
+use super::{Next, Phase, Step, carry};
 use crate::evacuate::action::{ActionKind, Task};
 use crate::evacuate::cause::{Cause, CauseCode};
 use crate::evacuate::input::SideFacts;
@@ -20,6 +20,8 @@ enum Whereabouts {
     Source,
     /// On the source, paused by a migration that came to nothing.
     Stranded,
+    /// On the destination, paused by the carry's stop.
+    Arrived,
     /// On neither.
     Stopped,
     /// A migration is, or may be, under way.
@@ -35,7 +37,11 @@ pub(super) fn next(it: &Evacuation) -> Next {
     match whereabouts(it)? {
         Whereabouts::Destination => Ok(Step::Go(Phase::Announce)),
         Whereabouts::Source => Ok(Step::Fail(why(it))),
-        Whereabouts::Stranded => Ok(it.attempt(ActionKind::Unpause)),
+        Whereabouts::Stranded => {
+            let side = Side::Source;
+            Ok(it.attempt(ActionKind::Unpause { side }))
+        }
+        Whereabouts::Arrived => Ok(carry::resume(it)),
         Whereabouts::Stopped => {
             let message = "the domain runs on neither host: it ended while it was migrated";
             Ok(Step::Fail(Cause::new(CauseCode::Stopped, message)))
@@ -57,6 +63,7 @@ fn begin(it: &Evacuation) -> Next {
         let message = format!("{name} is back on the source: somebody plugged it in");
         return Ok(Step::Fail(Cause::new(CauseCode::MigrationFailed, message)));
     }
+    carry::begin(it)?;
     it.save_first(Side::Source, Stage::Migrating)?;
     Ok(Step::Do(ActionKind::Migrate))
 }
@@ -77,6 +84,9 @@ fn whereabouts(it: &Evacuation) -> Result<Whereabouts, Step> {
     // The handle may end early, as a virsh that loses its connection does, and the job go on.
     if !is_over(it) || source.is_some_and(has_job) {
         return Ok(Whereabouts::UnderWay);
+    }
+    if carry::is_stopped_on_arrival(it, source, destination) {
+        return Ok(Whereabouts::Arrived);
     }
     let destination_is_gone = destination.is_some_and(is_gone);
     Ok(match state(source) {

@@ -1,6 +1,7 @@
 //! What comes next in each phase. Nothing here changes anything: each function reads
 //! what is known and answers with one step.
 
+mod carry;
 mod check;
 mod claim;
 mod helpers;
@@ -8,6 +9,7 @@ mod migrate;
 mod plug;
 mod release;
 mod restore;
+mod rivals;
 mod takeover;
 mod unplug;
 mod verify;
@@ -26,6 +28,8 @@ pub(super) enum Step {
     Go(Phase),
     /// It will not end as it should; the machine knows what follows in which phase.
     Fail(Cause),
+    /// It is not begun, for all these reasons.
+    Refuse(Vec<Cause>),
     /// It is over.
     End,
 }
@@ -80,7 +84,8 @@ pub(super) fn step(it: &Evacuation) -> Step {
     );
     if it.notes.aborted && undoable && !begun {
         let message = format!("the operator stopped it in phase {}", it.phase.as_str());
-        return Step::Fail(Cause::new(CauseCode::Aborted, message));
+        let stops = Step::Fail(Cause::new(CauseCode::Aborted, message));
+        return it.withdraw().unwrap_or(stops);
     }
     let next = match it.phase {
         Phase::Takeover => takeover::next(it),
@@ -95,7 +100,9 @@ pub(super) fn step(it: &Evacuation) -> Step {
         Phase::Verify => verify::next(it),
         Phase::Release => release::next(it),
     };
-    match next {
-        Ok(step) | Err(step) => step,
+    let (Ok(step) | Err(step)) = next;
+    match step {
+        Step::Fail(_) | Step::Refuse(_) | Step::Go(_) | Step::End => it.withdraw().unwrap_or(step),
+        Step::Do(_) | Step::WaitUntil(_) => step,
     }
 }

@@ -1,7 +1,7 @@
 //! A last look, for the report; then claims and record are removed.
 
 use super::helpers::is_there;
-use super::{Next, Phase, Step};
+use super::{Next, Phase, Step, carry};
 use crate::evacuate::action::{ActionKind, Task};
 use crate::evacuate::input::RecordFact;
 use crate::evacuate::progress::{Progress, Stage};
@@ -14,7 +14,10 @@ const FAILURES: u32 = 3;
 const RESTORES: u32 = 2;
 
 pub(super) fn next(it: &Evacuation) -> Next {
-    let late = it.in_phase_ms() >= it.limits.release_ms;
+    carry::end(it)?;
+    // The time that the carry took does not count.
+    let begun_ms = it.notes.carry_over_ms.unwrap_or(0).max(it.entered_ms);
+    let late = it.now_ms >= begun_ms + it.limits.release_ms;
     let home = it.notes.residence.unwrap_or(Side::Source);
     if it.in_phase_ms() < it.limits.settle_ms {
         // What timed out may still take effect, and the report shall be true.
@@ -30,6 +33,7 @@ pub(super) fn next(it: &Evacuation) -> Next {
         return Ok(Step::Go(Phase::Restore));
     }
     release_vf(it)?;
+    it.clear_claims(home)?;
     clear(it, other(home), home)?;
     if it.keeps_record() {
         keep(it, home)?;
@@ -41,15 +45,22 @@ pub(super) fn next(it: &Evacuation) -> Next {
 
 fn has_looked(it: &Evacuation, side: Side) -> bool {
     let view = it.view(side);
-    view.facts.is_some() && view.asked_ms >= it.entered_ms && !view.is_failing()
+    view.looked_anew && !view.is_failing()
 }
 
-/// An unplug that was given up happened after all.
+/// An unplug that was given up happened after all. Not if another evacuation may have begun since: the record is its own by
+/// then, or was removed as far as anybody knows.
 fn vf_left_late(it: &Evacuation, home: Side) -> bool {
-    let runs = it.view(home).facts.as_ref().is_some_and(is_there);
+    let Some(facts) = it.view(home).facts.as_ref() else {
+        return false;
+    };
+    let is_ours = match &facts.record {
+        RecordFact::Present(record) => it.is_of_this_evacuation(record),
+        _ => it.tries(Task::Clear(home)).failures == 0,
+    };
     let mut missing = it.missing(home).into_iter();
     let left = missing.any(|device| it.notes.devices[device].was_back);
-    home == Side::Source && runs && it.notes.restores < RESTORES && left
+    home == Side::Source && is_there(facts) && is_ours && it.notes.restores < RESTORES && left
 }
 
 fn release_vf(it: &Evacuation) -> Result<(), Step> {
@@ -87,6 +98,16 @@ fn clear(it: &Evacuation, side: Side, home: Side) -> Result<(), Step> {
     }
     match view.facts.as_ref().map(|facts| &facts.record) {
         Some(RecordFact::Present(record)) if it.is_of_this_evacuation(record) => {
+            if tries.failures > 0 {
+                // What timed out has taken effect by then, or never will; only a look of then tells whose record is there.
+                it.is_certain()?;
+                if it.now_ms < tries.next_ms {
+                    return Err(Step::WaitUntil(tries.next_ms));
+                }
+                if view.current(it.now_ms).is_none() {
+                    return Err(it.look(side));
+                }
+            }
             Err(it.attempt(ActionKind::Clear { side }))
         }
         _ => Ok(()),

@@ -1,7 +1,7 @@
 //! The domain stays on the source, and its devices are put back.
 
 use super::helpers::is_gone;
-use super::{Next, Phase, Step, side_by_side};
+use super::{Next, Phase, Step, side_by_side, verify};
 use crate::evacuate::action::{ActionKind, Task};
 use crate::evacuate::progress::Stage;
 use crate::evacuate::spec::Side;
@@ -9,7 +9,7 @@ use crate::evacuate::state::Evacuation;
 
 pub(super) fn next(it: &Evacuation) -> Next {
     let side = Side::Source;
-    let end_ms = it.entered_ms + it.limits.restore_ms;
+    let end_ms = it.plugged_until_ms(it.limits.restore_ms);
     let late = it.now_ms >= end_ms;
     if late && it.view(side).is_failing() {
         return Ok(Step::End);
@@ -31,10 +31,11 @@ pub(super) fn next(it: &Evacuation) -> Next {
         return Ok(Step::Go(Phase::Verify));
     }
     it.try_save(side, Stage::Restoring)?;
-    it.is_certain()?;
     let room = |device: usize| Err(it.attempt(ActionKind::Attach { side, device }));
     let failures = |device: usize| it.tries(Task::Attach(side, device)).failures;
-    side_by_side(missing.into_iter(), room, failures)?;
+    let plugged = it.is_certain();
+    let plugged = plugged.and_then(|()| side_by_side(missing.into_iter(), room, failures));
+    verify::meanwhile(it, side, plugged)?;
     Ok(still_there(it))
 }
 

@@ -1,8 +1,7 @@
 //! A recovery makes sure that nobody else drives the evacuation, and finds out where it stands.
 
-use super::claim::too_slow;
 use super::helpers::{is_gone, is_there};
-use super::{Next, Phase, Step};
+use super::{Next, Phase, Step, carry, plug};
 use crate::evacuate::action::{ActionKind, Task};
 use crate::evacuate::cause::{Cause, CauseCode};
 use crate::evacuate::input::{RecordFact, SideFacts};
@@ -18,11 +17,12 @@ pub(super) fn next(it: &Evacuation) -> Next {
             return Ok(it.look(side));
         }
     }
-    if has_ours_settled(it)? {
+    if it.notes.claimed.is_some() {
         return Ok(go_on(it));
     }
     let source = it.view(Side::Source).current(it.now_ms);
-    if source.is_some_and(has_job) {
+    if let Some(source) = source.filter(|source| has_job(source)) {
+        plug::resume_memory(it, source)?;
         // It goes on without its owner; nothing may be written before it has ended. An owner
         // that lived would have cancelled it by then.
         let late = it.in_phase_ms() >= it.limits.migrate_ms;
@@ -40,41 +40,14 @@ pub(super) fn next(it: &Evacuation) -> Next {
         return Ok(wait(it, it.limits.unclear_ms));
     };
     is_free(it, side, facts)?;
+    it.claim(side, facts)?;
     let tries = it.tries(Task::Save(side));
-    if tries.failures > 2 || tries.accepted_ms.is_some() {
-        let message = tries
-            .last
-            .map_or_else(|| too_slow().message, |failure| failure.message);
-        return Ok(Step::Fail(Cause::new(CauseCode::RecordNotWritten, message)));
-    }
-    if !it.is_fresh_for_claim(side) {
-        if it.in_phase_ms() >= it.limits.stale_ms + it.limits.unclear_ms {
-            return Ok(Step::Fail(too_slow()));
-        }
-        return Ok(Step::Do(ActionKind::Observe { side }));
+    if let Some(failure) = tries.last.filter(|_| tries.failures > 2) {
+        let code = CauseCode::RecordNotWritten;
+        return Ok(Step::Fail(Cause::new(code, failure.message)));
     }
     let record = Box::new(it.record_at(it.record.progress.stage));
     Ok(it.attempt(ActionKind::Save { side, record }))
-}
-
-/// Our name was written, and is still there after the settling time.
-fn has_ours_settled(it: &Evacuation) -> Result<bool, Step> {
-    let Some((side, written_ms)) = it.notes.claimed else {
-        return Ok(false);
-    };
-    let settled_ms = written_ms + it.limits.claim_settle_ms;
-    if it.now_ms < settled_ms {
-        return Err(Step::WaitUntil(settled_ms));
-    }
-    let view = it.view(side);
-    if view.asked_ms < settled_ms {
-        return Err(wait(it, it.limits.migrate_ms + it.limits.unclear_ms));
-    }
-    let record = view.facts.as_ref().map(|facts| &facts.record);
-    if matches!(record, Some(RecordFact::Present(record)) if it.is_ours(record)) {
-        return Ok(true);
-    }
-    Err(Step::Fail(claimed(it)))
 }
 
 fn go_on(it: &Evacuation) -> Step {
@@ -100,6 +73,12 @@ fn residence(it: &Evacuation) -> Option<(Side, &SideFacts)> {
     seen(Side::Destination)
         .filter(runs)
         .or_else(|| seen(Side::Source).filter(|(_, facts)| is_there(facts)))
+        .or_else(|| {
+            let source = it.view(Side::Source).current(it.now_ms);
+            let destination = seen(Side::Destination);
+            let facts = destination.map(|(_, facts)| facts);
+            destination.filter(|_| carry::is_stopped_on_arrival(it, source, facts))
+        })
 }
 
 fn is_stopped(it: &Evacuation) -> bool {
@@ -142,9 +121,12 @@ fn is_silent(it: &Evacuation, side: Side) -> Result<(), Step> {
     if recovery.owner_lives {
         return Err(Step::Fail(claimed(it)));
     }
-    let beat = recovery.beats.get(&side);
-    let watched_ms = beat.map_or(0, |(_, since_ms)| it.now_ms - since_ms);
-    if recovery.owner_is_dead || watched_ms >= it.limits.stale_ms || beat.is_none() {
+    // Another one than was known to be dead may have taken it over since.
+    let Some(beat) = recovery.beats.get(&side).filter(|beat| !beat.is_left) else {
+        return Ok(());
+    };
+    let watched_ms = it.now_ms - beat.since_ms;
+    if watched_ms >= it.limits.stale_ms {
         return Ok(());
     }
     Err(it.wait(side, it.now_ms + it.limits.stale_ms - watched_ms))

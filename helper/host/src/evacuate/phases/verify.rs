@@ -85,6 +85,29 @@ fn has_answered(it: &Evacuation, device: usize) -> bool {
     resumed.accepted_ms.is_some() || refused
 }
 
+/// While a device is waited for, the guest may take those that are there. It is asked once, and again in its
+/// phase.
+pub(super) fn meanwhile(
+    it: &Evacuation,
+    side: Side,
+    plugged: Result<(), Step>,
+) -> Result<(), Step> {
+    let waits = matches!(plugged, Err(Step::WaitUntil(_)));
+    if waits && !it.notes.aborted && it.record.spec.asks_guest(side) {
+        let due = |device: &usize| {
+            let tries = resumed(it, *device);
+            let asked = tries.accepted_ms.is_some() || tries.failures > 0;
+            let leaves =
+                side == Side::Source && it.notes.devices[*device].unplug_asked_ms.is_some();
+            !asked && !leaves && it.vf_nic(side, *device).is_some()
+        };
+        if let Some(device) = it.record.spec.of_bonds().find(due) {
+            return Err(it.call(side, GuestCall::Resume(device)));
+        }
+    }
+    plugged
+}
+
 /// A bond's guest may take its VF again.
 fn resume(it: &Evacuation, side: Side, device: usize) -> Result<(), Step> {
     if has_answered(it, device) {

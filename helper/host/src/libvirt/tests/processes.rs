@@ -72,3 +72,58 @@ async fn a_source_of_events_that_closed_its_output_is_not_waited_for() {
     let again = tokio::time::timeout(Duration::from_secs(60), again).await;
     assert!(again.is_ok(), "it was not started again");
 }
+
+/// In post-copy the death of the `virsh` that leads the migration could cost the guest.
+#[tokio::test]
+async fn a_migration_outlives_its_handle_and_ends_only_when_it_is_given_up() {
+    let script = r#"case "$ALL" in
+*' migrate '*) echo $$ > "$HERE/pid.new"; mv "$HERE/pid.new" "$HERE/pid"; exec sleep 60 ;;
+esac
+"#;
+    let (virsh, folder) = fake(script);
+    let pid_file = folder.path().join("pid");
+    let pid_of = |path| {
+        let text = fs::read_to_string(path).unwrap();
+        rustix::process::Pid::from_raw(text.trim().parse().unwrap()).unwrap()
+    };
+    let options = MigrateOptions::default();
+    let mut handle = virsh
+        .migrate("g1", "test:///there", &options)
+        .await
+        .unwrap();
+    while !pid_file.exists() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let pid = pid_of(&pid_file);
+    assert!(handle.give_up().await.is_err());
+    assert!(rustix::process::test_kill_process(pid).is_err());
+    let runtime = std::thread::spawn({
+        let (virsh, pid_file) = (virsh.clone(), pid_file.clone());
+        move || {
+            let one = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            one.block_on(async {
+                fs::remove_file(&pid_file).unwrap();
+                let options = MigrateOptions::default();
+                drop(
+                    virsh
+                        .migrate("g1", "test:///there", &options)
+                        .await
+                        .unwrap(),
+                );
+                while !pid_file.exists() {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            });
+            // As at the end of this program, nobody is left that waits for it.
+        }
+    });
+    runtime.join().unwrap();
+    let pid = pid_of(&pid_file);
+    // A killed one that nobody has waited for would still be there, so its state counts.
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    assert!(!stat.contains(") Z "), "{stat}");
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+}

@@ -148,6 +148,32 @@ pub(in crate::sim::contract) fn mac_follows_active_port(rig: &mut Rig<'_>) -> Re
     Ok(())
 }
 
+pub(in crate::sim::contract) fn driver_rewrites_permanent_mac(rig: &mut Rig<'_>) -> Result<()> {
+    let bond = rig.bond(Some(BOND_MAC), FailOverMac::None)?;
+    // An emptied bond would lose its MAC.
+    let standby = rig.kernel.standby()?;
+    rig.enslave(standby, bond)?;
+    let vf = rig.kernel.plug_igbvf(VF_MAC, false)?;
+    rig.vf = Some(vf);
+    rig.enslave(vf, bond)?;
+    rig.act(&ActionKind::Release { port: vf, bond })?;
+    let link = rig.link(vf)?;
+    ensure!(
+        (link.mac, link.permanent_mac) == (Some(VF_MAC), Some(BOND_MAC)),
+        "released: {link:?}"
+    );
+    rig.enslave(vf, bond)?;
+    let mtu = rig.link(bond)?.mtu - 100;
+    rig.act(&ActionKind::SetMtu { link: bond, mtu })?;
+    let link = rig.link(vf)?;
+    let before_bond = link.port.as_ref().and_then(|port| port.permanent_mac);
+    ensure!(
+        (link.permanent_mac, before_bond) == (Some(BOND_MAC), Some(VF_MAC)),
+        "with another MTU: {link:?}"
+    );
+    Ok(())
+}
+
 pub(in crate::sim::contract) fn mac_that_follows_is_not_set(rig: &mut Rig<'_>) -> Result<()> {
     let bond = rig.bond(None, FailOverMac::Active)?;
     let before = rig.link(bond)?.mac;

@@ -77,7 +77,7 @@ pub(in crate::sim::contract) fn pinned_mac_is_refused_unless_followed(
     rig: &mut Rig<'_>,
 ) -> Result<()> {
     let bond = rig.bond(Some(BOND_MAC), FailOverMac::None)?;
-    let vf = rig.kernel.plug_pinned_vf(VF_MAC)?;
+    let vf = rig.kernel.plug_igbvf(VF_MAC, true)?;
     rig.vf = Some(vf);
     let errno = rig.refused(&ActionKind::Enslave { port: vf, bond })?;
     ensure!(errno == 99, "errno {errno}, not EADDRNOTAVAIL");

@@ -1,14 +1,16 @@
 //! Tandem under real systemd and udev, installed as a package would install it, beside NetworkManager and
 //! beside systemd-networkd.
 
+mod rights;
+
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
-use tandem_core::input::Source;
-use tandem_core::status::{BondState, ProblemCode, SourceHealth};
+use tandem_core::status::{BondState, ProblemCode};
 use tandem_lab::full_guest::{FullGuest, Manager, systemd};
 use tandem_lab::net::{CLIENT_V4, GUEST_V4, GUEST_V6};
+use tandem_lab::tandem::switchover::is_armed;
 use tandem_lab::tandem::{BOND, CONFIG, Guest, STEP_LIMIT, Setup};
 use tandem_lab::{Lab, Mac, Nic, NicModel, Slot, test_mac};
 
@@ -17,11 +19,6 @@ const UNIT: &str = "tandem.service";
 const START_LIMIT: Duration = Duration::from_secs(400);
 /// A NIC that no bond knows.
 const STRANGER: Mac = test_mac(9);
-/// The numbers of include/uapi/linux/capability.h (6.12): `NET_ADMIN`, `NET_RAW`.
-const CAPABILITIES: u64 = 1 << 12 | 1 << 13;
-/// `PERFMON`, `BPF`: only until the kernel programs are loaded.
-const TO_LOAD: u64 = 1 << 38 | 1 << 39;
-
 #[test]
 fn beside_network_manager() {
     let Some(lab) = Lab::for_test("full guest, NetworkManager") else {
@@ -34,7 +31,8 @@ fn beside_network_manager() {
         let mut guest = boot(&lab, &setup, Manager::NetworkManager, |guest| guest)?;
         comes_first(&guest, Manager::NetworkManager)?;
         takes_the_vf_by_its_mac(&guest, setup.vf)?;
-        has_the_rights_it_needs_and_no_more(&guest)?;
+        rights::has_what_it_needs_and_no_more(&guest)?;
+        rights::are_exposed_no_more_than_they_may(&guest)?;
         lacks_nothing(&guest)?;
         network_manager_keeps_off(&guest, &[setup.standby, setup.vf])?;
         network_manager_takes_a_stranger(&mut guest)?;
@@ -43,6 +41,8 @@ fn beside_network_manager() {
         guest.reach(BondState::Standby)?;
         guest.vm.plug_vf(setup.model, setup.later_vfs[0])?;
         takes_the_vf_by_its_mac(&guest, setup.later_vfs[0])?;
+        // What the kernel takes for that was loaded when the service started.
+        guest.await_here("guarded", is_armed)?;
         network_manager_keeps_off(&guest, &[setup.standby, setup.later_vfs[0]])?;
 
         reloads(&guest, &setup)?;
@@ -135,7 +135,7 @@ fn the_host_hands_over_what_network_manager_has() {
         });
         guest
             .channel()?
-            .call("tandem-configure", json!({ "bonds": [bond] }), STEP_LIMIT)?;
+            .call("tandem-configure", json!({ "bonds": [&bond] }), STEP_LIMIT)?;
         takes_the_vf_by_its_mac(&guest, setup.vf)?;
         systemd::eventually("NetworkManager lets go", STEP_LIMIT, || {
             let devices = guest.vm.sh("nmcli -t -f STATE,DEVICE device")?;
@@ -145,6 +145,7 @@ fn the_host_hands_over_what_network_manager_has() {
             Ok(if kept { Err(devices) } else { Ok(()) })
         })?;
         guest.check()?;
+        rights::marks_whatever_the_host_hands_over(&guest, &bond)?;
 
         // A VF that comes starts the service again.
         guest.vm.sh(&format!("systemctl stop {UNIT}"))?;
@@ -245,38 +246,6 @@ fn takes_the_vf_by_its_mac(guest: &Guest, mac: Mac) -> Result<()> {
         vf.name
     );
     guest.check().with_context(journal)
-}
-
-/// The process has what the unit says; with that it reaches the channel and loads its eBPF programs.
-fn has_the_rights_it_needs_and_no_more(guest: &Guest) -> Result<()> {
-    let vm = &guest.vm;
-    let pid = systemd::property(vm, UNIT, "MainPID")?;
-    let text = vm.sh(&format!("cat /proc/{pid}/status"))?;
-    let field = |name: &str| -> Result<&str> {
-        let line = text
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        Ok(line.with_context(|| format!("no {name} in {text}"))?.trim())
-    };
-    let bounding = u64::from_str_radix(field("CapBnd")?, 16)?;
-    ensure!(bounding == CAPABILITIES | TO_LOAD, "{bounding:#x}");
-    // The programs are loaded; no thread could load others.
-    let threads = vm.sh(&format!("grep -h '^Cap[PEA]' /proc/{pid}/task/*/status"))?;
-    let expected = format!("{CAPABILITIES:016x}");
-    let differs = threads.lines().any(|line| !line.ends_with(&expected));
-    ensure!(!differs, "a thread has not just {expected}:\n{threads}");
-    ensure!(field("NoNewPrivs")? == "1", "new privileges are possible");
-    ensure!(field("Seccomp")? == "2", "there is no system call filter");
-    ensure!(!field("Uid")?.starts_with("0\t"), "it runs as root");
-    eprintln!("resident memory: {}", field("VmRSS")?);
-
-    let status = guest.channel()?.status(STEP_LIMIT)?;
-    for source in [Source::Links, Source::Ebpf, Source::Channel] {
-        let found = status.sources.iter().find(|entry| entry.source == source);
-        let health = &found.with_context(|| format!("no {source:?}"))?.health;
-        ensure!(*health == SourceHealth::Working, "{source:?}: {found:?}");
-    }
-    Ok(())
 }
 
 /// `tandem check` finds all of it, as it was installed.

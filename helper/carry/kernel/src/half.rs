@@ -1,0 +1,384 @@
+//! Turns of a half: everything that can be done without waiting. Whoever has the half waits in between for
+//! [`Wait`], and is the one who asks the hypervisor.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use tandem_carry::{Destination, Source, destination, source};
+
+use crate::copy::TapCopy;
+use crate::guarded::Guarded;
+use crate::link::Link;
+
+/// Frames that are read out of the hold in one turn at most: as many as its queue has.
+const TURN_FRAMES: usize = 10_000;
+/// How soon a look at the tap's queue is due before it matters, in ms.
+const LOOK_MS: u64 = 20;
+/// How soon a turn is due while something is under way that gives no sign, in ms.
+const BUSY_MS: u64 = 1;
+/// A frame that was let through just before the hold is in the tap's queue by then, in ms.
+const SWEEP_MS: u64 = 20;
+/// Frames of each queue that a guest's process may have taken in vain when the guest stands still: one for which the guest had no
+/// buffer, and one after that (`net_vm_change_state_handler` of net/net.c and `tap_send` of net/tap.c, QEMU 11.1).
+const TAKEN: u64 = 2;
+
+/// What a half asks of whoever knows the hypervisor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Stop the guest here.
+    StopGuest,
+    /// Resume the guest here.
+    ResumeGuest,
+}
+
+/// What the next turn has to wait for, whichever comes first.
+#[derive(Debug)]
+pub struct Wait<'a> {
+    /// One of these can be read.
+    pub reads: Vec<BorrowedFd<'a>>,
+    /// This can be written.
+    pub writes: Option<BorrowedFd<'a>>,
+    /// This moment has come, in ms.
+    pub until_ms: Option<u64>,
+}
+
+/// The source with its tap and its end of the stream.
+#[derive(Debug)]
+pub struct SourceHalf {
+    /// Decides.
+    pub machine: Source,
+    tap: Guarded,
+    copy: Option<TapCopy>,
+    link: Link,
+    drain: Drain,
+    hold_began_ms: u64,
+    /// Until when the tap's queue is swept.
+    sweeps_until_ms: Option<u64>,
+    ended: DrainEnd,
+}
+
+/// How the wait for the tap's queue to be empty ended, before the guest's stop.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DrainEnd {
+    /// From the hold until the stop was ordered, in ms; `None` if it never was.
+    pub after_ms: Option<u64>,
+    /// Frames that were still in the queue when the guest stood still and could not be swept, or had found it full since it was
+    /// last seen empty: they are lost.
+    pub left: u64,
+    /// The queue was not seen empty before the guest stood still: so many frames may be lost besides, at most, which nobody
+    /// sees.
+    pub unseen: u64,
+}
+
+/// Whether the tap's queue is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Drain {
+    /// Now and then, before the hold.
+    Ahead,
+    /// All the time, as the hold has begun and the guest shall stop once it is empty.
+    Awaited,
+    /// No more: it was empty while frames were held.
+    Empty,
+    /// No more: nobody knows.
+    Over,
+}
+
+/// The destination with its tap and its end of the stream.
+#[derive(Debug)]
+pub struct DestinationHalf {
+    /// Decides.
+    pub machine: Destination,
+    tap: Guarded,
+    link: Link,
+    announced: bool,
+}
+
+impl SourceHalf {
+    /// `tap` passes frames.
+    pub const fn new(machine: Source, tap: Guarded, link: Link) -> Self {
+        Self {
+            machine,
+            tap,
+            copy: None,
+            link,
+            drain: Drain::Ahead,
+            hold_began_ms: 0,
+            sweeps_until_ms: None,
+            ended: DrainEnd {
+                after_ms: None,
+                left: 0,
+                unseen: 0,
+            },
+        }
+    }
+
+    /// What the guest leaves in the tap's queue can be swept by this.
+    #[must_use]
+    pub fn with_copy(mut self, copy: Option<TapCopy>) -> Self {
+        self.copy = copy;
+        self
+    }
+
+    /// Does what can be done at the moment `now_ms`, with what has been learnt of the hypervisor since.
+    ///
+    /// # Errors
+    /// If the kernel fails. To drop the half leaves the tap open.
+    pub fn turn(
+        &mut self,
+        now_ms: u64,
+        learnt: impl IntoIterator<Item = source::Input>,
+    ) -> io::Result<Vec<Order>> {
+        let Self {
+            machine,
+            tap,
+            copy,
+            link,
+            drain,
+            hold_began_ms,
+            sweeps_until_ms,
+            ended,
+        } = self;
+        let mut orders = Vec::new();
+        for input in learnt {
+            machine.handle(now_ms, input);
+        }
+        if !link.receive(|message| machine.handle(now_ms, source::Input::Message(message))) {
+            machine.handle(now_ms, source::Input::StreamEnded);
+        }
+        read_source(machine, tap, now_ms)?;
+        let looks = matches!(drain, Drain::Ahead | Drain::Awaited);
+        if looks && tap.in_queue() == 0 && *drain == Drain::Awaited {
+            *drain = Drain::Empty;
+            machine.handle(now_ms, source::Input::Drained);
+        }
+        machine.handle(now_ms, source::Input::Tick);
+        loop {
+            while tap.has_room()?
+                && let Some(action) = machine.next_action()
+            {
+                match action {
+                    source::Action::Hold => {
+                        tap.hold()?;
+                        *drain = Drain::Awaited;
+                        *hold_began_ms = now_ms;
+                    }
+                    source::Action::Pass => {
+                        // The guest takes it itself.
+                        ended.unseen = 0;
+                        *sweeps_until_ms = None;
+                        tap.drain(now_ms)?;
+                    }
+                    source::Action::Inject(frame) => tap.inject(frame)?,
+                    source::Action::Detach => {
+                        *sweeps_until_ms = None;
+                        *copy = None;
+                        tap.detach();
+                    }
+                    source::Action::StopGuest => {
+                        ended.after_ms = Some(now_ms.saturating_sub(*hold_began_ms));
+                        orders.push(Order::StopGuest);
+                    }
+                    source::Action::Sweep => {
+                        if *drain != Drain::Empty {
+                            ended.unseen = TAKEN * copy.as_ref().map_or(1, TapCopy::queues);
+                        }
+                        *drain = Drain::Over;
+                        ended.left = tap.overflown();
+                        *sweeps_until_ms = Some(now_ms + SWEEP_MS);
+                    }
+                    source::Action::ResumeGuest => {
+                        if sweeps_until_ms.take().is_some() {
+                            sweep(machine, copy.as_mut(), now_ms)?;
+                            machine.handle(now_ms, source::Input::Swept);
+                        }
+                        orders.push(Order::ResumeGuest);
+                    }
+                    source::Action::ReadDry => {
+                        read_source(machine, tap, now_ms)?;
+                        machine.handle(now_ms, source::Input::Dry);
+                    }
+                }
+            }
+            if !tap.settle(machine.pending(), now_ms)? {
+                break;
+            }
+            machine.handle(now_ms, source::Input::Passing);
+        }
+        if let Some(until_ms) = *sweeps_until_ms {
+            sweep(machine, copy.as_mut(), now_ms)?;
+            let left = tap.in_queue();
+            if left == 0 || copy.is_none() || now_ms >= until_ms {
+                *sweeps_until_ms = None;
+                ended.left += left;
+                machine.handle(now_ms, source::Input::Swept);
+            }
+        }
+        if !link.send(|| machine.next_message()) {
+            machine.handle(now_ms, source::Input::StreamEnded);
+        }
+        if machine.is_off_stream() {
+            link.close();
+        }
+        Ok(orders)
+    }
+
+    /// How the wait for the tap's queue ended.
+    pub const fn drain_end(&self) -> DrainEnd {
+        self.ended
+    }
+
+    /// It has ended, and the other half knows, or is not to be told any more.
+    pub fn is_over(&self) -> bool {
+        self.machine.outcome().is_some() && self.link.is_closed()
+    }
+
+    /// What the next turn waits for.
+    pub fn wait(&self, now_ms: u64) -> Wait<'_> {
+        let look_ms = match self.drain {
+            Drain::Ahead => Some(now_ms + LOOK_MS),
+            Drain::Awaited => Some(now_ms + BUSY_MS),
+            Drain::Empty | Drain::Over => self.sweeps_until_ms.map(|_| now_ms + BUSY_MS),
+        };
+        let deadline_ms = self
+            .machine
+            .next_deadline()
+            .into_iter()
+            .chain(look_ms)
+            .min();
+        wait(&self.tap, &self.link, deadline_ms, now_ms)
+    }
+
+    /// Frames that the hold itself has lost: its queue was full.
+    pub const fn lost(&self) -> u64 {
+        self.tap.lost()
+    }
+}
+
+impl DestinationHalf {
+    /// `tap` is closed.
+    pub const fn new(machine: Destination, tap: Guarded, link: Link) -> Self {
+        Self {
+            machine,
+            tap,
+            link,
+            announced: false,
+        }
+    }
+
+    /// Does what can be done at the moment `now_ms`, with what has been learnt of the hypervisor since.
+    ///
+    /// # Errors
+    /// If the kernel fails. To drop the half leaves the tap open.
+    pub fn turn(
+        &mut self,
+        now_ms: u64,
+        learnt: impl IntoIterator<Item = destination::Input>,
+    ) -> io::Result<Vec<Order>> {
+        let Self {
+            machine,
+            tap,
+            link,
+            announced,
+        } = self;
+        let mut orders = Vec::new();
+        for input in learnt {
+            machine.handle(now_ms, input);
+        }
+        if !*announced && tap.announced()?.is_some() {
+            *announced = true;
+            machine.handle(now_ms, destination::Input::Announced);
+        }
+        if !link.receive(|message| machine.handle(now_ms, destination::Input::Message(message))) {
+            machine.handle(now_ms, destination::Input::StreamEnded);
+        }
+        read_destination(machine, tap, now_ms)?;
+        machine.handle(now_ms, destination::Input::Tick);
+        loop {
+            while tap.has_room()?
+                && let Some(action) = machine.next_action()
+            {
+                match action {
+                    destination::Action::Hold => tap.hold()?,
+                    destination::Action::Open => tap.drain(now_ms)?,
+                    destination::Action::Inject(frame) => tap.inject(frame)?,
+                    destination::Action::Detach => tap.detach(),
+                    destination::Action::ResumeGuest => orders.push(Order::ResumeGuest),
+                    destination::Action::ReadDry => {
+                        read_destination(machine, tap, now_ms)?;
+                        machine.handle(now_ms, destination::Input::Dry);
+                    }
+                }
+            }
+            if !tap.settle(machine.pending(), now_ms)? {
+                break;
+            }
+            machine.handle(now_ms, destination::Input::Opened);
+        }
+        if !link.send(|| machine.next_message()) {
+            machine.handle(now_ms, destination::Input::StreamEnded);
+        }
+        if machine.is_off_stream() {
+            link.close();
+        }
+        Ok(orders)
+    }
+
+    /// It has ended, and the other half knows, or is not to be told any more.
+    pub fn is_over(&self) -> bool {
+        self.machine.outcome().is_some() && self.link.is_closed()
+    }
+
+    /// What the next turn waits for.
+    pub fn wait(&self, now_ms: u64) -> Wait<'_> {
+        wait(&self.tap, &self.link, self.machine.next_deadline(), now_ms)
+    }
+
+    /// Frames that the hold itself has lost: its queue was full.
+    pub const fn lost(&self) -> u64 {
+        self.tap.lost()
+    }
+}
+
+fn read_source(machine: &mut Source, tap: &mut Guarded, now_ms: u64) -> io::Result<()> {
+    for _ in 0..TURN_FRAMES {
+        let Some((frame, _)) = tap.read(now_ms)? else {
+            break;
+        };
+        machine.handle(now_ms, source::Input::Frame(frame));
+    }
+    Ok(())
+}
+
+/// All that the guest has left in the tap's queue.
+fn sweep(machine: &mut Source, copy: Option<&mut TapCopy>, now_ms: u64) -> io::Result<()> {
+    let Some(copy) = copy else {
+        return Ok(());
+    };
+    for _ in 0..TURN_FRAMES {
+        let Some(frame) = copy.read()? else {
+            break;
+        };
+        machine.handle(now_ms, source::Input::Left(frame));
+    }
+    Ok(())
+}
+
+fn read_destination(machine: &mut Destination, tap: &mut Guarded, now_ms: u64) -> io::Result<()> {
+    for _ in 0..TURN_FRAMES {
+        let Some((frame, early)) = tap.read(now_ms)? else {
+            break;
+        };
+        machine.handle(now_ms, destination::Input::Native { frame, early });
+    }
+    Ok(())
+}
+
+fn wait<'a>(tap: &'a Guarded, link: &'a Link, deadline_ms: Option<u64>, now_ms: u64) -> Wait<'a> {
+    let (reads, writes) = link.waits();
+    let busy_ms = tap.is_busy().then(|| now_ms + BUSY_MS);
+    Wait {
+        reads: reads.into_iter().chain([tap.as_fd()]).collect(),
+        writes,
+        until_ms: deadline_ms.into_iter().chain(busy_ms).min(),
+    }
+}

@@ -1,0 +1,421 @@
+//! The path of the VF that carries the traffic is watched.
+
+use alloc::vec::Vec;
+use core::net::IpAddr;
+
+use super::*;
+use crate::machine::Machine;
+use crate::model::action::{Action, ActionKind, PathProof};
+use crate::model::input::{Command, Input, Outcome, Request};
+use crate::model::output::{Answer, CommandError, Output};
+use crate::model::path::{CountedBy, PathAnswer, PortTraffic};
+use crate::model::policy::PathCheck;
+use crate::model::status::{Held, ProblemCode, SwitchoverCause, Traffic, Unproved};
+use crate::model::types::{ActionId, CommandId, Time};
+
+const START: Time = Time(5_000_000);
+const NEIGHBOUR: IpAddr = IpAddr::V4(core::net::Ipv4Addr::new(192, 0, 2, 1));
+
+fn watching() -> Policy {
+    let mut policy = policy();
+    policy.bonds[0].timing = Timing::default();
+    policy
+}
+
+/// A guest whose VF carries the traffic, and what its counters show.
+struct Guest {
+    machine: Machine,
+    now: Time,
+    sent: u64,
+    counted_by: CountedBy,
+    answer: PathAnswer,
+    looks: u32,
+    asked: u32,
+    standbys_answer: PathAnswer,
+    asked_standby: u32,
+    trials: u32,
+    replies: Vec<Result<Answer, CommandError>>,
+    done: Vec<ActionKind>,
+}
+
+impl Guest {
+    fn new(policy: Policy) -> Self {
+        let mut machine = Machine::new(START);
+        machine.handle(START, Input::Policy(policy));
+        machine.handle(START, Input::Links(healthy()));
+        machine.handle(START, Input::Addressings(Vec::new()));
+        let mut guest = Self {
+            machine,
+            now: START,
+            sent: 7,
+            counted_by: CountedBy::Driver,
+            answer: PathAnswer::Answered,
+            looks: 0,
+            asked: 0,
+            standbys_answer: PathAnswer::Answered,
+            asked_standby: 0,
+            trials: 0,
+            replies: Vec::new(),
+            done: Vec::new(),
+        };
+        guest.answer_actions();
+        guest
+    }
+
+    fn answer_actions(&mut self) {
+        while let Some(output) = self.machine.next_output() {
+            let Action { id, kind } = match output {
+                Output::Act(action) => action,
+                Output::Reply { result, .. } => {
+                    self.replies.push(result);
+                    continue;
+                }
+                Output::Notify(_) => continue,
+            };
+            match kind {
+                ActionKind::ReadTraffic { port, .. } => {
+                    self.looks += 1;
+                    let traffic = PortTraffic {
+                        port,
+                        sent: self.sent,
+                        counted_by: self.counted_by,
+                    };
+                    self.learn(Input::PortTraffic(traffic));
+                }
+                ActionKind::AskPath {
+                    bond,
+                    port,
+                    other,
+                    trial,
+                } => {
+                    self.trials += u32::from(trial);
+                    let of_vf = (port, other) == (VF, STANDBY);
+                    assert!(of_vf || (port, other) == (STANDBY, VF));
+                    let (asked, answer) = if of_vf {
+                        (&mut self.asked, self.answer)
+                    } else {
+                        (&mut self.asked_standby, self.standbys_answer)
+                    };
+                    *asked += 1;
+                    self.learn(Input::PathAsked { bond, port, answer });
+                }
+                ActionKind::SetPrimary { port: to, .. } => {
+                    self.done.push(kind.clone());
+                    for link in [
+                        port(nic(STANDBY, "eth0", STANDBY_MAC), to == STANDBY),
+                        port(nic(VF, "enp2s0", VF_MAC), to == VF),
+                        bond(Some(to)),
+                    ] {
+                        self.learn(Input::Link(link));
+                    }
+                }
+                kind => self.done.push(kind),
+            }
+            self.end(id, Outcome::Accepted);
+        }
+    }
+
+    fn end(&mut self, action: ActionId, outcome: Outcome) {
+        self.learn(Input::Done { action, outcome });
+    }
+
+    fn learn(&mut self, input: Input) {
+        self.machine.handle(self.now, input);
+    }
+
+    /// Lets time pass in which so many frames a second are sent.
+    fn run(&mut self, ms: u64, sent_per_s: u64) {
+        let end = self.now.plus_ms(ms);
+        let (sent, began) = (self.sent, self.now);
+        while let Some(at) = self.machine.next_deadline().filter(|at| *at <= end) {
+            self.now = at;
+            let passed_ms = at.since_ms(began);
+            self.sent = sent + passed_ms * sent_per_s / 1_000;
+            self.learn(Input::Tick);
+            self.answer_actions();
+        }
+        self.now = end;
+        self.sent = sent + ms * sent_per_s / 1_000;
+    }
+
+    fn traffic(&self) -> Traffic {
+        self.machine.status().bonds[0].traffic
+    }
+
+    fn problems(&self) -> Vec<ProblemCode> {
+        let problems = self.machine.status().bonds[0].problems.iter();
+        let ours = [ProblemCode::PathLost, ProblemCode::StandbyDeaf];
+        problems
+            .map(|problem| problem.code)
+            .filter(|code| ours.contains(code))
+            .collect()
+    }
+}
+
+#[test]
+fn a_guest_at_rest_is_looked_at_every_ten_seconds_and_nobody_is_asked() {
+    let mut guest = Guest::new(watching());
+    guest.run(30_000, 0);
+    let before = guest.looks;
+    guest.run(600_000, 0);
+    assert_eq!((guest.looks - before, guest.asked), (60, 0));
+    // The looks are when the standby is asked about too: nothing else wakes the guest.
+    assert!(
+        (9..=11).contains(&guest.asked_standby),
+        "{}",
+        guest.asked_standby
+    );
+}
+
+#[test]
+fn a_few_frames_now_and_then_are_asked_about_as_seldom() {
+    let mut guest = Guest::new(watching());
+    guest.run(30_000, 0);
+    let before = guest.looks;
+    guest.run(600_000, 1);
+    assert_eq!(guest.looks - before, 60);
+    assert!(guest.asked <= 61, "{}", guest.asked);
+}
+
+#[test]
+fn frames_that_are_sent_all_the_time_are_asked_about_four_times_in_health_ms() {
+    let mut guest = Guest::new(watching());
+    guest.run(20_000, 1_000);
+    let before = guest.asked;
+    guest.run(60_000, 1_000);
+    assert!((118..=121).contains(&(guest.asked - before)));
+    assert_eq!(guest.traffic(), Traffic::Vf);
+    assert_eq!(guest.problems(), []);
+}
+
+#[test]
+fn a_dead_path_is_left_within_health_ms_and_tried_again_with_growing_waits() {
+    let mut guest = Guest::new(watching());
+    guest.run(20_000, 1_000);
+    guest.answer = PathAnswer::Lost {
+        neighbour: NEIGHBOUR,
+    };
+    guest.done.clear();
+    guest.run(1_200, 1_000);
+    let moved = ActionKind::SetPrimary {
+        bond: BOND,
+        port: STANDBY,
+    };
+    assert_eq!(guest.done.first(), Some(&moved), "before anything else");
+    let bond = &guest.machine.status().bonds[0];
+    assert_eq!(bond.traffic, Traffic::Standby);
+    assert_eq!(bond.switchovers[0].cause, SwitchoverCause::PathLost);
+    assert_eq!(bond.vf.as_ref().unwrap().held, Some(Held::PathLost));
+    assert_eq!(guest.problems(), [ProblemCode::PathLost]);
+    // It is asked for a proof that needs more than the standby, and has the traffic again once it has that.
+    guest.answer = PathAnswer::Answered;
+    guest.done.clear();
+    guest.run(1_000, 0);
+    let proved = |kind: &ActionKind| {
+        let proof = PathProof::Neighbours;
+        matches!(kind, ActionKind::CheckPath { proof: found, .. } if *found == proof)
+    };
+    assert!(!guest.done.iter().any(proved), "it has to hold first");
+    guest.run(2_000, 0);
+    assert_eq!(guest.done.iter().filter(|kind| proved(kind)).count(), 1);
+    assert_eq!(guest.traffic(), Traffic::Vf);
+    assert_eq!(guest.problems(), []);
+    // Each loss doubles the wait.
+    guest.answer = PathAnswer::Lost {
+        neighbour: NEIGHBOUR,
+    };
+    guest.run(1_700, 1_000);
+    assert_eq!(guest.traffic(), Traffic::Standby);
+    guest.done.clear();
+    guest.run(2_000, 0);
+    assert!(!guest.done.iter().any(proved));
+    guest.run(2_500, 0);
+    assert!(guest.done.iter().any(proved));
+}
+
+#[test]
+fn nobody_who_answers_is_no_reason_to_leave() {
+    for answer in [PathAnswer::Silent, PathAnswer::NobodyKnown] {
+        let mut guest = Guest::new(watching());
+        guest.answer = answer;
+        guest.run(600_000, 1_000);
+        assert_eq!(guest.traffic(), Traffic::Vf);
+        assert_eq!(guest.problems(), []);
+        assert!(guest.asked <= 64, "{} questions", guest.asked);
+    }
+}
+
+#[test]
+fn counters_that_begin_anew_or_are_anothers_say_nothing() {
+    let mut guest = Guest::new(watching());
+    guest.answer = PathAnswer::Silent;
+    guest.run(20_000, 0);
+    guest.sent = 0;
+    guest.run(11_000, 0);
+    guest.counted_by = CountedBy::Programs;
+    guest.sent = 50;
+    guest.run(11_000, 0);
+    assert_eq!(guest.asked, 0);
+}
+
+#[test]
+fn a_standby_that_is_no_better_is_not_asked_and_zero_ends_the_watch() {
+    let mut guest = Guest::new(policy());
+    guest.run(60_000, 1_000);
+    assert_eq!((guest.looks, guest.asked), (0, 0));
+    let mut guest = Guest::new(watching());
+    let mut standby = port(nic(STANDBY, "eth0", STANDBY_MAC), false);
+    standby.carrier = false;
+    guest.learn(Input::Link(standby));
+    guest.run(60_000, 1_000);
+    assert_eq!((guest.looks, guest.asked), (0, 0));
+}
+
+#[test]
+fn a_vf_alone_keeps_the_traffic_whatever_its_path() {
+    let mut guest = Guest::new(watching());
+    guest.run(20_000, 1_000);
+    guest.answer = PathAnswer::Lost {
+        neighbour: NEIGHBOUR,
+    };
+    guest.run(2_000, 1_000);
+    assert_eq!(guest.traffic(), Traffic::Standby);
+    let mut standby = port(nic(STANDBY, "eth0", STANDBY_MAC), true);
+    standby.carrier = false;
+    guest.done.clear();
+    guest.learn(Input::Link(standby));
+    guest.answer_actions();
+    let moved = ActionKind::SetPrimary {
+        bond: BOND,
+        port: VF,
+    };
+    assert_eq!(guest.done.first(), Some(&moved));
+}
+
+#[test]
+fn a_standby_that_hears_nothing_is_told_once_that_is_sure_and_until_it_hears() {
+    let mut guest = Guest::new(watching());
+    guest.standbys_answer = PathAnswer::Lost {
+        neighbour: NEIGHBOUR,
+    };
+    guest.run(100_000, 0);
+    assert_eq!(guest.problems(), [ProblemCode::StandbyDeaf]);
+    assert_eq!(guest.traffic(), Traffic::Vf);
+    guest.standbys_answer = PathAnswer::Silent;
+    guest.run(100_000, 0);
+    assert_eq!(
+        guest.problems(),
+        [ProblemCode::StandbyDeaf],
+        "nothing new is known"
+    );
+    guest.standbys_answer = PathAnswer::Answered;
+    guest.run(100_000, 0);
+    assert_eq!(guest.problems(), []);
+    // Once may be chance.
+    guest.standbys_answer = PathAnswer::Lost {
+        neighbour: NEIGHBOUR,
+    };
+    let before = guest.asked_standby;
+    while guest.asked_standby == before {
+        guest.run(1_000, 0);
+    }
+    assert_eq!(guest.problems(), []);
+}
+
+/// A guest whose standby carries the traffic, and whose VF is about to get it.
+fn about_to_fail_back() -> Guest {
+    let mut policy = watching();
+    policy.bonds[0].path_check = PathCheck::Auto;
+    let mut guest = Guest::new(policy);
+    guest.run(20_000, 1_000);
+    guest.answer = lost();
+    guest.run(1_700, 1_000);
+    assert_eq!(guest.traffic(), Traffic::Standby);
+    assert_eq!(guest.trials, 0);
+    guest
+}
+
+fn lost() -> PathAnswer {
+    let neighbour = NEIGHBOUR;
+    PathAnswer::Lost { neighbour }
+}
+
+#[test]
+fn a_vf_that_gets_the_traffic_is_on_trial_at_once() {
+    for (answer, unproved) in [
+        (PathAnswer::Answered, None),
+        (PathAnswer::Silent, Some(Unproved::NobodyAnswers)),
+        (PathAnswer::NobodyKnown, Some(Unproved::NobodyKnown)),
+    ] {
+        let mut guest = about_to_fail_back();
+        guest.answer = answer;
+        let before = guest.asked;
+        guest.run(3_000, 0);
+        assert_eq!((guest.trials, guest.asked - before), (1, 1));
+        assert_eq!(guest.traffic(), Traffic::Vf);
+        assert_eq!(guest.problems(), []);
+        let bond = &guest.machine.status().bonds[0];
+        assert_eq!(bond.vf.as_ref().unwrap().unproved, unproved);
+    }
+}
+
+#[test]
+fn a_trial_that_fails_moves_the_traffic_back_and_the_next_one_waits_longer() {
+    let neighbour = NEIGHBOUR;
+    for answer in [lost(), PathAnswer::Astray { neighbour }] {
+        let mut guest = about_to_fail_back();
+        guest.answer = answer;
+        let mut tried_at = Vec::new();
+        for _ in 0..4_000 {
+            let before = guest.trials;
+            guest.run(100, 0);
+            tried_at.extend((guest.trials > before).then_some(guest.now));
+            assert_eq!(guest.traffic(), Traffic::Standby, "back in the same turn");
+            assert_eq!(guest.problems(), [ProblemCode::PathLost]);
+        }
+        let waits = tried_at.windows(2);
+        let waits: Vec<_> = waits.map(|two| two[1].since_ms(two[0])).collect();
+        let hold_max_ms = Timing::default().hold_max_ms;
+        assert!(
+            waits.is_sorted() && waits.last() >= Some(&hold_max_ms),
+            "{waits:?}"
+        );
+        assert!(waits.len() >= 7, "{waits:?}");
+    }
+}
+
+#[test]
+fn without_a_path_check_only_a_vf_whose_path_was_lost_is_tried_out() {
+    let mut guest = Guest::new(watching());
+    guest.run(20_000, 1_000);
+    assert_eq!((guest.traffic(), guest.trials), (Traffic::Vf, 0));
+    guest.answer = lost();
+    guest.run(1_700, 1_000);
+    guest.run(3_000, 0);
+    assert_eq!((guest.traffic(), guest.trials), (Traffic::Standby, 1));
+    guest.answer = PathAnswer::Answered;
+    guest.run(10_000, 0);
+    assert_eq!((guest.traffic(), guest.trials), (Traffic::Vf, 2));
+    assert_eq!(guest.problems(), []);
+}
+
+#[test]
+fn a_failback_that_somebody_asked_for_ends_with_its_trial() {
+    for (answer, is_good) in [(PathAnswer::Answered, true), (lost(), false)] {
+        let mut guest = about_to_fail_back();
+        guest.answer = answer;
+        guest.replies.clear();
+        let request = Request::Failback { bond: None };
+        guest.learn(Input::Command(Command {
+            id: CommandId(1),
+            request,
+            by_host: false,
+        }));
+        guest.answer_actions();
+        guest.run(10, 0);
+        let replies: Vec<_> = guest.replies.iter().map(Result::is_ok).collect();
+        assert_eq!((guest.trials, &replies[..]), (1, &[is_good][..]));
+        guest.run(1_000, 0);
+        assert_eq!(guest.trials, 1, "it is not tried again at once");
+    }
+}

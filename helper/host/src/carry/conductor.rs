@@ -1,0 +1,500 @@
+//! Follows a migration with a carry: has the halves hold when little memory is left, stops the guest when they want it,
+//! tells them where it runs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::moment::{MOST_MS, Moment};
+use super::pace::Pace;
+use super::plan::CarryPlan;
+use super::relay::{HalfProcess, start};
+use super::words::{FromHalf, HalfReport, ToHalf};
+use crate::evacuate::{CarryOutcome, Side};
+use crate::hypervisor::{DomainState, Host, JobFacts, JobPhase, JobWhich};
+use crate::words::printable;
+
+/// Both halves stand ready within this time, or there is no carry.
+const READY: Duration = Duration::from_secs(15);
+/// Between two looks at the hypervisors: while memory is copied, near the end of that, while the guest stands still, and
+/// afterwards.
+const LOOK: [Duration; 4] = [
+    Duration::from_millis(20),
+    Duration::from_millis(5),
+    Duration::from_millis(2),
+    Duration::from_millis(500),
+];
+/// A pause that QEMU never takes for short enough while memory changes: the stop is the carry's then.
+pub(super) const NEVER_MS: u64 = 0;
+/// From the guest's arrival until the halves end by themselves, at most.
+const LAST: Duration = Duration::from_secs(130);
+
+/// A carry whose halves stand ready.
+#[derive(Debug)]
+pub(crate) struct Conductor {
+    source: Arc<dyn Host>,
+    destination: Arc<dyn Host>,
+    domain: String,
+    max_pause_ms: u64,
+    pace: Pace,
+    /// The fastest that memory was copied so far, in bytes per second.
+    most_rate: u64,
+    begun: Instant,
+    /// The end is near.
+    moment: Option<Moment>,
+    halves: [HalfProcess; 2],
+    hold_wanted: bool,
+    /// The source half was told that the guest stands still; by whose order, and since when.
+    stopped: Option<Stop>,
+    completed: bool,
+    failed: bool,
+    /// Whoever asked for the migration says that it came to nothing.
+    ended_badly: bool,
+    paused_told: bool,
+    runs: Option<Instant>,
+    /// It runs on the source again.
+    stays: bool,
+    reports: [Option<HalfReport>; 2],
+    reason: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Stop {
+    ours: bool,
+    at: Instant,
+}
+
+impl Conductor {
+    /// Starts both halves.
+    ///
+    /// # Errors
+    /// Why there is no carry.
+    pub(crate) async fn start(
+        plan: &CarryPlan,
+        [from, to]: &[String; 2],
+        source: Arc<dyn Host>,
+        destination: Arc<dyn Host>,
+        domain: &str,
+        pace: Pace,
+    ) -> Result<Self, (String, Pace)> {
+        let mut commands = [
+            plan.command(Side::Source, from, domain, source.uri()),
+            plan.command(Side::Destination, to, domain, destination.uri()),
+        ];
+        commands[0].extend(["--speed".to_owned(), pace.full().to_string()]);
+        let mut halves = match start(commands) {
+            Ok(halves) => halves,
+            Err(reason) => return Err((reason, pace)),
+        };
+        let ready = async {
+            for (half, side) in halves.iter_mut().zip(Side::BOTH) {
+                let mut wanted = match side {
+                    Side::Source => vec![FromHalf::Agreed, FromHalf::Ready],
+                    Side::Destination => vec![FromHalf::Ready],
+                };
+                while let Some(next) = wanted.last() {
+                    match half.told.recv().await {
+                        Some(word) if word == *next => {
+                            wanted.pop();
+                        }
+                        Some(FromHalf::Failed(reason)) => {
+                            return Err(format!(
+                                "the {}'s half: {}",
+                                side.as_str(),
+                                printable(&reason)
+                            ));
+                        }
+                        Some(_) => {}
+                        None => return Err(format!("the {}'s half ended", side.as_str())),
+                    }
+                }
+            }
+            Ok(())
+        };
+        let ready = timeout(READY, ready).await;
+        if let Err(reason) =
+            ready.unwrap_or_else(|_| Err("the halves did not get ready in time".to_owned()))
+        {
+            return Err((reason, pace));
+        }
+        Ok(Self {
+            source,
+            destination,
+            domain: domain.to_owned(),
+            max_pause_ms: plan.max_pause_ms,
+            pace,
+            most_rate: 0,
+            begun: Instant::now(),
+            moment: None,
+            halves,
+            hold_wanted: false,
+            stopped: None,
+            completed: false,
+            failed: false,
+            ended_badly: false,
+            paused_told: false,
+            runs: None,
+            stays: false,
+            reports: [None, None],
+            reason: None,
+        })
+    }
+
+    /// Follows the migration, which has been asked for, until the carry is over. `ended` tells how whoever asked for it saw it
+    /// end.
+    pub(crate) async fn run(mut self, mut ended: oneshot::Receiver<bool>) -> CarryOutcome {
+        let mut told = false;
+        if let Err(error) = self.source.set_max_downtime(&self.domain, NEVER_MS).await {
+            self.reason.get_or_insert(error.to_string());
+        }
+        while !self.halves.iter().all(|half| half.gone) {
+            if self.runs.is_some_and(|since| since.elapsed() >= LAST) {
+                break;
+            }
+            let next = Instant::now() + self.look_after();
+            let [source, destination] = &mut self.halves;
+            tokio::select! {
+                word = source.told.recv(), if !source.gone => self.heard(Side::Source, word).await,
+                word = destination.told.recv(), if !destination.gone => {
+                    self.heard(Side::Destination, word).await;
+                }
+                well = &mut ended, if !told => {
+                    told = true;
+                    match well {
+                        Ok(true) => self.has_completed().await,
+                        // What that means, a look tells: the domain may have gone all the same.
+                        _ => self.ended_badly = true,
+                    }
+                }
+                () = sleep_until(next) => self.look().await,
+            }
+        }
+        self.last_duties().await;
+        if self.stays {
+            // For the next migration, which may have no carry.
+            self.ease().await;
+        }
+        self.outcome()
+    }
+
+    fn look_after(&self) -> Duration {
+        let [copying, near, still, afterwards] = LOOK;
+        match (self.stopped, self.runs.is_some() || self.stays) {
+            (_, true) => afterwards,
+            (Some(_), false) => still,
+            (None, false) if self.moment.is_some() => near,
+            (None, false) => copying,
+        }
+    }
+
+    async fn heard(&mut self, side: Side, word: Option<FromHalf>) {
+        let index = usize::from(side == Side::Destination);
+        match (side, word) {
+            // Another host's half may say anything at any time: only what is due is done.
+            (Side::Source, Some(FromHalf::StopGuest)) if self.hold_wanted => self.stop().await,
+            (Side::Source, Some(FromHalf::ResumeGuest)) if self.failed => self.resume(side).await,
+            (Side::Destination, Some(FromHalf::ResumeGuest)) if self.paused_told => {
+                self.resume(side).await;
+            }
+            (_, Some(FromHalf::Ended(report))) => self.reports[index] = Some(report),
+            (_, Some(FromHalf::Failed(reason))) => {
+                self.reason.get_or_insert(printable(&reason));
+            }
+            (_, Some(_)) => {}
+            (_, None) => {
+                self.halves[index].gone = true;
+                self.half_is_gone(side).await;
+            }
+        }
+    }
+
+    /// Nobody will order a stop any more: the hypervisor stops the guest by itself then.
+    async fn half_is_gone(&mut self, side: Side) {
+        if self.reports[usize::from(side == Side::Destination)].is_none() {
+            let reason = format!("the {}'s half ended too early", side.as_str());
+            self.reason.get_or_insert(reason);
+        }
+        if self.stopped.is_none() && !self.failed {
+            self.ease().await;
+        }
+    }
+
+    /// The hypervisor may stop the domain by itself.
+    async fn ease(&mut self) {
+        let eased = self
+            .source
+            .set_max_downtime(&self.domain, self.max_pause_ms);
+        if let Err(error) = eased.await {
+            tracing::warn!("{error}");
+        }
+        self.release_pace().await;
+    }
+
+    async fn release_pace(&mut self) {
+        if let Err(error) = self.pace.release().await {
+            tracing::warn!("{error}");
+        }
+    }
+
+    async fn stop(&mut self) {
+        // A stop that comes late would pause a guest that nobody carries for.
+        if self.halves[1].gone || self.failed {
+            return self.halves[0].tell(ToHalf::StopRefused).await;
+        }
+        // What is left of the memory and the devices' state go at full speed. Frames are held already, so that it does not matter
+        // who stops the guest: before that counts, it would only stand still.
+        self.release_pace().await;
+        if let Some(wakes_ms) = self.moment.and_then(|moment| moment.wakes_ms()) {
+            sleep_until(self.begun + Duration::from_millis(wakes_ms)).await;
+        }
+        let at = Instant::now();
+        match self.source.pause(&self.domain).await {
+            Ok(()) => {
+                self.stopped.get_or_insert(Stop { ours: true, at });
+                self.halves[0].tell(ToHalf::GuestStopped).await;
+            }
+            Err(error) => match self.source.state(&self.domain).await {
+                Ok(DomainState::Running) => {
+                    self.reason.get_or_insert(error.to_string());
+                    self.halves[0].tell(ToHalf::StopRefused).await;
+                }
+                // The hypervisor was first.
+                _ => self.stopped_by_itself().await,
+            },
+        }
+    }
+
+    async fn resume(&mut self, side: Side) {
+        let host = match side {
+            Side::Source => &self.source,
+            Side::Destination => &self.destination,
+        };
+        if let Err(error) = host.unpause(&self.domain).await {
+            tracing::warn!("{error}");
+        }
+        self.look().await;
+    }
+
+    async fn look(&mut self) {
+        if self.runs.is_some() || self.stays {
+            return;
+        }
+        if !self.completed && !self.failed {
+            match self.source.job(&self.domain, JobWhich::Current).await {
+                Ok(job) => self.saw_job(&job).await,
+                // Such as that there is no such domain any more.
+                Err(error) => {
+                    tracing::debug!("{error}");
+                    self.look_for_departure().await;
+                }
+            }
+        }
+        if self.failed {
+            let state = self.source.state(&self.domain).await;
+            if matches!(state, Ok(DomainState::Running)) {
+                self.stays = true;
+                self.halves[0].tell(ToHalf::GuestRuns).await;
+            }
+        } else if self.stopped.is_some() {
+            self.look_for_arrival().await;
+        }
+    }
+
+    async fn saw_job(&mut self, job: &JobFacts) {
+        match job.phase {
+            JobPhase::PreCopy if self.stopped.is_none() && !self.hold_wanted => {
+                self.follow(job).await;
+            }
+            JobPhase::SwitchOver | JobPhase::PostCopy | JobPhase::PostCopyBroken => {
+                self.stopped_by_itself().await;
+            }
+            JobPhase::Completed => self.has_completed().await,
+            JobPhase::Failed | JobPhase::Cancelled => self.has_failed().await,
+            JobPhase::None if self.ended_badly => self.has_failed().await,
+            JobPhase::None if self.stopped.is_some() => self.look_for_departure().await,
+            _ => {}
+        }
+    }
+
+    /// Memory is being copied, and nothing is held.
+    async fn follow(&mut self, job: &JobFacts) {
+        self.most_rate = self.most_rate.max(job.rate_bytes_per_s.unwrap_or(0));
+        let job = JobFacts {
+            rate_bytes_per_s: Some(self.most_rate),
+            ..*job
+        };
+        if is_near_its_end(&job, self.max_pause_ms) || self.moment.is_some() {
+            self.near(job.memory_remaining_bytes.unwrap_or(0)).await;
+        } else if let Some(rest) = job.memory_remaining_bytes
+            && let Err(error) = self.pace.follow(rest, self.most_rate).await
+        {
+            tracing::debug!("{error}");
+        }
+    }
+
+    /// So much is left, which goes within the pause that may be.
+    async fn near(&mut self, rest: u64) {
+        let now_ms = self.since_begun_ms();
+        let moment = self.moment.get_or_insert(Moment::new(now_ms, rest));
+        moment.look(now_ms, rest);
+        let raise_ms = u64::try_from(self.pace.takes().as_millis()).unwrap_or(u64::MAX);
+        // At this speed it may be over before the next look.
+        let ends_soon = self.pace.lasts_ms(rest) < MOST_MS + raise_ms;
+        if ends_soon || now_ms >= moment.due_ms(raise_ms) {
+            self.hold_wanted = true;
+            self.halves[0].tell(ToHalf::HoldWanted).await;
+        }
+    }
+
+    fn since_begun_ms(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    async fn has_completed(&mut self) {
+        self.stopped_by_itself().await;
+        if !self.completed {
+            self.completed = true;
+            self.halves[0].tell(ToHalf::MigrationCompleted).await;
+        }
+    }
+
+    async fn has_failed(&mut self) {
+        self.failed = true;
+        self.halves[0].tell(ToHalf::MigrationFailed).await;
+    }
+
+    /// A source without the domain's process has no job of it either.
+    async fn look_for_departure(&mut self) {
+        let state = self.source.state(&self.domain).await;
+        if matches!(state, Ok(DomainState::Absent | DomainState::ShutOff)) {
+            self.has_completed().await;
+        }
+    }
+
+    async fn stopped_by_itself(&mut self) {
+        if self.stopped.is_none() {
+            let at = Instant::now();
+            self.stopped = Some(Stop { ours: false, at });
+            self.halves[0].tell(ToHalf::GuestStopped).await;
+        }
+    }
+
+    async fn look_for_arrival(&mut self) {
+        match self.destination.state(&self.domain).await {
+            Ok(DomainState::Paused) if self.completed => {
+                if self.halves[1].gone {
+                    // Nobody else will have it run.
+                    self.resume_orphan().await;
+                } else if !self.paused_told {
+                    self.paused_told = true;
+                    self.halves[1].tell(ToHalf::GuestPaused).await;
+                }
+            }
+            Ok(DomainState::Running) => {
+                self.runs = Some(Instant::now());
+                self.halves[1].tell(ToHalf::GuestRuns).await;
+            }
+            Ok(_) => {}
+            Err(error) => tracing::debug!("{error}"),
+        }
+    }
+
+    async fn resume_orphan(&mut self) {
+        if self.stopped.is_some_and(|stop| stop.ours)
+            && let Err(error) = self.destination.unpause(&self.domain).await
+        {
+            tracing::warn!("{error}");
+        }
+    }
+
+    /// Both halves are gone, and the guest may still stand still by our own stop.
+    async fn last_duties(&mut self) {
+        let end = Instant::now() + LAST;
+        while self.stopped.is_some() && self.runs.is_none() && !self.stays && Instant::now() < end {
+            self.look().await;
+            if self.failed && !self.stays {
+                // As the migration's end leaves it.
+                let _ = self.source.unpause(&self.domain).await;
+            }
+            sleep_until(Instant::now() + self.look_after()).await;
+        }
+    }
+
+    fn outcome(self) -> CarryOutcome {
+        let pause = self.stopped.zip(self.runs);
+        let [source, destination] = self.reports;
+        let cause = |report: &Option<HalfReport>| report.as_ref().and_then(|one| one.cause.clone());
+        let reason = self
+            .reason
+            .or_else(|| cause(&source))
+            .or_else(|| cause(&destination));
+        // What a half had that told nothing any more went with it.
+        let unheard = destination.is_none();
+        let (source, destination) = (source.unwrap_or_default(), destination.unwrap_or_default());
+        let unconfirmed = source.carried.saturating_sub(source.confirmed);
+        CarryOutcome {
+            reason: reason.map(|reason| printable(&reason)),
+            stop_was_ours: self.stopped.is_some_and(|stop| stop.ours),
+            pause_ms: pause.and_then(|(stop, runs)| {
+                u64::try_from(runs.duration_since(stop.at).as_millis()).ok()
+            }),
+            held: source.held + destination.held,
+            carried: destination.carried.max(source.carried),
+            given_back: source.given_back,
+            late: destination.late,
+            lost: source.lost
+                + source.left_in_queue
+                + destination.lost
+                + if unheard { unconfirmed } else { 0 },
+            left_in_queue: source.left_in_queue,
+            swept: source.swept,
+            maybe_lost: source.unseen,
+            no_sweep: source.no_copy.map(|reason| printable(&reason)),
+            drain_ms: source.drain_ms,
+            latest_ms: source.longest_wait_ms + destination.longest_wait_ms,
+            most_bytes: source.most_bytes.max(destination.most_bytes),
+        }
+    }
+}
+
+/// The rest of the memory goes within the pause that may be; not before all was sent once.
+fn is_near_its_end(job: &JobFacts, max_pause_ms: u64) -> bool {
+    let (Some(passes), Some(rest), Some(rate)) =
+        (job.passes, job.memory_remaining_bytes, job.rate_bytes_per_s)
+    else {
+        return false;
+    };
+    passes > 1 && u128::from(rest) * 1000 <= u128::from(rate) * u128::from(max_pause_ms)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_is_near_when_the_rest_goes_within_the_pause() {
+        let job = JobFacts {
+            passes: Some(2),
+            memory_remaining_bytes: Some(10_000_000),
+            rate_bytes_per_s: Some(100_000_000),
+            ..JobFacts::default()
+        };
+        assert!(is_near_its_end(&job, 100));
+        assert!(!is_near_its_end(&job, 99));
+        let first = JobFacts {
+            passes: Some(1),
+            ..job
+        };
+        assert!(
+            !is_near_its_end(&first, 100),
+            "what changed is not known yet"
+        );
+        let unknown = JobFacts {
+            rate_bytes_per_s: None,
+            ..job
+        };
+        assert!(!is_near_its_end(&unknown, 100));
+    }
+}

@@ -1,0 +1,385 @@
+//! The process of a half: `tandem-host carry-half`. Its standard streams are chunks; it ends with its carry, or soon after
+//! whoever started it.
+
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tandem_carry::{Destination, Source, destination, source};
+use tandem_carry_kernel::{DestinationHalf, Guarded, Link, Mode, Order, SourceHalf, TapCopy, Wait};
+use tokio::runtime::Handle;
+
+use super::chunk::{Chunk, Chunks, MAX_BYTES};
+use super::orphan::Orphan;
+use super::plan::HalfArguments;
+use super::words::{FromHalf, HalfReport, ToHalf, to_chunk};
+use crate::evacuate::Side;
+use crate::hypervisor::Host;
+
+/// Chunks that wait to be written, and words that wait to be read.
+const QUEUE: usize = 64;
+/// A half that is over, or whose starter is gone, is gone so soon.
+const LAST: Duration = Duration::from_secs(5);
+/// One whose starter is gone, and which has the guest resumed before.
+const LAST_OF_ORPHAN: Duration = Duration::from_secs(60);
+
+/// Either half.
+enum Half {
+    /// And why the guest's queue can't be swept.
+    Source(Box<SourceHalf>, Option<String>),
+    Destination(Box<DestinationHalf>),
+}
+
+/// Runs it to its end; returns the exit code.
+///
+/// # Errors
+/// If its kernel does not do what it needs. Whoever started it was told.
+pub async fn run(arguments: &HalfArguments, host: Arc<dyn Host>) -> anyhow::Result<u8> {
+    let arguments = arguments.clone();
+    let handle = Handle::current();
+    tokio::task::spawn_blocking(move || guard(&arguments, Orphan::new(&arguments, host, handle)))
+        .await?
+}
+
+fn guard(arguments: &HalfArguments, orphan: Orphan) -> anyhow::Result<u8> {
+    let (ours, stream) = UnixStream::pair()?;
+    let (waker, wake) = UnixStream::pair()?;
+    let (heard, words) = sync_channel(QUEUE);
+    let (out, chunks) = sync_channel(QUEUE);
+    let writer = thread::spawn(move || write_all(&chunks));
+    let made = Half::new(arguments, ours);
+    let mut half = match made {
+        Ok(half) => half,
+        Err(error) => {
+            let _ = out.send(to_chunk(&FromHalf::Failed(format!("{error:#}"))));
+            drop(out);
+            let _ = writer.join();
+            return Err(error);
+        }
+    };
+    let reading = stream.try_clone()?;
+    let told = out.clone();
+    thread::spawn(move || hand_on(reading, &told));
+    thread::spawn(move || listen(stream, heard, waker));
+    wake.set_nonblocking(true)?;
+    out.send(to_chunk(&FromHalf::Ready))?;
+    let ended = Loop {
+        orphan,
+        begun: Instant::now(),
+        words,
+        wake,
+        out: &out,
+    }
+    .run(&mut half);
+    // The tap is open from here on, and the other half sees the end of the stream.
+    let report = half.report();
+    drop(half);
+    ended?;
+    let _ = out.send(to_chunk(&FromHalf::Ended(report)));
+    drop(out);
+    let _ = writer.join();
+    Ok(0)
+}
+
+struct Loop<'a> {
+    orphan: Orphan,
+    begun: Instant,
+    words: Receiver<ToHalf>,
+    wake: UnixStream,
+    out: &'a SyncSender<Chunk>,
+}
+
+impl Loop<'_> {
+    fn run(mut self, half: &mut Half) -> anyhow::Result<()> {
+        let mut agreed = false;
+        let mut end: Option<Instant> = None;
+        let mut alone = false;
+        loop {
+            let mut words = Vec::new();
+            alone = alone || self.hear(&mut words);
+            if alone {
+                words.extend(self.orphan.look());
+            }
+            let now_ms = u64::try_from(self.begun.elapsed().as_millis())?;
+            for order in half.turn(now_ms, words)? {
+                let word = match order {
+                    Order::StopGuest => FromHalf::StopGuest,
+                    Order::ResumeGuest => FromHalf::ResumeGuest,
+                };
+                if alone {
+                    self.orphan.order(order);
+                } else {
+                    self.tell(&word);
+                }
+            }
+            if !agreed && half.has_agreed() {
+                agreed = true;
+                self.tell(&FromHalf::Agreed);
+            }
+            let limit = match (half.is_ended(), alone) {
+                (_, true) => Some(LAST_OF_ORPHAN),
+                (true, false) => Some(LAST),
+                (false, false) => None,
+            };
+            if let Some(limit) = limit {
+                let at = *end.get_or_insert_with(|| Instant::now() + limit);
+                let is_over = half.is_over() && !(alone && self.orphan.is_busy());
+                // The stream ends with the starter, and may be all that was seen of that so far. What was said last, a look
+                // shows.
+                if is_over && !alone && self.hear(&mut Vec::new()) {
+                    alone = true;
+                    end = None;
+                    continue;
+                }
+                if is_over || Instant::now() >= at {
+                    return Ok(());
+                }
+            }
+            let last_ms = end.map(|_| now_ms + 100);
+            let look_ms = alone.then(|| now_ms + Orphan::LOOK_MS);
+            let until_ms = last_ms.into_iter().chain(look_ms).min();
+            wait(
+                &half.wait(now_ms),
+                (!alone).then_some(&self.wake),
+                until_ms,
+                now_ms,
+            )?;
+            while matches!(self.wake.read(&mut [0; QUEUE]), Ok(1..)) {}
+        }
+    }
+
+    /// Takes what was said; true if whoever started this half is gone.
+    fn hear(&self, words: &mut Vec<ToHalf>) -> bool {
+        loop {
+            match self.words.try_recv() {
+                Ok(word) => words.push(word),
+                Err(TryRecvError::Empty) => return false,
+                Err(TryRecvError::Disconnected) => return true,
+            }
+        }
+    }
+
+    /// One who does not listen any more is noticed by the end of its words.
+    fn tell(&self, word: &FromHalf) {
+        let _ = self.out.send(to_chunk(word));
+    }
+}
+
+impl Half {
+    fn new(arguments: &HalfArguments, stream: UnixStream) -> anyhow::Result<Self> {
+        let link = Link::new(stream.try_clone()?.into(), stream.into())?;
+        let limits = arguments.limits();
+        let guarded = |mode| {
+            Guarded::new(&arguments.tap, mode)
+                .with_context(|| format!("tap {} can't be guarded", arguments.tap))
+        };
+        Ok(match arguments.side {
+            Side::Source => {
+                let own: Vec<_> = arguments.own.iter().map(|mac| mac.0).collect();
+                let machine = Source::new(limits, &own);
+                let half = SourceHalf::new(machine, guarded(Mode::Drain)?, link);
+                let (copy, no_copy) = match TapCopy::of(&arguments.tap) {
+                    Ok(copy) => (Some(copy), None),
+                    Err(error) => (None, Some(error.to_string())),
+                };
+                Self::Source(Box::new(half.with_copy(copy)), no_copy)
+            }
+            Side::Destination => {
+                let machine = Destination::new(limits);
+                let tap = guarded(Mode::Closed)?;
+                Self::Destination(Box::new(DestinationHalf::new(machine, tap, link)))
+            }
+        })
+    }
+
+    fn turn(&mut self, now_ms: u64, words: Vec<ToHalf>) -> io::Result<Vec<Order>> {
+        match self {
+            Self::Source(half, _) => half.turn(now_ms, words.into_iter().filter_map(to_source)),
+            Self::Destination(half) => {
+                half.turn(now_ms, words.into_iter().filter_map(to_destination))
+            }
+        }
+    }
+
+    fn wait(&self, now_ms: u64) -> Wait<'_> {
+        match self {
+            Self::Source(half, _) => half.wait(now_ms),
+            Self::Destination(half) => half.wait(now_ms),
+        }
+    }
+
+    fn has_agreed(&self) -> bool {
+        matches!(self, Self::Source(half, _) if half.machine.can_hold())
+    }
+
+    fn is_ended(&self) -> bool {
+        match self {
+            Self::Source(half, _) => half.machine.outcome().is_some(),
+            Self::Destination(half) => half.machine.outcome().is_some(),
+        }
+    }
+
+    /// It has ended, and the other half knows.
+    fn is_over(&self) -> bool {
+        match self {
+            Self::Source(half, _) => half.is_over(),
+            Self::Destination(half) => half.is_over(),
+        }
+    }
+
+    fn report(&self) -> HalfReport {
+        match self {
+            Self::Source(half, no_copy) => {
+                let counts = half.machine.counts();
+                let cause = half.machine.outcome().and_then(|outcome| outcome.cause);
+                HalfReport {
+                    cause: cause.map(|cause| cause.to_string()),
+                    held: counts.held,
+                    carried: counts.carried,
+                    confirmed: counts.confirmed,
+                    given_back: counts.given_back,
+                    lost: counts.over_limit + counts.abandoned + half.lost(),
+                    left_in_queue: half.drain_end().left,
+                    swept: counts.swept,
+                    unseen: half.drain_end().unseen,
+                    no_copy: no_copy.clone(),
+                    late: 0,
+                    drain_ms: half.drain_end().after_ms,
+                    longest_wait_ms: counts.longest_wait_ms,
+                    most_bytes: counts.most_bytes as u64,
+                }
+            }
+            Self::Destination(half) => {
+                let counts = half.machine.counts();
+                let cause = half.machine.outcome().and_then(|outcome| outcome.cause);
+                HalfReport {
+                    cause: cause.map(|cause| cause.to_string()),
+                    held: counts.native,
+                    carried: counts.carried,
+                    confirmed: counts.carried,
+                    lost: counts.over_limit + counts.abandoned + half.lost(),
+                    late: counts.late,
+                    longest_wait_ms: counts.longest_wait_ms,
+                    most_bytes: counts.most_bytes as u64,
+                    ..HalfReport::default()
+                }
+            }
+        }
+    }
+}
+
+const fn to_source(word: ToHalf) -> Option<source::Input> {
+    Some(match word {
+        ToHalf::HoldWanted => source::Input::HoldWanted,
+        ToHalf::StopRefused => source::Input::StopRefused,
+        ToHalf::GuestStopped => source::Input::GuestStopped,
+        ToHalf::MigrationCompleted => source::Input::MigrationCompleted,
+        ToHalf::MigrationFailed => source::Input::MigrationFailed,
+        ToHalf::GuestRuns => source::Input::GuestRuns,
+        ToHalf::GuestPaused => return None,
+    })
+}
+
+const fn to_destination(word: ToHalf) -> Option<destination::Input> {
+    match word {
+        ToHalf::GuestPaused => Some(destination::Input::GuestPaused),
+        ToHalf::GuestRuns => Some(destination::Input::GuestRuns),
+        _ => None,
+    }
+}
+
+fn wait(
+    wait: &Wait<'_>,
+    wake: Option<&UnixStream>,
+    until_ms: Option<u64>,
+    now_ms: u64,
+) -> io::Result<()> {
+    let mut fds: Vec<PollFd<'_>> = wait
+        .reads
+        .iter()
+        .map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN))
+        .collect();
+    fds.extend(wake.map(|wake| PollFd::from_borrowed_fd(wake.as_fd(), PollFlags::IN)));
+    fds.extend(
+        wait.writes
+            .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::OUT)),
+    );
+    let until_ms = wait.until_ms.into_iter().chain(until_ms).min();
+    let limit = until_ms.map(|at_ms| Duration::from_millis(at_ms.saturating_sub(now_ms)));
+    let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
+    match poll(&mut fds, limit.as_ref()) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// This half's bytes for the other one.
+fn hand_on(mut stream: UnixStream, out: &SyncSender<Chunk>) {
+    let mut buffer = vec![0; MAX_BYTES];
+    loop {
+        let bytes = match stream.read(&mut buffer) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(_) => 0,
+        };
+        if out.send(Chunk::Stream(buffer[..bytes].to_vec())).is_err() || bytes == 0 {
+            return;
+        }
+    }
+}
+
+/// What comes over standard input, until its end.
+fn listen(mut stream: UnixStream, heard: SyncSender<ToHalf>, mut waker: UnixStream) {
+    let mut chunks = Chunks::default();
+    let mut buffer = vec![0; MAX_BYTES];
+    let mut input = io::stdin().lock();
+    'reading: loop {
+        let bytes = match input.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(_) => break,
+        };
+        let mut rest = &buffer[..bytes];
+        loop {
+            match chunks.next(&mut rest) {
+                Ok(Some(Chunk::Stream(bytes))) if bytes.is_empty() => {
+                    let _ = stream.shutdown(std::net::Shutdown::Write);
+                }
+                Ok(Some(Chunk::Stream(bytes))) => {
+                    // A half that is over does not read any more, and still hears words.
+                    let _ = stream.write_all(&bytes);
+                }
+                Ok(Some(Chunk::Word(word))) => {
+                    if let Ok(word) = serde_json::from_slice(&word) {
+                        if heard.send(word).is_err() {
+                            break 'reading;
+                        }
+                        let _ = waker.write_all(&[0]);
+                    }
+                }
+                Ok(None) => break,
+                Err(_) => break 'reading,
+            }
+        }
+    }
+    // Whoever sees the stream's end finds the words' end too.
+    drop(heard);
+    let _ = stream.shutdown(std::net::Shutdown::Write);
+}
+
+fn write_all(chunks: &Receiver<Chunk>) {
+    let mut output = io::stdout().lock();
+    while let Ok(chunk) = chunks.recv() {
+        let written = output.write_all(&chunk.to_bytes());
+        if written.and_then(|()| output.flush()).is_err() {
+            return;
+        }
+    }
+}

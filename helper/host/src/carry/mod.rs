@@ -1,0 +1,28 @@
+//! The carry as this program runs it: a half on each host, each a process of its own, and between them this one, which
+//! hands on their stream and knows the hypervisors.
+//!
+//! ```text
+//! half on the source <- standard streams -> conductor <- standard streams, ssh's -> half on the destination
+//!         |                                     |                                        |
+//!    tap, programs                         hypervisors                             tap, programs
+//! ```
+//!
+//! What the halves decide is in the package tandem-carry, what they ask of the kernel in tandem-carry-kernel. Nothing
+//! depends on any of it: whatever fails, the domain migrates as it would without.
+
+mod chunk;
+mod conductor;
+#[cfg(fuzzing)]
+pub mod fuzzing;
+mod half;
+mod moment;
+mod orphan;
+mod pace;
+mod plan;
+mod prepared;
+mod relay;
+mod words;
+
+pub use half::run as run_half;
+pub use plan::{CarryPlan, HalfArguments};
+pub(crate) use prepared::Prepared;

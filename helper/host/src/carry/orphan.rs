@@ -1,0 +1,129 @@
+//! A half whose starter is gone looks to the hypervisor itself: a guest that the carry's own stop has paused shall run,
+//! and a migration that waits for a stop that nobody will order shall end by itself.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tandem_carry_kernel::Order;
+use tokio::runtime::Handle;
+use tokio::time::timeout;
+
+use super::plan::HalfArguments;
+use super::words::ToHalf;
+use crate::evacuate::Side;
+use crate::hypervisor::{Answer, DomainState, Host, HostError, JobPhase, JobWhich};
+
+/// No answer of the hypervisor takes longer.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// What it takes to ask the hypervisor of this half's side.
+pub(super) struct Orphan {
+    host: Arc<dyn Host>,
+    handle: Handle,
+    side: Side,
+    domain: String,
+    max_pause_ms: u64,
+    full_speed: Option<u64>,
+    next: Instant,
+    /// Nothing is left to be done there.
+    settled: bool,
+}
+
+impl Orphan {
+    /// Between two looks, in ms.
+    pub(super) const LOOK_MS: u64 = 5;
+
+    pub(super) fn new(arguments: &HalfArguments, host: Arc<dyn Host>, handle: Handle) -> Self {
+        Self {
+            host,
+            handle,
+            side: arguments.side,
+            domain: arguments.domain.clone(),
+            max_pause_ms: arguments.max_pause,
+            full_speed: arguments.speed,
+            next: Instant::now(),
+            settled: false,
+        }
+    }
+
+    /// Something is still to be done.
+    pub(super) const fn is_busy(&self) -> bool {
+        !self.settled
+    }
+
+    /// What the hypervisor shows, if a look is due.
+    pub(super) fn look(&mut self) -> Option<ToHalf> {
+        if Instant::now() < self.next {
+            return None;
+        }
+        let host = Arc::clone(&self.host);
+        let word = match self.side {
+            Side::Source => self.look_at_source(host.as_ref()),
+            Side::Destination => self.look_at_destination(host.as_ref()),
+        };
+        self.next = Instant::now() + Duration::from_millis(Self::LOOK_MS);
+        word
+    }
+
+    fn look_at_source(&mut self, host: &dyn Host) -> Option<ToHalf> {
+        if !self.settled {
+            let eased = self.ask(host.set_max_downtime(&self.domain, self.max_pause_ms));
+            let hurried = self
+                .full_speed
+                .map(|speed| self.ask(host.set_speed(&self.domain, speed)));
+            self.settled = eased.is_ok() && hurried.is_none_or(|hurried| hurried.is_ok());
+        }
+        let job = self.ask(host.job(&self.domain, JobWhich::Current));
+        let phase = job.map(|job| job.phase).ok();
+        match phase {
+            Some(JobPhase::Completed) => return Some(ToHalf::MigrationCompleted),
+            // A domain that has gone has no job to ask for.
+            None | Some(JobPhase::None | JobPhase::Failed | JobPhase::Cancelled) => {}
+            Some(_) => return None,
+        }
+        match self.ask(host.state(&self.domain)).ok()? {
+            DomainState::Absent | DomainState::ShutOff => Some(ToHalf::MigrationCompleted),
+            _ if phase.is_none() => None,
+            DomainState::Running => Some(ToHalf::GuestRuns),
+            _ => Some(ToHalf::MigrationFailed),
+        }
+    }
+
+    fn look_at_destination(&mut self, host: &dyn Host) -> Option<ToHalf> {
+        match self.ask(host.state(&self.domain)).ok()? {
+            DomainState::Incoming => None,
+            DomainState::Paused => Some(ToHalf::GuestPaused),
+            DomainState::Running => {
+                self.settled = true;
+                Some(ToHalf::GuestRuns)
+            }
+            DomainState::Absent | DomainState::ShutOff => {
+                self.settled = true;
+                None
+            }
+        }
+    }
+
+    /// Does what the half wants; what became of it the next look shows.
+    pub(super) fn order(&self, order: Order) {
+        let done = match order {
+            Order::ResumeGuest => self.ask(self.host.unpause(&self.domain)),
+            // Who goes with nobody left shall not stop a guest.
+            Order::StopGuest => Ok(()),
+        };
+        if let Err(error) = done {
+            tracing::warn!("{error}");
+        }
+    }
+
+    fn ask<T>(&self, answer: Answer<'_, T>) -> Result<T, HostError> {
+        let limited = async { timeout(LIMIT, answer).await };
+        self.handle.block_on(limited).unwrap_or_else(|_| {
+            Err(HostError::TimedOut {
+                host: self.host.uri().to_owned(),
+                what: "a look after the carry".to_owned(),
+                limit: LIMIT,
+            })
+        })
+    }
+}

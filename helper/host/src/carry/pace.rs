@@ -1,0 +1,115 @@
+//! How fast memory is copied towards a migration's end, so that the end does not come by itself.
+//!
+//! QEMU stops a guest once what is left goes within the downtime that is allowed; libvirt takes no less than 1 ms of that, and
+//! with none at all nothing may be left for a moment. At full speed a guest that changes little memory comes to that before
+//! frames are held. So the copying is slowed down the nearer it is to its end, until a guest that gets frames changes memory
+//! faster than it is copied.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::hypervisor::{Host, HostError};
+
+/// libvirt's least. QEMU sends a tenth of it, 25 pages, in each 100 ms (`BUFFER_DELAY` of migration/migration.h, QEMU 11.1),
+/// and less than a page goes within 1 ms. In bytes per second.
+const SLOWEST: u64 = 1 << 20;
+/// Until the halves stand ready and the first look has shown what is left: a guest is not over in that time, and a big one loses a
+/// second or two. In bytes per second.
+const AT_FIRST: u64 = 32 << 20;
+/// What is left is to last for so long, in ms.
+const LASTS_MS: u64 = 500;
+/// From here on, at the speed that was had so far, in ms.
+const NEAR_MS: u64 = 1_000;
+
+/// The speed of one migration, in bytes per second.
+#[derive(Debug)]
+pub(super) struct Pace {
+    source: Arc<dyn Host>,
+    domain: String,
+    /// How fast it may copy otherwise.
+    full: u64,
+    now: u64,
+    /// How long the last change took.
+    took: Duration,
+}
+
+impl Pace {
+    /// Of a domain whose hypervisor can be asked for it. `limit_mib_s` is the migration's own.
+    pub(super) async fn of(
+        source: &Arc<dyn Host>,
+        domain: &str,
+        limit_mib_s: Option<u64>,
+    ) -> Result<Self, HostError> {
+        let speed = source.speed(domain).await?;
+        let full = limit_mib_s.map_or(speed, |limit| limit.saturating_mul(1 << 20));
+        Ok(Self {
+            source: Arc::clone(source),
+            domain: domain.to_owned(),
+            full,
+            now: full,
+            took: Duration::ZERO,
+        })
+    }
+
+    /// The migration begins before anybody follows it.
+    pub(super) async fn begin(&mut self) -> Result<(), HostError> {
+        self.set(AT_FIRST.min(self.full)).await
+    }
+
+    /// So many bytes are left, and so many went in a second at most.
+    pub(super) async fn follow(&mut self, rest: u64, rate: u64) -> Result<(), HostError> {
+        let wanted = slowed(rest, rate).unwrap_or(self.full);
+        self.set(wanted.min(self.full)).await
+    }
+
+    /// For how long so many bytes last, in ms.
+    pub(super) fn lasts_ms(&self, rest: u64) -> u64 {
+        rest.saturating_mul(1000) / self.now.max(1)
+    }
+
+    /// How long it takes to change it, as far as was seen.
+    pub(super) const fn takes(&self) -> Duration {
+        self.took
+    }
+
+    /// How fast it may copy once nobody slows it down.
+    pub(super) const fn full(&self) -> u64 {
+        self.full
+    }
+
+    /// As fast as it may.
+    pub(super) async fn release(&mut self) -> Result<(), HostError> {
+        self.set(self.full).await
+    }
+
+    async fn set(&mut self, speed: u64) -> Result<(), HostError> {
+        if speed != self.now {
+            let begun = Instant::now();
+            self.source.set_speed(&self.domain, speed).await?;
+            self.took = begun.elapsed();
+            self.now = speed;
+        }
+        Ok(())
+    }
+}
+
+/// If it is near its end, or it is not known yet how fast it goes.
+fn slowed(rest: u64, rate: u64) -> Option<u64> {
+    let is_near = u128::from(rest) * 1000 <= u128::from(rate) * u128::from(NEAR_MS);
+    (is_near || rate == 0).then(|| (rest.saturating_mul(1000) / LASTS_MS).max(SLOWEST))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearer_the_end_the_slower() {
+        const MIB: u64 = 1 << 20;
+        assert_eq!(slowed(101 * MIB, 100 * MIB), None, "it is not near");
+        assert_eq!(slowed(100 * MIB, 100 * MIB), Some(200 * MIB));
+        assert_eq!(slowed(4 * MIB, 100 * MIB), Some(8 * MIB));
+        assert_eq!(slowed(0, 100 * MIB), Some(SLOWEST));
+        assert_eq!(slowed(100 * MIB, 0), Some(200 * MIB));
+    }
+}

@@ -1,0 +1,158 @@
+//! A carry before its migration: which taps it is about, and whether its halves stand ready yet.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep};
+
+use super::conductor::{Conductor, NEVER_MS};
+use super::pace::Pace;
+use super::plan::CarryPlan;
+use crate::evacuate::CarryOutcome;
+use crate::hypervisor::{Host, JobWhich};
+
+/// The destination knows the domain's tap within this time after the migration began.
+const TAP: Duration = Duration::from_secs(30);
+/// Between two questions for it.
+const TAP_LOOK: Duration = Duration::from_millis(20);
+
+/// A carry that waits for its migration to begin.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    plan: CarryPlan,
+    source: Arc<dyn Host>,
+    destination: Arc<dyn Host>,
+    domain: String,
+    how: How,
+}
+
+#[derive(Debug)]
+enum How {
+    /// Both halves stand ready.
+    Ready(Box<Conductor>),
+    /// They are started once the destination knows its tap; this is the source's, and the migration's pace until then.
+    Source(String, Pace),
+}
+
+impl Prepared {
+    /// All that can be had before the migration.
+    ///
+    /// # Errors
+    /// Why there is no carry.
+    pub(crate) async fn new(
+        plan: &CarryPlan,
+        source: &Arc<dyn Host>,
+        destination: &Arc<dyn Host>,
+        domain: &str,
+    ) -> Result<Self, String> {
+        let how = if let Some(taps) = &plan.taps {
+            let pace = pace_of(plan, source, domain).await?;
+            let hosts = (Arc::clone(source), Arc::clone(destination));
+            let conductor = Conductor::start(plan, taps, hosts.0, hosts.1, domain, pace).await;
+            How::Ready(Box::new(conductor.map_err(|(reason, _)| reason)?))
+        } else {
+            let tap = tap_of(source.as_ref(), domain).await?;
+            // Or the domain would be gone before the halves stand ready.
+            let mut pace = pace_of(plan, source, domain).await?;
+            let kept = source.set_max_downtime(domain, NEVER_MS).await;
+            kept.map_err(|error| error.to_string())?;
+            pace.begin().await.map_err(|error| error.to_string())?;
+            How::Source(tap, pace)
+        };
+        Ok(Self {
+            plan: plan.clone(),
+            source: Arc::clone(source),
+            destination: Arc::clone(destination),
+            domain: domain.to_owned(),
+            how,
+        })
+    }
+
+    /// Follows the migration, which has been asked for, until the carry is over; `ended` tells how the migration ended.
+    pub(crate) async fn run(self, ended: oneshot::Receiver<bool>) -> CarryOutcome {
+        let Self {
+            plan,
+            source,
+            destination,
+            domain,
+            how,
+        } = self;
+        let started = match how {
+            How::Ready(conductor) => Ok(*conductor),
+            How::Source(tap, pace) => {
+                start_late(&plan, tap, pace, &source, destination, &domain).await
+            }
+        };
+        match started {
+            Ok(conductor) => conductor.run(ended).await,
+            Err((reason, mut pace)) => {
+                // Nobody will stop the domain, so the hypervisor shall.
+                if let Err(error) = pace.release().await {
+                    tracing::warn!("{error}");
+                }
+                let eased = source.set_max_downtime(&domain, plan.max_pause_ms).await;
+                if let Err(error) = eased {
+                    tracing::warn!("{error}");
+                }
+                CarryOutcome {
+                    reason: Some(reason),
+                    ..CarryOutcome::default()
+                }
+            }
+        }
+    }
+}
+
+async fn start_late(
+    plan: &CarryPlan,
+    from: String,
+    pace: Pace,
+    source: &Arc<dyn Host>,
+    destination: Arc<dyn Host>,
+    domain: &str,
+) -> Result<Conductor, (String, Pace)> {
+    let to = match tap_there(destination.as_ref(), domain).await {
+        Ok(to) => to,
+        Err(reason) => return Err((reason, pace)),
+    };
+    let job = source.job(domain, JobWhich::Current).await;
+    // A tap that is closed now would keep frames from a guest that has arrived.
+    if !job.is_ok_and(|job| job.is_under_way()) {
+        let reason = "the migration was over before the halves stood ready".to_owned();
+        return Err((reason, pace));
+    }
+    let source = Arc::clone(source);
+    Conductor::start(plan, &[from, to], source, destination, domain, pace).await
+}
+
+async fn pace_of(plan: &CarryPlan, source: &Arc<dyn Host>, domain: &str) -> Result<Pace, String> {
+    let pace = Pace::of(source, domain, plan.bandwidth_mib_s).await;
+    pace.map_err(|error| error.to_string())
+}
+
+/// The tap of a domain that has one.
+async fn tap_of(host: &dyn Host, domain: &str) -> Result<String, String> {
+    let taps = host.taps(domain).await.map_err(|error| error.to_string())?;
+    <[String; 1]>::try_from(taps)
+        .map(|[tap]| tap)
+        .map_err(|taps| {
+            format!(
+                "the domain has {} taps on {}: only one can be held so far",
+                taps.len(),
+                host.uri()
+            )
+        })
+}
+
+/// The same on the destination, once it has the domain.
+async fn tap_there(host: &dyn Host, domain: &str) -> Result<String, String> {
+    let end = Instant::now() + TAP;
+    loop {
+        match tap_of(host, domain).await {
+            Err(reason) if Instant::now() >= end => return Err(reason),
+            Err(_) => sleep(TAP_LOOK).await,
+            found => return found,
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! What this program and a half say to each other.
+
+use serde::{Deserialize, Serialize};
+
+use super::chunk::Chunk;
+
+/// To a half: what the hypervisor shows, and when to hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum ToHalf {
+    /// Little memory is left: hold, and have the guest stopped.
+    HoldWanted,
+    /// The hypervisor refused the stop.
+    StopRefused,
+    /// The guest stands still on the source.
+    GuestStopped,
+    /// The guest won't run on the source again.
+    MigrationCompleted,
+    /// The migration failed or was cancelled.
+    MigrationFailed,
+    /// The guest has arrived on the destination, and stands still there.
+    GuestPaused,
+    /// The guest runs, on the half's side.
+    GuestRuns,
+}
+
+/// Of a half.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum FromHalf {
+    /// It guards its tap.
+    Ready,
+    /// The source: the other half understands it.
+    Agreed,
+    /// Stop the guest on this side.
+    StopGuest,
+    /// Have the guest run on this side.
+    ResumeGuest,
+    /// It is over.
+    Ended(HalfReport),
+    /// There was no beginning, for this reason.
+    Failed(String),
+}
+
+/// What became of one half's frames.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub(super) struct HalfReport {
+    /// Why it ended early.
+    pub(super) cause: Option<String>,
+    /// Frames that were held here.
+    pub(super) held: u64,
+    /// That were sent to the other half, or came from it.
+    pub(super) carried: u64,
+    /// Of these, that the other half says the guest was given.
+    pub(super) confirmed: u64,
+    /// That were given back to the guest on the source.
+    pub(super) given_back: u64,
+    /// That were lost: no more may be kept, or nobody took them.
+    pub(super) lost: u64,
+    /// Not among those that were held: lost in the tap's queue by the guest's stop.
+    pub(super) left_in_queue: u64,
+    /// Among those that were held: read from the tap's queue after the guest's stop.
+    pub(super) swept: u64,
+    /// Nobody can tell whether so many more were lost: the queue was not seen empty before the stop.
+    pub(super) unseen: u64,
+    /// Why the queue can't be swept.
+    pub(super) no_copy: Option<String>,
+    /// From the hold until the guest's stop was ordered, in ms.
+    pub(super) drain_ms: Option<u64>,
+    /// Of the carried, that came after native ones had been given to the guest: out of order.
+    pub(super) late: u64,
+    /// The longest that one of the carried waited here, in ms.
+    pub(super) longest_wait_ms: u64,
+    /// The most bytes of frames that were kept at once.
+    pub(super) most_bytes: u64,
+}
+
+/// As a chunk.
+pub(super) fn to_chunk(word: &impl Serialize) -> Chunk {
+    // Enums and numbers: nothing that JSON can't say.
+    Chunk::Word(serde_json::to_vec(word).unwrap_or_default())
+}

@@ -1,0 +1,120 @@
+//! `tandem-host carry-half`, and the options of `migrate` about a carry.
+
+use clap::Args;
+
+use super::connect::Connect;
+use crate::carry::{CarryPlan, HalfArguments, run_half};
+use crate::hypervisor::Nic;
+
+/// The most memory for frames that can be asked for, in MiB.
+const MOST_MIB: u64 = 16 * 1024;
+/// The longest pause that can be asked for, in ms.
+const LONGEST_PAUSE_MS: u64 = 60_000;
+
+/// How frames for the guest are carried.
+#[derive(Debug, Clone, Args)]
+pub struct Carry {
+    /// Hold frames for the guest while it moves and carry them after it, between the taps of its virtio NIC: the
+    /// source's, and the destination's if that has another name. libvirt is asked for them, unless given
+    #[arg(long, value_name = "TAP[=TAP]", value_parser = taps, num_args = 0..=1, require_equals = true)]
+    pub carry: Option<Option<[String; 2]>>,
+    /// What runs `tandem-host` where the source's tap is, in words; this program, unless given
+    #[arg(long, value_name = "COMMAND", requires = "carry")]
+    pub carry_from: Option<String>,
+    /// What runs `tandem-host` where the destination's tap is, such as `ssh root@b tandem-host`; this program, unless given
+    #[arg(long, value_name = "COMMAND", requires = "carry")]
+    pub carry_to: Option<String>,
+    /// The most memory for frames on each host, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = clap::value_parser!(u64).range(1..=MOST_MIB))]
+    pub carry_limit: u64,
+    /// With --carry: stop the guest once the rest of its memory goes within so long, in ms
+    #[arg(long, value_name = "MS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=LONGEST_PAUSE_MS))]
+    pub max_pause: u64,
+}
+
+/// `tandem-host carry-half`
+#[derive(Debug, Clone, Args)]
+pub struct CarryHalf {
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would show it as help")]
+    pub connect: Connect,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would show it as help")]
+    pub half: HalfArguments,
+}
+
+/// Runs one half of a carry; returns the exit code.
+///
+/// # Errors
+/// If the tap can't be guarded, or its kernel fails.
+pub async fn run(arguments: &CarryHalf) -> anyhow::Result<u8> {
+    run_half(&arguments.half, arguments.connect.open()).await
+}
+
+impl Carry {
+    /// The carry that is wanted, for a domain with these NICs.
+    ///
+    /// # Errors
+    /// If this program can't tell where it is.
+    pub(super) fn plan(
+        &self,
+        nics: &[Nic],
+        bandwidth_mib_s: Option<u64>,
+    ) -> std::io::Result<Option<CarryPlan>> {
+        let Some(taps) = &self.carry else {
+            return Ok(None);
+        };
+        let program = |given: &Option<String>| match given {
+            Some(words) => Ok(words.split_whitespace().map(str::to_owned).collect()),
+            None => CarryPlan::this_program(),
+        };
+        let bytes = self.carry_limit.saturating_mul(1 << 20);
+        Ok(Some(CarryPlan {
+            taps: taps.clone(),
+            programs: [program(&self.carry_from)?, program(&self.carry_to)?],
+            own: nics.iter().filter_map(|nic| nic.mac).collect(),
+            limit_bytes: usize::try_from(bytes).unwrap_or(usize::MAX),
+            max_pause_ms: self.max_pause,
+            bandwidth_mib_s,
+        }))
+    }
+}
+
+/// One name of a tap, or two.
+fn taps(text: &str) -> Result<[String; 2], String> {
+    let (source, destination) = text.split_once('=').unwrap_or((text, text));
+    let is_name = |name: &str| {
+        let good = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'/' | b':' | b'=');
+        (1..16).contains(&name.len()) && name.bytes().all(good)
+    };
+    if is_name(source) && is_name(destination) {
+        Ok([source.to_owned(), destination.to_owned()])
+    } else {
+        Err("a network device has a name of 1 to 15 letters, digits and signs".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tap_may_have_another_name_on_the_destination() {
+        assert_eq!(taps("tap0"), Ok(["tap0".to_owned(), "tap0".to_owned()]));
+        assert_eq!(
+            taps("tap0=vnet7"),
+            Ok(["tap0".to_owned(), "vnet7".to_owned()])
+        );
+        for wrong in [
+            "",
+            "=tap0",
+            "tap0=",
+            "a b",
+            "sixteen-letters-",
+            "a=b=c",
+            "../x",
+        ] {
+            assert!(taps(wrong).is_err(), "{wrong}");
+        }
+    }
+}

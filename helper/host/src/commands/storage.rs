@@ -1,0 +1,53 @@
+//! Disks that libvirt would refuse to leave behind (`qemuMigrationSrcIsSafe`, `src/qemu/qemu_migration.c`, libvirt
+//! 11.3), which it tells only once the VFs have gone. Of its other rule, a cache mode that is neither `none` nor
+//! `directsync`, it makes no use with a QEMU that drops its caches by itself, as all do since 4.0.
+
+use std::path::Path;
+
+use crate::evacuate::{Cause, CauseCode, Spec};
+use crate::hypervisor::{DomainFacts, FileDisk, MigrateOptions, is_local_uri};
+use crate::words::printable;
+
+/// Numbers of file systems that no other host has (`include/uapi/linux/magic.h`, Linux 6.12; ZFS by its own sources).
+/// libvirt takes all for local that it does not know as shared, so one that is missing here is left to it.
+const LOCAL: [(u32, &str); 7] = [
+    (0xEF53, "ext4"),
+    (0x5846_5342, "xfs"),
+    (0x9123_683E, "btrfs"),
+    (0x0102_1994, "tmpfs"),
+    (0x794C_7630, "overlay"),
+    (0xF2F5_2010, "f2fs"),
+    (0x2FC1_2FC1, "zfs"),
+];
+
+/// What stands in the way; nothing where this program is not on the machine of the disks.
+pub(super) fn not_shared(
+    spec: &Spec,
+    facts: &DomainFacts,
+    options: &MigrateOptions,
+) -> Option<Cause> {
+    if options.is_unsafe || !is_local_uri(&spec.source_uri) {
+        return None;
+    }
+    let named = options.disks.as_deref();
+    let is_copied = |disk: &FileDisk| {
+        let is_named = named.is_none_or(|names| names.split(',').any(|name| name == disk.target));
+        options.storage.is_some() && is_named
+    };
+    let mut left = facts.disks.iter().filter(|disk| !is_copied(disk));
+    let (disk, kind) = left.find_map(|disk| Some((disk, local_kind(&disk.path)?)))?;
+    let message = format!(
+        "disk {} of domain {} is {} on a file system of this host alone ({kind}), and libvirt migrates only with \
+         --copy-storage-all or --copy-storage-inc, or with --unsafe if the destination has the same file by other means",
+        printable(&disk.target),
+        printable(&spec.domain),
+        printable(&disk.path.to_string_lossy())
+    );
+    Some(Cause::new(CauseCode::DiskNotShared, message))
+}
+
+fn local_kind(path: &Path) -> Option<&'static str> {
+    let number = u32::try_from(rustix::fs::statfs(path).ok()?.f_type).ok()?;
+    let known = LOCAL.iter().find(|(local, _)| *local == number);
+    known.map(|(_, name)| *name)
+}

@@ -1,0 +1,36 @@
+//! A carry around the migration that is started here.
+
+use tokio::sync::oneshot;
+
+use super::calls::ActionContext;
+use crate::carry::Prepared;
+use crate::evacuate::{Failure, FailureKind, Input, Reply};
+
+impl ActionContext {
+    /// All that can be had before the migration is there when it returns, or there is no carry.
+    pub(super) async fn stand_ready(&self) -> Reply {
+        let refused = |reason: String| Reply::Failed(Failure::new(FailureKind::Refused, reason));
+        let (Some(plan), Some(source)) = (&self.carry, &self.hosts.source) else {
+            return refused("no carry is wanted".to_owned());
+        };
+        match Prepared::new(plan, source, &self.hosts.destination, &self.spec.domain).await {
+            Ok(prepared) => {
+                *self.prepared_carry.lock().expect("no holder panics") = Some(prepared);
+                Reply::Accepted
+            }
+            Err(reason) => refused(reason),
+        }
+    }
+
+    /// The migration has begun: it is followed from here on, until `ended` tells how it ended.
+    pub(super) fn conduct(&self, ended: oneshot::Receiver<bool>) {
+        let prepared = self.prepared_carry.lock().expect("no holder panics").take();
+        if let Some(prepared) = prepared {
+            let inputs = self.inputs.clone();
+            tokio::spawn(async move {
+                let outcome = Box::new(prepared.run(ended).await);
+                let _ = inputs.send(Input::Carried(outcome)).await;
+            });
+        }
+    }
+}

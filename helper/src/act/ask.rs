@@ -1,0 +1,344 @@
+//! Asks a bond's neighbours through the port that carries the traffic, and then through another.
+
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use tandem_core::link::Link;
+use tandem_core::path::PathAnswer;
+use tandem_core::types::{Ifindex, Mac};
+
+use super::announce::port_of;
+use super::broadcast::reaches;
+use super::error::ActError;
+use super::link::present;
+use super::listen::{await_frame, send_once};
+use super::neighbours::{Asked, is_confirmed, to_ask};
+use crate::netlink::request::Requests;
+use crate::packet::frames::{ETHERTYPE_ARP, arp_answer};
+use crate::packet::socket::{packet_socket, take_in};
+
+/// How often each is asked; a network may lose a frame.
+const TRIES: u32 = 3;
+/// How often each is asked again through the first port once one has answered through the other: what was slow on both
+/// is no fault of the path.
+const LAST_TRIES: u32 = 2;
+/// How long each try waits. All together stay below half the usual `health-ms`.
+const TRY: Duration = Duration::from_millis(100);
+/// The same on trial, in which frames may be lost: how often each is asked, and how long each try waits.
+const TRIAL_TRIES: u32 = 2;
+const TRIAL_TRY: Duration = Duration::from_millis(50);
+/// How often it is asked on trial while answers come in through the other port, where they are delivered too: a network
+/// may take its time to learn.
+const ASTRAY_TRIES: u32 = 10;
+
+/// Asks through `port` until one answers, then through `other`. The one that carries the traffic asks as the guest
+/// does; the other as somebody else: no switch may learn there that it is where the bond is.
+pub(super) fn ask_path(
+    requests: &mut Requests,
+    bond: Ifindex,
+    port: Ifindex,
+    other: Ifindex,
+) -> Result<PathAnswer, ActError> {
+    let first = port_of(requests, bond, port)?;
+    let second = port_of(requests, bond, other)?;
+    // What was acknowledged just now came through the port that carries the traffic.
+    if is_active(&first) && is_confirmed(requests, bond)? {
+        return Ok(PathAnswer::Answered);
+    }
+    let asked = to_ask(requests, bond)?;
+    if asked.is_empty() {
+        return Ok(PathAnswer::NobodyKnown);
+    }
+    let bond_mac = present(requests, bond)?.mac;
+    let failed = |error| ActError::Send {
+        step: format!("use a packet socket of {} (needs CAP_NET_RAW)", first.name),
+        error,
+    };
+    asked_on_both(&asked, [&first, &second], bond_mac).map_err(failed)
+}
+
+/// Asks through `port`, which got the traffic just now, as the guest does, and looks where the answers come in. If none
+/// does, asks through `other` in the same way: both deliver, so that a network that is led there loses nothing.
+pub(super) fn try_out(
+    requests: &mut Requests,
+    bond: Ifindex,
+    port: Ifindex,
+    other: Ifindex,
+) -> Result<PathAnswer, ActError> {
+    let first = port_of(requests, bond, port)?;
+    port_of(requests, bond, other)?;
+    let asked = to_ask(requests, bond)?;
+    if asked.is_empty() {
+        return Ok(PathAnswer::NobodyKnown);
+    }
+    let failed = |error| ActError::Send {
+        step: format!("use a packet socket of {} (needs CAP_NET_RAW)", first.name),
+        error,
+    };
+    let tried_out = || tried(&asked, &Way::as_guest(port)?, &Way::as_guest(other)?);
+    tried_out().map_err(failed)
+}
+
+fn tried(asked: &[Asked], through: &Way, beside: &Way) -> io::Result<PathAnswer> {
+    let mut astray = None;
+    for number in 0..ASTRAY_TRIES {
+        if number >= TRIAL_TRIES && astray.is_none() {
+            break;
+        }
+        through.ask(asked)?;
+        match arrived(through, beside, asked, TRIAL_TRY)? {
+            Some((Arrived::There, _)) => return Ok(PathAnswer::Answered),
+            Some((Arrived::Beside, neighbour)) => astray = Some(neighbour),
+            None => {}
+        }
+    }
+    if let Some(neighbour) = astray {
+        let neighbour = neighbour.into();
+        return Ok(PathAnswer::Astray { neighbour });
+    }
+    for _ in 0..TRIAL_TRIES {
+        beside.ask(asked)?;
+        let Some((arrived, neighbour)) = first_of(through, beside, asked, TRIAL_TRY)? else {
+            continue;
+        };
+        let is_late = matches!(arrived, Arrived::There);
+        if is_late || through.is_answered_within(asked, LAST_TRIES, TRIAL_TRY)? {
+            return Ok(PathAnswer::Answered);
+        }
+        let neighbour = neighbour.into();
+        return Ok(PathAnswer::Lost { neighbour });
+    }
+    Ok(PathAnswer::Silent)
+}
+
+/// Where an answer came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Arrived {
+    /// At the port through which it was asked for.
+    There,
+    /// At the other one.
+    Beside,
+}
+
+/// Where the first answer comes in, and whose it is.
+fn first_of(
+    through: &Way,
+    beside: &Way,
+    asked: &[Asked],
+    limit: Duration,
+) -> io::Result<Option<(Arrived, Ipv4Addr)>> {
+    await_frame(&[&through.socket, &beside.socket], limit, |index, frame| {
+        let from = answer_of(asked, frame)?;
+        let arrived = [Arrived::There, Arrived::Beside].get(index)?;
+        Some((*arrived, from))
+    })
+}
+
+/// Where answers come in: one that comes in beside is no reason to wait no longer for one that does not.
+pub(super) fn arrived(
+    through: &Way,
+    beside: &Way,
+    asked: &[Asked],
+    limit: Duration,
+) -> io::Result<Option<(Arrived, Ipv4Addr)>> {
+    let first = first_of(through, beside, asked, limit)?;
+    if let Some((Arrived::Beside, _)) = first {
+        let there = await_frame(&[&through.socket], limit, |_, frame| {
+            answer_of(asked, frame)
+        })?;
+        return Ok(there.map(|from| (Arrived::There, from)).or(first));
+    }
+    Ok(first)
+}
+
+fn is_active(port: &Link) -> bool {
+    port.port.as_ref().is_some_and(|port| port.active)
+}
+
+fn asked_on_both(
+    asked: &[Asked],
+    [first, second]: [&Link; 2],
+    bond_mac: Option<Mac>,
+) -> io::Result<PathAnswer> {
+    let through = Way::open(first, bond_mac)?;
+    if through.is_answered(asked, TRIES)? {
+        return Ok(PathAnswer::Answered);
+    }
+    let beside = Way::open(second, bond_mac)?;
+    for _ in 0..TRIES {
+        beside.ask(asked)?;
+        let sockets = [&through.socket, &beside.socket];
+        let answer = await_frame(&sockets, TRY, |index, frame| {
+            Some((index, answer_of(asked, frame)?))
+        })?;
+        let Some((index, neighbour)) = answer else {
+            continue;
+        };
+        if index == 0 || through.is_answered(asked, LAST_TRIES)? || hears(first, second)? {
+            return Ok(PathAnswer::Answered);
+        }
+        let neighbour = neighbour.into();
+        return Ok(PathAnswer::Lost { neighbour });
+    }
+    Ok(PathAnswer::Silent)
+}
+
+/// A backup hears what the port that carries the traffic sends: where its host lets nobody send from there but the
+/// bond's MAC, that is all there is to see of it.
+fn hears(backup: &Link, active: &Link) -> io::Result<bool> {
+    match active.mac.filter(|_| is_active(active)) {
+        Some(mac) => reaches((active.ifindex, mac), backup.ifindex, TRIES),
+        None => Ok(false),
+    }
+}
+
+/// A port through which neighbours are asked.
+pub(super) struct Way {
+    socket: OwnedFd,
+    /// As whom; as the guest itself where there is none.
+    pub(super) stranger: Option<Mac>,
+}
+
+impl Way {
+    fn open(port: &Link, bond_mac: Option<Mac>) -> io::Result<Self> {
+        if is_active(port) {
+            Self::as_guest(port.ifindex)
+        } else {
+            Self::as_stranger(port, bond_mac)
+        }
+    }
+
+    /// Asks as the guest itself does.
+    pub(super) fn as_guest(port: Ifindex) -> io::Result<Self> {
+        let socket = packet_socket(port, ETHERTYPE_ARP.to_be())?;
+        let stranger = None;
+        Ok(Self { socket, stranger })
+    }
+
+    /// Asks as somebody else, which is of no risk: the network learns nothing of the bond.
+    pub(super) fn as_stranger(backup: &Link, bond_mac: Option<Mac>) -> io::Result<Self> {
+        let socket = packet_socket(backup.ifindex, ETHERTYPE_ARP.to_be())?;
+        let mac = stranger(backup, bond_mac);
+        if backup.mac != Some(mac) {
+            take_in(&socket, backup.ifindex, mac.0)?;
+        }
+        let stranger = Some(mac);
+        Ok(Self { socket, stranger })
+    }
+
+    /// Who answers, at least one on each network where one does.
+    pub(super) fn answering(&self, asked: &[Asked], tries: u32) -> io::Result<Vec<Asked>> {
+        let mut found: Vec<Asked> = Vec::new();
+        for number in 0..tries {
+            let mut now = without(asked, &found);
+            if number == 0 {
+                now = firsts(&now);
+            }
+            self.ask(&now)?;
+            let end = Instant::now() + TRY;
+            while !now.is_empty() {
+                let left = end.saturating_duration_since(Instant::now());
+                let answer = await_frame(&[&self.socket], left, |_, frame| answer_of(&now, frame))?;
+                let Some(from) = answer else { break };
+                found.extend(now.iter().find(|one| one.ip == from).cloned());
+                now = without(&now, &found);
+            }
+        }
+        Ok(found)
+    }
+
+    pub(super) fn ask(&self, asked: &[Asked]) -> io::Result<()> {
+        for one in asked {
+            let question = self
+                .stranger
+                .map_or_else(|| one.question(), |mac| one.probe(mac));
+            send_once(&self.socket, &question)?;
+        }
+        Ok(())
+    }
+
+    /// One of them answers. Mostly the first does, so it is asked alone at first.
+    pub(super) fn is_answered(&self, asked: &[Asked], tries: u32) -> io::Result<bool> {
+        self.is_answered_within(asked, tries, TRY)
+    }
+
+    fn is_answered_within(&self, asked: &[Asked], tries: u32, each: Duration) -> io::Result<bool> {
+        for number in 0..tries {
+            let now = if number == 0 { 1 } else { asked.len() };
+            self.ask(&asked[..now.min(asked.len())])?;
+            let answer = await_frame(&[&self.socket], each, |_, frame| answer_of(asked, frame))?;
+            if answer.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// The first of each network.
+fn firsts(asked: &[Asked]) -> Vec<Asked> {
+    let mut firsts: Vec<Asked> = Vec::new();
+    for one in asked {
+        if !firsts.iter().any(|first| first.is_beside(one)) {
+            firsts.push(one.clone());
+        }
+    }
+    firsts
+}
+
+/// Those on whose network none of `found` is.
+pub(super) fn without(asked: &[Asked], found: &[Asked]) -> Vec<Asked> {
+    let is_open = |one: &&Asked| !found.iter().any(|other| other.is_beside(one));
+    asked.iter().filter(is_open).cloned().collect()
+}
+
+/// Who of those that were asked has sent this answer.
+fn answer_of(asked: &[Asked], frame: &[u8]) -> Option<Ipv4Addr> {
+    let from = arp_answer(frame)?;
+    asked.iter().any(|one| one.ip == from).then_some(from)
+}
+
+/// Whom a backup asks as: itself, with the MAC that it has or was made with, where that is not the bond's, else somebody
+/// who is not there.
+fn stranger(port: &Link, bond: Option<Mac>) -> Mac {
+    let mut own = port.mac.into_iter().chain(port.permanent_mac);
+    if let Some(own) = own.find(|own| bond != Some(*own)) {
+        return own;
+    }
+    let Mac([first, second, rest @ ..]) = port.mac.unwrap_or(Mac::ZERO);
+    // Locally administered, of one station, and unlike what QEMU and libvirt give out.
+    let first = (first ^ 0x40) & !0x01 | 0x02;
+    let [third, fourth, fifth, sixth] = rest;
+    let second = second ^ 0xa5;
+    Mac([first, second, third, fourth, fifth, sixth])
+}
+
+#[cfg(test)]
+mod tests {
+    use tandem_core::link::LinkKind;
+
+    use super::*;
+
+    #[test]
+    fn a_backup_never_asks_as_the_bond() {
+        let mut port = Link::named(Ifindex(3), "eth0".parse().unwrap(), LinkKind::Physical);
+        for mac in [
+            [0x52, 0x54, 0, 1, 2, 3],
+            [2, 0, 0, 0, 0, 1],
+            [0, 1, 2, 3, 4, 5],
+        ] {
+            let mac = Mac(mac);
+            port.mac = Some(mac);
+            port.permanent_mac = Some(mac);
+            let found = stranger(&port, Some(mac));
+            assert!(found != mac, "{found}");
+            assert_eq!(found.0[0] & 3, 2, "local, and of one station: {found}");
+            let other = Mac([2, 0, 0, 0, 0, 9]);
+            assert_eq!(stranger(&port, Some(other)), mac);
+            port.permanent_mac = Some(other);
+            assert_eq!(stranger(&port, Some(mac)), other);
+        }
+    }
+}

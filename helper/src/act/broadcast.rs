@@ -1,0 +1,75 @@
+//! Frames that one port of a bond sends to all, to see that another one hears them.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use tandem_core::types::{Ifindex, Mac};
+
+use super::listen::{await_frame, send_once};
+use crate::packet::frames::{ETHERTYPE_EXPERIMENTAL, path_check, path_check_payload};
+use crate::packet::socket::{packet_socket, transmit};
+
+/// Frames that are sent at most where nothing else tells; a fabric may miss one.
+pub(super) const TRIES: u32 = 5;
+/// How long each may take. All together stay well below the time in which a bond
+/// has to react to anything else.
+const TRY: Duration = Duration::from_millis(100);
+/// `ETH_P_ALL`.
+const ALL_PROTOCOLS: u16 = 3;
+/// What the frames begin with.
+const MAGIC: [u8; 8] = *b"tandem\0p";
+
+/// Sends that many frames at most out of one port, from that MAC, until one arrives at the other.
+pub(super) fn reaches(sender: (Ifindex, Mac), to: Ifindex, tries: u32) -> io::Result<bool> {
+    // A port's frames reach sockets on the port itself, whether it is active or a
+    // backup (`__netif_receive_skb_core`, net/core/dev.c, 6.12: `orig_dev`).
+    is_heard(
+        sender,
+        &packet_socket(to, ETHERTYPE_EXPERIMENTAL.to_be())?,
+        tries,
+    )
+}
+
+/// The same where the other port is a backup, on which the fast path's programs keep broadcasts away from the stack. What
+/// listens to all frames has them before (`ptype_all` and `sch_handle_ingress`, net/core/dev.c, 6.12).
+pub(super) fn reaches_backup(sender: (Ifindex, Mac), to: Ifindex, tries: u32) -> io::Result<bool> {
+    is_heard(sender, &packet_socket(to, ALL_PROTOCOLS.to_be())?, tries)
+}
+
+fn is_heard((from, mac): (Ifindex, Mac), receiver: &OwnedFd, tries: u32) -> io::Result<bool> {
+    let payload = payload();
+    let frame = path_check(mac, &payload);
+    let sender = packet_socket(from, 0)?;
+    for _ in 0..tries {
+        send_once(&sender, &frame)?;
+        if arrives_within(receiver, &payload, TRY)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Shows the network that the bond is behind this port. What does not get out changes nothing: the port's own traffic
+/// leads back too.
+pub(super) fn lead_back((to, mac): (Ifindex, Mac)) {
+    let _ = transmit(to, &[path_check(mac, &MAGIC)]);
+}
+
+/// What makes these frames unlike all others.
+fn payload() -> [u8; 16] {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    let number = RandomState::new().build_hasher().finish();
+    let mut payload = [0; 16];
+    payload[..8].copy_from_slice(&MAGIC);
+    payload[8..].copy_from_slice(&number.to_be_bytes());
+    payload
+}
+
+fn arrives_within(receiver: &OwnedFd, payload: &[u8], limit: Duration) -> io::Result<bool> {
+    let found = await_frame(&[receiver], limit, |_, frame| {
+        let found = path_check_payload(frame)?;
+        found.starts_with(payload).then_some(())
+    })?;
+    Ok(found.is_some())
+}

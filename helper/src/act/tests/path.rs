@@ -1,0 +1,189 @@
+//! A bond's neighbours are asked through its ports. As in `bonding`, the lab runs these in its guests.
+
+use tandem_core::action::PathProof;
+use tandem_core::path::PathAnswer;
+
+use super::bonding::{accepted, assemble};
+use super::on_the_wire::{arrived, listen};
+use super::*;
+
+/// Asks through one port, then through the other.
+async fn asked(bond: Ifindex, port: Ifindex, other: Ifindex) -> PathAnswer {
+    answer(bond, port, other, false).await
+}
+
+async fn answer(bond: Ifindex, port: Ifindex, other: Ifindex, trial: bool) -> PathAnswer {
+    let id = ActionId(7);
+    let kind = ActionKind::AskPath {
+        bond,
+        port,
+        other,
+        trial,
+    };
+    let completion = Executor::new().start(Action { id, kind }).await;
+    assert_eq!(completion.outcome, Outcome::Accepted);
+    match completion.learnt[..] {
+        [Input::PathAsked { answer, .. }] => answer,
+        ref learnt => panic!("{learnt:?}"),
+    }
+}
+
+/// A frame with the bond's MAC as the source passed there.
+fn shows_the_bond(socket: &std::os::fd::OwnedFd) -> bool {
+    let frames = arrived(socket, [0x02, 0x00, 0x00]);
+    frames
+        .iter()
+        .any(|frame| frame[6..12] == [0x02, 0, 0, 0, 0, 7])
+}
+
+/// Both ports lead to a bridge that is the neighbour.
+async fn with_a_neighbour() -> (Ifindex, Ifindex, Ifindex) {
+    let (bond, one, two) = assemble().await;
+    ip_all(
+        "link add br0 address 02:00:00:00:00:aa type bridge
+         addr add 192.0.2.1/24 dev br0
+         link set br0 up
+         link set one-far master br0
+         link set two-far master br0
+         addr add 192.0.2.2/24 dev bond7",
+    );
+    std::fs::write("/proc/sys/net/ipv6/conf/bond7/disable_ipv6", "1").unwrap();
+    // Both addresses are of this namespace.
+    std::fs::write("/proc/sys/net/ipv4/conf/br0/accept_local", "1").unwrap();
+    (bond, one, two)
+}
+
+/// The neighbour has answered once, a while ago.
+fn know_the_neighbour() {
+    ip("neigh flush dev bond7");
+    ip("neigh add 192.0.2.1 lladdr 02:00:00:00:00:aa dev bond7 nud stale");
+}
+
+#[test]
+#[ignore = "needs the bonding driver; the suite lab-executor runs it"]
+fn neighbours_are_asked_through_the_port_and_then_through_the_other_as_somebody_else() {
+    in_namespace_async(|| async {
+        let (bond, one, two) = with_a_neighbour().await;
+        assert_eq!(asked(bond, one, two).await, PathAnswer::NobodyKnown);
+        know_the_neighbour();
+        assert_eq!(asked(bond, one, two).await, PathAnswer::Answered);
+        let check = |from, to| ActionKind::CheckPath {
+            bond,
+            from,
+            to,
+            proof: PathProof::Neighbours,
+        };
+        accepted(check(two, one)).await;
+        // A backup asks as somebody else, who is answered; one that is cut off is not, and hears nothing.
+        let learnt = listen(ifindex("two-far"));
+        assert_eq!(asked(bond, two, one).await, PathAnswer::Answered);
+        assert!(!shows_the_bond(&learnt));
+        let neighbour = [192, 0, 2, 1].into();
+        ip("link set two-far nomaster");
+        assert_eq!(asked(bond, two, one).await, PathAnswer::Lost { neighbour });
+        ip("link set two-far master br0");
+        // The path of the port that carries the traffic dies; its carrier stays.
+        know_the_neighbour();
+        let learnt = listen(ifindex("two-far"));
+        ip("link set one-far nomaster");
+        assert_eq!(asked(bond, one, two).await, PathAnswer::Lost { neighbour });
+        assert!(!shows_the_bond(&learnt));
+        let answer = run(check(one, two)).await;
+        assert!(
+            matches!(
+                answer,
+                Outcome::Failed {
+                    errno: libc::ETIMEDOUT,
+                    ..
+                }
+            ),
+            "{answer:?}"
+        );
+        know_the_neighbour();
+        ip("link set two-far nomaster");
+        assert_eq!(asked(bond, one, two).await, PathAnswer::Silent);
+    });
+}
+
+#[test]
+#[ignore = "needs the bonding driver; the suite lab-executor runs it"]
+fn a_path_check_tells_which_direction_fails_and_proves_nothing_where_nobody_answers() {
+    in_namespace_async(|| async {
+        let (bond, one, two) = with_a_neighbour().await;
+        let check = |proof| ActionKind::CheckPath {
+            bond,
+            from: two,
+            to: one,
+            proof,
+        };
+        // Nobody is known.
+        ip("link set two-far nomaster");
+        accepted(check(PathProof::NoFault)).await;
+        know_the_neighbour();
+        let said = |outcome| {
+            let (errno, message) = failed(outcome);
+            assert_eq!(errno, libc::ETIMEDOUT, "{message}");
+            message
+        };
+        let message = said(run(check(PathProof::NoFault)).await);
+        assert!(message.contains("none of its frames gets out"), "{message}");
+        ip_all(
+            "link set two-far master br0
+             link set two-far type bridge_slave learning off flood off mcast_flood off bcast_flood off",
+        );
+        let message = said(run(check(PathProof::NoFault)).await);
+        assert!(message.contains("none gets in"), "{message}");
+        ip("link set two-far type bridge_slave learning on flood on mcast_flood on bcast_flood on");
+        let learnt = listen(ifindex("two-far"));
+        accepted(check(PathProof::NoFault)).await;
+        assert!(!shows_the_bond(&learnt), "it was of no risk");
+        // Another neighbour in a VLAN; the bond's own network has none.
+        ip_all(
+            "neigh flush dev bond7
+             link add link br0 name br0.5 type vlan id 5
+             addr add 198.51.100.1/24 dev br0.5
+             link set br0.5 up
+             link add link bond7 name bond7.5 type vlan id 5
+             addr add 198.51.100.2/24 dev bond7.5
+             link set bond7.5 up
+             neigh add 198.51.100.1 lladdr 02:00:00:00:00:aa dev bond7.5 nud stale",
+        );
+        std::fs::write("/proc/sys/net/ipv4/conf/br0.5/accept_local", "1").unwrap();
+        accepted(check(PathProof::NoFault)).await;
+        ip("link set two-far nomaster");
+        let message = said(run(check(PathProof::NoFault)).await);
+        assert!(message.contains("198.51.100.1 in VLAN 5"), "{message}");
+        // Nobody answers, on either port.
+        ip("link set one-far nomaster");
+        accepted(check(PathProof::NoFault)).await;
+        said(run(check(PathProof::Neighbours)).await);
+    });
+}
+
+#[test]
+#[ignore = "needs the bonding driver; the suite lab-executor runs it"]
+fn a_trial_tells_a_dead_path_from_a_network_that_does_not_learn() {
+    in_namespace_async(|| async {
+        let (bond, one, two) = with_a_neighbour().await;
+        let neighbour = [192, 0, 2, 1].into();
+        let primary = |port| ActionKind::SetPrimary { bond, port };
+        know_the_neighbour();
+        assert_eq!(asked(bond, one, two).await, PathAnswer::Answered);
+        ip("link set two-far type bridge_slave learning off");
+        accepted(primary(two)).await;
+        know_the_neighbour();
+        let tried = || answer(bond, two, one, true);
+        assert_eq!(tried().await, PathAnswer::Astray { neighbour });
+        ip("link set two-far type bridge_slave learning on");
+        know_the_neighbour();
+        assert_eq!(tried().await, PathAnswer::Answered);
+        ip("link set two-far nomaster");
+        know_the_neighbour();
+        assert_eq!(tried().await, PathAnswer::Lost { neighbour });
+        ip("link set one-far nomaster");
+        know_the_neighbour();
+        assert_eq!(tried().await, PathAnswer::Silent);
+        ip("neigh flush dev bond7");
+        assert_eq!(tried().await, PathAnswer::NobodyKnown);
+    });
+}

@@ -1,0 +1,252 @@
+//! Whether NetworkManager is to have a NIC at all, by its own configuration (NetworkManager.conf(5), 1.52).
+
+use super::keyfile::{Keyfile, files_in, is_true, list};
+use super::nic::Nic;
+use crate::system_files::{SystemFiles, text_of};
+
+/// Of one name, the file in the first folder.
+const DROP_INS: &[&str] = &[
+    "/etc/NetworkManager/conf.d",
+    "/run/NetworkManager/conf.d",
+    "/usr/lib/NetworkManager/conf.d",
+];
+const MAIN: &str = "/etc/NetworkManager/NetworkManager.conf";
+/// MACs of NICs whose automatic profile somebody deleted.
+const NO_AUTO_DEFAULT: &str = "/var/lib/NetworkManager/no-auto-default.state";
+
+/// All of its configuration, in the order in which later files override earlier ones.
+pub(super) struct Configuration(Vec<Keyfile>);
+
+impl Configuration {
+    pub(super) fn read(files: &SystemFiles) -> Self {
+        let drop_ins = files_in(files, DROP_INS, ".conf");
+        let is_local = |path: &std::path::Path| path.starts_with(files.path(DROP_INS[0]));
+        let (local, vendor): (Vec<_>, Vec<_>) = drop_ins
+            .into_iter()
+            .map(|(_, path)| path)
+            .partition(|path| is_local(path));
+        let paths = vendor.into_iter().chain([files.path(MAIN)]).chain(local);
+        Self(paths.map(|path| Keyfile::parse(&text_of(&path))).collect())
+    }
+
+    /// The value of a key in the last file that has one; `KEY+=` adds to it.
+    fn value(&self, group: &str, key: &str) -> Option<String> {
+        let more = format!("{key}+");
+        let mut value = None;
+        for file in &self.0 {
+            for (found, text) in file.group(&[group]) {
+                if found == key {
+                    value = Some(text.to_owned());
+                } else if found == more {
+                    let before = value.map(|before: String| before + ";");
+                    value = Some(before.unwrap_or_default() + text);
+                }
+            }
+        }
+        value
+    }
+
+    /// Some file says something of this key, whatever its group.
+    pub(super) fn mentions(&self, wanted: &str) -> bool {
+        let mut entries = self.0.iter().flat_map(|file| {
+            file.groups()
+                .flat_map(|(_, entries)| entries.iter().map(|(key, _)| key.as_str()))
+        });
+        entries.any(|key| key == wanted)
+    }
+
+    /// NetworkManager manages this NIC; an error where that can't be told.
+    pub(super) fn manages(&self, nic: &Nic) -> Result<bool, String> {
+        if let Some(devices) = self.value("keyfile", "unmanaged-devices")
+            && fits(&devices, nic)?
+        {
+            return Ok(false);
+        }
+        if self.is_of_ifupdown(nic) {
+            return Ok(false);
+        }
+        for file in &self.0 {
+            for (group, entries) in file.groups().filter(|(name, _)| name.starts_with("device")) {
+                let value = |key: &str| {
+                    let found = entries.iter().find(|(found, _)| found == key);
+                    found.map(|(_, value)| value.as_str())
+                };
+                if value("managed").is_none_or(is_true) {
+                    continue;
+                }
+                match value("match-device").map(|devices| fits(devices, nic)) {
+                    None => return Ok(false),
+                    Some(Ok(false)) => {}
+                    Some(Ok(true)) => return Ok(false),
+                    Some(Err(what)) => return Err(format!("[{group}]: {what}")),
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Debian's plugin leaves to ifupdown what stands in its file.
+    fn is_of_ifupdown(&self, nic: &Nic) -> bool {
+        let plugins = self.value("main", "plugins").unwrap_or_default();
+        let is_used = list(&plugins).any(|plugin| plugin == "ifupdown");
+        let is_managed = self.value("ifupdown", "managed");
+        is_used && !is_managed.as_deref().is_some_and(is_true) && nic.is_of_ifupdown
+    }
+
+    /// NetworkManager makes a profile for a NIC that has none.
+    pub(super) fn has_automatic_profile(
+        &self,
+        files: &SystemFiles,
+        nic: &Nic,
+    ) -> Result<bool, String> {
+        let refused = self.value("main", "no-auto-default").unwrap_or_default();
+        let deleted = files.text(NO_AUTO_DEFAULT);
+        let is_deleted = deleted
+            .split_whitespace()
+            .any(|mac| nic.is_mac(mac.trim_start_matches("mac:")));
+        Ok(!is_deleted && !fits(&refused, nic)?)
+    }
+}
+
+/// Whether a list of devices has this NIC ("Device List Format" of NetworkManager.conf(5)).
+fn fits(devices: &str, nic: &Nic) -> Result<bool, String> {
+    let mut is_listed = false;
+    let mut has_exceptions_alone = true;
+    for entry in list(devices) {
+        let (is_exception, entry) = match entry.strip_prefix("except:") {
+            Some(entry) => (true, entry),
+            None => (false, entry),
+        };
+        has_exceptions_alone &= is_exception;
+        if fits_one(entry, nic)? {
+            if is_exception {
+                return Ok(false);
+            }
+            is_listed = true;
+        }
+    }
+    let is_empty = list(devices).next().is_none();
+    Ok(is_listed || has_exceptions_alone && !is_empty)
+}
+
+fn fits_one(entry: &str, nic: &Nic) -> Result<bool, String> {
+    if entry == "*" {
+        return Ok(true);
+    }
+    let Some((kind, value)) = entry.split_once(':').filter(|_| !nic.is_mac(entry)) else {
+        return Ok(entry == nic.name || nic.is_mac(entry));
+    };
+    match kind {
+        "interface-name" => match value.strip_prefix('=') {
+            Some(name) => Ok(name == nic.name),
+            None => Ok(nic.has_name_like(value.trim_start_matches('~'))),
+        },
+        "mac" => Ok(nic.is_mac(value)),
+        "type" => Ok(value == "ethernet"),
+        "driver" => Ok(nic.has_driver_like(value)),
+        // Another MAC.
+        _ if entry.parse::<tandem_core::types::Mac>().is_ok() => Ok(false),
+        _ => Err(format!("`{entry}` is not known here")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nics::testing::Folder;
+
+    fn manages(text: &str) -> Result<bool, String> {
+        let folder = Folder::new();
+        folder.write("/etc/NetworkManager/conf.d/10.conf", text);
+        Configuration::read(&folder.files()).manages(&Nic::named("eth0"))
+    }
+
+    #[test]
+    fn it_manages_what_its_files_do_not_take_from_it() {
+        for (text, expected) in [
+            ("", true),
+            ("[keyfile]\nunmanaged-devices=*\n", false),
+            (
+                "[keyfile]\nunmanaged-devices=eth1;mac:52:54:00:00:00:09\n",
+                true,
+            ),
+            ("[keyfile]\nunmanaged-devices=52:54:00:00:00:01\n", false),
+            ("[keyfile]\nunmanaged-devices=52:54:00:00:00:09\n", true),
+            ("[keyfile]\nunmanaged-devices=interface-name:eth*\n", false),
+            // Ubuntu's way, and how a server's is switched on again.
+            (
+                "[keyfile]\nunmanaged-devices=*,except:type:wifi,except:type:gsm\n",
+                false,
+            ),
+            (
+                "[keyfile]\nunmanaged-devices=*,except:type:ethernet\n",
+                true,
+            ),
+            (
+                "[device-x]\nmatch-device=driver:virtio*\nmanaged=0\n",
+                false,
+            ),
+            ("[device-x]\nmatch-device=driver:igb\nmanaged=0\n", true),
+            ("[device]\nmanaged=false\n", false),
+        ] {
+            assert_eq!(manages(text), Ok(expected), "{text}");
+        }
+        assert!(manages("[keyfile]\nunmanaged-devices=s390-subchannels:0\n").is_err());
+    }
+
+    #[test]
+    fn later_files_override_earlier_ones() {
+        let folder = Folder::new();
+        folder.write(MAIN, "[keyfile]\nunmanaged-devices=eth0\n");
+        folder.write(
+            "/usr/lib/NetworkManager/conf.d/90.conf",
+            "[keyfile]\nunmanaged-devices=*\n",
+        );
+        let manages = || Configuration::read(&folder.files()).manages(&Nic::named("eth0"));
+        assert_eq!(manages(), Ok(false));
+        folder.write(
+            "/etc/NetworkManager/conf.d/10.conf",
+            "[keyfile]\nunmanaged-devices=none\n",
+        );
+        assert_eq!(manages(), Ok(true));
+        folder.write(
+            "/etc/NetworkManager/conf.d/20.conf",
+            "[keyfile]\nunmanaged-devices+=eth0\n",
+        );
+        assert_eq!(manages(), Ok(false));
+    }
+
+    #[test]
+    fn what_is_ifupdowns_is_left_to_it() {
+        let folder = Folder::new();
+        folder.write(
+            MAIN,
+            "[main]\nplugins=ifupdown,keyfile\n[ifupdown]\nmanaged=false\n",
+        );
+        let nic = Nic {
+            is_of_ifupdown: true,
+            ..Nic::named("eth0")
+        };
+        let manages = || Configuration::read(&folder.files()).manages(&nic);
+        assert_eq!(manages(), Ok(false));
+        folder.write(
+            "/etc/NetworkManager/conf.d/10.conf",
+            "[ifupdown]\nmanaged=true\n",
+        );
+        assert_eq!(manages(), Ok(true));
+    }
+
+    #[test]
+    fn an_automatic_profile_may_be_refused() {
+        let folder = Folder::new();
+        let nic = Nic::named("eth0");
+        let has_one =
+            || Configuration::read(&folder.files()).has_automatic_profile(&folder.files(), &nic);
+        assert_eq!(has_one(), Ok(true));
+        folder.write(NO_AUTO_DEFAULT, "52:54:00:00:00:01\n");
+        assert_eq!(has_one(), Ok(false));
+        folder.remove(NO_AUTO_DEFAULT);
+        folder.write(MAIN, "[main]\nno-auto-default=*\n");
+        assert_eq!(has_one(), Ok(false));
+    }
+}

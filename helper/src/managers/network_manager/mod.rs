@@ -1,0 +1,361 @@
+//! NetworkManager makes the bond, configures it as it would have configured the standby, and takes the standby in,
+//! by profiles that Tandem has it read; VFs stay Tandem's.
+//!
+//! It gives a bond that another made no addresses (1.52): it waits for a port that it knows as one of its own, which
+//! one that udev marks as unmanaged never is, and where it sets a bond's options, which the kernel refuses while
+//! there are ports, it takes all ports out. So the bond is its own, and Tandem adopts it.
+//!
+//! The profiles are in /run: without Tandem, NetworkManager has the standby again from the next boot on. As long as
+//! they don't work, it goes back to the standby's own profile by itself. Which bonds have some stands in a file of
+//! root's that the service may read, because NetworkManager's folders are for root alone.
+
+mod copy;
+mod keyfile;
+mod managed;
+mod nic;
+mod profiles;
+
+use std::collections::BTreeMap;
+use std::fs::{self, TryLockError};
+use std::io::Write;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use tandem_core::IfName;
+use tandem_core::link::Link;
+use tandem_core::policy::{AddressingPolicy, BondPolicy, Origin, Ownership, Policy};
+
+use self::keyfile::{DEVICES, Keyfile, PREFIX, is_true};
+use self::nic::Nic;
+use self::profiles::Profile;
+use crate::networkd::{self, Followed, carries, is_plain, make_folder};
+use crate::nics::Readiness;
+use crate::programs::{run, state_of};
+use crate::runtime;
+use crate::system_files::{SystemFiles, text_of};
+
+const UNIT: &str = "NetworkManager.service";
+/// Where profiles are that are gone at the next boot.
+const FOLDER: &str = "/run/NetworkManager/system-connections";
+const ENDING: &str = ".nmconnection";
+/// The name of the standby's profile without the bond ends so.
+const IN_NEED: &str = "-in-need";
+/// The bonds that have profiles, and what these were made from.
+const SERVED_PATH: &str = "/run/tandem-nics/network-manager.json";
+
+/// Who has this writes a few files meanwhile, and waits for nobody.
+const LOCK_PATH: &str = "/run/tandem-nics/network-manager.lock";
+const LOCK_LIMIT: Duration = Duration::from_secs(2);
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
+type Served = BTreeMap<IfName, String>;
+
+fn served(files: &SystemFiles) -> Served {
+    let bonds = runtime::load(&files.path(SERVED_PATH));
+    bonds.ok().flatten().unwrap_or_default()
+}
+
+/// Whether NetworkManager makes and configures this bond.
+pub(super) fn serves(files: &SystemFiles, bond: &IfName) -> bool {
+    served(files).contains_key(bond)
+}
+
+/// Where the bond's configuration comes from, in words; nothing if it is not NetworkManager's.
+pub(super) fn told(files: &SystemFiles, bond: &IfName) -> Option<String> {
+    let source = served(files).remove(bond)?;
+    Some(format!("NetworkManager, as {source} says of the standby"))
+}
+
+/// The profiles of a bond.
+struct Wanted {
+    source: String,
+    /// File names and texts.
+    profiles: Vec<(String, String)>,
+    standby: String,
+}
+
+enum Decision {
+    Write(Wanted),
+    /// NetworkManager is not to have it, and why; nothing if it has no part in it.
+    Leave(Option<String>),
+    /// What it depends on is not there now.
+    Keep,
+}
+
+/// Writes the profiles of the bonds that NetworkManager is to have, removes others, and has NetworkManager follow if
+/// it runs. This needs root.
+pub(super) fn follow(
+    policy: &Policy,
+    readiness: &Readiness,
+    links: &[Link],
+    followed: &mut Followed,
+) {
+    let files = readiness.files();
+    if !is_used(files) && !files.exists(SERVED_PATH) {
+        return;
+    }
+    let mut written = Written::default();
+    if let Err(error) = write_profiles(policy, readiness, links, followed, &mut written) {
+        let error = format!("NetworkManager is not told of all bonds: {error:#}");
+        followed.done.push(error);
+    }
+    if written.is_changed && is_running(files) {
+        followed.done.extend(tell(&written.moved));
+    }
+}
+
+/// What became of the profiles.
+#[derive(Debug, Default)]
+struct Written {
+    is_changed: bool,
+    /// Bonds that have some from now on, and their standbys.
+    moved: Vec<(IfName, String)>,
+}
+
+fn write_profiles(
+    policy: &Policy,
+    readiness: &Readiness,
+    links: &[Link],
+    followed: &mut Followed,
+    written: &mut Written,
+) -> Result<()> {
+    let files = readiness.files();
+    // The service's start and the NICs' watch may both be at it.
+    let lock = files.path(LOCK_PATH);
+    let _lock = lock_file(&lock).with_context(|| format!("can't lock {}", lock.display()))?;
+    let before = served(files);
+    let mut now = Served::new();
+    for bond in &policy.bonds {
+        let name = &bond.name;
+        let had = before
+            .get(name)
+            .map(|source| (name.clone(), source.clone()));
+        // It has taken its course: NetworkManager would take away what it has given the bond.
+        if carries(name, links) {
+            now.extend(had);
+            continue;
+        }
+        match decide(policy, bond, readiness, links) {
+            Decision::Keep => now.extend(had),
+            Decision::Write(wanted) => {
+                written.is_changed |= write_all(files, &wanted)?;
+                if had.is_none() {
+                    written.moved.push((name.clone(), wanted.standby));
+                    let source = &wanted.source;
+                    let text =
+                        format!("NetworkManager is to make and configure {name} by {source}");
+                    followed.done.push(text);
+                }
+                now.insert(name.clone(), wanted.source);
+            }
+            Decision::Leave(why) => followed
+                .reasons
+                .extend(why.map(|why| format!("NetworkManager does not configure {name}: {why}"))),
+        }
+    }
+    written.is_changed |= remove_others(files, &now)?;
+    if now != before {
+        let path = files.path(SERVED_PATH);
+        runtime::store(&path, &now)?;
+        // Whatever this process's umask is: the service is another user.
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644))?;
+        let bonds = before.keys().chain(now.keys());
+        let changed = bonds.filter(|bond| before.contains_key(bond) != now.contains_key(bond));
+        followed.changed.extend(changed.cloned());
+    }
+    Ok(())
+}
+
+fn decide(policy: &Policy, bond: &BondPolicy, readiness: &Readiness, links: &[Link]) -> Decision {
+    let files = readiness.files();
+    let concerns = bond.addressing == AddressingPolicy::Auto && bond.ownership == Ownership::Create;
+    // What the host hands over the service acts upon at once: it makes the bond before NetworkManager could.
+    let is_handed_over = policy.origin == Origin::Host;
+    if !concerns || is_handed_over || !is_used(files) || networkd::serves(files, &bond.name) {
+        return Decision::Leave(None);
+    }
+    if !is_plain(&bond.name) {
+        return Decision::Leave(Some("its name can't be that of a file".to_owned()));
+    }
+    let Some(standby) = networkd::standby_of(policy, bond, links) else {
+        return Decision::Keep;
+    };
+    if readiness.reason_to_leave(bond, &standby.name).is_some() {
+        return Decision::Leave(None);
+    }
+    // udev may still rename it.
+    if !files.exists(&format!("/run/udev/data/n{}", standby.ifindex)) {
+        return Decision::Keep;
+    }
+    let nic = Nic::of(files, standby);
+    let source = match source_for(files, &bond.name, &nic) {
+        Ok(Some(source)) => source,
+        Ok(None) => return Decision::Leave(None),
+        Err(why) => return Decision::Leave(Some(why)),
+    };
+    let name = bond.name.as_str();
+    let pins_iaid = !profiles::chooses_iaid(files);
+    let Some(port) = copy::of_standby(bond, &nic, &source) else {
+        return Decision::Leave(Some(format!("{} has no MAC", nic.name)));
+    };
+    let in_need = copy::in_need(bond, &nic).filter(|_| source.path.is_none());
+    let mine = copy::of_bond(bond, &nic, &source, pins_iaid);
+    let texts = [Some(mine), Some(port), in_need];
+    let names = file_names(name).into_iter().zip(texts);
+    Decision::Write(Wanted {
+        profiles: names
+            .filter_map(|(name, text)| Some((name, text?)))
+            .collect(),
+        source: source.source(),
+        standby: nic.name,
+    })
+}
+
+/// The profile that the bond's is made from; nothing if NetworkManager would not configure the NIC.
+fn source_for(files: &SystemFiles, bond: &IfName, nic: &Nic) -> Result<Option<Profile>, String> {
+    let own = profiles::of_bond(files, bond.as_str());
+    match (own, profiles::for_nic(files, nic)?) {
+        (Some(own), Some(_)) => Err(format!(
+            "{} is there; with `ownership = \"adopt\"` that is used",
+            own.display()
+        )),
+        (_, source) => Ok(source),
+    }
+}
+
+/// The profile by which it would make and configure a bond with this standby, in words; nothing if it would not.
+///
+/// # Errors
+/// It has the standby and is not to make the bond, and why.
+pub(super) fn planned(
+    files: &SystemFiles,
+    bond: &IfName,
+    standby: &Link,
+) -> Result<Option<String>, String> {
+    if !is_used(files) {
+        return Ok(None);
+    }
+    let source = source_for(files, bond, &Nic::of(files, standby))?;
+    Ok(source.map(|source| source.source()))
+}
+
+/// It leaves this interface alone, as its state files say (`nm_config_device_state_write`, 1.52).
+pub(super) fn ignores(files: &SystemFiles, link: &Link) -> bool {
+    let state = Keyfile::parse(&files.text(&format!("{DEVICES}/{}", link.ifindex)));
+    let managed = state.get(&["device"], &["managed"]);
+    managed.is_some_and(|managed| !is_true(managed))
+}
+
+/// The files of a bond's profiles: its own, the standby's, and that of the standby without the bond.
+fn file_names(bond: &str) -> [String; 3] {
+    ["", "-standby", IN_NEED].map(|what| format!("{PREFIX}{bond}{what}{ENDING}"))
+}
+
+/// NetworkManager is started by systemd, or runs.
+fn is_used(files: &SystemFiles) -> bool {
+    files.is_wanted(UNIT) || has_started(files)
+}
+
+/// It has been started since the boot.
+pub(super) fn has_started(files: &SystemFiles) -> bool {
+    files.exists(DEVICES)
+}
+
+/// It can be asked.
+fn is_running(files: &SystemFiles) -> bool {
+    files.root == Path::new("/") && state_of(UNIT) == "active"
+}
+
+/// Locked until it is closed.
+fn lock_file(path: &Path) -> std::io::Result<fs::File> {
+    make_folder(path.parent().unwrap_or(Path::new("/")))?;
+    let file = fs::File::create(path)?;
+    let deadline = Instant::now() + LOCK_LIMIT;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                // The kernel tells nobody who has a limit that a lock is free.
+                std::thread::sleep(LOCK_PAUSE);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Whether something was written.
+fn write_all(files: &SystemFiles, wanted: &Wanted) -> Result<bool> {
+    let folder = files.path(FOLDER);
+    let mut is_changed = false;
+    for (name, text) in &wanted.profiles {
+        let path = folder.join(name);
+        if text_of(&path) == *text {
+            continue;
+        }
+        let written = make_folder(&folder).and_then(|()| write(&path, text));
+        written.with_context(|| format!("can't write {}", path.display()))?;
+        is_changed = true;
+    }
+    Ok(is_changed)
+}
+
+/// Whole or not at all; NetworkManager reads only what is for root alone.
+fn write(path: &Path, text: &str) -> std::io::Result<()> {
+    let temporary = path.with_extension(format!("new-{}~", std::process::id()));
+    let _ = fs::remove_file(&temporary);
+    let mut options = fs::OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&temporary)?;
+    file.write_all(text.as_bytes())?;
+    fs::rename(&temporary, path)
+}
+
+/// Removes the profiles of bonds that are not served. Whether there were some. A standby's without the bond stays:
+/// what it replaces NetworkManager makes only when it meets a NIC.
+fn remove_others(files: &SystemFiles, now: &Served) -> Result<bool> {
+    let bonds = now.keys();
+    let wanted: Vec<_> = bonds.flat_map(|bond| file_names(bond.as_str())).collect();
+    let present = keyfile::files_in(files, &[FOLDER], ENDING);
+    let mut is_changed = false;
+    for (name, path) in present {
+        let is_others = name.starts_with(PREFIX) && !wanted.contains(&name);
+        if is_others && !name.ends_with(&format!("{IN_NEED}{ENDING}")) {
+            fs::remove_file(&path).with_context(|| format!("can't remove {}", path.display()))?;
+            is_changed = true;
+        }
+    }
+    Ok(is_changed)
+}
+
+/// Has a running NetworkManager read its profiles, and move these bonds' standbys: it does not leave a profile for a
+/// better one by itself. One that does not answer is asked once.
+fn tell(moved: &[(IfName, String)]) -> Vec<String> {
+    if let Err(error) = run("nmcli", &["connection", "reload"]) {
+        return vec![error];
+    }
+    let told = moved.iter().map(|(bond, standby)| {
+        let up = |uuid: &str| {
+            let arguments = ["--wait", "0", "connection", "up", "uuid", uuid];
+            run("nmcli", &[&arguments[..], &["ifname", standby]].concat())
+        };
+        let uuid = copy::uuid_of_standby(bond.as_str());
+        // It refuses one that was kept from it before.
+        let taken = up(&uuid).or_else(|_| {
+            run("nmcli", &["device", "set", standby, "managed", "yes"])?;
+            up(&uuid)
+        });
+        match taken {
+            Ok(()) => format!("NetworkManager is asked to take {standby} into {bond}"),
+            Err(error) => format!("NetworkManager does not take {standby} into {bond}: {error}"),
+        }
+    });
+    told.collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,194 @@
+use std::fs;
+
+use tandem_core::types::Ifindex;
+
+use tandem_core::link::LinkKind;
+
+use super::*;
+use crate::config;
+use crate::nics::testing::Folder;
+
+const BOND: &str = "/run/NetworkManager/system-connections/tandem-bond0.nmconnection";
+const PORT: &str = "/run/NetworkManager/system-connections/tandem-bond0-standby.nmconnection";
+const OWN: &str = "/etc/NetworkManager/system-connections";
+
+/// A guest with NetworkManager whose standby udev has handled.
+fn guest() -> Folder {
+    let folder = Folder::complete();
+    folder.write(
+        "/etc/systemd/system/multi-user.target.wants/NetworkManager.service",
+        "",
+    );
+    folder.write("/run/udev/data/n2", "E:ID_NET_DRIVER=virtio_net\n");
+    folder
+}
+
+fn link(ifindex: u32, name: &str, kind: LinkKind) -> Link {
+    let mac = Some("52:54:00:00:00:01".parse().unwrap());
+    Link {
+        mac,
+        permanent_mac: mac.filter(|_| kind == LinkKind::Physical),
+        driver: Some("virtio_net".to_owned()),
+        ..Link::named(Ifindex(ifindex), name.parse().unwrap(), kind)
+    }
+}
+
+fn standby() -> Link {
+    link(2, "eth0", LinkKind::Physical)
+}
+
+/// Follows, and gives the texts of both profiles and what was said.
+fn profiles_of(folder: &Folder, links: &[Link]) -> (Option<(String, String)>, Vec<String>) {
+    let config = config::load(&folder.path("/etc/tandem/tandem.toml"));
+    let readiness = Readiness::look(&folder.files(), &config);
+    let policy = config.map(|config| config.policy).unwrap_or_default();
+    let mut followed = Followed::default();
+    follow(&policy, &readiness, links, &mut followed);
+    let said = [followed.done, followed.reasons].concat();
+    let text = |path: &str| fs::read_to_string(folder.path(path)).ok();
+    let texts = text(BOND).zip(text(PORT));
+    let bond = folder.bond().name;
+    assert_eq!(serves(&folder.files(), &bond), texts.is_some());
+    (texts, said)
+}
+
+#[test]
+fn the_automatic_profile_becomes_the_bonds() {
+    let folder = guest();
+    // Where it runs already.
+    folder.write(
+        "/run/NetworkManager/system-connections/Wired connection 1.nmconnection",
+        "[connection]\nid=Wired connection 1\nuuid=wired\ntype=ethernet\nautoconnect-priority=-999\n\
+         interface-name=eth0\n[ipv4]\nmethod=auto\n[.nmmeta]\nnm-generated=true\n",
+    );
+    folder.write(
+        "/run/NetworkManager/devices/2",
+        "[device]\nmanaged=1\nconnection-uuid=wired\n",
+    );
+    let (texts, said) = profiles_of(&folder, &[standby()]);
+    let (bond, port) = texts.unwrap();
+    assert_eq!(
+        bond,
+        "# Written by tandem, and again when it changes. Made from its automatic profile\n\
+         [connection]\nid=tandem bond0\nuuid=4cd1973f-b0f4-868d-9f02-8fc941e65b9a\ntype=bond\n\
+         interface-name=bond0\nautoconnect-priority=999\nautoconnect-slaves=1\n\n\
+         [ethernet]\ncloned-mac-address=52:54:00:00:00:01\n\n\
+         [bond]\nmode=active-backup\nmiimon=100\nfail_over_mac=none\nprimary_reselect=failure\n\
+         num_grat_arp=3\n\n\
+         [ipv4]\nmethod=auto\nroute-metric=100\ndhcp-iaid=726689589\n\n\
+         [ipv6]\nmethod=auto\naddr-gen-mode=default\nroute-metric=100\ndhcp-iaid=726689589\n"
+    );
+    assert!(port.contains("\nmaster=4cd1973f-b0f4-868d-9f02-8fc941e65b9a\nslave-type=bond\n"));
+    assert!(port.ends_with("[ethernet]\nmac-address=52:54:00:00:00:01\n"));
+    assert_eq!(
+        said,
+        ["NetworkManager is to make and configure bond0 by its automatic profile"]
+    );
+    let files = folder.files();
+    let private = |path: &str| files.path(path).metadata().unwrap().permissions().mode() & 0o777;
+    assert_eq!((private(BOND), private(SERVED_PATH)), (0o600, 0o644));
+    assert_eq!(profiles_of(&folder, &[standby()]).1, Vec::<String>::new());
+}
+
+#[test]
+fn the_profile_that_fits_best_becomes_the_bonds() {
+    let folder = guest();
+    let profile = |name: &str, text: &str| {
+        folder.write(
+            &format!("{OWN}/{name}.nmconnection"),
+            &format!("[connection]\nid={name}\nuuid={name}\ntype=ethernet\n{text}"),
+        );
+    };
+    profile("other", "interface-name=eth7\nautoconnect-priority=50\n");
+    profile("by-mac", "[ethernet]\nmac-address=52:54:00:00:00:09\n");
+    profile("off", "autoconnect=false\nautoconnect-priority=60\n");
+    profile("old", "zone=old\n");
+    profile("used", "zone=used\n");
+    folder.write(
+        "/var/lib/NetworkManager/timestamps",
+        "[timestamps]\nold=1700000000\nused=1800000000\n",
+    );
+    let bond = || profiles_of(&folder, &[standby()]).0.unwrap().0;
+    assert!(bond().contains("\nzone=used\n"));
+    profile(
+        "cloud",
+        "interface-name=eth0\nautoconnect-priority=120\nzone=cloud\n[user]\norigin=x\n\
+         [ethernet]\nmac-address=52:54:00:00:00:01\nmtu=1400\n\
+         [ipv4]\nmethod=manual\naddress1=192.0.2.5/24,192.0.2.1\nroute-metric=7\n\
+         [ipv6]\nmethod=disabled\n[proxy]\n",
+    );
+    let text = bond();
+    assert!(
+        text.contains(
+            "\nzone=cloud\n\n[ethernet]\ncloned-mac-address=52:54:00:00:00:01\nmtu=1400\n"
+        )
+    );
+    assert!(text.contains("\naddress1=192.0.2.5/24,192.0.2.1\nroute-metric=7\n"));
+    assert!(!text.contains("[user]") && !text.contains("uuid=cloud"));
+    // What NetworkManager has up now comes before all others.
+    folder.write(
+        "/run/NetworkManager/devices/2",
+        "[device]\nmanaged=1\nconnection-uuid=old\n",
+    );
+    assert!(bond().contains("\nzone=old\n"));
+}
+
+#[test]
+fn what_is_not_only_an_address_is_left_alone_and_said() {
+    let folder = guest();
+    let profile = |text: &str| {
+        folder.write(
+            &format!("{OWN}/lan"),
+            &format!("[connection]\nid=lan\nuuid=lan\ntype=802-3-ethernet\n{text}"),
+        );
+        profiles_of(&folder, &[standby()])
+    };
+    let (texts, said) = profile("[802-1x]\neap=tls\n");
+    assert!(
+        texts.is_none() && said[0].ends_with("/lan has 802.1X"),
+        "{said:?}"
+    );
+    let (texts, said) = profile("[match]\npath=pci-*\n");
+    assert!(texts.is_none() && said[0].contains("depends on `path` in its [match]"));
+    // A port of something else, and what NetworkManager does not manage.
+    assert_eq!(profile("master=br0\nslave-type=bridge\n"), (None, vec![]));
+    folder.remove(&format!("{OWN}/lan"));
+    folder.write(
+        "/etc/NetworkManager/NetworkManager.conf",
+        "[keyfile]\nunmanaged-devices=*\n",
+    );
+    assert_eq!(profiles_of(&folder, &[standby()]), (None, vec![]));
+}
+
+#[test]
+fn the_administrators_own_bond_is_left_to_him() {
+    let folder = guest();
+    folder.write(
+        &format!("{OWN}/bond.nmconnection"),
+        "[connection]\nid=bond\nuuid=bond\ntype=bond\ninterface-name=bond0\n",
+    );
+    let (texts, said) = profiles_of(&folder, &[standby()]);
+    assert!(
+        texts.is_none() && said[0].contains("with `ownership = \"adopt\"`"),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn profiles_come_and_go_with_what_they_depend_on_but_not_under_a_bond_that_carries() {
+    let folder = guest();
+    let present = |links: &[Link]| profiles_of(&folder, links).0.is_some();
+    assert!(present(&[standby()]));
+    // Gone for a moment, as it is at its unplug.
+    assert!(present(&[]));
+    folder.write(crate::nics::GIVEN_BACK_PATH, r#"{"bond0": "it crashed"}"#);
+    let port = Link {
+        controller: Some(Ifindex(3)),
+        ..standby()
+    };
+    assert!(present(&[port.clone(), link(3, "bond0", LinkKind::Bond)]));
+    assert!(!present(&[standby()]));
+    folder.remove(crate::nics::GIVEN_BACK_PATH);
+    // Made by Tandem before: it stays so until the next boot.
+    assert!(!present(&[port, link(3, "bond0", LinkKind::Bond)]));
+}

@@ -1,0 +1,193 @@
+//! The hold in front of one guest's tap.
+
+use std::os::fd::AsFd;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tandem_carry::Frame;
+use tandem_carry_kernel::{Hold, HoldTap, Injected, Injector, Mode, TapCopy};
+
+use crate::network::{GUEST, LIMIT, Network, PEER, frame, number_of, send, wait_for};
+
+/// Holds frames until there are some, then gives them back until the tap is open again. How many that were.
+fn hold_and_give_back(hold: &mut Hold, tap: &mut HoldTap, back: &Injector, given: &mut u64) -> u64 {
+    let before = *given;
+    hold.set_mode(Mode::Hold).unwrap();
+    let begun = Instant::now();
+    while hold.held().unwrap() < before + 20 {
+        assert!(begun.elapsed() < LIMIT, "nothing is held");
+        wait_for(tap);
+    }
+    hold.set_mode(Mode::Drain).unwrap();
+    loop {
+        while let Some(frame) = tap.read().unwrap() {
+            while back.inject(&frame).unwrap() == Injected::Full {
+                thread::yield_now();
+            }
+            *given += 1;
+            hold.set_given(*given).unwrap();
+        }
+        if hold.held().unwrap() == *given {
+            return *given - before;
+        }
+        assert!(begun.elapsed() < LIMIT, "the tap does not open");
+        wait_for(tap);
+    }
+}
+
+#[test]
+fn frames_that_were_held_come_once_and_in_order() {
+    const FRAMES: u64 = 40_000;
+    let mut network = Network::new();
+    let mut tap = HoldTap::new().unwrap();
+    let mut hold = network.hold(&tap, Mode::Drain);
+    let back = Injector::new(network.guest.name()).unwrap();
+    let sender = thread::spawn(|| {
+        let peer = Injector::new("peer").unwrap();
+        for number in 1..=FRAMES {
+            send(&peer, &frame(GUEST, PEER, number));
+            // Some at a time, as a network does.
+            if number.is_multiple_of(16) {
+                thread::sleep(Duration::from_micros(500));
+            }
+        }
+    });
+    let reader = thread::spawn(move || {
+        let begun = Instant::now();
+        let mut got = Vec::new();
+        while (got.len() as u64) < FRAMES && begun.elapsed() < LIMIT {
+            wait_for(&network.guest);
+            got.extend(network.got());
+        }
+        got
+    });
+    let (mut given, mut holds) = (0, 0);
+    while !sender.is_finished() && holds < 25 {
+        assert!(hold_and_give_back(&mut hold, &mut tap, &back, &mut given) >= 20);
+        holds += 1;
+    }
+    sender.join().unwrap();
+    let got = reader.join().unwrap();
+    println!("{holds} holds, {given} frames held");
+    assert!(holds >= 3, "only {holds} holds");
+    let wanted: Vec<u64> = (1..=FRAMES).collect();
+    let first = got.iter().zip(&wanted).find(|(got, wanted)| got != wanted);
+    assert_eq!((got.len(), first), (wanted.len(), None));
+}
+
+#[test]
+fn a_hold_that_goes_leaves_the_tap_open() {
+    let mut network = Network::new();
+    let tap = HoldTap::new().unwrap();
+    let hold = network.hold(&tap, Mode::Hold);
+    let peer = Injector::new("peer").unwrap();
+    send(&peer, &frame(GUEST, PEER, 1));
+    assert_eq!(hold.held().unwrap(), 1);
+    assert_eq!(network.got(), []);
+    drop(hold);
+    send(&peer, &frame(GUEST, PEER, 2));
+    assert_eq!(network.got(), [2]);
+}
+
+#[test]
+fn a_closed_tap_holds_from_the_guests_first_frame_on() {
+    let mut network = Network::new();
+    let mut tap = HoldTap::new().unwrap();
+    let hold = network.hold(&tap, Mode::Closed);
+    let peer = Injector::new("peer").unwrap();
+    send(&peer, &frame(GUEST, PEER, 1));
+    assert!(hold.closed_to().unwrap() >= 1);
+    assert_eq!((hold.held().unwrap(), hold.early().unwrap()), (0, None));
+
+    let announcement = frame([0xff; 6], GUEST, 0);
+    rustix::io::write(network.guest.as_fd(), announcement.bytes()).expect("the guest sends");
+    send(&peer, &frame(GUEST, PEER, 2));
+    assert_eq!(hold.early().unwrap(), Some(0));
+    let held = tap.read().unwrap().expect("a frame is held");
+    assert_eq!(number_of(&held), Some(2));
+    assert_eq!(network.got(), []);
+}
+
+#[test]
+fn a_frame_of_many_segments_and_its_tag_come_through_whole() {
+    let mut network = Network::new();
+    let mut tap = HoldTap::new().unwrap();
+    let mut hold = network.hold(&tap, Mode::Hold);
+    let peer = Injector::new("peer").unwrap();
+    let sent = aggregated();
+    send(&peer, &sent);
+    let held = of_peer(&mut tap).expect("it is held");
+    assert!(held.ethernet() == sent.ethernet(), "another frame");
+    // VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_GSO_TCPV4 (include/uapi/linux/virtio_net.h).
+    assert_eq!(held.bytes()[..2], [1, 1]);
+    let back = Injector::new(network.guest.name()).unwrap();
+    assert_eq!(back.inject(&held).unwrap(), Injected::Done);
+    hold.set_mode(Mode::Drain).unwrap();
+    hold.set_given(hold.held().unwrap()).unwrap();
+    let got = of_peer(&mut network.guest).expect("the guest gets it");
+    assert_eq!(got.bytes().len(), held.bytes().len());
+    // How long the headers are is a hint, and each kernel's own.
+    let differs = |at: &usize| !(2..4).contains(at) && got.bytes()[*at] != held.bytes()[*at];
+    let places: Vec<usize> = (0..got.bytes().len()).filter(differs).take(20).collect();
+    let heads = (&got.bytes()[..10], &held.bytes()[..10]);
+    assert!(places.is_empty(), "other bytes at {places:?}: {heads:?}");
+}
+
+/// Whatever header the guest's process has asked for.
+#[test]
+fn a_copy_reads_what_is_left_in_the_queue() {
+    for header_bytes in [10, 12, 24] {
+        let network = Network::new();
+        network.set_header(header_bytes);
+        let mut copy = TapCopy::of(network.guest.name()).unwrap();
+        assert_eq!(copy.queues(), 1);
+        let peer = Injector::new("peer").unwrap();
+        let sent = [frame(GUEST, PEER, 1), aggregated(), frame(GUEST, PEER, 2)];
+        for frame in &sent {
+            send(&peer, frame);
+        }
+        let read = std::iter::from_fn(|| copy.read().unwrap());
+        let read: Vec<_> = read.filter(|frame| frame.source() == PEER).collect();
+        let whole = |frames: &[Frame]| -> Vec<_> {
+            let bytes = |frame: &Frame| (frame.bytes()[..2].to_vec(), frame.ethernet().to_vec());
+            frames.iter().map(bytes).collect()
+        };
+        assert!(whole(&read) == whole(&sent), "{header_bytes}: {read:?}");
+    }
+}
+
+#[test]
+fn a_tap_that_nobody_has_open_has_no_copy() {
+    let network = Network::new();
+    // Other tests have one of this name, in other networks.
+    let name = network.guest.name().to_owned();
+    drop(network);
+    let error = TapCopy::of(&name).unwrap_err().to_string();
+    assert!(error.contains("no process"), "{error}");
+}
+
+/// What this tap has of the peer's; a bridge sends some of its own, such as IGMP's.
+fn of_peer(tap: &mut HoldTap) -> Option<Frame> {
+    std::iter::from_fn(|| tap.read().unwrap()).find(|frame| frame.source() == PEER)
+}
+
+/// TCP's 20,000 bytes in one, tagged with VLAN 5, their checksum and segments still to be made.
+fn aggregated() -> Frame {
+    const PAYLOAD: u16 = 20_000;
+    let mut bytes = vec![1, 1];
+    // Header's length, segment's length, where the checksum starts and goes.
+    for word in [18 + 20 + 20_u16, 1448, 18 + 20, 16] {
+        bytes.extend(word.to_le_bytes());
+    }
+    bytes.extend(GUEST);
+    bytes.extend(PEER);
+    bytes.extend([0x81, 0, 0, 5, 8, 0]);
+    bytes.extend([0x45, 0]);
+    bytes.extend((20 + 20 + PAYLOAD).to_be_bytes());
+    bytes.extend([0, 0, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+    bytes.extend([
+        0, 80, 0, 81, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x10, 1, 0, 0, 0, 0, 0,
+    ]);
+    bytes.resize(bytes.len() + usize::from(PAYLOAD), 7);
+    Frame::new(&bytes).expect("not too long")
+}

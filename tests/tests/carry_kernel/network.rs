@@ -1,0 +1,116 @@
+//! What the tests have in common: a network of their own, and frames with a number.
+
+use std::os::fd::{AsFd, AsRawFd};
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tandem_carry::{Frame, HEADER_BYTES, Mac};
+use tandem_carry_kernel::{Hold, HoldTap, Injected, Injector, Mode};
+
+pub(crate) const GUEST: Mac = [0x52, 0x54, 0, 0, 0, 1];
+pub(crate) const PEER: Mac = [0x52, 0x54, 0, 0, 0, 2];
+/// Local Experimental Ethertype 2 of IEEE 802, which nothing else here has.
+const ETHERTYPE: [u8; 2] = [0x88, 0xb6];
+/// Nothing here takes nearly as long.
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+
+/// In a network of its own: what sends to the guest is `peer`.
+pub(crate) struct Network {
+    pub(crate) guest: HoldTap,
+}
+
+impl Network {
+    /// This thread, and those that it starts, are in it from now on.
+    pub(crate) fn new() -> Self {
+        enter();
+        let guest = HoldTap::new().expect("a tap");
+        ip("link add br0 type bridge");
+        ip("link add peer type veth peer name port");
+        ip("link set port master br0");
+        ip(&format!("link set {} master br0", guest.name()));
+        for device in ["br0", "peer", "port"] {
+            ip(&format!("link set {device} up"));
+        }
+        Self { guest }
+    }
+
+    /// The guest's process has headers of so many bytes from now on.
+    pub(crate) fn set_header(&self, bytes: libc::c_int) {
+        #[expect(unsafe_code, reason = "no crate in use has it as a safe call")]
+        // SAFETY: it reads one number.
+        let result = unsafe {
+            libc::ioctl(
+                self.guest.as_fd().as_raw_fd(),
+                libc::TUNSETVNETHDRSZ,
+                &raw const bytes,
+            )
+        };
+        assert_eq!(result, 0, "the tap takes a header of {bytes} bytes");
+    }
+
+    pub(crate) fn hold(&self, tap: &HoldTap, mode: Mode) -> Hold {
+        Hold::attach(self.guest.name(), tap, mode).expect("the kernel takes the programs")
+    }
+
+    /// The numbers of what the guest has got so far.
+    pub(crate) fn got(&mut self) -> Vec<u64> {
+        let mut got = Vec::new();
+        while let Some(frame) = self.guest.read().expect("the guest's tap") {
+            got.extend(number_of(&frame));
+        }
+        got
+    }
+}
+
+/// This thread, and those that it starts, have a network of their own from now on.
+pub(crate) fn enter() {
+    #[expect(unsafe_code, reason = "no crate in use has it as a safe call")]
+    // SAFETY: only this thread's network namespace changes.
+    let result = unsafe { libc::unshare(libc::CLONE_NEWNET) };
+    assert_eq!(result, 0, "a network namespace takes root");
+    for which in ["all", "default"] {
+        // Nothing else is to be on the wire than what the tests send.
+        std::fs::write(format!("/proc/sys/net/ipv6/conf/{which}/disable_ipv6"), "1")
+            .expect("IPv6 can be turned off");
+    }
+}
+
+pub(crate) fn ip(arguments: &str) {
+    let status = Command::new("ip").args(arguments.split(' ')).status();
+    assert!(status.expect("ip(8)").success(), "ip {arguments}");
+}
+
+pub(crate) fn frame(to: Mac, from: Mac, number: u64) -> Frame {
+    let mut bytes = vec![0; HEADER_BYTES];
+    bytes.extend(to);
+    bytes.extend(from);
+    bytes.extend(ETHERTYPE);
+    bytes.extend(number.to_be_bytes());
+    bytes.resize(HEADER_BYTES + 60, 0);
+    Frame::new(&bytes).expect("long enough")
+}
+
+/// `None` if it is not one of the peer's.
+pub(crate) fn number_of(frame: &Frame) -> Option<u64> {
+    let bytes = frame.ethernet();
+    (bytes[12..14] == ETHERTYPE).then(|| u64::from_be_bytes(bytes[14..22].try_into().unwrap()))
+}
+
+pub(crate) fn send(peer: &Injector, frame: &Frame) {
+    let begun = Instant::now();
+    while peer.inject(frame).expect("the peer sends") == Injected::Full {
+        assert!(begun.elapsed() < LIMIT, "the peer's queue stays full");
+        thread::yield_now();
+    }
+}
+
+pub(crate) fn wait_for(tap: &HoldTap) {
+    let limit = Timespec {
+        tv_sec: 0,
+        tv_nsec: 1_000_000,
+    };
+    let mut one = [PollFd::from_borrowed_fd(tap.as_fd(), PollFlags::IN)];
+    poll(&mut one, Some(&limit)).expect("poll");
+}

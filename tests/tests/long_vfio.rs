@@ -1,0 +1,81 @@
+//! Evacuations with a real vfio-pci, a real PF and igbvf, between two emulated hypervisors: about five minutes each.
+
+use anyhow::{Result, ensure};
+use tandem_lab::probe::FrameOptions;
+use tandem_lab::timeline::text::{self, Colour};
+use tandem_lab::{Lab, vfio};
+
+/// An emulated guest of an emulated hypervisor has no time for more.
+const RATE_HZ: u32 = 20;
+
+#[test]
+fn an_untrusted_interface_with_the_standbys_mac_moves_there_and_back() {
+    there_and_back(vfio::Form::SameMac).unwrap();
+}
+
+#[test]
+fn a_trusted_interface_with_its_own_mac_moves_there_and_back() {
+    there_and_back(vfio::Form::OwnMac).unwrap();
+}
+
+#[test]
+fn an_interface_of_a_bond_that_follows_moves_there_and_back() {
+    there_and_back(vfio::Form::Follow).unwrap();
+}
+
+#[test]
+fn a_plain_hostdev_moves_there_and_back() {
+    there_and_back(vfio::Form::Hostdev).unwrap();
+}
+
+#[test]
+fn a_vf_of_a_network_moves_there_and_back() {
+    there_and_back(vfio::Form::Network).unwrap();
+}
+
+#[test]
+fn a_migration_that_fails_is_rolled_back_and_a_device_is_let_go() {
+    let Some(lab) = Lab::for_libvirt_test("vfio") else {
+        return;
+    };
+    rolled_back(&lab).unwrap();
+}
+
+/// Its VF and a device of no bond come back, or come on the other side, each time.
+fn rolled_back(lab: &Lab) -> Result<()> {
+    let (a, b, guest) = vfio::start(lab, vfio::Form::OwnMac, true)?;
+    let mut arguments = guest.migrate_arguments(&a, &b)?;
+    for argument in &mut arguments {
+        if *argument == b.migrate_uri() {
+            *argument = b.taken_migrate_uri();
+        }
+    }
+    let ran = guest.evacuate(&arguments, &[&a, &b])?;
+    ensure!(
+        ran.code == Some(11),
+        "it should have been rolled back: {ran:?}"
+    );
+    guest.check(&a, &b)?;
+    let arguments = guest.migrate_arguments(&a, &b)?;
+    let ran = guest.evacuate(&arguments, &[&a, &b])?;
+    ensure!(ran.code == Some(0), "with a device let go: {ran:?}");
+    let report = ran.json()?;
+    let there = |at: usize| report["devices"][at]["attached"] == true;
+    ensure!(there(0) && there(1), "not both devices: {report:#}");
+    guest.check(&b, &a)
+}
+
+/// The story checks after each move that the guest uses the VF of the hypervisor that it is on.
+fn there_and_back(form: vfio::Form) -> Result<()> {
+    let Some(lab) = Lab::for_libvirt_test("vfio") else {
+        return Ok(());
+    };
+    let options = FrameOptions {
+        rate_hz: RATE_HZ,
+        ..FrameOptions::default()
+    };
+    let timeline = vfio::demo(&lab, form, options)?;
+    println!("{}", text::render(&timeline, Colour::Off));
+    ensure!(timeline.tcp_alive, "the connection broke");
+    Ok(())
+}

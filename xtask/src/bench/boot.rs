@@ -1,0 +1,194 @@
+//! `cargo xtask bench --boot`: how long a guest's boot takes with Tandem and without it, side by side.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use tandem_lab::addressing::Machine as Guests;
+use tandem_lab::full_guest::{Manager, systemd};
+use tandem_lab::tandem::BOND;
+use tandem_lab::{Lab, Vm, command};
+
+use super::machine::Machine;
+use super::report::{Claim, Report};
+use super::spread::Spread;
+use super::table::Table;
+
+/// What has to be known to read the table.
+const ABOUT: &str = "The same guest, Debian 13, boots in turn without Tandem and with it, DHCPv4, DHCPv6 and router \
+    advertisements from outside; medians and extremes in s, from systemd's start. *Network* is `network-online.target`, \
+    *all* the moment when systemd has nothing more to do. Emulation makes each instruction 20 to 50 times slower: a \
+    second more here is some hundredths of one on a processor.";
+/// The standby's name without a rule.
+const STANDBY: &str = "enp0s4";
+
+/// What `cargo xtask bench --boot` takes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct BootOptions {
+    /// Boots of each kind
+    #[arg(long, default_value_t = 5, requires = "boot", value_parser = clap::value_parser!(u32).range(1..))]
+    boots: u32,
+}
+
+/// The boots of one kind.
+struct Row {
+    manager: Manager,
+    with_tandem: bool,
+    boots: Vec<Boot>,
+}
+
+/// One boot, in s from systemd's start.
+struct Boot {
+    network_s: f64,
+    all_s: f64,
+}
+
+/// Measures, prints, and writes JSON; fails if a guest was not on its bond.
+pub(super) fn run(options: &BootOptions, page: bool) -> Result<()> {
+    let mut rows = Vec::new();
+    for manager in [
+        Manager::Networkd,
+        Manager::NetworkManager,
+        Manager::Ifupdown,
+    ] {
+        rows.extend(measure(manager, options.boots)?);
+    }
+    let report = Report {
+        name: "boot",
+        title: "What Tandem costs a boot",
+        about: ABOUT.to_owned(),
+        machine: Machine::look()?,
+        figures: rows.iter().map(Row::json).collect(),
+        table: table(&rows),
+        claims: vec![Claim {
+            text: format!("each boot with Tandem had the lease on {BOND}"),
+            holds: true,
+        }],
+        picture: None,
+    };
+    report.publish(page)
+}
+
+/// In turn, so that both have the same neighbours on this machine.
+fn measure(manager: Manager, boots: u32) -> Result<[Row; 2]> {
+    let row = |with_tandem| Row {
+        manager,
+        with_tandem,
+        boots: Vec::new(),
+    };
+    let mut rows = [row(false), row(true)];
+    for _ in 0..boots {
+        for row in &mut rows {
+            let boot = boot(manager, row.with_tandem)?;
+            let (network_s, all_s) = (boot.network_s, boot.all_s);
+            let with = if row.with_tandem { "with" } else { "without" };
+            command::progress(&format!(
+                "{manager:?} {with} Tandem: network after {network_s:.1} s, all after {all_s:.1} s"
+            ));
+            row.boots.push(boot);
+        }
+    }
+    Ok(rows)
+}
+
+fn boot(manager: Manager, with_tandem: bool) -> Result<Boot> {
+    let lab = Lab::new("bench-boot")?;
+    let guests = Guests::new(&lab, manager)?;
+    let guests = match with_tandem {
+        true => guests.with_tandem(),
+        false => guests.without_tandem(),
+    };
+    let guest = guests.boot(&files(manager))?;
+    let interface = if with_tandem { BOND } else { STANDBY };
+    guests.has_network(&guest, interface, &guests.lease()?.address)?;
+    times(&guest.vm)
+}
+
+/// What has the standby configured, where its manager does not do so by itself.
+fn files(manager: Manager) -> Vec<(String, String)> {
+    let file = match manager {
+        Manager::Networkd => (
+            "/etc/systemd/network/10-lan.network",
+            format!("[Match]\nName={STANDBY}\n[Network]\nDHCP=yes\n[DHCP]\nRouteMetric=100\n"),
+        ),
+        Manager::Ifupdown => (
+            "/etc/network/interfaces.d/lan",
+            format!("auto {STANDBY}\niface {STANDBY} inet dhcp\niface {STANDBY} inet6 auto\n"),
+        ),
+        Manager::NetworkManager | Manager::Dhcpcd => return Vec::new(),
+    };
+    vec![(file.0.to_owned(), file.1)]
+}
+
+fn times(vm: &Vm) -> Result<Boot> {
+    let of_manager = |name: &str| -> Result<u64> {
+        let value = vm.sh(&format!("systemctl show --value --property={name}"))?;
+        value.parse().with_context(|| format!("{name}: `{value}`"))
+    };
+    let started = of_manager("UserspaceTimestampMonotonic")?;
+    let finished = of_manager("FinishTimestampMonotonic")?;
+    let network = systemd::active_since_us(vm, "network-online.target")?;
+    ensure!(started < network, "the network was there before systemd");
+    let s = |at: u64| (at - started) as f64 / 1e6;
+    Ok(Boot {
+        network_s: s(network),
+        all_s: s(finished),
+    })
+}
+
+impl Row {
+    fn with(&self) -> &'static str {
+        if self.with_tandem { "yes" } else { "no" }
+    }
+
+    fn spread(&self, value: impl Fn(&Boot) -> f64) -> Option<Spread> {
+        Spread::of(self.boots.iter().map(value))
+    }
+
+    fn json(&self) -> Value {
+        let boots = self.boots.iter();
+        let boots = boots.map(|boot| json!({ "network-s": boot.network_s, "all-s": boot.all_s }));
+        json!({
+            "manager": format!("{:?}", self.manager),
+            "tandem": self.with_tandem,
+            "boots": boots.collect::<Vec<_>>(),
+        })
+    }
+}
+
+fn table(rows: &[Row]) -> Table {
+    let mut table = Table::new(&["manager", "Tandem", "boots", "network, s", "all, s"]);
+    for row in rows {
+        let show = |value: fn(&Boot) -> f64| {
+            let spread = row.spread(value);
+            spread.map_or_else(String::new, |spread| spread.show(1))
+        };
+        table.rows.push(vec![
+            format!("{:?}", row.manager),
+            row.with().to_owned(),
+            row.boots.len().to_string(),
+            show(|boot| boot.network_s),
+            show(|boot| boot.all_s),
+        ]);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_has_medians_and_extremes() {
+        let boots = [3.0, 1.0, 2.0].map(|s| Boot {
+            network_s: s,
+            all_s: s + 1.0,
+        });
+        let row = Row {
+            manager: Manager::Networkd,
+            with_tandem: true,
+            boots: boots.into(),
+        };
+        let table = table(&[row]);
+        let words = ["Networkd", "yes", "3", "2.0 (1.0..3.0)", "3.0 (2.0..4.0)"];
+        assert_eq!(table.rows[0], words);
+    }
+}

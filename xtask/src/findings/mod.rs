@@ -1,0 +1,169 @@
+//! `cargo xtask findings`: what a review of the project's security found, and its tests. Each test passes on
+//! the project as it is, and fails on a copy in which that one mending is taken out again.
+
+mod table;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+use tandem_lab::artifacts::{Cache, cache, cargo};
+use tandem_lab::command::{self, Finished};
+
+use self::table::{FINDINGS, Finding};
+use crate::project;
+
+/// A build of one package's tests, and one test; for those in a guest also one of what runs there.
+const LIMIT: Duration = Duration::from_secs(1800);
+/// What the test program prints of one test that was run.
+const PASSED: &str = "test result: ok. 1 passed";
+const FAILED: &str = "test result: FAILED. 0 passed; 1 failed";
+
+/// What `cargo xtask findings` takes.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Findings such as C2; without any, all
+    #[arg(value_name = "FINDING")]
+    wanted: Vec<String>,
+}
+
+/// Tries each finding's test with and without its mending, and prints a line for each.
+///
+/// # Errors
+/// A test fails, or passes without what it is there for.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let known: BTreeSet<&str> = FINDINGS.iter().map(|finding| finding.id).collect();
+    for id in &options.wanted {
+        ensure!(
+            known.contains(id.as_str()),
+            "no finding is called `{id}`; there are {known:?}"
+        );
+    }
+    let wanted = |finding: &&Finding| {
+        options.wanted.is_empty() || options.wanted.iter().any(|id| id == finding.id)
+    };
+    let copy = Copy::make()?;
+    let wanted: Vec<&Finding> = FINDINGS.iter().filter(wanted).collect();
+    // One build a package for these, and one a finding for what follows.
+    let mut passed = BTreeMap::new();
+    for finding in &wanted {
+        if !passed.contains_key(finding.test) {
+            let tested = copy.test(finding)?;
+            let passes = tested.stdout.contains(PASSED);
+            if !passes {
+                print!("{}{}", tested.stdout, tested.stderr);
+            }
+            passed.insert(finding.test, passes);
+        }
+    }
+    let mut unproven = Vec::new();
+    for finding in wanted {
+        let verdict = match (passed[finding.test], copy.fails_without(finding)?) {
+            (true, true) => PROVEN,
+            (false, _) => "DOES NOT PASS",
+            (true, false) => "DOES NOT FAIL AS IT SHOULD WITHOUT THE MENDING",
+        };
+        println!("{:3} {} {verdict}", finding.id, finding.test);
+        if verdict != PROVEN {
+            unproven.push(finding.id);
+        }
+    }
+    match unproven.as_slice() {
+        [] => Ok(()),
+        unproven => bail!("not shown: {}", unproven.join(", ")),
+    }
+}
+
+const PROVEN: &str = "passes, and fails without the mending";
+
+/// A copy of the project's files, with a build folder of its own.
+struct Copy {
+    top: PathBuf,
+    build: PathBuf,
+}
+
+impl Copy {
+    /// Brings the copy up to date; what is the same keeps its time, so that little is built again.
+    fn make() -> Result<Self> {
+        let folder = cache::target_folder().join("findings");
+        let copy = Self {
+            top: folder.join("project"),
+            build: folder.join("build"),
+        };
+        for file in project::files()? {
+            let bytes = fs::read(cache::workspace_folder().join(&file))
+                .with_context(|| format!("cannot read {}", file.display()))?;
+            copy.write(&file, &bytes)?;
+        }
+        Ok(copy)
+    }
+
+    fn write(&self, file: &Path, bytes: &[u8]) -> Result<()> {
+        let path = self.top.join(file);
+        if fs::read(&path).is_ok_and(|there| there == bytes) {
+            return Ok(());
+        }
+        let written = path.parent().map_or(Ok(()), fs::create_dir_all);
+        written
+            .and_then(|()| fs::write(&path, bytes))
+            .with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Whether its test fails, and is no test that can't be built, once what it is for is taken out.
+    fn fails_without(&self, finding: &Finding) -> Result<bool> {
+        let mut mended = Vec::new();
+        for edit in finding.edits {
+            let file = self.top.join(edit.file);
+            let text = fs::read_to_string(&file)
+                .with_context(|| format!("cannot read {}", file.display()))?;
+            let without = text.replacen(edit.mended, edit.taken_out, 1);
+            self.write(edit.file.as_ref(), without.as_bytes())?;
+            mended.push((edit.file, text));
+        }
+        let tested = self.test(finding);
+        for (file, text) in mended.into_iter().rev() {
+            self.write(file.as_ref(), text.as_bytes())?;
+        }
+        let tested = tested?;
+        let failed = tested.stdout.contains(FAILED) && tested.stdout.contains(finding.says);
+        if !failed {
+            print!("{}{}", tested.stdout, tested.stderr);
+        }
+        Ok(failed)
+    }
+
+    fn test(&self, finding: &Finding) -> Result<Finished> {
+        let mut test = project::cargo();
+        test.current_dir(&self.top)
+            .env("CARGO_TARGET_DIR", &self.build)
+            // Guests boot what this copy's programs are; what they boot from is the same.
+            .env_remove(cargo::BUILT_VARIABLE)
+            .env("LAB_CACHE", Cache::open()?.root())
+            .env("LAB_REQUIRE", "all")
+            .args(["test", "--quiet", "--package", finding.package])
+            .args(finding.of)
+            .args(["--", "--exact", finding.test]);
+        command::run_any(&mut test, LIMIT)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_mending_is_where_the_table_says() {
+        for finding in FINDINGS {
+            assert!(!finding.edits.is_empty(), "{}", finding.id);
+            for edit in finding.edits {
+                let text = project::text(edit.file.as_ref()).unwrap().unwrap();
+                let count = text.matches(edit.mended).count();
+                assert_eq!(count, 1, "{}: {}: {}", finding.id, edit.file, edit.mended);
+                assert_ne!(edit.mended, edit.taken_out);
+            }
+        }
+    }
+}
