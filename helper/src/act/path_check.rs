@@ -9,7 +9,7 @@ use tandem_core::types::{IfName, Ifindex, Mac};
 
 use super::announce::port_of;
 use super::ask::{Arrived, Way, arrived, without};
-use super::broadcast::{TRIES, lead_back, reaches, reaches_backup};
+use super::broadcast::{TRIES, lead_back, reaches, reaches_backup, reaches_backup_as};
 use super::error::ActError;
 use super::link::present;
 use super::neighbours::{Asked, to_ask};
@@ -153,14 +153,20 @@ fn shown(
         return Ok(broken("others answer there, so this network is filtered"));
     }
     let mac = stranger.stranger.unwrap_or(vf.mac);
+    let gets_in = reaches_backup(standby.sender(), vf.port, ASK_TRIES)?;
+    // A PF gives its VF no unicast for another MAC, so that a VF that has the bond's alone can't be asked as anybody else.
+    let is_own = [vf_link.mac, vf_link.permanent_mac].contains(&Some(mac));
+    let gets_its_own_only =
+        gets_in && !is_own && !reaches_backup_as(standby.sender(), vf.port, mac, ASK_TRIES)?;
+    if gets_its_own_only {
+        return Ok(Shown::AllThatShows);
+    }
     if reaches((vf.port, mac), standby.port, ASK_TRIES)? {
-        return Ok(broken(
-            if reaches_backup(standby.sender(), vf.port, ASK_TRIES)? {
-                "both ports hear each other, but the VF reaches nobody else"
-            } else {
-                "its frames get out, and none gets in"
-            },
-        ));
+        return Ok(broken(if gets_in {
+            "both ports hear each other, but the VF reaches nobody else"
+        } else {
+            "its frames get out, and none gets in"
+        }));
     }
     if bond_mac != Some(vf.mac) {
         return Ok(broken("none of its frames gets out"));
