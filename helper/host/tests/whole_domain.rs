@@ -31,6 +31,8 @@ case "$there $*" in
 1*' net-info --network=idle') printf 'Name:           idle\nActive:         no\n' ;;
 1*' net-info --network=full') printf 'Name:           full\nActive:         yes\n' ;;
 1*' net-dumpxml --network=full') echo "<network connections='1'><forward mode='hostdev'><address/></forward></network>" ;;
+1*' net-info --network=last') printf 'Name:           last\nActive:         yes\n' ;;
+1*' net-dumpxml --network=last') echo "<network connections='1'><forward mode='hostdev'><address/><address/></forward></network>" ;;
 1*' net-info '*) echo "error: failed to get network 'nope'" >&2; exit 1 ;;
 *' help migrate') cat "$HERE/help" ;;
 *' event '*|*' qemu-monitor-event '*) sleep 100 ;;
@@ -267,7 +269,7 @@ fn the_vf_that_shall_come_is_looked_into() {
     for (network, said) in [
         ("nope", "virsh net-define"),
         ("idle", "virsh net-start idle"),
-        ("full", "all 1 devices"),
+        ("full", "0 of its 1 devices are free"),
     ] {
         vf(network, known);
         for words in [&["check"][..], &["migrate", "--dry-run"]] {
@@ -292,6 +294,60 @@ fn the_vf_that_shall_come_is_looked_into() {
     assert_eq!(plan.status.code(), Some(0), "{plan:?}");
     let plan: Value = serde_json::from_slice(&plan.stdout).expect("one JSON object");
     assert_eq!(plan["steps"].as_array().unwrap().len(), 9, "{plan:#}");
+    bench.changed_nothing();
+}
+
+#[test]
+fn two_bonds_need_two_vfs_of_a_pool() {
+    let second = VF.replace("00:02", "00:03").replace("ua-vf0", "ua-vf1");
+    let second = second.replace("function='1'", "function='2'");
+    let bench = Bench::new(&format!("{VF}{second}")).with_another_bond();
+    let vf = |name: &str, mac: &str| {
+        let text = format!(
+            "<interface type='network'><mac address='{mac}'/><source network='last'/></interface>"
+        );
+        let file = bench.file(name, &text);
+        format!("bond{}={}", &name[..1], file.display())
+    };
+    let vfs = [
+        vf("0.xml", "52:54:00:00:00:02"),
+        vf("1.xml", "52:54:00:00:00:03"),
+    ];
+    let more = ["--vf", &vfs[0], "--vf", &vfs[1]];
+    let output = bench.run(&["check"], &more);
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(output.status.code(), Some(10), "{output:?}");
+    assert_eq!(report["cause"]["code"], "vf-taken", "{report:#}");
+    let message = report["cause"]["message"].as_str().unwrap();
+    assert!(
+        message.contains("1 of its 2 devices are free, and 2 are wanted"),
+        "{message}"
+    );
+    bench.changed_nothing();
+}
+
+/// Hosts of one make have the same functions, so that one bond's VF may come from where another's left.
+#[test]
+fn a_vf_may_come_from_the_function_that_another_one_leaves() {
+    let at = |function: u8, device: u8| {
+        let text = VF.replace("function='1'", &format!("function='{function}'"));
+        let text = text.replace("ua-vf0", &format!("ua-vf{device}"));
+        text.replace("00:02", &format!("00:0{}", 2 + device))
+    };
+    let bench = Bench::new(&format!("{}{}", at(1, 0), at(2, 1))).with_another_bond();
+    let files = [
+        bench.file("0.xml", &at(2, 0)),
+        bench.file("1.xml", &at(1, 1)),
+    ];
+    let vfs = [
+        format!("bond0={}", files[0].display()),
+        format!("bond1={}", files[1].display()),
+    ];
+    let more = ["--vf", &vfs[0], "--vf", &vfs[1]];
+    let output = bench.run(&["check"], &more);
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(output.status.code(), Some(0), "{report:#}");
+    assert_eq!(report["verdict"], "ready", "{report:#}");
     bench.changed_nothing();
 }
 

@@ -123,7 +123,7 @@ impl Host for Simulated {
     fn attach<'a>(&'a self, _: &'a str, _: &'a str) -> Answer<'a, ()> {
         self.refused("attach")
     }
-    fn check_device<'a>(&'a self, _: &'a str) -> Answer<'a, ()> {
+    fn check_device<'a>(&'a self, _: &'a str, _: usize) -> Answer<'a, ()> {
         self.refused("check a device")
     }
     fn migrate<'a>(

@@ -88,7 +88,7 @@ pub async fn run(arguments: &Configure) -> Result<u8> {
                 } else {
                     "as before"
                 };
-                println!("{bond}: {what}");
+                println!("{}: {what}", printable(bond.as_str()));
             }
             if let Some(lacks) = lacks {
                 eprintln!(

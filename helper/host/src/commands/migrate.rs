@@ -12,7 +12,7 @@ use super::storage::not_shared;
 use super::text_file::{read, read_all};
 use super::{args, exit, session};
 use crate::carry::CarryPlan;
-use crate::evacuate::{Cause, CauseCode, Evacuation, Limits, Obstacles, Spec, Start};
+use crate::evacuate::{AgentUse, Cause, CauseCode, Evacuation, Limits, Obstacles, Spec, Start};
 use crate::execute::{Hosts, Lock, Records, Runner, random_name, this_process};
 use crate::hypervisor::{DomainLook, DomainState, MigrateOptions, Nic};
 use crate::trust::Origin;
@@ -173,13 +173,20 @@ async fn prepare(arguments: &args::Evacuation) -> anyhow::Result<Result<Prepared
         found.certain.push(cause);
     }
     let arriving: Vec<Nic> = spec.devices.iter().filter_map(arriving).collect();
-    let policy = bonds.map(|bonds| bonds.policy_with(&facts.nics, &arriving));
+    let policy = bonds.filter(|_| spec.agent != AgentUse::Never);
+    let policy = policy.map(|bonds| bonds.policy_with(&facts.nics, &arriving));
+    let policy = policy.transpose().unwrap_or_else(|error| {
+        let message = format!("the guest can't be told of the bonds in the domain's XML: {error}");
+        let cause = Cause::new(CauseCode::UnknownVf, message);
+        found.certain.push(cause);
+        None
+    });
     Ok(Ok(Prepared {
         obstacles: found,
         hosts,
         spec,
         limits: arguments.timeouts.limits(),
-        policy: policy.transpose()?,
+        policy,
         carry: arguments.carry.plan(&facts.nics, options.bandwidth_mib_s)?,
         options,
     }))

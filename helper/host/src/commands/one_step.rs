@@ -56,7 +56,11 @@ fn tell(arguments: &args::OneStep, answer: &Answer) -> anyhow::Result<u8> {
         println!("{}", serde_json::to_string_pretty(answer)?);
         return Ok(0);
     }
-    println!("bond {}: traffic {:?}", answer.bond, answer.traffic);
+    println!(
+        "bond {}: traffic {:?}",
+        crate::words::printable(answer.bond.as_str()),
+        answer.traffic
+    );
     for step in &answer.done {
         println!("  {}", crate::agent::printable(step));
     }

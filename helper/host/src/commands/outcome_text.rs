@@ -60,7 +60,10 @@ pub(super) fn text_of(spec: &Spec, outcome: &Outcome, folders: &Folders) -> Stri
         line(format!("  carry     {}", carry_text(carry)));
     }
     line(format!("  guest     {}", guest_text(spec, outcome)));
-    for device in outcome.devices.iter().filter(|_| outcome.devices.len() > 1) {
+    let is_seen = outcome.runs_on.or(outcome.last_seen_on).is_some();
+    let several = outcome.devices.len() > 1;
+    let told = |one: &&DeviceOutcome| is_seen && (several || one.plug_failure.is_some());
+    for device in outcome.devices.iter().filter(told) {
         line(format!("  device    {}", device_text(device)));
     }
     for leftover in &outcome.left {

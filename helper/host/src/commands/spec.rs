@@ -9,9 +9,9 @@ use super::args;
 use super::text_file::DeviceFile;
 use crate::evacuate::{AgentUse, Device, Role, Side, Spec, Vf, VfIdentity};
 use crate::hypervisor::{DomainFacts, Nic, NicKind, is_local_uri};
-use crate::trust::check_device;
+use crate::trust::{check_device, own_alias};
 use crate::words::{printable, quoted};
-use crate::xml::domain::{parse_device, with_mac};
+use crate::xml::domain::{parse_device, with_alias, with_mac};
 use crate::xml::{Bond, Bonds};
 
 /// The spec of `migrate`. `vfs` and `given_back` are what `--vf` and `--device` name.
@@ -33,7 +33,8 @@ pub fn spec_of(
         .filter(|nic| !let_go.iter().any(|gone| std::ptr::eq(*gone, *nic)))
         .cloned()
         .collect();
-    let alone = is_carried_alone(arguments, &chosen, &stays, vfs);
+    let goes_without = arguments.carry.carry.is_some() || !let_go.is_empty();
+    let alone = goes_without && has_no_vf(arguments, &chosen, &stays, vfs);
     let mut devices = if alone {
         Vec::new()
     } else {
@@ -43,6 +44,7 @@ pub fn spec_of(
         let at = bond_meant(file, &chosen, &devices).context("--vf")?;
         let source = present(&devices[at], &facts.nics);
         let text = with_mac_of(&file.text, source.and_then(|nic| nic.mac));
+        let text = with_own_alias(&text, devices[at].bond().unwrap_or("bond"));
         let vf = vf_of_device(&text, &facts.nics, source).context("--vf")?;
         if devices[at].destination.replace(vf).is_some() {
             bail!(
@@ -59,7 +61,10 @@ pub fn spec_of(
         if files.next().is_some() {
             bail!("--device: two files are named for {}", nic.alias);
         }
-        let file = file.map(|file| vf_of_device(&file.text, &facts.nics, Some(nic)));
+        let file = file.map(|file| {
+            let text = with_own_alias(&file.text, &nic.alias);
+            vf_of_device(&text, &facts.nics, Some(nic))
+        });
         devices.push(Device {
             role: Role::LetGo,
             source: Some(vf_of(nic, nic.xml.clone(), &facts.nics)),
@@ -95,8 +100,14 @@ pub(super) fn with_mac_of(text: &str, mac: Option<Mac>) -> Cow<'_, str> {
     completed.map_or(Cow::Borrowed(text), Cow::Owned)
 }
 
-/// A domain that has nothing to do with a VF, and whose frames are carried all the same.
-fn is_carried_alone(
+/// A device's description, by which no look can take another one for it.
+fn with_own_alias<'a>(text: &'a str, of: &str) -> Cow<'a, str> {
+    let named = with_alias(text, &own_alias(of));
+    named.map_or(Cow::Borrowed(text), Cow::Owned)
+}
+
+/// A domain that has nothing to do with a bond's VF.
+fn has_no_vf(
     arguments: &args::Evacuation,
     chosen: &[&Bond],
     stays: &[Nic],
@@ -104,7 +115,7 @@ fn is_carried_alone(
 ) -> bool {
     let names_one = arguments.source_vf.is_some() || arguments.bond.is_some() || !vfs.is_empty();
     let has_one = !chosen.is_empty() || stays.iter().any(|nic| nic.kind.can_be_vf());
-    arguments.carry.carry.is_some() && !names_one && !has_one
+    !names_one && !has_one
 }
 
 /// The VF of each bond.

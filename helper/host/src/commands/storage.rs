@@ -3,11 +3,15 @@
 //! `directsync`, it makes no use with a QEMU that drops its caches by itself, as all do since 4.0.
 
 use std::path::Path;
+use std::sync::mpsc;
+use std::time::Duration;
 
 use crate::evacuate::{Cause, CauseCode, Spec};
 use crate::hypervisor::{DomainFacts, FileDisk, MigrateOptions, is_local_uri};
 use crate::words::printable;
 
+/// What a file system may take to say what it is.
+const STATFS_LIMIT: Duration = Duration::from_secs(5);
 /// Numbers of file systems that no other host has (`include/uapi/linux/magic.h`, Linux 6.12; ZFS by its own sources).
 /// libvirt takes all for local that it does not know as shared, so one that is missing here is left to it.
 const LOCAL: [(u32, &str); 7] = [
@@ -34,8 +38,8 @@ pub(super) fn not_shared(
         let is_named = named.is_none_or(|names| names.split(',').any(|name| name == disk.target));
         options.storage.is_some() && is_named
     };
-    let mut left = facts.disks.iter().filter(|disk| !is_copied(disk));
-    let (disk, kind) = left.find_map(|disk| Some((disk, local_kind(&disk.path)?)))?;
+    let left = facts.disks.iter().filter(|disk| !is_copied(disk));
+    let (disk, kind) = first_local(left.cloned().collect())?;
     let message = format!(
         "disk {} of domain {} is {} on a file system of this host alone ({kind}), and libvirt migrates only with \
          --copy-storage-all or --copy-storage-inc, or with --unsafe if the destination has the same file by other means",
@@ -44,6 +48,21 @@ pub(super) fn not_shared(
         printable(&disk.path.to_string_lossy())
     );
     Some(Cause::new(CauseCode::DiskNotShared, message))
+}
+
+/// The first disk that no other host has. Of a file system that does not answer nothing is known.
+fn first_local(disks: Vec<FileDisk>) -> Option<(FileDisk, &'static str)> {
+    let (sender, found) = mpsc::channel();
+    // It may hang for good in the kernel, over an NFS server that is gone.
+    std::thread::spawn(move || {
+        let found = disks.into_iter().find_map(|disk| {
+            let kind = local_kind(&disk.path)?;
+            Some((disk, kind))
+        });
+        // Nobody waits any more.
+        let _ = sender.send(found);
+    });
+    found.recv_timeout(STATFS_LIMIT).ok().flatten()
 }
 
 fn local_kind(path: &Path) -> Option<&'static str> {

@@ -34,7 +34,7 @@ pub(super) fn conclude(it: &Evacuation) -> Outcome {
     let home = home.filter(|_| !moved);
     let home = home.or_else(|| seen_on(it));
     let runs_on = home.filter(|_| told);
-    let devices = devices(it, runs_on, home);
+    let devices = devices(it, home);
     let vf_attached = runs_on.is_some_and(|side| has_all(it, side));
     let keeps = verdict == Verdict::Degraded && it.keeps_record();
     Outcome {
@@ -70,13 +70,13 @@ fn carry(it: &Evacuation) -> Option<CarryOutcome> {
     }
 }
 
-/// Each device where the domain is.
-fn devices(it: &Evacuation, runs_on: Option<Side>, home: Option<Side>) -> Vec<DeviceOutcome> {
+/// Each device where the domain is, or was seen last.
+fn devices(it: &Evacuation, home: Option<Side>) -> Vec<DeviceOutcome> {
     let side = home.unwrap_or(Side::Source);
     let one = |device: usize| {
         let known = &it.record.spec.devices[device];
         let notes = &it.notes.devices[device];
-        let attached = runs_on.is_some_and(|side| it.vf_nic(side, device).is_some());
+        let attached = home.is_some_and(|side| it.vf_nic(side, device).is_some());
         let pending = may_follow(it, device) && home == Some(Side::Source);
         DeviceOutcome {
             device: printable(&known.describe(side)),

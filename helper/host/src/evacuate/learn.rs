@@ -143,6 +143,13 @@ impl Evacuation {
             {
                 self.notes.devices[*device].unplug_taken = true;
             }
+            (ActionKind::Detach { device, .. }, Reply::Failed(failure))
+                if !failure.effect_unknown() && !self.notes.devices[*device].unplug_taken =>
+            {
+                // The hypervisor has asked nobody, so nothing can follow.
+                self.notes.devices[*device].unplug_asked_ms = None;
+                self.notes.devices[*device].unplug_last_ms = None;
+            }
             (ActionKind::Attach { device, .. }, Reply::Failed(failure)) => {
                 self.notes.devices[*device].plug_failure = Some(failure.message.clone());
             }

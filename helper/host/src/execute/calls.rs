@@ -23,6 +23,7 @@ use crate::hypervisor::{
     Claim, DomainFacts, DomainLook, DomainState, HostError, JobFacts, JobWhich, MigrateOptions,
     Migration, machine_of,
 };
+use crate::xml::domain::network_of;
 
 /// Everything that an action may need. Shared by the tasks that carry actions out.
 #[derive(Debug)]
@@ -240,7 +241,15 @@ impl ActionContext {
         let Some(vf) = self.vf(Side::Destination, device) else {
             return Ok(());
         };
-        self.hosts.destination.check_device(&vf.device).await
+        let network = network_of(&vf.device);
+        let devices = self.spec.devices.iter();
+        let arriving = devices.filter_map(|one| one.vf(Side::Destination));
+        let together = arriving.filter(|one| network_of(&one.device) == network);
+        let together = together.count();
+        self.hosts
+            .destination
+            .check_device(&vf.device, together)
+            .await
     }
 
     async fn attach(&self, side: Side, device: usize) -> Result<(), HostError> {

@@ -105,7 +105,11 @@ async fn carry_out(
             let mac = vf.and_then(|vf| vf.guest_mac);
             let answer = agent.prepare_unplug(bond(device), mac).await?;
             if !answer.ready {
-                let text = "the guest has not released the VF yet";
+                let of = bond(device).map(|bond| format!(" of {}", printable(bond.as_str())));
+                let text = format!(
+                    "the guest has not released the VF{} yet; `tandem status` in it says what it waits for",
+                    of.unwrap_or_default()
+                );
                 return Ok(Reply::Failed(Failure::new(FailureKind::AgentSilent, text)));
             }
         }

@@ -71,8 +71,9 @@ pub trait Host: Look {
     /// What is wrong with plugging in that device here: it names a PCI function that does not
     /// exist on this host, or that a domain has, or a network that is missing, not active or full
     /// ([`super::HostError::Refused`]). A device that names neither, such as an emulated model on a
-    /// bridge, has nothing to check. It may still be taken between this call and [`Host::attach`].
-    fn check_device<'a>(&'a self, device: &'a str) -> Answer<'a, ()>;
+    /// bridge, has nothing to check. It may still be taken between this call and [`Host::attach`]. `together` devices are
+    /// to come from the same network, if it names one.
+    fn check_device<'a>(&'a self, device: &'a str, together: usize) -> Answer<'a, ()>;
 
     /// What is wrong with migrating like that, as far as it is known without a try: an option that the hypervisor
     /// does not have ([`super::HostError::Refused`]).

@@ -3,7 +3,7 @@
 use super::{Virsh, read};
 use crate::hypervisor::{HostError, Nic};
 use crate::words::{printable, quoted};
-use crate::xml::domain::{network_of, parse_device};
+use crate::xml::domain::{network_of, open, parse_device};
 use crate::xml::network::Pool;
 
 /// virsh reads the device's XML there, so that no file has to be made.
@@ -62,15 +62,19 @@ impl Virsh {
     }
 
     /// What can be known of a device before it is plugged in.
-    pub(super) async fn check_device_here(&self, device: &str) -> Result<(), HostError> {
+    pub(super) async fn check_device_here(
+        &self,
+        device: &str,
+        together: usize,
+    ) -> Result<(), HostError> {
         if let Some(network) = network_of(device) {
-            self.check_network(&network).await?;
+            self.check_network(&network, together).await?;
         }
         self.check_pci_function(device).await
     }
 
     /// The last free VF of its pool may still be taken before ours is plugged in.
-    async fn check_network(&self, network: &str) -> Result<(), HostError> {
+    async fn check_network(&self, network: &str, together: usize) -> Result<(), HostError> {
         let refused = |reason: String| HostError::Refused {
             host: self.connection.uri.clone(),
             what: format!("network {}", printable(network)),
@@ -95,9 +99,11 @@ impl Virsh {
         }
         let xml = self.ask(&["net-dumpxml", &target]).await;
         let pool = xml.ok().and_then(|xml| Pool::of(&xml));
-        if let Some(pool) = pool.filter(|pool| pool.is_full()) {
+        if let Some(pool) = pool.filter(|pool| pool.free() < together) {
             let text = format!(
-                "guests have all {} devices of it; free one there, or name another network in the VF's XML",
+                "{} of its {} devices are free, and {together} are wanted; free more there, or name another network in \
+                 the VF's XML",
+                pool.free(),
                 pool.devices
             );
             return Err(refused(text));
@@ -117,6 +123,8 @@ impl Virsh {
         let node = format!("pci_{}", function.to_string().replace([':', '.'], "_"));
         let node = format!("--device={node}");
         match self.ask(&["nodedev-dumpxml", &node]).await {
+            // A driver of this host's own has it, so no guest does; each domain need not be asked.
+            Ok(text) if is_of_the_host(&text) => return Ok(()),
             Ok(_) => {}
             // Nothing can be known of it there; whether it exists, the plug shows.
             Err(HostError::Refused { reason, .. }) if reason.contains(NO_DRIVER) => {}
@@ -134,8 +142,8 @@ impl Virsh {
             let target = format!("--domain={uuid}");
             let text = match self.ask(&["dumpxml", &target]).await {
                 Ok(text) => text,
-                // It has ended since it was listed.
-                Err(HostError::Refused { .. }) => continue,
+                // It has ended since it was listed, or comes in just now and shows nothing before it is there.
+                Err(HostError::Refused { .. } | HostError::TimedOut { .. }) => continue,
                 Err(error) => return Err(error),
             };
             let Ok(xml) = super::parse::domain(text).await else {
@@ -155,6 +163,18 @@ impl Virsh {
             reason: error.to_string(),
         })
     }
+}
+
+/// A driver other than that which hands a function to guests (vfio-pci and its variants) is bound to it.
+fn is_of_the_host(node_device: &str) -> bool {
+    let Ok(document) = open(node_device) else {
+        return false;
+    };
+    let mut children = document.root_element().children();
+    let driver = children.find(|node| node.has_tag_name("driver"));
+    let name = driver.and_then(|driver| driver.children().find(|node| node.has_tag_name("name")));
+    let name = name.and_then(|name| name.text());
+    name.is_some_and(|name| !name.contains("vfio"))
 }
 
 /// The same device as one the domain has: by alias or host function, or by MAC if neither is told. An alias that

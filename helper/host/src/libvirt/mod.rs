@@ -440,8 +440,8 @@ impl Host for Virsh {
         Box::pin(self.attach_device(name, device))
     }
 
-    fn check_device<'a>(&'a self, device: &'a str) -> Answer<'a, ()> {
-        Box::pin(self.check_device_here(device))
+    fn check_device<'a>(&'a self, device: &'a str, together: usize) -> Answer<'a, ()> {
+        Box::pin(self.check_device_here(device, together))
     }
 
     fn check_migration<'a>(&'a self, options: &'a MigrateOptions) -> Answer<'a, ()> {

@@ -143,17 +143,25 @@ async fn a_pci_function_is_checked() {
         )
     };
     let (virsh, _folder) = fake(&script("<domain><name>idle</name></domain>"));
-    virsh.check_device(hostdev).await.unwrap();
+    virsh.check_device(hostdev, 1).await.unwrap();
     virsh
-        .check_device("<interface type='ethernet'/>")
+        .check_device("<interface type='ethernet'/>", 1)
         .await
         .unwrap();
     let missing = hostdev.replace("0x3b", "0x3c");
-    let error = virsh.check_device(&missing).await.unwrap_err();
+    let error = virsh.check_device(&missing, 1).await.unwrap_err();
     assert!(error.to_string().contains("0000:3c:02.1"), "{error}");
     let taken = format!("<domain><name>busy</name><devices>{hostdev}</devices></domain>");
+    // One that a driver of the host has is no guest's, and no domain is asked.
+    let driver = "<device><driver><name>igbvf</name></driver></device>";
+    let (virsh, _folder) = fake(&script(&taken).replace("<device/>", driver));
+    virsh.check_device(hostdev, 1).await.unwrap();
+    let by_vfio = driver.replace("igbvf", "vfio-pci");
+    let (virsh, _folder) = fake(&script(&taken).replace("<device/>", &by_vfio));
+    let error = virsh.check_device(hostdev, 1).await.unwrap_err();
+    assert!(error.to_string().contains("domain busy has it"), "{error}");
     let (virsh, _folder) = fake(&script(&taken));
-    let error = virsh.check_device(hostdev).await.unwrap_err();
+    let error = virsh.check_device(hostdev, 1).await.unwrap_err();
     assert!(error.to_string().contains("domain busy has it"), "{error}");
     // A libvirt without the driver for such devices tells nothing of them; what its domains have, it does.
     let without = script(&taken).replace(
@@ -161,10 +169,10 @@ async fn a_pci_function_is_checked() {
         &format!("echo 'error: {NO_DRIVER}' >&2; exit 1"),
     );
     let (virsh, _folder) = fake(&without);
-    let error = virsh.check_device(hostdev).await.unwrap_err();
+    let error = virsh.check_device(hostdev, 1).await.unwrap_err();
     assert!(error.to_string().contains("domain busy has it"), "{error}");
     let (virsh, _folder) = fake(&without.replace("busy", "idle").replace(hostdev, ""));
-    virsh.check_device(hostdev).await.unwrap();
+    virsh.check_device(hostdev, 1).await.unwrap();
 }
 
 #[tokio::test]

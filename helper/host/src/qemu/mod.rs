@@ -212,7 +212,7 @@ impl Host for Qemu {
         Box::pin(self.attach_device(name, device))
     }
 
-    fn check_device<'a>(&'a self, device: &'a str) -> Answer<'a, ()> {
+    fn check_device<'a>(&'a self, device: &'a str, _: usize) -> Answer<'a, ()> {
         Box::pin(async move { self.check_pci_function(device) })
     }
 

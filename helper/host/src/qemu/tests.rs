@@ -222,9 +222,9 @@ async fn devices_leave_and_arrive() {
             "{text}: {error}"
         );
     }
-    qemu.check_device(&with_netdev("vf0")).await.unwrap();
+    qemu.check_device(&with_netdev("vf0"), 1).await.unwrap();
     let missing = json!({ "driver": "vfio-pci", "id": "v", "host": "ffff:ff:1f.7" }).to_string();
-    assert!(qemu.check_device(&missing).await.is_err());
+    assert!(qemu.check_device(&missing, 1).await.is_err());
 }
 
 #[tokio::test]

@@ -251,7 +251,7 @@ fn guest_line(bond: &BondStatus) -> String {
     };
     format!(
         "{} is {}, {traffic}: {}",
-        bond.name,
+        printable(bond.name.as_str()),
         word(&bond.state),
         printable(&bond.reason)
     )

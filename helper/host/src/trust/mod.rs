@@ -11,5 +11,6 @@ mod uri;
 
 pub use device::{DeviceError, check_device};
 pub use file::{FileError, check_folder, read_own};
+pub(crate) use replug::own_alias;
 pub use replug::{Allowed, ReplugError, ReplugFile, default_file};
 pub use uri::{Origin, UriError, check_uri};

@@ -102,7 +102,7 @@ impl ReplugFile {
         })?;
         let alias = bond.vfs.iter().filter_map(|port| port.alias.as_deref());
         let alias = alias.into_iter().find(|alias| is_users_alias(alias));
-        let alias = alias.map_or_else(|| own_alias(bond), str::to_owned);
+        let alias = alias.map_or_else(|| own_alias(bond.name.as_str()), str::to_owned);
         let network = &allowed.network;
         let device = format!(
             "<interface type='network'><mac address='{mac}'/><source network='{network}'/>\
@@ -154,10 +154,10 @@ fn is_meant(pattern: &str, domain: &str) -> bool {
     }
 }
 
-/// One for each bond of a domain.
-fn own_alias(bond: &Bond) -> String {
+/// One for each bond of a domain, or for each of its devices.
+pub(crate) fn own_alias(of: &str) -> String {
     let mut alias = format!("{ALIAS}-");
-    for byte in bond.name.as_str().bytes() {
+    for byte in of.bytes() {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' => alias.push(char::from(byte)),
             other => alias.push_str(&format!("_{other:02x}")),

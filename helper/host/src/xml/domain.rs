@@ -146,6 +146,27 @@ pub(crate) fn with_mac(text: &str, mac: Mac) -> Option<String> {
     Some(format!("{before}<mac address='{mac}'/>{after}"))
 }
 
+/// An `<interface>` that neither an alias of the user's nor a host's function tells from others, with this alias: two of
+/// them with one MAC would be plugged in. `None` if it is none.
+pub(crate) fn with_alias(text: &str, alias: &str) -> Option<String> {
+    let document = bonds::open(text, bonds::MAX_BYTES, 10_000).ok()?;
+    let root = document.root_element();
+    let nic = interface(text, root)?;
+    if nic.alias.starts_with("ua-") || nic.pci_source.is_some() {
+        return None;
+    }
+    let old = root.children().find(|node| node.has_tag_name("alias"));
+    let (from, to) = match old {
+        Some(old) => (old.range().start, old.range().end),
+        None => {
+            let at = root.first_child()?.range().start;
+            (at, at)
+        }
+    };
+    let (before, after) = (text.get(..from)?, text.get(to..)?);
+    Some(format!("{before}<alias name='{alias}'/>{after}"))
+}
+
 /// What an `<interface>` of the host's network hangs on: its bridge, or the interface below a macvtap.
 pub(crate) fn uplink_of(text: &str) -> Option<String> {
     let document = bonds::open(text, bonds::MAX_BYTES, 10_000).ok()?;

@@ -34,8 +34,9 @@ impl Pool {
         .filter(|pool| pool.devices > 0)
     }
 
-    pub(crate) fn is_full(self) -> bool {
-        self.connections >= self.devices
+    /// Devices that no guest has.
+    pub(crate) fn free(self) -> usize {
+        self.devices.saturating_sub(self.connections)
     }
 }
 
@@ -54,15 +55,15 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_is_full_when_each_of_its_vfs_has_a_guest() {
-        let full = |mode: &str, connections: &str| {
-            Pool::of(&network(mode, connections)).map(Pool::is_full)
-        };
-        assert_eq!(full("hostdev", ""), Some(false));
-        assert_eq!(full("hostdev", " connections='1'"), Some(false));
-        assert_eq!(full("hostdev", " connections='2'"), Some(true));
-        assert_eq!(full("hostdev", " connections='x'"), Some(false));
-        assert_eq!(full("bridge", " connections='2'"), None);
+    fn a_pool_has_those_devices_left_that_no_guest_has() {
+        let free =
+            |mode: &str, connections: &str| Pool::of(&network(mode, connections)).map(Pool::free);
+        assert_eq!(free("hostdev", ""), Some(2));
+        assert_eq!(free("hostdev", " connections='1'"), Some(1));
+        assert_eq!(free("hostdev", " connections='2'"), Some(0));
+        assert_eq!(free("hostdev", " connections='3'"), Some(0));
+        assert_eq!(free("hostdev", " connections='x'"), Some(2));
+        assert_eq!(free("bridge", " connections='2'"), None);
         // Before its first guest it may not know them.
         assert_eq!(
             Pool::of("<network><forward mode='hostdev'><pf dev='e'/></forward></network>"),

@@ -243,7 +243,7 @@ impl Host for FakeHost {
         ready(plugged.then_some(()).ok_or_else(|| self.other("attach")))
     }
 
-    fn check_device<'a>(&'a self, device: &'a str) -> Answer<'a, ()> {
+    fn check_device<'a>(&'a self, device: &'a str, _: usize) -> Answer<'a, ()> {
         let refused = self.with(|pair, _| pair.device_is_refused);
         ready(if refused {
             Err(HostError::Refused {

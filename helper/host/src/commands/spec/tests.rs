@@ -66,6 +66,44 @@ fn a_carried_domain_needs_no_vf_and_no_guest() {
 }
 
 #[test]
+fn a_domain_without_a_bond_lets_a_device_go_without_a_guest() {
+    let facts = DomainFacts {
+        nics: vec![nic("hostdev0", "52:54:00:00:00:02", NicKind::Hostdev)],
+        ..DomainFacts::absent("g1")
+    };
+    let words = [
+        "g1",
+        "qemu+unix:///system?socket=/b",
+        "--detach",
+        "hostdev0",
+    ];
+    let spec = spec_of(&args::parse_migrate(&words), &facts, None, &[], &[]).unwrap();
+    assert_eq!((spec.devices.len(), spec.agent), (1, AgentUse::Never));
+    assert_eq!(spec.devices[0].role, Role::LetGo);
+}
+
+/// libvirt would plug in a second one, with the MAC of the first.
+#[test]
+fn an_interface_of_a_network_is_told_from_others_by_an_alias_of_its_own() {
+    let device = "<interface type='network'><mac address='52:54:00:00:00:02'/><source network='n'/></interface>";
+    let named = with_own_alias(device, "bond0.5");
+    let vf = vf_of_device(&named, &[], None).unwrap();
+    assert_eq!(vf.identity.alias.as_deref(), Some("ua-tandem-vf-bond0_2e5"));
+    let old = device.replace("</interface>", "<alias name='net7'/></interface>");
+    let again = vf_of_device(&with_own_alias(&old, "bond0"), &[], None).unwrap();
+    assert_eq!(again.identity.alias.as_deref(), Some("ua-tandem-vf-bond0"));
+    assert!(!again.device.contains("net7"), "{}", again.device);
+    for kept in [
+        device.replace("</interface>", "<alias name='ua-vf'/></interface>"),
+        "<interface type='hostdev'><source><address type='pci' domain='0' bus='1' slot='2' function='1'/></source>\
+         </interface>"
+            .to_owned(),
+    ] {
+        assert_eq!(with_own_alias(&kept, "bond0"), kept);
+    }
+}
+
+#[test]
 fn a_vf_is_never_recognised_by_what_another_nic_has_too() {
     let standby = nic("net0", "52:54:00:00:00:01", NicKind::Interface);
     let twin = nic("net1", "52:54:00:00:00:01", NicKind::Interface);

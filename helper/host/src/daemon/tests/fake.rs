@@ -166,7 +166,7 @@ impl Host for Fake {
         self.edit(name, |facts| facts.nics.push(nic));
         self.ask(())
     }
-    fn check_device<'a>(&'a self, _: &'a str) -> Answer<'a, ()> {
+    fn check_device<'a>(&'a self, _: &'a str, _: usize) -> Answer<'a, ()> {
         self.ask(())
     }
     fn migrate<'a>(

@@ -8,7 +8,7 @@ use crate::evacuate::input::{FailureKind, RecordFact, SideFacts};
 use crate::evacuate::spec::{AgentUse, Side, VfIdentity};
 use crate::evacuate::state::Evacuation;
 use crate::evacuate::view::has_job;
-use crate::hypervisor::{DomainState, JobOperation};
+use crate::hypervisor::{DomainState, JobOperation, Nic};
 use crate::words::{printable, quoted};
 
 /// What stands in the way, as far as it was looked for.
@@ -229,15 +229,18 @@ fn ambiguous(it: &Evacuation, source: &SideFacts) -> Option<Cause> {
         let fits = source.nics.iter().filter(|nic| identity.is(nic));
         fits.collect::<Vec<_>>()
     };
+    let leaves = |nic: &Nic| {
+        let mut leaving = it.record.spec.devices.iter();
+        leaving.any(|one| one.source.as_ref().is_some_and(|vf| vf.identity.is(nic)))
+    };
     for (device, one) in it.record.spec.devices.iter().enumerate() {
         let own = one.source.as_ref().map(|vf| &vf.identity);
         let other = one.destination.as_ref().map(|vf| &vf.identity);
-        // Both hosts may give the device one and the same name; nothing else in the domain may have it.
+        // Both hosts may give a device one and the same name, also that of another one that leaves; nothing that stays
+        // in the domain may have it.
         let strangers = other.map_or(0, |other| {
             let strangers = fits(other).into_iter();
-            strangers
-                .filter(|nic| own.is_none_or(|own| !own.is(nic)))
-                .count()
+            strangers.filter(|nic| !leaves(nic)).count()
         });
         let side = match (own.map_or(0, |own| fits(own).len()), strangers) {
             (0 | 1, 0) => continue,

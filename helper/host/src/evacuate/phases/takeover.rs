@@ -22,6 +22,9 @@ pub(super) fn next(it: &Evacuation) -> Next {
     }
     let source = it.view(Side::Source).current(it.now_ms);
     if let Some(source) = source.filter(|source| has_job(source)) {
+        if it.in_phase_ms() >= it.limits.migrate_ms + it.limits.unclear_ms {
+            return Ok(Step::Fail(it.unclear()));
+        }
         plug::resume_memory(it, source)?;
         // It goes on without its owner; nothing may be written before it has ended. An owner
         // that lived would have cancelled it by then.

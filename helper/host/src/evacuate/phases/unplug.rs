@@ -71,8 +71,11 @@ fn unplug_one(it: &Evacuation, device: usize) -> Result<(), Step> {
     let tries = it.tries(Task::Detach(device));
     let notes = &it.notes.devices[device];
     let spent = notes.unplug_requests >= it.limits.unplug_requests;
-    let refused = notes.unplug_asked_ms.is_none() && notes.unplug_refusals > 0;
-    let end_ms = it.entered_ms + it.limits.unplug_ms;
+    let refused = notes.unplug_asked_ms.is_none();
+    // libvirt waits for the guest up to 5 s, so that one request goes after the other.
+    let sources = it.record.spec.devices.iter();
+    let sources = sources.filter(|one| one.source.is_some()).count() as u64;
+    let end_ms = it.entered_ms + it.limits.unplug_ms.saturating_mul(sources.max(1));
     if it.now_ms >= end_ms || (spent && refused) {
         let last = tries.last.map(|one| one.message);
         return Err(Step::Fail(why(it, device, last)));
@@ -101,6 +104,12 @@ fn why(it: &Evacuation, device: usize, last: Option<String>) -> Cause {
         return Cause::new(CauseCode::UnplugFailed, message);
     }
     let requests = notes.unplug_requests;
+    if requests == 0 {
+        let message = format!(
+            "the hypervisor was not asked in time to unplug {vf}: the host is slow; give it longer by --unplug-timeout"
+        );
+        return Cause::new(CauseCode::UnplugFailed, message);
+    }
     let refusals = notes.unplug_refusals;
     let last = last
         .map(|text| format!("; last: {text}"))
