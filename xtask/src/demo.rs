@@ -16,9 +16,9 @@ use crate::setup;
 /// What the demo may vary.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Frames a second in each direction
-    #[arg(long, default_value_t = 200)]
-    rate_hz: u32,
+    /// Frames a second in each direction; 200, and with --vfio 20, as the machines there are emulated twice
+    #[arg(long)]
+    rate_hz: Option<u32>,
     /// Stand in for the VF with an e1000e NIC instead of an igb
     #[arg(long)]
     e1000e: bool,
@@ -55,8 +55,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if options.native_hot_plug {
         setup.hot_plug = HotPlug::Native;
     }
+    let usual = if options.vfio { vfio::RATE_HZ } else { 200 };
     let frames = FrameOptions {
-        rate_hz: options.rate_hz,
+        rate_hz: options.rate_hz.unwrap_or(usual),
         ..FrameOptions::default()
     };
     let manners = if options.silent_host {

@@ -22,7 +22,7 @@ pub(super) const DOMAIN: &str = "guest";
 /// Its UUID.
 pub(super) const UUID: &str = "7a6e646d-0000-4000-8000-00000000d011";
 /// The libvirt network of VFs.
-const NETWORK: &str = "vfs";
+pub const NETWORK: &str = "vfs";
 /// The standby's MAC.
 pub(super) const STANDBY: Mac = test_mac(1);
 /// A switchover of an emulated guest of an emulated hypervisor takes seconds on a busy machine.

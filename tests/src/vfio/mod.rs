@@ -25,7 +25,11 @@ mod image;
 pub mod relay;
 mod story;
 
-pub use domain::{Form, VF_ALIAS};
+pub use domain::{Form, NETWORK, VF_ALIAS};
+
+/// Frames a second in each direction: an emulated guest of an emulated hypervisor has no time for more.
+pub const RATE_HZ: u32 = 20;
+
 pub use guest::VfioGuest;
 pub use hypervisor::Hypervisor;
 pub use story::{run as demo, start};

@@ -7,14 +7,14 @@ use anyhow::{anyhow, bail};
 use super::dry_run::{dry_run_json, dry_run_text};
 use super::mac_form;
 use super::obstacles::obstacles;
-use super::spec::{arriving, spec_of};
+use super::spec::{arriving, from_their_networks, spec_of};
 use super::storage::not_shared;
 use super::text_file::{read, read_all};
 use super::{args, exit, session};
 use crate::carry::CarryPlan;
 use crate::evacuate::{AgentUse, Cause, CauseCode, Evacuation, Limits, Obstacles, Spec, Start};
 use crate::execute::{Hosts, Lock, Records, Runner, random_name, this_process};
-use crate::hypervisor::{DomainLook, DomainState, MigrateOptions, Nic};
+use crate::hypervisor::{DomainLook, DomainState, MigrateOptions, Nic, NicKind};
 use crate::trust::Origin;
 use crate::words::{printable, quoted};
 use crate::xml::Bond;
@@ -144,7 +144,12 @@ async fn prepare(arguments: &args::Evacuation) -> anyhow::Result<Result<Prepared
         ("--xml", options.xml.as_deref()),
         ("--persistent-xml", persistent.as_deref()),
     ];
-    let spec = spec_of(arguments, &facts, bonds.as_ref(), &vfs, &given_back)?;
+    let mut spec = spec_of(arguments, &facts, bonds.as_ref(), &vfs, &given_back)?;
+    let is_of_interface = |nic: &Nic| nic.kind == NicKind::HostdevInterface;
+    if facts.nics.iter().any(is_of_interface) {
+        let configured = source.configured_nics(name).await;
+        from_their_networks(&mut spec, &configured.unwrap_or_default());
+    }
     let mut found = obstacles(&spec, &facts, bonds.as_ref(), &arguments.migratable);
     found.certain.extend(not_shared(&spec, &facts, &options));
     let lacking = files.iter().filter(|(_, xml)| xml.is_some_and(lacks_bonds));
@@ -159,6 +164,9 @@ async fn prepare(arguments: &args::Evacuation) -> anyhow::Result<Result<Prepared
         );
         Cause::new(CauseCode::BondsMissing, message)
     }));
+    found
+        .certain
+        .extend(still_in_xml(options.xml.as_deref(), &arguments.migratable));
     if let Some(bonds) = &bonds {
         mac_form::warn(name, &arguments.common.connect.uri, bonds, &facts.nics).await;
         for device in &spec.devices {
@@ -240,6 +248,22 @@ fn tell_steps(
         print!("{}", dry_run_text(spec, limits, options));
     }
     Ok(())
+}
+
+/// libvirt wants the devices in this XML that the domain has when it is migrated, and tells it only then.
+fn still_in_xml(xml: Option<&str>, migratable: &[String]) -> Option<Cause> {
+    let domain = DomainXml::parse(xml?).ok()?;
+    let leaves = |nic: &&Nic| nic.kind.is_passed_through() && !migratable.contains(&nic.alias);
+    let nic = domain.nics.iter().find(leaves)?;
+    let message = format!(
+        "the XML of --xml has the pass-through device {}, which is unplugged before the migration; take it out of the \
+         file, the VF comes by --vf",
+        match (nic.alias.as_str(), nic.pci_source) {
+            ("", Some(function)) => function.to_string(),
+            (alias, _) => printable(alias),
+        }
+    );
+    Some(Cause::new(CauseCode::NotBegun, message))
 }
 
 /// libvirt takes the metadata on the destination from this XML. One that can't be read

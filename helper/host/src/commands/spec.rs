@@ -11,7 +11,7 @@ use crate::evacuate::{AgentUse, Device, Role, Side, Spec, Vf, VfIdentity};
 use crate::hypervisor::{DomainFacts, Nic, NicKind, is_local_uri};
 use crate::trust::{check_device, own_alias};
 use crate::words::{printable, quoted};
-use crate::xml::domain::{parse_device, with_alias, with_mac};
+use crate::xml::domain::{network_of, parse_device, with_alias, with_mac};
 use crate::xml::{Bond, Bonds};
 
 /// The spec of `migrate`. `vfs` and `given_back` are what `--vf` and `--device` name.
@@ -92,6 +92,27 @@ pub fn spec_of(
     };
     spec.validate()?;
     Ok(spec)
+}
+
+/// Has VFs of a network come back from that network, and not by the function that it gave the guest: the network would
+/// take it for free, and give it to another guest too. `configured` are the domain's NICs as they are configured. One
+/// that only its function tells from other NICs stays as it is.
+pub(super) fn from_their_networks(spec: &mut Spec, configured: &[Nic]) {
+    for vf in spec
+        .devices
+        .iter_mut()
+        .filter_map(|one| one.source.as_mut())
+    {
+        let known = VfIdentity {
+            pci: None,
+            ..vf.identity.clone()
+        };
+        let fits = |nic: &&Nic| known.is(nic) && network_of(&nic.xml).is_some();
+        if let Some(nic) = configured.iter().find(fits) {
+            vf.device.clone_from(&nic.xml);
+            vf.identity = known;
+        }
+    }
 }
 
 /// A VF's description; one that names no MAC gets that of the VF in whose place it comes, which the guest knows.

@@ -32,6 +32,13 @@ pub trait Look: Debug + Send + Sync {
         Box::pin(async { Err(not_by_this_driver(self.uri(), "a domain's taps")) })
     }
 
+    /// Its NICs as they are configured, and not as they are now: one of a network names that network, and not the host's
+    /// function that it was given. None where the hypervisor knows no such difference.
+    fn configured_nics<'a>(&'a self, name: &'a str) -> Answer<'a, Vec<Nic>> {
+        let _ = name;
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
     /// All domains that run or are paused: the cheapest answer to whether one has come or gone.
     fn active(&self) -> Answer<'_, Vec<ActiveDomain>>;
 

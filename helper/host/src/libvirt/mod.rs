@@ -376,6 +376,18 @@ impl Look for Virsh {
         Box::pin(self.taps_of(name))
     }
 
+    fn configured_nics<'a>(&'a self, name: &'a str) -> Answer<'a, Vec<Nic>> {
+        Box::pin(async move {
+            let text = self.about(name, "dumpxml", &["--inactive"], None).await?;
+            let read = parse::domain(text).await;
+            let xml = read.map_err(|reason| HostError::InvalidXml {
+                domain: name.to_owned(),
+                reason,
+            })?;
+            Ok(xml.nics)
+        })
+    }
+
     fn active(&self) -> Answer<'_, Vec<ActiveDomain>> {
         Box::pin(async {
             let list = ["list", "--id", "--name"];

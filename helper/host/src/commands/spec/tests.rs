@@ -82,6 +82,35 @@ fn a_domain_without_a_bond_lets_a_device_go_without_a_guest() {
     assert_eq!(spec.devices[0].role, Role::LetGo);
 }
 
+#[test]
+fn a_vf_of_a_network_comes_back_from_that_network() {
+    let live = "<interface type='hostdev'><mac address='52:54:00:00:00:02'/><source><address type='pci' domain='0' \
+                bus='1' slot='2' function='1'/></source><alias name='ua-vf'/></interface>";
+    let configured = "<interface type='network'><mac address='52:54:00:00:00:02'/><source network='vfs'/>\
+                      <alias name='ua-vf'/></interface>";
+    let live = parse_device(live).unwrap();
+    let facts = DomainFacts {
+        nics: vec![live.clone()],
+        ..DomainFacts::absent("g1")
+    };
+    let words = args::parse_migrate(&["g1", "qemu+unix:///system?socket=/b"]);
+    let spec = spec_of(&words, &facts, None, &[], &[]).unwrap();
+    let with = |configured: &str| {
+        let mut spec = spec.clone();
+        let nic = parse_device(configured).unwrap();
+        from_their_networks(&mut spec, &[nic]);
+        spec.devices[0].source.clone().unwrap()
+    };
+    let vf = with(configured);
+    assert_eq!(vf.device, configured);
+    assert!(vf.identity.is(&live) && vf.identity.pci.is_none());
+    // Another one, or one that is configured by its function, changes nothing.
+    let other = configured.replace("ua-vf", "ua-other");
+    for same in [&other, &live.xml] {
+        assert_eq!(Some(&with(same)), spec.devices[0].source.as_ref());
+    }
+}
+
 /// libvirt would plug in a second one, with the MAC of the first.
 #[test]
 fn an_interface_of_a_network_is_told_from_others_by_an_alias_of_its_own() {
