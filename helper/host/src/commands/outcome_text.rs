@@ -237,7 +237,10 @@ fn whose(outcome: &Outcome) -> String {
 fn device_text(one: &DeviceOutcome) -> String {
     let place = match (one.wanted, one.attached) {
         (false, _) => "is not to be there".to_owned(),
-        (true, true) => "is there".to_owned(),
+        (true, true) => match one.plug_ms {
+            Some(ms) => format!("is there, plugged in within {ms} ms"),
+            None => "is there".to_owned(),
+        },
         (true, false) => match &one.plug_failure {
             Some(failure) => format!("is missing: {}", message(failure)),
             None => "is missing".to_owned(),
@@ -333,6 +336,7 @@ mod tests {
             guest: GuestVerdict::NotAsked,
             guest_status: None,
             plug_failure: None,
+            plug_ms: None,
         };
         let cause = Cause::new(CauseCode::Unclear, "");
         let mut outcome = Outcome::without_run(Verdict::Done, cause);

@@ -87,6 +87,7 @@ fn devices(it: &Evacuation, home: Option<Side>) -> Vec<DeviceOutcome> {
             guest: guest_verdict_of(it, device),
             guest_status: notes.guest.clone(),
             plug_failure: notes.plug_failure.clone().filter(|_| !attached),
+            plug_ms: notes.plug_ms.filter(|_| attached),
         }
     };
     it.devices().map(one).collect()

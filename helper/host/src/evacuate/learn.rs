@@ -150,6 +150,10 @@ impl Evacuation {
                 self.notes.devices[*device].unplug_asked_ms = None;
                 self.notes.devices[*device].unplug_last_ms = None;
             }
+            (ActionKind::Attach { device, .. }, Reply::Accepted) => {
+                let took_ms = now_ms.saturating_sub(busy.issued_ms);
+                self.notes.devices[*device].plug_ms = Some(took_ms);
+            }
             (ActionKind::Attach { device, .. }, Reply::Failed(failure)) => {
                 self.notes.devices[*device].plug_failure = Some(failure.message.clone());
             }

@@ -83,6 +83,8 @@ pub(super) struct DeviceNotes {
     pub(super) unplug_refusals: u32,
     /// How plugging it in failed last, since it was last seen.
     pub(super) plug_failure: Option<String>,
+    /// How long the hypervisor took to plug it in.
+    pub(super) plug_ms: Option<u64>,
     /// It was on the source when the guest was asked to use it again.
     pub(super) was_back: bool,
     /// What the guest says of its bond.

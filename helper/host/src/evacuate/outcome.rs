@@ -70,6 +70,10 @@ pub struct DeviceOutcome {
     pub guest_status: Option<GuestStatus>,
     /// How plugging it in failed last, if it is not there.
     pub plug_failure: Option<String>,
+    /// How long the hypervisor took to plug it in, in ms. With vfio the guest's memory is pinned meanwhile, and a standby
+    /// that QEMU itself serves stands still.
+    #[serde(default)]
+    pub plug_ms: Option<u64>,
 }
 
 /// How it ended, in one word.
