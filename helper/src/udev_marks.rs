@@ -165,6 +165,8 @@ pub struct Marks {
     announced: BTreeMap<Ifindex, (BTreeSet<String>, Instant)>,
     /// Why managers do not configure the bonds, as it was said last.
     reasons: Vec<String>,
+    /// udev had not handled a NIC of the configuration yet.
+    waits_for_udev: bool,
 }
 
 impl Marks {
@@ -193,6 +195,7 @@ impl Marks {
                 self.reasons = followed.reasons;
             }
         }
+        self.waits_for_udev = false;
         for link in &situation.links {
             if link.kind == LinkKind::Software {
                 continue;
@@ -203,7 +206,12 @@ impl Marks {
                 Some(present) => present,
                 // Its first event may have asked already, when the answer was another one.
                 None if is_other => BTreeSet::new(),
-                None => continue,
+                None => {
+                    let policy = situation.policy.as_ref();
+                    self.waits_for_udev |=
+                        policy.is_ok_and(|policy| role_of(link, policy).is_some());
+                    continue;
+                }
             };
             let wanted: BTreeSet<String> = match &situation.policy {
                 Ok(policy) => Mark::of(link, policy, readiness)
@@ -230,6 +238,12 @@ impl Marks {
             }
         }
         Ok(done)
+    }
+
+    /// udev had not handled a NIC of the configuration at the last look: it may still rename it, and mark it by what
+    /// was so before.
+    pub fn waits_for_udev(&self) -> bool {
+        self.waits_for_udev
     }
 }
 

@@ -279,11 +279,13 @@ fn is_given_back(machine: &Machine<'_>, guest: &Guest, plain: &Lease) -> Result<
     ))?;
     machine.has_network(guest, STANDBY, &plain.address)?;
     vm.wait_sh(&format!("test ! -e {COPY}"), STEP_LIMIT)?;
-    let wait = systemd::property(vm, WAIT_ONLINE, "ExecStart")?;
-    ensure!(
-        wait.contains(&format!(" -i {STANDBY} ")),
-        "{WAIT_ONLINE}: {wait}"
-    );
+    // After the files for networkd, which the network waits for no more.
+    let waits = format!("{WAIT_ONLINE} waits for {STANDBY}");
+    systemd::eventually(&waits, STEP_LIMIT, || {
+        let wait = systemd::property(vm, WAIT_ONLINE, "ExecStart")?;
+        let is_told = wait.contains(&format!(" -i {STANDBY} "));
+        Ok(is_told.then_some(()).ok_or(wait))
+    })?;
 
     // Mended, and the bond has it again.
     vm.sh(&format!(
