@@ -26,7 +26,8 @@ pub(crate) struct Waits {
     pub(crate) ports: BTreeMap<IfName, IfName>,
     /// networkd manages an interface: it is waited for without being named. Where it manages none, one that
     /// is not named is waited for in vain (`manager_configured`, src/network/wait-online/manager.c, systemd 257).
-    pub(crate) is_any_managed: bool,
+    /// Nothing if that is not known yet.
+    pub(crate) is_any_managed: Option<bool>,
 }
 
 /// How often systemd is told that does not answer in time: a guest that boots on a busy machine is slow to.
@@ -205,7 +206,7 @@ fn with_bonds(command: &str, waits: &Waits) -> String {
             kept.push(format!("{option}{name}{states}"));
         }
     }
-    if !is_any_named && !waits.is_any_managed {
+    if !is_any_named && waits.is_any_managed == Some(false) {
         let bonds: BTreeSet<_> = ports.values().collect();
         kept.extend(bonds.into_iter().map(|bond| format!("-i {bond}")));
     }
@@ -223,7 +224,7 @@ mod tests {
             .into();
         Waits {
             ports,
-            is_any_managed,
+            is_any_managed: Some(is_any_managed),
         }
     }
 
@@ -290,7 +291,7 @@ mod tests {
         assert!(write(&folder.files(), &waits(true)).unwrap().is_some());
         assert_eq!(write(&folder.files(), &waits(true)).unwrap(), None);
         let nothing = Waits {
-            is_any_managed: true,
+            is_any_managed: Some(true),
             ..Waits::default()
         };
         assert_eq!(drop_in(&commands(&folder.files()), &nothing), None);

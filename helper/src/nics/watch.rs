@@ -39,7 +39,7 @@ const PATIENCE_WITH_MANAGERS: Duration = Duration::from_secs(30);
 const AT_REST: Duration = Duration::from_secs(10);
 /// Between two looks: a storm of changes costs one.
 const PAUSE: Duration = Duration::from_millis(200);
-/// How long udev may take for a NIC's first event until it counts as one that never comes.
+/// How long udev may take for an interface's first event until it counts as one that never comes.
 const UDEV_LIMIT: Duration = Duration::from_secs(60);
 /// Between two looks whether that has come: no change of a link tells.
 const UDEV_PAUSE: Duration = Duration::from_secs(1);
@@ -92,11 +92,13 @@ pub fn watch(config: &Path) -> Result<()> {
             situation.readiness.given_back.clone_from(&now_given_back);
         }
         say(marks.refresh(&situation)?);
-        say(wait_online.follow(&files, &waits(&situation))?);
+        let waits = waits(&situation);
+        say(wait_online.follow(&files, &waits)?);
         if wait_online.is_due() {
             continue;
         }
-        let is_early = began.elapsed() < UDEV_LIMIT && marks.waits_for_udev();
+        let waits_for_udev = marks.waits_for_udev() || waits.is_any_managed.is_none();
+        let is_early = waits_for_udev && began.elapsed() < UDEV_LIMIT;
         // What has changed since the look may have another name, or need another mark.
         if next.is_over && !is_early && !changes.wait(Some(Duration::ZERO))? {
             return Ok(());
