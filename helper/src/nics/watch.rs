@@ -94,13 +94,15 @@ pub fn watch(config: &Path) -> Result<()> {
         say(marks.refresh(&situation)?);
         let waits = waits(&situation);
         say(wait_online.follow(&files, &waits)?);
-        if wait_online.is_due() {
-            continue;
-        }
         let waits_for_udev = marks.waits_for_udev() || waits.is_any_managed.is_none();
         let is_early = waits_for_udev && began.elapsed() < UDEV_LIMIT;
+        let is_over = next.is_over && !is_early;
         // What has changed since the look may have another name, or need another mark.
-        if next.is_over && !is_early && !changes.wait(Some(Duration::ZERO))? {
+        if wait_online.is_due() || is_over && changes.wait(Some(Duration::ZERO))? {
+            std::thread::sleep(PAUSE);
+            continue;
+        }
+        if is_over {
             return Ok(());
         }
         let is_settled = |bond: &Bond| {
