@@ -165,6 +165,8 @@ pub struct Marks {
     announced: BTreeMap<Ifindex, (BTreeSet<String>, Instant)>,
     /// Why managers do not configure the bonds, as it was said last.
     reasons: Vec<String>,
+    /// udev had not handled a NIC or bond of the configuration yet.
+    waits_for_udev: bool,
 }
 
 impl Marks {
@@ -179,6 +181,8 @@ impl Marks {
     /// sysfs can't be written.
     pub fn refresh(&mut self, situation: &Situation) -> Result<Vec<String>> {
         let readiness = &situation.readiness;
+        // What it has handled from here on is not looked at for sure.
+        self.waits_for_udev = waits_for_udev(situation);
         let mut done = agent_port::give_to_service(readiness.files());
         // First: a bond's mark depends on it. A configuration that can't be read changes nothing here.
         let mut other_manager = BTreeSet::new();
@@ -198,8 +202,7 @@ impl Marks {
                 continue;
             }
             let is_other = other_manager.contains(&link.name);
-            let entry = Path::new(UDEV_DATABASE).join(format!("n{}", link.ifindex));
-            let present = match present_properties(&entry) {
+            let present = match present_properties(&entry_of(link)) {
                 Some(present) => present,
                 // Its first event may have asked already, when the answer was another one.
                 None if is_other => BTreeSet::new(),
@@ -230,6 +233,12 @@ impl Marks {
             }
         }
         Ok(done)
+    }
+
+    /// udev had not handled a NIC or bond of the configuration before the last look: it may still rename it, and mark it
+    /// by what was so before.
+    pub fn waits_for_udev(&self) -> bool {
+        self.waits_for_udev
     }
 }
 
@@ -281,6 +290,22 @@ pub fn effective(config: &Config) -> Result<Policy> {
         return Ok(config.policy.clone());
     }
     Ok(config::load_host_policy(HOST_POLICY_PATH.as_ref())?.unwrap_or_default())
+}
+
+/// udev has not handled a NIC or bond of the configuration yet.
+fn waits_for_udev(situation: &Situation) -> bool {
+    let Ok(policy) = &situation.policy else {
+        return false;
+    };
+    let is_named = |link: &Link| policy.bonds.iter().any(|bond| bond.name == link.name);
+    let mut links = situation.links.iter();
+    links
+        .any(|link| (role_of(link, policy).is_some() || is_named(link)) && !entry_of(link).exists())
+}
+
+/// A link's entry in udev's database.
+fn entry_of(link: &Link) -> PathBuf {
+    Path::new(UDEV_DATABASE).join(format!("n{}", link.ifindex))
 }
 
 /// Tandem's properties in an entry of udev's database; `None` if there is no entry.

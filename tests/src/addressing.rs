@@ -127,10 +127,13 @@ impl<'lab> Machine<'lab> {
         Ok(guest)
     }
 
-    /// What the standby's MAC leased.
+    /// What the standby's MAC leased. A boot may be over before: a router's advertisement is enough for its end.
     pub fn lease(&self) -> Result<Lease> {
-        let lease = self.server.lease(self.setup.standby)?;
-        lease.with_context(|| format!("there is no lease; the server says:\n{}", self.server.log()))
+        let mac = self.setup.standby;
+        systemd::eventually(&format!("{mac} has a lease"), STEP_LIMIT, || {
+            let lease = self.server.lease(mac)?;
+            Ok(lease.ok_or_else(|| format!("the server says:\n{}", self.server.log())))
+        })
     }
 
     /// Address, default route and name server are on this interface and nowhere else, as the lease says, and

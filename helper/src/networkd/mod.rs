@@ -269,23 +269,20 @@ pub(crate) fn planned(
     Ok(source_for(files, bond, &nic)?.map(|found| found.name))
 }
 
-/// networkd configures one of these interfaces by a file, or that is not known yet. `bond_of` gives the bond that
-/// has one of them as its NIC.
+/// Whether networkd configures one of these interfaces by a file; nothing if that is not known yet, as udev has not
+/// handled all of them. `bond_of` gives the bond that has one of them as its NIC.
 pub(crate) fn manages_any<'a>(
     files: &SystemFiles,
     policy: &Policy,
     links: &[Link],
     bond_of: impl Fn(&Link) -> Option<&'a IfName>,
-) -> bool {
+) -> Option<bool> {
     // wait-online passes over that one.
     let links = links.iter().filter(|link| link.name.as_str() != "lo");
     let nics: Option<Vec<_>> = links
         .map(|link| Some((link, Nic::of(files, link)?)))
         .collect();
-    let Some(nics) = nics else {
-        return true;
-    };
-    nics.iter().any(|(link, nic)| {
+    let is_managed = |(link, nic): &(&Link, Nic)| {
         let is_made_here = |bond: &&BondPolicy| {
             bond.name == link.name && nic.kind.is_some() && bond.ownership == Ownership::Create
         };
@@ -297,7 +294,8 @@ pub(crate) fn manages_any<'a>(
                 bond_of(link).is_none() && !matches!(file_for(files, nic, false), Ok(None))
             }
         }
-    })
+    };
+    Some(nics?.iter().any(is_managed))
 }
 
 /// A name that stands for itself in systemd's files and as a word of a command: the host may have chosen it, or who

@@ -235,3 +235,22 @@ fn the_copy_of_a_bond_that_carries_traffic_stays() {
     assert!(copy_of(&folder, &[port, bond]).0.is_some());
     assert!(copy_of(&folder, &[standby("eth0")]).0.is_none());
 }
+
+#[test]
+fn what_udev_has_not_handled_may_be_managed() {
+    let folder = guest();
+    let policy = config::load(&folder.path("/etc/tandem/tandem.toml"))
+        .unwrap()
+        .policy;
+    let is_any_managed = |links: &[Link]| {
+        let no_bond = |_: &Link| None;
+        manages_any(&folder.files(), &policy, links, no_bond)
+    };
+    let other = Link::named(Ifindex(3), "eth7".parse().unwrap(), LinkKind::Physical);
+    assert_eq!(is_any_managed(&[standby("eth0")]), Some(false));
+    assert_eq!(is_any_managed(&[standby("eth0"), other.clone()]), None);
+    folder.write("/run/udev/data/n3", "E:ID_NET_DRIVER=igb\n");
+    folder.write("/sys/class/net/eth7/uevent", "INTERFACE=eth7\nIFINDEX=3\n");
+    folder.write("/sys/class/net/eth7/type", "1\n");
+    assert_eq!(is_any_managed(&[standby("eth0"), other]), Some(false));
+}

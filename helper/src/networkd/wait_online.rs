@@ -26,23 +26,57 @@ pub(crate) struct Waits {
     pub(crate) ports: BTreeMap<IfName, IfName>,
     /// networkd manages an interface: it is waited for without being named. Where it manages none, one that
     /// is not named is waited for in vain (`manager_configured`, src/network/wait-online/manager.c, systemd 257).
-    pub(crate) is_any_managed: bool,
+    /// Nothing if that is not known yet.
+    pub(crate) is_any_managed: Option<bool>,
 }
 
-/// Writes or removes the drop-in, has systemd follow, and says what it did.
-///
-/// # Errors
-/// The file can't be written or removed: this needs root.
-pub(crate) fn follow(files: &SystemFiles, waits: &Waits) -> Result<Vec<String>> {
+/// How often systemd is told that does not answer in time: a guest that boots on a busy machine is slow to.
+const ATTEMPTS: u8 = 6;
+
+/// Keeps the drop-in in order, and systemd told of it.
+#[derive(Debug, Default)]
+pub(crate) struct WaitOnline {
+    /// How often systemd may still be told of the drop-in as it is.
+    attempts_left: u8,
+}
+
+impl WaitOnline {
+    /// Writes or removes the drop-in, has systemd follow, and says what it did.
+    ///
+    /// # Errors
+    /// The file can't be written or removed: this needs root.
+    pub(crate) fn follow(&mut self, files: &SystemFiles, waits: &Waits) -> Result<Vec<String>> {
+        let mut said = Vec::from_iter(write(files, waits)?);
+        if !said.is_empty() {
+            self.attempts_left = ATTEMPTS;
+        }
+        if self.is_due() {
+            self.attempts_left -= 1;
+            match tell() {
+                Ok(()) => self.attempts_left = 0,
+                Err(error) => said.push(error),
+            }
+        }
+        Ok(said)
+    }
+
+    /// systemd was not told yet, and is to be.
+    pub(crate) fn is_due(&self) -> bool {
+        self.attempts_left > 0
+    }
+}
+
+/// Brings the drop-in in order; what was done, if something was.
+fn write(files: &SystemFiles, waits: &Waits) -> Result<Option<String>> {
     let folder = files.path(&format!("{FOLDER}/{UNIT}.d"));
     let path = folder.join(DROP_IN);
     let wanted = drop_in(&commands(files), waits);
     let present = path.exists().then(|| text_of(&path));
     if present == wanted {
-        return Ok(Vec::new());
+        return Ok(None);
     }
     let shown = path.display();
-    let done = match wanted {
+    Ok(Some(match wanted {
         Some(text) => {
             let written = fs::create_dir_all(&folder).and_then(|()| fs::write(&path, text));
             written.with_context(|| format!("can't write {shown}"))?;
@@ -52,14 +86,18 @@ pub(crate) fn follow(files: &SystemFiles, waits: &Waits) -> Result<Vec<String>> 
             fs::remove_file(&path).with_context(|| format!("can't remove {shown}"))?;
             format!("{UNIT} waits for what it did before")
         }
-    };
-    let mut said = vec![done];
-    said.extend(run("systemctl", &["daemon-reload"]).err());
-    // One that waits already waits for the wrong interface.
-    if state_of(UNIT) == "activating" {
-        said.extend(run("systemctl", &["try-restart", "--no-block", UNIT]).err());
+    }))
+}
+
+/// Has systemd follow the drop-in.
+fn tell() -> Result<(), String> {
+    run("systemctl", &["daemon-reload"])?;
+    match state_of(UNIT).as_str() {
+        "" => Err(format!("systemd does not say whether {UNIT} waits")),
+        // It waits for the wrong interface.
+        "activating" => run("systemctl", &["try-restart", "--no-block", UNIT]),
+        _ => Ok(()),
     }
-    Ok(said)
 }
 
 /// The unit's commands as they are without Tandem (systemd.unit(5)).
@@ -168,7 +206,7 @@ fn with_bonds(command: &str, waits: &Waits) -> String {
             kept.push(format!("{option}{name}{states}"));
         }
     }
-    if !is_any_named && !waits.is_any_managed {
+    if !is_any_named && waits.is_any_managed == Some(false) {
         let bonds: BTreeSet<_> = ports.values().collect();
         kept.extend(bonds.into_iter().map(|bond| format!("-i {bond}")));
     }
@@ -186,7 +224,7 @@ mod tests {
             .into();
         Waits {
             ports,
-            is_any_managed,
+            is_any_managed: Some(is_any_managed),
         }
     }
 
@@ -250,8 +288,10 @@ mod tests {
             "# Written by tandem.\n[Service]\nExecStart=\nExecStart=/wait -i bond0:degraded\n\
              ExecStart=/wait --any -i bond0\n"
         );
+        assert!(write(&folder.files(), &waits(true)).unwrap().is_some());
+        assert_eq!(write(&folder.files(), &waits(true)).unwrap(), None);
         let nothing = Waits {
-            is_any_managed: true,
+            is_any_managed: Some(true),
             ..Waits::default()
         };
         assert_eq!(drop_in(&commands(&folder.files()), &nothing), None);

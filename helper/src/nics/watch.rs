@@ -23,7 +23,7 @@ use super::{GivenBack, Obstacle, UNIT, UnitState, given_back, remember};
 use crate::client::Client;
 use crate::managers;
 use crate::networkd;
-use crate::networkd::wait_online::{self, Waits};
+use crate::networkd::wait_online::{WaitOnline, Waits};
 use crate::runtime::SOCKET_PATH;
 use crate::system_files::SystemFiles;
 use crate::udev_marks::{Marks, Situation};
@@ -39,6 +39,10 @@ const PATIENCE_WITH_MANAGERS: Duration = Duration::from_secs(30);
 const AT_REST: Duration = Duration::from_secs(10);
 /// Between two looks: a storm of changes costs one.
 const PAUSE: Duration = Duration::from_millis(200);
+/// How long udev may take for an interface's first event until it counts as one that never comes.
+const UDEV_LIMIT: Duration = Duration::from_secs(60);
+/// Between two looks whether that has come: no change of a link tells.
+const UDEV_PAUSE: Duration = Duration::from_secs(1);
 /// How long the service may take to say what is wrong.
 const STATUS_LIMIT: Duration = Duration::from_secs(2);
 /// Changes of links (`RTMGRP_LINK`, include/uapi/linux/rtnetlink.h, 6.12).
@@ -53,7 +57,9 @@ pub fn watch(config: &Path) -> Result<()> {
     let files = SystemFiles::this();
     let mut waiting = Waiting::default();
     let mut marks = Marks::default();
+    let mut wait_online = WaitOnline::default();
     let mut rest = Rest::default();
+    let began = Instant::now();
     // Started anew, the service has a new chance.
     if !given_back(&files).is_empty() {
         remember(&GivenBack::new())?;
@@ -86,8 +92,17 @@ pub fn watch(config: &Path) -> Result<()> {
             situation.readiness.given_back.clone_from(&now_given_back);
         }
         say(marks.refresh(&situation)?);
-        say(wait_online::follow(&files, &waits(&situation))?);
-        if next.is_over {
+        let waits = waits(&situation);
+        say(wait_online.follow(&files, &waits)?);
+        let waits_for_udev = marks.waits_for_udev() || waits.is_any_managed.is_none();
+        let is_early = waits_for_udev && began.elapsed() < UDEV_LIMIT;
+        let is_over = next.is_over && !is_early;
+        // What has changed since the look may have another name, or need another mark.
+        if wait_online.is_due() || is_over && changes.wait(Some(Duration::ZERO))? {
+            std::thread::sleep(PAUSE);
+            continue;
+        }
+        if is_over {
             return Ok(());
         }
         let is_settled = |bond: &Bond| {
@@ -101,7 +116,8 @@ pub fn watch(config: &Path) -> Result<()> {
             return Ok(());
         }
         std::thread::sleep(PAUSE);
-        changes.wait(next.limit.into_iter().chain(left).min())?;
+        let udev = is_early.then_some(UDEV_PAUSE);
+        changes.wait(next.limit.into_iter().chain(left).chain(udev).min())?;
     }
 }
 
@@ -349,8 +365,9 @@ impl Changes {
         Ok(Self(socket))
     }
 
-    /// Waits for a change, at most `limit`, and takes all there are. Lost ones are changes too.
-    fn wait(&self, limit: Option<Duration>) -> io::Result<()> {
+    /// Waits for a change, at most `limit`, takes all there are, and says whether there was one. Lost ones are changes
+    /// too.
+    fn wait(&self, limit: Option<Duration>) -> io::Result<bool> {
         let limit = limit
             .map(Timespec::try_from)
             .transpose()
@@ -360,13 +377,14 @@ impl Changes {
             Err(errno) => return Err(errno.into()),
         }
         let mut buffer = Vec::with_capacity(16 * 1024);
+        let mut is_changed = false;
         loop {
             buffer.clear();
             match self.0.recv(&mut buffer, libc::MSG_DONTWAIT) {
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Ok(_) => is_changed = true,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(is_changed),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {}
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => is_changed = true,
                 Err(error) => return Err(error),
             }
         }

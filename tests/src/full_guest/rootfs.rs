@@ -1,4 +1,4 @@
-//! The full guest's root image: Debian 13 with systemd, udev and the network managers, as a squashfs.
+//! The full guest's root image: Debian with systemd, udev and the network managers, as a squashfs.
 //!
 //! Built once and kept in the lab's cache under a hash of its recipe. A test never changes it: what the
 //! test brings along lies in the initramfs and is copied over it at boot.
@@ -18,7 +18,8 @@ use crate::artifacts::{Cache, KernelFiles, Suite};
 use crate::command;
 use crate::initramfs::ModuleTree;
 
-const SUITE: Suite = Suite::Trixie;
+/// Says which Debian the guest is, where it shall not be Debian 13: `bookworm`, best with `LAB_KERNEL_VERSION=6.1`.
+const SUITE: &str = "LAB_GUEST_SUITE";
 const BOOTSTRAP_LIMIT: Duration = Duration::from_secs(900);
 const SQUASHFS_LIMIT: Duration = Duration::from_secs(300);
 
@@ -229,8 +230,9 @@ impl Rootfs {
     pub fn with_flavor(kernel: &KernelFiles, flavor: Flavor) -> Result<Self> {
         host_tools::ensure(&[HostTool::Mmdebstrap, HostTool::SquashfsTools])?;
         let cache = Cache::open()?;
-        let name = format!("full-guest-{:016x}", recipe_hash(kernel, flavor));
-        let folder = cache.folder(&name, |folder| build(&cache, kernel, flavor, folder))?;
+        let suite = suite()?;
+        let name = format!("full-guest-{:016x}", recipe_hash(kernel, flavor, suite));
+        let folder = cache.folder(&name, |folder| build(&cache, kernel, flavor, suite, folder))?;
         Ok(Self { folder })
     }
 
@@ -246,9 +248,9 @@ impl Rootfs {
 }
 
 /// Two recipes with the same hash are the same; a hash that changes with the compiler costs a build.
-fn recipe_hash(kernel: &KernelFiles, flavor: Flavor) -> u64 {
+fn recipe_hash(kernel: &KernelFiles, flavor: Flavor, suite: Suite) -> u64 {
     let mut hasher = DefaultHasher::new();
-    SUITE.hash(&mut hasher);
+    suite.hash(&mut hasher);
     kernel.release.hash(&mut hasher);
     for list in [
         &flavor.packages(),
@@ -264,8 +266,21 @@ fn recipe_hash(kernel: &KernelFiles, flavor: Flavor) -> u64 {
     hasher.finish()
 }
 
-fn build(cache: &Cache, kernel: &KernelFiles, flavor: Flavor, folder: &Path) -> Result<()> {
-    let apt = PrivateApt::of_suite(cache, SUITE)?;
+fn suite() -> Result<Suite> {
+    let wanted = std::env::var(SUITE).unwrap_or_else(|_| Suite::Trixie.name().to_owned());
+    let all = [Suite::Bookworm, Suite::Trixie];
+    let mut found = all.into_iter().filter(|suite| suite.name() == wanted);
+    found.next().with_context(|| format!("{SUITE}={wanted}"))
+}
+
+fn build(
+    cache: &Cache,
+    kernel: &KernelFiles,
+    flavor: Flavor,
+    suite: Suite,
+    folder: &Path,
+) -> Result<()> {
+    let apt = PrivateApt::of_suite(cache, suite)?;
     let stage = folder.join("stage");
     add_modules(kernel, &stage)?;
 
@@ -292,10 +307,10 @@ fn build(cache: &Cache, kernel: &KernelFiles, flavor: Flavor, folder: &Path) -> 
             "--customize-hook=chroot \"$1\" systemctl disable {}",
             flavor.off().join(" ")
         ))
-        .arg(SUITE.name())
+        .arg(suite.name())
         .arg(&root)
         .arg(apt.sources_file());
-    let what = format!("building the full guest's root from {SUITE} (once, about a minute)");
+    let what = format!("building the full guest's root from {suite} (once, about a minute)");
     command::step(&what, Some(&root), || {
         command::run(&mut bootstrap, BOOTSTRAP_LIMIT)
     })?;
