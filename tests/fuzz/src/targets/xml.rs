@@ -1,5 +1,7 @@
 //! XML of domains, bonds and devices; `{PIECE*COUNT}` in it is written out, so that long texts are tried too.
 
+use std::path::Path;
+
 use tandem_host::execute::fuzzing::with_progress;
 use tandem_host::hypervisor::NamedBy;
 use tandem_host::libvirt::fuzzing::channel_of;
@@ -94,8 +96,31 @@ fn sound(text: &str, domain: &DomainXml) {
             .skip(1)
             .all(|part| !matches!(part, "" | "." | ".."));
         assert!(inside && plain, "{path} is opened");
+        assert!(
+            text.contains("bind") || text.contains("&#"),
+            "{path} is opened, and the domain only connects to it"
+        );
+        let owner = socket.path.parent().and_then(Path::file_name);
+        let owner = owner.and_then(|folder| number_of(&folder.to_string_lossy()));
+        let is_its_own = owner.is_none() || domain.id.is_none() || owner == domain.id;
+        assert!(
+            is_its_own,
+            "{path} is opened for the domain {:?}",
+            domain.id
+        );
         assert!(matches!(socket.named_by, NamedBy::Domain(_)));
     }
+}
+
+/// Which domain a folder of libvirt's is of: `4-g1` and `domain-4-g1`.
+fn number_of(folder: &str) -> Option<u32> {
+    let mut parts = folder.split('-');
+    let first = parts.next().filter(|first| *first != "domain");
+    let number = first.or_else(|| parts.next())?;
+    // There is something behind it.
+    parts.next()?;
+    let is_number = number.bytes().all(|byte| byte.is_ascii_digit());
+    number.parse().ok().filter(|_| is_number)
 }
 
 /// The record is found again, and all else is as it was.
