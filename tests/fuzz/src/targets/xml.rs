@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use tandem_host::execute::fuzzing::with_progress;
-use tandem_host::hypervisor::NamedBy;
+use tandem_host::hypervisor::{NamedBy, Nic, NicKind};
 use tandem_host::libvirt::fuzzing::channel_of;
 use tandem_host::trust::check_device;
 use tandem_host::xml::domain::{DomainXml, MAX_BYTES, parse_device};
@@ -54,9 +54,7 @@ fn shown(error: &XmlError) {
 }
 
 fn sound(text: &str, domain: &DomainXml) {
-    for nic in &domain.nics {
-        assert!(text.contains(&nic.xml), "a NIC's text is not the domain's");
-    }
+    nics_are_its_own(text, domain);
     match &domain.bonds {
         Some(Ok(document)) => {
             if let Ok(policy) = document.bonds.policy(&domain.nics) {
@@ -109,6 +107,22 @@ fn sound(text: &str, domain: &DomainXml) {
             domain.id
         );
         assert!(matches!(socket.named_by, NamedBy::Domain(_)));
+    }
+}
+
+/// Each NIC's text is the domain's. `<interface>`s come in their order, then `<hostdev>`s in theirs, so that none is looked
+/// for from the beginning: of some 20,000 that would take minutes.
+fn nics_are_its_own(text: &str, domain: &DomainXml) {
+    let is_interface =
+        |nic: &Nic| matches!(nic.kind, NicKind::Interface | NicKind::HostdevInterface);
+    let (interfaces, hostdevs): (Vec<&Nic>, Vec<&Nic>) =
+        domain.nics.iter().partition(|nic| is_interface(nic));
+    for nics in [interfaces, hostdevs] {
+        let mut rest = text;
+        for nic in nics {
+            let found = rest.split_once(nic.xml.as_str());
+            rest = found.expect("a NIC's text is the domain's").1;
+        }
     }
 }
 
