@@ -1,6 +1,6 @@
 //! Simulation of the core over a fake kernel: at least 100,000 seeded steps that do something to the guest.
 //! A seed that fails is run again by the command that its report ends with. `TANDEM_SIM_STEPS` goes on with further
-//! seeds until there were so many such steps.
+//! seeds until there were so many such steps, and `TANDEM_SIM_FIRST` begins with that run instead of the first.
 
 use std::fmt::Debug;
 use std::str::FromStr;
@@ -23,11 +23,13 @@ fn promises_hold_in_a_rough_world() {
     let wanted = number::<u64>("TANDEM_SIM_STEPS");
     let mut total = Tally::default();
     let mut failures = Vec::new();
+    let first = number::<u64>("TANDEM_SIM_FIRST").unwrap_or(0);
     let mut runs = 0;
     loop {
+        let begin = first + runs;
         let seeds: Vec<_> = match only {
             Some(seed) => vec![seed],
-            None => (runs..runs + RUNS).map(seed_of).collect(),
+            None => (begin..begin + RUNS).map(seed_of).collect(),
         };
         for result in run_all(&seeds) {
             match result {
@@ -51,7 +53,7 @@ fn promises_hold_in_a_rough_world() {
             failures.len()
         );
     }
-    println!("{total:#?}");
+    println!("{runs} runs from run {first} on: {total:#?}");
     if only.is_none() {
         assert!(total.effects >= 100_000, "{total:#?}");
         assert!(total.at_rest >= 10_000, "{total:#?}");

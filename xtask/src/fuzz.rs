@@ -67,6 +67,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     } else {
         &options.targets
     };
+    let build = || build(&cache::workspace_folder(), &folder());
     let program = command::step("building what is fuzzed", None, build)?;
     let mut failed = Vec::new();
     for target in wanted {
@@ -91,17 +92,19 @@ fn targets() -> Result<Vec<String>> {
 }
 
 /// Where all of this is kept; the build and what was found are worth keeping over runs.
-fn folder() -> PathBuf {
+pub(crate) fn folder() -> PathBuf {
     cache::target_folder().join("fuzz")
 }
 
-fn build() -> Result<PathBuf> {
+/// Builds the targets of the project in `top`, into the folder `build`.
+pub(crate) fn build(top: &Path, build: &Path) -> Result<PathBuf> {
     let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
     let said = command::run(project::command(&rustc).arg("-vV"), QUERY_LIMIT)?.stdout;
     let host = said.lines().find_map(|line| line.strip_prefix("host: "));
     let host = host.context("rustc does not say for which machine it builds")?;
-    let mut build = project::cargo();
-    build
+    let mut cargo = project::cargo();
+    cargo
+        .current_dir(top)
         .args([
             "build",
             "--quiet",
@@ -113,18 +116,22 @@ fn build() -> Result<PathBuf> {
         // Named, so that build scripts and macros get no flags.
         .args(["--target", host])
         .env("CARGO_ENCODED_RUSTFLAGS", FLAGS.join("\x1f"))
-        .env("CARGO_TARGET_DIR", folder());
-    command::run(&mut build, BUILD_LIMIT)?;
-    Ok(folder().join(host).join("fuzz/tandem-fuzz"))
+        .env("CARGO_TARGET_DIR", build);
+    command::run(&mut cargo, BUILD_LIMIT)?;
+    Ok(build.join(host).join("fuzz/tandem-fuzz"))
 }
 
-/// Runs one target; true if it found nothing.
-fn try_one(program: &Path, target: &str, options: &Options) -> Result<bool> {
-    let found = folder().join("found").join(target);
-    let own = folder().join("corpus").join(target);
-    for folder in [&found, &own] {
-        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    }
+/// What becomes of one input of the corpora, `TARGET/NAME`; what is found is written to the folder `found`.
+pub(crate) fn replay(program: &Path, input: &str, found: &Path) -> Result<Finished> {
+    let (target, _) = input.split_once('/').context("an input is TARGET/NAME")?;
+    fs::create_dir_all(found).with_context(|| format!("cannot make {}", found.display()))?;
+    let mut run = fuzzer(program, target, found)?;
+    run.arg(cache::workspace_folder().join(CORPUS).join(input));
+    command::run_any(&mut run, REPLAY)
+}
+
+/// A run of one target.
+fn fuzzer(program: &Path, target: &str, found: &Path) -> Result<Command> {
     let mut run = project::command(program.to_str().context("the target folder is not UTF-8")?);
     let mut prefix = OsString::from("-artifact_prefix=");
     prefix.push(found.join(""));
@@ -135,6 +142,17 @@ fn try_one(program: &Path, target: &str, options: &Options) -> Result<bool> {
             format!("-timeout={HANG_S}"),
             format!("-rss_limit_mb={MEMORY_MB}"),
         ]);
+    Ok(run)
+}
+
+/// Runs one target; true if it found nothing.
+fn try_one(program: &Path, target: &str, options: &Options) -> Result<bool> {
+    let found = folder().join("found").join(target);
+    let own = folder().join("corpus").join(target);
+    for folder in [&found, &own] {
+        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    }
+    let mut run = fuzzer(program, target, &found)?;
     match &options.input {
         Some(input) => {
             run.arg(fs::canonicalize(input).with_context(|| format!("{}", input.display()))?)

@@ -10,6 +10,8 @@ mod expand;
 #[cfg(fuzzing)]
 mod harmless;
 #[cfg(fuzzing)]
+mod limit;
+#[cfg(fuzzing)]
 mod machine;
 #[cfg(fuzzing)]
 mod open_metrics;
@@ -19,7 +21,7 @@ mod shown;
 mod targets;
 
 #[cfg(fuzzing)]
-libfuzzer_sys::fuzz_target!(init: { targets::chosen(); }, |bytes: &[u8]| { targets::run(bytes); });
+libfuzzer_sys::fuzz_target!(init: { limit::watch(targets::chosen().0); }, |bytes: &[u8]| { targets::run(bytes); });
 
 #[cfg(not(fuzzing))]
 fn main() -> std::process::ExitCode {

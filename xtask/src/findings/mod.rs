@@ -13,8 +13,8 @@ use clap::Args;
 use tandem_lab::artifacts::{Cache, cache, cargo};
 use tandem_lab::command::{self, Finished};
 
-use self::table::{FINDINGS, Finding};
-use crate::project;
+use self::table::{Edit, FINDINGS, Finding};
+use crate::{fuzz, project};
 
 /// A build of one package's tests, and one test; for those in a guest also one of what runs there.
 const LIMIT: Duration = Duration::from_secs(1800);
@@ -28,6 +28,9 @@ pub(crate) struct Options {
     /// Findings such as C2; without any, all
     #[arg(value_name = "FINDING")]
     wanted: Vec<String>,
+    /// Try what the fuzzer's corpora find once all these mendings are taken out at once, and no test
+    #[arg(long)]
+    fuzz: bool,
 }
 
 /// Tries each finding's test with and without its mending, and prints a line for each.
@@ -47,6 +50,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     };
     let copy = Copy::make()?;
     let wanted: Vec<&Finding> = FINDINGS.iter().filter(wanted).collect();
+    if options.fuzz {
+        return fuzzed(&copy, &wanted);
+    }
     // One build a package for these, and one a finding for what follows.
     let mut passed = BTreeMap::new();
     for finding in &wanted {
@@ -75,6 +81,33 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         [] => Ok(()),
         unproven => bail!("not shown: {}", unproven.join(", ")),
     }
+}
+
+/// Tries the corpora's inputs with and without the mendings that they are there for.
+fn fuzzed(copy: &Copy, wanted: &[&Finding]) -> Result<()> {
+    let wanted = wanted.iter().filter(|one| !one.found_by.is_empty());
+    let edits: Vec<&Edit> = wanted.clone().flat_map(|one| one.edits).collect();
+    let with = copy.replay(wanted.clone())?;
+    let without = copy.without(&edits, || copy.replay(wanted.clone()))?;
+    let mut unproven = Vec::new();
+    for finding in wanted {
+        for input in finding.found_by {
+            let (before, after) = (&with[input.name], &without[input.name]);
+            let finds = !after.status.success() && after.stderr.contains(input.says);
+            let verdict = match (before.status.success(), finds) {
+                (true, true) => "found without the mending, and not with it",
+                (false, _) => "FOUND WITH THE MENDING",
+                (true, false) => "NOT FOUND WITHOUT THE MENDING",
+            };
+            println!("{:3} {} {verdict}", finding.id, input.name);
+            if !(before.status.success() && finds) {
+                print!("{}{}", before.stderr, after.stderr);
+                unproven.push(finding.id);
+            }
+        }
+    }
+    ensure!(unproven.is_empty(), "not found: {}", unproven.join(", "));
+    Ok(())
 }
 
 const PROVEN: &str = "passes, and fails without the mending";
@@ -112,10 +145,26 @@ impl Copy {
             .with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// Whether its test fails, and is no test that can't be built, once what it is for is taken out.
-    fn fails_without(&self, finding: &Finding) -> Result<bool> {
+    /// What becomes of the inputs by which these are found.
+    fn replay<'a>(
+        &self,
+        findings: impl Iterator<Item = &'a &'a Finding>,
+    ) -> Result<BTreeMap<&'static str, Finished>> {
+        // What is not the project's own is built there already.
+        let build = || fuzz::build(&self.top, &fuzz::folder());
+        let program = command::step("building what is fuzzed", None, build)?;
+        let mut ended = BTreeMap::new();
+        for input in findings.flat_map(|finding| finding.found_by) {
+            let found = self.build.join("found");
+            ended.insert(input.name, fuzz::replay(&program, input.name, &found)?);
+        }
+        Ok(ended)
+    }
+
+    /// Does that while these mendings are taken out.
+    fn without<T>(&self, edits: &[&Edit], then: impl FnOnce() -> Result<T>) -> Result<T> {
         let mut mended = Vec::new();
-        for edit in finding.edits {
+        for edit in edits {
             let file = self.top.join(edit.file);
             let text = fs::read_to_string(&file)
                 .with_context(|| format!("cannot read {}", file.display()))?;
@@ -123,11 +172,17 @@ impl Copy {
             self.write(edit.file.as_ref(), without.as_bytes())?;
             mended.push((edit.file, text));
         }
-        let tested = self.test(finding);
+        let result = then();
         for (file, text) in mended.into_iter().rev() {
             self.write(file.as_ref(), text.as_bytes())?;
         }
-        let tested = tested?;
+        result
+    }
+
+    /// Whether its test fails, and is no test that can't be built, once what it is for is taken out.
+    fn fails_without(&self, finding: &Finding) -> Result<bool> {
+        let edits: Vec<&Edit> = finding.edits.iter().collect();
+        let tested = self.without(&edits, || self.test(finding))?;
         let failed = tested.stdout.contains(FAILED) && tested.stdout.contains(finding.says);
         if !failed {
             print!("{}{}", tested.stdout, tested.stderr);
@@ -163,6 +218,10 @@ mod tests {
                 let count = text.matches(edit.mended).count();
                 assert_eq!(count, 1, "{}: {}: {}", finding.id, edit.file, edit.mended);
                 assert_ne!(edit.mended, edit.taken_out);
+            }
+            for input in finding.found_by {
+                let file = Path::new("tests/fuzz/corpus").join(input.name);
+                assert!(project::text(&file).unwrap().is_some(), "{}", input.name);
             }
         }
     }

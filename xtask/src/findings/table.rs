@@ -14,6 +14,16 @@ pub(super) struct Finding {
     pub(super) edits: &'static [Edit],
     /// What the test says without the mending; a guest may fail for many reasons.
     pub(super) says: &'static str,
+    /// Inputs of the fuzzer's corpora by which it is found without the mending.
+    pub(super) found_by: &'static [Input],
+}
+
+/// An input of `tests/fuzz/corpus`.
+pub(super) struct Input {
+    /// `TARGET/NAME`.
+    pub(super) name: &'static str,
+    /// What the target says of it.
+    pub(super) says: &'static str,
 }
 
 /// A place at which a text, which is there once, becomes another.
@@ -33,6 +43,7 @@ const OF_THE_HOST: Finding = Finding {
     test: "",
     edits: &[],
     says: "",
+    found_by: &[],
 };
 /// And some boot Debian.
 const IN_A_FULL_GUEST: Finding = Finding {
@@ -51,6 +62,16 @@ pub(super) const FINDINGS: &[Finding] = &[
             mended: "    check(uri, origin).map_err(",
             taken_out: "    check(\"qemu:///system\", origin).map_err(",
         }],
+        found_by: &[
+            Input {
+                name: "record/uri-of-ext",
+                says: "qemu+ext:///system",
+            },
+            Input {
+                name: "record/uris-with-programs",
+                says: "has command",
+            },
+        ],
         ..OF_THE_HOST
     },
     // A record of one domain was carried out on another.
@@ -62,6 +83,10 @@ pub(super) const FINDINGS: &[Finding] = &[
             mended: "        if self.domain != domain && self.renamed.as_deref() != Some(domain) {",
             taken_out: "        if false {",
         }],
+        found_by: &[Input {
+            name: "record/of-another-domain",
+            says: "names.contains(&Some(DOMAIN))",
+        }],
         ..OF_THE_HOST
     },
     Finding {
@@ -71,6 +96,10 @@ pub(super) const FINDINGS: &[Finding] = &[
             file: "helper/host/src/evacuate/progress.rs",
             mended: "        if record.spec.domain != domain && !is_renamed {",
             taken_out: "        if false && is_renamed {",
+        }],
+        found_by: &[Input {
+            name: "record/own-of-another-domain",
+            says: "names.contains(&DOMAIN)",
         }],
         ..OF_THE_HOST
     },
@@ -85,6 +114,34 @@ pub(super) const FINDINGS: &[Finding] = &[
         }],
         ..OF_THE_HOST
     },
+    Finding {
+        id: "H1",
+        test: "libvirt::channel::tests::a_socket_of_another_process_is_not_opened",
+        edits: &[Edit {
+            file: "helper/host/src/libvirt/channel.rs",
+            mended: "    if !channel.listens {",
+            taken_out: "    if !channel.listens && channel.path.is_none() {",
+        }],
+        found_by: &[Input {
+            name: "xml/channel-that-connects",
+            says: "the domain only connects to it",
+        }],
+        ..OF_THE_HOST
+    },
+    Finding {
+        id: "H1",
+        test: "libvirt::channel::tests::a_socket_of_another_domain_or_place_is_not_opened",
+        edits: &[Edit {
+            file: "helper/host/src/libvirt/channel.rs",
+            mended: "        (Some(owner), Some(id)) if owner != id => Err(",
+            taken_out: "        (Some(owner), Some(id)) if owner > id && id > owner => Err(",
+        }],
+        found_by: &[Input {
+            name: "xml/channel-of-another-domain",
+            says: "is opened for the domain Some(4)",
+        }],
+        ..OF_THE_HOST
+    },
     // One domain's XML kept the parser busy for all.
     Finding {
         id: "H2",
@@ -92,7 +149,11 @@ pub(super) const FINDINGS: &[Finding] = &[
         edits: &[Edit {
             file: "helper/host/src/xml/bonds.rs",
             mended: "    bounds::check(text)?;\n",
-            taken_out: "",
+            taken_out: "    let _ = bounds::check(text);\n",
+        }],
+        found_by: &[Input {
+            name: "xml/too-many-attributes",
+            says: "of the processor's time",
         }],
         ..OF_THE_HOST
     },
@@ -104,6 +165,10 @@ pub(super) const FINDINGS: &[Finding] = &[
             file: "helper/core/src/model/status.rs",
             mended: "    VfWithoutDriver,\n    /// Something that this version has no word for: a newer guest says it.\n    #[cfg_attr(feature = \"schema\", schemars(skip))]\n    #[serde(other)]\n",
             taken_out: "    VfWithoutDriver,\n    /// Something that this version has no word for: a newer guest says it.\n    #[cfg_attr(feature = \"schema\", schemars(skip))]\n",
+        }],
+        found_by: &[Input {
+            name: "mixed/guest-02",
+            says: "unknown variant `zz-word`",
         }],
         ..OF_THE_HOST
     },
@@ -117,6 +182,16 @@ pub(super) const FINDINGS: &[Finding] = &[
             mended: "    if text.contains('%') || text.starts_with(['-', '\"', '\\'']) {",
             taken_out: "    if text.is_empty() {",
         }],
+        found_by: &[
+            Input {
+                name: "policy/option",
+                says: "\"-b%d\"",
+            },
+            Input {
+                name: "policy/quoted",
+                says: "TANDEM_BOND='a",
+            },
+        ],
         ..OF_THE_HOST
     },
     // A host might do everything to a guest.
@@ -164,6 +239,10 @@ pub(super) const FINDINGS: &[Finding] = &[
             mended: "own.find(|name| *name == bond.as_str()).unwrap_or(OTHER)",
             taken_out: "own.next().filter(|_| false).unwrap_or(bond.as_str())",
         }],
+        found_by: &[Input {
+            name: "reply/two-statuses",
+            says: "series of one domain",
+        }],
         ..OF_THE_HOST
     },
     Finding {
@@ -172,7 +251,11 @@ pub(super) const FINDINGS: &[Finding] = &[
         edits: &[Edit {
             file: "helper/host/src/daemon/registry.rs",
             mended: "reads && versions.len() < MAX_VERSIONS && ",
-            taken_out: "reads && ",
+            taken_out: "reads && versions.len() < 1_000 * MAX_VERSIONS && ",
+        }],
+        found_by: &[Input {
+            name: "reply/versions",
+            says: "and of {",
         }],
         ..OF_THE_HOST
     },
@@ -260,6 +343,10 @@ pub(super) const FINDINGS: &[Finding] = &[
             mended: "    !c.is_control() && !hidden",
             taken_out: "    hidden || c != '\\u{1b}'",
         }],
+        found_by: &[Input {
+            name: "record/a-stage-that-moves-the-cursor",
+            says: "is shown in",
+        }],
         ..OF_THE_HOST
     },
     Finding {
@@ -280,6 +367,10 @@ pub(super) const FINDINGS: &[Finding] = &[
             file: "helper/host/src/libvirt/read.rs",
             mended: "    let lines = text.lines().filter_map(|line| line.split_once(' '));\n    lines.filter(",
             taken_out: "    let lines = text.lines().filter_map(|line| line.trim().split_once(' '));\n    lines.filter(",
+        }],
+        found_by: &[Input {
+            name: "virsh/blanks",
+            says: "is read as another",
         }],
         ..OF_THE_HOST
     },
@@ -302,6 +393,20 @@ pub(super) const FINDINGS: &[Finding] = &[
             file: "helper/host/src/commands/args.rs",
             mended: "clap::value_parser!(u64).range(..=LONGEST_S)",
             taken_out: "clap::value_parser!(u64).range(..)",
+        }],
+        ..OF_THE_HOST
+    },
+    Finding {
+        id: "L5",
+        test: "evacuate::progress::tests::what_none_of_ours_has_is_refused",
+        edits: &[Edit {
+            file: "helper/host/src/evacuate/progress.rs",
+            mended: "        if self.beat > MAX_BEAT {",
+            taken_out: "        if self.beat > MAX_BEAT && self.evacuation.is_empty() {",
+        }],
+        found_by: &[Input {
+            name: "record/last-beat",
+            says: "its beat wraps",
         }],
         ..OF_THE_HOST
     },

@@ -242,6 +242,13 @@ fn long(suites: &[Suite]) -> Result<Vec<Suite>> {
             &["setup"],
             Work::Check(project::xtask(&["findings"])?),
         ),
+        suite(
+            "long-findings-fuzz",
+            "those that the fuzzer can meet: its corpora find them without their mendings",
+            LONGEST_MINUTES,
+            &["setup"],
+            Work::Check(project::xtask(&["findings", "--fuzz"])?),
+        ),
         Suite {
             is_lab: true,
             lane: Lane::Alone,

@@ -303,7 +303,9 @@ fn leftovers(it: &Evacuation, verdict: Verdict, keeps: bool) -> Vec<Leftover> {
     ] {
         let facts = it.view(side).facts.as_ref();
         let may_be_there = match facts.map(|facts| &facts.record) {
-            Some(RecordFact::Present(record)) => it.is_of_this_evacuation(record),
+            Some(RecordFact::Present(record)) => {
+                it.is_of_this_evacuation(record) || it.is_handed_on(record)
+            }
             Some(_) => false,
             // A recovery has not seen that host, and what it goes on with may have written there.
             None => it.notes.recovery.is_some(),

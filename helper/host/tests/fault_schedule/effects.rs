@@ -1,6 +1,8 @@
 //! What a call does once it reaches its host.
 
-use tandem_host::evacuate::{ActionKind, Failure, FailureKind, Owner, Progress, Reply, Side};
+use tandem_host::evacuate::{
+    ActionKind, Failure, FailureKind, Owner, Phase, Progress, Reply, Side,
+};
 use tandem_host::hypervisor::DomainState;
 
 use crate::happen::Happening;
@@ -22,7 +24,20 @@ impl Stage {
             }
             ActionKind::Claim { side, owner } => self.claim(side, &owner.token, Some(&*owner)),
             ActionKind::Unclaim { side, token } => self.claim(side, &token, None),
-            ActionKind::Save { side, record } => self.save(side, Some(&record.progress)),
+            ActionKind::Save { side, record } => {
+                if self.is_in_other_hands(process, side) {
+                    let text = format!("process {process} wrote over the record of another one");
+                    self.world.violations.push(text);
+                }
+                let saved = self.save(side, Some(&record.progress));
+                if saved.is_ok()
+                    && record.progress.owner.is_none()
+                    && let Some(after_ms) = self.world.script.taken_up_after_ms.take()
+                {
+                    self.at(now_ms + after_ms, Happening::TakeUp);
+                }
+                saved
+            }
             ActionKind::Clear { side } => {
                 if self.is_of_another(process, side) {
                     let text =
@@ -122,6 +137,18 @@ impl Stage {
     pub(crate) fn is_of_another(&self, process: usize, side: Side) -> bool {
         let record = self.world.record(side);
         record.is_some_and(|record| record.evacuation != self.evacuation(process))
+    }
+
+    /// A process that cleans up finds the record of another evacuation there, or of a process that lives.
+    fn is_in_other_hands(&self, process: usize, side: Side) -> bool {
+        let cleans_up = self.processes[process].phase == Phase::Release;
+        let record = self.world.record(side);
+        let owner = record.and_then(|record| record.owner);
+        let lives = |owner: Owner| {
+            let mut others = self.processes.iter().enumerate();
+            others.any(|(other, one)| other != process && one.drives_as(&owner.token))
+        };
+        cleans_up && (self.is_of_another(process, side) || owner.is_some_and(lives))
     }
 
     fn claim(&mut self, side: Side, token: &str, owner: Option<&Owner>) -> Result<(), Failure> {

@@ -52,6 +52,8 @@ pub(crate) enum Happening {
         pause_ms: u64,
     },
     Recover,
+    /// `serve` has seen a record without an owner.
+    TakeUp,
     Reboot,
     ShutDown,
     Second,
@@ -116,6 +118,7 @@ impl Stage {
             }
             Happening::Kill { process, pause_ms } => self.kill(process, pause_ms),
             Happening::Recover => self.recover(),
+            Happening::TakeUp => self.take_up(),
             Happening::Reboot => self.reboot(),
             Happening::ShutDown => {
                 self.note(|| "the guest powers off".into());

@@ -3,7 +3,7 @@
 use tandem_host::evacuate::{CauseCode, Phase, Side, Verdict};
 
 use crate::script::{Course, Script, Unplug};
-use crate::table::run;
+use crate::table::{check, run};
 
 /// A migration that hangs is cancelled when the operator says so, and not when its time is over.
 #[test]
@@ -53,4 +53,41 @@ fn a_vf_that_leaves_late_is_put_back() {
         put_back += usize::from(restored > in_release);
     }
     assert!(put_back > 0, "the VF never left late enough");
+}
+
+/// The record for a recovery was written, and nobody said so. Whoever wrote it leaves it to the recovery that has begun by it.
+#[test]
+fn a_record_is_not_written_again_over_that_of_the_recovery_that_it_began() {
+    let script = |failures, after_ms| Script {
+        attach_failures: [0, failures],
+        keep_times_out: true,
+        taken_up_after_ms: after_ms,
+        ..Script::calm()
+    };
+    let stage = run(script(u32::MAX, None));
+    let attached = |(_, what): &&(u64, String)| what.starts_with("process 0 <- Attach");
+    let failures = stage.history.iter().filter(attached).count();
+    let failures = u32::try_from(failures).unwrap();
+    assert!(failures > 1, "{:#?}", stage.history);
+    let mut taken_up = 0;
+    for after_ms in (0..20_000).step_by(500) {
+        let stage = run(script(failures, Some(after_ms)));
+        let outcomes = stage
+            .processes
+            .iter()
+            .map(|one| one.outcome.as_ref().unwrap());
+        let outcomes: Vec<Verdict> = outcomes.map(|outcome| outcome.verdict).collect();
+        let [first, recovery, ..] = outcomes[..] else {
+            panic!("{after_ms}: {outcomes:?}");
+        };
+        // It may see that the VF has come.
+        assert!(
+            matches!(first, Verdict::Degraded | Verdict::Done),
+            "{after_ms}: {first:?}"
+        );
+        assert_eq!(recovery, Verdict::Done, "{after_ms}: {:#?}", stage.history);
+        check(&stage, Side::Destination, true);
+        taken_up += usize::from(stage.ended[0] == 0);
+    }
+    assert!(taken_up > 0);
 }

@@ -30,12 +30,15 @@ const RUNS: u64 = 50_000;
 
 /// Seeds that broke a promise once. Of the first two, the removal of a record timed out and took effect, another evacuation
 /// began, and the removal was repeated over its record. Of the third, a recovery never saw the source, and did not say that a
-/// record may be left there. Of the fourth, what another evacuation unplugged was taken for this one's, and put back.
-const BROKE_ONCE: [u64; 4] = [
+/// record may be left there. Of the fourth, what another evacuation unplugged was taken for this one's, and put back. Of the last
+/// two, a record without an owner timed out and took effect, and was repeated over that of the recovery that had begun by it.
+const BROKE_ONCE: [u64; 6] = [
     16_001_777_148_829_611_338,
     10_212_972_440_107_512_703,
     12_058_882_717_132_420_707,
     8_881_675_852_266_870_188,
+    11_794_421_540_771_973_746,
+    14_938_263_680_404_297_113,
 ];
 
 /// How runs ended, and in which phases processes were killed or stopped.

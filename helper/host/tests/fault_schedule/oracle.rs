@@ -22,10 +22,10 @@ impl Stage {
         let mut faults = Vec::new();
         // One that is refused for another's sake tells of a look, and the other may have moved it since.
         let refused = outcome.verdict == Verdict::Refused && self.processes.len() > 1;
-        // So may one that has begun since this one's record is gone.
-        let moved_on = Side::BOTH
-            .iter()
-            .any(|side| self.is_of_another(process, *side));
+        // So may one that has begun since this one's record is gone, or has no owner.
+        let taken_up = self.is_taken_up(process);
+        let is_anothers = |side: &Side| self.is_of_another(process, *side);
+        let moved_on = taken_up || Side::BOTH.iter().any(is_anothers);
         if let Some(side) = outcome.runs_on.filter(|_| !refused && !moved_on) {
             self.judge_place(&outcome, side, &mut faults);
         }
@@ -56,13 +56,22 @@ impl Stage {
         if !moved_on {
             self.judge_guest(process, &outcome, &mut faults);
         }
-        self.judge_leftovers(process, &outcome, &mut faults);
+        if !taken_up {
+            self.judge_leftovers(process, &outcome, &mut faults);
+        }
         let text = faults.join("; ");
         if !faults.is_empty() {
             self.world
                 .violations
                 .push(format!("process {process}: {text}"));
         }
+    }
+
+    /// A recovery of the same evacuation has begun since.
+    fn is_taken_up(&self, process: usize) -> bool {
+        let name = self.evacuation(process);
+        let mut later = self.processes[process + 1..].iter();
+        later.any(|one| one.evacuation == name)
     }
 
     fn judge_place(&self, outcome: &Outcome, side: Side, faults: &mut Vec<&str>) {

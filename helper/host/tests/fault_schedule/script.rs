@@ -122,6 +122,10 @@ pub(crate) struct Script {
     pub(crate) shutdown: Option<When>,
     /// A second evacuation of the domain starts after so many ms.
     pub(crate) second_after_ms: Option<u64>,
+    /// So many ms after a record without an owner is written first, the destination's `serve` recovers the domain, whoever lives.
+    pub(crate) taken_up_after_ms: Option<u64>,
+    /// The first record without an owner is written, and its writer hears nothing of that.
+    pub(crate) keep_times_out: bool,
     /// The migration goes on when the process that began it is killed.
     pub(crate) migration_survives: bool,
     /// The domain's definition stays on the source.
@@ -194,6 +198,8 @@ impl Script {
             reboot: None,
             shutdown: None,
             second_after_ms: None,
+            taken_up_after_ms: None,
+            keep_times_out: false,
             migration_survives: true,
             is_persistent: false,
             record_stays_behind: false,
@@ -282,6 +288,8 @@ impl Script {
             3 => Carry::LeavesPaused,
             _ => Carry::NotWanted,
         };
+        script.taken_up_after_ms = rng.chance(300).then(|| rng.below(20_000));
+        script.keep_times_out = rng.chance(100);
         script
     }
 

@@ -40,6 +40,15 @@ pub(crate) struct Process {
     wrote: bool,
 }
 
+impl Process {
+    /// It lives, and that is the name by which it owns records.
+    pub(crate) fn drives_as(&self, token: &str) -> bool {
+        let owner = self.machine.record().progress.owner.as_ref();
+        let is_it = owner.is_some_and(|owner| owner.token == token);
+        is_it && self.is_alive && self.outcome.is_none()
+    }
+}
+
 /// Everything of one run.
 pub(crate) struct Stage {
     pub(crate) world: World,
@@ -373,8 +382,10 @@ impl Stage {
         if let (true, Some(look_ms)) = (is_look, self.world.script.look_ms) {
             latency_ms = look_ms;
         }
+        let keeps = matches!(&action.kind, ActionKind::Save { record, .. } if record.progress.owner.is_none());
+        let keep_times_out = keeps && std::mem::take(&mut self.world.script.keep_times_out);
         let timeouts = self.world.script.timeouts;
-        if self.rng.chance(timeouts) {
+        if keep_times_out || self.rng.chance(timeouts) {
             let timed_out = Failure::new(FailureKind::TimedOut, "no answer in time");
             let reply = Reply::Failed(timed_out);
             self.at(
@@ -385,7 +396,7 @@ impl Stage {
                     reply,
                 },
             );
-            if !is_look && self.rng.chance(600) {
+            if keep_times_out || !is_look && self.rng.chance(600) {
                 let effect_ms = now_ms + self.rng.below(LATEST_EFFECT_MS);
                 self.at(
                     effect_ms,
@@ -429,6 +440,20 @@ impl Stage {
             self.at(self.now_ms + 5_000, Happening::Recover);
             return;
         }
+        self.recover_now();
+    }
+
+    /// `serve` does so too, where a record has no owner any more.
+    pub(crate) fn take_up(&mut self) {
+        let mut records = Side::BOTH
+            .iter()
+            .filter_map(|side| self.world.record(*side));
+        if records.any(|record| record.owner.is_none()) && self.recoveries < MAX_RECOVERIES {
+            self.recover_now();
+        }
+    }
+
+    fn recover_now(&mut self) {
         let records = Side::BOTH
             .into_iter()
             .filter_map(|side| self.world.record(side));

@@ -1,5 +1,6 @@
 //! Messages of one version through the types of another (`docs/trust.md`, "When versions mix"): a line of guest,
-//! host or record as it is, and as a newer version would say it, with a key more in each object.
+//! host or record as it is, and as a newer version would say it, with a key more in each object; a guest's also
+//! with words that nobody knows yet.
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -11,6 +12,23 @@ use tandem_wire::reply::{Configured, GuestInfo, StatusReport};
 
 /// A key that no version knows.
 const NEW: &str = "zz-of-tomorrow";
+/// A word that no version knows.
+const NEW_WORD: &str = "zz-word";
+/// Keys whose words a newer guest may have more of.
+const WORDS: [&str; 12] = [
+    "policy",
+    "state",
+    "traffic",
+    "held",
+    "unproved",
+    "code",
+    "from",
+    "to",
+    "cause",
+    "warned-by",
+    "source",
+    "health",
+];
 const DOMAIN: &str = "g1";
 
 pub(super) fn run(bytes: &[u8]) {
@@ -26,6 +44,7 @@ pub(super) fn run(bytes: &[u8]) {
         let line = value.to_string();
         let newer = newer(&value).to_string();
         guest_to_host(&line, &newer);
+        words_to_host(&line, &with_new_words(&value).to_string());
         host_to_guest(&line, &newer);
         records(&line, &newer);
     }
@@ -72,6 +91,51 @@ fn guest_to_host(line: &str, newer: &str) {
         (Ok(FromGuest::UnknownEvent { .. }), Ok(FromGuest::UnknownEvent { .. })) => {}
         (Err(_), _) => {}
         (Ok(known), new) => panic!("{known:?} becomes {new:?}"),
+    }
+}
+
+/// The same with another word for each that stands for a state, a cause or a kind.
+fn with_new_words(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let said = |(key, value): (&String, &Value)| {
+                let is_word = WORDS.contains(&key.as_str()) && value.is_string();
+                let value = if is_word {
+                    NEW_WORD.into()
+                } else {
+                    with_new_words(value)
+                };
+                (key.clone(), value)
+            };
+            Value::Object(map.iter().map(said).collect())
+        }
+        Value::Array(items) => items.iter().map(with_new_words).collect(),
+        other => other.clone(),
+    }
+}
+
+/// An older host reads what it has a word for, and takes the rest for unknown.
+fn words_to_host(line: &str, newer: &str) {
+    match (FromGuest::parse(line), FromGuest::parse(newer)) {
+        (Ok(FromGuest::Return { value, .. }), Ok(FromGuest::Return { value: new, .. })) => {
+            readable::<StatusReport>(value.get(), new.get());
+            readable::<GuestInfo>(value.get(), new.get());
+            readable::<Answer>(value.get(), new.get());
+            readable::<Configured>(value.get(), new.get());
+        }
+        (Ok(FromGuest::Event(_)), Ok(FromGuest::Event(_)))
+        | (Ok(FromGuest::Error { .. }), Ok(FromGuest::Error { .. }))
+        | (Ok(FromGuest::UnknownEvent { .. }), Ok(FromGuest::UnknownEvent { .. }))
+        | (Err(_), _) => {}
+        (Ok(known), new) => panic!("{known:?} becomes {new:?}: {newer}"),
+    }
+}
+
+fn readable<T: DeserializeOwned>(line: &str, newer: &str) {
+    if serde_json::from_str::<T>(line).is_ok()
+        && let Err(error) = serde_json::from_str::<T>(newer)
+    {
+        panic!("{error}: {newer}");
     }
 }
 

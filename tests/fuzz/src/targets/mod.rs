@@ -14,9 +14,8 @@ mod virsh;
 mod xml;
 
 use std::sync::LazyLock;
-use std::time::Duration;
 
-use rustix::time::{ClockId, clock_gettime};
+use crate::limit;
 
 /// A target: its name, and what it does with bytes.
 type Target = (&'static str, fn(&[u8]));
@@ -36,10 +35,6 @@ const TARGETS: [Target; 12] = [
     ("xml", xml::run),
 ];
 const VARIABLE: &str = "TANDEM_FUZZ_TARGET";
-/// Nothing that is taken from anybody is longer than a few megabytes, and each byte costs far less than a
-/// microsecond. So this is never reached but by work that grows faster than its input; whatever else the
-/// machine does counts for nothing.
-const LIMIT: Duration = Duration::from_secs(3);
 
 /// The target that the environment names.
 ///
@@ -61,22 +56,7 @@ pub(crate) fn chosen() -> Target {
 /// If a promise does not hold.
 pub(crate) fn run(bytes: &[u8]) {
     let (name, target) = chosen();
-    let before = worked();
-    target(bytes);
-    let took = worked() - before;
-    assert!(
-        took < LIMIT,
-        "{name}: {} bytes took {took:?} of the processor's time",
-        bytes.len()
-    );
-}
-
-/// The processor's time that this thread has had.
-fn worked() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
-    let nanoseconds = u32::try_from(time.tv_nsec).unwrap_or_default();
-    Duration::new(seconds, nanoseconds)
+    limit::within(name, bytes.len(), || target(bytes));
 }
 
 /// Bytes as text, as everything that takes text only would see them.

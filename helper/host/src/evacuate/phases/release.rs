@@ -7,6 +7,7 @@ use crate::evacuate::input::RecordFact;
 use crate::evacuate::progress::{Progress, Stage};
 use crate::evacuate::spec::Side;
 use crate::evacuate::state::Evacuation;
+use crate::evacuate::tries::Tries;
 
 /// Tries at cleaning up; what is left behind is reported.
 const FAILURES: u32 = 3;
@@ -56,7 +57,9 @@ fn vf_left_late(it: &Evacuation, home: Side) -> bool {
     };
     let is_ours = match &facts.record {
         RecordFact::Present(record) => it.is_of_this_evacuation(record),
-        _ => it.tries(Task::Clear(home)).failures == 0,
+        _ => [Task::Clear(home), Task::Save(home)]
+            .iter()
+            .all(|task| it.tries(*task).failures == 0),
     };
     let mut missing = it.missing(home).into_iter();
     let left = missing.any(|device| it.notes.devices[device].was_back);
@@ -77,9 +80,33 @@ fn keep(it: &Evacuation, home: Side) -> Result<(), Step> {
     if tries.accepted_ms.is_some() || tries.failures >= FAILURES {
         return Ok(());
     }
+    if tries.failures > 0 {
+        // A recovery begins as soon as it sees a record without an owner.
+        is_seen_since(it, home, &tries)?;
+    }
+    let is_kept = match it.view(home).facts.as_ref().map(|facts| &facts.record) {
+        Some(RecordFact::Present(record)) => {
+            let goes_on = tries.failures > 0 && record.beat > it.record.progress.beat;
+            goes_on || it.is_handed_on(record) || !it.is_of_this_evacuation(record)
+        }
+        Some(RecordFact::Unreadable(_)) => true,
+        Some(RecordFact::Absent) | None => false,
+    };
+    if is_kept {
+        return Ok(());
+    }
     let mut record = Box::new(it.record_at(Stage::Degraded));
     record.progress.owner = None;
     Err(it.attempt(ActionKind::Save { side: home, record }))
+}
+
+/// What timed out has taken effect by then, or never will; only a look of then tells whose record is there.
+fn is_seen_since(it: &Evacuation, side: Side, tries: &Tries) -> Result<(), Step> {
+    it.is_certain()?;
+    if it.now_ms < tries.next_ms {
+        return Err(Step::WaitUntil(tries.next_ms));
+    }
+    it.peek(side).map(|_| ())
 }
 
 fn clear(it: &Evacuation, side: Side, home: Side) -> Result<(), Step> {
@@ -99,14 +126,7 @@ fn clear(it: &Evacuation, side: Side, home: Side) -> Result<(), Step> {
     match view.facts.as_ref().map(|facts| &facts.record) {
         Some(RecordFact::Present(record)) if it.is_of_this_evacuation(record) => {
             if tries.failures > 0 {
-                // What timed out has taken effect by then, or never will; only a look of then tells whose record is there.
-                it.is_certain()?;
-                if it.now_ms < tries.next_ms {
-                    return Err(Step::WaitUntil(tries.next_ms));
-                }
-                if view.current(it.now_ms).is_none() {
-                    return Err(it.look(side));
-                }
+                is_seen_since(it, side, &tries)?;
             }
             Err(it.attempt(ActionKind::Clear { side }))
         }
@@ -135,6 +155,12 @@ impl Evacuation {
         let runs = self.view(home).facts.as_ref().is_some_and(is_there);
         let began = self.notes.touched || self.notes.recovery.is_some();
         runs && began && !self.missing(home).is_empty()
+    }
+
+    /// Our record, that of a domain without a device, which nobody owns any more.
+    pub(in crate::evacuate) fn is_handed_on(&self, record: &Progress) -> bool {
+        let is_left = record.owner.is_none() && record.stage == Stage::Degraded;
+        is_left && record.evacuation == self.record.progress.evacuation
     }
 
     /// Our own record, or what a process that was killed left of it.
