@@ -11,6 +11,7 @@
 //! Kernel side: `helper-ebpf/src/programs/port_programs.rs` and `fast_path.rs`.
 
 mod attach;
+mod chain;
 mod counters;
 mod error;
 mod maps;
@@ -20,6 +21,7 @@ mod realtime;
 mod repeat;
 mod setup;
 mod system;
+mod test_frame;
 mod thread;
 
 use std::{
@@ -46,6 +48,7 @@ use orders::Orders;
 use ready::Ready;
 pub use setup::{Applied, Missing, PortTraffic};
 pub use tandem_ebpf::FrameCounts;
+use test_frame::Tester;
 use thread::Threads;
 
 /// Looks at the port that a bond sends through, which may change between them.
@@ -65,6 +68,8 @@ struct Shared {
     bonds: Mutex<Bonds>,
     /// Only ever held for a moment.
     maps: Mutex<Maps>,
+    /// By the armed bond. Held while a test frame is waited for.
+    testers: Mutex<BTreeMap<u32, Tester>>,
     threads: Threads,
     /// The kernel side learns which port of a bond transmits.
     ports_known: bool,
@@ -96,6 +101,7 @@ impl FastPaths {
                 programs,
                 bonds: Mutex::default(),
                 maps: Mutex::new(maps),
+                testers: Mutex::default(),
                 threads: Threads::start(ring, reactions).map_err(FastPathError::Threads)?,
                 ports_known,
                 netns_inum: system::netns_inum()?,
@@ -201,6 +207,10 @@ impl FastPaths {
                 lock(&shared.maps).set_carrier(standby, carrier_now)?;
             }
             applied.armed = true;
+            self.have_tester(bond, armed_vf)?;
+            applied.blocked = self.test_armed(bond, links);
+        } else {
+            lock(&shared.testers).remove(&bond);
         }
         Ok(applied)
     }
@@ -250,6 +260,7 @@ impl FastPaths {
             tracing::warn!(bond, %error, "the eBPF programs could not be told to leave a bond alone");
         }
         self.shared.threads.disarm(bond);
+        lock(&self.shared.testers).remove(&bond);
         links.clear();
     }
 
