@@ -7,7 +7,9 @@ use std::time::Duration;
 use tandem_core::types::{Ifindex, Mac};
 
 use super::listen::{await_frame, send_once};
-use crate::packet::frames::{ETHERTYPE_EXPERIMENTAL, path_check, path_check_payload};
+use crate::packet::frames::{
+    BROADCAST, ETHERTYPE_EXPERIMENTAL, path_check, path_check_payload, path_check_to,
+};
 use crate::packet::socket::{packet_socket, transmit};
 
 /// Frames that are sent at most where nothing else tells; a fabric may miss one.
@@ -24,22 +26,35 @@ const MAGIC: [u8; 8] = *b"tandem\0p";
 pub(super) fn reaches(sender: (Ifindex, Mac), to: Ifindex, tries: u32) -> io::Result<bool> {
     // A port's frames reach sockets on the port itself, whether it is active or a
     // backup (`__netif_receive_skb_core`, net/core/dev.c, 6.12: `orig_dev`).
-    is_heard(
-        sender,
-        &packet_socket(to, ETHERTYPE_EXPERIMENTAL.to_be())?,
-        tries,
-    )
+    let receiver = packet_socket(to, ETHERTYPE_EXPERIMENTAL.to_be())?;
+    is_heard(sender, BROADCAST, &receiver, tries)
 }
 
 /// The same where the other port is a backup, on which the fast path's programs keep broadcasts away from the stack. What
 /// listens to all frames has them before (`ptype_all` and `sch_handle_ingress`, net/core/dev.c, 6.12).
 pub(super) fn reaches_backup(sender: (Ifindex, Mac), to: Ifindex, tries: u32) -> io::Result<bool> {
-    is_heard(sender, &packet_socket(to, ALL_PROTOCOLS.to_be())?, tries)
+    reaches_backup_as(sender, to, BROADCAST, tries)
 }
 
-fn is_heard((from, mac): (Ifindex, Mac), receiver: &OwnedFd, tries: u32) -> io::Result<bool> {
+/// The same with frames for that MAC, which the backup takes in or not.
+pub(super) fn reaches_backup_as(
+    sender: (Ifindex, Mac),
+    to: Ifindex,
+    as_mac: Mac,
+    tries: u32,
+) -> io::Result<bool> {
+    let receiver = packet_socket(to, ALL_PROTOCOLS.to_be())?;
+    is_heard(sender, as_mac, &receiver, tries)
+}
+
+fn is_heard(
+    (from, mac): (Ifindex, Mac),
+    to: Mac,
+    receiver: &OwnedFd,
+    tries: u32,
+) -> io::Result<bool> {
     let payload = payload();
-    let frame = path_check(mac, &payload);
+    let frame = path_check_to(to, mac, &payload);
     let sender = packet_socket(from, 0)?;
     for _ in 0..tries {
         send_once(&sender, &frame)?;

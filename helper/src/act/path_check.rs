@@ -9,7 +9,7 @@ use tandem_core::types::{IfName, Ifindex, Mac};
 
 use super::announce::port_of;
 use super::ask::{Arrived, Way, arrived, without};
-use super::broadcast::{TRIES, lead_back, reaches, reaches_backup};
+use super::broadcast::{TRIES, lead_back, reaches, reaches_backup, reaches_backup_as};
 use super::error::ActError;
 use super::link::present;
 use super::neighbours::{Asked, to_ask};
@@ -53,38 +53,36 @@ pub(super) fn check_path(
         name: &receiver.name,
         mac: back,
     };
+    let mut look = || {
+        let asked = to_ask(requests, bond)?;
+        let bond_mac = present(requests, bond)?.mac;
+        let path = Path {
+            vf: &vf,
+            standby: &standby,
+            vf_link: &sender,
+            bond_mac,
+            asked: &asked,
+        };
+        let shown = path.shown().map_err(failed)?;
+        match (shown, proof) {
+            (Shown::Broken(why), _) => Ok(Some(why)),
+            (Shown::Nothing, PathProof::Neighbours) => {
+                path.fault_where_nobody_answers().map_err(failed)
+            }
+            (Shown::Whole | Shown::AllThatShows | Shown::Nothing, _) => Ok(None),
+        }
+    };
     let fault = match proof {
         PathProof::Standby => {
             let reached = reaches(vf.sender(), standby.port, TRIES).map_err(failed)?;
             (!reached).then(|| unheard(&vf, &standby))
         }
-        PathProof::Neighbours => {
-            let asked = to_ask(requests, bond)?;
-            let bond_mac = present(requests, bond)?.mac;
-            match shown(&vf, &standby, &sender, bond_mac, &asked).map_err(failed)? {
-                Shown::Broken(why) => Some(why),
-                Shown::Whole | Shown::AllThatShows => None,
-                Shown::Nothing => {
-                    fault_where_nobody_answers(&vf, &standby, &sender, bond_mac, &asked)
-                        .map_err(failed)?
-                }
-            }
-        }
-        PathProof::NoFault => {
-            let found = to_ask(requests, bond).and_then(|asked| {
-                let bond_mac = present(requests, bond)?.mac;
-                shown(&vf, &standby, &sender, bond_mac, &asked).map_err(failed)
-            });
-            match found {
-                Ok(Shown::Broken(why)) => Some(why),
-                Ok(Shown::Whole | Shown::AllThatShows | Shown::Nothing) => None,
-                // What can't be looked at is no reason to leave the VF idle.
-                Err(error) => {
-                    tracing::warn!(%error, vf = %vf.name, "its path is not checked");
-                    None
-                }
-            }
-        }
+        PathProof::Neighbours => look()?,
+        // What can't be looked at is no reason to leave the VF idle.
+        PathProof::NoFault => look().unwrap_or_else(|error: ActError| {
+            tracing::warn!(%error, vf = %vf.name, "its path is not checked");
+            None
+        }),
     };
     let Some(message) = fault else {
         return Ok(());
@@ -121,86 +119,100 @@ enum Shown {
     Nothing,
 }
 
-/// Looks whether who answers through the standby answers through the VF too, on each network. As somebody else it is
-/// asked at no risk. The guest itself asks there only where a host lets the VF send with no other MAC: while the standby
-/// sends, the answer may go to that one.
-fn shown(
-    vf: &End<'_>,
-    standby: &End<'_>,
-    vf_link: &Link,
+/// A VF's path beside the standby's, and who may be asked about it.
+#[derive(Clone, Copy)]
+struct Path<'a> {
+    vf: &'a End<'a>,
+    standby: &'a End<'a>,
+    vf_link: &'a Link,
     bond_mac: Option<Mac>,
-    asked: &[Asked],
-) -> io::Result<Shown> {
-    let through_standby = Way::as_guest(standby.port)?;
-    let known = through_standby.answering(asked, ASK_TRIES)?;
-    if known.is_empty() {
-        return Ok(Shown::Nothing);
-    }
-    let stranger = Way::as_stranger(vf_link, bond_mac)?;
-    let answered = stranger.answering(&known, ASK_TRIES)?;
-    let missed = without(&known, &answered);
-    let Some(first) = missed.first() else {
-        return Ok(Shown::Whole);
-    };
-    let broken = |why: &str| {
-        let (ip, vlans) = (first.ip, first.in_vlans());
-        let (vf, standby) = (vf.name, standby.name);
-        Shown::Broken(format!(
-            "{ip}{vlans} answers through {standby} and not through {vf}: {why}"
-        ))
-    };
-    if !answered.is_empty() {
-        return Ok(broken("others answer there, so this network is filtered"));
-    }
-    let mac = stranger.stranger.unwrap_or(vf.mac);
-    if reaches((vf.port, mac), standby.port, ASK_TRIES)? {
-        return Ok(broken(
-            if reaches_backup(standby.sender(), vf.port, ASK_TRIES)? {
+    asked: &'a [Asked],
+}
+
+impl Path<'_> {
+    /// Looks whether who answers through the standby answers through the VF too, on each network. As somebody else it is
+    /// asked at no risk. The guest itself asks there only where a host lets the VF send with no other MAC: while the standby
+    /// sends, the answer may go to that one.
+    fn shown(&self) -> io::Result<Shown> {
+        let Self {
+            vf,
+            standby,
+            vf_link,
+            bond_mac,
+            asked,
+        } = *self;
+        let through_standby = Way::as_guest(standby.port)?;
+        let known = through_standby.answering(asked, ASK_TRIES)?;
+        if known.is_empty() {
+            return Ok(Shown::Nothing);
+        }
+        let stranger = Way::as_stranger(vf_link, bond_mac)?;
+        let answered = stranger.answering(&known, ASK_TRIES)?;
+        let missed = without(&known, &answered);
+        let Some(first) = missed.first() else {
+            return Ok(Shown::Whole);
+        };
+        let broken = |why: &str| {
+            let (ip, vlans) = (first.ip, first.in_vlans());
+            let (vf, standby) = (vf.name, standby.name);
+            Shown::Broken(format!(
+                "{ip}{vlans} answers through {standby} and not through {vf}: {why}"
+            ))
+        };
+        if !answered.is_empty() {
+            return Ok(broken("others answer there, so this network is filtered"));
+        }
+        let mac = stranger.stranger.unwrap_or(vf.mac);
+        let gets_in = reaches_backup(standby.sender(), vf.port, ASK_TRIES)?;
+        // A PF gives its VF no unicast for another MAC, so that a VF that has the bond's alone can't be asked as anybody else.
+        let is_own = [vf_link.mac, vf_link.permanent_mac].contains(&Some(mac));
+        let gets_its_own_only =
+            gets_in && !is_own && !reaches_backup_as(standby.sender(), vf.port, mac, ASK_TRIES)?;
+        if gets_its_own_only {
+            return Ok(Shown::AllThatShows);
+        }
+        if reaches((vf.port, mac), standby.port, ASK_TRIES)? {
+            return Ok(broken(if gets_in {
                 "both ports hear each other, but the VF reaches nobody else"
             } else {
                 "its frames get out, and none gets in"
-            },
-        ));
-    }
-    if bond_mac != Some(vf.mac) {
-        return Ok(broken("none of its frames gets out"));
-    }
-    // A host may let it send as the bond only.
-    let is_heard = reaches(vf.sender(), standby.port, ASK_TRIES)?;
-    lead_back(standby.sender());
-    let through = Way::as_guest(vf.port)?;
-    let mut gets_out = false;
-    for _ in 0..ASK_TRIES {
-        through.ask(&missed)?;
-        let found = arrived(&through, &through_standby, &missed, ASK_TRY)?;
-        lead_back(standby.sender());
-        match found {
-            Some((Arrived::There, _)) => return Ok(Shown::Whole),
-            Some((Arrived::Beside, _)) => gets_out = true,
-            None => {}
+            }));
         }
+        if bond_mac != Some(vf.mac) {
+            return Ok(broken("none of its frames gets out"));
+        }
+        // A host may let it send as the bond only.
+        let is_heard = reaches(vf.sender(), standby.port, ASK_TRIES)?;
+        lead_back(standby.sender());
+        let through = Way::as_guest(vf.port)?;
+        let mut gets_out = false;
+        for _ in 0..ASK_TRIES {
+            through.ask(&missed)?;
+            let found = arrived(&through, &through_standby, &missed, ASK_TRY)?;
+            lead_back(standby.sender());
+            match found {
+                Some((Arrived::There, _)) => return Ok(Shown::Whole),
+                Some((Arrived::Beside, _)) => gets_out = true,
+                None => {}
+            }
+        }
+        Ok(match (gets_out, is_heard) {
+            (true, _) => Shown::AllThatShows,
+            (false, true) => broken("it reaches the standby, but nobody else"),
+            (false, false) => broken("none of its frames gets out"),
+        })
     }
-    Ok(match (gets_out, is_heard) {
-        (true, _) => Shown::AllThatShows,
-        (false, true) => broken("it reaches the standby, but nobody else"),
-        (false, false) => broken("none of its frames gets out"),
-    })
-}
 
-/// Why the frames of a VF whose path was dead still do not pass, where nobody answers through the standby.
-fn fault_where_nobody_answers(
-    vf: &End<'_>,
-    standby: &End<'_>,
-    vf_link: &Link,
-    bond_mac: Option<Mac>,
-    asked: &[Asked],
-) -> io::Result<Option<String>> {
-    if Way::as_stranger(vf_link, bond_mac)?.is_answered(asked, ASK_TRIES)? {
-        return Ok(None);
+    /// Why the frames of a VF whose path was dead still do not pass, where nobody answers through the standby.
+    fn fault_where_nobody_answers(&self) -> io::Result<Option<String>> {
+        let Self { vf, standby, .. } = *self;
+        if Way::as_stranger(self.vf_link, self.bond_mac)?.is_answered(self.asked, ASK_TRIES)? {
+            return Ok(None);
+        }
+        let is_heard = reaches(vf.sender(), standby.port, TRIES)?;
+        lead_back(standby.sender());
+        Ok((!is_heard).then(|| unheard(vf, standby)))
     }
-    let is_heard = reaches(vf.sender(), standby.port, TRIES)?;
-    lead_back(standby.sender());
-    Ok((!is_heard).then(|| unheard(vf, standby)))
 }
 
 fn unheard(from: &End<'_>, to: &End<'_>) -> String {

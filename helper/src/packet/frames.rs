@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use tandem_core::types::Mac;
 
-const BROADCAST: Mac = Mac([0xff; 6]);
+pub(crate) const BROADCAST: Mac = Mac([0xff; 6]);
 /// Shorter frames have to be padded to this, without the checksum that the NIC adds.
 const MINIMUM_BYTES: usize = 60;
 pub(crate) const ETHERTYPE_ARP: u16 = 0x0806;
@@ -86,7 +86,12 @@ pub(crate) fn reverse_arp(mac: Mac, tags: &[VlanTag]) -> Vec<u8> {
 
 /// A broadcast that shows the way through the network; nobody answers it.
 pub(crate) fn path_check(mac: Mac, payload: &[u8]) -> Vec<u8> {
-    let mut frame = ethernet(BROADCAST, mac, &[], ETHERTYPE_EXPERIMENTAL);
+    path_check_to(BROADCAST, mac, payload)
+}
+
+/// The same for one station.
+pub(crate) fn path_check_to(to: Mac, mac: Mac, payload: &[u8]) -> Vec<u8> {
+    let mut frame = ethernet(to, mac, &[], ETHERTYPE_EXPERIMENTAL);
     frame.extend(payload);
     padded(frame)
 }

@@ -55,6 +55,24 @@ pub(crate) fn packet_socket(link: Ifindex, protocol: u16) -> io::Result<OwnedFd>
     checked(result).map(|()| socket)
 }
 
+/// Has a socket not see what its own link sends (`packet_rcv`'s `ignore_outgoing`, `net/packet/af_packet.c`, 6.12).
+#[cfg(test)]
+#[expect(unsafe_code, reason = "no crate in use has PACKET_IGNORE_OUTGOING")]
+pub(crate) fn ignore_outgoing(socket: &OwnedFd) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: `on` is an int of the length given, and setsockopt only reads it.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_IGNORE_OUTGOING,
+            (&raw const on).cast(),
+            size_of_val(&on) as libc::socklen_t,
+        )
+    };
+    checked(result)
+}
+
 /// Has a link's NIC take in what is sent to this MAC too, for as long as the socket is
 /// open. Takes RTNL, here and when the socket is closed (`packet_mc_add`,
 /// `packet_flush_mclist`, `net/packet/af_packet.c`, 6.12).

@@ -1,5 +1,5 @@
-//! Options of `virsh migrate`: a disk that the hosts don't share, one option after `--`, and post-copy; and all that stands
-//! in the way told at once.
+//! Options of `virsh migrate`: a disk that the hosts don't share, another name there, one option after `--`, and post-copy;
+//! and all that stands in the way told at once.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -13,6 +13,8 @@ use tandem_lab::{Lab, test_mac};
 
 use crate::{DOMAIN, expect};
 
+/// The domain's name after the first move.
+const MOVED: &str = "g1-moved";
 /// The disk's length, in bytes.
 const DISK_BYTES: usize = 4 << 20;
 
@@ -54,7 +56,7 @@ impl Drop for Listener {
     }
 }
 
-/// The disk comes along to `b`; on the way back the guest runs on `a` before its memory has come.
+/// The disk comes along to `b`, where the domain has another name; on the way back the guest runs on `a` before its memory has come.
 pub(crate) fn copy_and_switch(lab: &Lab) -> Result<()> {
     let (a, b) = LibvirtHost::pair(lab)?;
     let content: Vec<u8> = (0..DISK_BYTES).map(|at| (at / 512 % 251) as u8).collect();
@@ -76,8 +78,15 @@ pub(crate) fn copy_and_switch(lab: &Lab) -> Result<()> {
         refused.code == Some(1) && refused.stderr.contains("--suspend is not passed on"),
         "{refused:?}"
     );
-    let copy = ["--copy-storage-all", "--", "--abort-on-error"];
+    let copy = [
+        "--copy-storage-all",
+        "--dname",
+        MOVED,
+        "--",
+        "--abort-on-error",
+    ];
     expect(&guest.migrate(&a, &b, second, &copy)?, 0, &done)?;
+    ensure!(guest.name() == MOVED, "it has its old name");
     guest.check(&b, &a, Some(second))?;
     let copied = std::fs::read(b.folder().join(DISK_FILE))?;
     ensure!(copied == content, "the disk's content did not come along");
@@ -120,7 +129,7 @@ fn all_is_told_at_once(
          backup='yes' type='file'><scratch file='{folder}/scratch.qcow2'/></disk></disks></domainbackup>"
     );
     let backup = file(lab.folder(), "backup.xml", &backup)?;
-    here.virsh(&["backup-begin", DOMAIN, &backup])?;
+    here.virsh(&["backup-begin", MOVED, &backup])?;
     let foreign = guest.vf_file("ua-foreign", test_mac(99))?;
     let refused = json!({"verdict": "refused", "runs-on": "source", "vf-attached": true,
         "recovery-needed": false, "left": []});
@@ -133,6 +142,6 @@ fn all_is_told_at_once(
         let all = ["disk-not-shared", "job-under-way", "unknown-vf"];
         ensure!(codes == all, "{command}: {report:#}");
     }
-    here.virsh(&["domjobabort", DOMAIN])?;
+    here.virsh(&["domjobabort", MOVED])?;
     guest.has_no_record(here)
 }

@@ -7,14 +7,16 @@ use tandem_core::types::Mac;
 
 use super::*;
 use crate::packet::frames::{gratuitous_arp, neighbour_advertisement, reverse_arp};
-use crate::packet::socket::{packet_socket, transmit};
+use crate::packet::socket::{ignore_outgoing, packet_socket, transmit};
 
 /// `ETH_P_ALL`, in network order.
 const ALL_PROTOCOLS: u16 = 3_u16.to_be();
 
-/// Listens to all that arrives at a link.
+/// Listens to all that arrives at a link, and to nothing that leaves there.
 pub(super) fn listen(link: Ifindex) -> std::os::fd::OwnedFd {
-    packet_socket(link, ALL_PROTOCOLS).unwrap()
+    let socket = packet_socket(link, ALL_PROTOCOLS).unwrap();
+    ignore_outgoing(&socket).unwrap();
+    socket
 }
 
 /// The frames that have arrived. A veth delivers within the sender's call, so

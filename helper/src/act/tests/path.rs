@@ -133,6 +133,13 @@ fn a_path_check_tells_which_direction_fails_and_proves_nothing_where_nobody_answ
         );
         let message = said(run(check(PathProof::NoFault)).await);
         assert!(message.contains("none gets in"), "{message}");
+        // As a PF that gives its VF broadcasts, and no unicast for a MAC that is not the VF's: only a trial can tell.
+        ip(
+            "link set two-far type bridge_slave learning off flood off mcast_flood on bcast_flood on",
+        );
+        let learnt = listen(ifindex("two-far"));
+        accepted(check(PathProof::NoFault)).await;
+        assert!(!shows_the_bond(&learnt), "it was of no risk");
         ip("link set two-far type bridge_slave learning on flood on mcast_flood on bcast_flood on");
         let learnt = listen(ifindex("two-far"));
         accepted(check(PathProof::NoFault)).await;
