@@ -5,10 +5,11 @@
 //! Ours are put last again then, so that they are reached after everybody's: a frame that somebody else refuses is
 //! refused. Where it does not come all the same, that is told.
 
-use std::collections::hash_map::RandomState;
+use std::collections::{BTreeMap, hash_map::RandomState};
 use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -17,8 +18,16 @@ use tandem_core::Ifindex;
 use tandem_core::fast_path::{ArmedVf, Blocked, Way};
 use tandem_ebpf::{MAC_LEN, PATH_CHECK_ETHERTYPE, TEST_FRAME_LEN, Test};
 
-use super::{Attached, FastPathError, FastPaths, Place, chain, maps::Maps};
-use crate::ebpf::{hooks::Program, load::lock};
+use super::{
+    attach::{Attached, Place},
+    chain,
+    error::FastPathError,
+    maps::Maps,
+};
+use crate::ebpf::{
+    hooks::Program,
+    load::{Programs, lock},
+};
 use crate::packet::socket::packet_socket;
 
 /// To the nearest bridge, and no further: no bridge forwards it (IEEE 802.1Q, 8.6.3), should it ever leave the guest.
@@ -31,7 +40,7 @@ const ARRIVAL_STEP: Duration = Duration::from_millis(1);
 const BLOCKED_PAUSE: Duration = Duration::from_secs(10);
 
 /// What an armed bond is tested with.
-pub(super) struct Tester {
+struct Tester {
     /// Stays open: to close one takes some ms (`packet_release`, `net/packet/af_packet.c`, 6.12).
     socket: OwnedFd,
     bond: u32,
@@ -43,7 +52,7 @@ pub(super) struct Tester {
 }
 
 impl Tester {
-    pub(super) fn new(bond: u32, standby: u32, mac: [u8; MAC_LEN]) -> io::Result<Self> {
+    fn new(bond: u32, standby: u32, mac: [u8; MAC_LEN]) -> io::Result<Self> {
         Ok(Self {
             // Protocol 0: nothing is received.
             socket: packet_socket(Ifindex(bond), 0)?,
@@ -56,11 +65,7 @@ impl Tester {
     }
 
     /// Sends a test frame; where it ended before its time, if it did.
-    fn send(
-        &self,
-        maps: &std::sync::Mutex<Maps>,
-        wait: Duration,
-    ) -> Result<Option<Place>, FastPathError> {
+    fn send(&self, maps: &Mutex<Maps>, wait: Duration) -> Result<Option<Place>, FastPathError> {
         let number = RandomState::new().build_hasher().finish();
         lock(maps).begin_test(self.bond, number)?;
         let begun = Instant::now();
@@ -104,36 +109,21 @@ impl Tester {
     }
 }
 
-impl FastPaths {
-    /// Whether a bond's armed fast path fares as it last did, as far as a frame tells at once; also where there is
-    /// nothing to test. Takes no lock of the kernel's and no time.
-    pub fn fares_as_before(&self, bond: u32) -> bool {
-        // Somebody tests at this moment otherwise.
-        let Ok(testers) = self.shared.testers.try_lock() else {
-            return true;
-        };
-        let Some(tester) = testers.get(&bond) else {
-            return true;
-        };
-        if tester.blocked.is_some() {
-            return tester.tested_at.elapsed() < BLOCKED_PAUSE;
-        }
-        matches!(tester.send(&self.shared.maps, Duration::ZERO), Ok(None))
-    }
+/// What the armed bonds are tested with, by bond. Held while a test frame is waited for.
+#[derive(Default)]
+pub(super) struct Testers(Mutex<BTreeMap<u32, Tester>>);
 
-    /// Tests a bond's armed fast path, and puts its programs last in their chains, where they are not. `None`: it fares as
-    /// before, or there is nothing to test. Blocks as [`FastPaths::apply`] does.
-    pub fn test(&self, bond: u32) -> Option<Option<Blocked>> {
-        let mut bonds = lock(&self.shared.bonds);
-        let links = bonds.attached.get_mut(&bond)?;
-        let before = lock(&self.shared.testers).get(&bond)?.blocked.clone();
-        let blocked = self.test_armed(bond, links);
-        (before != blocked).then_some(blocked)
-    }
+/// Our programs and maps.
+#[derive(Clone, Copy)]
+pub(super) struct Ours<'a> {
+    pub(super) programs: &'a Programs,
+    pub(super) maps: &'a Mutex<Maps>,
+}
 
+impl Testers {
     /// Gets what an armed bond is tested with.
-    pub(super) fn have_tester(&self, bond: u32, armed_vf: &ArmedVf) -> Result<(), FastPathError> {
-        let mut testers = lock(&self.shared.testers);
+    pub(super) fn have(&self, bond: u32, armed_vf: &ArmedVf) -> Result<(), FastPathError> {
+        let mut testers = lock(&self.0);
         let (standby, mac) = (armed_vf.standby.0, armed_vf.mac.0);
         let before = testers.get(&bond);
         if before.is_some_and(|tester| (tester.standby, tester.mac) == (standby, mac)) {
@@ -147,22 +137,52 @@ impl FastPaths {
         Ok(())
     }
 
-    /// As [`FastPaths::test`], whatever it was before.
-    pub(super) fn test_armed(&self, bond: u32, links: &mut Vec<Attached>) -> Option<Blocked> {
-        let mut testers = lock(&self.shared.testers);
+    pub(super) fn forget(&self, bond: u32) {
+        lock(&self.0).remove(&bond);
+    }
+
+    /// Whether a frame comes through that came through before, as far as that shows at once; also where there is nothing
+    /// to test.
+    pub(super) fn fares_as_before(&self, bond: u32, maps: &Mutex<Maps>) -> bool {
+        // Somebody tests at this moment otherwise.
+        let Ok(testers) = self.0.try_lock() else {
+            return true;
+        };
+        let Some(tester) = testers.get(&bond) else {
+            return true;
+        };
+        if tester.blocked.is_some() {
+            return tester.tested_at.elapsed() < BLOCKED_PAUSE;
+        }
+        matches!(tester.send(maps, Duration::ZERO), Ok(None))
+    }
+
+    /// What came of the last test; `None` where there is nothing to test.
+    pub(super) fn last(&self, bond: u32) -> Option<Option<Blocked>> {
+        let testers = lock(&self.0);
+        testers.get(&bond).map(|tester| tester.blocked.clone())
+    }
+
+    /// Tests an armed bond, whose programs are put last in their chains before, where they are not.
+    pub(super) fn test(
+        &self,
+        bond: u32,
+        links: &mut Vec<Attached>,
+        ours: Ours<'_>,
+    ) -> Option<Blocked> {
+        let mut testers = lock(&self.0);
         let tester = testers.get_mut(&bond)?;
         let places = tester.places();
-        self.put_last(links, &places, |place| self.is_not_last(place));
-        let maps = &self.shared.maps;
-        let mut ended = tester.send(maps, ARRIVAL_LIMIT);
+        ours.put_last(links, &places, |place| ours.is_not_last(place));
+        let mut ended = tester.send(ours.maps, ARRIVAL_LIMIT);
         // Where the kernel does not tell of its chains, ours may have been taken off. Once is enough.
         if matches!(ended, Ok(Some(_))) && tester.blocked.is_none() {
-            self.put_last(links, &places, |place| chain::programs(place).is_err());
-            ended = tester.send(maps, ARRIVAL_LIMIT);
+            ours.put_last(links, &places, |place| chain::programs(place).is_err());
+            ended = tester.send(ours.maps, ARRIVAL_LIMIT);
         }
         tester.tested_at = Instant::now();
         tester.blocked = match ended {
-            Ok(ended) => ended.map(|place| self.blocked_at(place)),
+            Ok(ended) => ended.map(|place| ours.blocked_at(place)),
             Err(error) => {
                 tracing::warn!(bond, %error, "the fast path cannot be tested");
                 None
@@ -170,19 +190,23 @@ impl FastPaths {
         };
         tester.blocked.clone()
     }
+}
 
+impl Ours<'_> {
     /// Takes programs off and attaches them anew, which puts them behind all others.
-    fn put_last(&self, links: &mut Vec<Attached>, places: &[Place], stale: impl Fn(Place) -> bool) {
-        let stale: Vec<Place> = places
-            .iter()
-            .copied()
-            .filter(|place| stale(*place))
-            .collect();
+    fn put_last(
+        self,
+        links: &mut Vec<Attached>,
+        places: &[Place],
+        is_stale: impl Fn(Place) -> bool,
+    ) {
+        let stale = places.iter().copied().filter(|place| is_stale(*place));
+        let stale: Vec<Place> = stale.collect();
         if stale.is_empty() {
             return;
         }
         links.retain(|link| !stale.contains(&link.place));
-        let mut programs = lock(&self.shared.programs);
+        let mut programs = lock(self.programs);
         let Some(ebpf) = programs.as_mut() else {
             return;
         };
@@ -190,8 +214,9 @@ impl FastPaths {
             match Attached::new(ebpf, place) {
                 Ok(link) => links.push(link),
                 Err(reason) => {
+                    let ifindex = place.ifindex;
                     tracing::warn!(
-                        ifindex = place.ifindex,
+                        ifindex,
                         reason,
                         "a program of the fast path is not attached"
                     );
@@ -201,7 +226,7 @@ impl FastPaths {
     }
 
     /// The kernel tells of the chain, and our program is not the last one there.
-    fn is_not_last(&self, place: Place) -> bool {
+    fn is_not_last(self, place: Place) -> bool {
         let Some(ours) = self.number_of(place.program) else {
             return false;
         };
@@ -209,13 +234,13 @@ impl FastPaths {
     }
 
     /// The kernel's number of a program of ours.
-    fn number_of(&self, program: Program) -> Option<u32> {
-        let programs = lock(&self.shared.programs);
+    fn number_of(self, program: Program) -> Option<u32> {
+        let programs = lock(self.programs);
         let info = programs.as_ref()?.program(program.name())?.info().ok()?;
         Some(info.id())
     }
 
-    fn blocked_at(&self, place: Place) -> Blocked {
+    fn blocked_at(self, place: Place) -> Blocked {
         let ours = self.number_of(place.program);
         let mut programs = chain::programs(place).unwrap_or_default();
         programs.retain(|number| Some(*number) != ours);
