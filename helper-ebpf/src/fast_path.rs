@@ -159,6 +159,23 @@ impl FastPathFlag {
     };
 }
 
+/// Length in bytes of a test frame: the shortest that there is (IEEE 802.3, without its checksum). Behind the Ethernet
+/// header with [`crate::PATH_CHECK_ETHERTYPE`] comes the number of its [`Test`] in the machine's order of bytes.
+pub const TEST_FRAME_LEN: usize = 60;
+
+/// How far the last test frame came that was sent through a bond, by the bond's ifindex. The service writes it anew for
+/// each frame, the programs note where they have seen it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Test {
+    /// By chance, so that nobody else's frame has it.
+    pub number: u64,
+    /// 1: it came to the program at the bond's egress.
+    pub left_bond: u32,
+    /// 1: it came to the program at the standby's ingress, where it ends.
+    pub reached_standby: u32,
+}
+
 /// Wakes the fast path's thread: an armed VF is about to leave.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,6 +195,7 @@ const _: () = assert!(size_of::<Port>() == 40);
 const _: () = assert!(size_of::<PortCounters>() == 112);
 const _: () = assert!(size_of::<ArmedPorts>() == 16);
 const _: () = assert!(size_of::<FastPathFlag>() == 32);
+const _: () = assert!(size_of::<Test>() == 16);
 
 impl WakeRecord {
     /// Reads one ring buffer record; `None` when it has another length.
@@ -194,7 +212,7 @@ impl WakeRecord {
 
 #[cfg(feature = "user")]
 mod pod {
-    use super::{ArmedPorts, FastPathFlag, Port, PortCounters};
+    use super::{ArmedPorts, FastPathFlag, Port, PortCounters, Test};
 
     #[expect(unsafe_code, reason = "aya copies the value as bytes")]
     // SAFETY: only integers, repr(C), no padding (sizes asserted above): every bit
@@ -212,6 +230,10 @@ mod pod {
     #[expect(unsafe_code, reason = "aya copies the value as bytes")]
     // SAFETY: as above.
     unsafe impl aya::Pod for FastPathFlag {}
+
+    #[expect(unsafe_code, reason = "aya copies the value as bytes")]
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Test {}
 }
 
 #[cfg(test)]

@@ -17,13 +17,14 @@ pub use fast_path::{
     ArmedPorts, DUPLICATES_HOLD_NS, FAST_PATH_GRACE_NS, FAST_PATH_HOLD_NS,
     FAST_PATH_STOPPED_HOLD_NS, FastPathFlag, FrameCounts, KERNEL_ANNOUNCEMENT_INTERVAL_NS,
     LATE_PAUSE_NS, MAX_BONDS, MAX_KERNEL_ANNOUNCEMENTS, MAX_PORTS, Port, PortCounters,
-    ROLE_STANDBY, ROLE_VF, ROLE_WATCHED, ROLES_COUNTED, WAKE_RECORD_LEN, WAKE_RING_BYTES,
-    WakeRecord,
+    ROLE_STANDBY, ROLE_VF, ROLE_WATCHED, ROLES_COUNTED, TEST_FRAME_LEN, Test, WAKE_RECORD_LEN,
+    WAKE_RING_BYTES, WakeRecord,
 };
 pub use layout::Layout;
 
 /// Local Experimental Ethertype 1 of IEEE 802, which the frames of a path check
-/// carry: a port has to receive what another port of the same bond has sent.
+/// carry: a port has to receive what another port of the same bond has sent. Test frames
+/// of the programs themselves carry it too.
 pub const PATH_CHECK_ETHERTYPE: [u8; 2] = [0x88, 0xb5];
 
 /// Size of the event ring buffer in bytes: a power of two and a multiple of the

@@ -15,7 +15,10 @@ use tandem_ebpf::{
     ROLE_STANDBY, ROLE_VF, WAKE_RING_BYTES, WakeRecord,
 };
 
-use super::port::{self, Frame, PASS, now_ns, transmitting};
+use super::{
+    port::{self, Frame, PASS, now_ns, transmitting},
+    test_frame,
+};
 
 /// The armed ports, by the bond's ifindex.
 #[map]
@@ -392,6 +395,12 @@ fn bond_egress(ctx: TcContext) -> i32 {
     #[expect(unsafe_code, reason = "the context is reached by pointer")]
     // SAFETY: the context's fields are always readable.
     let bond = unsafe { (*ctx.skb.skb).ifindex };
+    if test_frame::may_be_one(&ctx)
+        && let Some(armed_ports) = armed_ports(bond)
+        && test_frame::leaves_bond(&ctx, bond)
+    {
+        return redirect(armed_ports.standby, u64::from(BPF_F_INGRESS));
+    }
     if going_on(bond, now_ns).is_none() {
         return PASS;
     }

@@ -7,4 +7,5 @@ mod kernel;
 mod link;
 mod port;
 mod port_programs;
+mod test_frame;
 mod warning;

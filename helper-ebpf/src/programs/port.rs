@@ -6,7 +6,7 @@ use tandem_ebpf::{MAC_LEN, MAX_BONDS, MAX_PORTS, PATH_CHECK_ETHERTYPE, Port};
 /// `TCX_NEXT` and `TC_ACT_UNSPEC` (`bpf.h` and `pkt_cls.h` of include/uapi/linux): the next
 /// program has its say, then the stack.
 pub(super) const PASS: i32 = -1;
-const ETHERNET_HEADER_LEN: usize = 14;
+pub(super) const ETHERNET_HEADER_LEN: usize = 14;
 /// First five bytes of the link-local groups of IEEE 802.1Q (LLDP, LACP, STP):
 /// they are the port's own business, and no bridge floods them.
 const LINK_LOCAL_GROUPS: [u8; 5] = [0x01, 0x80, 0xc2, 0x00, 0x00];

@@ -14,6 +14,7 @@ use tandem_ebpf::{
 use super::{
     fast_path,
     port::{Frame, PASS, now_ns, port, transmitting},
+    test_frame,
 };
 
 /// `PACKET_OTHERHOST` of `include/uapi/linux/if_packet.h`: not for the MAC of the device.
@@ -71,6 +72,12 @@ fn port_ingress(ctx: TcContext) -> i32 {
     let Some(port) = port(frame.ifindex) else {
         return PASS;
     };
+    if port.roles & ROLE_STANDBY != 0
+        && test_frame::may_be_one(&ctx)
+        && test_frame::reaches_standby(&ctx, port.bond)
+    {
+        return TC_ACT_SHOT;
+    }
     let echo = frame.is_own_echo(port);
     let taken_in = if port.roles & ROLE_STANDBY != 0 {
         fast_path::receive(&frame, port.bond)

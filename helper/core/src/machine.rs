@@ -144,6 +144,7 @@ impl Machine {
             Input::FastPathsLoading => self.world.await_fast_paths(now),
             Input::FastPathSupported(supported) => self.world.support_fast_path(supported),
             Input::FastPathSet { bond, fast_path } => self.world.put_fast_path(bond, fast_path),
+            Input::FastPathTested { bond, blocked } => self.world.put_blocked(bond, blocked),
             Input::FramesCounted { bond, ports } => self.measured(bond, &ports),
             Input::PortTraffic(found) => {
                 for (policy, memory) in self.policy.bonds.iter().zip(&mut self.bonds) {

@@ -42,12 +42,16 @@ pub(super) fn set(
     let Applied {
         watched,
         armed,
+        blocked,
         missing,
     } = loaded(fast_paths)?
         .apply(bond, fast_path, &announcements.unwrap_or_default(), order.0)
         .map_err(|error| refused(error.to_string()))?;
     let mut ports: Vec<_> = watched.into_iter().map(Ifindex).collect();
     ports.sort_unstable();
+    if armed {
+        inputs.push(Input::FastPathTested { bond, blocked });
+    }
     inputs.push(Input::FastPathSet {
         bond,
         fast_path: FastPath {
@@ -90,9 +94,24 @@ pub(super) fn read(
     Ok(())
 }
 
-/// How many frames a port has sent by the programs' count, where they count on it. Takes no lock of the kernel's
-/// and no time.
-pub(super) fn counted_traffic(fast_paths: &FastPaths, port: Ifindex) -> Option<PortTraffic> {
+/// Tests the fast path that is armed for a bond; says what came of it where it is not what it was.
+pub(super) fn test(fast_paths: Option<&FastPaths>, bond: Ifindex) -> Option<Input> {
+    let blocked = fast_paths?.test(bond.0)?;
+    Some(Input::FastPathTested { bond, blocked })
+}
+
+/// How many frames a port has sent by the programs' count, where they count on it, and the bond's fast path fares as
+/// before. Takes no lock of the kernel's and no time.
+pub(super) fn traffic_at_once(
+    fast_paths: &FastPaths,
+    bond: Ifindex,
+    port: Ifindex,
+) -> Option<PortTraffic> {
+    let traffic = fast_paths.fares_as_before(bond.0);
+    traffic.then(|| counted_traffic(fast_paths, port))?
+}
+
+fn counted_traffic(fast_paths: &FastPaths, port: Ifindex) -> Option<PortTraffic> {
     let counted = fast_paths.frames(port.0)?;
     Some(PortTraffic {
         port,
@@ -101,12 +120,17 @@ pub(super) fn counted_traffic(fast_paths: &FastPaths, port: Ifindex) -> Option<P
     })
 }
 
-/// Reads how many frames a port has sent by its driver's count.
+/// Reads how many frames a port has sent, by its driver's count where the programs don't.
 pub(super) fn read_traffic(
     requests: &mut Requests,
+    fast_paths: Option<&FastPaths>,
     port: Ifindex,
     inputs: &mut Vec<Input>,
 ) -> Result<(), ActError> {
+    if let Some(counted) = fast_paths.and_then(|programs| counted_traffic(programs, port)) {
+        inputs.push(Input::PortTraffic(counted));
+        return Ok(());
+    }
     let frames = link::get_sent(requests, port);
     let frames = frames.map_err(ActError::at(format!("read the frames of link {port}")))?;
     inputs.push(Input::PortTraffic(PortTraffic {

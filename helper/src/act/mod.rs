@@ -82,8 +82,8 @@ impl Executor {
         let fast_paths = self.fast_paths.clone();
         // Made again and again while nothing happens: no thread is woken for it where none is needed.
         let counted = match (&kind, &fast_paths) {
-            (ActionKind::ReadTraffic { port, .. }, Some(fast_paths)) => {
-                fast_path::counted_traffic(fast_paths, *port)
+            (ActionKind::ReadTraffic { bond, port }, Some(fast_paths)) => {
+                fast_path::traffic_at_once(fast_paths, *bond, *port)
             }
             _ => None,
         };
@@ -150,8 +150,9 @@ fn carry_out(
             fast_path::set(fast_paths, *bond, fast_path, id, inputs)
         }
         ActionKind::ReadFrames { bond, ports } => fast_path::read(fast_paths, *bond, ports, inputs),
-        ActionKind::ReadTraffic { port, .. } => {
-            fast_path::read_traffic(&mut requests, *port, inputs)
+        ActionKind::ReadTraffic { bond, port } => {
+            inputs.extend(fast_path::test(fast_paths, *bond));
+            fast_path::read_traffic(&mut requests, fast_paths, *port, inputs)
         }
         ActionKind::AskPath {
             bond,
@@ -160,6 +161,10 @@ fn carry_out(
             trial,
         } => {
             let asking = if *trial { ask::try_out } else { ask::ask_path };
+            if !*trial {
+                // In passing: this thread is there, and nothing else wakes one while the bond is at rest.
+                inputs.extend(fast_path::test(fast_paths, *bond));
+            }
             asking(&mut requests, *bond, *port, *other).map(|answer| {
                 inputs.push(Input::PathAsked {
                     bond: *bond,

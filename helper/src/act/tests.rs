@@ -10,6 +10,7 @@ use crate::observe::testing::{ifindex, in_namespace_async, ip, ip_all};
 mod bonding;
 mod moving;
 mod on_the_wire;
+mod others;
 mod path;
 
 async fn run(kind: ActionKind) -> Outcome {

@@ -270,9 +270,14 @@ impl Judge<'_> {
             fast_path.armed_vf.as_ref().is_none_or(right),
             format!("the fast path is armed for {fast_path:?}, active is {active:?}"),
         );
+        let blocked = self.stage.fast_paths.is_blocked(bond.ifindex);
         check(
-            status.fast_path_armed == fast_path.armed_vf.is_some(),
+            status.fast_path_armed == (fast_path.armed_vf.is_some() && !blocked),
             "the status is wrong about the fast path".into(),
+        );
+        check(
+            fast_path.armed_vf.is_none() || !blocked || reported(ProblemCode::NotArmed),
+            "the fast path would not run, and nobody says so".into(),
         );
         let addresses = self.addresses(bond);
         // That nothing acts by itself at a removal keeps no address anywhere.

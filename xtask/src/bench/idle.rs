@@ -18,10 +18,12 @@ use super::table::Table;
 const MAX_BINARY_BYTES: u64 = 8 << 20;
 /// Most resident memory with eBPF loaded, in KiB.
 const MAX_RESIDENT_KIB: u64 = 16 << 10;
-/// At rest the service looks this often whether the bond's VF sends, in s.
+/// At rest the service looks this often whether the bond's VF sends, in s. It wakes up once for that.
 const LOOK_INTERVAL_S: u64 = 10;
-/// Most wake-ups for one look, or for the question through the standby that is due once a minute.
-const WAKE_UPS: u64 = 3;
+/// So often it asks through the standby, in s.
+const QUESTION_INTERVAL_S: u64 = 60;
+/// Most wake-ups for one question.
+const QUESTION_WAKE_UPS: u64 = 3;
 
 /// The service has calmed down when it has not woken more often than it may for this long: longer than the 10 s that
 /// an idle thread of tokio's pool lives on (tokio 1.54, `runtime/blocking/pool.rs`, `KEEP_ALIVE`).
@@ -29,7 +31,8 @@ const CALM: Duration = Duration::from_secs(12);
 
 /// Most wake-ups in that time in which nothing happens.
 fn most_wake_ups(time: Duration) -> u64 {
-    (time.as_secs() / LOOK_INTERVAL_S + 1) * WAKE_UPS
+    let often = |interval_s| time.as_secs() / interval_s + 1;
+    often(LOOK_INTERVAL_S) + often(QUESTION_INTERVAL_S) * QUESTION_WAKE_UPS
 }
 
 /// Something measured, and what it may be at most.

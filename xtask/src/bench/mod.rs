@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: what the service costs an idle guest, and what 500 guests cost their host; or one of the
 //! comparisons and measurements that its options name.
 
+mod armed;
 mod boot;
 mod costs;
 mod evacuation;
@@ -13,6 +14,7 @@ mod serve;
 mod spread;
 mod table;
 mod tcp;
+mod watch;
 
 use std::time::Duration;
 
@@ -47,6 +49,12 @@ pub(crate) struct What {
     /// Boot guests with Tandem and without it, side by side
     #[arg(long)]
     boot: bool,
+    /// Measure how long it takes until a VF is armed
+    #[arg(long)]
+    armed: bool,
+    /// Measure what it costs to watch the path of a VF that carries frames
+    #[arg(long)]
+    watch: bool,
 }
 
 /// What `cargo xtask bench` takes.
@@ -63,7 +71,7 @@ pub(crate) struct Options {
     /// Rounds of each state with --tcp
     #[arg(long, value_name = "NUMBER", requires = "tcp")]
     tcp_rounds: Option<usize>,
-    /// With --evacuation, --costs, --growth, --tcp, --instructions or --boot: also write the page in tests/results
+    /// With --evacuation, --costs, --growth, --tcp, --instructions, --boot, --armed or --watch: also write the page in tests/results
     #[arg(long)]
     write_results: bool,
     #[command(flatten)]
@@ -76,6 +84,8 @@ pub(crate) struct Options {
     instructions: instructions::InstructionsOptions,
     #[command(flatten)]
     boot: boot::BootOptions,
+    #[command(flatten)]
+    armed: armed::ArmedOptions,
 }
 
 /// Measures, prints, writes JSON, and fails if a figure is over its limit.
@@ -105,6 +115,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         instructions::run(&options.instructions, page)
     } else if what.boot {
         boot::run(&options.boot, page)
+    } else if what.armed {
+        armed::run(&options.armed, page)
+    } else if what.watch {
+        watch::run(page)
     } else {
         let guest = idle::run(idle);
         if what.idle {

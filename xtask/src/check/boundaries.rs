@@ -40,6 +40,7 @@ const BOUNDARIES: [Boundary; 7] = [
             "helper/src/act",
             "helper/src/packet/socket.rs",
             "helper/src/ebpf/fast_path/ready.rs",
+            "helper/src/ebpf/fast_path/test_frame.rs",
         ],
     },
     Boundary {

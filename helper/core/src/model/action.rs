@@ -80,7 +80,8 @@ pub enum ActionKind {
         /// What has to be shown.
         proof: PathProof,
     },
-    /// Read how many frames a port has sent; handed in as [`crate::Input::PortTraffic`].
+    /// Read how many frames a port has sent; handed in as [`crate::Input::PortTraffic`]. An armed fast path of
+    /// the bond is tested too: where it fares otherwise than before, [`crate::Input::FastPathTested`] is handed in.
     ReadTraffic { bond: Ifindex, port: Ifindex },
     /// Ask neighbours of the bond through a port, and, if none answers, through another one. One of them carries the
     /// traffic and asks as the bond; the other never has the bond's MAC as the source. Handed in as
@@ -96,7 +97,8 @@ pub enum ActionKind {
         trial: bool,
     },
     /// Have the fast-path programs do exactly this for a bond. The executor hands in
-    /// [`crate::Input::FastPathSet`] with what they really do then. A change starts
+    /// [`crate::Input::FastPathSet`] with what they really do then, after [`crate::Input::FastPathTested`] if
+    /// that has changed. A change starts
     /// the counters of the bond's ports anew. [`FastPath::default`] has them let go of a bond,
     /// whether it is still there or not.
     SetFastPath { bond: Ifindex, fast_path: FastPath },

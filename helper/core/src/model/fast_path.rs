@@ -51,6 +51,29 @@ pub struct ArmedVf {
     pub upper_devices: u64,
 }
 
+/// Where a frame on the fast path's way does not come to its program, because what somebody else has attached there comes
+/// first and ends the frame's way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Blocked {
+    /// The bond, or the port that takes over.
+    pub link: Ifindex,
+    /// Which way frames pass there.
+    pub way: Way,
+    /// The programs before it, by the kernel's number; none where the kernel does not tell.
+    pub programs: Vec<u32>,
+}
+
+/// Which way frames pass a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Way {
+    /// Out of the guest.
+    Out,
+    /// Into it.
+    In,
+}
+
 /// What a port carried since its counters were started. Frames to and from
 /// the bond's own MAC only: broadcasts say nothing about where the network sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::fast_path::{FastPath, PortFrames, Reaction};
+use crate::model::fast_path::{Blocked, FastPath, PortFrames, Reaction};
 use crate::model::link::{Addressing, Link};
 use crate::model::path::{PathAnswer, PortTraffic};
 use crate::model::policy::{HostMay, Policy};
@@ -54,6 +54,12 @@ pub enum Input {
     FastPathSupported(bool),
     /// What the fast-path programs really do for a bond now.
     FastPathSet { bond: Ifindex, fast_path: FastPath },
+    /// Whether an armed fast path's programs would run: what came of a test frame, where it is not what it was.
+    FastPathTested {
+        bond: Ifindex,
+        /// Where it ended before its time; `None` if it came through.
+        blocked: Option<Blocked>,
+    },
     /// What the fast-path programs counted.
     FramesCounted {
         bond: Ifindex,

@@ -51,9 +51,8 @@ pub(crate) fn bond_status(
             .unwrap_or_default(),
         problems: problems(context, state),
         fast_path_armed: bond
-            .and_then(|bond| view.world.fast_path(bond.ifindex()))
-            .and_then(|fast_path| fast_path.armed_vf.as_ref())
-            .is_some_and(|armed_vf| view.active() == Some(armed_vf.vf)),
+            .zip(view.active())
+            .is_some_and(|(bond, active)| view.world.is_armed_for(bond.ifindex(), active)),
         next_deadline: deadline,
         switchovers: memory.traffic.switchovers(),
         switchover_count: memory.traffic.count,

@@ -8,13 +8,14 @@ use crate::bond::context::Context;
 use crate::bond::history::attempts::Failure;
 use crate::bond::history::vfs::LostPath;
 use crate::bond::view::{Bond, BondView, Device, Port};
+use crate::model::fast_path::{Blocked, Way};
 use crate::model::link::{FailOverMac, Occupant};
 use crate::model::policy::Ownership;
 use crate::model::source::{Source, SourceHealth, SourceStatus};
 use crate::model::status::{BondState, Problem, ProblemCode};
 use crate::model::types::IfName;
 use crate::report::network::of_network;
-use crate::world::FastPathSupport;
+use crate::world::{FastPathSupport, World};
 
 /// All problems, none twice.
 pub(crate) fn problems(context: &Context<'_>, state: BondState) -> Vec<Problem> {
@@ -248,10 +249,41 @@ fn not_armed(context: &Context<'_>) -> Option<Problem> {
         FastPathSupport::Supported if vf.link.pci.is_none() => {
             ("it has no PCI address".into(), code.remedy())
         }
+        FastPathSupport::Supported => {
+            let blocked = view.world.blocked(bond.ifindex())?;
+            (not_reached(view.world, blocked), REMEDY_BLOCKED)
+        }
         _ => return None,
     };
     let message = format!("nothing acts by itself when {name} is taken without a word: {why}");
     Some(problem(code, Some(name), message, remedy))
+}
+
+/// What somebody else's program can do so that Tandem's is reached too.
+const REMEDY_BLOCKED: &str = "`bpftool net` and `tc filter` name what is attached there: have it pass on what it lets \
+     through (TCX_NEXT, TC_ACT_UNSPEC), not end the way of frames (TC_ACT_OK). Until then have the host ask before it \
+     takes the VF (`tandem-host prepare`)";
+
+/// Where frames do not come to the fast path's program.
+fn not_reached(world: &World, blocked: &Blocked) -> String {
+    let name = world
+        .link(blocked.link)
+        .map_or("a link", |link| link.name.as_str());
+    let frames = match blocked.way {
+        Way::Out => format!("frames that leave {name}"),
+        Way::In => format!("frames that {name} receives"),
+    };
+    let mut programs = String::new();
+    for number in &blocked.programs {
+        let before = if programs.is_empty() { " (" } else { ", " };
+        programs += &format!("{before}{number}");
+    }
+    if !programs.is_empty() {
+        programs.push(')');
+    }
+    format!(
+        "{frames} do not come to Tandem's program, as another tc or XDP program{programs} ends their way before it"
+    )
 }
 
 /// What the kernel programs lack.

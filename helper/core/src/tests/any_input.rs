@@ -11,7 +11,7 @@ use proptest::sample::select;
 use super::*;
 use crate::machine::{MAX_OPEN_COMMANDS, Machine};
 use crate::model::action::{Action, ActionKind};
-use crate::model::fast_path::{ArmedVf, FastPath, Frames, PortFrames, Reaction};
+use crate::model::fast_path::{ArmedVf, Blocked, FastPath, Frames, PortFrames, Reaction, Way};
 use crate::model::input::{Command, Input, Outcome, Request};
 use crate::model::output::Output;
 use crate::model::path::{CountedBy, PathAnswer, PortTraffic};
@@ -245,6 +245,10 @@ fn input() -> impl Strategy<Value = Input> {
         1 => Just(Input::FastPathsLoading),
         1 => (index(), 0u64..3).prop_map(|(bond, fingerprint)| Input::UpperDevices { bond, fingerprint }),
         2 => (index(), any_fast_path()).prop_map(|(bond, fast_path)| Input::FastPathSet { bond, fast_path }),
+        1 => (index(), any::<bool>()).prop_map(|(bond, through)| {
+            let blocked = Blocked { link: bond, way: Way::In, programs: Vec::from([41]) };
+            Input::FastPathTested { bond, blocked: (!through).then_some(blocked) }
+        }),
         1 => (index(), proptest::collection::vec(port_frames(), 0..4))
             .prop_map(|(bond, ports)| Input::FramesCounted { bond, ports }),
         1 => (index(), 0u64..9_000_000)

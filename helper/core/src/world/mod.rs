@@ -8,7 +8,7 @@ pub(crate) mod readings;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use crate::model::fast_path::FastPath;
+use crate::model::fast_path::{Blocked, FastPath};
 use crate::model::input::KnownVf;
 use crate::model::link::{Addressing, BondFacts, BondMode, Link, LinkKind};
 use crate::model::policy::{BondPolicy, Policy};
@@ -19,6 +19,8 @@ use crate::world::identity::Identity;
 
 /// Interfaces that are remembered; those beyond are ignored.
 pub(crate) const MAX_LINKS: usize = 16_384;
+/// Programs that are named where they keep frames from the fast path's.
+const MAX_PROGRAMS: usize = 4;
 /// Parts of one source that the status lists.
 const MAX_PARTS: usize = 64;
 /// How long a VF waits for the fast-path programs to be loaded, in ms, while the standby carries the traffic. It
@@ -40,6 +42,8 @@ pub(crate) struct World {
     /// What the fast-path programs do, by bond; `None` where an attempt to change it failed. A bond
     /// that is gone stays here until they have let go of its ports, which live on.
     fast_paths: BTreeMap<Ifindex, Option<FastPath>>,
+    /// Bonds whose armed fast path would not run, and where it is blocked.
+    blocked: BTreeMap<Ifindex, Blocked>,
     /// The upper devices of each bond, as one number.
     upper_devices: BTreeMap<Ifindex, u64>,
     /// VFs that were known before the service was restarted.
@@ -218,6 +222,31 @@ impl World {
         self.fast_paths.get(&bond)?.as_ref()
     }
 
+    /// Where the fast path that is armed for a bond would not run.
+    pub(crate) fn blocked(&self, bond: Ifindex) -> Option<&Blocked> {
+        self.fast_path(bond)?.armed_vf.as_ref()?;
+        self.blocked.get(&bond)
+    }
+
+    /// The bond's fast path is armed, and its programs would run.
+    pub(crate) fn is_armed_for(&self, bond: Ifindex, vf: Ifindex) -> bool {
+        let fast_path = self.fast_path(bond);
+        let armed_vf = fast_path.and_then(|fast_path| fast_path.armed_vf.as_ref());
+        armed_vf.is_some_and(|armed_vf| armed_vf.vf == vf) && self.blocked(bond).is_none()
+    }
+
+    pub(crate) fn put_blocked(&mut self, bond: Ifindex, blocked: Option<Blocked>) {
+        match blocked.filter(|_| self.links.contains_key(&bond)) {
+            Some(mut blocked) => {
+                blocked.programs.truncate(MAX_PROGRAMS);
+                self.blocked.insert(bond, blocked);
+            }
+            None => {
+                self.blocked.remove(&bond);
+            }
+        }
+    }
+
     /// The upper devices of a bond, as one number that changes with them.
     pub(crate) fn upper_devices(&self, bond: Ifindex) -> u64 {
         self.upper_devices.get(&bond).copied().unwrap_or(0)
@@ -241,6 +270,7 @@ impl World {
         };
         if !supported {
             self.fast_paths.clear();
+            self.blocked.clear();
         }
     }
 
@@ -296,6 +326,7 @@ impl World {
         let links = &self.links;
         self.fast_paths
             .retain(|bond, fast_path| links.contains_key(bond) || !is_idle(fast_path.as_ref()));
+        self.blocked.retain(|bond, _| links.contains_key(bond));
         self.upper_devices
             .retain(|bond, _| links.contains_key(bond));
     }
@@ -325,6 +356,7 @@ impl World {
         if is_idle(self.fast_path(ifindex)) {
             self.fast_paths.remove(&ifindex);
         }
+        self.blocked.remove(&ifindex);
         self.upper_devices.remove(&ifindex);
     }
 

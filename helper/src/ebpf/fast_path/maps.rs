@@ -10,7 +10,7 @@ use rustix::time::{ClockId, clock_gettime};
 use tandem_core::{Ifindex, PciAddress, fast_path::ArmedVf};
 use tandem_ebpf::{
     ArmedPorts, DEVICE_NAME_LEN, DUPLICATES_HOLD_NS, FastPathFlag, MAC_LEN, MAX_BONDS, MAX_PORTS,
-    Port, PortCounters, ROLES_COUNTED,
+    Port, PortCounters, ROLES_COUNTED, Test,
 };
 
 use super::{
@@ -34,6 +34,7 @@ pub(in crate::ebpf) struct Maps {
     flags: Table<u32, FastPathFlag>,
     devices: Table<[u8; DEVICE_NAME_LEN], u32>,
     carriers: Table<u32, u32>,
+    tests: Table<u32, Test>,
     wake: Option<RingBuf<MapData>>,
     described: BTreeMap<u32, Port>,
     armed: BTreeMap<u32, ArmedVf>,
@@ -148,6 +149,7 @@ impl Maps {
             flags: map("FLAGS")?.try_into()?,
             devices: map("DEVICES")?.try_into()?,
             carriers: map("CARRIERS")?.try_into()?,
+            tests: map("TESTS")?.try_into()?,
             wake: Some(map("WAKE")?.try_into()?),
             described: BTreeMap::new(),
             armed: BTreeMap::new(),
@@ -295,6 +297,7 @@ impl Maps {
         }
         remove(&mut self.flags, bond)?;
         remove(&mut self.armed_ports, bond)?;
+        remove(&mut self.tests, bond)?;
         if !is_standby_of_another(&self.armed, bond, armed_vf.standby) {
             remove(&mut self.carriers, armed_vf.standby.0)?;
         }
@@ -351,6 +354,20 @@ impl Maps {
         let port = self.described.get(&ifindex).filter(|port| counts(port))?;
         let per_cpu = self.counters.get(&ifindex, 0).ok()?;
         Some(fold(per_cpu.iter(), port.epoch))
+    }
+
+    /// A test frame of this number is about to be sent through a bond.
+    pub(super) fn begin_test(&mut self, bond: u32, number: u64) -> Result<(), FastPathError> {
+        let test = Test {
+            number,
+            ..Test::default()
+        };
+        Ok(self.tests.insert(bond, test, 0)?)
+    }
+
+    /// How far the bond's last test frame came.
+    pub(super) fn test(&self, bond: u32) -> Result<Test, FastPathError> {
+        Ok(self.tests.get(&bond, 0)?)
     }
 
     /// Whether the fast path is running.

@@ -11,6 +11,7 @@
 //! Kernel side: `helper-ebpf/src/programs/port_programs.rs` and `fast_path.rs`.
 
 mod attach;
+mod chain;
 mod counters;
 mod error;
 mod maps;
@@ -20,6 +21,7 @@ mod realtime;
 mod repeat;
 mod setup;
 mod system;
+mod test_frame;
 mod thread;
 
 use std::{
@@ -29,7 +31,7 @@ use std::{
 
 use tandem_core::{
     Ifindex, Input,
-    fast_path::{ArmedVf, FastPath},
+    fast_path::{ArmedVf, Blocked, FastPath},
 };
 use tandem_ebpf::MAX_BONDS;
 use tokio::sync::mpsc;
@@ -46,6 +48,7 @@ use orders::Orders;
 use ready::Ready;
 pub use setup::{Applied, Missing, PortTraffic};
 pub use tandem_ebpf::FrameCounts;
+use test_frame::{Ours, Testers};
 use thread::Threads;
 
 /// Looks at the port that a bond sends through, which may change between them.
@@ -65,10 +68,20 @@ struct Shared {
     bonds: Mutex<Bonds>,
     /// Only ever held for a moment.
     maps: Mutex<Maps>,
+    testers: Testers,
     threads: Threads,
     /// The kernel side learns which port of a bond transmits.
     ports_known: bool,
     netns_inum: u32,
+}
+
+impl Shared {
+    fn ours(&self) -> Ours<'_> {
+        Ours {
+            programs: &self.programs,
+            maps: &self.maps,
+        }
+    }
 }
 
 /// What is attached, by bond.
@@ -96,6 +109,7 @@ impl FastPaths {
                 programs,
                 bonds: Mutex::default(),
                 maps: Mutex::new(maps),
+                testers: Testers::default(),
                 threads: Threads::start(ring, reactions).map_err(FastPathError::Threads)?,
                 ports_known,
                 netns_inum: system::netns_inum()?,
@@ -201,6 +215,10 @@ impl FastPaths {
                 lock(&shared.maps).set_carrier(standby, carrier_now)?;
             }
             applied.armed = true;
+            shared.testers.have(bond, armed_vf)?;
+            applied.blocked = shared.testers.test(bond, links, shared.ours());
+        } else {
+            shared.testers.forget(bond);
         }
         Ok(applied)
     }
@@ -250,6 +268,7 @@ impl FastPaths {
             tracing::warn!(bond, %error, "the eBPF programs could not be told to leave a bond alone");
         }
         self.shared.threads.disarm(bond);
+        self.shared.testers.forget(bond);
         links.clear();
     }
 
@@ -286,6 +305,24 @@ impl FastPaths {
     /// The kernel refused the change of a map.
     pub fn prolong(&self, bond: u32) -> Result<(), FastPathError> {
         lock(&self.shared.maps).prolong(bond)
+    }
+
+    /// Whether a bond's armed fast path fares as it last did, as far as a test frame tells at once; also where there is
+    /// nothing to test. Takes no lock of the kernel's and no time.
+    pub fn fares_as_before(&self, bond: u32) -> bool {
+        let Shared { testers, maps, .. } = &*self.shared;
+        testers.fares_as_before(bond, maps)
+    }
+
+    /// Tests a bond's armed fast path, and puts its programs last in their chains, where they are not. `None`: it fares as
+    /// before, or there is nothing to test. Blocks as [`FastPaths::apply`] does.
+    pub fn test(&self, bond: u32) -> Option<Option<Blocked>> {
+        let mut bonds = lock(&self.shared.bonds);
+        let links = bonds.attached.get_mut(&bond)?;
+        let testers = &self.shared.testers;
+        let before = testers.last(bond)?;
+        let blocked = testers.test(bond, links, self.shared.ours());
+        (before != blocked).then_some(blocked)
     }
 
     /// Whether the bond's frames take the standby at this moment because its VF leaves.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tandem_core::Ifindex;
-use tandem_core::fast_path::FastPath;
+use tandem_core::fast_path::{Blocked, FastPath};
 use tandem_ebpf::{FrameCounts, ROLE_STANDBY, ROLE_VF, ROLE_WATCHED};
 
 use super::attach::Place;
@@ -18,6 +18,8 @@ pub struct Applied {
     pub armed: bool,
     /// What could not be attached.
     pub missing: Vec<Missing>,
+    /// Where the armed fast path would not run all the same.
+    pub blocked: Option<Blocked>,
 }
 
 /// A program that is not where it should be.

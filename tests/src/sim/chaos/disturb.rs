@@ -37,6 +37,7 @@ impl Chaos {
             94..96 => self.another_vf(),
             96..98 => self.second_bonds_nics(),
             98 => self.path_or_flow(),
+            99 => self.others_program(),
             _ => false,
         }
     }

@@ -14,6 +14,13 @@ impl Chaos {
         before != supported
     }
 
+    /// Somebody attaches a program before the fast path's, or takes it off.
+    pub(super) fn others_program(&mut self) -> bool {
+        let first = &mut self.stage.fast_paths.others_come_first;
+        *first = !*first;
+        true
+    }
+
     /// A path dies, in one direction or both, or works again; and what flows changes.
     pub(super) fn path_or_flow(&mut self) -> bool {
         let flow = Flow {

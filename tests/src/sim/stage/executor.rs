@@ -135,7 +135,7 @@ impl Stage {
         let links = self.kernel.dump_links();
         let read = (self.fast_paths).read_back(kind, &links, self.now, &mut self.rng);
         if let Some(read) = read {
-            return vec![read];
+            return read;
         }
         if let ActionKind::Observe { source } = kind {
             let read = match source {
@@ -148,9 +148,10 @@ impl Stage {
         }
         let done = *outcome == Outcome::Accepted;
         match *kind {
-            ActionKind::ReadTraffic { port, .. } if done => {
-                let traffic = self.kernel.traffic(port);
-                return traffic.map(Input::PortTraffic).into_iter().collect();
+            ActionKind::ReadTraffic { bond, port } if done => {
+                let tested = self.fast_paths.test(bond, &links, false);
+                let traffic = self.kernel.traffic(port).map(Input::PortTraffic);
+                return tested.into_iter().chain(traffic).collect();
             }
             ActionKind::AskPath {
                 bond,

@@ -1,10 +1,10 @@
 //! The fast-path programs, as far as the machine can tell: what they do for each
 //! bond, and counters that show whatever chance brings.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tandem_core::action::{Action, ActionId, ActionKind};
-use tandem_core::fast_path::{FastPath, Frames, PortFrames, Reaction};
+use tandem_core::fast_path::{Blocked, FastPath, Frames, PortFrames, Reaction, Way};
 use tandem_core::input::Outcome;
 use tandem_core::link::Link;
 use tandem_core::{IfName, Ifindex, Input, PciAddress, Time};
@@ -17,6 +17,10 @@ use super::Stage;
 pub struct FastPaths {
     /// The kernel takes them.
     pub supported: bool,
+    /// Somebody else's program ends the way of all that leaves a bond.
+    pub others_come_first: bool,
+    /// Bonds whose last test frame did not come through.
+    blocked: BTreeSet<Ifindex>,
     by_bond: BTreeMap<Ifindex, FastPath>,
     latest: BTreeMap<Ifindex, ActionId>,
 }
@@ -33,6 +37,26 @@ impl FastPaths {
         fast_path
     }
 
+    /// The bond's last test frame did not come through.
+    pub fn is_blocked(&self, bond: Ifindex) -> bool {
+        self.blocked.contains(&bond)
+    }
+
+    /// Tests the fast path that is armed for a bond; says what came of it where it is not what it was, or if `anew`.
+    pub fn test(&mut self, bond: Ifindex, links: &[Link], anew: bool) -> Option<Input> {
+        self.of(bond, links).armed_vf?;
+        let changed = match self.others_come_first {
+            true => self.blocked.insert(bond),
+            false => self.blocked.remove(&bond),
+        };
+        let blocked = self.others_come_first.then(|| Blocked {
+            link: bond,
+            way: Way::Out,
+            programs: vec![41],
+        });
+        (changed || anew).then_some(Input::FastPathTested { bond, blocked })
+    }
+
     /// Bonds that they do something for although no link of this name is there.
     pub fn strays(&self, links: &[Link], names: &[&IfName]) -> Vec<Ifindex> {
         let named = |bond: &Ifindex| {
@@ -46,6 +70,7 @@ impl FastPaths {
     /// The service died, and its programs with it.
     pub fn clear(&mut self) {
         self.by_bond.clear();
+        self.blocked.clear();
         self.latest.clear();
     }
 
@@ -71,6 +96,7 @@ impl FastPaths {
         };
         if is_release(kind) {
             self.by_bond.remove(bond);
+            self.blocked.remove(bond);
             return Some(Outcome::Accepted);
         }
         if !self.supported {
@@ -93,17 +119,21 @@ impl FastPaths {
 
     /// What the executor reads after such an action.
     pub fn read_back(
-        &self,
+        &mut self,
         kind: &ActionKind,
         links: &[Link],
         now: Time,
         rng: &mut Rng,
-    ) -> Option<Input> {
+    ) -> Option<Vec<Input>> {
         match kind {
-            ActionKind::SetFastPath { bond, .. } => Some(Input::FastPathSet {
-                bond: *bond,
-                fast_path: self.of(*bond, links),
-            }),
+            ActionKind::SetFastPath { bond, .. } => {
+                let tested = self.test(*bond, links, true);
+                let set = Input::FastPathSet {
+                    bond: *bond,
+                    fast_path: self.of(*bond, links),
+                };
+                Some(tested.into_iter().chain([set]).collect())
+            }
             ActionKind::ReadFrames { bond, ports } => {
                 let watched = self.of(*bond, links).ports;
                 let ports = ports.iter().copied().filter(|port| watched.contains(port));
@@ -118,10 +148,10 @@ impl FastPaths {
                     sent: frames(),
                     late: frames(),
                 };
-                Some(Input::FramesCounted {
+                Some(vec![Input::FramesCounted {
                     bond: *bond,
                     ports: ports.map(&mut count).collect(),
-                })
+                }])
             }
             _ => None,
         }

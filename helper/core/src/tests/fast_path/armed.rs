@@ -3,6 +3,7 @@
 use alloc::string::String;
 
 use super::*;
+use crate::model::fast_path::{Blocked, Way};
 use crate::model::link::FailOverMac;
 use crate::model::policy::MacPolicy;
 use crate::model::source::{Source, SourceHealth};
@@ -144,4 +145,40 @@ fn programs_that_refuse_do_not_keep_the_traffic_away() {
     assert_eq!(codes, [ProblemCode::SwitchoverUnmeasured]);
     assert_eq!(bond(&guest).traffic, Traffic::Vf);
     assert!(!bond(&guest).fast_path_armed);
+}
+
+#[test]
+fn what_would_not_run_is_not_called_armed() {
+    let mut guest = guest(MacPolicy::Standby, &[Input::FastPathSupported(true)]);
+    guest.pass(HELD);
+    assert!(bond(&guest).fast_path_armed);
+    let tested = |link, way, programs: &[u32]| Input::FastPathTested {
+        bond: BOND,
+        blocked: Some(Blocked {
+            link,
+            way,
+            programs: programs.to_vec(),
+        }),
+    };
+    let known = bond(&guest).clone();
+    guest.feed(tested(BOND, Way::Out, &[41, 42]));
+    assert!(!bond(&guest).fast_path_armed);
+    let message = not_armed(&guest);
+    assert!(
+        message.contains("leave bond0") && message.contains("(41, 42)"),
+        "{message}"
+    );
+    guest.feed(tested(STANDBY, Way::In, &[]));
+    let message = not_armed(&guest);
+    assert!(
+        message.contains("receives") && !message.contains('('),
+        "{message}"
+    );
+    guest.obey();
+    assert_eq!(bond(&guest).traffic, Traffic::Vf, "it carries all the same");
+    guest.feed(Input::FastPathTested {
+        bond: BOND,
+        blocked: None,
+    });
+    assert_eq!(bond(&guest), &known);
 }

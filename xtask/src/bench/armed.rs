@@ -1,0 +1,151 @@
+//! `cargo xtask bench --armed`: how long it takes until a VF is armed, after a start of the service and after the VF came.
+
+use std::time::Instant;
+
+use anyhow::Result;
+use serde_json::{Value, json};
+use tandem_core::status::BondState;
+use tandem_lab::Lab;
+use tandem_lab::command;
+use tandem_lab::tandem::switchover::is_armed;
+use tandem_lab::tandem::{Guest, Setup};
+
+use super::machine::Machine;
+use super::report::Report;
+use super::spread::Spread;
+use super::table::Table;
+
+/// Rounds of each row, unless the command line says otherwise.
+const ROUNDS: usize = 5;
+/// SIGTERM (signal(7)).
+const TERMINATE: i32 = 15;
+
+/// What has to be known to read the table.
+const ABOUT: &str = "By this machine's clock, from the moment the service is started, or the VF is plugged in, until the \
+    status in the guest says that the VF carries the traffic and the fast path is armed; it is asked for some times a \
+    second. *A start* includes loading the kernel programs, *a VF* the PCI hot-plug, its driver and the time that a \
+    VF has to hold its carrier (`hold-ms`). Each of a *busy* guest's processors has an endless loop beside all else.";
+
+/// What the options of `cargo xtask bench --armed` are.
+#[derive(Debug, clap::Args)]
+pub(super) struct ArmedOptions {
+    /// Rounds of each row with --armed
+    #[arg(long, value_name = "NUMBER", requires = "armed")]
+    armed_rounds: Option<usize>,
+}
+
+/// What a time begins with.
+#[derive(Clone, Copy)]
+enum Since {
+    Start,
+    Vf,
+}
+
+struct Row {
+    since: Since,
+    busy: bool,
+    /// In seconds.
+    times_s: Vec<f64>,
+}
+
+/// Measures, prints and writes JSON.
+pub(super) fn run(options: &ArmedOptions, page: bool) -> Result<()> {
+    let rounds = options.armed_rounds.unwrap_or(ROUNDS);
+    let lab = Lab::new("bench-armed")?;
+    let setup = Setup::new()?;
+    let mut guest = setup.boot(&lab, &lab.host("a")?)?;
+    await_armed(&guest)?;
+    let mut rows = Vec::new();
+    let mut measure = |guest: &mut Guest, busy| {
+        for since in [Since::Start, Since::Vf] {
+            let times_s = (0..rounds).map(|_| since.time_s(guest, &setup));
+            rows.push(Row {
+                since,
+                busy,
+                times_s: times_s.collect::<Result<_>>()?,
+            });
+        }
+        Ok::<_, anyhow::Error>(())
+    };
+    measure(&mut guest, false)?;
+    let load = "for _ in $(seq $(nproc)); do while :; do :; done & done; wait";
+    let load = guest.vm.spawn(&["sh", "-c", load], &[], "/dev/null")?;
+    measure(&mut guest, true)?;
+    // The loops go with the guest.
+    guest.vm.signal(load, 9)?;
+    let report = Report {
+        name: "armed",
+        title: "Until a VF is armed",
+        about: ABOUT.to_owned(),
+        machine: Machine::look()?,
+        figures: rows.iter().map(Row::json).collect(),
+        table: table(&rows),
+        claims: Vec::new(),
+        picture: None,
+    };
+    report.publish(page)
+}
+
+impl Since {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Start => "a start",
+            Self::Vf => "a VF",
+        }
+    }
+
+    fn time_s(self, guest: &mut Guest, setup: &Setup) -> Result<f64> {
+        let begun = match self {
+            Self::Start => {
+                guest.end_service(TERMINATE)?;
+                let begun = Instant::now();
+                guest.start(&[])?;
+                begun
+            }
+            Self::Vf => {
+                guest.vm.unplug_vf()?;
+                guest.reach_here(BondState::Standby)?;
+                let begun = Instant::now();
+                guest.vm.plug_vf(setup.model, setup.vf)?;
+                begun
+            }
+        };
+        await_armed(guest)?;
+        let time = begun.elapsed();
+        command::progress(&format!("armed {time:.1?} after {}", self.name()));
+        Ok(time.as_secs_f64())
+    }
+}
+
+fn await_armed(guest: &Guest) -> Result<()> {
+    let armed = guest.await_here("armed", |status| {
+        let bond = status.bonds.first();
+        bond.is_some_and(|bond| bond.state == BondState::Accelerated && bond.fast_path_armed)
+            && is_armed(status)
+    });
+    armed.map(|_| ())
+}
+
+impl Row {
+    fn load(&self) -> &'static str {
+        if self.busy { "busy" } else { "idle" }
+    }
+
+    fn json(&self) -> Value {
+        json!({ "from": self.since.name(), "load": self.load(), "seconds": self.times_s })
+    }
+}
+
+fn table(rows: &[Row]) -> Table {
+    let mut table = Table::new(&["from", "guest", "rounds", "armed after, s"]);
+    for row in rows {
+        let spread = Spread::of(row.times_s.iter().copied());
+        table.rows.push(vec![
+            row.since.name().to_owned(),
+            row.load().to_owned(),
+            row.times_s.len().to_string(),
+            spread.map_or_else(String::new, |spread| spread.show(1)),
+        ]);
+    }
+    table
+}
