@@ -160,9 +160,10 @@ impl Rig {
             return;
         };
         while let Some(frame) = self.taps[at].read().unwrap() {
-            let from_peer = |frame: &Frame| frame.source() == PEER;
+            // What the source's half gives to the network has a MAC of its own.
+            let from_others = |frame: &Frame| frame.source() != GUEST;
             self.got
-                .extend(number_of(&frame).filter(|_| from_peer(&frame)));
+                .extend(number_of(&frame).filter(|_| from_others(&frame)));
         }
     }
 
@@ -335,6 +336,56 @@ fn a_half_that_dies_leaves_its_tap_open() {
         let wanted: Vec<u64> = (1..=20).collect();
         assert_eq!(rig.got, wanted, "source_dies: {source_dies}");
     }
+}
+
+/// Nothing but broadcasts goes with a destination that dies while the guest stands still: the source gives it to the network.
+#[test]
+fn what_a_dead_destination_had_goes_to_the_guest_through_the_network() {
+    let mut rig = Rig::new();
+    let peer = Peer::start();
+    rig.run_ms(200);
+    rig.to_source.push(source::Input::HoldWanted);
+    rig.run_until("the guest stops", |rig| rig.at.is_none());
+    rig.run_ms(5);
+    rig.destination = None;
+    rig.to_source.push(source::Input::DestinationDied);
+    rig.run_until("the guest runs at the destination", |rig| rig.at == Some(1));
+    rig.run_until("the source ends", Rig::ended);
+    rig.run_ms(100);
+    let sent = peer.end();
+    rig.run_ms(100);
+    let source = rig.source.as_ref().unwrap().machine.outcome().unwrap();
+    let (lost, twice, disorder) = rig.judge(sent);
+    println!("sent {sent:?}, lost {lost:?}, {disorder} out of order, {source:?}");
+    assert_eq!((lost[0], twice), (0, [0, 0]));
+    assert!(source.counts.forwarded > 0);
+}
+
+/// A source that dies while the guest stands still takes no more with it than the network brings there afterwards.
+#[test]
+fn what_a_dead_source_had_sent_comes() {
+    let mut rig = Rig::new();
+    let peer = Peer::start();
+    rig.run_ms(200);
+    rig.to_source.push(source::Input::HoldWanted);
+    rig.run_until("the guest stops", |rig| rig.at.is_none());
+    rig.run_ms(5);
+    let before = peer.sent[0].load(Ordering::Relaxed);
+    rig.source = None;
+    rig.to_destination.push(destination::Input::SourceDied);
+    rig.run_until("the guest runs at the destination", |rig| rig.at == Some(1));
+    let after = peer.sent[0].load(Ordering::Relaxed);
+    rig.run_until("the destination ends", Rig::ended);
+    rig.run_ms(100);
+    let sent = peer.end();
+    rig.run_ms(100);
+    let (lost, twice, _) = rig.judge(sent);
+    println!("sent {sent:?}, {before} before, {after} then, lost {lost:?}");
+    assert_eq!(twice, [0, 0]);
+    // Some are under way, on both sides.
+    assert!(lost[0] <= after - before + 20, "{lost:?}");
+    let early = rig.got.iter().filter(|number| **number < before - 20);
+    assert_eq!(early.count() as u64, before - 21);
 }
 
 #[test]

@@ -7,10 +7,11 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::moment::{MOST_MS, Moment};
+use super::moment::{MOST_MS, Moment, is_near_its_end};
 use super::pace::Pace;
 use super::plan::CarryPlan;
 use super::relay::{HalfProcess, start};
+use super::total::total;
 use super::words::{FromHalf, HalfReport, ToHalf};
 use crate::evacuate::{CarryOutcome, Side};
 use crate::hypervisor::{DomainState, Host, JobFacts, JobPhase, JobWhich};
@@ -210,12 +211,24 @@ impl Conductor {
         }
     }
 
-    /// Nobody will order a stop any more: the hypervisor stops the guest by itself then.
+    /// Nobody will order a stop any more: the hypervisor stops the guest by itself then. Who is left is told whether the other one
+    /// may still give the guest a frame.
     async fn half_is_gone(&mut self, side: Side) {
         if self.reports[usize::from(side == Side::Destination)].is_none() {
             let reason = format!("the {}'s half ended too early", side.as_str());
             self.reason.get_or_insert(reason);
         }
+        let other = usize::from(side == Side::Source);
+        let died = self.halves[1 - other].died();
+        if died && side == Side::Source && self.hold_wanted && self.stopped.is_none() {
+            // What is held has gone to the destination, and is of use only if the guest goes there now.
+            self.stop().await;
+        }
+        // Before the guest stands still, the destination can't know where it goes on.
+        if died && !self.failed && (side == Side::Destination || self.stopped.is_some()) {
+            self.halves[other].tell(ToHalf::OtherHalfDied).await;
+        }
+        self.halves[other].end_stream().await;
         if self.stopped.is_none() && !self.failed {
             self.ease().await;
         }
@@ -424,77 +437,12 @@ impl Conductor {
 
     fn outcome(self) -> CarryOutcome {
         let pause = self.stopped.zip(self.runs);
-        let [source, destination] = self.reports;
-        let cause = |report: &Option<HalfReport>| report.as_ref().and_then(|one| one.cause.clone());
-        let reason = self
-            .reason
-            .or_else(|| cause(&source))
-            .or_else(|| cause(&destination));
-        // What a half had that told nothing any more went with it.
-        let unheard = destination.is_none();
-        let (source, destination) = (source.unwrap_or_default(), destination.unwrap_or_default());
-        let unconfirmed = source.carried.saturating_sub(source.confirmed);
+        let pause_ms = pause
+            .and_then(|(stop, runs)| u64::try_from(runs.duration_since(stop.at).as_millis()).ok());
         CarryOutcome {
-            reason: reason.map(|reason| printable(&reason)),
             stop_was_ours: self.stopped.is_some_and(|stop| stop.ours),
-            pause_ms: pause.and_then(|(stop, runs)| {
-                u64::try_from(runs.duration_since(stop.at).as_millis()).ok()
-            }),
-            held: source.held + destination.held,
-            carried: destination.carried.max(source.carried),
-            given_back: source.given_back,
-            late: destination.late,
-            lost: source.lost
-                + source.left_in_queue
-                + destination.lost
-                + if unheard { unconfirmed } else { 0 },
-            left_in_queue: source.left_in_queue,
-            swept: source.swept,
-            maybe_lost: source.unseen,
-            no_sweep: source.no_copy.map(|reason| printable(&reason)),
-            drain_ms: source.drain_ms,
-            latest_ms: source.longest_wait_ms + destination.longest_wait_ms,
-            most_bytes: source.most_bytes.max(destination.most_bytes),
+            pause_ms,
+            ..total(self.reason, self.reports)
         }
-    }
-}
-
-/// The rest of the memory goes within the pause that may be; not before all was sent once.
-fn is_near_its_end(job: &JobFacts, max_pause_ms: u64) -> bool {
-    let (Some(passes), Some(rest), Some(rate)) =
-        (job.passes, job.memory_remaining_bytes, job.rate_bytes_per_s)
-    else {
-        return false;
-    };
-    passes > 1 && u128::from(rest) * 1000 <= u128::from(rate) * u128::from(max_pause_ms)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_end_is_near_when_the_rest_goes_within_the_pause() {
-        let job = JobFacts {
-            passes: Some(2),
-            memory_remaining_bytes: Some(10_000_000),
-            rate_bytes_per_s: Some(100_000_000),
-            ..JobFacts::default()
-        };
-        assert!(is_near_its_end(&job, 100));
-        assert!(!is_near_its_end(&job, 99));
-        let first = JobFacts {
-            passes: Some(1),
-            ..job
-        };
-        assert!(
-            !is_near_its_end(&first, 100),
-            "what changed is not known yet"
-        );
-        let unknown = JobFacts {
-            rate_bytes_per_s: None,
-            ..job
-        };
-        assert!(!is_near_its_end(&unknown, 100));
     }
 }

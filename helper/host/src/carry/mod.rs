@@ -21,6 +21,7 @@ mod pace;
 mod plan;
 mod prepared;
 mod relay;
+mod total;
 mod words;
 
 pub use half::run as run_half;
