@@ -43,6 +43,16 @@ fn carried_beside_plain(lab: &Lab) -> Result<()> {
                 "lost, twice, out of order {wrong:?}: {all}"
             );
         }
+        for (what, frames) in ["IPv6", "broadcasts"].into_iter().zip(&carried.others) {
+            let count = &frames.to_guest.total;
+            ensure!(count.sent > count.lost, "no {what} came: {frames}");
+            ensure!(
+                count.lost <= unseen && count.duplicated == 0,
+                "{what}: lost {}, twice {}: {frames}\n{all}",
+                count.lost,
+                count.duplicated
+            );
+        }
         stage.nothing_is_left()?;
     }
     eprintln!("plain lost {lost_plain:?}, in {ROUNDS} rounds each");

@@ -151,12 +151,11 @@ impl Destination {
         }
     }
 
+    /// What it had sent is not given back there.
     fn source_died(&mut self) {
-        if self.phase == Phase::Ended || self.source_done {
-            return;
+        if !self.source_done {
+            self.hold();
         }
-        self.source_died = true;
-        self.hold();
     }
 
     /// A frame that the guest had left in the source's queue: it goes before those that were held there.
@@ -228,7 +227,7 @@ impl Destination {
     fn release(&mut self) {
         self.sync = Sync::Done;
         // What came to both hosts before the stream ended, and did not come over it, the source gives.
-        let source_gives = self.stream == Stream::Over && !self.source_done && !self.source_died;
+        let source_gives = self.stream == Stream::Over && !self.source_done;
         while let Some(waiting) = self.natives.pop() {
             let maybe_twin = waiting.number == MAYBE_TWIN;
             if maybe_twin && self.twins.take(&waiting.frame) {

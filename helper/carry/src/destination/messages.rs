@@ -33,7 +33,7 @@ impl Destination {
                 self.left(number, frame);
             }
             Message::HandOver if matches!(self.phase, Phase::Hold { .. }) => {
-                self.handed_over = true
+                self.handed_over = true;
             }
             Message::Sync { last } if last == self.last_number && self.handed_over => {
                 if matches!(self.sync, Sync::Asked { .. }) {

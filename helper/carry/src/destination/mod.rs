@@ -25,7 +25,8 @@ pub enum Input {
     Message(Message),
     /// The stream ended, or gave bytes that are no message.
     StreamEnded,
-    /// The source's process is dead, and the guest stands still there or is gone: nobody gives back what was carried.
+    /// The source's process is dead, and the guest stands still there or is gone: nobody gives back what was carried. What the network
+    /// still brings there may come from there.
     SourceDied,
     /// The migration is complete, and the guest stands paused here. It ran when the carry began.
     GuestPaused,
@@ -152,7 +153,6 @@ pub struct Destination {
     last_carried_ms: u64,
     began_ms: Option<u64>,
     source_done: bool,
-    source_died: bool,
     /// The source has left all that is carried to this half.
     handed_over: bool,
     /// How many of those that are to be given were left in the source's queue, at the front.
@@ -187,7 +187,6 @@ impl Destination {
             last_carried_ms: 0,
             began_ms: None,
             source_done: false,
-            source_died: false,
             handed_over: false,
             left: 0,
             seen_paused: false,

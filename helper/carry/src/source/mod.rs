@@ -189,6 +189,7 @@ pub struct Source {
     /// [`Message::HandOver`] waits to be sent, or was.
     hands_over: bool,
     handed_over: bool,
+    is_alone: bool,
     /// Frames can be given to the network from the tap.
     can_forward: bool,
     /// What is kept goes to the network.
@@ -230,6 +231,7 @@ impl Source {
             peer_died: false,
             hands_over: false,
             handed_over: false,
+            is_alone: false,
             can_forward: false,
             forwards: false,
             resumed_ms: None,
@@ -246,6 +248,16 @@ impl Source {
     #[must_use]
     pub const fn with_forwarding(mut self, can_forward: bool) -> Self {
         self.can_forward = can_forward;
+        self
+    }
+
+    /// There is no other half, and never was: what is held goes back to the guest, or to the network.
+    #[must_use]
+    pub fn without_destination(mut self) -> Self {
+        self.stream = Stream::Over;
+        self.is_alone = true;
+        self.says.clear();
+        self.cause = Some(Cause::OtherHalf);
         self
     }
 
@@ -334,9 +346,9 @@ impl Source {
         phase.into_iter().chain(sync).min()
     }
 
-    /// True if a hold can be had: the halves have agreed, and nothing was tried yet.
+    /// True if a hold can be had: the halves have agreed or there is but this one, and nothing was tried yet.
     pub fn can_hold(&self) -> bool {
-        self.phase == Phase::Pass && self.stream == Stream::Agreed
+        self.phase == Phase::Pass && (self.stream == Stream::Agreed || self.is_alone)
     }
 
     /// How many frames of the tap are still in the machine, so neither given back nor lost.

@@ -215,7 +215,10 @@ impl World {
 
     /// Frames to a group that came to the source when nobody was there to carry them to: others have got them.
     fn groups_without_a_destination(&self) -> u64 {
-        let cut = matches!(self.plan.fault, Fault::DestinationDies | Fault::StreamCut);
+        let cut = matches!(
+            self.plan.fault,
+            Fault::DestinationDies | Fault::StreamCut | Fault::SourceDies
+        );
         let half = self.source.as_ref().filter(|_| cut);
         half.map_or(0, |half| half.counts().left_to_the_network)
     }

@@ -160,11 +160,25 @@ impl World {
         }
         if self.runs_at.is_none() {
             self.notice(Notice::Destination(destination::Input::SourceDied));
+            self.follow_up();
         } else if holds && self.died_beside_guest {
             // What it had sent is of use only if the guest stops now.
             self.hypervisor.stop_was_ordered = true;
             let stops_ms = self.now_ms + self.plan.stop_ms;
             self.hypervisor.stops_ms.get_or_insert(stops_ms);
+        }
+    }
+
+    /// Another half takes what nobody reads from the tap's queue, and what comes later.
+    fn follow_up(&mut self) {
+        let half = Source::new(self.plan.limits, &[GUEST])
+            .with_forwarding(self.plan.sweeps_ms.is_some())
+            .without_destination();
+        self.source = Some(half);
+        self.sweeps_until_ms = None;
+        self.notice(Notice::Source(source::Input::GuestStopped));
+        if self.hypervisor.completed {
+            self.notice(Notice::Source(source::Input::MigrationCompleted));
         }
     }
 

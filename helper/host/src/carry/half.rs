@@ -185,7 +185,10 @@ impl Half {
         Ok(match arguments.side {
             Side::Source => {
                 let own: Vec<_> = arguments.own.iter().map(|mac| mac.0).collect();
-                let machine = Source::new(limits, &own);
+                let mut machine = Source::new(limits, &own);
+                if arguments.without_destination {
+                    machine = machine.without_destination();
+                }
                 let half = SourceHalf::new(machine, guarded(Mode::Drain)?, link);
                 let (copy, no_copy) = match TapCopy::of(&arguments.tap) {
                     Ok(copy) => (Some(copy), None),

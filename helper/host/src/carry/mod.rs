@@ -12,6 +12,7 @@
 
 mod chunk;
 mod conductor;
+mod convergence;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod half;

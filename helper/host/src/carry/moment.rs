@@ -4,8 +4,6 @@
 //! migration/migration.c, QEMU 11.1), and a higher speed counts from the next window on. Nothing ends while it sleeps, and a
 //! guest that is stopped then stands still until it wakes. What is left changes only while it is awake, and so tells when.
 
-use crate::hypervisor::JobFacts;
-
 /// `BUFFER_DELAY` of migration/migration.h, QEMU 11.1.
 const WINDOW_MS: u64 = 100;
 /// How long before it wakes frames are held, besides what it takes to raise the speed: for the guest to empty its tap's queue.
@@ -67,67 +65,7 @@ impl Moment {
     }
 }
 
-/// The rest of the memory goes within the pause that may be; not before all was sent once.
-pub(super) fn is_near_its_end(job: &JobFacts, max_pause_ms: u64) -> bool {
-    let (Some(passes), Some(rest), Some(rate)) =
-        (job.passes, job.memory_remaining_bytes, job.rate_bytes_per_s)
-    else {
-        return false;
-    };
-    passes > 1 && u128::from(rest) * 1000 <= u128::from(rate) * u128::from(max_pause_ms)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_end_is_near_when_the_rest_goes_within_the_pause() {
-        let job = JobFacts {
-            passes: Some(2),
-            memory_remaining_bytes: Some(10_000_000),
-            rate_bytes_per_s: Some(100_000_000),
-            ..JobFacts::default()
-        };
-        assert!(is_near_its_end(&job, 100));
-        assert!(!is_near_its_end(&job, 99));
-        let first = JobFacts {
-            passes: Some(1),
-            ..job
-        };
-        assert!(
-            !is_near_its_end(&first, 100),
-            "what changed is not known yet"
-        );
-        let unknown = JobFacts {
-            rate_bytes_per_s: None,
-            ..job
-        };
-        assert!(!is_near_its_end(&unknown, 100));
-    }
-
-    #[test]
-    fn it_is_due_before_the_thread_wakes_again() {
-        let mut moment = Moment::new(1_000, 500);
-        assert_eq!(moment.due_ms(10), 1_200);
-        moment.look(1_005, 500);
-        moment.look(1_010, 400);
-        assert_eq!(moment.due_ms(10), 1_200, "it is awake");
-        moment.look(1_015, 300);
-        moment.look(1_020, 300);
-        assert_eq!(moment.wakes_ms(), Some(1_105));
-        assert_eq!(moment.due_ms(10), 1_070);
-        moment.look(1_110, 200);
-        moment.look(1_115, 200);
-        assert_eq!(moment.due_ms(10), 1_085, "looks came late: at once");
-    }
-
-    #[test]
-    fn a_thread_that_never_sleeps_is_not_waited_for_long() {
-        let mut moment = Moment::new(0, 500);
-        for look in 1..100 {
-            moment.look(look * 5, 500 - look);
-        }
-        assert_eq!(moment.due_ms(0), 200);
-    }
 }

@@ -104,6 +104,31 @@ pub(super) fn start(commands: [Vec<String>; 2]) -> Result<[HalfProcess; 2], Stri
     Ok([source, destination])
 }
 
+/// Starts one that has no other half.
+///
+/// # Errors
+/// The command can't be started, and why.
+pub(super) fn start_alone(command: &[String]) -> Result<HalfProcess, String> {
+    let mut child = spawn(command)?;
+    let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
+        return Err("a half has no standard streams".to_owned());
+    };
+    let (to, chunks) = channel(QUEUE);
+    let (tell, told) = channel(QUEUE);
+    tokio::spawn(write(input, chunks));
+    tokio::spawn(async move {
+        read(output, &tell, |_| async {}).await;
+        drop(tell);
+        reap(child).await;
+    });
+    Ok(HalfProcess {
+        to,
+        told,
+        gone: false,
+        died: Arc::default(),
+    })
+}
+
 fn spawn(words: &[String]) -> Result<Child, String> {
     let [program, arguments @ ..] = words else {
         return Err("no command is given for a half".to_owned());
