@@ -146,9 +146,8 @@ impl Rig {
         rig
     }
 
-    /// The source's half dies, and another one takes what nobody reads from the tap's queue.
-    fn source_dies(&mut self) {
-        self.source = None;
+    /// The source's half has died, and another one takes what nobody reads from the tap's queue.
+    fn follow_up(&mut self) {
         self.to_destination.push(destination::Input::SourceDied);
         let (end, _) = UnixStream::pair().unwrap();
         let link = Link::new(end.try_clone().unwrap().into(), end.into()).unwrap();
@@ -385,7 +384,12 @@ fn a_dead_source_is_followed_by_another() {
     rig.to_source.push(source::Input::HoldWanted);
     rig.run_until("the guest stops", |rig| rig.at.is_none());
     rig.run_ms(5);
-    rig.source_dies();
+    // What comes in the half's last turn, and while the kernel takes its hold off, dies with it.
+    let first = peer.sent[0].load(Ordering::Relaxed);
+    rig.step();
+    rig.source = None;
+    let last = peer.sent[0].load(Ordering::Relaxed);
+    rig.follow_up();
     rig.run_until("the guest runs at the destination", |rig| rig.at == Some(1));
     rig.run_until("the halves end", Rig::ended);
     rig.run_ms(100);
@@ -393,10 +397,12 @@ fn a_dead_source_is_followed_by_another() {
     rig.run_ms(100);
     let source = rig.source.as_ref().unwrap().machine.outcome().unwrap();
     let (lost, twice, disorder) = rig.judge(sent);
-    println!("sent {sent:?}, lost {lost:?}, {disorder} out of order, {source:?}");
+    println!(
+        "sent {sent:?}, {first} to {last}, lost {lost:?}, {disorder} out of order, {source:?}"
+    );
     assert_eq!(twice, [0, 0]);
-    // Some were with the one that died.
-    assert!(lost[0] <= 5, "{lost:?}");
+    // One is under way on either side.
+    assert!(lost[0] <= last - first + 2, "{lost:?}");
     assert!(source.counts.forwarded > 0);
 }
 
