@@ -36,6 +36,7 @@ pub mod addressing;
 pub mod agent;
 pub mod artifacts;
 mod boot;
+pub mod carried;
 pub mod command;
 pub mod demo;
 pub mod dhcp;

@@ -6,7 +6,7 @@ use crate::frame::Frame;
 
 /// Versions of the stream that this program speaks. The highest grows when a half that knows only the former one
 /// would misread the new one.
-pub const VERSIONS: Versions = Versions { min: 1, max: 1 };
+pub const VERSIONS: Versions = Versions { min: 2, max: 2 };
 
 /// A range of versions, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,6 +108,13 @@ pub enum Message {
         /// It.
         frame: Frame,
     },
+    /// S: a frame that the guest has left in its tap's queue: it came before all that were held. Numbered with them.
+    Left {
+        /// Its number.
+        number: u64,
+        /// It.
+        frame: Frame,
+    },
     /// S: the guest stands still at the source.
     Stopped {
         /// By the source's own order.
@@ -115,6 +122,10 @@ pub enum Message {
     },
     /// D: the guest runs at the destination.
     Resumed,
+    /// S: every frame on the stream, before this and after, is the destination's to give from now on. Until then each half keeps
+    /// a copy, and only one of them gives it: the destination once the stream has ended, the source once the destination's
+    /// process is known to be dead.
+    HandOver,
     /// D: frames up to this number have been given to the guest.
     Ack {
         /// The number.

@@ -29,15 +29,30 @@ impl Queue {
         self.frames.push_back(waiting);
     }
 
-    /// One more at this place from the front, or at the end if there are fewer. It has no number.
-    pub(crate) fn insert(&mut self, index: usize, since_ms: u64, frame: Frame) {
+    /// One more at this place from the front, or at the end if there are fewer.
+    pub(crate) fn insert(&mut self, index: usize, number: u64, since_ms: u64, frame: Frame) {
         self.bytes += frame.bytes().len();
         let waiting = Waiting {
-            number: 0,
+            number,
             since_ms,
             frame,
         };
         self.frames.insert(index.min(self.frames.len()), waiting);
+    }
+
+    /// Drops so many after the first ones, which stay.
+    pub(crate) fn drop_after(&mut self, first: usize, count: usize) {
+        let mut before = Self::default();
+        for _ in 0..first {
+            before.frames.extend(self.pop());
+        }
+        for _ in 0..count {
+            self.pop();
+        }
+        for waiting in before.frames.into_iter().rev() {
+            self.bytes += waiting.frame.bytes().len();
+            self.frames.push_front(waiting);
+        }
     }
 
     pub(crate) fn pop(&mut self) -> Option<Waiting> {

@@ -24,6 +24,8 @@ const SYNC_REQUEST: u8 = 7;
 const SYNC: u8 = 8;
 const DONE: u8 = 9;
 const ABORT: u8 = 10;
+const LEFT: u8 = 11;
+const HAND_OVER: u8 = 12;
 
 /// Bytes that are no message. Nothing after them can be understood: the stream is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -61,7 +63,7 @@ impl Message {
                 to.extend_from_slice(&versions.min.to_be_bytes());
                 to.extend_from_slice(&versions.max.to_be_bytes());
             }
-            Self::Frame { number, frame } => {
+            Self::Frame { number, frame } | Self::Left { number, frame } => {
                 to.extend_from_slice(&number.to_be_bytes());
                 to.extend_from_slice(frame.bytes());
             }
@@ -69,7 +71,7 @@ impl Message {
             Self::Ack { number } => to.extend_from_slice(&number.to_be_bytes()),
             Self::Sync { last } | Self::Done { last } => to.extend_from_slice(&last.to_be_bytes()),
             Self::Abort { cause } => to.push(cause.byte()),
-            Self::Hold | Self::Resumed | Self::SyncRequest => {}
+            Self::Hold | Self::Resumed | Self::SyncRequest | Self::HandOver => {}
         }
         // A message is far shorter than 4 GiB.
         let bytes = u32::try_from(to.len() - head - HEAD_BYTES).unwrap_or(u32::MAX);
@@ -88,6 +90,8 @@ impl Message {
             Self::Sync { .. } => SYNC,
             Self::Done { .. } => DONE,
             Self::Abort { .. } => ABORT,
+            Self::Left { .. } => LEFT,
+            Self::HandOver => HAND_OVER,
         }
     }
 
@@ -100,17 +104,20 @@ impl Message {
         Ok(match (kind, body) {
             (HELLO, rest) => hello(rest).ok_or(StreamError::Value { kind })?,
             (HOLD, []) => Self::Hold,
-            (FRAME, [number @ .., _]) if number.len() >= NUMBER_BYTES => {
+            (FRAME | LEFT, [number @ .., _]) if number.len() >= NUMBER_BYTES => {
                 let (number, bytes) = body.split_at(NUMBER_BYTES);
-                Self::Frame {
-                    number: number_of(number).ok_or_else(length)?,
-                    frame: Frame::new(bytes).ok_or_else(length)?,
+                let number = number_of(number).ok_or_else(length)?;
+                let frame = Frame::new(bytes).ok_or_else(length)?;
+                match kind {
+                    FRAME => Self::Frame { number, frame },
+                    _ => Self::Left { number, frame },
                 }
             }
             (STOPPED, [ours @ 0..=1]) => Self::Stopped { ours: *ours == 1 },
             (RESUMED, []) => Self::Resumed,
             (ACK, _) => Self::Ack { number: number()? },
             (SYNC_REQUEST, []) => Self::SyncRequest,
+            (HAND_OVER, []) => Self::HandOver,
             (SYNC, _) => Self::Sync { last: number()? },
             (DONE, _) => Self::Done { last: number()? },
             (ABORT, [cause]) => Self::Abort {
@@ -143,8 +150,10 @@ fn number_of(body: &[u8]) -> Option<u64> {
 const fn longest_body(kind: u8) -> Option<usize> {
     match kind {
         HELLO => Some(256),
-        FRAME => Some(NUMBER_BYTES + MAX_FRAME_BYTES),
-        HOLD | STOPPED | RESUMED | ACK | SYNC_REQUEST | SYNC | DONE | ABORT => Some(NUMBER_BYTES),
+        FRAME | LEFT => Some(NUMBER_BYTES + MAX_FRAME_BYTES),
+        HOLD | STOPPED | RESUMED | ACK | SYNC_REQUEST | SYNC | DONE | ABORT | HAND_OVER => {
+            Some(NUMBER_BYTES)
+        }
         _ => None,
     }
 }

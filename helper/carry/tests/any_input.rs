@@ -28,6 +28,7 @@ fn frames() -> impl Strategy<Value = Frame> {
     (any::<bool>(), 0_u8..3).prop_map(|(group, last)| {
         let mut bytes = [0; MIN_FRAME_BYTES];
         bytes[10] = u8::from(group);
+        bytes[16] = 2 * last;
         bytes[MIN_FRAME_BYTES - 1] = last;
         Frame::new(&bytes).expect("a frame's length")
     })
@@ -40,6 +41,8 @@ fn messages() -> impl Strategy<Value = Message> {
         }),
         2 => Just(Message::Hold),
         6 => (1_u64..6, frames()).prop_map(|(number, frame)| Message::Frame { number, frame }),
+        2 => (1_u64..6, frames()).prop_map(|(number, frame)| Message::Left { number, frame }),
+        1 => Just(Message::HandOver),
         2 => any::<bool>().prop_map(|ours| Message::Stopped { ours }),
         1 => Just(Message::Resumed),
         1 => (0_u64..6).prop_map(|number| Message::Ack { number }),
@@ -66,6 +69,7 @@ fn source_inputs() -> impl Strategy<Value = source::Input> {
         1 => Just(Input::Swept),
         1 => Just(Input::Dry),
         1 => Just(Input::Passing),
+        1 => Just(Input::DestinationDied),
         1 => Just(Input::StreamEnded),
         2 => Just(Input::Tick),
     ]
@@ -76,6 +80,7 @@ fn destination_inputs() -> impl Strategy<Value = destination::Input> {
     prop_oneof![
         12 => messages().prop_map(Input::Message),
         1 => Just(Input::GuestPaused),
+        1 => Just(Input::SourceDied),
         1 => Just(Input::GuestRuns),
         1 => Just(Input::Announced),
         6 => (frames(), any::<bool>()).prop_map(|(frame, early)| Input::Native { frame, early }),
@@ -110,7 +115,8 @@ impl Half for Source {
 
     fn balance(&self) -> (u64, u64) {
         let c = self.counts();
-        let became = c.carried + c.given_back + c.own + c.left_to_the_network + c.over_limit;
+        let became =
+            c.carried + c.given_back + c.forwarded + c.own + c.left_to_the_network + c.over_limit;
         (c.held, became + c.abandoned + self.pending() as u64)
     }
 
@@ -164,8 +170,10 @@ proptest! {
     #[test]
     fn a_source_survives_anything_and_ends(
         inputs in vec((0_u64..30, source_inputs()), 0..80), fetches in any::<bool>(),
+        forwards in any::<bool>(),
     ) {
-        let mut half = Source::new(LIMITS, &[]);
+        // Some frames are the guest's own.
+        let mut half = Source::new(LIMITS, &[[0; 6]]).with_forwarding(forwards);
         run(&mut half, inputs, fetches);
         half.handle(END_MS, source::Input::StreamEnded);
         half.handle(2 * END_MS, source::Input::Tick);

@@ -36,6 +36,8 @@ fn messages() -> impl Strategy<Value = Message> {
         }),
         Just(Message::Hold),
         (any::<u64>(), frames()).prop_map(|(number, frame)| Message::Frame { number, frame }),
+        (any::<u64>(), frames()).prop_map(|(number, frame)| Message::Left { number, frame }),
+        Just(Message::HandOver),
         any::<bool>().prop_map(|ours| Message::Stopped { ours }),
         Just(Message::Resumed),
         any::<u64>().prop_map(|number| Message::Ack { number }),

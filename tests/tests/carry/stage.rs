@@ -1,26 +1,26 @@
 //! Two hosts, a guest, and `tandem-host` that moves it from one to the other.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
+use tandem_lab::carried::{CARRIED, CarriedMove, uri_of};
 use tandem_lab::libvirt::{DomainSpec, EVACUATION_LIMIT, Ran, host_program, tandem_host_of};
-use tandem_lab::net::GUEST_V4;
+use tandem_lab::net::{ALL_V4, GUEST_V4, GUEST_V6};
 use tandem_lab::probe::{Count, FrameOptions, FrameReport};
 use tandem_lab::qemu::named_with_control;
 use tandem_lab::tandem::Guest;
 use tandem_lab::{Host, Lab, Vm};
 
-const DOMAIN: &str = "g1";
-const STANDBY: &str = "standby";
 /// Frames a second in each direction.
 const RATE_HZ: u32 = 1_000;
-/// The pause that both kinds of moves are planned for, in ms; and bytes per second that don't matter.
-const PAUSE_MS: u64 = 20;
+/// The same over IPv6, and with broadcasts.
+const OTHERS_HZ: u32 = 100;
+/// Bytes per second that don't matter.
 const BANDWIDTH: u64 = 10 << 30;
 
 /// How the guest moves.
@@ -54,6 +54,8 @@ pub(crate) enum Side {
 /// What one move came to.
 pub(crate) struct Moved {
     pub(crate) frames: FrameReport,
+    /// The same over IPv6, and with broadcasts for the guest.
+    pub(crate) others: [FrameReport; 2],
     pub(crate) report: Value,
 }
 
@@ -93,12 +95,12 @@ impl<'lab> Stage<'lab> {
         lab.client()?;
         let hosts = [lab.host("a")?, lab.host("b")?];
         let qmp = lab.folder().join("0.qmp");
-        let standby = DomainSpec::new(DOMAIN).standby;
+        let standby = DomainSpec::new(CARRIED).standby;
         let vm = lab
             .small_guest()
             .standby(standby)
             .without_channel()
-            .hardware(|hardware| hardware.extra_arguments = named_with_control(DOMAIN, &qmp))
+            .hardware(|hardware| hardware.extra_arguments = named_with_control(CARRIED, &qmp))
             .boot(&hosts[0])?;
         let guest = Guest::new(vm, standby);
         guest.put_addresses_on_standby()?;
@@ -118,7 +120,13 @@ impl<'lab> Stage<'lab> {
             rate_hz: RATE_HZ,
             ..FrameOptions::default()
         };
+        let seldom = FrameOptions {
+            rate_hz: OTHERS_HZ,
+            ..FrameOptions::default()
+        };
         let probe = self.lab.probe_frames(&self.vm, GUEST_V4.into(), options)?;
+        let v6 = self.lab.probe_frames(&self.vm, GUEST_V6.into(), seldom)?;
+        let all = self.lab.probe_frames(&self.vm, ALL_V4.into(), seldom)?;
         let ran = self.run(how)?;
         // A plain move ends without the VF that it was to have.
         let code = match how {
@@ -133,6 +141,7 @@ impl<'lab> Stage<'lab> {
         };
         Ok(Moved {
             frames: probe.finish()?,
+            others: [v6.finish()?, all.finish()?],
             report,
         })
     }
@@ -140,59 +149,19 @@ impl<'lab> Stage<'lab> {
     fn run(&mut self, how: &Move) -> Result<Ran> {
         self.moves += 1;
         let number = self.moves;
-        let file = |what: &str| self.lab.folder().join(format!("{number}.{what}"));
         let there = &self.hosts[1 - self.at];
-        let (qmp, memory) = (file("qmp"), file("memory"));
-        let waiting = self
-            .vm
-            .wait_on(there, "none", &memory, named_with_control(DOMAIN, &qmp))?;
-        let parameters = json!({ "downtime-limit": PAUSE_MS, "max-bandwidth": BANDWIDTH });
-        self.vm
-            .qmp()
-            .execute("migrate-set-parameters", parameters)?;
-        let program = host_program()?.display().to_string();
-        let halves = [&self.hosts[self.at], there].map(|host| {
-            let namespace = host.namespace().name();
-            format!("ip netns exec {namespace} {program}")
-        });
-        let taps = format!(
-            "--carry={}={}",
-            self.vm.tap(STANDBY)?,
-            waiting.tap(STANDBY)?
-        );
-        let words = [
-            "migrate",
-            DOMAIN,
-            &uri_of(&qmp),
-            "-c",
-            &uri_of(&self.qmp),
-            "--migrate-uri",
-            &format!("unix:{}", memory.display()),
-            "--state-dir",
-            &file("state").display().to_string(),
-            "--records-dir",
-            &file("records").display().to_string(),
-            "--serve-socket",
-            &file("serve").display().to_string(),
-            "--json",
-        ]
-        .map(str::to_owned);
-        let mut words = words.to_vec();
+        let mut carried = CarriedMove::new(&self.vm, &self.qmp, there, self.lab.folder(), number)?;
         if *how == Move::Plain {
-            words.extend(["--yes-degraded", "--no-agent"].map(str::to_owned));
+            let plain = ["--yes-degraded", "--no-agent"].map(str::to_owned);
+            carried.words.extend(plain);
         } else {
-            let pause = PAUSE_MS.to_string();
-            let carry = [
-                &taps,
-                "--carry-from",
-                &halves[0],
-                "--carry-to",
-                &halves[1],
-                "--max-pause",
-                &pause,
-            ];
-            words.extend(carry.map(str::to_owned));
+            carried.carry(&self.vm, there)?;
         }
+        let CarriedMove {
+            waiting,
+            qmp,
+            words,
+        } = carried;
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let program = host_program()?;
         let ran = thread::scope(|scope| {
@@ -303,10 +272,6 @@ impl<'lab> Stage<'lab> {
         }
         Ok(())
     }
-}
-
-fn uri_of(qmp: &Path) -> String {
-    format!("qmp:{}", qmp.display())
 }
 
 /// The `tandem-host` whose command line has these words.

@@ -30,6 +30,7 @@ const RESUME_MS: u64 = 3;
 struct Rig {
     begun: Instant,
     taps: [HoldTap; 2],
+    limits: Limits,
     source: Option<SourceHalf>,
     destination: Option<DestinationHalf>,
     /// Which tap the guest reads.
@@ -129,6 +130,7 @@ impl Rig {
         let mut rig = Self {
             begun: Instant::now(),
             taps,
+            limits,
             source: Some(source),
             destination: Some(destination),
             at: Some(0),
@@ -142,6 +144,18 @@ impl Rig {
         };
         rig.announce();
         rig
+    }
+
+    /// The source's half has died, and another one takes what nobody reads from the tap's queue.
+    fn follow_up(&mut self) {
+        self.to_destination.push(destination::Input::SourceDied);
+        let (end, _) = UnixStream::pair().unwrap();
+        let link = Link::new(end.try_clone().unwrap().into(), end.into()).unwrap();
+        let machine = Source::new(self.limits, &[GUEST]).without_destination();
+        let name = self.taps[0].name().to_owned();
+        let half = SourceHalf::new(machine, Guarded::new(&name, Mode::Drain).unwrap(), link);
+        self.source = Some(half.with_copy(Some(TapCopy::of(&name).unwrap())));
+        self.to_source.push(source::Input::GuestStopped);
     }
 
     fn now_ms(&self) -> u64 {
@@ -160,9 +174,10 @@ impl Rig {
             return;
         };
         while let Some(frame) = self.taps[at].read().unwrap() {
-            let from_peer = |frame: &Frame| frame.source() == PEER;
+            // What the source's half gives to the network has a MAC of its own.
+            let from_others = |frame: &Frame| frame.source() != GUEST;
             self.got
-                .extend(number_of(&frame).filter(|_| from_peer(&frame)));
+                .extend(number_of(&frame).filter(|_| from_others(&frame)));
         }
     }
 
@@ -335,6 +350,60 @@ fn a_half_that_dies_leaves_its_tap_open() {
         let wanted: Vec<u64> = (1..=20).collect();
         assert_eq!(rig.got, wanted, "source_dies: {source_dies}");
     }
+}
+
+/// Nothing but broadcasts goes with a destination that dies while the guest stands still: the source gives it to the network.
+#[test]
+fn what_a_dead_destination_had_goes_to_the_guest_through_the_network() {
+    let mut rig = Rig::new();
+    let peer = Peer::start();
+    rig.run_ms(200);
+    rig.to_source.push(source::Input::HoldWanted);
+    rig.run_until("the guest stops", |rig| rig.at.is_none());
+    rig.run_ms(5);
+    rig.destination = None;
+    rig.to_source.push(source::Input::DestinationDied);
+    rig.run_until("the guest runs at the destination", |rig| rig.at == Some(1));
+    rig.run_until("the source ends", Rig::ended);
+    rig.run_ms(100);
+    let sent = peer.end();
+    rig.run_ms(100);
+    let source = rig.source.as_ref().unwrap().machine.outcome().unwrap();
+    let (lost, twice, disorder) = rig.judge(sent);
+    println!("sent {sent:?}, lost {lost:?}, {disorder} out of order, {source:?}");
+    assert_eq!((lost[0], twice), (0, [0, 0]));
+    assert!(source.counts.forwarded > 0);
+}
+
+/// What a source had sent that dies while the guest stands still comes, and what the network brings there afterwards too.
+#[test]
+fn a_dead_source_is_followed_by_another() {
+    let mut rig = Rig::new();
+    let peer = Peer::start();
+    rig.run_ms(200);
+    rig.to_source.push(source::Input::HoldWanted);
+    rig.run_until("the guest stops", |rig| rig.at.is_none());
+    rig.run_ms(5);
+    // What comes in the half's last turn, and while the kernel takes its hold off, dies with it.
+    let first = peer.sent[0].load(Ordering::Relaxed);
+    rig.step();
+    rig.source = None;
+    let last = peer.sent[0].load(Ordering::Relaxed);
+    rig.follow_up();
+    rig.run_until("the guest runs at the destination", |rig| rig.at == Some(1));
+    rig.run_until("the halves end", Rig::ended);
+    rig.run_ms(100);
+    let sent = peer.end();
+    rig.run_ms(100);
+    let source = rig.source.as_ref().unwrap().machine.outcome().unwrap();
+    let (lost, twice, disorder) = rig.judge(sent);
+    println!(
+        "sent {sent:?}, {first} to {last}, lost {lost:?}, {disorder} out of order, {source:?}"
+    );
+    assert_eq!(twice, [0, 0]);
+    // One is under way on either side.
+    assert!(lost[0] <= last - first + 2, "{lost:?}");
+    assert!(source.counts.forwarded > 0);
 }
 
 #[test]

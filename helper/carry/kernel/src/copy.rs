@@ -1,16 +1,17 @@
 //! Copies of the descriptors through which a guest's process reads its tap: what it leaves in the tap's queues when it
-//! stands still can be read here, and the tap stays for as long as a copy does, with its place in the bridge.
+//! stands still can be read here, and the tap stays for as long as a copy does, with its place in the bridge: what is written here
+//! goes to the network as if the guest sent it.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
 
 use rustix::fs::{OFlags, fcntl_getfl, fstat};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
-use tandem_carry::{Frame, HEADER_BYTES, MAX_FRAME_BYTES};
+use tandem_carry::{Frame, HEADER_BYTES, MAX_FRAME_BYTES, Mac};
 
 use crate::error::KernelError;
 use crate::sys;
@@ -103,6 +104,49 @@ impl TapCopy {
             }
         }
         Ok(None)
+    }
+}
+
+/// What became of a frame that was given to the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Forwarded {
+    Done,
+    /// The same once more, later.
+    Busy,
+    /// The tap does not take it, and never will.
+    Refused,
+}
+
+impl TapCopy {
+    /// Gives a frame to the network in the guest's place, with this source MAC: with the true one, the network would believe that
+    /// whoever sent it is here.
+    pub(crate) fn forward(&mut self, frame: &Frame, source: Mac) -> Forwarded {
+        let Some(queue) = self.queues.first_mut() else {
+            return Forwarded::Refused;
+        };
+        let (header, ethernet) = frame.bytes().split_at(HEADER_BYTES);
+        let is_whole = header.iter().all(|byte| *byte == 0);
+        if self.header_bytes < HEADER_BYTES && !is_whole {
+            // Its checksum or its segments can't be told.
+            return Forwarded::Refused;
+        }
+        let (to, rest) = ethernet.split_at(6);
+        self.buffer.clear();
+        self.buffer
+            .extend_from_slice(&header[..self.header_bytes.min(HEADER_BYTES)]);
+        self.buffer.resize(self.header_bytes, 0);
+        for part in [to, &source, &rest[6..]] {
+            self.buffer.extend_from_slice(part);
+        }
+        let written = queue.write(&self.buffer);
+        self.buffer
+            .resize(MAX_FRAME_BYTES + 1 + self.header_bytes, 0);
+        match written {
+            Ok(_) => Forwarded::Done,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Forwarded::Busy,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Forwarded::Busy,
+            Err(_) => Forwarded::Refused,
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use tandem_carry::Frame;
+use tandem_carry::{Frame, Mac};
 
 use crate::error::KernelError;
 use crate::hold::{Hold, Mode};
@@ -56,6 +56,11 @@ impl Guarded {
             given: 0,
             stuck: None,
         })
+    }
+
+    /// A MAC that nobody else has, and that is not held: what comes back from it is passed over.
+    pub(crate) const fn own_mac(&self) -> Mac {
+        self.tap.own_mac()
     }
 
     /// Frames that the hold itself has lost: its queue was full.

@@ -4,9 +4,9 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use tandem_carry::{Destination, Source, destination, source};
+use tandem_carry::{Destination, Frame, Source, destination, source};
 
-use crate::copy::TapCopy;
+use crate::copy::{Forwarded, TapCopy};
 use crate::guarded::Guarded;
 use crate::link::Link;
 
@@ -16,6 +16,9 @@ const TURN_FRAMES: usize = 10_000;
 const LOOK_MS: u64 = 20;
 /// How soon a turn is due while something is under way that gives no sign, in ms.
 const BUSY_MS: u64 = 1;
+/// Frames that are given to the network in one turn at most: an uplink's queue takes no more at once. About 1.2 Gbit/s of 1,500
+/// bytes each.
+const TURN_FORWARDS: usize = 100;
 /// A frame that was let through just before the hold is in the tap's queue by then, in ms.
 const SWEEP_MS: u64 = 20;
 /// Frames of each queue that a guest's process may have taken in vain when the guest stands still: one for which the guest had no
@@ -55,6 +58,17 @@ pub struct SourceHalf {
     /// Until when the tap's queue is swept.
     sweeps_until_ms: Option<u64>,
     ended: DrainEnd,
+    forwarding: Forwarding,
+}
+
+/// What goes to the network from the source.
+#[derive(Debug, Default)]
+struct Forwarding {
+    /// The tap did not take it yet.
+    waits: Option<Frame>,
+    /// More is to go than went in one turn.
+    has_more: bool,
+    lost: u64,
 }
 
 /// How the wait for the tap's queue to be empty ended, before the guest's stop.
@@ -109,12 +123,18 @@ impl SourceHalf {
                 left: 0,
                 unseen: 0,
             },
+            forwarding: Forwarding {
+                waits: None,
+                has_more: false,
+                lost: 0,
+            },
         }
     }
 
-    /// What the guest leaves in the tap's queue can be swept by this.
+    /// What the guest leaves in the tap's queue can be swept by this, and what has no destination forwarded.
     #[must_use]
     pub fn with_copy(mut self, copy: Option<TapCopy>) -> Self {
+        self.machine = self.machine.with_forwarding(copy.is_some());
         self.copy = copy;
         self
     }
@@ -137,6 +157,7 @@ impl SourceHalf {
             hold_began_ms,
             sweeps_until_ms,
             ended,
+            forwarding,
         } = self;
         let mut orders = Vec::new();
         for input in learnt {
@@ -152,8 +173,14 @@ impl SourceHalf {
             machine.handle(now_ms, source::Input::Drained);
         }
         machine.handle(now_ms, source::Input::Tick);
+        let mut forwards = 0;
+        forwarding.has_more = false;
+        if let Some(frame) = forwarding.waits.take() {
+            forwarding.give(frame, tap, copy.as_mut());
+        }
         loop {
             while tap.has_room()?
+                && !forwarding.is_busy(forwards)
                 && let Some(action) = machine.next_action()
             {
                 match action {
@@ -169,6 +196,10 @@ impl SourceHalf {
                         tap.drain(now_ms)?;
                     }
                     source::Action::Inject(frame) => tap.inject(frame)?,
+                    source::Action::Forward(frame) => {
+                        forwards += 1;
+                        forwarding.give(frame, tap, copy.as_mut());
+                    }
                     source::Action::Detach => {
                         *sweeps_until_ms = None;
                         *copy = None;
@@ -245,12 +276,38 @@ impl SourceHalf {
             .into_iter()
             .chain(look_ms)
             .min();
+        let forwards_ms = self.forwarding.has_more.then_some(now_ms + BUSY_MS);
+        let deadline_ms = deadline_ms.into_iter().chain(forwards_ms).min();
         wait(&self.tap, &self.link, deadline_ms, now_ms)
     }
 
-    /// Frames that the hold itself has lost: its queue was full.
+    /// Frames that the hold itself has lost, as its queue was full, and those that the tap did not take to the network.
     pub const fn lost(&self) -> u64 {
-        self.tap.lost()
+        self.tap.lost() + self.forwarding.lost
+    }
+
+    /// Of these, those that the tap did not take to the network.
+    pub const fn not_forwarded(&self) -> u64 {
+        self.forwarding.lost
+    }
+}
+
+impl Forwarding {
+    fn give(&mut self, frame: Frame, tap: &Guarded, copy: Option<&mut TapCopy>) {
+        let forwarded = copy.map_or(Forwarded::Refused, |copy| {
+            copy.forward(&frame, tap.own_mac())
+        });
+        match forwarded {
+            Forwarded::Done => {}
+            Forwarded::Busy => self.waits = Some(frame),
+            Forwarded::Refused => self.lost += 1,
+        }
+    }
+
+    /// No more goes in this turn, after so many.
+    const fn is_busy(&mut self, forwards: usize) -> bool {
+        self.has_more = self.waits.is_some() || forwards == TURN_FORWARDS;
+        self.has_more
     }
 }
 

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 use rustix::net::{AddressFamily, SocketType, socket};
-use tandem_carry::{Frame, MAX_FRAME_BYTES};
+use tandem_carry::{Frame, MAX_FRAME_BYTES, Mac};
 
 use crate::error::KernelError;
 use crate::sys;
@@ -27,7 +27,7 @@ pub struct HoldTap {
     tap: File,
     name: String,
     ifindex: libc::c_int,
-    own: [u8; 6],
+    own: Mac,
     buffer: Vec<u8>,
 }
 
@@ -71,6 +71,11 @@ impl HoldTap {
         &self.name
     }
 
+    /// Its MAC, which the kernel has drawn.
+    pub(crate) const fn own_mac(&self) -> Mac {
+        self.own
+    }
+
     /// Its ifindex.
     pub(crate) fn ifindex(&self) -> u64 {
         u64::from(self.ifindex.unsigned_abs())
@@ -103,7 +108,7 @@ impl AsFd for HoldTap {
 }
 
 /// Its queue gets its length while nothing uses it. Its MAC and ifindex.
-fn bring_up(control: &OwnedFd, name: &str) -> Result<([u8; 6], libc::c_int), KernelError> {
+fn bring_up(control: &OwnedFd, name: &str) -> Result<(Mac, libc::c_int), KernelError> {
     let ask = |what, code, fill: &dyn Fn(&mut libc::ifreq)| {
         let mut request = sys::request_for(name).map_err(KernelError::call("naming", name))?;
         fill(&mut request);

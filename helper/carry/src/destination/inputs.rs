@@ -14,19 +14,28 @@ impl Destination {
             Input::Tick => {}
             Input::Message(message) => self.hear(message),
             Input::StreamEnded => self.stream_over(Cause::StreamEnded),
+            Input::SourceDied => self.source_died(),
             Input::GuestPaused => {
+                self.seen_paused = true;
+                if self.stream == Stream::Over {
+                    self.hold();
+                }
                 if self.may_resume {
                     self.act(Action::ResumeGuest);
                 }
             }
             Input::GuestRuns => {
+                self.leave_to_the_source();
                 self.hold();
                 if self.runs_since_ms.is_none() {
                     self.runs_since_ms = Some(self.now_ms);
                     self.say(Message::Resumed);
                 }
             }
-            Input::Announced => self.hold(),
+            Input::Announced => {
+                self.leave_to_the_source();
+                self.hold();
+            }
             Input::Native { frame, early } => self.native(frame, early),
             Input::Dry => {
                 if self.sync == Sync::Reading {
@@ -65,7 +74,14 @@ impl Destination {
         let over = self.stream == Stream::Over || self.source_done;
         match (self.runs_since_ms, self.sync) {
             (None, _) if self.due(since_ms, self.limits.resume_ms) => {
-                self.cause.get_or_insert(Cause::NeverResumed);
+                if !self.source_done {
+                    self.stream_over(Cause::NeverResumed);
+                }
+                self.read_dry();
+            }
+            // What it has it may give only if the source does not.
+            (Some(runs_ms), _) if !self.has_all() && self.due(runs_ms, self.limits.settle_ms) => {
+                self.stream_over(Cause::OtherHalf);
                 self.read_dry();
             }
             (Some(_), Sync::NotAsked | Sync::Asked { .. }) if over => self.read_dry(),
@@ -126,8 +142,39 @@ impl Destination {
         }
     }
 
+    /// The carried frames stay the source's if it may have given them back: the stream had ended before anybody saw the guest
+    /// stand still, and it comes without having been paused.
+    fn leave_to_the_source(&mut self) {
+        if self.phase == Phase::Closed && self.stream == Stream::Over && !self.seen_paused {
+            self.counts.left_to_the_source += self.giving.clear();
+            self.twins.clear();
+        }
+    }
+
+    /// What it had sent is not given back there.
+    fn source_died(&mut self) {
+        if !self.source_done {
+            self.hold();
+        }
+    }
+
+    /// A frame that the guest had left in the source's queue: it goes before those that were held there.
+    pub(super) fn left(&mut self, number: u64, frame: Frame) {
+        self.counts.carried += 1;
+        self.last_carried_ms = self.now_ms;
+        if self.has_room(&frame) {
+            self.remember(&frame);
+            self.giving.insert(self.left, number, self.now_ms, frame);
+            self.left += 1;
+            self.measure();
+        } else {
+            self.counts.over_limit += 1;
+        }
+    }
+
     /// A frame from the source.
     pub(super) fn carried(&mut self, number: u64, frame: Frame) {
+        self.began_ms.get_or_insert(self.now_ms);
         self.counts.carried += 1;
         self.last_carried_ms = self.now_ms;
         if self.phase == Phase::Ended {
@@ -179,6 +226,8 @@ impl Destination {
     /// After the carried frames, the native ones that were not among them.
     fn release(&mut self) {
         self.sync = Sync::Done;
+        // What came to both hosts before the stream ended, and did not come over it, the source gives.
+        let source_gives = self.stream == Stream::Over && !self.source_done;
         while let Some(waiting) = self.natives.pop() {
             let maybe_twin = waiting.number == MAYBE_TWIN;
             if maybe_twin && self.twins.take(&waiting.frame) {
@@ -186,6 +235,8 @@ impl Destination {
             } else if maybe_twin && self.forgot_some {
                 // Most are twins, and none shall come twice.
                 self.counts.over_limit += 1;
+            } else if maybe_twin && source_gives && !waiting.frame.is_group() {
+                self.counts.left_to_the_source += 1;
             } else {
                 self.giving.push(Waiting {
                     number: 0,

@@ -26,7 +26,16 @@ impl Destination {
                 self.last_number = number;
                 self.carried(number, frame);
             }
-            Message::Sync { last } if last == self.last_number => {
+            Message::Left { number, frame }
+                if number == self.last_number.wrapping_add(1) && self.may_be_left() =>
+            {
+                self.last_number = number;
+                self.left(number, frame);
+            }
+            Message::HandOver if matches!(self.phase, Phase::Hold { .. }) => {
+                self.handed_over = true;
+            }
+            Message::Sync { last } if last == self.last_number && self.handed_over => {
                 if matches!(self.sync, Sync::Asked { .. }) {
                     self.read_dry();
                 }
@@ -34,6 +43,11 @@ impl Destination {
             Message::Done { last } if last == self.last_number => self.source_done = true,
             _ => self.stream_over(Cause::Foreign),
         }
+    }
+
+    /// Before anything was given to the guest, after which nothing goes before that.
+    const fn may_be_left(&self) -> bool {
+        matches!(self.phase, Phase::Hold { .. }) && !self.handed_over
     }
 
     fn greet(&mut self, versions: Versions) {
@@ -59,8 +73,8 @@ impl Destination {
         }
     }
 
-    /// Nothing more comes. Before the source has said that the guest stopped, it gives back what it held, so that what
-    /// has come of it must not be given here too.
+    /// Nothing more comes. Before the source has said that the guest stopped, it gives back what it held if the guest runs
+    /// there: what has come of it must not be given here then, and waits until it is seen how the guest comes.
     pub(super) fn stream_over(&mut self, cause: Cause) {
         if self.stream == Stream::Over {
             return;
@@ -70,7 +84,12 @@ impl Destination {
         if !self.source_done {
             self.cause.get_or_insert(cause);
         }
-        if self.phase == Phase::Closed {
+        if self.phase != Phase::Closed {
+            return;
+        }
+        if self.seen_paused {
+            self.hold();
+        } else if self.giving.is_empty() {
             self.open_at_once();
         }
     }

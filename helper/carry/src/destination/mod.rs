@@ -25,6 +25,9 @@ pub enum Input {
     Message(Message),
     /// The stream ended, or gave bytes that are no message.
     StreamEnded,
+    /// The source's process is dead, and the guest stands still there or is gone: nobody gives back what was carried. What the network
+    /// still brings there may come from there.
+    SourceDied,
     /// The migration is complete, and the guest stands paused here. It ran when the carry began.
     GuestPaused,
     /// The guest runs here: the hypervisor has said so, and says so when it is asked.
@@ -74,7 +77,7 @@ pub struct Counts {
     pub injected: u64,
     /// That the network brought, and the source too: given once.
     pub twins: u64,
-    /// That the source gave to the guest itself, as it stayed there.
+    /// That the source gives, or gave, to the guest itself: as it stayed there, or since the stream ended.
     pub left_to_the_source: u64,
     /// That were lost since no more may be kept.
     pub over_limit: u64,
@@ -150,6 +153,12 @@ pub struct Destination {
     last_carried_ms: u64,
     began_ms: Option<u64>,
     source_done: bool,
+    /// The source has left all that is carried to this half.
+    handed_over: bool,
+    /// How many of those that are to be given were left in the source's queue, at the front.
+    left: usize,
+    /// It was seen paused here: by the carry's own stop.
+    seen_paused: bool,
     /// Some carried frames are not among the twins, as there are too many.
     forgot_some: bool,
     counts: Counts,
@@ -178,6 +187,9 @@ impl Destination {
             last_carried_ms: 0,
             began_ms: None,
             source_done: false,
+            handed_over: false,
+            left: 0,
+            seen_paused: false,
             forgot_some: false,
             counts: Counts::default(),
             cause: None,
@@ -234,6 +246,9 @@ impl Destination {
         let phase = match (self.phase, self.sync) {
             (Phase::Hold { since_ms }, _) if self.runs_since_ms.is_none() => {
                 after(Some(since_ms), limits.resume_ms)
+            }
+            (Phase::Hold { .. }, Sync::NotAsked | Sync::Asked { .. }) if !self.handed_over => {
+                after(self.runs_since_ms, limits.settle_ms)
             }
             (Phase::Hold { .. }, Sync::NotAsked) => {
                 let runs_ms = self.runs_since_ms;
@@ -297,11 +312,16 @@ impl Destination {
         }
     }
 
+    /// The source gives nothing of what is carried.
+    fn has_all(&self) -> bool {
+        self.handed_over || self.source_done || self.stream == Stream::Over
+    }
+
     /// The guest can take frames, or nobody waits for it any more.
     fn gives(&self) -> bool {
         match self.phase {
             Phase::Closed | Phase::Ended => false,
-            Phase::Hold { .. } => self.runs_since_ms.is_some(),
+            Phase::Hold { .. } => self.runs_since_ms.is_some() && self.has_all(),
             Phase::Opening | Phase::Open => true,
         }
     }

@@ -11,6 +11,7 @@ impl Source {
             Input::Tick => {}
             Input::Message(message) => self.hear(message),
             Input::StreamEnded => self.stream_over(Cause::StreamEnded),
+            Input::DestinationDied => self.peer_died = true,
             Input::HoldWanted => {
                 if self.can_hold() {
                     self.hold();
@@ -26,14 +27,16 @@ impl Source {
             Input::MigrationCompleted => self.completed(),
             Input::MigrationFailed => self.migration_failed(),
             Input::GuestRuns => {
-                if self.is_stopped() {
+                // Who would have ordered the stop is gone too.
+                let alone = self.stream == Stream::Over;
+                if self.is_stopped() || matches!(self.phase, Phase::Stopping { .. } if alone) {
                     self.give_back(Cause::MigrationFailed);
                 }
             }
             Input::Frame(frame) => self.frame(frame),
             Input::Left(frame) => self.left(frame),
             Input::Swept => {
-                if matches!(self.sweep, Sweep::Sweeping(_)) {
+                if self.sweep == Sweep::Sweeping {
                     self.sweep = Sweep::Done;
                 }
             }
@@ -63,7 +66,10 @@ impl Source {
             }
             Phase::Stopped { since_ms } => {
                 self.answer();
-                if due(since_ms, self.limits.forward_ms) {
+                self.hand_over();
+                if self.has_no_destination() {
+                    self.forward(since_ms);
+                } else if due(since_ms, self.limits.forward_ms) {
                     self.too_late();
                 } else if self.quiet_at_ms().is_some_and(|quiet| now_ms >= quiet) {
                     self.close();
@@ -113,9 +119,9 @@ impl Source {
         let since_ms = self.now_ms;
         self.phase = Phase::Stopped { since_ms };
         let ours = self.stop_ordered;
-        // Before any frame: those that were held wait for the sweep.
+        // At once, as it is to be known whatever dies next.
         self.say_after(0, Message::Stopped { ours });
-        self.sweep = Sweep::Sweeping(0);
+        self.sweep = Sweep::Sweeping;
         self.act(Action::Sweep);
     }
 
@@ -124,12 +130,11 @@ impl Source {
         self.stopped();
         match self.phase {
             Phase::Stopped { .. } => {
-                self.committed = true;
-                self.release();
-                if self.stream == Stream::Over {
-                    self.act(Action::Detach);
-                    self.end();
+                if !self.committed {
+                    self.committed = true;
+                    self.committed_ms = self.now_ms;
                 }
+                self.release();
             }
             Phase::Pass => self.nothing_to_carry(Cause::OtherHalf),
             _ => {}
@@ -170,7 +175,7 @@ impl Source {
                 self.give_back(Cause::TooMuch);
                 self.back(frame);
             }
-            _ if self.sync == Sync::Answered && frame.is_group() => {
+            _ if frame.is_group() && (self.sync == Sync::Answered || self.has_no_destination()) => {
                 self.counts.left_to_the_network += 1;
             }
             _ if !self.keeps(&frame) => self.counts.over_limit += 1,
@@ -185,9 +190,9 @@ impl Source {
             return;
         }
         match self.sweep {
-            Sweep::Sweeping(swept) if self.is_stopped() && self.keeps(&frame) => {
-                self.keep_at(swept, frame);
-                self.sweep = Sweep::Sweeping(swept + 1);
+            Sweep::Sweeping if self.is_stopped() && self.keeps(&frame) => {
+                self.keep_at(self.swept, frame);
+                self.swept += 1;
             }
             _ if matches!(self.phase, Phase::Pass | Phase::Drain { .. }) => self.back(frame),
             _ if self.phase == Phase::Ended => self.counts.abandoned += 1,
@@ -200,6 +205,9 @@ impl Source {
         let is_own = self.own.contains(&frame.source());
         self.counts.held += 1;
         self.counts.own += u64::from(is_own);
+        if is_own && self.is_stopped() {
+            self.heard_ms.get_or_insert(self.now_ms);
+        }
         is_own
     }
 
@@ -216,7 +224,7 @@ impl Source {
     fn keep_at(&mut self, index: usize, frame: Frame) {
         self.last_frame_ms = self.now_ms;
         self.last_number += 1;
-        self.kept.insert(index, self.now_ms, frame);
+        self.kept.insert(index, 0, self.now_ms, frame);
         self.counts.most_bytes = self.counts.most_bytes.max(self.kept.bytes());
     }
 
@@ -231,6 +239,14 @@ impl Source {
             });
         } else {
             self.counts.over_limit += 1;
+        }
+    }
+
+    /// The destination may give what it has once the guest runs there, and all that was swept is before it.
+    fn hand_over(&mut self) {
+        if self.resumed_ms.is_some() && !self.hands_over && self.has_sent_swept() {
+            self.hands_over = true;
+            self.say_after(0, Message::HandOver);
         }
     }
 
@@ -250,7 +266,7 @@ impl Source {
         self.say(Message::Abort { cause });
         self.end_sweep();
         self.kept.move_to(&mut self.giving);
-        self.sent = 0;
+        (self.swept, self.swept_sent, self.held_sent) = (0, 0, 0);
         self.act(Action::Pass);
         self.phase = Phase::Drain {
             since_ms: self.now_ms,
@@ -288,9 +304,12 @@ impl Source {
 
     pub(super) fn end(&mut self) {
         self.end_sweep();
-        self.release();
+        if self.committed {
+            self.drop_sent();
+        }
+        self.forwards = false;
         self.counts.abandoned += self.kept.clear() + self.giving.clear();
-        self.sent = 0;
+        (self.swept, self.swept_sent, self.held_sent) = (0, 0, 0);
         self.phase = Phase::Ended;
     }
 }

@@ -49,6 +49,7 @@ impl Source {
             return;
         }
         self.stream = Stream::Over;
+        self.stream_over_ms = self.now_ms;
         self.says.clear();
         match self.phase {
             Phase::Pass => {
@@ -56,13 +57,10 @@ impl Source {
                 self.act(Action::Detach);
                 self.end();
             }
-            Phase::Hold { .. } | Phase::Stopping { .. } => self.give_back(cause),
-            Phase::Stopped { .. } => {
+            Phase::Hold { .. } => self.give_back(cause),
+            // Whether the guest stands still by now, the hypervisor tells.
+            Phase::Stopping { .. } | Phase::Stopped { .. } => {
                 self.cause.get_or_insert(cause);
-                if self.committed {
-                    self.act(Action::Detach);
-                    self.end();
-                }
             }
             Phase::Closing { .. } => {
                 if !self.peer_done {

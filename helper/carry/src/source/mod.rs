@@ -5,7 +5,10 @@
 //!          |         |           |
 //!          +---------+-----------+-----> Drain ---> Ended     it stays
 //! ```
+//!
+//! Without a destination the guest's frames wait in `Stopped` until the guest is heard from elsewhere, and go to the network.
 
+mod forward;
 mod inputs;
 mod messages;
 
@@ -26,6 +29,9 @@ pub enum Input {
     Message(Message),
     /// The stream ended, or gave bytes that are no message.
     StreamEnded,
+    /// The other half's process is dead, and had not ended the stream before: it gives the guest nothing any more, and gave
+    /// it nothing before [`Message::HandOver`].
+    DestinationDied,
     /// Little is left to be copied: hold, and have the guest stopped.
     HoldWanted,
     /// The tap's queue is empty since the hold: what came before it has reached the guest.
@@ -70,6 +76,9 @@ pub enum Action {
     Pass,
     /// Give this frame to the tap, behind its hold. Fetched only when the tap's queue has room.
     Inject(Frame),
+    /// Give this frame to the network, which knows by now that the guest is elsewhere: from the tap, as if the guest sent it, with
+    /// a source MAC that nobody else has. Some at a time.
+    Forward(Frame),
     /// Take the hold off the tap.
     Detach,
 }
@@ -85,6 +94,8 @@ pub struct Counts {
     pub carried: u64,
     /// That were given back to the guest here.
     pub given_back: u64,
+    /// That were given to the network, as there was no destination to carry them to.
+    pub forwarded: u64,
     /// That the guest itself had sent.
     pub own: u64,
     /// To a group, that the destination gets from the network by then.
@@ -137,14 +148,12 @@ enum Sync {
     Answered,
 }
 
-/// How far it is with what the guest has left in the tap's queue. It goes before all that was held, so nothing is sent
-/// before.
+/// How far it is with what the guest has left in the tap's queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sweep {
     /// The guest does not stand still yet.
     NotYet,
-    /// So many frames have been swept.
-    Sweeping(usize),
+    Sweeping,
     Done,
 }
 
@@ -160,8 +169,11 @@ pub struct Source {
     sweep: Sweep,
     /// Held frames, until it is certain that the guest won't run here again.
     kept: Queue,
-    /// How many of them have been sent.
-    sent: usize,
+    /// How many of them, at the front, were swept, and have been sent of those.
+    swept: usize,
+    swept_sent: usize,
+    /// How many of the others have been sent.
+    held_sent: usize,
     /// The last number that was given, and the last that was sent.
     last_number: u64,
     last_sent: u64,
@@ -173,7 +185,20 @@ pub struct Source {
     stop_ordered: bool,
     committed: bool,
     peer_done: bool,
+    peer_died: bool,
+    /// [`Message::HandOver`] waits to be sent, or was.
+    hands_over: bool,
+    handed_over: bool,
+    is_alone: bool,
+    /// Frames can be given to the network from the tap.
+    can_forward: bool,
+    /// What is kept goes to the network.
+    forwards: bool,
     resumed_ms: Option<u64>,
+    committed_ms: u64,
+    stream_over_ms: u64,
+    /// The guest was heard from elsewhere.
+    heard_ms: Option<u64>,
     last_frame_ms: u64,
     counts: Counts,
     cause: Option<Cause>,
@@ -192,7 +217,9 @@ impl Source {
             sync: Sync::NotAsked,
             sweep: Sweep::NotYet,
             kept: Queue::default(),
-            sent: 0,
+            swept: 0,
+            swept_sent: 0,
+            held_sent: 0,
             last_number: 0,
             last_sent: 0,
             giving: Queue::default(),
@@ -201,11 +228,37 @@ impl Source {
             stop_ordered: false,
             committed: false,
             peer_done: false,
+            peer_died: false,
+            hands_over: false,
+            handed_over: false,
+            is_alone: false,
+            can_forward: false,
+            forwards: false,
             resumed_ms: None,
+            committed_ms: 0,
+            stream_over_ms: 0,
+            heard_ms: None,
             last_frame_ms: 0,
             counts: Counts::default(),
             cause: None,
         }
+    }
+
+    /// Its frames can be given to the network too, by [`Action::Forward`].
+    #[must_use]
+    pub const fn with_forwarding(mut self, can_forward: bool) -> Self {
+        self.can_forward = can_forward;
+        self
+    }
+
+    /// There is no other half, and never was: what is held goes back to the guest, or to the network.
+    #[must_use]
+    pub fn without_destination(mut self) -> Self {
+        self.stream = Stream::Over;
+        self.is_alone = true;
+        self.says.clear();
+        self.cause = Some(Cause::OtherHalf);
+        self
     }
 
     /// Learns something at the moment `now_ms`, and decides anew. A clock that goes back stands still instead.
@@ -220,6 +273,9 @@ impl Source {
         if let Some(action) = self.actions.pop_front() {
             return Some(action);
         }
+        if self.forwards {
+            return self.next_forwarded();
+        }
         let waiting = self.giving.pop()?;
         self.counts.given_back += 1;
         self.proceed();
@@ -228,21 +284,40 @@ impl Source {
 
     /// What has to be sent next. Fetched only when the stream takes it, until there is nothing; also once it has ended.
     pub fn next_message(&mut self) -> Option<Message> {
-        let frame = self.kept.get(self.sent);
+        let is_left = self.swept_sent < self.swept;
+        let index = if is_left {
+            self.swept_sent
+        } else {
+            self.swept + self.held_sent
+        };
+        let frame = self.kept.get(index);
         let number = self.last_sent + 1;
         let next = frame.map_or(u64::MAX, |_| number);
         if self.says.front().is_some_and(|(after, _)| *after < next) {
-            return self.says.pop_front().map(|(_, message)| message);
+            let (_, message) = self.says.pop_front()?;
+            self.handed_over |= message == Message::HandOver;
+            self.release();
+            return Some(message);
         }
-        let waiting = frame.filter(|_| self.sends())?.clone();
+        let waiting = frame
+            .filter(|_| self.stream == Stream::Agreed && !self.forwards)?
+            .clone();
         let waited_ms = self.now_ms.saturating_sub(waiting.since_ms);
         self.counts.longest_wait_ms = self.counts.longest_wait_ms.max(waited_ms);
-        self.sent += 1;
+        if is_left {
+            self.swept_sent += 1;
+        } else {
+            self.held_sent += 1;
+        }
         self.last_sent = number;
         self.release();
         self.proceed();
         let frame = waiting.frame;
-        Some(Message::Frame { number, frame })
+        Some(if is_left {
+            Message::Left { number, frame }
+        } else {
+            Message::Frame { number, frame }
+        })
     }
 
     /// When [`Input::Tick`] is due at the latest, in ms.
@@ -254,7 +329,12 @@ impl Source {
             Phase::Stopping { since_ms } => Some(since_ms.saturating_add(limits.hold_ms)),
             Phase::Stopped { since_ms } => {
                 let last = since_ms.saturating_add(limits.forward_ms);
-                Some(self.quiet_at_ms().map_or(last, |quiet| quiet.min(last)))
+                let sooner = if self.has_no_destination() {
+                    Some(self.forward_due_ms())
+                } else {
+                    self.quiet_at_ms()
+                };
+                Some(sooner.map_or(last, |sooner| sooner.min(last)))
             }
             Phase::Closing { since_ms } => Some(since_ms.saturating_add(limits.resume_ms)),
             Phase::Drain { since_ms, .. } => Some(since_ms.saturating_add(limits.forward_ms)),
@@ -266,9 +346,9 @@ impl Source {
         phase.into_iter().chain(sync).min()
     }
 
-    /// True if a hold can be had: the halves have agreed, and nothing was tried yet.
+    /// True if a hold can be had: the halves have agreed or there is but this one, and nothing was tried yet.
     pub fn can_hold(&self) -> bool {
-        self.phase == Phase::Pass && self.stream == Stream::Agreed
+        self.phase == Phase::Pass && (self.stream == Stream::Agreed || self.is_alone)
     }
 
     /// How many frames of the tap are still in the machine, so neither given back nor lost.
@@ -311,23 +391,30 @@ impl Source {
         }
     }
 
-    fn sends(&self) -> bool {
-        self.stream == Stream::Agreed && self.sweep == Sweep::Done
-    }
-
     const fn is_stopped(&self) -> bool {
         matches!(self.phase, Phase::Stopped { .. })
     }
 
-    /// What has been sent is not needed any more once the guest won't run here again.
+    /// True once all that was swept is sent.
+    fn has_sent_swept(&self) -> bool {
+        self.sweep == Sweep::Done && self.swept_sent == self.swept
+    }
+
+    /// What has been sent is not needed any more once the guest won't run here again and the destination gives it.
     fn release(&mut self) {
-        if self.committed {
-            for _ in 0..self.sent {
-                self.kept.pop();
-            }
-            self.counts.carried += self.sent as u64;
-            self.sent = 0;
+        if self.committed && self.handed_over && self.has_sent_swept() {
+            self.drop_sent();
         }
+    }
+
+    /// What was sent is the destination's.
+    fn drop_sent(&mut self) {
+        self.kept.drop_after(0, self.swept_sent);
+        // What was swept and not sent stays, before what was held.
+        self.swept -= self.swept_sent;
+        self.kept.drop_after(self.swept, self.held_sent);
+        self.counts.carried += (self.swept_sent + self.held_sent) as u64;
+        (self.swept_sent, self.held_sent) = (0, 0);
     }
 
     /// When the network counts as quiet, in ms, if no frame comes before.

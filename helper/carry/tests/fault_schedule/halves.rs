@@ -102,6 +102,11 @@ impl World {
                     given += 1;
                     self.taps[SOURCE].inject(frame);
                 }
+                source::Action::Forward(frame) => {
+                    given += 1;
+                    self.forwarded_in_vain +=
+                        u64::from(!self.network.forward(&self.plan, self.now_ms, frame));
+                }
                 action => {
                     self.note(|_| format!("source wants {action:?}"));
                     self.do_at_source(&action);
@@ -118,6 +123,9 @@ impl World {
                 self.taps[SOURCE].mode = Mode::Drain;
             }
             source::Action::StopGuest if self.plan.fault == Fault::StopRefused => {
+                self.tell_source(source::Input::StopRefused);
+            }
+            source::Action::StopGuest if self.plan.witness && self.destination.is_none() => {
                 self.tell_source(source::Input::StopRefused);
             }
             source::Action::StopGuest => {
@@ -137,7 +145,9 @@ impl World {
                 self.tell_source(source::Input::Dry);
             }
             source::Action::Detach => self.taps[SOURCE].let_go(),
-            source::Action::Inject(_) => unreachable!("told apart before"),
+            source::Action::Inject(_) | source::Action::Forward(_) => {
+                unreachable!("told apart before")
+            }
         }
     }
 

@@ -25,6 +25,9 @@ impl World {
             self.runs_at = None;
             self.hypervisor.completes_ms = Some(now_ms + self.plan.device_ms);
             self.notice(Notice::Source(source::Input::GuestStopped));
+            if self.source.is_none() && self.plan.witness && self.hypervisor.stop_was_ordered {
+                self.notice(Notice::Destination(destination::Input::SourceDied));
+            }
         }
         if self.hypervisor.completes_ms == Some(now_ms) {
             self.note(|_| "the migration is complete".into());
@@ -101,6 +104,7 @@ impl World {
             Message::Hold,
             Message::Stopped { ours: true },
             Message::Resumed,
+            Message::HandOver,
             Message::SyncRequest,
             Message::Sync { last },
             Message::Done { last },
@@ -116,7 +120,7 @@ impl World {
         self.pipes[to].send(self.now_ms, message);
     }
 
-    fn notice(&mut self, notice: Notice) {
+    pub(crate) fn notice(&mut self, notice: Notice) {
         self.notices
             .push((self.now_ms + self.plan.notice_ms, notice));
     }

@@ -62,6 +62,7 @@ fn frames_come_once_in_order_and_none_is_lost_uncounted() {
     for what in [
         "carried",
         "given back",
+        "forwarded",
         "twins",
         "own",
         "swept",
@@ -128,6 +129,7 @@ fn tally(world: &World) -> Tally {
         add(&format!("ended: {cause}"), 1);
         add("carried", outcome.counts.carried);
         add("given back", outcome.counts.given_back);
+        add("forwarded", outcome.counts.forwarded);
         add("own", outcome.counts.own);
         add("swept", outcome.counts.swept);
         add("left to the network", outcome.counts.left_to_the_network);

@@ -107,6 +107,20 @@ impl Network {
         id
     }
 
+    /// A frame for the guest that its former host gives to the network; false if that leads back there, where it is dropped.
+    pub(crate) fn forward(&mut self, plan: &Plan, now_ms: u64, frame: Frame) -> bool {
+        let leads_there = self.floods || self.at == DESTINATION;
+        if leads_there {
+            self.under_way.push(UnderWay {
+                due_ms: now_ms + plan.way_ms[SOURCE] + plan.way_ms[DESTINATION],
+                host: DESTINATION,
+                frame,
+                flooded: false,
+            });
+        }
+        leads_there
+    }
+
     /// The guest tells from a host where it is; all hear that.
     pub(crate) fn announced(&mut self, plan: &Plan, now_ms: u64, from: usize) {
         self.learns_ms = Some(now_ms + plan.learn_ms);

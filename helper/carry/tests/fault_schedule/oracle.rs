@@ -21,7 +21,12 @@ impl World {
         let limits = &self.plan.limits;
         if let Some(half) = &self.source {
             let c = half.counts();
-            let became = c.carried + c.given_back + c.own + c.left_to_the_network + c.over_limit;
+            let became = c.carried
+                + c.given_back
+                + c.forwarded
+                + c.own
+                + c.left_to_the_network
+                + c.over_limit;
             let known = became + c.abandoned + half.pending() as u64;
             hold(c.held == known, || format!("source: {c:?}"))?;
             hold(c.most_bytes <= limits.bytes, || format!("source: {c:?}"))?;
@@ -106,6 +111,20 @@ impl World {
         if self.plan.fault == Fault::SmallLimit && self.plan.floods || self.swept_beside_guest {
             return Ok(());
         }
+        // What goes to the network comes among native frames, and so does what came to the source late, or was carried until the
+        // guest stopped without its half.
+        let forwarded = self
+            .source
+            .as_ref()
+            .map_or(0, |half| half.counts().forwarded);
+        let late = self
+            .destination
+            .as_ref()
+            .map_or(0, |half| half.counts().late);
+        let without_half = self.plan.fault == Fault::SourceDies && self.died_beside_guest;
+        if forwarded > 0 || late > 0 || without_half {
+            return Ok(());
+        }
         let mut before = 0;
         for id in self.delivered.iter().filter(|id| !self.is_group(**id)) {
             if self.excused.contains_key(id) {
@@ -123,13 +142,14 @@ impl World {
 
     fn check_losses(&self) -> Verdict {
         let counts = self.counts();
-        let missing: u64 = self
-            .network
-            .sent
-            .iter()
-            .map(|(id, sent)| {
-                u64::from(sent.saturating_sub(counts.get(id).copied().unwrap_or_default()))
-            })
+        let missing_of = |(id, sent): (&u64, &u32)| {
+            u64::from(sent.saturating_sub(counts.get(id).copied().unwrap_or_default()))
+        };
+        let sent = || self.network.sent.iter();
+        let missing: u64 = sent().map(missing_of).sum();
+        let to_guest: u64 = sent()
+            .filter(|(id, _)| !self.is_group(**id))
+            .map(missing_of)
             .sum();
         let source = self.source.as_ref().map(Source::counts).unwrap_or_default();
         let destination = self
@@ -149,11 +169,18 @@ impl World {
             + taken
             + self.taps[SOURCE].lost
             + self.taps[DESTINATION].lost
+            + self.forwarded_in_vain
+            + self.groups_without_a_destination()
             + self
                 .taps
                 .iter()
                 .map(|tap| tap.ring.len() as u64)
                 .sum::<u64>();
+        if self.source_has_all() {
+            return hold(to_guest <= self.forwarded_in_vain + taken, || {
+                format!("{to_guest} frames to the guest are lost; {source:?}; {destination:?}")
+            });
+        }
         if self.loses_nothing() {
             // Who stops by itself before frames are held reads one that nobody gets back.
             let own = if self.plan.fault == Fault::OwnStop {
@@ -170,6 +197,30 @@ impl World {
                 "{missing} frames are missing, {counted} + {outside} are counted; {source:?}; {destination:?}"
             )
         })
+    }
+
+    /// The destination died while the guest stood still, which the source knows: it gives everything to the network.
+    fn source_has_all(&self) -> bool {
+        self.plan.fault == Fault::DestinationDies
+            && self.destination.is_none()
+            && !self.died_beside_guest
+            && self.plan.witness
+            && self.plan.sweeps_ms.is_some()
+            && self.hypervisor.arrived
+            && self
+                .source
+                .as_ref()
+                .is_some_and(|half| half.outcome().is_some())
+    }
+
+    /// Frames to a group that came to the source when nobody was there to carry them to: others have got them.
+    fn groups_without_a_destination(&self) -> u64 {
+        let cut = matches!(
+            self.plan.fault,
+            Fault::DestinationDies | Fault::StreamCut | Fault::SourceDies
+        );
+        let half = self.source.as_ref().filter(|_| cut);
+        half.map_or(0, |half| half.counts().left_to_the_network)
     }
 
     /// What may happen in a run without a loss.

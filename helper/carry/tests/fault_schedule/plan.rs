@@ -69,6 +69,8 @@ pub(crate) struct Plan {
     pub(crate) stop_ms: u64,
     /// The half has a copy of the tap's descriptor, and sweeps what the guest leaves in its queue; for so long, in ms.
     pub(crate) sweeps_ms: Option<u64>,
+    /// Who started the halves is there, and tells one that the other one is dead.
+    pub(crate) witness: bool,
     /// From the stop until the migration is complete, in ms.
     pub(crate) device_ms: u64,
     /// Until a half hears from the hypervisor, in ms.
@@ -97,7 +99,13 @@ impl Plan {
         if fault == Fault::SmallLimit {
             limits.frames = usize::try_from(rng.between(1, 30)).expect("few");
         }
-        let way_ms = rng.between(1, 3);
+        // Longer than stragglers are waited for, now and then; not where a copy of them comes by the other way.
+        let is_slow = !floods && rng.chance(50);
+        let way_ms = if is_slow {
+            rng.between(5, 12)
+        } else {
+            rng.between(1, 3)
+        };
         Self {
             fault,
             fault_ms: rng.between(1, 140),
@@ -119,9 +127,13 @@ impl Plan {
                 rng.between(0, 8)
             },
             sweeps_ms: rng.chance(700).then(|| rng.between(0, 2)),
+            witness: rng.chance(700),
             device_ms: rng.between(1, 60),
             notice_ms: rng.between(0, 4),
-            rate: [rng.between(400, 2_000), rng.between(0, 300)],
+            rate: [
+                rng.between(400, 2_000),
+                if is_slow { 0 } else { rng.between(0, 300) },
+            ],
             twice: rng.between(0, 100),
         }
     }

@@ -52,6 +52,10 @@ pub(crate) struct World {
     pub(crate) taken: Option<Frame>,
     /// Frames lost outside of the halves.
     pub(crate) lost_elsewhere: u64,
+    /// Of those that the source gave to the network, that the network did not take to the guest.
+    pub(crate) forwarded_in_vain: u64,
+    /// The guest ran when a half died.
+    pub(crate) died_beside_guest: bool,
     pub(crate) history: Option<Vec<String>>,
 }
 
@@ -67,7 +71,9 @@ impl World {
         let mut rng = Rng::new(seed);
         let plan = Plan::new(&mut rng);
         let mut world = Self {
-            source: Some(Source::new(plan.limits, &[GUEST])),
+            source: Some(
+                Source::new(plan.limits, &[GUEST]).with_forwarding(plan.sweeps_ms.is_some()),
+            ),
             destination: Some(Destination::new(plan.limits)),
             taps: [Tap::new(Mode::Pass), Tap::new(Mode::Closed)],
             pipes: [Pipe::default(), Pipe::default()],
@@ -83,6 +89,8 @@ impl World {
             swept_beside_guest: false,
             taken: None,
             lost_elsewhere: 0,
+            forwarded_in_vain: 0,
+            died_beside_guest: false,
             history: with_history.then(Vec::new),
             now_ms: 0,
             rng,
@@ -142,9 +150,36 @@ impl World {
         };
         self.note(|_| "the source half dies".into());
         self.lost_elsewhere += half.pending() as u64;
+        let holds = self.taps[SOURCE].mode == Mode::Hold;
         self.taps[SOURCE].let_go();
         self.pipes[DESTINATION].close();
         self.pipes[SOURCE].cut();
+        self.died_beside_guest = self.runs_at == Some(SOURCE);
+        if !self.plan.witness || self.hypervisor.failed {
+            return;
+        }
+        if self.runs_at.is_none() {
+            self.notice(Notice::Destination(destination::Input::SourceDied));
+            self.follow_up();
+        } else if holds && self.died_beside_guest {
+            // What it had sent is of use only if the guest stops now.
+            self.hypervisor.stop_was_ordered = true;
+            let stops_ms = self.now_ms + self.plan.stop_ms;
+            self.hypervisor.stops_ms.get_or_insert(stops_ms);
+        }
+    }
+
+    /// Another half takes what nobody reads from the tap's queue, and what comes later.
+    fn follow_up(&mut self) {
+        let half = Source::new(self.plan.limits, &[GUEST])
+            .with_forwarding(self.plan.sweeps_ms.is_some())
+            .without_destination();
+        self.source = Some(half);
+        self.sweeps_until_ms = None;
+        self.notice(Notice::Source(source::Input::GuestStopped));
+        if self.hypervisor.completed {
+            self.notice(Notice::Source(source::Input::MigrationCompleted));
+        }
     }
 
     fn destination_dies(&mut self) {
@@ -156,6 +191,10 @@ impl World {
         self.taps[DESTINATION].let_go();
         self.pipes[SOURCE].close();
         self.lost_elsewhere += self.pipes[DESTINATION].cut();
+        self.died_beside_guest = self.runs_at.is_some();
+        if self.plan.witness {
+            self.notice(Notice::Source(source::Input::DestinationDied));
+        }
     }
 
     fn deliver(&mut self) {

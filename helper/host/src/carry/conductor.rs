@@ -7,10 +7,12 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::convergence::{Convergence, Verdict};
 use super::moment::{MOST_MS, Moment};
 use super::pace::Pace;
 use super::plan::CarryPlan;
-use super::relay::{HalfProcess, start};
+use super::relay::{HalfProcess, start, start_alone};
+use super::total::total;
 use super::words::{FromHalf, HalfReport, ToHalf};
 use crate::evacuate::{CarryOutcome, Side};
 use crate::hypervisor::{DomainState, Host, JobFacts, JobPhase, JobWhich};
@@ -28,6 +30,9 @@ const LOOK: [Duration; 4] = [
 ];
 /// A pause that QEMU never takes for short enough while memory changes: the stop is the carry's then.
 pub(super) const NEVER_MS: u64 = 0;
+/// The pause that QEMU takes for short enough unless it is told otherwise, in ms (`DEFAULT_MIGRATE_SET_DOWNTIME` of
+/// migration/options.c, QEMU 11.1).
+const OWN_MS: u64 = 300;
 /// From the guest's arrival until the halves end by themselves, at most.
 const LAST: Duration = Duration::from_secs(130);
 
@@ -39,12 +44,14 @@ pub(crate) struct Conductor {
     domain: String,
     max_pause_ms: u64,
     pace: Pace,
-    /// The fastest that memory was copied so far, in bytes per second.
-    most_rate: u64,
+    convergence: Convergence,
+    /// The migration does not come to its end within the pause that may be: the hypervisor stops the domain.
+    given_up: bool,
     begun: Instant,
     /// The end is near.
     moment: Option<Moment>,
     halves: [HalfProcess; 2],
+    source_command: Vec<String>,
     hold_wanted: bool,
     /// The source half was told that the guest stands still; by whose order, and since when.
     stopped: Option<Stop>,
@@ -84,6 +91,7 @@ impl Conductor {
             plan.command(Side::Destination, to, domain, destination.uri()),
         ];
         commands[0].extend(["--speed".to_owned(), pace.full().to_string()]);
+        let source_command = commands[0].clone();
         let mut halves = match start(commands) {
             Ok(halves) => halves,
             Err(reason) => return Err((reason, pace)),
@@ -125,10 +133,12 @@ impl Conductor {
             domain: domain.to_owned(),
             max_pause_ms: plan.max_pause_ms,
             pace,
-            most_rate: 0,
+            convergence: Convergence::new(plan.max_pause_ms),
+            given_up: false,
             begun: Instant::now(),
             moment: None,
             halves,
+            source_command,
             hold_wanted: false,
             stopped: None,
             completed: false,
@@ -210,14 +220,48 @@ impl Conductor {
         }
     }
 
-    /// Nobody will order a stop any more: the hypervisor stops the guest by itself then.
+    /// Nobody will order a stop any more: the hypervisor stops the guest by itself then. Who is left is told whether the other one
+    /// may still give the guest a frame.
     async fn half_is_gone(&mut self, side: Side) {
         if self.reports[usize::from(side == Side::Destination)].is_none() {
             let reason = format!("the {}'s half ended too early", side.as_str());
             self.reason.get_or_insert(reason);
         }
+        let other = usize::from(side == Side::Source);
+        let died = self.halves[1 - other].died();
+        if died && side == Side::Source && self.hold_wanted && self.stopped.is_none() {
+            // What is held has gone to the destination, and is of use only if the guest goes there now.
+            self.stop().await;
+        }
+        // Before the guest stands still, the destination can't know where it goes on.
+        if died && !self.failed && (side == Side::Destination || self.stopped.is_some()) {
+            self.halves[other].tell(ToHalf::OtherHalfDied).await;
+        }
+        self.halves[other].end_stream().await;
+        if died && side == Side::Source && self.stopped.is_some() && !self.failed {
+            self.follow_up().await;
+        }
         if self.stopped.is_none() && !self.failed {
             self.ease().await;
+        }
+    }
+
+    /// What has come to the source since its half died waits in the tap's queue, as nobody reads that: another one takes it from
+    /// there, and what comes later, and gives it to the network.
+    async fn follow_up(&mut self) {
+        let mut command = std::mem::take(&mut self.source_command);
+        if command.is_empty() {
+            // The second one has died too.
+            return;
+        }
+        command.push("--without-destination".to_owned());
+        match start_alone(&command) {
+            Ok(half) => self.halves[0] = half,
+            Err(error) => return tracing::warn!("{error}"),
+        }
+        self.halves[0].tell(ToHalf::GuestStopped).await;
+        if self.completed {
+            self.halves[0].tell(ToHalf::MigrationCompleted).await;
         }
     }
 
@@ -304,9 +348,7 @@ impl Conductor {
 
     async fn saw_job(&mut self, job: &JobFacts) {
         match job.phase {
-            JobPhase::PreCopy if self.stopped.is_none() && !self.hold_wanted => {
-                self.follow(job).await;
-            }
+            JobPhase::PreCopy if self.awaits_its_end() => self.follow(job).await,
             JobPhase::SwitchOver | JobPhase::PostCopy | JobPhase::PostCopyBroken => {
                 self.stopped_by_itself().await;
             }
@@ -318,19 +360,32 @@ impl Conductor {
         }
     }
 
+    /// It is for this to say when the guest stops.
+    const fn awaits_its_end(&self) -> bool {
+        self.stopped.is_none() && !self.hold_wanted && !self.given_up
+    }
+
     /// Memory is being copied, and nothing is held.
     async fn follow(&mut self, job: &JobFacts) {
-        self.most_rate = self.most_rate.max(job.rate_bytes_per_s.unwrap_or(0));
-        let job = JobFacts {
-            rate_bytes_per_s: Some(self.most_rate),
-            ..*job
-        };
-        if is_near_its_end(&job, self.max_pause_ms) || self.moment.is_some() {
-            self.near(job.memory_remaining_bytes.unwrap_or(0)).await;
-        } else if let Some(rest) = job.memory_remaining_bytes
-            && let Err(error) = self.pace.follow(rest, self.most_rate).await
-        {
-            tracing::debug!("{error}");
+        let rest = job.memory_remaining_bytes.unwrap_or(0);
+        if self.moment.is_some() {
+            return self.near(rest).await;
+        }
+        match self.convergence.look(self.since_begun_ms(), job) {
+            Verdict::Near => self.near(rest).await,
+            Verdict::Never => {
+                self.given_up = true;
+                let most_ms = self.max_pause_ms.max(OWN_MS);
+                self.max_pause_ms = most_ms;
+                self.ease().await;
+            }
+            Verdict::NotYet if job.memory_remaining_bytes.is_some() => {
+                let paced = self.pace.follow(rest, self.convergence.rate()).await;
+                if let Err(error) = paced {
+                    tracing::debug!("{error}");
+                }
+            }
+            Verdict::NotYet => {}
         }
     }
 
@@ -363,6 +418,12 @@ impl Conductor {
     async fn has_failed(&mut self) {
         self.failed = true;
         self.halves[0].tell(ToHalf::MigrationFailed).await;
+        if self.source_command.is_empty() && self.stopped.is_some_and(|stop| stop.ours) {
+            // Who had it stopped has died.
+            if let Err(error) = self.source.unpause(&self.domain).await {
+                tracing::warn!("{error}");
+            }
+        }
     }
 
     /// A source without the domain's process has no job of it either.
@@ -424,77 +485,12 @@ impl Conductor {
 
     fn outcome(self) -> CarryOutcome {
         let pause = self.stopped.zip(self.runs);
-        let [source, destination] = self.reports;
-        let cause = |report: &Option<HalfReport>| report.as_ref().and_then(|one| one.cause.clone());
-        let reason = self
-            .reason
-            .or_else(|| cause(&source))
-            .or_else(|| cause(&destination));
-        // What a half had that told nothing any more went with it.
-        let unheard = destination.is_none();
-        let (source, destination) = (source.unwrap_or_default(), destination.unwrap_or_default());
-        let unconfirmed = source.carried.saturating_sub(source.confirmed);
+        let pause_ms = pause
+            .and_then(|(stop, runs)| u64::try_from(runs.duration_since(stop.at).as_millis()).ok());
         CarryOutcome {
-            reason: reason.map(|reason| printable(&reason)),
             stop_was_ours: self.stopped.is_some_and(|stop| stop.ours),
-            pause_ms: pause.and_then(|(stop, runs)| {
-                u64::try_from(runs.duration_since(stop.at).as_millis()).ok()
-            }),
-            held: source.held + destination.held,
-            carried: destination.carried.max(source.carried),
-            given_back: source.given_back,
-            late: destination.late,
-            lost: source.lost
-                + source.left_in_queue
-                + destination.lost
-                + if unheard { unconfirmed } else { 0 },
-            left_in_queue: source.left_in_queue,
-            swept: source.swept,
-            maybe_lost: source.unseen,
-            no_sweep: source.no_copy.map(|reason| printable(&reason)),
-            drain_ms: source.drain_ms,
-            latest_ms: source.longest_wait_ms + destination.longest_wait_ms,
-            most_bytes: source.most_bytes.max(destination.most_bytes),
+            pause_ms,
+            ..total(self.reason, self.reports)
         }
-    }
-}
-
-/// The rest of the memory goes within the pause that may be; not before all was sent once.
-fn is_near_its_end(job: &JobFacts, max_pause_ms: u64) -> bool {
-    let (Some(passes), Some(rest), Some(rate)) =
-        (job.passes, job.memory_remaining_bytes, job.rate_bytes_per_s)
-    else {
-        return false;
-    };
-    passes > 1 && u128::from(rest) * 1000 <= u128::from(rate) * u128::from(max_pause_ms)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_end_is_near_when_the_rest_goes_within_the_pause() {
-        let job = JobFacts {
-            passes: Some(2),
-            memory_remaining_bytes: Some(10_000_000),
-            rate_bytes_per_s: Some(100_000_000),
-            ..JobFacts::default()
-        };
-        assert!(is_near_its_end(&job, 100));
-        assert!(!is_near_its_end(&job, 99));
-        let first = JobFacts {
-            passes: Some(1),
-            ..job
-        };
-        assert!(
-            !is_near_its_end(&first, 100),
-            "what changed is not known yet"
-        );
-        let unknown = JobFacts {
-            rate_bytes_per_s: None,
-            ..job
-        };
-        assert!(!is_near_its_end(&unknown, 100));
     }
 }

@@ -18,7 +18,7 @@ use tokio::runtime::Handle;
 use super::chunk::{Chunk, Chunks, MAX_BYTES};
 use super::orphan::Orphan;
 use super::plan::HalfArguments;
-use super::words::{FromHalf, HalfReport, ToHalf, to_chunk};
+use super::words::{FromHalf, HalfReport, ProcessId, ToHalf, to_chunk};
 use crate::evacuate::Side;
 use crate::hypervisor::Host;
 
@@ -68,6 +68,9 @@ fn guard(arguments: &HalfArguments, orphan: Orphan) -> anyhow::Result<u8> {
     thread::spawn(move || hand_on(reading, &told));
     thread::spawn(move || listen(stream, heard, waker));
     wake.set_nonblocking(true)?;
+    if let Ok(process) = ProcessId::here(std::process::id()) {
+        out.send(to_chunk(&FromHalf::Process(process)))?;
+    }
     out.send(to_chunk(&FromHalf::Ready))?;
     let ended = Loop {
         orphan,
@@ -182,7 +185,10 @@ impl Half {
         Ok(match arguments.side {
             Side::Source => {
                 let own: Vec<_> = arguments.own.iter().map(|mac| mac.0).collect();
-                let machine = Source::new(limits, &own);
+                let mut machine = Source::new(limits, &own);
+                if arguments.without_destination {
+                    machine = machine.without_destination();
+                }
                 let half = SourceHalf::new(machine, guarded(Mode::Drain)?, link);
                 let (copy, no_copy) = match TapCopy::of(&arguments.tap) {
                     Ok(copy) => (Some(copy), None),
@@ -244,6 +250,7 @@ impl Half {
                     carried: counts.carried,
                     confirmed: counts.confirmed,
                     given_back: counts.given_back,
+                    forwarded: counts.forwarded - half.not_forwarded(),
                     lost: counts.over_limit + counts.abandoned + half.lost(),
                     left_in_queue: half.drain_end().left,
                     swept: counts.swept,
@@ -282,6 +289,7 @@ const fn to_source(word: ToHalf) -> Option<source::Input> {
         ToHalf::MigrationCompleted => source::Input::MigrationCompleted,
         ToHalf::MigrationFailed => source::Input::MigrationFailed,
         ToHalf::GuestRuns => source::Input::GuestRuns,
+        ToHalf::OtherHalfDied => source::Input::DestinationDied,
         ToHalf::GuestPaused => return None,
     })
 }
@@ -290,6 +298,7 @@ const fn to_destination(word: ToHalf) -> Option<destination::Input> {
     match word {
         ToHalf::GuestPaused => Some(destination::Input::GuestPaused),
         ToHalf::GuestRuns => Some(destination::Input::GuestRuns),
+        ToHalf::OtherHalfDied => Some(destination::Input::SourceDied),
         _ => None,
     }
 }

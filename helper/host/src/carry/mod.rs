@@ -12,6 +12,7 @@
 
 mod chunk;
 mod conductor;
+mod convergence;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod half;
@@ -21,6 +22,7 @@ mod pace;
 mod plan;
 mod prepared;
 mod relay;
+mod total;
 mod words;
 
 pub use half::run as run_half;

@@ -16,6 +16,9 @@ use crate::hypervisor::{Answer, DomainState, Host, HostError, JobPhase, JobWhich
 /// No answer of the hypervisor takes longer.
 const LIMIT: Duration = Duration::from_secs(5);
 
+/// A stop that was asked for takes no longer.
+const STOP: Duration = Duration::from_millis(200);
+
 /// What it takes to ask the hypervisor of this half's side.
 pub(super) struct Orphan {
     host: Arc<dyn Host>,
@@ -25,6 +28,8 @@ pub(super) struct Orphan {
     max_pause_ms: u64,
     full_speed: Option<u64>,
     next: Instant,
+    /// A stop that was asked for before is done by then, or was never asked for.
+    stops_until: Option<Instant>,
     /// Nothing is left to be done there.
     settled: bool,
 }
@@ -42,6 +47,7 @@ impl Orphan {
             max_pause_ms: arguments.max_pause,
             full_speed: arguments.speed,
             next: Instant::now(),
+            stops_until: None,
             settled: false,
         }
     }
@@ -57,6 +63,8 @@ impl Orphan {
             return None;
         }
         let host = Arc::clone(&self.host);
+        self.stops_until
+            .get_or_insert_with(|| Instant::now() + STOP);
         let word = match self.side {
             Side::Source => self.look_at_source(host.as_ref()),
             Side::Destination => self.look_at_destination(host.as_ref()),
@@ -79,13 +87,25 @@ impl Orphan {
             Some(JobPhase::Completed) => return Some(ToHalf::MigrationCompleted),
             // A domain that has gone has no job to ask for.
             None | Some(JobPhase::None | JobPhase::Failed | JobPhase::Cancelled) => {}
-            Some(_) => return None,
+            Some(_) => return self.look_at_migrating(host),
         }
         match self.ask(host.state(&self.domain)).ok()? {
             DomainState::Absent | DomainState::ShutOff => Some(ToHalf::MigrationCompleted),
             _ if phase.is_none() => None,
             DomainState::Running => Some(ToHalf::GuestRuns),
             _ => Some(ToHalf::MigrationFailed),
+        }
+    }
+
+    /// Whoever was asked to stop the guest may have done so, or not.
+    fn look_at_migrating(&self, host: &dyn Host) -> Option<ToHalf> {
+        let is_late = self
+            .stops_until
+            .is_some_and(|until| Instant::now() >= until);
+        match self.ask(host.state(&self.domain)).ok()? {
+            DomainState::Paused => Some(ToHalf::GuestStopped),
+            DomainState::Running if is_late => Some(ToHalf::GuestRuns),
+            _ => None,
         }
     }
 

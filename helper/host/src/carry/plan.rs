@@ -57,6 +57,9 @@ pub struct HalfArguments {
     /// How fast the migration may copy once it is not slowed down for the carry, in bytes per second
     #[arg(long, value_name = "BYTES_PER_S")]
     pub speed: Option<u64>,
+    /// There is no other half: what is held on the source goes to the network once the guest is heard from elsewhere
+    #[arg(long)]
+    pub without_destination: bool,
 }
 
 fn side(word: &str) -> Result<Side, String> {

@@ -1,16 +1,24 @@
 //! Both halves' processes, and what passes between them.
 
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::time::timeout;
 
 use super::chunk::{Chunk, Chunks, MAX_BYTES};
-use super::words::{FromHalf, ToHalf, to_chunk};
+use super::words::{FromHalf, ProcessId, ToHalf, to_chunk};
 
 /// Chunks on their way to a half, and words of one.
 const QUEUE: usize = 32;
+/// A process that has closed its standard output ends so soon, or its death is not known of.
+const REAP: Duration = Duration::from_millis(500);
+/// What `ssh` ends with when it does not know how the command ended (EXIT STATUS of ssh(1)).
+const UNKNOWN: i32 = 255;
 
 /// One half, as this program sees it.
 #[derive(Debug)]
@@ -19,9 +27,20 @@ pub(super) struct HalfProcess {
     /// Its words; ends with it.
     pub(super) told: Receiver<FromHalf>,
     pub(super) gone: bool,
+    died: Arc<AtomicBool>,
 }
 
 impl HalfProcess {
+    /// True if its process is dead for certain, and had not ended the stream itself. Known once its words have ended.
+    pub(super) fn died(&self) -> bool {
+        self.died.load(Ordering::Acquire)
+    }
+
+    /// Nothing follows from the other half.
+    pub(super) async fn end_stream(&self) {
+        let _ = self.to.send(Chunk::Stream(Vec::new())).await;
+    }
+
     /// Tells it something. One that is gone is noticed by the end of its words.
     pub(super) async fn tell(&self, word: ToHalf) {
         let _ = self.to.send(to_chunk(&word)).await;
@@ -46,20 +65,24 @@ pub(super) fn start(commands: [Vec<String>; 2]) -> Result<[HalfProcess; 2], Stri
         let (to, chunks) = channel(QUEUE);
         let (tell, told) = channel(QUEUE);
         tokio::spawn(write(input, chunks));
-        readers.push((child, output, tell));
+        let died = Arc::new(AtomicBool::new(false));
+        readers.push((child, output, tell, Arc::clone(&died)));
         halves.push(HalfProcess {
             to,
             told,
             gone: false,
+            died,
         });
     }
     let Ok([source, destination]) = <[HalfProcess; 2]>::try_from(halves) else {
         return Err("a carry has two halves".to_owned());
     };
     let others = [destination.to.downgrade(), source.to.downgrade()];
-    for ((child, output, tell), other) in readers.into_iter().zip(others) {
+    for ((mut child, output, tell, died), other) in readers.into_iter().zip(others) {
         tokio::spawn(async move {
-            read(output, &tell, |chunk| {
+            // The process itself, or what started it.
+            let started = child.id().and_then(|pid| ProcessId::here(pid).ok());
+            let read = read(output, &tell, |chunk| {
                 let other = other.upgrade();
                 async move {
                     if let Some(other) = other {
@@ -68,11 +91,42 @@ pub(super) fn start(commands: [Vec<String>; 2]) -> Result<[HalfProcess; 2], Stri
                 }
             })
             .await;
+            if read.is_cut_off
+                && let Ok(Ok(status)) = timeout(REAP, child.wait()).await
+            {
+                let is_it = started.is_some() && read.process == started;
+                died.store(is_it || tells_death(status), Ordering::Release);
+            }
             drop(tell);
             reap(child).await;
         });
     }
     Ok([source, destination])
+}
+
+/// Starts one that has no other half.
+///
+/// # Errors
+/// The command can't be started, and why.
+pub(super) fn start_alone(command: &[String]) -> Result<HalfProcess, String> {
+    let mut child = spawn(command)?;
+    let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
+        return Err("a half has no standard streams".to_owned());
+    };
+    let (to, chunks) = channel(QUEUE);
+    let (tell, told) = channel(QUEUE);
+    tokio::spawn(write(input, chunks));
+    tokio::spawn(async move {
+        read(output, &tell, |_| async {}).await;
+        drop(tell);
+        reap(child).await;
+    });
+    Ok(HalfProcess {
+        to,
+        told,
+        gone: false,
+        died: Arc::default(),
+    })
 }
 
 fn spawn(words: &[String]) -> Result<Child, String> {
@@ -85,6 +139,11 @@ fn spawn(words: &[String]) -> Result<Child, String> {
         .stdout(Stdio::piped())
         .spawn()
         .map_err(|error| format!("{program} can't be started: {error}"))
+}
+
+/// What started the half on another host says how that ended.
+fn tells_death(status: ExitStatus) -> bool {
+    status.code().is_some_and(|code| code != UNKNOWN)
 }
 
 async fn reap(mut child: Child) {
@@ -101,12 +160,24 @@ async fn write(mut input: ChildStdin, mut chunks: Receiver<Chunk>) {
     }
 }
 
-/// Until its end, or what is no chunk. The other half sees the stream's end in any case.
+/// What was read of a half.
+#[derive(Debug, Default)]
+struct Read {
+    process: Option<ProcessId>,
+    /// It ended before it had ended the stream.
+    is_cut_off: bool,
+}
+
+/// Until its end, or what is no chunk. The stream's end is handed on if the half says it.
 async fn read<F: Future<Output = ()>>(
     mut output: ChildStdout,
     tell: &Sender<FromHalf>,
     hand_on: impl Fn(Chunk) -> F,
-) {
+) -> Read {
+    let mut read = Read {
+        process: None,
+        is_cut_off: true,
+    };
     let mut chunks = Chunks::default();
     let mut buffer = vec![0; MAX_BYTES];
     'reading: while let Ok(bytes @ 1..) = output.read(&mut buffer).await {
@@ -114,16 +185,26 @@ async fn read<F: Future<Output = ()>>(
         loop {
             match chunks.next(&mut rest) {
                 Ok(Some(Chunk::Word(word))) => match serde_json::from_slice(&word) {
+                    Ok(FromHalf::Process(process)) => read.process = Some(process),
                     Ok(word) => {
                         let _ = tell.send(word).await;
                     }
-                    Err(_) => break 'reading,
+                    Err(_) => {
+                        read.is_cut_off = false;
+                        break 'reading;
+                    }
                 },
-                Ok(Some(chunk)) => hand_on(chunk).await,
+                Ok(Some(chunk)) => {
+                    read.is_cut_off &= chunk != Chunk::Stream(Vec::new());
+                    hand_on(chunk).await;
+                }
                 Ok(None) => break,
-                Err(_) => break 'reading,
+                Err(_) => {
+                    read.is_cut_off = false;
+                    break 'reading;
+                }
             }
         }
     }
-    hand_on(Chunk::Stream(Vec::new())).await;
+    read
 }

@@ -22,12 +22,16 @@ pub(super) enum ToHalf {
     GuestPaused,
     /// The guest runs, on the half's side.
     GuestRuns,
+    /// The other half's process is dead, and had not ended the stream. To the destination only once the guest stands still.
+    OtherHalfDied,
 }
 
 /// Of a half.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum FromHalf {
+    /// First: which process it is.
+    Process(ProcessId),
     /// It guards its tap.
     Ready,
     /// The source: the other half understands it.
@@ -40,6 +44,25 @@ pub(super) enum FromHalf {
     Ended(HalfReport),
     /// There was no beginning, for this reason.
     Failed(String),
+}
+
+/// A process, on whatever machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct ProcessId {
+    /// In its namespace.
+    pid: u32,
+    /// The machine's boot.
+    boot: String,
+}
+
+impl ProcessId {
+    /// Of this machine.
+    pub(super) fn here(pid: u32) -> std::io::Result<Self> {
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+        let boot = boot.trim().to_owned();
+        Ok(Self { pid, boot })
+    }
 }
 
 /// What became of one half's frames.
@@ -56,6 +79,8 @@ pub(super) struct HalfReport {
     pub(super) confirmed: u64,
     /// That were given back to the guest on the source.
     pub(super) given_back: u64,
+    /// That were given to the network, for want of the other half.
+    pub(super) forwarded: u64,
     /// That were lost: no more may be kept, or nobody took them.
     pub(super) lost: u64,
     /// Not among those that were held: lost in the tap's queue by the guest's stop.

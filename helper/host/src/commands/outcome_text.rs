@@ -124,6 +124,10 @@ fn carry_text(carry: &CarryOutcome) -> String {
         0 => String::new(),
         swept => format!(" ({swept} of them swept from the tap's queue)"),
     };
+    let forwarded = match carry.forwarded {
+        0 => String::new(),
+        forwarded => format!(" {forwarded} given to the network,"),
+    };
     let drain = carry
         .drain_ms
         .map(|ms| format!(", the guest was stopped {ms} ms after the hold"));
@@ -136,7 +140,7 @@ fn carry_text(carry: &CarryOutcome) -> String {
     // Writing to a String does not fail.
     let _ = write!(
         text,
-        "{} frames held{swept}, {} carried, {} given back, {} lost{left}{}; the latest waited {} ms{}{}, {} KiB kept at most",
+        "{} frames held{swept}, {} carried, {} given back,{forwarded} {} lost{left}{}; the latest waited {} ms{}{}, {} KiB kept at most",
         carry.held,
         carry.carried,
         carry.given_back,

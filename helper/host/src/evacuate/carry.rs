@@ -18,6 +18,8 @@ pub struct CarryOutcome {
     pub carried: u64,
     /// That were given back to the guest on the source.
     pub given_back: u64,
+    /// That the source gave to the network once the guest was elsewhere, as there was no destination's half to carry them to.
+    pub forwarded: u64,
     /// Of the carried: that came to the destination so late that native frames were before them.
     pub late: u64,
     /// That were lost, as no more may be kept or nobody took them; with those that were left in the tap's queue.

@@ -109,6 +109,8 @@ pub struct JobFacts {
     pub memory_remaining_bytes: Option<u64>,
     /// Speed in bytes per second.
     pub rate_bytes_per_s: Option<u64>,
+    /// Memory that the guest changes, in bytes per second.
+    pub dirty_bytes_per_s: Option<u64>,
     /// How long the guest stands still: expected, or as it was, in ms.
     pub downtime_ms: Option<u64>,
     /// Since its start, in ms.

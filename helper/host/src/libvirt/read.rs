@@ -148,6 +148,9 @@ pub(super) fn job(text: &str) -> Option<Job> {
         memory_total_bytes: number("memory_total"),
         memory_remaining_bytes: number("memory_remaining"),
         rate_bytes_per_s: number("memory_bps"),
+        dirty_bytes_per_s: number("memory_dirty_rate")
+            .zip(number("memory_page_size"))
+            .map(|(pages, bytes)| pages.saturating_mul(bytes)),
         downtime_ms: number("downtime"),
         elapsed_ms: number("time_elapsed"),
         passes: number("memory_iteration"),

@@ -351,6 +351,7 @@ fn jobs_are_read() {
             memory_total_bytes: Some(201_859_072),
             memory_remaining_bytes: Some(163_782_656),
             rate_bytes_per_s: Some(5_364_540),
+            dirty_bytes_per_s: None,
             downtime_ms: Some(300),
             elapsed_ms: Some(5555),
             passes: Some(1),

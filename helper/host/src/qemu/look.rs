@@ -247,6 +247,9 @@ pub(super) fn job(info: &Value) -> JobFacts {
         memory_total_bytes: number(&ram["total"]),
         memory_remaining_bytes: number(&ram["remaining"]),
         rate_bytes_per_s: rate.map(|mbps| (mbps * 125_000.0) as u64),
+        dirty_bytes_per_s: number(&ram["dirty-pages-rate"])
+            .zip(number(&ram["page-size"]))
+            .map(|(pages, bytes)| pages.saturating_mul(bytes)),
         downtime_ms: number(&info["downtime"]).or_else(|| number(&info["expected-downtime"])),
         elapsed_ms: number(&info["total-time"]),
         passes: number(&ram["dirty-sync-count"]),

@@ -351,8 +351,9 @@ async fn files_beside_the_socket_keep_bonds_and_progress() {
 fn jobs_are_read() {
     let job = look::job(
         &json!({ "status": "active", "total-time": 5, "expected-downtime": 300,
-        "ram": { "total": 100, "remaining": 40, "mbps": 8.0 } }),
+        "ram": { "total": 100, "remaining": 40, "mbps": 8.0, "dirty-pages-rate": 3, "page-size": 4096 } }),
     );
+    assert_eq!(job.dirty_bytes_per_s, Some(12_288));
     assert_eq!(job.phase, JobPhase::PreCopy);
     assert_eq!(
         (job.memory_remaining_bytes, job.rate_bytes_per_s),

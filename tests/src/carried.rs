@@ -1,0 +1,92 @@
+//! A move between two plain QEMUs by `tandem-host`, with the guest's frames carried: both halves in the hosts' namespaces.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use serde_json::json;
+
+use crate::libvirt::host_program;
+use crate::qemu::named_with_control;
+use crate::{DOWNTIME_LIMIT_MS, Host, Vm, Waiting};
+
+/// The name of the domain in both QEMUs.
+pub const CARRIED: &str = "g1";
+/// Bytes per second that don't matter.
+const BANDWIDTH: u64 = 10 << 30;
+
+/// A move that stands ready.
+pub struct CarriedMove {
+    /// The QEMU that the guest goes to.
+    pub waiting: Waiting,
+    /// Its control socket for `tandem-host`.
+    pub qmp: PathBuf,
+    /// What `tandem-host` is to be called with.
+    pub words: Vec<String>,
+}
+
+impl CarriedMove {
+    /// To `there`, for a guest whose QEMU has the control socket `from`; files of this move are in `folder` and begin with its
+    /// `number`.
+    ///
+    /// # Errors
+    /// The destination does not start, or the guest has no standby.
+    pub fn new(vm: &Vm, from: &Path, there: &Host, folder: &Path, number: usize) -> Result<Self> {
+        let file = |what: &str| folder.join(format!("{number}.{what}"));
+        let (qmp, memory) = (file("qmp"), file("memory"));
+        let control = named_with_control(CARRIED, &qmp);
+        let waiting = vm.wait_on(there, "none", &memory, control)?;
+        let parameters = json!({ "downtime-limit": DOWNTIME_LIMIT_MS, "max-bandwidth": BANDWIDTH });
+        vm.qmp().execute("migrate-set-parameters", parameters)?;
+        let words = [
+            "migrate",
+            CARRIED,
+            &uri_of(&qmp),
+            "-c",
+            &uri_of(from),
+            "--migrate-uri",
+            &format!("unix:{}", memory.display()),
+            "--state-dir",
+            &file("state").display().to_string(),
+            "--records-dir",
+            &file("records").display().to_string(),
+            "--serve-socket",
+            &file("serve").display().to_string(),
+            "--json",
+        ];
+        Ok(Self {
+            waiting,
+            qmp,
+            words: words.map(str::to_owned).to_vec(),
+        })
+    }
+
+    /// The words that have the frames carried.
+    ///
+    /// # Errors
+    /// `tandem-host` is not built, or the guest has no standby.
+    pub fn carry(&mut self, vm: &Vm, there: &Host) -> Result<()> {
+        let program = host_program()?.display().to_string();
+        let [from, to] = [vm.host(), there].map(|host| {
+            let namespace = host.namespace().name();
+            format!("ip netns exec {namespace} {program}")
+        });
+        let taps = [vm.tap("standby")?, self.waiting.tap("standby")?].join("=");
+        let pause = DOWNTIME_LIMIT_MS.to_string();
+        let words = [
+            &format!("--carry={taps}"),
+            "--carry-from",
+            &from,
+            "--carry-to",
+            &to,
+            "--max-pause",
+            &pause,
+        ];
+        self.words.extend(words.map(str::to_owned));
+        Ok(())
+    }
+}
+
+/// How `tandem-host` is told of a QEMU by its control socket.
+pub fn uri_of(qmp: &Path) -> String {
+    format!("qmp:{}", qmp.display())
+}
