@@ -43,7 +43,7 @@ impl Virsh {
             what: device_name(&nic),
         };
         if self
-            .xml(name)
+            .xml(name, &[])
             .await?
             .nics
             .iter()

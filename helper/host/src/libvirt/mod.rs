@@ -204,8 +204,8 @@ impl Virsh {
         ))
     }
 
-    async fn xml(&self, name: &str) -> Result<DomainXml, HostError> {
-        let text = self.about(name, "dumpxml", &[], None).await?;
+    async fn xml(&self, name: &str, options: &[&str]) -> Result<DomainXml, HostError> {
+        let text = self.about(name, "dumpxml", options, None).await?;
         let read = parse::domain(text).await;
         read.map_err(|reason| HostError::InvalidXml {
             domain: name.to_owned(),
@@ -253,7 +253,7 @@ impl Virsh {
                 ..DomainFacts::absent(name)
             }));
         }
-        let xml = match self.xml(name).await {
+        let xml = match self.xml(name, &[]).await {
             Ok(xml) => xml,
             Err(HostError::NoSuchDomain { .. }) => return Ok(absent()),
             Err(error) => return Err(error),
@@ -377,15 +377,7 @@ impl Look for Virsh {
     }
 
     fn configured_nics<'a>(&'a self, name: &'a str) -> Answer<'a, Vec<Nic>> {
-        Box::pin(async move {
-            let text = self.about(name, "dumpxml", &["--inactive"], None).await?;
-            let read = parse::domain(text).await;
-            let xml = read.map_err(|reason| HostError::InvalidXml {
-                domain: name.to_owned(),
-                reason,
-            })?;
-            Ok(xml.nics)
-        })
+        Box::pin(async move { Ok(self.xml(name, &["--inactive"]).await?.nics) })
     }
 
     fn active(&self) -> Answer<'_, Vec<ActiveDomain>> {
