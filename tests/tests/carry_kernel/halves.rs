@@ -8,10 +8,8 @@
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use tandem_carry::{Destination, Frame, Limits, Source, destination, source};
 use tandem_carry_kernel::{
@@ -19,10 +17,8 @@ use tandem_carry_kernel::{
 };
 
 use crate::network::{GUEST, LIMIT, PEER, enter, frame, ip, number_of, send, wait_for};
+use crate::peer::{BROADCAST, GROUP, Peer};
 
-const BROADCAST: [u8; 6] = [0xff; 6];
-/// Numbers of broadcasts are beyond these.
-const GROUP: u64 = 1 << 32;
 /// From the stop until the migration is complete, and from the order to resume until the guest runs, in ms.
 const DEVICE_MS: u64 = 15;
 const RESUME_MS: u64 = 3;
@@ -44,44 +40,6 @@ struct Rig {
     silent: bool,
     to_source: Vec<source::Input>,
     to_destination: Vec<destination::Input>,
-}
-
-/// Sends until it is told to stop; how many to the guest, and to all.
-struct Peer {
-    stop: Arc<AtomicBool>,
-    sent: Arc<[AtomicU64; 2]>,
-    thread: JoinHandle<()>,
-}
-
-impl Peer {
-    fn start() -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let sent: Arc<[AtomicU64; 2]> = Arc::default();
-        let (told, count) = (Arc::clone(&stop), Arc::clone(&sent));
-        let thread = thread::spawn(move || {
-            let peer = Injector::new("peer").unwrap();
-            let (mut numbers, mut round) = ([0, 0], 0);
-            while !told.load(Ordering::Relaxed) {
-                numbers[0] += 1;
-                send(&peer, &frame(GUEST, PEER, numbers[0]));
-                if round % 10 == 0 {
-                    numbers[1] += 1;
-                    send(&peer, &frame(BROADCAST, PEER, GROUP + numbers[1]));
-                }
-                round += 1;
-                count[0].store(numbers[0], Ordering::Relaxed);
-                count[1].store(numbers[1], Ordering::Relaxed);
-                thread::sleep(Duration::from_micros(200));
-            }
-        });
-        Self { stop, sent, thread }
-    }
-
-    fn end(self) -> [u64; 2] {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().unwrap();
-        [0, 1].map(|at| self.sent[at].load(Ordering::Relaxed))
-    }
 }
 
 impl Rig {

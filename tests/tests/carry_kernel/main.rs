@@ -6,3 +6,4 @@
 mod halves;
 mod hold;
 mod network;
+mod peer;

@@ -68,4 +68,29 @@ impl Moment {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn it_is_due_before_the_thread_wakes_again() {
+        let mut moment = Moment::new(1_000, 500);
+        assert_eq!(moment.due_ms(10), 1_200);
+        moment.look(1_005, 500);
+        moment.look(1_010, 400);
+        assert_eq!(moment.due_ms(10), 1_200, "it is awake");
+        moment.look(1_015, 300);
+        moment.look(1_020, 300);
+        assert_eq!(moment.wakes_ms(), Some(1_105));
+        assert_eq!(moment.due_ms(10), 1_070);
+        moment.look(1_110, 200);
+        moment.look(1_115, 200);
+        assert_eq!(moment.due_ms(10), 1_085, "looks came late: at once");
+    }
+
+    #[test]
+    fn a_thread_that_never_sleeps_is_not_waited_for_long() {
+        let mut moment = Moment::new(0, 500);
+        for look in 1..100 {
+            moment.look(look * 5, 500 - look);
+        }
+        assert_eq!(moment.due_ms(0), 200);
+    }
 }

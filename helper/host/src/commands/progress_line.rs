@@ -157,6 +157,7 @@ mod tests {
             memory_total_bytes: Some(4 << 30),
             memory_remaining_bytes: Some(1 << 30),
             rate_bytes_per_s: Some(100 << 20),
+            dirty_bytes_per_s: None,
             downtime_ms: Some(40),
             elapsed_ms: None,
             passes: None,

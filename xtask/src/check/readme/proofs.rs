@@ -107,8 +107,8 @@ const PROOFS: [Proof; 31] = [
     ),
     proof(
         "tandem-host migrate DOMAIN qmp:/run/b.qmp ",
-        "tests/tests/carry/stage.rs",
-        "\"--carry-from\",\n                &halves[0],",
+        "tests/src/carried.rs",
+        "\"--carry-from\",\n            &from,",
     ),
     proof(
         "tandem-host recover DOMAIN",
