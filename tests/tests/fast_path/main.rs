@@ -131,7 +131,7 @@ fn frames_are_counted_and_duplicates_kept_away() -> Result<()> {
     assert_eq!(
         fast_paths.command(&plan)?,
         format!(
-            "Applied {{ watched: [{}, {}], armed: false, missing: [] }}",
+            "Applied {{ watched: [{}, {}], armed: false, missing: [], blocked: None }}",
             index(&vf)?,
             index(&standby)?
         )
