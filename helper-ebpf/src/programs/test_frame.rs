@@ -11,7 +11,7 @@ use super::port::ETHERNET_HEADER_LEN;
 #[map]
 static TESTS: HashMap<u32, Test> = HashMap::with_max_entries(MAX_BONDS, 0);
 
-/// A frame of this EtherType may be a test; the others take no more time than this.
+/// A frame of this `EtherType` may be a test; the others take no more time than this.
 #[inline(always)]
 pub(super) fn may_be_one(ctx: &TcContext) -> bool {
     #[expect(unsafe_code, reason = "the context is reached by pointer")]
