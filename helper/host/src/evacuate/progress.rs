@@ -116,7 +116,7 @@ pub enum Stage {
     Plugging,
     /// It stays on the source; the VF is being plugged in again there.
     Restoring,
-    /// It runs without its VF, which a recovery may plug in.
+    /// It runs without a device, which a recovery may plug in.
     Degraded,
 }
 

@@ -65,7 +65,7 @@ pub enum ChannelUse {
     Leased,
 }
 
-/// An evacuation that has not ended, or ended without a VF.
+/// An evacuation that has not ended, or ended without a device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct EvacuationReport {
@@ -75,7 +75,7 @@ pub struct EvacuationReport {
     pub stage: Stage,
     /// Who drives it, in words.
     pub driven_by: String,
-    /// The domain runs here without the VF that it should have.
+    /// The domain runs here without a device that it should have.
     pub degraded: bool,
     /// Attempts of `serve` to plug in the VF.
     pub attempts: u32,
@@ -124,7 +124,7 @@ impl EvacuationReport {
                 degraded: record.is_degraded(),
                 attempts: 0,
                 last: (record.is_degraded() && !record.lacks_only_plug())
-                    .then(|| format!("`tandem-host recover {}` puts the VF back", quoted(domain))),
+                    .then(|| format!("`tandem-host recover {}` puts it back", quoted(domain))),
                 evacuation: record.evacuation,
                 stage: record.stage,
             },
@@ -214,7 +214,7 @@ pub fn domain_text(report: &DomainReport, age_ms: Option<u64>) -> String {
 
 fn evacuation_text(evacuation: &EvacuationReport) -> String {
     let state = if evacuation.degraded {
-        "it runs without its VF"
+        "it runs without a device that it should have"
     } else {
         "not ended"
     };
