@@ -149,6 +149,19 @@ fn one_mac_for_both_is_told_apart_by_the_more_exact_entry() {
     assert_eq!(found, [(STANDBY, 0, Role::Standby), (VF, 0, Role::Vf(0))]);
 }
 
+/// The MAC that its driver gave it is then another VF's own.
+#[test]
+fn of_two_vfs_one_of_which_has_the_standbys_mac_each_is_what_it_was() {
+    let mut policy = policy();
+    policy.bonds[0].standby.driver = Some("virtio_net".into());
+    policy.bonds[0].vfs = Vec::from([by_mac(VF_MAC), by_mac(STANDBY_MAC)]);
+    assert_eq!(policy.validate(), Ok(()));
+    let second = Ifindex(VF.0 + 10);
+    let same = port(nic(second, "enp3s0", STANDBY_MAC), false);
+    let found = roles(&policy, Vec::from([rewritten(), same]));
+    assert_eq!(found, [(VF, 0, Role::Vf(0)), (second, 0, Role::Vf(1))]);
+}
+
 #[test]
 fn a_nic_serves_one_bond_only() {
     let mut policy = policy();

@@ -54,10 +54,12 @@ pub fn role_of<'policy>(
 }
 
 /// A driver that makes the MAC a NIC has in the bond its permanent one makes a VF look like the standby, whose MAC
-/// that mostly is. Never the other way round: so what the NIC was besides decides, if that is a VF.
+/// that mostly is, or like another VF that has the standby's. Never the other way round: so what the NIC was besides
+/// decides, if that is a VF.
 fn recognise(link: &Link, identity: &Identity, policy: &Policy) -> Option<Assignment> {
     let found = best_fit(link, identity.mac(), policy);
-    if found.is_some_and(|found| found.role != Role::Standby) {
+    let is_vf = found.is_some_and(|found| found.role != Role::Standby);
+    if is_vf && !identity.has_the_bonds_mac() {
         return found;
     }
     let of_standby =
