@@ -47,8 +47,9 @@ fn commands_in_blocks_are_taken() {
 #[test]
 fn options_in_the_text_exist() {
     /// Of cargo, of `cargo xtask`, whose commands in the pages a test of xtask's parses, of ifquery and of virsh.
-    const OTHERS: [&str; 23] = [
+    const OTHERS: [&str; 25] = [
         "--",
+        "--armed",
         "--boot",
         "--check",
         "--costs",
@@ -70,6 +71,7 @@ fn options_in_the_text_exist() {
         "--state",
         "--suspend",
         "--tcp",
+        "--watch",
         "--vfio",
     ];
     let known: Vec<String> = [commands::guest(), commands::host()]

@@ -322,14 +322,6 @@ fn events_of_odd_names_and_unknown_ones() {
 }
 
 #[test]
-fn taps_are_read() {
-    let told = "Domain: 'g1'\n  net.count=3\n  net.0.name=vnet3\n  net.0.rx.bytes=90\n  net.2.name=vnet5\n  \
-                net.2.names=x\n  net.x.name=y\n";
-    assert_eq!(read::taps(told), ["vnet3", "vnet5"]);
-    assert!(read::taps("Domain: 'g1'\n\n").is_empty());
-}
-
-#[test]
 fn taps_and_speeds_are_read() {
     let told = "Domain: 'g1'\n  net.count=3\n  net.0.name=vnet3\n  net.0.rx.bytes=90\n  net.2.name=vnet5\n  \
                 net.2.names=x\n  net.x.name=y\n";
@@ -351,7 +343,7 @@ fn jobs_are_read() {
             memory_total_bytes: Some(201_859_072),
             memory_remaining_bytes: Some(163_782_656),
             rate_bytes_per_s: Some(5_364_540),
-            dirty_bytes_per_s: None,
+            dirty_bytes_per_s: Some(0),
             downtime_ms: Some(300),
             elapsed_ms: Some(5555),
             passes: Some(1),
