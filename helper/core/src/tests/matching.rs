@@ -158,8 +158,10 @@ fn of_two_vfs_one_of_which_has_the_standbys_mac_each_is_what_it_was() {
     assert_eq!(policy.validate(), Ok(()));
     let second = Ifindex(VF.0 + 10);
     let same = port(nic(second, "enp3s0", STANDBY_MAC), false);
-    let found = roles(&policy, Vec::from([rewritten(), same]));
-    assert_eq!(found, [(VF, 0, Role::Vf(0)), (second, 0, Role::Vf(1))]);
+    for vf in [rewritten(), released()] {
+        let found = roles(&policy, Vec::from([vf, same.clone()]));
+        assert_eq!(found, [(VF, 0, Role::Vf(0)), (second, 0, Role::Vf(1))]);
+    }
 }
 
 #[test]
