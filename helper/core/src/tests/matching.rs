@@ -164,6 +164,21 @@ fn of_two_vfs_one_of_which_has_the_standbys_mac_each_is_what_it_was() {
     }
 }
 
+/// Else a restart would take what the driver made of it for its own.
+#[test]
+fn one_that_was_seen_rewritten_first_is_not_rewritten_when_it_has_its_own_mac_again() {
+    let mut world = World::default();
+    world.replace_links(Time(0), Vec::from([rewritten()]));
+    world.put_link(Time(1), nic(VF, "enp2s0", VF_MAC));
+    assert_eq!(world.rewritten().count(), 0);
+    // One that was seen before is.
+    let mut world = World::default();
+    world.replace_links(Time(0), Vec::from([nic(VF, "enp2s0", VF_MAC)]));
+    world.put_link(Time(1), rewritten());
+    let known: Vec<_> = world.rewritten().map(|known| known.mac).collect();
+    assert_eq!(known, [VF_MAC]);
+}
+
 #[test]
 fn a_nic_serves_one_bond_only() {
     let mut policy = policy();
