@@ -158,8 +158,25 @@ fn of_two_vfs_one_of_which_has_the_standbys_mac_each_is_what_it_was() {
     assert_eq!(policy.validate(), Ok(()));
     let second = Ifindex(VF.0 + 10);
     let same = port(nic(second, "enp3s0", STANDBY_MAC), false);
-    let found = roles(&policy, Vec::from([rewritten(), same]));
-    assert_eq!(found, [(VF, 0, Role::Vf(0)), (second, 0, Role::Vf(1))]);
+    for vf in [rewritten(), released()] {
+        let found = roles(&policy, Vec::from([vf, same.clone()]));
+        assert_eq!(found, [(VF, 0, Role::Vf(0)), (second, 0, Role::Vf(1))]);
+    }
+}
+
+/// Else a restart would take what the driver made of it for its own.
+#[test]
+fn one_that_was_seen_rewritten_first_is_not_rewritten_when_it_has_its_own_mac_again() {
+    let mut world = World::default();
+    world.replace_links(Time(0), Vec::from([rewritten()]));
+    world.put_link(Time(1), nic(VF, "enp2s0", VF_MAC));
+    assert_eq!(world.rewritten().count(), 0);
+    // One that was seen before is.
+    let mut world = World::default();
+    world.replace_links(Time(0), Vec::from([nic(VF, "enp2s0", VF_MAC)]));
+    world.put_link(Time(1), rewritten());
+    let known: Vec<_> = world.rewritten().map(|known| known.mac).collect();
+    assert_eq!(known, [VF_MAC]);
 }
 
 #[test]

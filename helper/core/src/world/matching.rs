@@ -58,10 +58,6 @@ pub fn role_of<'policy>(
 /// decides, if that is a VF.
 fn recognise(link: &Link, identity: &Identity, policy: &Policy) -> Option<Assignment> {
     let found = best_fit(link, identity.mac(), policy);
-    let is_vf = found.is_some_and(|found| found.role != Role::Standby);
-    if is_vf && !identity.has_the_bonds_mac() {
-        return found;
-    }
     let of_standby =
         |bond: &BondPolicy| bond.standby.mac.is_some() && bond.standby.mac == identity.mac();
     let is_rewritten = identity.has_the_bonds_mac() || policy.bonds.iter().any(of_standby);

@@ -137,10 +137,12 @@ impl World {
             .map(|known| (&known.link, &known.identity))
     }
 
-    /// PCI devices that a bond has or had, and whose permanent MAC is no longer their own.
+    /// PCI devices that a bond has or had, and whose permanent MAC is no longer their own. Not those that were seen
+    /// first when it was not: what they have later may be their own again.
     pub(crate) fn rewritten(&self) -> impl Iterator<Item = KnownVf> {
         self.identified_links().filter_map(|(link, identity)| {
-            let mac = identity.mac().filter(|_| identity.has_joined())?;
+            let was_own = identity.has_joined() && !identity.has_the_bonds_mac();
+            let mac = identity.mac().filter(|_| was_own)?;
             let is_other = link.permanent_mac.is_some_and(|now| now != mac);
             let pci = link.pci.filter(|_| is_other)?;
             Some(KnownVf {
