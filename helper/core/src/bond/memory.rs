@@ -95,8 +95,9 @@ impl Memory {
     fn is_held_out(&self, view: &BondView<'_>, vf: &Port<'_>) -> bool {
         let silent = vf.enslaved && !vf.usable;
         let too_small = view.bond().is_some_and(|bond| !vf.takes_mtu(bond.link.mtu));
-        let unfit = !vf.enslaved && (vf.is_occupied() || too_small);
-        self.is_leaving(vf) || self.is_refused(view, vf) || unfit || silent
+        let unfit = vf.is_occupied() || too_small || self.is_refused(view, vf);
+        // What kept it out once says nothing of one that is in.
+        self.is_leaving(vf) || !vf.enslaved && unfit || silent
     }
 
     /// The bond could not take this NIC in when it was last tried, or would not have got it.
