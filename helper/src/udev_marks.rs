@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use tandem_core::link::{Link, LinkKind};
-use tandem_core::policy::{AddressingPolicy, Ownership, Policy};
+use tandem_core::policy::{AddressingPolicy, BondPolicy, Ownership, Policy};
 use tandem_core::types::Ifindex;
 use tandem_core::{IfName, Role, role_of};
 
@@ -27,6 +27,8 @@ use crate::system_files::SystemFiles;
 
 /// udev's database: a file for each device it has handled (systemd, `sd-device`, 257).
 const UDEV_DATABASE: &str = "/run/udev/data";
+/// Is there while udev has events to handle (`udev_queue_get_queue_is_empty`, src/libudev/libudev-queue.c, systemd 257).
+const UDEV_QUEUE: &str = "/run/udev/queue";
 /// Largest entry of udev's database that is looked at, in bytes.
 const MAX_ENTRY_BYTES: u64 = 1024 * 1024;
 /// NetworkManager's own folder; there while it runs.
@@ -292,15 +294,29 @@ pub fn effective(config: &Config) -> Result<Policy> {
     Ok(config::load_host_policy(HOST_POLICY_PATH.as_ref())?.unwrap_or_default())
 }
 
-/// udev has not handled a NIC or bond of the configuration yet.
+/// udev has not handled a NIC or bond of the configuration yet, or is still at what may bring one: at boot it loads the
+/// NICs' drivers.
 fn waits_for_udev(situation: &Situation) -> bool {
     let Ok(policy) = &situation.policy else {
         return false;
     };
+    let files = situation.readiness.files();
+    if lacks_standby(policy, &situation.links) && files.exists(UDEV_QUEUE) {
+        return true;
+    }
     let is_named = |link: &Link| policy.bonds.iter().any(|bond| bond.name == link.name);
     let mut links = situation.links.iter();
     links
         .any(|link| (role_of(link, policy).is_some() || is_named(link)) && !entry_of(link).exists())
+}
+
+/// A bond has no standby yet.
+fn lacks_standby(policy: &Policy, links: &[Link]) -> bool {
+    let has_one = |bond: &BondPolicy| {
+        let mut roles = links.iter().filter_map(|link| role_of(link, policy));
+        roles.any(|(of, role)| of.name == bond.name && role == Role::Standby)
+    };
+    !policy.bonds.iter().all(has_one)
 }
 
 /// A link's entry in udev's database.
@@ -376,6 +392,25 @@ mod tests {
         folder.write("/sys/class/net/bond0/bonding/slaves", "eth1\n");
         let taken = [Some(true), Some(true), Some(true), None];
         assert_eq!(unmanaged_on("", &folder), taken);
+    }
+
+    #[test]
+    fn while_udev_loads_drivers_a_standby_may_still_come() {
+        let folder = Folder::complete();
+        let config = config::load(&folder.path("/etc/tandem/tandem.toml"));
+        let situation = Situation {
+            policy: Ok(policy_of("")),
+            readiness: Readiness::look(&folder.files(), &config),
+            links: Vec::new(),
+        };
+        assert!(!waits_for_udev(&situation));
+        folder.write("/run/udev/queue", "");
+        assert!(waits_for_udev(&situation));
+        let vf = link("eth1", LinkKind::Physical, "52:54:00:00:00:02");
+        let standby = link("eth0", LinkKind::Physical, "52:54:00:00:00:01");
+        let policy = policy_of("");
+        assert!(lacks_standby(&policy, std::slice::from_ref(&vf)));
+        assert!(!lacks_standby(&policy, &[vf, standby]));
     }
 
     #[test]

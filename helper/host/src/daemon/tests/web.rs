@@ -299,7 +299,10 @@ fn what_is_known_is_told_with_its_age() {
     assert_eq!(shown.report.channel, ChannelUse::Subscribed);
     let text = crate::report::domain_text(&shown.report, Some(61_000));
     assert!(text.contains("its last word is 61 s old"), "{text}");
-    assert!(text.contains("it runs without a device that it should have"), "{text}");
+    assert!(
+        text.contains("it runs without a device that it should have"),
+        "{text}"
+    );
     assert!(
         text.contains("2 attempts of serve: the VF is in use"),
         "{text}"
