@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tandem_carry::Frame;
 use tandem_carry_kernel::{Hold, HoldTap, Injected, Injector, Mode, TapCopy};
 
-use crate::network::{GUEST, LIMIT, Network, PEER, frame, number_of, send, wait_for};
+use crate::network::{GUEST, LIMIT, Network, PEER, frame, number_of, send, until, wait_for};
 
 /// Holds frames until there are some, then gives them back until the tap is open again. How many that were.
 fn hold_and_give_back(hold: &mut Hold, tap: &mut HoldTap, back: &Injector, given: &mut u64) -> u64 {
@@ -82,11 +82,16 @@ fn a_hold_that_goes_leaves_the_tap_open() {
     let hold = network.hold(&tap, Mode::Hold);
     let peer = Injector::new("peer").unwrap();
     send(&peer, &frame(GUEST, PEER, 1));
-    assert_eq!(hold.held().unwrap(), 1);
+    until("the frame is held", || hold.held().unwrap() == 1);
     assert_eq!(network.got(), []);
     drop(hold);
     send(&peer, &frame(GUEST, PEER, 2));
-    assert_eq!(network.got(), [2]);
+    let mut got = Vec::new();
+    until("the guest gets a frame", || {
+        got.extend(network.got());
+        !got.is_empty()
+    });
+    assert_eq!(got, [2]);
 }
 
 #[test]
@@ -96,12 +101,13 @@ fn a_closed_tap_holds_from_the_guests_first_frame_on() {
     let hold = network.hold(&tap, Mode::Closed);
     let peer = Injector::new("peer").unwrap();
     send(&peer, &frame(GUEST, PEER, 1));
-    assert!(hold.closed_to().unwrap() >= 1);
+    until("a frame is kept out", || hold.closed_to().unwrap() >= 1);
     assert_eq!((hold.held().unwrap(), hold.early().unwrap()), (0, None));
 
     let announcement = frame([0xff; 6], GUEST, 0);
     rustix::io::write(network.guest.as_fd(), announcement.bytes()).expect("the guest sends");
     send(&peer, &frame(GUEST, PEER, 2));
+    until("a frame is held", || hold.held().unwrap() == 1);
     assert_eq!(hold.early().unwrap(), Some(0));
     let held = tap.read().unwrap().expect("a frame is held");
     assert_eq!(number_of(&held), Some(2));
@@ -116,7 +122,7 @@ fn a_frame_of_many_segments_and_its_tag_come_through_whole() {
     let peer = Injector::new("peer").unwrap();
     let sent = aggregated();
     send(&peer, &sent);
-    let held = of_peer(&mut tap).expect("it is held");
+    let held = of_peer(&mut tap);
     assert!(held.ethernet() == sent.ethernet(), "another frame");
     // VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_GSO_TCPV4 (include/uapi/linux/virtio_net.h).
     assert_eq!(held.bytes()[..2], [1, 1]);
@@ -124,7 +130,7 @@ fn a_frame_of_many_segments_and_its_tag_come_through_whole() {
     assert_eq!(back.inject(&held).unwrap(), Injected::Done);
     hold.set_mode(Mode::Drain).unwrap();
     hold.set_given(hold.held().unwrap()).unwrap();
-    let got = of_peer(&mut network.guest).expect("the guest gets it");
+    let got = of_peer(&mut network.guest);
     assert_eq!(got.bytes().len(), held.bytes().len());
     // How long the headers are is a hint, and each kernel's own.
     let differs = |at: &usize| !(2..4).contains(at) && got.bytes()[*at] != held.bytes()[*at];
@@ -146,8 +152,12 @@ fn a_copy_reads_what_is_left_in_the_queue() {
         for frame in &sent {
             send(&peer, frame);
         }
-        let read = std::iter::from_fn(|| copy.read().unwrap());
-        let read: Vec<_> = read.filter(|frame| frame.source() == PEER).collect();
+        let mut read = Vec::new();
+        until("all are read", || {
+            let more = std::iter::from_fn(|| copy.read().unwrap());
+            read.extend(more.filter(|frame| frame.source() == PEER));
+            read.len() >= sent.len()
+        });
         let whole = |frames: &[Frame]| -> Vec<_> {
             let bytes = |frame: &Frame| (frame.bytes()[..2].to_vec(), frame.ethernet().to_vec());
             frames.iter().map(bytes).collect()
@@ -166,9 +176,14 @@ fn a_tap_that_nobody_has_open_has_no_copy() {
     assert!(error.contains("no process"), "{error}");
 }
 
-/// What this tap has of the peer's; a bridge sends some of its own, such as IGMP's.
-fn of_peer(tap: &mut HoldTap) -> Option<Frame> {
-    std::iter::from_fn(|| tap.read().unwrap()).find(|frame| frame.source() == PEER)
+/// The next that this tap gets of the peer's; a bridge sends some of its own, such as IGMP's.
+fn of_peer(tap: &mut HoldTap) -> Frame {
+    let mut found = None;
+    until("a frame of the peer's comes", || {
+        found = std::iter::from_fn(|| tap.read().unwrap()).find(|frame| frame.source() == PEER);
+        found.is_some()
+    });
+    found.expect("it was waited for")
 }
 
 /// TCP's 20,000 bytes in one, tagged with VLAN 5, their checksum and segments still to be made.

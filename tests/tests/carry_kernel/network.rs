@@ -106,6 +106,15 @@ pub(crate) fn send(peer: &Injector, frame: &Frame) {
     }
 }
 
+/// Waits for what a sent frame does: a busy kernel takes it from the wire only later.
+pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < LIMIT, "not so within {LIMIT:?}: {what}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
 pub(crate) fn wait_for(tap: &HoldTap) {
     let limit = Timespec {
         tv_sec: 0,
