@@ -8,6 +8,7 @@
 mod dhcpcd;
 mod ifupdown;
 mod network_manager;
+pub(crate) mod undecided;
 
 use tandem_core::IfName;
 use tandem_core::link::Link;
@@ -16,6 +17,8 @@ use tandem_core::policy::{AddressingPolicy, Ownership, Policy};
 use crate::networkd::{self, Followed};
 use crate::nics::Readiness;
 use crate::system_files::SystemFiles;
+
+pub(crate) use network_manager::tell_managed;
 
 /// Whether a manager that Tandem instructs configures this bond.
 pub(crate) fn serves(files: &SystemFiles, bond: &IfName) -> bool {
@@ -101,15 +104,17 @@ pub(crate) fn follow(policy: &Policy, readiness: &Readiness, links: &[Link]) -> 
     network_manager::follow(policy, readiness, links, &mut followed);
     ifupdown::follow(policy, readiness, links, &mut followed);
     dhcpcd::follow(policy, readiness, links, &mut followed);
+    undecided::follow(policy, readiness.files(), links, &mut followed);
     followed
 }
 
 /// The policy as the machine is to follow it: a bond that its manager makes is adopted, and of NICs that are left to
-/// their manager none is made.
+/// their manager none is made, nor as long as nobody knows whose it is.
 pub(crate) fn applied(mut policy: Policy, files: &SystemFiles) -> Policy {
+    let undecided = undecided::read(files);
     policy
         .bonds
-        .retain(|bond| left_alone(files, &bond.name).is_none());
+        .retain(|bond| !undecided.contains(&bond.name) && left_alone(files, &bond.name).is_none());
     for bond in &mut policy.bonds {
         // Only the files of this system say so, not the host.
         bond.manager_takes_standby = is_made_by_manager(files, &bond.name);

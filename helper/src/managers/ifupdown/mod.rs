@@ -271,7 +271,7 @@ fn text_of_ports(ports: &BTreeSet<IfName>) -> String {
 }
 
 /// It is started by systemd, or has brought something up.
-fn is_used(files: &SystemFiles) -> bool {
+pub(super) fn is_used(files: &SystemFiles) -> bool {
     files.exists(INTERFACES) && (files.is_wanted(UNIT) || files.exists(STATE_PATH))
 }
 

@@ -35,8 +35,11 @@ use crate::nics::Readiness;
 use crate::programs::{run, state_of};
 use crate::runtime;
 use crate::system_files::{SystemFiles, text_of};
+use crate::udev_state;
 
 const UNIT: &str = "NetworkManager.service";
+/// NetworkManager's own folder; there while it runs.
+const OWN_FOLDER: &str = "/run/NetworkManager";
 /// Where profiles are that are gone at the next boot.
 const FOLDER: &str = "/run/NetworkManager/system-connections";
 const ENDING: &str = ".nmconnection";
@@ -186,7 +189,7 @@ fn decide(policy: &Policy, bond: &BondPolicy, readiness: &Readiness, links: &[Li
         return Decision::Leave(None);
     }
     // udev may still rename it.
-    if !files.exists(&format!("/run/udev/data/n{}", standby.ifindex)) {
+    if !udev_state::has_handled(files, standby) {
         return Decision::Keep;
     }
     let nic = Nic::of(files, standby);
@@ -254,7 +257,7 @@ fn file_names(bond: &str) -> [String; 3] {
 }
 
 /// NetworkManager is started by systemd, or runs.
-fn is_used(files: &SystemFiles) -> bool {
+pub(super) fn is_used(files: &SystemFiles) -> bool {
     files.is_wanted(UNIT) || has_started(files)
 }
 
@@ -355,6 +358,21 @@ fn tell(moved: &[(IfName, String)]) -> Vec<String> {
         }
     });
     told.collect()
+}
+
+/// Has NetworkManager, if it runs, take or let go of an interface. Letting go, it leaves addresses and bonds as
+/// they are (1.52).
+pub(crate) fn tell_managed(name: &IfName, managed: bool) -> Option<String> {
+    if !Path::new(OWN_FOLDER).exists() {
+        return None;
+    }
+    let managed = if managed { "yes" } else { "no" };
+    let device = ["device", "set", "ifname", name.as_str()];
+    let arguments = [&["--wait", "5"][..], &device, &["managed", managed]].concat();
+    Some(match run("nmcli", &arguments) {
+        Ok(()) => format!("told NetworkManager: {name} managed {managed}"),
+        Err(error) => format!("NetworkManager is not told of {name}: {error}"),
+    })
 }
 
 #[cfg(test)]
