@@ -25,7 +25,7 @@ use crate::ebpf::EbpfSource;
 use crate::journal::Journal;
 use crate::logging;
 use crate::managers;
-use crate::managers::undecided::{self, Undecided};
+use crate::managers::decided;
 use crate::nics::{self, GivenBack};
 use crate::observe::{self, Completion, Observed, Sources, Touched, clock};
 use crate::runtime::{self, HOLDS_PATH};
@@ -80,8 +80,8 @@ struct Service {
     files: SystemFiles,
     /// Bonds whose NICs `tandem udev --watch` gave back.
     given_back: GivenBack,
-    /// Bonds that the policy speaks of and the machine does not know, because nobody knows yet who makes them.
-    undecided: Undecided,
+    /// Bonds that wait until it is known who makes them.
+    undecided: decided::Bonds,
 }
 
 /// What woke the loop.
@@ -118,7 +118,7 @@ impl Service {
             host_policy: None,
             files: SystemFiles::this(),
             given_back: GivenBack::new(),
-            undecided: Undecided::new(),
+            undecided: decided::Bonds::new(),
             options,
             config,
             channel,
@@ -172,7 +172,7 @@ impl Service {
         if self.machine.status().host_may != self.config.host_may {
             self.feed(Input::HostMay(self.config.host_may));
         }
-        self.undecided = undecided::read(&self.files);
+        self.undecided = decided::undecided(&policy, &self.files);
         let policy = managers::applied(policy, &self.files);
         let names: Vec<_> = policy.bonds.iter().map(|bond| bond.name.clone()).collect();
         self.sources.set_names(&names)?;
@@ -202,10 +202,13 @@ impl Service {
 
     /// Looks whether it is known by now who makes a bond, as with what was given back.
     fn notice_decided(&mut self) -> Result<()> {
-        if undecided::read(&self.files) == self.undecided {
+        if self.undecided.is_empty() {
             return Ok(());
         }
         let policy = self.starting_policy();
+        if decided::undecided(&policy, &self.files) == self.undecided {
+            return Ok(());
+        }
         self.adopt(policy)
     }
 

@@ -18,7 +18,8 @@ use tandem_core::{IfName, Role, role_of};
 
 use crate::agent_port;
 use crate::config::{self, Config, HOST_POLICY_PATH};
-use crate::managers::{self, undecided};
+use crate::managers::{self, decided};
+use crate::networkd::Followed;
 use crate::nics::{Obstacle, Readiness, sysctls};
 use crate::observe::once;
 use crate::runtime::read_bounded;
@@ -149,7 +150,8 @@ impl Situation {
 
     /// Who makes a bond depends on what udev does next.
     fn has_undecided(&self) -> bool {
-        let undecided = |policy| undecided::look(policy, self.readiness.files(), &self.links);
+        let undecided =
+            |policy| decided::waiting_for_udev(policy, self.readiness.files(), &self.links);
         self.policy
             .as_ref()
             .is_ok_and(|policy| !undecided(policy).is_empty())
@@ -201,23 +203,22 @@ impl Marks {
         self.waits_for_udev = waits_for_udev(situation);
         let mut done = agent_port::give_to_service(readiness.files());
         // First: a bond's mark depends on it. A configuration that can't be read changes nothing here.
-        let mut other_manager = BTreeSet::new();
+        let mut followed = Followed::default();
         if let Ok(policy) = &situation.policy {
-            let followed = managers::follow(policy, readiness, &situation.links);
-            other_manager = followed.changed;
-            done.extend(followed.done);
+            followed = managers::follow(policy, readiness, &situation.links);
+            done.append(&mut followed.done);
             let copied = sysctls::follow(readiness.files(), policy, &situation.links);
             done.extend(copied.unwrap_or_else(|error| vec![format!("{error:#}")]));
             if self.reasons != followed.reasons {
                 done.extend(followed.reasons.iter().cloned());
-                self.reasons = followed.reasons;
+                self.reasons.clone_from(&followed.reasons);
             }
         }
         for link in &situation.links {
             if link.kind == LinkKind::Software {
                 continue;
             }
-            let is_other = other_manager.contains(&link.name);
+            let is_other = followed.changed.contains(&link.name);
             let present = match present_properties(&udev_state::entry_of(readiness.files(), link)) {
                 Some(present) => present,
                 // Its first event may have asked already, when the answer was another one.
@@ -248,6 +249,7 @@ impl Marks {
                     .insert(link.ifindex, (wanted, Instant::now()));
             }
         }
+        done.extend(managers::finish(readiness.files(), &followed));
         Ok(done)
     }
 

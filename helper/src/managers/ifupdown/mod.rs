@@ -308,17 +308,10 @@ fn keep_client(files: &SystemFiles, bond: &IfName, standby: &IfName) -> Option<S
             Ok(()) => Some(format!(
                 "dhclient has the same name on {bond} as on {standby}"
             )),
-            // Not for the NICs' watch: the service's start does it, before anything is configured.
-            Err(error) if is_read_only(&error) => None,
             Err(error) => Some(format!("{error:#}")),
         };
     }
     said
-}
-
-fn is_read_only(error: &anyhow::Error) -> bool {
-    let error = error.downcast_ref::<std::io::Error>();
-    error.is_some_and(|error| error.kind() == std::io::ErrorKind::ReadOnlyFilesystem)
 }
 
 /// The system that this is; nothing is run for another one.

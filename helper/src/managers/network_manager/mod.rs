@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use tandem_core::IfName;
 use tandem_core::link::Link;
-use tandem_core::policy::{AddressingPolicy, BondPolicy, Origin, Ownership, Policy};
+use tandem_core::policy::{AddressingPolicy, BondPolicy, Ownership, Policy};
 
 use self::keyfile::{DEVICES, Keyfile, PREFIX, is_true};
 use self::nic::Nic;
@@ -87,8 +87,7 @@ enum Decision {
     Keep,
 }
 
-/// Writes the profiles of the bonds that NetworkManager is to have, removes others, and has NetworkManager follow if
-/// it runs. This needs root.
+/// Writes the profiles of the bonds that NetworkManager is to have, and removes others. This needs root.
 pub(super) fn follow(
     policy: &Policy,
     readiness: &Readiness,
@@ -104,9 +103,14 @@ pub(super) fn follow(
         let error = format!("NetworkManager is not told of all bonds: {error:#}");
         followed.done.push(error);
     }
-    if written.is_changed && is_running(files) {
-        followed.done.extend(tell(&written.moved));
-    }
+    followed.network_manager = written.is_changed.then_some(written.moved);
+}
+
+/// Has a running NetworkManager know of what was written. Says what it did.
+pub(super) fn finish(files: &SystemFiles, followed: &Followed) -> Vec<String> {
+    let moved = followed.network_manager.as_ref();
+    let moved = moved.filter(|_| is_running(files));
+    moved.map(|moved| tell(moved)).unwrap_or_default()
 }
 
 /// What became of the profiles.
@@ -174,9 +178,7 @@ fn write_profiles(
 fn decide(policy: &Policy, bond: &BondPolicy, readiness: &Readiness, links: &[Link]) -> Decision {
     let files = readiness.files();
     let concerns = bond.addressing == AddressingPolicy::Auto && bond.ownership == Ownership::Create;
-    // What the host hands over the service acts upon at once: it makes the bond before NetworkManager could.
-    let is_handed_over = policy.origin == Origin::Host;
-    if !concerns || is_handed_over || !is_used(files) || networkd::serves(files, &bond.name) {
+    if !concerns || !is_used(files) || networkd::serves(files, &bond.name) {
         return Decision::Leave(None);
     }
     if !is_plain(&bond.name) {
