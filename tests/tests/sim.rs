@@ -74,6 +74,9 @@ fn promises_hold_in_a_rough_world() {
             }
         }
         runs += seeds.len() as u64;
+        if wanted.is_some() {
+            println!("{runs} runs, {} steps", total.effects);
+        }
         let goes_on = wanted.is_some_and(|wanted| total.effects < wanted);
         if !goes_on || only.is_some() || !failures.is_empty() {
             break;
