@@ -12,14 +12,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use tandem_core::link::{Link, LinkKind};
-use tandem_core::policy::{AddressingPolicy, BondPolicy, Ownership, Policy};
+use tandem_core::policy::{AddressingPolicy, Ownership, Policy};
 use tandem_core::types::Ifindex;
 use tandem_core::{IfName, Role, role_of};
 
 use crate::agent_port;
 use crate::config::{self, Config, HOST_POLICY_PATH};
 use crate::managers::{self, decided};
-use crate::networkd::Followed;
+use crate::networkd::{Followed, standby_of};
 use crate::nics::{Obstacle, Readiness, sysctls};
 use crate::observe::once;
 use crate::runtime::read_bounded;
@@ -314,11 +314,8 @@ fn waits_for_udev(situation: &Situation) -> bool {
 
 /// A bond has no standby yet.
 fn lacks_standby(policy: &Policy, links: &[Link]) -> bool {
-    let has_one = |bond: &BondPolicy| {
-        let mut roles = links.iter().filter_map(|link| role_of(link, policy));
-        roles.any(|(of, role)| of.name == bond.name && role == Role::Standby)
-    };
-    !policy.bonds.iter().all(has_one)
+    let mut bonds = policy.bonds.iter();
+    bonds.any(|bond| standby_of(policy, bond, links).is_none())
 }
 
 /// Tandem's properties in an entry of udev's database; `None` if there is no entry.

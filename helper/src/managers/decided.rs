@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use anyhow::Result;
 use tandem_core::link::Link;
-use tandem_core::policy::{AddressingPolicy, BondPolicy, Ownership, Policy};
+use tandem_core::policy::{BondPolicy, Policy};
 use tandem_core::{IfName, role_of};
 
 use super::{ifupdown, network_manager};
@@ -35,10 +35,10 @@ fn concerned<'a>(policy: &'a Policy, files: &SystemFiles) -> Vec<&'a BondPolicy>
     if !network_manager::is_used(files) && !ifupdown::is_used(files) {
         return Vec::new();
     }
-    let concerns = |bond: &&BondPolicy| {
-        bond.addressing == AddressingPolicy::Auto && bond.ownership == Ownership::Create
-    };
-    policy.bonds.iter().filter(concerns).collect()
+    let bonds = policy.bonds.iter();
+    bonds
+        .filter(|bond| bond.is_configured_as_standby())
+        .collect()
 }
 
 /// The bonds that the service does not make yet.
@@ -104,6 +104,7 @@ fn store(files: &SystemFiles, decided: &Bonds) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use tandem_core::link::LinkKind;
+    use tandem_core::policy::AddressingPolicy;
     use tandem_core::types::Ifindex;
 
     use super::*;

@@ -210,8 +210,7 @@ pub(crate) fn standby_of<'a>(
 
 fn decide(policy: &Policy, bond: &BondPolicy, readiness: &Readiness, links: &[Link]) -> Decision {
     let files = readiness.files();
-    let concerns = bond.addressing == AddressingPolicy::Auto && bond.ownership == Ownership::Create;
-    if !concerns || !is_used(files) {
+    if !bond.is_configured_as_standby() || !is_used(files) {
         return Decision::Remove(None);
     }
     if !is_plain(&bond.name) {

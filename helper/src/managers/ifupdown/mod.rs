@@ -16,7 +16,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process};
 use tandem_core::link::{Link, LinkKind};
-use tandem_core::policy::{AddressingPolicy, BondPolicy, Ownership, Policy};
+use tandem_core::policy::{BondPolicy, Policy};
 use tandem_core::{IfName, role_of};
 
 use self::stanzas::{INTERFACES, Stanzas, Use};
@@ -209,9 +209,8 @@ fn decide(
 ) -> Decision {
     let files = readiness.files();
     let name = &bond.name;
-    let concerns = bond.addressing == AddressingPolicy::Auto && bond.ownership == Ownership::Create;
     let is_anothers = networkd::serves(files, name) || super::is_made_by_manager(files, name);
-    if !concerns || is_anothers || !is_used(files) {
+    if !bond.is_configured_as_standby() || is_anothers || !is_used(files) {
         return Decision::None;
     }
     let Some(standby) = networkd::standby_of(policy, bond, links) else {

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use tandem_core::IfName;
 use tandem_core::link::Link;
-use tandem_core::policy::{AddressingPolicy, BondPolicy, Ownership, Policy};
+use tandem_core::policy::{BondPolicy, Policy};
 
 use self::keyfile::{DEVICES, Keyfile, PREFIX, is_true};
 use self::nic::Nic;
@@ -177,8 +177,7 @@ fn write_profiles(
 
 fn decide(policy: &Policy, bond: &BondPolicy, readiness: &Readiness, links: &[Link]) -> Decision {
     let files = readiness.files();
-    let concerns = bond.addressing == AddressingPolicy::Auto && bond.ownership == Ownership::Create;
-    if !concerns || !is_used(files) || networkd::serves(files, &bond.name) {
+    if !bond.is_configured_as_standby() || !is_used(files) || networkd::serves(files, &bond.name) {
         return Decision::Leave(None);
     }
     if !is_plain(&bond.name) {
