@@ -80,8 +80,8 @@ struct Service {
     files: SystemFiles,
     /// Bonds whose NICs `tandem udev --watch` gave back.
     given_back: GivenBack,
-    /// Bonds that wait until it is known who makes them.
-    undecided: decided::Bonds,
+    /// Bonds that wait until it is known who makes them, and until when at most.
+    undecided: Option<(decided::Bonds, Instant)>,
 }
 
 /// What woke the loop.
@@ -118,7 +118,7 @@ impl Service {
             host_policy: None,
             files: SystemFiles::this(),
             given_back: GivenBack::new(),
-            undecided: decided::Bonds::new(),
+            undecided: None,
             options,
             config,
             channel,
@@ -172,8 +172,14 @@ impl Service {
         if self.machine.status().host_may != self.config.host_may {
             self.feed(Input::HostMay(self.config.host_may));
         }
-        self.undecided = decided::undecided(&policy, &self.files);
-        let policy = managers::applied(policy, &self.files);
+        let undecided = decided::undecided(&policy, &self.files);
+        let until = Instant::now() + decided::PATIENCE;
+        self.apply(policy, undecided, until)
+    }
+
+    fn apply(&mut self, policy: Policy, undecided: decided::Bonds, until: Instant) -> Result<()> {
+        let policy = managers::applied(policy, &self.files, &undecided);
+        self.undecided = (!undecided.is_empty()).then_some((undecided, until));
         let names: Vec<_> = policy.bonds.iter().map(|bond| bond.name.clone()).collect();
         self.sources.set_names(&names)?;
         self.feed(Input::Policy(policy));
@@ -200,16 +206,21 @@ impl Service {
         self.feed(Input::NicsGivenBack((!why.is_empty()).then_some(why)));
     }
 
-    /// Looks whether it is known by now who makes a bond, as with what was given back.
+    /// Looks whether it is known by now who makes a bond, as with what was given back. Waits no longer than a guest may
+    /// be without its network.
     fn notice_decided(&mut self) -> Result<()> {
-        if self.undecided.is_empty() {
+        let Some((before, until)) = self.undecided.clone() else {
             return Ok(());
-        }
+        };
         let policy = self.starting_policy();
-        if decided::undecided(&policy, &self.files) == self.undecided {
+        let mut now = decided::undecided(&policy, &self.files);
+        if until <= Instant::now() {
+            tracing::warn!(bonds = ?now, "nobody says who makes these bonds, so they are made here; see `tandem check`");
+            now.clear();
+        } else if now == before {
             return Ok(());
         }
-        self.adopt(policy)
+        self.apply(policy, now, until)
     }
 
     async fn turn(&mut self) -> Result<()> {
@@ -253,7 +264,12 @@ impl Service {
             }
             let deadline = self.machine.next_deadline();
             let starting = (!self.is_ready).then_some(ready_by);
-            let overdue = starting.into_iter().chain(self.store_at).min();
+            let decision = self.undecided.as_ref().map(|(_, until)| *until);
+            let overdue = starting
+                .into_iter()
+                .chain(self.store_at)
+                .chain(decision)
+                .min();
             // In this order: a flood of news delays neither the end nor the sign of life.
             let wake = tokio::select! {
                 biased;

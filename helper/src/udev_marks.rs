@@ -24,12 +24,14 @@ use crate::nics::{Obstacle, Readiness, sysctls};
 use crate::observe::once;
 use crate::runtime::read_bounded;
 use crate::system_files::SystemFiles;
-use crate::udev_state::{self, Handled};
+use crate::udev_state;
 
 /// Largest entry of udev's database that is looked at, in bytes.
 const MAX_ENTRY_BYTES: u64 = 1024 * 1024;
 /// How long a refresh waits for udev to handle what decides who makes the bonds.
 const DECISION_LIMIT: Duration = Duration::from_secs(5);
+/// Between two looks whether it has: of its queue's end nobody tells.
+const LOOK_PAUSE: Duration = Duration::from_millis(100);
 /// How long udev may take to handle an event.
 const UDEV_LIMIT: Duration = Duration::from_secs(10);
 /// All property names begin so.
@@ -162,17 +164,22 @@ impl Situation {
 /// a manager that is told at its start makes it without a detour.
 ///
 /// # Errors
-/// As [`Marks::refresh`], or the kernel or udev does not answer.
+/// As [`Marks::refresh`], or the kernel does not answer.
 pub fn refresh(config: &Path) -> Result<Vec<String>> {
-    let handled = Handled::listen().context("can't listen to udev")?;
-    let deadline = Instant::now() + DECISION_LIMIT;
+    let mut deadline = Instant::now() + DECISION_LIMIT;
+    let mut done = Vec::new();
     loop {
         let situation = Situation::now(config)?;
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() || !situation.has_undecided() {
-            return Marks::default().refresh(&situation);
+        if Instant::now() < deadline && situation.has_undecided() {
+            std::thread::sleep(LOOK_PAUSE);
+            continue;
         }
-        handled.wait(left)?;
+        done.extend(Marks::default().refresh(&situation)?);
+        // Nobody tells of one that the host gave meanwhile.
+        if Situation::now(config)?.policy == situation.policy {
+            return Ok(done);
+        }
+        deadline = Instant::now();
     }
 }
 
@@ -214,6 +221,7 @@ impl Marks {
                 self.reasons.clone_from(&followed.reasons);
             }
         }
+        let mut failed = Ok(());
         for link in &situation.links {
             if link.kind == LinkKind::Software {
                 continue;
@@ -244,13 +252,16 @@ impl Marks {
                 .get(&link.ifindex)
                 .is_some_and(|(told, at)| *told == wanted && at.elapsed() < UDEV_LIMIT);
             if is_other || (present != wanted && !is_announced) {
-                done.extend(announce(&link.name, &present, &wanted)?);
+                match announce(&link.name, &present, &wanted) {
+                    Ok(said) => done.extend(said),
+                    Err(error) => failed = Err(error),
+                }
                 self.announced
                     .insert(link.ifindex, (wanted, Instant::now()));
             }
         }
         done.extend(managers::finish(readiness.files(), &followed));
-        Ok(done)
+        failed.map(|()| done)
     }
 
     /// udev had not handled a NIC or bond of the configuration before the last look: it may still rename it, and mark it

@@ -18,6 +18,7 @@ use crate::networkd::{self, Followed};
 use crate::nics::Readiness;
 use crate::system_files::SystemFiles;
 
+use decided::Bonds;
 pub(crate) use network_manager::tell_managed;
 
 /// Whether a manager that Tandem instructs configures this bond.
@@ -114,10 +115,9 @@ pub(crate) fn finish(files: &SystemFiles, followed: &Followed) -> Vec<String> {
     network_manager::finish(files, followed)
 }
 
-/// The policy as the machine is to follow it: a bond that its manager makes, or may make as long as nobody knows, is
+/// The policy as the machine is to follow it: a bond that its manager makes, or may make as it is undecided yet, is
 /// adopted, and of NICs that are left to their manager none is made.
-pub(crate) fn applied(mut policy: Policy, files: &SystemFiles) -> Policy {
-    let undecided = decided::undecided(&policy, files);
+pub(crate) fn applied(mut policy: Policy, files: &SystemFiles, undecided: &Bonds) -> Policy {
     policy
         .bonds
         .retain(|bond| left_alone(files, &bond.name).is_none());

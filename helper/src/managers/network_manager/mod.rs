@@ -129,9 +129,7 @@ fn write_profiles(
     written: &mut Written,
 ) -> Result<()> {
     let files = readiness.files();
-    // The service's start and the NICs' watch may both be at it.
-    let lock = files.path(LOCK_PATH);
-    let _lock = lock_file(&lock).with_context(|| format!("can't lock {}", lock.display()))?;
+    let _lock = lock(files)?;
     let before = served(files);
     let mut now = Served::new();
     for bond in &policy.bonds {
@@ -272,7 +270,12 @@ fn is_running(files: &SystemFiles) -> bool {
     files.root == Path::new("/") && state_of(UNIT) == "active"
 }
 
-/// Locked until it is closed.
+/// The service's start, the NICs' watch and what follows a change may all be at the bonds. Locked until it is closed.
+pub(super) fn lock(files: &SystemFiles) -> Result<fs::File> {
+    let path = files.path(LOCK_PATH);
+    lock_file(&path).with_context(|| format!("can't lock {}", path.display()))
+}
+
 fn lock_file(path: &Path) -> std::io::Result<fs::File> {
     make_folder(path.parent().unwrap_or(Path::new("/")))?;
     let file = fs::File::create(path)?;
