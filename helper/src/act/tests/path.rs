@@ -6,6 +6,8 @@ use tandem_core::path::PathAnswer;
 use super::bonding::{accepted, assemble};
 use super::on_the_wire::{arrived, listen};
 use super::*;
+use crate::packet::frames::reverse_arp;
+use crate::packet::socket::transmit;
 
 /// Asks through one port, then through the other.
 async fn asked(bond: Ifindex, port: Ifindex, other: Ifindex) -> PathAnswer {
@@ -246,7 +248,15 @@ fn neighbours_are_solicited_where_there_is_ipv6_alone() {
         know();
         assert_eq!(asked(bond, two, one).await, PathAnswer::Answered);
         assert!(!shows_the_bond(&learnt), "it was of no risk");
-        // Nobody lets a stranger ask, which is no fault of the port's; then this one alone is not answered.
+        // Answers to strangers go astray, which is no fault of the port's; then this one alone is not answered.
+        ip_all(
+            "link add sink type veth peer name sink-far
+             link set sink up
+             link set sink-far up
+             link set sink master br0",
+        );
+        let at_sink = reverse_arp("02:00:00:00:00:dd".parse().unwrap(), &[]);
+        transmit(ifindex("sink-far"), &[at_sink]).unwrap();
         ip("-6 neigh add fe80::ff:fe00:1 lladdr 02:00:00:00:00:dd dev br0 nud permanent");
         ip("-6 neigh add fe80::ff:fe00:2 lladdr 02:00:00:00:00:dd dev br0 nud permanent");
         know();
