@@ -25,6 +25,7 @@ use crate::ebpf::EbpfSource;
 use crate::journal::Journal;
 use crate::logging;
 use crate::managers;
+use crate::managers::decided;
 use crate::nics::{self, GivenBack};
 use crate::observe::{self, Completion, Observed, Sources, Touched, clock};
 use crate::runtime::{self, HOLDS_PATH};
@@ -79,6 +80,8 @@ struct Service {
     files: SystemFiles,
     /// Bonds whose NICs `tandem udev --watch` gave back.
     given_back: GivenBack,
+    /// Bonds that wait until it is known who makes them.
+    undecided: decided::Bonds,
 }
 
 /// What woke the loop.
@@ -115,6 +118,7 @@ impl Service {
             host_policy: None,
             files: SystemFiles::this(),
             given_back: GivenBack::new(),
+            undecided: decided::Bonds::new(),
             options,
             config,
             channel,
@@ -168,6 +172,7 @@ impl Service {
         if self.machine.status().host_may != self.config.host_may {
             self.feed(Input::HostMay(self.config.host_may));
         }
+        self.undecided = decided::undecided(&policy, &self.files);
         let policy = managers::applied(policy, &self.files);
         let names: Vec<_> = policy.bonds.iter().map(|bond| bond.name.clone()).collect();
         self.sources.set_names(&names)?;
@@ -195,6 +200,18 @@ impl Service {
         self.feed(Input::NicsGivenBack((!why.is_empty()).then_some(why)));
     }
 
+    /// Looks whether it is known by now who makes a bond, as with what was given back.
+    fn notice_decided(&mut self) -> Result<()> {
+        if self.undecided.is_empty() {
+            return Ok(());
+        }
+        let policy = self.starting_policy();
+        if decided::undecided(&policy, &self.files) == self.undecided {
+            return Ok(());
+        }
+        self.adopt(policy)
+    }
+
     async fn turn(&mut self) -> Result<()> {
         let mut reload = signal(SignalKind::hangup()).context("can't listen for SIGHUP")?;
         let stop = |kind| signal(kind).context("can't listen for SIGTERM and SIGINT");
@@ -215,6 +232,7 @@ impl Service {
         let ready_by = Instant::now() + START_LIMIT;
         loop {
             self.notice_given_back();
+            self.notice_decided()?;
             while let Some(output) = self.machine.next_output() {
                 match output {
                     Output::Act(action) => {
