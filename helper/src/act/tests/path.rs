@@ -254,7 +254,7 @@ fn neighbours_are_solicited_where_there_is_ipv6_alone() {
              link set sink up
              link set sink-far up
              link set sink master br0
-             -6 neigh add fe80::40a5:ff:fe00:7 lladdr 02:00:00:00:00:dd dev br0 nud permanent",
+             -6 neigh replace fe80::40a5:ff:fe00:7 lladdr 02:00:00:00:00:dd dev br0 nud permanent",
         );
         let at_sink = reverse_arp("02:00:00:00:00:dd".parse().unwrap(), &[]);
         transmit(ifindex("sink-far"), &[at_sink]).unwrap();
