@@ -270,7 +270,7 @@ impl Half {
                     held: counts.native,
                     carried: counts.carried,
                     confirmed: counts.carried,
-                    lost: counts.over_limit + counts.abandoned + half.lost(),
+                    lost: counts.over_limit + counts.abandoned + counts.late_groups + half.lost(),
                     late: counts.late,
                     longest_wait_ms: counts.longest_wait_ms,
                     most_bytes: counts.most_bytes as u64,
