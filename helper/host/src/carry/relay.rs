@@ -204,3 +204,41 @@ async fn read<F: Future<Output = ()>>(
     }
     read
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As it is once its words have ended.
+    async fn ended(script: &str) -> HalfProcess {
+        let command = ["sh", "-c", script].map(str::to_owned);
+        let mut half = start_alone(&command).unwrap();
+        while half.told.recv().await.is_some() {}
+        half
+    }
+
+    /// A shell's words that say, as a half does first, which process it is: itself, or another one.
+    fn tells_process(pid: &str) -> String {
+        format!(
+            r#"word="{{\"process\":{{\"pid\":{pid},\"boot\":\"$(cat /proc/sys/kernel/random/boot_id)\"}}}}"
+            printf "\\002\\000\\000\\000\\$(printf %o ${{#word}})%s" "$word"
+            "#
+        )
+    }
+
+    #[tokio::test]
+    async fn a_half_that_was_killed_is_dead() {
+        let killed = tells_process("$$") + "kill -9 $$";
+        assert!(ended(&killed).await.died());
+    }
+
+    #[tokio::test]
+    async fn how_a_wrapper_ends_tells_nothing_of_its_half() {
+        let elsewhere = tells_process("1");
+        for end in ["exit 255", "exit 1", "exit 137", "kill -9 $$"] {
+            let wrapper = format!("{elsewhere}{end}");
+            assert!(!ended(&wrapper).await.died(), "{end}");
+        }
+        assert!(!ended("exit 1").await.died(), "it never said anything");
+    }
+}
