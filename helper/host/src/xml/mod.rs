@@ -7,6 +7,7 @@
 
 pub mod bonds;
 mod bounds;
+pub mod device;
 pub mod domain;
 mod element;
 mod error;
@@ -15,6 +16,7 @@ mod policy;
 #[cfg(test)]
 mod tests;
 mod types;
+mod unmigratable;
 pub(crate) mod write;
 
 pub use bonds::Document;
