@@ -132,7 +132,7 @@ pub enum UnmigratableKind {
     TransientDisk,
     /// A disk that is being copied.
     BlockJob,
-    /// A disk that is an NVMe drive of the host, unless it is copied.
+    /// A disk that is an `NVMe` drive of the host, unless it is copied.
     NvmeDisk,
     /// A processor's clock whose frequency the other host may not have.
     InvariantTsc,

@@ -4,8 +4,9 @@ use roxmltree::{Document, Node};
 use tandem_core::types::Mac;
 
 use super::bonds;
-use super::domain::{attribute_of, hostdev, interface};
+use super::domain::{hostdev, interface};
 use super::error::XmlError;
+use super::node::attribute_of;
 use crate::hypervisor::{Nic, NicKind};
 
 /// Most nodes of a device's XML, comments and white space counted.

@@ -8,6 +8,7 @@ use tandem_core::types::PciAddress;
 use super::bonds::{self, Document};
 use super::error::XmlError;
 use super::types::{BONDS_NAMESPACE, CLAIM_NAMESPACE, PROGRESS_NAMESPACE};
+use super::node::{attribute_of, child, text_of};
 use super::unmigratable;
 use crate::hypervisor::{Claim, FileDisk, Nic, NicKind, Unmigratable};
 
@@ -244,20 +245,6 @@ fn pci_address(node: Node<'_, '_>) -> Option<PciAddress> {
             .ok()
             .filter(|function| *function < 8)?,
     })
-}
-
-pub(super) fn child<'a, 'input>(node: Node<'a, 'input>, name: &str) -> Option<Node<'a, 'input>> {
-    node.children().find(|child| child.has_tag_name(name))
-}
-
-fn text_of<'a>(node: Node<'a, '_>, name: &str) -> &'a str {
-    let text = child(node, name).and_then(|child| child.text());
-    text.unwrap_or_default()
-}
-
-pub(super) fn attribute_of(node: Node<'_, '_>, name: &str, attribute: &str) -> String {
-    let value = child(node, name).and_then(|child| child.attribute(attribute));
-    value.unwrap_or_default().to_owned()
 }
 
 fn source_text(text: &str, node: Node<'_, '_>) -> String {

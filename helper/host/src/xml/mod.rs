@@ -12,6 +12,7 @@ pub mod domain;
 mod element;
 mod error;
 pub(crate) mod network;
+mod node;
 mod policy;
 #[cfg(test)]
 mod tests;

@@ -8,7 +8,7 @@
 
 use roxmltree::Node;
 
-use super::domain::{attribute_of, child};
+use super::node::{attribute_of, child};
 use crate::hypervisor::{Unmigratable, UnmigratableKind as Kind};
 
 /// Longest name of a device that is told, in characters.
