@@ -75,7 +75,7 @@ pub struct Evacuation {
     /// Do not ask the guest
     #[arg(long)]
     pub no_agent: bool,
-    /// A pass-through device that the hypervisor can migrate itself, by alias; it stays attached; may be repeated
+    /// A device that the hypervisor can migrate itself, by alias, such as a pass-through one or a file system; it stays attached; may be repeated
     #[arg(long, value_name = "ALIAS")]
     pub migratable: Vec<String>,
     #[command(flatten)]

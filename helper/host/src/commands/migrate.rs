@@ -7,12 +7,15 @@ use anyhow::{anyhow, bail};
 use super::dry_run::{dry_run_json, dry_run_text};
 use super::mac_form;
 use super::obstacles::obstacles;
-use super::spec::{arriving, from_their_networks, spec_of};
+use super::spec::{from_their_networks, spec_of};
 use super::storage::not_shared;
 use super::text_file::{read, read_all};
+use super::unmigratable::{snapshots, unmigratable};
 use super::{args, exit, session};
 use crate::carry::CarryPlan;
-use crate::evacuate::{AgentUse, Cause, CauseCode, Evacuation, Limits, Obstacles, Spec, Start};
+use crate::evacuate::{
+    AgentUse, Cause, CauseCode, Device, Evacuation, Limits, Obstacles, Spec, Start,
+};
 use crate::execute::{Hosts, Lock, Records, Runner, random_name, this_process};
 use crate::hypervisor::{DomainLook, DomainState, MigrateOptions, Nic, NicKind};
 use crate::trust::Origin;
@@ -152,6 +155,11 @@ async fn prepare(arguments: &args::Evacuation) -> anyhow::Result<Result<Prepared
     }
     let mut found = obstacles(&spec, &facts, bonds.as_ref(), &arguments.migratable);
     found.certain.extend(not_shared(&spec, &facts, &options));
+    let refused = unmigratable(&spec, &facts, &options, &arguments.migratable);
+    found.certain.extend(refused);
+    // A hypervisor that does not say it refuses by itself, if it has to.
+    let taken = source.snapshots(name).await.unwrap_or_default();
+    found.certain.extend(snapshots(&spec, &taken));
     let lacking = files.iter().filter(|(_, xml)| xml.is_some_and(lacks_bonds));
     found
         .certain
@@ -171,7 +179,7 @@ async fn prepare(arguments: &args::Evacuation) -> anyhow::Result<Result<Prepared
         mac_form::warn(name, &arguments.common.connect.uri, bonds, &facts.nics).await;
         for device in &spec.devices {
             let named = |bond: &&Bond| device.bond() == Some(bond.name.as_str());
-            if let (Some(bond), Some(nic)) = (bonds.bonds.iter().find(named), arriving(device)) {
+            if let (Some(bond), Some(nic)) = (bonds.bonds.iter().find(named), device.arriving()) {
                 mac_form::warn_of_arriving(name, bond, &nic, &facts.nics);
             }
         }
@@ -180,7 +188,7 @@ async fn prepare(arguments: &args::Evacuation) -> anyhow::Result<Result<Prepared
         let cause = Cause::new(CauseCode::NotBegun, error.to_string());
         found.certain.push(cause);
     }
-    let arriving: Vec<Nic> = spec.devices.iter().filter_map(arriving).collect();
+    let arriving: Vec<Nic> = spec.devices.iter().filter_map(Device::arriving).collect();
     let policy = bonds.filter(|_| spec.agent != AgentUse::Never);
     let policy = policy.map(|bonds| bonds.policy_with(&facts.nics, &arriving));
     let policy = policy.transpose().unwrap_or_else(|error| {

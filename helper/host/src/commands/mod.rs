@@ -20,6 +20,7 @@ pub mod spec;
 pub mod status;
 mod storage;
 mod text_file;
+mod unmigratable;
 pub mod watch;
 pub mod xml;
 

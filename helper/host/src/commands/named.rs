@@ -6,13 +6,14 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 
 use super::args;
-use super::spec::{bond_meant, choose_bonds, read_nic, vf_of, vf_of_device, with_mac_of};
+use super::spec::{bond_meant, choose_bonds, vf_of, vf_of_device, with_mac_of};
 use super::text_file::{NamedFile, read_all};
 use crate::evacuate::{AgentUse, Cause, CauseCode, Device, Progress, Record, Role, Side, Spec, Vf};
 use crate::execute::Hosts;
 use crate::hypervisor::{DomainLook, DomainState, Host, HostError, is_local_uri};
 use crate::trust::Origin;
 use crate::words::{printable, quoted};
+use crate::xml::device::read_device;
 
 /// The record that the command line makes of what was found in the domain; or why it is not enough.
 ///
@@ -190,7 +191,7 @@ pub(super) fn name_devices(
         let present = nics.iter().find(|nic| same.identity.is(nic));
         let vf = vf_of_device(&file.text, nics, present).context("--device")?;
         let has_alias = |vf: &Option<Vf>| {
-            let nic = vf.as_ref().and_then(|vf| read_nic(&vf.device).ok());
+            let nic = vf.as_ref().and_then(|vf| read_device(&vf.device).ok());
             nic.is_some_and(|nic| nic.alias == name)
         };
         let is_it = |one: &&mut Device| {

@@ -6,8 +6,6 @@ use crate::words::{printable, quoted};
 use crate::xml::domain::{is_transient, is_usb, kind_of};
 use crate::xml::{Bond, Bonds};
 
-use super::spec::arriving;
-
 /// Each with the device that it is about, and what to do. `migratable` are aliases of devices that the operator
 /// knows to be migrated by the hypervisor itself.
 pub(super) fn obstacles(
@@ -91,7 +89,7 @@ fn described(nic: &Nic) -> String {
 
 /// A VF of a MAC that the guest was never told of stays unused in it.
 fn unknown_vf(spec: &Spec, bond: &Bond, device: &Device, nics: &[Nic]) -> Option<Cause> {
-    let nic = &arriving(device)?;
+    let nic = &device.arriving()?;
     if bond.may_mean(nic, nics) {
         return None;
     }

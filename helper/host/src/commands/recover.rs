@@ -5,10 +5,9 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 
 use super::connect::Connect;
-use super::spec::arriving;
 use super::{args, named, session};
 use crate::evacuate::{
-    AgentUse, Cause, CauseCode, Evacuation, Outcome, Progress, Record, Side, Verdict,
+    AgentUse, Cause, CauseCode, Device, Evacuation, Outcome, Progress, Record, Side, Verdict,
 };
 use crate::execute::{Hosts, Lock, Records, RecordsError, Runner, owner_is_dead, this_process};
 use crate::hypervisor::{DomainLook, DomainState, Host, MigrateOptions, Nic, is_local_uri};
@@ -91,7 +90,12 @@ pub async fn run(arguments: &args::Recover) -> anyhow::Result<u8> {
     let owner_is_dead = owner_is_dead(&record.progress, &lock);
     let policy = look.ok().and_then(|look| {
         let bonds = look.bonds.ok().flatten()?;
-        let arriving: Vec<Nic> = record.spec.devices.iter().filter_map(arriving).collect();
+        let arriving: Vec<Nic> = record
+            .spec
+            .devices
+            .iter()
+            .filter_map(Device::arriving)
+            .collect();
         bonds.policy_with(&look.facts.nics, &arriving).ok()
     });
     let runner = Runner {

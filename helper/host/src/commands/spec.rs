@@ -8,10 +8,10 @@ use tandem_core::types::Mac;
 use super::args;
 use super::text_file::DeviceFile;
 use crate::evacuate::{AgentUse, Device, Role, Side, Spec, Vf, VfIdentity};
-use crate::hypervisor::{DomainFacts, Nic, NicKind, is_local_uri};
+use crate::hypervisor::{DomainFacts, Nic, is_local_uri};
 use crate::trust::{check_device, own_alias};
 use crate::words::{printable, quoted};
-use crate::xml::domain::{network_of, parse_device, with_alias, with_mac};
+use crate::xml::device::{from_its_network, read_device, with_alias, with_mac};
 use crate::xml::{Bond, Bonds};
 
 /// The spec of `migrate`. `vfs` and `given_back` are what `--vf` and `--device` name.
@@ -95,8 +95,8 @@ pub fn spec_of(
 }
 
 /// Has VFs of a network come back from that network, and not by the function that it gave the guest: the network would
-/// take it for free, and give it to another guest too. `configured` are the domain's NICs as they are configured. One
-/// that only its function tells from other NICs stays as it is.
+/// take it for free, and give it to another guest too. `configured` are the domain's NICs as they are configured; in all
+/// else the VF comes back as it is now. One that only its function tells from other NICs stays as it is.
 pub(super) fn from_their_networks(spec: &mut Spec, configured: &[Nic]) {
     for vf in spec
         .devices
@@ -107,9 +107,9 @@ pub(super) fn from_their_networks(spec: &mut Spec, configured: &[Nic]) {
             pci: None,
             ..vf.identity.clone()
         };
-        let fits = |nic: &&Nic| known.is(nic) && network_of(&nic.xml).is_some();
-        if let Some(nic) = configured.iter().find(fits) {
-            vf.device.clone_from(&nic.xml);
+        let mut fitting = configured.iter().filter(|nic| known.is(nic));
+        if let Some(device) = fitting.find_map(|nic| from_its_network(&vf.device, &nic.xml)) {
+            vf.device = device;
             vf.identity = known;
         }
     }
@@ -237,7 +237,7 @@ pub(super) fn bond_meant(
     if let [only] = all.as_slice() {
         return Ok(*only);
     }
-    let nic = read_nic(&file.text)?;
+    let nic = read_device(&file.text)?;
     let means = |(_, one): &(usize, &Device)| {
         let bond = bonds
             .iter()
@@ -252,19 +252,6 @@ pub(super) fn bond_meant(
             all.len()
         ),
     }
-}
-
-/// The destination's VF of a device, as a device of the domain, as far as its description tells.
-pub(super) fn arriving(device: &Device) -> Option<Nic> {
-    let vf = device.destination.as_ref().filter(|_| device.is_of_bond());
-    read_nic(&vf?.device).ok()
-}
-
-pub(super) fn read_nic(text: &str) -> anyhow::Result<Nic> {
-    if text.trim_start().starts_with('{') {
-        return nic_of_json(text);
-    }
-    Ok(parse_device(text)?)
 }
 
 /// The path of a channel on another machine may be another domain's here, so it is never opened.
@@ -358,33 +345,13 @@ pub(super) fn vf_of(nic: &Nic, device: String, nics: &[Nic]) -> Vf {
 /// The VF that a file describes. It may have the MAC of the source's.
 pub(super) fn vf_of_device(text: &str, nics: &[Nic], source: Option<&Nic>) -> anyhow::Result<Vf> {
     check_device(text)?;
-    let nic = read_nic(text)?;
+    let nic = read_device(text)?;
     let others: Vec<Nic> = nics
         .iter()
         .filter(|nic| source.is_none_or(|source| source != *nic))
         .cloned()
         .collect();
     Ok(vf_of(&nic, text.to_owned(), &others))
-}
-
-/// What `device_add` would make of it, as far as it is of use to recognise the device.
-fn nic_of_json(text: &str) -> anyhow::Result<Nic> {
-    let value: serde_json::Value = serde_json::from_str(text)?;
-    let device = value.get("device").filter(|one| one.is_object());
-    let device = device.unwrap_or(&value);
-    let word = |key: &str| device.get(key).and_then(serde_json::Value::as_str);
-    let pci_source = word("host").and_then(|text| text.parse().ok());
-    Ok(Nic {
-        alias: word("id").unwrap_or_default().to_owned(),
-        mac: word("mac").and_then(|text| text.parse().ok()),
-        kind: if pci_source.is_some() {
-            NicKind::Hostdev
-        } else {
-            NicKind::Interface
-        },
-        pci_source,
-        xml: text.to_owned(),
-    })
 }
 
 #[cfg(test)]

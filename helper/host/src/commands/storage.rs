@@ -33,12 +33,8 @@ pub(super) fn not_shared(
     if options.is_unsafe || !is_local_uri(&spec.source_uri) {
         return None;
     }
-    let named = options.disks.as_deref();
-    let is_copied = |disk: &FileDisk| {
-        let is_named = named.is_none_or(|names| names.split(',').any(|name| name == disk.target));
-        options.storage.is_some() && is_named
-    };
-    let left = facts.disks.iter().filter(|disk| !is_copied(disk));
+    let is_left = |disk: &&FileDisk| !is_copied(options, &disk.target);
+    let left = facts.disks.iter().filter(is_left);
     let (disk, kind) = first_local(left.cloned().collect())?;
     let message = format!(
         "disk {} of domain {} is {} on a file system of this host alone ({kind}), and libvirt migrates only with \
@@ -48,6 +44,13 @@ pub(super) fn not_shared(
         printable(&disk.path.to_string_lossy())
     );
     Some(Cause::new(CauseCode::DiskNotShared, message))
+}
+
+/// The content of the disk of that name is to come along.
+pub(super) fn is_copied(options: &MigrateOptions, target: &str) -> bool {
+    let named = options.disks.as_deref();
+    let is_named = named.is_none_or(|names| names.split(',').any(|name| name == target));
+    options.storage.is_some() && is_named
 }
 
 /// The first disk that no other host has. Of a file system that does not answer nothing is known.

@@ -62,7 +62,7 @@ enum Of {
     HasVf,
 }
 
-const FAMILIES: [Family; 18] = [
+const FAMILIES: [Family; 19] = [
     Family {
         name: "tandem_guest_answers",
         kind: Kind::Gauge,
@@ -99,6 +99,15 @@ const FAMILIES: [Family; 18] = [
         of: Of::Domain(|known| {
             let evacuation = known.report.evacuation.as_ref();
             Some(evacuation.is_some_and(|it| it.degraded).into())
+        }),
+    },
+    Family {
+        name: "tandem_domain_devices_missing",
+        kind: Kind::Gauge,
+        help: "Devices of no bond that an evacuation let go and could not give back.",
+        of: Of::Domain(|known| {
+            let evacuation = known.report.evacuation.as_ref();
+            Some(evacuation.map_or(0, |it| it.lacking).into())
         }),
     },
     Family {

@@ -10,11 +10,10 @@ use super::lease::ChannelLeases;
 use super::options::Options;
 use super::registry::Attempts;
 use super::sources;
-use crate::evacuate::{Evacuation, Limits, Outcome, Progress, Verdict};
+use crate::evacuate::{Device, Evacuation, Limits, Outcome, Progress, Verdict};
 use crate::execute::{Hosts, Lock, RunEnd, Runner, Stops, Watcher, owner_is_dead, this_process};
 use crate::hypervisor::{DomainState, Host, JobPhase, JobWhich, Nic};
 use crate::words::{message, printable};
-use crate::xml::domain::parse_device;
 
 /// Attempts at the same time; each may take minutes.
 pub(super) const AT_ONCE: usize = 2;
@@ -222,11 +221,8 @@ async fn begin(
     let lease = timeout(LEASE, channel_leases.lease()).await;
     let lease = lease.map_err(|_| not_begun("another tool has its channel".to_owned()))?;
     let policy = look.bonds.ok().flatten();
-    let arriving = record.spec.devices.iter().filter_map(|device| {
-        let vf = device.destination.as_ref().filter(|_| device.is_of_bond());
-        parse_device(&vf?.device).ok()
-    });
-    let arriving: Vec<Nic> = arriving.collect();
+    let devices = record.spec.devices.iter();
+    let arriving: Vec<Nic> = devices.filter_map(Device::arriving).collect();
     let policy = policy.and_then(|bonds| bonds.policy_with(&facts.nics, &arriving).ok());
     let owner_is_dead = owner_is_dead(&record.progress, &lock);
     let runner = Runner {

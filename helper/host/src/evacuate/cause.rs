@@ -56,6 +56,8 @@ pub enum CauseCode {
     AmbiguousVf,
     /// A pass-through device would stay attached, and the hypervisor would refuse to migrate.
     DeviceStays,
+    /// The hypervisor would refuse to migrate the domain as it is.
+    NotMigratable,
     /// A disk lies where the destination can't have it.
     DiskNotShared,
     /// The guest would not know the destination's VF by its MAC.

@@ -63,6 +63,17 @@ pub struct SideFacts {
     pub record: RecordFact,
     /// Who claims it at this moment.
     pub claims: Vec<ClaimFact>,
+    /// Of the destination: another domain that keeps this one away.
+    pub in_the_way: Option<Namesake>,
+}
+
+/// A domain that a hypervisor does not tell from the evacuated one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Namesake {
+    /// It has its name, and this UUID of its own.
+    OfName(String),
+    /// It has its UUID, and this name of its own.
+    OfUuid(String),
 }
 
 /// A claim as it was found.

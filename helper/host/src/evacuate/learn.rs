@@ -139,12 +139,12 @@ impl Evacuation {
                 self.unplug_refused(*device);
             }
             (ActionKind::Detach { device, .. }, Reply::Failed(failure))
-                if failure.kind == FailureKind::TimedOut =>
+                if failure.effect_unknown() =>
             {
                 self.notes.devices[*device].unplug_taken = true;
             }
             (ActionKind::Detach { device, .. }, Reply::Failed(failure))
-                if !failure.effect_unknown() && !self.notes.devices[*device].unplug_taken =>
+                if !self.notes.devices[*device].unplug_taken =>
             {
                 // The hypervisor has asked nobody, so nothing can follow.
                 self.notes.devices[*device].unplug_asked_ms = None;

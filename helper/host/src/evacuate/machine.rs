@@ -53,6 +53,7 @@ impl Evacuation {
                 bond: start.spec.bonds().first().cloned(),
                 more_bonds: start.spec.bonds().into_iter().skip(1).collect(),
                 let_go: start.spec.let_go(),
+                lacking: 0,
             },
             spec: start.spec,
         };

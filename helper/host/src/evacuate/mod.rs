@@ -40,7 +40,7 @@ pub use action::{Action, ActionId, ActionKind, GuestCall};
 pub use carry::CarryOutcome;
 pub use cause::{Cause, CauseCode, Obstacles};
 pub use input::{
-    ClaimFact, Failure, FailureKind, GuestStatus, Input, RecordFact, Reply, SideFacts,
+    ClaimFact, Failure, FailureKind, GuestStatus, Input, Namesake, RecordFact, Reply, SideFacts,
 };
 pub use limits::Limits;
 pub use machine::Start;

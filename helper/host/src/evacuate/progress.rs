@@ -45,6 +45,9 @@ pub struct Progress {
     /// How many devices of no bond it moves; which they are only its own record says. Since version 3.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub let_go: u8,
+    /// How many of those the domain was to get back and has not. Since version 5.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub lacking: u8,
 }
 
 fn is_zero(number: &u8) -> bool {
@@ -171,9 +174,12 @@ const MAX_WORD_BYTES: usize = 256;
 const MAX_BEAT: u64 = 1 << 48;
 
 impl Progress {
-    /// The newest version that this program writes: only where the domain gets another name, as version 3 only where
-    /// several devices are in it, so that older programs read all that they could do. Version 1 had the whole plan in the metadata.
-    pub const VERSION: u32 = 4;
+    /// The newest version that this program writes: only where a device of no bond is missing, as version 4 only where the
+    /// domain gets another name, and version 3 only where several devices are in it, so that older programs read all that
+    /// they could do. Version 1 had the whole plan in the metadata.
+    pub const VERSION: u32 = 5;
+    /// The oldest version that can say that a device of no bond is missing.
+    pub(super) const LACKING: u32 = 5;
     /// The oldest version that this program goes on with.
     pub const OLDEST: u32 = 2;
 
@@ -227,6 +233,9 @@ impl Progress {
         }
         if self.version == Self::OLDEST && (!self.more_bonds.is_empty() || self.let_go > 0) {
             return wrong("it has several devices, which its version has not");
+        }
+        if self.lacking > 0 && (self.version < Self::LACKING || self.lacking > self.let_go) {
+            return wrong("it lacks more devices of no bond than it can");
         }
         if self.more_bonds.len() >= MAX_DEVICES {
             return wrong("it has more bonds than any of ours");
@@ -345,8 +354,8 @@ mod tests {
             old.to_string().contains("virsh metadata 'g;1' --uri"),
             "{old}"
         );
-        let newer = Progress::parse_for(&with("version", json!(5)), "g1");
-        assert_eq!(newer, Err(ProgressError::Newer(5)));
+        let newer = Progress::parse_for(&with("version", json!(6)), "g1");
+        assert_eq!(newer, Err(ProgressError::Newer(6)));
     }
 
     #[test]
@@ -413,7 +422,7 @@ mod tests {
             assert_eq!(serde_json::to_value(&read.spec).unwrap(), renamed);
         }
         assert!(Record::parse_for(&known, "g3").is_err());
-        for wrong in [text(2, several.clone()), text(5, several), text(3, renamed)] {
+        for wrong in [text(2, several.clone()), text(6, several), text(3, renamed)] {
             let error = Record::parse_for(&wrong, "g1").unwrap_err().to_string();
             assert!(error.contains("newer tandem-host"), "{error}");
         }
@@ -441,6 +450,7 @@ mod tests {
             ("bond", json!("a/b")),
             ("more-bonds", json!(["bond1"])),
             ("let-go", json!(1)),
+            ("lacking", json!(1)),
             ("stage", json!("\u{1b}[2J")),
         ] {
             let error = Progress::parse_for(&with(key, value), "g1").unwrap_err();

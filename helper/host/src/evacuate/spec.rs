@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use tandem_core::types::{Mac, PciAddress};
 
 use crate::hypervisor::Nic;
+use crate::xml::device::read_device;
 
 /// One of the two hosts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -101,6 +102,12 @@ impl Device {
             Role::Vf { bond } => bond.as_deref(),
             Role::LetGo => None,
         }
+    }
+
+    /// The destination's VF of a bond as a device of the domain, as far as its description tells.
+    pub fn arriving(&self) -> Option<Nic> {
+        let vf = self.destination.as_ref().filter(|_| self.is_of_bond());
+        read_device(&vf?.device).ok()
     }
 
     /// Its name for people, as it is on that side.

@@ -1,11 +1,11 @@
 //! One action, carried out.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OnceCell, mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::guest::Channel;
@@ -16,14 +16,14 @@ use super::records::Records;
 use crate::carry::{CarryPlan, Prepared};
 use crate::control::LeaseClient;
 use crate::evacuate::{
-    Action, ActionKind, ClaimFact, Failure, FailureKind, Input, Owner, Progress, RecordFact, Reply,
-    Side, SideFacts, Spec, Vf,
+    Action, ActionKind, ClaimFact, Failure, FailureKind, Input, Namesake, Owner, Progress,
+    RecordFact, Reply, Side, SideFacts, Spec, Vf,
 };
 use crate::hypervisor::{
     Claim, DomainFacts, DomainLook, DomainState, HostError, JobFacts, JobWhich, MigrateOptions,
     Migration, machine_of,
 };
-use crate::xml::domain::network_of;
+use crate::xml::device::network_of;
 
 /// Everything that an action may need. Shared by the tasks that carry actions out.
 #[derive(Debug)]
@@ -53,6 +53,10 @@ pub(super) struct ActionContext {
     pub(super) prepared_carry: std::sync::Mutex<Option<Prepared>>,
     /// A look at the source showed a migration.
     pub(super) job_seen: AtomicBool,
+    /// The domain's UUID, as the source showed it first.
+    pub(super) uuid: OnceLock<String>,
+    /// The name that it had on the destination before.
+    pub(super) name_of_uuid: OnceCell<Option<String>>,
     /// No action takes longer.
     pub(super) action_limit: Duration,
 }
@@ -158,6 +162,7 @@ impl ActionContext {
             ..
         } = host.look(name).await?;
         self.keep_socket(side, &facts);
+        let in_the_way = self.in_the_way(side, &facts).await;
         if matches!(facts.state, DomainState::Absent | DomainState::Incoming) {
             return Ok(SideFacts {
                 state: facts.state,
@@ -165,6 +170,7 @@ impl ActionContext {
                 job: JobFacts::default(),
                 record: RecordFact::Absent,
                 claims: Vec::new(),
+                in_the_way,
             });
         }
         let record = match progress {
@@ -193,7 +199,34 @@ impl ActionContext {
             job,
             record,
             claims: claims.into_iter().map(claim_fact).collect(),
+            in_the_way,
         })
+    }
+
+    /// Who else has the name or the UUID on the destination: libvirt takes no second one
+    /// (`virDomainObjListAddLocked`, `src/conf/virdomainobjlist.c`, libvirt 11.3).
+    async fn in_the_way(&self, side: Side, facts: &DomainFacts) -> Option<Namesake> {
+        if side == Side::Source {
+            if !facts.uuid.is_empty() {
+                // Of a look that came before it is the same.
+                let _ = self.uuid.set(facts.uuid.clone());
+            }
+            return None;
+        }
+        let uuid = self.uuid.get()?;
+        // A plain QEMU that waits for the domain has none of its own.
+        if !facts.uuid.is_empty() && facts.state != DomainState::Incoming {
+            let is_another = facts.uuid != *uuid;
+            return is_another.then(|| Namesake::OfName(facts.uuid.clone()));
+        }
+        if facts.state != DomainState::Absent {
+            return None;
+        }
+        // Once: it costs a slow host a call.
+        let ask = || async { self.hosts.destination.name_of(uuid).await.ok().flatten() };
+        let name = self.name_of_uuid.get_or_init(ask).await.as_ref()?;
+        let is_another = name != self.spec.name(Side::Destination);
+        is_another.then(|| Namesake::OfUuid(name.clone()))
     }
 
     /// On the source a guest that has not opened the channel is not waited for. On the destination it is:

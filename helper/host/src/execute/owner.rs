@@ -87,6 +87,7 @@ mod tests {
             bond: None,
             more_bonds: Vec::new(),
             let_go: 0,
+            lacking: 0,
         };
         let us = this_process().unwrap();
         let elsewhere = Owner {

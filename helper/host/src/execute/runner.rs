@@ -92,6 +92,8 @@ impl Runner {
             carry: self.carry,
             prepared_carry: std::sync::Mutex::new(None),
             job_seen: AtomicBool::new(false),
+            uuid: Default::default(),
+            name_of_uuid: Default::default(),
             action_limit: Duration::from_millis(evacuation.action_limit_ms()),
         });
         let listeners = Side::BOTH.map(|side| tokio::spawn(listen(Arc::clone(&context), side)));

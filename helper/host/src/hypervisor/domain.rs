@@ -26,6 +26,8 @@ pub struct DomainFacts {
     pub nics: Vec<Nic>,
     /// Its disks that are files, and that it may write to.
     pub disks: Vec<FileDisk>,
+    /// What the hypervisor would refuse to migrate, besides pass-through devices.
+    pub unmigratable: Vec<Unmigratable>,
     /// The channel to Tandem in the guest, if the domain has that device.
     pub channel: Option<AgentChannel>,
 }
@@ -41,6 +43,7 @@ impl DomainFacts {
             run_id: String::new(),
             nics: Vec::new(),
             disks: Vec::new(),
+            unmigratable: Vec::new(),
             channel: None,
         }
     }
@@ -100,6 +103,43 @@ pub struct FileDisk {
     pub target: String,
     /// The file.
     pub path: PathBuf,
+}
+
+/// Something of a domain that the hypervisor would refuse to migrate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unmigratable {
+    /// A disk's name in the guest, such as `vda`; any other device's alias. May be empty.
+    pub name: String,
+    /// What it is.
+    pub kind: UnmigratableKind,
+}
+
+impl Unmigratable {
+    /// More of one domain are not looked at.
+    pub const MOST: usize = 16;
+}
+
+/// What a hypervisor refuses to migrate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnmigratableKind {
+    /// A file system by virtiofs, unless the other end can.
+    Virtiofs,
+    /// A file system by 9p, while the guest has it mounted.
+    NinePfs,
+    /// Shared memory that other guests write to.
+    SharedMemory,
+    /// A disk whose changes end with the domain.
+    TransientDisk,
+    /// A disk that is being copied.
+    BlockJob,
+    /// A disk that is an `NVMe` drive of the host, unless it is copied.
+    NvmeDisk,
+    /// A processor's clock whose frequency the other host may not have.
+    InvariantTsc,
+    /// A GPU that renders on the host.
+    RenderingGpu,
+    /// Memory that the host can't read.
+    EncryptedMemory,
 }
 
 /// A domain that runs or is paused.

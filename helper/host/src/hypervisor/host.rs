@@ -39,6 +39,18 @@ pub trait Look: Debug + Send + Sync {
         Box::pin(async { Ok(Vec::new()) })
     }
 
+    /// Names of the domain's snapshots; none where the hypervisor knows no such thing.
+    fn snapshots<'a>(&'a self, name: &'a str) -> Answer<'a, Vec<String>> {
+        let _ = name;
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    /// The name of the domain here that has that UUID, whether it runs or not; none where the hypervisor knows no others.
+    fn name_of<'a>(&'a self, uuid: &'a str) -> Answer<'a, Option<String>> {
+        let _ = uuid;
+        Box::pin(async { Ok(None) })
+    }
+
     /// All domains that run or are paused: the cheapest answer to whether one has come or gone.
     fn active(&self) -> Answer<'_, Vec<ActiveDomain>>;
 

@@ -3,7 +3,8 @@
 use super::{Virsh, read};
 use crate::hypervisor::{HostError, Nic};
 use crate::words::{printable, quoted};
-use crate::xml::domain::{network_of, open, parse_device};
+use crate::xml::device::{network_of, parse_device};
+use crate::xml::domain::open;
 use crate::xml::network::Pool;
 
 /// virsh reads the device's XML there, so that no file has to be made.

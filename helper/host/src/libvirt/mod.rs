@@ -267,6 +267,7 @@ impl Virsh {
             run_id: xml.id.map(|id| id.to_string()).unwrap_or_default(),
             nics: xml.nics,
             disks: xml.disks,
+            unmigratable: xml.unmigratable,
             channel,
         };
         let bonds = xml.bonds.transpose().map_err(|error| error.to_string());
@@ -378,6 +379,22 @@ impl Look for Virsh {
 
     fn configured_nics<'a>(&'a self, name: &'a str) -> Answer<'a, Vec<Nic>> {
         Box::pin(async move { Ok(self.xml(name, &["--inactive"]).await?.nics) })
+    }
+
+    fn snapshots<'a>(&'a self, name: &'a str) -> Answer<'a, Vec<String>> {
+        Box::pin(async move {
+            let told = self.about(name, "snapshot-list", &["--name"], None).await?;
+            Ok(read::names(&told))
+        })
+    }
+
+    fn name_of<'a>(&'a self, uuid: &'a str) -> Answer<'a, Option<String>> {
+        Box::pin(async move {
+            let list = self.ask(&["list", "--all", "--uuid", "--name"]).await?;
+            let mut domains = read::uuids(&list).into_iter();
+            let found = domains.find(|(known, _)| *known == uuid);
+            Ok(found.map(|(_, name)| name.to_owned()))
+        })
     }
 
     fn active(&self) -> Answer<'_, Vec<ActiveDomain>> {

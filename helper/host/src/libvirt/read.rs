@@ -52,6 +52,12 @@ pub(super) fn uuids(text: &str) -> Vec<(&str, &str)> {
     lines.filter(|(uuid, _)| !uuid.is_empty()).collect()
 }
 
+/// `virsh snapshot-list --name`: a name in each line.
+pub(super) fn names(text: &str) -> Vec<String> {
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    lines.map(str::to_owned).collect()
+}
+
 /// `virsh list --id --name`: the number of a running domain, one blank and its name in each line.
 pub(super) fn active(text: &str) -> Vec<ActiveDomain> {
     let lines = text.lines().filter_map(|line| line.split_once(' '));

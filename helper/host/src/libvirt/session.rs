@@ -27,13 +27,14 @@ const REST: Duration = Duration::from_secs(30);
 const MOST_UUIDS: usize = 4096;
 
 /// Commands that change nothing, so that one whose answer got lost may be asked again.
-const QUESTIONS: [&str; 6] = [
+const QUESTIONS: [&str; 7] = [
     "domstate",
     "dominfo",
     "domjobinfo",
     "dumpxml",
     "list",
     "nodedev-dumpxml",
+    "snapshot-list",
 ];
 
 /// It is a question.

@@ -8,7 +8,7 @@ use tandem_core::types::PciAddress;
 use super::*;
 use crate::evacuate::{Failure, FailureKind};
 use crate::hypervisor::{Event, EventKind, JobOperation, Lifecycle, NicKind};
-use crate::xml::domain::parse_device;
+use crate::xml::device::parse_device;
 
 mod processes;
 mod sessions;

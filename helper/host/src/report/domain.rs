@@ -77,6 +77,9 @@ pub struct EvacuationReport {
     pub driven_by: String,
     /// The domain runs here without a device that it should have.
     pub degraded: bool,
+    /// How many of those are of no bond, and were let go.
+    #[serde(default)]
+    pub lacking: u8,
     /// Attempts of `serve` to plug in the VF.
     pub attempts: u32,
     /// How the last of them ended, or why there is none.
@@ -122,6 +125,7 @@ impl EvacuationReport {
             Ok(record) => Self {
                 driven_by: record.owner_in_words(),
                 degraded: record.is_degraded(),
+                lacking: record.lacking,
                 attempts: 0,
                 last: (record.is_degraded() && !record.lacks_only_plug())
                     .then(|| format!("`tandem-host recover {}` puts it back", quoted(domain))),
@@ -133,6 +137,7 @@ impl EvacuationReport {
                 stage: Stage::Claimed,
                 driven_by: "it can't be told".to_owned(),
                 degraded: false,
+                lacking: 0,
                 attempts: 0,
                 last: Some(error.to_string()),
             },
@@ -214,9 +219,13 @@ pub fn domain_text(report: &DomainReport, age_ms: Option<u64>) -> String {
 
 fn evacuation_text(evacuation: &EvacuationReport) -> String {
     let state = if evacuation.degraded {
-        "it runs without a device that it should have"
+        match evacuation.lacking {
+            0 => "it runs without a device that it should have".to_owned(),
+            1 => "it runs without a device of no bond that was let go".to_owned(),
+            more => format!("it runs without {more} devices of no bond that were let go"),
+        }
     } else {
-        "not ended"
+        "not ended".to_owned()
     };
     let mut text = format!(
         "{state} (stage {}, driven by {})",

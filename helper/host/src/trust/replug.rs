@@ -178,7 +178,7 @@ mod tests {
 
     use super::*;
     use crate::xml::Document;
-    use crate::xml::domain::parse_device;
+    use crate::xml::device::parse_device;
 
     const FILE: &str = "[[vf]]\ndomains = ['g1', 'web-*']\nnetwork = 'vfs-a'\n\
                         macs = ['52:54:00:12:34:02', '52:54:00:12:34:03']\n\

@@ -3,12 +3,14 @@
 use std::path::PathBuf;
 
 use roxmltree::Node;
-use tandem_core::types::{Mac, PciAddress};
+use tandem_core::types::PciAddress;
 
 use super::bonds::{self, Document};
 use super::error::XmlError;
 use super::types::{BONDS_NAMESPACE, CLAIM_NAMESPACE, PROGRESS_NAMESPACE};
-use crate::hypervisor::{Claim, FileDisk, Nic, NicKind};
+use super::node::{attribute_of, child, text_of};
+use super::unmigratable;
+use crate::hypervisor::{Claim, FileDisk, Nic, NicKind, Unmigratable};
 
 /// Longest domain XML in bytes; a domain of a thousand devices has half of it.
 pub const MAX_BYTES: usize = 1 << 20;
@@ -28,6 +30,8 @@ pub struct DomainXml {
     pub nics: Vec<Nic>,
     /// Disks that are files, and that it may write to.
     pub disks: Vec<FileDisk>,
+    /// What the hypervisor would refuse to migrate.
+    pub unmigratable: Vec<Unmigratable>,
     /// The channel to Tandem in the guest.
     pub channel: Option<ChannelXml>,
     /// `<bonds>`, or what is wrong with it.
@@ -86,6 +90,7 @@ impl DomainXml {
             uuid: text_of(root, "uuid").trim().to_owned(),
             nics: interfaces.chain(hostdevs).collect(),
             disks: devices().filter_map(disk).collect(),
+            unmigratable: unmigratable::all(root),
             channel: devices().find_map(channel),
             bonds: metadata(BONDS_NAMESPACE, "bonds").map(Document::read),
             progress: metadata(PROGRESS_NAMESPACE, "progress")
@@ -108,63 +113,6 @@ fn claim(node: Node<'_, '_>) -> Option<Claim> {
 /// A text as XML, within the bounds of a domain's.
 pub(crate) fn open(text: &str) -> Result<roxmltree::Document<'_>, XmlError> {
     bonds::open(text, MAX_BYTES, MAX_NODES)
-}
-
-/// Reads the XML of one device, as it is given to attach it.
-///
-/// # Errors
-/// If it is neither `<interface>` nor a PCI `<hostdev>`.
-pub fn parse_device(text: &str) -> Result<Nic, XmlError> {
-    let document = bonds::open(text, bonds::MAX_BYTES, 10_000)?;
-    let root = document.root_element();
-    let nic = interface(text, root).or_else(|| hostdev(text, root));
-    let nic = nic.filter(|nic| nic.kind != NicKind::OtherHostdev);
-    nic.ok_or_else(|| XmlError {
-        place: document.text_pos_at(root.range().start).into(),
-        element: "the document".to_owned(),
-        problem: "it is no NIC; its root must be <interface>, or <hostdev type='pci'>".to_owned(),
-    })
-}
-
-/// The libvirt network that a NIC's XML names, if it is of one.
-pub(crate) fn network_of(text: &str) -> Option<String> {
-    let document = bonds::open(text, bonds::MAX_BYTES, 10_000).ok()?;
-    let root = document.root_element();
-    let is_of_network = root.has_tag_name("interface") && root.attribute("type") == Some("network");
-    let network = attribute_of(root, "source", "network");
-    (is_of_network && !network.is_empty()).then_some(network)
-}
-
-/// An `<interface>` that names no MAC, with this one: a hypervisor would make up one that no guest knows. `None` if it
-/// is no `<interface>`, or has one.
-pub(crate) fn with_mac(text: &str, mac: Mac) -> Option<String> {
-    let document = bonds::open(text, bonds::MAX_BYTES, 10_000).ok()?;
-    let root = document.root_element();
-    let lacks = root.has_tag_name("interface") && attribute_of(root, "mac", "address").is_empty();
-    let at = root.first_child().filter(|_| lacks)?.range().start;
-    let (before, after) = text.split_at_checked(at)?;
-    Some(format!("{before}<mac address='{mac}'/>{after}"))
-}
-
-/// An `<interface>` that neither an alias of the user's nor a host's function tells from others, with this alias: two of
-/// them with one MAC would be plugged in. `None` if it is none.
-pub(crate) fn with_alias(text: &str, alias: &str) -> Option<String> {
-    let document = bonds::open(text, bonds::MAX_BYTES, 10_000).ok()?;
-    let root = document.root_element();
-    let nic = interface(text, root)?;
-    if nic.alias.starts_with("ua-") || nic.pci_source.is_some() {
-        return None;
-    }
-    let old = root.children().find(|node| node.has_tag_name("alias"));
-    let (from, to) = match old {
-        Some(old) => (old.range().start, old.range().end),
-        None => {
-            let at = root.first_child()?.range().start;
-            (at, at)
-        }
-    };
-    let (before, after) = (text.get(..from)?, text.get(to..)?);
-    Some(format!("{before}<alias name='{alias}'/>{after}"))
 }
 
 /// What an `<interface>` of the host's network hangs on: its bridge, or the interface below a macvtap.
@@ -210,7 +158,7 @@ pub(crate) fn is_usb(text: &str) -> bool {
     })
 }
 
-fn interface(text: &str, node: Node<'_, '_>) -> Option<Nic> {
+pub(super) fn interface(text: &str, node: Node<'_, '_>) -> Option<Nic> {
     if !node.has_tag_name("interface") {
         return None;
     }
@@ -238,7 +186,7 @@ fn disk(node: Node<'_, '_>) -> Option<FileDisk> {
     })
 }
 
-fn hostdev(text: &str, node: Node<'_, '_>) -> Option<Nic> {
+pub(super) fn hostdev(text: &str, node: Node<'_, '_>) -> Option<Nic> {
     if !node.has_tag_name("hostdev") {
         return None;
     }
@@ -297,20 +245,6 @@ fn pci_address(node: Node<'_, '_>) -> Option<PciAddress> {
             .ok()
             .filter(|function| *function < 8)?,
     })
-}
-
-fn child<'a, 'input>(node: Node<'a, 'input>, name: &str) -> Option<Node<'a, 'input>> {
-    node.children().find(|child| child.has_tag_name(name))
-}
-
-fn text_of<'a>(node: Node<'a, '_>, name: &str) -> &'a str {
-    let text = child(node, name).and_then(|child| child.text());
-    text.unwrap_or_default()
-}
-
-fn attribute_of(node: Node<'_, '_>, name: &str, attribute: &str) -> String {
-    let value = child(node, name).and_then(|child| child.attribute(attribute));
-    value.unwrap_or_default().to_owned()
 }
 
 fn source_text(text: &str, node: Node<'_, '_>) -> String {

@@ -7,14 +7,17 @@
 
 pub mod bonds;
 mod bounds;
+pub mod device;
 pub mod domain;
 mod element;
 mod error;
 pub(crate) mod network;
+mod node;
 mod policy;
 #[cfg(test)]
 mod tests;
 mod types;
+mod unmigratable;
 pub(crate) mod write;
 
 pub use bonds::Document;

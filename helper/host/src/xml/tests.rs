@@ -199,7 +199,7 @@ fn what_would_keep_the_parser_busy_never_gets_there() {
     assert!(error.problem.contains("256 namespaces"), "{error}");
     let few: String = (0..100).map(|number| format!(" a{number}=''")).collect();
     for error in [
-        domain::parse_device(&format!("<interface{few}/>")).unwrap_err(),
+        device::parse_device(&format!("<interface{few}/>")).unwrap_err(),
         Document::parse(&format!("<bonds{few}/>")).unwrap_err(),
     ] {
         assert!(error.problem.contains("64 attributes"), "{error}");
@@ -376,7 +376,7 @@ proptest! {
     fn any_text_is_taken_or_refused(text in ".{0,200}", inside in "[<>/='\" a-z]{0,80}") {
         let _ = Document::parse(&text);
         let _ = DomainXml::parse(&text);
-        let _ = domain::parse_device(&text);
+        let _ = device::parse_device(&text);
         let _ = Document::parse(&format!("<bonds xmlns='{BONDS_NAMESPACE}'><bond {inside}</bond></bonds>"));
         let _ = DomainXml::parse(&format!("<domain><devices><interface {inside}</devices></domain>"));
     }

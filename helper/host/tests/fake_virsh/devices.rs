@@ -8,6 +8,9 @@ const GPU: &str = "<hostdev mode='subsystem' type='pci'><source><address domain=
 const GPU_THERE: &str = "<hostdev mode='subsystem' type='pci'><source><address domain='0' bus='4' slot='0' \
                          function='0'/></source><alias name='ua-gpu'/></hostdev>";
 
+/// As it stands in a record.
+const LACKING: &str = "lacking&quot;:1";
+
 #[test]
 fn of_three_bonds_one_that_gets_no_vf_is_named_and_the_others_have_theirs() {
     let hosts = Hosts::new(3, &[]);
@@ -64,6 +67,11 @@ fn a_recovery_gives_back_what_was_let_go() {
         let ended = hosts.migrate(2, &options, &[("NEVER", "ua-gpu")]);
         assert_eq!(ended.code, Some(12), "{:#}", ended.report);
         assert_eq!(hosts.names("there/devices").len(), 4);
+        // Whoever counts devices that are missing finds it with the domain.
+        let metadata = hosts.names("there/metadata").into_iter();
+        let metadata = metadata.map(|name| hosts.lines(&format!("there/metadata/{name}")).concat());
+        let told = metadata.filter(|text| text.contains(LACKING)).count();
+        assert_eq!(told, 1, "{records}");
         if records != "records" {
             let ended = hosts.recover("g1", 2, records, &[]);
             assert_eq!(ended.code, Some(10), "{:#}", ended.report);

@@ -36,6 +36,7 @@ answer() {
     case "$1" in
     list) [ ! -e "$host/state" ] || printf '%s %s\n' "$UUID" "$(name)"; return ;;
     nodedev*) printf '<device/>'; return ;;
+    snapshot*) return ;;
     esac
     wanted=$(word --domain "$@")
     case "$wanted" in
@@ -95,9 +96,9 @@ fi
 [ -z "$NO_SESSION" ] || exit 1
 # It reads commands, as virsh does without one.
 echo() { printf '%s' "$*"; }
-for command in domstate dominfo domjobinfo dumpxml list nodedev; do
+for command in domstate dominfo domjobinfo dumpxml list nodedev snapshot; do
     eval "$command() { answer $command \"\$@\"; }"
 done
 while IFS= read -r line; do
-    eval "$(printf '%s' "$line" | sed 's/nodedev-dumpxml/nodedev/')"
+    eval "$(printf '%s' "$line" | sed 's/nodedev-dumpxml/nodedev/; s/snapshot-list/snapshot/')"
 done

@@ -175,6 +175,10 @@ impl World {
                 one.unplugging = true;
                 Ok(Some(ms))
             }
+            Unplug::After(_) if self.script.refuses_second_unplug => Err(Failure::new(
+                FailureKind::Refused,
+                "cannot acquire state change lock",
+            )),
             Unplug::After(_) => Ok(None),
         }
     }

@@ -55,6 +55,33 @@ fn a_vf_that_leaves_late_is_put_back() {
     assert!(put_back > 0, "the VF never left late enough");
 }
 
+/// Whether the first request reached the guest is not known, and the hypervisor takes no second one: the device may
+/// still leave, which is waited for, told, and mended.
+#[test]
+fn an_unplug_of_which_nothing_was_heard_is_not_forgotten_for_a_refusal() {
+    for breaks_off in [false, true] {
+        for after_ms in (0..120_000).step_by(500) {
+            let script = Script {
+                unplug: Unplug::After(after_ms),
+                first_unplug_unheard: true,
+                refuses_second_unplug: true,
+                breaks_off,
+                ..Script::calm()
+            };
+            let stage = run(script);
+            let outcome = stage.processes[0].outcome.as_ref().unwrap();
+            if outcome.verdict == Verdict::Done {
+                continue;
+            }
+            assert_eq!(outcome.verdict, Verdict::RolledBack, "{after_ms}");
+            let cause = outcome.cause.as_ref().map(|cause| cause.code);
+            assert_eq!(cause, Some(CauseCode::UnplugTimedOut), "{after_ms}");
+            let has_vf = stage.world.has_vf(Side::Source);
+            assert!(has_vf || outcome.unplug_may_follow, "{after_ms}");
+        }
+    }
+}
+
 /// The record for a recovery was written, and nobody said so. Whoever wrote it leaves it to the recovery that has begun by it.
 #[test]
 fn a_record_is_not_written_again_over_that_of_the_recovery_that_it_began() {

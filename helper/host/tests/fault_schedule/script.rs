@@ -148,6 +148,12 @@ pub(crate) struct Script {
     pub(crate) timeouts: u64,
     /// Of 1000 records, so many can't be kept on the writer's own machine: its disk is full.
     pub(crate) full_disk: u64,
+    /// Calls that get lost end as a connection that broke, and not as one without an answer.
+    pub(crate) breaks_off: bool,
+    /// The hypervisor refuses a second unplug while the guest has not answered the first one.
+    pub(crate) refuses_second_unplug: bool,
+    /// Nothing is heard of what became of the first unplug, which the guest gets.
+    pub(crate) first_unplug_unheard: bool,
     /// Calls to a host take up to so many ms.
     pub(crate) latency_ms: u64,
     /// Each look takes exactly so many ms.
@@ -211,6 +217,9 @@ impl Script {
             repeats: 0,
             timeouts: 0,
             full_disk: 0,
+            breaks_off: false,
+            refuses_second_unplug: false,
+            first_unplug_unheard: false,
             latency_ms: 50,
             look_ms: None,
         }
@@ -290,6 +299,9 @@ impl Script {
         };
         script.taken_up_after_ms = rng.chance(300).then(|| rng.below(20_000));
         script.keep_times_out = rng.chance(100);
+        script.breaks_off = rng.chance(500);
+        script.refuses_second_unplug = rng.chance(300);
+        script.first_unplug_unheard = rng.chance(50);
         script
     }
 

@@ -384,10 +384,16 @@ impl Stage {
         }
         let keeps = matches!(&action.kind, ActionKind::Save { record, .. } if record.progress.owner.is_none());
         let keep_times_out = keeps && std::mem::take(&mut self.world.script.keep_times_out);
+        let unplugs = matches!(action.kind, ActionKind::Detach { .. });
+        let unheard = unplugs && std::mem::take(&mut self.world.script.first_unplug_unheard);
+        let takes_effect = keep_times_out || unheard;
         let timeouts = self.world.script.timeouts;
-        if keep_times_out || self.rng.chance(timeouts) {
-            let timed_out = Failure::new(FailureKind::TimedOut, "no answer in time");
-            let reply = Reply::Failed(timed_out);
+        if takes_effect || self.rng.chance(timeouts) {
+            let failure = match self.world.script.breaks_off {
+                true => Failure::new(FailureKind::Unreachable, "the connection broke"),
+                false => Failure::new(FailureKind::TimedOut, "no answer in time"),
+            };
+            let reply = Reply::Failed(failure);
             self.at(
                 now_ms + 5_000,
                 Happening::Answer {
@@ -396,7 +402,7 @@ impl Stage {
                     reply,
                 },
             );
-            if keep_times_out || !is_look && self.rng.chance(600) {
+            if takes_effect || !is_look && self.rng.chance(600) {
                 let effect_ms = now_ms + self.rng.below(LATEST_EFFECT_MS);
                 self.at(
                     effect_ms,

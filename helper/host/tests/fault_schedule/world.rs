@@ -166,6 +166,7 @@ impl World {
             job,
             record,
             claims: host.rivals.iter().filter(|_| is_there).map(claim).collect(),
+            in_the_way: None,
         }
     }
 

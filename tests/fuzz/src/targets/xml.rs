@@ -6,7 +6,8 @@ use tandem_host::execute::fuzzing::with_progress;
 use tandem_host::hypervisor::{NamedBy, Nic, NicKind};
 use tandem_host::libvirt::fuzzing::channel_of;
 use tandem_host::trust::check_device;
-use tandem_host::xml::domain::{DomainXml, MAX_BYTES, parse_device};
+use tandem_host::xml::device::parse_device;
+use tandem_host::xml::domain::{DomainXml, MAX_BYTES};
 use tandem_host::xml::{Document, XmlError};
 
 use crate::expand::expand;

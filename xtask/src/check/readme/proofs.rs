@@ -102,7 +102,7 @@ const PROOFS: [Proof; 31] = [
     ),
     proof(
         "tandem-host check DOMAIN qemu+ssh://destination/system --vf vf.xml",
-        "helper/host/tests/whole_domain.rs",
+        "helper/host/tests/whole_domain/main.rs",
         "bench.run(&[\"check\"], &more)",
     ),
     proof(

@@ -29,6 +29,7 @@ fn record() -> Progress {
         bond: None,
         more_bonds: Vec::new(),
         let_go: 0,
+        lacking: 0,
     }
 }
 
@@ -155,6 +156,28 @@ async fn it_is_tried_again_ever_more_rarely() {
     for line in [
         "tandem_domain_degraded{domain=\"g1\"} 1\n",
         "tandem_domain_replug_attempts_total{domain=\"g1\"} 7\n",
+    ] {
+        assert!(text.contains(line), "{text}");
+    }
+}
+
+/// Which one it is the report says; nobody is told apart by a metric that a domain's metadata fills.
+#[tokio::test(start_paused = true)]
+async fn a_device_that_was_let_go_and_not_given_back_is_counted() {
+    let record = Progress {
+        let_go: 2,
+        lacking: 1,
+        ..record()
+    };
+    let stage = stage(&record, usize::MAX);
+    let mut watching = stage.service.watch("g1").await;
+    let shown = seen(&mut watching, |shown| generation(shown) == 1).await;
+    assert_eq!(shown.report.evacuation.unwrap().lacking, 1);
+    let folder = stage.service.ends().await;
+    let text = std::fs::read_to_string(folder.path().join("tandem.prom")).unwrap();
+    for line in [
+        "tandem_domain_degraded{domain=\"g1\"} 1\n",
+        "tandem_domain_devices_missing{domain=\"g1\"} 1\n",
     ] {
         assert!(text.contains(line), "{text}");
     }

@@ -10,7 +10,7 @@ use crate::hypervisor::{
     Event, EventSender, Events, Host, HostError, JobFacts, JobWhich, Look, MigrateOptions,
     Migration, Nic, event_queue,
 };
-use crate::xml::domain::parse_device;
+use crate::xml::device::parse_device;
 use crate::xml::{Bonds, Document};
 
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use super::*;
 use crate::hypervisor::{DomainState, Event, EventKind};
 use crate::report::ChannelUse;
-use crate::xml::domain::parse_device;
+use crate::xml::device::parse_device;
 
 #[tokio::test]
 async fn a_guest_is_configured_once_per_boot() {

@@ -67,6 +67,7 @@ fn record(domain: &str) -> Progress {
         bond: None,
         more_bonds: Vec::new(),
         let_go: 0,
+        lacking: 0,
     }
 }
 

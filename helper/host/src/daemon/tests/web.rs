@@ -33,6 +33,7 @@ fn registry(domain: &str) -> Registry {
         stage: crate::evacuate::Stage::Degraded,
         driven_by: "nobody now".to_owned(),
         degraded: true,
+        lacking: 0,
         attempts: 0,
         last: None,
     });

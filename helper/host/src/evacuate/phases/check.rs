@@ -4,7 +4,7 @@ use super::helpers::{VF_FAILURES, is_gone};
 use super::{Next, Phase, Step};
 use crate::evacuate::action::{ActionKind, GuestCall, Task};
 use crate::evacuate::cause::{Cause, CauseCode};
-use crate::evacuate::input::{FailureKind, RecordFact, SideFacts};
+use crate::evacuate::input::{FailureKind, Namesake, RecordFact, SideFacts};
 use crate::evacuate::spec::{AgentUse, Side, VfIdentity};
 use crate::evacuate::state::Evacuation;
 use crate::evacuate::view::has_job;
@@ -83,6 +83,10 @@ pub(super) fn next(it: &Evacuation) -> Next {
 
 /// A plain QEMU waits for the domain from the start.
 fn occupied(it: &Evacuation, destination: &SideFacts) -> Option<Cause> {
+    if let Some(namesake) = &destination.in_the_way {
+        let message = in_the_way(it, namesake);
+        return Some(Cause::new(CauseCode::OnDestination, message));
+    }
     if is_gone(destination) || destination.state == DomainState::Incoming {
         return None;
     }
@@ -92,6 +96,31 @@ fn occupied(it: &Evacuation, destination: &SideFacts) -> Option<Cause> {
         printable(&it.record.spec.destination_uri)
     );
     Some(Cause::new(CauseCode::OnDestination, message))
+}
+
+fn in_the_way(it: &Evacuation, namesake: &Namesake) -> String {
+    let spec = &it.record.spec;
+    let uri = printable(&spec.destination_uri);
+    match namesake {
+        Namesake::OfName(uuid) => {
+            let name = spec.name(Side::Destination);
+            format!(
+                "the destination has another domain by the name {} (UUID {}), and libvirt takes no second one: rename \
+                 or undefine that one on {uri} (`virsh domrename {} NEW-NAME`), or have this one come under another name \
+                 by --dname",
+                printable(name),
+                printable(uuid),
+                quoted(name)
+            )
+        }
+        Namesake::OfUuid(name) => format!(
+            "the destination has this domain's UUID under the name {}: if it is what is left of this one, undefine it on \
+             {uri} (`virsh undefine {name}`) or have this one come under that name (--dname {name}); if not, one of them \
+             needs another UUID",
+            printable(name),
+            name = quoted(name)
+        ),
+    }
 }
 
 /// A guest with bonds of its own knows best which VFs it would use; of all others the domain's XML tells.

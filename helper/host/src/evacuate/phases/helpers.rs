@@ -130,6 +130,14 @@ impl Evacuation {
         missing.collect()
     }
 
+    /// How many devices of no bond are missing where the domain stays.
+    fn lacking(&self) -> u8 {
+        let home = self.notes.residence.unwrap_or(Side::Source);
+        let missing = self.missing(home).into_iter();
+        let lacking = missing.filter(|device| !self.record.spec.devices[*device].is_of_bond());
+        u8::try_from(lacking.count()).unwrap_or(u8::MAX)
+    }
+
     /// The end of a phase that plugs in what it finds missing, one device after the other, each of which may
     /// take `each_ms`.
     pub(super) fn plugged_until_ms(&self, each_ms: u64) -> u64 {
@@ -155,9 +163,18 @@ impl Evacuation {
 
     pub(super) fn record_at(&self, stage: Stage) -> Record {
         let progress = &self.record.progress;
+        let lacking = match stage {
+            Stage::Degraded => self.lacking(),
+            _ => 0,
+        };
         Record {
             progress: Progress {
                 stage,
+                version: match lacking {
+                    0 => progress.version,
+                    _ => progress.version.max(Progress::LACKING),
+                },
+                lacking,
                 migration_begun: self.notes.migration_begun || stage == Stage::Migrating,
                 home: match stage {
                     Stage::Plugging | Stage::Degraded => self.notes.residence.or(progress.home),

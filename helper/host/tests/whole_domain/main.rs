@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "everything in here is part of a test")]
 
+mod unmigratable;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
@@ -20,10 +22,14 @@ case "$there $*" in
 1*) [ ! -e "$HERE/gone" ] || { echo "error: failed to connect to the hypervisor" >&2; exit 1; } ;;
 esac
 case "$there $*" in
+1*' list --all --uuid --name') [ ! -e "$HERE/all" ] || cat "$HERE/all" ;;
+*' snapshot-list '*) [ ! -e "$HERE/snapshots" ] || cat "$HERE/snapshots" ;;
 1*' list --uuid') [ ! -e "$HERE/other.xml" ] || echo u9 ;;
 1*' nodedev-dumpxml '*) ;;
 1*' dumpxml --domain=u9') cat "$HERE/other.xml" ;;
-1*' domstate '*) echo "error: failed to get domain 'g1'" >&2; exit 1 ;;
+1*' domstate '*) if [ -e "$HERE/there.xml" ]; then echo 'shut off (destroyed)'; exit; fi
+    echo "error: failed to get domain 'g1'" >&2; exit 1 ;;
+1*' dumpxml --domain=g1'*) cat "$HERE/there.xml" ;;
 0*' domstate '*) cat "$HERE/domstate" ;;
 0*' dumpxml '*) cat "$HERE/domain.xml" ;;
 0*' domjobinfo '*) cat "$HERE/job" ;;
