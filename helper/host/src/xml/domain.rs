@@ -7,8 +7,8 @@ use tandem_core::types::PciAddress;
 
 use super::bonds::{self, Document};
 use super::error::XmlError;
-use super::types::{BONDS_NAMESPACE, CLAIM_NAMESPACE, PROGRESS_NAMESPACE};
 use super::node::{attribute_of, child, text_of};
+use super::types::{BONDS_NAMESPACE, CLAIM_NAMESPACE, PROGRESS_NAMESPACE};
 use super::unmigratable;
 use crate::hypervisor::{Claim, FileDisk, Nic, NicKind, Unmigratable};
 
