@@ -172,8 +172,12 @@ pub struct Test {
     pub number: u64,
     /// 1: it came to the program at the bond's egress.
     pub left_bond: u32,
-    /// 1: it came to the program at the standby's ingress, where it ends.
+    /// 1: it came to the program at the standby's ingress.
     pub reached_standby: u32,
+    /// 1: it came to the program at the VF's ingress, where it ends.
+    pub reached_vf: u32,
+    /// Always 0.
+    pub padding: u32,
 }
 
 /// Wakes the fast path's thread: an armed VF is about to leave.
@@ -195,7 +199,7 @@ const _: () = assert!(size_of::<Port>() == 40);
 const _: () = assert!(size_of::<PortCounters>() == 112);
 const _: () = assert!(size_of::<ArmedPorts>() == 16);
 const _: () = assert!(size_of::<FastPathFlag>() == 32);
-const _: () = assert!(size_of::<Test>() == 16);
+const _: () = assert!(size_of::<Test>() == 24);
 
 impl WakeRecord {
     /// Reads one ring buffer record; `None` when it has another length.

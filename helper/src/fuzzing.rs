@@ -93,6 +93,14 @@ pub fn path_check_payload(frame: &[u8]) -> Option<&[u8]> {
     frames::path_check_payload(frame)
 }
 
+/// Who answers by this frame of ARP, or of neighbour discovery.
+pub fn neighbour_answer(frame: &[u8]) -> [Option<std::net::IpAddr>; 2] {
+    [
+        frames::arp_answer(frame).map(Into::into),
+        frames::solicited_answer(frame).map(Into::into),
+    ]
+}
+
 /// A configuration file.
 ///
 /// # Errors

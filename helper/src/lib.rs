@@ -38,3 +38,4 @@ pub mod setup;
 pub mod surroundings;
 pub mod system_files;
 pub mod udev_marks;
+mod udev_state;

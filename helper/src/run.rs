@@ -25,6 +25,7 @@ use crate::ebpf::EbpfSource;
 use crate::journal::Journal;
 use crate::logging;
 use crate::managers;
+use crate::managers::decided;
 use crate::nics::{self, GivenBack};
 use crate::observe::{self, Completion, Observed, Sources, Touched, clock};
 use crate::runtime::{self, HOLDS_PATH};
@@ -79,6 +80,8 @@ struct Service {
     files: SystemFiles,
     /// Bonds whose NICs `tandem udev --watch` gave back.
     given_back: GivenBack,
+    /// Bonds that wait until it is known who makes them, and until when at most.
+    undecided: Option<(decided::Bonds, Instant)>,
 }
 
 /// What woke the loop.
@@ -115,6 +118,7 @@ impl Service {
             host_policy: None,
             files: SystemFiles::this(),
             given_back: GivenBack::new(),
+            undecided: None,
             options,
             config,
             channel,
@@ -168,7 +172,14 @@ impl Service {
         if self.machine.status().host_may != self.config.host_may {
             self.feed(Input::HostMay(self.config.host_may));
         }
-        let policy = managers::applied(policy, &self.files);
+        let undecided = decided::undecided(&policy, &self.files);
+        let until = Instant::now() + decided::PATIENCE;
+        self.apply(policy, undecided, until)
+    }
+
+    fn apply(&mut self, policy: Policy, undecided: decided::Bonds, until: Instant) -> Result<()> {
+        let policy = managers::applied(policy, &self.files, &undecided);
+        self.undecided = (!undecided.is_empty()).then_some((undecided, until));
         let names: Vec<_> = policy.bonds.iter().map(|bond| bond.name.clone()).collect();
         self.sources.set_names(&names)?;
         self.feed(Input::Policy(policy));
@@ -195,6 +206,23 @@ impl Service {
         self.feed(Input::NicsGivenBack((!why.is_empty()).then_some(why)));
     }
 
+    /// Looks whether it is known by now who makes a bond, as with what was given back. Waits no longer than a guest may
+    /// be without its network.
+    fn notice_decided(&mut self) -> Result<()> {
+        let Some((before, until)) = self.undecided.clone() else {
+            return Ok(());
+        };
+        let policy = self.starting_policy();
+        let mut now = decided::undecided(&policy, &self.files);
+        if until <= Instant::now() {
+            tracing::warn!(bonds = ?now, "nobody says who makes these bonds, so they are made here; see `tandem check`");
+            now.clear();
+        } else if now == before {
+            return Ok(());
+        }
+        self.apply(policy, now, until)
+    }
+
     async fn turn(&mut self) -> Result<()> {
         let mut reload = signal(SignalKind::hangup()).context("can't listen for SIGHUP")?;
         let stop = |kind| signal(kind).context("can't listen for SIGTERM and SIGINT");
@@ -215,6 +243,7 @@ impl Service {
         let ready_by = Instant::now() + START_LIMIT;
         loop {
             self.notice_given_back();
+            self.notice_decided()?;
             while let Some(output) = self.machine.next_output() {
                 match output {
                     Output::Act(action) => {
@@ -235,7 +264,12 @@ impl Service {
             }
             let deadline = self.machine.next_deadline();
             let starting = (!self.is_ready).then_some(ready_by);
-            let overdue = starting.into_iter().chain(self.store_at).min();
+            let decision = self.undecided.as_ref().map(|(_, until)| *until);
+            let overdue = starting
+                .into_iter()
+                .chain(self.store_at)
+                .chain(decision)
+                .min();
             // In this order: a flood of news delays neither the end nor the sign of life.
             let wake = tokio::select! {
                 biased;

@@ -12,27 +12,26 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use tandem_core::link::{Link, LinkKind};
-use tandem_core::policy::{AddressingPolicy, BondPolicy, Ownership, Policy};
+use tandem_core::policy::{AddressingPolicy, Ownership, Policy};
 use tandem_core::types::Ifindex;
 use tandem_core::{IfName, Role, role_of};
 
 use crate::agent_port;
 use crate::config::{self, Config, HOST_POLICY_PATH};
-use crate::managers;
+use crate::managers::{self, decided};
+use crate::networkd::{Followed, standby_of};
 use crate::nics::{Obstacle, Readiness, sysctls};
 use crate::observe::once;
-use crate::programs::run;
 use crate::runtime::read_bounded;
 use crate::system_files::SystemFiles;
+use crate::udev_state;
 
-/// udev's database: a file for each device it has handled (systemd, `sd-device`, 257).
-const UDEV_DATABASE: &str = "/run/udev/data";
-/// Is there while udev has events to handle (`udev_queue_get_queue_is_empty`, src/libudev/libudev-queue.c, systemd 257).
-const UDEV_QUEUE: &str = "/run/udev/queue";
 /// Largest entry of udev's database that is looked at, in bytes.
 const MAX_ENTRY_BYTES: u64 = 1024 * 1024;
-/// NetworkManager's own folder; there while it runs.
-const NETWORK_MANAGER: &str = "/run/NetworkManager";
+/// How long a refresh waits for udev to handle what decides who makes the bonds.
+const DECISION_LIMIT: Duration = Duration::from_secs(5);
+/// Between two looks whether it has: of its queue's end nobody tells.
+const LOOK_PAUSE: Duration = Duration::from_millis(100);
 /// How long udev may take to handle an event.
 const UDEV_LIMIT: Duration = Duration::from_secs(10);
 /// All property names begin so.
@@ -150,14 +149,38 @@ impl Situation {
             links: once::links()?,
         })
     }
+
+    /// Who makes a bond depends on what udev does next.
+    fn has_undecided(&self) -> bool {
+        let undecided =
+            |policy| decided::waiting_for_udev(policy, self.readiness.files(), &self.links);
+        self.policy
+            .as_ref()
+            .is_ok_and(|policy| !undecided(policy).is_empty())
+    }
 }
 
-/// Brings the marks in order once, and says what it did.
+/// Brings the marks in order once, and says what it did. Waits a moment for udev where that decides who makes a bond:
+/// a manager that is told at its start makes it without a detour.
 ///
 /// # Errors
 /// As [`Marks::refresh`], or the kernel does not answer.
 pub fn refresh(config: &Path) -> Result<Vec<String>> {
-    Marks::default().refresh(&Situation::now(config)?)
+    let mut deadline = Instant::now() + DECISION_LIMIT;
+    let mut done = Vec::new();
+    loop {
+        let situation = Situation::now(config)?;
+        if Instant::now() < deadline && situation.has_undecided() {
+            std::thread::sleep(LOOK_PAUSE);
+            continue;
+        }
+        done.extend(Marks::default().refresh(&situation)?);
+        // Nobody tells of one that the host gave meanwhile.
+        if Situation::now(config)?.policy == situation.policy {
+            return Ok(done);
+        }
+        deadline = Instant::now();
+    }
 }
 
 /// Keeps the marks at udev in order.
@@ -187,24 +210,24 @@ impl Marks {
         self.waits_for_udev = waits_for_udev(situation);
         let mut done = agent_port::give_to_service(readiness.files());
         // First: a bond's mark depends on it. A configuration that can't be read changes nothing here.
-        let mut other_manager = BTreeSet::new();
+        let mut followed = Followed::default();
         if let Ok(policy) = &situation.policy {
-            let followed = managers::follow(policy, readiness, &situation.links);
-            other_manager = followed.changed;
-            done.extend(followed.done);
+            followed = managers::follow(policy, readiness, &situation.links);
+            done.append(&mut followed.done);
             let copied = sysctls::follow(readiness.files(), policy, &situation.links);
             done.extend(copied.unwrap_or_else(|error| vec![format!("{error:#}")]));
             if self.reasons != followed.reasons {
                 done.extend(followed.reasons.iter().cloned());
-                self.reasons = followed.reasons;
+                self.reasons.clone_from(&followed.reasons);
             }
         }
+        let mut failed = Ok(());
         for link in &situation.links {
             if link.kind == LinkKind::Software {
                 continue;
             }
-            let is_other = other_manager.contains(&link.name);
-            let present = match present_properties(&entry_of(link)) {
+            let is_other = followed.changed.contains(&link.name);
+            let present = match present_properties(&udev_state::entry_of(readiness.files(), link)) {
                 Some(present) => present,
                 // Its first event may have asked already, when the answer was another one.
                 None if is_other => BTreeSet::new(),
@@ -229,12 +252,16 @@ impl Marks {
                 .get(&link.ifindex)
                 .is_some_and(|(told, at)| *told == wanted && at.elapsed() < UDEV_LIMIT);
             if is_other || (present != wanted && !is_announced) {
-                done.extend(announce(&link.name, &present, &wanted)?);
+                match announce(&link.name, &present, &wanted) {
+                    Ok(said) => done.extend(said),
+                    Err(error) => failed = Err(error),
+                }
                 self.announced
                     .insert(link.ifindex, (wanted, Instant::now()));
             }
         }
-        Ok(done)
+        done.extend(managers::finish(readiness.files(), &followed));
+        failed.map(|()| done)
     }
 
     /// udev had not handled a NIC or bond of the configuration before the last look: it may still rename it, and mark it
@@ -263,24 +290,9 @@ fn announce(
     let mut done = vec![format!("announced {name} anew")];
     let unmanaged = wanted.contains(&unmanaged_property(true));
     if unmanaged != present.contains(&unmanaged_property(true)) {
-        done.extend(tell_network_manager(name, !unmanaged));
+        done.extend(managers::tell_managed(name, !unmanaged));
     }
     Ok(done)
-}
-
-/// Has NetworkManager, if it runs, take or let go of an interface. Letting go, it leaves addresses and bonds as
-/// they are (1.52).
-fn tell_network_manager(name: &IfName, managed: bool) -> Option<String> {
-    if !Path::new(NETWORK_MANAGER).exists() {
-        return None;
-    }
-    let managed = if managed { "yes" } else { "no" };
-    let device = ["device", "set", "ifname", name.as_str()];
-    let arguments = [&["--wait", "5"][..], &device, &["managed", managed]].concat();
-    Some(match run("nmcli", &arguments) {
-        Ok(()) => format!("told NetworkManager: {name} managed {managed}"),
-        Err(error) => format!("NetworkManager is not told of {name}: {error}"),
-    })
 }
 
 /// What the service would use: the files' bonds, else those of the host if it may provide any.
@@ -301,27 +313,20 @@ fn waits_for_udev(situation: &Situation) -> bool {
         return false;
     };
     let files = situation.readiness.files();
-    if lacks_standby(policy, &situation.links) && files.exists(UDEV_QUEUE) {
+    if lacks_standby(policy, &situation.links) && udev_state::is_at_work(files) {
         return true;
     }
     let is_named = |link: &Link| policy.bonds.iter().any(|bond| bond.name == link.name);
     let mut links = situation.links.iter();
-    links
-        .any(|link| (role_of(link, policy).is_some() || is_named(link)) && !entry_of(link).exists())
+    links.any(|link| {
+        (role_of(link, policy).is_some() || is_named(link)) && !udev_state::has_handled(files, link)
+    })
 }
 
 /// A bond has no standby yet.
 fn lacks_standby(policy: &Policy, links: &[Link]) -> bool {
-    let has_one = |bond: &BondPolicy| {
-        let mut roles = links.iter().filter_map(|link| role_of(link, policy));
-        roles.any(|(of, role)| of.name == bond.name && role == Role::Standby)
-    };
-    !policy.bonds.iter().all(has_one)
-}
-
-/// A link's entry in udev's database.
-fn entry_of(link: &Link) -> PathBuf {
-    Path::new(UDEV_DATABASE).join(format!("n{}", link.ifindex))
+    let mut bonds = policy.bonds.iter();
+    bonds.any(|bond| standby_of(policy, bond, links).is_none())
 }
 
 /// Tandem's properties in an entry of udev's database; `None` if there is no entry.

@@ -95,6 +95,10 @@ impl Side {
             .with_context(|| format!("cannot receive at {}", spec.local))?;
         sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER_BYTES)
             .context("cannot enlarge the receive buffer")?;
+        // The other side may be all stations of a network.
+        socket
+            .set_broadcast(true)
+            .context("cannot send broadcasts")?;
         socket
             .set_read_timeout(Some(RECEIVE_WAIT))
             .context("cannot bound reads")?;

@@ -27,6 +27,8 @@ const AGENT_LIMIT: Duration = Duration::from_secs(30);
 pub const CLIENT_V4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 /// The address the lab gives to guests by convention.
 pub const GUEST_V4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
+/// All stations of that /24: a guest's end of a probe may be bound to it, and gets broadcasts alone.
+pub const ALL_V4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 255);
 /// The client's IPv6 address; guests are to be in the same /64.
 pub const CLIENT_V6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1);
 /// The IPv6 address the lab gives to guests by convention.

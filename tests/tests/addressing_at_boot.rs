@@ -7,6 +7,10 @@ use tandem_lab::addressing::{Machine, said};
 use tandem_lab::full_guest::{Manager, systemd};
 use tandem_lab::tandem::BOND;
 
+/// Makes udev wait with the standby's first event, so that the VF's comes long before: who makes the bond is known late.
+const SLOW_UDEV: &str =
+    "SUBSYSTEM==\"net\", ACTION==\"add\", DRIVERS==\"virtio_net\", PROGRAM==\"/usr/bin/sleep 3\"\n";
+
 #[test]
 fn network_manager_configures_the_bond() {
     let wait = "NetworkManager-wait-online.service";
@@ -34,7 +38,11 @@ fn boots(manager: Manager, files: &[(String, String)], words: &str, wait: &str) 
         return Ok(());
     };
     let machine = Machine::new(&lab, manager)?.with_tandem();
-    let guest = machine.boot(files)?;
+    let slow = (
+        "/etc/udev/rules.d/05-slow.rules".to_owned(),
+        SLOW_UDEV.to_owned(),
+    );
+    let guest = machine.boot(&[files, &[slow]].concat())?;
     let story = || -> Result<()> {
         machine.is_as_without_tandem(&guest, &machine.lease()?, words)?;
         let waited = systemd::properties(&guest.vm, wait, &["Result", "ActiveState"])?;

@@ -389,6 +389,15 @@ pub(super) fn make_announcement(ctx: &TcContext, mac: [u8; MAC_LEN]) -> i32 {
     PASS
 }
 
+/// The end of a test frame's way.
+#[inline(always)]
+pub(super) fn have_vf_receive(bond: u32) -> i32 {
+    match armed_ports(bond) {
+        Some(armed_ports) => redirect(armed_ports.vf, u64::from(BPF_F_INGRESS)),
+        None => TC_ACT_SHOT,
+    }
+}
+
 /// On the bond's egress.
 #[classifier]
 fn bond_egress(ctx: TcContext) -> i32 {

@@ -72,14 +72,19 @@ fn port_ingress(ctx: TcContext) -> i32 {
     let Some(port) = port(frame.ifindex) else {
         return PASS;
     };
-    if port.roles & ROLE_STANDBY != 0
+    let is_standby = port.roles & ROLE_STANDBY != 0;
+    if (is_standby || port.roles & ROLE_VF != 0)
         && test_frame::may_be_one(&ctx)
-        && test_frame::reaches_standby(&ctx, port.bond)
+        && test_frame::reaches(&ctx, port.bond, is_standby)
     {
-        return TC_ACT_SHOT;
+        return if is_standby {
+            fast_path::have_vf_receive(port.bond)
+        } else {
+            TC_ACT_SHOT
+        };
     }
     let echo = frame.is_own_echo(port);
-    let taken_in = if port.roles & ROLE_STANDBY != 0 {
+    let taken_in = if is_standby {
         fast_path::receive(&frame, port.bond)
     } else {
         PASS

@@ -32,30 +32,37 @@ fn test_of(ctx: &TcContext, bond: u32) -> Option<*mut Test> {
     (number == wanted).then_some(test)
 }
 
+/// Notes where a test came.
+macro_rules! note {
+    ($test:ident.$place:ident) => {{
+        #[expect(unsafe_code, reason = "map values are reached by pointer")]
+        // SAFETY: an aligned word in a value that stays in place.
+        unsafe {
+            (&raw mut (*$test).$place).write_volatile(1);
+        }
+    }};
+}
+
 /// Whether this is the bond's test on its way out, and notes that it came here.
 #[inline(always)]
 pub(super) fn leaves_bond(ctx: &TcContext, bond: u32) -> bool {
     let Some(test) = test_of(ctx, bond) else {
         return false;
     };
-    #[expect(unsafe_code, reason = "map values are reached by pointer")]
-    // SAFETY: an aligned word in a value that stays in place.
-    unsafe {
-        (&raw mut (*test).left_bond).write_volatile(1);
-    }
+    note!(test.left_bond);
     true
 }
 
-/// Whether this is the bond's test at the end of its way, and notes that it came here.
+/// Whether this is the bond's test at one of its ports, and notes that it came here.
 #[inline(always)]
-pub(super) fn reaches_standby(ctx: &TcContext, bond: u32) -> bool {
+pub(super) fn reaches(ctx: &TcContext, bond: u32, is_standby: bool) -> bool {
     let Some(test) = test_of(ctx, bond) else {
         return false;
     };
-    #[expect(unsafe_code, reason = "map values are reached by pointer")]
-    // SAFETY: an aligned word in a value that stays in place.
-    unsafe {
-        (&raw mut (*test).reached_standby).write_volatile(1);
+    if is_standby {
+        note!(test.reached_standby);
+    } else {
+        note!(test.reached_vf);
     }
     true
 }

@@ -15,7 +15,7 @@ pub struct Limits {
     pub hold_ms: u64,
     /// How long the source waits for its tap's queue to be empty before it has the guest stopped, in ms.
     pub drain_ms: u64,
-    /// From the stop until the guest runs at the destination, in ms; then the destination opens all the same.
+    /// From the guest's arrival at the destination until it runs there, in ms; then the destination opens all the same.
     pub resume_ms: u64,
     /// How long the destination waits for the first native frame while no carried one comes, and for the source's answer
     /// to it. In ms each.

@@ -138,7 +138,7 @@ impl Half for Destination {
 
     fn balance(&self) -> (u64, u64) {
         let c = self.counts();
-        let became = c.injected + c.twins + c.left_to_the_source + c.over_limit;
+        let became = c.injected + c.twins + c.late_groups + c.left_to_the_source + c.over_limit;
         (
             c.carried + c.native,
             became + c.abandoned + self.pending() as u64,

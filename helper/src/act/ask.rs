@@ -1,7 +1,7 @@
 //! Asks a bond's neighbours through the port that carries the traffic, and then through another.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -16,8 +16,8 @@ use super::link::present;
 use super::listen::{await_frame, send_once};
 use super::neighbours::{Asked, is_confirmed, to_ask};
 use crate::netlink::request::Requests;
-use crate::packet::frames::{ETHERTYPE_ARP, arp_answer};
-use crate::packet::socket::{packet_socket, take_in};
+use crate::packet::frames::{ETHERTYPE_ARP, arp_answer, solicited_answer};
+use crate::packet::socket::{advertisements_socket, packet_socket, take_in};
 
 /// How often each is asked; a network may lose a frame.
 const TRIES: u32 = 3;
@@ -77,7 +77,13 @@ pub(super) fn try_out(
         step: format!("use a packet socket of {} (needs CAP_NET_RAW)", first.name),
         error,
     };
-    let tried_out = || tried(&asked, &Way::as_guest(port)?, &Way::as_guest(other)?);
+    let tried_out = || {
+        tried(
+            &asked,
+            &Way::as_guest(port, &asked)?,
+            &Way::as_guest(other, &asked)?,
+        )
+    };
     tried_out().map_err(failed)
 }
 
@@ -95,7 +101,6 @@ fn tried(asked: &[Asked], through: &Way, beside: &Way) -> io::Result<PathAnswer>
         }
     }
     if let Some(neighbour) = astray {
-        let neighbour = neighbour.into();
         return Ok(PathAnswer::Astray { neighbour });
     }
     for _ in 0..TRIAL_TRIES {
@@ -107,7 +112,6 @@ fn tried(asked: &[Asked], through: &Way, beside: &Way) -> io::Result<PathAnswer>
         if is_late || through.is_answered_within(asked, LAST_TRIES, TRIAL_TRY)? {
             return Ok(PathAnswer::Answered);
         }
-        let neighbour = neighbour.into();
         return Ok(PathAnswer::Lost { neighbour });
     }
     Ok(PathAnswer::Silent)
@@ -128,12 +132,22 @@ fn first_of(
     beside: &Way,
     asked: &[Asked],
     limit: Duration,
-) -> io::Result<Option<(Arrived, Ipv4Addr)>> {
-    await_frame(&[&through.socket, &beside.socket], limit, |index, frame| {
-        let from = answer_of(asked, frame)?;
-        let arrived = [Arrived::There, Arrived::Beside].get(index)?;
-        Some((*arrived, from))
-    })
+) -> io::Result<Option<(Arrived, IpAddr)>> {
+    let found = await_frame(&both(through, beside), limit, |index, frame| {
+        Some((index, answer_of(asked, frame)?))
+    })?;
+    Ok(found.map(|(index, from)| {
+        let arrived = match index < through.sockets.len() {
+            true => Arrived::There,
+            false => Arrived::Beside,
+        };
+        (arrived, from)
+    }))
+}
+
+/// The sockets of the first, then those of the second.
+fn both<'a>(through: &'a Way, beside: &'a Way) -> Vec<&'a OwnedFd> {
+    through.sockets.iter().chain(&beside.sockets).collect()
 }
 
 /// Where answers come in: one that comes in beside is no reason to wait no longer for one that does not.
@@ -142,12 +156,10 @@ pub(super) fn arrived(
     beside: &Way,
     asked: &[Asked],
     limit: Duration,
-) -> io::Result<Option<(Arrived, Ipv4Addr)>> {
+) -> io::Result<Option<(Arrived, IpAddr)>> {
     let first = first_of(through, beside, asked, limit)?;
     if let Some((Arrived::Beside, _)) = first {
-        let there = await_frame(&[&through.socket], limit, |_, frame| {
-            answer_of(asked, frame)
-        })?;
+        let there = through.answer(asked, limit)?;
         return Ok(there.map(|from| (Arrived::There, from)).or(first));
     }
     Ok(first)
@@ -162,24 +174,22 @@ fn asked_on_both(
     [first, second]: [&Link; 2],
     bond_mac: Option<Mac>,
 ) -> io::Result<PathAnswer> {
-    let through = Way::open(first, bond_mac)?;
+    let through = Way::open(first, bond_mac, asked)?;
     if through.is_answered(asked, TRIES)? {
         return Ok(PathAnswer::Answered);
     }
-    let beside = Way::open(second, bond_mac)?;
+    let beside = Way::open(second, bond_mac, asked)?;
     for _ in 0..TRIES {
         beside.ask(asked)?;
-        let sockets = [&through.socket, &beside.socket];
-        let answer = await_frame(&sockets, TRY, |index, frame| {
-            Some((index, answer_of(asked, frame)?))
-        })?;
-        let Some((index, neighbour)) = answer else {
+        let Some((arrived, neighbour)) = first_of(&through, &beside, asked, TRY)? else {
             continue;
         };
-        if index == 0 || through.is_answered(asked, LAST_TRIES)? || hears(first, second)? {
+        if arrived == Arrived::There
+            || through.is_answered(asked, LAST_TRIES)?
+            || hears(first, second)?
+        {
             return Ok(PathAnswer::Answered);
         }
-        let neighbour = neighbour.into();
         return Ok(PathAnswer::Lost { neighbour });
     }
     Ok(PathAnswer::Silent)
@@ -196,36 +206,54 @@ fn hears(backup: &Link, active: &Link) -> io::Result<bool> {
 
 /// A port through which neighbours are asked.
 pub(super) struct Way {
-    socket: OwnedFd,
+    /// At which answers come in.
+    sockets: Vec<OwnedFd>,
     /// As whom; as the guest itself where there is none.
     pub(super) stranger: Option<Mac>,
 }
 
 impl Way {
-    fn open(port: &Link, bond_mac: Option<Mac>) -> io::Result<Self> {
+    fn open(port: &Link, bond_mac: Option<Mac>, asked: &[Asked]) -> io::Result<Self> {
         if is_active(port) {
-            Self::as_guest(port.ifindex)
+            Self::as_guest(port.ifindex, asked)
         } else {
-            Self::as_stranger(port, bond_mac)
+            Self::as_stranger(port, bond_mac, asked)
         }
     }
 
     /// Asks as the guest itself does.
-    pub(super) fn as_guest(port: Ifindex) -> io::Result<Self> {
-        let socket = packet_socket(port, ETHERTYPE_ARP.to_be())?;
+    pub(super) fn as_guest(port: Ifindex, asked: &[Asked]) -> io::Result<Self> {
+        let mut sockets = vec![packet_socket(port, ETHERTYPE_ARP.to_be())?];
+        if asked.iter().any(|one| one.ip.is_ipv6()) {
+            sockets.push(advertisements_socket(port)?);
+        }
         let stranger = None;
-        Ok(Self { socket, stranger })
+        Ok(Self { sockets, stranger })
     }
 
     /// Asks as somebody else, which is of no risk: the network learns nothing of the bond.
-    pub(super) fn as_stranger(backup: &Link, bond_mac: Option<Mac>) -> io::Result<Self> {
-        let socket = packet_socket(backup.ifindex, ETHERTYPE_ARP.to_be())?;
+    pub(super) fn as_stranger(
+        backup: &Link,
+        bond_mac: Option<Mac>,
+        asked: &[Asked],
+    ) -> io::Result<Self> {
+        let mut way = Self::as_guest(backup.ifindex, asked)?;
         let mac = stranger(backup, bond_mac);
         if backup.mac != Some(mac) {
-            take_in(&socket, backup.ifindex, mac.0)?;
+            take_in(way.any_socket(), backup.ifindex, mac.0)?;
         }
-        let stranger = Some(mac);
-        Ok(Self { socket, stranger })
+        way.stranger = Some(mac);
+        Ok(way)
+    }
+
+    /// For what has nothing to do with answers.
+    fn any_socket(&self) -> &OwnedFd {
+        &self.sockets[0]
+    }
+
+    fn answer(&self, asked: &[Asked], limit: Duration) -> io::Result<Option<IpAddr>> {
+        let sockets: Vec<_> = self.sockets.iter().collect();
+        await_frame(&sockets, limit, |_, frame| answer_of(asked, frame))
     }
 
     /// Who answers, at least one on each network where one does.
@@ -240,8 +268,9 @@ impl Way {
             let end = Instant::now() + TRY;
             while !now.is_empty() {
                 let left = end.saturating_duration_since(Instant::now());
-                let answer = await_frame(&[&self.socket], left, |_, frame| answer_of(&now, frame))?;
-                let Some(from) = answer else { break };
+                let Some(from) = self.answer(&now, left)? else {
+                    break;
+                };
                 found.extend(now.iter().find(|one| one.ip == from).cloned());
                 now = without(&now, &found);
             }
@@ -254,7 +283,7 @@ impl Way {
             let question = self
                 .stranger
                 .map_or_else(|| one.question(), |mac| one.probe(mac));
-            send_once(&self.socket, &question)?;
+            send_once(self.any_socket(), &question)?;
         }
         Ok(())
     }
@@ -268,8 +297,7 @@ impl Way {
         for number in 0..tries {
             let now = if number == 0 { 1 } else { asked.len() };
             self.ask(&asked[..now.min(asked.len())])?;
-            let answer = await_frame(&[&self.socket], each, |_, frame| answer_of(asked, frame))?;
-            if answer.is_some() {
+            if self.answer(asked, each)?.is_some() {
                 return Ok(true);
             }
         }
@@ -295,8 +323,9 @@ pub(super) fn without(asked: &[Asked], found: &[Asked]) -> Vec<Asked> {
 }
 
 /// Who of those that were asked has sent this answer.
-fn answer_of(asked: &[Asked], frame: &[u8]) -> Option<Ipv4Addr> {
-    let from = arp_answer(frame)?;
+fn answer_of(asked: &[Asked], frame: &[u8]) -> Option<IpAddr> {
+    let by_arp = arp_answer(frame).map(IpAddr::from);
+    let from = by_arp.or_else(|| solicited_answer(frame).map(IpAddr::from))?;
     asked.iter().any(|one| one.ip == from).then_some(from)
 }
 

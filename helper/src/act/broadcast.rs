@@ -8,7 +8,8 @@ use tandem_core::types::{Ifindex, Mac};
 
 use super::listen::{await_frame, send_once};
 use crate::packet::frames::{
-    BROADCAST, ETHERTYPE_EXPERIMENTAL, path_check, path_check_payload, path_check_to,
+    BROADCAST, ETHERTYPE_EXPERIMENTAL, number_by_chance, path_check, path_check_payload,
+    path_check_to,
 };
 use crate::packet::socket::{packet_socket, transmit};
 
@@ -73,11 +74,9 @@ pub(super) fn lead_back((to, mac): (Ifindex, Mac)) {
 
 /// What makes these frames unlike all others.
 fn payload() -> [u8; 16] {
-    use std::hash::{BuildHasher, Hasher, RandomState};
-    let number = RandomState::new().build_hasher().finish();
     let mut payload = [0; 16];
     payload[..8].copy_from_slice(&MAGIC);
-    payload[8..].copy_from_slice(&number.to_be_bytes());
+    payload[8..].copy_from_slice(&number_by_chance().to_be_bytes());
     payload
 }
 

@@ -128,16 +128,30 @@ fn candidate(
 }
 
 /// The bond closes the port as it lets it go (`__bond_release_one`,
-/// `drivers/net/bonding/bond_main.c`, 6.12).
+/// `drivers/net/bonding/bond_main.c`, 6.12). Only while another port is usable, which may have changed since the
+/// machine looked.
 pub(super) fn release(
     requests: &mut Requests,
     port: Ifindex,
     bond: Ifindex,
 ) -> Result<(), ActError> {
-    let link = present(requests, port)?;
-    if link.controller != Some(bond) {
+    if present(requests, port)?.controller != Some(bond) {
         return Ok(());
+    }
+    let links =
+        link::dump(requests, link::decode).map_err(ActError::at("read the bond's ports"))?;
+    let mut others = links.iter().map(|described| &described.link);
+    if !others.any(|other| other.ifindex != port && is_usable_port(other, bond)) {
+        return Err(ActError::Refused {
+            errno: libc::EBUSY,
+            message: "no other port of the bond is usable".to_owned(),
+        });
     }
     let message = LinkUnspec::new_with_index(port.0).nocontroller().build();
     Ok(change(requests, message)?)
+}
+
+fn is_usable_port(link: &Link, bond: Ifindex) -> bool {
+    let mii_up = link.port.as_ref().is_some_and(|port| port.mii_up);
+    link.controller == Some(bond) && link.admin_up && link.carrier && mii_up
 }

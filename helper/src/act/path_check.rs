@@ -59,7 +59,7 @@ pub(super) fn check_path(
         let path = Path {
             vf: &vf,
             standby: &standby,
-            vf_link: &sender,
+            links: [&sender, &receiver],
             bond_mac,
             asked: &asked,
         };
@@ -124,7 +124,8 @@ enum Shown {
 struct Path<'a> {
     vf: &'a End<'a>,
     standby: &'a End<'a>,
-    vf_link: &'a Link,
+    /// The two of them.
+    links: [&'a Link; 2],
     bond_mac: Option<Mac>,
     asked: &'a [Asked],
 }
@@ -137,16 +138,16 @@ impl Path<'_> {
         let Self {
             vf,
             standby,
-            vf_link,
+            links: [vf_link, standby_link],
             bond_mac,
             asked,
         } = *self;
-        let through_standby = Way::as_guest(standby.port)?;
+        let through_standby = Way::as_guest(standby.port, asked)?;
         let known = through_standby.answering(asked, ASK_TRIES)?;
         if known.is_empty() {
             return Ok(Shown::Nothing);
         }
-        let stranger = Way::as_stranger(vf_link, bond_mac)?;
+        let stranger = Way::as_stranger(vf_link, bond_mac, &known)?;
         let answered = stranger.answering(&known, ASK_TRIES)?;
         let missed = without(&known, &answered);
         let Some(first) = missed.first() else {
@@ -172,6 +173,13 @@ impl Path<'_> {
             return Ok(Shown::AllThatShows);
         }
         if reaches((vf.port, mac), standby.port, ASK_TRIES)? {
+            // A solicitation has an address, and a network may let nobody ask from one that it does not know.
+            if gets_in && first.ip.is_ipv6() {
+                let stranger = Way::as_stranger(standby_link, bond_mac, &missed)?;
+                if !stranger.is_answered(&missed, ASK_TRIES)? {
+                    return Ok(Shown::AllThatShows);
+                }
+            }
             return Ok(broken(if gets_in {
                 "both ports hear each other, but the VF reaches nobody else"
             } else {
@@ -184,7 +192,7 @@ impl Path<'_> {
         // A host may let it send as the bond only.
         let is_heard = reaches(vf.sender(), standby.port, ASK_TRIES)?;
         lead_back(standby.sender());
-        let through = Way::as_guest(vf.port)?;
+        let through = Way::as_guest(vf.port, &missed)?;
         let mut gets_out = false;
         for _ in 0..ASK_TRIES {
             through.ask(&missed)?;
@@ -206,7 +214,8 @@ impl Path<'_> {
     /// Why the frames of a VF whose path was dead still do not pass, where nobody answers through the standby.
     fn fault_where_nobody_answers(&self) -> io::Result<Option<String>> {
         let Self { vf, standby, .. } = *self;
-        if Way::as_stranger(self.vf_link, self.bond_mac)?.is_answered(self.asked, ASK_TRIES)? {
+        let stranger = Way::as_stranger(self.links[0], self.bond_mac, self.asked)?;
+        if stranger.is_answered(self.asked, ASK_TRIES)? {
             return Ok(None);
         }
         let is_heard = reaches(vf.sender(), standby.port, TRIES)?;

@@ -5,6 +5,7 @@
 //! with bonds, so it gets profiles and makes the bond itself ([`network_manager`]). ifupdown is asked to give the bond what
 //! the standby's stanza says ([`ifupdown`]), and dhcpcd is kept off the ports ([`dhcpcd`]).
 
+pub(crate) mod decided;
 mod dhcpcd;
 mod ifupdown;
 mod network_manager;
@@ -16,6 +17,9 @@ use tandem_core::policy::{AddressingPolicy, Ownership, Policy};
 use crate::networkd::{self, Followed};
 use crate::nics::Readiness;
 use crate::system_files::SystemFiles;
+
+use decided::Bonds;
+pub(crate) use network_manager::tell_managed;
 
 /// Whether a manager that Tandem instructs configures this bond.
 pub(crate) fn serves(files: &SystemFiles, bond: &IfName) -> bool {
@@ -95,24 +99,32 @@ pub(crate) fn ignoring(files: &SystemFiles, bond: &Link) -> Option<&'static str>
     is_ignored.then_some("NetworkManager")
 }
 
-/// Instructs the managers. This needs root.
+/// Instructs the managers, but for what [`finish`] does. This needs root.
 pub(crate) fn follow(policy: &Policy, readiness: &Readiness, links: &[Link]) -> Followed {
     let mut followed = networkd::follow(policy, readiness, links);
     network_manager::follow(policy, readiness, links, &mut followed);
     ifupdown::follow(policy, readiness, links, &mut followed);
     dhcpcd::follow(policy, readiness, links, &mut followed);
+    decided::follow(policy, readiness.files(), links, &mut followed);
     followed
 }
 
-/// The policy as the machine is to follow it: a bond that its manager makes is adopted, and of NICs that are left to
-/// their manager none is made.
-pub(crate) fn applied(mut policy: Policy, files: &SystemFiles) -> Policy {
+/// Has NetworkManager make its bonds, and says what it did. It has to know before which NICs are Tandem's, or it would
+/// configure a VF that is in the bond already.
+pub(crate) fn finish(files: &SystemFiles, followed: &Followed) -> Vec<String> {
+    network_manager::finish(files, followed)
+}
+
+/// The policy as the machine is to follow it: a bond that its manager makes, or may make as it is undecided yet, is
+/// adopted, and of NICs that are left to their manager none is made.
+pub(crate) fn applied(mut policy: Policy, files: &SystemFiles, undecided: &Bonds) -> Policy {
     policy
         .bonds
         .retain(|bond| left_alone(files, &bond.name).is_none());
     for bond in &mut policy.bonds {
         // Only the files of this system say so, not the host.
-        bond.manager_takes_standby = is_made_by_manager(files, &bond.name);
+        bond.manager_takes_standby =
+            is_made_by_manager(files, &bond.name) || undecided.contains(&bond.name);
         bond.expects_ipv4 =
             networkd::gives_ipv4(files, &bond.name) || ifupdown::gives_ipv4(files, &bond.name);
         if bond.manager_takes_standby {

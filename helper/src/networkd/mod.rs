@@ -100,6 +100,8 @@ pub(crate) struct Followed {
     pub(crate) done: Vec<String>,
     /// Why networkd configures a bond no longer, or not at all; the same each time as long as it is so.
     pub(crate) reasons: Vec<String>,
+    /// NetworkManager has other profiles to read, and moves these bonds' standbys then.
+    pub(crate) network_manager: Option<Vec<(IfName, String)>>,
 }
 
 /// Writes the files of the bonds that networkd is to configure, removes those of others, and has networkd read
@@ -208,8 +210,7 @@ pub(crate) fn standby_of<'a>(
 
 fn decide(policy: &Policy, bond: &BondPolicy, readiness: &Readiness, links: &[Link]) -> Decision {
     let files = readiness.files();
-    let concerns = bond.addressing == AddressingPolicy::Auto && bond.ownership == Ownership::Create;
-    if !concerns || !is_used(files) {
+    if !bond.is_configured_as_standby() || !is_used(files) {
         return Decision::Remove(None);
     }
     if !is_plain(&bond.name) {

@@ -8,7 +8,8 @@ use tandem_core::link::{Link, LinkKind};
 use tandem_core::types::Mac;
 
 use crate::programs::ask;
-use crate::system_files::SystemFiles;
+use crate::system_files::{SystemFiles, text_of};
+use crate::udev_state;
 
 /// Most answers of systemd that are remembered.
 const MAX_ANSWERS: usize = 256;
@@ -35,14 +36,13 @@ pub(super) struct Nic {
 impl Nic {
     /// As udev and the kernel show it; nothing before udev has handled it.
     pub(super) fn of(files: &SystemFiles, link: &Link) -> Option<Self> {
-        let entry = format!("/run/udev/data/n{}", link.ifindex);
-        if !files.exists(&entry) {
+        if !udev_state::has_handled(files, link) {
             return None;
         }
         let folder = format!("/sys/class/net/{}", link.name);
         let mut properties = BTreeMap::new();
         let event = files.text(&format!("{folder}/uevent"));
-        let database = files.text(&entry);
+        let database = text_of(&udev_state::entry_of(files, link));
         let of_udev = database.lines().filter_map(|line| line.strip_prefix("E:"));
         for line in event.lines().chain(of_udev) {
             if let Some((key, value)) = line.split_once('=') {

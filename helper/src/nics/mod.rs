@@ -5,6 +5,7 @@
 //! its NICs whatever else is wrong: nobody may tear it while the service is away.
 
 mod bonding;
+mod changes;
 mod obstacle;
 pub(crate) mod sysctls;
 #[cfg(test)]

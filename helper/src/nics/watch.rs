@@ -5,20 +5,17 @@
 //! service has done its work after all, or nothing would start it: then they are taken again.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use netlink_sys::protocols::NETLINK_ROUTE;
-use netlink_sys::{Socket, SocketAddr};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tandem_core::link::{Link, LinkKind};
 use tandem_core::policy::{AddressingPolicy, BondPolicy, Ownership};
 use tandem_core::{IfName, Role, role_of};
 use tandem_wire::Call;
 use tandem_wire::reply::StatusReport;
 
+use super::changes::Changes;
 use super::{GivenBack, Obstacle, UNIT, UnitState, given_back, remember};
 use crate::client::Client;
 use crate::managers;
@@ -45,8 +42,6 @@ const UDEV_LIMIT: Duration = Duration::from_secs(60);
 const UDEV_PAUSE: Duration = Duration::from_secs(1);
 /// How long the service may take to say what is wrong.
 const STATUS_LIMIT: Duration = Duration::from_secs(2);
-/// Changes of links (`RTMGRP_LINK`, include/uapi/linux/rtnetlink.h, 6.12).
-const LINK_GROUP: u32 = 1;
 
 /// Watches until there is nothing to wait for.
 ///
@@ -153,7 +148,7 @@ struct Bond {
 enum Maker {
     /// Tandem.
     Service,
-    /// The manager, which can do so by now, or not.
+    /// The manager, which can do so by now, or not; not yet too where nobody can tell whether it has to.
     Manager { is_ready: bool },
 }
 
@@ -185,7 +180,9 @@ fn bonds(situation: &Situation) -> Result<Vec<Bond>, String> {
         nics.any(|(of, _)| of.name == bond.name)
     };
     let files = readiness.files();
+    let waiting = managers::decided::waiting_for_udev(policy, files, links);
     let maker = |bond: &BondPolicy| match managers::is_made_by_manager(files, &bond.name) {
+        false if waiting.contains(&bond.name) => Maker::Manager { is_ready: false },
         false => Maker::Service,
         true => {
             let standby = networkd::standby_of(policy, bond, links);
@@ -351,43 +348,6 @@ fn waits(situation: &Situation) -> Waits {
     Waits {
         ports: ports.collect(),
         is_any_managed: networkd::manages_any(files, policy, &situation.links, bond_of),
-    }
-}
-
-/// The kernel's changes of links, as a reason to look again.
-struct Changes(Socket);
-
-impl Changes {
-    fn open() -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_ROUTE)?;
-        socket.set_non_blocking(true)?;
-        socket.bind(&SocketAddr::new(0, 1 << (LINK_GROUP - 1)))?;
-        Ok(Self(socket))
-    }
-
-    /// Waits for a change, at most `limit`, takes all there are, and says whether there was one. Lost ones are changes
-    /// too.
-    fn wait(&self, limit: Option<Duration>) -> io::Result<bool> {
-        let limit = limit
-            .map(Timespec::try_from)
-            .transpose()
-            .map_err(io::Error::other)?;
-        match poll(&mut [PollFd::new(&self.0, PollFlags::IN)], limit.as_ref()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-        let mut buffer = Vec::with_capacity(16 * 1024);
-        let mut is_changed = false;
-        loop {
-            buffer.clear();
-            match self.0.recv(&mut buffer, libc::MSG_DONTWAIT) {
-                Ok(_) => is_changed = true,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(is_changed),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => is_changed = true,
-                Err(error) => return Err(error),
-            }
-        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Frames that tell the network where a MAC is.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use tandem_core::types::Mac;
@@ -11,19 +12,26 @@ pub(crate) const ETHERTYPE_ARP: u16 = 0x0806;
 const ETHERTYPE_RARP: u16 = 0x8035;
 pub(crate) const ETHERTYPE_VLAN: u16 = 0x8100;
 const ETHERTYPE_IPV4: u16 = 0x0800;
-const ETHERTYPE_IPV6: u16 = 0x86dd;
+pub(crate) const ETHERTYPE_IPV6: u16 = 0x86dd;
 /// Local experimental ethertype 1 (IEEE 802, clause 9.2.4).
 pub(crate) const ETHERTYPE_EXPERIMENTAL: u16 =
     u16::from_be_bytes(tandem_ebpf::PATH_CHECK_ETHERTYPE);
 const ARP_REQUEST: u16 = 1;
 const ARP_REPLY: u16 = 2;
 const RARP_REQUEST: u16 = 3;
-const NEXT_HEADER_ICMPV6: u8 = 58;
-const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
-/// `R` and `O` of a neighbour advertisement (RFC 4861, 4.4).
+pub(crate) const NEXT_HEADER_ICMPV6: u8 = 58;
+const NEIGHBOUR_SOLICITATION: u8 = 135;
+pub(crate) const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
+/// `R`, `S` and `O` of a neighbour advertisement (RFC 4861, 4.4).
 const FROM_A_ROUTER: u8 = 0x80;
+const SOLICITED: u8 = 0x40;
 const OVERRIDE: u8 = 0x20;
+const SOURCE_LINK_LAYER_ADDRESS: u8 = 1;
 const TARGET_LINK_LAYER_ADDRESS: u8 = 2;
+/// What comes before the next header, and what before the message, in an IPv6 packet without extensions.
+pub(crate) const IPV6_NEXT_HEADER_AT: usize = 6;
+pub(crate) const IPV6_HEADER_BYTES: usize = 40;
+pub(crate) const ETHERNET_HEADER_BYTES: usize = 14;
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 const ALL_NODES_MAC: Mac = Mac([0x33, 0x33, 0, 0, 0, 1]);
 
@@ -63,18 +71,8 @@ pub(crate) fn neighbour_advertisement(
     icmp.extend(ip.octets());
     icmp.extend([TARGET_LINK_LAYER_ADDRESS, 1]);
     icmp.extend(mac.0);
-    let checksum = icmpv6_checksum(ip, ALL_NODES, &icmp).to_be_bytes();
-    icmp[2..4].copy_from_slice(&checksum);
-
-    let mut frame = ethernet(ALL_NODES_MAC, mac, tags, ETHERTYPE_IPV6);
-    frame.extend([0x60, 0, 0, 0]);
-    // 32 bytes.
-    frame.extend((icmp.len() as u16).to_be_bytes());
-    frame.extend([NEXT_HEADER_ICMPV6, 255]);
-    frame.extend(ip.octets());
-    frame.extend(ALL_NODES.octets());
-    frame.extend(icmp);
-    padded(frame)
+    let frame = ethernet(ALL_NODES_MAC, mac, tags, ETHERTYPE_IPV6);
+    icmpv6(frame, [ip, ALL_NODES], icmp)
 }
 
 /// A reverse ARP request, which asks for nothing that anybody answers: it only
@@ -94,6 +92,11 @@ pub(crate) fn path_check_to(to: Mac, mac: Mac, payload: &[u8]) -> Vec<u8> {
     let mut frame = ethernet(to, mac, &[], ETHERTYPE_EXPERIMENTAL);
     frame.extend(payload);
     padded(frame)
+}
+
+/// Makes a frame unlike all others.
+pub(crate) fn number_by_chance() -> u64 {
+    RandomState::new().build_hasher().finish()
 }
 
 /// What a frame of [`path_check`] carries, with its padding; `None` for all others.
@@ -128,6 +131,56 @@ pub(crate) fn arp_answer(frame: &[u8]) -> Option<Ipv4Addr> {
     let sender = rest.get(6..10)?;
     let sender = <[u8; 4]>::try_from(sender).ok()?;
     (is_arp && is_reply).then(|| sender.into())
+}
+
+/// Asks the station that has `ip` for its MAC: it alone where its MAC is known, else all whose addresses end like that
+/// (RFC 4861, 4.3 and 7.2.2).
+pub(crate) fn neighbour_solicitation(
+    from: Mac,
+    to: Option<Mac>,
+    tags: &[VlanTag],
+    own_ip: Ipv6Addr,
+    ip: Ipv6Addr,
+) -> Vec<u8> {
+    let mut icmp = vec![NEIGHBOUR_SOLICITATION, 0, 0, 0];
+    icmp.extend([0; 4]);
+    icmp.extend(ip.octets());
+    icmp.extend([SOURCE_LINK_LAYER_ADDRESS, 1]);
+    icmp.extend(from.0);
+    let [.., third, second, last] = ip.octets();
+    let [high, low] = [[0xff, third], [second, last]].map(u16::from_be_bytes);
+    let those = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, high, low);
+    let those_mac = Mac([0x33, 0x33, 0xff, third, second, last]);
+    let (to, receiver) = to.map_or((those_mac, those), |mac| (mac, ip));
+    let frame = ethernet(to, from, tags, ETHERTYPE_IPV6);
+    icmpv6(frame, [own_ip, receiver], icmp)
+}
+
+/// Who sends this answer to a neighbour solicitation; `None` for all other frames, as in [`arp_answer`].
+pub(crate) fn solicited_answer(frame: &[u8]) -> Option<Ipv6Addr> {
+    let (header, packet) = frame.split_at_checked(ETHERNET_HEADER_BYTES)?;
+    let (ip, icmp) = packet.split_at_checked(IPV6_HEADER_BYTES)?;
+    let [kind, code, _, _, flags, _, _, _, rest @ ..] = icmp else {
+        return None;
+    };
+    let is_advertised = header.ends_with(&ETHERTYPE_IPV6.to_be_bytes())
+        && ip[IPV6_NEXT_HEADER_AT] == NEXT_HEADER_ICMPV6
+        && (*kind, *code) == (NEIGHBOUR_ADVERTISEMENT, 0);
+    let target: [u8; 16] = *rest.first_chunk()?;
+    (is_advertised && flags & SOLICITED != 0).then(|| target.into())
+}
+
+/// Puts an `ICMPv6` message, whose checksum is 0 yet, behind a frame's header. `ends` are source and destination.
+fn icmpv6(mut frame: Vec<u8>, ends: [Ipv6Addr; 2], mut message: Vec<u8>) -> Vec<u8> {
+    let checksum = icmpv6_checksum(ends[0], ends[1], &message).to_be_bytes();
+    message[2..4].copy_from_slice(&checksum);
+    frame.extend([0x60, 0, 0, 0]);
+    // Some 32 bytes.
+    frame.extend((message.len() as u16).to_be_bytes());
+    frame.extend([NEXT_HEADER_ICMPV6, 255]);
+    frame.extend(ends.iter().flat_map(Ipv6Addr::octets));
+    frame.extend(message);
+    padded(frame)
 }
 
 /// `ends` are sender and target.
@@ -287,6 +340,49 @@ mod tests {
         );
         let router = neighbour_advertisement(MAC, &[], ip, true);
         assert_eq!(router[58], 0xa0);
+    }
+
+    /// The checksums are from a separate calculation.
+    #[test]
+    fn a_solicitation_and_its_answer_to_the_byte() {
+        let neighbour = Mac([2, 0, 0, 0, 0, 1]);
+        let [own, ip] = ["2001:db8::7", "2001:db8::1:203"].map(|ip| ip.parse().unwrap());
+        let known = neighbour_solicitation(MAC, Some(neighbour), &[], own, ip);
+        assert_eq!(
+            known,
+            hex("020000000001 525400abcdef 86dd
+                 60000000 0020 3a ff
+                 20010db8000000000000000000000007
+                 20010db8000000000000000000010203
+                 87 00 c97a 00000000
+                 20010db8000000000000000000010203
+                 01 01 525400abcdef")
+        );
+        let unknown = neighbour_solicitation(MAC, None, &[], own, ip);
+        assert_eq!(
+            unknown,
+            hex("3333ff010203 525400abcdef 86dd
+                 60000000 0020 3a ff
+                 20010db8000000000000000000000007
+                 ff0200000000000000000001ff010203
+                 87 00 f92e 00000000
+                 20010db8000000000000000000010203
+                 01 01 525400abcdef")
+        );
+        assert_eq!(solicited_answer(&known), None);
+        // Of a router, solicited, without an option.
+        let answer = hex("525400abcdef 020000000001 86dd
+             60000000 0018 3a ff
+             20010db8000000000000000000010203
+             20010db8000000000000000000000007
+             88 00 0000 c0000000
+             20010db8000000000000000000010203");
+        assert_eq!(solicited_answer(&answer), Some(ip));
+        for end in 0..answer.len() {
+            assert_eq!(solicited_answer(&answer[..end]), None, "{end} bytes");
+        }
+        let unasked = neighbour_advertisement(neighbour, &[], ip, true);
+        assert_eq!(solicited_answer(&unasked), None);
     }
 
     #[test]

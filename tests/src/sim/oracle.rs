@@ -186,10 +186,16 @@ impl Judge<'_> {
         };
         let active = facts.active;
         let unchecked = self.is_unchecked(active);
+        let active_since = self.stage.kernel.active_since(bond.ifindex);
         let moved = self.status.switchovers.last().filter(|last| {
+            // What was moved before was moved to another port, or in a bond of before.
+            let is_this_move = active_since.is_some_and(|since| last.at >= since);
             // A check that was asked for later does not take the traffic away again.
             let asked = last.took_us.is_some() && last.at > self.stage.policy_at;
-            asked && last.cause == SwitchoverCause::Arrival && last.from == Traffic::Standby
+            is_this_move
+                && asked
+                && last.cause == SwitchoverCause::Arrival
+                && last.from == Traffic::Standby
         });
         check(
             !unchecked || moved.is_none(),

@@ -10,7 +10,7 @@ use tandem_core::status::Held;
 
 use super::step::{Boot, Lost, Place, Port, State, Step, Verb, Way};
 use crate::command::progress;
-use crate::net::{CLIENT_V4, GUEST_V4, Host};
+use crate::net::{CLIENT_V4, GUEST_V4, GUEST_V6, Host};
 use crate::probe::{Count, Direction, FrameOptions, FrameProbe, FrameReport};
 use crate::tandem::{BOND, Guest, PROGRAM, STEP_LIMIT, Setup, switchover};
 use crate::{Lab, Mac, Nic, Slot, Vm};
@@ -121,7 +121,12 @@ impl<'lab> Stage<'lab> {
                     ..FrameOptions::default()
                 };
                 let vm = &self.guest()?.vm;
-                self.probe = Some(self.lab.probe_frames(vm, GUEST_V4.into(), options)?);
+                let by_ipv4 = vm.sh(&format!("ip -4 -o address show to {GUEST_V4}"))?;
+                let address = match by_ipv4.is_empty() {
+                    true => GUEST_V6.into(),
+                    false => GUEST_V4.into(),
+                };
+                self.probe = Some(self.lab.probe_frames(vm, address, options)?);
                 Ok(())
             }
             Step::Mark(phase) => {

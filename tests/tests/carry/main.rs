@@ -23,8 +23,10 @@ fn carried_beside_plain(lab: &Lab) -> Result<()> {
         let [to_guest, to_client] = carried.totals();
         let told = &carried.report["carry"];
         eprintln!(
-            "round {round}: plain lost {}, carried lost {} twice {} late {}; {told}",
+            "round {round}: plain lost {}, broadcasts lost {} twice {}; carried lost {} twice {} late {}; {told}",
             plain.frames.to_guest.total.lost,
+            plain.others[1].to_guest.total.lost,
+            plain.others[1].to_guest.total.duplicated,
             to_guest.lost,
             to_guest.duplicated,
             to_guest.reordered
@@ -43,14 +45,16 @@ fn carried_beside_plain(lab: &Lab) -> Result<()> {
                 "lost, twice, out of order {wrong:?}: {all}"
             );
         }
-        let v6 = &carried.v6.to_guest.total;
-        ensure!(
-            v6.lost <= unseen && v6.duplicated == 0,
-            "IPv6: lost {}, twice {}: {}\n{all}",
-            v6.lost,
-            v6.duplicated,
-            carried.v6
-        );
+        for (what, frames) in ["IPv6", "broadcasts"].into_iter().zip(&carried.others) {
+            let count = &frames.to_guest.total;
+            ensure!(count.sent > count.lost, "no {what} came: {frames}");
+            ensure!(
+                count.lost <= unseen && count.duplicated == 0,
+                "{what}: lost {}, twice {}: {frames}\n{all}",
+                count.lost,
+                count.duplicated
+            );
+        }
         stage.nothing_is_left()?;
     }
     eprintln!("plain lost {lost_plain:?}, in {ROUNDS} rounds each");

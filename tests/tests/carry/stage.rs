@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tandem_lab::carried::{CARRIED, CarriedMove, uri_of};
 use tandem_lab::libvirt::{DomainSpec, EVACUATION_LIMIT, Ran, host_program, tandem_host_of};
-use tandem_lab::net::{GUEST_V4, GUEST_V6};
+use tandem_lab::net::{ALL_V4, GUEST_V4, GUEST_V6};
 use tandem_lab::probe::{Count, FrameOptions, FrameReport};
 use tandem_lab::qemu::named_with_control;
 use tandem_lab::tandem::Guest;
@@ -18,8 +18,8 @@ use tandem_lab::{Host, Lab, Vm};
 
 /// Frames a second in each direction.
 const RATE_HZ: u32 = 1_000;
-/// The same over IPv6.
-const V6_HZ: u32 = 100;
+/// The same over IPv6, and with broadcasts.
+const OTHERS_HZ: u32 = 100;
 /// Bytes per second that don't matter.
 const BANDWIDTH: u64 = 10 << 30;
 
@@ -54,8 +54,8 @@ pub(crate) enum Side {
 /// What one move came to.
 pub(crate) struct Moved {
     pub(crate) frames: FrameReport,
-    /// The same over IPv6.
-    pub(crate) v6: FrameReport,
+    /// The same over IPv6, and with broadcasts for the guest.
+    pub(crate) others: [FrameReport; 2],
     pub(crate) report: Value,
 }
 
@@ -121,11 +121,12 @@ impl<'lab> Stage<'lab> {
             ..FrameOptions::default()
         };
         let seldom = FrameOptions {
-            rate_hz: V6_HZ,
+            rate_hz: OTHERS_HZ,
             ..FrameOptions::default()
         };
         let probe = self.lab.probe_frames(&self.vm, GUEST_V4.into(), options)?;
         let v6 = self.lab.probe_frames(&self.vm, GUEST_V6.into(), seldom)?;
+        let all = self.lab.probe_frames(&self.vm, ALL_V4.into(), seldom)?;
         let ran = self.run(how)?;
         // A plain move ends without the VF that it was to have.
         let code = match how {
@@ -140,7 +141,7 @@ impl<'lab> Stage<'lab> {
         };
         Ok(Moved {
             frames: probe.finish()?,
-            v6: v6.finish()?,
+            others: [v6.finish()?, all.finish()?],
             report,
         })
     }

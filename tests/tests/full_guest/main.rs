@@ -89,7 +89,7 @@ fn beside_networkd() {
 }
 
 #[test]
-fn the_host_hands_over_what_network_manager_has() {
+fn the_host_hands_a_bond_to_a_guest_with_network_manager() {
     let Some(lab) = Lab::for_test("full guest, host's bond") else {
         return;
     };
@@ -137,12 +137,14 @@ fn the_host_hands_over_what_network_manager_has() {
             .channel()?
             .call("tandem-configure", json!({ "bonds": [&bond] }), STEP_LIMIT)?;
         takes_the_vf_by_its_mac(&guest, setup.vf)?;
-        systemd::eventually("NetworkManager lets go", STEP_LIMIT, || {
-            let devices = guest.vm.sh("nmcli -t -f STATE,DEVICE device")?;
-            let kept = devices
-                .lines()
-                .any(|line| !line.starts_with("unmanaged:") && !line.ends_with(":lo"));
-            Ok(if kept { Err(devices) } else { Ok(()) })
+        let vf = guest.vm.wait_interface(setup.vf, STEP_LIMIT)?;
+        let wanted = [format!("{BOND}:connected"), format!("{vf}:unmanaged")];
+        systemd::eventually("NetworkManager has the bond, and no VF", STEP_LIMIT, || {
+            let devices = guest.vm.sh("nmcli -t -f DEVICE,STATE device")?;
+            let is_so = wanted
+                .iter()
+                .all(|state| devices.lines().any(|line| line == state));
+            Ok(is_so.then_some(()).ok_or(devices))
         })?;
         guest.check()?;
         rights::marks_whatever_the_host_hands_over(&guest, &bond)?;

@@ -283,12 +283,12 @@ impl SourceHalf {
 
     /// Frames that the hold itself has lost, as its queue was full, and those that the tap did not take to the network.
     pub const fn lost(&self) -> u64 {
-        self.tap.lost() + self.forwarding.lost
+        self.tap.lost() + self.forwarding.in_vain()
     }
 
     /// Of these, those that the tap did not take to the network.
     pub const fn not_forwarded(&self) -> u64 {
-        self.forwarding.lost
+        self.forwarding.in_vain()
     }
 }
 
@@ -302,6 +302,11 @@ impl Forwarding {
             Forwarded::Busy => self.waits = Some(frame),
             Forwarded::Refused => self.lost += 1,
         }
+    }
+
+    /// Frames that the tap did not take. One that still waits is lost as well, unless a later turn gives it.
+    const fn in_vain(&self) -> u64 {
+        self.lost + self.waits.is_some() as u64
     }
 
     /// No more goes in this turn, after so many.

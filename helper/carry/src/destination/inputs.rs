@@ -4,6 +4,7 @@ use super::{Action, Destination, Input, Phase, Stream, Sync};
 use crate::frame::Frame;
 use crate::message::{Cause, Message};
 use crate::queue::{Waiting, has_room};
+use crate::twins::Twins;
 
 /// As a number among the natives: maybe the copy of a carried one.
 const MAYBE_TWIN: u64 = 1;
@@ -17,6 +18,7 @@ impl Destination {
             Input::SourceDied => self.source_died(),
             Input::GuestPaused => {
                 self.seen_paused = true;
+                self.arrived_ms.get_or_insert(self.now_ms);
                 if self.stream == Stream::Over {
                     self.hold();
                 }
@@ -33,6 +35,7 @@ impl Destination {
                 }
             }
             Input::Announced => {
+                self.arrived_ms.get_or_insert(self.now_ms);
                 self.leave_to_the_source();
                 self.hold();
             }
@@ -73,14 +76,17 @@ impl Destination {
     fn wait(&mut self, since_ms: u64) {
         let over = self.stream == Stream::Over || self.source_done;
         match (self.runs_since_ms, self.sync) {
-            (None, _) if self.due(since_ms, self.limits.resume_ms) => {
+            (None, _) if self.now_ms >= self.runs_until_ms(since_ms) => {
                 if !self.source_done {
                     self.stream_over(Cause::NeverResumed);
                 }
                 self.read_dry();
             }
             // What it has it may give only if the source does not.
-            (Some(runs_ms), _) if !self.has_all() && self.due(runs_ms, self.limits.settle_ms) => {
+            (Some(runs_ms), _)
+                if !self.has_all() && self.now_ms >= self.patient_until_ms(runs_ms) =>
+            {
+                self.leave_what_may_be_given_back();
                 self.stream_over(Cause::OtherHalf);
                 self.read_dry();
             }
@@ -91,12 +97,13 @@ impl Destination {
                     || self.due(runs_ms.max(self.last_carried_ms), self.limits.settle_ms) =>
             {
                 self.sync = Sync::Asked {
-                    until_ms: self.now_ms.saturating_add(self.limits.settle_ms),
+                    since_ms: self.now_ms,
                 };
                 self.say(Message::SyncRequest);
             }
-            (_, Sync::Asked { until_ms }) if self.now_ms >= until_ms => {
+            (_, Sync::Asked { since_ms }) if self.now_ms >= self.patient_until_ms(since_ms) => {
                 self.cause.get_or_insert(Cause::OtherHalf);
+                self.unanswered = true;
                 self.read_dry();
             }
             _ => {}
@@ -151,6 +158,14 @@ impl Destination {
         }
     }
 
+    /// The guest runs here, and the source has yet to say that it stood still there: that held for too long, perhaps, and has given
+    /// back what it held before the guest left.
+    pub(super) fn leave_what_may_be_given_back(&mut self) {
+        if matches!(self.phase, Phase::Hold { .. }) && !self.source_stopped && !self.has_all() {
+            self.counts.left_to_the_source += self.giving.clear();
+        }
+    }
+
     /// What it had sent is not given back there.
     fn source_died(&mut self) {
         if !self.source_done {
@@ -179,6 +194,10 @@ impl Destination {
         self.last_carried_ms = self.now_ms;
         if self.phase == Phase::Ended {
             self.counts.abandoned += 1;
+        } else if self.sync == Sync::Done && self.twins.take(&frame) {
+            self.counts.twins += 1;
+        } else if self.unanswered && self.sync == Sync::Done && frame.is_group() {
+            self.counts.late_groups += 1;
         } else if self.give(number, frame.clone()) {
             if self.sync == Sync::Done {
                 self.counts.late += 1;
@@ -228,6 +247,7 @@ impl Destination {
         self.sync = Sync::Done;
         // What came to both hosts before the stream ended, and did not come over it, the source gives.
         let source_gives = self.stream == Stream::Over && !self.source_done;
+        let mut given = Twins::default();
         while let Some(waiting) = self.natives.pop() {
             let maybe_twin = waiting.number == MAYBE_TWIN;
             if maybe_twin && self.twins.take(&waiting.frame) {
@@ -238,13 +258,16 @@ impl Destination {
             } else if maybe_twin && source_gives && !waiting.frame.is_group() {
                 self.counts.left_to_the_source += 1;
             } else {
+                if maybe_twin && self.unanswered {
+                    given.add(&waiting.frame);
+                }
                 self.giving.push(Waiting {
                     number: 0,
                     ..waiting
                 });
             }
         }
-        self.twins.clear();
+        self.twins = given;
         self.phase = Phase::Opening;
         self.act(Action::Open);
     }

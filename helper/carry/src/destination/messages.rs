@@ -19,6 +19,7 @@ impl Destination {
                 self.began_ms.get_or_insert(self.now_ms);
             }
             Message::Stopped { ours } => {
+                self.source_stopped = true;
                 self.may_resume = ours;
                 self.hold();
             }
@@ -64,6 +65,7 @@ impl Destination {
     /// The guest stays at the source; unless it runs here, which the source can't know then.
     fn aborted(&mut self) {
         if self.runs_since_ms.is_some() {
+            self.leave_what_may_be_given_back();
             return self.stream_over(Cause::OtherHalf);
         }
         self.cause.get_or_insert(Cause::OtherHalf);

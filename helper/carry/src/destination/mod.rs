@@ -77,6 +77,9 @@ pub struct Counts {
     pub injected: u64,
     /// That the network brought, and the source too: given once.
     pub twins: u64,
+    /// To a group, that came from the source only after the network's had been given: whether they were among these is not known,
+    /// and they were not given.
+    pub late_groups: u64,
     /// That the source gives, or gave, to the guest itself: as it stayed there, or since the stream ended.
     pub left_to_the_source: u64,
     /// That were lost since no more may be kept.
@@ -124,7 +127,7 @@ enum Stream {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sync {
     NotAsked,
-    Asked { until_ms: u64 },
+    Asked { since_ms: u64 },
     Reading,
     Done,
 }
@@ -141,7 +144,8 @@ pub struct Destination {
     giving: Queue,
     /// What the network brought, until it is known what of it is a twin. Numbered 1 if it may be one.
     natives: Queue,
-    /// What of the carried frames the network may have brought too.
+    /// What of the carried frames the network may have brought too; or what it brought and was given, if the source did not answer
+    /// and may bring it yet.
     twins: Twins,
     last_number: u64,
     actions: VecDeque<Action>,
@@ -149,10 +153,16 @@ pub struct Destination {
     unacknowledged: Option<u64>,
     may_resume: bool,
     runs_since_ms: Option<u64>,
+    /// Since when it is known that the guest has come here.
+    arrived_ms: Option<u64>,
     native_came: bool,
     last_carried_ms: u64,
     began_ms: Option<u64>,
     source_done: bool,
+    /// The source has said that the guest stands still there, so that it gives nothing back unless that runs there again.
+    source_stopped: bool,
+    /// The source did not say which frames come before the native ones.
+    unanswered: bool,
     /// The source has left all that is carried to this half.
     handed_over: bool,
     /// How many of those that are to be given were left in the source's queue, at the front.
@@ -183,10 +193,13 @@ impl Destination {
             unacknowledged: None,
             may_resume: false,
             runs_since_ms: None,
+            arrived_ms: None,
             native_came: false,
             last_carried_ms: 0,
             began_ms: None,
             source_done: false,
+            source_stopped: false,
+            unanswered: false,
             handed_over: false,
             left: 0,
             seen_paused: false,
@@ -245,10 +258,10 @@ impl Destination {
         let last = self.last_ms();
         let phase = match (self.phase, self.sync) {
             (Phase::Hold { since_ms }, _) if self.runs_since_ms.is_none() => {
-                after(Some(since_ms), limits.resume_ms)
+                Some(self.runs_until_ms(since_ms))
             }
             (Phase::Hold { .. }, Sync::NotAsked | Sync::Asked { .. }) if !self.handed_over => {
-                after(self.runs_since_ms, limits.settle_ms)
+                self.runs_since_ms.map(|ms| self.patient_until_ms(ms))
             }
             (Phase::Hold { .. }, Sync::NotAsked) => {
                 let runs_ms = self.runs_since_ms;
@@ -257,7 +270,7 @@ impl Destination {
                     limits.settle_ms,
                 )
             }
-            (Phase::Hold { .. }, Sync::Asked { until_ms }) => Some(until_ms),
+            (Phase::Hold { .. }, Sync::Asked { since_ms }) => Some(self.patient_until_ms(since_ms)),
             _ => None,
         };
         last.into_iter().chain(phase).min()
@@ -285,6 +298,27 @@ impl Destination {
     /// What became of the frames so far.
     pub const fn counts(&self) -> Counts {
         self.counts
+    }
+
+    /// Until when the source's next word is waited for, in ms, if that is due since then: what it has sent before may be long on a
+    /// slow stream, but it can't keep the tap closed with that.
+    fn patient_until_ms(&self, since_ms: u64) -> u64 {
+        let limits = &self.limits;
+        since_ms
+            .max(self.last_carried_ms)
+            .saturating_add(limits.settle_ms)
+            .min(since_ms.saturating_add(limits.resume_ms))
+    }
+
+    /// Until when the guest is waited for, in ms: it has yet to run, or its migration takes as long as it takes. Meanwhile nobody
+    /// could take a frame.
+    fn runs_until_ms(&self, held_since_ms: u64) -> u64 {
+        match self.arrived_ms {
+            Some(arrived_ms) => arrived_ms
+                .max(held_since_ms)
+                .saturating_add(self.limits.resume_ms),
+            None => held_since_ms.saturating_add(self.limits.forward_ms),
+        }
     }
 
     /// When it ends whatever comes, in ms: after the source would.

@@ -65,8 +65,8 @@ impl Source {
                 self.give_back(Cause::HoldTooLong);
             }
             Phase::Stopped { since_ms } => {
-                self.answer();
                 self.hand_over();
+                self.answer();
                 if self.has_no_destination() {
                     self.forward(since_ms);
                 } else if due(since_ms, self.limits.forward_ms) {
@@ -78,7 +78,7 @@ impl Source {
             Phase::Closing { since_ms } => {
                 if self.peer_done {
                     self.end();
-                } else if due(since_ms, self.limits.resume_ms) {
+                } else if now_ms >= self.closes_until_ms(since_ms) {
                     self.cause.get_or_insert(Cause::OtherHalf);
                     self.end();
                 }
@@ -251,9 +251,9 @@ impl Source {
     }
 
     fn answer(&mut self) {
-        if let Sync::Straggling { until_ms } = self.sync
-            && self.sweep == Sweep::Done
-            && self.now_ms >= until_ms
+        if self
+            .answer_due_ms()
+            .is_some_and(|due_ms| self.now_ms >= due_ms)
         {
             self.sync = Sync::Reading;
             self.act(Action::ReadDry);

@@ -200,6 +200,7 @@ pub struct Source {
     /// The guest was heard from elsewhere.
     heard_ms: Option<u64>,
     last_frame_ms: u64,
+    last_sent_ms: u64,
     counts: Counts,
     cause: Option<Cause>,
 }
@@ -239,6 +240,7 @@ impl Source {
             stream_over_ms: 0,
             heard_ms: None,
             last_frame_ms: 0,
+            last_sent_ms: 0,
             counts: Counts::default(),
             cause: None,
         }
@@ -310,6 +312,7 @@ impl Source {
             self.held_sent += 1;
         }
         self.last_sent = number;
+        self.last_sent_ms = self.now_ms;
         self.release();
         self.proceed();
         let frame = waiting.frame;
@@ -336,14 +339,10 @@ impl Source {
                 };
                 Some(sooner.map_or(last, |sooner| sooner.min(last)))
             }
-            Phase::Closing { since_ms } => Some(since_ms.saturating_add(limits.resume_ms)),
+            Phase::Closing { since_ms } => Some(self.closes_until_ms(since_ms)),
             Phase::Drain { since_ms, .. } => Some(since_ms.saturating_add(limits.forward_ms)),
         };
-        let sync = match self.sync {
-            Sync::Straggling { until_ms } if self.is_stopped() => Some(until_ms),
-            _ => None,
-        };
-        phase.into_iter().chain(sync).min()
+        phase.into_iter().chain(self.answer_due_ms()).min()
     }
 
     /// True if a hold can be had: the halves have agreed or there is but this one, and nothing was tried yet.
@@ -415,6 +414,24 @@ impl Source {
         self.kept.drop_after(self.swept, self.held_sent);
         self.counts.carried += (self.swept_sent + self.held_sent) as u64;
         (self.swept_sent, self.held_sent) = (0, 0);
+    }
+
+    /// When the destination is told which frames come before its native ones, in ms. Not before it was handed over to, as it may
+    /// not give them before that.
+    fn answer_due_ms(&self) -> Option<u64> {
+        match self.sync {
+            Sync::Straggling { until_ms } if self.is_stopped() && self.hands_over => Some(until_ms),
+            _ => None,
+        }
+    }
+
+    /// Until when the destination's last word is waited for, in ms: what is still to be sent may be long on a slow stream.
+    fn closes_until_ms(&self, since_ms: u64) -> u64 {
+        let limits = &self.limits;
+        since_ms
+            .max(self.last_sent_ms)
+            .saturating_add(limits.resume_ms)
+            .min(since_ms.saturating_add(limits.forward_ms))
     }
 
     /// When the network counts as quiet, in ms, if no frame comes before.

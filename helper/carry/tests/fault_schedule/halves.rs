@@ -52,7 +52,7 @@ impl World {
             self.tell_source(source::Input::Passing);
             self.act_at_source();
         }
-        for _ in 0..self.plan.stream_takes {
+        for _ in 0..self.stream_takes() {
             let Some(message) = self.source.as_mut().and_then(Source::next_message) else {
                 break;
             };
@@ -61,6 +61,17 @@ impl World {
         }
         if self.source.as_ref().is_some_and(Source::is_off_stream) {
             self.pipes[DESTINATION].close();
+        }
+    }
+
+    /// How many messages go now.
+    const fn stream_takes(&self) -> u64 {
+        let [from_ms, for_ms] = self.plan.stream_stall_ms;
+        let stalls = from_ms <= self.now_ms && self.now_ms < from_ms + for_ms;
+        if self.now_ms.is_multiple_of(self.plan.stream_every_ms) && !stalls {
+            self.plan.stream_takes
+        } else {
+            0
         }
     }
 
@@ -171,7 +182,7 @@ impl World {
             self.tell_destination(destination::Input::Opened);
             self.act_at_destination();
         }
-        for _ in 0..self.plan.stream_takes {
+        for _ in 0..self.stream_takes() {
             let Some(message) = self
                 .destination
                 .as_mut()

@@ -102,9 +102,13 @@ fn run(world: &mut World) -> Result<(), String> {
     for ms in 0..LONGEST_MS {
         world.step(ms < SENDS_MS);
         world.check_step()?;
-        if ms > SENDS_MS + 50 && world.is_over() {
+        if ms > SENDS_MS + 50 && world.is_over() && world.is_quiet() {
             break;
         }
+    }
+    // The guest reads what waits for it.
+    for _ in 0..200 {
+        world.step(false);
     }
     let mut last = Vec::new();
     for _ in 0..20 {

@@ -133,6 +133,11 @@ impl Network {
         });
     }
 
+    /// Nobody has told it anything that it does not know yet.
+    pub(crate) const fn has_learnt(&self) -> bool {
+        self.learns_ms.is_none()
+    }
+
     pub(crate) fn learn(&mut self, now_ms: u64) {
         if self.learns_ms.is_some_and(|ms| ms <= now_ms) {
             self.at = DESTINATION;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tandem_carry::{Destination, Source};
+use tandem_carry::{Cause, Destination, Source};
 
 use crate::network::{DESTINATION, SOURCE};
 use crate::plan::Fault;
@@ -36,7 +36,7 @@ impl World {
         }
         if let Some(half) = &self.destination {
             let c = half.counts();
-            let became = c.injected + c.twins + c.left_to_the_source + c.over_limit;
+            let became = c.injected + c.twins + c.late_groups + c.left_to_the_source + c.over_limit;
             let known = became + c.abandoned + half.pending() as u64;
             hold(c.carried + c.native == known, || {
                 format!("destination: {c:?}")
@@ -64,6 +64,11 @@ impl World {
         source && destination
     }
 
+    /// The guest runs, and the network knows where.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.runs_at.is_some() && self.network.has_learnt()
+    }
+
     pub(crate) fn check_end(&self, last: &[u64]) -> Verdict {
         hold(self.is_over(), || "a half goes on for ever".into())?;
         for (host, tap) in self.taps.iter().enumerate() {
@@ -82,9 +87,23 @@ impl World {
         if self.plan.fault == Fault::Forged {
             return Ok(());
         }
+        self.check_understanding()?;
         self.check_twice()?;
         self.check_order()?;
         self.check_losses()
+    }
+
+    /// No half says what it may not.
+    fn check_understanding(&self) -> Verdict {
+        let source = self.source.as_ref().and_then(Source::outcome);
+        let destination = self.destination.as_ref().and_then(Destination::outcome);
+        let causes = [
+            source.and_then(|outcome| outcome.cause),
+            destination.and_then(|outcome| outcome.cause),
+        ];
+        hold(!causes.contains(&Some(Cause::Foreign)), || {
+            format!("the halves don't understand each other: {causes:?}")
+        })
     }
 
     fn counts(&self) -> BTreeMap<u64, u32> {
@@ -122,7 +141,13 @@ impl World {
             .as_ref()
             .map_or(0, |half| half.counts().late);
         let without_half = self.plan.fault == Fault::SourceDies && self.died_beside_guest;
-        if forwarded > 0 || late > 0 || without_half {
+        // What came late to a half that died, or was forwarded by it, is known to nobody.
+        let limits = &self.plan.limits;
+        let [_, stall_ms] = self.plan.stream_stall_ms;
+        let came_late = self.plan.way_ms[SOURCE] > limits.straggle_ms;
+        let unknown = self.destination.is_none() && came_late
+            || self.source.is_none() && stall_ms >= limits.settle_ms;
+        if forwarded > 0 || late > 0 || without_half || unknown {
             return Ok(());
         }
         let mut before = 0;
@@ -163,6 +188,7 @@ impl World {
             + source.abandoned
             + destination.over_limit
             + destination.abandoned
+            + destination.late_groups
             + destination.left_to_the_source;
         let taken = u64::from(self.taken.is_some());
         let outside = self.lost_elsewhere
@@ -177,13 +203,15 @@ impl World {
                 .map(|tap| tap.ring.len() as u64)
                 .sum::<u64>();
         if self.source_has_all() {
-            return hold(to_guest <= self.forwarded_in_vain + taken, || {
+            let in_vain = self.forwarded_in_vain + self.taps[DESTINATION].lost;
+            return hold(to_guest <= in_vain + taken, || {
                 format!("{to_guest} frames to the guest are lost; {source:?}; {destination:?}")
             });
         }
         if self.loses_nothing() {
-            // Who stops by itself before frames are held reads one that nobody gets back.
-            let own = if self.plan.fault == Fault::OwnStop {
+            // A guest that stands still before its queue is empty has read one that nobody gets back.
+            let not_empty = self.plan.dozes_until_ms > 0;
+            let own = if self.plan.fault == Fault::OwnStop || not_empty {
                 taken
             } else {
                 0
@@ -225,6 +253,16 @@ impl World {
 
     /// What may happen in a run without a loss.
     fn loses_nothing(&self) -> bool {
+        // A stream that takes nothing for so long is given up.
+        let [_, stall_ms] = self.plan.stream_stall_ms;
+        if stall_ms >= self.plan.limits.settle_ms {
+            return false;
+        }
+        // Nor is it all carried within the time that there is.
+        let comes_ms = self.plan.device_ms + self.plan.learn_ms;
+        if comes_ms >= 100 && self.plan.stream_every_ms > 1 {
+            return false;
+        }
         match self.plan.fault {
             Fault::None | Fault::MigrationFails => true,
             Fault::OwnStop => self.plan.sweeps_ms.is_some(),

@@ -60,10 +60,15 @@ pub(crate) struct Plan {
     pub(crate) way_ms: [u64; 2],
     /// Through the stream, in ms.
     pub(crate) stream_ms: u64,
-    /// Messages that the stream takes in a ms.
+    /// Messages that the stream takes at once, and how often, in ms: now and then it is slower than what comes.
     pub(crate) stream_takes: u64,
+    pub(crate) stream_every_ms: u64,
+    /// When the stream takes nothing for a while, and for how long, in ms.
+    pub(crate) stream_stall_ms: [u64; 2],
     /// Frames that a tap's queue takes in a ms.
     pub(crate) tap_takes: u64,
+    /// Until then the guest reads less than comes, so that its stop finds a queue to sweep. In ms.
+    pub(crate) dozes_until_ms: u64,
     pub(crate) hold_at_ms: u64,
     /// From the order to the stop, in ms.
     pub(crate) stop_ms: u64,
@@ -106,9 +111,18 @@ impl Plan {
         } else {
             rng.between(1, 3)
         };
+        let hold_at_ms = rng.between(10, 40);
+        let stop_ms = if fault == Fault::SlowStop {
+            rng.between(41, 60)
+        } else {
+            rng.between(0, 8)
+        };
+        let is_slow_stream = rng.chance(150);
+        let is_long = rng.chance(100);
         Self {
             fault,
-            fault_ms: rng.between(1, 140),
+            // Not before the halves have agreed: nothing is asked of them before.
+            fault_ms: rng.between(if fault == Fault::OwnStop { 12 } else { 1 }, 140),
             limits,
             floods,
             learn_ms: if floods || rng.chance(500) {
@@ -118,17 +132,33 @@ impl Plan {
             },
             way_ms: [way_ms, rng.between(1, 3)],
             stream_ms: rng.between(1, 5),
-            stream_takes: rng.between(3, 20),
-            tap_takes: rng.between(3, 20),
-            hold_at_ms: rng.between(10, 40),
-            stop_ms: if fault == Fault::SlowStop {
-                rng.between(41, 60)
+            stream_takes: if is_slow_stream {
+                1
             } else {
-                rng.between(0, 8)
+                rng.between(3, 20)
             },
+            stream_every_ms: if is_slow_stream { rng.between(1, 5) } else { 1 },
+            stream_stall_ms: if rng.chance(100) {
+                [rng.between(10, 160), rng.between(1, 3 * limits.settle_ms)]
+            } else {
+                [0, 0]
+            },
+            tap_takes: rng.between(3, 20),
+            dozes_until_ms: if rng.chance(if is_slow_stream { 700 } else { 100 }) {
+                hold_at_ms + stop_ms
+            } else {
+                0
+            },
+            hold_at_ms,
+            stop_ms,
             sweeps_ms: rng.chance(700).then(|| rng.between(0, 2)),
             witness: rng.chance(700),
-            device_ms: rng.between(1, 60),
+            // Longer than a guest that has arrived may take to run, now and then.
+            device_ms: if is_long {
+                rng.between(limits.resume_ms, 3 * limits.resume_ms)
+            } else {
+                rng.between(1, 60)
+            },
             notice_ms: rng.between(0, 4),
             rate: [
                 rng.between(400, 2_000),

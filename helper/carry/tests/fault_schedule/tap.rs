@@ -24,6 +24,8 @@ pub(crate) struct Tap {
     pub(crate) held: VecDeque<(Frame, bool)>,
     /// What the hypervisor has yet to read for the guest.
     pub(crate) ring: VecDeque<Frame>,
+    /// Nobody gives it anything any more but the network.
+    let_go: bool,
     /// Frames that found no room, or nobody.
     pub(crate) lost: u64,
 }
@@ -34,6 +36,7 @@ impl Tap {
             mode,
             held: VecDeque::new(),
             ring: VecDeque::new(),
+            let_go: false,
             lost: 0,
         }
     }
@@ -67,12 +70,13 @@ impl Tap {
     }
 
     pub(crate) fn has_room(&self) -> bool {
-        self.ring.len() < RING
+        self.let_go || self.ring.len() < RING
     }
 
     /// Whoever had the hold is gone, and the hold with it: frames pass, those that were held are lost.
     pub(crate) fn let_go(&mut self) {
         self.mode = Mode::Pass;
+        self.let_go = true;
         self.lost += self.held.len() as u64;
         self.held.clear();
     }

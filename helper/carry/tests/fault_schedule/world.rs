@@ -268,7 +268,12 @@ impl World {
             self.delivered.extend(self.taken.take().as_ref().map(id_of));
         }
         // Some at a time, so that the queue is not always empty.
-        let count = self.rng.between(1, 12);
+        let most = if self.now_ms < self.plan.dozes_until_ms {
+            1
+        } else {
+            12
+        };
+        let count = self.rng.between(1, most);
         for _ in 0..count {
             let Some(frame) = self.taps[host].ring.pop_front() else {
                 break;

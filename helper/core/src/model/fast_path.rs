@@ -56,7 +56,7 @@ pub struct ArmedVf {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Blocked {
-    /// The bond, or the port that takes over.
+    /// The bond, the port that takes over, or the VF.
     pub link: Ifindex,
     /// Which way frames pass there.
     pub way: Way,

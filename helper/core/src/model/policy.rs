@@ -135,6 +135,11 @@ impl BondPolicy {
             timing: Timing::default(),
         }
     }
+
+    /// Tandem makes it, and whoever would have configured its standby configures it.
+    pub fn is_configured_as_standby(&self) -> bool {
+        self.addressing == AddressingPolicy::Auto && self.ownership == Ownership::Create
+    }
 }
 
 /// How a NIC is matched. All fields that are given must match, and one must be given.

@@ -165,7 +165,8 @@ pub(super) fn open_ports(context: &Context<'_>) -> impl Iterator<Item = ActionKi
 
 /// Gives ports the bond's MTU again where somebody gave them another. The kernel lets them differ
 /// (`bond_slave_netdev_event`, `NETDEV_CHANGEMTU`, `drivers/net/bonding/bond_main.c`, 6.12), and frames that are
-/// too long for a port are lost there once it carries the traffic.
+/// too long for a port are lost there once it carries the traffic. Where the bond is to get another MTU itself, that
+/// comes first, unless it was refused.
 pub(super) fn port_mtus(
     context: &Context<'_>,
     bond: &Bond<'_>,
@@ -174,7 +175,12 @@ pub(super) fn port_mtus(
         view, memory, now, ..
     } = context;
     let mtu = bond.link.mtu;
-    let is_settled = wanted_mtu(view, bond).is_none_or(|wanted| wanted == mtu);
+    let is_refused = |mtu| {
+        let link = bond.ifindex();
+        memory.attempts.failures(&ActionKind::SetMtu { link, mtu }) > 0
+    };
+    let is_settled =
+        wanted_mtu(view, bond).is_none_or(|wanted| wanted == mtu || is_refused(wanted));
     let is_due = memory.mtus_due_at().is_some_and(|at| *now >= at);
     let is_ours = view.policy.ownership == Ownership::Create;
     context

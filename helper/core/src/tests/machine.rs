@@ -100,6 +100,39 @@ fn a_healthy_guest_is_left_as_it_is() {
 }
 
 #[test]
+fn a_port_gets_the_bonds_mtu_though_the_bond_cannot_have_the_policys() {
+    let mut policy = policy();
+    policy.bonds[0].mtu = Some(1450);
+    let mut links = healthy();
+    for (link, mtu) in links.iter_mut().zip([1280, 1300, 1300]) {
+        link.mtu = mtu;
+    }
+    let mut machine = started(policy, links);
+    let later = NOW.plus_ms(2_000);
+    let mut tried = Vec::new();
+    for now in [NOW, later, later] {
+        machine.handle(now, Input::Tick);
+        for Action { id, kind } in actions(&mut machine) {
+            if let ActionKind::SetMtu { link, mtu } = kind {
+                tried.push((link, mtu));
+                let outcome = Outcome::Failed {
+                    errno: 22,
+                    message: "mtu greater than device maximum".into(),
+                };
+                machine.handle(
+                    now,
+                    Input::Done {
+                        action: id,
+                        outcome,
+                    },
+                );
+            }
+        }
+    }
+    assert_eq!(tried, [(BOND, 1450), (BOND, 1450), (STANDBY, 1300)]);
+}
+
+#[test]
 fn nothing_is_done_before_everything_is_known() {
     let mut machine = Machine::new(NOW);
     machine.handle(NOW, Input::Policy(policy()));

@@ -33,6 +33,7 @@ struct Guest {
     asked: u32,
     standbys_answer: PathAnswer,
     asked_standby: u32,
+    question_ms: u64,
     trials: u32,
     replies: Vec<Result<Answer, CommandError>>,
     done: Vec<ActionKind>,
@@ -54,6 +55,7 @@ impl Guest {
             asked: 0,
             standbys_answer: PathAnswer::Answered,
             asked_standby: 0,
+            question_ms: 0,
             trials: 0,
             replies: Vec::new(),
             done: Vec::new(),
@@ -97,6 +99,7 @@ impl Guest {
                         (&mut self.asked_standby, self.standbys_answer)
                     };
                     *asked += 1;
+                    self.now = self.now.plus_ms(self.question_ms);
                     self.learn(Input::PathAsked { bond, port, answer });
                 }
                 ActionKind::SetPrimary { port: to, .. } => {
@@ -128,8 +131,8 @@ impl Guest {
         let end = self.now.plus_ms(ms);
         let (sent, began) = (self.sent, self.now);
         while let Some(at) = self.machine.next_deadline().filter(|at| *at <= end) {
-            self.now = at;
-            let passed_ms = at.since_ms(began);
+            self.now = self.now.max(at);
+            let passed_ms = self.now.since_ms(began);
             self.sent = sent + passed_ms * sent_per_s / 1_000;
             self.learn(Input::Tick);
             self.answer_actions();
@@ -320,6 +323,16 @@ fn a_standby_that_hears_nothing_is_told_once_that_is_sure_and_until_it_hears() {
         guest.run(1_000, 0);
     }
     assert_eq!(guest.problems(), []);
+}
+
+#[test]
+fn a_standby_is_asked_about_though_questions_about_the_vf_take_long() {
+    let mut guest = Guest::new(watching());
+    guest.question_ms = 300;
+    guest.standbys_answer = lost();
+    guest.run(30_000, 1_000);
+    assert_eq!(guest.problems(), [ProblemCode::StandbyDeaf]);
+    assert_eq!(guest.asked_standby, 2, "and no more often than it should");
 }
 
 /// A guest whose standby carries the traffic, and whose VF is about to get it.

@@ -53,6 +53,10 @@ pub(crate) struct Conductor {
     halves: [HalfProcess; 2],
     source_command: Vec<String>,
     hold_wanted: bool,
+    /// The hypervisor was asked for the stop: whatever it said, that may be whose stop it is.
+    stop_asked: bool,
+    /// Why it is not known yet whether that came.
+    stop_unknown: Option<String>,
     /// The source half was told that the guest stands still; by whose order, and since when.
     stopped: Option<Stop>,
     completed: bool,
@@ -140,6 +144,8 @@ impl Conductor {
             halves,
             source_command,
             hold_wanted: false,
+            stop_asked: false,
+            stop_unknown: None,
             stopped: None,
             completed: false,
             failed: false,
@@ -294,19 +300,37 @@ impl Conductor {
             sleep_until(self.begun + Duration::from_millis(wakes_ms)).await;
         }
         let at = Instant::now();
+        self.stop_asked = true;
         match self.source.pause(&self.domain).await {
             Ok(()) => {
                 self.stopped.get_or_insert(Stop { ours: true, at });
                 self.halves[0].tell(ToHalf::GuestStopped).await;
             }
-            Err(error) => match self.source.state(&self.domain).await {
+            Err(error) => {
+                self.stop_unknown = Some(error.to_string());
+                self.look_for_stop().await;
+            }
+        }
+    }
+
+    /// Whether it stands still, after a stop that failed. While that can't be told, nothing follows from it: the next look asks
+    /// again, and the source half gives back what it holds once it has held for too long.
+    async fn look_for_stop(&mut self) {
+        if self.stopped.is_none() {
+            match self.source.state(&self.domain).await {
                 Ok(DomainState::Running) => {
-                    self.reason.get_or_insert(error.to_string());
-                    self.halves[0].tell(ToHalf::StopRefused).await;
+                    self.reason = self.reason.take().or(self.stop_unknown.take());
+                    return self.halves[0].tell(ToHalf::StopRefused).await;
                 }
-                // The hypervisor was first.
-                _ => self.stopped_by_itself().await,
-            },
+                // Or the hypervisor was first.
+                Ok(_) => self.stopped_by_itself().await,
+                Err(error) => return tracing::debug!("{error}"),
+            }
+        }
+        self.stop_unknown = None;
+        if self.halves[0].died() && !self.failed {
+            self.halves[1].tell(ToHalf::OtherHalfDied).await;
+            self.follow_up().await;
         }
     }
 
@@ -324,6 +348,9 @@ impl Conductor {
     async fn look(&mut self) {
         if self.runs.is_some() || self.stays {
             return;
+        }
+        if self.stop_unknown.is_some() {
+            self.look_for_stop().await;
         }
         if !self.completed && !self.failed {
             match self.source.job(&self.domain, JobWhich::Current).await {
@@ -418,7 +445,7 @@ impl Conductor {
     async fn has_failed(&mut self) {
         self.failed = true;
         self.halves[0].tell(ToHalf::MigrationFailed).await;
-        if self.source_command.is_empty() && self.stopped.is_some_and(|stop| stop.ours) {
+        if self.source_command.is_empty() && self.stop_asked {
             // Who had it stopped has died.
             if let Err(error) = self.source.unpause(&self.domain).await {
                 tracing::warn!("{error}");
@@ -463,7 +490,7 @@ impl Conductor {
     }
 
     async fn resume_orphan(&mut self) {
-        if self.stopped.is_some_and(|stop| stop.ours)
+        if self.stop_asked
             && let Err(error) = self.destination.unpause(&self.domain).await
         {
             tracing::warn!("{error}");

@@ -33,7 +33,8 @@ const LAST_OF_ORPHAN: Duration = Duration::from_secs(60);
 enum Half {
     /// And why the guest's queue can't be swept.
     Source(Box<SourceHalf>, Option<String>),
-    Destination(Box<DestinationHalf>),
+    /// And how many frames were taken out of the guest's queue, or why that can't be had.
+    Destination(Box<DestinationHalf>, Result<u64, String>),
 }
 
 /// Runs it to its end; returns the exit code.
@@ -199,7 +200,12 @@ impl Half {
             Side::Destination => {
                 let machine = Destination::new(limits);
                 let tap = guarded(Mode::Closed)?;
-                Self::Destination(Box::new(DestinationHalf::new(machine, tap, link)))
+                // What came to a group before the tap was closed came to the source too, where the guest still is: it would get that
+                // twice.
+                let emptied = TapCopy::of(&arguments.tap)
+                    .map_err(|error| error.to_string())
+                    .and_then(|mut copy| copy.empty().map_err(|error| error.to_string()));
+                Self::Destination(Box::new(DestinationHalf::new(machine, tap, link)), emptied)
             }
         })
     }
@@ -207,7 +213,7 @@ impl Half {
     fn turn(&mut self, now_ms: u64, words: Vec<ToHalf>) -> io::Result<Vec<Order>> {
         match self {
             Self::Source(half, _) => half.turn(now_ms, words.into_iter().filter_map(to_source)),
-            Self::Destination(half) => {
+            Self::Destination(half, _) => {
                 half.turn(now_ms, words.into_iter().filter_map(to_destination))
             }
         }
@@ -216,7 +222,7 @@ impl Half {
     fn wait(&self, now_ms: u64) -> Wait<'_> {
         match self {
             Self::Source(half, _) => half.wait(now_ms),
-            Self::Destination(half) => half.wait(now_ms),
+            Self::Destination(half, _) => half.wait(now_ms),
         }
     }
 
@@ -227,7 +233,7 @@ impl Half {
     fn is_ended(&self) -> bool {
         match self {
             Self::Source(half, _) => half.machine.outcome().is_some(),
-            Self::Destination(half) => half.machine.outcome().is_some(),
+            Self::Destination(half, _) => half.machine.outcome().is_some(),
         }
     }
 
@@ -235,7 +241,7 @@ impl Half {
     fn is_over(&self) -> bool {
         match self {
             Self::Source(half, _) => half.is_over(),
-            Self::Destination(half) => half.is_over(),
+            Self::Destination(half, _) => half.is_over(),
         }
     }
 
@@ -256,13 +262,14 @@ impl Half {
                     swept: counts.swept,
                     unseen: half.drain_end().unseen,
                     no_copy: no_copy.clone(),
+                    emptied: 0,
                     late: 0,
                     drain_ms: half.drain_end().after_ms,
                     longest_wait_ms: counts.longest_wait_ms,
                     most_bytes: counts.most_bytes as u64,
                 }
             }
-            Self::Destination(half) => {
+            Self::Destination(half, emptied) => {
                 let counts = half.machine.counts();
                 let cause = half.machine.outcome().and_then(|outcome| outcome.cause);
                 HalfReport {
@@ -270,10 +277,12 @@ impl Half {
                     held: counts.native,
                     carried: counts.carried,
                     confirmed: counts.carried,
-                    lost: counts.over_limit + counts.abandoned + half.lost(),
+                    lost: counts.over_limit + counts.abandoned + counts.late_groups + half.lost(),
                     late: counts.late,
                     longest_wait_ms: counts.longest_wait_ms,
                     most_bytes: counts.most_bytes as u64,
+                    emptied: emptied.as_ref().copied().unwrap_or(0),
+                    no_copy: emptied.as_ref().err().cloned(),
                     ..HalfReport::default()
                 }
             }

@@ -13,7 +13,8 @@ const DRAIN_MS: u64 = 1_000;
 /// How long a frame may be under way from the switch that has learnt to the source's hold, in ms: a busy host gets to it late, and
 /// what comes after the native frames is out of order.
 const STRAGGLE_MS: u64 = 20;
-/// How long the destination half waits for the guest to run, in ms. It costs nothing: until then nobody could take a frame.
+/// How long the destination half waits for a guest that has arrived to run, in ms. It costs nothing: until then nobody could take
+/// a frame.
 const RESUME_MS: u64 = 10_000;
 
 /// A carry that is wanted.

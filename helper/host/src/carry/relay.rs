@@ -1,13 +1,13 @@
 //! Both halves' processes, and what passes between them.
 
-use std::process::{ExitStatus, Stdio};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
-use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::sync::mpsc::{Receiver, Sender, WeakSender, channel};
 use tokio::time::timeout;
 
 use super::chunk::{Chunk, Chunks, MAX_BYTES};
@@ -17,8 +17,6 @@ use super::words::{FromHalf, ProcessId, ToHalf, to_chunk};
 const QUEUE: usize = 32;
 /// A process that has closed its standard output ends so soon, or its death is not known of.
 const REAP: Duration = Duration::from_millis(500);
-/// What `ssh` ends with when it does not know how the command ended (EXIT STATUS of ssh(1)).
-const UNKNOWN: i32 = 255;
 
 /// One half, as this program sees it.
 #[derive(Debug)]
@@ -47,43 +45,70 @@ impl HalfProcess {
     }
 }
 
+/// A half that was started, and from which nothing is read yet.
+struct Started {
+    half: HalfProcess,
+    child: Child,
+    output: ChildStdout,
+    tell: Sender<FromHalf>,
+}
+
 /// Starts both; each ends once this program does not hold it any more.
 ///
 /// # Errors
 /// Which command can't be started, and why.
-pub(super) fn start(commands: [Vec<String>; 2]) -> Result<[HalfProcess; 2], String> {
-    let mut started = Vec::new();
-    for words in &commands {
-        started.push(spawn(words)?);
-    }
-    let mut halves = Vec::new();
-    let mut readers = Vec::new();
-    for mut child in started {
+pub(super) fn start([source, destination]: [Vec<String>; 2]) -> Result<[HalfProcess; 2], String> {
+    let (source, destination) = (Started::new(&source)?, Started::new(&destination)?);
+    let to = [&source, &destination].map(|started| started.half.to.downgrade());
+    let [to_source, to_destination] = to.map(Some);
+    Ok([source.read(to_destination), destination.read(to_source)])
+}
+
+/// Starts one that has no other half.
+///
+/// # Errors
+/// The command can't be started, and why.
+pub(super) fn start_alone(command: &[String]) -> Result<HalfProcess, String> {
+    Ok(Started::new(command)?.read(None))
+}
+
+impl Started {
+    fn new(command: &[String]) -> Result<Self, String> {
+        let mut child = spawn(command)?;
         let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
             return Err("a half has no standard streams".to_owned());
         };
         let (to, chunks) = channel(QUEUE);
         let (tell, told) = channel(QUEUE);
         tokio::spawn(write(input, chunks));
-        let died = Arc::new(AtomicBool::new(false));
-        readers.push((child, output, tell, Arc::clone(&died)));
-        halves.push(HalfProcess {
+        let half = HalfProcess {
             to,
             told,
             gone: false,
-            died,
-        });
+            died: Arc::default(),
+        };
+        Ok(Self {
+            half,
+            child,
+            output,
+            tell,
+        })
     }
-    let Ok([source, destination]) = <[HalfProcess; 2]>::try_from(halves) else {
-        return Err("a carry has two halves".to_owned());
-    };
-    let others = [destination.to.downgrade(), source.to.downgrade()];
-    for ((mut child, output, tell, died), other) in readers.into_iter().zip(others) {
+
+    /// Its part of the stream goes to the other half, if there is one.
+    fn read(self, other: Option<WeakSender<Chunk>>) -> HalfProcess {
+        let Self {
+            half,
+            mut child,
+            output,
+            tell,
+        } = self;
+        let died = Arc::clone(&half.died);
         tokio::spawn(async move {
-            // The process itself, or what started it.
+            // The process itself, or what started it: how that ends proves nothing, as it may have lost its connection.
             let started = child.id().and_then(|pid| ProcessId::here(pid).ok());
             let read = read(output, &tell, |chunk| {
-                let other = other.upgrade();
+                let other = other.as_ref().and_then(WeakSender::upgrade);
                 async move {
                     if let Some(other) = other {
                         let _ = other.send(chunk).await;
@@ -92,41 +117,17 @@ pub(super) fn start(commands: [Vec<String>; 2]) -> Result<[HalfProcess; 2], Stri
             })
             .await;
             if read.is_cut_off
-                && let Ok(Ok(status)) = timeout(REAP, child.wait()).await
+                && started.is_some()
+                && read.process == started
+                && let Ok(Ok(_)) = timeout(REAP, child.wait()).await
             {
-                let is_it = started.is_some() && read.process == started;
-                died.store(is_it || tells_death(status), Ordering::Release);
+                died.store(true, Ordering::Release);
             }
             drop(tell);
             reap(child).await;
         });
+        half
     }
-    Ok([source, destination])
-}
-
-/// Starts one that has no other half.
-///
-/// # Errors
-/// The command can't be started, and why.
-pub(super) fn start_alone(command: &[String]) -> Result<HalfProcess, String> {
-    let mut child = spawn(command)?;
-    let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
-        return Err("a half has no standard streams".to_owned());
-    };
-    let (to, chunks) = channel(QUEUE);
-    let (tell, told) = channel(QUEUE);
-    tokio::spawn(write(input, chunks));
-    tokio::spawn(async move {
-        read(output, &tell, |_| async {}).await;
-        drop(tell);
-        reap(child).await;
-    });
-    Ok(HalfProcess {
-        to,
-        told,
-        gone: false,
-        died: Arc::default(),
-    })
 }
 
 fn spawn(words: &[String]) -> Result<Child, String> {
@@ -139,11 +140,6 @@ fn spawn(words: &[String]) -> Result<Child, String> {
         .stdout(Stdio::piped())
         .spawn()
         .map_err(|error| format!("{program} can't be started: {error}"))
-}
-
-/// What started the half on another host says how that ended.
-fn tells_death(status: ExitStatus) -> bool {
-    status.code().is_some_and(|code| code != UNKNOWN)
 }
 
 async fn reap(mut child: Child) {
@@ -207,4 +203,42 @@ async fn read<F: Future<Output = ()>>(
         }
     }
     read
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As it is once its words have ended.
+    async fn ended(script: &str) -> HalfProcess {
+        let command = ["sh", "-c", script].map(str::to_owned);
+        let mut half = start_alone(&command).unwrap();
+        while half.told.recv().await.is_some() {}
+        half
+    }
+
+    /// A shell's words that say, as a half does first, which process it is: itself, or another one.
+    fn tells_process(pid: &str) -> String {
+        format!(
+            r#"word="{{\"process\":{{\"pid\":{pid},\"boot\":\"$(cat /proc/sys/kernel/random/boot_id)\"}}}}"
+            printf "\\002\\000\\000\\000\\$(printf %o ${{#word}})%s" "$word"
+            "#
+        )
+    }
+
+    #[tokio::test]
+    async fn a_half_that_was_killed_is_dead() {
+        let killed = tells_process("$$") + "kill -9 $$";
+        assert!(ended(&killed).await.died());
+    }
+
+    #[tokio::test]
+    async fn how_a_wrapper_ends_tells_nothing_of_its_half() {
+        let elsewhere = tells_process("1");
+        for end in ["exit 255", "exit 1", "exit 137", "kill -9 $$"] {
+            let wrapper = format!("{elsewhere}{end}");
+            assert!(!ended(&wrapper).await.died(), "{end}");
+        }
+        assert!(!ended("exit 1").await.died(), "it never said anything");
+    }
 }

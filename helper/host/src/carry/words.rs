@@ -89,7 +89,9 @@ pub(super) struct HalfReport {
     pub(super) swept: u64,
     /// Nobody can tell whether so many more were lost: the queue was not seen empty before the stop.
     pub(super) unseen: u64,
-    /// Why the queue can't be swept.
+    /// The destination: taken from its tap's queue before the guest came, as they had come to the source too.
+    pub(super) emptied: u64,
+    /// Why the queue can't be swept, or emptied.
     pub(super) no_copy: Option<String>,
     /// From the hold until the guest's stop was ordered, in ms.
     pub(super) drain_ms: Option<u64>,

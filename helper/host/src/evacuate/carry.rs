@@ -33,6 +33,11 @@ pub struct CarryOutcome {
     pub maybe_lost: u64,
     /// Why that queue can't be read in the guest's place.
     pub no_sweep: Option<String>,
+    /// Frames to groups and strangers that waited in the destination tap's queue from before, and were taken out: the guest got them
+    /// on the source.
+    pub emptied: u64,
+    /// Why that queue can't be emptied: what is in it comes to the guest twice, as after any migration.
+    pub not_emptied: Option<String>,
     /// How long the guest ran with its frames held, for that queue to be emptied, in ms.
     pub drain_ms: Option<u64>,
     /// The longest that a carried frame waited on both hosts together, in ms.

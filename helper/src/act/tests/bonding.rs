@@ -103,6 +103,15 @@ fn a_bond_is_made_as_asked_and_switches_as_told() {
         let (errno, _) = failed(run(ActionKind::SetPrimary { bond, port: one }).await);
         assert_eq!(errno, libc::EINVAL);
         assert_eq!(facts(bond), expected(two, two), "not cleared");
+
+        let release = ActionKind::Release { port: two, bond };
+        let (errno, message) = failed(run(release.clone()).await);
+        assert_eq!(errno, libc::EBUSY, "{message}");
+        assert_eq!(facts(bond), expected(two, two), "the last one stays");
+        accepted(ActionKind::Enslave { port: one, bond }).await;
+        ip("link set one-far down");
+        let (errno, message) = failed(run(release).await);
+        assert_eq!(errno, libc::EBUSY, "without a carrier: {message}");
     });
 }
 

@@ -168,7 +168,7 @@ fn a_fast_path_that_others_keep_frames_from_is_found_out_by_a_frame() {
         let [(ours, _)] = chain(bond, TCX_EGRESS)[..] else {
             panic!("{:?}", chain(bond, TCX_EGRESS));
         };
-        let on_the_wire = |wire| {
+        let on_the_wire = |wire: &OwnedFd| {
             let frames = arrived(wire, [0x02, 0x00, 0x00]).into_iter();
             frames.filter(|frame| frame[12..14] == tandem_ebpf::PATH_CHECK_ETHERTYPE)
         };
@@ -183,15 +183,22 @@ fn a_fast_path_that_others_keep_frames_from_is_found_out_by_a_frame() {
             drop(other);
             assert_eq!(ask().await, Some(None));
         }
-        let other = attach(standby, TCX_INGRESS, BEFORE, OK);
-        let number = chain(standby, TCX_INGRESS)[0].0;
-        assert_eq!(look().await, blocked(standby, Way::In, number));
-        assert_eq!(
-            tested(&executor, arm).await,
-            blocked(standby, Way::In, number)
-        );
-        drop(other);
-        assert_eq!(ask().await, Some(None));
+        for port in [standby, vf] {
+            let other = attach(port, TCX_INGRESS, BEFORE, OK);
+            let number = chain(port, TCX_INGRESS)[0].0;
+            let at_port = listen(port);
+            assert_eq!(look().await, blocked(port, Way::In, number));
+            assert!(on_the_wire(&at_port).next().is_some());
+            // What is known to be blocked gets no further frame, which would be waited for: the chains are as they were.
+            assert_eq!(ask().await, None);
+            assert_eq!(on_the_wire(&at_port).next(), None);
+            assert_eq!(
+                tested(&executor, arm.clone()).await,
+                blocked(port, Way::In, number)
+            );
+            drop(other);
+            assert_eq!(ask().await, Some(None));
+        }
 
         // Who comes later is not gone around: ours goes behind it.
         let other = attach(bond, TCX_EGRESS, AFTER, OK);

@@ -1,12 +1,11 @@
 //! Test frames: whether an armed fast path's programs would run. A frame is sent through the bond, as the guest sends;
-//! the program at the bond's egress has the standby receive it, as from the network, and the program there
-//! eats it. Where it does not come, what somebody else has attached before ours ends its way, or ours was taken off.
+//! the program at the bond's egress has the standby receive it, as from the network, the program there the VF, and the one
+//! there eats it. Where it does not come, what somebody else has attached before ours ends its way, or ours was taken off.
 //!
 //! Ours are put last again then, so that they are reached after everybody's: a frame that somebody else refuses is
 //! refused. Where it does not come all the same, that is told.
 
-use std::collections::{BTreeMap, hash_map::RandomState};
-use std::hash::{BuildHasher, Hasher};
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Mutex;
@@ -14,9 +13,9 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
-use tandem_core::Ifindex;
 use tandem_core::fast_path::{ArmedVf, Blocked, Way};
-use tandem_ebpf::{MAC_LEN, PATH_CHECK_ETHERTYPE, TEST_FRAME_LEN, Test};
+use tandem_core::types::{Ifindex, Mac};
+use tandem_ebpf::{MAC_LEN, Test};
 
 use super::{
     attach::{Attached, Place},
@@ -28,15 +27,17 @@ use crate::ebpf::{
     hooks::Program,
     load::{Programs, lock},
 };
+use crate::packet::frames::{number_by_chance, path_check_to};
 use crate::packet::socket::packet_socket;
 
 /// To the nearest bridge, and no further: no bridge forwards it (IEEE 802.1Q, 8.6.3), should it ever leave the guest.
-const NEAREST_BRIDGE: [u8; MAC_LEN] = [0x01, 0x80, 0xc2, 0x00, 0x00, 0x0e];
-/// Longest wait for a test frame at the standby: the kernel may receive it on another processor, or in its own time.
+const NEAREST_BRIDGE: Mac = Mac([0x01, 0x80, 0xc2, 0x00, 0x00, 0x0e]);
+/// Longest wait for a test frame at the ports: the kernel may receive it on another processor, or in its own time.
 const ARRIVAL_LIMIT: Duration = Duration::from_millis(300);
 /// Between two looks whether it came.
 const ARRIVAL_STEP: Duration = Duration::from_millis(1);
-/// A fast path that was blocked is not tested again before this has passed: its test frame may go out to the wire.
+/// A fast path that was blocked is not tested again before this has passed, unless a chain has changed: its test frame may
+/// go out to the wire, and whoever asks next would wait for it.
 const BLOCKED_PAUSE: Duration = Duration::from_secs(10);
 
 /// What an armed bond is tested with.
@@ -44,39 +45,49 @@ struct Tester {
     /// Stays open: to close one takes some ms (`packet_release`, `net/packet/af_packet.c`, 6.12).
     socket: OwnedFd,
     bond: u32,
-    standby: u32,
+    ports: Ports,
     mac: [u8; MAC_LEN],
     /// What came of the last test, and when that was.
     blocked: Option<Blocked>,
     tested_at: Instant,
+    /// The chains then, where the kernel tells of them.
+    chains: [Option<Vec<u32>>; 3],
+}
+
+/// The ports that a test frame has to come to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Ports {
+    standby: u32,
+    vf: u32,
 }
 
 impl Tester {
-    fn new(bond: u32, standby: u32, mac: [u8; MAC_LEN]) -> io::Result<Self> {
+    fn new(bond: u32, ports: Ports, mac: [u8; MAC_LEN]) -> io::Result<Self> {
         Ok(Self {
             // Protocol 0: nothing is received.
             socket: packet_socket(Ifindex(bond), 0)?,
             bond,
-            standby,
+            ports,
             mac,
             blocked: None,
             tested_at: Instant::now(),
+            chains: [None, None, None],
         })
     }
 
     /// Sends a test frame; where it ended before its time, if it did.
     fn send(&self, maps: &Mutex<Maps>, wait: Duration) -> Result<Option<Place>, FastPathError> {
-        let number = RandomState::new().build_hasher().finish();
+        let number = number_by_chance();
         lock(maps).begin_test(self.bond, number)?;
         let begun = Instant::now();
-        let frame = frame(self.mac, number);
+        let frame = path_check_to(NEAREST_BRIDGE, Mac(self.mac), &number.to_ne_bytes());
         // How it fared is asked of the programs. That the bond was down once is told with the first frame after.
         if send(&self.socket, &frame, SendFlags::DONTWAIT) == Err(Errno::NETDOWN) {
             let _ = send(&self.socket, &frame, SendFlags::DONTWAIT);
         }
         loop {
             let test = lock(maps).test(self.bond)?;
-            let is_under_way = test.left_bond != 0 && test.reached_standby == 0;
+            let is_under_way = test.left_bond != 0 && test.reached_vf == 0;
             if !is_under_way || begun.elapsed() >= wait {
                 return Ok(self.ended(test));
             }
@@ -86,25 +97,30 @@ impl Tester {
 
     /// Where the frame ended, if it is not where it should be.
     fn ended(&self, test: Test) -> Option<Place> {
-        let [bond, standby] = self.places();
-        if test.left_bond == 0 {
-            Some(bond)
-        } else {
-            (test.reached_standby == 0).then_some(standby)
-        }
+        let came = [test.left_bond, test.reached_standby, test.reached_vf];
+        let mut places = self.places().into_iter().zip(came);
+        places.find_map(|(place, came)| (came == 0).then_some(place))
+    }
+
+    /// It was blocked a moment ago, and nothing has changed since that shows.
+    fn is_still_blocked(&self) -> bool {
+        self.blocked.is_some()
+            && self.tested_at.elapsed() < BLOCKED_PAUSE
+            && self.chains() == self.chains
+    }
+
+    fn chains(&self) -> [Option<Vec<u32>>; 3] {
+        self.places().map(|place| chain::programs(place).ok())
     }
 
     /// Where it has to pass, in the order of its way.
-    fn places(&self) -> [Place; 2] {
+    fn places(&self) -> [Place; 3] {
+        let place = |ifindex, program| Place { ifindex, program };
+        let Ports { standby, vf } = self.ports;
         [
-            Place {
-                ifindex: self.bond,
-                program: Program::BondEgress,
-            },
-            Place {
-                ifindex: self.standby,
-                program: Program::PortIngress,
-            },
+            place(self.bond, Program::BondEgress),
+            place(standby, Program::PortIngress),
+            place(vf, Program::PortIngress),
         ]
     }
 }
@@ -124,12 +140,16 @@ impl Testers {
     /// Gets what an armed bond is tested with.
     pub(super) fn have(&self, bond: u32, armed_vf: &ArmedVf) -> Result<(), FastPathError> {
         let mut testers = lock(&self.0);
-        let (standby, mac) = (armed_vf.standby.0, armed_vf.mac.0);
+        let mac = armed_vf.mac.0;
+        let ports = Ports {
+            standby: armed_vf.standby.0,
+            vf: armed_vf.vf.0,
+        };
         let before = testers.get(&bond);
-        if before.is_some_and(|tester| (tester.standby, tester.mac) == (standby, mac)) {
+        if before.is_some_and(|tester| tester.ports == ports && tester.mac == mac) {
             return Ok(());
         }
-        let tester = Tester::new(bond, standby, mac).map_err(|error| FastPathError::System {
+        let tester = Tester::new(bond, ports, mac).map_err(|error| FastPathError::System {
             what: "a socket for test frames",
             error,
         })?;
@@ -172,6 +192,9 @@ impl Testers {
     ) -> Option<Blocked> {
         let mut testers = lock(&self.0);
         let tester = testers.get_mut(&bond)?;
+        if tester.is_still_blocked() {
+            return tester.blocked.clone();
+        }
         let places = tester.places();
         ours.put_last(links, &places, |place| ours.is_not_last(place));
         let mut ended = tester.send(ours.maps, ARRIVAL_LIMIT);
@@ -181,6 +204,7 @@ impl Testers {
             ended = tester.send(ours.maps, ARRIVAL_LIMIT);
         }
         tester.tested_at = Instant::now();
+        tester.chains = tester.chains();
         tester.blocked = match ended {
             Ok(ended) => ended.map(|place| ours.blocked_at(place)),
             Err(error) => {
@@ -255,31 +279,20 @@ impl Ours<'_> {
     }
 }
 
-fn frame(mac: [u8; MAC_LEN], number: u64) -> [u8; TEST_FRAME_LEN] {
-    let mut frame = [0; TEST_FRAME_LEN];
-    let parts: [&[u8]; 4] = [
-        &NEAREST_BRIDGE,
-        &mac,
-        &PATH_CHECK_ETHERTYPE,
-        &number.to_ne_bytes(),
-    ];
-    let bytes = parts.into_iter().flatten();
-    for (place, byte) in frame.iter_mut().zip(bytes) {
-        *place = *byte;
-    }
-    frame
-}
-
 #[cfg(test)]
 mod tests {
+    use tandem_ebpf::{PATH_CHECK_ETHERTYPE, TEST_FRAME_LEN};
+
     use super::*;
 
     #[test]
-    fn a_test_frame_goes_no_further_than_the_next_bridge_and_has_its_number() {
-        let frame = frame([2, 0, 0, 0, 0, 7], 0x0102_0304_0506_0708);
-        assert_eq!(frame[..6], NEAREST_BRIDGE);
+    fn a_test_frame_goes_no_further_than_the_next_bridge_and_is_as_the_programs_read_it() {
+        let number = 0x0102_0304_0506_0708_u64.to_ne_bytes();
+        let frame = path_check_to(NEAREST_BRIDGE, Mac([2, 0, 0, 0, 0, 7]), &number);
+        assert_eq!(frame[..6], NEAREST_BRIDGE.0);
         assert_eq!(frame[6..12], [2, 0, 0, 0, 0, 7]);
         assert_eq!(frame[12..14], PATH_CHECK_ETHERTYPE);
-        assert_eq!(frame[14..22], 0x0102_0304_0506_0708_u64.to_ne_bytes());
+        assert_eq!(frame[14..22], number);
+        assert_eq!(frame.len(), TEST_FRAME_LEN);
     }
 }

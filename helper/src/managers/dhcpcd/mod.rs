@@ -11,7 +11,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use tandem_core::link::{Link, LinkKind};
-use tandem_core::policy::{AddressingPolicy, BondPolicy, Ownership, Policy};
+use tandem_core::policy::{BondPolicy, Policy};
 use tandem_core::{IfName, role_of};
 
 use crate::networkd::{self, Followed, carries, is_plain, make_folder};
@@ -133,12 +133,11 @@ pub(super) fn follow(
 
 fn is_to_serve(readiness: &Readiness, bond: &BondPolicy, standby: &Link) -> bool {
     let (files, name) = (readiness.files(), &bond.name);
-    let concerns = bond.addressing == AddressingPolicy::Auto && bond.ownership == Ownership::Create;
     let is_anothers = networkd::serves(files, name)
         || super::is_made_by_manager(files, name)
         || super::ifupdown::serves(files, name)
         || super::ifupdown::left_alone(files, name).is_some();
-    concerns
+    bond.is_configured_as_standby()
         && !is_anothers
         && is_used(files)
         && is_plain(name)

@@ -16,7 +16,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process};
 use tandem_core::link::{Link, LinkKind};
-use tandem_core::policy::{AddressingPolicy, BondPolicy, Ownership, Policy};
+use tandem_core::policy::{BondPolicy, Policy};
 use tandem_core::{IfName, role_of};
 
 use self::stanzas::{INTERFACES, Stanzas, Use};
@@ -209,9 +209,8 @@ fn decide(
 ) -> Decision {
     let files = readiness.files();
     let name = &bond.name;
-    let concerns = bond.addressing == AddressingPolicy::Auto && bond.ownership == Ownership::Create;
     let is_anothers = networkd::serves(files, name) || super::is_made_by_manager(files, name);
-    if !concerns || is_anothers || !is_used(files) {
+    if !bond.is_configured_as_standby() || is_anothers || !is_used(files) {
         return Decision::None;
     }
     let Some(standby) = networkd::standby_of(policy, bond, links) else {
@@ -271,7 +270,7 @@ fn text_of_ports(ports: &BTreeSet<IfName>) -> String {
 }
 
 /// It is started by systemd, or has brought something up.
-fn is_used(files: &SystemFiles) -> bool {
+pub(super) fn is_used(files: &SystemFiles) -> bool {
     files.exists(INTERFACES) && (files.is_wanted(UNIT) || files.exists(STATE_PATH))
 }
 
@@ -308,17 +307,10 @@ fn keep_client(files: &SystemFiles, bond: &IfName, standby: &IfName) -> Option<S
             Ok(()) => Some(format!(
                 "dhclient has the same name on {bond} as on {standby}"
             )),
-            // Not for the NICs' watch: the service's start does it, before anything is configured.
-            Err(error) if is_read_only(&error) => None,
             Err(error) => Some(format!("{error:#}")),
         };
     }
     said
-}
-
-fn is_read_only(error: &anyhow::Error) -> bool {
-    let error = error.downcast_ref::<std::io::Error>();
-    error.is_some_and(|error| error.kind() == std::io::ErrorKind::ReadOnlyFilesystem)
 }
 
 /// The system that this is; nothing is run for another one.

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use tandem_core::IfName;
 use tandem_core::link::Link;
-use tandem_core::policy::{AddressingPolicy, BondPolicy, Origin, Ownership, Policy};
+use tandem_core::policy::{BondPolicy, Policy};
 
 use self::keyfile::{DEVICES, Keyfile, PREFIX, is_true};
 use self::nic::Nic;
@@ -35,8 +35,11 @@ use crate::nics::Readiness;
 use crate::programs::{run, state_of};
 use crate::runtime;
 use crate::system_files::{SystemFiles, text_of};
+use crate::udev_state;
 
 const UNIT: &str = "NetworkManager.service";
+/// NetworkManager's own folder; there while it runs.
+const OWN_FOLDER: &str = "/run/NetworkManager";
 /// Where profiles are that are gone at the next boot.
 const FOLDER: &str = "/run/NetworkManager/system-connections";
 const ENDING: &str = ".nmconnection";
@@ -84,8 +87,7 @@ enum Decision {
     Keep,
 }
 
-/// Writes the profiles of the bonds that NetworkManager is to have, removes others, and has NetworkManager follow if
-/// it runs. This needs root.
+/// Writes the profiles of the bonds that NetworkManager is to have, and removes others. This needs root.
 pub(super) fn follow(
     policy: &Policy,
     readiness: &Readiness,
@@ -101,9 +103,14 @@ pub(super) fn follow(
         let error = format!("NetworkManager is not told of all bonds: {error:#}");
         followed.done.push(error);
     }
-    if written.is_changed && is_running(files) {
-        followed.done.extend(tell(&written.moved));
-    }
+    followed.network_manager = written.is_changed.then_some(written.moved);
+}
+
+/// Has a running NetworkManager know of what was written. Says what it did.
+pub(super) fn finish(files: &SystemFiles, followed: &Followed) -> Vec<String> {
+    let moved = followed.network_manager.as_ref();
+    let moved = moved.filter(|_| is_running(files));
+    moved.map(|moved| tell(moved)).unwrap_or_default()
 }
 
 /// What became of the profiles.
@@ -122,9 +129,7 @@ fn write_profiles(
     written: &mut Written,
 ) -> Result<()> {
     let files = readiness.files();
-    // The service's start and the NICs' watch may both be at it.
-    let lock = files.path(LOCK_PATH);
-    let _lock = lock_file(&lock).with_context(|| format!("can't lock {}", lock.display()))?;
+    let _lock = lock(files)?;
     let before = served(files);
     let mut now = Served::new();
     for bond in &policy.bonds {
@@ -170,10 +175,7 @@ fn write_profiles(
 
 fn decide(policy: &Policy, bond: &BondPolicy, readiness: &Readiness, links: &[Link]) -> Decision {
     let files = readiness.files();
-    let concerns = bond.addressing == AddressingPolicy::Auto && bond.ownership == Ownership::Create;
-    // What the host hands over the service acts upon at once: it makes the bond before NetworkManager could.
-    let is_handed_over = policy.origin == Origin::Host;
-    if !concerns || is_handed_over || !is_used(files) || networkd::serves(files, &bond.name) {
+    if !bond.is_configured_as_standby() || !is_used(files) || networkd::serves(files, &bond.name) {
         return Decision::Leave(None);
     }
     if !is_plain(&bond.name) {
@@ -186,7 +188,7 @@ fn decide(policy: &Policy, bond: &BondPolicy, readiness: &Readiness, links: &[Li
         return Decision::Leave(None);
     }
     // udev may still rename it.
-    if !files.exists(&format!("/run/udev/data/n{}", standby.ifindex)) {
+    if !udev_state::has_handled(files, standby) {
         return Decision::Keep;
     }
     let nic = Nic::of(files, standby);
@@ -254,7 +256,7 @@ fn file_names(bond: &str) -> [String; 3] {
 }
 
 /// NetworkManager is started by systemd, or runs.
-fn is_used(files: &SystemFiles) -> bool {
+pub(super) fn is_used(files: &SystemFiles) -> bool {
     files.is_wanted(UNIT) || has_started(files)
 }
 
@@ -268,7 +270,12 @@ fn is_running(files: &SystemFiles) -> bool {
     files.root == Path::new("/") && state_of(UNIT) == "active"
 }
 
-/// Locked until it is closed.
+/// The service's start, the NICs' watch and what follows a change may all be at the bonds. Locked until it is closed.
+pub(super) fn lock(files: &SystemFiles) -> Result<fs::File> {
+    let path = files.path(LOCK_PATH);
+    lock_file(&path).with_context(|| format!("can't lock {}", path.display()))
+}
+
 fn lock_file(path: &Path) -> std::io::Result<fs::File> {
     make_folder(path.parent().unwrap_or(Path::new("/")))?;
     let file = fs::File::create(path)?;
@@ -355,6 +362,21 @@ fn tell(moved: &[(IfName, String)]) -> Vec<String> {
         }
     });
     told.collect()
+}
+
+/// Has NetworkManager, if it runs, take or let go of an interface. Letting go, it leaves addresses and bonds as
+/// they are (1.52).
+pub(crate) fn tell_managed(name: &IfName, managed: bool) -> Option<String> {
+    if !Path::new(OWN_FOLDER).exists() {
+        return None;
+    }
+    let managed = if managed { "yes" } else { "no" };
+    let device = ["device", "set", "ifname", name.as_str()];
+    let arguments = [&["--wait", "5"][..], &device, &["managed", managed]].concat();
+    Some(match run("nmcli", &arguments) {
+        Ok(()) => format!("told NetworkManager: {name} managed {managed}"),
+        Err(error) => format!("NetworkManager is not told of {name}: {error}"),
+    })
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! What else the kernel and the network say: device events, records of the kernel programs, types (BTF), and
-//! frames of a path check. The first byte chooses.
+//! frames of a path check and answers of neighbours. The first byte chooses.
 
 use tandem_guest::ebpf::btf::Btf;
-use tandem_guest::fuzzing::{device_event, path_check_payload, ring_record};
+use tandem_guest::fuzzing::{device_event, neighbour_answer, path_check_payload, ring_record};
 
 use crate::machine::Driven;
 
@@ -29,6 +29,8 @@ pub(super) fn run(bytes: &[u8]) {
         _ => {
             let payload = path_check_payload(rest);
             assert!(payload.is_none_or(|payload| payload.len() + HEADER_BYTES == rest.len()));
+            let [by_arp, by_ipv6] = neighbour_answer(rest);
+            assert!(by_arp.is_none() || by_ipv6.is_none());
         }
     }
 }

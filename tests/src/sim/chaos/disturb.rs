@@ -1,6 +1,6 @@
 //! What may happen to a guest: devices, cables, other managers, the host, the service.
 
-use tandem_core::action::{ActionKind, BondOptions};
+use tandem_core::action::BondOptions;
 use tandem_core::input::{Removal, RemovalStage, Request, Source};
 use tandem_core::link::{Address, LinkKind, Occupant, PrimaryReselect};
 use tandem_core::policy::{Ownership, PathCheck};
@@ -197,9 +197,6 @@ impl Chaos {
             }
             Some(nic) => {
                 self.stage.unplug(nic);
-                if !is_vf {
-                    self.stage.standby_left_at = Some(self.stage.now);
-                }
                 true
             }
             None if is_vf => {
@@ -416,16 +413,11 @@ impl Chaos {
     }
 
     fn standby_comes_or_goes(&mut self) -> bool {
-        let releasing = |kind: &ActionKind| matches!(kind, ActionKind::Release { .. });
-        if self.stage.is_under_way(releasing) {
-            return false;
-        }
         match self.standby {
             None => self.plug_standby(),
             Some(standby) => {
                 self.standby = None;
                 self.stage.unplug(standby);
-                self.stage.standby_left_at = Some(self.stage.now);
                 let stage = &self.stage;
                 self.guarded.retain(|address| !is_lost(stage, address));
             }

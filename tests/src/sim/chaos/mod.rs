@@ -41,6 +41,8 @@ const CALM_MS: u64 = 1_000_000;
 /// Of it, the time in which frames flow, in ms: enough to find a dead path after a whole wait at rest, as often as the
 /// VF may have been tried again meanwhile.
 const FLOW_MS: u64 = 20_000;
+/// Longest wait for the end of what is tried again, in ms, before it is judged.
+const REST_MS: u64 = 1_000;
 /// Time in which nothing at all may happen afterwards, in ms.
 const IDLE_MS: u64 = 2_000_000;
 
@@ -217,6 +219,7 @@ impl Chaos {
         self.stage.run_ms(CALM_MS);
         self.stage.kernel.flow = flow;
         self.stage.run_ms(FLOW_MS);
+        self.let_rest();
         self.check()?;
         self.judge(faults_when_calm(&self.stage))?;
         self.stage.kernel.flow = Flow::IDLE;
@@ -235,6 +238,14 @@ impl Chaos {
         }
         self.judge(faults)?;
         self.try_policys_order()
+    }
+
+    /// A path check that fails is made again every minute, and has all ports deliver meanwhile.
+    fn let_rest(&mut self) {
+        let end = self.stage.now.plus_ms(REST_MS);
+        while !self.stage.is_at_rest() && self.stage.now < end {
+            self.stage.run_ms(1);
+        }
     }
 
     /// A refused port, and one whose frames do not pass, is tried again for as long as it is there.

@@ -84,6 +84,10 @@ pub const CASES: &[Case] = &[
         run: bonds::emptied_bond_loses_its_mac,
     },
     Case {
+        name: "a port is not let go while no other is usable",
+        run: refusals::last_usable_port_stays,
+    },
+    Case {
         name: "fail_over_mac cannot change while there are ports; options before it do",
         run: refusals::fail_over_mac_is_fixed,
     },

@@ -3,7 +3,7 @@
 use tandem_core::action::{ActionKind, BondOptions, PathProof};
 use tandem_core::input::Outcome;
 use tandem_core::link::{BondMode, FailOverMac, PrimaryReselect};
-use tandem_core::{IfName, Ifindex, Mac};
+use tandem_core::{IfName, Ifindex, Mac, Time};
 
 use super::errno::OutcomeOf;
 use super::{BondDevice, Device, FakeKernel, Kind, Refusal};
@@ -48,6 +48,8 @@ impl FakeKernel {
             ActionKind::Release { port, bond } => {
                 self.touch(*port)?;
                 if self.controller_of(*port) == Some(*bond) {
+                    // The executor looks before it lets a port go.
+                    self.refuse_last_usable(*port, *bond)?;
                     self.release_from_controller(*port);
                 }
                 Ok(())
@@ -113,6 +115,18 @@ impl FakeKernel {
         self.devices.get(&port)?.controller
     }
 
+    fn refuse_last_usable(&self, port: Ifindex, bond: Ifindex) -> Result<(), Refusal> {
+        let is_usable = |device: &Device| {
+            let mii_up = device.port.as_ref().is_some_and(|port| port.mii_up);
+            device.controller == Some(bond) && device.has_carrier() && mii_up
+        };
+        let mut others = self.devices.iter().filter(|(index, _)| **index != port);
+        match others.any(|(_, device)| is_usable(device)) {
+            true => Ok(()),
+            false => Err(Refusal::LAST_USABLE),
+        }
+    }
+
     fn touch(&mut self, link: Ifindex) -> Result<(), Refusal> {
         if !self.devices.contains_key(&link) {
             return Err(Refusal::NO_DEVICE);
@@ -147,6 +161,7 @@ impl FakeKernel {
                 mode: BondMode::ActiveBackup,
                 ports: Vec::new(),
                 active: None,
+                active_since: Time(0),
                 primary: None,
                 primary_name: String::new(),
                 force_primary: false,

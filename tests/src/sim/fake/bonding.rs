@@ -158,6 +158,7 @@ impl FakeKernel {
     }
 
     fn change_active(&mut self, bond: Ifindex, port: Option<Ifindex>) {
+        let now = self.now;
         let Some(facts) = self.bond_mut(bond) else {
             return;
         };
@@ -165,6 +166,7 @@ impl FakeKernel {
             return;
         }
         facts.active = port;
+        facts.active_since = now;
         let follows = facts.fail_over_mac == FailOverMac::Active;
         let mac = port
             .and_then(|port| self.devices.get(&port))

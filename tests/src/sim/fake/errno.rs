@@ -24,6 +24,7 @@ impl Refusal {
     pub(super) const MTU: Self = Self::new(22, "mtu greater than device maximum");
     pub(super) const MAC: Self = Self::new(99, "Cannot assign requested address");
     pub(super) const BUSY: Self = Self::new(16, "Device is in use and cannot be enslaved");
+    pub(super) const LAST_USABLE: Self = Self::new(16, "no other port of the bond is usable");
     pub(super) const NO_FRAME: Self = Self::new(110, "no frame came through the network");
     pub(super) const NET_DOWN: Self = Self::new(100, "Network is down");
     pub(super) const NET_UNREACHABLE: Self = Self::new(101, "Nexthop has invalid gateway");

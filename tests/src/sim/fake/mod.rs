@@ -112,6 +112,8 @@ struct BondDevice {
     mode: BondMode,
     ports: Vec<Ifindex>,
     active: Option<Ifindex>,
+    /// Since when that port is the active one.
+    active_since: Time,
     primary: Option<Ifindex>,
     /// Kept after the port of that name is gone.
     primary_name: String,
@@ -296,6 +298,12 @@ impl FakeKernel {
             Kind::Nic(nic) => nic.occupant.as_ref().map(|_| nic.occupied_at),
             Kind::Bond(_) | Kind::Software => None,
         }
+    }
+
+    /// Since when a bond's active port is the active one.
+    pub fn active_since(&self, bond: Ifindex) -> Option<Time> {
+        let bond = self.bond(bond)?;
+        bond.active.map(|_| bond.active_since)
     }
 
     /// Something lies on the NIC, whether a dump shows it or not.

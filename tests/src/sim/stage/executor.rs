@@ -3,13 +3,11 @@
 use tandem_core::action::{Action, ActionKind};
 use tandem_core::input::{Outcome, Source};
 use tandem_core::link::Link;
-use tandem_core::{Ifindex, Input, Time};
+use tandem_core::{Ifindex, Input};
 
 use super::fast_path::is_release;
 use super::{Happened, Item, Said, Stage};
 
-/// After this the machine has to know what happened, in ms, also if events were lost.
-const KNOWN_AFTER_MS: u64 = 1_000;
 /// Within this the service has read everything again, however much was lost, in ms.
 const READ_AGAIN_AFTER_MS: u64 = 10_000;
 
@@ -75,10 +73,6 @@ impl Stage {
             ActionKind::Release { port, bond } => self.is_last_port(*port, *bond),
             _ => false,
         };
-        let known = |at: Time| self.now.since_ms(at) > KNOWN_AFTER_MS;
-        if last_port && self.standby_left_at.is_none_or(known) {
-            self.violations.push("the bond was emptied".into());
-        }
         if let Some(nic) = self.takes_what_is_in_use(kind) {
             self.violations
                 .push(format!("{kind:?}, though something lies on {nic}"));
@@ -87,7 +81,10 @@ impl Stage {
         let of_fast_path = self.fast_paths.perform(kind, &links);
         let outcome = of_fast_path.unwrap_or_else(|| self.kernel.perform(kind));
         let cut_off = self.cut_off_since(&links);
-        if !cut_off.is_empty() && self.standby_left_at.is_none_or(known) {
+        if last_port && outcome == Outcome::Accepted {
+            self.violations.push("the bond was emptied".into());
+        }
+        if !cut_off.is_empty() {
             let text = format!("{kind:?} left {cut_off:?} without an active port");
             self.violations.push(text);
         }

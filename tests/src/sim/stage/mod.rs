@@ -118,11 +118,11 @@ pub struct Stage {
     pub history: VecDeque<(Time, Happened)>,
     /// What was done and said, for a transcript; whoever reads it takes it.
     pub said: Vec<(Time, Said)>,
-    /// When the standby was last unplugged: what was decided just before could not know.
-    pub standby_left_at: Option<Time>,
     policy: Policy,
     /// When it was last changed.
     pub(super) policy_at: Time,
+    /// The last action that was under way by then, of this machine.
+    before_policy: Option<ActionId>,
     holds: Vec<Hold>,
     epoch: u32,
     queue: BTreeMap<(Time, u64), Item>,
@@ -154,9 +154,9 @@ impl Stage {
             violations: Vec::new(),
             history: VecDeque::new(),
             said: Vec::new(),
-            standby_left_at: None,
             policy,
             policy_at: START,
+            before_policy: None,
             holds: Vec::new(),
             epoch: 0,
             queue: BTreeMap::new(),
@@ -206,6 +206,7 @@ impl Stage {
         self.epoch += 1;
         self.fast_paths.clear();
         self.outstanding.clear();
+        self.before_policy = None;
         self.open.clear();
     }
 
@@ -218,6 +219,7 @@ impl Stage {
     pub fn set_policy(&mut self, policy: Policy) {
         self.policy = policy.clone();
         self.policy_at = self.now;
+        self.before_policy = self.outstanding.keys().next_back().copied();
         self.feed(Input::Policy(policy));
     }
 
@@ -320,11 +322,6 @@ impl Stage {
     /// Actions that changed the kernel or tried to, since the start.
     pub fn actions(&self) -> u64 {
         self.actions
-    }
-
-    /// An action of that kind is under way.
-    pub fn is_under_way(&self, which: impl Fn(&ActionKind) -> bool) -> bool {
-        self.outstanding.values().any(|(_, kind)| which(kind))
     }
 
     /// The service has nothing to learn and nothing under way: all that happened has arrived.
@@ -434,10 +431,10 @@ impl Stage {
             .retain(|_, (issued, _)| now < issued.plus_ms(ACTION_TIMEOUT_MS));
         let bonds = self.policy.bonds.len();
         // A bond that left the policy left its action behind; the programs let go beside everything else.
-        let since = self.policy_at;
-        let counts =
-            |(at, kind): &&(Time, ActionKind)| *at >= since && !fast_path::is_release(kind);
-        let new = self.outstanding.values().filter(counts);
+        let counts = |(id, (_, kind)): &(&ActionId, &(Time, ActionKind))| {
+            Some(**id) > self.before_policy && !fast_path::is_release(kind)
+        };
+        let new = self.outstanding.iter().filter(counts);
         if new.count() > bonds {
             let kinds: Vec<_> = self.outstanding.values().collect();
             let text = format!("more than one action at once: {kinds:?}");

@@ -33,7 +33,8 @@ pub(crate) struct PathMemory {
 struct InFlight {
     id: ActionId,
     since: Time,
-    is_question: bool,
+    /// The port that is asked about; none at a look.
+    asked: Option<Ifindex>,
     is_trial: bool,
 }
 
@@ -143,12 +144,15 @@ impl PathMemory {
         issue: impl FnOnce(ActionKind) -> ActionId,
     ) {
         if let Some(kind) = self.next(bond, now) {
-            let is_question = matches!(kind, ActionKind::AskPath { .. });
+            let asked = match kind {
+                ActionKind::AskPath { port, .. } => Some(port),
+                _ => None,
+            };
             let is_trial = matches!(kind, ActionKind::AskPath { trial: true, .. });
             self.in_flight = Some(InFlight {
                 id: issue(kind),
                 since: now,
-                is_question,
+                asked,
                 is_trial,
             });
         }
@@ -164,8 +168,8 @@ impl PathMemory {
         }
         if let Some(watched) = &mut self.watched {
             // What brought nothing is done again in its turn.
-            watched.to_ask &= !ended.is_question;
-            if ended.is_question && watched.other_at <= now {
+            watched.to_ask &= ended.asked.is_none();
+            if ended.asked == Some(watched.other) && watched.other_at <= now {
                 watched.other_at = now.plus_ms(STANDBY_MS);
             }
             if watched.look_at <= now {

@@ -20,6 +20,18 @@ pub(in crate::sim::contract) fn only_a_port_becomes_primary(rig: &mut Rig<'_>) -
     Ok(())
 }
 
+pub(in crate::sim::contract) fn last_usable_port_stays(rig: &mut Rig<'_>) -> Result<()> {
+    let (bond, standby, vf) = rig.pair()?;
+    rig.set_cable(standby, false)?;
+    let release = ActionKind::Release { port: vf, bond };
+    let errno = rig.refused(&release)?;
+    ensure!(errno == 16, "errno {errno}, not EBUSY");
+    let active = rig.active(bond)?;
+    ensure!(active == Some(vf), "the traffic is on {active:?}");
+    rig.set_cable(standby, true)?;
+    rig.act(&release)
+}
+
 pub(in crate::sim::contract) fn fail_over_mac_is_fixed(rig: &mut Rig<'_>) -> Result<()> {
     let standby = rig.kernel.standby()?;
     let bond = rig.bond(Some(BOND_MAC), FailOverMac::None)?;
