@@ -1,6 +1,8 @@
 //! Follows a migration with a carry: has the halves hold when little memory is left, stops the guest when they want it,
 //! tells them where it runs.
 
+mod end;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +14,6 @@ use super::moment::{MOST_MS, Moment};
 use super::pace::Pace;
 use super::plan::CarryPlan;
 use super::relay::{HalfProcess, start, start_alone};
-use super::total::total;
 use super::words::{FromHalf, HalfReport, ToHalf};
 use crate::evacuate::{CarryOutcome, Side};
 use crate::hypervisor::{DomainState, Host, JobFacts, JobPhase, JobWhich};
@@ -432,92 +433,5 @@ impl Conductor {
 
     fn since_begun_ms(&self) -> u64 {
         u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-
-    async fn has_completed(&mut self) {
-        self.stopped_by_itself().await;
-        if !self.completed {
-            self.completed = true;
-            self.halves[0].tell(ToHalf::MigrationCompleted).await;
-        }
-    }
-
-    async fn has_failed(&mut self) {
-        self.failed = true;
-        self.halves[0].tell(ToHalf::MigrationFailed).await;
-        if self.source_command.is_empty() && self.stop_asked {
-            // Who had it stopped has died.
-            if let Err(error) = self.source.unpause(&self.domain).await {
-                tracing::warn!("{error}");
-            }
-        }
-    }
-
-    /// A source without the domain's process has no job of it either.
-    async fn look_for_departure(&mut self) {
-        let state = self.source.state(&self.domain).await;
-        if matches!(state, Ok(DomainState::Absent | DomainState::ShutOff)) {
-            self.has_completed().await;
-        }
-    }
-
-    async fn stopped_by_itself(&mut self) {
-        if self.stopped.is_none() {
-            let at = Instant::now();
-            self.stopped = Some(Stop { ours: false, at });
-            self.halves[0].tell(ToHalf::GuestStopped).await;
-        }
-    }
-
-    async fn look_for_arrival(&mut self) {
-        match self.destination.state(&self.domain).await {
-            Ok(DomainState::Paused) if self.completed => {
-                if self.halves[1].gone {
-                    // Nobody else will have it run.
-                    self.resume_orphan().await;
-                } else if !self.paused_told {
-                    self.paused_told = true;
-                    self.halves[1].tell(ToHalf::GuestPaused).await;
-                }
-            }
-            Ok(DomainState::Running) => {
-                self.runs = Some(Instant::now());
-                self.halves[1].tell(ToHalf::GuestRuns).await;
-            }
-            Ok(_) => {}
-            Err(error) => tracing::debug!("{error}"),
-        }
-    }
-
-    async fn resume_orphan(&mut self) {
-        if self.stop_asked
-            && let Err(error) = self.destination.unpause(&self.domain).await
-        {
-            tracing::warn!("{error}");
-        }
-    }
-
-    /// Both halves are gone, and the guest may still stand still by our own stop.
-    async fn last_duties(&mut self) {
-        let end = Instant::now() + LAST;
-        while self.stopped.is_some() && self.runs.is_none() && !self.stays && Instant::now() < end {
-            self.look().await;
-            if self.failed && !self.stays {
-                // As the migration's end leaves it.
-                let _ = self.source.unpause(&self.domain).await;
-            }
-            sleep_until(Instant::now() + self.look_after()).await;
-        }
-    }
-
-    fn outcome(self) -> CarryOutcome {
-        let pause = self.stopped.zip(self.runs);
-        let pause_ms = pause
-            .and_then(|(stop, runs)| u64::try_from(runs.duration_since(stop.at).as_millis()).ok());
-        CarryOutcome {
-            stop_was_ours: self.stopped.is_some_and(|stop| stop.ours),
-            pause_ms,
-            ..total(self.reason, self.reports)
-        }
     }
 }

@@ -69,8 +69,7 @@ pub(crate) struct Stage {
     pub(crate) channel_free_ms: u64,
     /// The guest uses a VF since then, in ms.
     pub(crate) in_use_since_ms: Option<u64>,
-    /// Records as their writers keep them on their own machines, the one written last at the end: one for
-    /// each evacuation.
+    /// Records as their writers keep them, one for each evacuation, the one written last at the end.
     pub(crate) own: Vec<Record>,
     /// The hosts answer from now on.
     pub(crate) healed: bool,
