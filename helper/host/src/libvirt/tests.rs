@@ -7,8 +7,11 @@ use tandem_core::types::PciAddress;
 
 use super::*;
 use crate::evacuate::{Failure, FailureKind};
-use crate::hypervisor::{Event, EventKind, JobOperation, Lifecycle, NicKind};
+use crate::hypervisor::{
+    Event, EventKind, Host, JobOperation, Lifecycle, MAX_PROGRESS_BYTES, MigrateOptions, NicKind,
+};
 use crate::xml::device::parse_device;
+use crate::xml::{BONDS_NAMESPACE, PROGRESS_NAMESPACE};
 
 mod processes;
 mod sessions;
