@@ -18,13 +18,15 @@ const RUNS: u64 = 680;
 const STEPS: u64 = 240;
 
 /// Seeds that broke a promise once, or that the oracle judged wrongly.
-const BROKE_ONCE: [u64; 18] = [
+const BROKE_ONCE: [u64; 19] = [
     // A VF to which its driver gave the bond's MAC was taken for another VF that has the standby's.
     8_850_055_554_841_577_095,
     12_272_642_098_318_195_619,
     15_595_896_902_103_581_971,
     3_177_635_075_952_676_228,
     1_738_313_749_660_212_108,
+    // The same, after the service died while the VF was taken in and a policy then left it out.
+    16_581_209_857_545_899_572,
     // The VF at work was shown as a backup, as the bond could not take it in once.
     6_303_757_968_030_696_703,
     // A VF was on its way out of the bond when the only other port vanished.

@@ -410,6 +410,9 @@ impl Machine {
             };
             bonds.push(bond_status(&context, self.policy.origin, deadline));
         }
+        for vf in self.bonds.iter().flat_map(|memory| &memory.rewritten) {
+            self.world.settle(vf);
+        }
         let outbox = &mut self.outbox;
         self.readings
             .start(now, |source| outbox.act(ActionKind::Observe { source }));

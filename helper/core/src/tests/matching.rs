@@ -1,6 +1,8 @@
 use alloc::vec::Vec;
 
 use super::*;
+use crate::machine::Machine;
+use crate::model::input::Input;
 use crate::model::policy::PortMatch;
 use crate::model::types::Time;
 use crate::world::World;
@@ -177,6 +179,30 @@ fn one_that_was_seen_rewritten_first_is_not_rewritten_when_it_has_its_own_mac_ag
     world.put_link(Time(1), rewritten());
     let known: Vec<_> = world.rewritten().map(|known| known.mac).collect();
     assert_eq!(known, [VF_MAC]);
+}
+
+/// As it would be after a restart: the policy then makes no other VF of it.
+#[test]
+fn what_a_vf_was_recognised_as_stays_when_the_policy_leaves_it_out() {
+    let mut policy = policy();
+    policy.bonds[0].standby.driver = Some("virtio_net".into());
+    policy.bonds[0].vfs = Vec::from([by_mac(VF_MAC), by_mac(STANDBY_MAC)]);
+    for vf in [rewritten(), released()] {
+        let mut machine = Machine::new(Time(1));
+        let mut left_out = policy.clone();
+        left_out.bonds[0].vfs.remove(0);
+        machine.handle(Time(1), Input::Policy(policy.clone()));
+        machine.handle(Time(1), Input::Links(Vec::from([vf, bond(Some(VF))])));
+        let shown = |machine: &Machine| {
+            let vf = machine.status().bonds[0].vf.as_ref();
+            vf.map(|vf| vf.ifindex)
+        };
+        assert_eq!(shown(&machine), Some(VF));
+        machine.handle(Time(2), Input::Policy(left_out));
+        assert_eq!(shown(&machine), None);
+        machine.handle(Time(3), Input::Policy(policy.clone()));
+        assert_eq!(shown(&machine), Some(VF));
+    }
 }
 
 #[test]

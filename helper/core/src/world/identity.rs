@@ -45,7 +45,7 @@ impl Identity {
         now
     }
 
-    /// That of a VF before the service was restarted, if this link is that VF.
+    /// That of a VF which was known, such as before a restart of the service, if this link is that VF.
     pub(crate) fn recalled(vf: &KnownVf, link: &Link) -> Option<Self> {
         let is_it = vf.ifindex == link.ifindex && vf.pci == link.pci;
         is_it.then_some(Self {

@@ -158,6 +158,18 @@ impl World {
         self.recalled = vfs;
     }
 
+    /// A VF was recognised by what it had before a bond took it. It stays that, whatever the policy says later, as it
+    /// does over a restart.
+    pub(crate) fn settle(&mut self, vf: &KnownVf) {
+        let Some(known) = self.links.get_mut(&vf.ifindex) else {
+            return;
+        };
+        if known.identity.mac() != Some(vf.mac) {
+            let settled = Identity::recalled(vf, &known.link);
+            known.identity = settled.unwrap_or(known.identity);
+        }
+    }
+
     /// What a link is that was not known before.
     fn identify(&self, link: &Link) -> Identity {
         let mut recalled = self.recalled.iter();
