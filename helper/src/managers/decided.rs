@@ -51,11 +51,16 @@ fn names<'a>(bonds: impl IntoIterator<Item = &'a BondPolicy>) -> Bonds {
     bonds.into_iter().map(|bond| bond.name.clone()).collect()
 }
 
-/// The bonds that the service does not make yet.
+/// The bonds that the service does not make yet. One that has ports was made.
 pub(crate) fn undecided(policy: &Policy, files: &SystemFiles) -> Bonds {
     let decided = decided(files);
     let bonds = concerned(policy, files);
-    let is_open = |bond: &&BondPolicy| decided.get(&bond.name) != Some(&bond.standby);
+    let has_ports = |bond: &BondPolicy| {
+        let ports = format!("/sys/class/net/{}/bonding/slaves", bond.name);
+        !files.text(&ports).trim().is_empty()
+    };
+    let is_open =
+        |bond: &&BondPolicy| decided.get(&bond.name) != Some(&bond.standby) && !has_ports(bond);
     names(bonds.into_iter().filter(is_open))
 }
 
@@ -171,6 +176,8 @@ mod tests {
         let mut other = policy.clone();
         other.bonds[0].standby = other.bonds[0].vfs[0].clone();
         assert_eq!(undecided(&other, &files).len(), 1);
+        folder.write("/sys/class/net/bond0/bonding/slaves", "eth0\n");
+        assert_eq!(undecided(&other, &files).len(), 0);
         // Without udev nothing is waited for.
         folder.write("/run/udev/queue", "");
         assert_eq!(waiting_for_udev(&policy, &files, &links).len(), 1);

@@ -111,7 +111,7 @@ pub fn watch(config: &Path) -> Result<()> {
             return Ok(());
         }
         std::thread::sleep(PAUSE);
-        let udev = is_early.then_some(UDEV_PAUSE);
+        let udev = waits_for_udev.then_some(UDEV_PAUSE);
         changes.wait(next.limit.into_iter().chain(left).chain(udev).min())?;
     }
 }

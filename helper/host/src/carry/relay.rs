@@ -16,7 +16,7 @@ use super::words::{FromHalf, ProcessId, ToHalf, to_chunk};
 /// Chunks on their way to a half, and words of one.
 const QUEUE: usize = 32;
 /// A process that has closed its standard output ends so soon, or its death is not known of.
-const REAP: Duration = Duration::from_millis(500);
+const REAP: Duration = Duration::from_secs(2);
 
 /// One half, as this program sees it.
 #[derive(Debug)]

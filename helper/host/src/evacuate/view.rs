@@ -11,6 +11,8 @@ pub(super) struct HostView {
     pub(super) asked_ms: u64,
     /// Nothing was done to the host since.
     fresh: bool,
+    /// When something was done to the host last, in ms.
+    touched_ms: u64,
     /// There was one since the last [`HostView::look_anew`].
     pub(super) looked_anew: bool,
     /// The next look is due, in ms.
@@ -40,12 +42,16 @@ impl HostView {
         }
         self.facts = Some(facts);
         self.asked_ms = asked_ms;
-        self.fresh = true;
-        self.looked_anew = true;
+        // One that was asked for before the last change may show what was before.
+        self.fresh = asked_ms >= self.touched_ms;
+        self.looked_anew |= self.fresh;
         // Looks that take long are of use for longer: else those at one host would be too old
         // whenever the other has answered, and nothing could ever be decided.
         let took_ms = now_ms.saturating_sub(asked_ms);
-        self.next_look_ms = now_ms.saturating_add(every_ms.max(took_ms.saturating_mul(2)));
+        self.next_look_ms = match self.fresh {
+            true => now_ms.saturating_add(every_ms.max(took_ms.saturating_mul(2))),
+            false => now_ms,
+        };
         self.failing_since_ms = None;
         self.failure = None;
     }
@@ -62,6 +68,7 @@ impl HostView {
     /// Something was done to this host: only a new look counts.
     pub(super) fn touched(&mut self, now_ms: u64) {
         self.fresh = false;
+        self.touched_ms = now_ms;
         self.next_look_ms = self.next_look_ms.min(now_ms);
     }
 

@@ -291,6 +291,7 @@ impl World {
                 .cloned()
                 .unwrap_or(RecordFact::Absent),
             claims: self.claims.iter().filter(|_| here).cloned().collect(),
+            in_the_way: None,
         }
     }
 }
