@@ -94,6 +94,7 @@ impl FakeKernel {
 
     /// `__bond_release_one`: by request, or because the device is going.
     pub(super) fn release_from_controller(&mut self, port: Ifindex) {
+        let now = self.now;
         let Some(device) = self.devices.get_mut(&port) else {
             return;
         };
@@ -105,6 +106,9 @@ impl FakeKernel {
         if let Some(device) = self.devices.get_mut(&port) {
             device.mac = state.mac_before;
             device.set_mtu(state.mtu_before);
+            if let Kind::Nic(nic) = &mut device.kind {
+                nic.occupied_at = now;
+            }
         }
         let Some(facts) = self.bond_mut(bond) else {
             return;

@@ -102,7 +102,7 @@ struct NicDevice {
     path_changed: bool,
     /// Millionths of a frame that it has sent.
     sent_millionths: u64,
-    /// What lies on it, and since when.
+    /// What lies on it, and since when it does while no bond has the NIC.
     occupant: Option<Occupant>,
     occupied_at: Time,
 }
@@ -292,7 +292,7 @@ impl FakeKernel {
         }
     }
 
-    /// Since when something lies on a NIC for all to see.
+    /// Since when something lies on a NIC for all to see; of one that was a port, since it is none any more.
     pub fn occupied_since(&self, nic: Ifindex) -> Option<Time> {
         match &self.devices.get(&nic)?.kind {
             Kind::Nic(nic) => nic.occupant.as_ref().map(|_| nic.occupied_at),
