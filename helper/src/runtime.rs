@@ -1,8 +1,8 @@
 //! What outlives the service within one boot of the guest: files in /run/tandem.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
@@ -92,6 +92,17 @@ pub fn store<T: Serialize>(path: &Path, value: &T) -> Result<()> {
     file.write_all(&serde_json::to_vec_pretty(value)?)
         .with_context(context)?;
     std::fs::rename(&temporary, path).with_context(context)
+}
+
+/// As [`store`], by root for the service, which is another user: it may read it whatever this process's umask is.
+///
+/// # Errors
+/// As [`store`].
+pub(crate) fn store_for_service<T: Serialize>(path: &Path, value: &T) -> Result<()> {
+    store(path, value)?;
+    let readable = Permissions::from_mode(0o644);
+    std::fs::set_permissions(path, readable)
+        .with_context(|| format!("can't make {} readable", path.display()))
 }
 
 #[cfg(test)]

@@ -28,6 +28,21 @@ pub struct Limits {
     pub forward_ms: u64,
 }
 
+impl Limits {
+    /// Until when the other half's next word is waited for, in ms, if that is due since `since_ms`: so long after what
+    /// last went over the stream, which may be slow, and at most so long after it was due.
+    pub(crate) fn waited_until_ms(
+        since_ms: u64,
+        last_ms: u64,
+        [each_ms, most_ms]: [u64; 2],
+    ) -> u64 {
+        since_ms
+            .max(last_ms)
+            .saturating_add(each_ms)
+            .min(since_ms.saturating_add(most_ms))
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {

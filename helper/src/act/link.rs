@@ -141,7 +141,8 @@ pub(super) fn release(
     let links =
         link::dump(requests, link::decode).map_err(ActError::at("read the bond's ports"))?;
     let mut others = links.iter().map(|described| &described.link);
-    if !others.any(|other| other.ifindex != port && is_usable_port(other, bond)) {
+    let is_usable = |other: &Link| other.controller == Some(bond) && other.is_linked();
+    if !others.any(|other| other.ifindex != port && is_usable(other)) {
         return Err(ActError::Refused {
             errno: libc::EBUSY,
             message: "no other port of the bond is usable".to_owned(),
@@ -149,9 +150,4 @@ pub(super) fn release(
     }
     let message = LinkUnspec::new_with_index(port.0).nocontroller().build();
     Ok(change(requests, message)?)
-}
-
-fn is_usable_port(link: &Link, bond: Ifindex) -> bool {
-    let mii_up = link.port.as_ref().is_some_and(|port| port.mii_up);
-    link.controller == Some(bond) && link.admin_up && link.carrier && mii_up
 }

@@ -5,8 +5,6 @@
 //! managers; the service waits for that.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -16,6 +14,7 @@ use tandem_core::{IfName, role_of};
 
 use super::{ifupdown, network_manager};
 use crate::networkd::{Followed, carries, standby_of};
+use crate::nics;
 use crate::runtime;
 use crate::system_files::SystemFiles;
 use crate::udev_state;
@@ -55,12 +54,9 @@ fn names<'a>(bonds: impl IntoIterator<Item = &'a BondPolicy>) -> Bonds {
 pub(crate) fn undecided(policy: &Policy, files: &SystemFiles) -> Bonds {
     let decided = decided(files);
     let bonds = concerned(policy, files);
-    let has_ports = |bond: &BondPolicy| {
-        let ports = format!("/sys/class/net/{}/bonding/slaves", bond.name);
-        !files.text(&ports).trim().is_empty()
-    };
+    let is_decided = |bond: &BondPolicy| decided.get(&bond.name) == Some(&bond.standby);
     let is_open =
-        |bond: &&BondPolicy| decided.get(&bond.name) != Some(&bond.standby) && !has_ports(bond);
+        |bond: &&BondPolicy| !is_decided(bond) && nics::ports(files, &bond.name).is_empty();
     names(bonds.into_iter().filter(is_open))
 }
 
@@ -110,10 +106,7 @@ fn follow_file(
     }
     let _lock = network_manager::lock(files)?;
     let before = decided(files);
-    let path = files.path(PATH);
-    runtime::store(&path, &now)?;
-    // Whatever this process's umask is: the service is another user.
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o644))?;
+    runtime::store_for_service(&files.path(PATH), &now)?;
     let is_new = |name: &IfName| before.get(name) != now.get(name) && now.contains_key(name);
     let is_nic = |link: &&Link| role_of(link, policy).is_some_and(|(of, _)| is_new(&of.name));
     let nics = links.iter().filter(is_nic);

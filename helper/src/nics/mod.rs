@@ -52,6 +52,12 @@ fn remember(bonds: &GivenBack) -> Result<()> {
     runtime::store(path, bonds)
 }
 
+/// The ports that a bond has in the kernel (`slaves`, Documentation/networking/bonding.rst, 6.12).
+pub(crate) fn ports(files: &SystemFiles, bond: &IfName) -> Vec<String> {
+    let list = files.text(&format!("/sys/class/net/{bond}/bonding/slaves"));
+    list.split_whitespace().map(str::to_owned).collect()
+}
+
 /// What decides whether NICs are taken, looked at once.
 #[derive(Debug, Clone)]
 pub struct Readiness {
@@ -77,7 +83,7 @@ impl Readiness {
     /// `nic` is the interface that is asked for. In a bond that another manager made, only its own ports
     /// are kept whatever is wrong: that bond works without the rest of them too.
     pub fn reason_to_leave(&self, bond: &BondPolicy, nic: &IfName) -> Option<Obstacle> {
-        let ports = self.ports(&bond.name);
+        let ports = ports(&self.files, &bond.name);
         let is_in_place = match bond.ownership {
             Ownership::Create => !ports.is_empty(),
             Ownership::Adopt => ports.iter().any(|port| port == nic.as_str()),
@@ -90,14 +96,6 @@ impl Readiness {
         self.obstacle.clone().or(given_back)
     }
 
-    /// The ports that a bond has in the kernel (`slaves`, Documentation/networking/bonding.rst, 6.12).
-    fn ports(&self, bond: &IfName) -> Vec<String> {
-        let list = self
-            .files
-            .text(&format!("/sys/class/net/{bond}/bonding/slaves"));
-        list.split_whitespace().map(str::to_owned).collect()
-    }
-
     /// The system that was looked at.
     pub(crate) fn files(&self) -> &SystemFiles {
         &self.files
@@ -105,7 +103,7 @@ impl Readiness {
 
     /// The bond has a port: the service did its work.
     pub fn is_in_place(&self, bond: &IfName) -> bool {
-        !self.ports(bond).is_empty()
+        !ports(&self.files, bond).is_empty()
     }
 }
 

@@ -108,9 +108,7 @@ impl TapCopy {
         }
         Ok(None)
     }
-}
 
-impl TapCopy {
     /// Takes out all that is in the queues; how many frames that were. Nothing may come in meanwhile.
     ///
     /// # Errors

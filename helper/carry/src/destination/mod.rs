@@ -303,11 +303,8 @@ impl Destination {
     /// Until when the source's next word is waited for, in ms, if that is due since then: what it has sent before may be long on a
     /// slow stream, but it can't keep the tap closed with that.
     fn patient_until_ms(&self, since_ms: u64) -> u64 {
-        let limits = &self.limits;
-        since_ms
-            .max(self.last_carried_ms)
-            .saturating_add(limits.settle_ms)
-            .min(since_ms.saturating_add(limits.resume_ms))
+        let limits = [self.limits.settle_ms, self.limits.resume_ms];
+        Limits::waited_until_ms(since_ms, self.last_carried_ms, limits)
     }
 
     /// Until when the guest is waited for, in ms: it has yet to run, or its migration takes as long as it takes. Meanwhile nobody

@@ -427,11 +427,8 @@ impl Source {
 
     /// Until when the destination's last word is waited for, in ms: what is still to be sent may be long on a slow stream.
     fn closes_until_ms(&self, since_ms: u64) -> u64 {
-        let limits = &self.limits;
-        since_ms
-            .max(self.last_sent_ms)
-            .saturating_add(limits.resume_ms)
-            .min(since_ms.saturating_add(limits.forward_ms))
+        let limits = [self.limits.resume_ms, self.limits.forward_ms];
+        Limits::waited_until_ms(since_ms, self.last_sent_ms, limits)
     }
 
     /// When the network counts as quiet, in ms, if no frame comes before.

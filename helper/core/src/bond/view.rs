@@ -269,7 +269,6 @@ fn port<'a>(
     mac: Option<Mac>,
 ) -> Port<'a> {
     let enslaved = link.controller.is_some() && link.controller == bond.map(Bond::ifindex);
-    let linked = link.admin_up && link.carrier && link.port.as_ref().is_some_and(|p| p.mii_up);
     Port {
         link,
         mac,
@@ -277,7 +276,7 @@ fn port<'a>(
         enslaved,
         taken: link.controller.is_some() && !enslaved,
         active: enslaved && bond.and_then(|bond| bond.facts.active) == Some(link.ifindex),
-        usable: enslaved && linked,
+        usable: enslaved && link.is_linked(),
         addressing: world.addressing(link.ifindex),
         warning: world.warning(link.ifindex),
     }

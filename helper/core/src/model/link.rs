@@ -70,6 +70,12 @@ impl Link {
             port: None,
         }
     }
+
+    /// As a bond's port, frames can leave and arrive by it: it is up, has a carrier, and the bond says so too.
+    #[must_use]
+    pub fn is_linked(&self) -> bool {
+        self.admin_up && self.carrier && self.port.as_ref().is_some_and(|port| port.mii_up)
+    }
 }
 
 /// What has a NIC's frames besides the NIC itself. A port's frames are its bond's, and another port may carry them.

@@ -185,10 +185,7 @@ fn follow_stanzas(
         followed.changed.extend(gone.map(|(bond, _)| bond.clone()));
     }
     if left_now != left_before {
-        let path = files.path(LEFT_PATH);
-        runtime::store(&path, &left_now)?;
-        // Whatever this process's umask is: the service is another user.
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o644))?;
+        runtime::store_for_service(&files.path(LEFT_PATH), &left_now)?;
     }
     for (bond, standby) in &now {
         followed.done.extend(keep_client(files, bond, standby));

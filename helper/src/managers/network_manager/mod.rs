@@ -18,7 +18,7 @@ mod profiles;
 use std::collections::BTreeMap;
 use std::fs::{self, TryLockError};
 use std::io::Write;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -162,10 +162,7 @@ fn write_profiles(
     }
     written.is_changed |= remove_others(files, &now)?;
     if now != before {
-        let path = files.path(SERVED_PATH);
-        runtime::store(&path, &now)?;
-        // Whatever this process's umask is: the service is another user.
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o644))?;
+        runtime::store_for_service(&files.path(SERVED_PATH), &now)?;
         let bonds = before.keys().chain(now.keys());
         let changed = bonds.filter(|bond| before.contains_key(bond) != now.contains_key(bond));
         followed.changed.extend(changed.cloned());
