@@ -18,20 +18,20 @@ pub(super) fn switchover(switchover: &Switchover) -> Option<String> {
 }
 
 fn gap(gap: &Gap) -> Option<String> {
-    let way = |name: &str, us: Option<u64>| Some(format!("{name} for {} ms", ms(us?)));
+    let way = |name: &str, us: Option<u64>| Some(format!("{name} gap {} ms", ms(us?)));
     let ways = [
-        way("none to the guest", gap.receive_us),
-        way("none from it", gap.transmit_us),
+        way("receive", gap.receive_us),
+        way("transmit", gap.transmit_us),
     ];
     let ways: Vec<_> = ways.into_iter().flatten().collect();
     if ways.is_empty() {
         return None;
     }
-    let frames = format!("of the bond's frames {}", ways.join(", "));
+    let gaps = ways.join(", ");
     Some(match gap.late_frames {
-        0 => frames,
-        1 => format!("{frames}; 1 came late on the old NIC"),
-        late => format!("{frames}; {late} came late on the old NIC"),
+        0 => gaps,
+        1 => format!("{gaps}; 1 late frame on the old NIC"),
+        late => format!("{gaps}; {late} late frames on the old NIC"),
     })
 }
 
@@ -70,8 +70,8 @@ mod tests {
         });
         assert_eq!(
             switchover(&one).unwrap(),
-            "VF → standby (the kernel warned), asked for 5.3 ms after the warning: of the bond's frames none to the guest \
-             for 4.6 ms, none from it for 0.0 ms; 2 came late on the old NIC"
+            "VF → standby (the kernel warned), asked for 5.3 ms after the warning: receive gap 4.6 ms, transmit gap \
+             0.0 ms; 2 late frames on the old NIC"
         );
         one.gap = Some(Gap::default());
         assert_eq!(switchover(&one), None, "as when nothing was sent meanwhile");

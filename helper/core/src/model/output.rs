@@ -37,7 +37,7 @@ pub(crate) type Reply = (CommandId, Result<Answer, CommandError>);
 pub struct Answer {
     /// The bond it concerned.
     pub bond: IfName,
-    /// True once nothing stands against what the command prepares (for
+    /// True once what the command prepares may be done (for
     /// prepare-unplug: the VF may leave now).
     pub ready: bool,
     /// Who carries the traffic.

@@ -219,7 +219,7 @@ pub enum Ownership {
     /// Tandem creates it, or takes over an active-backup bond of that name.
     #[default]
     Create,
-    /// Another manager makes it and sets its options; Tandem adds ports, switches and reports.
+    /// Another manager makes it and sets its options; Tandem adds ports, moves the traffic and reports.
     Adopt,
 }
 

@@ -249,7 +249,7 @@ pub enum ProblemCode {
     ActionFailed,
     /// The kernel acknowledged a step and did nothing.
     NoEffect,
-    /// The VF's carrier comes and goes; each loss doubles the time that it has to hold.
+    /// The VF's carrier comes and goes; each loss doubles the hold time (hold-ms).
     Flapping,
     /// The bonding driver is missing.
     BondingMissing,

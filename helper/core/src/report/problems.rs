@@ -190,7 +190,7 @@ fn of_vfs(context: &Context<'_>) -> Vec<Problem> {
             all.push(problem(
                 ProblemCode::Flapping,
                 Some(name),
-                "the VF's carrier flaps; each loss doubles the time that it has to hold".into(),
+                "the VF's carrier flaps; each loss doubles the hold time (hold-ms)".into(),
                 ProblemCode::Flapping.remedy(),
             ));
         }
@@ -407,14 +407,14 @@ impl ProblemCode {
                  its PF's uplink and the switch; `health-ms = 0` ends the watch"
             }
             Self::StandbyDeaf => {
-                "do not unplug the VF before that is mended: check the standby's VLAN and what lies behind it on the \
+                "do not unplug the VF before that is fixed: check the standby's VLAN and what lies behind it on the \
                  host, a tap, bridge or filter"
             }
             Self::ConfigurationRefused => {
                 "correct the line that is named (`tandem check` shows it), then `systemctl reload tandem`"
             }
             Self::NicsGivenBack => {
-                "mend what the message names; they are taken again once the bond is there"
+                "fix what the message names; they are taken again once the bond is there"
             }
             Self::NoAddress => {
                 "see which network manager should configure the bond (`tandem status` names it) and what it says \

@@ -109,7 +109,7 @@ pub struct Timeouts {
     /// Limit for plugging in a VF, on either host, in s
     #[arg(long, default_value_t = 120, value_name = "S", value_parser = seconds())]
     pub plug_timeout: u64,
-    /// Limit for the guest to use the new VF, in s
+    /// How long to wait for the guest to use the new VF, in s
     #[arg(long, default_value_t = 60, value_name = "S", value_parser = seconds())]
     pub verify_timeout: u64,
 }
@@ -142,7 +142,7 @@ pub struct Recover {
     /// Go on with it peer to peer, if it was begun so
     #[arg(long)]
     pub p2p: bool,
-    /// Leave the domain without a VF, if none is named by --vf or by this host's own record
+    /// Continue without a VF if neither --vf nor this host's own record names one
     #[arg(long)]
     pub yes_degraded: bool,
     /// Don't ask the guest at all

@@ -18,16 +18,16 @@ pub struct Carry {
     /// source's, and the destination's if that has another name. libvirt is asked for them, unless given
     #[arg(long, value_name = "TAP[=TAP]", value_parser = taps, num_args = 0..=1, require_equals = true)]
     pub carry: Option<Option<[String; 2]>>,
-    /// What runs `tandem-host` where the source's tap is, in words; this program, unless given
+    /// Command that runs `tandem-host` where the source's tap is; default: this program
     #[arg(long, value_name = "COMMAND", requires = "carry")]
     pub carry_from: Option<String>,
-    /// What runs `tandem-host` where the destination's tap is, such as `ssh root@b tandem-host`; this program, unless given
+    /// Command that runs `tandem-host` where the destination's tap is, such as `ssh root@b tandem-host`; default: this program
     #[arg(long, value_name = "COMMAND", requires = "carry")]
     pub carry_to: Option<String>,
     /// The most memory for frames on each host, in MiB
     #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = clap::value_parser!(u64).range(1..=MOST_MIB))]
     pub carry_limit: u64,
-    /// With --carry: stop the guest once the rest of its memory goes within so long, in ms
+    /// With --carry: stop the guest once its remaining memory can be sent in this time, in ms
     #[arg(long, value_name = "MS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=LONGEST_PAUSE_MS))]
     pub max_pause: u64,
 }

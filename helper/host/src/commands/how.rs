@@ -27,7 +27,7 @@ pub struct How {
     /// Undefine the domain on the source
     #[arg(long)]
     pub undefine_source: bool,
-    /// Its name on the destination, if that is to be another one
+    /// Give the domain this name on the destination
     #[arg(long, value_name = "NAME")]
     pub dname: Option<String>,
     /// Accepted for virsh compatibility: a migration is always live
@@ -48,7 +48,7 @@ pub struct How {
     /// Several connections for the memory
     #[arg(long)]
     pub parallel: bool,
-    /// So many
+    /// Number of parallel connections
     #[arg(long, value_name = "NUMBER", requires = "parallel")]
     pub parallel_connections: Option<u32>,
     /// Compress the memory
@@ -63,10 +63,10 @@ pub struct How {
     /// Bandwidth limit after the switch to post-copy, in MiB/s
     #[arg(long, value_name = "MIB_PER_S", requires = "postcopy")]
     pub postcopy_bandwidth: Option<u64>,
-    /// A migration that takes longer is hurried, in s: the guest is stopped for its end
+    /// Pause the guest if the migration takes longer, in s, so that it ends
     #[arg(long, value_name = "S")]
     pub timeout: Option<u64>,
-    /// Stop the guest for the end of one that takes longer than --timeout, as without this option
+    /// With --timeout: pause the guest (the default)
     #[arg(long, requires = "timeout", conflicts_with = "timeout_postcopy")]
     pub timeout_suspend: bool,
     /// Switch to post-copy only when it takes longer than --timeout

@@ -79,7 +79,7 @@ pub(super) fn text_of(spec: &Spec, outcome: &Outcome, folders: &Folders) -> Stri
 /// What is said when the operator left at once.
 pub(super) fn left(spec: &Spec, runs_on: Option<Side>, folders: &Folders) -> String {
     format!(
-        "left in the middle; run `{}`, which finishes or undoes it",
+        "interrupted; run `{}`, which finishes or undoes it",
         recover(spec, runs_on, folders)
     )
 }
@@ -187,7 +187,7 @@ fn headline(spec: &Spec, outcome: &Outcome) -> String {
             format!("rolled back: domain {domain} runs {place} {vf}{unused}")
         }
         Verdict::Refused => format!("refused: domain {domain} is as it was, {place}"),
-        Verdict::Interrupted => format!("interrupted: domain {domain} was left in the middle"),
+        Verdict::Interrupted => format!("interrupted: the evacuation of domain {domain} is neither finished nor undone"),
         Verdict::Ready => {
             let vf = if outcome.vf_attached {
                 vf

@@ -248,7 +248,7 @@ pub(super) fn bond_meant(
     match fits.as_slice() {
         [one] => Ok(*one),
         _ => bail!(
-            "neither alias nor MAC of the VF tells for which of {} bonds it is; name the bond: --vf BOND=FILE",
+            "neither the alias nor the MAC of the VF shows to which of {} bonds it belongs; name the bond: --vf BOND=FILE",
             all.len()
         ),
     }

@@ -160,7 +160,7 @@ impl Supervisor {
         };
         if timeout(replug::WIND_UP, finish).await.is_err() {
             tracing::warn!(
-                "an attempt to plug in a VF was left in the middle; `tandem-host recover` goes on"
+                "an attempt to plug in a VF was interrupted; `tandem-host recover` goes on"
             );
         }
     }

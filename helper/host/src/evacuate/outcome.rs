@@ -88,7 +88,7 @@ pub enum Verdict {
     RolledBack,
     /// Nothing was begun.
     Refused,
-    /// It was left in the middle; a recovery finishes or undoes it.
+    /// It was interrupted; a recovery finishes or undoes it.
     Interrupted,
     /// The domain runs nowhere.
     Stopped,

@@ -127,7 +127,7 @@ pub enum Stage {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProgressError {
     /// Longer than any we write.
-    #[error("the record of an evacuation is {0} bytes long, which none of ours is")]
+    #[error("the record of an evacuation is {0} bytes long, and no record of tandem-host is")]
     TooLong(usize),
     /// Not JSON, not the keys we know, or a value that none of ours has.
     #[error(
