@@ -98,6 +98,11 @@ impl SystemFiles {
         })
     }
 
+    /// This unit runs, by its control group. Files in /run may be of an initrd's.
+    pub(crate) fn runs(&self, unit: &str) -> bool {
+        self.exists(&format!("/sys/fs/cgroup/system.slice/{unit}"))
+    }
+
     /// A module is loaded, built in or installed for the running kernel. `path` is what follows `kernel/`
     /// in the lists, without the ending of a compressed file.
     pub(crate) fn has_module(&self, name: &str, path: &str) -> bool {

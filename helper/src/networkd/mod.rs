@@ -308,7 +308,7 @@ pub(crate) fn is_plain(name: &IfName) -> bool {
 
 /// networkd is started by systemd, or runs.
 fn is_used(files: &SystemFiles) -> bool {
-    files.is_wanted(UNIT) || files.exists("/run/systemd/netif/state")
+    files.is_wanted(UNIT) || files.runs(UNIT)
 }
 
 struct Found {

@@ -47,6 +47,19 @@ fn copy_of(folder: &Folder, links: &[Link]) -> (Option<String>, Vec<String>) {
     (fs::read_to_string(folder.path(COPY)).ok(), said)
 }
 
+/// An initrd's networkd is over, and nothing starts another one.
+#[test]
+fn what_an_initrd_left_is_no_manager() {
+    let folder = Folder::complete();
+    folder.write("/run/systemd/netif/state", "OPER_STATE=routable\n");
+    assert!(!is_used(&folder.files()));
+    folder.write(
+        "/sys/fs/cgroup/system.slice/systemd-networkd.service/cgroup.procs",
+        "1\n",
+    );
+    assert!(is_used(&folder.files()));
+}
+
 #[test]
 fn the_first_file_that_fits_the_standby_is_the_bonds() {
     let folder = guest();

@@ -187,7 +187,9 @@ fn headline(spec: &Spec, outcome: &Outcome) -> String {
             format!("rolled back: domain {domain} runs {place} {vf}{unused}")
         }
         Verdict::Refused => format!("refused: domain {domain} is as it was, {place}"),
-        Verdict::Interrupted => format!("interrupted: the evacuation of domain {domain} is neither finished nor undone"),
+        Verdict::Interrupted => {
+            format!("interrupted: the evacuation of domain {domain} is neither finished nor undone")
+        }
         Verdict::Ready => {
             let vf = if outcome.vf_attached {
                 vf

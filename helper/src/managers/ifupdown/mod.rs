@@ -14,6 +14,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 use tandem_core::link::{Link, LinkKind};
 use tandem_core::policy::{BondPolicy, Policy};
@@ -189,6 +190,9 @@ fn follow_stanzas(
     }
     for (bond, standby) in &now {
         followed.done.extend(keep_client(files, bond, standby));
+        if !links.iter().any(|link| link.name == *bond) {
+            followed.done.extend(system.forget(bond));
+        }
     }
     followed.done.extend(system.keep_off(&ports));
     for (bond, standby) in now.iter().filter(|(bond, _)| carries(bond, links)) {
@@ -355,12 +359,25 @@ impl<'a> System<'a> {
         start(bond, &format!("{bond}={standby}"))
     }
 
+    /// The bond is gone, or to be nobody's: one of this name that comes later is to be configured anew. Its state names
+    /// the standby's stanza, which the file of ports has.
+    fn forget(&self, bond: &IfName) -> Vec<String> {
+        if !self.is_this || !self.is_up(bond) {
+            return Vec::new();
+        }
+        let mut said = end_clients(bond);
+        let unmark = ["--no-scripts", "-i", PORTS_PATH, bond.as_str()];
+        said.extend(run("ifdown", &unmark).err());
+        said
+    }
+
     /// Has it configure a standby as without Tandem.
     fn give_back(&self, bond: &IfName, standby: &IfName) -> Vec<String> {
         if !self.is_this {
             return Vec::new();
         }
         let mut said = end_clients(bond);
+        said.extend(self.forget(bond));
         let unmark = ["--no-scripts", "-i", PORTS_PATH, standby.as_str()];
         said.extend(run("ifdown", &unmark).err());
         // It may have passed over it just now; twice is no harm.
@@ -380,7 +397,13 @@ fn start(name: &IfName, interface: &str) -> Option<String> {
     ) {
         return None;
     }
-    let arguments = ["--no-block", "--collect", "--quiet", "--remain-after-exit"];
+    // The DHCP client stays when `ifup` has ended, and the unit does not: it may be wanted again.
+    let arguments = [
+        "--no-block",
+        "--collect",
+        "--quiet",
+        "--property=KillMode=process",
+    ];
     let unit = format!("--unit={unit}");
     let command = [&unit, "--property=Type=oneshot", "--", "ifup", interface];
     Some(
@@ -403,10 +426,18 @@ fn end_clients(interface: &IfName) -> Vec<String> {
             };
             let name = fs::read_to_string(format!("/proc/{}/comm", process.as_raw_nonzero()));
             if name.is_ok_and(|name| name.trim() == *program) {
-                let ended = kill_process(process, Signal::KILL);
+                let ended = match kill_process(process, Signal::KILL) {
+                    // It has another user, such as dhcpcd's own, and these units may end no process of another.
+                    Err(Errno::PERM) => {
+                        let number = process.as_raw_nonzero().to_string();
+                        let kill = ["--quiet", "--collect", "--", "kill", "-KILL", &number];
+                        run("systemd-run", &kill)
+                    }
+                    ended => ended.map_err(|errno| errno.to_string()),
+                };
                 said.push(match ended {
                     Ok(()) => format!("ended {program} of {interface}"),
-                    Err(errno) => format!("can't end {program} of {interface}: {errno}"),
+                    Err(error) => format!("can't end {program} of {interface}: {error}"),
                 });
             }
         }

@@ -31,6 +31,10 @@ const LEFT_OUT: &[&str] = &[
     "bond",
     "user",
 ];
+/// What a profile asks for where it says nothing else.
+const IP_GROUPS: [&str; 2] = ["ipv4", "ipv6"];
+const METRIC: &str = "route-metric";
+const IAID: &str = "dhcp-iaid";
 /// Of two profiles for the standby NetworkManager takes that with the higher number; more is not possible.
 const PRIORITY: u32 = 999;
 /// What it gives routes of a wired NIC; those of a bond get another (`nm_device_get_route_metric_default`, 1.52).
@@ -70,19 +74,33 @@ pub(super) fn of_bond(bond: &BondPolicy, nic: &Nic, source: &Profile, pins_iaid:
         for (key, value) in entries {
             let _ = writeln!(text, "{key}={value}");
         }
-        if !matches!(group, "ipv4" | "ipv6") {
+        if !IP_GROUPS.contains(&group) {
             continue;
         }
         let has = |wanted: &str| entries.iter().any(|(key, _)| key == wanted);
-        if !has("route-metric") {
-            let _ = writeln!(text, "route-metric={WIRED_METRIC}");
+        if !has(METRIC) {
+            let _ = writeln!(text, "{METRIC}={WIRED_METRIC}");
         }
-        if pins_iaid && !has("dhcp-iaid") {
-            // As `nm_utils_create_dhcp_iaid` derives it from the interface's name (NetworkManager, 1.52).
-            let _ = writeln!(text, "dhcp-iaid={}", iaid::of_bytes(nic.name.as_bytes()));
+        if pins_iaid && !has(IAID) {
+            let _ = writeln!(text, "{IAID}={}", own_iaid(nic));
+        }
+    }
+    // A profile that says nothing of a family asks for it (`nm_connection_normalize`, NetworkManager, 1.52).
+    for group in IP_GROUPS {
+        if source.file.groups().any(|(name, _)| name == group) {
+            continue;
+        }
+        let _ = write!(text, "\n[{group}]\nmethod=auto\n{METRIC}={WIRED_METRIC}\n");
+        if pins_iaid {
+            let _ = writeln!(text, "{IAID}={}", own_iaid(nic));
         }
     }
     text
+}
+
+/// As `nm_utils_create_dhcp_iaid` derives it from the interface's name (NetworkManager, 1.52).
+fn own_iaid(nic: &Nic) -> u32 {
+    iaid::of_bytes(nic.name.as_bytes())
 }
 
 /// Those with which Tandem makes a bond.

@@ -254,12 +254,12 @@ fn file_names(bond: &str) -> [String; 3] {
 
 /// NetworkManager is started by systemd, or runs.
 pub(super) fn is_used(files: &SystemFiles) -> bool {
-    files.is_wanted(UNIT) || has_started(files)
+    files.is_wanted(UNIT) || files.runs(UNIT)
 }
 
-/// It has been started since the boot.
+/// It has been started since the boot; that of an initrd has left its files too.
 pub(super) fn has_started(files: &SystemFiles) -> bool {
-    files.exists(DEVICES)
+    files.exists(DEVICES) && is_used(files)
 }
 
 /// It can be asked.

@@ -91,6 +91,21 @@ fn the_automatic_profile_becomes_the_bonds() {
     assert_eq!(profiles_of(&folder, &[standby()]).1, Vec::<String>::new());
 }
 
+/// An initrd's NetworkManager is over, and nothing starts another one.
+#[test]
+fn what_an_initrd_left_is_no_manager() {
+    let folder = guest();
+    folder.remove("/etc/systemd/system/multi-user.target.wants/NetworkManager.service");
+    folder.write("/run/NetworkManager/devices/2", "[device]\nmanaged=1\n");
+    assert!(!is_used(&folder.files()) && !has_started(&folder.files()));
+    assert!(profiles_of(&folder, &[standby()]).0.is_none());
+    folder.write(
+        "/sys/fs/cgroup/system.slice/NetworkManager.service/cgroup.procs",
+        "1\n",
+    );
+    assert!(is_used(&folder.files()) && has_started(&folder.files()));
+}
+
 #[test]
 fn the_profile_that_fits_best_becomes_the_bonds() {
     let folder = guest();
@@ -110,7 +125,13 @@ fn the_profile_that_fits_best_becomes_the_bonds() {
         "[timestamps]\nold=1700000000\nused=1800000000\n",
     );
     let bond = || profiles_of(&folder, &[standby()]).0.unwrap().0;
-    assert!(bond().contains("\nzone=used\n"));
+    let text = bond();
+    assert!(text.contains("\nzone=used\n"));
+    // It says nothing of addresses, and so asks for them.
+    for group in ["ipv4", "ipv6"] {
+        let asks = "method=auto\nroute-metric=100\ndhcp-iaid=726689589\n";
+        assert!(text.contains(&format!("\n[{group}]\n{asks}")), "{text}");
+    }
     profile(
         "cloud",
         "interface-name=eth0\nautoconnect-priority=120\nzone=cloud\n[user]\norigin=x\n\
