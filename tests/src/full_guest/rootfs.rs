@@ -55,6 +55,9 @@ const MODULES: &[&str] = &[
     "dummy",
     "bridge",
     "veth",
+    // What carries the fast path's programs before Linux 6.6.
+    "sch_ingress",
+    "cls_bpf",
 ];
 
 /// Files of packages that no test reads and that only cost time: the plugins are loaded one by one.
@@ -293,6 +296,12 @@ fn build(
         .arg("--aptopt=Acquire::Retries \"3\"");
     for pattern in LEFT_OUT {
         bootstrap.arg(format!("--dpkgopt=path-exclude={pattern}"));
+    }
+    if suite == Suite::Bookworm {
+        // Else its `usrmerge` converts the tree, with a perl that nothing else wants.
+        bootstrap
+            .arg("--include=usr-is-merged")
+            .arg("--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr");
     }
     bootstrap
         .arg(format!(
