@@ -98,6 +98,23 @@ mod tests {
     }
 
     #[test]
+    fn each_service_has_a_bound_and_those_that_last_a_watchdog() {
+        for service in SERVICES {
+            let text = std::fs::read_to_string(install::source(service.file)).unwrap();
+            let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key));
+            assert!(value("MemoryMax=").is_some(), "{}", service.unit);
+            if value("Type=") == Some("notify") {
+                assert!(value("WatchdogSec=").is_some(), "{}", service.unit);
+            }
+        }
+        let lasting = SERVICES.map(|service| {
+            let text = std::fs::read_to_string(install::source(service.file)).unwrap();
+            text.lines().any(|line| line == "Type=notify")
+        });
+        assert_eq!(lasting, [true, false, false, true]);
+    }
+
+    #[test]
     fn each_units_figure_is_documented_within_its_bound() {
         assert_eq!(
             told("a.service", "x\n| `a.service` | 1.8 | x |\n"),
