@@ -216,6 +216,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn each_test_is_there() {
+        let sources = project::files().unwrap();
+        let sources = sources
+            .iter()
+            .filter(|file| file.extension().is_some_and(|kind| kind == "rs"));
+        let texts: Vec<String> = sources
+            .filter_map(|file| project::text(file).unwrap())
+            .collect();
+        for finding in findings() {
+            let name = finding.test.rsplit("::").next().unwrap();
+            let head = format!("fn {name}() {{");
+            let is_there = texts.iter().any(|text| text.contains(&head));
+            assert!(is_there, "{}: no test {}", finding.id, finding.test);
+        }
+    }
+
+    #[test]
     fn each_mending_is_where_the_table_says() {
         for finding in findings() {
             assert!(!finding.edits.is_empty(), "{}", finding.id);

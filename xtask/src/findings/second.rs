@@ -20,7 +20,7 @@ pub(super) const SECOND: &[Finding] = &[
     // Whoever reached the path unit's own limit had it given up.
     Finding {
         id: "M4",
-        test: "the_host_hands_over_what_network_manager_has",
+        test: "the_host_hands_a_bond_to_a_guest_with_network_manager",
         edits: &[Edit {
             file: "helper/systemd/tandem-refresh.path",
             mended: "TriggerLimitIntervalSec=0\n",

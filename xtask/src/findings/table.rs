@@ -221,7 +221,7 @@ pub(super) const FIRST: &[Finding] = &[
     // A path unit was given up after a few bonds.
     Finding {
         id: "M4",
-        test: "the_host_hands_over_what_network_manager_has",
+        test: "the_host_hands_a_bond_to_a_guest_with_network_manager",
         edits: &[Edit {
             file: "helper/systemd/tandem-refresh.service",
             mended: "StartLimitIntervalSec=0\n",
