@@ -121,7 +121,7 @@ impl Fault {
             Self::KillMigrate(_) => "migrate killed",
             Self::InterruptMigrate(_) => "migrate interrupted",
             Self::MigrateWithoutLibvirtd(_) => "libvirtd killed in a migration",
-            Self::MigrateCarried => "migration, frames carried",
+            Self::MigrateCarried => "migration with a carry",
             Self::KillHalf { .. } => "carry's half killed",
         }
     }
@@ -283,7 +283,7 @@ mod tests {
         ];
         assert_eq!(told[..4], first);
         assert!(told[16].starts_with("carry's half killed, "), "{told:?}");
-        assert_eq!(told[17], "migration, frames carried");
+        assert_eq!(told[17], "migration with a carry");
     }
 
     #[test]
@@ -303,7 +303,7 @@ mod tests {
                 "migration",
                 "VF flaps",
                 "clock jumps",
-                "migration, frames carried",
+                "migration with a carry",
                 "carry's half killed",
             ] {
                 assert!(told.contains(&kind), "no {kind}: {told:?}");
