@@ -1,7 +1,8 @@
 //! Who may read a copy: those who may read its source.
 //!
 //! Where only networkd's group may, the copy has an access list that names it: to give a file to another group takes
-//! `CAP_CHOWN`, which the units that write it lack. Its bytes are those of include/uapi/linux/posix_acl_xattr.h (6.12).
+//! `CAP_CHOWN`, which the units that write it lack. Its bytes are those of `include/uapi/linux/posix_acl_xattr.h`,
+//! Linux 6.12.
 
 use std::fs::{self, File};
 use std::io;
@@ -13,7 +14,7 @@ use rustix::io::Errno;
 
 const NAME: &str = "system.posix_acl_access";
 const VERSION: u32 = 2;
-/// `ACL_USER_OBJ`, `ACL_GROUP_OBJ`, `ACL_GROUP`, `ACL_MASK`, `ACL_OTHER` (include/uapi/linux/posix_acl.h, 6.12).
+/// `ACL_USER_OBJ`, `ACL_GROUP_OBJ`, `ACL_GROUP`, `ACL_MASK`, `ACL_OTHER` (`include/uapi/linux/posix_acl.h`, 6.12).
 const OWNER: u16 = 0x01;
 const OWN_GROUP: u16 = 0x04;
 const GROUP: u16 = 0x08;
