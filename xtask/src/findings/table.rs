@@ -317,8 +317,8 @@ pub(super) const FIRST: &[Finding] = &[
         test: "daemon::tests::foreign::a_number_of_a_process_keeps_nobody_from_a_guest",
         edits: &[Edit {
             file: "helper/host/src/daemon/supervisor/channel_tasks.rs",
-            mended: "            && Lock::is_held(&self.options.state, \"domain\", name)\n",
-            taken_out: "",
+            mended: "is_driven && !is_ours && Lock::is_held(&self.options.state, \"domain\", name)",
+            taken_out: "is_driven && !is_ours",
         }],
         ..OF_THE_HOST
     },
