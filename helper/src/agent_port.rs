@@ -9,7 +9,8 @@ use crate::nics::USER;
 use crate::system_files::SystemFiles;
 
 /// Gives the channel's port to the service's user. udev's rule does so when the port appears, unless the
-/// user was made later: then udev knows it only after its rules were read again.
+/// user was made later: then udev knows it only after its rules were read again. Who sees no device of the system, as
+/// the units beside the service, leaves it to the service's start.
 pub(crate) fn give_to_service(files: &SystemFiles) -> Vec<String> {
     let Some(user) = files.user_id(USER) else {
         return Vec::new();

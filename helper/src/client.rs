@@ -7,13 +7,18 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use tandem_wire::event::{EventMessage, Pushed};
 use tandem_wire::framing::{Decoder, FrameError};
 use tandem_wire::from_guest::{FromGuest, ReplyError, content};
 use tandem_wire::message::{Call, Id, RequestLine};
 use tandem_wire::reply::{Empty, ErrorBody};
+use tandem_wire::words::shortened;
 
 use crate::channel;
+
+/// Longest text in what the service says, in characters.
+const MAX_TEXT: usize = 4_000;
 
 /// Events that came while a reply was waited for; the oldest go beyond that.
 const MAX_EVENTS: usize = 1024;
@@ -204,7 +209,7 @@ impl Client {
             self.input.drain(..taken);
             if let Some(line) = line {
                 let line = line.map_err(ClientError::Damaged)?;
-                return FromGuest::parse(&line).map_err(ClientError::NotUnderstood);
+                return FromGuest::parse(&harmless(&line)).map_err(ClientError::NotUnderstood);
             }
             let mut bytes = [0; 4096];
             let left = deadline.map(Deadline::left).transpose()?;
@@ -229,6 +234,28 @@ impl Client {
                 source: error,
             }),
         }
+    }
+}
+
+/// The same line with texts that harm no terminal and no log: root reads what a service says that is another user, and
+/// reads bytes of the host. One that is no JSON stays as it is, and is refused.
+fn harmless(line: &str) -> String {
+    serde_json::from_str(line).map_or_else(
+        |_| line.to_owned(),
+        |mut value: Value| {
+            make_harmless(&mut value);
+            value.to_string()
+        },
+    )
+}
+
+/// Goes no deeper than the parser did.
+fn make_harmless(value: &mut Value) {
+    match value {
+        Value::String(text) => *text = shortened(text, MAX_TEXT),
+        Value::Array(values) => values.iter_mut().for_each(make_harmless),
+        Value::Object(entries) => entries.values_mut().for_each(make_harmless),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
 
@@ -261,10 +288,8 @@ mod tests {
     use tandem_core::status::{Event, ProblemCode};
     use tandem_wire::event::Timestamp;
 
-    #[test]
-    fn events_that_did_not_fit_are_counted_before_those_that_did() {
-        let (stream, _service) = UnixStream::pair().unwrap();
-        let mut client = Client {
+    fn client(stream: UnixStream) -> Client {
+        Client {
             path: PathBuf::new(),
             stream,
             decoder: Decoder::new(tandem_wire::MAX_REPLY_BYTES),
@@ -272,7 +297,34 @@ mod tests {
             events: VecDeque::new(),
             lost: 0,
             last_id: 0,
-        };
+        }
+    }
+
+    #[test]
+    fn what_the_service_says_harms_no_terminal() {
+        let (stream, mut service) = UnixStream::pair().unwrap();
+        let long = "x".repeat(MAX_TEXT + 1);
+        let said = [
+            r#"{"return":{"a":[{"b":"\u001b[2Jc\u202ed\u009be"}],"long":"LONG","number":18446744073709551615},"id":1}"#,
+            r#"{"error":{"class":"GenericError","desc":"no\u001b]0;title\u0007"},"id":2}"#,
+            r#"{"event":"bond-state-of-tomorrow","timestamp":{"seconds":0,"microseconds":0},"data":{}}"#,
+        ];
+        let said = said.join("\n").replace("LONG", &long) + "\n";
+        service.write_all(said.as_bytes()).unwrap();
+        let mut client = client(stream);
+        let limit = Duration::from_secs(5);
+        let told: Value = client.call(Call::TandemStatus, limit).unwrap();
+        assert_eq!(told["a"][0]["b"], " [2Jc d e");
+        assert_eq!(told["long"].as_str().unwrap().len(), MAX_TEXT);
+        assert_eq!(told["number"], u64::MAX);
+        let refused = client.call::<Value>(Call::TandemStatus, limit);
+        assert_eq!(refused.unwrap_err().to_string(), "no ]0;title ");
+    }
+
+    #[test]
+    fn events_that_did_not_fit_are_counted_before_those_that_did() {
+        let (stream, _service) = UnixStream::pair().unwrap();
+        let mut client = client(stream);
         let event = |number: usize| EventMessage {
             event: Pushed::Bond(Event::ProblemCleared {
                 bond: format!("bond{number}").parse().unwrap(),

@@ -6,6 +6,7 @@ use std::os::unix::net::UnixDatagram;
 
 use anyhow::{Context, Result};
 use tandem_core::status::Event;
+use tandem_wire::words::shortened;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -71,13 +72,16 @@ pub fn event(event: &Event) {
     }
 }
 
+/// Longest line about another unit, in characters.
+const MAX_LINE: usize = 4_000;
+
 /// Where the journal takes entries with fields (systemd's `JOURNAL_NATIVE_PROTOCOL`).
 const JOURNAL: &str = "/run/systemd/journal/socket";
 
 /// Warns about another unit: under systemd the line is one of that unit's log too
 /// (`OBJECT_SYSTEMD_UNIT=`, systemd.journal-fields(7)), else it goes to standard error.
 pub fn about_unit(unit: &str, text: &str) {
-    let line = text.replace(char::is_control, " ");
+    let line = shortened(text, MAX_LINE);
     let entry = format!(
         "MESSAGE={line}\nPRIORITY=4\nSYSLOG_IDENTIFIER=tandem\nOBJECT_SYSTEMD_UNIT={unit}\n"
     );

@@ -81,6 +81,7 @@ fn networkd_configures_the_bond_as_it_would_the_standby() {
         let guest = machine.boot(&files(&machine))?;
         boots(&machine, &guest, &plain)?;
         networkd_is_disturbed(&machine, &guest, &plain)?;
+        a_file_for_networkd_alone_is_copied_for_it(&machine, &guest, &plain)?;
         a_silent_server_is_told(&machine, &guest, &plain)?;
         the_lease_outlives_its_end(&machine, &guest)?;
         is_given_back(&machine, &guest, &plain)
@@ -206,6 +207,34 @@ fn networkd_is_disturbed(machine: &Machine<'_>, guest: &Guest, plain: &Lease) ->
             .with_context(|| format!("after `{command}`"))?;
     }
     Ok(())
+}
+
+/// As netplan writes it where it has secrets: the copy is for the same eyes, also where a unit without the right to give
+/// files away makes it.
+fn a_file_for_networkd_alone_is_copied_for_it(
+    machine: &Machine<'_>,
+    guest: &Guest,
+    plain: &Lease,
+) -> Result<()> {
+    let story = || -> Result<()> {
+        let vm = &guest.vm;
+        let group = "systemd-network";
+        vm.sh(&format!(
+            "cd /etc/systemd/network && chgrp {group} {NETWORK} && chmod 640 {NETWORK}"
+        ))?;
+        vm.wait_sh(
+            &format!(
+                "test $(stat -c %a {COPY}) = 640 && runuser -u {group} -- grep -q DHCP {COPY}"
+            ),
+            STEP_LIMIT,
+        )?;
+        vm.sh(&format!("! runuser -u nobody -- cat {COPY} 2>&1"))?;
+        vm.sh("networkctl reload")?;
+        is_as_without_tandem(machine, guest, plain)
+    };
+    story()
+        .context("a file that networkd alone may read")
+        .with_context(|| said(guest))
 }
 
 /// The server answers nobody: the lease runs out, and the bond has no address. The service says both while all

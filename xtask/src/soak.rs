@@ -18,6 +18,9 @@ pub(crate) struct Options {
     /// What the faults come from: the same seed, the same faults; without it, one that no run had
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
+    /// Only faults of the kinds that have this in their names, such as `carry`
+    #[arg(long, value_name = "KIND")]
+    only: Option<String>,
 }
 
 /// Soaks, prints what came of it, and writes target/soak.json.
@@ -28,16 +31,20 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     setup::run()?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let seed = options.seed.unwrap_or(now.map_or(1, |now| now.as_secs()));
-    let report = soak::run(Duration::from_secs(options.minutes * 60), seed)?;
+    let only = options.only.as_deref();
+    let report = soak::run(Duration::from_secs(options.minutes * 60), seed, only)?;
     let path = cache::target_folder().join("soak.json");
     std::fs::write(&path, serde_json::to_string_pretty(&report)?)
         .with_context(|| format!("can't write {}", path.display()))?;
     print!("{}", text(&report));
     println!("figures: target/soak.json");
-    let again = format!(
+    let mut again = format!(
         "cargo xtask soak --minutes {} --seed {seed}",
         options.minutes
     );
+    if let Some(only) = only {
+        again += &format!(" --only '{only}'");
+    }
     ensure!(report.is_sound(), "not as it should be; once more: {again}");
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! Words of others on their way to a terminal or a log: a domain's name, a record, a guest's answer.
 
+pub use tandem_wire::words::shortened;
+
 /// Longest text that is shown, in characters.
 const SHOWN: usize = 400;
 /// Longest message, in characters.
@@ -9,20 +11,6 @@ const MESSAGE: usize = 4_000;
 /// order of what is read, and not endless.
 pub fn printable(text: &str) -> String {
     shortened(text, SHOWN)
-}
-
-/// The same of a whole message of ours with such words in it, in characters at most.
-pub fn shortened(text: &str, most: usize) -> String {
-    let plain = |c: char| if is_plain(c) { c } else { ' ' };
-    text.chars().take(most).map(plain).collect()
-}
-
-/// Controls of Unicode's category Cc, and of Cf, Zl and Zp those that are invisible or reorder (bidi).
-fn is_plain(c: char) -> bool {
-    let hidden = matches!(c,
-        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}');
-    !c.is_control() && !hidden
 }
 
 /// A message of ours, for a terminal or a log: words of others in it may be anything.

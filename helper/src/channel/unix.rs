@@ -1,6 +1,7 @@
 //! The unix socket for the local command line. Only root can open it.
 
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
@@ -8,8 +9,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use rustix::fs::Mode;
+use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat, stat};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::process::geteuid;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::{Sleep, sleep};
 
@@ -144,16 +146,61 @@ fn remove_stale(path: &Path) -> Result<(), ChannelError> {
 
 /// Connects to a service's socket without waiting. The stream is nonblocking.
 ///
+/// Root asks too, and the service's user owns the folder: so only a socket is taken, never what a link leads to, and
+/// only one that this user, root or whom the folder belongs to made. Who made one is who owns it (`unix_bind_bsd`,
+/// `net/unix/af_unix.c`, 6.12); a second name could be given to another's.
+///
 /// # Errors
 /// `NotFound` or `ConnectionRefused` if no service runs, `WouldBlock` if one has too
-/// many connections waiting, `PermissionDenied` for all but root.
+/// many connections waiting, `PermissionDenied` for all but root, another one if it is no such socket.
 pub fn connect(path: &Path) -> io::Result<std::os::unix::net::UnixStream> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = openat(CWD, path, flags, Mode::empty())?;
+    let of_file = fstat(&file)?;
+    if FileType::from_raw_mode(of_file.st_mode) != FileType::Socket {
+        return Err(io::Error::other("it is no socket"));
+    }
+    let parent = path.parent().filter(|it| !it.as_os_str().is_empty());
+    let of_folder = stat(parent.unwrap_or(Path::new(".")))?;
+    let owners = [0, geteuid().as_raw(), of_folder.st_uid];
+    if of_file.st_nlink != 1 || !owners.contains(&of_file.st_uid) {
+        return Err(io::Error::other(
+            "another user made it, or it has a second name",
+        ));
+    }
     let socket = rustix::net::socket_with(
         AddressFamily::UNIX,
         SocketType::STREAM,
         SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
         None,
     )?;
-    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+    // What was looked at, and not what has its name by now.
+    let opened = format!("/proc/self/fd/{}", file.as_raw_fd());
+    rustix::net::connect(&socket, &SocketAddrUnix::new(opened)?)?;
     Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_a_second_name_or_a_file_is_not_connected_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let _listener = StdListener::bind(path("socket")).unwrap();
+        connect(&path("socket")).unwrap();
+        std::os::unix::fs::symlink(path("socket"), path("link")).unwrap();
+        std::fs::write(path("file"), "").unwrap();
+        for name in ["link", "file"] {
+            let error = connect(&path(name)).unwrap_err();
+            assert_eq!(error.to_string(), "it is no socket", "{name}");
+        }
+        std::fs::hard_link(path("socket"), path("second")).unwrap();
+        for name in ["socket", "second"] {
+            assert!(connect(&path(name)).is_err(), "{name}");
+        }
+        let missing = connect(&path("missing")).unwrap_err();
+        assert_eq!(missing.kind(), io::ErrorKind::NotFound);
+    }
 }

@@ -11,12 +11,13 @@ pub(crate) mod iaid;
 mod ini;
 mod matching;
 mod nic;
+mod readers;
 pub(crate) mod wait_online;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -142,7 +143,7 @@ fn follow_files(
             Decision::Write(wanted) => {
                 if is_there.is_none()
                     || text_of(&path) != wanted.text
-                    || !is_readable(&path, &wanted)
+                    || !readers::are_the_same(&path, &wanted.source)
                 {
                     write(&path, &wanted)
                         .with_context(|| format!("can't write {}", path.display()))?;
@@ -363,16 +364,6 @@ fn asks_for_a_name(sections: &[Section]) -> bool {
     entries.any(|(key, value)| key == "Name" && !value.contains(['*', '!', '?', '[']))
 }
 
-/// Those who may read the source may read the copy.
-fn is_readable(path: &Path, wanted: &Wanted) -> bool {
-    let of = |path: &Path| {
-        fs::metadata(path)
-            .ok()
-            .map(|it| (it.mode() & 0o644, it.gid()))
-    };
-    of(path) == of(&wanted.source)
-}
-
 /// Whole or not at all, for the eyes of those who may read the source.
 fn write(path: &Path, wanted: &Wanted) -> io::Result<()> {
     let source = fs::metadata(&wanted.source)?;
@@ -387,12 +378,7 @@ fn write(path: &Path, wanted: &Wanted) -> io::Result<()> {
         .mode(0o600)
         .open(&temporary)?;
     file.write_all(wanted.text.as_bytes())?;
-    // The group that networkd runs as, where only it may read the source.
-    if file.metadata()?.gid() != source.gid() {
-        fchown(&file, None, Some(source.gid()))?;
-    }
-    // Whatever this process's umask is: networkd is another user.
-    file.set_permissions(fs::Permissions::from_mode(source.mode() & 0o644))?;
+    readers::let_read(&file, source.mode(), source.gid())?;
     fs::rename(&temporary, path)
 }
 

@@ -14,6 +14,7 @@ use tandem_core::policy::{AddressingPolicy, BondPolicy, Ownership};
 use tandem_core::{IfName, Role, role_of};
 use tandem_wire::Call;
 use tandem_wire::reply::StatusReport;
+use tandem_wire::words::shortened;
 
 use super::changes::Changes;
 use super::{GivenBack, Obstacle, UNIT, UnitState, given_back, remember};
@@ -42,6 +43,8 @@ const UDEV_LIMIT: Duration = Duration::from_secs(60);
 const UDEV_PAUSE: Duration = Duration::from_secs(1);
 /// How long the service may take to say what is wrong.
 const STATUS_LIMIT: Duration = Duration::from_secs(2);
+/// So much of that is kept and logged, in characters.
+const MAX_WORDS: usize = 200;
 
 /// Watches until there is nothing to wait for.
 ///
@@ -312,12 +315,18 @@ fn give_back(bond: &Bond) -> String {
 
 /// The first problem that the service itself tells of a bond.
 fn problem_of(bond: &IfName) -> Option<String> {
-    let mut client = Client::connect(SOCKET_PATH.as_ref()).ok()?;
+    problem_at(SOCKET_PATH.as_ref(), bond)
+}
+
+/// The same of the service that has this socket. It is another user's: its words are cut to what a line holds.
+fn problem_at(socket: &Path, bond: &IfName) -> Option<String> {
+    let mut client = Client::connect(socket).ok()?;
     let report: StatusReport = client.call(Call::TandemStatus, STATUS_LIMIT).ok()?;
     let mut bonds = report.status.bonds.into_iter();
     let found = bonds.find(|found| found.name == *bond)?;
     let mut problems = found.problems.into_iter().map(|problem| problem.message);
-    problems.next().or(Some(found.reason))
+    let said = problems.next().unwrap_or(found.reason);
+    Some(shortened(&said, MAX_WORDS))
 }
 
 fn say(lines: Vec<String>) {
@@ -450,6 +459,31 @@ mod tests {
         // Said once.
         let next = waiting.next(&missing, &reason, start + PATIENCE);
         assert!(next.overdue.is_empty() && next.left.is_empty() && next.is_over);
+    }
+
+    #[test]
+    fn what_the_service_says_of_a_bond_is_a_short_line() {
+        use std::io::{BufRead, BufReader, Write};
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("tandem.sock");
+        let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let service = std::thread::spawn(move || {
+            let (stream, _) = listener.accept().unwrap();
+            BufReader::new(&stream)
+                .read_line(&mut String::new())
+                .unwrap();
+            let frozen = include_str!("../../../tests/frozen/0.1.0/guest.jsonl");
+            let mut lines = frozen.lines();
+            let said = lines.find_map(|line| line.strip_prefix("tandem-status "));
+            let words = format!("\\u001b[2J{}", "x".repeat(MAX_WORDS));
+            let said = said.unwrap().replace("what happened", &words);
+            let said = said.replace("\"id\":4}", "\"id\":1}") + "\n";
+            (&stream).write_all(said.as_bytes()).unwrap();
+        });
+        let told = problem_at(&socket, &"bond0".parse().unwrap()).unwrap();
+        service.join().unwrap();
+        assert!(told.starts_with(" [2Jxxx"), "{told}");
+        assert_eq!(told.len(), MAX_WORDS);
     }
 
     #[test]

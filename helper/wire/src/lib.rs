@@ -24,6 +24,7 @@ mod protocol;
 pub mod reply;
 #[cfg(feature = "schema")]
 pub mod schema;
+pub mod words;
 
 pub use event::{EventMessage, Pushed, Timestamp};
 pub use framing::{Decoder, FrameError, SENTINEL};

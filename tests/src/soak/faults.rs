@@ -10,12 +10,13 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
 use tandem_core::status::BondState;
 
-use super::schedule::{Fault, Port, Side};
+use super::schedule::{Fault, Half, Port, Side};
 use super::site::Site;
 use crate::command::progress;
 use crate::libvirt::{
     DOMAIN, EVACUATION_LIMIT, Ran, Running, Told, host_program, tandem_host, words,
 };
+use crate::process::{Process, ProcessHandle, find_processes};
 use crate::sim::rng::Rng;
 use crate::tandem::STEP_LIMIT;
 use crate::vm::CHANNEL_PORT_NAME;
@@ -24,6 +25,8 @@ use crate::vm::CHANNEL_PORT_NAME;
 const GARBAGE_CONNECTIONS: u32 = 4;
 /// Who is sent garbage takes it within this, or it is not sent whole.
 const GARBAGE_LIMIT: Duration = Duration::from_secs(5);
+/// A half is looked for this often: one lives for a second or two.
+const HALF_STEP: Duration = Duration::from_millis(10);
 /// The domain's devices are looked at this often.
 const LOOK_STEP: Duration = Duration::from_millis(200);
 
@@ -50,6 +53,10 @@ impl Site<'_> {
             Fault::KillMigrate(phase) => self.migrate_until(phase, Signal::KILL),
             Fault::InterruptMigrate(phase) => self.migrate_until(phase, Signal::INT),
             Fault::MigrateWithoutLibvirtd(side) => self.migrate_without_libvirtd(side),
+            Fault::MigrateCarried => self.migrate_carried(),
+            Fault::KillHalf { half, after_ms } => {
+                self.kill_half(half, Duration::from_millis(after_ms))
+            }
         }
     }
 
@@ -210,6 +217,56 @@ impl Site<'_> {
         // One that goes on all the same ends too.
         let speed = ["migrate-setspeed", DOMAIN, "10000"];
         self.world.home.try_virsh(&speed)?;
+        let ran = told.wait()?;
+        self.settle(&ran)
+    }
+
+    fn start_carried(&self) -> Result<Told> {
+        let program = host_program()?.display().to_string();
+        let [from, to] = [&self.world.home, &self.world.other].map(|host| {
+            let namespace = host.host().namespace().name();
+            format!("ip netns exec {namespace} {program}")
+        });
+        let carry = ["--carry", "--carry-from", &from, "--carry-to", &to];
+        let told = self.world.start(&carry)?;
+        self.world.guest.pause();
+        Ok(told)
+    }
+
+    fn migrate_carried(&mut self) -> Result<()> {
+        let ran = self.start_carried()?.wait()?;
+        ensure!(ran.code == Some(0), "tandem-host migrate --carry: {ran:?}");
+        let reason = &ran.json()?["carry"]["reason"];
+        ensure!(reason.is_null(), "not carried: {ran:?}");
+        self.world.moved()
+    }
+
+    /// What is left of the carry gives everything back, and the evacuation goes on or is undone.
+    fn kill_half(&mut self, half: Half, after: Duration) -> Result<()> {
+        let told = self.start_carried()?;
+        let (side, host) = match half {
+            Half::Source => ("source", &self.world.home),
+            Half::Destination => ("destination", &self.world.other),
+        };
+        let words = ["carry-half", side, &host.uri()].map(str::to_owned);
+        // `ip netns exec` becomes it, and is not it yet.
+        let is_it = |process: &Process| {
+            let program = process.words.first();
+            program.is_some_and(|word| word.ends_with("tandem-host"))
+                && words.iter().all(|word| process.words.contains(word))
+        };
+        while told.running.runs()? {
+            if let Some(found) = find_processes(is_it)?.first() {
+                let process = ProcessHandle::of_pid(found.pid);
+                sleep(after);
+                match process {
+                    Ok(process) => process.kill(),
+                    Err(_) => progress("the half had ended by itself"),
+                }
+                break;
+            }
+            sleep(HALF_STEP);
+        }
         let ran = told.wait()?;
         self.settle(&ran)
     }

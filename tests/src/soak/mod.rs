@@ -8,7 +8,7 @@ mod site;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
 use crate::Lab;
@@ -19,6 +19,9 @@ use site::Site;
 
 pub use holdings::{Growth, Holdings};
 pub use schedule::Schedule;
+
+/// So many have each kind among them.
+const MANY_FAULTS: usize = 1_000;
 
 /// Faults of one kind, and what they cost.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -59,12 +62,15 @@ impl Report {
     }
 }
 
-/// Injects the seed's faults until the time is over; the last one is ended and checked. Whatever is found is in the
-/// report.
+/// Injects the seed's faults until the time is over; the last one is ended and checked. With `only`, those of the kinds
+/// that have this in their names. Whatever is found is in the report.
 ///
 /// # Errors
-/// If there is no guest to begin with.
-pub fn run(limit: Duration, seed: u64) -> Result<Report> {
+/// If there is no guest to begin with, or no such kind.
+pub fn run(limit: Duration, seed: u64, only: Option<&str>) -> Result<Report> {
+    let is_meant = |fault: &Fault| only.is_none_or(|only| fault.kind().contains(only));
+    let mut some = Schedule::new(seed).take(MANY_FAULTS);
+    ensure!(some.any(|fault| is_meant(&fault)), "no such fault");
     let lab = Lab::new("soak")?;
     let began = Instant::now();
     progress(&format!("seed {seed}"));
@@ -75,7 +81,7 @@ pub fn run(limit: Duration, seed: u64) -> Result<Report> {
     };
     // The boot does not count: under emulation it takes long.
     let deadline = Instant::now() + limit;
-    let mut faults = Schedule::new(seed).zip(1..);
+    let mut faults = Schedule::new(seed).filter(is_meant).zip(1..);
     while report.broken.is_none() && Instant::now() < deadline {
         let Some((fault, number)) = faults.next() else {
             break;

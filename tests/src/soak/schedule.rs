@@ -22,6 +22,15 @@ pub enum Port {
     Vf,
 }
 
+/// One of the two processes of a carry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Half {
+    /// On the host that the guest leaves.
+    Source,
+    /// On the one that it goes to.
+    Destination,
+}
+
 /// Something that goes wrong, or that an operator does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
@@ -63,6 +72,15 @@ pub enum Fault {
     InterruptMigrate(&'static str),
     /// `kill -9` of that host's libvirtd while memory is copied.
     MigrateWithoutLibvirtd(Side),
+    /// An evacuation in peace, with the guest's frames carried.
+    MigrateCarried,
+    /// The same, and `kill -9` of a half.
+    KillHalf {
+        /// Which.
+        half: Half,
+        /// How long after it was first seen, in ms.
+        after_ms: u64,
+    },
 }
 
 /// Phases of an evacuation in which something may happen.
@@ -71,6 +89,10 @@ const PHASES: [&str; 5] = ["prepare", "unplug", "migrate", "plug", "verify"];
 const MOST_FLAPS: u64 = 4;
 /// The longest pause of a flap, in ms.
 const LONGEST_PAUSE_MS: u64 = 3_000;
+/// The longest time that a half lives until it is killed, in ms: some have done their work by then.
+const LONGEST_HALF_MS: u64 = 1_500;
+/// The seed's own bits for what came to the schedule later: all else of a seed stays as it was.
+const LATER: u64 = 0x6361_7272;
 /// The farthest jump of the clock: a year, in seconds.
 const FARTHEST_JUMP_S: u64 = 366 * 24 * 3600;
 
@@ -99,6 +121,8 @@ impl Fault {
             Self::KillMigrate(_) => "migrate killed",
             Self::InterruptMigrate(_) => "migrate interrupted",
             Self::MigrateWithoutLibvirtd(_) => "libvirtd killed in a migration",
+            Self::MigrateCarried => "migration with a carry",
+            Self::KillHalf { .. } => "carry's half killed",
         }
     }
 }
@@ -115,6 +139,13 @@ impl fmt::Display for Fault {
             },
             Self::KillMigrate(phase) | Self::InterruptMigrate(phase) => write!(f, " in {phase}"),
             Self::ClockJump(seconds) => write!(f, " by {seconds} s"),
+            Self::KillHalf { half, after_ms } => {
+                let half = match half {
+                    Half::Source => "source",
+                    Half::Destination => "destination",
+                };
+                write!(f, ", {half}, after {after_ms} ms")
+            }
             Self::Flaps {
                 times, pause_ms, ..
             } => write!(f, " {times} times for {pause_ms} ms"),
@@ -128,6 +159,7 @@ impl fmt::Display for Fault {
 #[derive(Debug)]
 pub struct Schedule {
     rng: Rng,
+    later: Rng,
     round: Vec<Fault>,
 }
 
@@ -136,6 +168,7 @@ impl Schedule {
     pub fn new(seed: u64) -> Self {
         Self {
             rng: Rng::new(seed),
+            later: Rng::new(seed ^ LATER),
             round: Vec::new(),
         }
     }
@@ -200,7 +233,19 @@ impl Schedule {
             let other = self.rng.below(index as u64 + 1);
             round.swap(index, usize::try_from(other).unwrap_or(index));
         }
-        round
+        // They are taken from the end: these come last.
+        let carried = [Fault::MigrateCarried, self.killed_half()];
+        carried.into_iter().chain(round).collect()
+    }
+
+    fn killed_half(&mut self) -> Fault {
+        Fault::KillHalf {
+            half: match self.later.chance(500) {
+                true => Half::Source,
+                false => Half::Destination,
+            },
+            after_ms: self.later.below(LONGEST_HALF_MS),
+        }
     }
 }
 
@@ -221,7 +266,7 @@ mod tests {
 
     use super::*;
 
-    const ROUND: usize = 16;
+    const ROUND: usize = 18;
 
     #[test]
     fn a_seed_stands_for_its_faults_and_no_others() {
@@ -229,16 +274,16 @@ mod tests {
         assert_eq!(faults(7), faults(7));
         assert_ne!(faults(7), faults(8));
         // Whatever this generator becomes, a seed that was told of before means the same.
-        let told: Vec<_> = faults(7)[..4].iter().map(ToString::to_string).collect();
-        assert_eq!(
-            told,
-            [
-                "clock jumps by -15902826 s",
-                "VF flaps 3 times for 1192 ms",
-                "garbage to serve",
-                "full /run"
-            ]
-        );
+        let told: Vec<_> = faults(7).iter().map(ToString::to_string).collect();
+        let first = [
+            "clock jumps by -15902826 s",
+            "VF flaps 3 times for 1192 ms",
+            "garbage to serve",
+            "full /run",
+        ];
+        assert_eq!(told[..4], first);
+        assert!(told[16].starts_with("carry's half killed, "), "{told:?}");
+        assert_eq!(told[17], "migration with a carry");
     }
 
     #[test]
@@ -258,13 +303,15 @@ mod tests {
                 "migration",
                 "VF flaps",
                 "clock jumps",
+                "migration with a carry",
+                "carry's half killed",
             ] {
                 assert!(told.contains(&kind), "no {kind}: {told:?}");
             }
             kinds.extend(told.iter().copied());
             orders.insert(told);
         }
-        assert_eq!(kinds.len(), 18, "{kinds:?}");
+        assert_eq!(kinds.len(), 20, "{kinds:?}");
         assert!(orders.len() > 40, "{} orders", orders.len());
     }
 
@@ -281,6 +328,7 @@ mod tests {
                 Fault::KillMigrate(phase) | Fault::InterruptMigrate(phase) => {
                     assert!(PHASES.contains(&phase));
                 }
+                Fault::KillHalf { after_ms, .. } => assert!(after_ms < LONGEST_HALF_MS),
                 _ => {}
             }
         }

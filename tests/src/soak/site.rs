@@ -118,7 +118,7 @@ impl<'lab> Site<'lab> {
     }
 
     /// Waits until nothing has to happen any more: the guest uses its VF, `serve` of its host hears from it and says
-    /// the same, the other one knows of no domain, and nobody has a claim.
+    /// the same, the other one knows of no domain, nobody has a claim, and no carry has left anything.
     fn await_calm(&mut self) -> Result<()> {
         let deadline = Instant::now() + CALM_LIMIT;
         loop {
@@ -155,6 +155,15 @@ impl<'lab> Site<'lab> {
         ensure!(there.is_empty(), "serve there says {there:#?}");
         let held = self.world.locks()?;
         ensure!(held.is_empty(), "{held:?} are held");
+        for side in [Side::Here, Side::There] {
+            let host = self.host(side).host();
+            let links = host.namespace().ip(&["-brief", "link"])?;
+            ensure!(
+                !links.contains("tdm"),
+                "a carry has left something on {}: {links}",
+                host.name()
+            );
+        }
         Ok(())
     }
 

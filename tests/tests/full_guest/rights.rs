@@ -54,9 +54,10 @@ pub(crate) fn has_what_it_needs_and_no_more(guest: &Guest) -> Result<()> {
     Ok(())
 }
 
-/// Units of the guest are looked at as systemd has loaded them, and the host's by its file.
+/// Units of the guest are looked at as systemd has loaded them, and the host's by its file. docs/trust.md tells the same.
 pub(crate) fn are_exposed_no_more_than_they_may(guest: &Guest) -> Result<()> {
-    for (unit, file, at_most) in exposure::SERVICES {
+    for service in exposure::SERVICES {
+        let (unit, file) = (service.unit, service.file);
         let loaded = systemd::property(&guest.vm, unit, "LoadState")? == "loaded";
         let of = match loaded {
             true => unit.to_owned(),
@@ -70,7 +71,12 @@ pub(crate) fn are_exposed_no_more_than_they_may(guest: &Guest) -> Result<()> {
         let table = guest
             .vm
             .sh(&format!("systemd-analyze security --no-pager {of}"))?;
-        exposure::check(unit, at_most, &table)?;
+        let found = exposure::check(&service, &table)?;
+        let told = exposure::documented(&service)?;
+        ensure!(
+            found == told,
+            "docs/trust.md tells {told} of {unit}, and it is {found}"
+        );
     }
     Ok(())
 }
@@ -101,10 +107,12 @@ pub(crate) fn marks_whatever_the_host_hands_over(guest: &Guest, bond: &Value) ->
         "{path}: {found:?}"
     );
     // A busy machine may be too slow to reach a limit within its time, so that there is none is looked at too.
-    let limit = systemd::property(&guest.vm, service, "StartLimitIntervalUSec")?;
-    ensure!(
-        limit == "0",
-        "{service} is given up after some starts in {limit}"
-    );
+    for (unit, property) in [
+        (service, "StartLimitIntervalUSec"),
+        (path, "TriggerLimitIntervalUSec"),
+    ] {
+        let limit = systemd::property(&guest.vm, unit, property)?;
+        ensure!(limit == "0", "{unit} is given up by {property}={limit}");
+    }
     Ok(())
 }

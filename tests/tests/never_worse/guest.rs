@@ -14,6 +14,8 @@ const UNIT: &str = "tandem.service";
 const UNIT_FILE: &str = "/usr/lib/systemd/system/tandem.service";
 const NO_BONDING: &str = "/etc/modprobe.d/no-bonding.conf";
 const IN_USE: &str = "/etc/udev/rules.d/99-lab.rules";
+/// Is there once [`Broken::RefreshKilled`] has happened.
+pub(crate) const KILLED: &str = "/run/tandem-nics/lab-killed";
 /// Where the sandboxes of the units reach it.
 const ASIDE: &str = "/var/lib/lab-aside";
 
@@ -34,6 +36,8 @@ pub(crate) enum Broken {
     CrashesAlways,
     /// Only the service crashes.
     CrashesInRun,
+    /// The first of what marks the ports is killed.
+    RefreshKilled,
     NoUser,
     /// The service runs, and no bond can take a NIC in: each has a macvlan on it.
     NicsInUse,
@@ -48,7 +52,11 @@ pub(crate) trait Suffers {
     /// As at a boot: no service, no bond, no bonding driver, nothing in /run, and NICs that are new to udev.
     fn take_nics_anew(&self) -> Result<()>;
     /// Gives how much of the guest's own time goes by from then on until it has its plain network.
-    fn nics_come_anew(&self) -> Result<Duration>;
+    fn nics_come_anew(&self) -> Result<Duration> {
+        self.nics_come_anew_while(|| Ok(()))
+    }
+    /// The same, and something happens meanwhile.
+    fn nics_come_anew_while(&self, meanwhile: impl FnOnce() -> Result<()>) -> Result<Duration>;
     /// How long whichever of its processors waited longest has waited for one of this machine since then, or since
     /// QEMU began.
     fn lost_since(&self, before: &BTreeMap<String, Duration>) -> Result<Duration>;
@@ -101,9 +109,10 @@ impl Suffers for Guest<'_> {
         .map(|_| ())
     }
 
-    fn nics_come_anew(&self) -> Result<Duration> {
+    fn nics_come_anew_while(&self, meanwhile: impl FnOnce() -> Result<()>) -> Result<Duration> {
         self.take_nics_anew()?;
         let (started, before) = (Instant::now(), self.vm().qemu().waited_for_processor()?);
+        meanwhile()?;
         self.has_plain_network()?;
         let took = started.elapsed();
         Ok(took.saturating_sub(self.lost_since(&before)?))
@@ -138,6 +147,9 @@ impl Suffers for Guest<'_> {
             Broken::CrashesAlways => script("kill -ABRT $$"),
             Broken::CrashesInRun => script(&format!(
                 "test \"$1\" = run && kill -ABRT $$\nexec {ASIDE}/tandem \"$@\""
+            )),
+            Broken::RefreshKilled => script(&format!(
+                "test \"$2\" = --refresh && mkdir {KILLED} 2>/dev/null && kill -KILL $$\nexec {ASIDE}/tandem \"$@\""
             )),
             Broken::NoUser => format!("systemctl stop {UNIT}; userdel tandem"),
             Broken::NicsInUse => format!(

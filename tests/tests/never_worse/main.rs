@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use guest::{Broken, Suffers};
+use guest::{Broken, KILLED, Suffers};
 use tandem_core::Status;
 use tandem_core::status::BondState;
 use tandem_lab::Lab;
@@ -19,6 +19,9 @@ use tandem_lab::tandem::STEP_LIMIT;
 const LATER: Duration = Duration::from_secs(30);
 const UNIT: &str = "tandem.service";
 const WATCH: &str = "tandem-nics.service";
+const REFRESH: &str = "tandem-refresh.service";
+/// What a watch that is killed once may cost: it is started again after 5 s, and waits anew.
+const WATCH_AGAIN: Duration = Duration::from_secs(15);
 /// Set by the long suite: the rarer ones too, and a boot for what others are shown without one.
 const EVERYTHING: &str = "TANDEM_NEVER_WORSE_EVERYTHING";
 
@@ -85,6 +88,11 @@ impl Broken {
             Self::NoUnit => found("service", "tandem.service is not installed", None),
             Self::NoProgram => of_systemd("203/EXEC"),
             Self::CrashesAlways => of_systemd("6/ABRT"),
+            // It is done again, and nobody notices.
+            Self::RefreshKilled => Said {
+                asked: None,
+                journal: None,
+            },
         }
     }
 }
@@ -108,6 +116,8 @@ fn a_guest_with_a_broken_tandem_has_its_plain_network() {
         let mut guest = machine.reboot(plain)?;
         works_after_a_boot(&guest)?;
         breaks_in_a_row(&guest, &Broken::USUAL)?;
+        gives_back_after_the_watch_was_killed(&guest)?;
+        marks_after_the_refresh_was_killed(&guest)?;
         if everything {
             breaks_in_a_row(&guest, &Broken::RARE)?;
             is_cut_off_without_the_watch(&guest)?;
@@ -169,6 +179,49 @@ fn breaks_in_a_row(guest: &Guest<'_>, all: &[Broken]) -> Result<()> {
         story().with_context(|| format!("{broken:?}"))?;
     }
     Ok(())
+}
+
+/// `kill -9` of what gives the NICs back, while it waits for a service that crashes.
+fn gives_back_after_the_watch_was_killed(guest: &Guest<'_>) -> Result<()> {
+    guest.break_by(Broken::CrashesInRun)?;
+    let took = guest.nics_come_anew_while(|| {
+        systemd::eventually("the watch runs", STEP_LIMIT, || {
+            let state = systemd::property(guest.vm(), WATCH, "ActiveState")?;
+            Ok((state == "active").then_some(()).ok_or(state))
+        })?;
+        guest.sh(&format!("systemctl kill --signal=KILL {WATCH}"))?;
+        systemd::eventually("the watch runs again", STEP_LIMIT, || {
+            let restarts = systemd::property(guest.vm(), WATCH, "NRestarts")?;
+            Ok((restarts != "0").then_some(()).ok_or(restarts))
+        })
+    })?;
+    eprintln!("with {WATCH} killed: plain network {took:?} after the NICs");
+    ensure!(
+        took < LATER + WATCH_AGAIN,
+        "plain network only after {took:?}"
+    );
+    guest.is_marked(false)?;
+    guest.restore()
+}
+
+/// `kill -9` of what marks the ports: it is done again without another change.
+fn marks_after_the_refresh_was_killed(guest: &Guest<'_>) -> Result<()> {
+    guest.break_by(Broken::RefreshKilled)?;
+    guest.sh(&format!("systemctl start --no-block {REFRESH}"))?;
+    systemd::eventually("the refresh is done again", STEP_LIMIT, || {
+        let found =
+            systemd::properties(guest.vm(), REFRESH, &["ActiveState", "Result", "NRestarts"])?;
+        let is_done = found["ActiveState"] == "inactive" && found["Result"] == "success";
+        let was_killed = guest
+            .vm()
+            .run(&["test", "-d", KILLED], STEP_LIMIT)?
+            .success();
+        Ok((is_done && was_killed)
+            .then_some(())
+            .ok_or(format!("{found:?}")))
+    })?;
+    guest.sh(&format!("rmdir {KILLED}"))?;
+    guest.restore()
 }
 
 /// After a boot: not much later than without Tandem, from when udevd was there.

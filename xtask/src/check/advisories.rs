@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use tandem_lab::artifacts::cache;
@@ -19,7 +19,8 @@ const DAY: &str = "2026-08-21T08:28:40+02:00";
 const LEAST: usize = 1_000;
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Lays the copy out as the git repository that cargo-deny reads, and says how many advisories of which day it has.
+/// Lays the copy out as the git repository that cargo-deny reads, and says how many advisories of which day it has, and
+/// how long ago that was: no age is an error, or CI would fail by itself one day.
 ///
 /// # Errors
 /// The copy is damaged, or `tar`, `xz` or `git` is missing.
@@ -46,7 +47,19 @@ pub(super) fn lay_out() -> Result<String> {
     git(&folder, &["init", "--quiet"])?;
     git(&folder, &["add", "--all"])?;
     git(&folder, &["commit", "--quiet", "--message", "as copied"])?;
-    Ok(format!("{advisories} advisories, as of {DAY}"))
+    let at = git(&folder, &["log", "-1", "--format=%ct"])?;
+    let at = at.trim().parse().context("when the copy was made")?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+    Ok(told(advisories, at, now))
+}
+
+/// Moments in s since 1970.
+fn told(advisories: usize, at: u64, now: u64) -> String {
+    let days = now.saturating_sub(at) / (24 * 3600);
+    format!(
+        "{advisories} advisories, as of {DAY}, {days} days ago; what came later is not looked for: \
+         xtask/advisories/README.md"
+    )
 }
 
 fn advisories_in(crates: &Path) -> Result<usize> {
@@ -57,7 +70,7 @@ fn advisories_in(crates: &Path) -> Result<usize> {
     Ok(count)
 }
 
-fn git(folder: &Path, arguments: &[&str]) -> Result<()> {
+fn git(folder: &Path, arguments: &[&str]) -> Result<String> {
     let mut git = Command::new("git");
     git.current_dir(folder)
         .args(["-c", "user.name=RustSec", "-c", "user.email=", "-c"])
@@ -65,5 +78,18 @@ fn git(folder: &Path, arguments: &[&str]) -> Result<()> {
         .args(arguments)
         .env("GIT_AUTHOR_DATE", DAY)
         .env("GIT_COMMITTER_DATE", DAY);
-    command::run(&mut git, LIMIT).map(|_| ())
+    Ok(command::run(&mut git, LIMIT)?.stdout)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::told;
+
+    #[test]
+    fn the_age_is_told_in_days() {
+        let at = 1_787_293_720;
+        let of = |now| told(1_198, at, now);
+        assert!(of(at + 24 * 3600 * 101 + 5).contains(", 101 days ago;"));
+        assert!(of(at - 1).contains(", 0 days ago;"));
+    }
 }

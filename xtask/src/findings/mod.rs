@@ -1,6 +1,7 @@
-//! `cargo xtask findings`: what a review of the project's security found, and its tests. Each test passes on
+//! `cargo xtask findings`: what reviews of the project's security found, and its tests. Each test passes on
 //! the project as it is, and fails on a copy in which that one mending is taken out again.
 
+mod second;
 mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +14,8 @@ use clap::Args;
 use tandem_lab::artifacts::{Cache, cache, cargo};
 use tandem_lab::command::{self, Finished};
 
-use self::table::{Edit, FINDINGS, Finding};
+use self::second::SECOND;
+use self::table::{Edit, FIRST, Finding};
 use crate::{fuzz, project};
 
 /// A build of one package's tests, and one test; for those in a guest also one of what runs there.
@@ -33,12 +35,16 @@ pub(crate) struct Options {
     fuzz: bool,
 }
 
+fn findings() -> impl Iterator<Item = &'static Finding> {
+    FIRST.iter().chain(SECOND)
+}
+
 /// Tries each finding's test with and without its mending, and prints a line for each.
 ///
 /// # Errors
 /// A test fails, or passes without what it is there for.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let known: BTreeSet<&str> = FINDINGS.iter().map(|finding| finding.id).collect();
+    let known: BTreeSet<&str> = findings().map(|finding| finding.id).collect();
     for id in &options.wanted {
         ensure!(
             known.contains(id.as_str()),
@@ -49,7 +55,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         options.wanted.is_empty() || options.wanted.iter().any(|id| id == finding.id)
     };
     let copy = Copy::make()?;
-    let wanted: Vec<&Finding> = FINDINGS.iter().filter(wanted).collect();
+    let wanted: Vec<&Finding> = findings().filter(wanted).collect();
     if options.fuzz {
         return fuzzed(&copy, &wanted);
     }
@@ -210,8 +216,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn each_test_is_there() {
+        let sources = project::files().unwrap();
+        let sources = sources
+            .iter()
+            .filter(|file| file.extension().is_some_and(|kind| kind == "rs"));
+        let texts: Vec<String> = sources
+            .filter_map(|file| project::text(file).unwrap())
+            .collect();
+        for finding in findings() {
+            let name = finding.test.rsplit("::").next().unwrap();
+            let head = format!("fn {name}() {{");
+            let is_there = texts.iter().any(|text| text.contains(&head));
+            assert!(is_there, "{}: no test {}", finding.id, finding.test);
+        }
+    }
+
+    #[test]
     fn each_mending_is_where_the_table_says() {
-        for finding in FINDINGS {
+        for finding in findings() {
             assert!(!finding.edits.is_empty(), "{}", finding.id);
             for edit in finding.edits {
                 let text = project::text(edit.file.as_ref()).unwrap().unwrap();

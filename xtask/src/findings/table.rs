@@ -36,7 +36,7 @@ pub(super) struct Edit {
 const LIB: &[&str] = &["--lib"];
 
 /// Most tests are of the host's library.
-const OF_THE_HOST: Finding = Finding {
+pub(super) const OF_THE_HOST: Finding = Finding {
     id: "",
     package: "tandem-host",
     of: LIB,
@@ -46,13 +46,13 @@ const OF_THE_HOST: Finding = Finding {
     found_by: &[],
 };
 /// And some boot Debian.
-const IN_A_FULL_GUEST: Finding = Finding {
+pub(super) const IN_A_FULL_GUEST: Finding = Finding {
     package: "tandem-lab",
     of: &["--test", "full_guest"],
     ..OF_THE_HOST
 };
 
-pub(super) const FINDINGS: &[Finding] = &[
+pub(super) const FIRST: &[Finding] = &[
     // A URI that libvirt runs a program for was opened.
     Finding {
         id: "C1",
@@ -221,13 +221,13 @@ pub(super) const FINDINGS: &[Finding] = &[
     // A path unit was given up after a few bonds.
     Finding {
         id: "M4",
-        test: "the_host_hands_over_what_network_manager_has",
+        test: "the_host_hands_a_bond_to_a_guest_with_network_manager",
         edits: &[Edit {
             file: "helper/systemd/tandem-refresh.service",
             mended: "StartLimitIntervalSec=0\n",
             taken_out: "",
         }],
-        says: "is given up after some starts in",
+        says: "is given up by StartLimitIntervalUSec",
         ..IN_A_FULL_GUEST
     },
     // A guest made time series.
@@ -317,8 +317,8 @@ pub(super) const FINDINGS: &[Finding] = &[
         test: "daemon::tests::foreign::a_number_of_a_process_keeps_nobody_from_a_guest",
         edits: &[Edit {
             file: "helper/host/src/daemon/supervisor/channel_tasks.rs",
-            mended: "            && Lock::is_held(&self.options.state, \"domain\", name)\n",
-            taken_out: "",
+            mended: "is_driven && !is_ours && Lock::is_held(&self.options.state, \"domain\", name)",
+            taken_out: "is_driven && !is_ours",
         }],
         ..OF_THE_HOST
     },
@@ -339,7 +339,7 @@ pub(super) const FINDINGS: &[Finding] = &[
         id: "L2",
         test: "words::tests::nothing_moves_the_cursor_or_turns_the_text_around",
         edits: &[Edit {
-            file: "helper/host/src/words.rs",
+            file: "helper/wire/src/words.rs",
             mended: "    !c.is_control() && !hidden",
             taken_out: "    hidden || c != '\\u{1b}'",
         }],

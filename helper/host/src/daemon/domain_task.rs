@@ -32,7 +32,7 @@ pub(super) struct DomainTask {
     pub(super) look_at: Option<Instant>,
     /// Looks in quick succession.
     pub(super) quick: u32,
-    pub(super) replug: Option<Replug>,
+    pub(super) replug: Replug,
 }
 
 /// The task of a keeper, which is not to end.
@@ -95,7 +95,7 @@ impl DomainTask {
 
     /// The next moment at which something is to be done about it.
     pub(super) fn next(&self) -> Option<Instant> {
-        let attempt_at = self.replug.as_ref().and_then(Replug::due_at);
+        let attempt_at = self.replug.due_at();
         let all = [self.look_at, attempt_at, self.channel_task.again_at()];
         all.into_iter().flatten().min()
     }

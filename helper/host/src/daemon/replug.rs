@@ -10,6 +10,7 @@ use super::lease::ChannelLeases;
 use super::options::Options;
 use super::registry::Attempts;
 use super::sources;
+use super::told::Told;
 use crate::evacuate::{Device, Evacuation, Limits, Outcome, Progress, Verdict};
 use crate::execute::{Hosts, Lock, RunEnd, Runner, Stops, Watcher, owner_is_dead, this_process};
 use crate::hypervisor::{DomainState, Host, JobPhase, JobWhich, Nic};
@@ -23,19 +24,36 @@ pub(super) const WIND_UP: Duration = Duration::from_secs(30);
 const FIRST: Duration = Duration::from_secs(30);
 /// Longest time between two attempts.
 const LONGEST: Duration = Duration::from_secs(15 * 60);
+/// After so long without an attempt the next one counts as the first.
+const FORGOTTEN: Duration = Duration::from_secs(60 * 60);
 /// How long to wait for a tool that has the guest's channel.
 const LEASE: Duration = Duration::from_secs(15);
 /// One attempt's time for plugging in; the next one comes by itself.
 const PLUG_MS: u64 = 30_000;
 
-/// What is planned for one domain.
+/// What is planned for one domain, and what was tried. It is kept as long as the domain runs here: whoever may write
+/// its metadata must not make each attempt the first one, by another record or by the same one again.
 #[derive(Debug)]
 pub(super) struct Replug {
-    evacuation: String,
-    attempts: Attempts,
+    /// The domain's present run ([`crate::hypervisor::DomainFacts::run_id`]).
+    run_id: String,
+    plan: Option<Plan>,
+    /// From the last attempt to the next one.
     wait: Duration,
-    /// `None` while an attempt is under way.
+    /// When the last attempt ended.
+    tried: Option<Instant>,
+    /// Why nothing may be plugged in, as it was logged last.
+    not_allowed: Option<String>,
+    told: Told,
+}
+
+/// An attempt that is wanted.
+#[derive(Debug)]
+struct Plan {
+    evacuation: String,
+    /// `None` while it is under way.
     at: Option<Instant>,
+    attempts: Attempts,
 }
 
 /// How an attempt ended.
@@ -52,94 +70,140 @@ pub(super) enum AttemptEnd {
 }
 
 impl Replug {
+    /// For a domain whose metadata were not looked at yet.
+    pub(super) fn new(run_id: &str) -> Self {
+        Self {
+            run_id: run_id.to_owned(),
+            plan: None,
+            wait: FIRST,
+            tried: None,
+            not_allowed: None,
+            told: Told::default(),
+        }
+    }
+
     /// Plans for what a look shows: `record` only if an attempt is wanted at all.
-    pub(super) fn follow(slot: &mut Option<Self>, record: Option<&Progress>, name: &str) {
-        if slot.as_ref().is_some_and(Self::is_busy) {
+    pub(super) fn follow(&mut self, record: Option<&Progress>, name: &str, run_id: &str) {
+        if self.is_busy() {
             return;
+        }
+        if self.run_id != run_id {
+            self.run_id = run_id.to_owned();
+            self.plan = None;
+            self.wait = FIRST;
+            self.tried = None;
         }
         let Some(record) = record.filter(|record| record.lacks_only_plug()) else {
-            *slot = None;
+            self.plan = None;
             return;
         };
-        let planned = slot.as_ref();
-        if planned.is_some_and(|planned| planned.evacuation == record.evacuation) {
+        let planned = self.plan.as_ref();
+        if planned.is_some_and(|plan| plan.evacuation == record.evacuation) {
             return;
         }
-        tracing::warn!(
-            "domain {} came without its VF; plugging it in is tried in {} s",
-            printable(name),
-            FIRST.as_secs()
-        );
-        *slot = Some(Self {
+        self.plan(record, name);
+    }
+
+    fn plan(&mut self, record: &Progress, name: &str) {
+        let now = Instant::now();
+        // What was long ago was another evacuation's.
+        if self.tried.is_some_and(|at| now - at >= FORGOTTEN) {
+            self.wait = FIRST;
+        }
+        let at = match self.tried {
+            Some(tried) => (tried + self.wait).max(now + FIRST),
+            None => now + FIRST,
+        };
+        if let Some(more) = self.told.may() {
+            tracing::warn!(
+                "domain {} came without its VF; plugging it in is tried in {} s{more}",
+                printable(name),
+                (at - now).as_secs()
+            );
+        }
+        self.plan = Some(Plan {
             evacuation: record.evacuation.clone(),
+            at: Some(at),
             attempts: Attempts::default(),
-            wait: FIRST,
-            at: Some(Instant::now() + FIRST),
         });
     }
 
     pub(super) fn due_at(&self) -> Option<Instant> {
-        self.at
+        self.plan.as_ref()?.at
     }
 
     pub(super) fn is_due(&self, now: Instant) -> bool {
-        self.at.is_some_and(|at| at <= now)
+        self.due_at().is_some_and(|at| at <= now)
     }
 
     pub(super) fn is_busy(&self) -> bool {
-        self.at.is_none()
+        self.plan.as_ref().is_some_and(|plan| plan.at.is_none())
     }
 
-    /// An attempt begins; returns the evacuation that it is about.
-    pub(super) fn begin(&mut self) -> String {
-        self.at = None;
-        self.evacuation.clone()
+    /// An attempt begins, if one is planned; returns the evacuation that it is about.
+    pub(super) fn begin(&mut self) -> Option<String> {
+        let plan = self.plan.as_mut()?;
+        plan.at = None;
+        Some(plan.evacuation.clone())
     }
 
     /// It has ended.
     pub(super) fn ended(&mut self, name: &str, evacuation: &str, ended: AttemptEnd) {
-        if self.evacuation != evacuation {
+        let plan = self.plan.as_mut();
+        let Some(plan) = plan.filter(|plan| plan.evacuation == evacuation) else {
             return;
-        }
+        };
         self.wait = (self.wait * 2).min(LONGEST);
-        self.at = Some(Instant::now() + self.wait);
+        let now = Instant::now();
+        self.tried = Some(now);
+        plan.at = Some(now + self.wait);
         let again_s = self.wait.as_secs();
         let name = printable(name);
         let text = match ended {
             AttemptEnd::Done => {
-                tracing::info!("domain {name} has its VF");
-                self.attempts.count += 1;
+                plan.attempts.count += 1;
+                if let Some(more) = self.told.may() {
+                    tracing::info!("domain {name} has its VF{more}");
+                }
                 "it has its VF".to_owned()
             }
             AttemptEnd::NotBegun(why) => {
                 let why = message(&why);
-                tracing::info!(
-                    "domain {name}: its VF is not plugged in now: {why}; again in {again_s} s"
-                );
+                if let Some(more) = self.told.may() {
+                    tracing::info!(
+                        "domain {name}: its VF is not plugged in now: {why}; again in {again_s} s{more}"
+                    );
+                }
                 why
             }
             AttemptEnd::NotAllowed(why) => {
                 let why = message(&why);
                 // Once: only an operator can change that.
-                if self.attempts.last.as_ref() != Some(&why) {
-                    tracing::warn!("domain {name}: its VF is not plugged in: {why}");
+                if self.not_allowed.as_ref() != Some(&why)
+                    && let Some(more) = self.told.may()
+                {
+                    tracing::warn!("domain {name}: its VF is not plugged in: {why}{more}");
+                    self.not_allowed = Some(why.clone());
                 }
                 why
             }
             AttemptEnd::Failed(why) => {
                 let why = message(&why);
-                tracing::warn!(
-                    "domain {name} is still without its VF: {why}; again in {again_s} s"
-                );
-                self.attempts.count += 1;
+                plan.attempts.count += 1;
+                if let Some(more) = self.told.may() {
+                    tracing::warn!(
+                        "domain {name} is still without its VF: {why}; again in {again_s} s{more}"
+                    );
+                }
                 why
             }
         };
-        self.attempts.last = Some(text);
+        plan.attempts.last = Some(text);
     }
 
-    pub(super) fn attempts(&self) -> &Attempts {
-        &self.attempts
+    /// What was tried for the record that stands there; nothing without one.
+    pub(super) fn attempts(&self) -> Option<&Attempts> {
+        self.plan.as_ref().map(|plan| &plan.attempts)
     }
 }
 
@@ -258,5 +322,83 @@ async fn begin(
             let why = "the service was told to end at once".to_owned();
             Err(AttemptEnd::Failed(why))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evacuate::{Side, Stage};
+
+    fn record(evacuation: &str) -> Progress {
+        Progress {
+            version: Progress::VERSION,
+            evacuation: evacuation.to_owned(),
+            domain: "g1".to_owned(),
+            renamed: None,
+            owner: None,
+            beat: 7,
+            stage: Stage::Degraded,
+            migration_begun: true,
+            home: Some(Side::Destination),
+            bond: None,
+            more_bonds: Vec::new(),
+            let_go: 0,
+            lacking: 0,
+        }
+    }
+
+    /// What attempts of the next hours begin at, in s, if the record is another one each time and goes away between; and
+    /// how many of these records were logged.
+    async fn moments(replug: &mut Replug, hours: u64, run_id: &str) -> (Vec<u64>, u32) {
+        let start = Instant::now();
+        let (mut moments, mut logged) = (Vec::new(), 0);
+        for count in 0.. {
+            if start.elapsed().as_secs() >= hours * 3600 {
+                break;
+            }
+            let evacuation = format!("e{count}");
+            let before = replug.told.left_out();
+            replug.follow(Some(&record(&evacuation)), "g1", run_id);
+            logged += u32::from(replug.told.left_out() <= before);
+            tokio::time::advance(Duration::from_secs(40)).await;
+            if replug.is_due(Instant::now()) {
+                moments.push(start.elapsed().as_secs());
+                assert_eq!(replug.begin().as_deref(), Some(&*evacuation));
+                replug.ended("g1", &evacuation, AttemptEnd::Failed("in use".to_owned()));
+            }
+            replug.follow(None, "g1", run_id);
+        }
+        (moments, logged)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_record_is_no_new_chance_and_no_new_line() {
+        let mut replug = Replug::new("1");
+        let (moments, logged) = moments(&mut replug, 3, "1").await;
+        // 30 s after it was seen, then 1, 2, 4, 8 and 15 minutes after the last.
+        assert!((14..=17).contains(&moments.len()), "{moments:?}");
+        let waits: Vec<u64> = moments.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!(waits[4..].iter().all(|wait| *wait >= 900), "{waits:?}");
+        // Of 270 records: four lines, and one more each five minutes.
+        assert!((4..=40).contains(&logged), "{logged} lines");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_run_or_a_long_quiet_time_begins_anew() {
+        let mut replug = Replug::new("1");
+        moments(&mut replug, 1, "1").await;
+        let seen = |replug: &mut Replug, run_id: &str| {
+            replug.follow(Some(&record("new")), "g1", run_id);
+            replug.due_at().unwrap() - Instant::now()
+        };
+        assert!(seen(&mut replug, "1") > FIRST * 2);
+        assert_eq!(seen(&mut replug, "2"), FIRST);
+        moments(&mut replug, 1, "2").await;
+        assert!(seen(&mut replug, "2") > FIRST * 2);
+        replug.follow(None, "g1", "2");
+        tokio::time::advance(FORGOTTEN).await;
+        assert_eq!(seen(&mut replug, "2"), FIRST);
+        assert_eq!(replug.wait, FIRST);
     }
 }

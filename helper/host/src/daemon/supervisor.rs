@@ -17,7 +17,7 @@ use super::lease::HostLeases;
 use super::manager::Manager;
 use super::options::Options;
 use super::registry::{Attempts, Registry};
-use super::replug::{self, Replug};
+use super::replug;
 use crate::evacuate::Progress;
 use crate::hypervisor::{
     ActiveDomain, DomainLook, DomainState, Event, EventKind, Events, Host, HostError,
@@ -146,8 +146,7 @@ impl Supervisor {
     /// Attempts under way leave the domain in order.
     async fn wind_up(mut self, mut manager: Manager) {
         self.stops.send_replace(1);
-        let busy =
-            |domain_task: &DomainTask| domain_task.replug.as_ref().is_some_and(Replug::is_busy);
+        let busy = |domain_task: &DomainTask| domain_task.replug.is_busy();
         let finish = async {
             while self.domain_tasks.values().any(busy) {
                 let next = manager.alive().unwrap_or(Instant::now() + replug::WIND_UP);
@@ -188,12 +187,11 @@ impl Supervisor {
                 domain_task.look_at = None;
                 self.due.insert(name.clone());
             }
-            if let Some(replug) = domain_task
-                .replug
-                .as_mut()
-                .filter(|replug| replug.is_due(now))
+            let replug = &mut domain_task.replug;
+            if replug.is_due(now)
+                && let Some(evacuation) = replug.begin()
             {
-                attempts.push((name.clone(), replug.begin()));
+                attempts.push((name.clone(), evacuation));
             }
         }
         for name in ended {
@@ -336,13 +334,12 @@ impl Supervisor {
                 ended,
             } => {
                 self.due.insert(name.clone());
-                let replug = self
-                    .domain_tasks
-                    .get_mut(&name)
-                    .and_then(|it| it.replug.as_mut());
-                if let Some(replug) = replug {
+                if let Some(domain_task) = self.domain_tasks.get_mut(&name) {
+                    let replug = &mut domain_task.replug;
                     replug.ended(&name, &evacuation, ended);
-                    self.registry.attempted(&name, replug.attempts());
+                    if let Some(attempts) = replug.attempts() {
+                        self.registry.attempted(&name, attempts);
+                    }
                 }
             }
         }
@@ -430,14 +427,12 @@ impl Supervisor {
         let record = record.and_then(|text| Progress::parse_for(text, name).ok());
         let running = look.facts.state == DomainState::Running;
         let wanted = self.options.replug.is_some() && running;
-        Replug::follow(
-            &mut domain_task.replug,
-            record.filter(|_| wanted).as_ref(),
-            name,
-        );
-        let attempts = domain_task.replug.as_ref().map(Replug::attempts).cloned();
-        if let Some(attempts) = attempts.filter(|attempts| *attempts != Attempts::default()) {
-            self.registry.attempted(name, &attempts);
+        let record = record.filter(|_| wanted);
+        let replug = &mut domain_task.replug;
+        replug.follow(record.as_ref(), name, &look.facts.run_id);
+        let attempts = replug.attempts();
+        if let Some(attempts) = attempts.filter(|attempts| **attempts != Attempts::default()) {
+            self.registry.attempted(name, attempts);
         }
     }
 }

@@ -30,6 +30,12 @@ impl Default for Told {
 }
 
 impl Told {
+    /// Lines that were left out and not told of yet.
+    #[cfg(test)]
+    pub(super) fn left_out(&self) -> u32 {
+        self.left_out
+    }
+
     /// What to put behind a line that may be written; `None` if it may not.
     pub(super) fn may(&mut self) -> Option<String> {
         while self.left < MOST && self.since.elapsed() >= PACE {

@@ -18,7 +18,7 @@ mod profiles;
 use std::collections::BTreeMap;
 use std::fs::{self, TryLockError};
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -275,7 +275,15 @@ pub(super) fn lock(files: &SystemFiles) -> Result<fs::File> {
 
 fn lock_file(path: &Path) -> std::io::Result<fs::File> {
     make_folder(path.parent().unwrap_or(Path::new("/")))?;
-    let file = fs::File::create(path)?;
+    let mut options = fs::OpenOptions::new();
+    let file = options
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)?;
+    // Who can open it can lock it, whatever it may do with it (flock(2)). An earlier version let everybody.
+    file.set_permissions(fs::Permissions::from_mode(0o600))?;
     let deadline = Instant::now() + LOCK_LIMIT;
     loop {
         match file.try_lock() {

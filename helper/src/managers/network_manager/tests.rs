@@ -88,6 +88,12 @@ fn the_automatic_profile_becomes_the_bonds() {
     let files = folder.files();
     let private = |path: &str| files.path(path).metadata().unwrap().permissions().mode() & 0o777;
     assert_eq!((private(BOND), private(SERVED_PATH)), (0o600, 0o644));
+    // Who can open it can keep it locked: nobody but root, also where an earlier version made it.
+    assert_eq!(private(LOCK_PATH), 0o600);
+    let open = fs::Permissions::from_mode(0o644);
+    fs::set_permissions(files.path(LOCK_PATH), open).unwrap();
+    drop(lock(&files).unwrap());
+    assert_eq!(private(LOCK_PATH), 0o600);
     assert_eq!(profiles_of(&folder, &[standby()]).1, Vec::<String>::new());
 }
 

@@ -23,19 +23,15 @@ impl Supervisor {
     /// attempt of our own has the lock too.
     pub(super) fn is_driven_here(&self, look: &DomainLook) -> bool {
         let name = look.facts.name.as_str();
-        let replug = self
-            .domain_tasks
-            .get(name)
-            .and_then(|domain_task| domain_task.replug.as_ref());
+        let domain_task = self.domain_tasks.get(name);
+        let is_ours = domain_task.is_some_and(|domain_task| domain_task.replug.is_busy());
         let record = look.progress.as_deref();
         let is_driven = record.is_some_and(|text| match Progress::parse_for(text, name) {
             Ok(record) => record.owner.is_some_and(|owner| is_of_this_machine(&owner)),
             // Of a newer program, perhaps: the lock tells.
             Err(_) => true,
         });
-        is_driven
-            && !replug.is_some_and(Replug::is_busy)
-            && Lock::is_held(&self.options.state, "domain", name)
+        is_driven && !is_ours && Lock::is_held(&self.options.state, "domain", name)
     }
 
     /// The domain has this socket now; others may have had it, or may have it again for themselves.
@@ -62,6 +58,7 @@ impl Supervisor {
         desired: DesiredState,
         channel: Result<ChannelSocket, String>,
     ) -> DomainTask {
+        let replug = Replug::new(&desired.run_id);
         let (desired, changes) = watch::channel(desired);
         DomainTask {
             desired,
@@ -70,7 +67,7 @@ impl Supervisor {
             looked: Instant::now(),
             look_at: None,
             quick: 0,
-            replug: None,
+            replug,
         }
     }
 
