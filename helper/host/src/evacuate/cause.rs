@@ -72,7 +72,8 @@ pub enum CauseCode {
     AgentRefused,
     /// The guest has no bond, or no standby that could carry the traffic.
     GuestNotReady,
-    /// The hypervisor did not take the request to unplug; the guest never heard of it.
+    /// The hypervisor did not take the request to unplug, or said nothing of it: the guest never heard of it, or
+    /// nobody knows whether it did.
     UnplugFailed,
     /// The guest refused the unplug.
     UnplugRefused,
