@@ -154,7 +154,8 @@ async fn prepare(arguments: &args::Evacuation) -> anyhow::Result<Result<Prepared
         from_their_networks(&mut spec, &configured.unwrap_or_default());
     }
     let mut found = obstacles(&spec, &facts, bonds.as_ref(), &arguments.migratable);
-    found.certain.extend(not_shared(&spec, &facts, &options));
+    let not_shared = not_shared(source.as_ref(), &spec, &facts, &options).await;
+    found.certain.extend(not_shared);
     let refused = unmigratable(&spec, &facts, &options, &arguments.migratable);
     found.certain.extend(refused);
     // A hypervisor that does not say it refuses by itself, if it has to.

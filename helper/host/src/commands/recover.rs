@@ -87,7 +87,7 @@ pub async fn run(arguments: &args::Recover) -> anyhow::Result<u8> {
         records.forget(name)?;
         return nothing(name, json);
     }
-    let owner_is_dead = owner_is_dead(&record.progress, &lock);
+    let owner_is_dead = owner_is_dead(&record, &lock);
     let policy = look.ok().and_then(|look| {
         let bonds = look.bonds.ok().flatten()?;
         let arriving: Vec<Nic> = record

@@ -218,13 +218,24 @@ async fn begin(
     };
     let allowed = sources::allowed(sources, host.uri(), record, &look);
     let (record, records) = allowed.map_err(AttemptEnd::NotAllowed)?;
+    // Who evacuates a domain that comes under another name holds the lock of its first one.
+    let first = record.spec.domain.as_str();
+    let (lock, _also) = if first == name {
+        (lock, None)
+    } else {
+        let first = Lock::take(&options.state, "domain", first);
+        (
+            first.map_err(|error| not_begun(error.to_string()))?,
+            Some(lock),
+        )
+    };
     let lease = timeout(LEASE, channel_leases.lease()).await;
     let lease = lease.map_err(|_| not_begun("another tool has its channel".to_owned()))?;
     let policy = look.bonds.ok().flatten();
     let devices = record.spec.devices.iter();
     let arriving: Vec<Nic> = devices.filter_map(Device::arriving).collect();
     let policy = policy.and_then(|bonds| bonds.policy_with(&facts.nics, &arriving).ok());
-    let owner_is_dead = owner_is_dead(&record.progress, &lock);
+    let owner_is_dead = owner_is_dead(&record, &lock);
     let runner = Runner {
         hosts: Hosts {
             // The domain has left it for good.

@@ -78,7 +78,10 @@ fn an_unplug_of_which_nothing_was_heard_is_not_forgotten_for_a_refusal() {
             assert_eq!(cause, Some(CauseCode::UnplugFailed), "{after_ms}");
             let said = outcome.cause.as_ref().map(|cause| cause.message.as_str());
             let said = said.unwrap_or_default();
-            assert!(said.contains("not known whether the guest was ever asked"), "{said}");
+            assert!(
+                said.contains("not known whether the guest was ever asked"),
+                "{said}"
+            );
             let has_vf = stage.world.has_vf(Side::Source);
             assert!(has_vf || outcome.unplug_may_follow, "{after_ms}");
         }

@@ -40,6 +40,8 @@ case "$there $*" in
 1*' net-info --network=last') printf 'Name:           last\nActive:         yes\n' ;;
 1*' net-dumpxml --network=last') echo "<network connections='1'><forward mode='hostdev'><address/><address/></forward></network>" ;;
 1*' net-info '*) echo "error: failed to get network 'nope'" >&2; exit 1 ;;
+*' vol-path --pool=images --vol=a disk') printf '%s\n\n' "$HERE/disk.raw" ;;
+*' vol-path --pool=blocks '*) printf '/dev/null\n\n' ;;
 *' help migrate') cat "$HERE/help" ;;
 *' event '*|*' qemu-monitor-event '*) sleep 100 ;;
 *' list '*) ;;
@@ -203,6 +205,35 @@ fn a_disk_that_no_other_host_has_is_named() {
     let read_only = xml.replace("<target", "<readonly/><target");
     bench.file("domain.xml", &domain.replace("</devices>", &read_only));
     assert_eq!(bench.run(&["check"], &[]).status.code(), Some(0));
+    bench.changed_nothing();
+}
+
+/// So it is where the disk is a volume of a pool, whose file only libvirt knows.
+#[test]
+fn a_volume_that_no_other_host_has_is_named() {
+    let bench = Bench::new(VF);
+    bench.file("disk.raw", "");
+    let domain = fs::read_to_string(bench.folder.path().join("domain.xml")).unwrap();
+    let with = |pool: &str| {
+        let xml = format!(
+            "<disk type='volume' device='disk'><source pool='{pool}' volume='a disk'/><target dev='vda'/></disk>\
+             </devices>"
+        );
+        bench.file("domain.xml", &domain.replace("</devices>", &xml));
+    };
+    with("images");
+    let said = ["vda", "disk.raw", "--copy-storage-all"];
+    bench.refuses("disk-not-shared", &[], &said);
+    for options in [&["--unsafe"][..], &["--copy-storage-all"]] {
+        let output = bench.run(&["check"], options);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+    }
+    // libvirt has no such rule for block devices, and knows best of what it does not tell.
+    for pool in ["blocks", "unheard-of"] {
+        with(pool);
+        let output = bench.run(&["check"], &[]);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+    }
     bench.changed_nothing();
 }
 

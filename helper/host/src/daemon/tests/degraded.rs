@@ -47,7 +47,7 @@ fn own(progress: &Progress) -> Record {
         progress: progress.clone(),
         spec: Spec {
             domain: progress.domain.clone(),
-            renamed: None,
+            renamed: progress.renamed.clone(),
             source_uri: "qemu+ssh://a/system".to_owned(),
             destination_uri: "fake".to_owned(),
             devices: vec![Device {
@@ -80,9 +80,10 @@ fn stage(record: &Progress, failures: usize) -> Stage0 {
 /// The same with what is in that folder.
 fn stage_in(state: tempfile::TempDir, record: &Progress, failures: usize) -> Stage0 {
     let folder = folder();
-    let guest = Guest::new(&folder.path().join("g1"), Manner::Honest);
-    let fake = Fake::new(&[("g1", &guest.socket)]);
-    fake.record("g1", Some(record.to_text()));
+    let name = record.renamed.as_deref().unwrap_or("g1");
+    let guest = Guest::new(&folder.path().join(name), Manner::Honest);
+    let fake = Fake::new(&[(name, &guest.socket)]);
+    fake.record(name, Some(record.to_text()));
     fake.attach_failures.store(failures, Ordering::Relaxed);
     let options = options(state.path());
     Stage0 {
@@ -189,6 +190,29 @@ async fn it_is_left_alone_while_a_tool_has_its_lock() {
     let lock = Lock::take(stage.state.path(), "domain", "g1").unwrap();
     let mut watching = stage.service.watch("g1").await;
     seen(&mut watching, |shown| generation(shown) == 1).await;
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!(stage.attaches(), 0);
+    drop(lock);
+    seen(&mut watching, |shown| shown.report.evacuation.is_none()).await;
+    assert_eq!(stage.attaches(), 1);
+    stage.service.ends().await;
+}
+
+/// Both ends of a migration may be on one machine, and the tool has the lock of the name that the domain had there.
+#[tokio::test(start_paused = true)]
+async fn one_under_another_name_is_left_alone_while_a_tool_drives_it() {
+    let us = crate::execute::this_process().unwrap();
+    let record = Progress {
+        renamed: Some("g2".to_owned()),
+        owner: Some(us),
+        stage: Stage::Plugging,
+        ..record()
+    };
+    let stage = stage(&record, 0);
+    let lock = Lock::take(stage.state.path(), "domain", "g1").unwrap();
+    let mut watching = stage.service.watch("g2").await;
+    let shown = seen(&mut watching, |shown| shown.report.guest_error.is_some()).await;
+    assert_eq!(shown.report.guest, None, "the tool has its channel");
     tokio::time::sleep(Duration::from_secs(3600)).await;
     assert_eq!(stage.attaches(), 0);
     drop(lock);
