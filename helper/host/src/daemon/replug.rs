@@ -12,7 +12,7 @@ use super::registry::Attempts;
 use super::sources;
 use crate::evacuate::{Device, Evacuation, Limits, Outcome, Progress, Verdict};
 use crate::execute::{Hosts, Lock, RunEnd, Runner, Stops, Watcher, owner_is_dead, this_process};
-use crate::hypervisor::{DomainState, Host, JobPhase, JobWhich, Nic};
+use crate::hypervisor::{DomainLook, DomainState, Host, JobPhase, JobWhich, Nic};
 use crate::words::{message, printable};
 
 /// Attempts at the same time; each may take minutes.
@@ -32,6 +32,8 @@ const PLUG_MS: u64 = 30_000;
 #[derive(Debug)]
 pub(super) struct Replug {
     evacuation: String,
+    /// What the domain lacks, for people.
+    lacks: String,
     attempts: Attempts,
     wait: Duration,
     /// `None` while an attempt is under way.
@@ -53,7 +55,12 @@ pub(super) enum AttemptEnd {
 
 impl Replug {
     /// Plans for what a look shows: `record` only if an attempt is wanted at all.
-    pub(super) fn follow(slot: &mut Option<Self>, record: Option<&Progress>, name: &str) {
+    pub(super) fn follow(
+        slot: &mut Option<Self>,
+        record: Option<&Progress>,
+        look: &DomainLook,
+        name: &str,
+    ) {
         if slot.as_ref().is_some_and(Self::is_busy) {
             return;
         }
@@ -61,17 +68,22 @@ impl Replug {
             *slot = None;
             return;
         };
-        let planned = slot.as_ref();
-        if planned.is_some_and(|planned| planned.evacuation == record.evacuation) {
+        let lacks = lacking(record, look);
+        if let Some(planned) = slot
+            .as_mut()
+            .filter(|one| one.evacuation == record.evacuation)
+        {
+            planned.lacks = lacks;
             return;
         }
         tracing::warn!(
-            "domain {} came without its VF; plugging it in is tried in {} s",
+            "domain {} came without {lacks}; plugging in is tried in {} s",
             printable(name),
             FIRST.as_secs()
         );
         *slot = Some(Self {
             evacuation: record.evacuation.clone(),
+            lacks,
             attempts: Attempts::default(),
             wait: FIRST,
             at: Some(Instant::now() + FIRST),
@@ -105,16 +117,17 @@ impl Replug {
         self.at = Some(Instant::now() + self.wait);
         let again_s = self.wait.as_secs();
         let name = printable(name);
+        let lacks = &self.lacks;
         let text = match ended {
             AttemptEnd::Done => {
-                tracing::info!("domain {name} has its VF");
+                tracing::info!("domain {name} has {lacks}");
                 self.attempts.count += 1;
-                "it has its VF".to_owned()
+                format!("it has {lacks}")
             }
             AttemptEnd::NotBegun(why) => {
                 let why = message(&why);
                 tracing::info!(
-                    "domain {name}: its VF is not plugged in now: {why}; again in {again_s} s"
+                    "domain {name}: {lacks}: not plugged in now: {why}; again in {again_s} s"
                 );
                 why
             }
@@ -122,14 +135,14 @@ impl Replug {
                 let why = message(&why);
                 // Once: only an operator can change that.
                 if self.attempts.last.as_ref() != Some(&why) {
-                    tracing::warn!("domain {name}: its VF is not plugged in: {why}");
+                    tracing::warn!("domain {name}: {lacks}: not plugged in: {why}");
                 }
                 why
             }
             AttemptEnd::Failed(why) => {
                 let why = message(&why);
                 tracing::warn!(
-                    "domain {name} is still without its VF: {why}; again in {again_s} s"
+                    "domain {name} is still without {lacks}: {why}; again in {again_s} s"
                 );
                 self.attempts.count += 1;
                 why
@@ -140,6 +153,31 @@ impl Replug {
 
     pub(super) fn attempts(&self) -> &Attempts {
         &self.attempts
+    }
+}
+
+/// What the domain lacks of the devices that its evacuation moved, in words: the record names the bonds, and which of
+/// them has its VF, a look shows. Of devices of no bond it only counts those that are missing.
+pub(super) fn lacking(record: &Progress, look: &DomainLook) -> String {
+    let nics = &look.facts.nics;
+    let bonds = look.bonds.as_ref().ok().and_then(Option::as_ref);
+    let has_vf = |name: &String| {
+        let mut bonds = bonds.into_iter().flat_map(|bonds| &bonds.bonds);
+        let bond = bonds.find(|bond| bond.name.as_str() == name);
+        bond.is_some_and(|bond| bond.vf(nics).is_some())
+    };
+    let without = record.bonds().filter(|name| !has_vf(name));
+    let mut lacks: Vec<String> = without
+        .map(|bond| format!("the VF of {}", printable(bond)))
+        .collect();
+    match record.lacking {
+        0 => {}
+        1 => lacks.push("a device of no bond".to_owned()),
+        several => lacks.push(format!("{several} devices of no bond")),
+    }
+    match lacks.is_empty() {
+        true => "its VF".to_owned(),
+        false => lacks.join(", "),
     }
 }
 
@@ -154,7 +192,7 @@ impl Watcher for Log<'_> {
         let phase = evacuation.phase();
         if self.phase.replace(phase) != Some(phase) {
             let name = printable(self.domain);
-            tracing::info!("domain {name}: plugging in its VF: {phase:?}");
+            tracing::info!("domain {name}: plugging in what it lacks: {phase:?}");
         }
     }
 

@@ -18,6 +18,9 @@ echo "$*" >>"$HERE/asked"
 there=0
 case "$2" in qemu+ssh:*) there=1 ;; esac
 case "$there $*" in
+0*) [ ! -e "$HERE/silent" ] || { echo "error: failed to connect to the hypervisor" >&2; exit 1; } ;;
+esac
+case "$there $*" in
 1*' event '*|1*' qemu-monitor-event '*) sleep 100 ;;
 1*) [ ! -e "$HERE/gone" ] || { echo "error: failed to connect to the hypervisor" >&2; exit 1; } ;;
 esac
@@ -206,6 +209,38 @@ fn a_disk_that_no_other_host_has_is_named() {
     bench.file("domain.xml", &domain.replace("</devices>", &read_only));
     assert_eq!(bench.run(&["check"], &[]).status.code(), Some(0));
     bench.changed_nothing();
+}
+
+#[test]
+fn a_source_that_can_not_be_asked_is_a_refusal_like_a_destination() {
+    let bench = Bench::new(VF);
+    bench.file("silent", "");
+    bench.refuses("unreachable", &[], &["the source can't be asked"]);
+}
+
+/// What stops nothing is told to people, and to programs in report and plan.
+#[test]
+fn a_vf_that_may_be_refused_its_bonds_mac_is_a_warning() {
+    let bench = Bench::new(VF);
+    let said = "whether its PF trusts it is unknown";
+    for words in [&["check"][..], &["migrate", "--dry-run"]] {
+        let output = bench.run(words, &[]);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(told.contains(said), "{told}");
+        let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let warnings = report["warnings"].as_array().expect("warnings");
+        let [warning] = warnings.as_slice() else {
+            panic!("{report:#}")
+        };
+        assert!(warning.as_str().unwrap().contains(said), "{report:#}");
+    }
+    // One with the standby's MAC is none to warn of.
+    let bench = Bench::new(&VF.replace("00:02", "00:01"));
+    let output = bench.run(&["check"], &[]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(report.get("warnings"), None, "{report:#}");
 }
 
 /// So it is where the disk is a volume of a pool, whose file only libvirt knows.

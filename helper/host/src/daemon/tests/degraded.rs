@@ -198,6 +198,72 @@ async fn it_is_left_alone_while_a_tool_has_its_lock() {
     stage.service.ends().await;
 }
 
+/// One of two comes, and the other one is named and tried again alone.
+#[tokio::test(start_paused = true)]
+async fn of_two_devices_the_one_that_does_not_come_is_named() {
+    let record = Progress {
+        bond: Some("bond0".to_owned()),
+        more_bonds: vec!["bond1".to_owned()],
+        ..record()
+    };
+    let state = tempfile::tempdir().unwrap();
+    let mut kept = own(&record);
+    kept.spec.devices = ["0", "1"]
+        .map(|number| {
+            let mut device = own(&record).spec.devices.remove(0);
+            device.role = Role::Vf {
+                bond: Some(format!("bond{number}")),
+            };
+            for vf in [&mut device.source, &mut device.destination] {
+                let vf = vf.as_mut().unwrap();
+                vf.identity.alias = Some(format!("ua-vf{number}"));
+                vf.device = DEVICE.replace("ua-vf", &format!("ua-vf{number}"));
+            }
+            device
+        })
+        .into();
+    let records = Records::open(&state.path().join("records")).unwrap();
+    records.keep(&kept).unwrap();
+    let stage = stage_in(state, &record, 0);
+    let bonds = ["0", "1"].map(|number| {
+        format!("<bond name='bond{number}'><standby mac='52:54:00:00:0{number}:01'/><vf alias='ua-vf{number}'/></bond>")
+    });
+    let namespace = crate::xml::BONDS_NAMESPACE;
+    let bonds = format!("<bonds xmlns='{namespace}'>{}</bonds>", bonds.concat());
+    let fake = &stage.service.fake;
+    *fake.bonds.lock().unwrap() = Some(crate::xml::Document::parse(&bonds).unwrap().bonds);
+    *fake.broken.lock().unwrap() = Some("ua-vf1".to_owned());
+    let mut watching = stage.service.watch("g1").await;
+    let told = |shown: &Shown| evacuation(shown).is_some_and(|(made, _)| made == 1);
+    let last = seen(&mut watching, told).await;
+    let last = last.report.evacuation.unwrap().last.unwrap();
+    assert!(last.contains("ua-vf1 of bond1"), "{last}");
+    assert!(!last.contains("ua-vf0"), "{last}");
+    let look = crate::hypervisor::Look::look(stage.service.fake.as_ref(), "g1").await;
+    let look = look.unwrap();
+    let aliases: Vec<&str> = look
+        .facts
+        .nics
+        .iter()
+        .map(|nic| nic.alias.as_str())
+        .collect();
+    assert_eq!(aliases, ["ua-vf0"]);
+    // So it is in the log.
+    assert_eq!(
+        crate::daemon::replug::lacking(&record, &look),
+        "the VF of bond1"
+    );
+    let without = Progress {
+        lacking: 2,
+        ..record
+    };
+    let said = crate::daemon::replug::lacking(&without, &look);
+    assert_eq!(said, "the VF of bond1, 2 devices of no bond");
+    *stage.service.fake.broken.lock().unwrap() = None;
+    seen(&mut watching, |shown| shown.report.evacuation.is_none()).await;
+    stage.service.ends().await;
+}
+
 /// Both ends of a migration may be on one machine, and the tool has the lock of the name that the domain had there.
 #[tokio::test(start_paused = true)]
 async fn one_under_another_name_is_left_alone_while_a_tool_drives_it() {
