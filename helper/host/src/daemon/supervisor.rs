@@ -433,7 +433,7 @@ impl Supervisor {
         Replug::follow(
             &mut domain_task.replug,
             record.filter(|_| wanted).as_ref(),
-            &look,
+            look,
             name,
         );
         let attempts = domain_task.replug.as_ref().map(Replug::attempts).cloned();
