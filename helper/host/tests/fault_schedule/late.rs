@@ -88,6 +88,23 @@ fn an_unplug_of_which_nothing_was_heard_is_not_forgotten_for_a_refusal() {
     }
 }
 
+/// QEMU says of a second request that the first one is under way, and both drivers take that for a word that the guest was
+/// asked: then it is the guest that does not release the device, whatever was heard of the first.
+#[test]
+fn a_second_request_that_finds_the_first_under_way_shows_that_the_guest_was_asked() {
+    let script = Script {
+        unplug: Unplug::After(600_000),
+        first_unplug_unheard: true,
+        breaks_off: true,
+        ..Script::calm()
+    };
+    let stage = run(script);
+    let outcome = stage.processes[0].outcome.as_ref().unwrap();
+    let cause = outcome.cause.as_ref().unwrap();
+    assert_eq!(cause.code, CauseCode::UnplugTimedOut, "{cause:?}");
+    assert!(cause.message.contains("asked 4 times"), "{cause:?}");
+}
+
 /// Requests that the hypervisor refused itself never reached the guest, and are none that it refused.
 #[test]
 fn the_guest_is_blamed_for_what_it_heard_alone() {
