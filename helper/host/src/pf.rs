@@ -1,5 +1,6 @@
 //! What a VF's PF says of it, on this host: its MAC, and whether it may choose another one.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -11,6 +12,10 @@ use tokio::process::Command;
 
 /// How long `ip` may take; a driver that is busy has the kernel's lock for a moment.
 const LIMIT: Duration = Duration::from_secs(5);
+/// Layers between a standby's way out and its PF that are looked through: a bridge over a VLAN over a bond of it has three.
+const MAX_LAYERS: usize = 4;
+/// Interfaces that are looked at on the way: a bridge has one for each of its guests.
+const MAX_INTERFACES: usize = 4_096;
 /// Functions that a PF has at most (`PCI_SRIOV_TOTAL_VF` is 16 bits wide; no device comes near).
 const MAX_VFS: u32 = 4_096;
 
@@ -47,11 +52,40 @@ pub(crate) async fn vf_setting(vf: PciAddress) -> Option<VfSetting> {
     })
 }
 
-/// That interface is the PF itself, or a bridge with the PF as a port.
+/// That interface is the PF itself, or stands on it: a bridge with the PF as a port, a VLAN or a macvtap of it, a bond with
+/// it, or several of these one over the other.
 pub(crate) fn leads_to(interface: &str, pf: &str) -> bool {
-    let bridge = Path::new("/sys/class/net").join(interface);
-    let is_name = !interface.contains('/') && interface != "..";
-    interface == pf || (is_name && bridge.join("brif").join(pf).exists())
+    leads_to_in(Path::new("/sys/class/net"), interface, pf)
+}
+
+fn leads_to_in(net: &Path, interface: &str, pf: &str) -> bool {
+    let mut layer = vec![interface.to_owned()];
+    let mut seen = BTreeSet::from([interface.to_owned()]);
+    for _ in 0..=MAX_LAYERS {
+        if layer.iter().any(|name| name == pf) {
+            return true;
+        }
+        let below = layer.iter().flat_map(|name| below(net, name));
+        let new = below.filter(|name| seen.len() < MAX_INTERFACES && seen.insert(name.clone()));
+        layer = new.collect();
+    }
+    false
+}
+
+/// What that interface stands on, by the links that the kernel makes (`netdev_adjacent_sysfs_add`, `net/core/dev.c`,
+/// and `br_sysfs_addif`, `net/bridge/br_sysfs_if.c`, Linux 6.12).
+fn below(net: &Path, interface: &str) -> Vec<String> {
+    if interface.is_empty() || interface.contains('/') || interface.starts_with('.') {
+        return Vec::new();
+    }
+    let names = |folder: PathBuf| {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().into_string().ok())
+    };
+    let own = net.join(interface);
+    let ports = names(own.join("brif"));
+    let lower = names(own).filter_map(|name| name.strip_prefix("lower_").map(str::to_owned));
+    ports.chain(lower).collect()
 }
 
 /// The interface of a VF's PF, and the VF's number there.
@@ -107,6 +141,33 @@ mod tests {
         assert_eq!(pf_of(top.path(), VF), None, "no VF of any PF");
         std::os::unix::fs::symlink("../0000:01:00.0", vf.join("physfn")).unwrap();
         assert_eq!(pf_of(top.path(), VF), Some(("pf0".to_owned(), 1)));
+    }
+
+    #[test]
+    fn a_pf_is_found_below_whatever_stands_on_it() {
+        let net = tempfile::tempdir().unwrap();
+        let over = |upper: &str, link: &str| {
+            fs::create_dir_all(net.path().join(upper).join(link)).unwrap();
+        };
+        // Bridges over the PF, a VLAN of a bond of it, and a macvtap on a VLAN of it.
+        over("br0", "brif/pf0");
+        over("br0", "brif/vnet0");
+        over("br1", "lower_bond0.7");
+        over("bond0.7", "lower_bond0");
+        over("bond0", "lower_pf0");
+        over("macvtap0", "lower_pf0.9");
+        over("pf0.9", "lower_pf0");
+        over("br2", "brif/other");
+        // No kernel has a circle.
+        over("other", "lower_br2");
+        over("pf0", "device");
+        let leads = |interface: &str| leads_to_in(net.path(), interface, "pf0");
+        for interface in ["pf0", "br0", "br1", "bond0", "macvtap0"] {
+            assert!(leads(interface), "{interface}");
+        }
+        for interface in ["br2", "nope", "", "..", "../br0", "pf1"] {
+            assert!(!leads(interface), "{interface}");
+        }
     }
 
     #[test]

@@ -14,10 +14,19 @@ pub(super) fn dry_run_text(spec: &Spec, limits: &Limits, options: &MigrateOption
 }
 
 /// The same for programs, with the spec itself.
-pub(super) fn dry_run_json(spec: &Spec, limits: &Limits, options: &MigrateOptions) -> Value {
+pub(super) fn dry_run_json(
+    spec: &Spec,
+    limits: &Limits,
+    options: &MigrateOptions,
+    warnings: &[String],
+) -> Value {
     let steps = steps(spec, limits, options).into_iter();
     let steps = steps.map(|(phase, what)| json!({ "phase": phase, "does": what }));
-    json!({ "spec": spec, "steps": steps.collect::<Vec<_>>() })
+    let mut plan = json!({ "spec": spec, "steps": steps.collect::<Vec<_>>() });
+    if !warnings.is_empty() {
+        plan["warnings"] = json!(warnings);
+    }
+    plan
 }
 
 fn steps(spec: &Spec, limits: &Limits, options: &MigrateOptions) -> Vec<(Phase, String)> {
@@ -30,6 +39,15 @@ fn steps(spec: &Spec, limits: &Limits, options: &MigrateOptions) -> Vec<(Phase, 
             true => "none".to_owned(),
             false => names.join(", "),
         }
+    };
+    // One device after the other may take as long as one alone.
+    let at_most = |each_ms: u64, devices: usize| {
+        let devices = u64::try_from(devices.max(1)).unwrap_or(u64::MAX);
+        format!("at most {} s", each_ms.saturating_mul(devices) / 1000)
+    };
+    let on = |side: Side| {
+        let there = spec.devices.iter().filter(|one| one.vf(side).is_some());
+        there.count()
     };
     let domain = &spec.domain;
     line(
@@ -53,12 +71,15 @@ fn steps(spec: &Spec, limits: &Limits, options: &MigrateOptions) -> Vec<(Phase, 
     };
     line(
         Phase::Prepare,
-        format!("{agent} (at most {} s)", limits.prepare_ms / 1000),
+        format!(
+            "{agent} ({})",
+            at_most(limits.prepare_ms, spec.of_bonds().count())
+        ),
     );
     let here = names(Side::Source);
     line(
         Phase::Unplug,
-        format!("{here} (at most {} s)", limits.unplug_ms / 1000),
+        format!("{here} ({})", at_most(limits.unplug_ms, on(Side::Source))),
     );
     line(
         Phase::Migrate,
@@ -72,7 +93,10 @@ fn steps(spec: &Spec, limits: &Limits, options: &MigrateOptions) -> Vec<(Phase, 
     line(Phase::Announce, there_too.to_owned());
     line(
         Phase::Plug,
-        format!("{there} (at most {} s)", limits.plug_ms / 1000),
+        format!(
+            "{there} ({})",
+            at_most(limits.plug_ms, on(Side::Destination))
+        ),
     );
     let verified = if spec.asks_guest(Side::Destination) {
         format!("the guest uses it (at most {} s)", limits.verify_ms / 1000)
@@ -128,7 +152,8 @@ mod tests {
             .unwrap();
         let (limits, options) = Default::default();
         let text = dry_run_text(&spec, &limits, &options);
-        let json = dry_run_json(&spec, &limits, &options);
+        let json = dry_run_json(&spec, &limits, &options, &[]);
+        assert_eq!(json.get("warnings"), None);
         assert_eq!(json["spec"]["domain"], "g1");
         let told = json["steps"].as_array().unwrap();
         let phases = [
@@ -144,6 +169,31 @@ mod tests {
                 (first, rest.trim()),
                 (phase, step["does"].as_str().unwrap())
             );
+        }
+    }
+
+    /// As the machine waits: each device adds the time of one.
+    #[test]
+    fn what_is_done_for_each_device_may_take_as_long_for_each() {
+        let vf = |alias: &str| json!({"identity": {"pci": null, "alias": alias, "mac": null}, "guest-mac": null, "device": ""});
+        let bond = |name: &str| json!({"role": {"vf": {"bond": name}}, "source": vf(name), "destination": vf(name)});
+        let gpu = json!({"role": "let-go", "source": vf("ua-gpu"), "destination": null});
+        let spec: Spec = serde_json::from_value(json!({"domain": "g1", "source-uri": "qemu:///system",
+            "destination-uri": "qemu+ssh://b/system", "devices": [bond("bond0"), bond("bond1"), gpu],
+            "agent": "required", "reaches-destination-agent": true, "configure": true,
+            "yes-degraded": false}))
+        .unwrap();
+        let text = dry_run_text(&spec, &Limits::default(), &MigrateOptions::default());
+        for (phase, seconds) in [
+            ("prepare", 40),
+            ("unplug", 180),
+            ("plug", 240),
+            ("verify", 60),
+        ] {
+            let mut lines = text.lines();
+            let line = lines.find(|line| line.starts_with(&format!("{phase} ")));
+            let said = format!("(at most {seconds} s)");
+            assert!(line.unwrap().contains(&said), "{phase}: {text}");
         }
     }
 }

@@ -11,8 +11,8 @@ use crate::words::printable;
 use crate::xml::domain::uplink_of;
 use crate::xml::{Bond, Bonds};
 
-/// Says on standard error what may keep a VF that the domain has from carrying traffic; stops nothing.
-pub(super) async fn warn(domain: &str, uri: &str, bonds: &Bonds, nics: &[Nic]) {
+/// Says on standard error what may keep a VF that the domain has from carrying traffic, and returns it; stops nothing.
+pub(super) async fn warn(domain: &str, uri: &str, bonds: &Bonds, nics: &[Nic]) -> Vec<String> {
     let mut settings = HashMap::new();
     if is_local_uri(uri) {
         let vfs = bonds
@@ -23,28 +23,36 @@ pub(super) async fn warn(domain: &str, uri: &str, bonds: &Bonds, nics: &[Nic]) {
             settings.extend(vf_setting(vf).await.map(|setting| (vf, setting)));
         }
     }
+    let mut warnings = Vec::new();
     for bond in &bonds.bonds {
         let Some(vf) = bond.vf(nics).filter(|vf| vf.kind.can_be_vf()) else {
             continue;
         };
         let mac = doubt(bond, vf, nics, &settings);
-        for text in mac
-            .into_iter()
-            .chain(one_switch(bond, vf, nics, &settings, leads_to))
-        {
-            eprintln!("tandem-host: domain {}: {text}", printable(domain));
-        }
+        warnings.extend(mac);
+        warnings.extend(one_switch(bond, vf, nics, &settings, leads_to));
+    }
+    tell(domain, &warnings);
+    warnings
+}
+
+fn tell(domain: &str, warnings: &[String]) {
+    for text in warnings {
+        eprintln!("tandem-host: domain {}: {text}", printable(domain));
     }
 }
 
 /// The same of a VF that will come: its PF is on the other host, which is not asked.
-pub(super) fn warn_of_arriving(domain: &str, bond: &Bond, arriving: &Nic, nics: &[Nic]) {
-    if let Some(text) = doubt(bond, arriving, nics, &HashMap::new()) {
-        eprintln!(
-            "tandem-host: domain {}: on the destination: {text}",
-            printable(domain)
-        );
-    }
+pub(super) fn warn_of_arriving(
+    domain: &str,
+    bond: &Bond,
+    arriving: &Nic,
+    nics: &[Nic],
+) -> Option<String> {
+    let text = doubt(bond, arriving, nics, &HashMap::new())?;
+    let text = format!("on the destination: {text}");
+    tell(domain, std::slice::from_ref(&text));
+    Some(text)
 }
 
 /// The PF's switch knows one place for a MAC: the VF's, from the moment that it is attached.

@@ -17,7 +17,7 @@ use crate::evacuate::{
     AgentUse, Cause, CauseCode, Device, Evacuation, Limits, Obstacles, Spec, Start,
 };
 use crate::execute::{Hosts, Lock, Records, Runner, random_name, this_process};
-use crate::hypervisor::{DomainLook, DomainState, MigrateOptions, Nic, NicKind};
+use crate::hypervisor::{DomainLook, DomainState, HostError, MigrateOptions, Nic, NicKind};
 use crate::trust::Origin;
 use crate::words::{printable, quoted};
 use crate::xml::Bond;
@@ -32,6 +32,8 @@ struct Prepared {
     options: MigrateOptions,
     policy: Option<tandem_core::Policy>,
     carry: Option<CarryPlan>,
+    /// What stops nothing.
+    warnings: Vec<String>,
 }
 
 /// Evacuates the domain; returns the exit code.
@@ -48,9 +50,10 @@ pub async fn run(arguments: &args::Migrate) -> anyhow::Result<u8> {
     if arguments.dry_run {
         let (spec, limits) = (prepared.spec.clone(), prepared.limits.clone());
         let options = prepared.options.clone();
+        let warnings = prepared.warnings.clone();
         return match dry_run(evacuation, prepared).await? {
             exit::READY => {
-                tell_steps(json, &spec, &limits, &options)?;
+                tell_steps(json, &spec, &limits, &options, &warnings)?;
                 Ok(exit::READY)
             }
             status => Ok(status),
@@ -70,8 +73,9 @@ pub async fn run(arguments: &args::Migrate) -> anyhow::Result<u8> {
             return session::refuse(json, CauseCode::RecordNotWritten, error.to_string());
         }
     };
+    let warnings = prepared.warnings.clone();
     let runner = runner(evacuation, prepared, lock, Some(records));
-    session::run(runner, machine, json).await
+    session::run(runner, machine, json, warnings).await
 }
 
 /// Says whether the domain could be evacuated; changes nothing. Returns the exit code.
@@ -81,10 +85,13 @@ pub async fn run(arguments: &args::Migrate) -> anyhow::Result<u8> {
 pub async fn check(arguments: &args::Evacuation) -> anyhow::Result<u8> {
     let json = arguments.common.json;
     match prepare(arguments).await? {
-        Ok(prepared) => match checked(arguments, prepared)? {
-            Ok((runner, machine)) => session::run(runner, machine, json).await,
-            Err(cause) => session::refuse(json, cause.code, cause.message),
-        },
+        Ok(prepared) => {
+            let warnings = prepared.warnings.clone();
+            match checked(arguments, prepared)? {
+                Ok((runner, machine)) => session::run(runner, machine, json, warnings).await,
+                Err(cause) => session::refuse(json, cause.code, cause.message),
+            }
+        }
         Err(cause) => session::refuse(json, cause.code, cause.message),
     }
 }
@@ -92,8 +99,9 @@ pub async fn check(arguments: &args::Evacuation) -> anyhow::Result<u8> {
 /// As [`check`]; that all is well is left to be told by the plan.
 async fn dry_run(arguments: &args::Evacuation, prepared: Prepared) -> anyhow::Result<u8> {
     let json = arguments.common.json;
+    let warnings = prepared.warnings.clone();
     match checked(arguments, prepared)? {
-        Ok((runner, machine)) => session::run_until_ready(runner, machine, json).await,
+        Ok((runner, machine)) => session::run_until_ready(runner, machine, json, warnings).await,
         Err(cause) => session::refuse(json, cause.code, cause.message),
     }
 }
@@ -132,7 +140,15 @@ async fn prepare(arguments: &args::Evacuation) -> anyhow::Result<Result<Prepared
             .other(&arguments.destination, Origin::CommandLine)?,
     };
     let name = arguments.domain.as_str();
-    let DomainLook { facts, bonds, .. } = source.look(name).await?;
+    let look = match source.look(name).await {
+        Ok(look) => look,
+        Err(error @ (HostError::Unreachable { .. } | HostError::TimedOut { .. })) => {
+            let message = format!("the source can't be asked: {error}");
+            return Ok(Err(Cause::new(CauseCode::Unreachable, message)));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let DomainLook { facts, bonds, .. } = look;
     if facts.state == DomainState::Absent {
         let message = format!(
             "there is no domain {} on {}; `virsh list --all` shows those that are",
@@ -154,7 +170,8 @@ async fn prepare(arguments: &args::Evacuation) -> anyhow::Result<Result<Prepared
         from_their_networks(&mut spec, &configured.unwrap_or_default());
     }
     let mut found = obstacles(&spec, &facts, bonds.as_ref(), &arguments.migratable);
-    found.certain.extend(not_shared(&spec, &facts, &options));
+    let not_shared = not_shared(source.as_ref(), &spec, &facts, &options).await;
+    found.certain.extend(not_shared);
     let refused = unmigratable(&spec, &facts, &options, &arguments.migratable);
     found.certain.extend(refused);
     // A hypervisor that does not say it refuses by itself, if it has to.
@@ -175,12 +192,14 @@ async fn prepare(arguments: &args::Evacuation) -> anyhow::Result<Result<Prepared
     found
         .certain
         .extend(still_in_xml(options.xml.as_deref(), &arguments.migratable));
+    let mut warnings = Vec::new();
     if let Some(bonds) = &bonds {
-        mac_form::warn(name, &arguments.common.connect.uri, bonds, &facts.nics).await;
+        warnings = mac_form::warn(name, &arguments.common.connect.uri, bonds, &facts.nics).await;
         for device in &spec.devices {
             let named = |bond: &&Bond| device.bond() == Some(bond.name.as_str());
             if let (Some(bond), Some(nic)) = (bonds.bonds.iter().find(named), device.arriving()) {
-                mac_form::warn_of_arriving(name, bond, &nic, &facts.nics);
+                let warning = mac_form::warn_of_arriving(name, bond, &nic, &facts.nics);
+                warnings.extend(warning);
             }
         }
     }
@@ -205,6 +224,7 @@ async fn prepare(arguments: &args::Evacuation) -> anyhow::Result<Result<Prepared
         policy,
         carry: arguments.carry.plan(&facts.nics, options.bandwidth_mib_s)?,
         options,
+        warnings,
     }))
 }
 
@@ -248,9 +268,10 @@ fn tell_steps(
     spec: &Spec,
     limits: &Limits,
     options: &MigrateOptions,
+    warnings: &[String],
 ) -> anyhow::Result<()> {
     if json {
-        let steps = dry_run_json(spec, limits, options);
+        let steps = dry_run_json(spec, limits, options, warnings);
         println!("{}", serde_json::to_string_pretty(&steps)?);
     } else {
         print!("{}", dry_run_text(spec, limits, options));

@@ -47,7 +47,8 @@ pub mod exit {
         ),
         (
             FAILED,
-            "not begun (an argument, an unreachable host), or the domain does not run any more",
+            "not begun (an argument, a file; for all but migrate and check also an unreachable host), or the domain does not \
+             run any more",
         ),
         (USAGE, "the command line is wrong"),
         (

@@ -224,11 +224,17 @@ pub(super) fn name_devices(
 /// # Errors
 /// If a host can't be asked.
 pub(super) async fn home(hosts: &Hosts, names: [&str; 2]) -> Result<(Side, DomainLook), HostError> {
-    let there = hosts.destination.look(names[1]).await?;
-    if there.facts.state == DomainState::Running {
-        return Ok((Side::Destination, there));
+    let there = hosts.destination.look(names[1]).await;
+    if let Ok(there) = &there
+        && there.facts.state == DomainState::Running
+    {
+        return Ok((Side::Destination, there.clone()));
     }
     let source = hosts.seen(Side::Source).look(names[0]).await?;
+    // Where it runs it is, whatever the other host does not say.
+    if source.facts.state != DomainState::Running {
+        there?;
+    }
     Ok((Side::Source, source))
 }
 
@@ -257,4 +263,54 @@ fn no_vf(arguments: &args::Recover, found: &Progress) -> Cause {
         quoted(name)
     );
     Cause::new(CauseCode::NoVfNamed, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+    use crate::libvirt::Virsh;
+
+    /// A host by what its `virsh` does.
+    fn host(folder: &std::path::Path, name: &str, script: &str) -> Arc<dyn Host> {
+        let program = folder.join(name);
+        let text = folder.join(format!("{name}.text"));
+        std::fs::write(&text, format!("#!/bin/sh\n{script}\n")).unwrap();
+        // By another process: what this one has open for writing, the kernel does not run.
+        let copied = std::process::Command::new("cp")
+            .args([&text, &program])
+            .status();
+        assert!(copied.unwrap().success());
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        Arc::new(Virsh::with_program("test:///fake", program))
+    }
+
+    #[tokio::test]
+    async fn a_domain_that_runs_on_the_source_is_there_whatever_the_destination_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let runs = "case \"$*\" in *domstate*) echo 'running (booted)' ;; *dumpxml*) echo '<domain><name>g1</name></domain>' ;; \
+                    *) exit 1 ;; esac";
+        let stands = runs.replace("running (booted)", "shut off (migrated)");
+        let gone = "echo 'error: failed to connect to the hypervisor' >&2; exit 1";
+        let folder = folder.path();
+        let destination = host(folder, "gone", gone);
+        let with = |source| Hosts {
+            source: Some(source),
+            destination: Arc::clone(&destination),
+        };
+        let (side, look) = home(&with(host(folder, "runs", runs)), ["g1"; 2])
+            .await
+            .unwrap();
+        assert_eq!(
+            (side, look.facts.state),
+            (Side::Source, DomainState::Running)
+        );
+        // It may have gone there.
+        let error = home(&with(host(folder, "stands", &stands)), ["g1"; 2]).await;
+        assert!(
+            matches!(error, Err(HostError::Unreachable { .. })),
+            "{error:?}"
+        );
+    }
 }

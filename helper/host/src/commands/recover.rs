@@ -87,7 +87,7 @@ pub async fn run(arguments: &args::Recover) -> anyhow::Result<u8> {
         records.forget(name)?;
         return nothing(name, json);
     }
-    let owner_is_dead = owner_is_dead(&record.progress, &lock);
+    let owner_is_dead = owner_is_dead(&record, &lock);
     let policy = look.ok().and_then(|look| {
         let bonds = look.bonds.ok().flatten()?;
         let arriving: Vec<Nic> = record
@@ -115,7 +115,7 @@ pub async fn run(arguments: &args::Recover) -> anyhow::Result<u8> {
     };
     let limits = arguments.timeouts.limits();
     let evacuation = Evacuation::recover(record, this_process()?, limits, owner_is_dead, 0);
-    session::run(runner, evacuation, json).await
+    session::run(runner, evacuation, json, Vec::new()).await
 }
 
 /// The name under which this host has its own record of a domain that was given another one. The domain's metadata only
@@ -143,13 +143,11 @@ fn nothing(name: &str, json: bool) -> anyhow::Result<u8> {
         "nothing to recover: domain {} has no record of an evacuation",
         printable(name)
     );
-    if json {
-        let cause = Cause::new(CauseCode::NothingToRecover, message);
-        session::told(json, &Outcome::without_run(Verdict::Refused, cause))?;
-    } else {
+    if !json {
         println!("{message}");
     }
-    Ok(0)
+    let cause = Cause::new(CauseCode::NothingToRecover, message);
+    session::told(json, &Outcome::without_run(Verdict::Refused, cause))
 }
 
 /// This host's own record, with what the command line says instead; or why it is not acted on.

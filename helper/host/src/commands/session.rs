@@ -9,9 +9,14 @@ use crate::evacuate::{Cause, CauseCode, Evacuation, Outcome, Verdict};
 use crate::execute::{RunEnd, Runner, Stops};
 use crate::words;
 
-/// Runs it, reports, and returns the exit code.
-pub(super) async fn run(runner: Runner, evacuation: Evacuation, json: bool) -> anyhow::Result<u8> {
-    report(runner, evacuation, json, true).await
+/// Runs it, reports, and returns the exit code. The report has these warnings, which people have been told.
+pub(super) async fn run(
+    runner: Runner,
+    evacuation: Evacuation,
+    json: bool,
+    warnings: Vec<String>,
+) -> anyhow::Result<u8> {
+    report(runner, evacuation, json, warnings, true).await
 }
 
 /// The same, and nothing is said of a check that found nothing.
@@ -19,14 +24,16 @@ pub(super) async fn run_until_ready(
     runner: Runner,
     evacuation: Evacuation,
     json: bool,
+    warnings: Vec<String>,
 ) -> anyhow::Result<u8> {
-    report(runner, evacuation, json, false).await
+    report(runner, evacuation, json, warnings, false).await
 }
 
 async fn report(
     runner: Runner,
     evacuation: Evacuation,
     json: bool,
+    mut warnings: Vec<String>,
     tells_ready: bool,
 ) -> anyhow::Result<u8> {
     let spec = evacuation.spec().clone();
@@ -44,12 +51,15 @@ async fn report(
             let mut outcome = Outcome::without_run(Verdict::Interrupted, cause);
             outcome.last_seen_on = runs_on;
             outcome.recovery_needed = true;
+            outcome.warnings = warnings;
             told(json, &outcome)
         }
         RunEnd::With(outcome) if outcome.verdict == Verdict::Ready && !tells_ready => {
             Ok(outcome.exit_code())
         }
-        RunEnd::With(outcome) => {
+        RunEnd::With(mut outcome) => {
+            warnings.append(&mut outcome.warnings);
+            outcome.warnings = warnings;
             if !json {
                 print!("{}", text_of(&spec, &outcome, &folders));
             }

@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use crate::evacuate::{Cause, CauseCode, Spec};
-use crate::hypervisor::{DomainFacts, FileDisk, MigrateOptions, is_local_uri};
+use crate::hypervisor::{DomainFacts, FileDisk, Look, MigrateOptions, is_local_uri};
 use crate::words::printable;
 
 /// What a file system may take to say what it is.
@@ -24,8 +24,17 @@ const LOCAL: [(u32, &str); 7] = [
     (0x2FC1_2FC1, "zfs"),
 ];
 
+/// A disk that stays behind.
+struct Left {
+    disk: FileDisk,
+    /// It came from a pool. libvirt asks for its file system only where it is a file, and not for a block device of a
+    /// pool of those.
+    is_volume: bool,
+}
+
 /// What stands in the way; nothing where this program is not on the machine of the disks.
-pub(super) fn not_shared(
+pub(super) async fn not_shared(
+    source: &dyn Look,
     spec: &Spec,
     facts: &DomainFacts,
     options: &MigrateOptions,
@@ -33,9 +42,24 @@ pub(super) fn not_shared(
     if options.is_unsafe || !is_local_uri(&spec.source_uri) {
         return None;
     }
-    let is_left = |disk: &&FileDisk| !is_copied(options, &disk.target);
-    let left = facts.disks.iter().filter(is_left);
-    let (disk, kind) = first_local(left.cloned().collect())?;
+    let is_left = |target: &str| !is_copied(options, target);
+    let files = facts.disks.iter().filter(|disk| is_left(&disk.target));
+    let files = files.map(|disk| Left {
+        disk: disk.clone(),
+        is_volume: false,
+    });
+    let mut left: Vec<Left> = files.collect();
+    for volume in facts.volumes.iter().filter(|disk| is_left(&disk.target)) {
+        // One whose path is not told is left to libvirt.
+        if let Ok(path) = source.volume_path(volume).await {
+            let target = volume.target.clone();
+            left.push(Left {
+                disk: FileDisk { target, path },
+                is_volume: true,
+            });
+        }
+    }
+    let (disk, kind) = first_local(left)?;
     let message = format!(
         "disk {} of domain {} is {} on a file system of this host alone ({kind}), and libvirt migrates only with \
          --copy-storage-all or --copy-storage-inc, or with --unsafe if the destination has the same file by other means",
@@ -54,11 +78,14 @@ pub(super) fn is_copied(options: &MigrateOptions, target: &str) -> bool {
 }
 
 /// The first disk that no other host has. Of a file system that does not answer nothing is known.
-fn first_local(disks: Vec<FileDisk>) -> Option<(FileDisk, &'static str)> {
+fn first_local(disks: Vec<Left>) -> Option<(FileDisk, &'static str)> {
     let (sender, found) = mpsc::channel();
     // It may hang for good in the kernel, over an NFS server that is gone.
     std::thread::spawn(move || {
-        let found = disks.into_iter().find_map(|disk| {
+        let found = disks.into_iter().find_map(|Left { disk, is_volume }| {
+            if is_volume && !disk.path.is_file() {
+                return None;
+            }
             let kind = local_kind(&disk.path)?;
             Some((disk, kind))
         });

@@ -13,7 +13,7 @@ use super::sources;
 use super::told::Told;
 use crate::evacuate::{Device, Evacuation, Limits, Outcome, Progress, Verdict};
 use crate::execute::{Hosts, Lock, RunEnd, Runner, Stops, Watcher, owner_is_dead, this_process};
-use crate::hypervisor::{DomainState, Host, JobPhase, JobWhich, Nic};
+use crate::hypervisor::{DomainLook, DomainState, Host, JobPhase, JobWhich, Nic};
 use crate::words::{message, printable};
 
 /// Attempts at the same time; each may take minutes.
@@ -51,6 +51,8 @@ pub(super) struct Replug {
 #[derive(Debug)]
 struct Plan {
     evacuation: String,
+    /// What the domain lacks, for people.
+    lacks: String,
     /// `None` while it is under way.
     at: Option<Instant>,
     attempts: Attempts,
@@ -83,7 +85,7 @@ impl Replug {
     }
 
     /// Plans for what a look shows: `record` only if an attempt is wanted at all.
-    pub(super) fn follow(&mut self, record: Option<&Progress>, name: &str, run_id: &str) {
+    pub(super) fn follow(&mut self, record: Option<(&Progress, String)>, name: &str, run_id: &str) {
         if self.is_busy() {
             return;
         }
@@ -93,18 +95,20 @@ impl Replug {
             self.wait = FIRST;
             self.tried = None;
         }
-        let Some(record) = record.filter(|record| record.lacks_only_plug()) else {
+        let Some((record, lacks)) = record.filter(|(record, _)| record.lacks_only_plug()) else {
             self.plan = None;
             return;
         };
-        let planned = self.plan.as_ref();
-        if planned.is_some_and(|plan| plan.evacuation == record.evacuation) {
+        if let Some(plan) = self.plan.as_mut()
+            && plan.evacuation == record.evacuation
+        {
+            plan.lacks = lacks;
             return;
         }
-        self.plan(record, name);
+        self.plan(record, lacks, name);
     }
 
-    fn plan(&mut self, record: &Progress, name: &str) {
+    fn plan(&mut self, record: &Progress, lacks: String, name: &str) {
         let now = Instant::now();
         // What was long ago was another evacuation's.
         if self.tried.is_some_and(|at| now - at >= FORGOTTEN) {
@@ -116,13 +120,14 @@ impl Replug {
         };
         if let Some(more) = self.told.may() {
             tracing::warn!(
-                "domain {} came without its VF; plugging it in is tried in {} s{more}",
+                "domain {} came without {lacks}; plugging in is tried in {} s{more}",
                 printable(name),
                 (at - now).as_secs()
             );
         }
         self.plan = Some(Plan {
             evacuation: record.evacuation.clone(),
+            lacks,
             at: Some(at),
             attempts: Attempts::default(),
         });
@@ -159,19 +164,20 @@ impl Replug {
         plan.at = Some(now + self.wait);
         let again_s = self.wait.as_secs();
         let name = printable(name);
+        let lacks = &plan.lacks;
         let text = match ended {
             AttemptEnd::Done => {
                 plan.attempts.count += 1;
                 if let Some(more) = self.told.may() {
-                    tracing::info!("domain {name} has its VF{more}");
+                    tracing::info!("domain {name} has {lacks}{more}");
                 }
-                "it has its VF".to_owned()
+                format!("it has {lacks}")
             }
             AttemptEnd::NotBegun(why) => {
                 let why = message(&why);
                 if let Some(more) = self.told.may() {
                     tracing::info!(
-                        "domain {name}: its VF is not plugged in now: {why}; again in {again_s} s{more}"
+                        "domain {name}: {lacks}: not plugged in now: {why}; again in {again_s} s{more}"
                     );
                 }
                 why
@@ -182,7 +188,7 @@ impl Replug {
                 if self.not_allowed.as_ref() != Some(&why)
                     && let Some(more) = self.told.may()
                 {
-                    tracing::warn!("domain {name}: its VF is not plugged in: {why}{more}");
+                    tracing::warn!("domain {name}: {lacks}: not plugged in: {why}{more}");
                     self.not_allowed = Some(why.clone());
                 }
                 why
@@ -192,7 +198,7 @@ impl Replug {
                 plan.attempts.count += 1;
                 if let Some(more) = self.told.may() {
                     tracing::warn!(
-                        "domain {name} is still without its VF: {why}; again in {again_s} s{more}"
+                        "domain {name} is still without {lacks}: {why}; again in {again_s} s{more}"
                     );
                 }
                 why
@@ -207,6 +213,31 @@ impl Replug {
     }
 }
 
+/// What the domain lacks of the devices that its evacuation moved, in words: the record names the bonds, and which of
+/// them has its VF, a look shows. Of devices of no bond it only counts those that are missing.
+pub(super) fn lacking(record: &Progress, look: &DomainLook) -> String {
+    let nics = &look.facts.nics;
+    let bonds = look.bonds.as_ref().ok().and_then(Option::as_ref);
+    let has_vf = |name: &String| {
+        let mut bonds = bonds.into_iter().flat_map(|bonds| &bonds.bonds);
+        let bond = bonds.find(|bond| bond.name.as_str() == name);
+        bond.is_some_and(|bond| bond.vf(nics).is_some())
+    };
+    let without = record.bonds().filter(|name| !has_vf(name));
+    let mut lacks: Vec<String> = without
+        .map(|bond| format!("the VF of {}", printable(bond)))
+        .collect();
+    match record.lacking {
+        0 => {}
+        1 => lacks.push("a device of no bond".to_owned()),
+        several => lacks.push(format!("{several} devices of no bond")),
+    }
+    match lacks.is_empty() {
+        true => "its VF".to_owned(),
+        false => lacks.join(", "),
+    }
+}
+
 /// Tells the log what goes on.
 struct Log<'a> {
     domain: &'a str,
@@ -218,7 +249,7 @@ impl Watcher for Log<'_> {
         let phase = evacuation.phase();
         if self.phase.replace(phase) != Some(phase) {
             let name = printable(self.domain);
-            tracing::info!("domain {name}: plugging in its VF: {phase:?}");
+            tracing::info!("domain {name}: plugging in what it lacks: {phase:?}");
         }
     }
 
@@ -282,13 +313,24 @@ async fn begin(
     };
     let allowed = sources::allowed(sources, host.uri(), record, &look);
     let (record, records) = allowed.map_err(AttemptEnd::NotAllowed)?;
+    // Who evacuates a domain that comes under another name holds the lock of its first one.
+    let first = record.spec.domain.as_str();
+    let (lock, _also) = if first == name {
+        (lock, None)
+    } else {
+        let first = Lock::take(&options.state, "domain", first);
+        (
+            first.map_err(|error| not_begun(error.to_string()))?,
+            Some(lock),
+        )
+    };
     let lease = timeout(LEASE, channel_leases.lease()).await;
     let lease = lease.map_err(|_| not_begun("another tool has its channel".to_owned()))?;
     let policy = look.bonds.ok().flatten();
     let devices = record.spec.devices.iter();
     let arriving: Vec<Nic> = devices.filter_map(Device::arriving).collect();
     let policy = policy.and_then(|bonds| bonds.policy_with(&facts.nics, &arriving).ok());
-    let owner_is_dead = owner_is_dead(&record.progress, &lock);
+    let owner_is_dead = owner_is_dead(&record, &lock);
     let runner = Runner {
         hosts: Hosts {
             // The domain has left it for good.
@@ -359,7 +401,7 @@ mod tests {
             }
             let evacuation = format!("e{count}");
             let before = replug.told.left_out();
-            replug.follow(Some(&record(&evacuation)), "g1", run_id);
+            replug.follow(Some((&record(&evacuation), "its VF".to_owned())), "g1", run_id);
             logged += u32::from(replug.told.left_out() <= before);
             tokio::time::advance(Duration::from_secs(40)).await;
             if replug.is_due(Instant::now()) {
@@ -389,7 +431,7 @@ mod tests {
         let mut replug = Replug::new("1");
         moments(&mut replug, 1, "1").await;
         let seen = |replug: &mut Replug, run_id: &str| {
-            replug.follow(Some(&record("new")), "g1", run_id);
+            replug.follow(Some((&record("new"), "its VF".to_owned())), "g1", run_id);
             replug.due_at().unwrap() - Instant::now()
         };
         assert!(seen(&mut replug, "1") > FIRST * 2);

@@ -428,8 +428,10 @@ impl Supervisor {
         let running = look.facts.state == DomainState::Running;
         let wanted = self.options.replug.is_some() && running;
         let record = record.filter(|_| wanted);
+        let record = record.as_ref();
+        let lacking = record.map(|record| (record, replug::lacking(record, look)));
         let replug = &mut domain_task.replug;
-        replug.follow(record.as_ref(), name, &look.facts.run_id);
+        replug.follow(lacking, name, &look.facts.run_id);
         let attempts = replug.attempts();
         if let Some(attempts) = attempts.filter(|attempts| **attempts != Attempts::default()) {
             self.registry.attempted(name, attempts);

@@ -72,7 +72,8 @@ pub enum CauseCode {
     AgentRefused,
     /// The guest has no bond, or no standby that could carry the traffic.
     GuestNotReady,
-    /// The hypervisor did not take the request to unplug; the guest never heard of it.
+    /// The hypervisor did not take the request to unplug, or said nothing of it: the guest never heard of it, or
+    /// nobody knows whether it did.
     UnplugFailed,
     /// The guest refused the unplug.
     UnplugRefused,
@@ -117,6 +118,16 @@ impl Cause {
         Self::new(code, failure.message.clone())
     }
 
+    /// Why a device of the destination is not to be had, by its kind: a host that did not answer has not said that it is
+    /// taken.
+    pub(super) fn of_vf(failure: &Failure) -> Self {
+        let code = match failure.effect_unknown() {
+            true => CauseCode::Unreachable,
+            false => CauseCode::VfTaken,
+        };
+        Self::new(code, failure.message.clone())
+    }
+
     /// How a migration failed, by its kind.
     pub(super) fn of_migration(failure: &Failure) -> Self {
         let code = match failure.kind {
@@ -134,4 +145,20 @@ pub struct Obstacles {
     pub certain: Vec<Cause>,
     /// VFs, by their numbers in the spec, that the XML's bonds do not mean. A guest with bonds of its own may know them.
     pub unknown_vfs: BTreeMap<usize, Cause>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_that_does_not_answer_has_not_said_that_a_vf_is_taken() {
+        for (kind, code) in [
+            (FailureKind::Refused, CauseCode::VfTaken),
+            (FailureKind::TimedOut, CauseCode::Unreachable),
+            (FailureKind::Unreachable, CauseCode::Unreachable),
+        ] {
+            assert_eq!(Cause::of_vf(&Failure::new(kind, "why")).code, code);
+        }
+    }
 }

@@ -49,6 +49,7 @@ pub(super) fn conclude(it: &Evacuation) -> Outcome {
         devices,
         cause: cause(it, verdict),
         more_causes: it.notes.more_causes.clone(),
+        warnings: Vec::new(),
         left: leftovers(it, verdict, keeps),
         recovery_needed: keeps || verdict == Verdict::Interrupted,
         phases: it.phase_times(),

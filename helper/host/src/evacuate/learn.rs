@@ -48,6 +48,8 @@ impl Evacuation {
         let notes = &mut self.notes.devices[device];
         if notes.unplug_asked_ms.take().is_some() {
             notes.unplug_refusals += 1;
+            // It may be the only word of a request whose end is not known.
+            notes.unplug_heard = notes.unplug_heard.max(notes.unplug_refusals);
         }
     }
 
@@ -130,12 +132,14 @@ impl Evacuation {
             }
             (ActionKind::Detach { device, .. }, Reply::Accepted) => {
                 self.notes.devices[*device].unplug_taken = true;
+                self.notes.devices[*device].unplug_heard += 1;
             }
             (ActionKind::ReleaseVfs, Reply::Accepted) => self.notes.vf_claimed = false,
             (ActionKind::Detach { device, .. }, Reply::Failed(failure))
                 if failure.kind == FailureKind::UnplugRefused =>
             {
                 self.notes.devices[*device].unplug_taken = true;
+                self.notes.devices[*device].unplug_heard += 1;
                 self.unplug_refused(*device);
             }
             (ActionKind::Detach { device, .. }, Reply::Failed(failure))
@@ -155,15 +159,22 @@ impl Evacuation {
                 self.notes.devices[*device].plug_ms = Some(took_ms);
             }
             (ActionKind::Attach { device, .. }, Reply::Failed(failure)) => {
-                self.notes.devices[*device].plug_failure = Some(failure.message.clone());
+                let notes = &mut self.notes.devices[*device];
+                notes.plug_failure = Some(failure.message.clone());
+                if failure.effect_unknown() {
+                    let unheard = (busy.kind.side(), busy.issued_ms);
+                    notes.plug_unheard.get_or_insert(unheard);
+                }
             }
             (ActionKind::Carry, Reply::Accepted) => self.notes.carry = CarryNotes::UnderWay,
             (ActionKind::Carry, Reply::Failed(failure)) => {
                 self.notes.carry = CarryNotes::without(failure.message.clone());
             }
-            (ActionKind::Migrate | ActionKind::ResumeMemory, Reply::Failed(failure))
-                if !failure.effect_unknown() =>
-            {
+            (ActionKind::Migrate, Reply::Failed(failure)) if !failure.effect_unknown() => {
+                self.migration_ended(Err(failure.clone()));
+            }
+            // Nobody tells the end of one whose start was not heard of, and a look shows whether it has to be repeated.
+            (ActionKind::ResumeMemory, Reply::Failed(failure)) => {
                 self.migration_ended(Err(failure.clone()));
             }
             _ => {}
@@ -207,6 +218,10 @@ impl Evacuation {
             let notes = &mut self.notes.devices[device];
             if is_there {
                 notes.plug_failure = None;
+                if let Some((_, asked_ms)) = notes.plug_unheard.filter(|(at, _)| *at == side) {
+                    let took_ms = self.now_ms.saturating_sub(asked_ms);
+                    notes.plug_ms.get_or_insert(took_ms);
+                }
             } else if side == Side::Source {
                 notes.unplug_asked_ms = None;
                 notes.unplug_last_ms = None;

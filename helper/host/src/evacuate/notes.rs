@@ -76,6 +76,8 @@ pub(super) struct DeviceNotes {
     pub(super) unplug_requests: u32,
     /// The hypervisor has taken one of them, or may have.
     pub(super) unplug_taken: bool,
+    /// So many of them it said that it has handed to the guest.
+    pub(super) unplug_heard: u32,
     /// An unplug was asked for then, in ms, and may still happen.
     pub(super) unplug_asked_ms: Option<u64>,
     /// The last request, in ms, whatever became of it.
@@ -85,6 +87,8 @@ pub(super) struct DeviceNotes {
     pub(super) plug_failure: Option<String>,
     /// How long the hypervisor took to plug it in.
     pub(super) plug_ms: Option<u64>,
+    /// The first request to plug it in of whose end nothing was heard: on which host, and when, in ms.
+    pub(super) plug_unheard: Option<(Side, u64)>,
     /// It was on the source when the guest was asked to use it again.
     pub(super) was_back: bool,
     /// What the guest says of its bond.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::carry::CarryOutcome;
-use super::cause::Cause;
+use super::cause::{Cause, CauseCode};
 use super::input::GuestStatus;
 use super::phase::Phase;
 use super::spec::Side;
@@ -37,6 +37,9 @@ pub struct Outcome {
     /// What else stands in the way of one that was refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub more_causes: Vec<Cause>,
+    /// What stops nothing, and may keep a VF from being used all the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// What could not be cleaned up.
     pub left: Vec<Leftover>,
     /// `tandem-host recover` has something to do.
@@ -137,7 +140,12 @@ pub struct PhaseTime {
 impl Outcome {
     /// The process's exit code.
     pub fn exit_code(&self) -> u8 {
-        self.verdict.exit_code()
+        let code = self.cause.as_ref().map(|cause| cause.code);
+        match (self.verdict, code) {
+            // Whoever wanted it recovered has what was wanted.
+            (Verdict::Refused, Some(CauseCode::NothingToRecover)) => Verdict::Done.exit_code(),
+            (verdict, _) => verdict.exit_code(),
+        }
     }
 
     /// The report of an evacuation that did not run to an end, or at all.
@@ -154,6 +162,7 @@ impl Outcome {
             devices: Vec::new(),
             cause: Some(cause),
             more_causes: Vec::new(),
+            warnings: Vec::new(),
             left: Vec::new(),
             recovery_needed: false,
             phases: Vec::new(),
@@ -174,5 +183,21 @@ impl Verdict {
             Self::Degraded => 12,
             Self::Interrupted => 13,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether it is found out at first sight, or another process ends it meanwhile.
+    #[test]
+    fn a_recovery_that_finds_nothing_to_do_is_none_that_failed() {
+        let code = |cause| {
+            let cause = Cause::new(cause, "why");
+            Outcome::without_run(Verdict::Refused, cause).exit_code()
+        };
+        assert_eq!(code(CauseCode::NothingToRecover), 0);
+        assert_eq!(code(CauseCode::Claimed), 10);
     }
 }

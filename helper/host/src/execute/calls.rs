@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::{OnceCell, mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::guest::Channel;
+use super::guest::{Channel, Warnings};
 use super::hosts::Hosts;
 use super::lock::Lock;
 use super::record::with_progress;
@@ -41,6 +41,7 @@ pub(super) struct ActionContext {
     /// The record in the metadata, as it was written last.
     pub(super) saved: std::sync::Mutex<Option<String>>,
     pub(super) channels: [Channel; 2],
+    pub(super) warnings: Warnings,
     pub(super) lease_client: LeaseClient,
     pub(super) inputs: mpsc::Sender<Input>,
     /// Reservations of the destination's devices, by their numbers in the spec.
@@ -107,8 +108,9 @@ impl ActionContext {
                     self.keep_socket(side, &self.hosts.seen(side).look(name).await?.facts);
                 }
                 let policy = self.policy.as_ref();
+                let warnings = &self.warnings;
                 return Ok(channel
-                    .ask(&self.lease_client, name, &self.spec, policy, call)
+                    .ask(&self.lease_client, name, &self.spec, policy, warnings, call)
                     .await);
             }
             ActionKind::Claim { side, owner } => {

@@ -11,6 +11,26 @@ use crate::control::LeaseClient;
 use crate::evacuate::{Failure, FailureKind, GuestCall, GuestStatus, Reply, Spec};
 use crate::hypervisor::ChannelSocket;
 
+/// What stops nothing, for the report; each text once.
+#[derive(Debug, Default)]
+pub(super) struct Warnings(std::sync::Mutex<Vec<String>>);
+
+impl Warnings {
+    /// More of one evacuation are not kept.
+    const MOST: usize = 16;
+
+    fn add(&self, text: String) {
+        let mut all = self.0.lock().expect("no holder panics");
+        if all.len() < Self::MOST && !all.contains(&text) {
+            all.push(text);
+        }
+    }
+
+    pub(super) fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().expect("no holder panics"))
+    }
+}
+
 /// One host's end of the channel.
 #[derive(Debug, Default)]
 pub(super) struct Channel {
@@ -29,6 +49,7 @@ impl Channel {
         domain: &str,
         spec: &Spec,
         policy: Option<&Policy>,
+        warnings: &Warnings,
         call: GuestCall,
     ) -> Reply {
         let mut agent = self.agent.lock().await;
@@ -40,7 +61,7 @@ impl Channel {
             Ok(connected) => connected,
             Err(failure) => return Reply::Failed(failure),
         };
-        match carry_out(&mut connected, spec, policy, call).await {
+        match carry_out(&mut connected, spec, policy, warnings, call).await {
             Ok(reply) => {
                 *agent = Some(connected);
                 reply
@@ -78,6 +99,7 @@ async fn carry_out(
     agent: &mut Agent,
     spec: &Spec,
     policy: Option<&Policy>,
+    warnings: &Warnings,
     call: GuestCall,
 ) -> Result<Reply, AgentError> {
     let bond = |device: usize| bond_of(spec, device);
@@ -96,6 +118,7 @@ async fn carry_out(
                     let (_, lacks) = answer?;
                     if let Some(lacks) = lacks {
                         tracing::warn!("domain {}: {lacks}", printable(&spec.domain));
+                        warnings.add(lacks);
                     }
                 }
             }

@@ -4,12 +4,16 @@ use std::io::Read as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::lock::Lock;
-use crate::evacuate::{Owner, Progress};
+use crate::evacuate::{Owner, Record};
 
 /// Whoever drove that evacuation is gone for sure: nobody does, or it was a process of this machine, which
-/// would have this lock.
-pub(crate) fn owner_is_dead(record: &Progress, _lock: &Lock) -> bool {
-    record.owner.as_ref().is_none_or(is_of_this_machine)
+/// would have this lock, that of the domain's name in the spec. Where it was begun under another name, it would have
+/// the lock of that one.
+pub(crate) fn owner_is_dead(record: &Record, _lock: &Lock) -> bool {
+    let Record { progress, spec } = record;
+    let has_its_lock = progress.domain == spec.domain;
+    let is_gone = |owner: &Owner| has_its_lock && is_of_this_machine(owner);
+    progress.owner.as_ref().is_none_or(is_gone)
 }
 
 /// The owner says that it is a process of this machine, since it was booted. Whether it lives, the domain's
@@ -68,26 +72,40 @@ fn utc_text(now: SystemTime) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::evacuate::{AgentUse, Progress, Spec};
     use std::time::Duration;
 
     #[test]
     fn an_owner_of_this_machine_is_told_by_its_boot() {
         let folder = tempfile::tempdir().unwrap();
         let lock = Lock::take(folder.path(), "domain", "g1").unwrap();
-        let record = |owner: Option<Owner>| Progress {
-            version: Progress::VERSION,
-            evacuation: "e".to_owned(),
-            domain: "g1".to_owned(),
-            renamed: None,
-            owner,
-            beat: 1,
-            stage: crate::evacuate::Stage::Claimed,
-            migration_begun: false,
-            home: None,
-            bond: None,
-            more_bonds: Vec::new(),
-            let_go: 0,
-            lacking: 0,
+        let record = |owner: Option<Owner>, first_name: &str| Record {
+            progress: Progress {
+                version: Progress::VERSION,
+                evacuation: "e".to_owned(),
+                domain: first_name.to_owned(),
+                renamed: None,
+                owner,
+                beat: 1,
+                stage: crate::evacuate::Stage::Claimed,
+                migration_begun: false,
+                home: None,
+                bond: None,
+                more_bonds: Vec::new(),
+                let_go: 0,
+                lacking: 0,
+            },
+            spec: Spec {
+                domain: "g1".to_owned(),
+                renamed: None,
+                source_uri: String::new(),
+                destination_uri: String::new(),
+                devices: Vec::new(),
+                agent: AgentUse::Never,
+                reaches_destination_agent: false,
+                configure: false,
+                yes_degraded: false,
+            },
         };
         let us = this_process().unwrap();
         let elsewhere = Owner {
@@ -99,13 +117,16 @@ mod tests {
             pid: 1,
             ..us.clone()
         };
-        for (owner, is_dead) in [
-            (None, true),
-            (Some(us), true),
-            (Some(first), true),
-            (Some(elsewhere), false),
+        for (owner, first_name, is_dead) in [
+            (None, "g1", true),
+            (Some(us.clone()), "g1", true),
+            (Some(first), "g1", true),
+            (Some(elsewhere), "g1", false),
+            // It has a lock of another name, if it lives.
+            (Some(us), "g0", false),
+            (None, "g0", true),
         ] {
-            let record = record(owner);
+            let record = record(owner, first_name);
             assert_eq!(owner_is_dead(&record, &lock), is_dead, "{record:?}");
         }
     }

@@ -86,6 +86,7 @@ impl Runner {
             wrote: AtomicBool::new(false),
             saved: std::sync::Mutex::new(None),
             channels: Default::default(),
+            warnings: Default::default(),
             inputs,
             vf_locks: Default::default(),
             migration: std::sync::Mutex::new(None),
@@ -102,7 +103,9 @@ impl Runner {
             let now_ms = elapsed_ms(begun);
             watcher.show(&evacuation, now_ms);
             if let Some(outcome) = evacuation.outcome() {
-                break RunEnd::With(Box::new(outcome.clone()));
+                let mut outcome = outcome.clone();
+                outcome.warnings = context.warnings.take();
+                break RunEnd::With(Box::new(outcome));
             }
             if let Some(action) = evacuation.next_action() {
                 tracing::debug!(?action, "does");

@@ -26,6 +26,8 @@ pub struct DomainFacts {
     pub nics: Vec<Nic>,
     /// Its disks that are files, and that it may write to.
     pub disks: Vec<FileDisk>,
+    /// Those that are volumes of the host's storage pools.
+    pub volumes: Vec<VolumeDisk>,
     /// What the hypervisor would refuse to migrate, besides pass-through devices.
     pub unmigratable: Vec<Unmigratable>,
     /// The channel to Tandem in the guest, if the domain has that device.
@@ -43,6 +45,7 @@ impl DomainFacts {
             run_id: String::new(),
             nics: Vec::new(),
             disks: Vec::new(),
+            volumes: Vec::new(),
             unmigratable: Vec::new(),
             channel: None,
         }
@@ -103,6 +106,17 @@ pub struct FileDisk {
     pub target: String,
     /// The file.
     pub path: PathBuf,
+}
+
+/// A disk that is a volume of a storage pool of the hypervisor's host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeDisk {
+    /// Its name in the guest, such as `vda`.
+    pub target: String,
+    /// The pool's name.
+    pub pool: String,
+    /// The volume's name in it.
+    pub volume: String,
 }
 
 /// Something of a domain that the hypervisor would refuse to migrate.

@@ -1,8 +1,9 @@
 //! What is asked of one hypervisor connection.
 
 use std::fmt::Debug;
+use std::path::PathBuf;
 
-use super::domain::{ActiveDomain, Claim, DomainLook, DomainState, Nic};
+use super::domain::{ActiveDomain, Claim, DomainLook, DomainState, Nic, VolumeDisk};
 use super::error::{Answer, HostError};
 use super::events::Events;
 use super::migration::{JobFacts, JobWhich, MigrateOptions, Migration};
@@ -43,6 +44,12 @@ pub trait Look: Debug + Send + Sync {
     fn snapshots<'a>(&'a self, name: &'a str) -> Answer<'a, Vec<String>> {
         let _ = name;
         Box::pin(async { Ok(Vec::new()) })
+    }
+
+    /// Where on the host that volume is.
+    fn volume_path<'a>(&'a self, disk: &'a VolumeDisk) -> Answer<'a, PathBuf> {
+        let _ = disk;
+        Box::pin(async { Err(not_by_this_driver(self.uri(), "the path of a volume")) })
     }
 
     /// The name of the domain here that has that UUID, whether it runs or not; none where the hypervisor knows no others.

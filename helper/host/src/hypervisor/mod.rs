@@ -15,7 +15,7 @@ mod socket;
 pub(crate) use departed_host::DepartedHost;
 pub use domain::{
     ActiveDomain, AgentChannel, Claim, DomainFacts, DomainLook, DomainState, FileDisk, Nic,
-    NicKind, Unmigratable, UnmigratableKind,
+    NicKind, Unmigratable, UnmigratableKind, VolumeDisk,
 };
 pub use error::{Answer, HostError};
 pub use events::{Event, EventKind, EventSender, Events, Lifecycle, event_queue};

@@ -1,5 +1,7 @@
 //! Devices come and go, and what can be known about a PCI function before.
 
+use tandem_core::types::PciAddress;
+
 use super::{Virsh, read};
 use crate::hypervisor::{HostError, Nic};
 use crate::words::{printable, quoted};
@@ -134,6 +136,17 @@ impl Virsh {
             }
             Err(error) => return Err(error),
         }
+        // Whoever has it on a host with too many domains, or too slow a one, libvirt refuses to plug it in.
+        let limit = self.connection.limit * 2 / 3;
+        match tokio::time::timeout(limit, self.holder(function)).await {
+            Ok(Ok(Some(domain))) => Err(refused(format!("domain {domain} has it"))),
+            Ok(Err(error)) => Err(error),
+            Ok(Ok(None)) | Err(_) => Ok(()),
+        }
+    }
+
+    /// The domain that has that function; a question to each domain that runs here.
+    async fn holder(&self, function: PciAddress) -> Result<Option<String>, HostError> {
         let running = self.ask(&["list", "--uuid"]).await?;
         for uuid in running
             .lines()
@@ -151,10 +164,10 @@ impl Virsh {
                 continue;
             };
             if xml.nics.iter().any(|nic| nic.pci_source == Some(function)) {
-                return Err(refused(format!("domain {} has it", xml.name)));
+                return Ok(Some(xml.name));
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     fn parse(&self, device: &str) -> Result<Nic, HostError> {

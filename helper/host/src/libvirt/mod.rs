@@ -33,7 +33,7 @@ use std::time::Duration;
 
 use crate::hypervisor::{
     ActiveDomain, Answer, DomainFacts, DomainLook, DomainState, Events, HostError, JobFacts,
-    JobPhase, JobWhich, Look, Nic, event_queue,
+    JobPhase, JobWhich, Look, Nic, VolumeDisk, event_queue,
 };
 use crate::xml::domain::DomainXml;
 use run::{Connection, Finished};
@@ -266,6 +266,7 @@ impl Virsh {
             run_id: xml.id.map(|id| id.to_string()).unwrap_or_default(),
             nics: xml.nics,
             disks: xml.disks,
+            volumes: xml.volumes,
             unmigratable: xml.unmigratable,
             channel,
         };
@@ -384,6 +385,17 @@ impl Look for Virsh {
         Box::pin(async move {
             let told = self.about(name, "snapshot-list", &["--name"], None).await?;
             Ok(read::names(&told))
+        })
+    }
+
+    fn volume_path<'a>(&'a self, disk: &'a VolumeDisk) -> Answer<'a, PathBuf> {
+        Box::pin(async move {
+            let (pool, volume) = (
+                format!("--pool={}", disk.pool),
+                format!("--vol={}", disk.volume),
+            );
+            let told = self.ask(&["vol-path", &pool, &volume]).await?;
+            Ok(told.lines().next().unwrap_or_default().into())
         })
     }
 

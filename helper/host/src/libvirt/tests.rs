@@ -128,6 +128,17 @@ async fn a_device_that_is_there_is_not_attached_again() {
     assert!(error.to_string().contains("line 1"), "{error}");
 }
 
+/// A second request while the guest still thinks about the first: the guest was asked.
+#[tokio::test]
+async fn an_unplug_that_is_under_way_was_taken() {
+    let words = "unable to execute QEMU command 'device_del': Device ua-vf0 is already in the process of unplug";
+    let (virsh, _folder) = fake(&format!(
+        "cat > /dev/null; echo \"error: {words}\" >&2; exit 1"
+    ));
+    let nic = parse_device("<interface type='ethernet'><alias name='ua-vf0'/></interface>");
+    assert_eq!(virsh.detach("g1", &nic.unwrap()).await, Ok(()));
+}
+
 /// As libvirt 11.3 said it without that driver.
 const NO_DRIVER: &str = "Could not find matching device; this function is not supported by the connection driver: virNodeDeviceLookupByName";
 

@@ -52,6 +52,7 @@ impl Qemu {
             // The socket is the process's own, so its inode tells one process from the next.
             run_id: self.socket_inode(),
             disks: Vec::new(),
+            volumes: Vec::new(),
             unmigratable: Vec::new(),
             nics: self.nics().await?,
             channel: self.channel().await?,

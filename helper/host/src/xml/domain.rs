@@ -10,7 +10,7 @@ use super::error::XmlError;
 use super::node::{attribute_of, child, text_of};
 use super::types::{BONDS_NAMESPACE, CLAIM_NAMESPACE, PROGRESS_NAMESPACE};
 use super::unmigratable;
-use crate::hypervisor::{Claim, FileDisk, Nic, NicKind, Unmigratable};
+use crate::hypervisor::{Claim, FileDisk, Nic, NicKind, Unmigratable, VolumeDisk};
 
 /// Longest domain XML in bytes; a domain of a thousand devices has half of it.
 pub const MAX_BYTES: usize = 1 << 20;
@@ -30,6 +30,8 @@ pub struct DomainXml {
     pub nics: Vec<Nic>,
     /// Disks that are files, and that it may write to.
     pub disks: Vec<FileDisk>,
+    /// The same of those that are volumes of a pool.
+    pub volumes: Vec<VolumeDisk>,
     /// What the hypervisor would refuse to migrate.
     pub unmigratable: Vec<Unmigratable>,
     /// The channel to Tandem in the guest.
@@ -90,6 +92,7 @@ impl DomainXml {
             uuid: text_of(root, "uuid").trim().to_owned(),
             nics: interfaces.chain(hostdevs).collect(),
             disks: devices().filter_map(disk).collect(),
+            volumes: devices().filter_map(volume).collect(),
             unmigratable: unmigratable::all(root),
             channel: devices().find_map(channel),
             bonds: metadata(BONDS_NAMESPACE, "bonds").map(Document::read),
@@ -177,12 +180,24 @@ pub(super) fn interface(text: &str, node: Node<'_, '_>) -> Option<Nic> {
     })
 }
 
+fn is_written_disk(node: Node<'_, '_>) -> bool {
+    node.has_tag_name("disk") && child(node, "readonly").is_none()
+}
+
 fn disk(node: Node<'_, '_>) -> Option<FileDisk> {
     let path = attribute_of(node, "source", "file");
-    let is_written = node.has_tag_name("disk") && child(node, "readonly").is_none();
-    (is_written && !path.is_empty()).then(|| FileDisk {
+    (is_written_disk(node) && !path.is_empty()).then(|| FileDisk {
         target: attribute_of(node, "target", "dev"),
         path: path.into(),
+    })
+}
+
+fn volume(node: Node<'_, '_>) -> Option<VolumeDisk> {
+    let [pool, volume] = ["pool", "volume"].map(|key| attribute_of(node, "source", key));
+    (is_written_disk(node) && !pool.is_empty() && !volume.is_empty()).then(|| VolumeDisk {
+        target: attribute_of(node, "target", "dev"),
+        pool,
+        volume,
     })
 }
 

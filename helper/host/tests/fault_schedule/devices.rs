@@ -160,6 +160,12 @@ impl World {
         if !self.has(Side::Source, device) {
             return Err(Failure::new(FailureKind::AlreadyGone, "the device is gone"));
         }
+        let is_busy = self.script.busy_unplugs > 0;
+        self.script.busy_unplugs = self.script.busy_unplugs.saturating_sub(1);
+        let busy = Failure::new(FailureKind::Refused, "cannot acquire state change lock");
+        if is_busy {
+            return Err(busy);
+        }
         let one = &mut self.devices[device];
         match one.script.unplug {
             Unplug::Ignored => Ok(None),
@@ -175,10 +181,7 @@ impl World {
                 one.unplugging = true;
                 Ok(Some(ms))
             }
-            Unplug::After(_) if self.script.refuses_second_unplug => Err(Failure::new(
-                FailureKind::Refused,
-                "cannot acquire state change lock",
-            )),
+            Unplug::After(_) if self.script.refuses_second_unplug => Err(busy),
             Unplug::After(_) => Ok(None),
         }
     }

@@ -75,10 +75,80 @@ fn an_unplug_of_which_nothing_was_heard_is_not_forgotten_for_a_refusal() {
             }
             assert_eq!(outcome.verdict, Verdict::RolledBack, "{after_ms}");
             let cause = outcome.cause.as_ref().map(|cause| cause.code);
-            assert_eq!(cause, Some(CauseCode::UnplugTimedOut), "{after_ms}");
+            assert_eq!(cause, Some(CauseCode::UnplugFailed), "{after_ms}");
+            let said = outcome.cause.as_ref().map(|cause| cause.message.as_str());
+            let said = said.unwrap_or_default();
+            assert!(
+                said.contains("not known whether the guest was ever asked"),
+                "{said}"
+            );
             let has_vf = stage.world.has_vf(Side::Source);
             assert!(has_vf || outcome.unplug_may_follow, "{after_ms}");
         }
+    }
+}
+
+/// QEMU says of a second request that the first one is under way, and both drivers take that for a word that the guest was
+/// asked: then it is the guest that does not release the device, whatever was heard of the first.
+#[test]
+fn a_second_request_that_finds_the_first_under_way_shows_that_the_guest_was_asked() {
+    let script = Script {
+        unplug: Unplug::After(600_000),
+        first_unplug_unheard: true,
+        breaks_off: true,
+        ..Script::calm()
+    };
+    let stage = run(script);
+    let outcome = stage.processes[0].outcome.as_ref().unwrap();
+    let cause = outcome.cause.as_ref().unwrap();
+    assert_eq!(cause.code, CauseCode::UnplugTimedOut, "{cause:?}");
+    assert!(cause.message.contains("asked 4 times"), "{cause:?}");
+}
+
+/// Requests that the hypervisor refused itself never reached the guest, and are none that it refused.
+#[test]
+fn the_guest_is_blamed_for_what_it_heard_alone() {
+    let script = Script {
+        unplug: Unplug::Refused(u32::MAX),
+        busy_unplugs: 2,
+        ..Script::calm()
+    };
+    let stage = run(script);
+    let outcome = stage.processes[0].outcome.as_ref().unwrap();
+    let cause = outcome.cause.as_ref().unwrap();
+    assert_eq!(cause.code, CauseCode::UnplugRefused, "{:#?}", stage.history);
+    let refusals = "refused to release PCI function 0000:03:10.0 3 times of 3";
+    assert!(cause.message.contains(refusals), "{}", cause.message);
+}
+
+/// The longest plugs are those of whose end nothing is heard: they count in the report like all others.
+#[test]
+fn a_plug_of_which_nothing_was_heard_is_timed_all_the_same() {
+    let script = Script {
+        first_plug_unheard: true,
+        ..Script::calm()
+    };
+    let stage = run(script);
+    let outcome = stage.processes[0].outcome.as_ref().unwrap();
+    assert_eq!(outcome.verdict, Verdict::Done);
+    let plug_ms = outcome.devices[0].plug_ms.expect("it is timed");
+    assert!((5_000..30_000).contains(&plug_ms), "{plug_ms} ms");
+}
+
+/// A guest that runs on half of its memory is gone on with, whatever became of the first call to do so.
+#[test]
+fn a_resume_of_which_nothing_was_heard_is_repeated() {
+    for breaks_off in [false, true] {
+        let script = Script {
+            course: Course::PostCopyBreaks(1),
+            first_resume_lost: true,
+            breaks_off,
+            ..Script::calm()
+        };
+        let stage = run(script);
+        let outcome = stage.processes[0].outcome.as_ref().unwrap();
+        assert_eq!(outcome.verdict, Verdict::Done, "{:#?}", stage.history);
+        check(&stage, Side::Destination, true);
     }
 }
 

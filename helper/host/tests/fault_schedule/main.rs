@@ -9,6 +9,7 @@ mod effects;
 mod guest;
 mod happen;
 mod late;
+mod losses;
 mod oracle;
 mod rng;
 mod script;

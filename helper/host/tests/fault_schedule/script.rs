@@ -152,8 +152,14 @@ pub(crate) struct Script {
     pub(crate) breaks_off: bool,
     /// The hypervisor refuses a second unplug while the guest has not answered the first one.
     pub(crate) refuses_second_unplug: bool,
+    /// The hypervisor is busy, and refuses so many unplugs at first.
+    pub(crate) busy_unplugs: u32,
     /// Nothing is heard of what became of the first unplug, which the guest gets.
     pub(crate) first_unplug_unheard: bool,
+    /// Nothing is heard of what became of the first plug, which takes effect.
+    pub(crate) first_plug_unheard: bool,
+    /// The first call to go on with a post-copy that broke off never arrives, and nothing is heard of that.
+    pub(crate) first_resume_lost: bool,
     /// Calls to a host take up to so many ms.
     pub(crate) latency_ms: u64,
     /// Each look takes exactly so many ms.
@@ -219,7 +225,10 @@ impl Script {
             full_disk: 0,
             breaks_off: false,
             refuses_second_unplug: false,
+            busy_unplugs: 0,
             first_unplug_unheard: false,
+            first_plug_unheard: false,
+            first_resume_lost: false,
             latency_ms: 50,
             look_ms: None,
         }
@@ -302,6 +311,11 @@ impl Script {
         script.breaks_off = rng.chance(500);
         script.refuses_second_unplug = rng.chance(300);
         script.first_unplug_unheard = rng.chance(50);
+        script.first_plug_unheard = rng.chance(50);
+        if rng.chance(50) {
+            script.busy_unplugs = rng.few(1, 5);
+        }
+        script.first_resume_lost = rng.chance(300);
         script
     }
 

@@ -10,12 +10,11 @@ use tandem_host::evacuate::{
 use crate::brief::{brief, brief_action};
 use crate::devices::vf;
 use crate::happen::Happening;
+use crate::losses::LATEST_EFFECT_MS;
 use crate::rng::Rng;
 use crate::script::{Carry, Script};
 use crate::world::{DOMAIN, World};
 
-/// The last effect of a call that timed out comes so late, in ms; below [`Limits::settle_ms`].
-const LATEST_EFFECT_MS: u64 = 8_000;
 /// A run that takes longer has not ended, in ms.
 const END_OF_TIME_MS: u64 = 3_600_000;
 /// Recoveries that an operator starts by himself.
@@ -381,38 +380,8 @@ impl Stage {
         if let (true, Some(look_ms)) = (is_look, self.world.script.look_ms) {
             latency_ms = look_ms;
         }
-        let keeps = matches!(&action.kind, ActionKind::Save { record, .. } if record.progress.owner.is_none());
-        let keep_times_out = keeps && std::mem::take(&mut self.world.script.keep_times_out);
-        let unplugs = matches!(action.kind, ActionKind::Detach { .. });
-        let unheard = unplugs && std::mem::take(&mut self.world.script.first_unplug_unheard);
-        let takes_effect = keep_times_out || unheard;
-        let timeouts = self.world.script.timeouts;
-        if takes_effect || self.rng.chance(timeouts) {
-            let failure = match self.world.script.breaks_off {
-                true => Failure::new(FailureKind::Unreachable, "the connection broke"),
-                false => Failure::new(FailureKind::TimedOut, "no answer in time"),
-            };
-            let reply = Reply::Failed(failure);
-            self.at(
-                now_ms + 5_000,
-                Happening::Answer {
-                    process,
-                    action: id,
-                    reply,
-                },
-            );
-            if takes_effect || !is_look && self.rng.chance(600) {
-                let effect_ms = now_ms + self.rng.below(LATEST_EFFECT_MS);
-                self.at(
-                    effect_ms,
-                    Happening::Effect {
-                        process,
-                        action,
-                        answer: false,
-                    },
-                );
-            }
-            return;
+        if let Some(takes_effect) = self.is_lost(&action.kind) {
+            return self.lose(process, action, takes_effect);
         }
         self.at(
             now_ms + latency_ms,

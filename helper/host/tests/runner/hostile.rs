@@ -74,6 +74,39 @@ async fn answers_that_are_none_are_refused() {
     is_refused(&story, CauseCode::AgentHostile);
 }
 
+/// A guest that is too old, or too new, is found out by a check, and nothing is done with it.
+#[tokio::test]
+async fn a_guest_without_a_version_in_common_is_refused() {
+    for check_only in [true, false] {
+        let start = Start {
+            check_only,
+            ..start(AgentUse::Required, limits())
+        };
+        let (story, _guest) = evacuate(Manner::OtherMessages, start, |_| {}).await;
+        is_refused(&story, CauseCode::AgentHostile);
+        let outcome = story.outcome().expect("it ended");
+        assert_eq!(outcome.exit_code(), 10);
+        let said = outcome.cause.as_ref().map(|cause| cause.message.as_str());
+        let said = said.unwrap_or_default();
+        assert!(said.contains("version 99 of the messages"), "{said}");
+    }
+}
+
+/// It is evacuated all the same, as it is given its bonds by `serve` all the same; the report says what it lacks.
+#[tokio::test]
+async fn what_an_older_guest_does_not_know_of_its_bonds_is_in_the_report() {
+    let mut start = start(AgentUse::Required, limits());
+    start.spec.configure = true;
+    let (story, _guest) = evacuate(Manner::Older, start, |_| {}).await;
+    let outcome = story.outcome().expect("it ended");
+    assert_eq!(outcome.verdict, Verdict::Done, "{outcome:#?}");
+    let [warning] = outcome.warnings.as_slice() else {
+        panic!("{outcome:#?}");
+    };
+    assert!(warning.contains("update tandem in the guest"), "{warning}");
+    assert!(warning.contains("path-check"), "{warning}");
+}
+
 /// It says that the VF may go, and holds on to it.
 #[tokio::test]
 async fn a_lie_about_ready_is_found_out_by_the_host() {

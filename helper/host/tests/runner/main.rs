@@ -121,7 +121,7 @@ async fn run_in(
         },
         carry: None,
         lease_client: Default::default(),
-        policy: None,
+        policy: start.spec.configure.then(policy),
         folder: folder.path().to_owned(),
         lock: Lock::take(folder.path(), "domain", "guest").expect("nobody has it"),
         records: Some(records),
@@ -133,6 +133,13 @@ async fn run_in(
         pair,
         ended,
     }
+}
+
+/// The bonds of the domain's XML.
+fn policy() -> tandem_core::Policy {
+    let policy = serde_json::json!({ "bonds": [{ "name": "bond0", "standby": { "mac": "52:54:00:00:00:01" },
+        "vfs": [{ "mac": guest::VF_MAC }] }] });
+    serde_json::from_value(policy).expect("a policy")
 }
 
 struct Story {

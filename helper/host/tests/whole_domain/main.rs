@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "everything in here is part of a test")]
 
+mod storage;
 mod unmigratable;
 
 use std::fs;
@@ -17,6 +18,9 @@ const VIRSH: &str = r#"#!/bin/sh
 echo "$*" >>"$HERE/asked"
 there=0
 case "$2" in qemu+ssh:*) there=1 ;; esac
+case "$there $*" in
+0*) [ ! -e "$HERE/silent" ] || { echo "error: failed to connect to the hypervisor" >&2; exit 1; } ;;
+esac
 case "$there $*" in
 1*' event '*|1*' qemu-monitor-event '*) sleep 100 ;;
 1*) [ ! -e "$HERE/gone" ] || { echo "error: failed to connect to the hypervisor" >&2; exit 1; } ;;
@@ -40,6 +44,8 @@ case "$there $*" in
 1*' net-info --network=last') printf 'Name:           last\nActive:         yes\n' ;;
 1*' net-dumpxml --network=last') echo "<network connections='1'><forward mode='hostdev'><address/><address/></forward></network>" ;;
 1*' net-info '*) echo "error: failed to get network 'nope'" >&2; exit 1 ;;
+*' vol-path --pool=images --vol=a disk') printf '%s\n\n' "$HERE/disk.raw" ;;
+*' vol-path --pool=blocks '*) printf '/dev/null\n\n' ;;
 *' help migrate') cat "$HERE/help" ;;
 *' event '*|*' qemu-monitor-event '*) sleep 100 ;;
 *' list '*) ;;
@@ -177,33 +183,35 @@ fn a_domain_that_does_not_run_is_told_that_first() {
 }
 
 #[test]
-fn a_disk_that_no_other_host_has_is_named() {
+fn a_source_that_can_not_be_asked_is_a_refusal_like_a_destination() {
     let bench = Bench::new(VF);
-    let disk = bench.file("disk.raw", "");
-    let xml = format!(
-        "<disk type='file' device='disk'><source file='{}'/><target dev='vda'/></disk></devices>",
-        disk.display()
-    );
-    let domain = fs::read_to_string(bench.folder.path().join("domain.xml")).unwrap();
-    bench.file("domain.xml", &domain.replace("</devices>", &xml));
-    let said = ["vda", "disk.raw", "--copy-storage-all"];
-    bench.refuses("disk-not-shared", &[], &said);
-    let some = ["--copy-storage-all", "--migrate-disks"];
-    bench.refuses(
-        "disk-not-shared",
-        &[&some[..], &["vdb,vdc"]].concat(),
-        &said,
-    );
-    let named = [&some[..], &["vdb,vda"]].concat();
-    for options in [&["--unsafe"][..], &["--copy-storage-all"], &named] {
-        let output = bench.run(&["check"], options);
+    bench.file("silent", "");
+    bench.refuses("unreachable", &[], &["the source can't be asked"]);
+}
+
+/// What stops nothing is told to people, and to programs in report and plan.
+#[test]
+fn a_vf_that_may_be_refused_its_bonds_mac_is_a_warning() {
+    let bench = Bench::new(VF);
+    let said = "whether its PF trusts it is unknown";
+    for words in [&["check"][..], &["migrate", "--dry-run"]] {
+        let output = bench.run(words, &[]);
         assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(told.contains(said), "{told}");
+        let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let warnings = report["warnings"].as_array().expect("warnings");
+        let [warning] = warnings.as_slice() else {
+            panic!("{report:#}")
+        };
+        assert!(warning.as_str().unwrap().contains(said), "{report:#}");
     }
-    // A CD in it stays where it is.
-    let read_only = xml.replace("<target", "<readonly/><target");
-    bench.file("domain.xml", &domain.replace("</devices>", &read_only));
-    assert_eq!(bench.run(&["check"], &[]).status.code(), Some(0));
-    bench.changed_nothing();
+    // One with the standby's MAC is none to warn of.
+    let bench = Bench::new(&VF.replace("00:02", "00:01"));
+    let output = bench.run(&["check"], &[]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(report.get("warnings"), None, "{report:#}");
 }
 
 #[test]

@@ -26,12 +26,20 @@ impl Supervisor {
         let domain_task = self.domain_tasks.get(name);
         let is_ours = domain_task.is_some_and(|domain_task| domain_task.replug.is_busy());
         let record = look.progress.as_deref();
-        let is_driven = record.is_some_and(|text| match Progress::parse_for(text, name) {
-            Ok(record) => record.owner.is_some_and(|owner| is_of_this_machine(&owner)),
+        let Some(record) = record.map(|text| Progress::parse_for(text, name)) else {
+            return false;
+        };
+        let is_held = |name: &str| Lock::is_held(&self.options.state, "domain", name);
+        let is_driven = match &record {
+            // Under the name that the domain had there, if it came under another one.
+            Ok(record) => {
+                let owner = record.owner.as_ref();
+                owner.is_some_and(is_of_this_machine) && (is_held(name) || is_held(&record.domain))
+            }
             // Of a newer program, perhaps: the lock tells.
-            Err(_) => true,
-        });
-        is_driven && !is_ours && Lock::is_held(&self.options.state, "domain", name)
+            Err(_) => is_held(name),
+        };
+        is_driven && !is_ours
     }
 
     /// The domain has this socket now; others may have had it, or may have it again for themselves.

@@ -47,7 +47,7 @@ fn own(progress: &Progress) -> Record {
         progress: progress.clone(),
         spec: Spec {
             domain: progress.domain.clone(),
-            renamed: None,
+            renamed: progress.renamed.clone(),
             source_uri: "qemu+ssh://a/system".to_owned(),
             destination_uri: "fake".to_owned(),
             devices: vec![Device {
@@ -80,9 +80,10 @@ fn stage(record: &Progress, failures: usize) -> Stage0 {
 /// The same with what is in that folder.
 fn stage_in(state: tempfile::TempDir, record: &Progress, failures: usize) -> Stage0 {
     let folder = folder();
-    let guest = Guest::new(&folder.path().join("g1"), Manner::Honest);
-    let fake = Fake::new(&[("g1", &guest.socket)]);
-    fake.record("g1", Some(record.to_text()));
+    let name = record.renamed.as_deref().unwrap_or("g1");
+    let guest = Guest::new(&folder.path().join(name), Manner::Honest);
+    let fake = Fake::new(&[(name, &guest.socket)]);
+    fake.record(name, Some(record.to_text()));
     fake.attach_failures.store(failures, Ordering::Relaxed);
     let options = options(state.path());
     Stage0 {
@@ -189,6 +190,95 @@ async fn it_is_left_alone_while_a_tool_has_its_lock() {
     let lock = Lock::take(stage.state.path(), "domain", "g1").unwrap();
     let mut watching = stage.service.watch("g1").await;
     seen(&mut watching, |shown| generation(shown) == 1).await;
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!(stage.attaches(), 0);
+    drop(lock);
+    seen(&mut watching, |shown| shown.report.evacuation.is_none()).await;
+    assert_eq!(stage.attaches(), 1);
+    stage.service.ends().await;
+}
+
+/// One of two comes, and the other one is named and tried again alone.
+#[tokio::test(start_paused = true)]
+async fn of_two_devices_the_one_that_does_not_come_is_named() {
+    let record = Progress {
+        bond: Some("bond0".to_owned()),
+        more_bonds: vec!["bond1".to_owned()],
+        ..record()
+    };
+    let state = tempfile::tempdir().unwrap();
+    let mut kept = own(&record);
+    kept.spec.devices = ["0", "1"]
+        .map(|number| {
+            let mut device = own(&record).spec.devices.remove(0);
+            device.role = Role::Vf {
+                bond: Some(format!("bond{number}")),
+            };
+            for vf in [&mut device.source, &mut device.destination] {
+                let vf = vf.as_mut().unwrap();
+                vf.identity.alias = Some(format!("ua-vf{number}"));
+                vf.device = DEVICE.replace("ua-vf", &format!("ua-vf{number}"));
+            }
+            device
+        })
+        .into();
+    let records = Records::open(&state.path().join("records")).unwrap();
+    records.keep(&kept).unwrap();
+    let stage = stage_in(state, &record, 0);
+    let bonds = ["0", "1"].map(|number| {
+        format!("<bond name='bond{number}'><standby mac='52:54:00:00:0{number}:01'/><vf alias='ua-vf{number}'/></bond>")
+    });
+    let namespace = crate::xml::BONDS_NAMESPACE;
+    let bonds = format!("<bonds xmlns='{namespace}'>{}</bonds>", bonds.concat());
+    let fake = &stage.service.fake;
+    *fake.bonds.lock().unwrap() = Some(crate::xml::Document::parse(&bonds).unwrap().bonds);
+    *fake.broken.lock().unwrap() = Some("ua-vf1".to_owned());
+    let mut watching = stage.service.watch("g1").await;
+    let told = |shown: &Shown| evacuation(shown).is_some_and(|(made, _)| made == 1);
+    let last = seen(&mut watching, told).await;
+    let last = last.report.evacuation.unwrap().last.unwrap();
+    assert!(last.contains("ua-vf1 of bond1"), "{last}");
+    assert!(!last.contains("ua-vf0"), "{last}");
+    let look = crate::hypervisor::Look::look(stage.service.fake.as_ref(), "g1").await;
+    let look = look.unwrap();
+    let aliases: Vec<&str> = look
+        .facts
+        .nics
+        .iter()
+        .map(|nic| nic.alias.as_str())
+        .collect();
+    assert_eq!(aliases, ["ua-vf0"]);
+    // So it is in the log.
+    assert_eq!(
+        crate::daemon::replug::lacking(&record, &look),
+        "the VF of bond1"
+    );
+    let without = Progress {
+        lacking: 2,
+        ..record
+    };
+    let said = crate::daemon::replug::lacking(&without, &look);
+    assert_eq!(said, "the VF of bond1, 2 devices of no bond");
+    *stage.service.fake.broken.lock().unwrap() = None;
+    seen(&mut watching, |shown| shown.report.evacuation.is_none()).await;
+    stage.service.ends().await;
+}
+
+/// Both ends of a migration may be on one machine, and the tool has the lock of the name that the domain had there.
+#[tokio::test(start_paused = true)]
+async fn one_under_another_name_is_left_alone_while_a_tool_drives_it() {
+    let us = crate::execute::this_process().unwrap();
+    let record = Progress {
+        renamed: Some("g2".to_owned()),
+        owner: Some(us),
+        stage: Stage::Plugging,
+        ..record()
+    };
+    let stage = stage(&record, 0);
+    let lock = Lock::take(stage.state.path(), "domain", "g1").unwrap();
+    let mut watching = stage.service.watch("g2").await;
+    let shown = seen(&mut watching, |shown| shown.report.guest_error.is_some()).await;
+    assert_eq!(shown.report.guest, None, "the tool has its channel");
     tokio::time::sleep(Duration::from_secs(3600)).await;
     assert_eq!(stage.attaches(), 0);
     drop(lock);

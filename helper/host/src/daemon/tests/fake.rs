@@ -24,6 +24,10 @@ pub(super) struct Fake {
     pub(super) attaches: AtomicUsize,
     /// Attempts to attach that fail before one works.
     pub(super) attach_failures: AtomicUsize,
+    /// A device with this in its XML is never attached.
+    pub(super) broken: Mutex<Option<String>>,
+    /// The bonds of all domains, if not those of the example.
+    pub(super) bonds: Mutex<Option<Bonds>>,
     claims: Mutex<Vec<Claim>>,
 }
 
@@ -38,6 +42,8 @@ impl Fake {
             rolls: AtomicUsize::new(0),
             attaches: AtomicUsize::new(0),
             attach_failures: AtomicUsize::new(0),
+            broken: Mutex::default(),
+            bonds: Mutex::default(),
             claims: Mutex::default(),
         };
         for (name, socket) in domains {
@@ -107,7 +113,10 @@ impl Look for Fake {
         let (facts, progress) = self.entry(name);
         self.ask(DomainLook {
             facts,
-            bonds: Ok(self.has_bonds.load(Ordering::Relaxed).then(bonds)),
+            bonds: Ok(self.has_bonds.load(Ordering::Relaxed).then(|| {
+                let own = self.bonds.lock().unwrap().clone();
+                own.unwrap_or_else(bonds)
+            })),
             progress,
             claims: self.claims.lock().unwrap().clone(),
         })
@@ -154,7 +163,8 @@ impl Host for Fake {
         let fail = |left: usize| left.checked_sub(1);
         let failures = &self.attach_failures;
         let failed = failures.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fail);
-        if failed.is_ok() {
+        let broken = self.broken.lock().unwrap().clone();
+        if failed.is_ok() || broken.is_some_and(|broken| device.contains(&broken)) {
             let error = HostError::Refused {
                 host: "fake".to_owned(),
                 what: "attach".to_owned(),

@@ -40,6 +40,10 @@ pub(super) enum Manner {
     KnowsOther,
     /// The same, and does not say what it knows, as an older one.
     KnowsUnsaid,
+    /// Speaks no version of the messages that the host does.
+    OtherMessages,
+    /// As [`Manner::SaysReady`], and does not know a key of its bonds.
+    Older,
 }
 
 /// The guest; it ends when this is dropped.
@@ -200,6 +204,17 @@ fn reply(request: &Received, generation: u64, manner: Manner) -> Vec<u8> {
     };
     let value = match &request.call {
         Call::GuestSyncDelimited(sync) => return delimited_sync_line(sync.id, ReplyTo::default()),
+        Call::GuestInfo(_) if manner == Manner::OtherMessages => {
+            "{\"version\": \"9\", \"tandem-protocol\": 99, \"protocols\": {\"min\": 99, \"max\": 99}, \
+             \"supported_commands\": []}"
+                .to_owned()
+        }
+        Call::TandemConfigure(_) if manner == Manner::Older => {
+            let value = "{\"bonds\": [\"bond0\"], \"changed\": true}";
+            let ignored = "[\"arguments.bonds.0.path-check\"]";
+            let line = format!("{{\"return\": {value}, \"ignored\": {ignored}, \"id\": {id}}}\n");
+            return line.into_bytes();
+        }
         Call::GuestInfo(_) => {
             "{\"version\": \"1\", \"tandem-protocol\": 1, \"supported_commands\": []}".to_owned()
         }
@@ -211,14 +226,16 @@ fn reply(request: &Received, generation: u64, manner: Manner) -> Vec<u8> {
         Call::TandemConfigure(_) => "{\"bonds\": [\"bond0\"], \"changed\": true}".to_owned(),
         Call::TandemSubscribe => "{}".to_owned(),
         Call::Command(_) => {
-            let ready = manner == Manner::SaysReady || own_vf(manner).is_some();
+            let says_ready = [Manner::SaysReady, Manner::Older].contains(&manner);
+            let ready = says_ready || own_vf(manner).is_some();
             format!(
                 "{{\"bond\": \"bond0\", \"ready\": {ready}, \"traffic\": \"standby\", \"released\": null, \
                  \"released-pci\": null, \"done\": []}}"
             )
         }
         _ => {
-            let has_bond = [Manner::SaysReady, Manner::NeverReady].contains(&manner);
+            let with_bond = [Manner::SaysReady, Manner::NeverReady, Manner::Older];
+            let has_bond = with_bond.contains(&manner);
             let (policy, bonds) = match own_vf(manner) {
                 Some("") => ("file", BOND.to_owned()),
                 Some(mac) => {

@@ -180,7 +180,7 @@ fn destination_vfs(it: &Evacuation, found: &mut Found) -> Result<(), Step> {
         match tries.last {
             _ if tries.accepted_ms.is_some() || !wanted => Ok(()),
             Some(failure) if tries.failures >= VF_FAILURES || !failure.effect_unknown() => {
-                Err(fail(CauseCode::VfTaken, failure.message))
+                Err(Step::Fail(Cause::of_vf(&failure)))
             }
             _ => Err(it.attempt(ActionKind::CheckVf { device })),
         }
@@ -378,8 +378,4 @@ fn is_ready(it: &Evacuation, device: usize, only_looks: bool) -> bool {
     // It would be given the bond first, which only checking does not do.
     let would_get_it = only_looks && it.record.spec.configure && !guest.bond_known;
     would_get_it || (guest.bond_known && guest.standby_usable)
-}
-
-fn fail(code: CauseCode, message: impl Into<String>) -> Step {
-    Step::Fail(Cause::new(code, message))
 }

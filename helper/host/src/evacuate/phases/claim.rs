@@ -35,8 +35,7 @@ fn reserve(it: &Evacuation) -> Result<(), Step> {
         match tries.last {
             _ if tries.accepted_ms.is_some() || !wanted => Ok(()),
             Some(failure) if tries.failures >= VF_FAILURES || !failure.effect_unknown() => {
-                let message = failure.message;
-                Err(Step::Fail(Cause::new(CauseCode::VfTaken, message)))
+                Err(Step::Fail(Cause::of_vf(&failure)))
             }
             _ => Err(it.attempt(ActionKind::ClaimVf { device })),
         }

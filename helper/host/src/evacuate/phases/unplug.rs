@@ -103,10 +103,19 @@ fn why(it: &Evacuation, device: usize, last: Option<String>) -> Cause {
         let message = format!("the hypervisor did not take the request to unplug {vf}: {last}");
         return Cause::new(CauseCode::UnplugFailed, message);
     }
-    let requests = notes.unplug_requests;
-    if requests == 0 {
+    if notes.unplug_requests == 0 {
         let message = format!(
             "the hypervisor was not asked in time to unplug {vf}: the host is slow; give it longer by --unplug-timeout"
+        );
+        return Cause::new(CauseCode::UnplugFailed, message);
+    }
+    let heard = notes.unplug_heard;
+    if heard == 0
+        && let Some(last) = last
+    {
+        let message = format!(
+            "it is not known whether the guest was ever asked to release {vf}; the hypervisor said last: {last}. The \
+             guest may still release it later"
         );
         return Cause::new(CauseCode::UnplugFailed, message);
     }
@@ -116,14 +125,14 @@ fn why(it: &Evacuation, device: usize, last: Option<String>) -> Cause {
         .unwrap_or_default();
     if refusals > 0 {
         let message = format!(
-            "the guest refused to release {vf} {refusals} times of {requests}{last}; look at the \
+            "the guest refused to release {vf} {refusals} times of {heard}{last}; look at the \
              guest's kernel log"
         );
         return Cause::new(CauseCode::UnplugRefused, message);
     }
     let seconds = it.in_phase_ms() / 1000;
     let message = format!(
-        "the guest did not release {vf} within {seconds} s, asked {requests} times{last}; is its \
+        "the guest did not release {vf} within {seconds} s, asked {heard} times{last}; is its \
          hot-plug driver loaded? It may still release it later"
     );
     Cause::new(CauseCode::UnplugTimedOut, message)

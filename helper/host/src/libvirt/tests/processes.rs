@@ -127,3 +127,22 @@ esac
     assert!(!stat.contains(") Z "), "{stat}");
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
 }
+
+/// The holder of a function is looked for within one action, however many domains there are.
+#[tokio::test]
+async fn many_domains_on_a_slow_host_keep_no_function_from_a_guest() {
+    let (mut virsh, folder) = fake(
+        "case \"$ALL\" in\n\
+         *' nodedev-dumpxml '*) echo '<device/>' ;;\n\
+         *' list --uuid') for i in $(seq 100); do echo u$i; done ;;\n\
+         *' dumpxml '*) echo >> \"$HERE/asked\"; sleep 0.5; echo '<domain><name>idle</name></domain>' ;;\n\
+         *) exit 1 ;;\nesac",
+    );
+    virsh.connection.limit = Duration::from_secs(3);
+    let hostdev = "<hostdev mode='subsystem' type='pci'><source>\
+        <address domain='0x0000' bus='0x3b' slot='0x02' function='0x1'/></source></hostdev>";
+    virsh.check_device(hostdev, 1).await.unwrap();
+    let asked = fs::read_to_string(folder.path().join("asked")).unwrap();
+    let asked = asked.lines().count();
+    assert!((1..20).contains(&asked), "{asked} domains were asked");
+}
