@@ -1,14 +1,12 @@
 //! A bond's neighbours are asked through its ports. As in `bonding`, the lab runs these in its guests.
 
 use tandem_core::action::PathProof;
-use tandem_core::fast_path::FastPath;
 use tandem_core::path::PathAnswer;
 
 use super::bonding::{accepted, assemble};
 use super::on_the_wire::{arrived, listen};
 use super::others::{BEFORE, SHOT, TCX_INGRESS, attach};
 use super::*;
-use crate::ebpf::EbpfSource;
 use crate::packet::frames::{reverse_arp, solicited_answer};
 use crate::packet::socket::transmit;
 
@@ -115,23 +113,8 @@ fn neighbours_are_asked_through_the_port_and_then_through_the_other_as_somebody_
 fn a_backup_whose_host_filters_what_it_sends_is_not_deaf() {
     in_namespace_async(|| async {
         let (bond, one, two) = with_a_neighbour().await;
-        // The programs keep broadcasts away from the backup's stack at that moment.
-        let mut programs = EbpfSource::start();
-        programs.next().await;
-        let mut executor = Executor::new();
-        executor.use_fast_paths(programs.fast_paths());
-        let ports = Vec::from([two]);
-        let kind = ActionKind::SetFastPath {
-            bond,
-            fast_path: FastPath {
-                ports,
-                period: 1,
-                ..FastPath::default()
-            },
-        };
-        let id = ActionId(7);
-        let set = executor.start(Action { id, kind }).await;
-        assert_eq!(set.outcome, Outcome::Accepted);
+        // As the fast path's programs do with broadcasts for a minute after a switchover, but with everything.
+        let kept_away = attach(two, TCX_INGRESS, BEFORE, SHOT);
         know_the_neighbour();
         assert_eq!(asked(bond, two, one).await, PathAnswer::Answered);
         let filter = attach(ifindex("two-far"), TCX_INGRESS, BEFORE, SHOT);
@@ -151,7 +134,7 @@ fn a_backup_whose_host_filters_what_it_sends_is_not_deaf() {
         know_the_neighbour();
         let neighbour = [192, 0, 2, 1].into();
         assert_eq!(asked(bond, two, one).await, PathAnswer::Lost { neighbour });
-        drop(filter);
+        drop((filter, kept_away));
     });
 }
 
