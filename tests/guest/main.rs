@@ -3,6 +3,7 @@
 
 mod capture;
 mod frames;
+mod last_word;
 mod port;
 mod programs;
 mod renew;
@@ -16,8 +17,10 @@ fn main() -> ExitCode {
         Some("guest") => port::serve_guest(),
         Some("stdio") => port::serve_stdio(),
         Some("relay") => relay(),
+        Some("last-word") => have_last_word(),
         _ => Err(anyhow::anyhow!(
-            "usage: lab-agent guest | lab-agent stdio | lab-agent relay SOCKET ADDRESS:PORT"
+            "usage: lab-agent guest | lab-agent stdio | lab-agent relay SOCKET ADDRESS:PORT | \
+             lab-agent last-word DEVICE in|out|xdp"
         )),
     };
     match served {
@@ -35,4 +38,12 @@ fn relay() -> anyhow::Result<()> {
         anyhow::bail!("a relay takes a socket and an address");
     };
     tandem_lab::vfio::relay::serve(path.as_ref(), target.parse()?)
+}
+
+fn have_last_word() -> anyhow::Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(2).collect();
+    let [device, place] = &arguments[..] else {
+        anyhow::bail!("a device and a place are needed");
+    };
+    last_word::have(device, place)
 }

@@ -26,11 +26,13 @@ const LOADED: [&str; 6] = [
     "igbvf",
 ];
 /// Modules that are there for the kernel or a test to load.
-const PRESENT: [&str; 7] = [
+const PRESENT: [&str; 9] = [
     "bonding",
     "net_failover",
     "8021q",
     "macvlan",
+    "ipvlan",
+    "vxlan",
     "dummy",
     "bridge",
     "veth",

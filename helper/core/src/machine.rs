@@ -298,7 +298,7 @@ impl Machine {
             return;
         }
         let now = self.now;
-        if (self.bonds.iter_mut()).any(|memory| memory.path.ended(id, now)) {
+        if (self.bonds.iter_mut()).any(|memory| memory.path_ended(id, now)) {
             return;
         }
         let flying = |memory: &Memory| memory.in_flight.as_ref().is_some_and(|one| one.id == id);
@@ -426,7 +426,7 @@ impl Machine {
         let now = self.now;
         for index in 0..self.bonds.len() {
             let late = |busy: &InFlight| now >= busy.issued_at.plus_ms(ACTION_TIMEOUT_MS);
-            self.bonds[index].path.expire(now);
+            self.bonds[index].expire_path(now);
             if self.bonds[index].in_flight.as_ref().is_some_and(late) {
                 self.finish(index, &Outcome::TimedOut);
             }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use tandem_core::action::Asking;
 use tandem_core::link::Link;
 use tandem_core::path::PathAnswer;
 use tandem_core::types::{Ifindex, Mac};
@@ -16,8 +17,8 @@ use super::link::present;
 use super::listen::{await_frame, send_once};
 use super::neighbours::{Asked, is_confirmed, to_ask};
 use crate::netlink::request::Requests;
-use crate::packet::frames::{ETHERTYPE_ARP, arp_answer, solicited_answer};
-use crate::packet::socket::{advertisements_socket, packet_socket, take_in};
+use crate::packet::frames::{arp_answer, solicited_answer};
+use crate::packet::socket::{Arrivals, arrivals_socket, take_in};
 
 /// How often each is asked; a network may lose a frame.
 const TRIES: u32 = 3;
@@ -38,8 +39,8 @@ const ASTRAY_TRIES: u32 = 10;
 pub(super) fn ask_path(
     requests: &mut Requests,
     bond: Ifindex,
-    port: Ifindex,
-    other: Ifindex,
+    [port, other]: [Ifindex; 2],
+    how: Asking,
 ) -> Result<PathAnswer, ActError> {
     let first = port_of(requests, bond, port)?;
     let second = port_of(requests, bond, other)?;
@@ -56,7 +57,11 @@ pub(super) fn ask_path(
         step: format!("use a packet socket of {} (needs CAP_NET_RAW)", first.name),
         error,
     };
-    asked_on_both(&asked, [&first, &second], bond_mac).map_err(failed)
+    let (asked, tries) = match how {
+        Asking::Briefly => (&asked[..1], 1),
+        Asking::Fully | Asking::OnTrial => (&asked[..], TRIES),
+    };
+    asked_on_both(asked, [&first, &second], bond_mac, tries).map_err(failed)
 }
 
 /// Asks through `port`, which got the traffic just now, as the guest does, and looks where the answers come in. If none
@@ -173,13 +178,14 @@ fn asked_on_both(
     asked: &[Asked],
     [first, second]: [&Link; 2],
     bond_mac: Option<Mac>,
+    tries: u32,
 ) -> io::Result<PathAnswer> {
     let through = Way::open(first, bond_mac, asked)?;
-    if through.is_answered(asked, TRIES)? {
+    if through.is_answered(asked, tries)? {
         return Ok(PathAnswer::Answered);
     }
     let beside = Way::open(second, bond_mac, asked)?;
-    for _ in 0..TRIES {
+    for _ in 0..tries {
         beside.ask(asked)?;
         let Some((arrived, neighbour)) = first_of(&through, &beside, asked, TRY)? else {
             continue;
@@ -223,9 +229,9 @@ impl Way {
 
     /// Asks as the guest itself does.
     pub(super) fn as_guest(port: Ifindex, asked: &[Asked]) -> io::Result<Self> {
-        let mut sockets = vec![packet_socket(port, ETHERTYPE_ARP.to_be())?];
+        let mut sockets = vec![arrivals_socket(port, Arrivals::ArpReplies)?];
         if asked.iter().any(|one| one.ip.is_ipv6()) {
-            sockets.push(advertisements_socket(port)?);
+            sockets.push(arrivals_socket(port, Arrivals::Advertisements)?);
         }
         let stranger = None;
         Ok(Self { sockets, stranger })

@@ -12,6 +12,7 @@ use tandem_core::types::{IfName, Ifindex, Mac};
 
 use super::error::ActError;
 use super::link::{change, present};
+use crate::ebpf::fast_path::make_room;
 use crate::netlink::bond::{bond_at, make_primary};
 use crate::netlink::link::{BondDelays, decode, get_delays};
 use crate::netlink::request::{RequestError, Requests};
@@ -35,7 +36,11 @@ pub(super) fn create(
     };
     let request = RouteNetlinkMessage::NewLink(complete(LinkBond::new(name.as_str())));
     match requests.change(&request, NLM_F_CREATE | NLM_F_EXCL) {
-        Ok(()) => Ok(()),
+        Ok(()) => {
+            let made = by_name(requests, name)?.ok_or(ActError::Gone)?;
+            make_room(made.ifindex);
+            Ok(())
+        }
         Err(error) if error.errno() == libc::EOPNOTSUPP => Err(ActError::Refused {
             errno: libc::EOPNOTSUPP,
             message: format!("the kernel has no bonding driver: {}", error.reason()),
@@ -47,7 +52,9 @@ pub(super) fn create(
             if link.kind != LinkKind::Bond || link.admin_up {
                 return Err(name_taken(name, &link));
             }
-            Ok(change(requests, complete(bond_at(link.ifindex)))?)
+            change(requests, complete(bond_at(link.ifindex)))?;
+            make_room(link.ifindex);
+            Ok(())
         }
         Err(error) => Err(error.into()),
     }

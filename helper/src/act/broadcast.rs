@@ -11,40 +11,29 @@ use crate::packet::frames::{
     BROADCAST, ETHERTYPE_EXPERIMENTAL, number_by_chance, path_check, path_check_payload,
     path_check_to,
 };
-use crate::packet::socket::{packet_socket, transmit};
+use crate::packet::socket::{Arrivals, arrivals_socket, packet_socket, transmit};
 
 /// Frames that are sent at most where nothing else tells; a fabric may miss one.
 pub(super) const TRIES: u32 = 5;
 /// How long each may take. All together stay well below the time in which a bond
 /// has to react to anything else.
 const TRY: Duration = Duration::from_millis(100);
-/// `ETH_P_ALL`.
-const ALL_PROTOCOLS: u16 = 3;
 /// What the frames begin with.
 const MAGIC: [u8; 8] = *b"tandem\0p";
 
-/// Sends that many frames at most out of one port, from that MAC, until one arrives at the other.
+/// Sends that many frames to all at most out of one port, from that MAC, until one arrives at the other.
 pub(super) fn reaches(sender: (Ifindex, Mac), to: Ifindex, tries: u32) -> io::Result<bool> {
-    // A port's frames reach sockets on the port itself, whether it is active or a
-    // backup (`__netif_receive_skb_core`, net/core/dev.c, 6.12: `orig_dev`).
-    let receiver = packet_socket(to, ETHERTYPE_EXPERIMENTAL.to_be())?;
-    is_heard(sender, BROADCAST, &receiver, tries)
+    reaches_as(sender, to, BROADCAST, tries)
 }
 
-/// The same where the other port is a backup, on which the fast path's programs keep broadcasts away from the stack. What
-/// listens to all frames has them before (`ptype_all` and `sch_handle_ingress`, net/core/dev.c, 6.12).
-pub(super) fn reaches_backup(sender: (Ifindex, Mac), to: Ifindex, tries: u32) -> io::Result<bool> {
-    reaches_backup_as(sender, to, BROADCAST, tries)
-}
-
-/// The same with frames for that MAC, which the backup takes in or not.
-pub(super) fn reaches_backup_as(
+/// The same with frames for that MAC, which the other port takes in or not.
+pub(super) fn reaches_as(
     sender: (Ifindex, Mac),
     to: Ifindex,
     as_mac: Mac,
     tries: u32,
 ) -> io::Result<bool> {
-    let receiver = packet_socket(to, ALL_PROTOCOLS.to_be())?;
+    let receiver = arrivals_socket(to, Arrivals::OfType(ETHERTYPE_EXPERIMENTAL))?;
     is_heard(sender, as_mac, &receiver, tries)
 }
 

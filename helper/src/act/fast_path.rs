@@ -94,7 +94,8 @@ pub(super) fn read(
     Ok(())
 }
 
-/// Tests the fast path that is armed for a bond; says what came of it where it is not what it was.
+/// Tests the fast path that is armed for a bond; says what came of it, if one is. Always: what was said of the last test may
+/// have been lost with an action that ran into its time limit.
 pub(super) fn test(fast_paths: Option<&FastPaths>, bond: Ifindex) -> Option<Input> {
     let blocked = fast_paths?.test(bond.0)?;
     Some(Input::FastPathTested { bond, blocked })

@@ -10,6 +10,7 @@ use tandem_core::link::{Link, LinkKind};
 use tandem_core::types::{Ifindex, Mac};
 
 use super::error::ActError;
+use crate::ebpf::fast_path::make_room;
 use crate::netlink::link;
 use crate::netlink::request::{RequestError, Requests};
 
@@ -65,6 +66,7 @@ pub(super) fn enslave(
         let message = LinkUnspec::new_with_index(port.0).down().build();
         change(requests, message).map_err(ActError::at(format!("take {} down", port_link.name)))?;
     }
+    make_room(port);
     Ok(change(requests, membership(port, bond))?)
 }
 

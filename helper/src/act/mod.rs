@@ -29,7 +29,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use tandem_core::Input;
-use tandem_core::action::{Action, ActionId, ActionKind};
+use tandem_core::action::{Action, ActionId, ActionKind, Asking};
 use tandem_core::input::{Outcome, Source};
 use tokio::task::JoinHandle;
 
@@ -158,20 +158,27 @@ fn carry_out(
             bond,
             port,
             other,
-            trial,
+            how,
         } => {
-            let asking = if *trial { ask::try_out } else { ask::ask_path };
-            if !*trial {
-                // In passing: this thread is there, and nothing else wakes one while the bond is at rest.
-                inputs.extend(fast_path::test(fast_paths, *bond));
-            }
-            asking(&mut requests, *bond, *port, *other).map(|answer| {
+            let asked = match how {
+                Asking::OnTrial => ask::try_out(&mut requests, *bond, *port, *other),
+                Asking::Fully | Asking::Briefly => {
+                    ask::ask_path(&mut requests, *bond, [*port, *other], *how)
+                }
+            };
+            let asked = asked.map(|answer| {
                 inputs.push(Input::PathAsked {
                     bond: *bond,
                     port: *port,
                     answer,
                 });
-            })
+            });
+            if *how != Asking::OnTrial {
+                // In passing: this thread is there, and nothing else wakes one while the bond is at rest. Not before the
+                // question: a dead path has to be left, and what came of an order in the meantime is not to be overwritten.
+                inputs.extend(fast_path::test(fast_paths, *bond));
+            }
+            asked
         }
         _ => attempt(&mut requests, kind),
     };

@@ -9,7 +9,7 @@ use tandem_core::types::{IfName, Ifindex, Mac};
 
 use super::announce::port_of;
 use super::ask::{Arrived, Way, arrived, without};
-use super::broadcast::{TRIES, lead_back, reaches, reaches_backup, reaches_backup_as};
+use super::broadcast::{TRIES, lead_back, reaches, reaches_as};
 use super::error::ActError;
 use super::link::present;
 use super::neighbours::{Asked, to_ask};
@@ -164,11 +164,11 @@ impl Path<'_> {
             return Ok(broken("others answer there, so this network is filtered"));
         }
         let mac = stranger.stranger.unwrap_or(vf.mac);
-        let gets_in = reaches_backup(standby.sender(), vf.port, ASK_TRIES)?;
+        let gets_in = reaches(standby.sender(), vf.port, ASK_TRIES)?;
         // A PF gives its VF no unicast for another MAC, so that a VF that has the bond's alone can't be asked as anybody else.
         let is_own = [vf_link.mac, vf_link.permanent_mac].contains(&Some(mac));
         let gets_its_own_only =
-            gets_in && !is_own && !reaches_backup_as(standby.sender(), vf.port, mac, ASK_TRIES)?;
+            gets_in && !is_own && !reaches_as(standby.sender(), vf.port, mac, ASK_TRIES)?;
         if gets_its_own_only {
             return Ok(Shown::AllThatShows);
         }

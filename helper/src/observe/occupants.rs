@@ -67,11 +67,15 @@ impl Occupants {
         let before = self.lower_of(device);
         let lower = resting.as_ref().map(|resting| resting.lower);
         if let Some(nic) = before.filter(|nic| lower != Some(*nic)) {
+            let told = self.of(nic).cloned();
             let left = self.0.entry(nic).or_default();
             left.remove(&device);
             if left.is_empty() {
                 self.0.remove(&nic);
                 return Change::Cleared;
+            }
+            if resting.is_none() && told.as_ref() != self.of(nic) {
+                return Change::Occupied(nic);
             }
         }
         let Some(resting) = resting else {
@@ -151,7 +155,9 @@ mod tests {
             "renamed"
         );
         assert_eq!(put(9, None), Change::None);
-        assert_eq!(put(7, None), Change::None, "another one is there");
+        assert_eq!(put(10, Some(resting(NIC, "v4"))), Change::None);
+        assert_eq!(put(10, None), Change::None, "another one was named");
+        assert_eq!(put(7, None), Change::Occupied(NIC), "another one is there");
         assert_eq!(put(8, None), Change::Cleared);
         // On a bond it is nobody's concern.
         assert_eq!(put(9, Some(resting(Ifindex(5), "v3"))), Change::None);

@@ -11,13 +11,16 @@ const MINIMUM_BYTES: usize = 60;
 pub(crate) const ETHERTYPE_ARP: u16 = 0x0806;
 const ETHERTYPE_RARP: u16 = 0x8035;
 pub(crate) const ETHERTYPE_VLAN: u16 = 0x8100;
+pub(crate) const ETHERTYPE_PROVIDER_VLAN: u16 = 0x88a8;
 const ETHERTYPE_IPV4: u16 = 0x0800;
 pub(crate) const ETHERTYPE_IPV6: u16 = 0x86dd;
 /// Local experimental ethertype 1 (IEEE 802, clause 9.2.4).
 pub(crate) const ETHERTYPE_EXPERIMENTAL: u16 =
     u16::from_be_bytes(tandem_ebpf::PATH_CHECK_ETHERTYPE);
 const ARP_REQUEST: u16 = 1;
-const ARP_REPLY: u16 = 2;
+pub(crate) const ARP_REPLY: u16 = 2;
+/// Where the operation stands in an ARP packet.
+pub(crate) const ARP_OPERATION_AT: usize = 6;
 const RARP_REQUEST: u16 = 3;
 pub(crate) const NEXT_HEADER_ICMPV6: u8 = 58;
 const NEIGHBOUR_SOLICITATION: u8 = 135;
@@ -119,14 +122,26 @@ pub(crate) fn arp_request(
     arp(to, tags, ETHERTYPE_ARP, ARP_REQUEST, ends)
 }
 
-/// Who sends this answer to an ARP request; `None` for all other frames. A tag, if there was one, is no longer there:
-/// the kernel has taken it off (`skb_vlan_untag`, `net/core/skbuff.c`, 6.12).
+/// A frame's type and what follows, behind a tag where there is one: the kernel has taken off the outer one of two, or the
+/// only one (`skb_vlan_untag`, `net/core/skbuff.c`, 6.12).
+fn untagged(frame: &[u8]) -> Option<(u16, &[u8])> {
+    let (header, rest) = frame.split_at_checked(ETHERNET_HEADER_BYTES)?;
+    let ethertype = u16::from_be_bytes([header[12], header[13]]);
+    match (ethertype, rest) {
+        (ETHERTYPE_VLAN | ETHERTYPE_PROVIDER_VLAN, [_, _, high, low, rest @ ..]) => {
+            Some((u16::from_be_bytes([*high, *low]), rest))
+        }
+        _ => Some((ethertype, rest)),
+    }
+}
+
+/// Who sends this answer to an ARP request; `None` for all other frames.
 pub(crate) fn arp_answer(frame: &[u8]) -> Option<Ipv4Addr> {
-    let (header, arp) = frame.split_at_checked(14)?;
+    let (ethertype, arp) = untagged(frame)?;
     let [_, _, _, _, 6, 4, o0, o1, rest @ ..] = arp else {
         return None;
     };
-    let is_arp = header.ends_with(&ETHERTYPE_ARP.to_be_bytes());
+    let is_arp = ethertype == ETHERTYPE_ARP;
     let is_reply = u16::from_be_bytes([*o0, *o1]) == ARP_REPLY;
     let sender = rest.get(6..10)?;
     let sender = <[u8; 4]>::try_from(sender).ok()?;
@@ -158,12 +173,12 @@ pub(crate) fn neighbour_solicitation(
 
 /// Who sends this answer to a neighbour solicitation; `None` for all other frames, as in [`arp_answer`].
 pub(crate) fn solicited_answer(frame: &[u8]) -> Option<Ipv6Addr> {
-    let (header, packet) = frame.split_at_checked(ETHERNET_HEADER_BYTES)?;
+    let (ethertype, packet) = untagged(frame)?;
     let (ip, icmp) = packet.split_at_checked(IPV6_HEADER_BYTES)?;
     let [kind, code, _, _, flags, _, _, _, rest @ ..] = icmp else {
         return None;
     };
-    let is_advertised = header.ends_with(&ETHERTYPE_IPV6.to_be_bytes())
+    let is_advertised = ethertype == ETHERTYPE_IPV6
         && ip[IPV6_NEXT_HEADER_AT] == NEXT_HEADER_ICMPV6
         && (*kind, *code) == (NEIGHBOUR_ADVERTISEMENT, 0);
     let target: [u8; 16] = *rest.first_chunk()?;

@@ -24,6 +24,7 @@ use super::report::{Claim, Report};
 use super::spread::Quartiles;
 use super::table::Table;
 use fast_path::{FastPaths, State};
+pub(super) use stream::inside;
 use stream::{Round, Stream, mib};
 
 mod fast_path;

@@ -1,11 +1,15 @@
 //! `cargo xtask bench --watch`: what it costs to watch the path of a VF that carries frames.
 
-use std::time::Duration;
+use std::io::Read;
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tandem_core::status::BondState;
-use tandem_lab::net::GUEST_V4;
+use tandem_lab::net::{CLIENT_V4, GUEST_V4};
 use tandem_lab::probe::{FrameOptions, ProbePair};
 use tandem_lab::tandem::{CONFIG, Guest, Setup};
 use tandem_lab::{Lab, command};
@@ -14,6 +18,7 @@ use super::machine::Machine;
 use super::report::{Claim, Report};
 use super::spread::Spread;
 use super::table::Table;
+use super::tcp::inside;
 
 /// Rounds of each state.
 const ROUNDS: usize = 8;
@@ -24,6 +29,11 @@ const PAUSE: Duration = Duration::from_secs(3);
 const RATE_HZ: u32 = 500;
 /// The group that the service's processor time is counted by, of all its threads, past ones too.
 const GROUP: &str = "/sys/fs/cgroup/tandem";
+/// Most of TCP's throughput that the watch may take, in per cent, unless rounds without it differ more among themselves.
+const TCP_LIMIT_PERCENT: f64 = 1.0;
+/// A connection that has just begun has its speed after this.
+const SLOW_START: Duration = Duration::from_secs(2);
+const CHUNK_BYTES: usize = 128 << 10;
 /// Most of the guest's processor time that the watch may take, in per cent.
 const LIMIT_PERCENT: f64 = 1.0;
 const ON: &str = "health-ms = 2000";
@@ -31,13 +41,15 @@ const OFF: &str = "health-ms = 0";
 
 const ABOUT: &str = "Numbered frames and a TCP connection go both ways through the VF. Rounds with the watch (`health-ms = 2000`, \
     the default) and without it (`health-ms = 0`) take turns. *Service* is the processor time of the service by its control \
-    group, *guest* what the guest's processors were busy with in all, the service included.";
+    group, *guest* what the guest's processors were busy with in all, the service included. *TCP* is what the guest sends over \
+    another connection as fast as it can, in a time of its own after each round. A cell is the median, the least and the most.";
 
-/// Processor time in a round.
+/// Processor time in a round, and what TCP moved in a second after it.
 #[derive(Clone, Copy)]
 struct Cost {
     service_us: f64,
     guest_us: f64,
+    mib_per_s: f64,
 }
 
 /// Measures, prints, writes JSON, and fails if the watch costs more than it may.
@@ -58,10 +70,11 @@ pub(super) fn run(page: bool) -> Result<()> {
         ..FrameOptions::default()
     };
     let probes = ProbePair::start(&lab, &guest.vm, GUEST_V4.into(), options)?;
+    let sink = Sink::open(&lab)?;
     let (mut on, mut off) = (Vec::new(), Vec::new());
     for round in 0..ROUNDS {
-        on.push(cost(&guest, OFF, ON)?);
-        off.push(cost(&guest, ON, OFF)?);
+        on.push(cost(&guest, &sink, OFF, ON)?);
+        off.push(cost(&guest, &sink, ON, OFF)?);
         let number = round + 1;
         command::progress(&format!("{number} of {ROUNDS} rounds of each state"));
     }
@@ -78,14 +91,14 @@ pub(super) fn run(page: bool) -> Result<()> {
             .map(|(watch, costs)| json(watch, costs))
             .collect(),
         table: table(&rows),
-        claims: vec![claim(&on, &off)?],
+        claims: vec![claim(&on, &off)?, tcp_claim(&on, &off)?],
         picture: None,
     };
     report.publish(page)
 }
 
 /// The cost of a round with this line in the configuration instead of the other one.
-fn cost(guest: &Guest, before: &str, line: &str) -> Result<Cost> {
+fn cost(guest: &Guest, sink: &Sink, before: &str, line: &str) -> Result<Cost> {
     guest
         .vm
         .sh(&format!("sed -i 's/{before}/{line}/' {CONFIG}"))?;
@@ -98,7 +111,57 @@ fn cost(guest: &Guest, before: &str, line: &str) -> Result<Cost> {
     Ok(Cost {
         service_us: ended.service_us - begun.service_us,
         guest_us: ended.guest_us - begun.guest_us,
+        mib_per_s: sink.throughput(guest)?,
     })
+}
+
+/// What takes in, at the other end, all that the guest sends.
+struct Sink {
+    port: u16,
+    received: Arc<AtomicU64>,
+}
+
+impl Sink {
+    fn open(lab: &Lab) -> Result<Self> {
+        let listen = || Ok(TcpListener::bind((CLIENT_V4, 0))?);
+        let listener = inside(lab.client()?.namespace(), listen)?;
+        let port = listener.local_addr()?.port();
+        let received = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&received);
+        // Until this process ends: one connection after the other.
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                take_in(stream, &count);
+            }
+        });
+        Ok(Self { port, received })
+    }
+
+    /// MiB a second that the guest sends as fast as it can.
+    fn throughput(&self, guest: &Guest) -> Result<f64> {
+        let seconds = (SLOW_START + ROUND + SLOW_START).as_secs();
+        let port = self.port;
+        guest.vm.sh(&format!(
+            "setsid timeout {seconds} nc {CLIENT_V4} {port} </dev/zero >/dev/null 2>&1 & echo $! >/tmp/sender"
+        ))?;
+        std::thread::sleep(SLOW_START);
+        let (before, begun) = (self.received.load(Ordering::Relaxed), Instant::now());
+        std::thread::sleep(ROUND);
+        let bytes = self.received.load(Ordering::Relaxed) - before;
+        let took = begun.elapsed();
+        guest
+            .vm
+            .sh("kill $(cat /tmp/sender); killall nc 2>/dev/null; true")?;
+        ensure!(bytes > 0, "the guest sent nothing");
+        Ok(bytes as f64 / f64::from(1 << 20) / took.as_secs_f64())
+    }
+}
+
+fn take_in(mut stream: TcpStream, count: &AtomicU64) {
+    let mut chunk = vec![0; CHUNK_BYTES];
+    while let Ok(bytes @ 1..) = stream.read(&mut chunk) {
+        count.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
 }
 
 /// Processor time so far.
@@ -123,6 +186,7 @@ fn used(guest: &Guest) -> Result<Cost> {
     Ok(Cost {
         service_us: service.trim().parse()?,
         guest_us: busy.sum::<f64>() * 1e4,
+        mib_per_s: 0.0,
     })
 }
 
@@ -145,9 +209,29 @@ fn claim(on: &[Cost], off: &[Cost]) -> Result<Claim> {
     })
 }
 
+fn tcp_claim(on: &[Cost], off: &[Cost]) -> Result<Claim> {
+    let spread =
+        |costs: &[Cost]| Spread::of(costs.iter().map(|cost| cost.mib_per_s)).context("no rounds");
+    let (on, off) = (spread(on)?, spread(off)?);
+    let percent = (1.0 - on.median / off.median) * 100.0;
+    let among = (1.0 - off.min / off.median) * 100.0;
+    Ok(Claim {
+        text: format!(
+            "TCP moves {percent:.1} % less with the watch: at most {TCP_LIMIT_PERCENT} %, or {among:.1} % as rounds without it \
+             differ among themselves"
+        ),
+        holds: percent <= TCP_LIMIT_PERCENT.max(among),
+    })
+}
+
 fn json(watch: &str, costs: &[Cost]) -> Value {
     let of = |value: fn(&Cost) -> f64| costs.iter().map(value).collect::<Vec<_>>();
-    json!({ "watch": watch, "service-us": of(|cost| cost.service_us), "guest-us": of(|cost| cost.guest_us) })
+    json!({
+        "watch": watch,
+        "service-us": of(|cost| cost.service_us),
+        "guest-us": of(|cost| cost.guest_us),
+        "tcp-mib-per-s": of(|cost| cost.mib_per_s),
+    })
 }
 
 fn table(rows: &[(&str, &Vec<Cost>)]) -> Table {
@@ -157,6 +241,7 @@ fn table(rows: &[(&str, &Vec<Cost>)]) -> Table {
         "service, ms a second",
         "guest, ms a second",
         "service, % of guest",
+        "TCP, MiB/s",
     ]);
     let seconds = ROUND.as_secs_f64();
     for (watch, costs) in rows {
@@ -165,12 +250,14 @@ fn table(rows: &[(&str, &Vec<Cost>)]) -> Table {
             spread.map_or_else(String::new, |spread| spread.show(1))
         };
         let shares = Spread::of(shares(costs));
+        let tcp = Spread::of(costs.iter().map(|cost| cost.mib_per_s));
         table.rows.push(vec![
             (*watch).to_owned(),
             costs.len().to_string(),
             ms(|cost| cost.service_us),
             ms(|cost| cost.guest_us),
             shares.map_or_else(String::new, |spread| spread.show(2)),
+            tcp.map_or_else(String::new, |spread| spread.show(1)),
         ]);
     }
     table
@@ -186,10 +273,27 @@ mod tests {
             [Cost {
                 service_us,
                 guest_us: 1e6,
+                mib_per_s: 0.0,
             }; 3]
         };
         let held = claim(&costs(12e3), &costs(5e3)).unwrap();
         assert!(held.holds && held.text.contains("0.70 %"), "{}", held.text);
         assert!(!claim(&costs(16e3), &costs(5e3)).unwrap().holds);
+    }
+
+    #[test]
+    fn a_loss_of_throughput_counts_if_it_is_more_than_rounds_differ() {
+        let rounds = |all: [f64; 3]| {
+            all.map(|mib_per_s| Cost {
+                service_us: 0.0,
+                guest_us: 1e6,
+                mib_per_s,
+            })
+        };
+        let holds = |on, off| tcp_claim(&rounds(on), &rounds(off)).unwrap().holds;
+        assert!(holds([99.5; 3], [100.0; 3]));
+        assert!(!holds([98.0; 3], [100.0; 3]));
+        assert!(holds([98.0; 3], [97.0, 100.0, 101.0]));
+        assert!(!holds([96.0; 3], [97.0, 100.0, 101.0]));
     }
 }

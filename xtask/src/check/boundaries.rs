@@ -18,7 +18,7 @@ struct Boundary {
     within: &'static [&'static str],
 }
 
-const BOUNDARIES: [Boundary; 7] = [
+const BOUNDARIES: [Boundary; 8] = [
     Boundary {
         call: ".change(",
         within: &["helper/src/act"],
@@ -42,6 +42,10 @@ const BOUNDARIES: [Boundary; 7] = [
             "helper/src/ebpf/fast_path/ready.rs",
             "helper/src/ebpf/fast_path/test_frame.rs",
         ],
+    },
+    Boundary {
+        call: "arrivals_socket(",
+        within: &["helper/src/act", "helper/src/packet/socket.rs"],
     },
     Boundary {
         call: "qdisc_add_clsact(",

@@ -319,7 +319,7 @@ fn long(suites: &[Suite]) -> Result<Vec<Suite>> {
             )
         },
     ];
-    let benches: [(_, _, &[&str]); 7] = [
+    let benches: [(_, _, &[&str]); 9] = [
         (
             "long-bench-evacuation",
             "all systems side by side: losses, gaps, claims",
@@ -349,6 +349,16 @@ fn long(suites: &[Suite]) -> Result<Vec<Suite>> {
             "long-bench-boot",
             "boots with Tandem and without it, side by side",
             &["bench", "--boot"],
+        ),
+        (
+            "long-bench-armed",
+            "how long it takes until a VF is armed, in idle and busy guests",
+            &["bench", "--armed"],
+        ),
+        (
+            "long-bench-watch",
+            "what it costs to watch the path of a VF that carries frames",
+            &["bench", "--watch"],
         ),
         (
             "long-bench-serve",

@@ -4,6 +4,7 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use crate::bond::commands::Task;
+use crate::bond::history::path::Ended;
 use crate::bond::history::vfs::LostPath;
 use crate::bond::memory::Memory;
 use crate::bond::view::BondView;
@@ -36,6 +37,27 @@ impl Memory {
         let vf = view.vfs.iter().find(|vf| vf.active && vf.usable)?;
         let standby = view.standby.as_ref().filter(|port| port.usable)?;
         (is_due && !self.is_leaving(vf)).then_some((vf.ifindex(), standby.ifindex()))
+    }
+
+    /// Takes note that a look or a question has ended, if it is one of this bond's.
+    pub(crate) fn path_ended(&mut self, id: ActionId, now: Time) -> bool {
+        let ended = self.path.ended(id, now);
+        let is_ours = ended.is_some();
+        self.conclude(ended);
+        is_ours
+    }
+
+    /// Gives up a look or a question that takes too long.
+    pub(crate) fn expire_path(&mut self, now: Time) {
+        let ended = self.path.expire(now);
+        self.conclude(ended);
+    }
+
+    /// A trial that brought nothing leaves the VF with the traffic: what was known of its path before no longer counts.
+    fn conclude(&mut self, ended: Option<Ended>) {
+        if let Some(vf) = ended.and_then(|ended| ended.untold) {
+            self.vfs.note_unproved(vf, Unproved::NobodyAnswers);
+        }
     }
 
     /// Takes what came of asking neighbours through a port. Returns the commands that it ends.

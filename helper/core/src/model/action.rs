@@ -81,24 +81,25 @@ pub enum ActionKind {
         proof: PathProof,
     },
     /// Read how many frames a port has sent; handed in as [`crate::Input::PortTraffic`]. An armed fast path of
-    /// the bond is tested too: where it fares otherwise than before, [`crate::Input::FastPathTested`] is handed in.
+    /// the bond is tested too: what came of it is handed in as [`crate::Input::FastPathTested`], but where it fares as before at
+    /// once.
     ReadTraffic { bond: Ifindex, port: Ifindex },
     /// Ask neighbours of the bond through a port, and, if none answers, through another one. One of them carries the
     /// traffic and asks as the bond; the other never has the bond's MAC as the source. Handed in as
-    /// [`crate::Input::PathAsked`].
+    /// [`crate::Input::PathAsked`]. But on trial an armed fast path of the bond is tested after, and what came of it handed in
+    /// as [`crate::Input::FastPathTested`].
     AskPath {
         bond: Ifindex,
         /// The port that is asked about.
         port: Ifindex,
         /// The one to compare with.
         other: Ifindex,
-        /// The port got the traffic just now: what passed before proves nothing, there is little time, and an answer may
-        /// come in through the other port, which delivers too.
-        trial: bool,
+        /// How much is done for an answer.
+        how: Asking,
     },
     /// Have the fast-path programs do exactly this for a bond. The executor hands in
-    /// [`crate::Input::FastPathSet`] with what they really do then, after [`crate::Input::FastPathTested`] if
-    /// that has changed. A change starts
+    /// [`crate::Input::FastPathSet`] with what they really do then, after [`crate::Input::FastPathTested`] if it
+    /// is armed. A change starts
     /// the counters of the bond's ports anew. [`FastPath::default`] has them let go of a bond,
     /// whether it is still there or not.
     SetFastPath { bond: Ifindex, fast_path: FastPath },
@@ -132,6 +133,19 @@ impl ActionKind {
             Self::CreateBond { .. } | Self::ReadFrames { .. } | Self::Observe { .. } => Vec::new(),
         }
     }
+}
+
+/// How neighbours are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Asking {
+    /// Each of them several times.
+    Fully,
+    /// One of them, and once through each port: nobody answered the last time, and nothing was heard since.
+    Briefly,
+    /// The port got the traffic just now: what passed before proves nothing, there is little time, and an answer may
+    /// come in through the other port, which delivers too.
+    OnTrial,
 }
 
 /// What a path check has to show.

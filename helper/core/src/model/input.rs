@@ -54,7 +54,7 @@ pub enum Input {
     FastPathSupported(bool),
     /// What the fast-path programs really do for a bond now.
     FastPathSet { bond: Ifindex, fast_path: FastPath },
-    /// Whether an armed fast path's programs would run: what came of a test frame, where it is not what it was.
+    /// Whether an armed fast path's programs would run: what came of a test frame.
     FastPathTested {
         bond: Ifindex,
         /// Where it ended before its time; `None` if it came through.

@@ -28,6 +28,7 @@ pub(crate) fn actions(context: &Context<'_>) -> Vec<ActionKind> {
     };
     let mut actions = Vec::new();
     actions.extend(switchover::switch_over(context, bond));
+    actions.extend(switchover::try_out(context, bond));
     actions.extend(switchover::announce(context, bond));
     actions.extend(switchover::drain(context, bond));
     actions.extend(assemble::configure(context, bond));

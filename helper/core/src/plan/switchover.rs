@@ -30,6 +30,13 @@ pub(super) fn switch_over(context: &Context<'_>, bond: &Bond<'_>) -> Vec<ActionK
     actions
 }
 
+/// Has the bond deliver what arrives at its other ports while the one that has just got the traffic is on trial, however it
+/// got it: the network may still lead to one of them.
+pub(super) fn try_out(context: &Context<'_>, bond: &Bond<'_>) -> Option<ActionKind> {
+    let due = context.memory.path.is_on_trial() && !bond.facts.all_ports_active;
+    due.then(|| all_ports_active(bond, true))
+}
+
 /// Makes the port that carries the traffic the primary too. The kernel remembers
 /// a primary by name even after it vanished and moves the traffic at once to a newcomer
 /// of that name (`bond_enslave`, `drivers/net/bonding/bond_main.c`, 6.12).

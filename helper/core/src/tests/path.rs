@@ -5,7 +5,7 @@ use core::net::IpAddr;
 
 use super::*;
 use crate::machine::Machine;
-use crate::model::action::{Action, ActionKind, PathProof};
+use crate::model::action::{Action, ActionKind, Asking, PathProof};
 use crate::model::input::{Command, Input, Outcome, Request};
 use crate::model::output::{Answer, CommandError, Output};
 use crate::model::path::{CountedBy, PathAnswer, PortTraffic};
@@ -33,6 +33,12 @@ struct Guest {
     asked: u32,
     standbys_answer: PathAnswer,
     asked_standby: u32,
+    /// At most so many frames were sent for that.
+    standby_frames: u32,
+    /// Questions end without an answer.
+    fails: bool,
+    /// Nothing is heard of how they end.
+    is_lost: bool,
     question_ms: u64,
     trials: u32,
     replies: Vec<Result<Answer, CommandError>>,
@@ -55,6 +61,9 @@ impl Guest {
             asked: 0,
             standbys_answer: PathAnswer::Answered,
             asked_standby: 0,
+            standby_frames: 0,
+            fails: false,
+            is_lost: false,
             question_ms: 0,
             trials: 0,
             replies: Vec::new(),
@@ -88,9 +97,9 @@ impl Guest {
                     bond,
                     port,
                     other,
-                    trial,
+                    how,
                 } => {
-                    self.trials += u32::from(trial);
+                    self.trials += u32::from(how == Asking::OnTrial);
                     let of_vf = (port, other) == (VF, STANDBY);
                     assert!(of_vf || (port, other) == (STANDBY, VF));
                     let (asked, answer) = if of_vf {
@@ -99,6 +108,17 @@ impl Guest {
                         (&mut self.asked_standby, self.standbys_answer)
                     };
                     *asked += 1;
+                    if !of_vf {
+                        self.standby_frames += if how == Asking::Briefly { 2 } else { 41 };
+                    }
+                    if self.is_lost {
+                        continue;
+                    }
+                    if self.fails {
+                        let message = "no packet socket".into();
+                        self.end(id, Outcome::Failed { errno: 1, message });
+                        continue;
+                    }
                     self.now = self.now.plus_ms(self.question_ms);
                     self.learn(Input::PathAsked { bond, port, answer });
                 }
@@ -335,6 +355,29 @@ fn a_standby_is_asked_about_though_questions_about_the_vf_take_long() {
     assert_eq!(guest.asked_standby, 2, "and no more often than it should");
 }
 
+#[test]
+fn at_rest_dead_neighbours_are_sent_no_more_than_a_frame_in_ten_seconds() {
+    let mut guest = Guest::new(watching());
+    guest.standbys_answer = PathAnswer::Silent;
+    guest.run(30_000, 0);
+    let before = guest.standby_frames;
+    guest.run(6_000_000, 0);
+    let sent = guest.standby_frames - before;
+    assert!((100..=600).contains(&sent), "{sent}");
+    // One that answers is asked fully again, and so is a standby beside a VF through which somebody answers.
+    guest.standbys_answer = PathAnswer::Answered;
+    guest.run(130_000, 0);
+    let (asked, before) = (guest.asked_standby, guest.standby_frames);
+    guest.run(600_000, 0);
+    let asked = guest.asked_standby - asked;
+    assert_eq!(guest.standby_frames - before, 41 * asked);
+    guest.standbys_answer = PathAnswer::Silent;
+    let (asked, before) = (guest.asked_standby, guest.standby_frames);
+    guest.run(600_000, 1_000);
+    let asked = guest.asked_standby - asked;
+    assert_eq!(guest.standby_frames - before, 41 * asked);
+}
+
 /// A guest whose standby carries the traffic, and whose VF is about to get it.
 fn about_to_fail_back() -> Guest {
     let mut policy = watching();
@@ -369,6 +412,22 @@ fn a_vf_that_gets_the_traffic_is_on_trial_at_once() {
         assert_eq!(guest.problems(), []);
         let bond = &guest.machine.status().bonds[0];
         assert_eq!(bond.vf.as_ref().unwrap().unproved, unproved);
+    }
+}
+
+#[test]
+fn a_trial_that_brings_nothing_proves_nothing_and_ends_the_problem() {
+    for is_heard_of in [true, false] {
+        let mut guest = about_to_fail_back();
+        assert_eq!(guest.problems(), [ProblemCode::PathLost]);
+        guest.fails = is_heard_of;
+        guest.is_lost = !is_heard_of;
+        guest.run(20_000, 0);
+        assert_eq!((guest.trials, guest.traffic()), (1, Traffic::Vf));
+        assert_eq!(guest.problems(), []);
+        let bond = &guest.machine.status().bonds[0];
+        let unproved = bond.vf.as_ref().unwrap().unproved;
+        assert_eq!(unproved, Some(Unproved::NobodyAnswers));
     }
 }
 

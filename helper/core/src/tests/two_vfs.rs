@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use super::*;
 use crate::machine::Machine;
-use crate::model::action::ActionKind;
+use crate::model::action::{ActionKind, Asking};
 use crate::model::input::{Command, Hold, Input, Outcome, Request};
 use crate::model::output::{CommandErrorCode, Output};
 use crate::model::policy::PathCheck;
@@ -373,6 +373,31 @@ fn a_backup_is_armed_before_it_takes_over_as_asked() {
         }
     }
     panic!("the traffic was not moved");
+}
+
+#[test]
+fn a_backup_that_takes_over_at_once_is_on_trial_while_all_ports_deliver() {
+    let mut machine = settled(PathCheck::Auto, links(VF));
+    outputs(&mut machine);
+    // The VF at work is torn away: the kernel has moved the traffic to the other one by then.
+    let without: Vec<_> = links(SECOND)
+        .into_iter()
+        .filter(|link| link.ifindex != VF)
+        .collect();
+    machine.handle(SETTLED, Input::Links(without));
+    let is_trial = |kind: &ActionKind| {
+        let wanted = Asking::OnTrial;
+        matches!(kind, ActionKind::AskPath { how, port: SECOND, .. } if *how == wanted)
+    };
+    let delivers = |kind: &ActionKind| {
+        let all = Some(true);
+        matches!(kind, ActionKind::SetBondOptions { options, .. } if options.all_ports_active == all)
+    };
+    let mut seen = changes(&mut machine);
+    assert!(seen.iter().any(is_trial), "{seen:?}");
+    let first = seen.iter().position(|kind| !is_trial(kind));
+    let first = first.map(|index| seen.remove(index));
+    assert!(first.as_ref().is_some_and(delivers), "{first:?}");
 }
 
 /// Does what the machine wants, up to a switchover; gives what that was.

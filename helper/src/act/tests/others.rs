@@ -3,6 +3,7 @@
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
+use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 use tandem_core::fast_path::{ArmedVf, Blocked, FastPath, Way};
 
 use super::bonding::assemble;
@@ -17,14 +18,14 @@ const LINK_CREATE: i64 = 28;
 const LINK_GET_FD_BY_ID: i64 = 30;
 const LINK_DETACH: i64 = 34;
 const SCHED_CLS: u32 = 3;
-const TCX_INGRESS: u32 = 46;
+pub(super) const TCX_INGRESS: u32 = 46;
 const TCX_EGRESS: u32 = 47;
-const BEFORE: u32 = 1 << 3;
+pub(super) const BEFORE: u32 = 1 << 3;
 const AFTER: u32 = 1 << 4;
 /// `TC_ACT_OK` of `include/uapi/linux/pkt_cls.h`: the frame goes on, and no other program sees it.
 const OK: u32 = 0;
 /// `TC_ACT_SHOT`: it is dropped.
-const SHOT: u32 = 2;
+pub(super) const SHOT: u32 = 2;
 
 /// `union bpf_attr`, in words.
 type Attributes = [u32; 32];
@@ -65,7 +66,7 @@ fn point<T>(attributes: &mut Attributes, word: usize, to: *const T) {
 }
 
 /// Attaches a program that answers each frame like this; it is there as long as the descriptor.
-fn attach(link: Ifindex, direction: u32, place: u32, verdict: u32) -> OwnedFd {
+pub(super) fn attach(link: Ifindex, direction: u32, place: u32, verdict: u32) -> OwnedFd {
     // `r0 = verdict; exit`.
     let program: [u32; 4] = [0xb7, verdict, 0x95, 0];
     let licence = c"GPL";
@@ -108,7 +109,7 @@ fn take_off_last(link: Ifindex, direction: u32) {
     bpf(LINK_DETACH, &mut detach);
 }
 
-/// What is said of the test that the action made in passing; `None` if nothing.
+/// What is said of the test that the action made in passing; `None` if none was made.
 async fn tested(executor: &Executor, kind: ActionKind) -> Option<Option<Blocked>> {
     let id = ActionId(7);
     let completion = executor.start(Action { id, kind }).await;
@@ -152,7 +153,7 @@ fn a_fast_path_that_others_keep_frames_from_is_found_out_by_a_frame() {
                 bond,
                 port: standby,
                 other: vf,
-                trial: false,
+                how: Asking::Fully,
             };
             tested(&executor, asking)
         };
@@ -179,7 +180,7 @@ fn a_fast_path_that_others_keep_frames_from_is_found_out_by_a_frame() {
             let other = attach(bond, TCX_EGRESS, BEFORE, verdict);
             let number = chain(bond, TCX_EGRESS)[0].0;
             assert_eq!(look().await, blocked(bond, Way::Out, number));
-            assert_eq!(look().await, None, "it is as it was");
+            assert_eq!(look().await, None, "it is not tested again so soon");
             drop(other);
             assert_eq!(ask().await, Some(None));
         }
@@ -190,12 +191,14 @@ fn a_fast_path_that_others_keep_frames_from_is_found_out_by_a_frame() {
             assert_eq!(look().await, blocked(port, Way::In, number));
             assert!(on_the_wire(&at_port).next().is_some());
             // What is known to be blocked gets no further frame, which would be waited for: the chains are as they were.
-            assert_eq!(ask().await, None);
+            assert_eq!(ask().await, blocked(port, Way::In, number));
             assert_eq!(on_the_wire(&at_port).next(), None);
+            // Only that it is armed anew is a reason.
             assert_eq!(
                 tested(&executor, arm.clone()).await,
                 blocked(port, Way::In, number)
             );
+            assert!(on_the_wire(&at_port).next().is_some());
             drop(other);
             assert_eq!(ask().await, Some(None));
         }
@@ -211,12 +214,65 @@ fn a_fast_path_that_others_keep_frames_from_is_found_out_by_a_frame() {
         // Ours is taken off, and attached again.
         take_off_last(bond, TCX_EGRESS);
         assert_eq!(chain(bond, TCX_EGRESS), []);
-        assert_eq!(look().await, None);
+        assert_eq!(look().await, Some(None));
         let [(again, _)] = chain(bond, TCX_EGRESS)[..] else {
             panic!("{:?}", chain(bond, TCX_EGRESS));
         };
         assert_eq!(again, ours);
         // Nothing of all this was seen on the standby's wire.
         assert_eq!(on_the_wire(&wires[1]).next(), None);
+
+        // What kept the frame away is over, which no chain tells: once it is armed anew, that is known.
+        ip("link set two down");
+        let at_standby = |programs| {
+            let (link, way) = (standby, Way::In);
+            Some(Some(Blocked {
+                link,
+                way,
+                programs,
+            }))
+        };
+        assert_eq!(look().await, at_standby(Vec::new()));
+        ip("link set two up");
+        assert_eq!(tested(&executor, arm.clone()).await, Some(None));
+
+        // Without the right to open sockets it is armed all the same.
+        let paths = programs.fast_paths().unwrap();
+        let without_sockets = paths.clone();
+        let fast_path = fast_path_of(&arm);
+        let of_another_mac = FastPath {
+            armed_vf: fast_path.armed_vf.map(|armed_vf| ArmedVf {
+                mac: "02:00:00:00:00:08".parse().unwrap(),
+                ..armed_vf
+            }),
+            ..fast_path
+        };
+        let applied = std::thread::spawn(move || {
+            let mut own = capabilities(None).unwrap();
+            own.effective.remove(CapabilitySet::NET_RAW);
+            set_capabilities(None, own).unwrap();
+            without_sockets.apply(bond, &of_another_mac, &[], 8)
+        });
+        let applied = applied.join().unwrap().unwrap();
+        assert_eq!((applied.armed, applied.blocked), (true, None));
+        assert_eq!(paths.test(bond.0), None);
+
+        // A VF that vanishes is no program of somebody else's.
+        assert_eq!(
+            paths
+                .apply(bond, &fast_path_of(&arm), &[], 9)
+                .unwrap()
+                .blocked,
+            None
+        );
+        ip("link del one");
+        assert_eq!(paths.test(bond.0), Some(None));
     });
+}
+
+fn fast_path_of(arm: &ActionKind) -> FastPath {
+    match arm {
+        ActionKind::SetFastPath { fast_path, .. } => fast_path.clone(),
+        kind => panic!("{kind:?}"),
+    }
 }

@@ -5,20 +5,23 @@ use tandem_core::path::PathAnswer;
 
 use super::bonding::{accepted, assemble};
 use super::on_the_wire::{arrived, listen};
+use super::others::{BEFORE, SHOT, TCX_INGRESS, attach};
 use super::*;
+use crate::packet::frames::{reverse_arp, solicited_answer};
+use crate::packet::socket::transmit;
 
 /// Asks through one port, then through the other.
 async fn asked(bond: Ifindex, port: Ifindex, other: Ifindex) -> PathAnswer {
-    answer(bond, port, other, false).await
+    answer(bond, port, other, Asking::Fully).await
 }
 
-async fn answer(bond: Ifindex, port: Ifindex, other: Ifindex, trial: bool) -> PathAnswer {
+async fn answer(bond: Ifindex, port: Ifindex, other: Ifindex, how: Asking) -> PathAnswer {
     let id = ActionId(7);
     let kind = ActionKind::AskPath {
         bond,
         port,
         other,
-        trial,
+        how,
     };
     let completion = Executor::new().start(Action { id, kind }).await;
     assert_eq!(completion.outcome, Outcome::Accepted);
@@ -107,6 +110,78 @@ fn neighbours_are_asked_through_the_port_and_then_through_the_other_as_somebody_
 
 #[test]
 #[ignore = "needs the bonding driver; the suite lab-executor runs it"]
+fn a_backup_whose_host_filters_what_it_sends_is_not_deaf() {
+    in_namespace_async(|| async {
+        let (bond, one, two) = with_a_neighbour().await;
+        // As the fast path's programs do with broadcasts for a minute after a switchover, but with everything.
+        let kept_away = attach(two, TCX_INGRESS, BEFORE, SHOT);
+        know_the_neighbour();
+        assert_eq!(asked(bond, two, one).await, PathAnswer::Answered);
+        let filter = attach(ifindex("two-far"), TCX_INGRESS, BEFORE, SHOT);
+        know_the_neighbour();
+        assert_eq!(asked(bond, two, one).await, PathAnswer::Answered);
+        // A VF that gets nothing out is no good all the same, whatever it hears.
+        let check = ActionKind::CheckPath {
+            bond,
+            from: two,
+            to: one,
+            proof: PathProof::NoFault,
+        };
+        let (_, message) = failed(run(check).await);
+        assert!(message.contains("none of its frames gets out"), "{message}");
+        // Nor is anything heard now.
+        ip("link set two-far nomaster");
+        know_the_neighbour();
+        let neighbour = [192, 0, 2, 1].into();
+        assert_eq!(asked(bond, two, one).await, PathAnswer::Lost { neighbour });
+        drop((filter, kept_away));
+    });
+}
+
+#[test]
+#[ignore = "needs the bonding driver; the suite lab-executor runs it"]
+fn a_bond_that_is_a_port_of_a_bridge_is_asked_about_as_any_other() {
+    in_namespace_async(|| async {
+        let (bond, one, two) = with_a_neighbour().await;
+        ip_all(
+            "addr del 192.0.2.2/24 dev bond7
+             link add br7 address 02:00:00:00:01:07 type bridge
+             link set br7 up
+             link set bond7 master br7
+             addr add 192.0.2.2/24 dev br7",
+        );
+        let know = || {
+            ip_all(
+                "neigh flush dev br7
+                 neigh add 192.0.2.1 lladdr 02:00:00:00:00:aa dev br7 nud stale",
+            );
+        };
+        know();
+        std::fs::write("/proc/sys/net/ipv4/conf/br7/accept_local", "1").unwrap();
+        assert_eq!(asked(bond, one, two).await, PathAnswer::Answered);
+        assert_eq!(asked(bond, two, one).await, PathAnswer::Answered);
+        for proof in [
+            PathProof::NoFault,
+            PathProof::Neighbours,
+            PathProof::Standby,
+        ] {
+            accepted(ActionKind::CheckPath {
+                bond,
+                from: two,
+                to: one,
+                proof,
+            })
+            .await;
+        }
+        let neighbour = [192, 0, 2, 1].into();
+        ip("link set one-far nomaster");
+        know();
+        assert_eq!(asked(bond, one, two).await, PathAnswer::Lost { neighbour });
+    });
+}
+
+#[test]
+#[ignore = "needs the bonding driver; the suite lab-executor runs it"]
 fn a_path_check_tells_which_direction_fails_and_proves_nothing_where_nobody_answers() {
     in_namespace_async(|| async {
         let (bond, one, two) = with_a_neighbour().await;
@@ -157,6 +232,20 @@ fn a_path_check_tells_which_direction_fails_and_proves_nothing_where_nobody_answ
         );
         std::fs::write("/proc/sys/net/ipv4/conf/br0.5/accept_local", "1").unwrap();
         accepted(check(PathProof::NoFault)).await;
+        // Something takes this VLAN's frames away, and no others.
+        ip("neigh add 192.0.2.1 lladdr 02:00:00:00:00:aa dev bond7 nud stale");
+        ip_all(
+            "link add link two-far name two-far.5 type vlan id 5
+             link set two-far.5 up",
+        );
+        let message = said(run(check(PathProof::NoFault)).await);
+        assert!(message.contains("198.51.100.1 in VLAN 5"), "{message}");
+        assert!(message.contains("others answer there"), "{message}");
+        ip_all(
+            "link del two-far.5
+             neigh flush dev bond7",
+        );
+        accepted(check(PathProof::NoFault)).await;
         ip("link set two-far nomaster");
         let message = said(run(check(PathProof::NoFault)).await);
         assert!(message.contains("198.51.100.1 in VLAN 5"), "{message}");
@@ -179,7 +268,7 @@ fn a_trial_tells_a_dead_path_from_a_network_that_does_not_learn() {
         ip("link set two-far type bridge_slave learning off");
         accepted(primary(two)).await;
         know_the_neighbour();
-        let tried = || answer(bond, two, one, true);
+        let tried = || answer(bond, two, one, Asking::OnTrial);
         assert_eq!(tried().await, PathAnswer::Astray { neighbour });
         ip("link set two-far type bridge_slave learning on");
         know_the_neighbour();
@@ -220,6 +309,7 @@ fn know_the_neighbour_by_ipv6() {
 fn neighbours_are_solicited_where_there_is_ipv6_alone() {
     in_namespace_async(|| async {
         let (bond, one, two) = with_a_neighbour_by_ipv6().await;
+        let neighbour = "2001:db8::1".parse().unwrap();
         let know = know_the_neighbour_by_ipv6;
         // A gateway whose MAC is not known yet is asked as one of a group.
         ip("-6 neigh flush dev bond7");
@@ -229,16 +319,70 @@ fn neighbours_are_solicited_where_there_is_ipv6_alone() {
         assert_eq!(asked(bond, one, two).await, PathAnswer::NobodyKnown);
         know();
         assert_eq!(asked(bond, one, two).await, PathAnswer::Answered);
-        let check = ActionKind::CheckPath {
+        let check = |proof| ActionKind::CheckPath {
             bond,
             from: two,
             to: one,
-            proof: PathProof::NoFault,
+            proof,
+        };
+        let said = |outcome| {
+            let (errno, message) = failed(outcome);
+            assert_eq!(errno, libc::ETIMEDOUT, "{message}");
+            message
         };
         let learnt = listen(ifindex("two-far"));
-        accepted(check).await;
+        accepted(check(PathProof::NoFault)).await;
         know();
         assert_eq!(asked(bond, two, one).await, PathAnswer::Answered);
         assert!(!shows_the_bond(&learnt), "it was of no risk");
+        // Answers to strangers go nowhere, whichever port they asked through: that is no fault of the port's.
+        ip_all(
+            "link add sink type veth peer name sink-far
+             link set sink up
+             link set sink-far up
+             link set sink master br0
+             -6 neigh replace fe80::40a5:ff:fe00:7 lladdr 02:00:00:00:00:dd dev br0 nud permanent",
+        );
+        let at_sink = reverse_arp("02:00:00:00:00:dd".parse().unwrap(), &[]);
+        transmit(ifindex("sink-far"), &[at_sink]).unwrap();
+        know();
+        let at_port = listen(two);
+        accepted(check(PathProof::NoFault)).await;
+        let answers = arrived(&at_port, [0x02, 0x00, 0x00]).into_iter();
+        assert_eq!(
+            answers
+                .filter(|frame| solicited_answer(frame).is_some())
+                .count(),
+            0
+        );
+        ip("-6 neigh del fe80::40a5:ff:fe00:7 dev br0");
+        ip("link set two-far nomaster");
+        know();
+        let message = said(run(check(PathProof::NoFault)).await);
+        assert!(message.contains("none of its frames gets out"), "{message}");
+        assert!(message.contains("2001:db8::1 answers"), "{message}");
+        know();
+        assert_eq!(asked(bond, two, one).await, PathAnswer::Lost { neighbour });
+        ip("link set two-far master br0");
+        know();
+        ip("link set one-far nomaster");
+        assert_eq!(asked(bond, one, two).await, PathAnswer::Lost { neighbour });
+        // On trial, in a network that has learnt that the bond is behind the other port.
+        ip("link set one-far master br0");
+        know();
+        assert_eq!(asked(bond, one, two).await, PathAnswer::Answered);
+        ip("link set two-far type bridge_slave learning off");
+        accepted(ActionKind::SetPrimary { bond, port: two }).await;
+        let tried = || {
+            know();
+            answer(bond, two, one, Asking::OnTrial)
+        };
+        assert_eq!(tried().await, PathAnswer::Astray { neighbour });
+        ip("link set two-far type bridge_slave learning on");
+        assert_eq!(tried().await, PathAnswer::Answered);
+        ip("link set two-far nomaster");
+        assert_eq!(tried().await, PathAnswer::Lost { neighbour });
+        ip("link set one-far nomaster");
+        assert_eq!(tried().await, PathAnswer::Silent);
     });
 }

@@ -91,6 +91,14 @@ struct Bonds {
     orders: Orders,
 }
 
+/// Prepares a link that is down, so that programs which are attached to it once it carries traffic cost no frames. Where
+/// that fails they cost some ms: no reason to leave the link down.
+pub(crate) fn make_room(link: Ifindex) {
+    if let Err(reason) = attach::make_room(link.0) {
+        tracing::warn!(link = link.0, reason, "there is no room for filters yet");
+    }
+}
+
 /// The handle goes to the executor's threads.
 const fn shared_by_threads<T: Clone + Send + Sync>() {}
 const _: () = shared_by_threads::<FastPaths>();
@@ -172,6 +180,9 @@ impl FastPaths {
         links: &mut Vec<Attached>,
     ) -> Result<Applied, FastPathError> {
         let shared = &*self.shared;
+        // First, as it may wait for RTNL: until it is armed anew below, what is armed stays so.
+        let mut applied = Applied::default();
+        self.attach(places, links, &mut applied.missing)?;
         // Whatever changes: not while a fast path of other ports runs.
         if !lock(&shared.maps).is_armed_as(bond, fast_path.armed_vf.as_ref()) {
             lock(&shared.maps).disarm(bond)?;
@@ -189,8 +200,6 @@ impl FastPaths {
             self.learn_transmitting(bond)?;
         }
 
-        let mut applied = Applied::default();
-        self.attach(places, links, &mut applied.missing)?;
         let there = |ifindex, program| {
             links
                 .iter()
@@ -215,22 +224,29 @@ impl FastPaths {
                 lock(&shared.maps).set_carrier(standby, carrier_now)?;
             }
             applied.armed = true;
-            shared.testers.have(bond, armed_vf)?;
-            applied.blocked = shared.testers.test(bond, links, shared.ours());
+            let tested = shared
+                .testers
+                .test_anew(bond, armed_vf, links, shared.ours());
+            // As where nothing can be announced, for want of `CAP_NET_RAW`: an untested fast path is better than none.
+            applied.blocked = tested.unwrap_or_else(|error| {
+                tracing::warn!(bond, %error, "the fast path is not tested");
+                None
+            });
         } else {
             shared.testers.forget(bond);
         }
+        links.retain(|attached| places.contains(&attached.place));
         Ok(applied)
     }
 
-    /// Attaches programs to these places and detaches them from all others.
+    /// Attaches programs to these places, where they are not attached yet.
     fn attach(
         &self,
         places: &BTreeSet<Place>,
         links: &mut Vec<Attached>,
         missing: &mut Vec<Missing>,
     ) -> Result<(), FastPathError> {
-        links.retain(|attached| places.contains(&attached.place) && attached.is_alive());
+        links.retain(Attached::is_alive);
         let mut programs = lock(&self.shared.programs);
         let ebpf = programs.as_mut().ok_or(FastPathError::Stopped)?;
         for place in places {
@@ -314,15 +330,12 @@ impl FastPaths {
         testers.fares_as_before(bond, maps)
     }
 
-    /// Tests a bond's armed fast path, and puts its programs last in their chains, where they are not. `None`: it fares as
-    /// before, or there is nothing to test. Blocks as [`FastPaths::apply`] does.
+    /// Tests a bond's armed fast path, and puts its programs last in their chains, where they are not. `None`: there is
+    /// nothing to test. Blocks as [`FastPaths::apply`] does.
     pub fn test(&self, bond: u32) -> Option<Option<Blocked>> {
         let mut bonds = lock(&self.shared.bonds);
         let links = bonds.attached.get_mut(&bond)?;
-        let testers = &self.shared.testers;
-        let before = testers.last(bond)?;
-        let blocked = testers.test(bond, links, self.shared.ours());
-        (before != blocked).then_some(blocked)
+        self.shared.testers.test(bond, links, self.shared.ours())
     }
 
     /// Whether the bond's frames take the standby at this moment because its VF leaves.

@@ -22,6 +22,7 @@ use super::{
     chain,
     error::FastPathError,
     maps::Maps,
+    system,
 };
 use crate::ebpf::{
     hooks::Program,
@@ -59,6 +60,15 @@ struct Tester {
 struct Ports {
     standby: u32,
     vf: u32,
+}
+
+impl Ports {
+    /// A frame that does not come to a port that has just vanished says nothing of anybody's programs.
+    fn are_there(self) -> bool {
+        [self.standby, self.vf]
+            .iter()
+            .all(|port| system::name_of(*port).is_ok())
+    }
 }
 
 impl Tester {
@@ -102,6 +112,35 @@ impl Tester {
         places.find_map(|(place, came)| (came == 0).then_some(place))
     }
 
+    /// Where it was blocked a moment ago, only what shows of it is looked at, unless it was armed `anew`.
+    fn test(&mut self, links: &mut Vec<Attached>, ours: Ours<'_>, anew: bool) -> Option<Blocked> {
+        if !self.ports.are_there() || !anew && self.is_still_blocked() {
+            return self.blocked.clone();
+        }
+        let places = self.places();
+        ours.put_last(links, &places, |place| ours.is_not_last(place));
+        let mut ended = self.send(ours.maps, ARRIVAL_LIMIT);
+        // Where the kernel does not tell of its chains, ours may have been taken off. Once is enough.
+        let may_be_off = anew || self.blocked.is_none();
+        if matches!(ended, Ok(Some(_))) && may_be_off && self.ports.are_there() {
+            ours.put_last(links, &places, |place| chain::programs(place).is_err());
+            ended = self.send(ours.maps, ARRIVAL_LIMIT);
+        }
+        if !self.ports.are_there() {
+            return self.blocked.clone();
+        }
+        self.tested_at = Instant::now();
+        self.chains = self.chains();
+        self.blocked = match ended {
+            Ok(ended) => ended.map(|place| ours.blocked_at(place)),
+            Err(error) => {
+                tracing::warn!(bond = self.bond, %error, "the fast path cannot be tested");
+                None
+            }
+        };
+        self.blocked.clone()
+    }
+
     /// It was blocked a moment ago, and nothing has changed since that shows.
     fn is_still_blocked(&self) -> bool {
         self.blocked.is_some()
@@ -137,8 +176,25 @@ pub(super) struct Ours<'a> {
 }
 
 impl Testers {
+    /// Tests a bond that was armed just now: what came of its last test is of another time.
+    pub(super) fn test_anew(
+        &self,
+        bond: u32,
+        armed_vf: &ArmedVf,
+        links: &mut Vec<Attached>,
+        ours: Ours<'_>,
+    ) -> Result<Option<Blocked>, FastPathError> {
+        if let Err(error) = self.have(bond, armed_vf) {
+            self.forget(bond);
+            return Err(error);
+        }
+        let mut testers = lock(&self.0);
+        let tester = testers.get_mut(&bond);
+        Ok(tester.and_then(|tester| tester.test(links, ours, true)))
+    }
+
     /// Gets what an armed bond is tested with.
-    pub(super) fn have(&self, bond: u32, armed_vf: &ArmedVf) -> Result<(), FastPathError> {
+    fn have(&self, bond: u32, armed_vf: &ArmedVf) -> Result<(), FastPathError> {
         let mut testers = lock(&self.0);
         let mac = armed_vf.mac.0;
         let ports = Ports {
@@ -177,42 +233,17 @@ impl Testers {
         matches!(tester.send(maps, Duration::ZERO), Ok(None))
     }
 
-    /// What came of the last test; `None` where there is nothing to test.
-    pub(super) fn last(&self, bond: u32) -> Option<Option<Blocked>> {
-        let testers = lock(&self.0);
-        testers.get(&bond).map(|tester| tester.blocked.clone())
-    }
-
-    /// Tests an armed bond, whose programs are put last in their chains before, where they are not.
+    /// Tests an armed bond, whose programs are put last in their chains before, where they are not. `None`: there is nothing
+    /// to test.
     pub(super) fn test(
         &self,
         bond: u32,
         links: &mut Vec<Attached>,
         ours: Ours<'_>,
-    ) -> Option<Blocked> {
+    ) -> Option<Option<Blocked>> {
         let mut testers = lock(&self.0);
         let tester = testers.get_mut(&bond)?;
-        if tester.is_still_blocked() {
-            return tester.blocked.clone();
-        }
-        let places = tester.places();
-        ours.put_last(links, &places, |place| ours.is_not_last(place));
-        let mut ended = tester.send(ours.maps, ARRIVAL_LIMIT);
-        // Where the kernel does not tell of its chains, ours may have been taken off. Once is enough.
-        if matches!(ended, Ok(Some(_))) && tester.blocked.is_none() {
-            ours.put_last(links, &places, |place| chain::programs(place).is_err());
-            ended = tester.send(ours.maps, ARRIVAL_LIMIT);
-        }
-        tester.tested_at = Instant::now();
-        tester.chains = tester.chains();
-        tester.blocked = match ended {
-            Ok(ended) => ended.map(|place| ours.blocked_at(place)),
-            Err(error) => {
-                tracing::warn!(bond, %error, "the fast path cannot be tested");
-                None
-            }
-        };
-        tester.blocked.clone()
+        Some(tester.test(links, ours, false))
     }
 }
 

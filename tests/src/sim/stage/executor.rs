@@ -1,6 +1,6 @@
 //! The executor: carries actions out, now and then badly, and reports.
 
-use tandem_core::action::{Action, ActionKind};
+use tandem_core::action::{Action, ActionKind, Asking};
 use tandem_core::input::{Outcome, Source};
 use tandem_core::link::Link;
 use tandem_core::{Ifindex, Input};
@@ -154,10 +154,14 @@ impl Stage {
                 bond,
                 port,
                 other,
-                trial,
+                how,
             } if done => {
-                let answer = self.kernel.ask(port, other, trial);
-                return vec![Input::PathAsked { bond, port, answer }];
+                let on_trial = how == Asking::OnTrial;
+                let answer = self.kernel.ask(port, other, on_trial);
+                let tested = self.fast_paths.test(bond, &links, true);
+                let tested = tested.filter(|_| !on_trial);
+                let asked = Input::PathAsked { bond, port, answer };
+                return [asked].into_iter().chain(tested).collect();
             }
             _ => {}
         }

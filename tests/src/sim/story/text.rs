@@ -1,6 +1,6 @@
 //! What happens, in words.
 
-use tandem_core::action::{ActionKind, BondOptions};
+use tandem_core::action::{ActionKind, Asking, BondOptions};
 use tandem_core::input::Request;
 use tandem_core::link::Address;
 use tandem_core::status::{Event, Switchover};
@@ -170,9 +170,13 @@ fn action_text(stage: &Stage, kind: &ActionKind) -> String {
             format!("   do  read what {} has sent", name(port))
         }
         ActionKind::AskPath {
-            port, other, trial, ..
+            port, other, how, ..
         } => {
-            let what = if *trial { "try out: ask" } else { "ask" };
+            let what = match how {
+                Asking::OnTrial => "try out: ask",
+                Asking::Fully => "ask",
+                Asking::Briefly => "briefly ask",
+            };
             let (port, other) = (name(port), name(other));
             format!("   do  {what} neighbours through {port}, then {other}")
         }

@@ -105,7 +105,10 @@ fn joined<T>(thread: std::thread::ScopedJoinHandle<'_, Result<T>>) -> Result<T> 
 }
 
 /// Does something in a network namespace; a socket stays in the one it was made in.
-fn inside<T: Send>(namespace: &Namespace, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+pub(in crate::bench) fn inside<T: Send>(
+    namespace: &Namespace,
+    work: impl FnOnce() -> Result<T> + Send,
+) -> Result<T> {
     let path = format!("/run/netns/{}", namespace.name());
     let file = fs::File::open(&path).with_context(|| format!("cannot open {path}"))?;
     std::thread::scope(|scope| {

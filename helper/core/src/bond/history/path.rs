@@ -4,7 +4,7 @@
 use core::net::IpAddr;
 
 use crate::backoff::Backoff;
-use crate::model::action::ActionKind;
+use crate::model::action::{ActionKind, Asking};
 use crate::model::path::{PathAnswer, PortTraffic};
 use crate::model::types::{ActionId, Ifindex, Time};
 
@@ -14,6 +14,9 @@ const REST_MS: u64 = 10_000;
 const STANDBY_MS: u64 = 60_000;
 /// Questions in a row that have to stay unanswered on the standby before it counts as deaf.
 const DEAF_AFTER: u32 = 2;
+/// While nobody answers through either port, every so manieth question through the standby is put to all of its neighbours;
+/// those between to one. With at most 41 frames and 2 that is no more than a frame in 10 s.
+const FULL_EACH: u32 = 10;
 /// Frames a second from which a port counts as one that sends all the time.
 const STEADY_PER_S: u64 = 2;
 /// A look or a question whose end is not reported for so long is given up, in ms.
@@ -36,6 +39,13 @@ struct InFlight {
     /// The port that is asked about; none at a look.
     asked: Option<Ifindex>,
     is_trial: bool,
+    is_answered: bool,
+}
+
+/// A look or a question that has ended.
+pub(crate) struct Ended {
+    /// The VF on trial of which it brought nothing, because it failed or took too long.
+    pub(crate) untold: Option<Ifindex>,
 }
 
 /// The VF that is watched, since it was last found to carry the traffic with all calm.
@@ -60,6 +70,9 @@ struct Watched {
     /// How often it was not answered in a row though this one was, and by whom last.
     other_misses: u32,
     other_missed: Option<IpAddr>,
+    /// How often in a row nobody answered through either port when the other one was asked about, and when last.
+    other_silent: u32,
+    other_silent_at: Time,
 }
 
 /// Time between two looks at a port that sends, in ms: with each it is asked about, so that what a question takes is left
@@ -98,6 +111,8 @@ impl PathMemory {
                     other_at: now.plus_ms(REST_MS),
                     other_misses: 0,
                     other_missed: None,
+                    other_silent: 0,
+                    other_silent_at: now,
                 });
             }
         }
@@ -119,20 +134,22 @@ impl PathMemory {
         let watched = self.watched.as_ref()?;
         let (port, other) = (watched.port, watched.other);
         let trial = self.on_trial.is_some();
-        let ask = |port, other| ActionKind::AskPath {
+        let ask = |port, other, how| ActionKind::AskPath {
             bond,
             port,
             other,
-            trial,
+            how,
         };
         if self.in_flight.is_some() {
             None
-        } else if trial || watched.to_ask {
-            Some(ask(port, other))
+        } else if trial {
+            Some(ask(port, other, Asking::OnTrial))
+        } else if watched.to_ask {
+            Some(ask(port, other, Asking::Fully))
         } else if watched.look_at <= now {
             Some(ActionKind::ReadTraffic { bond, port })
         } else {
-            (watched.other_at <= now).then(|| ask(other, port))
+            (watched.other_at <= now).then(|| ask(other, port, watched.asking_other()))
         }
     }
 
@@ -148,24 +165,28 @@ impl PathMemory {
                 ActionKind::AskPath { port, .. } => Some(port),
                 _ => None,
             };
-            let is_trial = matches!(kind, ActionKind::AskPath { trial: true, .. });
+            let is_trial = matches!(
+                kind,
+                ActionKind::AskPath {
+                    how: Asking::OnTrial,
+                    ..
+                }
+            );
             self.in_flight = Some(InFlight {
                 id: issue(kind),
                 since: now,
                 asked,
                 is_trial,
+                is_answered: false,
             });
         }
     }
 
     /// The look or question has ended; what it brought was handed in before.
-    pub(crate) fn ended(&mut self, id: ActionId, now: Time) -> bool {
-        let Some(ended) = self.in_flight.take_if(|one| one.id == id) else {
-            return false;
-        };
-        if ended.is_trial {
-            self.on_trial = None;
-        }
+    pub(crate) fn ended(&mut self, id: ActionId, now: Time) -> Option<Ended> {
+        let ended = self.in_flight.take_if(|one| one.id == id)?;
+        let vf = self.on_trial.take_if(|_| ended.is_trial);
+        let untold = vf.filter(|vf| ended.asked == Some(*vf) && !ended.is_answered);
         if let Some(watched) = &mut self.watched {
             // What brought nothing is done again in its turn.
             watched.to_ask &= ended.asked.is_none();
@@ -176,7 +197,7 @@ impl PathMemory {
                 watched.look_at = now.plus_ms(watched.wait_ms);
             }
         }
-        true
+        Some(Ended { untold })
     }
 
     /// Who answers through the VF at work and not through the standby, which hears nothing either.
@@ -188,11 +209,10 @@ impl PathMemory {
     }
 
     /// Gives up what takes too long.
-    pub(crate) fn expire(&mut self, now: Time) {
+    pub(crate) fn expire(&mut self, now: Time) -> Option<Ended> {
         let late = |one: &&InFlight| now >= one.since.plus_ms(GIVE_UP_MS);
-        if let Some(id) = self.in_flight.as_ref().filter(late).map(|one| one.id) {
-            self.ended(id, now);
-        }
+        let id = self.in_flight.as_ref().filter(late).map(|one| one.id)?;
+        self.ended(id, now)
     }
 
     /// When something is due next.
@@ -238,6 +258,13 @@ impl PathMemory {
         health_ms: u64,
         now: Time,
     ) -> Option<Time> {
+        if let Some(question) = self
+            .in_flight
+            .as_mut()
+            .filter(|one| one.asked == Some(port))
+        {
+            question.is_answered = true;
+        }
         let watched = self.watched.as_mut()?;
         if watched.other == port {
             watched.note_other(answer, now);
@@ -259,8 +286,22 @@ impl PathMemory {
 }
 
 impl Watched {
+    /// A guest at rest stays so though its neighbours are dead.
+    fn asking_other(&self) -> Asking {
+        let heard_since = self.alive_at > self.other_silent_at;
+        match self.other_silent.is_multiple_of(FULL_EACH) || heard_since {
+            true => Asking::Fully,
+            false => Asking::Briefly,
+        }
+    }
+
     /// Takes what came of asking through the port that would take over.
     fn note_other(&mut self, answer: PathAnswer, now: Time) {
+        self.other_silent = match answer {
+            PathAnswer::Silent => self.other_silent.saturating_add(1),
+            _ => 0,
+        };
+        self.other_silent_at = now;
         let wait_ms = match answer {
             PathAnswer::Lost { neighbour } => {
                 self.other_misses = self.other_misses.saturating_add(1);

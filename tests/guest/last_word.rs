@@ -1,0 +1,78 @@
+//! Somebody's program that has the last word about the frames of a device: all others of its chain come after it (tcx), or it
+//! sees them before all chains (XDP).
+
+use std::os::fd::RawFd;
+
+use anyhow::{Context, Result};
+
+// Commands, types and flags of include/uapi/linux/bpf.h, 6.12.
+const PROG_LOAD: libc::c_long = 5;
+const LINK_CREATE: libc::c_long = 28;
+const SCHED_CLS: u32 = 3;
+const XDP: u32 = 6;
+const XDP_LINK: u32 = 37;
+const TCX_INGRESS: u32 = 46;
+const TCX_EGRESS: u32 = 47;
+const BEFORE: u32 = 1 << 3;
+/// `XDP_FLAGS_SKB_MODE`: whatever the driver can do.
+const GENERIC: u32 = 1 << 1;
+/// `r0 = 0 (TC_ACT_OK); exit`: the frame goes on, and no other program sees it.
+const GO_ON: [u32; 4] = [0xb7, 0, 0x95, 0];
+/// The same with `XDP_PASS`.
+const PASS: [u32; 4] = [0xb7, 2, 0x95, 0];
+
+/// The parts of `union bpf_attr` that both commands read, in words.
+type Attributes = [u32; 32];
+
+/// Attaches it before all others, and stays until somebody ends this process.
+pub(crate) fn have(device: &str, place: &str) -> Result<()> {
+    let path = format!("/sys/class/net/{device}/ifindex");
+    let ifindex = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    let (kind, program, place, flags) = match place {
+        "in" => (SCHED_CLS, &GO_ON, TCX_INGRESS, BEFORE),
+        "out" => (SCHED_CLS, &GO_ON, TCX_EGRESS, BEFORE),
+        "xdp" => (XDP, &PASS, XDP_LINK, GENERIC),
+        _ => anyhow::bail!("`{place}` is none of in, out and xdp"),
+    };
+    let mut load: Attributes = [0; 32];
+    (load[0], load[1]) = (kind, 2);
+    point(&mut load, 2, program.as_ptr().addr());
+    point(&mut load, 4, c"GPL".as_ptr().addr());
+    let program = bpf(PROG_LOAD, &load).context("the program is refused")?;
+    let mut create: Attributes = [0; 32];
+    create[..4].copy_from_slice(&[
+        program.cast_unsigned(),
+        ifindex.trim().parse()?,
+        place,
+        flags,
+    ]);
+    // The descriptors are open, and the program attached, as long as the process lives.
+    bpf(LINK_CREATE, &create).context("the program is not attached")?;
+    loop {
+        std::thread::park();
+    }
+}
+
+fn point(attributes: &mut Attributes, word: usize, address: usize) {
+    let bytes = (address as u64).to_ne_bytes();
+    for (place, part) in attributes[word..].iter_mut().zip(bytes.chunks_exact(4)) {
+        *place = part.try_into().map_or(0, u32::from_ne_bytes);
+    }
+}
+
+#[expect(unsafe_code, reason = "no crate in use attaches programs by hand")]
+fn bpf(command: libc::c_long, attributes: &Attributes) -> Result<RawFd> {
+    // SAFETY: the attributes are as long as said, and what they point to is static. The kernel only reads them.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            attributes.as_ptr(),
+            size_of::<Attributes>(),
+        )
+    };
+    if result < 0 {
+        return Err(std::io::Error::last_os_error().into());
+    }
+    Ok(RawFd::try_from(result)?)
+}
