@@ -280,10 +280,10 @@ pub(super) const FIRST: &[Finding] = &[
     // A task that panicked was missed by nobody.
     Finding {
         id: "M7",
-        test: "daemon::tests::hostile::a_keeper_that_panics_is_begun_again",
+        test: "daemon::tests::hostile::a_channel_task_that_panics_is_begun_again",
         edits: &[Edit {
             file: "helper/host/src/daemon/supervisor.rs",
-            mended: "=> self.keeper_ended(ended),",
+            mended: "=> self.channel_task_ended(ended),",
             taken_out: "=> drop(ended),",
         }],
         ..OF_THE_HOST

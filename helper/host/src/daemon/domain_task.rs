@@ -1,4 +1,4 @@
-//! What is kept of one domain that runs here, and what its guest's keeper is to do.
+//! What is kept of one domain that runs here, and what its channel task is to do.
 
 use std::time::Duration;
 
@@ -17,9 +17,9 @@ const QUICK: u32 = 8;
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 /// The longest.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
-/// A keeper that ended by a fault of this program is begun again after this, doubled each time.
+/// A channel task that ended by a fault of this program is begun again after this, doubled each time.
 const BACK_OFF: Duration = Duration::from_secs(1);
-/// The longest such wait; a keeper that lasted as long was a good one.
+/// The longest such wait; one that lasted as long was a good one.
 const MAX_BACK_OFF: Duration = Duration::from_secs(60);
 
 /// One domain that runs here.
@@ -27,7 +27,7 @@ pub(super) struct DomainTask {
     pub(super) desired: watch::Sender<DesiredState>,
     /// Its channel, whether or not another domain has the same.
     pub(super) channel: Result<ChannelSocket, String>,
-    pub(super) channel_task: KeeperTask,
+    pub(super) channel_task: TaskHandle,
     pub(super) looked: Instant,
     pub(super) look_at: Option<Instant>,
     /// Looks in quick succession.
@@ -35,8 +35,8 @@ pub(super) struct DomainTask {
     pub(super) replug: Replug,
 }
 
-/// The task of a keeper, which is not to end.
-pub(super) struct KeeperTask {
+/// A channel task's handle, which is not to end.
+pub(super) struct TaskHandle {
     pub(super) task: AbortHandle,
     begun: Instant,
     /// How often it ended in succession.
@@ -45,13 +45,13 @@ pub(super) struct KeeperTask {
     again_at: Option<Instant>,
 }
 
-impl Drop for KeeperTask {
+impl Drop for TaskHandle {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-impl KeeperTask {
+impl TaskHandle {
     pub(super) fn new(task: AbortHandle) -> Self {
         Self {
             task,

@@ -401,7 +401,11 @@ mod tests {
             }
             let evacuation = format!("e{count}");
             let before = replug.told.left_out();
-            replug.follow(Some((&record(&evacuation), "its VF".to_owned())), "g1", run_id);
+            replug.follow(
+                Some((&record(&evacuation), "its VF".to_owned())),
+                "g1",
+                run_id,
+            );
             logged += u32::from(replug.told.left_out() <= before);
             tokio::time::advance(Duration::from_secs(40)).await;
             if replug.is_due(Instant::now()) {

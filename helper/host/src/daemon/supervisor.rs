@@ -44,7 +44,7 @@ const SUCCESSION: Duration = Duration::from_secs(5);
 /// Each round looks at this share of the domains, whether or not something happened to them.
 const ROUNDS: usize = 12;
 
-/// The work of one guest's keeper.
+/// The work of one guest's channel task.
 pub(super) type Keep = fn(ChannelTask) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Everything that serves one host.
@@ -56,7 +56,7 @@ pub(super) struct Supervisor {
     domain_tasks: BTreeMap<String, DomainTask>,
     claims: Claims,
     pub(super) keep: Keep,
-    keepers: JoinSet<()>,
+    channel_tasks: JoinSet<()>,
     jobs: JoinSet<Done>,
     looking: BTreeSet<String>,
     due: BTreeSet<String>,
@@ -102,7 +102,7 @@ impl Supervisor {
             domain_tasks: BTreeMap::new(),
             claims: Claims::default(),
             keep: |channel_task| Box::pin(channel_task.keep()),
-            keepers: JoinSet::new(),
+            channel_tasks: JoinSet::new(),
             jobs: JoinSet::new(),
             looking: BTreeSet::new(),
             due: BTreeSet::new(),
@@ -135,7 +135,7 @@ impl Supervisor {
                     Ok(done) => self.settle(done),
                     Err(error) => tracing::error!("a task of serve ended: {error}"),
                 },
-                Some(ended) = self.keepers.join_next_with_id() => self.keeper_ended(ended),
+                Some(ended) = self.channel_tasks.join_next_with_id() => self.channel_task_ended(ended),
                 () = sleep_until(deadline) => {}
             }
         }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::Supervisor;
 use crate::daemon::channel_task::{ChannelTask, DesiredState};
-use crate::daemon::domain_task::{DomainTask, KeeperTask};
+use crate::daemon::domain_task::{DomainTask, TaskHandle};
 use crate::daemon::replug::Replug;
 use crate::daemon::told::Told;
 use crate::evacuate::Progress;
@@ -71,7 +71,7 @@ impl Supervisor {
         DomainTask {
             desired,
             channel,
-            channel_task: KeeperTask::new(self.begin(name, changes)),
+            channel_task: TaskHandle::new(self.begin(name, changes)),
             looked: Instant::now(),
             look_at: None,
             quick: 0,
@@ -89,11 +89,11 @@ impl Supervisor {
             configured: None,
             told: Told::default(),
         };
-        self.keepers.spawn((self.keep)(channel_task))
+        self.channel_tasks.spawn((self.keep)(channel_task))
     }
 
-    /// A keeper has ended: of a domain that has gone, or by a fault of this program.
-    pub(super) fn keeper_ended(&mut self, ended: Result<(Id, ()), JoinError>) {
+    /// A channel task has ended: of a domain that has gone, or by a fault of this program.
+    pub(super) fn channel_task_ended(&mut self, ended: Result<(Id, ()), JoinError>) {
         let (id, reason) = match ended {
             Ok((id, ())) => (id, "it came to its end".to_owned()),
             Err(error) if error.is_cancelled() => return,

@@ -323,7 +323,7 @@ async fn what_needs_a_decision_is_left_to_the_operator() {
         owner: Some(Owner {
             token: "t".to_owned(),
             host: crate::execute::this_process().unwrap().host,
-            // Its lock keeps keeper and attempt away.
+            // Its lock keeps channel task and attempt away.
             pid: 1,
             started_at: String::new(),
         }),

@@ -198,9 +198,9 @@ fn a_panic_under_the_board_s_lock_takes_it_from_nobody() {
     assert_eq!(registry.names(), ["g1", "g2"]);
 }
 
-/// The supervisor alone, with keepers that panic twice.
+/// The supervisor alone, with channel tasks that panic twice.
 #[tokio::test(start_paused = true)]
-async fn a_keeper_that_panics_is_begun_again() {
+async fn a_channel_task_that_panics_is_begun_again() {
     use super::super::registry::Registry;
     use super::super::supervisor::Supervisor;
     use std::sync::atomic::{AtomicU32, Ordering};
