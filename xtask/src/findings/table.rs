@@ -317,8 +317,8 @@ pub(super) const FIRST: &[Finding] = &[
         test: "daemon::tests::foreign::a_number_of_a_process_keeps_nobody_from_a_guest",
         edits: &[Edit {
             file: "helper/host/src/daemon/supervisor/channel_tasks.rs",
-            mended: "is_driven && !is_ours && Lock::is_held(&self.options.state, \"domain\", name)",
-            taken_out: "is_driven && !is_ours",
+            mended: "owner.is_some_and(is_of_this_machine) && (is_held(name) || is_held(&record.domain))",
+            taken_out: "owner.is_some_and(is_of_this_machine)",
         }],
         ..OF_THE_HOST
     },
