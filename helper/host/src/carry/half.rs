@@ -18,7 +18,7 @@ use tokio::runtime::Handle;
 use super::chunk::{Chunk, Chunks, MAX_BYTES};
 use super::orphan::Orphan;
 use super::plan::HalfArguments;
-use super::words::{FromHalf, HalfReport, ProcessId, ToHalf, to_chunk};
+use super::words::{FromHalf, HalfReport, ProcessId, ToHalf, to_chunk, word_of};
 use crate::evacuate::Side;
 use crate::hypervisor::Host;
 
@@ -375,7 +375,7 @@ fn listen(mut stream: UnixStream, heard: SyncSender<ToHalf>, mut waker: UnixStre
                     let _ = stream.write_all(&bytes);
                 }
                 Ok(Some(Chunk::Word(word))) => {
-                    if let Ok(word) = serde_json::from_slice(&word) {
+                    if let Ok(Some(word)) = word_of(&word) {
                         if heard.send(word).is_err() {
                             break 'reading;
                         }

@@ -1,5 +1,8 @@
 //! What this program and a half say to each other.
 
+use std::os::unix::fs::MetadataExt;
+
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 
 use super::chunk::Chunk;
@@ -54,6 +57,9 @@ pub(super) struct ProcessId {
     pid: u32,
     /// The machine's boot.
     boot: String,
+    /// The inode of its network namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    network: Option<u64>,
 }
 
 impl ProcessId {
@@ -61,7 +67,19 @@ impl ProcessId {
     pub(super) fn here(pid: u32) -> std::io::Result<Self> {
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
         let boot = boot.trim().to_owned();
-        Ok(Self { pid, boot })
+        let network = std::fs::metadata(format!("/proc/{pid}/ns/net"));
+        let network = network.ok().map(|namespace| namespace.ino());
+        Ok(Self { pid, boot, network })
+    }
+
+    /// True for one process. It may enter another network before it says so.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        (self.pid, &self.boot) == (other.pid, &other.boot)
+    }
+
+    /// True if both have the same network devices, as far as both tell.
+    pub(super) fn shares_network(&self, other: &Self) -> bool {
+        self.network.is_some() && (&self.boot, self.network) == (&other.boot, other.network)
     }
 }
 
@@ -107,4 +125,15 @@ pub(super) struct HalfReport {
 pub(super) fn to_chunk(word: &impl Serialize) -> Chunk {
     // Enums and numbers: nothing that JSON can't say.
     Chunk::Word(serde_json::to_vec(word).unwrap_or_default())
+}
+
+/// What was said; `None` if a newer version has said what this one does not know, which changes nothing.
+///
+/// # Errors
+/// It is no JSON at all.
+pub(super) fn word_of<T: DeserializeOwned>(bytes: &[u8]) -> Result<Option<T>, serde_json::Error> {
+    match serde_json::from_slice(bytes) {
+        Ok(word) => Ok(Some(word)),
+        Err(_) => serde_json::from_slice::<IgnoredAny>(bytes).map(|_| None),
+    }
 }
