@@ -2,11 +2,15 @@
 //! tells them where it runs.
 
 mod end;
+mod stop;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::convergence::{Convergence, Verdict};
@@ -16,7 +20,7 @@ use super::plan::CarryPlan;
 use super::relay::{HalfProcess, start, start_alone};
 use super::words::{FromHalf, HalfReport, ToHalf};
 use crate::evacuate::{CarryOutcome, Side};
-use crate::hypervisor::{DomainState, Host, JobFacts, JobPhase, JobWhich};
+use crate::hypervisor::{Answer, DomainState, Host, HostError, JobFacts, JobPhase, JobWhich};
 use crate::words::printable;
 
 /// Both halves stand ready within this time, or there is no carry.
@@ -34,6 +38,8 @@ pub(super) const NEVER_MS: u64 = 0;
 /// The pause that QEMU takes for short enough unless it is told otherwise, in ms (`DEFAULT_MIGRATE_SET_DOWNTIME` of
 /// migration/options.c, QEMU 11.1).
 const OWN_MS: u64 = 300;
+/// No question that something hangs on is waited for longer; it is asked again.
+const ASK: Duration = Duration::from_secs(2);
 /// From the guest's arrival until the halves end by themselves, at most.
 const LAST: Duration = Duration::from_secs(130);
 
@@ -56,12 +62,20 @@ pub(crate) struct Conductor {
     hold_wanted: bool,
     /// The hypervisor was asked for the stop: whatever it said, that may be whose stop it is.
     stop_asked: bool,
+    /// That call, once it took too long.
+    stopping: Option<JoinHandle<Result<(), HostError>>>,
     /// Why it is not known yet whether that came.
     stop_unknown: Option<String>,
     /// The source half was told that the guest stands still; by whose order, and since when.
     stopped: Option<Stop>,
     completed: bool,
     failed: bool,
+    failed_at: Option<Instant>,
+    /// The hypervisor itself says so, and not only that there is no migration any more.
+    job_failed: bool,
+    /// Whoever has the source's guest run again wants that now; when it was tried last.
+    resume_wanted: bool,
+    resume_tried: Option<Instant>,
     /// Whoever asked for the migration says that it came to nothing.
     ended_badly: bool,
     paused_told: bool,
@@ -92,8 +106,8 @@ impl Conductor {
         pace: Pace,
     ) -> Result<Self, (String, Pace)> {
         let mut commands = [
-            plan.command(Side::Source, from, domain, source.uri()),
-            plan.command(Side::Destination, to, domain, destination.uri()),
+            plan.command(Side::Source, from, domain),
+            plan.command(Side::Destination, to, domain),
         ];
         commands[0].extend(["--speed".to_owned(), pace.full().to_string()]);
         let source_command = commands[0].clone();
@@ -132,31 +146,57 @@ impl Conductor {
         {
             return Err((reason, pace));
         }
-        Ok(Self {
+        let [here, there] = [&halves[0], &halves[1]].map(HalfProcess::process);
+        let is_one_tap = here.zip(there).is_some_and(|(a, b)| a.shares_network(b));
+        if is_one_tap && from == to {
+            let reason = format!(
+                "both halves are on one host, at its tap {from}: --carry-from and --carry-to say where each is to run"
+            );
+            return Err((reason, pace));
+        }
+        let mut conductor = Self::with_halves(halves, [source, destination], domain, pace);
+        conductor.max_pause_ms = plan.max_pause_ms;
+        conductor.convergence = Convergence::new(plan.max_pause_ms);
+        conductor.source_command = source_command;
+        Ok(conductor)
+    }
+
+    fn with_halves(
+        halves: [HalfProcess; 2],
+        [source, destination]: [Arc<dyn Host>; 2],
+        domain: &str,
+        pace: Pace,
+    ) -> Self {
+        Self {
             source,
             destination,
             domain: domain.to_owned(),
-            max_pause_ms: plan.max_pause_ms,
+            max_pause_ms: OWN_MS,
             pace,
-            convergence: Convergence::new(plan.max_pause_ms),
+            convergence: Convergence::new(OWN_MS),
             given_up: false,
             begun: Instant::now(),
             moment: None,
             halves,
-            source_command,
+            source_command: Vec::new(),
             hold_wanted: false,
             stop_asked: false,
+            stopping: None,
             stop_unknown: None,
             stopped: None,
             completed: false,
             failed: false,
+            failed_at: None,
+            job_failed: false,
+            resume_wanted: false,
+            resume_tried: None,
             ended_badly: false,
             paused_told: false,
             runs: None,
             stays: false,
             reports: [None, None],
             reason: None,
-        })
+        }
     }
 
     /// Follows the migration, which has been asked for, until the carry is over. `ended` tells how whoever asked for it saw it
@@ -170,6 +210,7 @@ impl Conductor {
             if self.runs.is_some_and(|since| since.elapsed() >= LAST) {
                 break;
             }
+            self.leave_stuck_halves().await;
             let next = Instant::now() + self.look_after();
             let [source, destination] = &mut self.halves;
             tokio::select! {
@@ -211,9 +252,16 @@ impl Conductor {
         match (side, word) {
             // Another host's half may say anything at any time: only what is due is done.
             (Side::Source, Some(FromHalf::StopGuest)) if self.hold_wanted => self.stop().await,
-            (Side::Source, Some(FromHalf::ResumeGuest)) if self.failed => self.resume(side).await,
+            (Side::Source, Some(FromHalf::ResumeGuest)) if self.failed => {
+                self.resume_wanted = true;
+                self.resume_tried = None;
+                self.look().await;
+            }
             (Side::Destination, Some(FromHalf::ResumeGuest)) if self.paused_told => {
-                self.resume(side).await;
+                if let Err(error) = self.destination.unpause(&self.domain).await {
+                    tracing::warn!("{error}");
+                }
+                self.look().await;
             }
             (_, Some(FromHalf::Ended(report))) => self.reports[index] = Some(report),
             (_, Some(FromHalf::Failed(reason))) => {
@@ -221,6 +269,17 @@ impl Conductor {
             }
             (_, Some(_)) => {}
             (_, None) => {
+                self.halves[index].gone = true;
+                self.half_is_gone(side).await;
+            }
+        }
+    }
+
+    /// One that takes no words counts as gone; that it is dead is not known.
+    async fn leave_stuck_halves(&mut self) {
+        for side in Side::BOTH {
+            let index = usize::from(side == Side::Destination);
+            if self.halves[index].is_stuck() {
                 self.halves[index].gone = true;
                 self.half_is_gone(side).await;
             }
@@ -289,63 +348,6 @@ impl Conductor {
         }
     }
 
-    async fn stop(&mut self) {
-        // A stop that comes late would pause a guest that nobody carries for.
-        if self.halves[1].gone || self.failed {
-            return self.halves[0].tell(ToHalf::StopRefused).await;
-        }
-        // What is left of the memory and the devices' state go at full speed. Frames are held already, so that it does not matter
-        // who stops the guest: before that counts, it would only stand still.
-        self.release_pace().await;
-        if let Some(wakes_ms) = self.moment.and_then(|moment| moment.wakes_ms()) {
-            sleep_until(self.begun + Duration::from_millis(wakes_ms)).await;
-        }
-        let at = Instant::now();
-        self.stop_asked = true;
-        match self.source.pause(&self.domain).await {
-            Ok(()) => {
-                self.stopped.get_or_insert(Stop { ours: true, at });
-                self.halves[0].tell(ToHalf::GuestStopped).await;
-            }
-            Err(error) => {
-                self.stop_unknown = Some(error.to_string());
-                self.look_for_stop().await;
-            }
-        }
-    }
-
-    /// Whether it stands still, after a stop that failed. While that can't be told, nothing follows from it: the next look asks
-    /// again, and the source half gives back what it holds once it has held for too long.
-    async fn look_for_stop(&mut self) {
-        if self.stopped.is_none() {
-            match self.source.state(&self.domain).await {
-                Ok(DomainState::Running) => {
-                    self.reason = self.reason.take().or(self.stop_unknown.take());
-                    return self.halves[0].tell(ToHalf::StopRefused).await;
-                }
-                // Or the hypervisor was first.
-                Ok(_) => self.stopped_by_itself().await,
-                Err(error) => return tracing::debug!("{error}"),
-            }
-        }
-        self.stop_unknown = None;
-        if self.halves[0].died() && !self.failed {
-            self.halves[1].tell(ToHalf::OtherHalfDied).await;
-            self.follow_up().await;
-        }
-    }
-
-    async fn resume(&mut self, side: Side) {
-        let host = match side {
-            Side::Source => &self.source,
-            Side::Destination => &self.destination,
-        };
-        if let Err(error) = host.unpause(&self.domain).await {
-            tracing::warn!("{error}");
-        }
-        self.look().await;
-    }
-
     async fn look(&mut self) {
         if self.runs.is_some() || self.stays {
             return;
@@ -354,20 +356,25 @@ impl Conductor {
             self.look_for_stop().await;
         }
         if !self.completed && !self.failed {
-            match self.source.job(&self.domain, JobWhich::Current).await {
-                Ok(job) => self.saw_job(&job).await,
+            let job = self.source.job(&self.domain, JobWhich::Current);
+            match timeout(ASK, job).await {
+                Ok(Ok(job)) => self.saw_job(&job).await,
                 // Such as that there is no such domain any more.
-                Err(error) => {
+                Ok(Err(error)) => {
                     tracing::debug!("{error}");
                     self.look_for_departure().await;
                 }
+                Err(_) => {}
             }
         }
         if self.failed {
-            let state = self.source.state(&self.domain).await;
-            if matches!(state, Ok(DomainState::Running)) {
-                self.stays = true;
-                self.halves[0].tell(ToHalf::GuestRuns).await;
+            match asked(self.source.state(&self.domain)).await {
+                Some(DomainState::Running) => {
+                    self.stays = true;
+                    self.halves[0].tell(ToHalf::GuestRuns).await;
+                }
+                Some(DomainState::Paused) => self.resume_source().await,
+                _ => {}
             }
         } else if self.stopped.is_some() {
             self.look_for_arrival().await;
@@ -381,8 +388,11 @@ impl Conductor {
                 self.stopped_by_itself().await;
             }
             JobPhase::Completed => self.has_completed().await,
-            JobPhase::Failed | JobPhase::Cancelled => self.has_failed().await,
-            JobPhase::None if self.ended_badly => self.has_failed().await,
+            JobPhase::Failed | JobPhase::Cancelled => {
+                self.job_failed = true;
+                self.has_failed().await;
+            }
+            JobPhase::None if self.ended_badly => self.look_for_either().await,
             JobPhase::None if self.stopped.is_some() => self.look_for_departure().await,
             _ => {}
         }
@@ -433,5 +443,17 @@ impl Conductor {
 
     fn since_begun_ms(&self) -> u64 {
         u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// What the hypervisor answers, if it does.
+async fn asked<T>(answer: Answer<'_, T>) -> Option<T> {
+    match timeout(ASK, answer).await {
+        Ok(Ok(told)) => Some(told),
+        Ok(Err(error)) => {
+            tracing::debug!("{error}");
+            None
+        }
+        Err(_) => None,
     }
 }

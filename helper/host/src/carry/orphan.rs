@@ -93,6 +93,9 @@ impl Orphan {
             DomainState::Absent | DomainState::ShutOff => Some(ToHalf::MigrationCompleted),
             _ if phase.is_none() => None,
             DomainState::Running => Some(ToHalf::GuestRuns),
+            // Whoever asked for it may have lost its connection only, and the guest run on the destination, where this half can't
+            // look: `recover` does.
+            _ if phase == Some(JobPhase::None) => None,
             _ => Some(ToHalf::MigrationFailed),
         }
     }

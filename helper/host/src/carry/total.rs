@@ -19,15 +19,16 @@ pub(super) fn total(reason: Option<String>, reports: [Option<HalfReport>; 2]) ->
         reason: reason.map(|reason| printable(&reason)),
         stop_was_ours: false,
         pause_ms: None,
-        held: source.held + destination.held,
+        held: source.held.saturating_add(destination.held),
         carried: destination.carried.max(source.carried),
         given_back: source.given_back,
         forwarded: source.forwarded,
         late: destination.late,
-        lost: source.lost
-            + source.left_in_queue
-            + destination.lost
-            + if unheard { unconfirmed } else { 0 },
+        lost: source
+            .lost
+            .saturating_add(source.left_in_queue)
+            .saturating_add(destination.lost)
+            .saturating_add(if unheard { unconfirmed } else { 0 }),
         left_in_queue: source.left_in_queue,
         swept: source.swept,
         maybe_lost: source.unseen,
@@ -35,7 +36,9 @@ pub(super) fn total(reason: Option<String>, reports: [Option<HalfReport>; 2]) ->
         no_sweep: source.no_copy.map(|reason| printable(&reason)),
         not_emptied: destination.no_copy.map(|reason| printable(&reason)),
         drain_ms: source.drain_ms,
-        latest_ms: source.longest_wait_ms + destination.longest_wait_ms,
+        latest_ms: source
+            .longest_wait_ms
+            .saturating_add(destination.longest_wait_ms),
         most_bytes: source.most_bytes.max(destination.most_bytes),
     }
 }
