@@ -125,7 +125,7 @@ impl Plan {
         };
         let is_slow_stream = rng.chance(150);
         let is_long = rng.chance(100);
-        Self {
+        let mut plan = Self {
             fault,
             // Not before the halves have agreed: nothing is asked of them before.
             fault_ms: rng.between(if fault == Fault::OwnStop { 12 } else { 1 }, 140),
@@ -177,6 +177,12 @@ impl Plan {
                 if is_slow { 0 } else { rng.between(0, 300) },
             ],
             twice: rng.between(0, 100),
+        };
+        // With the word of the stop in it, and for longer than the destination waits for that.
+        if fault == Fault::None && rng.chance(150) {
+            let from_ms = hold_at_ms + rng.between(2, 5 + stop_ms);
+            plan.stream_stall_ms = [from_ms, rng.between(2, 5) * limits.settle_ms];
         }
+        plan
     }
 }

@@ -1,6 +1,8 @@
 //! Follows a migration with a carry: has the halves hold when little memory is left, stops the guest when they want it,
 //! tells them where it runs.
 
+mod asked;
+mod begin;
 mod end;
 mod stop;
 #[cfg(test)]
@@ -13,18 +15,18 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use self::asked::{ASK, asked};
+use self::begin::{begin, begin_alone};
 use super::convergence::{Convergence, Verdict};
 use super::moment::{MOST_MS, Moment};
 use super::pace::Pace;
 use super::plan::CarryPlan;
-use super::relay::{HalfProcess, start, start_alone};
+use super::relay::{HalfProcess, start_alone};
 use super::words::{FromHalf, HalfReport, ToHalf};
 use crate::evacuate::{CarryOutcome, Side};
-use crate::hypervisor::{Answer, DomainState, Host, HostError, JobFacts, JobPhase, JobWhich};
+use crate::hypervisor::{DomainState, Host, HostError, JobFacts, JobPhase, JobWhich};
 use crate::words::printable;
 
-/// Both halves stand ready within this time, or there is no carry.
-const READY: Duration = Duration::from_secs(15);
 /// Between two looks at the hypervisors: while memory is copied, near the end of that, while the guest stands still, and
 /// afterwards.
 const LOOK: [Duration; 4] = [
@@ -38,8 +40,6 @@ pub(super) const NEVER_MS: u64 = 0;
 /// The pause that QEMU takes for short enough unless it is told otherwise, in ms (`DEFAULT_MIGRATE_SET_DOWNTIME` of
 /// migration/options.c, QEMU 11.1).
 const OWN_MS: u64 = 300;
-/// No question that something hangs on is waited for longer; it is asked again.
-const ASK: Duration = Duration::from_secs(2);
 /// From the guest's arrival until the halves end by themselves, at most.
 const LAST: Duration = Duration::from_secs(130);
 
@@ -58,6 +58,8 @@ pub(crate) struct Conductor {
     /// The end is near.
     moment: Option<Moment>,
     halves: [HalfProcess; 2],
+    /// There never was a destination's half.
+    alone: bool,
     source_command: Vec<String>,
     hold_wanted: bool,
     /// The hypervisor was asked for the stop: whatever it said, that may be whose stop it is.
@@ -69,6 +71,8 @@ pub(crate) struct Conductor {
     /// The source half was told that the guest stands still; by whose order, and since when.
     stopped: Option<Stop>,
     completed: bool,
+    /// The source half was told that the guest won't run there again.
+    departed: bool,
     failed: bool,
     failed_at: Option<Instant>,
     /// The hypervisor itself says so, and not only that there is no migration any more.
@@ -111,41 +115,15 @@ impl Conductor {
         ];
         commands[0].extend(["--speed".to_owned(), pace.full().to_string()]);
         let source_command = commands[0].clone();
-        let mut halves = match start(commands) {
-            Ok(halves) => halves,
-            Err(reason) => return Err((reason, pace)),
+        let hosts = [source, destination];
+        let (halves, reason) = match begin(commands, hosts[1].as_ref(), domain).await {
+            Ok(halves) => (halves, None),
+            // Without the other half, what is held goes to the network once the guest is elsewhere.
+            Err(reason) => match begin_alone(&source_command).await {
+                Ok(half) => ([half, HalfProcess::none()], Some(reason)),
+                Err(_) => return Err((reason, pace)),
+            },
         };
-        let ready = async {
-            for (half, side) in halves.iter_mut().zip(Side::BOTH) {
-                let mut wanted = match side {
-                    Side::Source => vec![FromHalf::Agreed, FromHalf::Ready],
-                    Side::Destination => vec![FromHalf::Ready],
-                };
-                while let Some(next) = wanted.last() {
-                    match half.told.recv().await {
-                        Some(word) if word == *next => {
-                            wanted.pop();
-                        }
-                        Some(FromHalf::Failed(reason)) => {
-                            return Err(format!(
-                                "the {}'s half: {}",
-                                side.as_str(),
-                                printable(&reason)
-                            ));
-                        }
-                        Some(_) => {}
-                        None => return Err(format!("the {}'s half ended", side.as_str())),
-                    }
-                }
-            }
-            Ok(())
-        };
-        let ready = timeout(READY, ready).await;
-        if let Err(reason) =
-            ready.unwrap_or_else(|_| Err("the halves did not get ready in time".to_owned()))
-        {
-            return Err((reason, pace));
-        }
         let [here, there] = [&halves[0], &halves[1]].map(HalfProcess::process);
         let is_one_tap = here.zip(there).is_some_and(|(a, b)| a.shares_network(b));
         if is_one_tap && from == to {
@@ -154,7 +132,9 @@ impl Conductor {
             );
             return Err((reason, pace));
         }
-        let mut conductor = Self::with_halves(halves, [source, destination], domain, pace);
+        let mut conductor = Self::with_halves(halves, hosts, domain, pace);
+        conductor.alone = reason.is_some();
+        conductor.reason = reason;
         conductor.max_pause_ms = plan.max_pause_ms;
         conductor.convergence = Convergence::new(plan.max_pause_ms);
         conductor.source_command = source_command;
@@ -178,6 +158,7 @@ impl Conductor {
             begun: Instant::now(),
             moment: None,
             halves,
+            alone: false,
             source_command: Vec::new(),
             hold_wanted: false,
             stop_asked: false,
@@ -185,6 +166,7 @@ impl Conductor {
             stop_unknown: None,
             stopped: None,
             completed: false,
+            departed: false,
             failed: false,
             failed_at: None,
             job_failed: false,
@@ -252,6 +234,9 @@ impl Conductor {
         match (side, word) {
             // Another host's half may say anything at any time: only what is due is done.
             (Side::Source, Some(FromHalf::StopGuest)) if self.hold_wanted => self.stop().await,
+            (Side::Source, Some(FromHalf::AskGuest)) if self.stop_unknown.is_some() => {
+                self.look_for_stop().await;
+            }
             (Side::Source, Some(FromHalf::ResumeGuest)) if self.failed => {
                 self.resume_wanted = true;
                 self.resume_tried = None;
@@ -326,7 +311,7 @@ impl Conductor {
             Err(error) => return tracing::warn!("{error}"),
         }
         self.halves[0].tell(ToHalf::GuestStopped).await;
-        if self.completed {
+        if self.departed {
             self.halves[0].tell(ToHalf::MigrationCompleted).await;
         }
     }
@@ -384,8 +369,10 @@ impl Conductor {
     async fn saw_job(&mut self, job: &JobFacts) {
         match job.phase {
             JobPhase::PreCopy if self.awaits_its_end() => self.follow(job).await,
-            JobPhase::SwitchOver | JobPhase::PostCopy | JobPhase::PostCopyBroken => {
+            JobPhase::SwitchOver => self.stopped_by_itself().await,
+            JobPhase::PostCopy | JobPhase::PostCopyBroken => {
                 self.stopped_by_itself().await;
+                self.tell_departed().await;
             }
             JobPhase::Completed => self.has_completed().await,
             JobPhase::Failed | JobPhase::Cancelled => {
@@ -443,17 +430,5 @@ impl Conductor {
 
     fn since_begun_ms(&self) -> u64 {
         u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-}
-
-/// What the hypervisor answers, if it does.
-async fn asked<T>(answer: Answer<'_, T>) -> Option<T> {
-    match timeout(ASK, answer).await {
-        Ok(Ok(told)) => Some(told),
-        Ok(Err(error)) => {
-            tracing::debug!("{error}");
-            None
-        }
-        Err(_) => None,
     }
 }

@@ -50,6 +50,17 @@ impl Prepared {
             return Err(obstacle.clone());
         }
         let how = if let Some(taps) = &plan.taps {
+            let told = source.taps(domain).await;
+            if let Ok(told) = told
+                && !told.is_empty()
+                && !told.contains(&taps[0])
+            {
+                return Err(format!(
+                    "{} is no tap of the domain's on {}",
+                    taps[0],
+                    source.uri()
+                ));
+            }
             let pace = pace_of(plan, source, domain).await?;
             let hosts = (Arc::clone(source), Arc::clone(destination));
             let conductor = Conductor::start(plan, taps, hosts.0, hosts.1, domain, pace).await;

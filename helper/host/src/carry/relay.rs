@@ -62,6 +62,18 @@ impl HalfProcess {
         self.send(to_chunk(&word)).await;
     }
 
+    /// There is none.
+    pub(super) fn none() -> Self {
+        Self {
+            to: None,
+            writer: tokio::spawn(async {}).abort_handle(),
+            told: channel(1).1,
+            gone: true,
+            died: Arc::default(),
+            process: Arc::default(),
+        }
+    }
+
     async fn send(&mut self, chunk: Chunk) {
         let Some(to) = &self.to else { return };
         if timeout(TELL, to.send(chunk)).await.is_err() {

@@ -21,6 +21,8 @@ pub(super) enum ToHalf {
     MigrationCompleted,
     /// The migration failed or was cancelled.
     MigrationFailed,
+    /// The answer to [`FromHalf::AskGuest`], unless another word is: the guest is still coming in.
+    GuestIncoming,
     /// The guest has arrived on the destination, and stands still there.
     GuestPaused,
     /// The guest runs, on the half's side.
@@ -39,6 +41,8 @@ pub(super) enum FromHalf {
     Ready,
     /// The source: the other half understands it.
     Agreed,
+    /// How is the guest on this side? To the destination an answer is owed before it is [`FromHalf::Ready`].
+    AskGuest,
     /// Stop the guest on this side.
     StopGuest,
     /// Have the guest run on this side.
@@ -95,6 +99,8 @@ pub(super) struct HalfReport {
     pub(super) carried: u64,
     /// Of these, that the other half says the guest was given.
     pub(super) confirmed: u64,
+    /// The destination: of the carried, that it left to the source, which may have given them.
+    pub(super) left_carried: u64,
     /// That were given back to the guest on the source.
     pub(super) given_back: u64,
     /// That were given to the network, for want of the other half.
@@ -135,5 +141,54 @@ pub(super) fn word_of<T: DeserializeOwned>(bytes: &[u8]) -> Result<Option<T>, se
     match serde_json::from_slice(bytes) {
         Ok(word) => Ok(Some(word)),
         Err(_) => serde_json::from_slice::<IgnoredAny>(bytes).map(|_| None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    /// The name of a word.
+    fn name(word: &Value) -> String {
+        let of_object = || {
+            word.as_object()
+                .and_then(|object| object.keys().next().cloned())
+        };
+        word.as_str().map(str::to_owned).or_else(of_object).unwrap()
+    }
+
+    #[test]
+    fn words_of_earlier_versions_are_understood() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/frozen");
+        let mut names = std::collections::BTreeSet::new();
+        for version in std::fs::read_dir(folder).unwrap() {
+            let file = version.unwrap().path().join("carry-words.jsonl");
+            for line in std::fs::read_to_string(file).unwrap().lines() {
+                let line: Value = serde_json::from_str(line).unwrap();
+                let bytes = |word: &Value| serde_json::to_vec(word).unwrap();
+                let again = if let Some(word) = line.get("to-half") {
+                    names.insert(format!("to {}", name(word)));
+                    let word: ToHalf = word_of(&bytes(word)).unwrap().unwrap();
+                    serde_json::json!({ "to-half": word })
+                } else {
+                    names.insert(format!("from {}", name(&line["from-half"])));
+                    let word: FromHalf = word_of(&bytes(&line["from-half"])).unwrap().unwrap();
+                    serde_json::json!({ "from-half": word })
+                };
+                assert_eq!(again, line);
+            }
+        }
+        assert_eq!(names.len(), 17, "each word has its sample: {names:?}");
+    }
+
+    #[test]
+    fn a_report_of_an_older_half_lacks_what_it_does_not_know() {
+        let word = word_of::<FromHalf>(br#"{"ended":{"carried":3,"newer":true}}"#).unwrap();
+        let Some(FromHalf::Ended(report)) = word else {
+            panic!("{word:?}");
+        };
+        assert_eq!((report.carried, report.left_carried), (3, 0));
     }
 }

@@ -2,7 +2,8 @@
 
 use tokio::time::{Instant, sleep_until};
 
-use super::{Conductor, LAST, Stop, asked};
+use super::asked::asked;
+use super::{Conductor, LAST, Stop};
 use crate::carry::total::total;
 use crate::carry::words::ToHalf;
 use crate::evacuate::CarryOutcome;
@@ -11,8 +12,15 @@ use crate::hypervisor::DomainState;
 impl Conductor {
     pub(super) async fn has_completed(&mut self) {
         self.stopped_by_itself().await;
-        if !self.completed {
-            self.completed = true;
+        self.completed = true;
+        self.tell_departed().await;
+    }
+
+    /// The guest won't run on the source again: in post-copy that is so long before the end, and what was handed over need not be
+    /// kept.
+    pub(super) async fn tell_departed(&mut self) {
+        if !self.departed {
+            self.departed = true;
             self.halves[0].tell(ToHalf::MigrationCompleted).await;
         }
     }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::{Conductor, Stop, asked};
+use super::asked::asked;
+use super::{Conductor, Stop};
 use crate::carry::words::ToHalf;
 use crate::hypervisor::DomainState;
 
@@ -18,7 +19,7 @@ const RESUME: Duration = Duration::from_secs(1);
 impl Conductor {
     pub(super) async fn stop(&mut self) {
         // A stop that comes late would pause a guest that nobody carries for.
-        if self.halves[1].gone || self.failed {
+        if (self.halves[1].gone && !self.alone) || self.failed {
             return self.halves[0].tell(ToHalf::StopRefused).await;
         }
         // What is left of the memory and the devices' state go at full speed. Frames are held already, so that it does not matter

@@ -10,7 +10,7 @@ use super::*;
 use crate::carry::chunk::Chunk;
 use crate::evacuate::CarryOutcome;
 use crate::hypervisor::{
-    ActiveDomain, Claim, DomainLook, Events, Look, MigrateOptions, Migration, Nic,
+    ActiveDomain, Answer, Claim, DomainLook, Events, Look, MigrateOptions, Migration, Nic,
 };
 use crate::xml::Bonds;
 
@@ -260,6 +260,16 @@ async fn a_stop_that_comes_is_known_of_however_its_call_ends() {
         assert!(has(&words, "guest-stopped"), "{case}");
         assert!(!has(&words, "stop-refused"), "{case}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_post_copy_the_source_need_not_keep_what_it_has_handed_over() {
+    let mut stage = Stage::stopped().await;
+    stage.hosts[0].facts().phase = JobPhase::PostCopy;
+    stage.hosts[1].facts().state = Some(DomainState::Running);
+    sleep(Duration::from_secs(1)).await;
+    let words = stage.words(Side::Source);
+    assert!(has(&words, "migration-completed"), "{words:?}");
 }
 
 #[tokio::test(start_paused = true)]
