@@ -32,7 +32,12 @@ fn gets(incoming: usize) -> Vec<u64> {
     let closed = match closed {
         Ok(closed) => {
             assert_eq!(incoming, 2);
-            assert_eq!(closed.emptied, FRAMES);
+            // A bridge sends some of its own.
+            assert!(
+                (FRAMES..FRAMES + 5).contains(&closed.emptied),
+                "{}",
+                closed.emptied
+            );
             Some(closed)
         }
         Err(NotClosed::HasArrived) => {
