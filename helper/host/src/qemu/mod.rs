@@ -143,14 +143,8 @@ impl Look for Qemu {
     }
 
     fn process<'a>(&'a self, _: &'a str) -> Answer<'a, Option<i32>> {
-        // Whoever listens there, even if it serves another client now.
-        let told = std::os::unix::net::UnixStream::connect(&self.socket)
-            .and_then(|stream| {
-                Ok(rustix::net::sockopt::socket_peercred(&stream)?
-                    .pid
-                    .as_raw_pid())
-            })
-            .map_err(|error| self.refused("who listens", error.to_string()));
+        let told = files::listener(&self.socket);
+        let told = told.map_err(|error| self.refused("who listens", error.to_string()));
         Box::pin(async { told.map(Some) })
     }
 
