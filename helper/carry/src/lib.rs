@@ -10,6 +10,7 @@
 //! stream       that as bytes, and back
 //! twins        which native frame is the copy of a carried one
 //! queue        frames that wait, within their bounds
+//! total        what was lost between the halves
 //! source       the half on the host that the guest leaves
 //! destination  the half on the host that it goes to
 //! ```
@@ -32,6 +33,7 @@ mod message;
 mod queue;
 pub mod source;
 mod stream;
+mod total;
 mod twins;
 
 pub use destination::Destination;
@@ -40,3 +42,4 @@ pub use limits::{Limits, MAX_OWN_MACS};
 pub use message::{Cause, Message, NoCommonVersion, VERSIONS, Versions, agree};
 pub use source::Source;
 pub use stream::{Decoder, MAX_MESSAGE_BYTES, StreamError};
+pub use total::{Received, Sent, lost_between};

@@ -70,6 +70,8 @@ pub enum Cause {
     Foreign,
     /// The halves share no version of the stream.
     NoCommonVersion,
+    /// D: the guest was given nothing of what came over the stream, and won't be: it is the source's, wherever the guest is.
+    NothingGiven,
     /// The other half gave up, for a reason that it told or that this version does not know.
     OtherHalf,
 }
@@ -85,6 +87,7 @@ impl fmt::Display for Cause {
             Self::StreamEnded => "the stream to the other half ended",
             Self::Foreign => "the other half said what it may not say",
             Self::NoCommonVersion => "the halves share no version of the stream",
+            Self::NothingGiven => "the other half gave nothing of what was carried",
             Self::OtherHalf => "the other half gave up",
         })
     }

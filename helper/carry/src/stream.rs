@@ -170,6 +170,7 @@ impl Cause {
             Self::StreamEnded => 6,
             Self::Foreign => 7,
             Self::NoCommonVersion => 8,
+            Self::NothingGiven => 9,
         }
     }
 
@@ -184,6 +185,7 @@ impl Cause {
             6 => Self::StreamEnded,
             7 => Self::Foreign,
             8 => Self::NoCommonVersion,
+            9 => Self::NothingGiven,
             _ => Self::OtherHalf,
         }
     }

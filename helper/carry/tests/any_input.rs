@@ -50,6 +50,7 @@ fn messages() -> impl Strategy<Value = Message> {
         1 => (0_u64..6).prop_map(|last| Message::Sync { last }),
         1 => (0_u64..6).prop_map(|last| Message::Done { last }),
         1 => Just(Message::Abort { cause: Cause::OtherHalf }),
+        1 => Just(Message::Abort { cause: Cause::NothingGiven }),
     ]
 }
 

@@ -17,6 +17,7 @@ fn causes() -> impl Strategy<Value = Cause> {
         Cause::StreamEnded,
         Cause::Foreign,
         Cause::NoCommonVersion,
+        Cause::NothingGiven,
         Cause::OtherHalf,
     ])
 }

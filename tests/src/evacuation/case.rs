@@ -13,6 +13,10 @@ pub enum System {
     Floor,
     /// Tandem, and a host that asks it to prepare.
     TandemPlanned,
+    /// The same without a VF, and frames for the guest are carried after it.
+    FloorCarried,
+    /// As [`Self::TandemPlanned`], and frames for the guest are carried after it when it moves.
+    TandemCarried,
     /// Tandem, and a host that takes the VF without a word.
     TandemWarned,
     /// As before, and Tandem's user space stands still until the VF is gone: only its kernel programs act.
@@ -31,9 +35,11 @@ pub enum System {
 
 impl System {
     /// All, in the order they are shown.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Floor,
+        Self::FloorCarried,
         Self::TandemPlanned,
+        Self::TandemCarried,
         Self::TandemWarned,
         Self::TandemKernelAlone,
         Self::TandemWithoutEbpf,
@@ -47,7 +53,9 @@ impl System {
     pub fn key(self) -> &'static str {
         match self {
             Self::Floor => "floor",
+            Self::FloorCarried => "floor-carried",
             Self::TandemPlanned => "tandem-planned",
+            Self::TandemCarried => "tandem-carried",
             Self::TandemWarned => "tandem-warned",
             Self::TandemKernelAlone => "tandem-kernel-alone",
             Self::TandemWithoutEbpf => "tandem-without-ebpf",
@@ -62,7 +70,9 @@ impl System {
     pub fn title(self) -> &'static str {
         match self {
             Self::Floor => "virtio alone: the floor",
+            Self::FloorCarried => "virtio alone, carried",
             Self::TandemPlanned => "Tandem, the host asks",
+            Self::TandemCarried => "Tandem, carried",
             Self::TandemWarned => "Tandem, the host is silent",
             Self::TandemKernelAlone => "Tandem's kernel part alone, silent",
             Self::TandemWithoutEbpf => "Tandem without eBPF, silent",
@@ -78,18 +88,25 @@ impl System {
         matches!(
             self,
             Self::TandemPlanned
+                | Self::TandemCarried
                 | Self::TandemWarned
                 | Self::TandemKernelAlone
                 | Self::TandemWithoutEbpf
         )
     }
 
+    /// Whether frames for the guest are carried after it.
+    pub fn is_carried(self) -> bool {
+        matches!(self, Self::FloorCarried | Self::TandemCarried)
+    }
+
     fn takes(self, model: NicModel, hot_plug: HotPlug) -> bool {
         let acpi = hot_plug == HotPlug::Acpi;
         match self {
-            Self::Floor => false,
+            Self::Floor | Self::FloorCarried => false,
             Self::TandemWarned | Self::UnmanagedBond => true,
             Self::TandemPlanned
+            | Self::TandemCarried
             | Self::TandemKernelAlone
             | Self::TandemWithoutEbpf
             | Self::Networkd
@@ -126,7 +143,7 @@ impl Case {
     pub fn all(systems: &[System], models: &[NicModel], hot_plugs: &[HotPlug]) -> Vec<Self> {
         let mut cases = Vec::new();
         for system in systems.iter().copied() {
-            if system == System::Floor {
+            if matches!(system, System::Floor | System::FloorCarried) {
                 cases.push(Self { system, vf: None });
             }
             for model in models.iter().copied() {
@@ -191,7 +208,7 @@ mod tests {
             &[HotPlug::Acpi, HotPlug::Native],
         );
         let count = |system| cases.iter().filter(|case| case.system == system).count();
-        assert_eq!(System::ALL.map(count), [1, 2, 4, 2, 2, 4, 2, 2, 1]);
+        assert_eq!(System::ALL.map(count), [1, 1, 2, 2, 4, 2, 2, 4, 2, 2, 1]);
         let keys: std::collections::BTreeSet<_> = cases.iter().map(Case::key).collect();
         assert_eq!(keys.len(), cases.len());
         assert!(keys.contains("net-failover-e1000e-acpi"), "{keys:?}");

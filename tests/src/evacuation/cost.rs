@@ -93,6 +93,8 @@ fn service(system: System) -> Option<Service> {
             package: Some("network-manager"),
         }),
         System::Floor
+        | System::FloorCarried
+        | System::TandemCarried
         | System::TandemKernelAlone
         | System::TandemWithoutEbpf
         | System::UnmanagedBond

@@ -10,6 +10,8 @@ use super::arrival::LinkMonitor;
 use super::capture::{EndedCapture, SwitchoverCapture};
 use super::report::{Evacuation, MeasuredSwitchover, PhaseLoss, TcpOutcome};
 use super::subject::{HostPart, Subject};
+use crate::carried::CarriedMove;
+use crate::libvirt::{EVACUATION_LIMIT, host_program, tandem_host_of};
 use crate::net::{GUEST_V4, Host};
 use crate::probe::{FrameOptions, Pauses, ProbePair};
 use crate::tandem::STEP_LIMIT;
@@ -70,11 +72,11 @@ impl Subject {
         std::thread::sleep(SETTLE);
         let moved = match self.host_part() {
             HostPart::Nothing => Moved {
-                downtime_ms: self.migrate(destination, &mut probes)?,
+                downtime_ms: self.migrate(lab, destination, &mut probes)?,
                 ..Moved::default()
             },
             HostPart::UnplugsAndPlugs => {
-                self.unplug_migrate_plug(destination, &mut probes, options)?
+                self.unplug_migrate_plug(lab, destination, &mut probes, options)?
             }
             HostPart::LeavesItToQemu => self.migrate_by_qemu(destination, &mut probes, options)?,
         };
@@ -103,12 +105,34 @@ impl Subject {
         })
     }
 
-    fn migrate(&mut self, destination: &Host, probes: &mut ProbePair) -> Result<u64> {
+    fn migrate(&mut self, lab: &Lab, destination: &Host, probes: &mut ProbePair) -> Result<u64> {
         probes.frames.mark(MIGRATION);
-        let report = self.vm_mut().migrate_to(destination)?;
+        let downtime_ms = if self.case.system.is_carried() {
+            self.migrate_carried(lab, destination)?
+        } else {
+            self.vm_mut().migrate_to(destination)?.downtime_ms
+        };
         std::thread::sleep(SETTLE);
         self.sends_again()?;
-        Ok(report.downtime_ms)
+        Ok(downtime_ms)
+    }
+
+    /// How long the guest stood still, in ms.
+    fn migrate_carried(&mut self, lab: &Lab, destination: &Host) -> Result<u64> {
+        self.moves += 1;
+        let (qmp, number) = (self.qmp.clone(), self.moves);
+        let mut carried = CarriedMove::new(self.vm(), &qmp, destination, lab.folder(), number)?;
+        carried.carry(self.vm(), destination)?;
+        let words: Vec<_> = carried.words.iter().map(String::as_str).collect();
+        let ran = tandem_host_of(&host_program()?, &words, EVACUATION_LIMIT)?;
+        ensure!(ran.code == Some(0), "{ran:#?}");
+        let left = self.vm_mut().arrived(carried.waiting)?;
+        left.quit()?;
+        self.qmp = carried.qmp;
+        let report = ran.json()?;
+        let told = &report["carry"];
+        ensure!(told["reason"].is_null(), "frames were not carried: {told}");
+        told["pause-ms"].as_u64().context("the carry's report")
     }
 
     /// The virtio NIC carries all there is now, and its frames have to leave QEMU. Its tap is new.
@@ -145,6 +169,7 @@ impl Subject {
 
     fn unplug_migrate_plug(
         &mut self,
+        lab: &Lab,
         destination: &Host,
         probes: &mut ProbePair,
         options: FrameOptions,
@@ -158,7 +183,7 @@ impl Subject {
         self.failed_over()?;
         let away = self.end(capture)?;
 
-        let downtime_ms = self.migrate(destination, probes)?;
+        let downtime_ms = self.migrate(lab, destination, probes)?;
 
         let vf = self.other_vf();
         let monitor = LinkMonitor::start(self.vm())?;

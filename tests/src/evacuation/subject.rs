@@ -1,5 +1,7 @@
 //! A guest of one of the systems, and what that system has done with it around the host's steps.
 
+use std::path::PathBuf;
+
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use tandem_core::Status;
@@ -7,7 +9,9 @@ use tandem_core::status::{BondState, Switchover};
 
 use super::case::{Case, System};
 use super::peers;
+use crate::carried::CARRIED;
 use crate::command;
+use crate::qemu::named_with_control;
 use crate::tandem::{Channel, Guest, STEP_LIMIT, Setup, switchover};
 use crate::{Host, Lab, Mac, Vm};
 
@@ -63,6 +67,9 @@ pub struct Subject {
     setup: Setup,
     pub(super) present_vf: Mac,
     channel: Option<Channel>,
+    /// Of the QEMU that it is in, and how often it has moved, where that is by `tandem-host`.
+    pub(super) qmp: PathBuf,
+    pub(super) moves: usize,
     switchovers_before: u64,
     switchovers_seen: u64,
 }
@@ -73,10 +80,15 @@ impl Subject {
         if let Some((model, hot_plug)) = case.vf {
             (setup.model, setup.hot_plug) = (model, hot_plug);
         }
+        let qmp = lab.folder().join("0.qmp");
+        if case.system.is_carried() {
+            setup.control = named_with_control(CARRIED, &qmp);
+        }
         let guest = match case.system {
-            System::TandemPlanned | System::TandemWarned | System::TandemKernelAlone => {
-                setup.boot(lab, host)?
-            }
+            System::TandemPlanned
+            | System::TandemCarried
+            | System::TandemWarned
+            | System::TandemKernelAlone => setup.boot(lab, host)?,
             System::TandemWithoutEbpf => without_ebpf(lab, host, &setup)?,
             _ => Guest::new(peers::boot(lab, host, case, &setup)?, setup.standby),
         };
@@ -87,6 +99,8 @@ impl Subject {
             case,
             guest,
             present_vf: setup.vf,
+            qmp,
+            moves: 0,
             setup,
             channel: None,
             switchovers_before: 0,
@@ -105,7 +119,7 @@ impl Subject {
 
     pub(super) fn host_part(&self) -> HostPart {
         match self.case.system {
-            System::Floor => HostPart::Nothing,
+            System::Floor | System::FloorCarried => HostPart::Nothing,
             System::NetFailover => HostPart::LeavesItToQemu,
             _ => HostPart::UnplugsAndPlugs,
         }
@@ -137,7 +151,8 @@ impl Subject {
 
     /// The host asks the guest to prepare, where it does that.
     pub(super) fn prepare(&mut self) -> Result<()> {
-        if self.case.system != System::TandemPlanned {
+        let asks = [System::TandemPlanned, System::TandemCarried];
+        if !asks.contains(&self.case.system) {
             return Ok(());
         }
         let channel = self.channel.as_mut().context("the channel is not open")?;

@@ -51,6 +51,8 @@ pub struct Setup {
     pub later_vfs: Vec<Mac>,
     /// Lines added to the bond in the configuration.
     pub bond_lines: Vec<String>,
+    /// QEMU's arguments for a control connection besides the lab's.
+    pub control: Vec<String>,
 }
 
 impl Setup {
@@ -65,6 +67,7 @@ impl Setup {
             vf: test_mac(2),
             later_vfs: vec![test_mac(3)],
             bond_lines: Vec::new(),
+            control: Vec::new(),
         })
     }
 
@@ -90,7 +93,9 @@ impl Setup {
                 .cpus(1)
                 .hardware(|hardware| hardware.counts_instructions = true);
         }
+        let control = self.control.clone();
         Ok(guest
+            .hardware(|hardware| hardware.extra_arguments = control)
             .kernel(self.kernel)
             .hot_plug(self.hot_plug)
             .standby(self.standby)

@@ -160,6 +160,8 @@ impl Rig {
                     self.to_source.push(source::Input::GuestStopped);
                     self.completes_ms = Some(now_ms + DEVICE_MS);
                 }
+                // It hears of the stop at once.
+                Order::AskGuest => {}
                 Order::ResumeGuest => {
                     self.runs_ms.get_or_insert(now_ms + RESUME_MS);
                 }

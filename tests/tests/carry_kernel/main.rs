@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "everything in here is part of a test")]
 
+mod arrival;
 mod halves;
 mod hold;
 mod network;

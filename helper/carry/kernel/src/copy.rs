@@ -2,6 +2,7 @@
 //! stands still can be read here, and the tap stays for as long as a copy does, with its place in the bridge: what is written here
 //! goes to the network as if the guest sent it.
 
+use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -20,12 +21,13 @@ use crate::sys;
 const MOST_QUEUES: usize = 256;
 
 /// Frames that a tap's queues have at most, for all that they are emptied for (`txqueuelen` of a tap is 1,000 unless it is raised).
-const MOST_FRAMES: u64 = 1_000_000;
+const MOST_FRAMES: usize = 1_000_000;
 
 /// All queues of one guest's tap.
 #[derive(Debug)]
 pub struct TapCopy {
     queues: Vec<File>,
+    holders: Vec<i32>,
     /// Before each frame, as the guest's process has asked for.
     header_bytes: usize,
     buffer: Vec<u8>,
@@ -43,6 +45,7 @@ impl TapCopy {
             reason,
         };
         let mut queues = Vec::new();
+        let mut holders = Vec::new();
         let mut header_bytes = 0;
         let mut last_error = None;
         for (pid, fd) in holders_of(device) {
@@ -52,6 +55,7 @@ impl TapCopy {
             match copy(device, pid, fd) {
                 Ok(Some((queue, bytes))) => {
                     queues.push(queue);
+                    holders.push(pid);
                     header_bytes = bytes;
                 }
                 // It has the same name and is in another network namespace.
@@ -67,6 +71,7 @@ impl TapCopy {
             )),
             (false, None) => Ok(Self {
                 queues,
+                holders,
                 header_bytes,
                 buffer: vec![0; MAX_FRAME_BYTES + 1 + header_bytes],
             }),
@@ -109,16 +114,26 @@ impl TapCopy {
         Ok(None)
     }
 
-    /// Takes out all that is in the queues; how many frames that were. Nothing may come in meanwhile.
+    /// Takes out all that is in the queues, in order, of so many bytes at most. Nothing may come in meanwhile.
     ///
     /// # Errors
     /// If the kernel refuses it.
-    pub fn empty(&mut self) -> io::Result<u64> {
-        let mut frames = 0;
-        while frames < MOST_FRAMES && self.read()?.is_some() {
-            frames += 1;
+    pub fn take_all(&mut self, most_bytes: usize) -> io::Result<VecDeque<Frame>> {
+        let mut frames = VecDeque::new();
+        let mut bytes = 0;
+        while frames.len() < MOST_FRAMES
+            && bytes < most_bytes
+            && let Some(frame) = self.read()?
+        {
+            bytes += frame.bytes().len();
+            frames.push_back(frame);
         }
         Ok(frames)
+    }
+
+    /// The processes that have the tap open.
+    pub fn holders(&self) -> &[i32] {
+        &self.holders
     }
 }
 

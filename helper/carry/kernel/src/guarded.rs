@@ -172,6 +172,13 @@ impl Guarded {
         self.stuck.is_some() || self.draining
     }
 
+    /// Drops frames for the guest from now on, and what was held of them.
+    pub(crate) fn close(&mut self) -> io::Result<()> {
+        self.set_mode(Mode::Closed)?;
+        while self.read(0)?.is_some() {}
+        self.settle(0, 0).map(drop)
+    }
+
     fn set_mode(&mut self, mode: Mode) -> io::Result<()> {
         match &mut self.hold {
             Some(hold) => hold.set_mode(mode).map_err(io::Error::other),

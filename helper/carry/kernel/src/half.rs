@@ -30,6 +30,8 @@ const TAKEN: u64 = 2;
 pub enum Order {
     /// Stop the guest here.
     StopGuest,
+    /// Ask whether the guest stands still here: it was to be stopped, and nobody has told.
+    AskGuest,
     /// Resume the guest here.
     ResumeGuest,
 }
@@ -179,10 +181,15 @@ impl SourceHalf {
             forwarding.give(frame, tap, copy.as_mut());
         }
         loop {
-            while tap.has_room()?
-                && !forwarding.is_busy(forwards)
-                && let Some(action) = machine.next_action()
-            {
+            loop {
+                // What needs no room goes on all the same: a guest that stands still takes nothing from its queue.
+                let takes = tap.has_room()? && !forwarding.is_busy(forwards);
+                let action = if takes {
+                    machine.next_action()
+                } else {
+                    machine.next_order()
+                };
+                let Some(action) = action else { break };
                 match action {
                     source::Action::Hold => {
                         tap.hold()?;
@@ -209,6 +216,7 @@ impl SourceHalf {
                         ended.after_ms = Some(now_ms.saturating_sub(*hold_began_ms));
                         orders.push(Order::StopGuest);
                     }
+                    source::Action::AskGuest => orders.push(Order::AskGuest),
                     source::Action::Sweep => {
                         if *drain != Drain::Empty {
                             ended.unseen = TAKEN * copy.as_ref().map_or(1, TapCopy::queues);

@@ -8,6 +8,7 @@
 //! for a moment. All of it belongs to file descriptors of this process and goes with it, so that the tap is open then.
 //! Takes `CAP_NET_ADMIN`, `CAP_NET_RAW` and `CAP_BPF`, and Linux 6.6 for tcx links.
 
+mod arrival;
 mod copy;
 mod error;
 mod guarded;
@@ -19,6 +20,7 @@ mod link;
 mod queue;
 mod sys;
 
+pub use arrival::{Closed, NotClosed};
 pub use copy::TapCopy;
 pub use error::KernelError;
 pub use guarded::Guarded;

@@ -14,7 +14,10 @@ impl Destination {
         match input {
             Input::Tick => {}
             Input::Message(message) => self.hear(message),
-            Input::StreamEnded => self.stream_over(Cause::StreamEnded),
+            Input::StreamEnded => {
+                self.stream_over(Cause::StreamEnded);
+                self.says.clear();
+            }
             Input::SourceDied => self.source_died(),
             Input::GuestPaused => {
                 self.seen_paused = true;
@@ -86,8 +89,13 @@ impl Destination {
             (Some(runs_ms), _)
                 if !self.has_all() && self.now_ms >= self.patient_until_ms(runs_ms) =>
             {
-                self.leave_what_may_be_given_back();
+                let left = self.leave_what_may_be_given_back();
                 self.stream_over(Cause::OtherHalf);
+                if left {
+                    // The last word, as the source can't tell otherwise whose they are.
+                    let cause = Cause::NothingGiven;
+                    self.says.push_back(Message::Abort { cause });
+                }
                 self.read_dry();
             }
             (Some(_), Sync::NotAsked | Sync::Asked { .. }) if over => self.read_dry(),
@@ -153,17 +161,26 @@ impl Destination {
     /// stand still, and it comes without having been paused.
     fn leave_to_the_source(&mut self) {
         if self.phase == Phase::Closed && self.stream == Stream::Over && !self.seen_paused {
-            self.counts.left_to_the_source += self.giving.clear();
+            self.leave_carried();
             self.twins.clear();
         }
     }
 
     /// The guest runs here, and the source has yet to say that it stood still there: that held for too long, perhaps, and has given
-    /// back what it held before the guest left.
-    pub(super) fn leave_what_may_be_given_back(&mut self) {
-        if matches!(self.phase, Phase::Hold { .. }) && !self.source_stopped && !self.has_all() {
-            self.counts.left_to_the_source += self.giving.clear();
+    /// back what it held before the guest left. True if it is left to the source.
+    pub(super) fn leave_what_may_be_given_back(&mut self) -> bool {
+        let leaves =
+            matches!(self.phase, Phase::Hold { .. }) && !self.source_stopped && !self.has_all();
+        if leaves {
+            self.leave_carried();
         }
+        leaves
+    }
+
+    fn leave_carried(&mut self) {
+        let left = self.giving.clear();
+        self.counts.left_to_the_source += left;
+        self.counts.left_carried += left;
     }
 
     /// What it had sent is not given back there.
@@ -245,7 +262,8 @@ impl Destination {
     /// After the carried frames, the native ones that were not among them.
     fn release(&mut self) {
         self.sync = Sync::Done;
-        // What came to both hosts before the stream ended, and did not come over it, the source gives.
+        // What came to both hosts before the stream ended, and did not come over it, the source gives: where that is dead, who
+        // follows it finds a copy in the tap's queue.
         let source_gives = self.stream == Stream::Over && !self.source_done;
         let mut given = Twins::default();
         while let Some(waiting) = self.natives.pop() {
@@ -275,7 +293,8 @@ impl Destination {
     /// Opens at once: the guest is at the source, which gives it what was carried. What the network has brought here is
     /// a copy of what it brought there, as nothing has told it of this place.
     pub(super) fn open_at_once(&mut self) {
-        self.counts.left_to_the_source += self.giving.clear() + self.natives.clear();
+        self.leave_carried();
+        self.counts.left_to_the_source += self.natives.clear();
         self.twins.clear();
         self.sync = Sync::Done;
         self.phase = Phase::Opening;

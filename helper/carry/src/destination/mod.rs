@@ -82,6 +82,8 @@ pub struct Counts {
     pub late_groups: u64,
     /// That the source gives, or gave, to the guest itself: as it stayed there, or since the stream ended.
     pub left_to_the_source: u64,
+    /// Of these, that had come from there.
+    pub left_carried: u64,
     /// That were lost since no more may be kept.
     pub over_limit: u64,
     /// That were lost since the tap did not take them in time.
@@ -237,10 +239,10 @@ impl Destination {
 
     /// What has to be sent next. Fetched only when the stream takes it, until there is nothing; also once it has ended.
     pub fn next_message(&mut self) -> Option<Message> {
-        if self.stream == Stream::Over {
-            return None;
-        }
         let said = self.says.pop_front();
+        if self.stream == Stream::Over {
+            return said;
+        }
         said.or_else(|| {
             self.unacknowledged
                 .take()
@@ -292,7 +294,7 @@ impl Destination {
 
     /// True once this half has nothing more to do with the stream: whoever has it closes it.
     pub fn is_off_stream(&self) -> bool {
-        self.stream == Stream::Over || (self.phase == Phase::Ended && self.says.is_empty())
+        (self.stream == Stream::Over || self.phase == Phase::Ended) && self.says.is_empty()
     }
 
     /// What became of the frames so far.

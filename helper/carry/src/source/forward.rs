@@ -45,7 +45,7 @@ impl Source {
         let begins = self.can_forward && self.heard_ms.is_some() && !self.forwards;
         if begins && self.sweep == Sweep::Done {
             self.forwards = true;
-            if self.peer_died && !self.handed_over {
+            if self.peer_gave_nothing || (self.peer_died && !self.handed_over) {
                 (self.swept, self.swept_sent, self.held_sent) = (0, 0, 0);
             } else {
                 self.drop_sent();

@@ -10,7 +10,10 @@ impl Source {
         match input {
             Input::Tick => {}
             Input::Message(message) => self.hear(message),
-            Input::StreamEnded => self.stream_over(Cause::StreamEnded),
+            Input::StreamEnded => {
+                self.stream_over(Cause::StreamEnded);
+                self.says.clear();
+            }
             Input::DestinationDied => self.peer_died = true,
             Input::HoldWanted => {
                 if self.can_hold() {
@@ -19,6 +22,7 @@ impl Source {
             }
             Input::Drained => self.order_stop(),
             Input::StopRefused => {
+                self.stop_unknown = false;
                 if matches!(self.phase, Phase::Hold { .. } | Phase::Stopping { .. }) {
                     self.give_back(Cause::StopRefused);
                 }
@@ -28,6 +32,7 @@ impl Source {
             Input::MigrationFailed => self.migration_failed(),
             Input::GuestRuns => {
                 // Who would have ordered the stop is gone too.
+                self.stop_unknown = false;
                 let alone = self.stream == Stream::Over;
                 if self.is_stopped() || matches!(self.phase, Phase::Stopping { .. } if alone) {
                     self.give_back(Cause::MigrationFailed);
@@ -62,7 +67,7 @@ impl Source {
         match self.phase {
             Phase::Hold { since_ms } if due(since_ms, self.limits.drain_ms) => self.order_stop(),
             Phase::Stopping { since_ms } if due(since_ms, self.limits.hold_ms) => {
-                self.give_back(Cause::HoldTooLong);
+                self.look_for_stop();
             }
             Phase::Stopped { since_ms } => {
                 self.hand_over();
@@ -84,7 +89,7 @@ impl Source {
                 }
             }
             Phase::Drain { since_ms, passing } => {
-                let all_given = passing && self.giving.is_empty();
+                let all_given = passing && self.giving.is_empty() && !self.stop_unknown;
                 if all_given || due(since_ms, self.limits.forward_ms) {
                     self.act(Action::Detach);
                     self.end();
@@ -109,8 +114,47 @@ impl Source {
         }
     }
 
+    /// It held for as long as it may: what is given back to a guest that stands still is lost, so it asks once.
+    fn look_for_stop(&mut self) {
+        if self.stop_asked {
+            return self.give_back(Cause::HoldTooLong);
+        }
+        self.stop_asked = true;
+        self.act(Action::AskGuest);
+        let since_ms = self.now_ms;
+        self.phase = Phase::Stopping { since_ms };
+    }
+
+    /// The stop is known of too late: what was given back waits in the tap's queue, of a guest that does not take it, and comes from
+    /// there once more. The other half was told that the guest stays.
+    fn stopped_after_all(&mut self) {
+        if !self.stop_unknown {
+            return;
+        }
+        self.stop_unknown = false;
+        if !self.can_forward {
+            return;
+        }
+        // Nothing more is sent, but for what is to be said.
+        self.stream = Stream::Over;
+        self.stream_over_ms = self.now_ms;
+        for (after, _) in &mut self.says {
+            *after = 0;
+        }
+        self.actions.retain(|action| *action != Action::Pass);
+        self.act(Action::Hold);
+        self.giving.move_to(&mut self.kept);
+        self.may_be_swept = self.counts.given_back;
+        self.phase = Phase::Stopped {
+            since_ms: self.now_ms,
+        };
+        self.sweep = Sweep::Sweeping;
+        self.act(Action::Sweep);
+    }
+
     fn stopped(&mut self) {
         match self.phase {
+            Phase::Drain { .. } => return self.stopped_after_all(),
             // Somebody else's stop, such as the hypervisor's own.
             Phase::Pass if self.can_hold() => self.hold(),
             Phase::Hold { .. } | Phase::Stopping { .. } => {}
@@ -152,6 +196,10 @@ impl Source {
     fn migration_failed(&mut self) {
         match self.phase {
             Phase::Pass => self.nothing_to_carry(Cause::MigrationFailed),
+            Phase::Drain { .. } if self.stop_unknown => {
+                self.stop_unknown = false;
+                self.act(Action::ResumeGuest);
+            }
             Phase::Hold { .. } => self.give_back(Cause::MigrationFailed),
             // The stop may still come.
             Phase::Stopping { .. } => {
@@ -186,6 +234,12 @@ impl Source {
     /// The guest had left it in the tap's queue: it goes before those that were held.
     fn left(&mut self, frame: Frame) {
         self.counts.swept += 1;
+        if self.may_be_swept > 0 {
+            // It was given back in vain.
+            self.may_be_swept -= 1;
+            self.counts.given_back -= 1;
+            self.counts.held -= 1;
+        }
         if self.is_own(&frame) {
             return;
         }
@@ -268,6 +322,9 @@ impl Source {
         self.kept.move_to(&mut self.giving);
         (self.swept, self.swept_sent, self.held_sent) = (0, 0, 0);
         self.act(Action::Pass);
+        let is_known = matches!(cause, Cause::StopRefused | Cause::MigrationFailed);
+        self.stop_unknown =
+            matches!(self.phase, Phase::Stopping { .. }) && self.stop_ordered && !is_known;
         self.phase = Phase::Drain {
             since_ms: self.now_ms,
             passing: false,
@@ -304,7 +361,7 @@ impl Source {
 
     pub(super) fn end(&mut self) {
         self.end_sweep();
-        if self.committed {
+        if self.committed && !self.peer_gave_nothing {
             self.drop_sent();
         }
         self.forwards = false;

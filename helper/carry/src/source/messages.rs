@@ -3,8 +3,15 @@
 use super::{Action, Phase, Source, Stream, Sync};
 use crate::message::{Cause, Message, VERSIONS, Versions, agree};
 
+const NOTHING_GIVEN: Message = Message::Abort {
+    cause: Cause::NothingGiven,
+};
+
 impl Source {
     pub(super) fn hear(&mut self, message: Message) {
+        if message == NOTHING_GIVEN {
+            self.nothing_was_given();
+        }
         if self.stream == Stream::Over {
             return;
         }
@@ -26,6 +33,14 @@ impl Source {
             Message::Abort { .. } => self.stream_over(Cause::OtherHalf),
             _ => self.stream_over(Cause::Foreign),
         }
+    }
+
+    /// The destination has left all that was sent. What is kept here still goes to the network in its place; what is not, as
+    /// [`Message::HandOver`] crossed that word, is lost.
+    const fn nothing_was_given(&mut self) {
+        self.peer_gave_nothing = true;
+        self.counts.abandoned += self.counts.carried;
+        self.counts.carried = 0;
     }
 
     fn greet(&mut self, versions: Versions) {

@@ -67,6 +67,9 @@ pub enum Action {
     StopGuest,
     /// Have the hypervisor resume the guest here: it was stopped for a migration that failed.
     ResumeGuest,
+    /// The stop that was ordered is not known of: ask the hypervisor whether the guest stands still, and say
+    /// [`Input::GuestStopped`] or [`Input::StopRefused`] if it answers.
+    AskGuest,
     /// The guest stands still, and frames are held: say what it left in the tap's queue, in order, as [`Input::Left`], then
     /// [`Input::Swept`]. No more is to be read there once another action follows.
     Sweep,
@@ -183,9 +186,17 @@ pub struct Source {
     /// Each goes after the frame with this number.
     says: VecDeque<(u64, Message)>,
     stop_ordered: bool,
+    /// [`Action::AskGuest`] was wanted.
+    stop_asked: bool,
+    /// Frames were given back, and that stop may still come or have come: the guest would not take them.
+    stop_unknown: bool,
+    /// How many of those that were given back may be swept then.
+    may_be_swept: u64,
     committed: bool,
     peer_done: bool,
     peer_died: bool,
+    /// The other half has left to this one all that was sent.
+    peer_gave_nothing: bool,
     /// [`Message::HandOver`] waits to be sent, or was.
     hands_over: bool,
     handed_over: bool,
@@ -227,9 +238,13 @@ impl Source {
             actions: VecDeque::new(),
             says: [(0, Message::Hello { versions: VERSIONS })].into(),
             stop_ordered: false,
+            stop_asked: false,
+            stop_unknown: false,
+            may_be_swept: 0,
             committed: false,
             peer_done: false,
             peer_died: false,
+            peer_gave_nothing: false,
             hands_over: false,
             handed_over: false,
             is_alone: false,
@@ -278,6 +293,15 @@ impl Source {
         if self.forwards {
             return self.next_forwarded();
         }
+        self.next_given_back()
+    }
+
+    /// The same without frames for the tap: as long as its queue is full.
+    pub fn next_order(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    fn next_given_back(&mut self) -> Option<Action> {
         let waiting = self.giving.pop()?;
         self.counts.given_back += 1;
         self.proceed();
@@ -365,7 +389,7 @@ impl Source {
 
     /// True once this half has nothing more to do with the stream: whoever has it closes it.
     pub fn is_off_stream(&self) -> bool {
-        self.stream == Stream::Over || (self.phase == Phase::Ended && self.says.is_empty())
+        (self.stream == Stream::Over || self.phase == Phase::Ended) && self.says.is_empty()
     }
 
     /// What became of the frames so far.
@@ -401,7 +425,8 @@ impl Source {
 
     /// What has been sent is not needed any more once the guest won't run here again and the destination gives it.
     fn release(&mut self) {
-        if self.committed && self.handed_over && self.has_sent_swept() {
+        let is_theirs = self.committed && self.handed_over && !self.peer_gave_nothing;
+        if is_theirs && self.has_sent_swept() {
             self.drop_sent();
         }
     }

@@ -6,7 +6,7 @@ use crate::network::{DESTINATION, SOURCE};
 use crate::pipe::Out;
 use crate::plan::Fault;
 use crate::tap::Mode;
-use crate::world::World;
+use crate::world::{Notice, World};
 
 impl World {
     pub(crate) fn hear_stream(&mut self) {
@@ -104,8 +104,14 @@ impl World {
 
     fn act_at_source(&mut self) {
         let mut given = 0;
-        while given < self.plan.tap_takes && self.taps[SOURCE].has_room() {
-            let Some(action) = self.source.as_mut().and_then(Source::next_action) else {
+        while let Some(half) = &mut self.source {
+            let takes = given < self.plan.tap_takes && self.taps[SOURCE].has_room();
+            let action = if takes {
+                half.next_action()
+            } else {
+                half.next_order()
+            };
+            let Some(action) = action else {
                 return;
             };
             match action {
@@ -143,6 +149,16 @@ impl World {
                 self.hypervisor.stop_was_ordered = true;
                 let stops_ms = self.now_ms + self.plan.stop_ms;
                 self.hypervisor.stops_ms.get_or_insert(stops_ms);
+            }
+            source::Action::AskGuest => {
+                let stands_still = self.runs_at.is_none();
+                if self.plan.answers {
+                    self.notice(Notice::Source(if stands_still {
+                        source::Input::GuestStopped
+                    } else {
+                        source::Input::StopRefused
+                    }));
+                }
             }
             source::Action::Sweep => {
                 self.sweeps_until_ms = Some(self.now_ms + self.plan.sweeps_ms.unwrap_or(0));

@@ -24,7 +24,9 @@ impl World {
             self.note(|_| "the guest stops".into());
             self.runs_at = None;
             self.hypervisor.completes_ms = Some(now_ms + self.plan.device_ms);
-            self.notice(Notice::Source(source::Input::GuestStopped));
+            let known_ms = now_ms + self.plan.notice_ms + self.plan.stop_known_ms;
+            let stopped = Notice::Source(source::Input::GuestStopped);
+            self.notices.push((known_ms, stopped));
             if self.source.is_none() && self.plan.witness && self.hypervisor.stop_was_ordered {
                 self.notice(Notice::Destination(destination::Input::SourceDied));
             }

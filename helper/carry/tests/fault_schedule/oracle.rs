@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tandem_carry::{Cause, Destination, Source};
+use tandem_carry::{Cause, Destination, Received, Sent, Source, lost_between};
 
 use crate::network::{DESTINATION, SOURCE};
 use crate::plan::Fault;
@@ -176,20 +176,28 @@ impl World {
             .filter(|(id, _)| !self.is_group(**id))
             .map(missing_of)
             .sum();
+        let between = lost_between(
+            self.source.as_ref().map(|half| Sent {
+                carried: half.counts().carried,
+                confirmed: half.counts().confirmed,
+            }),
+            self.destination.as_ref().map(|half| Received {
+                carried: half.counts().carried,
+                left: half.counts().left_carried,
+            }),
+        );
         let source = self.source.as_ref().map(Source::counts).unwrap_or_default();
         let destination = self
             .destination
             .as_ref()
             .map(Destination::counts)
             .unwrap_or_default();
-        let unconfirmed = source.carried.saturating_sub(source.confirmed);
-        let counted = unconfirmed
+        let counted = between
             + source.over_limit
             + source.abandoned
             + destination.over_limit
             + destination.abandoned
-            + destination.late_groups
-            + destination.left_to_the_source;
+            + destination.late_groups;
         let taken = u64::from(self.taken.is_some());
         let outside = self.lost_elsewhere
             + taken
@@ -197,14 +205,15 @@ impl World {
             + self.taps[DESTINATION].lost
             + self.forwarded_in_vain
             + self.groups_without_a_destination()
-            + self
-                .taps
-                .iter()
-                .map(|tap| tap.ring.len() as u64)
-                .sum::<u64>();
+            + self.left_in_queues();
         if self.source_has_all() {
             let in_vain = self.forwarded_in_vain + self.taps[DESTINATION].lost;
             return hold(to_guest <= in_vain + taken, || {
+                format!("{to_guest} frames to the guest are lost; {source:?}; {destination:?}")
+            });
+        }
+        if self.loses_none_to_the_guest() {
+            return hold(to_guest <= taken + self.forwarded_in_vain, || {
                 format!("{to_guest} frames to the guest are lost; {source:?}; {destination:?}")
             });
         }
@@ -216,6 +225,14 @@ impl World {
             } else {
                 0
             };
+            // Nor what is left in it, without a copy of the tap.
+            let unswept = not_empty && self.plan.sweeps_ms.is_none();
+            let own = own
+                + if unswept {
+                    self.taps[SOURCE].ring.len() as u64
+                } else {
+                    0
+                };
             return hold(missing <= own, || {
                 format!("{missing} frames are lost; {source:?}; {destination:?}")
             });
@@ -225,6 +242,15 @@ impl World {
                 "{missing} frames are missing, {counted} + {outside} are counted; {source:?}; {destination:?}"
             )
         })
+    }
+
+    /// Nobody reads them any more. A source whose stop was known of too late has swept what it had given back, if it can.
+    fn left_in_queues(&self) -> u64 {
+        let sweeps = self.plan.fault == Fault::StopUnknown
+            && self.source.is_some()
+            && self.plan.sweeps_ms.is_some();
+        let left = |host: usize| self.taps[host].ring.len() as u64;
+        left(DESTINATION) + if sweeps { 0 } else { left(SOURCE) }
     }
 
     /// The destination died while the guest stood still, which the source knows: it gives everything to the network.
@@ -243,12 +269,28 @@ impl World {
 
     /// Frames to a group that came to the source when nobody was there to carry them to: others have got them.
     fn groups_without_a_destination(&self) -> u64 {
+        let [_, stall_ms] = self.plan.stream_stall_ms;
         let cut = matches!(
             self.plan.fault,
-            Fault::DestinationDies | Fault::StreamCut | Fault::SourceDies
+            Fault::DestinationDies | Fault::StreamCut | Fault::SourceDies | Fault::StopUnknown
         );
-        let half = self.source.as_ref().filter(|_| cut);
+        let given_up = cut || stall_ms >= self.plan.limits.settle_ms;
+        let half = self.source.as_ref().filter(|_| given_up);
         half.map_or(0, |half| half.counts().left_to_the_network)
+    }
+
+    /// Nor any frame but those to a group, which nobody gives to the network again: the stop is known late, or the stream takes
+    /// nothing for longer than the destination waits, and the source's half has what is needed to forward.
+    fn loses_none_to_the_guest(&self) -> bool {
+        let [_, stall_ms] = self.plan.stream_stall_ms;
+        let stalls = stall_ms >= self.plan.limits.settle_ms;
+        let is_long = self.plan.device_ms + self.plan.learn_ms >= 100;
+        let can = self.plan.sweeps_ms.is_some() && self.plan.witness;
+        match self.plan.fault {
+            Fault::None => can && stalls && !is_long,
+            Fault::StopUnknown => can && !stalls && !is_long,
+            _ => false,
+        }
     }
 
     /// What may happen in a run without a loss.

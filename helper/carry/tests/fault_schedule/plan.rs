@@ -23,6 +23,8 @@ pub(crate) enum Fault {
     StopRefused,
     /// The stop takes longer than the hold may.
     SlowStop,
+    /// The guest stops in time, and whoever ordered that does not learn of it.
+    StopUnknown,
     /// The hypervisor stops the guest by itself.
     OwnStop,
     /// Less may be kept than comes.
@@ -31,7 +33,7 @@ pub(crate) enum Fault {
     Forged,
 }
 
-const FAULTS: [Fault; 11] = [
+const FAULTS: [Fault; 12] = [
     Fault::None,
     Fault::SourceDies,
     Fault::DestinationDies,
@@ -40,6 +42,7 @@ const FAULTS: [Fault; 11] = [
     Fault::NeverResumes,
     Fault::StopRefused,
     Fault::SlowStop,
+    Fault::StopUnknown,
     Fault::OwnStop,
     Fault::SmallLimit,
     Fault::Forged,
@@ -72,6 +75,9 @@ pub(crate) struct Plan {
     pub(crate) hold_at_ms: u64,
     /// From the order to the stop, in ms.
     pub(crate) stop_ms: u64,
+    /// Until the half is told of the stop, in ms more than of all else; and whether it is told when it asks.
+    pub(crate) stop_known_ms: u64,
+    pub(crate) answers: bool,
     /// The half has a copy of the tap's descriptor, and sweeps what the guest leaves in its queue; for so long, in ms.
     pub(crate) sweeps_ms: Option<u64>,
     /// Who started the halves is there, and tells one that the other one is dead.
@@ -119,7 +125,7 @@ impl Plan {
         };
         let is_slow_stream = rng.chance(150);
         let is_long = rng.chance(100);
-        Self {
+        let mut plan = Self {
             fault,
             // Not before the halves have agreed: nothing is asked of them before.
             fault_ms: rng.between(if fault == Fault::OwnStop { 12 } else { 1 }, 140),
@@ -151,6 +157,12 @@ impl Plan {
             },
             hold_at_ms,
             stop_ms,
+            stop_known_ms: if fault == Fault::StopUnknown {
+                rng.between(limits.hold_ms + 5, 3 * limits.hold_ms)
+            } else {
+                0
+            },
+            answers: rng.chance(500),
             sweeps_ms: rng.chance(700).then(|| rng.between(0, 2)),
             witness: rng.chance(700),
             // Longer than a guest that has arrived may take to run, now and then.
@@ -165,6 +177,12 @@ impl Plan {
                 if is_slow { 0 } else { rng.between(0, 300) },
             ],
             twice: rng.between(0, 100),
+        };
+        // With the word of the stop in it, and for longer than the destination waits for that.
+        if fault == Fault::None && rng.chance(150) {
+            let from_ms = hold_at_ms + rng.between(2, 5 + stop_ms);
+            plan.stream_stall_ms = [from_ms, rng.between(2, 5) * limits.settle_ms];
         }
+        plan
     }
 }

@@ -145,7 +145,8 @@ impl World {
     }
 
     fn source_dies(&mut self) {
-        let Some(half) = self.source.take() else {
+        // One that has ended has told what it knew.
+        let Some(half) = self.source.take_if(|half| half.outcome().is_none()) else {
             return;
         };
         self.note(|_| "the source half dies".into());
@@ -183,7 +184,7 @@ impl World {
     }
 
     fn destination_dies(&mut self) {
-        let Some(half) = self.destination.take() else {
+        let Some(half) = self.destination.take_if(|half| half.outcome().is_none()) else {
             return;
         };
         self.note(|_| "the destination half dies".into());

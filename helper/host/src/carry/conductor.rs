@@ -1,26 +1,32 @@
 //! Follows a migration with a carry: has the halves hold when little memory is left, stops the guest when they want it,
 //! tells them where it runs.
 
+mod asked;
+mod begin;
 mod end;
+mod stop;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use self::asked::{ASK, asked};
+use self::begin::{begin, begin_alone};
 use super::convergence::{Convergence, Verdict};
 use super::moment::{MOST_MS, Moment};
 use super::pace::Pace;
 use super::plan::CarryPlan;
-use super::relay::{HalfProcess, start, start_alone};
+use super::relay::{HalfProcess, start_alone};
 use super::words::{FromHalf, HalfReport, ToHalf};
 use crate::evacuate::{CarryOutcome, Side};
-use crate::hypervisor::{DomainState, Host, JobFacts, JobPhase, JobWhich};
+use crate::hypervisor::{DomainState, Host, HostError, JobFacts, JobPhase, JobWhich};
 use crate::words::printable;
 
-/// Both halves stand ready within this time, or there is no carry.
-const READY: Duration = Duration::from_secs(15);
 /// Between two looks at the hypervisors: while memory is copied, near the end of that, while the guest stands still, and
 /// afterwards.
 const LOOK: [Duration; 4] = [
@@ -52,16 +58,28 @@ pub(crate) struct Conductor {
     /// The end is near.
     moment: Option<Moment>,
     halves: [HalfProcess; 2],
+    /// There never was a destination's half.
+    alone: bool,
     source_command: Vec<String>,
     hold_wanted: bool,
     /// The hypervisor was asked for the stop: whatever it said, that may be whose stop it is.
     stop_asked: bool,
+    /// That call, once it took too long.
+    stopping: Option<JoinHandle<Result<(), HostError>>>,
     /// Why it is not known yet whether that came.
     stop_unknown: Option<String>,
     /// The source half was told that the guest stands still; by whose order, and since when.
     stopped: Option<Stop>,
     completed: bool,
+    /// The source half was told that the guest won't run there again.
+    departed: bool,
     failed: bool,
+    failed_at: Option<Instant>,
+    /// The hypervisor itself says so, and not only that there is no migration any more.
+    job_failed: bool,
+    /// Whoever has the source's guest run again wants that now; when it was tried last.
+    resume_wanted: bool,
+    resume_tried: Option<Instant>,
     /// Whoever asked for the migration says that it came to nothing.
     ended_badly: bool,
     paused_told: bool,
@@ -92,71 +110,75 @@ impl Conductor {
         pace: Pace,
     ) -> Result<Self, (String, Pace)> {
         let mut commands = [
-            plan.command(Side::Source, from, domain, source.uri()),
-            plan.command(Side::Destination, to, domain, destination.uri()),
+            plan.command(Side::Source, from, domain),
+            plan.command(Side::Destination, to, domain),
         ];
         commands[0].extend(["--speed".to_owned(), pace.full().to_string()]);
         let source_command = commands[0].clone();
-        let mut halves = match start(commands) {
-            Ok(halves) => halves,
-            Err(reason) => return Err((reason, pace)),
+        let hosts = [source, destination];
+        let (halves, reason) = match begin(commands, hosts[1].as_ref(), domain).await {
+            Ok(halves) => (halves, None),
+            // Without the other half, what is held goes to the network once the guest is elsewhere.
+            Err(reason) => match begin_alone(&source_command).await {
+                Ok(half) => ([half, HalfProcess::none()], Some(reason)),
+                Err(_) => return Err((reason, pace)),
+            },
         };
-        let ready = async {
-            for (half, side) in halves.iter_mut().zip(Side::BOTH) {
-                let mut wanted = match side {
-                    Side::Source => vec![FromHalf::Agreed, FromHalf::Ready],
-                    Side::Destination => vec![FromHalf::Ready],
-                };
-                while let Some(next) = wanted.last() {
-                    match half.told.recv().await {
-                        Some(word) if word == *next => {
-                            wanted.pop();
-                        }
-                        Some(FromHalf::Failed(reason)) => {
-                            return Err(format!(
-                                "the {}'s half: {}",
-                                side.as_str(),
-                                printable(&reason)
-                            ));
-                        }
-                        Some(_) => {}
-                        None => return Err(format!("the {}'s half ended", side.as_str())),
-                    }
-                }
-            }
-            Ok(())
-        };
-        let ready = timeout(READY, ready).await;
-        if let Err(reason) =
-            ready.unwrap_or_else(|_| Err("the halves did not get ready in time".to_owned()))
-        {
+        let [here, there] = [&halves[0], &halves[1]].map(HalfProcess::process);
+        let is_one_tap = here.zip(there).is_some_and(|(a, b)| a.shares_network(b));
+        if is_one_tap && from == to {
+            let reason = format!(
+                "both halves are on one host, at its tap {from}: --carry-from and --carry-to say where each is to run"
+            );
             return Err((reason, pace));
         }
-        Ok(Self {
+        let mut conductor = Self::with_halves(halves, hosts, domain, pace);
+        conductor.alone = reason.is_some();
+        conductor.reason = reason;
+        conductor.max_pause_ms = plan.max_pause_ms;
+        conductor.convergence = Convergence::new(plan.max_pause_ms);
+        conductor.source_command = source_command;
+        Ok(conductor)
+    }
+
+    fn with_halves(
+        halves: [HalfProcess; 2],
+        [source, destination]: [Arc<dyn Host>; 2],
+        domain: &str,
+        pace: Pace,
+    ) -> Self {
+        Self {
             source,
             destination,
             domain: domain.to_owned(),
-            max_pause_ms: plan.max_pause_ms,
+            max_pause_ms: OWN_MS,
             pace,
-            convergence: Convergence::new(plan.max_pause_ms),
+            convergence: Convergence::new(OWN_MS),
             given_up: false,
             begun: Instant::now(),
             moment: None,
             halves,
-            source_command,
+            alone: false,
+            source_command: Vec::new(),
             hold_wanted: false,
             stop_asked: false,
+            stopping: None,
             stop_unknown: None,
             stopped: None,
             completed: false,
+            departed: false,
             failed: false,
+            failed_at: None,
+            job_failed: false,
+            resume_wanted: false,
+            resume_tried: None,
             ended_badly: false,
             paused_told: false,
             runs: None,
             stays: false,
             reports: [None, None],
             reason: None,
-        })
+        }
     }
 
     /// Follows the migration, which has been asked for, until the carry is over. `ended` tells how whoever asked for it saw it
@@ -170,6 +192,7 @@ impl Conductor {
             if self.runs.is_some_and(|since| since.elapsed() >= LAST) {
                 break;
             }
+            self.leave_stuck_halves().await;
             let next = Instant::now() + self.look_after();
             let [source, destination] = &mut self.halves;
             tokio::select! {
@@ -211,9 +234,19 @@ impl Conductor {
         match (side, word) {
             // Another host's half may say anything at any time: only what is due is done.
             (Side::Source, Some(FromHalf::StopGuest)) if self.hold_wanted => self.stop().await,
-            (Side::Source, Some(FromHalf::ResumeGuest)) if self.failed => self.resume(side).await,
+            (Side::Source, Some(FromHalf::AskGuest)) if self.stop_unknown.is_some() => {
+                self.look_for_stop().await;
+            }
+            (Side::Source, Some(FromHalf::ResumeGuest)) if self.failed => {
+                self.resume_wanted = true;
+                self.resume_tried = None;
+                self.look().await;
+            }
             (Side::Destination, Some(FromHalf::ResumeGuest)) if self.paused_told => {
-                self.resume(side).await;
+                if let Err(error) = self.destination.unpause(&self.domain).await {
+                    tracing::warn!("{error}");
+                }
+                self.look().await;
             }
             (_, Some(FromHalf::Ended(report))) => self.reports[index] = Some(report),
             (_, Some(FromHalf::Failed(reason))) => {
@@ -221,6 +254,17 @@ impl Conductor {
             }
             (_, Some(_)) => {}
             (_, None) => {
+                self.halves[index].gone = true;
+                self.half_is_gone(side).await;
+            }
+        }
+    }
+
+    /// One that takes no words counts as gone; that it is dead is not known.
+    async fn leave_stuck_halves(&mut self) {
+        for side in Side::BOTH {
+            let index = usize::from(side == Side::Destination);
+            if self.halves[index].is_stuck() {
                 self.halves[index].gone = true;
                 self.half_is_gone(side).await;
             }
@@ -267,7 +311,7 @@ impl Conductor {
             Err(error) => return tracing::warn!("{error}"),
         }
         self.halves[0].tell(ToHalf::GuestStopped).await;
-        if self.completed {
+        if self.departed {
             self.halves[0].tell(ToHalf::MigrationCompleted).await;
         }
     }
@@ -289,63 +333,6 @@ impl Conductor {
         }
     }
 
-    async fn stop(&mut self) {
-        // A stop that comes late would pause a guest that nobody carries for.
-        if self.halves[1].gone || self.failed {
-            return self.halves[0].tell(ToHalf::StopRefused).await;
-        }
-        // What is left of the memory and the devices' state go at full speed. Frames are held already, so that it does not matter
-        // who stops the guest: before that counts, it would only stand still.
-        self.release_pace().await;
-        if let Some(wakes_ms) = self.moment.and_then(|moment| moment.wakes_ms()) {
-            sleep_until(self.begun + Duration::from_millis(wakes_ms)).await;
-        }
-        let at = Instant::now();
-        self.stop_asked = true;
-        match self.source.pause(&self.domain).await {
-            Ok(()) => {
-                self.stopped.get_or_insert(Stop { ours: true, at });
-                self.halves[0].tell(ToHalf::GuestStopped).await;
-            }
-            Err(error) => {
-                self.stop_unknown = Some(error.to_string());
-                self.look_for_stop().await;
-            }
-        }
-    }
-
-    /// Whether it stands still, after a stop that failed. While that can't be told, nothing follows from it: the next look asks
-    /// again, and the source half gives back what it holds once it has held for too long.
-    async fn look_for_stop(&mut self) {
-        if self.stopped.is_none() {
-            match self.source.state(&self.domain).await {
-                Ok(DomainState::Running) => {
-                    self.reason = self.reason.take().or(self.stop_unknown.take());
-                    return self.halves[0].tell(ToHalf::StopRefused).await;
-                }
-                // Or the hypervisor was first.
-                Ok(_) => self.stopped_by_itself().await,
-                Err(error) => return tracing::debug!("{error}"),
-            }
-        }
-        self.stop_unknown = None;
-        if self.halves[0].died() && !self.failed {
-            self.halves[1].tell(ToHalf::OtherHalfDied).await;
-            self.follow_up().await;
-        }
-    }
-
-    async fn resume(&mut self, side: Side) {
-        let host = match side {
-            Side::Source => &self.source,
-            Side::Destination => &self.destination,
-        };
-        if let Err(error) = host.unpause(&self.domain).await {
-            tracing::warn!("{error}");
-        }
-        self.look().await;
-    }
-
     async fn look(&mut self) {
         if self.runs.is_some() || self.stays {
             return;
@@ -354,20 +341,25 @@ impl Conductor {
             self.look_for_stop().await;
         }
         if !self.completed && !self.failed {
-            match self.source.job(&self.domain, JobWhich::Current).await {
-                Ok(job) => self.saw_job(&job).await,
+            let job = self.source.job(&self.domain, JobWhich::Current);
+            match timeout(ASK, job).await {
+                Ok(Ok(job)) => self.saw_job(&job).await,
                 // Such as that there is no such domain any more.
-                Err(error) => {
+                Ok(Err(error)) => {
                     tracing::debug!("{error}");
                     self.look_for_departure().await;
                 }
+                Err(_) => {}
             }
         }
         if self.failed {
-            let state = self.source.state(&self.domain).await;
-            if matches!(state, Ok(DomainState::Running)) {
-                self.stays = true;
-                self.halves[0].tell(ToHalf::GuestRuns).await;
+            match asked(self.source.state(&self.domain)).await {
+                Some(DomainState::Running) => {
+                    self.stays = true;
+                    self.halves[0].tell(ToHalf::GuestRuns).await;
+                }
+                Some(DomainState::Paused) => self.resume_source().await,
+                _ => {}
             }
         } else if self.stopped.is_some() {
             self.look_for_arrival().await;
@@ -377,12 +369,17 @@ impl Conductor {
     async fn saw_job(&mut self, job: &JobFacts) {
         match job.phase {
             JobPhase::PreCopy if self.awaits_its_end() => self.follow(job).await,
-            JobPhase::SwitchOver | JobPhase::PostCopy | JobPhase::PostCopyBroken => {
+            JobPhase::SwitchOver => self.stopped_by_itself().await,
+            JobPhase::PostCopy | JobPhase::PostCopyBroken => {
                 self.stopped_by_itself().await;
+                self.tell_departed().await;
             }
             JobPhase::Completed => self.has_completed().await,
-            JobPhase::Failed | JobPhase::Cancelled => self.has_failed().await,
-            JobPhase::None if self.ended_badly => self.has_failed().await,
+            JobPhase::Failed | JobPhase::Cancelled => {
+                self.job_failed = true;
+                self.has_failed().await;
+            }
+            JobPhase::None if self.ended_badly => self.look_for_either().await,
             JobPhase::None if self.stopped.is_some() => self.look_for_departure().await,
             _ => {}
         }

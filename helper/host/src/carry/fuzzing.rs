@@ -1,6 +1,7 @@
 //! Ways in for tests/fuzz to what a half, or whoever started it, says. Built with `--cfg fuzzing` only.
 
 use super::chunk::{Chunk, Chunks};
+use super::total::total;
 use super::words::{FromHalf, ToHalf};
 
 /// What was read of one end's bytes.
@@ -26,6 +27,10 @@ pub fn read(bytes: &[u8], part: usize) -> Read {
                     let to: Result<ToHalf, _> = serde_json::from_slice(&word);
                     let from: Result<FromHalf, _> = serde_json::from_slice(&word);
                     read.words.extend(to.ok().map(|word| format!("{word:?}")));
+                    if let Ok(FromHalf::Ended(report)) = &from {
+                        let told = total(None, [Some(report.clone()), Some(report.clone())]);
+                        read.words.push(format!("{told:?}"));
+                    }
                     read.words.extend(from.ok().map(|word| format!("{word:?}")));
                 }
                 Ok(None) => break,

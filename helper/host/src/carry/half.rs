@@ -9,21 +9,25 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tandem_carry::{Destination, Source, destination, source};
-use tandem_carry_kernel::{DestinationHalf, Guarded, Link, Mode, Order, SourceHalf, TapCopy, Wait};
+use tandem_carry_kernel::{
+    Closed, DestinationHalf, Guarded, Link, Mode, Order, SourceHalf, TapCopy, Wait,
+};
 use tokio::runtime::Handle;
 
 use super::chunk::{Chunk, Chunks, MAX_BYTES};
 use super::orphan::Orphan;
 use super::plan::HalfArguments;
-use super::words::{FromHalf, HalfReport, ProcessId, ToHalf, to_chunk};
+use super::words::{FromHalf, HalfReport, ProcessId, ToHalf, to_chunk, word_of};
 use crate::evacuate::Side;
-use crate::hypervisor::Host;
+use crate::hypervisor::{DomainState, Host};
 
 /// Chunks that wait to be written, and words that wait to be read.
 const QUEUE: usize = 64;
+/// An answer that takes longer is none.
+const ANSWER: Duration = Duration::from_secs(5);
 /// A half that is over, or whose starter is gone, is gone so soon.
 const LAST: Duration = Duration::from_secs(5);
 /// One whose starter is gone, and which has the guest resumed before.
@@ -54,7 +58,14 @@ fn guard(arguments: &HalfArguments, orphan: Orphan) -> anyhow::Result<u8> {
     let (heard, words) = sync_channel(QUEUE);
     let (out, chunks) = sync_channel(QUEUE);
     let writer = thread::spawn(move || write_all(&chunks));
-    let made = Half::new(arguments, ours);
+    let reading = stream.try_clone()?;
+    let asker = waker.try_clone()?;
+    thread::spawn(move || listen(stream, heard, waker));
+    let made = Half::new(arguments, ours, &orphan, || {
+        let asked = out.send(to_chunk(&FromHalf::AskGuest));
+        let told = words.recv_timeout(ANSWER);
+        asked.is_ok() && told == Ok(ToHalf::GuestIncoming)
+    });
     let mut half = match made {
         Ok(half) => half,
         Err(error) => {
@@ -64,19 +75,21 @@ fn guard(arguments: &HalfArguments, orphan: Orphan) -> anyhow::Result<u8> {
             return Err(error);
         }
     };
-    let reading = stream.try_clone()?;
     let told = out.clone();
     thread::spawn(move || hand_on(reading, &told));
-    thread::spawn(move || listen(stream, heard, waker));
     wake.set_nonblocking(true)?;
     if let Ok(process) = ProcessId::here(std::process::id()) {
         out.send(to_chunk(&FromHalf::Process(process)))?;
     }
     out.send(to_chunk(&FromHalf::Ready))?;
+    let (answer, answers) = sync_channel(QUEUE);
     let ended = Loop {
         orphan,
         begun: Instant::now(),
         words,
+        answers,
+        answer,
+        asker,
         wake,
         out: &out,
     }
@@ -95,6 +108,10 @@ struct Loop<'a> {
     orphan: Orphan,
     begun: Instant,
     words: Receiver<ToHalf>,
+    /// What this half's own hypervisor says when it was asked, and what tells that there is an answer.
+    answers: Receiver<ToHalf>,
+    answer: SyncSender<ToHalf>,
+    asker: UnixStream,
     wake: UnixStream,
     out: &'a SyncSender<Chunk>,
 }
@@ -110,11 +127,16 @@ impl Loop<'_> {
             if alone {
                 words.extend(self.orphan.look());
             }
+            words.extend(self.answers.try_iter());
             let now_ms = u64::try_from(self.begun.elapsed().as_millis())?;
             for order in half.turn(now_ms, words)? {
                 let word = match order {
                     Order::StopGuest => FromHalf::StopGuest,
                     Order::ResumeGuest => FromHalf::ResumeGuest,
+                    Order::AskGuest => {
+                        self.ask_guest()?;
+                        FromHalf::AskGuest
+                    }
                 };
                 if alone {
                     self.orphan.order(order);
@@ -169,6 +191,24 @@ impl Loop<'_> {
         }
     }
 
+    /// Whoever started this half does not know either, so far. To ask may take long, and frames don't wait for it.
+    fn ask_guest(&self) -> io::Result<()> {
+        let state = self.orphan.state();
+        let answer = self.answer.clone();
+        let mut asker = self.asker.try_clone()?;
+        thread::spawn(move || {
+            let word = match state() {
+                Ok(DomainState::Paused) => ToHalf::GuestStopped,
+                Ok(DomainState::Running) => ToHalf::StopRefused,
+                _ => return,
+            };
+            // The half may be over.
+            let _ = answer.try_send(word);
+            let _ = asker.write_all(&[0]);
+        });
+        Ok(())
+    }
+
     /// One who does not listen any more is noticed by the end of its words.
     fn tell(&self, word: &FromHalf) {
         let _ = self.out.send(to_chunk(word));
@@ -176,13 +216,26 @@ impl Loop<'_> {
 }
 
 impl Half {
-    fn new(arguments: &HalfArguments, stream: UnixStream) -> anyhow::Result<Self> {
+    /// The destination's asks, before its tap is closed, whether the guest is still coming in.
+    fn new(
+        arguments: &HalfArguments,
+        stream: UnixStream,
+        orphan: &Orphan,
+        is_incoming: impl FnMut() -> bool,
+    ) -> anyhow::Result<Self> {
         let link = Link::new(stream.try_clone()?.into(), stream.into())?;
         let limits = arguments.limits();
-        let guarded = |mode| {
-            Guarded::new(&arguments.tap, mode)
-                .with_context(|| format!("tap {} can't be guarded", arguments.tap))
-        };
+        let refused = || format!("tap {} can't be guarded", arguments.tap);
+        let copy = TapCopy::of(&arguments.tap).map_err(|error| error.to_string());
+        if let (Ok(copy), Some(process)) = (&copy, orphan.process())
+            && !copy.holders().contains(&process)
+        {
+            bail!(
+                "tap {} is not domain {}'s: another process has it",
+                arguments.tap,
+                arguments.domain
+            );
+        }
         Ok(match arguments.side {
             Side::Source => {
                 let own: Vec<_> = arguments.own.iter().map(|mac| mac.0).collect();
@@ -190,21 +243,26 @@ impl Half {
                 if arguments.without_destination {
                     machine = machine.without_destination();
                 }
-                let half = SourceHalf::new(machine, guarded(Mode::Drain)?, link);
-                let (copy, no_copy) = match TapCopy::of(&arguments.tap) {
+                let tap = Guarded::new(&arguments.tap, Mode::Drain).with_context(refused)?;
+                let half = SourceHalf::new(machine, tap, link);
+                let (copy, no_copy) = match copy {
                     Ok(copy) => (Some(copy), None),
-                    Err(error) => (None, Some(error.to_string())),
+                    Err(reason) => (None, Some(reason)),
                 };
                 Self::Source(Box::new(half.with_copy(copy)), no_copy)
             }
             Side::Destination => {
                 let machine = Destination::new(limits);
-                let tap = guarded(Mode::Closed)?;
                 // What came to a group before the tap was closed came to the source too, where the guest still is: it would get that
                 // twice.
-                let emptied = TapCopy::of(&arguments.tap)
-                    .map_err(|error| error.to_string())
-                    .and_then(|mut copy| copy.empty().map_err(|error| error.to_string()));
+                let (mut copy, no_copy) = match copy {
+                    Ok(copy) => (Some(copy), None),
+                    Err(reason) => (None, Some(reason)),
+                };
+                let (name, limit) = (&arguments.tap, arguments.limit);
+                let closed = Guarded::close_before_arrival(name, copy.as_mut(), limit, is_incoming);
+                let Closed { tap, emptied } = closed.with_context(refused)?;
+                let emptied = no_copy.map_or(Ok(emptied), Err);
                 Self::Destination(Box::new(DestinationHalf::new(machine, tap, link)), emptied)
             }
         })
@@ -263,6 +321,7 @@ impl Half {
                     unseen: half.drain_end().unseen,
                     no_copy: no_copy.clone(),
                     emptied: 0,
+                    left_carried: 0,
                     late: 0,
                     drain_ms: half.drain_end().after_ms,
                     longest_wait_ms: counts.longest_wait_ms,
@@ -277,6 +336,7 @@ impl Half {
                     held: counts.native,
                     carried: counts.carried,
                     confirmed: counts.carried,
+                    left_carried: counts.left_carried,
                     lost: counts.over_limit + counts.abandoned + counts.late_groups + half.lost(),
                     late: counts.late,
                     longest_wait_ms: counts.longest_wait_ms,
@@ -299,7 +359,7 @@ const fn to_source(word: ToHalf) -> Option<source::Input> {
         ToHalf::MigrationFailed => source::Input::MigrationFailed,
         ToHalf::GuestRuns => source::Input::GuestRuns,
         ToHalf::OtherHalfDied => source::Input::DestinationDied,
-        ToHalf::GuestPaused => return None,
+        ToHalf::GuestPaused | ToHalf::GuestIncoming => return None,
     })
 }
 
@@ -375,7 +435,7 @@ fn listen(mut stream: UnixStream, heard: SyncSender<ToHalf>, mut waker: UnixStre
                     let _ = stream.write_all(&bytes);
                 }
                 Ok(Some(Chunk::Word(word))) => {
-                    if let Ok(word) = serde_json::from_slice(&word) {
+                    if let Ok(Some(word)) = word_of(&word) {
                         if heard.send(word).is_err() {
                             break 'reading;
                         }

@@ -19,6 +19,7 @@ mod half;
 mod moment;
 mod orphan;
 mod pace;
+mod place;
 mod plan;
 mod prepared;
 mod relay;
@@ -26,5 +27,6 @@ mod total;
 mod words;
 
 pub use half::run as run_half;
+pub use place::Place;
 pub use plan::{CarryPlan, HalfArguments};
 pub(crate) use prepared::Prepared;

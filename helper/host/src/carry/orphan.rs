@@ -93,6 +93,9 @@ impl Orphan {
             DomainState::Absent | DomainState::ShutOff => Some(ToHalf::MigrationCompleted),
             _ if phase.is_none() => None,
             DomainState::Running => Some(ToHalf::GuestRuns),
+            // Whoever asked for it may have lost its connection only, and the guest run on the destination, where this half can't
+            // look: `recover` does.
+            _ if phase == Some(JobPhase::None) => None,
             _ => Some(ToHalf::MigrationFailed),
         }
     }
@@ -129,21 +132,37 @@ impl Orphan {
         let done = match order {
             Order::ResumeGuest => self.ask(self.host.unpause(&self.domain)),
             // Who goes with nobody left shall not stop a guest.
-            Order::StopGuest => Ok(()),
+            Order::StopGuest | Order::AskGuest => Ok(()),
         };
         if let Err(error) = done {
             tracing::warn!("{error}");
         }
     }
 
-    fn ask<T>(&self, answer: Answer<'_, T>) -> Result<T, HostError> {
-        let limited = async { timeout(LIMIT, answer).await };
-        self.handle.block_on(limited).unwrap_or_else(|_| {
-            Err(HostError::TimedOut {
-                host: self.host.uri().to_owned(),
-                what: "a look after the carry".to_owned(),
-                limit: LIMIT,
-            })
-        })
+    /// The domain's process, where its hypervisor is one.
+    pub(super) fn process(&self) -> Option<i32> {
+        self.ask(self.host.process(&self.domain)).ok().flatten()
     }
+
+    /// What asks for the domain's state, on whatever thread.
+    pub(super) fn state(&self) -> impl FnOnce() -> Result<DomainState, HostError> + Send + use<> {
+        let (host, handle) = (Arc::clone(&self.host), self.handle.clone());
+        let domain = self.domain.clone();
+        move || wait(&handle, host.as_ref(), host.state(&domain))
+    }
+
+    fn ask<T>(&self, answer: Answer<'_, T>) -> Result<T, HostError> {
+        wait(&self.handle, self.host.as_ref(), answer)
+    }
+}
+
+fn wait<T>(handle: &Handle, host: &dyn Host, answer: Answer<'_, T>) -> Result<T, HostError> {
+    let limited = async { timeout(LIMIT, answer).await };
+    handle.block_on(limited).unwrap_or_else(|_| {
+        Err(HostError::TimedOut {
+            host: host.uri().to_owned(),
+            what: "a carry's question".to_owned(),
+            limit: LIMIT,
+        })
+    })
 }

@@ -1,10 +1,9 @@
 //! How the halves are started.
 
-use std::path::PathBuf;
-
 use tandem_carry::Limits;
 use tandem_core::types::Mac;
 
+use super::place::{self, Place};
 use crate::evacuate::Side;
 
 /// How long the guest may take to empty its tap's queue once frames are held, in ms: they are late by that, but what is in the
@@ -23,8 +22,10 @@ pub struct CarryPlan {
     /// The taps of the guest's standby, on the source and on the destination; `None` if the hypervisors are to be asked. Where
     /// the domain goes to, they know once the migration has begun.
     pub taps: Option<[String; 2]>,
-    /// What runs `tandem-host` on each host: words, the first of them a program.
-    pub programs: [Vec<String>; 2],
+    /// Where each half runs.
+    pub places: [Place; 2],
+    /// Why there can't be one.
+    pub obstacle: Option<String>,
     /// The guest's MACs.
     pub own: Vec<Mac>,
     /// The most memory for frames of one half, in bytes.
@@ -83,9 +84,9 @@ impl HalfArguments {
 
 impl CarryPlan {
     /// The command that starts one half.
-    pub(super) fn command(&self, side: Side, tap: &str, domain: &str, uri: &str) -> Vec<String> {
-        let index = usize::from(side == Side::Destination);
-        let mut words = self.programs[index].clone();
+    pub(super) fn command(&self, side: Side, tap: &str, domain: &str) -> Vec<String> {
+        let Place { program, uri } = &self.places[usize::from(side == Side::Destination)];
+        let mut words = Vec::new();
         let own = self
             .own
             .iter()
@@ -96,15 +97,6 @@ impl CarryPlan {
         words.extend(["--limit".to_owned(), self.limit_bytes.to_string()]);
         words.extend(["--max-pause".to_owned(), self.max_pause_ms.to_string()]);
         words.extend(own);
-        words
-    }
-
-    /// This program itself, on this host.
-    ///
-    /// # Errors
-    /// If it can't be told where it is.
-    pub fn this_program() -> std::io::Result<Vec<String>> {
-        let path: PathBuf = std::env::current_exe()?;
-        Ok(vec![path.display().to_string()])
+        place::command(program, words)
     }
 }

@@ -46,7 +46,21 @@ impl Prepared {
         destination: &Arc<dyn Host>,
         domain: &str,
     ) -> Result<Self, String> {
+        if let Some(obstacle) = &plan.obstacle {
+            return Err(obstacle.clone());
+        }
         let how = if let Some(taps) = &plan.taps {
+            let told = source.taps(domain).await;
+            if let Ok(told) = told
+                && !told.is_empty()
+                && !told.contains(&taps[0])
+            {
+                return Err(format!(
+                    "{} is no tap of the domain's on {}",
+                    taps[0],
+                    source.uri()
+                ));
+            }
             let pace = pace_of(plan, source, domain).await?;
             let hosts = (Arc::clone(source), Arc::clone(destination));
             let conductor = Conductor::start(plan, taps, hosts.0, hosts.1, domain, pace).await;
@@ -56,8 +70,14 @@ impl Prepared {
             // Or the domain would be gone before the halves stand ready.
             let mut pace = pace_of(plan, source, domain).await?;
             let kept = source.set_max_downtime(domain, NEVER_MS).await;
-            kept.map_err(|error| error.to_string())?;
-            pace.begin().await.map_err(|error| error.to_string())?;
+            let begun = match kept {
+                Ok(()) => pace.begin().await,
+                kept => kept,
+            };
+            if let Err(error) = begun {
+                ease(source.as_ref(), domain, plan, pace).await;
+                return Err(error.to_string());
+            }
             How::Source(tap, pace)
         };
         Ok(Self {
@@ -67,6 +87,14 @@ impl Prepared {
             domain: domain.to_owned(),
             how,
         })
+    }
+
+    /// There is no migration: what was set for it is as it was.
+    pub(crate) async fn give_up(self, reason: String) -> CarryOutcome {
+        if let How::Source(_, pace) = self.how {
+            ease(self.source.as_ref(), &self.domain, &self.plan, pace).await;
+        }
+        without(reason)
     }
 
     /// Follows the migration, which has been asked for, until the carry is over; `ended` tells how the migration ended.
@@ -86,21 +114,29 @@ impl Prepared {
         };
         match started {
             Ok(conductor) => conductor.run(ended).await,
-            Err((reason, mut pace)) => {
+            Err((reason, pace)) => {
                 // Nobody will stop the domain, so the hypervisor shall.
-                if let Err(error) = pace.release().await {
-                    tracing::warn!("{error}");
-                }
-                let eased = source.set_max_downtime(&domain, plan.max_pause_ms).await;
-                if let Err(error) = eased {
-                    tracing::warn!("{error}");
-                }
-                CarryOutcome {
-                    reason: Some(reason),
-                    ..CarryOutcome::default()
-                }
+                ease(source.as_ref(), &domain, &plan, pace).await;
+                without(reason)
             }
         }
+    }
+}
+
+fn without(reason: String) -> CarryOutcome {
+    CarryOutcome {
+        reason: Some(reason),
+        ..CarryOutcome::default()
+    }
+}
+
+async fn ease(source: &dyn Host, domain: &str, plan: &CarryPlan, mut pace: Pace) {
+    if let Err(error) = pace.release().await {
+        tracing::warn!("{error}");
+    }
+    let eased = source.set_max_downtime(domain, plan.max_pause_ms).await;
+    if let Err(error) = eased {
+        tracing::warn!("{error}");
     }
 }
 

@@ -1,31 +1,39 @@
 //! Both halves' processes, and what passes between them.
 
 use std::process::Stdio;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::mpsc::{Receiver, Sender, WeakSender, channel};
+use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use super::chunk::{Chunk, Chunks, MAX_BYTES};
-use super::words::{FromHalf, ProcessId, ToHalf, to_chunk};
+use super::words::{FromHalf, ProcessId, ToHalf, to_chunk, word_of};
 
 /// Chunks on their way to a half, and words of one.
 const QUEUE: usize = 32;
 /// A process that has closed its standard output ends so soon, or its death is not known of.
 const REAP: Duration = Duration::from_secs(2);
+/// A half that takes no word for so long is left to itself.
+const TELL: Duration = Duration::from_secs(1);
+/// One that takes nothing of the stream for so long gets nothing more of it: its other half's words come over the same pipe.
+const HAND_ON: Duration = Duration::from_secs(5);
 
 /// One half, as this program sees it.
 #[derive(Debug)]
 pub(super) struct HalfProcess {
-    to: Sender<Chunk>,
+    /// `None` once it took nothing for too long.
+    to: Option<Sender<Chunk>>,
+    writer: AbortHandle,
     /// Its words; ends with it.
     pub(super) told: Receiver<FromHalf>,
     pub(super) gone: bool,
     died: Arc<AtomicBool>,
+    process: Arc<OnceLock<ProcessId>>,
 }
 
 impl HalfProcess {
@@ -34,14 +42,69 @@ impl HalfProcess {
         self.died.load(Ordering::Acquire)
     }
 
+    /// True if it is there and takes no words.
+    pub(super) const fn is_stuck(&self) -> bool {
+        self.to.is_none() && !self.gone
+    }
+
+    /// Which process it says it is.
+    pub(super) fn process(&self) -> Option<&ProcessId> {
+        self.process.get()
+    }
+
     /// Nothing follows from the other half.
-    pub(super) async fn end_stream(&self) {
-        let _ = self.to.send(Chunk::Stream(Vec::new())).await;
+    pub(super) async fn end_stream(&mut self) {
+        self.send(Chunk::Stream(Vec::new())).await;
     }
 
     /// Tells it something. One that is gone is noticed by the end of its words.
-    pub(super) async fn tell(&self, word: ToHalf) {
-        let _ = self.to.send(to_chunk(&word)).await;
+    pub(super) async fn tell(&mut self, word: ToHalf) {
+        self.send(to_chunk(&word)).await;
+    }
+
+    /// There is none.
+    pub(super) fn none() -> Self {
+        Self {
+            to: None,
+            writer: tokio::spawn(async {}).abort_handle(),
+            told: channel(1).1,
+            gone: true,
+            died: Arc::default(),
+            process: Arc::default(),
+        }
+    }
+
+    async fn send(&mut self, chunk: Chunk) {
+        let Some(to) = &self.to else { return };
+        if timeout(TELL, to.send(chunk)).await.is_err() {
+            // It sees the end of its input if it ever reads again, and looks after itself.
+            self.to = None;
+            self.writer.abort();
+        }
+    }
+}
+
+#[cfg(test)]
+impl HalfProcess {
+    /// One that is no process: what it is told, and what says its words.
+    pub(super) fn fake() -> (Self, Receiver<Chunk>, Sender<FromHalf>) {
+        let (to, chunks) = channel(QUEUE);
+        let (tell, told) = channel(QUEUE);
+        let half = Self {
+            to: Some(to),
+            writer: tokio::spawn(async {}).abort_handle(),
+            told,
+            gone: false,
+            died: Arc::default(),
+            process: Arc::default(),
+        };
+        (half, chunks, tell)
+    }
+
+    /// It takes nothing more.
+    pub(super) fn fill(&self) {
+        let to = self.to.as_ref().unwrap();
+        while to.try_send(Chunk::Word(Vec::new())).is_ok() {}
     }
 }
 
@@ -59,8 +122,8 @@ struct Started {
 /// Which command can't be started, and why.
 pub(super) fn start([source, destination]: [Vec<String>; 2]) -> Result<[HalfProcess; 2], String> {
     let (source, destination) = (Started::new(&source)?, Started::new(&destination)?);
-    let to = [&source, &destination].map(|started| started.half.to.downgrade());
-    let [to_source, to_destination] = to.map(Some);
+    let to = [&source, &destination].map(Started::input);
+    let [to_source, to_destination] = to;
     Ok([source.read(to_destination), destination.read(to_source)])
 }
 
@@ -80,12 +143,13 @@ impl Started {
         };
         let (to, chunks) = channel(QUEUE);
         let (tell, told) = channel(QUEUE);
-        tokio::spawn(write(input, chunks));
         let half = HalfProcess {
-            to,
+            to: Some(to),
+            writer: tokio::spawn(write(input, chunks)).abort_handle(),
             told,
             gone: false,
             died: Arc::default(),
+            process: Arc::default(),
         };
         Ok(Self {
             half,
@@ -95,8 +159,14 @@ impl Started {
         })
     }
 
+    /// What is for it goes here, as long as it is held.
+    fn input(&self) -> Option<WeakSender<Chunk>> {
+        self.half.to.as_ref().map(Sender::downgrade)
+    }
+
     /// Its part of the stream goes to the other half, if there is one.
     fn read(self, other: Option<WeakSender<Chunk>>) -> HalfProcess {
+        let own = self.input();
         let Self {
             half,
             mut child,
@@ -104,21 +174,19 @@ impl Started {
             tell,
         } = self;
         let died = Arc::clone(&half.died);
+        let told_process = Arc::clone(&half.process);
         tokio::spawn(async move {
             // The process itself, or what started it: how that ends proves nothing, as it may have lost its connection.
             let started = child.id().and_then(|pid| ProcessId::here(pid).ok());
-            let read = read(output, &tell, |chunk| {
-                let other = other.as_ref().and_then(WeakSender::upgrade);
-                async move {
-                    if let Some(other) = other {
-                        let _ = other.send(chunk).await;
-                    }
-                }
-            })
-            .await;
+            let path = Path { own, other };
+            let read = read(output, &tell, path, &told_process).await;
+            let is_it = |process: &ProcessId| {
+                started
+                    .as_ref()
+                    .is_some_and(|started| process.is_same(started))
+            };
             if read.is_cut_off
-                && started.is_some()
-                && read.process == started
+                && told_process.get().is_some_and(is_it)
                 && let Ok(Ok(_)) = timeout(REAP, child.wait()).await
             {
                 died.store(true, Ordering::Release);
@@ -127,6 +195,31 @@ impl Started {
             reap(child).await;
         });
         half
+    }
+}
+
+/// The stream's way from one half to the other.
+struct Path {
+    own: Option<WeakSender<Chunk>>,
+    /// `None` once nothing goes there any more.
+    other: Option<WeakSender<Chunk>>,
+}
+
+impl Path {
+    /// What the other half does not take would keep this one's words waiting behind it: both are told then that the stream is over.
+    async fn hand_on(&mut self, chunk: Chunk, within: Duration) {
+        let Some(other) = self.other.as_ref().and_then(WeakSender::upgrade) else {
+            return;
+        };
+        if timeout(within, other.send(chunk)).await.is_err() {
+            self.other = None;
+            let own = self.own.take().and_then(|own| own.upgrade());
+            for to in own.into_iter().chain([other]) {
+                // No longer than it may take until it is known to be gone.
+                let end = async move { to.send(Chunk::Stream(Vec::new())).await };
+                tokio::spawn(timeout(HAND_ON, end));
+            }
+        }
     }
 }
 
@@ -159,32 +252,33 @@ async fn write(mut input: ChildStdin, mut chunks: Receiver<Chunk>) {
 /// What was read of a half.
 #[derive(Debug, Default)]
 struct Read {
-    process: Option<ProcessId>,
     /// It ended before it had ended the stream.
     is_cut_off: bool,
 }
 
 /// Until its end, or what is no chunk. The stream's end is handed on if the half says it.
-async fn read<F: Future<Output = ()>>(
+async fn read(
     mut output: ChildStdout,
     tell: &Sender<FromHalf>,
-    hand_on: impl Fn(Chunk) -> F,
+    mut path: Path,
+    process: &OnceLock<ProcessId>,
 ) -> Read {
-    let mut read = Read {
-        process: None,
-        is_cut_off: true,
-    };
+    let mut read = Read { is_cut_off: true };
     let mut chunks = Chunks::default();
     let mut buffer = vec![0; MAX_BYTES];
     'reading: while let Ok(bytes @ 1..) = output.read(&mut buffer).await {
         let mut rest = &buffer[..bytes];
         loop {
             match chunks.next(&mut rest) {
-                Ok(Some(Chunk::Word(word))) => match serde_json::from_slice(&word) {
-                    Ok(FromHalf::Process(process)) => read.process = Some(process),
-                    Ok(word) => {
+                Ok(Some(Chunk::Word(word))) => match word_of(&word) {
+                    Ok(Some(FromHalf::Process(told))) => {
+                        // The first counts.
+                        let _ = process.set(told);
+                    }
+                    Ok(Some(word)) => {
                         let _ = tell.send(word).await;
                     }
+                    Ok(None) => {}
                     Err(_) => {
                         read.is_cut_off = false;
                         break 'reading;
@@ -192,7 +286,7 @@ async fn read<F: Future<Output = ()>>(
                 },
                 Ok(Some(chunk)) => {
                     read.is_cut_off &= chunk != Chunk::Stream(Vec::new());
-                    hand_on(chunk).await;
+                    path.hand_on(chunk, HAND_ON).await;
                 }
                 Ok(None) => break,
                 Err(_) => {
@@ -224,6 +318,49 @@ mod tests {
             printf "\\002\\000\\000\\000\\$(printf %o ${{#word}})%s" "$word"
             "#
         )
+    }
+
+    /// What a shell writes as a word.
+    fn word(json: &str) -> String {
+        format!(
+            r#"word='{json}'; printf "\\002\\000\\000\\000\\$(printf %o ${{#word}})%s" "$word";"#
+        )
+    }
+
+    #[tokio::test]
+    async fn a_newer_halfs_word_is_passed_over() {
+        let script = word(r#"{"not-yet-known":{"a":[1]}}"#) + &word(r#""ready""#);
+        let mut half = start_alone(&["sh", "-c", &script].map(str::to_owned)).unwrap();
+        assert_eq!(half.told.recv().await, Some(FromHalf::Ready));
+        let script = word("no json") + &word(r#""ready""#);
+        let mut half = start_alone(&["sh", "-c", &script].map(str::to_owned)).unwrap();
+        assert_eq!(half.told.recv().await, None);
+    }
+
+    /// More of the stream than all queues on its way take, to a half that reads nothing, and a word behind it.
+    #[tokio::test]
+    async fn a_half_that_reads_nothing_keeps_no_word_of_the_other_one() {
+        let chunks =
+            r"for i in $(seq 96); do printf '\001\000\001\000\000'; head -c 65536 /dev/zero; done;";
+        let script = chunks.to_owned() + &word(r#""resume-guest""#) + "cat >/dev/null";
+        let source = ["sh", "-c", &script].map(str::to_owned).to_vec();
+        let destination = ["sleep", "60"].map(str::to_owned).to_vec();
+        let [mut source, destination] = start([source, destination]).unwrap();
+        let told = timeout(HAND_ON * 4, source.told.recv()).await;
+        assert_eq!(told, Ok(Some(FromHalf::ResumeGuest)));
+        drop(destination);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_half_that_takes_no_word_keeps_nobody_waiting() {
+        let (mut half, chunks, _tell) = HalfProcess::fake();
+        let begun = tokio::time::Instant::now();
+        for _ in 0..2 * QUEUE {
+            half.tell(ToHalf::GuestRuns).await;
+        }
+        assert!(half.is_stuck());
+        assert_eq!(begun.elapsed(), TELL);
+        drop(chunks);
     }
 
     #[tokio::test]

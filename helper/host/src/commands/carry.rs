@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::connect::Connect;
-use crate::carry::{CarryPlan, HalfArguments, run_half};
+use crate::carry::{CarryPlan, HalfArguments, Place, run_half};
 use crate::hypervisor::Nic;
 
 /// The most memory for frames that can be asked for, in MiB.
@@ -16,12 +16,16 @@ const LONGEST_PAUSE_MS: u64 = 60_000;
 pub struct Carry {
     /// Hold frames for the guest while it moves and carry them after it, between the taps of its virtio NIC: the
     /// source's, and the destination's if that has another name. libvirt is asked for them, unless given
-    #[arg(long, value_name = "TAP[=TAP]", value_parser = taps, num_args = 0..=1, require_equals = true)]
+    #[arg(long, value_name = "TAP[=TAP]", value_parser = taps, num_args = 0..=1, require_equals = true, overrides_with = "no_carry")]
     pub carry: Option<Option<[String; 2]>>,
-    /// Command that runs `tandem-host` where the source's tap is; default: this program
+    /// Hold and carry no frames, as without --carry
+    #[arg(long, overrides_with = "carry")]
+    pub no_carry: bool,
+    /// Command that runs `tandem-host` where the source's tap is; default: this program, over SSH if the URI leads there so
     #[arg(long, value_name = "COMMAND", requires = "carry")]
     pub carry_from: Option<String>,
-    /// Command that runs `tandem-host` where the destination's tap is, such as `ssh root@b tandem-host`; default: this program
+    /// Command that runs `tandem-host` where the destination's tap is, such as `ssh root@b tandem-host`; default: this
+    /// program, over SSH if the URI leads there so
     #[arg(long, value_name = "COMMAND", requires = "carry")]
     pub carry_to: Option<String>,
     /// The most memory for frames on each host, in MiB
@@ -52,31 +56,41 @@ pub async fn run(arguments: &CarryHalf) -> anyhow::Result<u8> {
 }
 
 impl Carry {
-    /// The carry that is wanted, for a domain with these NICs.
-    ///
-    /// # Errors
-    /// If this program can't tell where it is.
+    /// The carry that is wanted, for a domain with these NICs, between the hosts of these URIs.
     pub(super) fn plan(
         &self,
         nics: &[Nic],
+        [from, to]: [&str; 2],
         bandwidth_mib_s: Option<u64>,
-    ) -> std::io::Result<Option<CarryPlan>> {
-        let Some(taps) = &self.carry else {
-            return Ok(None);
+    ) -> Option<CarryPlan> {
+        let taps = self.wanted()?;
+        let mut obstacle = None;
+        let mut place = |uri: &str, given: &Option<String>| {
+            let place = Place::of(uri, given.as_deref());
+            place.unwrap_or_else(|reason| {
+                obstacle.get_or_insert(reason);
+                Place {
+                    program: Vec::new(),
+                    uri: uri.to_owned(),
+                }
+            })
         };
-        let program = |given: &Option<String>| match given {
-            Some(words) => Ok(words.split_whitespace().map(str::to_owned).collect()),
-            None => CarryPlan::this_program(),
-        };
+        let places = [place(from, &self.carry_from), place(to, &self.carry_to)];
         let bytes = self.carry_limit.saturating_mul(1 << 20);
-        Ok(Some(CarryPlan {
+        Some(CarryPlan {
             taps: taps.clone(),
-            programs: [program(&self.carry_from)?, program(&self.carry_to)?],
+            places,
+            obstacle,
             own: nics.iter().filter_map(|nic| nic.mac).collect(),
             limit_bytes: usize::try_from(bytes).unwrap_or(usize::MAX),
             max_pause_ms: self.max_pause,
             bandwidth_mib_s,
-        }))
+        })
+    }
+
+    /// The taps, if it is wanted.
+    pub(super) fn wanted(&self) -> Option<&Option<[String; 2]>> {
+        self.carry.as_ref().filter(|_| !self.no_carry)
     }
 }
 

@@ -124,7 +124,7 @@ async fn prepare(arguments: &args::Evacuation) -> anyhow::Result<Result<Prepared
     let given_back = read_all(&arguments.device)?;
     let xml = arguments.xml.as_deref().map(read).transpose()?;
     let options = arguments.how.options(xml)?;
-    if options.dname.is_some() && arguments.carry.carry.is_some() {
+    if options.dname.is_some() && arguments.carry.wanted().is_some() {
         bail!(
             "a carry looks for the domain under one name on both hosts; leave out --carry or --dname"
         );
@@ -222,7 +222,11 @@ async fn prepare(arguments: &args::Evacuation) -> anyhow::Result<Result<Prepared
         spec,
         limits: arguments.timeouts.limits(),
         policy,
-        carry: arguments.carry.plan(&facts.nics, options.bandwidth_mib_s)?,
+        carry: arguments.carry.plan(
+            &facts.nics,
+            [&arguments.common.connect.uri, &arguments.destination],
+            options.bandwidth_mib_s,
+        ),
         options,
         warnings,
     }))

@@ -124,6 +124,10 @@ fn carry_text(carry: &CarryOutcome) -> String {
         0 => String::new(),
         swept => format!(" ({swept} of them swept from the tap's queue)"),
     };
+    let left_there = match carry.left_to_the_source {
+        0 => String::new(),
+        left => format!(" {left} carried and left to the source,"),
+    };
     let forwarded = match carry.forwarded {
         0 => String::new(),
         forwarded => format!(" {forwarded} given to the network,"),
@@ -140,7 +144,7 @@ fn carry_text(carry: &CarryOutcome) -> String {
     // Writing to a String does not fail.
     let _ = write!(
         text,
-        "{} frames held{swept}, {} carried, {} given back,{forwarded} {} lost{left}{}; the latest waited {} ms{}{}, {} KiB kept at most",
+        "{} frames held{swept}, {} carried,{left_there} {} given back,{forwarded} {} lost{left}{}; the latest waited {} ms{}{}, {} KiB kept at most",
         carry.held,
         carry.carried,
         carry.given_back,

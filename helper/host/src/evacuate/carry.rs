@@ -14,8 +14,11 @@ pub struct CarryOutcome {
     pub pause_ms: Option<u64>,
     /// Frames that were held, on both hosts.
     pub held: u64,
-    /// That came over the halves' stream.
+    /// That came over the halves' stream, and were the destination's to give.
     pub carried: u64,
+    /// That came over it too, and were left to the source, which may have given them: what it did not give is among the lost.
+    #[serde(default)]
+    pub left_to_the_source: u64,
     /// That were given back to the guest on the source.
     pub given_back: u64,
     /// That the source gave to the network once the guest was elsewhere, as there was no destination's half to carry them to.

@@ -77,6 +77,7 @@ fn index(side: Side) -> usize {
 impl ActionContext {
     /// Carries it out and tells its end.
     pub(super) async fn carry_out(self: Arc<Self>, action: Action) {
+        let is_migration = matches!(action.kind, ActionKind::Migrate);
         // An action that was given up must not go on next to the one that comes after it.
         let reply = match timeout(self.action_limit, self.reply(action.kind)).await {
             Ok(Ok(reply)) => reply,
@@ -87,6 +88,9 @@ impl ActionContext {
                 Reply::Failed(Failure::new(FailureKind::TimedOut, text))
             }
         };
+        if is_migration && let Reply::Failed(failure) = &reply {
+            self.give_up_carry(&failure.message).await;
+        }
         let done = Input::Done {
             action: action.id,
             reply,

@@ -33,4 +33,14 @@ impl ActionContext {
             });
         }
     }
+
+    /// The migration that a carry waits for was not begun: nothing of the carry is left.
+    pub(super) async fn give_up_carry(&self, why: &str) {
+        let prepared = self.prepared_carry.lock().expect("no holder panics").take();
+        if let Some(prepared) = prepared {
+            let reason = format!("the migration did not begin: {why}");
+            let outcome = Box::new(prepared.give_up(reason).await);
+            let _ = self.inputs.send(Input::Carried(outcome)).await;
+        }
+    }
 }

@@ -33,6 +33,12 @@ pub trait Look: Debug + Send + Sync {
         Box::pin(async { Err(not_by_this_driver(self.uri(), "a domain's taps")) })
     }
 
+    /// The process that runs the domain, if this connection leads to that itself.
+    fn process<'a>(&'a self, name: &'a str) -> Answer<'a, Option<i32>> {
+        let _ = name;
+        Box::pin(async { Ok(None) })
+    }
+
     /// Its NICs as they are configured, and not as they are now: one of a network names that network, and not the host's
     /// function that it was given. None where the hypervisor knows no such difference.
     fn configured_nics<'a>(&'a self, name: &'a str) -> Answer<'a, Vec<Nic>> {

@@ -3,6 +3,8 @@
 use std::io::Result;
 use std::path::{Path, PathBuf};
 
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+
 use super::Qemu;
 use crate::files::{self, Lasts, Readers};
 
@@ -27,6 +29,16 @@ impl Qemu {
     pub(super) fn progress_file(&self) -> PathBuf {
         beside(&self.socket, PROGRESS)
     }
+}
+
+/// The process that listens on a socket, even if it serves another client now: this one does not wait for its turn.
+pub(super) fn listener(path: &Path) -> Result<i32> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let stream = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    connect(&stream, &SocketAddrUnix::new(path)?)?;
+    Ok(rustix::net::sockopt::socket_peercred(&stream)?
+        .pid
+        .as_raw_pid())
 }
 
 /// The file of that ending beside a socket.

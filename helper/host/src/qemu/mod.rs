@@ -142,6 +142,12 @@ impl Look for Qemu {
         Box::pin(self.run_state())
     }
 
+    fn process<'a>(&'a self, _: &'a str) -> Answer<'a, Option<i32>> {
+        let told = files::listener(&self.socket);
+        let told = told.map_err(|error| self.refused("who listens", error.to_string()));
+        Box::pin(async { told.map(Some) })
+    }
+
     fn active(&self) -> Answer<'_, Vec<ActiveDomain>> {
         Box::pin(async {
             let name = match self.own_name().await? {

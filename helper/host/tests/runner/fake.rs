@@ -12,6 +12,9 @@ use tandem_host::hypervisor::{
 use tandem_host::xml::Bonds;
 use tokio::sync::watch;
 
+/// How fast a migration goes that nobody slows down, in bytes per second.
+pub(crate) const FULL_SPEED: u64 = 1 << 30;
+
 /// What both hosts know, and what was asked of them.
 #[derive(Debug, Default)]
 pub(crate) struct Pair {
@@ -27,8 +30,13 @@ pub(crate) struct Pair {
     pub(crate) attach_failures: u32,
     /// This device can never be plugged in.
     pub(crate) broken: Option<String>,
+    /// What was set for the next migration: how fast it may be, and how long the guest may stand still.
+    pub(crate) speed: Option<u64>,
+    pub(crate) max_downtime_ms: Option<u64>,
     /// The destination says that its VF can't be plugged in.
     pub(crate) device_is_refused: bool,
+    /// The hypervisor does not begin it.
+    pub(crate) migration_is_refused: bool,
     /// The migration fails.
     pub(crate) migration_fails: bool,
     /// So many cancels are refused.
@@ -161,6 +169,9 @@ impl Look for FakeHost {
         });
         ready(Ok(look))
     }
+    fn taps<'a>(&'a self, _: &'a str) -> Answer<'a, Vec<String>> {
+        ready(Ok(vec!["vnet0".to_owned()]))
+    }
     fn active(&self) -> Answer<'_, Vec<ActiveDomain>> {
         unreachable!("an evacuation asks for one domain")
     }
@@ -266,6 +277,9 @@ impl Host for FakeHost {
             pair.done.push(format!("migrate to {destination}"));
             pair.xml = options.xml.clone();
         });
+        if self.with(|pair, _| pair.migration_is_refused) {
+            return ready(Err(self.other("migrate")));
+        }
         let migration = FakeMigration {
             pair: Arc::clone(&self.pair),
             cancelled: self.cancelled.subscribe(),
@@ -284,6 +298,20 @@ impl Host for FakeHost {
             return ready(Err(self.other("cancel")));
         }
         self.cancelled.send_replace(true);
+        ready(Ok(()))
+    }
+
+    fn speed<'a>(&'a self, _: &'a str) -> Answer<'a, u64> {
+        ready(Ok(FULL_SPEED))
+    }
+
+    fn set_speed<'a>(&'a self, _: &'a str, bytes_per_s: u64) -> Answer<'a, ()> {
+        self.with(|pair, _| pair.speed = Some(bytes_per_s));
+        ready(Ok(()))
+    }
+
+    fn set_max_downtime<'a>(&'a self, _: &'a str, ms: u64) -> Answer<'a, ()> {
+        self.with(|pair, _| pair.max_downtime_ms = Some(ms));
         ready(Ok(()))
     }
 

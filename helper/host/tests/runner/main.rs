@@ -12,6 +12,7 @@ mod hostile;
 
 use std::sync::{Arc, Mutex};
 
+use tandem_host::carry::{CarryPlan, Place};
 use tandem_host::evacuate::{
     AgentUse, CauseCode, Device, Evacuation, Limits, Outcome, Owner, Phase, Progress, Record, Role,
     Side, Spec, Start, Verdict, Vf, VfIdentity,
@@ -21,7 +22,7 @@ use tandem_host::hypervisor::MigrateOptions;
 use tandem_host::xml::domain::DomainXml;
 use tokio::sync::watch;
 
-use fake::{Pair, function, pair};
+use fake::{FULL_SPEED, Pair, function, pair};
 
 const MIGRATE: &str = "migrate to fake:///destination";
 
@@ -107,6 +108,16 @@ async fn run_in(
     prepare: impl FnOnce(&mut Pair),
     watcher: &mut Nosy,
 ) -> Story {
+    run_with(folder, start, None, prepare, watcher).await
+}
+
+async fn run_with(
+    folder: tempfile::TempDir,
+    start: Start,
+    carry: Option<CarryPlan>,
+    prepare: impl FnOnce(&mut Pair),
+    watcher: &mut Nosy,
+) -> Story {
     let records = Records::open(&folder.path().join("records")).expect("a folder");
     let (pair, source, destination) = pair();
     prepare(&mut pair.lock().expect("no holder panics"));
@@ -119,7 +130,7 @@ async fn run_in(
             xml: Some("<domain><name>guest</name></domain>".to_owned()),
             ..MigrateOptions::default()
         },
-        carry: None,
+        carry: carry.clone(),
         lease_client: Default::default(),
         policy: start.spec.configure.then(policy),
         folder: folder.path().to_owned(),
@@ -127,7 +138,12 @@ async fn run_in(
         records: Some(records),
     };
     let stops = watcher.asked.subscribe();
-    let ended = runner.run(Evacuation::new(start, 0), stops, watcher).await;
+    let machine = Evacuation::new(start, 0);
+    let machine = match carry {
+        Some(_) => machine.with_carry(),
+        None => machine,
+    };
+    let ended = runner.run(machine, stops, watcher).await;
     Story {
         folder,
         pair,
@@ -415,4 +431,37 @@ async fn who_leaves_learns_where_the_domain_stays() {
         RunEnd::With(outcome) => panic!("{outcome:#?}"),
     };
     assert_eq!(runs_on, Some(Side::Destination));
+}
+
+/// What a carry sets for its migration is set back when that never begins: the domain's next one has no carry, perhaps.
+#[tokio::test(start_paused = true)]
+async fn limits_of_a_carry_go_with_a_migration_that_does_not_begin() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let place = Place {
+        program: vec!["false".to_owned()],
+        uri: "fake:///".to_owned(),
+    };
+    let carry = CarryPlan {
+        taps: None,
+        places: [place.clone(), place],
+        obstacle: None,
+        own: Vec::new(),
+        limit_bytes: 1 << 20,
+        max_pause_ms: 321,
+        bandwidth_mib_s: None,
+    };
+    let start = start(AgentUse::Never, Limits::default());
+    let refuse = |pair: &mut Pair| pair.migration_is_refused = true;
+    let story = run_with(folder, start, Some(carry), refuse, &mut Nosy::default()).await;
+    {
+        let pair = story.pair.lock().expect("no holder panics");
+        assert_eq!(
+            (pair.speed, pair.max_downtime_ms),
+            (Some(FULL_SPEED), Some(321))
+        );
+    }
+    let carry = story.outcome().and_then(|outcome| outcome.carry.clone());
+    let reason = carry.and_then(|carry| carry.reason).unwrap_or_default();
+    assert!(reason.contains("did not begin"), "{reason}");
+    story.check(0, 1);
 }

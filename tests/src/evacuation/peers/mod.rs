@@ -18,12 +18,13 @@ use crate::{Host, Lab, Vm};
 pub(super) fn boot(lab: &Lab, host: &Host, case: Case, setup: &Setup) -> Result<Vm> {
     lab.client()?;
     match case.system {
-        System::Floor => unmanaged::floor(lab, host, setup),
+        System::Floor | System::FloorCarried => unmanaged::floor(lab, host, setup),
         System::NetFailover => unmanaged::net_failover(lab, host, setup),
         System::Networkd | System::NetworkManager => managed(lab, host, case.system, setup),
         // Tandem's guests are not made here.
         System::UnmanagedBond
         | System::TandemPlanned
+        | System::TandemCarried
         | System::TandemWarned
         | System::TandemKernelAlone
         | System::TandemWithoutEbpf => unmanaged::bond(lab, host, setup),

@@ -14,9 +14,11 @@ const SCRIPT: &str = "/sbin/set-up";
 const LOG: &str = "/tmp/set-up.log";
 
 fn guest<'lab>(lab: &'lab Lab, setup: &Setup) -> SmallGuest<'lab> {
+    let control = setup.control.clone();
     lab.small_guest()
         .kernel(setup.kernel)
         .hot_plug(setup.hot_plug)
+        .hardware(|hardware| hardware.extra_arguments = control)
 }
 
 pub(super) fn floor(lab: &Lab, host: &Host, setup: &Setup) -> Result<Vm> {

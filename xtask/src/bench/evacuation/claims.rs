@@ -25,6 +25,7 @@ pub(super) fn all(samples: &[Samples]) -> Vec<Claim> {
         claims.extend(nothing_lost(one, samples));
         claims.extend(kernel_alone(one, samples));
         claims.extend(not_over_the_floor(one, samples));
+        claims.extend(carried(one, samples));
         claims.extend(gaps_are_true(one));
         claims.extend(at_its_rate(one));
     }
@@ -44,7 +45,7 @@ fn bond_beside<'all>(samples: &Samples, all: &'all [Samples]) -> Option<&'all Sa
 fn is_whole_tandem(samples: &Samples) -> bool {
     matches!(
         samples.case.system,
-        System::TandemPlanned | System::TandemWarned
+        System::TandemPlanned | System::TandemCarried | System::TandemWarned
     )
 }
 
@@ -146,6 +147,28 @@ fn not_over_the_floor(samples: &Samples, all: &[Samples]) -> Option<Claim> {
     })
 }
 
+/// With its frames carried, the migration loses nothing either.
+fn carried(samples: &Samples, all: &[Samples]) -> Option<Claim> {
+    if !samples.case.system.is_carried() {
+        return None;
+    }
+    let (rounds, own) = (samples.rounds(), samples.of_phase(None, PhaseLoss::lost)?);
+    let whole = samples.evacuations.iter();
+    let whole = whole.filter(|one| one.total.lost() == 0).count();
+    let floor = all
+        .iter()
+        .find(|one| one.case.system == System::Floor && one.rate_hz == samples.rate_hz)
+        .and_then(|floor| floor.of_phase(None, PhaseLoss::lost));
+    let beside = floor.map_or(String::new(), |floor| format!("; the floor lost {floor}"));
+    Some(Claim {
+        text: format!(
+            "{}: nothing lost at all in {whole} of {rounds} rounds (lost {own}){beside}",
+            samples.name()
+        ),
+        holds: whole == rounds,
+    })
+}
+
 fn gaps_are_true(samples: &Samples) -> Option<Claim> {
     let count =
         |figure: fn(&MeasuredSwitchover) -> usize| samples.switchovers().map(figure).sum::<usize>();
@@ -230,6 +253,23 @@ mod tests {
             "{}",
             beside.text
         );
+    }
+
+    #[test]
+    fn what_is_carried_is_lost_nowhere() {
+        let floor = samples(System::Floor, &[[0, 12, 0]]);
+        let claim = |losses: &[[u64; 3]]| {
+            let one = samples(System::FloorCarried, losses);
+            carried(&one, std::slice::from_ref(&floor)).unwrap()
+        };
+        let (whole, lossy) = (claim(&[[0, 0, 0]]), claim(&[[0, 0, 0], [0, 1, 0]]));
+        assert!(
+            whole.holds && whole.text.contains("the floor lost"),
+            "{}",
+            whole.text
+        );
+        assert!(!lossy.holds, "{}", lossy.text);
+        assert!(carried(&floor, &[]).is_none());
     }
 
     #[test]

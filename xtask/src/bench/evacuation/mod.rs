@@ -26,11 +26,18 @@ const ABOUT: &str = "A VF leaves the guest, the VM moves to another host, a VF w
     new VF's plug to half a second after it carries the traffic; a *gap* is the longest time between the sendings of two \
     frames that arrived with none between them that did. *VF ready* is from the VF's registration until it can carry \
     traffic. Of the failover, by Tandem's own word: *lead* is from the warning to the moment at which the VF began to be \
-    unregistered, *reaction* to the request for the switchover, *reported* the gap of the bond's unicast frames. *Tandem's kernel \
+    unregistered, *reaction* to the request for the switchover, *reported* the gap of the bond's unicast frames. *Carried*: `tandem-host \
+    migrate --carry` moves the VM, and holds and carries the frames for it. *Tandem's kernel \
     part alone*: the service stands still (SIGSTOP) while the VF is taken.";
 
 /// Systems that are measured at all rates.
-const FURTHER_RATES: [System; 2] = [System::TandemWarned, System::UnmanagedBond];
+const FURTHER_RATES: [System; 5] = [
+    System::Floor,
+    System::FloorCarried,
+    System::TandemCarried,
+    System::TandemWarned,
+    System::UnmanagedBond,
+];
 
 /// What `cargo xtask bench --evacuation` takes.
 #[derive(Debug, clap::Args)]
@@ -51,7 +58,8 @@ pub(super) struct Comparison {
     /// Begin no further guest after so many minutes
     #[arg(long, requires = "evacuation")]
     minutes: Option<u64>,
-    /// Frames a second in each direction; all but the first only for Tandem warned, and the bond by a script beside it
+    /// Frames a second in each direction; all but the first only for Tandem warned and the bond by a script beside it, and for what
+    /// is carried and the floor beside it
     #[arg(
         long,
         value_delimiter = ',',
@@ -73,7 +81,10 @@ pub(super) struct Comparison {
 impl Comparison {
     fn rounds_of(&self, samples: &Samples) -> u32 {
         match samples.case.system {
-            System::Floor | System::TandemPlanned => {
+            System::Floor
+            | System::FloorCarried
+            | System::TandemPlanned
+            | System::TandemCarried => {
                 let more = self.floor_rounds.or(self.tandem_rounds);
                 more.unwrap_or(self.rounds)
             }
@@ -274,6 +285,7 @@ mod tests {
             .collect();
         let expected = [
             ("floor-1000", 20),
+            ("floor-500", 20),
             ("tandem-warned-igb-acpi-1000", 10),
             ("tandem-warned-igb-acpi-500", 10),
             ("unmanaged-bond-igb-acpi-1000", 5),

@@ -2,6 +2,7 @@
 
 use tokio::time::{Instant, sleep_until};
 
+use super::asked::asked;
 use super::{Conductor, LAST, Stop};
 use crate::carry::total::total;
 use crate::carry::words::ToHalf;
@@ -11,27 +12,53 @@ use crate::hypervisor::DomainState;
 impl Conductor {
     pub(super) async fn has_completed(&mut self) {
         self.stopped_by_itself().await;
-        if !self.completed {
-            self.completed = true;
+        self.completed = true;
+        self.tell_departed().await;
+    }
+
+    /// The guest won't run on the source again: in post-copy that is so long before the end, and what was handed over need not be
+    /// kept.
+    pub(super) async fn tell_departed(&mut self) {
+        if !self.departed {
+            self.departed = true;
             self.halves[0].tell(ToHalf::MigrationCompleted).await;
         }
     }
 
     pub(super) async fn has_failed(&mut self) {
         self.failed = true;
+        self.failed_at = Some(Instant::now());
         self.halves[0].tell(ToHalf::MigrationFailed).await;
-        if self.source_command.is_empty() && self.stop_asked {
-            // Who had it stopped has died.
-            if let Err(error) = self.source.unpause(&self.domain).await {
-                tracing::warn!("{error}");
-            }
+        // Who had it stopped has died.
+        self.resume_wanted |= self.source_command.is_empty();
+        self.look_after_failure().await;
+    }
+
+    async fn look_after_failure(&mut self) {
+        if asked(self.source.state(&self.domain)).await == Some(DomainState::Paused) {
+            self.resume_source().await;
+        }
+    }
+
+    /// There is no migration any more, and whoever asked for it says that it came to nothing; so may one that only lost its
+    /// connection. Where the guest is tells, and as long as that is open nothing follows.
+    pub(super) async fn look_for_either(&mut self) {
+        match asked(self.source.state(&self.domain)).await {
+            Some(DomainState::Running) => self.has_failed().await,
+            Some(DomainState::Absent | DomainState::ShutOff) => self.has_completed().await,
+            Some(_) => match asked(self.destination.state(&self.domain)).await {
+                Some(DomainState::Running) => self.has_completed().await,
+                Some(DomainState::Absent | DomainState::ShutOff) => self.has_failed().await,
+                _ => {}
+            },
+            None => {}
         }
     }
 
     /// A source without the domain's process has no job of it either.
     pub(super) async fn look_for_departure(&mut self) {
-        let state = self.source.state(&self.domain).await;
-        if matches!(state, Ok(DomainState::Absent | DomainState::ShutOff)) {
+        let state = asked(self.source.state(&self.domain)).await;
+        if matches!(state, Some(DomainState::Absent | DomainState::ShutOff)) {
             self.has_completed().await;
         }
     }
@@ -45,8 +72,8 @@ impl Conductor {
     }
 
     pub(super) async fn look_for_arrival(&mut self) {
-        match self.destination.state(&self.domain).await {
-            Ok(DomainState::Paused) if self.completed => {
+        match asked(self.destination.state(&self.domain)).await {
+            Some(DomainState::Paused) if self.completed => {
                 if self.halves[1].gone {
                     // Nobody else will have it run.
                     self.resume_orphan().await;
@@ -55,12 +82,11 @@ impl Conductor {
                     self.halves[1].tell(ToHalf::GuestPaused).await;
                 }
             }
-            Ok(DomainState::Running) => {
+            Some(DomainState::Running) => {
                 self.runs = Some(Instant::now());
                 self.halves[1].tell(ToHalf::GuestRuns).await;
             }
-            Ok(_) => {}
-            Err(error) => tracing::debug!("{error}"),
+            _ => {}
         }
     }
 
@@ -75,12 +101,12 @@ impl Conductor {
     /// Both halves are gone, and the guest may still stand still by our own stop.
     pub(super) async fn last_duties(&mut self) {
         let end = Instant::now() + LAST;
-        while self.stopped.is_some() && self.runs.is_none() && !self.stays && Instant::now() < end {
+        while (self.stopped.is_some() || self.stop_unknown.is_some())
+            && self.runs.is_none()
+            && !self.stays
+            && Instant::now() < end
+        {
             self.look().await;
-            if self.failed && !self.stays {
-                // As the migration's end leaves it.
-                let _ = self.source.unpause(&self.domain).await;
-            }
             sleep_until(Instant::now() + self.look_after()).await;
         }
     }
