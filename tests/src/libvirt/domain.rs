@@ -15,16 +15,12 @@ use crate::{Mac, NicModel, test_mac};
 
 /// The VF's alias, on each host.
 pub const VF_ALIAS: &str = "ua-vf";
-/// The second bond, of a domain that has two.
-pub const SECOND_BOND: &str = "bond1";
-/// The alias of its VF, on each host.
-pub const SECOND_VF_ALIAS: &str = "ua-vf1";
 /// The alias of the product's channel.
 pub const CHANNEL_ALIAS: &str = "ua-tandem";
 /// A domain's disk, in the folder of its host.
 pub const DISK_FILE: &str = "disk.raw";
 /// Where a NIC can be plugged in, and some for libvirt's own use.
-const ROOT_PORTS: usize = 8;
+const ROOT_PORTS: usize = 10;
 
 /// A domain of a test.
 #[derive(Debug, Clone)]
@@ -39,17 +35,23 @@ pub struct DomainSpec {
     pub vf: Mac,
     /// MACs of VFs on other hosts.
     pub other_vfs: Vec<Mac>,
-    /// Another bond, [`SECOND_BOND`].
-    pub second: Option<SecondBond>,
+    /// Its bonds besides the first.
+    pub more: Vec<MoreBond>,
     /// A disk, [`DISK_FILE`] in its host's folder, that hosts don't share.
     pub has_disk: bool,
     /// Parameters of its kernel, beyond the lab's own.
     pub kernel_parameters: Vec<String>,
 }
 
-/// The MACs of a domain's second bond.
+/// A bond of a domain that has several.
 #[derive(Debug, Clone, Copy)]
-pub struct SecondBond {
+pub struct MoreBond {
+    /// Its name.
+    pub name: &'static str,
+    /// The alias of its VF, on each host.
+    pub alias: &'static str,
+    /// Its address, in a network of its own.
+    address: &'static str,
     /// Its standby's.
     pub standby: Mac,
     /// Its VF's on the first host.
@@ -67,20 +69,27 @@ impl DomainSpec {
             standby: test_mac(1),
             vf: test_mac(2),
             other_vfs: vec![test_mac(3)],
-            second: None,
+            more: Vec::new(),
             has_disk: false,
             kernel_parameters: Vec::new(),
         }
     }
 
-    /// The same with a second bond.
-    pub fn with_two_bonds(name: &str) -> Self {
+    /// The same with two more bonds.
+    pub fn with_three_bonds(name: &str) -> Self {
+        let bond = |name, alias, address, first_mac| MoreBond {
+            name,
+            alias,
+            address,
+            standby: test_mac(first_mac),
+            vf: test_mac(first_mac + 1),
+            other_vf: test_mac(first_mac + 2),
+        };
         Self {
-            second: Some(SecondBond {
-                standby: test_mac(4),
-                vf: test_mac(5),
-                other_vf: test_mac(6),
-            }),
+            more: vec![
+                bond("bond1", MORE_VF_ALIASES[0], "10.78.0.2", 4),
+                bond("bond2", MORE_VF_ALIASES[1], "10.79.0.2", 7),
+            ],
             ..Self::new(name)
         }
     }
@@ -88,7 +97,7 @@ impl DomainSpec {
     /// Name and standby of each bond.
     pub(super) fn bonds(&self) -> impl Iterator<Item = (&'static str, Mac)> {
         let first = std::iter::once((BOND, self.standby));
-        first.chain(self.second.map(|second| (SECOND_BOND, second.standby)))
+        first.chain(self.more.iter().map(|bond| (bond.name, bond.standby)))
     }
 
     /// The bond with the addresses that the lab's client knows, for a guest that has no configuration.
@@ -105,8 +114,8 @@ impl DomainSpec {
              <ip family='ipv4' address='{GUEST_V4}' prefix='24'/>\n    \
              <ip family='ipv6' address='{GUEST_V6}' prefix='64'/>\n    \
              <route family='ipv4' address='{ROUTE}' prefix='24' gateway='{gateway}'/>\n  \
-             </bond>\n{second}</bonds>",
-            second = self.second.map_or_else(String::new, SecondBond::xml),
+             </bond>\n{more}</bonds>",
+            more = self.more.iter().map(MoreBond::xml).collect::<String>(),
             bond = BOND,
             standby = self.standby,
             vf = self.vf,
@@ -173,8 +182,8 @@ impl DomainSpec {
 
     /// All NICs on the first host.
     fn nics_xml(&self) -> String {
-        let second = self.second.map(|it| (it.standby, SECOND_VF_ALIAS, it.vf));
-        let pairs = std::iter::once((self.standby, VF_ALIAS, self.vf)).chain(second);
+        let more = self.more.iter().map(|it| (it.standby, it.alias, it.vf));
+        let pairs = std::iter::once((self.standby, VF_ALIAS, self.vf)).chain(more);
         let nics = pairs.map(|(standby, alias, vf)| {
             nic_xml(NicModel::VirtioNet, standby, None) + &vf_xml(self.model, vf, alias)
         });
@@ -182,23 +191,26 @@ impl DomainSpec {
     }
 }
 
-impl SecondBond {
-    fn xml(self) -> String {
+impl MoreBond {
+    fn xml(&self) -> String {
         let Self {
+            name,
+            alias,
+            address,
             standby,
             vf,
             other_vf,
         } = self;
         format!(
-            "  <bond name='{SECOND_BOND}'>\n    <standby mac='{standby}'/>\n    \
-             <vf alias='{SECOND_VF_ALIAS}' mac='{vf}'/>\n    <vf mac='{other_vf}'/>\n    \
-             <ip family='ipv4' address='{SECOND_V4}' prefix='24'/>\n  </bond>\n"
+            "  <bond name='{name}'>\n    <standby mac='{standby}'/>\n    \
+             <vf alias='{alias}' mac='{vf}'/>\n    <vf mac='{other_vf}'/>\n    \
+             <ip family='ipv4' address='{address}' prefix='24'/>\n  </bond>\n"
         )
     }
 }
 
-/// The address of the second bond, in a network of its own.
-const SECOND_V4: &str = "10.78.0.2";
+/// The aliases of the VFs of further bonds.
+const MORE_VF_ALIASES: [&str; 2] = ["ua-vf1", "ua-vf2"];
 
 /// A network that is reached through the client, to see that routes come along.
 pub(super) const ROUTE: &str = "198.51.100.0";
@@ -228,7 +240,10 @@ pub(super) fn for_other_host(
     here: &LibvirtHost,
     there: &LibvirtHost,
 ) -> Result<String> {
-    let without = without_interface(&without_interface(live, VF_ALIAS), SECOND_VF_ALIAS);
+    let more = MORE_VF_ALIASES.iter();
+    let without = more.fold(without_interface(live, VF_ALIAS), |xml, alias| {
+        without_interface(&xml, alias)
+    });
     Ok(without.replace(
         &format!("{}/", shown(here.folder())?),
         &format!("{}/", shown(there.folder())?),

@@ -13,10 +13,7 @@ mod world;
 
 pub use daemon::LibvirtHost;
 pub(crate) use daemon::QEMU_CONFIG;
-pub use domain::{
-    CHANNEL_ALIAS, DISK_FILE, DomainSpec, SECOND_BOND, SECOND_VF_ALIAS, SecondBond, VF_ALIAS,
-    vf_xml,
-};
+pub use domain::{CHANNEL_ALIAS, DISK_FILE, DomainSpec, MoreBond, VF_ALIAS, vf_xml};
 pub use guest::{EVACUATION_LIMIT, LibvirtGuest};
 pub use story::run as demo;
 pub use tool::{

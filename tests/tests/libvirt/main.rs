@@ -3,7 +3,7 @@
 mod carried;
 mod operator;
 mod options;
-mod two_bonds;
+mod three_bonds;
 
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
@@ -177,11 +177,11 @@ fn a_domain_has_its_bond_from_its_xml_there_and_back_and_after_a_reboot() {
 }
 
 #[test]
-fn a_domain_with_two_bonds_moves_with_both_vfs() {
-    let Some(lab) = Lab::for_libvirt_test("libvirt two bonds") else {
+fn a_domain_with_three_bonds_moves_with_all_vfs() {
+    let Some(lab) = Lab::for_libvirt_test("libvirt three bonds") else {
         return;
     };
-    two_bonds::move_with_both(&lab).unwrap();
+    three_bonds::move_with_all(&lab).unwrap();
 }
 
 #[test]
