@@ -1,5 +1,5 @@
 //! Every text under tests/situations/ ends as it is written. Those under tests/situations/long/ are run
-//! if the environment has `TANDEM_LONG_SITUATIONS`, and then alone. `TANDEM_SITUATIONS_PART=1/2` runs half of them.
+//! if the environment has `TANDEM_LONG_SITUATIONS`, and then alone.
 
 use tandem_lab::Lab;
 use tandem_lab::situation::{Situation, files, long_files};
@@ -11,16 +11,9 @@ fn every_situation_ends_as_it_is_written() {
         return;
     }
     let long = std::env::var_os("TANDEM_LONG_SITUATIONS").is_some();
-    let mut files = if long { long_files() } else { files() }.unwrap();
-    if let Ok(part) = std::env::var("TANDEM_SITUATIONS_PART") {
-        let (part, parts) = part.split_once('/').expect("PART/PARTS");
-        let (part, parts): (usize, usize) = (part.parse().unwrap(), parts.parse().unwrap());
-        assert!((1..=parts).contains(&part), "part {part} of {parts}");
-        let every = files.into_iter().skip(part - 1).step_by(parts);
-        files = every.collect();
-    }
+    let files = if long { long_files() } else { files() };
     let mut failed = Vec::new();
-    for file in files {
+    for file in files.unwrap() {
         let situation = Situation::read(&file).unwrap();
         if let Err(error) = situation.run() {
             eprintln!("{error:?}");

@@ -43,11 +43,6 @@ pub(super) const SIDE_BY_SIDE: [&str; 16] = [
     "lab-readme",
 ];
 
-/// Runs the texts of tests/situations, half of them: the others are a suite of their own beside it.
-pub(super) const SITUATIONS: &str = "lab-situations";
-/// Which half, as `PART/PARTS`; without it all.
-const SITUATIONS_PART: &str = "TANDEM_SITUATIONS_PART";
-
 /// Those that install what the suite `package` builds.
 const PACKAGING: [&str; 2] = ["lab-packaging", "long-first-boot"];
 
@@ -80,31 +75,8 @@ pub(super) fn suites(metadata: &Value) -> Result<Vec<Suite>> {
             }
         }
     }
-    let whole = suites.iter().position(|suite| suite.name == SITUATIONS);
-    if let Some(whole) = whole.map(|at| suites.remove(at)) {
-        suites.extend(halves(&whole));
-    }
     suites.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(suites)
-}
-
-fn halves(whole: &Suite) -> impl Iterator<Item = Suite> {
-    let parts = [
-        (SITUATIONS.to_owned(), "1/2"),
-        (format!("{SITUATIONS}-2"), "2/2"),
-    ];
-    parts.into_iter().filter_map(|(name, part)| {
-        let Work::Integration(source) = &whole.work else {
-            return None;
-        };
-        Some(Suite {
-            name,
-            about: format!("{}, {part} of the texts", whole.about),
-            env: vec![(SITUATIONS_PART, part)],
-            work: Work::Integration(source.clone()),
-            ..*whole
-        })
-    })
 }
 
 fn suite(package: &str, test: &str, source: &Path) -> Result<Suite> {
@@ -113,7 +85,6 @@ fn suite(package: &str, test: &str, source: &Path) -> Result<Suite> {
     let name = suite_name(package, test, is_lab);
     let is_long = test.starts_with(LONG);
     let lane = match name.as_str() {
-        SITUATIONS => Lane::Paired,
         name if WAITING.contains(&name) => Lane::Waiting,
         name if !is_lab || SIDE_BY_SIDE.contains(&name) => Lane::Beside,
         _ => Lane::Alone,

@@ -19,8 +19,6 @@ pub(super) enum Lane {
     Beside,
     /// Anything, and more than else: it waits for most of its time.
     Waiting,
-    /// One more of these: each has a guest, and so a processor, of its own.
-    Paired,
     /// Nothing: it holds losses or times against a bound that a busy machine could exceed.
     Alone,
 }
@@ -94,8 +92,6 @@ impl State<'_> {
         let has_room = match suite.lane {
             _ if is_running(Lane::Alone) => false,
             Lane::Alone => self.running.is_empty(),
-            Lane::Paired => has_hands && self.running.iter().all(|one| one.lane == Lane::Paired),
-            _ if is_running(Lane::Paired) => false,
             Lane::Cargo => has_hands && !is_running(Lane::Cargo),
             Lane::Beside => has_hands,
             Lane::Waiting => true,
@@ -171,22 +167,6 @@ mod tests {
         assert_eq!(schedule.next().unwrap().name, "z");
         schedule.settle(began[0]);
         assert_eq!(schedule.next().unwrap().name, "c");
-    }
-
-    #[test]
-    fn those_in_pairs_run_beside_one_another_and_nothing_else() {
-        let pairs = ["a", "b", "c"].map(|name| suite(name, Lane::Paired, &[]));
-        let others = [suite("x", Lane::Waiting, &[]), suite("y", Lane::Alone, &[])];
-        let schedule = Schedule::new(pairs.iter().chain(&others).collect());
-        let next = || schedule.next().unwrap();
-        let began = [next(), next()];
-        assert_eq!(began.map(|suite| suite.name.as_str()), ["a", "b"]);
-        schedule.settle(began[0]);
-        let last = next();
-        assert_eq!(last.name, "c");
-        schedule.settle(began[1]);
-        schedule.settle(last);
-        assert_eq!(next().name, "x");
     }
 
     #[test]
