@@ -28,6 +28,11 @@ impl Qemu {
     /// Goes on with the guest that was saved in `file`. This QEMU was started with [`super::Start::Incoming`] and
     /// the same devices.
     pub(crate) fn load(&self, file: &Path) -> Result<()> {
+        // Nobody moved. Asked to announce itself, a virtio NIC that is taken down in the same second hangs, and all of the
+        // guest's network with it: `virtnet_close` waits under RTNL for `virtnet_config_changed_work`, which waits for RTNL
+        // (`drivers/net/virtio_net.c`, 6.12).
+        let silent = json!({ "announce-rounds": 0 });
+        self.qmp().execute("migrate-set-parameters", silent)?;
         self.move_state("migrate-incoming", file)
             .with_context(|| format!("cannot start from the state in {}", file.display()))?;
         // The state was saved while the guest stood still, and it does so after it was loaded.
