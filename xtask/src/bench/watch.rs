@@ -36,8 +36,8 @@ const SLOW_START: Duration = Duration::from_secs(2);
 const CHUNK_BYTES: usize = 128 << 10;
 /// Most of the guest's processor time that the watch may take, in per cent.
 const LIMIT_PERCENT: f64 = 1.0;
-const ON: &str = "health-ms = 2000";
-const OFF: &str = "health-ms = 0";
+const ON: &str = "timing.health-ms = 2000";
+const OFF: &str = "timing.health-ms = 0";
 
 const ABOUT: &str = "Numbered frames and a TCP connection go both ways through the VF. Rounds with the watch (`health-ms = 2000`, \
     the default) and without it (`health-ms = 0`) take turns. *Service* is the processor time of the service by its control \
