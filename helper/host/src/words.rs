@@ -20,12 +20,29 @@ pub fn message(text: &str) -> String {
 
 /// One word of a command that is offered for copying, as a shell reads it back.
 pub fn quoted(word: &str) -> String {
+    match is_bare(word) {
+        true => word.to_owned(),
+        false => in_quotes(&printable(word)),
+    }
+}
+
+/// One word of a command that a shell is given, as it reads it back: whatever is in it.
+pub fn shell_word(word: &str) -> String {
+    match is_bare(word) {
+        true => word.to_owned(),
+        false => in_quotes(word),
+    }
+}
+
+/// A shell takes it for itself.
+fn is_bare(word: &str) -> bool {
     let is_bare =
         |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/' | ':' | '+' | '@');
-    if !word.is_empty() && word.chars().all(is_bare) {
-        return word.to_owned();
-    }
-    format!("'{}'", printable(word).replace('\'', r"'\''"))
+    !word.is_empty() && word.chars().all(is_bare)
+}
+
+fn in_quotes(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 #[cfg(test)]

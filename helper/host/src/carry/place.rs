@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::hypervisor::is_local_uri;
-use crate::words::printable;
+use crate::words::{printable, shell_word};
 
 /// Where a half runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,17 +100,8 @@ pub(super) fn command(program: &[String], words: Vec<String>) -> Vec<String> {
     let is_ssh = first.is_some_and(|name| name == "ssh");
     let words = words
         .into_iter()
-        .map(|word| if is_ssh { quoted(&word) } else { word });
+        .map(|word| if is_ssh { shell_word(&word) } else { word });
     program.iter().cloned().chain(words).collect()
-}
-
-/// As a shell reads it back.
-fn quoted(word: &str) -> String {
-    let is_bare = |c: char| c.is_ascii_alphanumeric() || "-_./:+@,=".contains(c);
-    if !word.is_empty() && word.chars().all(is_bare) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 #[cfg(test)]

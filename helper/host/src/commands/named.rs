@@ -224,12 +224,12 @@ pub(super) fn name_devices(
 /// # Errors
 /// If a host can't be asked.
 pub(super) async fn home(hosts: &Hosts, names: [&str; 2]) -> Result<(Side, DomainLook), HostError> {
-    let there = hosts.destination.look(names[1]).await;
-    if let Ok(there) = &there
-        && there.facts.state == DomainState::Running
-    {
-        return Ok((Side::Destination, there.clone()));
-    }
+    let there = match hosts.destination.look(names[1]).await {
+        Ok(there) if there.facts.state == DomainState::Running => {
+            return Ok((Side::Destination, there));
+        }
+        there => there,
+    };
     let source = hosts.seen(Side::Source).look(names[0]).await?;
     // Where it runs it is, whatever the other host does not say.
     if source.facts.state != DomainState::Running {

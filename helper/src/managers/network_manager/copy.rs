@@ -66,6 +66,17 @@ pub(super) fn of_bond(bond: &BondPolicy, nic: &Nic, source: &Profile, pins_iaid:
         let _ = writeln!(text, "mtu={mtu}");
     }
     text.push_str(&options(bond));
+    // What a bond would have otherwise, where the group says nothing of it.
+    let asks_as_the_standby = |text: &mut String, entries: &[(String, String)]| {
+        let has = |wanted: &str| entries.iter().any(|(key, _)| key == wanted);
+        if !has(METRIC) {
+            let _ = writeln!(text, "{METRIC}={WIRED_METRIC}");
+        }
+        if pins_iaid && !has(IAID) {
+            // As `nm_utils_create_dhcp_iaid` derives it from the interface's name (NetworkManager, 1.52).
+            let _ = writeln!(text, "{IAID}={}", iaid::of_bytes(nic.name.as_bytes()));
+        }
+    };
     for (group, entries) in source.file.groups() {
         if LEFT_OUT.contains(&group) {
             continue;
@@ -77,30 +88,17 @@ pub(super) fn of_bond(bond: &BondPolicy, nic: &Nic, source: &Profile, pins_iaid:
         if !IP_GROUPS.contains(&group) {
             continue;
         }
-        let has = |wanted: &str| entries.iter().any(|(key, _)| key == wanted);
-        if !has(METRIC) {
-            let _ = writeln!(text, "{METRIC}={WIRED_METRIC}");
-        }
-        if pins_iaid && !has(IAID) {
-            let _ = writeln!(text, "{IAID}={}", own_iaid(nic));
-        }
+        asks_as_the_standby(&mut text, entries);
     }
     // A profile that says nothing of a family asks for it (`nm_connection_normalize`, NetworkManager, 1.52).
     for group in IP_GROUPS {
         if source.file.groups().any(|(name, _)| name == group) {
             continue;
         }
-        let _ = write!(text, "\n[{group}]\nmethod=auto\n{METRIC}={WIRED_METRIC}\n");
-        if pins_iaid {
-            let _ = writeln!(text, "{IAID}={}", own_iaid(nic));
-        }
+        let _ = write!(text, "\n[{group}]\nmethod=auto\n");
+        asks_as_the_standby(&mut text, &[]);
     }
     text
-}
-
-/// As `nm_utils_create_dhcp_iaid` derives it from the interface's name (NetworkManager, 1.52).
-fn own_iaid(nic: &Nic) -> u32 {
-    iaid::of_bytes(nic.name.as_bytes())
 }
 
 /// Those with which Tandem makes a bond.
