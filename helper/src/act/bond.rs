@@ -37,8 +37,7 @@ pub(super) fn create(
     let request = RouteNetlinkMessage::NewLink(complete(LinkBond::new(name.as_str())));
     match requests.change(&request, NLM_F_CREATE | NLM_F_EXCL) {
         Ok(()) => {
-            let made = by_name(requests, name)?.ok_or(ActError::Gone)?;
-            make_room(made.ifindex);
+            make_room(name);
             Ok(())
         }
         Err(error) if error.errno() == libc::EOPNOTSUPP => Err(ActError::Refused {
@@ -53,7 +52,7 @@ pub(super) fn create(
                 return Err(name_taken(name, &link));
             }
             change(requests, complete(bond_at(link.ifindex)))?;
-            make_room(link.ifindex);
+            make_room(name);
             Ok(())
         }
         Err(error) => Err(error.into()),

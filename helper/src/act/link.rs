@@ -66,7 +66,7 @@ pub(super) fn enslave(
         let message = LinkUnspec::new_with_index(port.0).down().build();
         change(requests, message).map_err(ActError::at(format!("take {} down", port_link.name)))?;
     }
-    make_room(port);
+    make_room(&port_link.name);
     Ok(change(requests, membership(port, bond))?)
 }
 

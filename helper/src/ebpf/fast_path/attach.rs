@@ -67,12 +67,11 @@ impl Attached {
 
 /// Has filters find room on a link that is down, on kernels where they need it: while it is up, this takes its queues out of
 /// work for some ms (`qdisc_graft`, `net/sched/sch_api.c`, 6.1), in which frames that it sends are lost.
-pub(super) fn make_room(ifindex: u32) -> Result<(), String> {
+pub(super) fn make_room(link: &str) -> Result<(), String> {
     if !needs_clsact() {
         return Ok(());
     }
-    let name = system::name_of(ifindex).map_err(|error| format!("the link is gone ({error})"))?;
-    add_clsact(&name).map_err(|error| reason_of(&error))
+    add_clsact(link).map_err(|error| reason_of(&error))
 }
 
 fn needs_clsact() -> bool {

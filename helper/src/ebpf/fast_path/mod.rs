@@ -30,7 +30,7 @@ use std::{
 };
 
 use tandem_core::{
-    Ifindex, Input,
+    IfName, Ifindex, Input,
     fast_path::{ArmedVf, Blocked, FastPath},
 };
 use tandem_ebpf::MAX_BONDS;
@@ -93,9 +93,9 @@ struct Bonds {
 
 /// Prepares a link that is down, so that programs which are attached to it once it carries traffic cost no frames. Where
 /// that fails they cost some ms: no reason to leave the link down.
-pub(crate) fn make_room(link: Ifindex) {
-    if let Err(reason) = attach::make_room(link.0) {
-        tracing::warn!(link = link.0, reason, "there is no room for filters yet");
+pub(crate) fn make_room(link: &IfName) {
+    if let Err(reason) = attach::make_room(link.as_str()) {
+        tracing::warn!(%link, reason, "there is no room for filters yet");
     }
 }
 
