@@ -19,6 +19,8 @@ use crate::process::ProcessHandle;
 const BASE: &str = "/tmp/tandem-lab";
 /// Network namespaces of the lab are named `tl-RUN-NAME`.
 const NETNS_PREFIX: &str = "tl-";
+/// The name of a folder that is being removed ends so.
+const REMOVED_SUFFIX: &str = ".removed";
 const IP_LIMIT: Duration = Duration::from_secs(30);
 /// A killed process is gone at once, unless the kernel still works for it.
 const END_LIMIT: Duration = Duration::from_secs(10);
@@ -107,9 +109,14 @@ fn sweep() {
         return;
     };
     for entry in entries.flatten().filter(|entry| entry.path().is_dir()) {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.ends_with(REMOVED_SUFFIX) {
+            let _ = fs::remove_dir_all(entry.path());
+            continue;
+        }
         let alive = entry.path().join("alive");
         if let Ok(Some(_held)) = lock(&alive, FlockOperation::NonBlockingLockExclusive) {
-            remove(&entry.file_name().to_string_lossy());
+            remove(&name);
         }
     }
 }
@@ -124,7 +131,12 @@ fn remove(id: &str) {
             let _ = command::run_any(Command::new("ip").args(["netns", "del", &name]), IP_LIMIT);
         }
     }
-    let _ = fs::remove_dir_all(Path::new(BASE).join(id));
+    // Under another name first: who still has the path (a QEMU that starts, this process's other threads,
+    // another run's sweep) makes nothing new in a folder that is being emptied, which would then stay.
+    let removed = Path::new(BASE).join(format!("{id}{REMOVED_SUFFIX}"));
+    if fs::rename(Path::new(BASE).join(id), &removed).is_ok() {
+        let _ = fs::remove_dir_all(removed);
+    }
 }
 
 /// Kills what still runs in a network namespace, and waits a moment until it is gone: a libvirtd would write

@@ -53,7 +53,7 @@ pub fn agree(here: Versions, there: Versions) -> Result<u16, NoCommonVersion> {
 
 /// Why a carry ended before it was done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
+pub enum CarryCause {
     /// The guest did not stop within [`crate::Limits::hold_ms`].
     HoldTooLong,
     /// More frames came before the stop than may be kept.
@@ -76,7 +76,7 @@ pub enum Cause {
     OtherHalf,
 }
 
-impl fmt::Display for Cause {
+impl fmt::Display for CarryCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::HoldTooLong => "the guest did not stop in time",
@@ -149,6 +149,6 @@ pub enum Message {
     /// S: the guest stays, its frames were given back. D: it gives up, and is open.
     Abort {
         /// Why.
-        cause: Cause,
+        cause: CarryCause,
     },
 }

@@ -4,7 +4,7 @@
 use alloc::vec::Vec;
 
 use crate::frame::{Frame, MAX_FRAME_BYTES};
-use crate::message::{Cause, Message, Versions};
+use crate::message::{CarryCause, Message, Versions};
 
 /// What a stream begins with, within the first [`Message::Hello`].
 const MAGIC: [u8; 8] = *b"tdmcarry";
@@ -121,7 +121,7 @@ impl Message {
             (SYNC, _) => Self::Sync { last: number()? },
             (DONE, _) => Self::Done { last: number()? },
             (ABORT, [cause]) => Self::Abort {
-                cause: Cause::of_byte(*cause),
+                cause: CarryCause::of_byte(*cause),
             },
             (STOPPED, [_]) => return Err(StreamError::Value { kind }),
             _ => return Err(length()),
@@ -158,7 +158,7 @@ const fn longest_body(kind: u8) -> Option<usize> {
     }
 }
 
-impl Cause {
+impl CarryCause {
     const fn byte(self) -> u8 {
         match self {
             Self::OtherHalf => 0,

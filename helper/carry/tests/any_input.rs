@@ -4,8 +4,8 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use tandem_carry::{
-    Cause, Destination, Frame, Limits, MIN_FRAME_BYTES, Message, Source, Versions, destination,
-    source,
+    CarryCause, Destination, Frame, Limits, MIN_FRAME_BYTES, Message, Source, Versions,
+    destination, source,
 };
 
 const LIMITS: Limits = Limits {
@@ -49,8 +49,8 @@ fn messages() -> impl Strategy<Value = Message> {
         1 => Just(Message::SyncRequest),
         1 => (0_u64..6).prop_map(|last| Message::Sync { last }),
         1 => (0_u64..6).prop_map(|last| Message::Done { last }),
-        1 => Just(Message::Abort { cause: Cause::OtherHalf }),
-        1 => Just(Message::Abort { cause: Cause::NothingGiven }),
+        1 => Just(Message::Abort { cause: CarryCause::OtherHalf }),
+        1 => Just(Message::Abort { cause: CarryCause::NothingGiven }),
     ]
 }
 
@@ -223,7 +223,7 @@ fn halves_without_a_common_version_leave_the_taps_alone() {
     half.handle(0, source::Input::Message(Message::Hello { versions }));
     assert!(!half.can_hold());
     let outcome = half.outcome().expect("it has ended");
-    assert_eq!(outcome.cause, Some(Cause::NoCommonVersion));
+    assert_eq!(outcome.cause, Some(CarryCause::NoCommonVersion));
     assert_eq!(half.next_action(), Some(source::Action::Detach));
 
     let mut half = Destination::new(LIMITS);

@@ -3,22 +3,22 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use tandem_carry::{
-    Cause, Decoder, Frame, MAX_FRAME_BYTES, MAX_MESSAGE_BYTES, MIN_FRAME_BYTES, Message,
+    CarryCause, Decoder, Frame, MAX_FRAME_BYTES, MAX_MESSAGE_BYTES, MIN_FRAME_BYTES, Message,
     StreamError, Versions,
 };
 
-fn causes() -> impl Strategy<Value = Cause> {
+fn causes() -> impl Strategy<Value = CarryCause> {
     prop::sample::select(vec![
-        Cause::HoldTooLong,
-        Cause::TooMuch,
-        Cause::StopRefused,
-        Cause::MigrationFailed,
-        Cause::NeverResumed,
-        Cause::StreamEnded,
-        Cause::Foreign,
-        Cause::NoCommonVersion,
-        Cause::NothingGiven,
-        Cause::OtherHalf,
+        CarryCause::HoldTooLong,
+        CarryCause::TooMuch,
+        CarryCause::StopRefused,
+        CarryCause::MigrationFailed,
+        CarryCause::NeverResumed,
+        CarryCause::StreamEnded,
+        CarryCause::Foreign,
+        CarryCause::NoCommonVersion,
+        CarryCause::NothingGiven,
+        CarryCause::OtherHalf,
     ])
 }
 

@@ -17,7 +17,7 @@ use super::input::ChannelInput;
 use super::peer::{Peer, Turn};
 use super::session::Session;
 use super::unix::{ChannelError, Listener};
-use super::virtio::{Port, PortFolders};
+use super::virtio::{AgentPort, PortFolders};
 use crate::runtime::SOCKET_PATH;
 
 /// Connections of the local socket at a time.
@@ -48,7 +48,7 @@ pub struct Channel {
     listener: Option<Listener>,
     clients: Vec<Peer<UnixStream>>,
     port_name: Option<String>,
-    port: Option<Peer<Port>>,
+    port: Option<Peer<AgentPort>>,
     /// What the service was told of the port last.
     told: Option<Input>,
 }
@@ -135,7 +135,7 @@ impl Channel {
         if self.port.is_some() {
             return;
         }
-        match Port::open(&PortFolders::default(), name) {
+        match AgentPort::open(&PortFolders::default(), name) {
             Ok(port) => {
                 self.port = Some(Peer::new(port));
                 self.tell_port();

@@ -87,7 +87,7 @@ impl PortFolders {
 
 /// An open port.
 #[derive(Debug)]
-pub(super) struct Port {
+pub(super) struct AgentPort {
     file: File,
     events: AsyncFd<OwnedFd>,
     readable: bool,
@@ -95,7 +95,7 @@ pub(super) struct Port {
     hung_up: bool,
 }
 
-impl Port {
+impl AgentPort {
     /// Opens the port of that name, and so tells the host that somebody is there.
     pub(super) fn open(folders: &PortFolders, name: &str) -> Result<Self, PortError> {
         let path = folders.find(name).ok_or_else(|| PortError::NotThere {
@@ -176,7 +176,7 @@ fn attempt(
     Poll::Pending
 }
 
-impl Transport for Port {
+impl Transport for AgentPort {
     const HOST: bool = true;
 
     fn refresh(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
@@ -245,20 +245,20 @@ mod tests {
         fs::create_dir_all(folders.class.join("vport2p1")).unwrap();
         let path = folders.find("mine").unwrap();
         assert_eq!(path, folders.devices.join("vport1p7"));
-        let error = Port::open(&folders, "mine").unwrap_err();
+        let error = AgentPort::open(&folders, "mine").unwrap_err();
         assert!(matches!(error, PortError::NotThere { .. }), "{error}");
     }
 
     /// A socket stands in for the port: its hang-up lasts too.
-    fn port() -> (Peer<Port>, UnixStream) {
+    fn port() -> (Peer<AgentPort>, UnixStream) {
         let (guest, host) = UnixStream::pair().unwrap();
         guest.set_nonblocking(true).unwrap();
-        let port = Port::new(File::from(OwnedFd::from(guest))).unwrap();
+        let port = AgentPort::new(File::from(OwnedFd::from(guest))).unwrap();
         (Peer::new(port), host)
     }
 
     /// Takes turns as the task is woken, until it has come to this.
-    async fn turn_until(peer: &mut Peer<Port>, done: impl Fn(&mut Peer<Port>) -> bool) {
+    async fn turn_until(peer: &mut Peer<AgentPort>, done: impl Fn(&mut Peer<AgentPort>) -> bool) {
         let mut dispatcher = Dispatcher::default();
         let turns = poll_fn(|cx| {
             while peer.turn(cx, &mut dispatcher).unwrap() == Turn::Again {}

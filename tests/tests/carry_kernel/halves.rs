@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use tandem_carry::{Destination, Frame, Limits, Source, destination, source};
 use tandem_carry_kernel::{
-    DestinationHalf, Guarded, HoldTap, Injector, Link, Mode, Order, SourceHalf, TapCopy,
+    DestinationHalf, Guarded, HoldTap, Injector, Mode, Order, SourceHalf, StreamIo, TapCopy,
 };
 
 use crate::network::{GUEST, LIMIT, PEER, enter, frame, ip, number_of, send, wait_for};
@@ -75,7 +75,7 @@ impl Rig {
         };
         let (a, b) = UnixStream::pair().unwrap();
         let link =
-            |end: UnixStream| Link::new(end.try_clone().unwrap().into(), end.into()).unwrap();
+            |end: UnixStream| StreamIo::new(end.try_clone().unwrap().into(), end.into()).unwrap();
         let guarded = |at: usize, mode| Guarded::new(taps[at].name(), mode).unwrap();
         let source = SourceHalf::new(
             Source::new(limits, &[GUEST]),
@@ -108,7 +108,7 @@ impl Rig {
     fn follow_up(&mut self) {
         self.to_destination.push(destination::Input::SourceDied);
         let (end, _) = UnixStream::pair().unwrap();
-        let link = Link::new(end.try_clone().unwrap().into(), end.into()).unwrap();
+        let link = StreamIo::new(end.try_clone().unwrap().into(), end.into()).unwrap();
         let machine = Source::new(self.limits, &[GUEST]).without_destination();
         let name = self.taps[0].name().to_owned();
         let half = SourceHalf::new(machine, Guarded::new(&name, Mode::Drain).unwrap(), link);

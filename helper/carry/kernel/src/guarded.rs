@@ -9,7 +9,7 @@ use crate::error::KernelError;
 use crate::hold::{Hold, Mode};
 use crate::hold_tap::HoldTap;
 use crate::inject::{Injected, Injector};
-use crate::queue::Queue;
+use crate::tap_queue::TapQueue;
 
 /// For so long nothing has come out of the hold although frames are missing: its queue was full, and they are lost. A
 /// frame is on its way into that queue for microseconds. In ms.
@@ -21,7 +21,7 @@ pub struct Guarded {
     hold: Option<Hold>,
     tap: HoldTap,
     injector: Injector,
-    queue: Queue,
+    queue: TapQueue,
     draining: bool,
     /// Frames read out of the hold, and those that its queue has lost.
     read: u64,
@@ -41,7 +41,7 @@ impl Guarded {
     pub fn new(device: &str, mode: Mode) -> Result<Self, KernelError> {
         let tap = HoldTap::new()?;
         let injector = Injector::new(device)?;
-        let queue = Queue::new(device)?;
+        let queue = TapQueue::new(device)?;
         let hold = Hold::attach(device, &tap, mode)?;
         Ok(Self {
             hold: Some(hold),

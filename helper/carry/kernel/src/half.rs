@@ -8,7 +8,7 @@ use tandem_carry::{Destination, Frame, Source, destination, source};
 
 use crate::copy::{Forwarded, TapCopy};
 use crate::guarded::Guarded;
-use crate::link::Link;
+use crate::stream_io::StreamIo;
 
 /// Frames that are read out of the hold in one turn at most: as many as its queue has.
 const TURN_FRAMES: usize = 10_000;
@@ -54,7 +54,7 @@ pub struct SourceHalf {
     pub machine: Source,
     tap: Guarded,
     copy: Option<TapCopy>,
-    link: Link,
+    link: StreamIo,
     drain: Drain,
     hold_began_ms: u64,
     /// Until when the tap's queue is swept.
@@ -105,13 +105,13 @@ pub struct DestinationHalf {
     /// Decides.
     pub machine: Destination,
     tap: Guarded,
-    link: Link,
+    link: StreamIo,
     announced: bool,
 }
 
 impl SourceHalf {
     /// `tap` passes frames.
-    pub const fn new(machine: Source, tap: Guarded, link: Link) -> Self {
+    pub const fn new(machine: Source, tap: Guarded, link: StreamIo) -> Self {
         Self {
             machine,
             tap,
@@ -326,7 +326,7 @@ impl Forwarding {
 
 impl DestinationHalf {
     /// `tap` is closed.
-    pub const fn new(machine: Destination, tap: Guarded, link: Link) -> Self {
+    pub const fn new(machine: Destination, tap: Guarded, link: StreamIo) -> Self {
         Self {
             machine,
             tap,
@@ -443,7 +443,12 @@ fn read_destination(machine: &mut Destination, tap: &mut Guarded, now_ms: u64) -
     Ok(())
 }
 
-fn wait<'a>(tap: &'a Guarded, link: &'a Link, deadline_ms: Option<u64>, now_ms: u64) -> Wait<'a> {
+fn wait<'a>(
+    tap: &'a Guarded,
+    link: &'a StreamIo,
+    deadline_ms: Option<u64>,
+    now_ms: u64,
+) -> Wait<'a> {
     let (reads, writes) = link.waits();
     let busy_ms = tap.is_busy().then(|| now_ms + BUSY_MS);
     Wait {

@@ -16,9 +16,9 @@ mod half;
 mod hold;
 mod hold_tap;
 mod inject;
-mod link;
-mod queue;
+mod stream_io;
 mod sys;
+mod tap_queue;
 
 pub use arrival::{Closed, NotClosed};
 pub use copy::TapCopy;
@@ -28,4 +28,4 @@ pub use half::{DestinationHalf, DrainEnd, Order, SourceHalf, Wait};
 pub use hold::{Hold, Mode};
 pub use hold_tap::HoldTap;
 pub use inject::{Injected, Injector};
-pub use link::Link;
+pub use stream_io::StreamIo;

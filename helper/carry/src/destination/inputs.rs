@@ -2,7 +2,7 @@
 
 use super::{Action, Destination, Input, Phase, Stream, Sync};
 use crate::frame::Frame;
-use crate::message::{Cause, Message};
+use crate::message::{CarryCause, Message};
 use crate::queue::{Waiting, has_room};
 use crate::twins::Twins;
 
@@ -15,7 +15,7 @@ impl Destination {
             Input::Tick => {}
             Input::Message(message) => self.hear(message),
             Input::StreamEnded => {
-                self.stream_over(Cause::StreamEnded);
+                self.stream_over(CarryCause::StreamEnded);
                 self.says.clear();
             }
             Input::SourceDied => self.source_died(),
@@ -65,8 +65,8 @@ impl Destination {
         }
         if self.last_ms().is_some_and(|last| self.now_ms >= last) && self.phase != Phase::Ended {
             self.give_up(match self.runs_since_ms {
-                Some(_) => Cause::OtherHalf,
-                None => Cause::NeverResumed,
+                Some(_) => CarryCause::OtherHalf,
+                None => CarryCause::NeverResumed,
             });
         }
     }
@@ -81,7 +81,7 @@ impl Destination {
         match (self.runs_since_ms, self.sync) {
             (None, _) if self.now_ms >= self.runs_until_ms(since_ms) => {
                 if !self.source_done {
-                    self.stream_over(Cause::NeverResumed);
+                    self.stream_over(CarryCause::NeverResumed);
                 }
                 self.read_dry();
             }
@@ -90,10 +90,10 @@ impl Destination {
                 if !self.has_all() && self.now_ms >= self.patient_until_ms(runs_ms) =>
             {
                 let left = self.leave_what_may_be_given_back();
-                self.stream_over(Cause::OtherHalf);
+                self.stream_over(CarryCause::OtherHalf);
                 if left {
                     // The last word, as the source can't tell otherwise whose they are.
-                    let cause = Cause::NothingGiven;
+                    let cause = CarryCause::NothingGiven;
                     self.says.push_back(Message::Abort { cause });
                 }
                 self.read_dry();
@@ -110,7 +110,7 @@ impl Destination {
                 self.say(Message::SyncRequest);
             }
             (_, Sync::Asked { since_ms }) if self.now_ms >= self.patient_until_ms(since_ms) => {
-                self.cause.get_or_insert(Cause::OtherHalf);
+                self.cause.get_or_insert(CarryCause::OtherHalf);
                 self.unanswered = true;
                 self.read_dry();
             }
@@ -314,7 +314,7 @@ impl Destination {
         }
     }
 
-    fn give_up(&mut self, cause: Cause) {
+    fn give_up(&mut self, cause: CarryCause) {
         self.cause.get_or_insert(cause);
         self.say(Message::Abort { cause });
         self.end();

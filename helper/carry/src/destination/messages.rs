@@ -2,7 +2,7 @@
 //! it can neither fill this host's memory nor keep the tap closed for longer than the limits say.
 
 use super::{Destination, Phase, Stream, Sync};
-use crate::message::{Cause, Message, VERSIONS, Versions, agree};
+use crate::message::{CarryCause, Message, VERSIONS, Versions, agree};
 
 impl Destination {
     pub(super) fn hear(&mut self, message: Message) {
@@ -11,10 +11,10 @@ impl Destination {
         }
         match message {
             Message::Hello { versions } if self.stream == Stream::Greeting => self.greet(versions),
-            _ if self.stream == Stream::Greeting => self.stream_over(Cause::Foreign),
+            _ if self.stream == Stream::Greeting => self.stream_over(CarryCause::Foreign),
             Message::Abort { .. } => self.aborted(),
             // Nothing else may follow.
-            _ if self.source_done => self.stream_over(Cause::Foreign),
+            _ if self.source_done => self.stream_over(CarryCause::Foreign),
             Message::Hold => {
                 self.began_ms.get_or_insert(self.now_ms);
             }
@@ -42,7 +42,7 @@ impl Destination {
                 }
             }
             Message::Done { last } if last == self.last_number => self.source_done = true,
-            _ => self.stream_over(Cause::Foreign),
+            _ => self.stream_over(CarryCause::Foreign),
         }
     }
 
@@ -58,7 +58,7 @@ impl Destination {
                 // Known before there is a stop: the word of it may be lost with the stream.
                 self.may_resume = true;
             }
-            Err(_) => self.stream_over(Cause::NoCommonVersion),
+            Err(_) => self.stream_over(CarryCause::NoCommonVersion),
         }
     }
 
@@ -66,9 +66,9 @@ impl Destination {
     fn aborted(&mut self) {
         if self.runs_since_ms.is_some() {
             self.leave_what_may_be_given_back();
-            return self.stream_over(Cause::OtherHalf);
+            return self.stream_over(CarryCause::OtherHalf);
         }
-        self.cause.get_or_insert(Cause::OtherHalf);
+        self.cause.get_or_insert(CarryCause::OtherHalf);
         self.source_done = true;
         if matches!(self.phase, Phase::Closed | Phase::Hold { .. }) {
             self.open_at_once();
@@ -77,7 +77,7 @@ impl Destination {
 
     /// Nothing more comes. Before the source has said that the guest stopped, it gives back what it held if the guest runs
     /// there: what has come of it must not be given here then, and waits until it is seen how the guest comes.
-    pub(super) fn stream_over(&mut self, cause: Cause) {
+    pub(super) fn stream_over(&mut self, cause: CarryCause) {
         if self.stream == Stream::Over {
             return;
         }

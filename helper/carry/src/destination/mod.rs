@@ -12,7 +12,7 @@ use alloc::collections::VecDeque;
 
 use crate::frame::Frame;
 use crate::limits::Limits;
-use crate::message::{Cause, Message, VERSIONS};
+use crate::message::{CarryCause, Message, VERSIONS};
 use crate::queue::Queue;
 use crate::twins::Twins;
 
@@ -100,7 +100,7 @@ pub struct Counts {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outcome {
     /// Why it ended early; `None` if it was done.
-    pub cause: Option<Cause>,
+    pub cause: Option<CarryCause>,
     /// What became of the frames.
     pub counts: Counts,
 }
@@ -174,7 +174,7 @@ pub struct Destination {
     /// Some carried frames are not among the twins, as there are too many.
     forgot_some: bool,
     counts: Counts,
-    cause: Option<Cause>,
+    cause: Option<CarryCause>,
 }
 
 impl Destination {

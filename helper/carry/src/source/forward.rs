@@ -5,7 +5,7 @@
 //! what goes to a group, as all others have got that.
 
 use super::{Action, Phase, Source, Stream, Sweep};
-use crate::message::Cause;
+use crate::message::CarryCause;
 
 impl Source {
     /// The guest is gone for good, and the stream too.
@@ -54,7 +54,7 @@ impl Source {
         } else if !begins && (!self.forwards || self.kept.is_empty()) {
             if self.can_forward && !self.forwards {
                 // What else went wrong matters less.
-                self.cause = Some(Cause::NeverResumed);
+                self.cause = Some(CarryCause::NeverResumed);
             }
             self.act(Action::Detach);
             self.end();

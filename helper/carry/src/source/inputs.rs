@@ -2,7 +2,7 @@
 
 use super::{Action, Input, Phase, Source, Stream, Sweep, Sync};
 use crate::frame::Frame;
-use crate::message::{Cause, Message};
+use crate::message::{CarryCause, Message};
 use crate::queue::{Waiting, has_room};
 
 impl Source {
@@ -11,7 +11,7 @@ impl Source {
             Input::Tick => {}
             Input::Message(message) => self.hear(message),
             Input::StreamEnded => {
-                self.stream_over(Cause::StreamEnded);
+                self.stream_over(CarryCause::StreamEnded);
                 self.says.clear();
             }
             Input::DestinationDied => self.peer_died = true,
@@ -24,7 +24,7 @@ impl Source {
             Input::StopRefused => {
                 self.stop_unknown = false;
                 if matches!(self.phase, Phase::Hold { .. } | Phase::Stopping { .. }) {
-                    self.give_back(Cause::StopRefused);
+                    self.give_back(CarryCause::StopRefused);
                 }
             }
             Input::GuestStopped => self.stopped(),
@@ -35,7 +35,7 @@ impl Source {
                 self.stop_unknown = false;
                 let alone = self.stream == Stream::Over;
                 if self.is_stopped() || matches!(self.phase, Phase::Stopping { .. } if alone) {
-                    self.give_back(Cause::MigrationFailed);
+                    self.give_back(CarryCause::MigrationFailed);
                 }
             }
             Input::Frame(frame) => self.frame(frame),
@@ -84,7 +84,7 @@ impl Source {
                 if self.peer_done {
                     self.end();
                 } else if now_ms >= self.closes_until_ms(since_ms) {
-                    self.cause.get_or_insert(Cause::OtherHalf);
+                    self.cause.get_or_insert(CarryCause::OtherHalf);
                     self.end();
                 }
             }
@@ -117,7 +117,7 @@ impl Source {
     /// It held for as long as it may: what is given back to a guest that stands still is lost, so it asks once.
     fn look_for_stop(&mut self) {
         if self.stop_asked {
-            return self.give_back(Cause::HoldTooLong);
+            return self.give_back(CarryCause::HoldTooLong);
         }
         self.stop_asked = true;
         self.act(Action::AskGuest);
@@ -180,13 +180,13 @@ impl Source {
                 }
                 self.release();
             }
-            Phase::Pass => self.nothing_to_carry(Cause::OtherHalf),
+            Phase::Pass => self.nothing_to_carry(CarryCause::OtherHalf),
             _ => {}
         }
     }
 
     /// It ends before anything was held.
-    fn nothing_to_carry(&mut self, cause: Cause) {
+    fn nothing_to_carry(&mut self, cause: CarryCause) {
         self.cause.get_or_insert(cause);
         self.say(Message::Abort { cause });
         self.act(Action::Detach);
@@ -195,16 +195,16 @@ impl Source {
 
     fn migration_failed(&mut self) {
         match self.phase {
-            Phase::Pass => self.nothing_to_carry(Cause::MigrationFailed),
+            Phase::Pass => self.nothing_to_carry(CarryCause::MigrationFailed),
             Phase::Drain { .. } if self.stop_unknown => {
                 self.stop_unknown = false;
                 self.act(Action::ResumeGuest);
             }
-            Phase::Hold { .. } => self.give_back(Cause::MigrationFailed),
+            Phase::Hold { .. } => self.give_back(CarryCause::MigrationFailed),
             // The stop may still come.
             Phase::Stopping { .. } => {
                 self.act(Action::ResumeGuest);
-                self.give_back(Cause::MigrationFailed);
+                self.give_back(CarryCause::MigrationFailed);
             }
             // Frames are kept until the guest runs again.
             _ if self.stop_ordered && !self.committed => self.act(Action::ResumeGuest),
@@ -220,7 +220,7 @@ impl Source {
             Phase::Closing { .. } | Phase::Ended => self.counts.abandoned += 1,
             Phase::Pass | Phase::Drain { .. } => self.back(frame),
             Phase::Hold { .. } | Phase::Stopping { .. } if !self.keeps(&frame) => {
-                self.give_back(Cause::TooMuch);
+                self.give_back(CarryCause::TooMuch);
                 self.back(frame);
             }
             _ if frame.is_group() && (self.sync == Sync::Answered || self.has_no_destination()) => {
@@ -315,14 +315,14 @@ impl Source {
     }
 
     /// The guest gets everything here, in order: what was held, then what comes until frames pass again.
-    pub(super) fn give_back(&mut self, cause: Cause) {
+    pub(super) fn give_back(&mut self, cause: CarryCause) {
         self.cause.get_or_insert(cause);
         self.say(Message::Abort { cause });
         self.end_sweep();
         self.kept.move_to(&mut self.giving);
         (self.swept, self.swept_sent, self.held_sent) = (0, 0, 0);
         self.act(Action::Pass);
-        let is_known = matches!(cause, Cause::StopRefused | Cause::MigrationFailed);
+        let is_known = matches!(cause, CarryCause::StopRefused | CarryCause::MigrationFailed);
         self.stop_unknown =
             matches!(self.phase, Phase::Stopping { .. }) && self.stop_ordered && !is_known;
         self.phase = Phase::Drain {
@@ -341,11 +341,11 @@ impl Source {
     fn too_late(&mut self) {
         if self.committed {
             if self.resumed_ms.is_none() {
-                self.cause.get_or_insert(Cause::NeverResumed);
+                self.cause.get_or_insert(CarryCause::NeverResumed);
             }
             self.close();
         } else {
-            self.give_back(Cause::NeverResumed);
+            self.give_back(CarryCause::NeverResumed);
         }
     }
 

@@ -1,10 +1,10 @@
 //! What the destination says. Another host's process said it: it moves nothing that this host's own look has to show.
 
 use super::{Action, Phase, Source, Stream, Sync};
-use crate::message::{Cause, Message, VERSIONS, Versions, agree};
+use crate::message::{CarryCause, Message, VERSIONS, Versions, agree};
 
 const NOTHING_GIVEN: Message = Message::Abort {
-    cause: Cause::NothingGiven,
+    cause: CarryCause::NothingGiven,
 };
 
 impl Source {
@@ -17,7 +17,7 @@ impl Source {
         }
         match message {
             Message::Hello { versions } if self.stream == Stream::Greeting => self.greet(versions),
-            _ if self.stream == Stream::Greeting => self.stream_over(Cause::Foreign),
+            _ if self.stream == Stream::Greeting => self.stream_over(CarryCause::Foreign),
             Message::Resumed => {
                 self.resumed_ms.get_or_insert(self.now_ms);
             }
@@ -30,8 +30,8 @@ impl Source {
                 self.counts.confirmed = self.counts.confirmed.max(number);
             }
             Message::Done { .. } if self.has_said_its_last() => self.peer_done = true,
-            Message::Abort { .. } => self.stream_over(Cause::OtherHalf),
-            _ => self.stream_over(Cause::Foreign),
+            Message::Abort { .. } => self.stream_over(CarryCause::OtherHalf),
+            _ => self.stream_over(CarryCause::Foreign),
         }
     }
 
@@ -46,7 +46,7 @@ impl Source {
     fn greet(&mut self, versions: Versions) {
         match agree(VERSIONS, versions) {
             Ok(_) => self.stream = Stream::Agreed,
-            Err(_) => self.stream_over(Cause::NoCommonVersion),
+            Err(_) => self.stream_over(CarryCause::NoCommonVersion),
         }
     }
 
@@ -59,7 +59,7 @@ impl Source {
     }
 
     /// Nothing more can be sent. What that means depends on whether the guest can still get its frames here.
-    pub(super) fn stream_over(&mut self, cause: Cause) {
+    pub(super) fn stream_over(&mut self, cause: CarryCause) {
         if self.stream == Stream::Over {
             return;
         }

@@ -17,7 +17,7 @@ use alloc::vec::Vec;
 
 use crate::frame::{Frame, Mac};
 use crate::limits::{Limits, MAX_OWN_MACS};
-use crate::message::{Cause, Message, VERSIONS};
+use crate::message::{CarryCause, Message, VERSIONS};
 use crate::queue::Queue;
 
 /// What a source may learn.
@@ -119,7 +119,7 @@ pub struct Counts {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outcome {
     /// Why it ended early; `None` if it was done.
-    pub cause: Option<Cause>,
+    pub cause: Option<CarryCause>,
     /// What became of the frames.
     pub counts: Counts,
 }
@@ -213,7 +213,7 @@ pub struct Source {
     last_frame_ms: u64,
     last_sent_ms: u64,
     counts: Counts,
-    cause: Option<Cause>,
+    cause: Option<CarryCause>,
 }
 
 impl Source {
@@ -274,7 +274,7 @@ impl Source {
         self.stream = Stream::Over;
         self.is_alone = true;
         self.says.clear();
-        self.cause = Some(Cause::OtherHalf);
+        self.cause = Some(CarryCause::OtherHalf);
         self
     }
 

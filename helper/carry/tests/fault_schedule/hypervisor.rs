@@ -112,7 +112,7 @@ impl World {
             Message::Done { last },
             Message::Ack { number: last },
             Message::Abort {
-                cause: tandem_carry::Cause::TooMuch,
+                cause: tandem_carry::CarryCause::TooMuch,
             },
         ];
         let at = self.rng.below(messages.len() as u64);

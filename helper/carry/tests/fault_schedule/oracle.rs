@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tandem_carry::{Cause, Destination, Received, Sent, Source, lost_between};
+use tandem_carry::{CarryCause, Destination, Received, Sent, Source, lost_between};
 
 use crate::network::{DESTINATION, SOURCE};
 use crate::plan::Fault;
@@ -101,7 +101,7 @@ impl World {
             source.and_then(|outcome| outcome.cause),
             destination.and_then(|outcome| outcome.cause),
         ];
-        hold(!causes.contains(&Some(Cause::Foreign)), || {
+        hold(!causes.contains(&Some(CarryCause::Foreign)), || {
             format!("the halves don't understand each other: {causes:?}")
         })
     }

@@ -20,8 +20,8 @@ use self::begin::{begin, begin_alone};
 use super::convergence::{Convergence, Verdict};
 use super::moment::{MOST_MS, Moment};
 use super::pace::Pace;
-use super::plan::CarryPlan;
 use super::relay::{HalfProcess, start_alone};
+use super::settings::CarrySettings;
 use super::words::{FromHalf, HalfReport, ToHalf};
 use crate::evacuate::{CarryOutcome, Side};
 use crate::hypervisor::{DomainState, Host, HostError, JobFacts, JobPhase, JobWhich};
@@ -102,7 +102,7 @@ impl Conductor {
     /// # Errors
     /// Why there is no carry.
     pub(crate) async fn start(
-        plan: &CarryPlan,
+        settings: &CarrySettings,
         [from, to]: &[String; 2],
         source: Arc<dyn Host>,
         destination: Arc<dyn Host>,
@@ -110,8 +110,8 @@ impl Conductor {
         pace: Pace,
     ) -> Result<Self, (String, Pace)> {
         let mut commands = [
-            plan.command(Side::Source, from, domain),
-            plan.command(Side::Destination, to, domain),
+            settings.command(Side::Source, from, domain),
+            settings.command(Side::Destination, to, domain),
         ];
         commands[0].extend(["--speed".to_owned(), pace.full().to_string()]);
         let source_command = commands[0].clone();
@@ -135,8 +135,8 @@ impl Conductor {
         let mut conductor = Self::with_halves(halves, hosts, domain, pace);
         conductor.alone = reason.is_some();
         conductor.reason = reason;
-        conductor.max_pause_ms = plan.max_pause_ms;
-        conductor.convergence = Convergence::new(plan.max_pause_ms);
+        conductor.max_pause_ms = settings.max_pause_ms;
+        conductor.convergence = Convergence::new(settings.max_pause_ms);
         conductor.source_command = source_command;
         Ok(conductor)
     }

@@ -13,13 +13,13 @@ use anyhow::{Context, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tandem_carry::{Destination, Source, destination, source};
 use tandem_carry_kernel::{
-    Closed, DestinationHalf, Guarded, Link, Mode, Order, SourceHalf, TapCopy, Wait,
+    Closed, DestinationHalf, Guarded, Mode, Order, SourceHalf, StreamIo, TapCopy, Wait,
 };
 use tokio::runtime::Handle;
 
 use super::chunk::{Chunk, Chunks, MAX_BYTES};
 use super::orphan::Orphan;
-use super::plan::HalfArguments;
+use super::settings::HalfArguments;
 use super::words::{FromHalf, HalfReport, ProcessId, ToHalf, to_chunk, word_of};
 use crate::evacuate::Side;
 use crate::hypervisor::{DomainState, Host};
@@ -223,7 +223,7 @@ impl Half {
         orphan: &Orphan,
         is_incoming: impl FnMut() -> bool,
     ) -> anyhow::Result<Self> {
-        let link = Link::new(stream.try_clone()?.into(), stream.into())?;
+        let link = StreamIo::new(stream.try_clone()?.into(), stream.into())?;
         let limits = arguments.limits();
         let refused = || format!("tap {} can't be guarded", arguments.tap);
         let copy = TapCopy::of(&arguments.tap).map_err(|error| error.to_string());

@@ -20,13 +20,13 @@ mod moment;
 mod orphan;
 mod pace;
 mod place;
-mod plan;
 mod prepared;
 mod relay;
+mod settings;
 mod total;
 mod words;
 
 pub use half::run as run_half;
 pub use place::Place;
-pub use plan::{CarryPlan, HalfArguments};
 pub(crate) use prepared::Prepared;
+pub use settings::{CarrySettings, HalfArguments};

@@ -8,7 +8,7 @@ use tandem_carry_kernel::Order;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
-use super::plan::HalfArguments;
+use super::settings::HalfArguments;
 use super::words::ToHalf;
 use crate::evacuate::Side;
 use crate::hypervisor::{Answer, DomainState, Host, HostError, JobPhase, JobWhich};

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use super::conductor::{Conductor, NEVER_MS};
 use super::pace::Pace;
-use super::plan::CarryPlan;
+use super::settings::CarrySettings;
 use crate::evacuate::CarryOutcome;
 use crate::hypervisor::{Host, JobWhich};
 
@@ -20,7 +20,7 @@ const TAP_LOOK: Duration = Duration::from_millis(20);
 /// A carry that waits for its migration to begin.
 #[derive(Debug)]
 pub(crate) struct Prepared {
-    plan: CarryPlan,
+    settings: CarrySettings,
     source: Arc<dyn Host>,
     destination: Arc<dyn Host>,
     domain: String,
@@ -41,15 +41,15 @@ impl Prepared {
     /// # Errors
     /// Why there is no carry.
     pub(crate) async fn new(
-        plan: &CarryPlan,
+        settings: &CarrySettings,
         source: &Arc<dyn Host>,
         destination: &Arc<dyn Host>,
         domain: &str,
     ) -> Result<Self, String> {
-        if let Some(obstacle) = &plan.obstacle {
+        if let Some(obstacle) = &settings.obstacle {
             return Err(obstacle.clone());
         }
-        let how = if let Some(taps) = &plan.taps {
+        let how = if let Some(taps) = &settings.taps {
             let told = source.taps(domain).await;
             if let Ok(told) = told
                 && !told.is_empty()
@@ -61,27 +61,27 @@ impl Prepared {
                     source.uri()
                 ));
             }
-            let pace = pace_of(plan, source, domain).await?;
+            let pace = pace_of(settings, source, domain).await?;
             let hosts = (Arc::clone(source), Arc::clone(destination));
-            let conductor = Conductor::start(plan, taps, hosts.0, hosts.1, domain, pace).await;
+            let conductor = Conductor::start(settings, taps, hosts.0, hosts.1, domain, pace).await;
             How::Ready(Box::new(conductor.map_err(|(reason, _)| reason)?))
         } else {
             let tap = tap_of(source.as_ref(), domain).await?;
             // Or the domain would be gone before the halves stand ready.
-            let mut pace = pace_of(plan, source, domain).await?;
+            let mut pace = pace_of(settings, source, domain).await?;
             let kept = source.set_max_downtime(domain, NEVER_MS).await;
             let begun = match kept {
                 Ok(()) => pace.begin().await,
                 kept => kept,
             };
             if let Err(error) = begun {
-                ease(source.as_ref(), domain, plan, pace).await;
+                ease(source.as_ref(), domain, settings, pace).await;
                 return Err(error.to_string());
             }
             How::Source(tap, pace)
         };
         Ok(Self {
-            plan: plan.clone(),
+            settings: settings.clone(),
             source: Arc::clone(source),
             destination: Arc::clone(destination),
             domain: domain.to_owned(),
@@ -92,7 +92,7 @@ impl Prepared {
     /// There is no migration: what was set for it is as it was.
     pub(crate) async fn give_up(self, reason: String) -> CarryOutcome {
         if let How::Source(_, pace) = self.how {
-            ease(self.source.as_ref(), &self.domain, &self.plan, pace).await;
+            ease(self.source.as_ref(), &self.domain, &self.settings, pace).await;
         }
         without(reason)
     }
@@ -100,7 +100,7 @@ impl Prepared {
     /// Follows the migration, which has been asked for, until the carry is over; `ended` tells how the migration ended.
     pub(crate) async fn run(self, ended: oneshot::Receiver<bool>) -> CarryOutcome {
         let Self {
-            plan,
+            settings,
             source,
             destination,
             domain,
@@ -109,14 +109,14 @@ impl Prepared {
         let started = match how {
             How::Ready(conductor) => Ok(*conductor),
             How::Source(tap, pace) => {
-                start_late(&plan, tap, pace, &source, destination, &domain).await
+                start_late(&settings, tap, pace, &source, destination, &domain).await
             }
         };
         match started {
             Ok(conductor) => conductor.run(ended).await,
             Err((reason, pace)) => {
                 // Nobody will stop the domain, so the hypervisor shall.
-                ease(source.as_ref(), &domain, &plan, pace).await;
+                ease(source.as_ref(), &domain, &settings, pace).await;
                 without(reason)
             }
         }
@@ -130,18 +130,18 @@ fn without(reason: String) -> CarryOutcome {
     }
 }
 
-async fn ease(source: &dyn Host, domain: &str, plan: &CarryPlan, mut pace: Pace) {
+async fn ease(source: &dyn Host, domain: &str, settings: &CarrySettings, mut pace: Pace) {
     if let Err(error) = pace.release().await {
         tracing::warn!("{error}");
     }
-    let eased = source.set_max_downtime(domain, plan.max_pause_ms).await;
+    let eased = source.set_max_downtime(domain, settings.max_pause_ms).await;
     if let Err(error) = eased {
         tracing::warn!("{error}");
     }
 }
 
 async fn start_late(
-    plan: &CarryPlan,
+    settings: &CarrySettings,
     from: String,
     pace: Pace,
     source: &Arc<dyn Host>,
@@ -159,11 +159,15 @@ async fn start_late(
         return Err((reason, pace));
     }
     let source = Arc::clone(source);
-    Conductor::start(plan, &[from, to], source, destination, domain, pace).await
+    Conductor::start(settings, &[from, to], source, destination, domain, pace).await
 }
 
-async fn pace_of(plan: &CarryPlan, source: &Arc<dyn Host>, domain: &str) -> Result<Pace, String> {
-    let pace = Pace::of(source, domain, plan.bandwidth_mib_s).await;
+async fn pace_of(
+    settings: &CarrySettings,
+    source: &Arc<dyn Host>,
+    domain: &str,
+) -> Result<Pace, String> {
+    let pace = Pace::of(source, domain, settings.bandwidth_mib_s).await;
     pace.map_err(|error| error.to_string())
 }
 

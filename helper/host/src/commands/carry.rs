@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::connect::Connect;
-use crate::carry::{CarryPlan, HalfArguments, Place, run_half};
+use crate::carry::{CarrySettings, HalfArguments, Place, run_half};
 use crate::hypervisor::Nic;
 
 /// The most memory for frames that can be asked for, in MiB.
@@ -57,12 +57,12 @@ pub async fn run(arguments: &CarryHalf) -> anyhow::Result<u8> {
 
 impl Carry {
     /// The carry that is wanted, for a domain with these NICs, between the hosts of these URIs.
-    pub(super) fn plan(
+    pub(super) fn settings(
         &self,
         nics: &[Nic],
         [from, to]: [&str; 2],
         bandwidth_mib_s: Option<u64>,
-    ) -> Option<CarryPlan> {
+    ) -> Option<CarrySettings> {
         let taps = self.wanted()?;
         let mut obstacle = None;
         let mut place = |uri: &str, given: &Option<String>| {
@@ -77,7 +77,7 @@ impl Carry {
         };
         let places = [place(from, &self.carry_from), place(to, &self.carry_to)];
         let bytes = self.carry_limit.saturating_mul(1 << 20);
-        Some(CarryPlan {
+        Some(CarrySettings {
             taps: taps.clone(),
             places,
             obstacle,

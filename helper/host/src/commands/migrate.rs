@@ -12,7 +12,7 @@ use super::storage::not_shared;
 use super::text_file::{read, read_all};
 use super::unmigratable::{snapshots, unmigratable};
 use super::{args, exit, session};
-use crate::carry::CarryPlan;
+use crate::carry::CarrySettings;
 use crate::evacuate::{
     AgentUse, Cause, CauseCode, Device, Evacuation, Limits, Obstacles, Spec, Start,
 };
@@ -31,7 +31,7 @@ struct Prepared {
     limits: Limits,
     options: MigrateOptions,
     policy: Option<tandem_core::Policy>,
-    carry: Option<CarryPlan>,
+    carry: Option<CarrySettings>,
     /// What stops nothing.
     warnings: Vec<String>,
 }
@@ -222,7 +222,7 @@ async fn prepare(arguments: &args::Evacuation) -> anyhow::Result<Result<Prepared
         spec,
         limits: arguments.timeouts.limits(),
         policy,
-        carry: arguments.carry.plan(
+        carry: arguments.carry.settings(
             &facts.nics,
             [&arguments.common.connect.uri, &arguments.destination],
             options.bandwidth_mib_s,

@@ -13,7 +13,7 @@ use super::hosts::Hosts;
 use super::lock::Lock;
 use super::record::with_progress;
 use super::records::Records;
-use crate::carry::{CarryPlan, Prepared};
+use crate::carry::{CarrySettings, Prepared};
 use crate::control::LeaseClient;
 use crate::evacuate::{
     Action, ActionKind, ClaimFact, Failure, FailureKind, Input, Namesake, Owner, Progress,
@@ -49,7 +49,7 @@ pub(super) struct ActionContext {
     /// Gives up the handle on the migration.
     pub(super) migration: std::sync::Mutex<Option<oneshot::Sender<()>>>,
     /// The carry that is wanted.
-    pub(super) carry: Option<CarryPlan>,
+    pub(super) carry: Option<CarrySettings>,
     /// The carry that waits for the migration to begin.
     pub(super) prepared_carry: std::sync::Mutex<Option<Prepared>>,
     /// A look at the source showed a migration.

@@ -10,10 +10,10 @@ impl ActionContext {
     /// All that can be had before the migration is there when it returns, or there is no carry.
     pub(super) async fn stand_ready(&self) -> Reply {
         let refused = |reason: String| Reply::Failed(Failure::new(FailureKind::Refused, reason));
-        let (Some(plan), Some(source)) = (&self.carry, &self.hosts.source) else {
+        let (Some(settings), Some(source)) = (&self.carry, &self.hosts.source) else {
             return refused("no carry is wanted".to_owned());
         };
-        match Prepared::new(plan, source, &self.hosts.destination, &self.spec.domain).await {
+        match Prepared::new(settings, source, &self.hosts.destination, &self.spec.domain).await {
             Ok(prepared) => {
                 *self.prepared_carry.lock().expect("no holder panics") = Some(prepared);
                 Reply::Accepted

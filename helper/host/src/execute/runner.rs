@@ -12,7 +12,7 @@ use super::calls::ActionContext;
 use super::hosts::Hosts;
 use super::lock::Lock;
 use super::records::Records;
-use crate::carry::CarryPlan;
+use crate::carry::CarrySettings;
 use crate::control::LeaseClient;
 use crate::evacuate::{Evacuation, Input, Outcome, Side};
 use crate::hypervisor::{EventKind, MigrateOptions};
@@ -47,7 +47,7 @@ pub struct Runner {
     /// Where the record is kept; `None` if a recovery makes its plan anew each time.
     pub records: Option<Records>,
     /// The carry that is wanted, if one is.
-    pub carry: Option<CarryPlan>,
+    pub carry: Option<CarrySettings>,
     /// The way to the guest's channel.
     pub lease_client: LeaseClient,
 }

@@ -12,7 +12,7 @@ mod hostile;
 
 use std::sync::{Arc, Mutex};
 
-use tandem_host::carry::{CarryPlan, Place};
+use tandem_host::carry::{CarrySettings, Place};
 use tandem_host::evacuate::{
     AgentUse, CauseCode, Device, Evacuation, Limits, Outcome, Owner, Phase, Progress, Record, Role,
     Side, Spec, Start, Verdict, Vf, VfIdentity,
@@ -114,7 +114,7 @@ async fn run_in(
 async fn run_with(
     folder: tempfile::TempDir,
     start: Start,
-    carry: Option<CarryPlan>,
+    carry: Option<CarrySettings>,
     prepare: impl FnOnce(&mut Pair),
     watcher: &mut Nosy,
 ) -> Story {
@@ -441,7 +441,7 @@ async fn limits_of_a_carry_go_with_a_migration_that_does_not_begin() {
         program: vec!["false".to_owned()],
         uri: "fake:///".to_owned(),
     };
-    let carry = CarryPlan {
+    let carry = CarrySettings {
         taps: None,
         places: [place.clone(), place],
         obstacle: None,

@@ -3,7 +3,7 @@
 use aya::{maps::PerCpuValues, util::nr_cpus};
 use tandem_ebpf::{FrameCounts, LATE_PAUSE_NS, PortCounters};
 
-use super::{error::FastPathError, setup::PortTraffic};
+use super::{error::FastPathError, setup::PortCounts};
 
 /// Counters of every CPU before anything was counted.
 pub(super) fn no_counters() -> Result<PerCpuValues<PortCounters>, FastPathError> {
@@ -16,12 +16,12 @@ pub(super) fn no_counters() -> Result<PerCpuValues<PortCounters>, FastPathError>
 }
 
 /// Adds up what the CPUs counted in this period.
-pub(super) fn fold<'a>(per_cpu: impl Iterator<Item = &'a PortCounters>, epoch: u64) -> PortTraffic {
+pub(super) fn fold<'a>(per_cpu: impl Iterator<Item = &'a PortCounters>, epoch: u64) -> PortCounts {
     let mut current: Vec<_> = per_cpu.filter(|counters| counters.epoch == epoch).collect();
     current.sort_by_key(|counters| std::cmp::Reverse(counters.late.last_boot_ns));
     current
         .into_iter()
-        .fold(PortTraffic::default(), |sum, counters| PortTraffic {
+        .fold(PortCounts::default(), |sum, counters| PortCounts {
             rx: joined(&sum.rx, &counters.rx),
             tx: joined(&sum.tx, &counters.tx),
             late: joined_late(&sum.late, &counters.late),
@@ -89,7 +89,7 @@ mod tests {
         assert_eq!((frames.tx.frames, frames.tx.first_boot_ns), (4, 200));
         assert_eq!(frames.late, frames.rx);
         assert_eq!(frames.duplicates, 4);
-        assert_eq!(fold(cpus.iter(), 8), PortTraffic::default());
+        assert_eq!(fold(cpus.iter(), 8), PortCounts::default());
     }
 
     #[test]

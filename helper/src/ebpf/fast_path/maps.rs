@@ -16,7 +16,7 @@ use tandem_ebpf::{
 use super::{
     counters::{fold, no_counters},
     error::FastPathError,
-    setup::PortTraffic,
+    setup::PortCounts,
 };
 use crate::ebpf::load::{LoadError, take_map};
 
@@ -43,7 +43,7 @@ pub(in crate::ebpf) struct Maps {
     periods: BTreeMap<u32, u64>,
     /// By the bond: the last port that went in the present period, and what it had carried.
     /// A VF is gone long before its switchover is over.
-    gone: BTreeMap<u32, (u32, PortTraffic)>,
+    gone: BTreeMap<u32, (u32, PortCounts)>,
 }
 
 /// What is wanted of the ports of a bond.
@@ -343,14 +343,14 @@ impl Maps {
     }
 
     /// What a port carried; `None` for one that is not counted on, and was not in this period.
-    pub(super) fn frames(&self, ifindex: u32) -> Option<PortTraffic> {
+    pub(super) fn frames(&self, ifindex: u32) -> Option<PortCounts> {
         let gone = || self.gone.values().find(|(port, _)| *port == ifindex);
         self.counted(ifindex)
             .or_else(|| gone().map(|(_, frames)| *frames))
     }
 
     /// Sum over the CPUs.
-    fn counted(&self, ifindex: u32) -> Option<PortTraffic> {
+    fn counted(&self, ifindex: u32) -> Option<PortCounts> {
         let port = self.described.get(&ifindex).filter(|port| counts(port))?;
         let per_cpu = self.counters.get(&ifindex, 0).ok()?;
         Some(fold(per_cpu.iter(), port.epoch))

@@ -46,7 +46,7 @@ pub(super) use maps::Maps;
 use maps::Wanted;
 use orders::Orders;
 use ready::Ready;
-pub use setup::{Applied, Missing, PortTraffic};
+pub use setup::{Applied, Missing, PortCounts};
 pub use tandem_ebpf::FrameCounts;
 use test_frame::{Ours, Testers};
 use thread::Threads;
@@ -302,7 +302,7 @@ impl FastPaths {
 
     /// What a port carried since it is watched, or is armed, or since the last reset;
     /// of such a VF also after it is gone. `None` for other ports. Does not block.
-    pub fn frames(&self, port: u32) -> Option<PortTraffic> {
+    pub fn frames(&self, port: u32) -> Option<PortCounts> {
         lock(&self.shared.maps).frames(port)
     }
 

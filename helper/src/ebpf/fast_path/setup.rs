@@ -35,7 +35,7 @@ pub struct Missing {
 
 /// What a watched port carried since the last reset.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PortTraffic {
+pub struct PortCounts {
     /// Received, without those that count as late.
     pub rx: FrameCounts,
     /// Sent.

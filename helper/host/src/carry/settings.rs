@@ -18,7 +18,7 @@ const RESUME_MS: u64 = 10_000;
 
 /// A carry that is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CarryPlan {
+pub struct CarrySettings {
     /// The taps of the guest's standby, on the source and on the destination; `None` if the hypervisors are to be asked. Where
     /// the domain goes to, they know once the migration has begun.
     pub taps: Option<[String; 2]>,
@@ -82,7 +82,7 @@ impl HalfArguments {
     }
 }
 
-impl CarryPlan {
+impl CarrySettings {
     /// The command that starts one half.
     pub(super) fn command(&self, side: Side, tap: &str, domain: &str) -> Vec<String> {
         let Place { program, uri } = &self.places[usize::from(side == Side::Destination)];

@@ -13,7 +13,7 @@ const TX_DROPPED: usize = 11;
 
 /// Counts of one tap's queue.
 #[derive(Debug)]
-pub(crate) struct Queue {
+pub(crate) struct TapQueue {
     device: String,
     /// What had left it before anything was counted that went in.
     before: u64,
@@ -32,7 +32,7 @@ pub(crate) struct Gone {
     dropped: u64,
 }
 
-impl Queue {
+impl TapQueue {
     pub(crate) fn new(device: &str) -> Result<Self, KernelError> {
         let mut queue = Self {
             device: device.to_owned(),
@@ -111,7 +111,7 @@ Inter-|   Receive                                                |  Transmit
 
     #[test]
     fn what_was_in_it_at_the_start_does_not_hide_what_is_in_it() {
-        let mut queue = Queue {
+        let mut queue = TapQueue {
             device: String::new(),
             before: 0,
             least: i64::MAX,

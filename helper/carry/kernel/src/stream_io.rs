@@ -14,7 +14,7 @@ const TURN_READS: usize = 8;
 
 /// Both directions of the stream.
 #[derive(Debug)]
-pub struct Link {
+pub struct StreamIo {
     input: OwnedFd,
     output: Option<OwnedFd>,
     decoder: Decoder,
@@ -23,7 +23,7 @@ pub struct Link {
     ended: bool,
 }
 
-impl Link {
+impl StreamIo {
     /// Over these: the standard streams of a process, or both ends of a socket.
     ///
     /// # Errors
