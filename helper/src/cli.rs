@@ -146,7 +146,7 @@ pub struct ReplayArgs {
 #[derive(Debug, Args)]
 pub struct UdevArgs {
     /// Print the properties of this interface
-    #[arg(value_name = "INTERFACE", required_unless_present_any = ["refresh", "watch"])]
+    #[arg(value_name = "INTERFACE", required_unless_present_any = ["refresh", "watch", "initramfs"])]
     pub interface: Option<IfName>,
     /// Have udev reprocess the interfaces whose properties no longer match the configuration
     #[arg(long, conflicts_with = "interface")]
@@ -154,6 +154,9 @@ pub struct UdevArgs {
     /// Give NICs back to their network manager if the service makes no bond of them
     #[arg(long, conflicts_with_all = ["interface", "refresh"])]
     pub watch: bool,
+    /// Print rules of udev for an initramfs, in which no VF is to be configured
+    #[arg(long, conflicts_with_all = ["interface", "refresh", "watch"])]
+    pub initramfs: bool,
     /// Configuration file
     #[arg(long, value_name = "PATH", default_value = config::DEFAULT_PATH)]
     pub config: PathBuf,

@@ -19,6 +19,7 @@ pub mod ebpf;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 pub mod heap;
+pub mod initramfs;
 pub mod journal;
 pub mod logging;
 mod managers;

@@ -8,7 +8,7 @@ use tandem_guest::check::{self, Level};
 use tandem_guest::cli::{CheckArgs, Cli, Command, RunArgs, UdevArgs, exit};
 use tandem_guest::config::ConfigError;
 use tandem_guest::nics::watch;
-use tandem_guest::{ask, heap, logging, replay, run, setup, udev_marks};
+use tandem_guest::{ask, heap, initramfs, logging, replay, run, setup, udev_marks};
 
 fn main() -> ExitCode {
     let code = match Cli::parse().command {
@@ -62,6 +62,7 @@ fn mark(arguments: &UdevArgs) -> Result<()> {
     }
     let lines = match &arguments.interface {
         Some(interface) => udev_marks::properties(interface, &arguments.config)?,
+        None if arguments.initramfs => initramfs::rules(&arguments.config)?,
         None => udev_marks::refresh(&arguments.config)?,
     };
     for line in lines {

@@ -9,7 +9,7 @@ use tandem_core::status::BondState;
 
 use crate::artifacts;
 use crate::dhcp::{DhcpServer, Lease};
-use crate::full_guest::{Disk, Flavor, FullGuest, Manager, systemd};
+use crate::full_guest::{Disk, EarlyNetwork, Flavor, FullGuest, Manager, systemd};
 use crate::lab::Lab;
 use crate::net::{CLIENT_V4, CLIENT_V6, Host};
 use crate::tandem::{BOND, Guest, STEP_LIMIT, Setup};
@@ -35,6 +35,7 @@ pub struct Machine<'lab> {
     flavor: Flavor,
     installed: Installed,
     initramfs_asks: bool,
+    dracut: Option<EarlyNetwork>,
     /// Files of this machine that are put there at the first boot.
     copies: Vec<(PathBuf, String)>,
     /// What Tandem is configured with.
@@ -54,6 +55,7 @@ impl<'lab> Machine<'lab> {
             flavor: Flavor::default(),
             installed: Installed::NotEnabled,
             initramfs_asks: false,
+            dracut: None,
             copies: Vec::new(),
             setup: Setup::new()?,
             server: DhcpServer::start(lab)?,
@@ -75,6 +77,12 @@ impl<'lab> Machine<'lab> {
     /// [`FullGuest::initramfs_asks`].
     pub fn initramfs_asks(mut self) -> Self {
         self.initramfs_asks = true;
+        self
+    }
+
+    /// [`FullGuest::dracut`].
+    pub fn dracut(mut self, network: EarlyNetwork) -> Self {
+        self.dracut = Some(network);
         self
     }
 
@@ -109,6 +117,10 @@ impl<'lab> Machine<'lab> {
         let guest = match self.initramfs_asks {
             true => guest.initramfs_asks(),
             false => guest,
+        };
+        let guest = match self.dracut {
+            Some(network) => guest.dracut(network),
+            None => guest,
         };
         let with_copy =
             |guest: FullGuest<'lab>, (from, to): &(PathBuf, String)| guest.copy(from, to);

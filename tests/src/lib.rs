@@ -24,7 +24,7 @@
 //! | `LAB_CACHE` | where fetched things are kept; else `target/lab` |
 //! | `LAB_KERNEL`, `LAB_MODULES` | a kernel image and its `lib/modules/RELEASE`, instead of Debian's |
 //! | `LAB_KERNEL_VERSION` | which of Debian's kernels suites use: 6.1, 6.12 or 7.3 |
-//! | `LAB_GUEST_SUITE` | which Debian full guests are: `trixie`, or `bookworm`, best with `LAB_KERNEL_VERSION=6.1` |
+//! | `LAB_GUEST_SUITE` | which Debian full guests are: `trixie`, `forky`, or `bookworm`, best with `LAB_KERNEL_VERSION=6.1` |
 //! | `LAB_BUSYBOX` | a static busybox, instead of Debian's |
 //! | `LAB_QEMU` | a `qemu-system-x86_64` of 11.0 or later, instead of this machine's or Debian's |
 //! | `LAB_LIBVIRT_QEMU` | the same for libvirt: 10.0.4 or later, but not 11 |

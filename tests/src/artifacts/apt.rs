@@ -30,6 +30,8 @@ pub enum Suite {
     Trixie,
     /// Newer packages for Debian 13.
     TrixieBackports,
+    /// Debian testing, which becomes Debian 14.
+    Forky,
 }
 
 impl Suite {
@@ -40,6 +42,7 @@ impl Suite {
             Self::BookwormBackports => "bookworm-backports",
             Self::Trixie => "trixie",
             Self::TrixieBackports => "trixie-backports",
+            Self::Forky => "forky",
         }
     }
 }

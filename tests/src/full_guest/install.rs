@@ -62,6 +62,12 @@ pub const FILES: &[(&str, &str)] = &[
     ),
 ];
 
+/// What the package has for dracut.
+pub const DRACUT_FILES: &[(&str, &str)] = &[(
+    "packaging/dracut/module-setup.sh",
+    "/usr/lib/dracut/modules.d/35tandem/module-setup.sh",
+)];
+
 /// The path in the workspace of an installed file's source.
 pub fn source(relative: &str) -> PathBuf {
     cache::workspace_folder().join(relative)

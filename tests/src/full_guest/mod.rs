@@ -18,12 +18,14 @@
 //! # }
 //! ```
 
+mod dracut;
 pub mod exposure;
 pub mod install;
 pub mod machine;
 mod rootfs;
 pub mod systemd;
 
+pub use dracut::EarlyNetwork;
 pub use rootfs::{Flavor, Rootfs};
 
 use std::collections::BTreeMap;
@@ -35,7 +37,7 @@ use anyhow::{Context, Result};
 
 use crate::artifacts::cargo::{self, Profile};
 use crate::artifacts::host_tools::{self, HostTool};
-use crate::artifacts::{self, Kernel, Suite};
+use crate::artifacts::{self, Kernel, KernelFiles, Suite};
 use crate::command;
 use crate::initramfs::Initramfs;
 use crate::lab::Lab;
@@ -123,6 +125,7 @@ pub struct FullGuest<'lab> {
     disk: Option<Disk>,
     flavor: Flavor,
     initramfs_asks: bool,
+    dracut: Option<EarlyNetwork>,
 }
 
 /// What a full guest writes, kept from one boot to the next.
@@ -162,6 +165,7 @@ impl<'lab> FullGuest<'lab> {
             disk: None,
             flavor: Flavor::default(),
             initramfs_asks: false,
+            dracut: None,
         }
     }
 
@@ -221,6 +225,18 @@ impl<'lab> FullGuest<'lab> {
     pub fn initramfs_asks(mut self) -> Self {
         self.initramfs_asks = true;
         self
+    }
+
+    /// dracut made its initramfs, in which the standby's network is asked for.
+    pub fn dracut(mut self, network: EarlyNetwork) -> Self {
+        self.dracut = Some(network);
+        for (from, to) in install::DRACUT_FILES {
+            let data = std::fs::read(install::source(from)).unwrap_or_default();
+            self.add(to, data, false);
+        }
+        self.flavor(Flavor::Dracut)
+            .kernel_parameter("rd.neednet=1")
+            .kernel_parameter("ip=dhcp")
     }
 
     /// A system whose first boot is past: systemd makes no user at a boot (`ConditionNeedsUpdate=`,
@@ -284,33 +300,11 @@ impl<'lab> FullGuest<'lab> {
         let kernel = Kernel::from_environment()?.files()?;
         let rootfs = Rootfs::with_flavor(&kernel, self.flavor)?;
 
-        let mut initramfs = Initramfs::new();
-        initramfs.program(&artifacts::busybox()?, "/bin/busybox")?;
-        initramfs.executable("/init", INIT);
-        let network = self.initramfs_asks.then_some(&NETWORK_MODULE);
-        let modules = EARLY_MODULES.iter().chain(network);
-        let modules: Vec<_> = modules.map(|name| (*name).to_owned()).collect();
-        initramfs.modules(&kernel, &modules)?;
-        for folder in ["/proc", "/sys", "/dev", "/run"] {
-            initramfs.folder(folder);
-        }
-        if self.initramfs_asks {
-            add_ipconfig(&mut initramfs)?;
-        }
         let guest = self.with_agent()?;
-        for (path, file) in &guest.files {
-            let path = format!("{PAYLOAD}{path}");
-            if file.executable {
-                initramfs.executable(&path, file.data.clone());
-            } else {
-                initramfs.file(&path, file.data.clone());
-            }
-        }
-        for (path, target) in &guest.links {
-            initramfs.link(&format!("{PAYLOAD}{path}"), target);
-        }
-        let path = guest.lab.inner().new_folder("image")?.join("initramfs");
-        initramfs.write(&path)?;
+        let path = match guest.dracut {
+            Some(network) => dracut::write(&guest, network, &kernel, &rootfs)?,
+            None => guest.write_initramfs(&kernel)?,
+        };
         let drives = guest.drives(&rootfs);
         let image = GuestImage {
             kernel: kernel.image,
@@ -324,6 +318,26 @@ impl<'lab> FullGuest<'lab> {
             silence_limit: SILENCE_LIMIT,
         };
         Vm::boot(guest.lab, host, &image, &guest.hardware)
+    }
+
+    fn write_initramfs(&self, kernel: &KernelFiles) -> Result<PathBuf> {
+        let mut initramfs = Initramfs::new();
+        initramfs.program(&artifacts::busybox()?, "/bin/busybox")?;
+        initramfs.executable("/init", INIT);
+        let network = self.initramfs_asks.then_some(&NETWORK_MODULE);
+        let modules = EARLY_MODULES.iter().chain(network);
+        let modules: Vec<_> = modules.map(|name| (*name).to_owned()).collect();
+        initramfs.modules(kernel, &modules)?;
+        for folder in ["/proc", "/sys", "/dev", "/run"] {
+            initramfs.folder(folder);
+        }
+        if self.initramfs_asks {
+            add_ipconfig(&mut initramfs)?;
+        }
+        add_payload(self, &mut initramfs);
+        let path = self.lab.inner().new_folder("image")?.join("initramfs");
+        initramfs.write(&path)?;
+        Ok(path)
     }
 
     fn drives(&self, rootfs: &Rootfs) -> Vec<Drive> {
@@ -354,6 +368,21 @@ impl<'lab> FullGuest<'lab> {
     fn add(&mut self, path: &str, data: Vec<u8>, executable: bool) {
         self.files
             .insert(path.to_owned(), File { data, executable });
+    }
+}
+
+/// What is put there at the first boot.
+fn add_payload(guest: &FullGuest<'_>, initramfs: &mut Initramfs) {
+    for (path, file) in &guest.files {
+        let path = format!("{PAYLOAD}{path}");
+        if file.executable {
+            initramfs.executable(&path, file.data.clone());
+        } else {
+            initramfs.file(&path, file.data.clone());
+        }
+    }
+    for (path, target) in &guest.links {
+        initramfs.link(&format!("{PAYLOAD}{path}"), target);
     }
 }
 

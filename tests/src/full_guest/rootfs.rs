@@ -18,7 +18,7 @@ use crate::artifacts::{Cache, KernelFiles, Suite};
 use crate::command;
 use crate::initramfs::ModuleTree;
 
-/// Says which Debian the guest is, where it shall not be Debian 13: `bookworm`, best with `LAB_KERNEL_VERSION=6.1`.
+/// Says which Debian the guest is, where it shall not be Debian 13: `bookworm`, best with `LAB_KERNEL_VERSION=6.1`, or `forky`.
 const SUITE: &str = "LAB_GUEST_SUITE";
 const BOOTSTRAP_LIMIT: Duration = Duration::from_secs(900);
 const SQUASHFS_LIMIT: Duration = Duration::from_secs(300);
@@ -39,6 +39,23 @@ const PACKAGES: &[&str] = &[
 
 /// On top of them, what a cloud's image has, and a DHCP client that is a service of its own.
 const STOCK_PACKAGES: &[&str] = &["cloud-init", "netplan.io", "systemd-resolved", "dhcpcd"];
+
+/// On top of the lean one's, for one whose initramfs dracut makes.
+const DRACUT_PACKAGES: &[&str] = &["dracut", "dracut-network"];
+
+/// What that initramfs needs besides.
+pub(super) const DRACUT_MODULES: &[&str] = &[
+    "virtio_pci",
+    "virtio_blk",
+    "virtio_net",
+    "virtio_console",
+    "squashfs",
+    "overlay",
+    "ext4",
+    "igb",
+    "e1000e",
+    "af_packet",
+];
 
 /// What the guest's hardware needs, and what a test may use on top.
 const MODULES: &[&str] = &[
@@ -197,23 +214,34 @@ pub enum Flavor {
     Lean,
     /// With cloud-init, netplan and resolved, as a cloud's image has them, and dhcpcd's service.
     Stock,
+    /// The lean one with dracut.
+    Dracut,
 }
 
 impl Flavor {
     fn packages(self) -> Vec<&'static str> {
-        [PACKAGES, self.more(STOCK_PACKAGES)].concat()
+        let more = match self {
+            Self::Lean => &[],
+            Self::Stock => STOCK_PACKAGES,
+            Self::Dracut => DRACUT_PACKAGES,
+        };
+        [PACKAGES, more].concat()
     }
 
     fn off(self) -> Vec<&'static str> {
-        [OFF, self.more(STOCK_OFF)].concat()
+        let more = match self {
+            Self::Lean | Self::Dracut => &[],
+            Self::Stock => STOCK_OFF,
+        };
+        [OFF, more].concat()
     }
 
-    /// What the stock image has besides.
-    fn more(self, stock: &'static [&'static str]) -> &'static [&'static str] {
-        match self {
-            Self::Lean => &[],
-            Self::Stock => stock,
-        }
+    fn modules(self) -> Vec<&'static str> {
+        let more = match self {
+            Self::Lean | Self::Stock => &[],
+            Self::Dracut => DRACUT_MODULES,
+        };
+        [MODULES, more].concat()
     }
 }
 
@@ -257,7 +285,7 @@ fn recipe_hash(kernel: &KernelFiles, flavor: Flavor, suite: Suite) -> u64 {
     kernel.release.hash(&mut hasher);
     for list in [
         &flavor.packages(),
-        MODULES,
+        &flavor.modules(),
         LEFT_OUT,
         MASKED_UNITS,
         MASKED_GENERATORS,
@@ -271,7 +299,7 @@ fn recipe_hash(kernel: &KernelFiles, flavor: Flavor, suite: Suite) -> u64 {
 
 fn suite() -> Result<Suite> {
     let wanted = std::env::var(SUITE).unwrap_or_else(|_| Suite::Trixie.name().to_owned());
-    let all = [Suite::Bookworm, Suite::Trixie];
+    let all = [Suite::Bookworm, Suite::Trixie, Suite::Forky];
     let mut found = all.into_iter().filter(|suite| suite.name() == wanted);
     found.next().with_context(|| format!("{SUITE}={wanted}"))
 }
@@ -285,7 +313,7 @@ fn build(
 ) -> Result<()> {
     let apt = PrivateApt::of_suite(cache, suite)?;
     let stage = folder.join("stage");
-    add_modules(kernel, &stage)?;
+    add_modules(kernel, &flavor.modules(), &stage)?;
 
     let root = folder.join("root");
     let mut bootstrap = Command::new("mmdebstrap");
@@ -336,8 +364,8 @@ fn build(
     fs::remove_dir_all(&stage).with_context(|| format!("cannot remove {}", stage.display()))
 }
 
-fn add_modules(kernel: &KernelFiles, stage: &Path) -> Result<()> {
-    let wanted: Vec<String> = MODULES.iter().map(|name| (*name).to_owned()).collect();
+fn add_modules(kernel: &KernelFiles, names: &[&str], stage: &Path) -> Result<()> {
+    let wanted: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
     let root = stage.join("usr/lib/modules").join(&kernel.release);
     let tree = ModuleTree::open(kernel)?;
     for module in tree.resolve(&wanted)? {

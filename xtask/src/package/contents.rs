@@ -70,7 +70,7 @@ mod tests {
             .iter()
             .map(|asset| (format!("/{}", asset.target), asset))
             .collect();
-        for (from, to) in install::FILES {
+        for (from, to) in install::FILES.iter().chain(install::DRACUT_FILES) {
             let asset = by_target.get(*to).unwrap_or_else(|| panic!("no {to}"));
             let same = |path: &Path| path.canonicalize().unwrap();
             assert_eq!(same(&asset.source), same(&install::source(from)));
