@@ -108,10 +108,7 @@ mod tests {
             "[[bond]]\nname = \"bond0\"\nstandby = { mac = \"52:54:00:00:00:01\" }\n\
              vfs = [{ driver = 'x\",RUN+=\"/bin/sh' }, { driver = \"*\" }]\n",
         ));
-        assert!(
-            !text.contains("RUN") && !text.contains("DRIVERS"),
-            "{text}"
-        );
+        assert!(!text.contains("RUN") && !text.contains("DRIVERS"), "{text}");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 /// How long one may take. An emulated guest's nmcli takes some seconds.
-const LIMIT: Duration = Duration::from_secs(10);
+pub(crate) const LIMIT: Duration = Duration::from_secs(10);
 /// What is read of what it says, in bytes: as much as a pipe holds (pipe(7)), so that none waits for a reader.
 const MAX_OUTPUT_BYTES: usize = 64 * 1024;
 
@@ -18,6 +18,8 @@ const MAX_OUTPUT_BYTES: usize = 64 * 1024;
 #[derive(Debug)]
 pub(crate) struct Said {
     pub(crate) success: bool,
+    /// With which it ended; nothing if a signal ended it.
+    pub(crate) code: Option<i32>,
     pub(crate) output: String,
     pub(crate) errors: String,
 }
@@ -45,7 +47,12 @@ pub(crate) fn state_of(unit: &str) -> String {
         .unwrap_or_default()
 }
 
-fn ask_within(limit: Duration, program: &str, arguments: &[&str]) -> Result<Said, String> {
+/// The same with a limit of its own.
+pub(crate) fn ask_within(
+    limit: Duration,
+    program: &str,
+    arguments: &[&str],
+) -> Result<Said, String> {
     let failed = |error: std::io::Error| format!("{program}: {error}");
     let mut child = Command::new(program)
         .args(arguments)
@@ -66,6 +73,7 @@ fn ask_within(limit: Duration, program: &str, arguments: &[&str]) -> Result<Said
     }
     Ok(Said {
         success: status.success(),
+        code: status.code(),
         output: child.stdout.take().map(text_in).unwrap_or_default(),
         errors: child.stderr.take().map(text_in).unwrap_or_default(),
     })

@@ -18,7 +18,7 @@ use tandem_core::{IfName, Role, role_of};
 
 use crate::agent_port;
 use crate::config::{self, Config, HOST_POLICY_PATH};
-use crate::managers::{self, decided};
+use crate::managers::{self, Nmcli, decided};
 use crate::networkd::{Followed, standby_of};
 use crate::nics::{Obstacle, Readiness, sysctls};
 use crate::observe::once;
@@ -221,7 +221,7 @@ impl Marks {
                 self.reasons.clone_from(&followed.reasons);
             }
         }
-        let mut failed = Ok(());
+        let (mut failed, mut nmcli) = (Ok(()), Nmcli::default());
         for link in &situation.links {
             if link.kind == LinkKind::Software {
                 continue;
@@ -252,7 +252,7 @@ impl Marks {
                 .get(&link.ifindex)
                 .is_some_and(|(told, at)| *told == wanted && at.elapsed() < UDEV_LIMIT);
             if is_other || (present != wanted && !is_announced) {
-                match announce(&link.name, &present, &wanted) {
+                match announce(&mut nmcli, &link.name, &present, &wanted) {
                     Ok(said) => done.extend(said),
                     Err(error) => failed = Err(error),
                 }
@@ -260,7 +260,7 @@ impl Marks {
                     .insert(link.ifindex, (wanted, Instant::now()));
             }
         }
-        done.extend(managers::finish(readiness.files(), &followed));
+        done.extend(managers::finish(readiness.files(), &followed, &mut nmcli));
         failed.map(|()| done)
     }
 
@@ -273,6 +273,7 @@ impl Marks {
 
 /// Has udev handle an interface anew, and says so.
 fn announce(
+    nmcli: &mut Nmcli,
     name: &IfName,
     present: &BTreeSet<String>,
     wanted: &BTreeSet<String>,
@@ -290,7 +291,7 @@ fn announce(
     let mut done = vec![format!("announced {name} anew")];
     let unmanaged = wanted.contains(&unmanaged_property(true));
     if unmanaged != present.contains(&unmanaged_property(true)) {
-        done.extend(managers::tell_managed(name, !unmanaged));
+        done.extend(managers::tell_managed(nmcli, name, !unmanaged));
     }
     Ok(done)
 }

@@ -237,6 +237,7 @@ fn policy(bond: FileBond) -> Result<BondPolicy, (&'static str, String)> {
         ownership: bond.ownership,
         addressing,
         manager_takes_standby: false,
+        undecided: false,
         expects_ipv4: false,
         mtu: bond.mtu,
         path_check: bond.path_check,

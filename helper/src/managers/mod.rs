@@ -19,7 +19,7 @@ use crate::nics::Readiness;
 use crate::system_files::SystemFiles;
 
 use decided::Bonds;
-pub(crate) use network_manager::tell_managed;
+pub(crate) use network_manager::{Nmcli, tell_managed};
 
 /// Whether a manager that Tandem instructs configures this bond.
 pub(crate) fn serves(files: &SystemFiles, bond: &IfName) -> bool {
@@ -111,8 +111,8 @@ pub(crate) fn follow(policy: &Policy, readiness: &Readiness, links: &[Link]) -> 
 
 /// Has NetworkManager make its bonds, and says what it did. It has to know before which NICs are Tandem's, or it would
 /// configure a VF that is in the bond already.
-pub(crate) fn finish(files: &SystemFiles, followed: &Followed) -> Vec<String> {
-    network_manager::finish(files, followed)
+pub(crate) fn finish(files: &SystemFiles, followed: &Followed, nmcli: &mut Nmcli) -> Vec<String> {
+    network_manager::finish(files, followed, nmcli)
 }
 
 /// The policy as the machine is to follow it: a bond that its manager makes, or may make as it is undecided yet, is
@@ -123,8 +123,8 @@ pub(crate) fn applied(mut policy: Policy, files: &SystemFiles, undecided: &Bonds
         .retain(|bond| left_alone(files, &bond.name).is_none());
     for bond in &mut policy.bonds {
         // Only the files of this system say so, not the host.
-        bond.manager_takes_standby =
-            is_made_by_manager(files, &bond.name) || undecided.contains(&bond.name);
+        bond.undecided = undecided.contains(&bond.name);
+        bond.manager_takes_standby = is_made_by_manager(files, &bond.name) || bond.undecided;
         bond.expects_ipv4 =
             networkd::gives_ipv4(files, &bond.name) || ifupdown::gives_ipv4(files, &bond.name);
         if bond.manager_takes_standby {

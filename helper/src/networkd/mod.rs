@@ -12,6 +12,7 @@ mod ini;
 mod matching;
 mod nic;
 mod readers;
+mod refresh_path;
 pub(crate) mod wait_online;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -117,6 +118,9 @@ pub(crate) fn follow(policy: &Policy, readiness: &Readiness, links: &[Link]) -> 
         let error = format!("systemd-networkd is not told of all bonds: {error:#}");
         followed.done.push(error);
     }
+    let watched = refresh_path::follow(readiness.files());
+    let watched = watched.unwrap_or_else(|error| vec![format!("{error:#}")]);
+    followed.done.extend(watched);
     followed
 }
 

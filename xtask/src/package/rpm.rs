@@ -84,7 +84,11 @@ fn files(package: Package, built: &Path) -> Result<Vec<Asset>> {
     let mut files: Vec<Asset> = contents::assets(package, built)?
         .into_iter()
         .filter(|asset| {
-            !asset.target.starts_with("usr/share/lintian/") && !asset.target.ends_with("/copyright")
+            let is_debians = ["usr/share/lintian/", "usr/share/initramfs-tools/"];
+            !is_debians
+                .iter()
+                .any(|folder| asset.target.starts_with(folder))
+                && !asset.target.ends_with("/copyright")
         })
         .map(|asset| Asset {
             target: asset

@@ -101,6 +101,10 @@ pub struct BondPolicy {
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     #[cfg_attr(feature = "schema", schemars(skip))]
     pub manager_takes_standby: bool,
+    /// Who makes it is not known yet, so nobody does. Never configured: the service sets it.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    #[cfg_attr(feature = "schema", schemars(skip))]
+    pub undecided: bool,
     /// What configures the bond gives it an IPv4 address or asks for one, and relies on no other: it is told if none
     /// comes. Never configured: the service sets it.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
@@ -129,6 +133,7 @@ impl BondPolicy {
             ownership: Ownership::default(),
             addressing: AddressingPolicy::default(),
             manager_takes_standby: false,
+            undecided: false,
             expects_ipv4: false,
             mtu: None,
             path_check: PathCheck::default(),

@@ -105,6 +105,9 @@ fn without_bond(view: &BondView<'_>, memory: &Memory) -> (BondState, String) {
             BondState::Waiting,
             "the interfaces were not read yet".into(),
         )
+    } else if view.policy.undecided {
+        let text = "it is not known yet who makes and configures the bond";
+        (BondState::Waiting, text.into())
     } else if view.policy.ownership == Ownership::Adopt {
         let text = "another manager has not made the bond yet";
         (BondState::Waiting, text.into())

@@ -1,5 +1,6 @@
 //! A manager that Tandem instructed makes the bond and takes the standby in: only the VF is Tandem's.
 
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::*;
@@ -74,4 +75,29 @@ fn the_vf_is_taken_in_beside_the_managers_standby() {
     let taken = |kind: &ActionKind| matches!(kind, ActionKind::Enslave { port, .. } if *port == VF);
     let done = done(links);
     assert!(done.iter().any(taken), "{done:?}");
+}
+
+/// What is said while the bond is not there.
+fn said(undecided: bool) -> String {
+    let policy = Policy {
+        bonds: Vec::from([BondPolicy {
+            ownership: Ownership::Adopt,
+            addressing: AddressingPolicy::None,
+            manager_takes_standby: true,
+            undecided,
+            ..bond_policy()
+        }]),
+        ..policy()
+    };
+    let mut machine = Machine::new(NOW);
+    machine.handle(NOW, Input::Policy(policy));
+    machine.handle(NOW, Input::Links(Vec::from([standby_of_its_own()])));
+    machine.status().bonds[0].reason.clone()
+}
+
+#[test]
+fn a_bond_of_which_nobody_knows_yet_who_makes_it_is_not_said_to_be_a_managers() {
+    assert_eq!(said(false), "another manager has not made the bond yet");
+    let text = "it is not known yet who makes and configures the bond";
+    assert_eq!(said(true), text);
 }

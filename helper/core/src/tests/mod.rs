@@ -48,6 +48,7 @@ pub(crate) fn bond_policy() -> BondPolicy {
         ownership: Default::default(),
         addressing: Default::default(),
         manager_takes_standby: false,
+        undecided: false,
         expects_ipv4: false,
         mtu: None,
         path_check: PathCheck::None,

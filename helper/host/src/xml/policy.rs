@@ -147,6 +147,7 @@ impl Bond {
             ownership: self.ownership,
             addressing: self.addressing.policy(),
             manager_takes_standby: false,
+            undecided: false,
             expects_ipv4: false,
             mtu: self.mtu,
             path_check: self.path_check,

@@ -360,6 +360,7 @@ proptest! {
                 ownership: if adopt { Ownership::Adopt } else { Ownership::Create },
                 addressing,
                 manager_takes_standby: false,
+                undecided: false,
                 expects_ipv4: false,
                 mtu,
                 path_check: if checks_path { PathCheck::Standby } else { PathCheck::None },

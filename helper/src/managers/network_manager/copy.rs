@@ -33,6 +33,7 @@ const LEFT_OUT: &[&str] = &[
 ];
 /// What a profile asks for where it says nothing else.
 const IP_GROUPS: [&str; 2] = ["ipv4", "ipv6"];
+const MAC: &str = "mac-address";
 const METRIC: &str = "route-metric";
 const IAID: &str = "dhcp-iaid";
 /// Of two profiles for the standby NetworkManager takes that with the higher number; more is not possible.
@@ -124,6 +125,16 @@ pub(super) fn of_standby(bond: &BondPolicy, nic: &Nic, source: &Profile) -> Opti
         uuid_of_standby(name.as_str()),
         uuid(&format!("bond {name}")),
     ))
+}
+
+/// The standby's profile, as it is, for this NIC; nothing if there is none.
+pub(super) fn for_standby(profile: &str, nic: &Nic) -> Option<String> {
+    let mac = nic.mac?;
+    let lines = profile.lines().map(|line| match line.split_once('=') {
+        Some((MAC, _)) => format!("{MAC}={mac}\n"),
+        _ => format!("{line}\n"),
+    });
+    (!profile.is_empty()).then(|| lines.collect())
 }
 
 /// What NetworkManager goes back to where the other two don't work: it makes no automatic profile for a NIC that

@@ -13,6 +13,7 @@ mod copy;
 mod keyfile;
 mod managed;
 mod nic;
+mod nmcli;
 mod profiles;
 
 use std::collections::BTreeMap;
@@ -29,10 +30,11 @@ use tandem_core::policy::{BondPolicy, Policy};
 
 use self::keyfile::{DEVICES, Keyfile, PREFIX, is_true};
 use self::nic::Nic;
+pub(crate) use self::nmcli::Nmcli;
 use self::profiles::Profile;
 use crate::networkd::{self, Followed, carries, is_plain, make_folder};
 use crate::nics::Readiness;
-use crate::programs::{run, state_of};
+use crate::programs::state_of;
 use crate::runtime;
 use crate::system_files::{SystemFiles, text_of};
 use crate::udev_state;
@@ -107,10 +109,10 @@ pub(super) fn follow(
 }
 
 /// Has a running NetworkManager know of what was written. Says what it did.
-pub(super) fn finish(files: &SystemFiles, followed: &Followed) -> Vec<String> {
+pub(super) fn finish(files: &SystemFiles, followed: &Followed, nmcli: &mut Nmcli) -> Vec<String> {
     let moved = followed.network_manager.as_ref();
     let moved = moved.filter(|_| is_running(files));
-    moved.map(|moved| tell(moved)).unwrap_or_default()
+    moved.map(|moved| tell(nmcli, moved)).unwrap_or_default()
 }
 
 /// What became of the profiles.
@@ -139,6 +141,11 @@ fn write_profiles(
             .map(|source| (name.clone(), source.clone()));
         // It has taken its course: NetworkManager would take away what it has given the bond.
         if carries(name, links) {
+            if had.is_some() {
+                let moved = follow_standby(policy, bond, readiness, links)?;
+                written.is_changed |= moved.is_some();
+                written.moved.extend(moved.map(|nic| (name.clone(), nic)));
+            }
             now.extend(had);
             continue;
         }
@@ -168,6 +175,32 @@ fn write_profiles(
         followed.changed.extend(changed.cloned());
     }
     Ok(())
+}
+
+/// Of a bond that carries, the standby's profile alone follows a configuration that names another NIC. Its name, if
+/// NetworkManager is to take it in.
+fn follow_standby(
+    policy: &Policy,
+    bond: &BondPolicy,
+    readiness: &Readiness,
+    links: &[Link],
+) -> Result<Option<String>> {
+    let files = readiness.files();
+    let Some(standby) = networkd::standby_of(policy, bond, links) else {
+        return Ok(None);
+    };
+    let [_, file, _] = file_names(bond.name.as_str());
+    let path = files.path(FOLDER).join(file);
+    let present = text_of(&path);
+    let wanted = copy::for_standby(&present, &Nic::of(files, standby));
+    let is_new = wanted.as_ref().is_some_and(|wanted| *wanted != present);
+    // A port has had its present MAC from the bond, where it is not known by its permanent one.
+    if !is_new || standby.controller.is_some() || !udev_state::has_handled(files, standby) {
+        return Ok(None);
+    }
+    write(&path, &wanted.unwrap_or_default())
+        .with_context(|| format!("can't write {}", path.display()))?;
+    Ok(Some(standby.name.to_string()))
 }
 
 fn decide(policy: &Policy, bond: &BondPolicy, readiness: &Readiness, links: &[Link]) -> Decision {
@@ -345,21 +378,19 @@ fn remove_others(files: &SystemFiles, now: &Served) -> Result<bool> {
 }
 
 /// Has a running NetworkManager read its profiles, and move these bonds' standbys: it does not leave a profile for a
-/// better one by itself. One that does not answer is asked once.
-fn tell(moved: &[(IfName, String)]) -> Vec<String> {
-    if let Err(error) = run("nmcli", &["connection", "reload"]) {
+/// better one by itself.
+fn tell(nmcli: &mut Nmcli, moved: &[(IfName, String)]) -> Vec<String> {
+    if let Err(error) = nmcli.run(&["connection", "reload"]) {
         return vec![error];
     }
     let told = moved.iter().map(|(bond, standby)| {
-        let up = |uuid: &str| {
-            let arguments = ["--wait", "0", "connection", "up", "uuid", uuid];
-            run("nmcli", &[&arguments[..], &["ifname", standby]].concat())
-        };
         let uuid = copy::uuid_of_standby(bond.as_str());
+        let up = ["--wait", "0", "connection", "up", "uuid", &uuid];
+        let up = [&up[..], &["ifname", standby]].concat();
         // It refuses one that was kept from it before.
-        let taken = up(&uuid).or_else(|_| {
-            run("nmcli", &["device", "set", standby, "managed", "yes"])?;
-            up(&uuid)
+        let taken = nmcli.run(&up).or_else(|_| {
+            nmcli.run(&["device", "set", standby, "managed", "yes"])?;
+            nmcli.run(&up)
         });
         match taken {
             Ok(()) => format!("NetworkManager is asked to take {standby} into {bond}"),
@@ -371,14 +402,14 @@ fn tell(moved: &[(IfName, String)]) -> Vec<String> {
 
 /// Has NetworkManager, if it runs, take or let go of an interface. Letting go, it leaves addresses and bonds as
 /// they are (1.52).
-pub(crate) fn tell_managed(name: &IfName, managed: bool) -> Option<String> {
+pub(crate) fn tell_managed(nmcli: &mut Nmcli, name: &IfName, managed: bool) -> Option<String> {
     if !Path::new(OWN_FOLDER).exists() {
         return None;
     }
     let managed = if managed { "yes" } else { "no" };
     let device = ["device", "set", "ifname", name.as_str()];
     let arguments = [&["--wait", "5"][..], &device, &["managed", managed]].concat();
-    Some(match run("nmcli", &arguments) {
+    Some(match nmcli.run(&arguments) {
         Ok(()) => format!("told NetworkManager: {name} managed {managed}"),
         Err(error) => format!("NetworkManager is not told of {name}: {error}"),
     })

@@ -220,3 +220,42 @@ fn profiles_come_and_go_with_what_they_depend_on_but_not_under_a_bond_that_carri
     // Made by Tandem before: it stays so until the next boot.
     assert!(!present(&[port, link(3, "bond0", LinkKind::Bond)]));
 }
+
+#[test]
+fn another_standby_of_a_bond_that_carries_is_taken_in() {
+    let folder = guest();
+    let (bond, _) = profiles_of(&folder, &[standby()]).0.unwrap();
+    folder.write(
+        "/etc/tandem/tandem.toml",
+        "[[bond]]\nname = \"bond0\"\nstandby = { mac = \"52:54:00:00:00:03\" }\n\
+         vfs = [{ mac = \"52:54:00:00:00:02\" }]\n",
+    );
+    let other = Some("52:54:00:00:00:03".parse().unwrap());
+    let other = Link {
+        mac: other,
+        permanent_mac: other,
+        ..link(4, "eth2", LinkKind::Physical)
+    };
+    let port = Link {
+        controller: Some(Ifindex(3)),
+        ..standby()
+    };
+    let links = [port, link(3, "bond0", LinkKind::Bond), other];
+    let moved = || {
+        let config = config::load(&folder.path("/etc/tandem/tandem.toml"));
+        let readiness = Readiness::look(&folder.files(), &config);
+        let mut followed = Followed::default();
+        follow(&config.unwrap().policy, &readiness, &links, &mut followed);
+        assert_eq!(followed.done, Vec::<String>::new());
+        let moved = followed.network_manager.unwrap_or_default();
+        moved.into_iter().map(|(_, nic)| nic).collect::<Vec<_>>()
+    };
+    // udev may still rename it.
+    assert_eq!(moved(), Vec::<String>::new());
+    folder.write("/run/udev/data/n4", "E:ID_NET_DRIVER=virtio_net\n");
+    assert_eq!(moved(), ["eth2"]);
+    let text = |path: &str| fs::read_to_string(folder.path(path)).unwrap();
+    assert!(text(PORT).ends_with("[ethernet]\nmac-address=52:54:00:00:00:03\n"));
+    assert_eq!(text(BOND), bond);
+    assert_eq!(moved(), Vec::<String>::new());
+}

@@ -89,6 +89,7 @@ pub(super) fn second_bond(rng: &mut Rng) -> BondPolicy {
             AddressingPolicy::Inherit
         },
         manager_takes_standby: false,
+        undecided: false,
         expects_ipv4: false,
         mtu: None,
         path_check: PathCheck::None,
@@ -132,6 +133,7 @@ pub(super) fn policy(rng: &mut Rng) -> Policy {
         },
         addressing,
         manager_takes_standby: false,
+        undecided: false,
         expects_ipv4: false,
         mtu: rng.chance(200).then_some(1_450),
         path_check: match rng.below(3) {
