@@ -12,7 +12,8 @@ const TIMEOUT_EXPIRED: i32 = 3;
 pub(crate) struct Nmcli {
     program: String,
     limit: Duration,
-    is_deaf: bool,
+    /// Why nothing more is asked.
+    deaf: Option<String>,
 }
 
 impl Default for Nmcli {
@@ -20,7 +21,7 @@ impl Default for Nmcli {
         Self {
             program: "nmcli".to_owned(),
             limit: LIMIT,
-            is_deaf: false,
+            deaf: None,
         }
     }
 }
@@ -28,18 +29,18 @@ impl Default for Nmcli {
 impl Nmcli {
     /// An error says that it failed, and what it said.
     pub(super) fn run(&mut self, arguments: &[&str]) -> Result<(), String> {
-        if self.is_deaf {
-            return Err("it has not answered just before".to_owned());
+        if let Some(why) = &self.deaf {
+            return Err(why.clone());
         }
-        let said = ask_within(self.limit, &self.program, arguments).inspect_err(|_| {
-            self.is_deaf = true;
-        })?;
-        self.is_deaf = said.code == Some(TIMEOUT_EXPIRED);
+        let said = ask_within(self.limit, &self.program, arguments);
+        let said = said.inspect_err(|why| self.deaf = Some(why.clone()))?;
         if said.code == Some(0) {
             return Ok(());
         }
         let (words, errors) = (arguments.join(" "), said.errors.trim());
-        Err(format!("{} {words}: {errors}", self.program))
+        let why = format!("{} {words}: {errors}", self.program);
+        self.deaf = (said.code == Some(TIMEOUT_EXPIRED)).then(|| why.clone());
+        Err(why)
     }
 }
 
@@ -63,7 +64,7 @@ mod tests {
         Nmcli {
             program: program.to_str().unwrap().to_owned(),
             limit,
-            is_deaf: false,
+            deaf: None,
         }
     }
 
@@ -81,13 +82,10 @@ mod tests {
         // Of nmcli's own timeout.
         let (asked, said) = told("echo no answer >&2; exit 3", Duration::from_secs(60));
         assert_eq!(asked, 1, "{said:?}");
-        assert!(
-            said[1].ends_with("it has not answered just before"),
-            "{said:?}"
-        );
+        assert!(said[1].ends_with(": no answer"), "{said:?}");
         // And one that is killed.
         let (asked, said) = told("exec sleep 1000", Duration::from_secs(1));
-        assert!(asked <= 1 && said[0].contains("not done in"), "{said:?}");
+        assert!(asked <= 1 && said[1].contains("not done in"), "{said:?}");
     }
 
     #[test]
