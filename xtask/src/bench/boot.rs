@@ -60,7 +60,10 @@ pub(super) fn run(options: &BootOptions, page: bool) -> Result<()> {
         machine: Machine::look()?,
         figures: rows.iter().map(Row::json).collect(),
         table: table(&rows),
-        claims: rows.chunks(2).map(waits_for_nothing).collect(),
+        claims: rows
+            .chunks(2)
+            .flat_map(|rows| [waits_for_nothing(rows), is_not_slower(rows)])
+            .collect(),
         picture: None,
     };
     report.publish(page)
@@ -155,6 +158,34 @@ fn waits_for_nothing(rows: &[Row]) -> Claim {
     }
 }
 
+/// Of the boots of one manager, without Tandem and with it: a claim about medians, which neighbours on this machine
+/// can make wrong.
+fn is_not_slower(rows: &[Row]) -> Claim {
+    let times = |with_tandem| {
+        let rows = rows
+            .iter()
+            .filter(move |row| row.with_tandem == with_tandem);
+        let mut times: Vec<_> = rows
+            .flat_map(|row| &row.boots)
+            .map(|boot| boot.network_s)
+            .collect();
+        times.sort_by(f64::total_cmp);
+        times
+    };
+    let (with, without) = (times(true), times(false));
+    let median = with.get(with.len() / 2);
+    let manager = rows.first().map(|row| format!("{:?}", row.manager));
+    Claim {
+        text: format!(
+            "{}: boot is not slower: the median boot with Tandem has its network before the slowest without",
+            manager.unwrap_or_default()
+        ),
+        holds: median
+            .zip(without.last())
+            .is_some_and(|(with, without)| with <= without),
+    }
+}
+
 impl Row {
     fn with(&self) -> &'static str {
         if self.with_tandem { "yes" } else { "no" }
@@ -211,6 +242,24 @@ mod tests {
         let table = table(&[row]);
         let words = ["Networkd", "yes", "3", "2.0 (1.0..3.0)", "3.0 (2.0..4.0)"];
         assert_eq!(table.rows[0], words);
+    }
+
+    #[test]
+    fn a_slower_boot_is_told() {
+        let row = |with_tandem, times: [f64; 3]| Row {
+            manager: Manager::Networkd,
+            with_tandem,
+            boots: times
+                .map(|network_s| Boot {
+                    network_s,
+                    all_s: network_s,
+                })
+                .into(),
+        };
+        let holds = |times| is_not_slower(&[row(false, [3.0, 5.0, 4.0]), row(true, times)]).holds;
+        assert!(holds([9.0, 4.5, 1.0]));
+        assert!(!holds([5.5, 6.0, 1.0]));
+        assert!(!is_not_slower(&[]).holds);
     }
 
     #[test]
