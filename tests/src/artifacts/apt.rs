@@ -100,6 +100,15 @@ impl PrivateApt {
         self.folder.join("lab.sources")
     }
 
+    /// This machine's apt takes package lists whose date is past: it has a mirror that keeps old ones. Who signed them
+    /// is checked all the same.
+    pub fn takes_old_lists(&self) -> Result<bool> {
+        let mut config = self.command("apt-config");
+        config.args(["shell", "CHECK", "Acquire::Check-Valid-Until/b"]);
+        let shown = command::run(&mut config, QUERY_LIMIT)?;
+        Ok(shown.stdout.trim() == "CHECK='false'")
+    }
+
     /// `apt-get`, `apt-cache`, … under this configuration.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);

@@ -30,12 +30,15 @@ const PACKAGES: &[&str] = &[
     "dbus",
     "network-manager",
     "ifupdown",
-    "isc-dhcp-client",
     "iproute2",
     "iputils-ping",
     "ethtool",
     "kmod",
 ];
+
+/// What ifupdown asks for an address with: Debian 14 has no dhclient.
+const DHCP_CLIENT: &str = "isc-dhcp-client";
+const DHCP_CLIENT_OF_FORKY: &str = "dhcpcd-base";
 
 /// On top of them, what a cloud's image has, and a DHCP client that is a service of its own.
 const STOCK_PACKAGES: &[&str] = &["cloud-init", "netplan.io", "systemd-resolved", "dhcpcd"];
@@ -219,13 +222,17 @@ pub enum Flavor {
 }
 
 impl Flavor {
-    fn packages(self) -> Vec<&'static str> {
+    fn packages(self, suite: Suite) -> Vec<&'static str> {
+        let client = match suite {
+            Suite::Forky => DHCP_CLIENT_OF_FORKY,
+            _ => DHCP_CLIENT,
+        };
         let more = match self {
             Self::Lean => &[],
             Self::Stock => STOCK_PACKAGES,
             Self::Dracut => DRACUT_PACKAGES,
         };
-        [PACKAGES, more].concat()
+        [PACKAGES, &[client], more].concat()
     }
 
     fn off(self) -> Vec<&'static str> {
@@ -284,7 +291,7 @@ fn recipe_hash(kernel: &KernelFiles, flavor: Flavor, suite: Suite) -> u64 {
     suite.hash(&mut hasher);
     kernel.release.hash(&mut hasher);
     for list in [
-        &flavor.packages(),
+        &flavor.packages(suite),
         &flavor.modules(),
         LEFT_OUT,
         MASKED_UNITS,
@@ -319,9 +326,12 @@ fn build(
     let mut bootstrap = Command::new("mmdebstrap");
     bootstrap
         .args(["--quiet", "--variant=minbase", "--format=directory"])
-        .arg(format!("--include={}", flavor.packages().join(",")))
+        .arg(format!("--include={}", flavor.packages(suite).join(",")))
         .arg("--aptopt=Acquire::Languages \"none\"")
         .arg("--aptopt=Acquire::Retries \"3\"");
+    if apt.takes_old_lists()? {
+        bootstrap.arg("--aptopt=Acquire::Check-Valid-Until \"false\"");
+    }
     for pattern in LEFT_OUT {
         bootstrap.arg(format!("--dpkgopt=path-exclude={pattern}"));
     }
