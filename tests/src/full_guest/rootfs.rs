@@ -30,6 +30,7 @@ const PACKAGES: &[&str] = &[
     "dbus",
     "network-manager",
     "ifupdown",
+    DHCP_CLIENT,
     "iproute2",
     "iputils-ping",
     "ethtool",
@@ -223,16 +224,18 @@ pub enum Flavor {
 
 impl Flavor {
     fn packages(self, suite: Suite) -> Vec<&'static str> {
-        let client = match suite {
-            Suite::Forky => DHCP_CLIENT_OF_FORKY,
-            _ => DHCP_CLIENT,
-        };
         let more = match self {
             Self::Lean => &[],
             Self::Stock => STOCK_PACKAGES,
             Self::Dracut => DRACUT_PACKAGES,
         };
-        [PACKAGES, &[client], more].concat()
+        let mut packages = [PACKAGES, more].concat();
+        for package in &mut packages {
+            if suite == Suite::Forky && *package == DHCP_CLIENT {
+                *package = DHCP_CLIENT_OF_FORKY;
+            }
+        }
+        packages
     }
 
     fn off(self) -> Vec<&'static str> {
