@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use tandem_core::Input;
-use tandem_core::action::{ActionId, ActionKind};
+use tandem_core::action::{ActionId, ActionKind, GoOn};
 use tandem_core::fast_path::{ArmedVf, FastPath, Frames, PortFrames};
 use tandem_core::path::{CountedBy, PortTraffic};
 use tandem_core::types::{Ifindex, Mac, Time};
@@ -15,6 +16,7 @@ use super::error::ActError;
 use crate::ebpf::fast_path::{Applied, FastPaths};
 use crate::netlink::link;
 use crate::netlink::request::Requests;
+use crate::observe::clock;
 use crate::packet::frames::{gratuitous_arp, neighbour_advertisement, reverse_arp};
 
 /// Has the programs let go of a bond, whether it is still there or not. Can't fail, but may have been
@@ -101,24 +103,82 @@ pub(super) fn test(fast_paths: Option<&FastPaths>, bond: Ifindex) -> Option<Inpu
     Some(Input::FastPathTested { bond, blocked })
 }
 
-/// How many frames a port has sent by the programs' count, where they count on it, and the bond's fast path fares as
-/// before. Takes no lock of the kernel's and no time.
-pub(super) fn traffic_at_once(
+/// Looks at what a port carries by the programs' count. Each takes no lock of the kernel's and no time.
+pub(super) struct Looks {
+    fast_paths: FastPaths,
+    port: Ifindex,
+    go_on: Option<GoOn>,
+    /// What the first one found.
+    carried: Carried,
+}
+
+/// Frames to one station that a port carried.
+#[derive(Clone, Copy)]
+struct Carried {
+    sent: u64,
+    received: u64,
+}
+
+impl Carried {
+    fn by(fast_paths: &FastPaths, port: Ifindex) -> Option<Self> {
+        let counted = fast_paths.frames(port.0)?;
+        Some(Self {
+            sent: counted.tx.frames,
+            received: counted.rx.frames,
+        })
+    }
+
+    /// Some went out since then, and some came in. Counters that began anew say nothing.
+    fn has_passed_since(self, before: Self) -> bool {
+        self.sent > before.sent && self.received > before.received
+    }
+}
+
+/// Begins to look at a port, where the programs count on it, and the bond's fast path fares as before.
+pub(super) fn look(
     fast_paths: &FastPaths,
     bond: Ifindex,
     port: Ifindex,
-) -> Option<PortTraffic> {
-    let traffic = fast_paths.fares_as_before(bond.0);
-    traffic.then(|| counted_traffic(fast_paths, port))?
+    go_on: Option<GoOn>,
+) -> Option<Looks> {
+    let as_before = fast_paths.fares_as_before(bond.0);
+    let carried = as_before.then(|| Carried::by(fast_paths, port))??;
+    Some(Looks {
+        fast_paths: fast_paths.clone(),
+        port,
+        go_on,
+        carried,
+    })
 }
 
-fn counted_traffic(fast_paths: &FastPaths, port: Ifindex) -> Option<PortTraffic> {
-    let counted = fast_paths.frames(port.0)?;
-    Some(PortTraffic {
-        port,
-        sent: counted.tx.frames,
-        counted_by: CountedBy::Programs,
-    })
+impl Looks {
+    /// Goes on as it was told; what was found at last.
+    pub(super) async fn end(mut self) -> PortTraffic {
+        let mut passed_at = None;
+        if let Some(GoOn { each_ms, for_ms }) = self.go_on {
+            let end = clock::now().plus_ms(for_ms);
+            // No shorter than what the timer keeps.
+            let each = Duration::from_millis(each_ms.max(1));
+            while clock::now() < end {
+                tokio::time::sleep(each).await;
+                let Some(now) = Carried::by(&self.fast_paths, self.port) else {
+                    break;
+                };
+                let passes = now.has_passed_since(self.carried);
+                self.carried = now;
+                if !passes {
+                    break;
+                }
+                passed_at = Some(clock::now());
+            }
+        }
+        PortTraffic {
+            port: self.port,
+            sent: self.carried.sent,
+            counted_by: CountedBy::Programs,
+            passed_at,
+        }
+    }
 }
 
 /// Reads how many frames a port has sent, by its driver's count where the programs don't.
@@ -128,8 +188,13 @@ pub(super) fn read_traffic(
     port: Ifindex,
     inputs: &mut Vec<Input>,
 ) -> Result<(), ActError> {
-    if let Some(counted) = fast_paths.and_then(|programs| counted_traffic(programs, port)) {
-        inputs.push(Input::PortTraffic(counted));
+    if let Some(carried) = fast_paths.and_then(|programs| Carried::by(programs, port)) {
+        inputs.push(Input::PortTraffic(PortTraffic {
+            port,
+            sent: carried.sent,
+            counted_by: CountedBy::Programs,
+            passed_at: None,
+        }));
         return Ok(());
     }
     let frames = link::get_sent(requests, port);
@@ -138,6 +203,7 @@ pub(super) fn read_traffic(
         port,
         sent: frames.ok_or(ActError::Gone)?,
         counted_by: CountedBy::Driver,
+        passed_at: None,
     }));
     Ok(())
 }

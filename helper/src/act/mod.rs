@@ -81,13 +81,13 @@ impl Executor {
         let touched = touched_by(&kind);
         let fast_paths = self.fast_paths.clone();
         // Made again and again while nothing happens: no thread is woken for it where none is needed.
-        let counted = match (&kind, &fast_paths) {
-            (ActionKind::ReadTraffic { bond, port }, Some(fast_paths)) => {
-                fast_path::traffic_at_once(fast_paths, *bond, *port)
+        let looks = match (&kind, &fast_paths) {
+            (ActionKind::ReadTraffic { bond, port, go_on }, Some(fast_paths)) => {
+                fast_path::look(fast_paths, *bond, *port, *go_on)
             }
             _ => None,
         };
-        let work = counted.map(Input::PortTraffic).ok_or_else(|| {
+        let work = looks.ok_or_else(|| {
             tokio::task::spawn_blocking(move || {
                 let mut inputs = Vec::new();
                 let result = carry_out(id, &kind, fast_paths.as_ref(), &mut inputs);
@@ -96,7 +96,10 @@ impl Executor {
         });
         async move {
             let (outcome, learnt) = match work {
-                Ok(counted) => (Outcome::Accepted, vec![counted]),
+                Ok(looks) => {
+                    let found = looks.end().await;
+                    (Outcome::Accepted, vec![Input::PortTraffic(found)])
+                }
                 Err(work) => outcome_within(limit, work).await,
             };
             Completion {
@@ -150,7 +153,7 @@ fn carry_out(
             fast_path::set(fast_paths, *bond, fast_path, id, inputs)
         }
         ActionKind::ReadFrames { bond, ports } => fast_path::read(fast_paths, *bond, ports, inputs),
-        ActionKind::ReadTraffic { bond, port } => {
+        ActionKind::ReadTraffic { bond, port, .. } => {
             inputs.extend(fast_path::test(fast_paths, *bond));
             fast_path::read_traffic(&mut requests, fast_paths, *port, inputs)
         }

@@ -255,7 +255,7 @@ fn input() -> impl Strategy<Value = Input> {
             .prop_map(|(ifindex, at)| Input::CarrierLost { ifindex, at: Time(at) }),
         1 => (index(), any::<u64>()).prop_map(|(port, sent)| {
             let counted_by = CountedBy::Driver;
-            Input::PortTraffic(PortTraffic { port, sent, counted_by })
+            Input::PortTraffic(PortTraffic { port, sent, counted_by, passed_at: None })
         }),
         1 => (index(), index(), 0usize..5).prop_map(|(bond, port, which)| {
             let neighbour = [192, 0, 2, 1].into();

@@ -31,6 +31,10 @@ struct Guest {
     answer: PathAnswer,
     looks: u32,
     asked: u32,
+    /// Frames are seen to come in too, by who can go on with looks.
+    passes: bool,
+    /// A look that goes on, of a port, until then.
+    going_on: Option<(ActionId, Ifindex, Time)>,
     standbys_answer: PathAnswer,
     asked_standby: u32,
     /// At most so many frames were sent for that.
@@ -59,6 +63,8 @@ impl Guest {
             answer: PathAnswer::Answered,
             looks: 0,
             asked: 0,
+            passes: false,
+            going_on: None,
             standbys_answer: PathAnswer::Answered,
             asked_standby: 0,
             standby_frames: 0,
@@ -84,12 +90,18 @@ impl Guest {
                 Output::Notify(_) => continue,
             };
             match kind {
-                ActionKind::ReadTraffic { port, .. } => {
+                ActionKind::ReadTraffic { port, go_on, .. } => {
                     self.looks += 1;
+                    if let Some(go_on) = go_on.filter(|_| self.passes) {
+                        assert_eq!(go_on.each_ms, 500);
+                        self.going_on = Some((id, port, self.now.plus_ms(go_on.for_ms)));
+                        continue;
+                    }
                     let traffic = PortTraffic {
                         port,
                         sent: self.sent,
                         counted_by: self.counted_by,
+                        passed_at: None,
                     };
                     self.learn(Input::PortTraffic(traffic));
                 }
@@ -150,15 +162,48 @@ impl Guest {
     fn run(&mut self, ms: u64, sent_per_s: u64) {
         let end = self.now.plus_ms(ms);
         let (sent, began) = (self.sent, self.now);
-        while let Some(at) = self.machine.next_deadline().filter(|at| *at <= end) {
+        loop {
+            let looked_on = self.going_on.map(|(_, _, until)| match self.passes {
+                true => until,
+                false => self.now.max(began).plus_ms(500),
+            });
+            let next = self.machine.next_deadline();
+            let Some(at) = looked_on
+                .into_iter()
+                .chain(next)
+                .min()
+                .filter(|at| *at <= end)
+            else {
+                break;
+            };
             self.now = self.now.max(at);
             let passed_ms = self.now.since_ms(began);
             self.sent = sent + passed_ms * sent_per_s / 1_000;
-            self.learn(Input::Tick);
+            if looked_on == Some(at) {
+                self.end_looks();
+            } else {
+                self.learn(Input::Tick);
+            }
             self.answer_actions();
         }
         self.now = end;
         self.sent = sent + ms * sent_per_s / 1_000;
+    }
+
+    /// What looks that went on have found.
+    fn end_looks(&mut self) {
+        let (action, port, _) = self.going_on.take().unwrap();
+        let passed_at = match self.passes {
+            true => self.now,
+            false => Time(self.now.0 - 500_000),
+        };
+        self.learn(Input::PortTraffic(PortTraffic {
+            port,
+            sent: self.sent,
+            counted_by: self.counted_by,
+            passed_at: Some(passed_at),
+        }));
+        self.end(action, Outcome::Accepted);
     }
 
     fn traffic(&self) -> Traffic {
@@ -209,6 +254,47 @@ fn frames_that_are_sent_all_the_time_are_asked_about_four_times_in_health_ms() {
     assert!((118..=121).contains(&(guest.asked - before)));
     assert_eq!(guest.traffic(), Traffic::Vf);
     assert_eq!(guest.problems(), []);
+}
+
+#[test]
+fn frames_that_pass_both_ways_are_proof_for_ten_seconds_and_the_machine_is_left_alone() {
+    let mut guest = Guest::new(watching());
+    guest.passes = true;
+    guest.run(20_000, 1_000);
+    let (looks, asked) = (guest.looks, guest.asked);
+    guest.run(60_000, 1_000);
+    assert!((5..=6).contains(&(guest.looks - looks)), "{}", guest.looks);
+    assert!((5..=6).contains(&(guest.asked - asked)), "{}", guest.asked);
+    // Nothing comes in any more: it is asked at once.
+    guest.passes = false;
+    guest.answer = lost();
+    guest.run(1_000, 1_000);
+    assert_eq!(guest.traffic(), Traffic::Standby);
+    assert_eq!(guest.problems(), [ProblemCode::PathLost]);
+}
+
+#[test]
+fn looks_that_go_on_end_with_the_reason_for_them() {
+    let mut guest = Guest::new(watching());
+    guest.passes = true;
+    guest.run(20_000, 1_000);
+    assert!(guest.going_on.is_some());
+    let mut off = watching();
+    off.bonds[0].timing.health_ms = 0;
+    guest.learn(Input::Policy(off));
+    guest.learn(Input::Policy(watching()));
+    // What they bring late is nobody's; others begin in the meantime.
+    let before = guest.looks;
+    let old = guest.going_on.take().unwrap();
+    guest.run(1_500, 1_000);
+    assert!(guest.looks > before && guest.going_on.is_some());
+    guest.end(old.0, Outcome::Accepted);
+    assert!(guest.going_on.is_some());
+    // One whose end is never heard of is given up.
+    guest.going_on = None;
+    let before = guest.looks;
+    guest.run(22_000, 1_000);
+    assert!(guest.looks > before);
 }
 
 #[test]

@@ -146,7 +146,14 @@ fn a_fast_path_that_others_keep_frames_from_is_found_out_by_a_frame() {
                 ..FastPath::default()
             },
         };
-        let look = || tested(&executor, ActionKind::ReadTraffic { bond, port: vf });
+        let look = || {
+            let looking = ActionKind::ReadTraffic {
+                bond,
+                port: vf,
+                go_on: None,
+            };
+            tested(&executor, looking)
+        };
         // Looks at the chains too.
         let ask = || {
             let asking = ActionKind::AskPath {
