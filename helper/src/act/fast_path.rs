@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use tandem_core::Input;
 use tandem_core::action::{ActionId, ActionKind, GoOn};
-use tandem_core::fast_path::{ArmedVf, FastPath, Frames, PortFrames};
+use tandem_core::fast_path::{ArmedVf, Blocked, FastPath, Frames, PortFrames};
 use tandem_core::path::{CountedBy, PortTraffic};
 use tandem_core::types::{Ifindex, Mac, Time};
 use tandem_ebpf::FrameCounts;
 
 use super::announce::frames_of;
 use super::error::ActError;
-use crate::ebpf::fast_path::{Applied, FastPaths};
-use crate::netlink::link;
+use crate::ebpf::fast_path::{self, Applied, FastPaths};
 use crate::netlink::request::Requests;
+use crate::netlink::{link, traffic_control};
 use crate::observe::clock;
 use crate::packet::frames::{gratuitous_arp, neighbour_advertisement, reverse_arp};
 
@@ -33,6 +33,7 @@ pub(super) fn let_go(
 
 /// Has the programs do exactly this for a bond; gives what they do afterwards.
 pub(super) fn set(
+    requests: &mut Requests,
     fast_paths: Option<&FastPaths>,
     bond: Ifindex,
     fast_path: &FastPath,
@@ -52,7 +53,7 @@ pub(super) fn set(
     let mut ports: Vec<_> = watched.into_iter().map(Ifindex).collect();
     ports.sort_unstable();
     if armed {
-        inputs.push(Input::FastPathTested { bond, blocked });
+        inputs.push(tested(requests, bond, blocked));
     }
     inputs.push(Input::FastPathSet {
         bond,
@@ -98,9 +99,29 @@ pub(super) fn read(
 
 /// Tests the fast path that is armed for a bond; says what came of it, if one is. Always: what was said of the last test may
 /// have been lost with an action that ran into its time limit.
-pub(super) fn test(fast_paths: Option<&FastPaths>, bond: Ifindex) -> Option<Input> {
-    let blocked = fast_paths?.test(bond.0)?;
-    Some(Input::FastPathTested { bond, blocked })
+pub(super) fn test(
+    requests: &mut Requests,
+    fast_paths: Option<&FastPaths>,
+    bond: Ifindex,
+    anew: bool,
+) -> Option<Input> {
+    let blocked = fast_paths?.test(bond.0, anew)?;
+    Some(tested(requests, bond, blocked))
+}
+
+/// What came of a test, and whether filters on the bond would not see what is redirected.
+fn tested(requests: &mut Requests, bond: Ifindex, blocked: Option<Blocked>) -> Input {
+    let mut has_filters = || traffic_control::has_egress_filters(requests, bond);
+    let passed_over = fast_path::come_before_filters()
+        && has_filters().unwrap_or_else(|error| {
+            tracing::warn!(%bond, %error, "it is not known whether the bond has filters");
+            false
+        });
+    Input::FastPathTested {
+        bond,
+        blocked,
+        passed_over,
+    }
 }
 
 /// Looks at what a port carries by the programs' count. Each takes no lock of the kernel's and no time.

@@ -82,9 +82,15 @@ impl Executor {
         let fast_paths = self.fast_paths.clone();
         // Made again and again while nothing happens: no thread is woken for it where none is needed.
         let looks = match (&kind, &fast_paths) {
-            (ActionKind::ReadTraffic { bond, port, go_on }, Some(fast_paths)) => {
-                fast_path::look(fast_paths, *bond, *port, *go_on)
-            }
+            (
+                ActionKind::ReadTraffic {
+                    bond,
+                    port,
+                    go_on,
+                    anew: false,
+                },
+                Some(fast_paths),
+            ) => fast_path::look(fast_paths, *bond, *port, *go_on),
             _ => None,
         };
         let work = looks.ok_or_else(|| {
@@ -150,11 +156,13 @@ fn carry_out(
     fast_path::expect_both(fast_paths, kind);
     let result = match kind {
         ActionKind::SetFastPath { bond, fast_path } => {
-            fast_path::set(fast_paths, *bond, fast_path, id, inputs)
+            fast_path::set(&mut requests, fast_paths, *bond, fast_path, id, inputs)
         }
         ActionKind::ReadFrames { bond, ports } => fast_path::read(fast_paths, *bond, ports, inputs),
-        ActionKind::ReadTraffic { bond, port, .. } => {
-            inputs.extend(fast_path::test(fast_paths, *bond));
+        ActionKind::ReadTraffic {
+            bond, port, anew, ..
+        } => {
+            inputs.extend(fast_path::test(&mut requests, fast_paths, *bond, *anew));
             fast_path::read_traffic(&mut requests, fast_paths, *port, inputs)
         }
         ActionKind::AskPath {
@@ -179,7 +187,7 @@ fn carry_out(
             if *how != Asking::OnTrial {
                 // In passing: this thread is there, and nothing else wakes one while the bond is at rest. Not before the
                 // question: a dead path has to be left, and what came of an order in the meantime is not to be overwritten.
-                inputs.extend(fast_path::test(fast_paths, *bond));
+                inputs.extend(fast_path::test(&mut requests, fast_paths, *bond, false));
             }
             asked
         }

@@ -88,6 +88,8 @@ pub enum ActionKind {
         port: Ifindex,
         /// Whether it is gone on with, by who can do so cheaply; others read once.
         go_on: Option<GoOn>,
+        /// A chain of filters has changed: what came of the last test of the fast path says nothing.
+        anew: bool,
     },
     /// Ask neighbours of the bond through a port, and, if none answers, through another one. One of them carries the
     /// traffic and asks as the bond; the other never has the bond's MAC as the source. Handed in as

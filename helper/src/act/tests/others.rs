@@ -151,6 +151,7 @@ fn a_fast_path_that_others_keep_frames_from_is_found_out_by_a_frame() {
                 bond,
                 port: vf,
                 go_on: None,
+                anew: false,
             };
             tested(&executor, looking)
         };

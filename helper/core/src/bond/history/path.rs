@@ -64,6 +64,8 @@ struct Watched {
     wait_ms: u64,
     /// Looks at a port that sends all the time, if it does.
     go_on: Option<GoOn>,
+    /// Somebody has changed a chain since the last look.
+    anew: bool,
     /// A neighbour was last asked about.
     asked_at: Time,
     /// Frames were last known to pass in both directions.
@@ -115,6 +117,7 @@ impl PathMemory {
                     look_at: now.plus_ms(wait_ms),
                     wait_ms,
                     go_on: None,
+                    anew: false,
                     asked_at: now,
                     alive_at: now,
                     to_ask: false,
@@ -127,6 +130,15 @@ impl PathMemory {
                     other_silent_at: now,
                 });
             }
+        }
+    }
+
+    /// Has a look made at once: somebody has changed a chain.
+    pub(crate) fn look_anew(&mut self, now: Time) {
+        if let Some(watched) = &mut self.watched {
+            watched.anew = true;
+            watched.look_at = now;
+            self.abandon_look();
         }
     }
 
@@ -164,8 +176,14 @@ impl PathMemory {
         } else if watched.to_ask {
             Some(ask(port, other, Asking::Fully))
         } else if watched.look_at <= now {
-            let go_on = watched.go_on;
-            Some(ActionKind::ReadTraffic { bond, port, go_on })
+            let anew = watched.anew;
+            let go_on = watched.go_on.filter(|_| !anew);
+            Some(ActionKind::ReadTraffic {
+                bond,
+                port,
+                go_on,
+                anew,
+            })
         } else {
             (watched.other_at <= now).then(|| ask(other, port, watched.asking_other()))
         }
@@ -183,6 +201,9 @@ impl PathMemory {
                 ActionKind::AskPath { port, .. } => Some(port),
                 _ => None,
             };
+            if let (ActionKind::ReadTraffic { .. }, Some(watched)) = (&kind, &mut self.watched) {
+                watched.anew = false;
+            }
             let goes_on_ms = match kind {
                 ActionKind::ReadTraffic { go_on, .. } => go_on.map_or(0, |one| one.for_ms),
                 _ => 0,
