@@ -42,7 +42,7 @@ const BATCH: usize = 64;
 /// storm of route changes costs ten readings a second and not a core.
 pub(super) const ADDRESSING_PAUSE: Duration = Duration::from_millis(100);
 /// Time between two looks whether chains of filters have changed: who has thousands of filters costs one look a second.
-const CHAINS_PAUSE: Duration = Duration::from_secs(1);
+pub(super) const CHAINS_PAUSE: Duration = Duration::from_secs(1);
 /// Time after which a reading that failed is tried again.
 pub(super) const RETRY: Duration = Duration::from_secs(1);
 /// Longest that an action's `Done` waits for a reading.

@@ -349,7 +349,7 @@ fn changed_filters_are_told() {
             ));
         }
         assert_eq!(told(&until(&mut sources, is_told).await), news);
-        assert!(begun.elapsed() >= super::sources::CHAINS_PAUSE);
+        assert!(begun.elapsed() >= sources::CHAINS_PAUSE);
     });
 }
 
