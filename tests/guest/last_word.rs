@@ -26,31 +26,40 @@ type Attributes = [u32; 32];
 
 /// Attaches it before all others, and stays until somebody ends this process.
 pub(crate) fn have(device: &str, place: &str) -> Result<()> {
-    let path = format!("/sys/class/net/{device}/ifindex");
-    let ifindex = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    let ifindex = ifindex(device)?;
     let (kind, program, place, flags) = match place {
         "in" => (SCHED_CLS, &GO_ON, TCX_INGRESS, BEFORE),
         "out" => (SCHED_CLS, &GO_ON, TCX_EGRESS, BEFORE),
         "xdp" => (XDP, &PASS, XDP_LINK, GENERIC),
         _ => anyhow::bail!("`{place}` is none of in, out and xdp"),
     };
-    let mut load: Attributes = [0; 32];
-    (load[0], load[1]) = (kind, 2);
-    point(&mut load, 2, program.as_ptr().addr());
-    point(&mut load, 4, c"GPL".as_ptr().addr());
-    let program = bpf(PROG_LOAD, &load).context("the program is refused")?;
+    let program = load(kind, program)?;
     let mut create: Attributes = [0; 32];
-    create[..4].copy_from_slice(&[
-        program.cast_unsigned(),
-        ifindex.trim().parse()?,
-        place,
-        flags,
-    ]);
+    create[..4].copy_from_slice(&[program.cast_unsigned(), ifindex, place, flags]);
     // The descriptors are open, and the program attached, as long as the process lives.
     bpf(LINK_CREATE, &create).context("the program is not attached")?;
     loop {
         std::thread::park();
     }
+}
+
+pub(crate) fn ifindex(device: &str) -> Result<u32> {
+    let path = format!("/sys/class/net/{device}/ifindex");
+    let ifindex = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    Ok(ifindex.trim().parse()?)
+}
+
+/// Loads a tc program after which no other sees a frame, which goes on.
+pub(crate) fn load_go_on() -> Result<RawFd> {
+    load(SCHED_CLS, &GO_ON)
+}
+
+fn load(kind: u32, program: &'static [u32; 4]) -> Result<RawFd> {
+    let mut load: Attributes = [0; 32];
+    (load[0], load[1]) = (kind, 2);
+    point(&mut load, 2, program.as_ptr().addr());
+    point(&mut load, 4, c"GPL".as_ptr().addr());
+    bpf(PROG_LOAD, &load).context("the program is refused")
 }
 
 fn point(attributes: &mut Attributes, word: usize, address: usize) {

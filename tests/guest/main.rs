@@ -2,6 +2,7 @@
 //! (over standard input and output); or brings a socket elsewhere.
 
 mod capture;
+mod filter;
 mod frames;
 mod last_word;
 mod port;
@@ -18,9 +19,10 @@ fn main() -> ExitCode {
         Some("stdio") => port::serve_stdio(),
         Some("relay") => relay(),
         Some("last-word") => have_last_word(),
+        Some("filter") => set_filter(),
         _ => Err(anyhow::anyhow!(
             "usage: lab-agent guest | lab-agent stdio | lab-agent relay SOCKET ADDRESS:PORT | \
-             lab-agent last-word DEVICE in|out|xdp"
+             lab-agent last-word DEVICE in|out|xdp | lab-agent filter DEVICE on|off"
         )),
     };
     match served {
@@ -38,6 +40,15 @@ fn relay() -> anyhow::Result<()> {
         anyhow::bail!("a relay takes a socket and an address");
     };
     tandem_lab::vfio::relay::serve(path.as_ref(), target.parse()?)
+}
+
+fn set_filter() -> anyhow::Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(2).collect();
+    match &arguments[..] {
+        [device, state] if state == "on" => filter::add(device),
+        [device, state] if state == "off" => filter::remove(device),
+        _ => anyhow::bail!("a device and `on` or `off` are needed"),
+    }
 }
 
 fn have_last_word() -> anyhow::Result<()> {

@@ -133,6 +133,8 @@ fn with_less(lab: &Lab) -> Result<()> {
         reason.contains("/sys/kernel/btf") && reason.contains("early warning"),
         "cause and consequence are not said: {reason}"
     );
+    let remedy = remedy(&status, ProblemCode::NotArmed)?;
+    ensure!(remedy.contains("tandem check"), "no remedy: {remedy}");
     let output = guest.tandem(&["check"])?;
     check_says(
         &output,

@@ -35,7 +35,7 @@ mod world;
 
 /// Everything that the machine may want done.
 pub mod action {
-    pub use crate::model::action::{Action, ActionKind, Asking, BondOptions, PathProof};
+    pub use crate::model::action::{Action, ActionKind, Asking, BondOptions, GoOn, PathProof};
     pub use crate::model::types::ActionId;
 }
 

@@ -144,7 +144,21 @@ impl Machine {
             Input::FastPathsLoading => self.world.await_fast_paths(now),
             Input::FastPathSupported(supported) => self.world.support_fast_path(supported),
             Input::FastPathSet { bond, fast_path } => self.world.put_fast_path(bond, fast_path),
-            Input::FastPathTested { bond, blocked } => self.world.put_blocked(bond, blocked),
+            Input::FastPathTested {
+                bond,
+                blocked,
+                passed_over,
+            } => {
+                self.world.put_blocked(bond, blocked);
+                self.world.put_passing_over(bond, passed_over);
+            }
+            Input::ChainsChanged { link } => {
+                let port = self.world.link(link);
+                let bond = port.and_then(|port| port.controller).unwrap_or(link);
+                if let Some(index) = self.place_of(bond) {
+                    self.bonds[index].path.look_anew(now);
+                }
+            }
             Input::FramesCounted { bond, ports } => self.measured(bond, &ports),
             Input::PortTraffic(found) => {
                 for (policy, memory) in self.policy.bonds.iter().zip(&mut self.bonds) {

@@ -2,19 +2,21 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use tandem_core::Input;
-use tandem_core::action::{ActionId, ActionKind};
-use tandem_core::fast_path::{ArmedVf, FastPath, Frames, PortFrames};
+use tandem_core::action::{ActionId, ActionKind, GoOn};
+use tandem_core::fast_path::{ArmedVf, Blocked, FastPath, Frames, PortFrames};
 use tandem_core::path::{CountedBy, PortTraffic};
 use tandem_core::types::{Ifindex, Mac, Time};
 use tandem_ebpf::FrameCounts;
 
 use super::announce::frames_of;
 use super::error::ActError;
-use crate::ebpf::fast_path::{Applied, FastPaths};
-use crate::netlink::link;
+use crate::ebpf::fast_path::{self, Applied, FastPaths};
 use crate::netlink::request::Requests;
+use crate::netlink::{link, traffic_control};
+use crate::observe::clock;
 use crate::packet::frames::{gratuitous_arp, neighbour_advertisement, reverse_arp};
 
 /// Has the programs let go of a bond, whether it is still there or not. Can't fail, but may have been
@@ -31,6 +33,7 @@ pub(super) fn let_go(
 
 /// Has the programs do exactly this for a bond; gives what they do afterwards.
 pub(super) fn set(
+    requests: &mut Requests,
     fast_paths: Option<&FastPaths>,
     bond: Ifindex,
     fast_path: &FastPath,
@@ -50,7 +53,7 @@ pub(super) fn set(
     let mut ports: Vec<_> = watched.into_iter().map(Ifindex).collect();
     ports.sort_unstable();
     if armed {
-        inputs.push(Input::FastPathTested { bond, blocked });
+        inputs.push(tested(requests, bond, blocked));
     }
     inputs.push(Input::FastPathSet {
         bond,
@@ -96,29 +99,107 @@ pub(super) fn read(
 
 /// Tests the fast path that is armed for a bond; says what came of it, if one is. Always: what was said of the last test may
 /// have been lost with an action that ran into its time limit.
-pub(super) fn test(fast_paths: Option<&FastPaths>, bond: Ifindex) -> Option<Input> {
-    let blocked = fast_paths?.test(bond.0)?;
-    Some(Input::FastPathTested { bond, blocked })
+pub(super) fn test(
+    requests: &mut Requests,
+    fast_paths: Option<&FastPaths>,
+    bond: Ifindex,
+    anew: bool,
+) -> Option<Input> {
+    let blocked = fast_paths?.test(bond.0, anew)?;
+    Some(tested(requests, bond, blocked))
 }
 
-/// How many frames a port has sent by the programs' count, where they count on it, and the bond's fast path fares as
-/// before. Takes no lock of the kernel's and no time.
-pub(super) fn traffic_at_once(
+/// What came of a test, and whether filters on the bond would not see what is redirected.
+fn tested(requests: &mut Requests, bond: Ifindex, blocked: Option<Blocked>) -> Input {
+    let mut has_filters = || traffic_control::has_egress_filters(requests, bond);
+    let passed_over = fast_path::come_before_filters()
+        && has_filters().unwrap_or_else(|error| {
+            tracing::warn!(%bond, %error, "it is not known whether the bond has filters");
+            false
+        });
+    Input::FastPathTested {
+        bond,
+        blocked,
+        passed_over,
+    }
+}
+
+/// Looks at what a port carries by the programs' count. Each takes no lock of the kernel's and no time.
+pub(super) struct Looks {
+    fast_paths: FastPaths,
+    port: Ifindex,
+    go_on: Option<GoOn>,
+    /// What the first one found.
+    carried: Carried,
+}
+
+/// Frames to one station that a port carried.
+#[derive(Clone, Copy)]
+struct Carried {
+    sent: u64,
+    received: u64,
+}
+
+impl Carried {
+    fn by(fast_paths: &FastPaths, port: Ifindex) -> Option<Self> {
+        let counted = fast_paths.frames(port.0)?;
+        Some(Self {
+            sent: counted.tx.frames,
+            received: counted.rx.frames,
+        })
+    }
+
+    /// Some went out since then, and some came in. Counters that began anew say nothing.
+    fn has_passed_since(self, before: Self) -> bool {
+        self.sent > before.sent && self.received > before.received
+    }
+}
+
+/// Begins to look at a port, where the programs count on it, and the bond's fast path fares as before.
+pub(super) fn look(
     fast_paths: &FastPaths,
     bond: Ifindex,
     port: Ifindex,
-) -> Option<PortTraffic> {
-    let traffic = fast_paths.fares_as_before(bond.0);
-    traffic.then(|| counted_traffic(fast_paths, port))?
+    go_on: Option<GoOn>,
+) -> Option<Looks> {
+    let as_before = fast_paths.fares_as_before(bond.0);
+    let carried = as_before.then(|| Carried::by(fast_paths, port))??;
+    Some(Looks {
+        fast_paths: fast_paths.clone(),
+        port,
+        go_on,
+        carried,
+    })
 }
 
-fn counted_traffic(fast_paths: &FastPaths, port: Ifindex) -> Option<PortTraffic> {
-    let counted = fast_paths.frames(port.0)?;
-    Some(PortTraffic {
-        port,
-        sent: counted.tx.frames,
-        counted_by: CountedBy::Programs,
-    })
+impl Looks {
+    /// Goes on as it was told; what was found at last.
+    pub(super) async fn end(mut self) -> PortTraffic {
+        let mut passed_at = None;
+        if let Some(GoOn { each_ms, for_ms }) = self.go_on {
+            let end = clock::now().plus_ms(for_ms);
+            // No shorter than what the timer keeps.
+            let each = Duration::from_millis(each_ms.max(1));
+            while clock::now() < end {
+                tokio::time::sleep(each).await;
+                let Some(now) = Carried::by(&self.fast_paths, self.port) else {
+                    break;
+                };
+                let passes = now.has_passed_since(self.carried);
+                self.carried = now;
+                if !passes {
+                    break;
+                }
+                passed_at = Some(clock::now());
+            }
+        }
+        PortTraffic {
+            port: self.port,
+            sent: self.carried.sent,
+            counted_by: CountedBy::Programs,
+            passed_at,
+        }
+    }
 }
 
 /// Reads how many frames a port has sent, by its driver's count where the programs don't.
@@ -128,8 +209,13 @@ pub(super) fn read_traffic(
     port: Ifindex,
     inputs: &mut Vec<Input>,
 ) -> Result<(), ActError> {
-    if let Some(counted) = fast_paths.and_then(|programs| counted_traffic(programs, port)) {
-        inputs.push(Input::PortTraffic(counted));
+    if let Some(carried) = fast_paths.and_then(|programs| Carried::by(programs, port)) {
+        inputs.push(Input::PortTraffic(PortTraffic {
+            port,
+            sent: carried.sent,
+            counted_by: CountedBy::Programs,
+            passed_at: None,
+        }));
         return Ok(());
     }
     let frames = link::get_sent(requests, port);
@@ -138,6 +224,7 @@ pub(super) fn read_traffic(
         port,
         sent: frames.ok_or(ActError::Gone)?,
         counted_by: CountedBy::Driver,
+        passed_at: None,
     }));
     Ok(())
 }

@@ -81,13 +81,19 @@ impl Executor {
         let touched = touched_by(&kind);
         let fast_paths = self.fast_paths.clone();
         // Made again and again while nothing happens: no thread is woken for it where none is needed.
-        let counted = match (&kind, &fast_paths) {
-            (ActionKind::ReadTraffic { bond, port }, Some(fast_paths)) => {
-                fast_path::traffic_at_once(fast_paths, *bond, *port)
-            }
+        let looks = match (&kind, &fast_paths) {
+            (
+                ActionKind::ReadTraffic {
+                    bond,
+                    port,
+                    go_on,
+                    anew: false,
+                },
+                Some(fast_paths),
+            ) => fast_path::look(fast_paths, *bond, *port, *go_on),
             _ => None,
         };
-        let work = counted.map(Input::PortTraffic).ok_or_else(|| {
+        let work = looks.ok_or_else(|| {
             tokio::task::spawn_blocking(move || {
                 let mut inputs = Vec::new();
                 let result = carry_out(id, &kind, fast_paths.as_ref(), &mut inputs);
@@ -96,7 +102,10 @@ impl Executor {
         });
         async move {
             let (outcome, learnt) = match work {
-                Ok(counted) => (Outcome::Accepted, vec![counted]),
+                Ok(looks) => {
+                    let found = looks.end().await;
+                    (Outcome::Accepted, vec![Input::PortTraffic(found)])
+                }
                 Err(work) => outcome_within(limit, work).await,
             };
             Completion {
@@ -147,11 +156,13 @@ fn carry_out(
     fast_path::expect_both(fast_paths, kind);
     let result = match kind {
         ActionKind::SetFastPath { bond, fast_path } => {
-            fast_path::set(fast_paths, *bond, fast_path, id, inputs)
+            fast_path::set(&mut requests, fast_paths, *bond, fast_path, id, inputs)
         }
         ActionKind::ReadFrames { bond, ports } => fast_path::read(fast_paths, *bond, ports, inputs),
-        ActionKind::ReadTraffic { bond, port } => {
-            inputs.extend(fast_path::test(fast_paths, *bond));
+        ActionKind::ReadTraffic {
+            bond, port, anew, ..
+        } => {
+            inputs.extend(fast_path::test(&mut requests, fast_paths, *bond, *anew));
             fast_path::read_traffic(&mut requests, fast_paths, *port, inputs)
         }
         ActionKind::AskPath {
@@ -176,7 +187,7 @@ fn carry_out(
             if *how != Asking::OnTrial {
                 // In passing: this thread is there, and nothing else wakes one while the bond is at rest. Not before the
                 // question: a dead path has to be left, and what came of an order in the meantime is not to be overwritten.
-                inputs.extend(fast_path::test(fast_paths, *bond));
+                inputs.extend(fast_path::test(&mut requests, fast_paths, *bond, false));
             }
             asked
         }

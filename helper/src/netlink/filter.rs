@@ -16,6 +16,7 @@ use tandem_core::types::{IfName, Ifindex};
 use super::link::{IFLA_IFNAME, IFLA_INFO_KIND, IFLA_LINK, IFLA_LINKINFO};
 use super::message::{RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE};
 use super::route::{RT_TABLE_MAIN, RTA_OIF, RTN_UNICAST, UNREPORTED_PROTOCOLS};
+use super::traffic_control::SHARED_BLOCK;
 
 /// Longest program that the kernel takes (`BPF_MAXINSNS`, `include/uapi/linux/bpf_common.h`, 6.12).
 const MAX_INSTRUCTIONS: usize = 4096;
@@ -33,6 +34,7 @@ const IFI_TYPE: u32 = 18;
 const IFI_INDEX: u32 = 20;
 const IFI_ATTRIBUTES: u32 = 32;
 const IFA_INDEX: u32 = 20;
+const TCM_IFINDEX: u32 = 20;
 const RTM_TABLE: u32 = 20;
 const RTM_PROTOCOL: u32 = 21;
 const RTM_TYPE: u32 = 23;
@@ -125,6 +127,16 @@ impl Filter {
         filter.load_indexed(Size::Word, ATTRIBUTE_HEADER);
         filter.append(&of_links);
         filter.or_pass_all()
+    }
+
+    /// Passes changes of queueing disciplines and filters of `links`, and of blocks that they may share.
+    pub(crate) fn traffic_control(links: &[Ifindex]) -> Self {
+        let mut filter = Self::default();
+        filter.load(Size::Word, TCM_IFINDEX);
+        for link in links.iter().chain(&[SHARED_BLOCK]) {
+            filter.pass_if_equal(word(link.0));
+        }
+        filter.finish(DROP).or_pass_all()
     }
 
     /// Passes the kernel's events of devices that are not virtual ones

@@ -3,7 +3,8 @@
 use tandem_core::types::Ifindex;
 
 use super::message::{
-    RTM_DELADDR, RTM_DELLINK, RTM_DELROUTE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE, messages,
+    RTM_DELADDR, RTM_DELCHAIN, RTM_DELLINK, RTM_DELQDISC, RTM_DELROUTE, RTM_DELTFILTER,
+    RTM_NEWADDR, RTM_NEWCHAIN, RTM_NEWLINK, RTM_NEWQDISC, RTM_NEWROUTE, RTM_NEWTFILTER, messages,
 };
 use super::route::RTA_OIF;
 use super::{attribute, u32_of};
@@ -17,6 +18,8 @@ pub(crate) enum Hint {
     Addressing(Ifindex),
     /// Addresses and routes of any link: a route with several next hops.
     AnyAddressing,
+    /// Queueing disciplines or filters of a link.
+    Chains(Ifindex),
 }
 
 /// The hints of a datagram.
@@ -32,11 +35,13 @@ pub(crate) fn hints(datagram: &[u8]) -> impl Iterator<Item = Hint> {
                 Hint::Addressing(Ifindex(index))
             }))
         }
+        RTM_NEWQDISC | RTM_DELQDISC | RTM_NEWTFILTER | RTM_DELTFILTER | RTM_NEWCHAIN
+        | RTM_DELCHAIN => index_at_4(message.payload).map(Hint::Chains),
         _ => None,
     })
 }
 
-/// `ifi_index` and `ifa_index` have the same place.
+/// `ifi_index`, `ifa_index` and `tcm_ifindex` have the same place.
 fn index_at_4(payload: &[u8]) -> Option<Ifindex> {
     payload.get(4..8).and_then(u32_of).map(Ifindex)
 }

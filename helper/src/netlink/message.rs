@@ -11,6 +11,12 @@ pub(crate) const RTM_NEWADDR: u16 = 20;
 pub(crate) const RTM_DELADDR: u16 = 21;
 pub(crate) const RTM_NEWROUTE: u16 = 24;
 pub(crate) const RTM_DELROUTE: u16 = 25;
+pub(crate) const RTM_NEWQDISC: u16 = 36;
+pub(crate) const RTM_DELQDISC: u16 = 37;
+pub(crate) const RTM_NEWTFILTER: u16 = 44;
+pub(crate) const RTM_DELTFILTER: u16 = 45;
+pub(crate) const RTM_NEWCHAIN: u16 = 100;
+pub(crate) const RTM_DELCHAIN: u16 = 101;
 
 /// One message, header taken apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

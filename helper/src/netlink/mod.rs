@@ -11,6 +11,7 @@ pub(crate) mod neighbour;
 pub(crate) mod request;
 pub(crate) mod route;
 pub(crate) mod stations;
+pub(crate) mod traffic_control;
 pub(crate) mod watch;
 
 use netlink_packet_core::NlasIterator;

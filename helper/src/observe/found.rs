@@ -239,6 +239,9 @@ impl Sources {
             self.addressing
                 .set_filter(&Filter::addressing(&known))
                 .map_err(filter_error)?;
+            self.chains
+                .set_filter(&Filter::traffic_control(&known))
+                .map_err(filter_error)?;
         }
         let software = |links: &BTreeMap<Ifindex, Link>| -> BTreeSet<Ifindex> {
             let software = links

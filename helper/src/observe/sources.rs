@@ -26,6 +26,7 @@ use super::upper_devices::UpperDevices;
 use crate::netlink::filter::Filter;
 use crate::netlink::hint::{Hint, hints};
 use crate::netlink::request::RequestError;
+use crate::netlink::traffic_control::{self, SHARED_BLOCK};
 use crate::netlink::watch::Watch;
 
 /// `RTNLGRP_*`, `include/uapi/linux/rtnetlink.h`, 6.12.
@@ -40,6 +41,8 @@ const BATCH: usize = 64;
 /// Time between two readings of addressing that nobody waits for, so that a
 /// storm of route changes costs ten readings a second and not a core.
 pub(super) const ADDRESSING_PAUSE: Duration = Duration::from_millis(100);
+/// Time between two looks whether chains of filters have changed: who has thousands of filters costs one look a second.
+pub(super) const CHAINS_PAUSE: Duration = Duration::from_secs(1);
 /// Time after which a reading that failed is tried again.
 pub(super) const RETRY: Duration = Duration::from_secs(1);
 /// Longest that an action's `Done` waits for a reading.
@@ -109,6 +112,9 @@ pub struct Sources {
     pub(super) names: BTreeSet<IfName>,
     pub(super) links: Watch,
     pub(super) addressing: Watch,
+    /// Queueing disciplines and filters of bonds and NICs.
+    pub(super) chains: Watch,
+    pub(super) chains_not_before: Instant,
     pub(super) devices: Devices,
     pub(super) clock: ClockWatch,
     pub(super) settling: Settling,
@@ -144,6 +150,7 @@ pub(super) struct Reading {
 enum Wake {
     /// Of links or of addressing.
     Notified(Source),
+    Chains,
     Devices,
     Settling,
     Clock,
@@ -182,6 +189,11 @@ impl Sources {
             &[IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE],
             &Filter::addressing(&[]),
         )?;
+        let chains = watch(
+            "notifications of filters",
+            &[traffic_control::GROUP],
+            &Filter::traffic_control(&[]),
+        )?;
         let clock = ClockWatch::open().map_err(|error| ObserveError::Open {
             what: "the clock's timer",
             error,
@@ -197,6 +209,8 @@ impl Sources {
             names: BTreeSet::new(),
             links,
             addressing,
+            chains,
+            chains_not_before: Instant::now(),
             devices,
             clock,
             settling: Settling::new(udev_run),
@@ -281,9 +295,14 @@ impl Sources {
                 None => std::future::pending().await,
             }
         };
+        let chains = async {
+            tokio::time::sleep_until(self.chains_not_before).await;
+            self.chains.readable().await
+        };
         tokio::select! {
             result = self.links.readable() => result.map(|()| Wake::Notified(Source::Links)),
             result = self.addressing.readable() => result.map(|()| Wake::Notified(Source::Addressing)),
+            result = chains => result.map(|()| Wake::Chains),
             result = self.devices.readable() => result.map(|()| Wake::Devices),
             result = self.settling.readable() => result.map(|()| Wake::Settling),
             result = self.clock.readable() => result.map(|()| Wake::Clock),
@@ -296,6 +315,7 @@ impl Sources {
         let read_error = |what| move |error| ObserveError::Read { what, error };
         match wake {
             Wake::Notified(source) => self.take_hints(source)?,
+            Wake::Chains => self.take_chains()?,
             Wake::Devices => self.read_devices()?,
             Wake::Settling => {
                 let waiting = self
@@ -331,9 +351,35 @@ impl Sources {
                 }
                 Hint::Addressing(_) => {}
                 Hint::AnyAddressing => self.agenda.all_addressing(),
+                Hint::Chains(_) => {}
             }
         }
         self.say_lost(lost, source);
+        Ok(())
+    }
+
+    /// Says whose chains have changed; of all that are known, where that was lost or may be several.
+    fn take_chains(&mut self) -> Result<(), ObserveError> {
+        self.chains_not_before = Instant::now() + CHAINS_PAUSE;
+        let mut found = BTreeSet::new();
+        let lost = self
+            .chains
+            .drain(|datagram| {
+                let hints = hints(datagram);
+                found.extend(hints.filter_map(|hint| match hint {
+                    Hint::Chains(link) => Some(link),
+                    _ => None,
+                }));
+            })
+            .map_err(|error| ObserveError::Read {
+                what: "notifications of filters",
+                error,
+            })?;
+        let of_any = lost || found.contains(&SHARED_BLOCK);
+        let known = self.known.keys().copied();
+        let changed = known.filter(|link| of_any || found.contains(link));
+        let changed: Vec<_> = changed.map(|link| Input::ChainsChanged { link }).collect();
+        self.say_all(changed);
         Ok(())
     }
 

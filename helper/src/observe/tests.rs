@@ -316,6 +316,43 @@ fn unrelated_devices_wake_nobody() {
     });
 }
 
+/// Of links that are known; however many there are, once a second.
+#[test]
+fn changed_filters_are_told() {
+    let tc = |words: &str| {
+        let done = std::process::Command::new("tc")
+            .args(words.split_whitespace())
+            .status();
+        assert!(done.unwrap().success(), "tc {words}");
+    };
+    in_namespace_async(move || async move {
+        ip_all(
+            "link add watched type veth peer name other
+             link set watched up
+             link set other up",
+        );
+        let watched = ifindex("watched");
+        let mut sources = open(options());
+        settled(&mut sources).await;
+        tc("qdisc add dev other root pfifo limit 9");
+        tc("qdisc add dev watched root pfifo limit 9");
+        let is_told = |input: &Input| matches!(input, Input::ChainsChanged { .. });
+        let told = |inputs: &[Input]| -> Vec<Input> {
+            inputs.iter().filter(|one| is_told(one)).cloned().collect()
+        };
+        let news = [Input::ChainsChanged { link: watched }];
+        let begun = tokio::time::Instant::now();
+        assert_eq!(told(&until(&mut sources, is_told).await), news);
+        for limit in 10..60 {
+            tc(&format!(
+                "qdisc change dev watched root pfifo limit {limit}"
+            ));
+        }
+        assert_eq!(told(&until(&mut sources, is_told).await), news);
+        assert!(begun.elapsed() >= sources::CHAINS_PAUSE);
+    });
+}
+
 #[test]
 fn the_kernels_device_events_arrive() {
     let Some(function) = std::fs::read_dir("/sys/bus/pci/devices")

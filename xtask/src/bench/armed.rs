@@ -1,8 +1,8 @@
 //! `cargo xtask bench --armed`: how long it takes until a VF is armed, after a start of the service and after the VF came.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tandem_core::status::BondState;
 use tandem_lab::Lab;
@@ -17,6 +17,8 @@ use super::table::Table;
 
 /// Rounds of each row, unless the command line says otherwise.
 const ROUNDS: usize = 5;
+/// How long it is looked whether the load runs.
+const LOOK: Duration = Duration::from_secs(2);
 /// SIGTERM (signal(7)).
 const TERMINATE: i32 = 15;
 
@@ -70,7 +72,17 @@ pub(super) fn run(options: &ArmedOptions, page: bool) -> Result<()> {
     measure(&mut guest, false)?;
     let load = "for _ in $(seq $(nproc)); do while :; do :; done & done; wait";
     let load = guest.vm.spawn(&["sh", "-c", load], &[], "/dev/null")?;
+    let busy = busy_share(&guest)?;
+    ensure!(
+        busy > 0.9,
+        "the load takes {busy:.2} of the processors only"
+    );
     measure(&mut guest, true)?;
+    let busy = busy_share(&guest)?;
+    ensure!(
+        busy > 0.9,
+        "the load took {busy:.2} of the processors at the end"
+    );
     // The loops go with the guest.
     guest.vm.signal(load, 9)?;
     let report = Report {
@@ -84,6 +96,23 @@ pub(super) fn run(options: &ArmedOptions, page: bool) -> Result<()> {
         picture: None,
     };
     report.publish(page)
+}
+
+/// The part of their time that the guest's processors do something.
+fn busy_share(guest: &Guest) -> Result<f64> {
+    let look = || {
+        let said = guest.vm.sh("grep '^cpu ' /proc/stat")?;
+        // User, nice, system, idle, waiting and more (proc_stat(5)).
+        let fields = said.split_whitespace().skip(1).map(str::parse::<f64>);
+        let fields: Vec<f64> = fields.collect::<Result<_, _>>()?;
+        let idle = *fields.get(3).context("no time of rest is counted")?;
+        Ok::<_, anyhow::Error>((fields.iter().sum::<f64>(), idle))
+    };
+    let (all, idle) = look()?;
+    // Nothing to wait for: what passes in this time is what is measured.
+    std::thread::sleep(LOOK);
+    let (all_then, idle_then) = look()?;
+    Ok(1.0 - (idle_then - idle) / (all_then - all).max(1.0))
 }
 
 impl Since {

@@ -25,6 +25,9 @@ const QUESTION_INTERVAL_S: u64 = 60;
 /// Most wake-ups for one question.
 const QUESTION_WAKE_UPS: u64 = 3;
 
+/// At most a frame is sent in so long, in s.
+const FRAME_INTERVAL_S: u64 = 10;
+
 /// The service has calmed down when it has not woken more often than it may for this long: longer than the 10 s that
 /// an idle thread of tokio's pool lives on (tokio 1.54, `runtime/blocking/pool.rs`, `KEEP_ALIVE`).
 const CALM: Duration = Duration::from_secs(12);
@@ -50,7 +53,7 @@ enum Unit {
 }
 
 /// Measures, prints, writes JSON, and fails if a figure is over its limit.
-pub(super) fn run(idle: Duration) -> Result<()> {
+pub(super) fn run(idle: Duration, page: bool) -> Result<()> {
     let figures = measure(idle)?;
     let mut table = Table::new(&["figure", "", "is"]);
     for one in &figures {
@@ -60,7 +63,11 @@ pub(super) fn run(idle: Duration) -> Result<()> {
     let report = Report {
         name: "idle",
         title: "What the service costs a guest that has nothing to do",
-        about: format!("It was watched for {} s.", idle.as_secs()),
+        about: format!(
+            "It was watched for {} s, its VF carrying the traffic of a bond with a gateway. Frames are those that VF and standby \
+             sent in this time, whoever made them.",
+            idle.as_secs()
+        ),
         machine: Machine::look()?,
         figures: figures
             .iter()
@@ -70,7 +77,7 @@ pub(super) fn run(idle: Duration) -> Result<()> {
         claims: figures.iter().filter_map(Figure::claim).collect(),
         picture: None,
     };
-    report.publish(false)
+    report.publish(page)
 }
 
 fn measure(idle: Duration) -> Result<Vec<Figure>> {
@@ -86,11 +93,13 @@ fn measure(idle: Duration) -> Result<Vec<Figure>> {
 
     let pid = guest.pid()?;
     let before = usage::wake_ups(&guest.vm, pid)?;
+    let sent_before = sent(&guest)?;
     let seconds = idle.as_secs();
     command::progress(&format!("watching the idle service for {seconds} s"));
     // Nothing to wait for: that nothing happens meanwhile is what is measured.
     std::thread::sleep(idle);
     let after = usage::wake_ups(&guest.vm, pid)?;
+    let frames = sent(&guest)?.saturating_sub(sent_before);
     let woken = usage::woken_between(&before, &after);
     if woken > most_wake_ups(idle) {
         println!("wake-ups by thread, before: {before:?}, after: {after:?}");
@@ -108,6 +117,12 @@ fn measure(idle: Duration) -> Result<Vec<Figure>> {
             "wake-ups without events",
             woken,
             Some(most_wake_ups(idle)),
+            Unit::Count,
+        ),
+        figure(
+            "frames sent",
+            frames,
+            Some(idle.as_secs() / FRAME_INTERVAL_S + 1),
             Unit::Count,
         ),
         figure(
@@ -129,6 +144,15 @@ fn measure(idle: Duration) -> Result<Vec<Figure>> {
             Unit::Bytes,
         ),
     ])
+}
+
+/// Frames that VF and standby have sent.
+fn sent(guest: &Guest) -> Result<u64> {
+    let counters = guest.vm.sh(
+        "for nic in /sys/class/net/*/device; do cat ${nic%/device}/statistics/tx_packets; done",
+    )?;
+    let counts = counters.lines().map(str::parse::<u64>);
+    Ok(counts.collect::<Result<Vec<_>, _>>()?.into_iter().sum())
 }
 
 /// Waits until the VF has the traffic, the eBPF monitor runs, and what that set off has calmed down.

@@ -71,7 +71,7 @@ pub(crate) struct Options {
     /// Rounds of each state with --tcp
     #[arg(long, value_name = "NUMBER", requires = "tcp")]
     tcp_rounds: Option<usize>,
-    /// With --evacuation, --costs, --growth, --tcp, --instructions, --boot, --armed or --watch: also write the page in tests/results
+    /// With --idle, --evacuation, --costs, --growth, --tcp, --instructions, --boot, --armed or --watch: also write the page in tests/results
     #[arg(long)]
     write_results: bool,
     #[command(flatten)]
@@ -120,7 +120,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     } else if what.watch {
         watch::run(page)
     } else {
-        let guest = idle::run(idle);
+        let guest = idle::run(idle, page);
         if what.idle {
             return guest;
         }

@@ -83,7 +83,14 @@ pub enum ActionKind {
     /// Read how many frames a port has sent; handed in as [`crate::Input::PortTraffic`]. An armed fast path of
     /// the bond is tested too: what came of it is handed in as [`crate::Input::FastPathTested`], but where it fares as before at
     /// once.
-    ReadTraffic { bond: Ifindex, port: Ifindex },
+    ReadTraffic {
+        bond: Ifindex,
+        port: Ifindex,
+        /// Whether it is gone on with, by who can do so cheaply; others read once.
+        go_on: Option<GoOn>,
+        /// A chain of filters has changed: what came of the last test of the fast path says nothing.
+        anew: bool,
+    },
     /// Ask neighbours of the bond through a port, and, if none answers, through another one. One of them carries the
     /// traffic and asks as the bond; the other never has the bond's MAC as the source. Handed in as
     /// [`crate::Input::PathAsked`]. But on trial an armed fast path of the bond is tested after, and what came of it handed in
@@ -125,7 +132,7 @@ impl ActionKind {
             | Self::SetPrimary { bond, port } => Vec::from([port, bond]),
             Self::Announce { bond, port } => Vec::from([bond, port]),
             Self::CheckPath { bond, from, to, .. } => Vec::from([from, to, bond]),
-            Self::ReadTraffic { bond, port } => Vec::from([port, bond]),
+            Self::ReadTraffic { bond, port, .. } => Vec::from([port, bond]),
             Self::AskPath {
                 bond, port, other, ..
             } => Vec::from([port, other, bond]),
@@ -133,6 +140,16 @@ impl ActionKind {
             Self::CreateBond { .. } | Self::ReadFrames { .. } | Self::Observe { .. } => Vec::new(),
         }
     }
+}
+
+/// Looks that go on for as long as each of them finds that frames to one station went out and came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct GoOn {
+    /// Time between two of them, in ms.
+    pub each_ms: u64,
+    /// At most for so long, in ms.
+    pub for_ms: u64,
 }
 
 /// How neighbours are asked.

@@ -59,7 +59,12 @@ pub enum Input {
         bond: Ifindex,
         /// Where it ended before its time; `None` if it came through.
         blocked: Option<Blocked>,
+        /// Filters of a `clsact` on the bond's way out, which would not see the frames that the fast path redirects.
+        #[serde(default)]
+        passed_over: bool,
     },
+    /// Somebody changed the filters or queueing disciplines of a link.
+    ChainsChanged { link: Ifindex },
     /// What the fast-path programs counted.
     FramesCounted {
         bond: Ifindex,

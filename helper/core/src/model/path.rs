@@ -4,7 +4,7 @@ use core::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::types::Ifindex;
+use crate::model::types::{Ifindex, Time};
 
 /// How many frames a port has sent since some moment that does not matter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +16,9 @@ pub struct PortTraffic {
     pub sent: u64,
     /// Who counted.
     pub counted_by: CountedBy,
+    /// When frames were last seen to pass in both directions, if it was looked for that.
+    #[serde(default)]
+    pub passed_at: Option<Time>,
 }
 
 /// Who counted a port's frames.

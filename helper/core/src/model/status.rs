@@ -261,6 +261,9 @@ pub enum ProblemCode {
     /// A VF carries the traffic, and nothing can act by itself when it is taken without a word: frames are lost then
     /// until the bond has followed.
     NotArmed,
+    /// Filters of a `clsact` on the bond's way out do not see the frames that the fast path redirects when the VF is taken
+    /// without a word.
+    FiltersPassedOver,
     /// The VF's frames do not pass the network: a neighbour answers through the standby only, or, with
     /// `path-check = "standby"`, no frame reaches the standby.
     PathBroken,

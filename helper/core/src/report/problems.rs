@@ -28,6 +28,7 @@ pub(crate) fn problems(context: &Context<'_>, state: BondState) -> Vec<Problem> 
     all.extend(of_standby(view));
     all.extend(of_vfs(context));
     all.extend(not_armed(context));
+    all.extend(filters_passed_over(context));
     all.extend(deaf_standby(context));
     all.extend(memory.attempts.standing().map(of_failure));
     all.extend(of_network(context));
@@ -259,6 +260,21 @@ fn not_armed(context: &Context<'_>) -> Option<Problem> {
     Some(problem(code, Some(name), message, remedy))
 }
 
+/// The fast path is armed, and somebody's filters would not see what it redirects.
+fn filters_passed_over(context: &Context<'_>) -> Option<Problem> {
+    let bond = context.view.bond()?;
+    if !context.view.world.passes_over(bond.ifindex()) {
+        return None;
+    }
+    let name = &bond.link.name;
+    let code = ProblemCode::FiltersPassedOver;
+    let message = format!(
+        "{name} has filters of a clsact on its way out, and for the moments in which a VF is taken without a word the fast path \
+         goes around them: tcx programs come before Tandem's, such filters after it"
+    );
+    Some(problem(code, Some(name), message, code.remedy()))
+}
+
 /// What somebody else's program can do so that Tandem's is reached too.
 const REMEDY_BLOCKED: &str = "`bpftool net` and `tc filter` name what is attached there: have it pass on what it lets \
      through (TCX_NEXT, TC_ACT_UNSPEC), not end the way of frames (TC_ACT_OK). Until then have the host ask before it \
@@ -397,6 +413,10 @@ impl ProblemCode {
             Self::NotArmed => {
                 "the traffic flows; `tandem check` tells what is missing. Until then have the host ask before it takes \
                  the VF (`tandem-host prepare`)"
+            }
+            Self::FiltersPassedOver => {
+                "attach the program by tcx instead (`bpftool net attach tcx_egress`), or put the filters on the standby too, \
+                 which sends these frames (`tc filter show dev BOND egress` names them)"
             }
             Self::PathBroken => {
                 "the traffic stays on the standby; check the VF's VLAN, its PF's uplink and the switch \

@@ -247,7 +247,7 @@ fn input() -> impl Strategy<Value = Input> {
         2 => (index(), any_fast_path()).prop_map(|(bond, fast_path)| Input::FastPathSet { bond, fast_path }),
         1 => (index(), any::<bool>()).prop_map(|(bond, through)| {
             let blocked = Blocked { link: bond, way: Way::In, programs: Vec::from([41]) };
-            Input::FastPathTested { bond, blocked: (!through).then_some(blocked) }
+            Input::FastPathTested { bond, blocked: (!through).then_some(blocked), passed_over: through }
         }),
         1 => (index(), proptest::collection::vec(port_frames(), 0..4))
             .prop_map(|(bond, ports)| Input::FramesCounted { bond, ports }),
@@ -255,8 +255,9 @@ fn input() -> impl Strategy<Value = Input> {
             .prop_map(|(ifindex, at)| Input::CarrierLost { ifindex, at: Time(at) }),
         1 => (index(), any::<u64>()).prop_map(|(port, sent)| {
             let counted_by = CountedBy::Driver;
-            Input::PortTraffic(PortTraffic { port, sent, counted_by })
+            Input::PortTraffic(PortTraffic { port, sent, counted_by, passed_at: None })
         }),
+        1 => index().prop_map(|link| Input::ChainsChanged { link }),
         1 => (index(), index(), 0usize..5).prop_map(|(bond, port, which)| {
             let neighbour = [192, 0, 2, 1].into();
             let answers = [

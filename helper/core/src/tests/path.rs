@@ -1,5 +1,7 @@
 //! The path of the VF that carries the traffic is watched.
 
+mod looks;
+
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
@@ -30,7 +32,13 @@ struct Guest {
     counted_by: CountedBy,
     answer: PathAnswer,
     looks: u32,
+    /// Of these, those that test the fast path whatever the last test said.
+    anew: u32,
     asked: u32,
+    /// Frames are seen to come in too, by who can go on with looks.
+    passes: bool,
+    /// A look that goes on, of a port, until then.
+    going_on: Option<(ActionId, Ifindex, Time)>,
     standbys_answer: PathAnswer,
     asked_standby: u32,
     /// At most so many frames were sent for that.
@@ -58,7 +66,10 @@ impl Guest {
             counted_by: CountedBy::Driver,
             answer: PathAnswer::Answered,
             looks: 0,
+            anew: 0,
             asked: 0,
+            passes: false,
+            going_on: None,
             standbys_answer: PathAnswer::Answered,
             asked_standby: 0,
             standby_frames: 0,
@@ -84,12 +95,21 @@ impl Guest {
                 Output::Notify(_) => continue,
             };
             match kind {
-                ActionKind::ReadTraffic { port, .. } => {
+                ActionKind::ReadTraffic {
+                    port, go_on, anew, ..
+                } => {
                     self.looks += 1;
+                    self.anew += u32::from(anew);
+                    if let Some(go_on) = go_on.filter(|_| self.passes) {
+                        assert_eq!(go_on.each_ms, 500);
+                        self.going_on = Some((id, port, self.now.plus_ms(go_on.for_ms)));
+                        continue;
+                    }
                     let traffic = PortTraffic {
                         port,
                         sent: self.sent,
                         counted_by: self.counted_by,
+                        passed_at: None,
                     };
                     self.learn(Input::PortTraffic(traffic));
                 }
@@ -150,15 +170,48 @@ impl Guest {
     fn run(&mut self, ms: u64, sent_per_s: u64) {
         let end = self.now.plus_ms(ms);
         let (sent, began) = (self.sent, self.now);
-        while let Some(at) = self.machine.next_deadline().filter(|at| *at <= end) {
+        loop {
+            let looked_on = self.going_on.map(|(_, _, until)| match self.passes {
+                true => until,
+                false => self.now.max(began).plus_ms(500),
+            });
+            let next = self.machine.next_deadline();
+            let Some(at) = looked_on
+                .into_iter()
+                .chain(next)
+                .min()
+                .filter(|at| *at <= end)
+            else {
+                break;
+            };
             self.now = self.now.max(at);
             let passed_ms = self.now.since_ms(began);
             self.sent = sent + passed_ms * sent_per_s / 1_000;
-            self.learn(Input::Tick);
+            if looked_on == Some(at) {
+                self.end_looks();
+            } else {
+                self.learn(Input::Tick);
+            }
             self.answer_actions();
         }
         self.now = end;
         self.sent = sent + ms * sent_per_s / 1_000;
+    }
+
+    /// What looks that went on have found.
+    fn end_looks(&mut self) {
+        let (action, port, _) = self.going_on.take().unwrap();
+        let passed_at = match self.passes {
+            true => self.now,
+            false => Time(self.now.0 - 500_000),
+        };
+        self.learn(Input::PortTraffic(PortTraffic {
+            port,
+            sent: self.sent,
+            counted_by: self.counted_by,
+            passed_at: Some(passed_at),
+        }));
+        self.end(action, Outcome::Accepted);
     }
 
     fn traffic(&self) -> Traffic {

@@ -5,7 +5,7 @@ pub(crate) mod identity;
 pub(crate) mod matching;
 pub(crate) mod readings;
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use crate::model::fast_path::{Blocked, FastPath};
@@ -44,6 +44,8 @@ pub(crate) struct World {
     fast_paths: BTreeMap<Ifindex, Option<FastPath>>,
     /// Bonds whose armed fast path would not run, and where it is blocked.
     blocked: BTreeMap<Ifindex, Blocked>,
+    /// Bonds with filters that would not see what an armed fast path redirects.
+    passing_over: BTreeSet<Ifindex>,
     /// The upper devices of each bond, as one number.
     upper_devices: BTreeMap<Ifindex, u64>,
     /// VFs that were known before the service was restarted.
@@ -261,6 +263,20 @@ impl World {
         }
     }
 
+    /// The fast path that is armed for a bond would go around filters.
+    pub(crate) fn passes_over(&self, bond: Ifindex) -> bool {
+        let armed = self.fast_path(bond).map(|one| one.armed_vf.is_some());
+        armed == Some(true) && self.passing_over.contains(&bond)
+    }
+
+    pub(crate) fn put_passing_over(&mut self, bond: Ifindex, passed_over: bool) {
+        if passed_over && self.links.contains_key(&bond) {
+            self.passing_over.insert(bond);
+        } else {
+            self.passing_over.remove(&bond);
+        }
+    }
+
     /// The upper devices of a bond, as one number that changes with them.
     pub(crate) fn upper_devices(&self, bond: Ifindex) -> u64 {
         self.upper_devices.get(&bond).copied().unwrap_or(0)
@@ -285,6 +301,7 @@ impl World {
         if !supported {
             self.fast_paths.clear();
             self.blocked.clear();
+            self.passing_over.clear();
         }
     }
 
@@ -341,6 +358,7 @@ impl World {
         self.fast_paths
             .retain(|bond, fast_path| links.contains_key(bond) || !is_idle(fast_path.as_ref()));
         self.blocked.retain(|bond, _| links.contains_key(bond));
+        self.passing_over.retain(|bond| links.contains_key(bond));
         self.upper_devices
             .retain(|bond, _| links.contains_key(bond));
     }
@@ -371,6 +389,7 @@ impl World {
             self.fast_paths.remove(&ifindex);
         }
         self.blocked.remove(&ifindex);
+        self.passing_over.remove(&ifindex);
         self.upper_devices.remove(&ifindex);
     }
 

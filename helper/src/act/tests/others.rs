@@ -146,7 +146,15 @@ fn a_fast_path_that_others_keep_frames_from_is_found_out_by_a_frame() {
                 ..FastPath::default()
             },
         };
-        let look = || tested(&executor, ActionKind::ReadTraffic { bond, port: vf });
+        let look = || {
+            let looking = ActionKind::ReadTraffic {
+                bond,
+                port: vf,
+                go_on: None,
+                anew: false,
+            };
+            tested(&executor, looking)
+        };
         // Looks at the chains too.
         let ask = || {
             let asking = ActionKind::AskPath {
@@ -255,7 +263,7 @@ fn a_fast_path_that_others_keep_frames_from_is_found_out_by_a_frame() {
         });
         let applied = applied.join().unwrap().unwrap();
         assert_eq!((applied.armed, applied.blocked), (true, None));
-        assert_eq!(paths.test(bond.0), None);
+        assert_eq!(paths.test(bond.0, false), None);
 
         // A VF that vanishes is no program of somebody else's.
         assert_eq!(
@@ -266,7 +274,7 @@ fn a_fast_path_that_others_keep_frames_from_is_found_out_by_a_frame() {
             None
         );
         ip("link del one");
-        assert_eq!(paths.test(bond.0), Some(None));
+        assert_eq!(paths.test(bond.0, false), Some(None));
     });
 }
 

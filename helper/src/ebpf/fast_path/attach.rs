@@ -74,7 +74,8 @@ pub(super) fn make_room(link: &str) -> Result<(), String> {
     add_clsact(link).map_err(|error| reason_of(&error))
 }
 
-fn needs_clsact() -> bool {
+/// The kernel has no tcx: programs are filters.
+pub(super) fn needs_clsact() -> bool {
     KernelVersion::current().is_ok_and(|version| version < TCX_SINCE)
 }
 

@@ -48,7 +48,7 @@ use orders::Orders;
 use ready::Ready;
 pub use setup::{Applied, Missing, PortCounts};
 pub use tandem_ebpf::FrameCounts;
-use test_frame::{Ours, Testers};
+use test_frame::{Occasion, Ours, Testers};
 use thread::Threads;
 
 /// Looks at the port that a bond sends through, which may change between them.
@@ -97,6 +97,11 @@ pub(crate) fn make_room(link: &IfName) {
     if let Err(reason) = attach::make_room(link.as_str()) {
         tracing::warn!(%link, reason, "there is no room for filters yet");
     }
+}
+
+/// The programs have their say before filters of a `clsact`: those do not see what they redirect.
+pub(crate) fn come_before_filters() -> bool {
+    !attach::needs_clsact()
 }
 
 /// The handle goes to the executor's threads.
@@ -331,11 +336,18 @@ impl FastPaths {
     }
 
     /// Tests a bond's armed fast path, and puts its programs last in their chains, where they are not. `None`: there is
-    /// nothing to test. Blocks as [`FastPaths::apply`] does.
-    pub fn test(&self, bond: u32) -> Option<Option<Blocked>> {
+    /// nothing to test. `anew`: a chain has changed, and what came of the last test says nothing. Blocks as
+    /// [`FastPaths::apply`] does.
+    pub fn test(&self, bond: u32, anew: bool) -> Option<Option<Blocked>> {
         let mut bonds = lock(&self.shared.bonds);
         let links = bonds.attached.get_mut(&bond)?;
-        self.shared.testers.test(bond, links, self.shared.ours())
+        let occasion = if anew {
+            Occasion::ChainsChanged
+        } else {
+            Occasion::InTurn
+        };
+        let ours = self.shared.ours();
+        self.shared.testers.test(bond, links, ours, occasion)
     }
 
     /// Whether the bond's frames take the standby at this moment because its VF leaves.

@@ -41,6 +41,15 @@ const ARRIVAL_STEP: Duration = Duration::from_millis(1);
 /// go out to the wire, and whoever asks next would wait for it.
 const BLOCKED_PAUSE: Duration = Duration::from_secs(10);
 
+/// Why a bond is tested.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Occasion {
+    InTurn,
+    /// The kernel told so, as it does of filters.
+    ChainsChanged,
+    Armed,
+}
+
 /// What an armed bond is tested with.
 struct Tester {
     /// Stays open: to close one takes some ms (`packet_release`, `net/packet/af_packet.c`, 6.12).
@@ -112,16 +121,22 @@ impl Tester {
         places.find_map(|(place, came)| (came == 0).then_some(place))
     }
 
-    /// Where it was blocked a moment ago, only what shows of it is looked at, unless it was armed `anew`.
-    fn test(&mut self, links: &mut Vec<Attached>, ours: Ours<'_>, anew: bool) -> Option<Blocked> {
-        if !self.ports.are_there() || !anew && self.is_still_blocked() {
+    /// Where it was blocked a moment ago, only what shows of it is looked at, unless there is an occasion.
+    fn test(
+        &mut self,
+        links: &mut Vec<Attached>,
+        ours: Ours<'_>,
+        occasion: Occasion,
+    ) -> Option<Blocked> {
+        let in_turn = occasion == Occasion::InTurn;
+        if !self.ports.are_there() || in_turn && self.is_still_blocked() {
             return self.blocked.clone();
         }
         let places = self.places();
         ours.put_last(links, &places, |place| ours.is_not_last(place));
         let mut ended = self.send(ours.maps, ARRIVAL_LIMIT);
         // Where the kernel does not tell of its chains, ours may have been taken off. Once is enough.
-        let may_be_off = anew || self.blocked.is_none();
+        let may_be_off = occasion == Occasion::Armed || self.blocked.is_none();
         if matches!(ended, Ok(Some(_))) && may_be_off && self.ports.are_there() {
             ours.put_last(links, &places, |place| chain::programs(place).is_err());
             ended = self.send(ours.maps, ARRIVAL_LIMIT);
@@ -190,7 +205,7 @@ impl Testers {
         }
         let mut testers = lock(&self.0);
         let tester = testers.get_mut(&bond);
-        Ok(tester.and_then(|tester| tester.test(links, ours, true)))
+        Ok(tester.and_then(|tester| tester.test(links, ours, Occasion::Armed)))
     }
 
     /// Gets what an armed bond is tested with.
@@ -240,10 +255,11 @@ impl Testers {
         bond: u32,
         links: &mut Vec<Attached>,
         ours: Ours<'_>,
+        occasion: Occasion,
     ) -> Option<Option<Blocked>> {
         let mut testers = lock(&self.0);
         let tester = testers.get_mut(&bond)?;
-        Some(tester.test(links, ours, false))
+        Some(tester.test(links, ours, occasion))
     }
 }
 

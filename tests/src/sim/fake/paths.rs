@@ -147,6 +147,7 @@ impl FakeKernel {
             port,
             sent: nic.sent_millionths / 1_000_000,
             counted_by: CountedBy::Driver,
+            passed_at: None,
         })
     }
 

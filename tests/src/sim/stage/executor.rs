@@ -145,7 +145,7 @@ impl Stage {
         }
         let done = *outcome == Outcome::Accepted;
         match *kind {
-            ActionKind::ReadTraffic { bond, port } if done => {
+            ActionKind::ReadTraffic { bond, port, .. } if done => {
                 let tested = self.fast_paths.test(bond, &links, false);
                 let traffic = self.kernel.traffic(port).map(Input::PortTraffic);
                 return tested.into_iter().chain(traffic).collect();

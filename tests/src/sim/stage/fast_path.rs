@@ -54,7 +54,11 @@ impl FastPaths {
             way: Way::Out,
             programs: vec![41],
         });
-        (changed || anew).then_some(Input::FastPathTested { bond, blocked })
+        (changed || anew).then_some(Input::FastPathTested {
+            bond,
+            blocked,
+            passed_over: false,
+        })
     }
 
     /// Bonds that they do something for although no link of this name is there.

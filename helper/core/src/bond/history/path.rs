@@ -4,7 +4,7 @@
 use core::net::IpAddr;
 
 use crate::backoff::Backoff;
-use crate::model::action::{ActionKind, Asking};
+use crate::model::action::{ActionKind, Asking, GoOn};
 use crate::model::path::{PathAnswer, PortTraffic};
 use crate::model::types::{ActionId, Ifindex, Time};
 
@@ -19,6 +19,9 @@ const DEAF_AFTER: u32 = 2;
 const FULL_EACH: u32 = 10;
 /// Frames a second from which a port counts as one that sends all the time.
 const STEADY_PER_S: u64 = 2;
+/// Frames that pass in both directions, by the counters alone, are proof enough for so long, in ms: what comes in may do so
+/// though nothing gets out.
+const TRUST_MS: u64 = 10_000;
 /// A look or a question whose end is not reported for so long is given up, in ms.
 const GIVE_UP_MS: u64 = 10_000;
 
@@ -35,7 +38,8 @@ pub(crate) struct PathMemory {
 #[derive(Debug)]
 struct InFlight {
     id: ActionId,
-    since: Time,
+    /// When it is given up.
+    until: Time,
     /// The port that is asked about; none at a look.
     asked: Option<Ifindex>,
     is_trial: bool,
@@ -58,6 +62,12 @@ struct Watched {
     look_at: Time,
     /// Wait before the next look, in ms.
     wait_ms: u64,
+    /// Looks at a port that sends all the time, if it does.
+    go_on: Option<GoOn>,
+    /// Somebody has changed a chain since the last look.
+    anew: bool,
+    /// A neighbour was last asked about.
+    asked_at: Time,
     /// Frames were last known to pass in both directions.
     alive_at: Time,
     /// Neighbours are to be asked now.
@@ -92,11 +102,13 @@ impl PathMemory {
         let Some((port, other)) = found else {
             self.watched = None;
             self.on_trial = None;
+            self.abandon_look();
             return;
         };
         match &self.watched {
             Some(watched) if (watched.port, watched.other) == (port, other) => {}
             _ => {
+                self.abandon_look();
                 let wait_ms = look_ms(health_ms);
                 self.watched = Some(Watched {
                     port,
@@ -104,6 +116,9 @@ impl PathMemory {
                     counted: None,
                     look_at: now.plus_ms(wait_ms),
                     wait_ms,
+                    go_on: None,
+                    anew: false,
+                    asked_at: now,
                     alive_at: now,
                     to_ask: false,
                     ask_from: now,
@@ -116,6 +131,20 @@ impl PathMemory {
                 });
             }
         }
+    }
+
+    /// Has a look made at once: somebody has changed a chain.
+    pub(crate) fn look_anew(&mut self, now: Time) {
+        if let Some(watched) = &mut self.watched {
+            watched.anew = true;
+            watched.look_at = now;
+            self.abandon_look();
+        }
+    }
+
+    /// What a look of another time will bring is nobody's any more: it may take long.
+    fn abandon_look(&mut self) {
+        self.in_flight.take_if(|one| one.asked.is_none());
     }
 
     /// A VF has got the traffic from a standby that is all right: whether what is sent to the bond comes to it now, only
@@ -147,7 +176,14 @@ impl PathMemory {
         } else if watched.to_ask {
             Some(ask(port, other, Asking::Fully))
         } else if watched.look_at <= now {
-            Some(ActionKind::ReadTraffic { bond, port })
+            let anew = watched.anew;
+            let go_on = watched.go_on.filter(|_| !anew);
+            Some(ActionKind::ReadTraffic {
+                bond,
+                port,
+                go_on,
+                anew,
+            })
         } else {
             (watched.other_at <= now).then(|| ask(other, port, watched.asking_other()))
         }
@@ -165,6 +201,13 @@ impl PathMemory {
                 ActionKind::AskPath { port, .. } => Some(port),
                 _ => None,
             };
+            if let (ActionKind::ReadTraffic { .. }, Some(watched)) = (&kind, &mut self.watched) {
+                watched.anew = false;
+            }
+            let goes_on_ms = match kind {
+                ActionKind::ReadTraffic { go_on, .. } => go_on.map_or(0, |one| one.for_ms),
+                _ => 0,
+            };
             let is_trial = matches!(
                 kind,
                 ActionKind::AskPath {
@@ -174,7 +217,7 @@ impl PathMemory {
             );
             self.in_flight = Some(InFlight {
                 id: issue(kind),
-                since: now,
+                until: now.plus_ms(goes_on_ms + GIVE_UP_MS),
                 asked,
                 is_trial,
                 is_answered: false,
@@ -210,7 +253,7 @@ impl PathMemory {
 
     /// Gives up what takes too long.
     pub(crate) fn expire(&mut self, now: Time) -> Option<Ended> {
-        let late = |one: &&InFlight| now >= one.since.plus_ms(GIVE_UP_MS);
+        let late = |one: &&InFlight| now >= one.until;
         let id = self.in_flight.as_ref().filter(late).map(|one| one.id)?;
         self.ended(id, now)
     }
@@ -218,7 +261,7 @@ impl PathMemory {
     /// When something is due next.
     pub(crate) fn deadline(&self) -> Option<Time> {
         let busy = self.in_flight.as_ref();
-        let late = busy.map(|one| one.since.plus_ms(GIVE_UP_MS));
+        let late = busy.map(|one| one.until);
         late.or_else(|| Some(self.watched.as_ref()?.look_at))
     }
 
@@ -244,8 +287,15 @@ impl PathMemory {
         } else {
             watched.wait_ms.saturating_mul(2).min(REST_MS)
         };
+        watched.go_on = grown.is_some_and(is_steady).then_some(GoOn {
+            each_ms: look_ms(health_ms),
+            for_ms: TRUST_MS,
+        });
         watched.look_at = now.plus_ms(watched.wait_ms);
-        let stale = now.since_ms(watched.alive_at) >= look_ms(health_ms) / 2;
+        let passed_at = found.passed_at.filter(|at| *at <= now);
+        watched.alive_at = watched.alive_at.max(passed_at.unwrap_or_default());
+        let stale = now.since_ms(watched.alive_at) >= look_ms(health_ms) / 2
+            || now.since_ms(watched.asked_at) >= TRUST_MS;
         let sends = grown.is_some_and(|(sent, _)| sent > 0);
         watched.to_ask = sends && stale && now >= watched.ask_from;
     }
@@ -271,6 +321,7 @@ impl PathMemory {
         }
         let watched = Some(watched).filter(|watched| watched.port == port)?;
         let alive_at = watched.alive_at;
+        watched.asked_at = now;
         match answer {
             PathAnswer::Answered => {
                 watched.alive_at = now;

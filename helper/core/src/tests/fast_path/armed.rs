@@ -159,6 +159,7 @@ fn what_would_not_run_is_not_called_armed() {
             way,
             programs: programs.to_vec(),
         }),
+        passed_over: false,
     };
     let known = bond(&guest).clone();
     guest.feed(tested(BOND, Way::Out, &[41, 42]));
@@ -179,6 +180,26 @@ fn what_would_not_run_is_not_called_armed() {
     guest.feed(Input::FastPathTested {
         bond: BOND,
         blocked: None,
+        passed_over: false,
     });
     assert_eq!(bond(&guest), &known);
+}
+
+#[test]
+fn filters_that_the_fast_path_goes_around_are_told_as_long_as_it_is_armed() {
+    let mut guest = guest(MacPolicy::Standby, &[Input::FastPathSupported(true)]);
+    guest.pass(HELD);
+    let tested = |passed_over| Input::FastPathTested {
+        bond: BOND,
+        blocked: None,
+        passed_over,
+    };
+    guest.feed(tested(true));
+    let told = bond(&guest);
+    assert!(told.fast_path_armed, "it would run");
+    let codes: Vec<_> = told.problems.iter().map(|problem| problem.code).collect();
+    assert_eq!(codes, [ProblemCode::FiltersPassedOver]);
+    assert!(told.problems[0].message.contains("bond0 has filters"));
+    guest.feed(tested(false));
+    assert_eq!(bond(&guest).problems, []);
 }
