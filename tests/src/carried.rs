@@ -1,13 +1,19 @@
 //! A move between two plain QEMUs by `tandem-host`, with the guest's frames carried: both halves in the hosts' namespaces.
 
+mod disturb;
+mod stage;
+
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::json;
 
 use crate::libvirt::host_program;
 use crate::qemu::named_with_control;
 use crate::{DOWNTIME_LIMIT_MS, Host, Vm, Waiting};
+
+pub use disturb::{Disturbance, Side, When};
+pub use stage::{Move, Moved, Stage};
 
 /// The name of the domain in both QEMUs.
 pub const CARRIED: &str = "g1";
@@ -82,6 +88,18 @@ impl CarriedMove {
             &pause,
         ];
         self.words.extend(words.map(str::to_owned));
+        Ok(())
+    }
+
+    /// Has that half started by a command before its own.
+    fn wrap(&mut self, side: Side, command: &str) -> Result<()> {
+        let option = match side {
+            Side::Source => "--carry-from",
+            Side::Destination => "--carry-to",
+        };
+        let at = self.words.iter().position(|word| word == option);
+        let at = at.with_context(|| format!("no {option}"))? + 1;
+        self.words[at] = format!("{command} {}", self.words[at]);
         Ok(())
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use rustix::process::Pid;
 
 use crate::agent::Agent;
 use crate::agent::proto::PORT_NAME;
@@ -337,6 +338,17 @@ impl Vm {
         Ok(std::mem::replace(&mut self.qemu, waiting.qemu))
     }
 
+    /// It did not go there, and is asked again here.
+    pub fn stayed(&self, waiting: Waiting) -> Result<()> {
+        let Waiting {
+            qemu, spec, host, ..
+        } = waiting;
+        // It may have ended with its migration.
+        drop(qemu);
+        self.agent.unpause();
+        remove_taps(&host, &spec.nics)
+    }
+
     fn try_migrate(&self, host: &Host, spec: &mut MachineSpec) -> Result<(Qemu, MigrationReport)> {
         let (destination, stream) = start(&self.lab, host, spec, Start::Incoming)?;
         self.agent.pause();
@@ -375,6 +387,14 @@ impl Waiting {
     /// The host's socket of Tandem's channel.
     pub fn channel_socket(&self) -> PathBuf {
         self.qemu.folder().join("channel")
+    }
+
+    /// Its process.
+    ///
+    /// # Errors
+    /// It has none any more.
+    pub fn process(&self) -> Result<Pid> {
+        self.qemu.process()
     }
 
     /// The name of the tap behind a NIC.

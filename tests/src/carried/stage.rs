@@ -6,15 +6,18 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
-use tandem_lab::carried::{CARRIED, CarriedMove, uri_of};
-use tandem_lab::libvirt::{DomainSpec, EVACUATION_LIMIT, Ran, host_program, tandem_host_of};
-use tandem_lab::net::{ALL_V4, GUEST_V4, GUEST_V6};
-use tandem_lab::probe::{Count, FrameOptions, FrameReport};
-use tandem_lab::qemu::named_with_control;
-use tandem_lab::tandem::Guest;
-use tandem_lab::{Host, Lab, Vm};
+
+use super::disturb::{Disturbance, Side, StaticEntry, When, Wrapper};
+use super::disturb::{await_until, freeze, program_with};
+use super::{CARRIED, CarriedMove, uri_of};
+use crate::libvirt::{DomainSpec, EVACUATION_LIMIT, Ran, host_program, tandem_host_of};
+use crate::net::{ALL_V4, GUEST_V4, GUEST_V6};
+use crate::probe::{Count, FrameOptions, FrameReport};
+use crate::qemu::named_with_control;
+use crate::tandem::Guest;
+use crate::{Host, Lab, Vm};
 
 /// Frames a second in each direction.
 const RATE_HZ: u32 = 1_000;
@@ -25,9 +28,13 @@ const BANDWIDTH: u64 = 10 << 30;
 
 /// How the guest moves.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Move {
+pub enum Move {
+    /// As any live migration.
     Plain,
+    /// Carried.
     Carried,
+    /// Carried, while this goes wrong.
+    Disturbed(Disturbance),
     /// Carried, and that half is killed then.
     Killed(Side, When),
     /// Carried, and QEMU is allowed so long a pause that it stops the guest before anything is held.
@@ -36,38 +43,28 @@ pub(crate) enum Move {
     ToolKilled,
 }
 
-/// When a half is killed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum When {
-    /// It stands ready.
-    Ready,
-    /// The guest stands still on the source.
-    Stopped,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Side {
-    Source,
-    Destination,
-}
-
 /// What one move came to.
-pub(crate) struct Moved {
-    pub(crate) frames: FrameReport,
+pub struct Moved {
+    /// Over IPv4.
+    pub frames: FrameReport,
     /// The same over IPv6, and with broadcasts for the guest.
-    pub(crate) others: [FrameReport; 2],
-    pub(crate) report: Value,
+    pub others: [FrameReport; 2],
+    /// What `migrate` said.
+    pub report: Value,
 }
 
 impl Moved {
     /// To the guest and from it.
-    pub(crate) fn totals(&self) -> [&Count; 2] {
+    pub fn totals(&self) -> [&Count; 2] {
         [&self.frames.to_guest.total, &self.frames.to_client.total]
     }
 
     /// What the report owns up to: frames that a QEMU which stopped by itself may have taken in vain, and those that a busy
     /// machine brought after native ones.
-    pub(crate) fn told(&self) -> Result<(u64, u64)> {
+    ///
+    /// # Errors
+    /// The report has no such numbers, or impossible ones.
+    pub fn told(&self) -> Result<(u64, u64)> {
         let told = &self.report["carry"];
         let number = |name: &str| told[name].as_u64().context("the carry's report");
         let (unseen, late) = (number("maybe-lost")?, number("late")?);
@@ -79,7 +76,8 @@ impl Moved {
     }
 }
 
-pub(crate) struct Stage<'lab> {
+/// Both hosts, and the guest on one of them.
+pub struct Stage<'lab> {
     lab: &'lab Lab,
     hosts: [Host; 2],
     /// The host that the guest is on.
@@ -91,7 +89,11 @@ pub(crate) struct Stage<'lab> {
 }
 
 impl<'lab> Stage<'lab> {
-    pub(crate) fn new(lab: &'lab Lab) -> Result<Self> {
+    /// Boots the guest.
+    ///
+    /// # Errors
+    /// It does not boot.
+    pub fn new(lab: &'lab Lab) -> Result<Self> {
         lab.client()?;
         let hosts = [lab.host("a")?, lab.host("b")?];
         let qmp = lab.folder().join("0.qmp");
@@ -115,7 +117,10 @@ impl<'lab> Stage<'lab> {
     }
 
     /// Moves the guest to the other host, and counts frames meanwhile.
-    pub(crate) fn migrate(&mut self, how: &Move) -> Result<Moved> {
+    ///
+    /// # Errors
+    /// The move ended otherwise than such a move does.
+    pub fn migrate(&mut self, how: &Move) -> Result<Moved> {
         let options = FrameOptions {
             rate_hz: RATE_HZ,
             ..FrameOptions::default()
@@ -132,7 +137,8 @@ impl<'lab> Stage<'lab> {
         let code = match how {
             Move::Plain => Some(12),
             Move::ToolKilled => None,
-            Move::Carried | Move::Killed(..) | Move::OwnStop => Some(0),
+            Move::Disturbed(Disturbance::Cancelled(_)) => Some(11),
+            Move::Carried | Move::Disturbed(_) | Move::Killed(..) | Move::OwnStop => Some(0),
         };
         ensure!(ran.code == code, "{ran:#?}");
         let report = match how {
@@ -152,11 +158,31 @@ impl<'lab> Stage<'lab> {
         let there = &self.hosts[1 - self.at];
         let mut carried = CarriedMove::new(&self.vm, &self.qmp, there, self.lab.folder(), number)?;
         if *how == Move::Plain {
-            let plain = ["--yes-degraded", "--no-agent"].map(str::to_owned);
+            let plain = ["--no-carry", "--yes-degraded", "--no-agent"].map(str::to_owned);
             carried.words.extend(plain);
         } else {
             carried.carry(&self.vm, there)?;
         }
+        let wrapper = Wrapper::new(self.lab.folder(), number)?;
+        match how {
+            Move::Disturbed(Disturbance::SmallLimit) => {
+                for side in [Side::Source, Side::Destination] {
+                    carried.wrap(side, &wrapper.small_limit()?)?;
+                }
+            }
+            Move::Disturbed(Disturbance::Cut(side, _)) => {
+                carried.wrap(*side, &wrapper.through()?)?;
+            }
+            _ => {}
+        }
+        let static_entry = match how {
+            Move::Disturbed(Disturbance::LearnsLate(late)) => {
+                let mac = DomainSpec::new(CARRIED).standby.to_string();
+                let host = self.hosts[self.at].name();
+                Some((StaticEntry::new(self.lab, &mac, host)?, *late))
+            }
+            _ => None,
+        };
         let CarriedMove {
             waiting,
             qmp,
@@ -167,7 +193,25 @@ impl<'lab> Stage<'lab> {
         let ran = thread::scope(|scope| {
             let running = scope.spawn(|| tandem_host_of(&program, &words, EVACUATION_LIMIT));
             match how {
-                Move::Plain | Move::Carried => {}
+                Move::Plain => {}
+                Move::Carried => {
+                    for (half, uri) in [("source", &self.qmp), ("destination", &qmp)] {
+                        self.has_no_rights(&["carry-half", half, &uri_of(uri)])?;
+                    }
+                }
+                Move::Disturbed(Disturbance::Cancelled(when)) => {
+                    self.await_moment(*when)?;
+                    self.vm.qmp().execute("migrate_cancel", json!({}))?;
+                }
+                Move::Disturbed(Disturbance::Cut(_, when)) => {
+                    self.await_moment(*when)?;
+                    wrapper.cut()?;
+                }
+                Move::Disturbed(Disturbance::Frozen(time)) => {
+                    self.await_moment(When::Stopped)?;
+                    freeze(waiting.process()?, *time)?;
+                }
+                Move::Disturbed(Disturbance::SmallLimit | Disturbance::LearnsLate(_)) => {}
                 Move::Killed(Side::Source, when) => {
                     self.kill(&["carry-half", "source", &uri_of(&self.qmp)], *when)?;
                 }
@@ -177,8 +221,16 @@ impl<'lab> Stage<'lab> {
                 Move::OwnStop => self.allow_long_pause()?,
                 Move::ToolKilled => self.kill(&["migrate", &uri_of(&qmp)], When::Stopped)?,
             }
+            if let Some((entry, late)) = static_entry {
+                entry.remove_after(&self.vm, late)?;
+            }
             running.join().expect("it does not panic")
         })?;
+        if matches!(how, Move::Disturbed(Disturbance::Cancelled(_))) {
+            self.vm.stayed(waiting)?;
+            self.await_running()?;
+            return Ok(ran);
+        }
         let left = self
             .vm
             .arrived(waiting)
@@ -194,27 +246,59 @@ impl<'lab> Stage<'lab> {
         Ok(ran)
     }
 
+    /// Waits for that moment.
+    fn await_moment(&self, when: When) -> Result<()> {
+        await_until("the moment for it never comes", || self.is(when))
+    }
+
+    fn is(&self, when: When) -> Result<bool> {
+        let qmp = self.vm.qmp();
+        let is_copying = || {
+            let job = qmp.execute("query-migrate", json!({}))?;
+            Ok::<_, anyhow::Error>(job["status"] == "active")
+        };
+        Ok(match when {
+            When::Ready => self.guards_both()?,
+            When::Copying => self.guards_both()? && is_copying()?,
+            // The hold's own tap is there before; a frame in it is not.
+            When::Holding => self.has_held()? || self.is(When::Stopped)?,
+            When::Stopped => qmp.execute("query-status", json!({}))?["running"] == false,
+        })
+    }
+
+    /// The source's hold tap has had a frame.
+    fn has_held(&self) -> Result<bool> {
+        let script = "cat /sys/class/net/tdm*/statistics/tx_packets 2>/dev/null || true";
+        let told = self.hosts[self.at].namespace().exec(script)?;
+        Ok(told.split_whitespace().any(|frames| frames != "0"))
+    }
+
     /// Kills the `tandem-host` whose command line has these words.
     fn kill(&self, words: &[&str], when: When) -> Result<()> {
-        let deadline = Instant::now() + EVACUATION_LIMIT;
-        loop {
-            ensure!(
-                Instant::now() < deadline,
-                "{words:?} was never to be killed"
-            );
-            let program = program_with(words)?;
-            let due = match when {
-                When::Ready => self.guards_both()?,
-                When::Stopped => {
-                    self.vm.qmp().execute("query-status", json!({}))?["running"] == false
-                }
+        self.await_moment(when)?;
+        let process = program_with("tandem-host", words)?;
+        let process = process.with_context(|| format!("{words:?} does not run"))?;
+        Ok(kill_process(process, Signal::KILL)?)
+    }
+
+    /// The process of a half has no right left but that of finding its hypervisor, and gains none.
+    fn has_no_rights(&self, words: &[&str]) -> Result<()> {
+        await_until("a half keeps its rights", || {
+            let Some(process) = program_with("tandem-host", words)? else {
+                return Ok(false);
             };
-            if let Some(pid) = program.filter(|_| due) {
-                kill_process(pid, Signal::KILL)?;
-                return Ok(());
+            let tasks = fs::read_dir(format!("/proc/{}/task", process.as_raw_nonzero()))?;
+            for task in tasks {
+                let status = fs::read_to_string(task?.path().join("status"))?;
+                let has = |line: &str| status.lines().any(|one| one == line);
+                // CAP_DAC_OVERRIDE, or nothing.
+                let few = has("CapPrm:\t0000000000000000") || has("CapPrm:\t0000000000000002");
+                if !(few && has("NoNewPrivs:\t1")) {
+                    return Ok(false);
+                }
             }
-            thread::sleep(Duration::from_millis(2));
-        }
+            Ok(true)
+        })
     }
 
     /// Once both halves stand ready, until the guest stands still: what `migrate` allows meanwhile does not count.
@@ -245,7 +329,10 @@ impl<'lab> Stage<'lab> {
     }
 
     /// Waits until both halves are gone.
-    pub(crate) fn await_nothing_left(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// They are not.
+    pub fn await_nothing_left(&self) -> Result<()> {
         let deadline = Instant::now() + EVACUATION_LIMIT;
         while let Err(error) = self.nothing_is_left() {
             ensure!(Instant::now() < deadline, "{error}");
@@ -265,33 +352,19 @@ impl<'lab> Stage<'lab> {
     }
 
     /// Neither host has anything of a carry.
-    pub(crate) fn nothing_is_left(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// What is left.
+    pub fn nothing_is_left(&self) -> Result<()> {
         for host in &self.hosts {
             let links = host.namespace().ip(&["-brief", "link"])?;
             ensure!(!links.contains("tdm"), "on {}: {links}", host.name());
+            let entries = host.namespace().exec("bridge fdb show")?;
+            ensure!(!entries.contains("tdm"), "on {}: {entries}", host.name());
         }
+        // Programs and links are those of their process, and go with it.
+        let half = program_with("tandem-host", &["carry-half"])?;
+        ensure!(half.is_none(), "a half still runs: {half:?}");
         Ok(())
     }
-}
-
-/// The `tandem-host` whose command line has these words.
-fn program_with(words: &[&str]) -> Result<Option<Pid>> {
-    for entry in fs::read_dir("/proc")? {
-        let entry = entry?.path();
-        let number = entry
-            .file_name()
-            .and_then(|name| name.to_str()?.parse().ok());
-        let (Some(number), Ok(line)) = (number, fs::read(entry.join("cmdline"))) else {
-            continue;
-        };
-        let line: Vec<_> = line.split(|byte| *byte == 0).collect();
-        // `ip netns exec` becomes it, and is not it yet.
-        let is_it = line
-            .first()
-            .is_some_and(|name| name.ends_with(b"tandem-host"));
-        if is_it && words.iter().all(|word| line.contains(&word.as_bytes())) {
-            return Ok(Pid::from_raw(number));
-        }
-    }
-    Ok(None)
 }
