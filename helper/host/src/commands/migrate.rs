@@ -15,7 +15,7 @@ use super::unmigratable::{snapshots, unmigratable};
 use super::{args, exit, session};
 use crate::carry::{CarrySettings, foresee};
 use crate::evacuate::{
-    AgentUse, Cause, CauseCode, Device, Evacuation, Limits, Obstacles, Spec, Start,
+    AgentUse, Cause, CauseCode, Device, Evacuation, Limits, Obstacles, PaceBefore, Spec, Start,
 };
 use crate::execute::{Hosts, Lock, Records, Runner, random_name, this_process};
 use crate::hypervisor::{DomainLook, DomainState, HostError, MigrateOptions, Nic, NicKind};
@@ -33,6 +33,8 @@ struct Prepared {
     options: MigrateOptions,
     policy: Option<tandem_core::Policy>,
     carry: Option<CarrySettings>,
+    /// What a carry would change, as it is.
+    pace: Option<PaceBefore>,
     /// What stops nothing.
     warnings: Vec<String>,
 }
@@ -223,17 +225,26 @@ async fn prepare(arguments: &args::Evacuation) -> anyhow::Result<Result<Prepared
         found.certain.push(cause);
         None
     });
+    let carry = arguments.carry.settings(
+        &facts.nics,
+        [&arguments.common.connect.uri, &arguments.destination],
+        &options,
+    );
+    let pace = match &carry {
+        Some(carry) => source.speed(name).await.ok().map(|speed| PaceBefore {
+            speed,
+            max_downtime_ms: carry.max_pause_ms,
+        }),
+        None => None,
+    };
     Ok(Ok(Prepared {
         obstacles: found,
+        pace,
         hosts,
         spec,
         limits: arguments.timeouts.limits(),
         policy,
-        carry: arguments.carry.settings(
-            &facts.nics,
-            [&arguments.common.connect.uri, &arguments.destination],
-            &options,
-        ),
+        carry,
         options,
         warnings,
     }))
@@ -250,7 +261,7 @@ fn machine(prepared: &Prepared, check_only: bool) -> anyhow::Result<Evacuation> 
     };
     let machine = Evacuation::new(start, 0);
     Ok(if prepared.carry.is_some() {
-        machine.with_carry()
+        machine.with_carry(prepared.pace)
     } else {
         machine
     })
