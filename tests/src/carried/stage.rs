@@ -1,7 +1,7 @@
 //! Two hosts, a guest, and `tandem-host` that moves it from one to the other.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -326,6 +326,41 @@ impl<'lab> Stage<'lab> {
             thread::sleep(Duration::from_millis(20));
         }
         Ok(())
+    }
+
+    /// A half opens the tap of its own domain, on its own host, and no other one of that name.
+    ///
+    /// # Errors
+    /// It does.
+    pub fn only_its_own_tap_is_guarded(&mut self) -> Result<()> {
+        self.moves += 1;
+        let there = &self.hosts[1 - self.at];
+        let folder = self.lab.folder();
+        let CarriedMove { waiting, qmp, .. } =
+            CarriedMove::new(&self.vm, &self.qmp, there, folder, self.moves)?;
+        let program = host_program()?.display().to_string();
+        let tap = self.vm.tap("standby")?;
+        let check = |host: &Host, qmp: &Path| {
+            let uri = uri_of(qmp);
+            let asked = format!(
+                "{program} carry-half source {tap} --check --domain {CARRIED} --connect {uri} || true"
+            );
+            host.namespace().exec(&asked)
+        };
+        let own = check(self.vm.host(), &self.qmp)?;
+        ensure!(own.contains("ready"), "its own: {own}");
+        let other = check(self.vm.host(), &qmp)?;
+        ensure!(
+            other.contains("another process has it"),
+            "the other QEMU's: {other}"
+        );
+        let elsewhere = check(there, &self.qmp)?;
+        ensure!(
+            elsewhere.contains("failed") && !elsewhere.contains("ready"),
+            "on another host: {elsewhere}"
+        );
+        self.vm.stayed(waiting)?;
+        self.nothing_is_left()
     }
 
     /// Waits until both halves are gone.

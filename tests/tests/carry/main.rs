@@ -189,6 +189,7 @@ fn neither_a_cancelled_migration_nor_a_switch_that_learns_late_costs_a_frame() {
 
 fn disturbed(lab: &Lab) -> Result<()> {
     let mut stage = Stage::new(lab)?;
+    stage.only_its_own_tap_is_guarded()?;
     for disturbance in [
         Disturbance::Cancelled(When::Stopped),
         Disturbance::LearnsLate(Duration::from_millis(500)),

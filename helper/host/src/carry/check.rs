@@ -58,15 +58,21 @@ pub(crate) async fn foresee(
 
 /// The tap of a domain that has one.
 pub(super) async fn tap_of(host: &dyn Host, domain: &str) -> Result<String, String> {
+    let uri = host.uri();
+    if uri.starts_with("qmp:") {
+        return Err("a plain QEMU does not tell its taps: name them by --carry=TAP".to_owned());
+    }
     let taps = host.taps(domain).await.map_err(|error| error.to_string())?;
+    only(taps, uri)
+}
+
+/// Several would have to be held, stopped for and opened at one moment.
+fn only(taps: Vec<String>, uri: &str) -> Result<String, String> {
     <[String; 1]>::try_from(taps)
         .map(|[tap]| tap)
-        .map_err(|taps| {
-            format!(
-                "the domain has {} taps on {}: only one can be held so far",
-                taps.len(),
-                host.uri()
-            )
+        .map_err(|taps| match taps.len() {
+            0 => format!("the domain has no tap on {uri}"),
+            many => format!("the domain has {many} taps on {uri}: only one can be held so far"),
         })
 }
 
@@ -146,6 +152,18 @@ mod tests {
         format!(
             r#"word='{json}'; printf "\\002\\000\\000\\000\\$(printf %o ${{#word}})%s" "$word";"#
         )
+    }
+
+    #[test]
+    fn a_domain_with_several_taps_or_none_is_told_so() {
+        let taps = |names: &[&str]| only(names.iter().copied().map(str::to_owned).collect(), "u");
+        assert_eq!(taps(&["vnet0"]), Ok("vnet0".to_owned()));
+        let reason = taps(&["vnet0", "vnet1"]).unwrap_err();
+        assert_eq!(
+            reason,
+            "the domain has 2 taps on u: only one can be held so far"
+        );
+        assert_eq!(taps(&[]).unwrap_err(), "the domain has no tap on u");
     }
 
     #[tokio::test]
