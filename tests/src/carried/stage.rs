@@ -31,6 +31,8 @@ const BANDWIDTH: u64 = 10 << 30;
 pub enum Move {
     /// As any live migration.
     Plain,
+    /// The same, and so long after the guest has left, the switch still sends to the source.
+    PlainLate(Duration),
     /// Carried.
     Carried,
     /// Carried, while this goes wrong.
@@ -135,7 +137,7 @@ impl<'lab> Stage<'lab> {
         let ran = self.run(how)?;
         // A plain move ends without the VF that it was to have.
         let code = match how {
-            Move::Plain => Some(12),
+            Move::Plain | Move::PlainLate(_) => Some(12),
             Move::ToolKilled => None,
             Move::Disturbed(Disturbance::Cancelled(_)) => Some(11),
             Move::Carried | Move::Disturbed(_) | Move::Killed(..) | Move::OwnStop => Some(0),
@@ -157,7 +159,7 @@ impl<'lab> Stage<'lab> {
         let number = self.moves;
         let there = &self.hosts[1 - self.at];
         let mut carried = CarriedMove::new(&self.vm, &self.qmp, there, self.lab.folder(), number)?;
-        if *how == Move::Plain {
+        if matches!(how, Move::Plain | Move::PlainLate(_)) {
             let plain = ["--no-carry", "--yes-degraded", "--no-agent"].map(str::to_owned);
             carried.words.extend(plain);
         } else {
@@ -176,7 +178,7 @@ impl<'lab> Stage<'lab> {
             _ => {}
         }
         let static_entry = match how {
-            Move::Disturbed(Disturbance::LearnsLate(late)) => {
+            Move::Disturbed(Disturbance::LearnsLate(late)) | Move::PlainLate(late) => {
                 let mac = DomainSpec::new(CARRIED).standby.to_string();
                 let host = self.hosts[self.at].name();
                 Some((StaticEntry::new(self.lab, &mac, host)?, *late))
@@ -193,7 +195,7 @@ impl<'lab> Stage<'lab> {
         let ran = thread::scope(|scope| {
             let running = scope.spawn(|| tandem_host_of(&program, &words, EVACUATION_LIMIT));
             match how {
-                Move::Plain => {}
+                Move::Plain | Move::PlainLate(_) => {}
                 Move::Carried => {
                     for (half, uri) in [("source", &self.qmp), ("destination", &qmp)] {
                         self.has_no_rights(&["carry-half", half, &uri_of(uri)])?;
