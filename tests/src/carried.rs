@@ -37,10 +37,22 @@ impl CarriedMove {
     /// # Errors
     /// The destination does not start, or the guest has no standby.
     pub fn new(vm: &Vm, from: &Path, there: &Host, folder: &Path, number: usize) -> Result<Self> {
+        Self::able_to(&[], vm, from, there, folder, number)
+    }
+
+    /// The same, with capabilities of QEMU's migration that it takes on both sides.
+    fn able_to(
+        capabilities: &[&str],
+        vm: &Vm,
+        from: &Path,
+        there: &Host,
+        folder: &Path,
+        number: usize,
+    ) -> Result<Self> {
         let file = |what: &str| folder.join(format!("{number}.{what}"));
         let (qmp, memory) = (file("qmp"), file("memory"));
         let control = named_with_control(CARRIED, &qmp);
-        let waiting = vm.wait_on(there, "none", &memory, control)?;
+        let waiting = vm.wait_able_to(capabilities, there, "none", &memory, control)?;
         let parameters = json!({ "downtime-limit": DOWNTIME_LIMIT_MS, "max-bandwidth": BANDWIDTH });
         vm.qmp().execute("migrate-set-parameters", parameters)?;
         let words = [

@@ -311,6 +311,18 @@ impl Vm {
         socket: &Path,
         extra_arguments: Vec<String>,
     ) -> Result<Waiting> {
+        self.wait_able_to(&[], host, without, socket, extra_arguments)
+    }
+
+    /// The same, with capabilities of QEMU's migration that it takes on both sides.
+    pub fn wait_able_to(
+        &self,
+        capabilities: &[&str],
+        host: &Host,
+        without: &str,
+        socket: &Path,
+        extra_arguments: Vec<String>,
+    ) -> Result<Waiting> {
         let mut spec = self.spec.clone();
         spec.nics.retain(|(nic, _)| nic.id != without);
         for (_, tap) in &mut spec.nics {
@@ -318,6 +330,12 @@ impl Vm {
         }
         spec.extra_arguments = extra_arguments;
         let (qemu, stream) = start(&self.lab, host, &mut spec, Start::Incoming)?;
+        let on = |name: &&str| serde_json::json!({ "capability": name, "state": true });
+        let on: Vec<_> = capabilities.iter().map(on).collect();
+        qemu.qmp().execute(
+            "migrate-set-capabilities",
+            serde_json::json!({ "capabilities": on }),
+        )?;
         let uri = serde_json::json!({ "uri": format!("unix:{}", socket.display()) });
         qemu.qmp().execute("migrate-incoming", uri)?;
         self.agent.pause();

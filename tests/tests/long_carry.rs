@@ -137,3 +137,31 @@ fn late(lab: &Lab) -> Result<()> {
     );
     stage.await_nothing_left()
 }
+
+/// The switch to it is QEMU's own stop, whatever was held before.
+#[test]
+fn a_guest_whose_memory_follows_it_is_carried_to() {
+    let Some(lab) = Lab::for_test("carry, post-copy") else {
+        return;
+    };
+    post_copy(&lab).unwrap_or_else(|error| panic!("{error:?}"));
+}
+
+fn post_copy(lab: &Lab) -> Result<()> {
+    let mut stage = Stage::new(lab)?;
+    let moved = stage.migrate(&Move::PostCopy)?;
+    let [to_guest, to_client] = moved.totals();
+    let told = &moved.report["carry"];
+    eprintln!("post-copy: lost {}; {told}", to_guest.lost);
+    let all = format!("{}\n{}", moved.frames, moved.report);
+    let number = |name: &str| told[name].as_u64().unwrap_or_default();
+    ensure!(told["reason"].is_null(), "it was not carried: {all}");
+    ensure!(
+        to_guest.lost <= number("maybe-lost") + number("lost") && to_guest.duplicated == 0,
+        "lost {}, twice {}: {all}",
+        to_guest.lost,
+        to_guest.duplicated
+    );
+    ensure!(to_client.lost == 0, "the guest's own are lost: {all}");
+    stage.await_nothing_left()
+}

@@ -35,6 +35,8 @@ pub enum Move {
     PlainLate(Duration),
     /// Carried.
     Carried,
+    /// Carried, and the memory follows the guest.
+    PostCopy,
     /// Carried, while this goes wrong.
     Disturbed(Disturbance),
     /// Carried, and that half is killed then.
@@ -140,7 +142,11 @@ impl<'lab> Stage<'lab> {
             Move::Plain | Move::PlainLate(_) => Some(12),
             Move::ToolKilled => None,
             Move::Disturbed(Disturbance::Cancelled(_)) => Some(11),
-            Move::Carried | Move::Disturbed(_) | Move::Killed(..) | Move::OwnStop => Some(0),
+            Move::Carried
+            | Move::PostCopy
+            | Move::Disturbed(_)
+            | Move::Killed(..)
+            | Move::OwnStop => Some(0),
         };
         ensure!(ran.code == code, "{ran:#?}");
         let report = match how {
@@ -158,7 +164,16 @@ impl<'lab> Stage<'lab> {
         self.moves += 1;
         let number = self.moves;
         let there = &self.hosts[1 - self.at];
-        let mut carried = CarriedMove::new(&self.vm, &self.qmp, there, self.lab.folder(), number)?;
+        let able_to: &[&str] = match how {
+            Move::PostCopy => &["postcopy-ram"],
+            _ => &[],
+        };
+        let folder = self.lab.folder();
+        let mut carried =
+            CarriedMove::able_to(able_to, &self.vm, &self.qmp, there, folder, number)?;
+        if *how == Move::PostCopy {
+            carried.words.push("--postcopy".to_owned());
+        }
         if matches!(how, Move::Plain | Move::PlainLate(_)) {
             let plain = ["--no-carry", "--yes-degraded", "--no-agent"].map(str::to_owned);
             carried.words.extend(plain);
@@ -195,7 +210,7 @@ impl<'lab> Stage<'lab> {
         let ran = thread::scope(|scope| {
             let running = scope.spawn(|| tandem_host_of(&program, &words, EVACUATION_LIMIT));
             match how {
-                Move::Plain | Move::PlainLate(_) => {}
+                Move::Plain | Move::PlainLate(_) | Move::PostCopy => {}
                 Move::Carried => {
                     for (half, uri) in [("source", &self.qmp), ("destination", &qmp)] {
                         self.has_no_rights(&["carry-half", half, &uri_of(uri)])?;
