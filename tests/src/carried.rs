@@ -1,13 +1,19 @@
 //! A move between two plain QEMUs by `tandem-host`, with the guest's frames carried: both halves in the hosts' namespaces.
 
+mod disturb;
+mod stage;
+
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::json;
 
 use crate::libvirt::host_program;
 use crate::qemu::named_with_control;
 use crate::{DOWNTIME_LIMIT_MS, Host, Vm, Waiting};
+
+pub use disturb::{Disturbance, Side, When};
+pub use stage::{Move, Moved, Stage};
 
 /// The name of the domain in both QEMUs.
 pub const CARRIED: &str = "g1";
@@ -31,10 +37,22 @@ impl CarriedMove {
     /// # Errors
     /// The destination does not start, or the guest has no standby.
     pub fn new(vm: &Vm, from: &Path, there: &Host, folder: &Path, number: usize) -> Result<Self> {
+        Self::able_to(&[], vm, from, there, folder, number)
+    }
+
+    /// The same, with capabilities of QEMU's migration that it takes on both sides.
+    fn able_to(
+        capabilities: &[&str],
+        vm: &Vm,
+        from: &Path,
+        there: &Host,
+        folder: &Path,
+        number: usize,
+    ) -> Result<Self> {
         let file = |what: &str| folder.join(format!("{number}.{what}"));
         let (qmp, memory) = (file("qmp"), file("memory"));
         let control = named_with_control(CARRIED, &qmp);
-        let waiting = vm.wait_on(there, "none", &memory, control)?;
+        let waiting = vm.wait_able_to(capabilities, there, "none", &memory, control)?;
         let parameters = json!({ "downtime-limit": DOWNTIME_LIMIT_MS, "max-bandwidth": BANDWIDTH });
         vm.qmp().execute("migrate-set-parameters", parameters)?;
         let words = [
@@ -82,6 +100,18 @@ impl CarriedMove {
             &pause,
         ];
         self.words.extend(words.map(str::to_owned));
+        Ok(())
+    }
+
+    /// Has that half started by a command before its own.
+    fn wrap(&mut self, side: Side, command: &str) -> Result<()> {
+        let option = match side {
+            Side::Source => "--carry-from",
+            Side::Destination => "--carry-to",
+        };
+        let at = self.words.iter().position(|word| word == option);
+        let at = at.with_context(|| format!("no {option}"))? + 1;
+        self.words[at] = format!("{command} {}", self.words[at]);
         Ok(())
     }
 }

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use crate::agent::Agent;
 use crate::artifacts::host_tools::{self, HostTool};
 use crate::command;
-use crate::net::{Client, Host, Switch};
+use crate::net::{Client, Host, Namespace, Switch};
 use crate::probe::{FrameOptions, FrameProbe, StreamProbe};
 use crate::run_folder::RunFolder;
 use crate::small_guest::SmallGuest;
@@ -123,6 +123,11 @@ impl Lab {
         }
         let client = Client::create(&self.inner.run, &self.inner.switch)?;
         Ok(self.inner.client.get_or_init(|| client))
+    }
+
+    /// The switch's namespace; its port to a host is `to-NAME`.
+    pub fn switch(&self) -> &Namespace {
+        self.inner.switch.namespace()
     }
 
     /// Describes a guest that boots from an initramfs.

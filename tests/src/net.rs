@@ -113,6 +113,10 @@ impl Switch {
         Ok(Self { namespace })
     }
 
+    pub(crate) const fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
     /// Joins a namespace to the switch: `inside` is the interface there, `port` the one here.
     fn join(&self, other: &Namespace, inside: &str, port: &str) -> Result<()> {
         let switch = self.namespace.name();

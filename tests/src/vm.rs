@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use rustix::process::Pid;
 
 use crate::agent::Agent;
 use crate::agent::proto::PORT_NAME;
@@ -310,6 +311,18 @@ impl Vm {
         socket: &Path,
         extra_arguments: Vec<String>,
     ) -> Result<Waiting> {
+        self.wait_able_to(&[], host, without, socket, extra_arguments)
+    }
+
+    /// The same, with capabilities of QEMU's migration that it takes on both sides.
+    pub fn wait_able_to(
+        &self,
+        capabilities: &[&str],
+        host: &Host,
+        without: &str,
+        socket: &Path,
+        extra_arguments: Vec<String>,
+    ) -> Result<Waiting> {
         let mut spec = self.spec.clone();
         spec.nics.retain(|(nic, _)| nic.id != without);
         for (_, tap) in &mut spec.nics {
@@ -317,6 +330,12 @@ impl Vm {
         }
         spec.extra_arguments = extra_arguments;
         let (qemu, stream) = start(&self.lab, host, &mut spec, Start::Incoming)?;
+        let on = |name: &&str| serde_json::json!({ "capability": name, "state": true });
+        let on: Vec<_> = capabilities.iter().map(on).collect();
+        qemu.qmp().execute(
+            "migrate-set-capabilities",
+            serde_json::json!({ "capabilities": on }),
+        )?;
         let uri = serde_json::json!({ "uri": format!("unix:{}", socket.display()) });
         qemu.qmp().execute("migrate-incoming", uri)?;
         self.agent.pause();
@@ -335,6 +354,17 @@ impl Vm {
         self.spec = waiting.spec;
         self.host = waiting.host;
         Ok(std::mem::replace(&mut self.qemu, waiting.qemu))
+    }
+
+    /// It did not go there, and is asked again here.
+    pub fn stayed(&self, waiting: Waiting) -> Result<()> {
+        let Waiting {
+            qemu, spec, host, ..
+        } = waiting;
+        // It may have ended with its migration.
+        drop(qemu);
+        self.agent.unpause();
+        remove_taps(&host, &spec.nics)
     }
 
     fn try_migrate(&self, host: &Host, spec: &mut MachineSpec) -> Result<(Qemu, MigrationReport)> {
@@ -375,6 +405,14 @@ impl Waiting {
     /// The host's socket of Tandem's channel.
     pub fn channel_socket(&self) -> PathBuf {
         self.qemu.folder().join("channel")
+    }
+
+    /// Its process.
+    ///
+    /// # Errors
+    /// It has none any more.
+    pub fn process(&self) -> Result<Pid> {
+        self.qemu.process()
     }
 
     /// The name of the tap behind a NIC.

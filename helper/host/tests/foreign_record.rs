@@ -21,7 +21,7 @@ case "$*" in
 *' domstate '*) echo 'running (migrated)' ;;
 *' dumpxml '*) cat "$HERE/domain.xml" ;;
 *' domjobinfo '*) printf 'Job type:         None\n' ;;
-*' list '*) ;;
+*' list '*|*' migrate-set'*|*' metadata '*) ;;
 *) echo "error: unexpected: $*" >&2; exit 1 ;;
 esac
 "#;
@@ -215,6 +215,35 @@ fn a_record_that_is_out_of_date_is_forgotten() {
         "{output:?}"
     );
     assert_eq!(records.read("A").unwrap(), None);
+}
+
+/// `migrate` and both halves of its carry are dead: nobody else has the migration end.
+#[test]
+fn recover_sets_back_what_a_carry_had_slowed_down() {
+    let bench = Bench::new(|_| {
+        let mut record = plain();
+        record["stage"] = json!("migrating");
+        record
+    });
+    let records = Records::open(&bench.path("records")).unwrap();
+    let progress = json!({"version": 2, "evacuation": "e", "domain": "A", "owner": null, "beat": 9,
+        "stage": "migrating", "migration-begun": true});
+    let spec = json!({"domain": "A", "source-uri": "qemu:///system",
+        "destination-uri": "qemu+ssh://b/system", "devices": [], "agent": "never",
+        "reaches-destination-agent": false, "configure": false, "yes-degraded": false});
+    let pace = json!({"speed": 5_u64 << 30, "max-downtime-ms": 250});
+    let record = json!({"progress": progress, "spec": spec, "pace": pace});
+    records
+        .keep(&serde_json::from_value(record).unwrap())
+        .unwrap();
+    let output = bench.run(&bench.path("records"), &["recover", "A"]);
+    let asked = bench.asked();
+    for wanted in [
+        "migrate-setmaxdowntime --domain=A --downtime=250",
+        "migrate-setspeed --domain=A --bandwidth=5120",
+    ] {
+        assert!(asked.contains(wanted), "{output:?}: {asked}");
+    }
 }
 
 /// A full disk, say: here the folder can't even be made.

@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags};
+use rustix::process::Pid;
 use serde_json::json;
 
 use crate::artifacts::qemu::{self, Starter};
@@ -117,6 +118,12 @@ impl Qemu {
     /// The folder of its sockets.
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// Its process.
+    pub fn process(&self) -> Result<Pid> {
+        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
+        pid.context("QEMU has no process")
     }
 
     /// How long each of its threads, by its id, has waited for a processor of this machine: time that the guest lost

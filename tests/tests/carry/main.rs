@@ -1,12 +1,10 @@
 //! A guest with no more than a virtio NIC moves between two plain QEMUs, with its frames carried and without: each frame
 //! is counted in both directions.
 
-mod stage;
-
 use anyhow::{Result, ensure};
 use tandem_lab::Lab;
 
-use stage::{Move, Side, Stage, When};
+use tandem_lab::carried::{Disturbance, Move, Side, Stage, When};
 
 /// Moves of each kind, one after the other, as the machine's load changes meanwhile.
 const ROUNDS: usize = 2;
@@ -176,4 +174,30 @@ fn a_carried_guest_loses_no_frame() {
         return;
     };
     carried_beside_plain(&lab).unwrap_or_else(|error| panic!("{error:?}"));
+}
+
+/// The suite `long-carry` has more that goes wrong.
+#[test]
+fn a_migration_that_is_cancelled_after_the_stop_costs_no_frame() {
+    let Some(lab) = Lab::for_test("carry, disturbed") else {
+        return;
+    };
+    disturbed(&lab).unwrap_or_else(|error| panic!("{error:?}"));
+}
+
+fn disturbed(lab: &Lab) -> Result<()> {
+    let mut stage = Stage::new(lab)?;
+    stage.only_its_own_tap_is_guarded()?;
+    let moved = stage.migrate(&Move::Disturbed(Disturbance::Cancelled(When::Stopped)))?;
+    let [to_guest, to_client] = moved.totals();
+    let told = &moved.report["carry"];
+    eprintln!("cancelled: lost {}; {told}", to_guest.lost);
+    let unseen = told["maybe-lost"].as_u64().unwrap_or_default();
+    ensure!(
+        to_guest.lost <= unseen && to_guest.duplicated == 0 && to_client.lost == 0,
+        "{}\n{}",
+        moved.frames,
+        moved.report
+    );
+    stage.nothing_is_left()
 }

@@ -166,6 +166,25 @@ fn a_copy_reads_what_is_left_in_the_queue() {
     }
 }
 
+/// Its name says nothing: each host has a `tap0`.
+#[test]
+fn a_tap_of_another_network_is_not_copied() {
+    let here = Network::new();
+    let name = here.guest.name().to_owned();
+    let copied = || TapCopy::of(&name).map(|copy| copy.queues());
+    assert_eq!(copied().unwrap(), 1);
+    let there = std::thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            crate::network::enter();
+            copied().map_err(|error| error.to_string())
+        });
+        other.join().expect("it does not panic")
+    });
+    let error = there.unwrap_err();
+    assert!(error.contains("no process"), "{error}");
+    assert_eq!(copied().unwrap(), 1, "it is there all the while");
+}
+
 #[test]
 fn a_tap_that_nobody_has_open_has_no_copy() {
     let network = Network::new();

@@ -104,18 +104,13 @@ impl Conductor {
     pub(crate) async fn start(
         settings: &CarrySettings,
         [from, to]: &[String; 2],
-        source: Arc<dyn Host>,
-        destination: Arc<dyn Host>,
+        hosts: [Arc<dyn Host>; 2],
         domain: &str,
         pace: Pace,
     ) -> Result<Self, (String, Pace)> {
-        let mut commands = [
-            settings.command(Side::Source, from, domain),
-            settings.command(Side::Destination, to, domain),
-        ];
-        commands[0].extend(["--speed".to_owned(), pace.full().to_string()]);
-        let source_command = commands[0].clone();
-        let hosts = [source, destination];
+        let source_command = source_command(settings, from, domain, &pace);
+        let destination = settings.command(Side::Destination, to, domain);
+        let commands = [source_command.clone(), destination];
         let (halves, reason) = match begin(commands, hosts[1].as_ref(), domain).await {
             Ok(halves) => (halves, None),
             // Without the other half, what is held goes to the network once the guest is elsewhere.
@@ -133,12 +128,37 @@ impl Conductor {
             return Err((reason, pace));
         }
         let mut conductor = Self::with_halves(halves, hosts, domain, pace);
-        conductor.alone = reason.is_some();
-        conductor.reason = reason;
-        conductor.max_pause_ms = settings.max_pause_ms;
-        conductor.convergence = Convergence::new(settings.max_pause_ms);
-        conductor.source_command = source_command;
+        conductor.is_to(settings, source_command, reason);
         Ok(conductor)
+    }
+
+    /// Starts the source's half, as the destination can't have one for this reason.
+    ///
+    /// # Errors
+    /// Why there is no carry.
+    pub(crate) async fn alone(
+        settings: &CarrySettings,
+        tap: &str,
+        hosts: [Arc<dyn Host>; 2],
+        domain: &str,
+        pace: Pace,
+        reason: String,
+    ) -> Result<Self, String> {
+        let source_command = source_command(settings, tap, domain, &pace);
+        let half = begin_alone(&source_command).await?;
+        let halves = [half, HalfProcess::none()];
+        let mut conductor = Self::with_halves(halves, hosts, domain, pace);
+        conductor.is_to(settings, source_command, Some(reason));
+        Ok(conductor)
+    }
+
+    /// As it was asked for; `alone` is why there is no destination's half.
+    fn is_to(&mut self, settings: &CarrySettings, command: Vec<String>, alone: Option<String>) {
+        self.alone = alone.is_some();
+        self.reason = alone;
+        self.max_pause_ms = settings.max_pause_ms;
+        self.convergence = Convergence::new(settings.max_pause_ms);
+        self.source_command = command;
     }
 
     fn with_halves(
@@ -431,4 +451,11 @@ impl Conductor {
     fn since_begun_ms(&self) -> u64 {
         u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
+}
+
+/// What starts the source's half, which knows how fast the migration may be once nobody slows it down.
+fn source_command(settings: &CarrySettings, tap: &str, domain: &str, pace: &Pace) -> Vec<String> {
+    let mut command = settings.command(Side::Source, tap, domain);
+    command.extend(["--speed".to_owned(), pace.full().to_string()]);
+    command
 }

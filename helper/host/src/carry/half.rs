@@ -13,12 +13,13 @@ use anyhow::{Context, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tandem_carry::{Destination, Source, destination, source};
 use tandem_carry_kernel::{
-    Closed, DestinationHalf, Guarded, Mode, Order, SourceHalf, StreamIo, TapCopy, Wait,
+    Closed, DestinationHalf, Guarded, HoldTap, Mode, Order, SourceHalf, StreamIo, TapCopy, Wait,
 };
 use tokio::runtime::Handle;
 
 use super::chunk::{Chunk, Chunks, MAX_BYTES};
 use super::orphan::Orphan;
+use super::privileges;
 use super::settings::HalfArguments;
 use super::words::{FromHalf, HalfReport, ProcessId, ToHalf, to_chunk, word_of};
 use crate::evacuate::Side;
@@ -48,8 +49,34 @@ enum Half {
 pub async fn run(arguments: &HalfArguments, host: Arc<dyn Host>) -> anyhow::Result<u8> {
     let arguments = arguments.clone();
     let handle = Handle::current();
-    tokio::task::spawn_blocking(move || guard(&arguments, Orphan::new(&arguments, host, handle)))
-        .await?
+    privileges::keep_few()?;
+    let guard = move || {
+        if arguments.check {
+            return check(&arguments, &Orphan::new(&arguments, host, handle));
+        }
+        guard(&arguments, Orphan::new(&arguments, host, handle))
+    };
+    let guarding = tokio::task::spawn_blocking(guard);
+    privileges::drop_all()?;
+    guarding.await?
+}
+
+/// Says whether a half could do its work, by a tap that nobody else has unless one is named; nothing is left of that.
+fn check(arguments: &HalfArguments, orphan: &Orphan) -> anyhow::Result<u8> {
+    let opened = match arguments.tap {
+        Some(_) => UnixStream::pair()
+            .map_err(Into::into)
+            .and_then(|(ours, _other)| Half::new(arguments, ours, orphan, || false).map(drop)),
+        None => HoldTap::new()
+            .and_then(|tap| Guarded::new(tap.name(), Mode::Drain).map(drop))
+            .map_err(Into::into),
+    };
+    let (word, code) = match opened {
+        Ok(()) => (FromHalf::Ready, 0),
+        Err(error) => (FromHalf::Failed(format!("{error:#}")), 1),
+    };
+    io::stdout().lock().write_all(&to_chunk(&word).to_bytes())?;
+    Ok(code)
 }
 
 fn guard(arguments: &HalfArguments, orphan: Orphan) -> anyhow::Result<u8> {
@@ -57,10 +84,10 @@ fn guard(arguments: &HalfArguments, orphan: Orphan) -> anyhow::Result<u8> {
     let (waker, wake) = UnixStream::pair()?;
     let (heard, words) = sync_channel(QUEUE);
     let (out, chunks) = sync_channel(QUEUE);
-    let writer = thread::spawn(move || write_all(&chunks));
+    let writer = spawn_bare(move || write_all(&chunks));
     let reading = stream.try_clone()?;
     let asker = waker.try_clone()?;
-    thread::spawn(move || listen(stream, heard, waker));
+    spawn_bare(move || listen(stream, heard, waker));
     let made = Half::new(arguments, ours, &orphan, || {
         let asked = out.send(to_chunk(&FromHalf::AskGuest));
         let told = words.recv_timeout(ANSWER);
@@ -75,8 +102,9 @@ fn guard(arguments: &HalfArguments, orphan: Orphan) -> anyhow::Result<u8> {
             return Err(error);
         }
     };
+    privileges::drop_rest(orphan.uri())?;
     let told = out.clone();
-    thread::spawn(move || hand_on(reading, &told));
+    spawn_bare(move || hand_on(reading, &told));
     wake.set_nonblocking(true)?;
     if let Ok(process) = ProcessId::here(std::process::id()) {
         out.send(to_chunk(&FromHalf::Process(process)))?;
@@ -102,6 +130,14 @@ fn guard(arguments: &HalfArguments, orphan: Orphan) -> anyhow::Result<u8> {
     drop(out);
     let _ = writer.join();
     Ok(0)
+}
+
+/// A thread that only moves bytes, and may do nothing else.
+fn spawn_bare(work: impl FnOnce() + Send + 'static) -> thread::JoinHandle<()> {
+    thread::spawn(move || match privileges::drop_all() {
+        Ok(()) => work(),
+        Err(error) => tracing::warn!("a carry's half keeps its rights: {error}"),
+    })
 }
 
 struct Loop<'a> {
@@ -225,14 +261,14 @@ impl Half {
     ) -> anyhow::Result<Self> {
         let link = StreamIo::new(stream.try_clone()?.into(), stream.into())?;
         let limits = arguments.limits();
-        let refused = || format!("tap {} can't be guarded", arguments.tap);
-        let copy = TapCopy::of(&arguments.tap).map_err(|error| error.to_string());
+        let name = arguments.tap.as_deref().unwrap_or_default();
+        let refused = || format!("tap {name} can't be guarded");
+        let copy = TapCopy::of(name).map_err(|error| error.to_string());
         if let (Ok(copy), Some(process)) = (&copy, orphan.process())
             && !copy.holders().contains(&process)
         {
             bail!(
-                "tap {} is not domain {}'s: another process has it",
-                arguments.tap,
+                "tap {name} is not domain {}'s: another process has it",
                 arguments.domain
             );
         }
@@ -243,7 +279,7 @@ impl Half {
                 if arguments.without_destination {
                     machine = machine.without_destination();
                 }
-                let tap = Guarded::new(&arguments.tap, Mode::Drain).with_context(refused)?;
+                let tap = Guarded::new(name, Mode::Drain).with_context(refused)?;
                 let half = SourceHalf::new(machine, tap, link);
                 let (copy, no_copy) = match copy {
                     Ok(copy) => (Some(copy), None),
@@ -259,7 +295,7 @@ impl Half {
                     Ok(copy) => (Some(copy), None),
                     Err(reason) => (None, Some(reason)),
                 };
-                let (name, limit) = (&arguments.tap, arguments.limit);
+                let limit = arguments.limit;
                 let closed = Guarded::close_before_arrival(name, copy.as_mut(), limit, is_incoming);
                 let Closed { tap, emptied } = closed.with_context(refused)?;
                 let emptied = no_copy.map_or(Ok(emptied), Err);

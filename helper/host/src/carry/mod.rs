@@ -10,6 +10,7 @@
 //! What the halves decide is in the package tandem-carry, what they ask of the kernel in tandem-carry-kernel. Nothing
 //! depends on any of it: whatever fails, the domain migrates as it would without.
 
+mod check;
 mod chunk;
 mod conductor;
 mod convergence;
@@ -21,11 +22,13 @@ mod orphan;
 mod pace;
 mod place;
 mod prepared;
+mod privileges;
 mod relay;
 mod settings;
 mod total;
 mod words;
 
+pub(crate) use check::{Foreseen, foresee};
 pub use half::run as run_half;
 pub use place::Place;
 pub(crate) use prepared::Prepared;

@@ -52,6 +52,11 @@ impl Orphan {
         }
     }
 
+    /// The hypervisor that it asks.
+    pub(super) fn uri(&self) -> &str {
+        self.host.uri()
+    }
+
     /// Something is still to be done.
     pub(super) const fn is_busy(&self) -> bool {
         !self.settled

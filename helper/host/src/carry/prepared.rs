@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
+use super::check::{Foreseen, foresee, tap_of};
 use super::conductor::{Conductor, NEVER_MS};
 use super::pace::Pace;
 use super::settings::CarrySettings;
@@ -13,7 +14,7 @@ use crate::evacuate::CarryOutcome;
 use crate::hypervisor::{Host, JobWhich};
 
 /// The destination knows the domain's tap within this time after the migration began.
-const TAP: Duration = Duration::from_secs(30);
+const TAP: Duration = Duration::from_secs(10);
 /// Between two questions for it.
 const TAP_LOOK: Duration = Duration::from_millis(20);
 
@@ -49,6 +50,7 @@ impl Prepared {
         if let Some(obstacle) = &settings.obstacle {
             return Err(obstacle.clone());
         }
+        let hosts = [Arc::clone(source), Arc::clone(destination)];
         let how = if let Some(taps) = &settings.taps {
             let told = source.taps(domain).await;
             if let Ok(told) = told
@@ -62,13 +64,17 @@ impl Prepared {
                 ));
             }
             let pace = pace_of(settings, source, domain).await?;
-            let hosts = (Arc::clone(source), Arc::clone(destination));
-            let conductor = Conductor::start(settings, taps, hosts.0, hosts.1, domain, pace).await;
+            let conductor = Conductor::start(settings, taps, hosts, domain, pace).await;
             How::Ready(Box::new(conductor.map_err(|(reason, _)| reason)?))
         } else {
-            let tap = tap_of(source.as_ref(), domain).await?;
-            // Or the domain would be gone before the halves stand ready.
+            let Foreseen { tap, alone } = foresee(settings, source.as_ref(), domain).await?;
             let mut pace = pace_of(settings, source, domain).await?;
+            if let Some(reason) = alone {
+                let conductor = Conductor::alone(settings, &tap, hosts, domain, pace, reason);
+                let how = How::Ready(Box::new(conductor.await?));
+                return Ok(Self::of(settings, source, destination, domain, how));
+            }
+            // Or the domain would be gone before the halves stand ready, which both hosts can have.
             let kept = source.set_max_downtime(domain, NEVER_MS).await;
             let begun = match kept {
                 Ok(()) => pace.begin().await,
@@ -80,13 +86,23 @@ impl Prepared {
             }
             How::Source(tap, pace)
         };
-        Ok(Self {
+        Ok(Self::of(settings, source, destination, domain, how))
+    }
+
+    fn of(
+        settings: &CarrySettings,
+        source: &Arc<dyn Host>,
+        destination: &Arc<dyn Host>,
+        domain: &str,
+        how: How,
+    ) -> Self {
+        Self {
             settings: settings.clone(),
             source: Arc::clone(source),
             destination: Arc::clone(destination),
             domain: domain.to_owned(),
             how,
-        })
+        }
     }
 
     /// There is no migration: what was set for it is as it was.
@@ -158,8 +174,8 @@ async fn start_late(
         let reason = "the migration was over before the halves stood ready".to_owned();
         return Err((reason, pace));
     }
-    let source = Arc::clone(source);
-    Conductor::start(settings, &[from, to], source, destination, domain, pace).await
+    let hosts = [Arc::clone(source), destination];
+    Conductor::start(settings, &[from, to], hosts, domain, pace).await
 }
 
 async fn pace_of(
@@ -171,21 +187,7 @@ async fn pace_of(
     pace.map_err(|error| error.to_string())
 }
 
-/// The tap of a domain that has one.
-async fn tap_of(host: &dyn Host, domain: &str) -> Result<String, String> {
-    let taps = host.taps(domain).await.map_err(|error| error.to_string())?;
-    <[String; 1]>::try_from(taps)
-        .map(|[tap]| tap)
-        .map_err(|taps| {
-            format!(
-                "the domain has {} taps on {}: only one can be held so far",
-                taps.len(),
-                host.uri()
-            )
-        })
-}
-
-/// The same on the destination, once it has the domain.
+/// The tap of a domain that has one, on the destination once it has the domain.
 async fn tap_there(host: &dyn Host, domain: &str) -> Result<String, String> {
     let end = Instant::now() + TAP;
     loop {

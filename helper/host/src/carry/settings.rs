@@ -43,7 +43,8 @@ pub struct HalfArguments {
     #[arg(value_parser = side)]
     pub side: Side,
     /// The tap of the guest's standby
-    pub tap: String,
+    #[arg(required_unless_present = "check")]
+    pub tap: Option<String>,
     /// The domain
     #[arg(long)]
     pub domain: String,
@@ -59,6 +60,9 @@ pub struct HalfArguments {
     /// How fast the migration may copy once it is not slowed down for the carry, in bytes per second
     #[arg(long, value_name = "BYTES_PER_S")]
     pub speed: Option<u64>,
+    /// Only say whether a half could do its work, with the tap, or if none is named with one of its own
+    #[arg(long)]
+    pub check: bool,
     /// There is no other half: what is held on the source goes to the network once the guest is heard from elsewhere
     #[arg(long)]
     pub without_destination: bool,
@@ -85,18 +89,28 @@ impl HalfArguments {
 impl CarrySettings {
     /// The command that starts one half.
     pub(super) fn command(&self, side: Side, tap: &str, domain: &str) -> Vec<String> {
-        let Place { program, uri } = &self.places[usize::from(side == Side::Destination)];
-        let mut words = Vec::new();
         let own = self
             .own
             .iter()
             .flat_map(|mac| ["--own".to_owned(), mac.to_string()]);
-        words.extend(["carry-half".to_owned(), side.as_str().to_owned()]);
-        words.extend([tap.to_owned(), "--domain".to_owned(), domain.to_owned()]);
-        words.extend(["--connect".to_owned(), uri.to_owned()]);
-        words.extend(["--limit".to_owned(), self.limit_bytes.to_string()]);
+        let mut words = vec!["--limit".to_owned(), self.limit_bytes.to_string()];
         words.extend(["--max-pause".to_owned(), self.max_pause_ms.to_string()]);
         words.extend(own);
+        self.half(side, Some(tap), domain, words)
+    }
+
+    /// The command that says whether that half could do its work.
+    pub(super) fn check_command(&self, side: Side, tap: Option<&str>, domain: &str) -> Vec<String> {
+        self.half(side, tap, domain, vec!["--check".to_owned()])
+    }
+
+    fn half(&self, side: Side, tap: Option<&str>, domain: &str, more: Vec<String>) -> Vec<String> {
+        let Place { program, uri } = &self.places[usize::from(side == Side::Destination)];
+        let mut words = vec!["carry-half".to_owned(), side.as_str().to_owned()];
+        words.extend(tap.map(str::to_owned));
+        words.extend(["--domain".to_owned(), domain.to_owned()]);
+        words.extend(["--connect".to_owned(), uri.to_owned()]);
+        words.extend(more);
         place::command(program, words)
     }
 }

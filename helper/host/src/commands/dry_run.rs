@@ -2,13 +2,19 @@
 
 use serde_json::{Value, json};
 
+use crate::carry::Foreseen;
 use crate::evacuate::{AgentUse, Limits, Phase, Side, Spec};
 use crate::hypervisor::MigrateOptions;
 use crate::words::printable;
 
 /// What would be done, a line for each phase.
-pub(super) fn dry_run_text(spec: &Spec, limits: &Limits, options: &MigrateOptions) -> String {
-    let steps = steps(spec, limits, options).into_iter();
+pub(super) fn dry_run_text(
+    spec: &Spec,
+    limits: &Limits,
+    options: &MigrateOptions,
+    carry: &str,
+) -> String {
+    let steps = steps(spec, limits, options, carry).into_iter();
     let lines = steps.map(|(phase, what)| format!("{:<9} {what}\n", phase.as_str()));
     lines.collect()
 }
@@ -18,9 +24,10 @@ pub(super) fn dry_run_json(
     spec: &Spec,
     limits: &Limits,
     options: &MigrateOptions,
+    carry: &str,
     warnings: &[String],
 ) -> Value {
-    let steps = steps(spec, limits, options).into_iter();
+    let steps = steps(spec, limits, options, carry).into_iter();
     let steps = steps.map(|(phase, what)| json!({ "phase": phase, "does": what }));
     let mut plan = json!({ "spec": spec, "steps": steps.collect::<Vec<_>>() });
     if !warnings.is_empty() {
@@ -29,7 +36,28 @@ pub(super) fn dry_run_json(
     plan
 }
 
-fn steps(spec: &Spec, limits: &Limits, options: &MigrateOptions) -> Vec<(Phase, String)> {
+/// What would become of frames for the guest while it moves.
+pub(super) fn carry_text(foreseen: Option<Result<Foreseen, String>>) -> String {
+    match foreseen {
+        None => "frames are not carried, as asked".to_owned(),
+        Some(Err(reason)) => format!("frames are not carried: {}", printable(&reason)),
+        Some(Ok(Foreseen { alone: None, .. })) => "frames are carried".to_owned(),
+        Some(Ok(Foreseen {
+            alone: Some(reason),
+            ..
+        })) => format!(
+            "frames are held and go back to the network, as they can't be carried: {}",
+            printable(&reason)
+        ),
+    }
+}
+
+fn steps(
+    spec: &Spec,
+    limits: &Limits,
+    options: &MigrateOptions,
+    carry: &str,
+) -> Vec<(Phase, String)> {
     let mut steps = Vec::new();
     let mut line = |phase: Phase, what: String| steps.push((phase, what));
     let names = |side: Side| {
@@ -83,7 +111,11 @@ fn steps(spec: &Spec, limits: &Limits, options: &MigrateOptions) -> Vec<(Phase, 
     );
     line(
         Phase::Migrate,
-        format!("{} (at most {} s)", how(options), limits.migrate_ms / 1000),
+        format!(
+            "{} (at most {} s); {carry}",
+            how(options),
+            limits.migrate_ms / 1000
+        ),
     );
     let there_too = match (spec.agent, spec.reaches_destination_agent) {
         (AgentUse::Never, _) => "by the guest itself",
@@ -151,8 +183,8 @@ mod tests {
             "configure": true, "yes-degraded": false}))
             .unwrap();
         let (limits, options) = Default::default();
-        let text = dry_run_text(&spec, &limits, &options);
-        let json = dry_run_json(&spec, &limits, &options, &[]);
+        let text = dry_run_text(&spec, &limits, &options, "frames are carried");
+        let json = dry_run_json(&spec, &limits, &options, "frames are carried", &[]);
         assert_eq!(json.get("warnings"), None);
         assert_eq!(json["spec"]["domain"], "g1");
         let told = json["steps"].as_array().unwrap();
@@ -183,7 +215,7 @@ mod tests {
             "agent": "required", "reaches-destination-agent": true, "configure": true,
             "yes-degraded": false}))
         .unwrap();
-        let text = dry_run_text(&spec, &Limits::default(), &MigrateOptions::default());
+        let text = dry_run_text(&spec, &Limits::default(), &MigrateOptions::default(), "");
         for (phase, seconds) in [
             ("prepare", 40),
             ("unplug", 180),

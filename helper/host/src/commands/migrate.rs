@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use anyhow::{anyhow, bail};
 
-use super::dry_run::{dry_run_json, dry_run_text};
+use super::carry::OTHER_NAME;
+use super::dry_run::{carry_text, dry_run_json, dry_run_text};
 use super::mac_form;
 use super::obstacles::obstacles;
 use super::spec::{from_their_networks, spec_of};
@@ -12,9 +13,9 @@ use super::storage::not_shared;
 use super::text_file::{read, read_all};
 use super::unmigratable::{snapshots, unmigratable};
 use super::{args, exit, session};
-use crate::carry::CarrySettings;
+use crate::carry::{CarrySettings, foresee};
 use crate::evacuate::{
-    AgentUse, Cause, CauseCode, Device, Evacuation, Limits, Obstacles, Spec, Start,
+    AgentUse, Cause, CauseCode, Device, Evacuation, Limits, Obstacles, PaceBefore, Spec, Start,
 };
 use crate::execute::{Hosts, Lock, Records, Runner, random_name, this_process};
 use crate::hypervisor::{DomainLook, DomainState, HostError, MigrateOptions, Nic, NicKind};
@@ -32,6 +33,8 @@ struct Prepared {
     options: MigrateOptions,
     policy: Option<tandem_core::Policy>,
     carry: Option<CarrySettings>,
+    /// What a carry would change, as it is.
+    pace: Option<PaceBefore>,
     /// What stops nothing.
     warnings: Vec<String>,
 }
@@ -51,9 +54,17 @@ pub async fn run(arguments: &args::Migrate) -> anyhow::Result<u8> {
         let (spec, limits) = (prepared.spec.clone(), prepared.limits.clone());
         let options = prepared.options.clone();
         let warnings = prepared.warnings.clone();
+        let (carry, hosts) = (prepared.carry.clone(), prepared.hosts.clone());
         return match dry_run(evacuation, prepared).await? {
             exit::READY => {
-                tell_steps(json, &spec, &limits, &options, &warnings)?;
+                let carry = match (&carry, &hosts.source) {
+                    (Some(carry), Some(source)) => {
+                        Some(foresee(carry, source.as_ref(), &spec.domain).await)
+                    }
+                    _ => None,
+                };
+                let carry = carry_text(carry);
+                tell_steps(json, &spec, &limits, &options, &carry, &warnings)?;
                 Ok(exit::READY)
             }
             status => Ok(status),
@@ -124,10 +135,8 @@ async fn prepare(arguments: &args::Evacuation) -> anyhow::Result<Result<Prepared
     let given_back = read_all(&arguments.device)?;
     let xml = arguments.xml.as_deref().map(read).transpose()?;
     let options = arguments.how.options(xml)?;
-    if options.dname.is_some() && arguments.carry.wanted().is_some() {
-        bail!(
-            "a carry looks for the domain under one name on both hosts; leave out --carry or --dname"
-        );
+    if options.dname.is_some() && arguments.carry.is_asked_for() {
+        bail!("{OTHER_NAME}; leave out --carry or --dname");
     }
     let persistent = arguments.how.persistent_xml.as_deref();
     let persistent = persistent.map(read).transpose()?;
@@ -216,17 +225,26 @@ async fn prepare(arguments: &args::Evacuation) -> anyhow::Result<Result<Prepared
         found.certain.push(cause);
         None
     });
+    let carry = arguments.carry.settings(
+        &facts.nics,
+        [&arguments.common.connect.uri, &arguments.destination],
+        &options,
+    );
+    let pace = match &carry {
+        Some(carry) => source.speed(name).await.ok().map(|speed| PaceBefore {
+            speed,
+            max_downtime_ms: carry.max_pause_ms,
+        }),
+        None => None,
+    };
     Ok(Ok(Prepared {
         obstacles: found,
+        pace,
         hosts,
         spec,
         limits: arguments.timeouts.limits(),
         policy,
-        carry: arguments.carry.settings(
-            &facts.nics,
-            [&arguments.common.connect.uri, &arguments.destination],
-            options.bandwidth_mib_s,
-        ),
+        carry,
         options,
         warnings,
     }))
@@ -243,7 +261,7 @@ fn machine(prepared: &Prepared, check_only: bool) -> anyhow::Result<Evacuation> 
     };
     let machine = Evacuation::new(start, 0);
     Ok(if prepared.carry.is_some() {
-        machine.with_carry()
+        machine.with_carry(prepared.pace)
     } else {
         machine
     })
@@ -272,13 +290,14 @@ fn tell_steps(
     spec: &Spec,
     limits: &Limits,
     options: &MigrateOptions,
+    carry: &str,
     warnings: &[String],
 ) -> anyhow::Result<()> {
     if json {
-        let steps = dry_run_json(spec, limits, options, warnings);
+        let steps = dry_run_json(spec, limits, options, carry, warnings);
         println!("{}", serde_json::to_string_pretty(&steps)?);
     } else {
-        print!("{}", dry_run_text(spec, limits, options));
+        print!("{}", dry_run_text(spec, limits, options, carry));
     }
     Ok(())
 }

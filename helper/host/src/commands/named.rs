@@ -99,6 +99,7 @@ pub(super) async fn record(
     let record = Record {
         progress: found,
         spec,
+        pace: None,
     };
     Ok(Ok((record, hosts)))
 }

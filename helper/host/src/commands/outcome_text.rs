@@ -404,7 +404,8 @@ mod tests {
         }
         let said = text_of(&spec("never", false), &outcome, &Folders::default());
         assert!(said.contains("guest     was not asked\n"), "{said}");
-        let planned = |spec: &Spec| dry_run_text(spec, &Default::default(), &Default::default());
+        let planned =
+            |spec: &Spec| dry_run_text(spec, &Default::default(), &Default::default(), "");
         assert!(planned(&remote).contains("verify    by the domain's XML alone"));
         assert!(planned(&spec("required", true)).contains("verify    the guest uses it"));
     }

@@ -88,6 +88,9 @@ pub async fn run(arguments: &args::Recover) -> anyhow::Result<u8> {
         return nothing(name, json);
     }
     let owner_is_dead = owner_is_dead(&record, &lock);
+    if owner_is_dead {
+        set_back(&record, &hosts).await;
+    }
     let policy = look.ok().and_then(|look| {
         let bonds = look.bonds.ok().flatten()?;
         let arriving: Vec<Nic> = record
@@ -116,6 +119,26 @@ pub async fn run(arguments: &args::Recover) -> anyhow::Result<u8> {
     let limits = arguments.timeouts.limits();
     let evacuation = Evacuation::recover(record, this_process()?, limits, owner_is_dead, 0);
     session::run(runner, evacuation, json, Vec::new()).await
+}
+
+/// A carry slows its migration down and keeps the hypervisor from ending it: whoever did that is dead, and its halves may be. Where
+/// the domain is not on the source any more, nothing is left of that.
+async fn set_back(record: &Record, hosts: &Hosts) {
+    let (Some(before), Some(source)) = (record.pace, &hosts.source) else {
+        return;
+    };
+    let name = record.spec.name(Side::Source);
+    let state = source.state(name).await;
+    if !matches!(state, Ok(DomainState::Running | DomainState::Paused)) {
+        return;
+    }
+    let set = [
+        source.set_max_downtime(name, before.max_downtime_ms).await,
+        source.set_speed(name, before.speed).await,
+    ];
+    for error in set.into_iter().filter_map(Result::err) {
+        tracing::warn!("a carry's limits of the migration can't be set back: {error}");
+    }
 }
 
 /// The name under which this host has its own record of a domain that was given another one. The domain's metadata only

@@ -33,7 +33,7 @@ pub fn spec_of(
         .filter(|nic| !let_go.iter().any(|gone| std::ptr::eq(*gone, *nic)))
         .cloned()
         .collect();
-    let goes_without = arguments.carry.wanted().is_some() || !let_go.is_empty();
+    let goes_without = arguments.carry.is_asked_for() || !let_go.is_empty();
     let alone = goes_without && has_no_vf(arguments, &chosen, &stays, vfs);
     let mut devices = if alone {
         Vec::new()

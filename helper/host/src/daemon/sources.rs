@@ -44,7 +44,12 @@ pub(super) fn allowed(
         Ok(spec) => {
             let progress = found;
             // Made anew each time, so that a change of the file counts at once.
-            Ok((Record { progress, spec }, None))
+            let record = Record {
+                progress,
+                spec,
+                pace: None,
+            };
+            Ok((record, None))
         }
         Err(reason) => Err(format!("{why}, and {file}: {reason}; {command}")),
     }

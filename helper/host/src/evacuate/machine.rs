@@ -12,7 +12,7 @@ use super::notes::{DeviceNotes, InFlight, Notes, Recovery};
 use super::outcome::{Outcome, PhaseTime};
 use super::phase::Phase;
 use super::phases::{self, Step};
-use super::progress::{Owner, Progress, Record, Stage};
+use super::progress::{Owner, PaceBefore, Progress, Record, Stage};
 use super::spec::{Side, Spec};
 use super::state::Evacuation;
 use super::tries::Tries;
@@ -56,6 +56,7 @@ impl Evacuation {
                 lacking: 0,
             },
             spec: start.spec,
+            pace: None,
         };
         let notes = Notes {
             check_only: start.check_only,
@@ -66,9 +67,10 @@ impl Evacuation {
         Self::with(record, start.limits, Phase::Check, notes, now_ms)
     }
 
-    /// The same, and frames for the guest are carried.
+    /// The same, and frames for the guest are carried. `before` is what a recovery sets back.
     #[must_use]
-    pub fn with_carry(mut self) -> Self {
+    pub fn with_carry(mut self, before: Option<PaceBefore>) -> Self {
+        self.record.pace = before;
         self.notes.carry = CarryNotes::Wanted;
         self
     }
@@ -82,7 +84,11 @@ impl Evacuation {
         owner_is_dead: bool,
         now_ms: u64,
     ) -> Self {
-        let Record { progress, spec } = found;
+        let Record {
+            progress,
+            spec,
+            pace,
+        } = found;
         let unplug_asked = matches!(progress.stage, Stage::Unplugging | Stage::Restoring);
         let device = DeviceNotes {
             unplug_asked_ms: unplug_asked.then_some(now_ms),
@@ -109,7 +115,11 @@ impl Evacuation {
             version: spec.record_version().max(progress.version),
             ..progress
         };
-        let record = Record { progress, spec };
+        let record = Record {
+            progress,
+            spec,
+            pace,
+        };
         Self::with(record, limits, Phase::Takeover, notes, now_ms)
     }
 

@@ -46,6 +46,6 @@ pub use limits::Limits;
 pub use machine::Start;
 pub use outcome::{DeviceOutcome, GuestVerdict, Leftover, Outcome, PhaseTime, Verdict};
 pub use phase::Phase;
-pub use progress::{Owner, Progress, ProgressError, Record, Stage};
+pub use progress::{Owner, PaceBefore, Progress, ProgressError, Record, Stage};
 pub use spec::{AgentUse, Device, MAX_DEVICES, Role, Side, Spec, SpecError, Vf, VfIdentity};
 pub use state::Evacuation;

@@ -62,6 +62,19 @@ pub struct Record {
     pub progress: Progress,
     /// What shall be brought about.
     pub spec: Spec,
+    /// What a carry changes on the source, as it was before. Only where frames are carried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pace: Option<PaceBefore>,
+}
+
+/// How a domain's migrations were limited before a carry slowed one down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct PaceBefore {
+    /// How fast they may copy, in bytes per second.
+    pub speed: u64,
+    /// How long the hypervisor may let the domain stand still, in ms: what was asked for, as no hypervisor is asked for its own.
+    pub max_downtime_ms: u64,
 }
 
 /// Who drives an evacuation.

@@ -10,7 +10,7 @@ use crate::evacuate::{Owner, Record};
 /// would have this lock, that of the domain's name in the spec. Where it was begun under another name, it would have
 /// the lock of that one.
 pub(crate) fn owner_is_dead(record: &Record, _lock: &Lock) -> bool {
-    let Record { progress, spec } = record;
+    let Record { progress, spec, .. } = record;
     let has_its_lock = progress.domain == spec.domain;
     let is_gone = |owner: &Owner| has_its_lock && is_of_this_machine(owner);
     progress.owner.as_ref().is_none_or(is_gone)
@@ -106,6 +106,7 @@ mod tests {
                 configure: false,
                 yes_degraded: false,
             },
+            pace: None,
         };
         let us = this_process().unwrap();
         let elsewhere = Owner {

@@ -168,7 +168,7 @@ impl Stage {
         let evacuation = start.evacuation.clone();
         let mut machine = Evacuation::new(start, 0);
         if script.carry != Carry::NotWanted {
-            machine = machine.with_carry();
+            machine = machine.with_carry(None);
         }
         self.add(machine, evacuation);
     }

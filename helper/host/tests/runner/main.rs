@@ -140,7 +140,7 @@ async fn run_with(
     let stops = watcher.asked.subscribe();
     let machine = Evacuation::new(start, 0);
     let machine = match carry {
-        Some(_) => machine.with_carry(),
+        Some(_) => machine.with_carry(None),
         None => machine,
     };
     let ended = runner.run(machine, stops, watcher).await;
@@ -433,15 +433,13 @@ async fn who_leaves_learns_where_the_domain_stays() {
     assert_eq!(runs_on, Some(Side::Destination));
 }
 
-/// What a carry sets for its migration is set back when that never begins: the domain's next one has no carry, perhaps.
-#[tokio::test(start_paused = true)]
-async fn limits_of_a_carry_go_with_a_migration_that_does_not_begin() {
-    let folder = tempfile::tempdir().expect("a folder");
+/// A carry whose halves are started so.
+fn carry_by(program: &[&str]) -> CarrySettings {
     let place = Place {
-        program: vec!["false".to_owned()],
+        program: program.iter().copied().map(str::to_owned).collect(),
         uri: "fake:///".to_owned(),
     };
-    let carry = CarrySettings {
+    CarrySettings {
         taps: None,
         places: [place.clone(), place],
         obstacle: None,
@@ -449,7 +447,36 @@ async fn limits_of_a_carry_go_with_a_migration_that_does_not_begin() {
         limit_bytes: 1 << 20,
         max_pause_ms: 321,
         bandwidth_mib_s: None,
-    };
+    }
+}
+
+/// Where no half can be had, the migration is as any other one.
+#[tokio::test(start_paused = true)]
+async fn a_migration_is_not_slowed_down_for_a_carry_that_can_not_be() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let start = start(AgentUse::Never, Limits::default());
+    let carry = carry_by(&["/nowhere/tandem-host"]);
+    let story = run_with(folder, start, Some(carry), |_| {}, &mut Nosy::default()).await;
+    {
+        let pair = story.pair.lock().expect("no holder panics");
+        assert_eq!((pair.speed, pair.max_downtime_ms), (None, None));
+    }
+    let outcome = story.outcome().expect("it ended");
+    assert_eq!(outcome.verdict, Verdict::Done, "{outcome:#?}");
+    let carry = outcome
+        .carry
+        .as_ref()
+        .and_then(|carry| carry.reason.clone());
+    let reason = carry.unwrap_or_default();
+    assert!(reason.contains("can't be started"), "{reason}");
+    story.check(1, 0);
+}
+
+/// What a carry sets for its migration is set back when that never begins: the domain's next one has no carry, perhaps.
+#[tokio::test]
+async fn limits_of_a_carry_go_with_a_migration_that_does_not_begin() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let carry = carry_by(&["sh", "-c", r#"printf '\002\000\000\000\007"ready"'"#]);
     let start = start(AgentUse::Never, Limits::default());
     let refuse = |pair: &mut Pair| pair.migration_is_refused = true;
     let story = run_with(folder, start, Some(carry), refuse, &mut Nosy::default()).await;

@@ -200,7 +200,11 @@ fn recover(progress: Progress) {
         pid: 7,
         started_at: "now".to_owned(),
     };
-    let record = Record { progress, spec };
+    let record = Record {
+        progress,
+        spec,
+        pace: None,
+    };
     let mut evacuation = Evacuation::recover(record, owner, Limits::default(), false, 0);
     let mut now_ms = 0;
     for _ in 0..MAX_STEPS {

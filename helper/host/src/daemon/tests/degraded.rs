@@ -60,6 +60,7 @@ fn own(progress: &Progress) -> Record {
             configure: false,
             yes_degraded: false,
         },
+        pace: None,
     }
 }
 

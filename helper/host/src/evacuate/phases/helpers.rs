@@ -183,6 +183,7 @@ impl Evacuation {
                 ..progress.clone()
             },
             spec: self.record.spec.clone(),
+            pace: self.record.pace,
         }
     }
 

@@ -1,0 +1,177 @@
+//! What goes wrong while a carried guest moves.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+
+use crate::libvirt::EVACUATION_LIMIT;
+use crate::{Lab, Vm};
+
+/// Between two looks.
+const STEP: Duration = Duration::from_millis(2);
+/// So many bytes of frames are kept where the limit is small.
+const SMALL_LIMIT: usize = 4096;
+
+/// Something that goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disturbance {
+    /// The migration is cancelled then.
+    Cancelled(When),
+    /// A half's connection breaks then, as ssh's would.
+    Cut(Side, When),
+    /// The destination's QEMU stands still for a while once the guest does.
+    Frozen(Duration),
+    /// A half may keep 4 KiB.
+    SmallLimit,
+    /// So long after the guest has left, the switch still sends to the source.
+    LearnsLate(Duration),
+}
+
+/// When something happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// Both halves stand ready.
+    Ready,
+    /// Memory is being copied.
+    Copying,
+    /// Frames are held, and the guest may still run.
+    Holding,
+    /// The guest stands still on the source.
+    Stopped,
+}
+
+/// A half's host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The one that the guest leaves.
+    Source,
+    /// The one that it goes to.
+    Destination,
+}
+
+/// What stands between `migrate` and its halves, and has a name of its own.
+pub(super) struct Wrapper {
+    folder: PathBuf,
+}
+
+impl Wrapper {
+    /// In a folder of the move's.
+    pub(super) fn new(folder: &Path, number: usize) -> Result<Self> {
+        let folder = folder.join(format!("{number}.wrapper"));
+        fs::create_dir(&folder)?;
+        Ok(Self { folder })
+    }
+
+    /// The command that runs another one with its standard streams through two processes, as ssh does.
+    pub(super) fn through(&self) -> Result<String> {
+        for name in ["in", "out"] {
+            symlink("/bin/cat", self.folder.join(name))?;
+        }
+        let at = self.folder.display();
+        self.script("through", &format!("{at}/in | \"$@\" | {at}/out"))
+    }
+
+    /// The command that runs another one with a small limit.
+    pub(super) fn small_limit(&self) -> Result<String> {
+        let script = format!(
+            "last=\nfor word; do\nshift\n[ \"$last\" = --limit ] && set -- \"$@\" {SMALL_LIMIT} || set -- \"$@\" \
+             \"$word\"\nlast=$word\ndone\nexec \"$@\""
+        );
+        self.script("small-limit", &script)
+    }
+
+    fn script(&self, name: &str, text: &str) -> Result<String> {
+        let path = self.folder.join(name);
+        fs::write(&path, format!("#!/bin/sh\n{text}\n"))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+        Ok(path.display().to_string())
+    }
+
+    /// Ends both processes that the streams go through.
+    pub(super) fn cut(&self) -> Result<()> {
+        for name in ["in", "out"] {
+            let path = self.folder.join(name).display().to_string();
+            let found = program_with(&path, &[])?;
+            kill_process(
+                found.with_context(|| format!("no {path} runs"))?,
+                Signal::KILL,
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// The switch sends what is for a guest to the host that it is on, wherever that guest is.
+pub(super) struct StaticEntry<'lab> {
+    lab: &'lab Lab,
+    entry: String,
+}
+
+impl<'lab> StaticEntry<'lab> {
+    pub(super) fn new(lab: &'lab Lab, mac: &str, host: &str) -> Result<Self> {
+        let entry = format!("{mac} dev to-{host} master");
+        // A static entry alone is moved by the first frame from elsewhere (`br_fdb_update` of net/bridge/br_fdb.c, Linux 6.12).
+        lab.switch()
+            .exec(&format!("bridge fdb replace {entry} static sticky"))?;
+        Ok(Self { lab, entry })
+    }
+
+    /// Takes it away so long after the guest has left.
+    pub(super) fn remove_after(self, vm: &Vm, late: Duration) -> Result<()> {
+        await_until("the guest never leaves", || {
+            let state = vm.qmp().execute("query-status", json!({}))?;
+            Ok(state["status"] == "postmigrate")
+        })?;
+        thread::sleep(late);
+        let removed = self
+            .lab
+            .switch()
+            .exec(&format!("bridge fdb del {}", self.entry));
+        removed.map(drop)
+    }
+}
+
+/// Has a process stand still for so long.
+pub(super) fn freeze(process: Pid, time: Duration) -> Result<()> {
+    kill_process(process, Signal::STOP)?;
+    thread::sleep(time);
+    Ok(kill_process(process, Signal::CONT)?)
+}
+
+/// Waits until something is so.
+pub(super) fn await_until(what: &str, is_so: impl Fn() -> Result<bool>) -> Result<()> {
+    let deadline = Instant::now() + EVACUATION_LIMIT;
+    while !is_so()? {
+        ensure!(Instant::now() < deadline, "{what}");
+        thread::sleep(STEP);
+    }
+    Ok(())
+}
+
+/// The process of a program whose name ends so, with these words on its command line.
+pub(super) fn program_with(program: &str, words: &[&str]) -> Result<Option<Pid>> {
+    for entry in fs::read_dir("/proc")? {
+        let entry = entry?.path();
+        let number = entry
+            .file_name()
+            .and_then(|name| name.to_str()?.parse().ok());
+        let (Some(number), Ok(line)) = (number, fs::read(entry.join("cmdline"))) else {
+            continue;
+        };
+        let line: Vec<_> = line.split(|byte| *byte == 0).collect();
+        // `ip netns exec` becomes it, and is not it yet.
+        let is_it = line
+            .first()
+            .is_some_and(|name| name.ends_with(program.as_bytes()));
+        if is_it && words.iter().all(|word| line.contains(&word.as_bytes())) {
+            return Ok(Pid::from_raw(number));
+        }
+    }
+    Ok(None)
+}
