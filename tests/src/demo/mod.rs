@@ -47,6 +47,7 @@ pub fn run(setup: &Setup, manners: HostManners, frames: FrameOptions) -> Result<
     let ProbePair {
         frames: probe,
         stream,
+        ..
     } = ProbePair::start(&lab, &guest.vm, GUEST_V4.into(), frames)?;
     let mut story = Story::new(probe);
     story.see(&channel.report(STEP_LIMIT)?)?;
