@@ -4,12 +4,14 @@
 //! one asks for a lease first: `serve` hangs up, and leaves the guest alone for as long as the
 //! connection that asked stays open, so that a tool that was killed gives it back.
 
+mod carry;
 mod client;
 mod lease;
 mod message;
 
 use std::path::PathBuf;
 
+pub use carry::{CarryEnd, CarryFigures, tell_carry};
 pub use client::{ControlError, Watching};
 pub use lease::LeaseClient;
 pub use message::{MAX_REPLY_BYTES, MAX_REQUEST_BYTES, Reply, Request, Shown};
