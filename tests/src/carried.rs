@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
-use serde_json::json;
+use anyhow::{Result, ensure};
+use serde_json::{Value, json};
 
-use crate::libvirt::host_program;
+use crate::libvirt::{EVACUATION_LIMIT, host_program, tandem_host_of};
 use crate::qemu::named_with_control;
 use crate::{DOWNTIME_LIMIT_MS, Host, Vm, Waiting};
 
@@ -83,6 +83,19 @@ impl CarriedMove {
         ];
         self.words.extend(words.map(str::to_owned));
         Ok(())
+    }
+
+    /// Moves the guest; gives the control socket of the QEMU that it is in now, and what is reported of the carry.
+    ///
+    /// # Errors
+    /// It does not move.
+    pub fn run(self, vm: &mut Vm) -> Result<(PathBuf, Value)> {
+        let words: Vec<_> = self.words.iter().map(String::as_str).collect();
+        let ran = tandem_host_of(&host_program()?, &words, EVACUATION_LIMIT)?;
+        ensure!(ran.code == Some(0), "{ran:#?}");
+        vm.arrived(self.waiting)?.quit()?;
+        let carry = ran.json()?["carry"].take();
+        Ok((self.qmp, carry))
     }
 }
 

@@ -13,7 +13,6 @@ use super::capture::{EndedCapture, SwitchoverCapture};
 use super::report::{Carried, Evacuation, MeasuredSwitchover, PhaseLoss, TcpOutcome};
 use super::subject::{HostPart, Subject};
 use crate::carried::CarriedMove;
-use crate::libvirt::{EVACUATION_LIMIT, host_program, tandem_host_of};
 use crate::net::{ALL_V4, GUEST_V4, GUEST_V6, Host};
 use crate::probe::{FrameOptions, FrameProbe, Pauses, ProbePair};
 use crate::tandem::STEP_LIMIT;
@@ -181,14 +180,8 @@ impl Subject {
         let (qmp, number) = (self.qmp.clone(), self.moves);
         let mut carried = CarriedMove::new(self.vm(), &qmp, destination, lab.folder(), number)?;
         carried.carry(self.vm(), destination)?;
-        let words: Vec<_> = carried.words.iter().map(String::as_str).collect();
-        let ran = tandem_host_of(&host_program()?, &words, EVACUATION_LIMIT)?;
-        ensure!(ran.code == Some(0), "{ran:#?}");
-        let left = self.vm_mut().arrived(carried.waiting)?;
-        left.quit()?;
-        self.qmp = carried.qmp;
-        let report = ran.json()?;
-        let told = &report["carry"];
+        let (qmp, told) = carried.run(self.vm_mut())?;
+        self.qmp = qmp;
         ensure!(told["reason"].is_null(), "frames were not carried: {told}");
         let pause_ms = told["pause-ms"].as_u64().context("the carry's report")?;
         Ok((pause_ms, Carried::deserialize(told)?))
