@@ -86,7 +86,9 @@ fn table(timeline: &Timeline, colour: Colour) -> Vec<String> {
             timeline.carriers_in(phase),
             both(phase.from_guest, phase.to_guest, colour),
             format!("{} ms", phase.longest_gap_ms),
-            phase.carried.map_or_else(String::new, |count| count.to_string()),
+            phase
+                .carried
+                .map_or_else(String::new, |count| count.to_string()),
         ));
     }
     for (kind, label) in [

@@ -15,6 +15,7 @@ const SPREAD: u64 = 5;
 
 fn carried_beside_plain(lab: &Lab) -> Result<()> {
     let mut stage = Stage::new(lab)?;
+    stage.nothing_is_left()?;
     let mut lost_plain = Vec::new();
     for round in 1..=ROUNDS {
         let plain = stage.migrate(&Move::Plain)?;
@@ -45,6 +46,16 @@ fn carried_beside_plain(lab: &Lab) -> Result<()> {
                 "lost, twice, out of order {wrong:?}: {all}"
             );
         }
+        let missed = to_guest.lost
+            + carried
+                .others
+                .iter()
+                .map(|one| one.to_guest.total.lost)
+                .sum::<u64>();
+        ensure!(
+            told["lost"].as_u64() <= Some(missed),
+            "the guest missed {missed}, and more are told: {all}"
+        );
         for (what, frames) in ["IPv6", "broadcasts"].into_iter().zip(&carried.others) {
             let count = &frames.to_guest.total;
             ensure!(count.sent > count.lost, "no {what} came: {frames}");

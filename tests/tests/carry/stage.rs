@@ -1,12 +1,15 @@
 //! Two hosts, a guest, and `tandem-host` that moves it from one to the other.
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use aya::programs::{SchedClassifier, TcAttachType};
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::{Value, json};
 use tandem_lab::carried::{CARRIED, CarriedMove, uri_of};
 use tandem_lab::libvirt::{DomainSpec, EVACUATION_LIMIT, Ran, host_program, tandem_host_of};
@@ -264,14 +267,36 @@ impl<'lab> Stage<'lab> {
         Ok(links.iter().all(|links| links.contains("tdm")))
     }
 
-    /// Neither host has anything of a carry.
+    /// Neither host has anything of a carry, nor has the guest's tap.
     pub(crate) fn nothing_is_left(&self) -> Result<()> {
+        let here = &self.hosts[self.at];
+        let programs = programs_on(here, self.vm.tap("standby")?)?;
+        ensure!(programs == 0, "{programs} programs are on the guest's tap");
         for host in &self.hosts {
             let links = host.namespace().ip(&["-brief", "link"])?;
             ensure!(!links.contains("tdm"), "on {}: {links}", host.name());
         }
         Ok(())
     }
+}
+
+/// Programs in front of that device, of both directions.
+fn programs_on(host: &Host, device: &str) -> Result<usize> {
+    let namespace = File::open(format!("/run/netns/{}", host.namespace().name()))?;
+    // The network is this thread's alone.
+    let looked = thread::scope(|scope| {
+        let looking = scope.spawn(|| {
+            let network = Some(LinkNameSpaceType::Network);
+            move_into_link_name_space(namespace.as_fd(), network)?;
+            let mut programs = 0;
+            for way in [TcAttachType::Ingress, TcAttachType::Egress] {
+                programs += SchedClassifier::query_tcx(device, way)?.1.len();
+            }
+            Ok(programs)
+        });
+        looking.join().expect("it does not panic")
+    });
+    looked
 }
 
 /// The `tandem-host` whose command line has these words.

@@ -3,6 +3,7 @@
 
 mod armed;
 mod boot;
+mod carry_costs;
 mod costs;
 mod evacuation;
 mod growth;
@@ -34,6 +35,9 @@ pub(crate) struct What {
     /// Evacuate guests with their frames carried and without, side by side
     #[arg(long, group = "moves")]
     carried: bool,
+    /// Measure what the halves of a carry cost this machine
+    #[arg(long)]
+    carry_costs: bool,
     /// Measure what each system's service costs a guest
     #[arg(long)]
     costs: bool,
@@ -74,7 +78,7 @@ pub(crate) struct Options {
     /// Rounds of each state with --tcp
     #[arg(long, value_name = "NUMBER", requires = "tcp")]
     tcp_rounds: Option<usize>,
-    /// With --evacuation, --carried, --costs, --growth, --tcp, --instructions, --boot, --armed or --watch: also write the page in tests/results
+    /// With --evacuation, --carried, --carry-costs, --costs, --growth, --tcp, --instructions, --boot, --armed or --watch: also write the page in tests/results
     #[arg(long)]
     write_results: bool,
     #[command(flatten)]
@@ -100,6 +104,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         evacuation::run(&options.comparison, &evacuation::EVACUATION, page)
     } else if what.carried {
         evacuation::run(&options.comparison, &evacuation::CARRIED, page)
+    } else if what.carry_costs {
+        carry_costs::run(page)
     } else if what.costs {
         costs::run(&options.costs, idle, page)
     } else if what.serve {
