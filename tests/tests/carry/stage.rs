@@ -284,7 +284,7 @@ impl<'lab> Stage<'lab> {
 fn programs_on(host: &Host, device: &str) -> Result<usize> {
     let namespace = File::open(format!("/run/netns/{}", host.namespace().name()))?;
     // The network is this thread's alone.
-    let looked = thread::scope(|scope| {
+    thread::scope(|scope| {
         let looking = scope.spawn(|| {
             let network = Some(LinkNameSpaceType::Network);
             move_into_link_name_space(namespace.as_fd(), network)?;
@@ -295,8 +295,7 @@ fn programs_on(host: &Host, device: &str) -> Result<usize> {
             Ok(programs)
         });
         looking.join().expect("it does not panic")
-    });
-    looked
+    })
 }
 
 /// The `tandem-host` whose command line has these words.

@@ -237,7 +237,9 @@ impl World {
                 format!("{missing} frames are lost; {source:?}; {destination:?}")
             })?;
             return hold(counted <= missing, || {
-                format!("{missing} frames are lost, {counted} are counted; {source:?}; {destination:?}")
+                format!(
+                    "{missing} frames are lost, {counted} are counted; {source:?}; {destination:?}"
+                )
             });
         }
         hold(missing <= counted + outside, || {

@@ -1,16 +1,8 @@
 //! What `migrate` tells `serve` of a carry that is over: `serve` counts them, and has no part in them.
 
-use std::path::Path;
-use std::time::Duration;
-
 use serde::{Deserialize, Serialize};
 
-use super::client::{ControlError, Watching};
-use super::message::{Reply, Request};
 use crate::evacuate::CarryOutcome;
-
-/// The evacuation is over by then: nobody waits for a `serve` that hangs.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How a carry ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,28 +56,6 @@ impl From<&CarryOutcome> for CarryFigures {
             latest_ms: outcome.latest_ms,
             most_bytes: outcome.most_bytes,
         }
-    }
-}
-
-/// Tells the `serve` of this socket; one that does not run is told nothing.
-///
-/// # Errors
-/// If it does not count it.
-pub async fn tell_carry(socket: &Path, figures: CarryFigures) -> Result<(), ControlError> {
-    let told = async {
-        let mut connection = Watching::ask(socket, &Request::Carried { figures }).await?;
-        match connection.next().await? {
-            Reply::Counted {} => Ok(()),
-            other => Err(ControlError::NotUnderstood {
-                reason: format!("{other:?} is no answer to `carried`"),
-            }),
-        }
-    };
-    let silent = ControlError::Silent { limit: PATIENCE };
-    match tokio::time::timeout(PATIENCE, told).await {
-        Ok(Err(ControlError::NotRunning { .. })) => Ok(()),
-        Ok(told) => told,
-        Err(_) => Err(silent),
     }
 }
 

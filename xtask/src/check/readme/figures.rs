@@ -75,7 +75,9 @@ mod tests {
     fn a_figure_that_was_not_measured_is_found() {
         let table = |last: &str| {
             let row = "| virtio: the floor | – | 20 | – | 20 |\n";
-            format!("| system | a | b | c | d |\n|---|--:|--:|--:|--:|\n{row}{row}{row}{row}{last}\n")
+            format!(
+                "| system | a | b | c | d |\n|---|--:|--:|--:|--:|\n{row}{row}{row}{row}{last}\n"
+            )
         };
         let sound = table("| **a bond** (igb, ACPI) | 878 | 27 | 6 | 905 |");
         assert_eq!(others(&sound, RESULT), Vec::<String>::new());
