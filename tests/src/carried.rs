@@ -5,10 +5,10 @@ mod stage;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
-use serde_json::json;
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
 
-use crate::libvirt::host_program;
+use crate::libvirt::{EVACUATION_LIMIT, host_program, tandem_host_of};
 use crate::qemu::named_with_control;
 use crate::{DOWNTIME_LIMIT_MS, Host, Vm, Waiting};
 
@@ -113,6 +113,19 @@ impl CarriedMove {
         let at = at.with_context(|| format!("no {option}"))? + 1;
         self.words[at] = format!("{command} {}", self.words[at]);
         Ok(())
+    }
+
+    /// Moves the guest; gives the control socket of the QEMU that it is in now, and what is reported of the carry.
+    ///
+    /// # Errors
+    /// It does not move.
+    pub fn run(self, vm: &mut Vm) -> Result<(PathBuf, Value)> {
+        let words: Vec<_> = self.words.iter().map(String::as_str).collect();
+        let ran = tandem_host_of(&host_program()?, &words, EVACUATION_LIMIT)?;
+        ensure!(ran.code == Some(0), "{ran:#?}");
+        vm.arrived(self.waiting)?.quit()?;
+        let carry = ran.json()?["carry"].take();
+        Ok((self.qmp, carry))
     }
 }
 

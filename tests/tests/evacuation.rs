@@ -1,6 +1,6 @@
 //! The main job on a real kernel: the VF leaves, the VM moves, another VF arrives, the connection lives.
 
-use tandem_lab::demo::{HostManners, MOST_LOST};
+use tandem_lab::demo::{HostManners, MOST_LOST, Migration};
 use tandem_lab::probe::FrameOptions;
 use tandem_lab::tandem::Setup;
 use tandem_lab::timeline::{Carrier, PhaseKind};
@@ -12,7 +12,7 @@ fn evacuate(setup: &Setup, manners: HostManners) -> anyhow::Result<()> {
         return Ok(());
     };
     drop(lab);
-    let timeline = demo::run(setup, manners, FrameOptions::default())?;
+    let timeline = demo::run(setup, manners, Migration::Plain, FrameOptions::default())?;
     eprintln!(
         "{}",
         tandem_lab::timeline::text::render(&timeline, tandem_lab::timeline::text::Colour::Off)

@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use tandem_lab::artifacts::cache;
-use tandem_lab::demo::HostManners;
+use tandem_lab::demo::{HostManners, Migration};
 use tandem_lab::probe::FrameOptions;
 use tandem_lab::tandem::Setup;
 use tandem_lab::timeline::{svg, text};
@@ -31,6 +31,9 @@ pub(crate) struct Options {
     /// The host takes the VF without telling the guest
     #[arg(long)]
     silent_host: bool,
+    /// QEMU alone moves the VM, and no frames are carried after it
+    #[arg(long, conflicts_with_all = ["libvirt", "vfio"])]
+    plain: bool,
     /// Between two libvirt hosts, done by `tandem-host migrate`
     #[arg(long, conflicts_with_all = ["native_hot_plug", "silent_host", "kernel"])]
     libvirt: bool,
@@ -65,12 +68,17 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     } else {
         HostManners::Asks
     };
+    let migration = if options.plain {
+        Migration::Plain
+    } else {
+        Migration::Carried
+    };
     let timeline = if options.vfio {
         vfio::demo(&Lab::new("demo")?, vfio::Form::SameMac, frames)?
     } else if options.libvirt {
         libvirt::demo(setup.model, frames)?
     } else {
-        demo::run(&setup, manners, frames)?
+        demo::run(&setup, manners, migration, frames)?
     };
     let colour = if std::io::stdout().is_terminal() {
         text::Colour::On

@@ -70,3 +70,47 @@ fn what_was_given_back_to_a_guest_that_stood_still_is_held_again() {
     source.handle(100, source::Input::StopRefused);
     assert_eq!(actions(&mut source), [source::Action::Detach]);
 }
+
+/// A source that has handed over, and closes as the network is quiet.
+fn closing() -> Source {
+    let mut source = holding();
+    for (ms, input) in [
+        (2, source::Input::Drained),
+        (3, source::Input::GuestStopped),
+        (3, source::Input::Swept),
+        (10, source::Input::MigrationCompleted),
+        (10, source::Input::Message(Message::Resumed)),
+        (11, source::Input::Message(Message::SyncRequest)),
+    ] {
+        source.handle(ms, input);
+        actions(&mut source);
+        while source.next_message().is_some() {}
+    }
+    source.handle(13, source::Input::Tick);
+    assert_eq!(actions(&mut source), [source::Action::ReadDry]);
+    source.handle(13, source::Input::Dry);
+    source.handle(10 + LIMITS.quiet_ms, source::Input::Tick);
+    assert_eq!(actions(&mut source), [source::Action::Detach]);
+    source
+}
+
+#[test]
+fn a_frame_to_a_group_that_comes_while_it_closes_is_the_networks_and_not_lost() {
+    let mut source = closing();
+    let mut bytes = [0; MIN_FRAME_BYTES];
+    let to = tandem_carry::HEADER_BYTES;
+    bytes[to..to + 6].fill(0xff);
+    let group = Frame::new(&bytes).expect("a frame's length");
+    source.handle(75, source::Input::Frame(group.clone()));
+    let counts = source.counts();
+    assert_eq!((counts.left_to_the_network, counts.abandoned), (1, 0));
+    // One to the guest itself is.
+    bytes[to..to + 6].fill(0x02);
+    let guest = Frame::new(&bytes).expect("a frame's length");
+    source.handle(76, source::Input::Frame(guest));
+    let last = Message::Done { last: 1 };
+    source.handle(77, source::Input::Message(last));
+    source.handle(78, source::Input::Frame(group));
+    let counts = source.outcome().expect("it has ended").counts;
+    assert_eq!((counts.left_to_the_network, counts.abandoned), (2, 1));
+}

@@ -403,6 +403,14 @@ impl<'lab> Stage<'lab> {
         Ok(links.iter().all(|links| links.contains("tdm")))
     }
 
+    /// Where the guest is, and its standby's tap there.
+    ///
+    /// # Errors
+    /// It has none.
+    pub fn tap(&self) -> Result<(&Host, &str)> {
+        Ok((&self.hosts[self.at], self.vm.tap("standby")?))
+    }
+
     /// Neither host has anything of a carry.
     ///
     /// # Errors

@@ -10,16 +10,20 @@ use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use tandem_core::status::BondState;
 
+use crate::carried::{CARRIED, CarriedMove};
 use crate::command::progress;
 use crate::net::GUEST_V4;
 use crate::probe::{FrameOptions, ProbePair};
+use crate::qemu::named_with_control;
 use crate::tandem::{Channel, Guest, STEP_LIMIT, Setup, switchover};
 use crate::timeline::{PhaseKind, Timeline};
-use crate::{Lab, Mac};
+use crate::{Host, Lab, Mac};
 
 pub use story::MOST_LOST;
 pub(crate) use story::Story;
 
+/// The control socket of the first QEMU for `tandem-host`, in the lab's folder.
+const CONTROL: &str = "0.qmp";
 /// How long nothing is done, before and after.
 const STEADY: Duration = Duration::from_secs(2);
 
@@ -32,12 +36,31 @@ pub enum HostManners {
     Silent,
 }
 
+/// How the VM moves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Migration {
+    /// By QEMU alone, which loses some frames.
+    Plain,
+    /// By `tandem-host migrate --carry`.
+    Carried,
+}
+
 /// Runs the story and tells it. The guest of `setup` gets its first other VF on the second host.
 ///
 /// # Errors
 /// A step fails or does not end in time; the error holds the end of the service's log.
-pub fn run(setup: &Setup, manners: HostManners, frames: FrameOptions) -> Result<Timeline> {
+pub fn run(
+    setup: &Setup,
+    manners: HostManners,
+    migration: Migration,
+    frames: FrameOptions,
+) -> Result<Timeline> {
     let lab = Lab::new("demo")?;
+    let mut setup = setup.clone();
+    if migration == Migration::Carried {
+        setup.control = named_with_control(CARRIED, &lab.folder().join(CONTROL));
+    }
+    let setup = &setup;
     let (here, there) = (lab.host("a")?, lab.host("b")?);
     progress("booting a guest on host a");
     let mut guest = setup.boot(&lab, &here)?;
@@ -47,6 +70,7 @@ pub fn run(setup: &Setup, manners: HostManners, frames: FrameOptions) -> Result<
     let ProbePair {
         frames: probe,
         stream,
+        ..
     } = ProbePair::start(&lab, &guest.vm, GUEST_V4.into(), frames)?;
     let mut story = Story::new(probe);
     story.see(&channel.report(STEP_LIMIT)?)?;
@@ -80,13 +104,19 @@ pub fn run(setup: &Setup, manners: HostManners, frames: FrameOptions) -> Result<
     drop(channel);
 
     story.begin("migrate", PhaseKind::Migration);
-    let migration = guest.vm.migrate_to(&there)?;
+    let note = match migration {
+        Migration::Plain => {
+            let migration = guest.vm.migrate_to(&there)?;
+            format!(
+                "migration: {} ms in all, QEMU's own downtime {} ms",
+                migration.total_ms, migration.downtime_ms
+            )
+        }
+        Migration::Carried => carry(&lab, &mut guest, &there, &mut story)?,
+    };
     let mut channel = guest.channel()?;
     end(&mut story, &mut channel)?;
-    story.notes.push(format!(
-        "migration: {} ms in all, QEMU's own downtime {} ms",
-        migration.total_ms, migration.downtime_ms
-    ));
+    story.notes.push(note);
 
     let other_vf = *setup
         .later_vfs
@@ -119,6 +149,24 @@ pub fn run(setup: &Setup, manners: HostManners, frames: FrameOptions) -> Result<
         stream.broken().map(str::to_owned),
         stream.longest_stall_ms(),
     )
+}
+
+/// Moves the VM with its frames carried; returns what there is to say of it.
+fn carry(lab: &Lab, guest: &mut Guest, there: &Host, story: &mut Story) -> Result<String> {
+    let from = lab.folder().join(CONTROL);
+    let mut carried = CarriedMove::new(&guest.vm, &from, there, lab.folder(), 1)?;
+    carried.carry(&guest.vm, there)?;
+    let (_, told) = carried.run(&mut guest.vm)?;
+    if let Some(reason) = told["reason"].as_str() {
+        return Ok(format!("migration: frames were not carried: {reason}"));
+    }
+    let number = |name: &str| told[name].as_u64().context("the carry's report");
+    story.carried(number("carried")?);
+    Ok(format!(
+        "migration: the guest stood still for {} ms; the latest frame came {} ms late, by `tandem-host`'s count",
+        number("pause-ms")?,
+        number("latest-ms")?
+    ))
 }
 
 fn title(setup: &Setup, manners: HostManners) -> String {

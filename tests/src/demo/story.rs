@@ -25,6 +25,8 @@ pub(crate) struct Story {
     open: Option<(String, PhaseKind, u64)>,
     carriers: Vec<CarrierChange>,
     last_switchover: u64,
+    /// How many frames were carried in which phases.
+    carried: Vec<(String, u64)>,
     /// Facts worth a line each.
     pub(crate) notes: Vec<String>,
 }
@@ -42,6 +44,7 @@ impl Story {
                 carrier: Carrier::Vf,
             }],
             last_switchover: 0,
+            carried: Vec::new(),
             notes: Vec::new(),
         }
     }
@@ -56,6 +59,12 @@ impl Story {
         progress(name);
         self.probe.mark(name);
         self.open = Some((name.to_owned(), kind, self.now_ms()));
+    }
+
+    /// So many frames were carried after the guest, in the phase that is open.
+    pub(crate) fn carried(&mut self, count: u64) {
+        let phase = self.current().map(str::to_owned);
+        self.carried.extend(phase.map(|phase| (phase, count)));
     }
 
     /// The phase that is open.
@@ -116,7 +125,14 @@ impl Story {
         let phases: Vec<_> = self
             .phases
             .into_iter()
-            .map(|(name, kind, start_ms, end_ms)| phase(&frames, name, kind, (start_ms, end_ms)))
+            .map(|(name, kind, start_ms, end_ms)| {
+                let carried = self.carried.iter().find(|(phase, _)| *phase == name);
+                let carried = carried.map(|(_, count)| *count);
+                Ok(Phase {
+                    carried,
+                    ..phase(&frames, name, kind, (start_ms, end_ms))?
+                })
+            })
             .collect::<Result<_>>()?;
         let lost = |kind| -> u64 {
             let phases = phases.iter().filter(|phase| phase.kind == kind);
@@ -181,6 +197,7 @@ fn phase(
             sent: to_guest.sent,
             lost: to_guest.lost,
         },
+        carried: None,
         longest_gap_ms: from_guest.longest_gap_ms.max(to_guest.longest_gap_ms),
         name,
     })

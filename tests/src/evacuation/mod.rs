@@ -12,6 +12,6 @@ mod subject;
 
 pub use case::{Case, System};
 pub use cost::{Cost, CostOptions, cost};
-pub use report::{Evacuation, MeasuredSwitchover, PhaseLoss, TcpOutcome};
-pub use run::PHASES;
+pub use report::{Carried, Evacuation, MeasuredSwitchover, PhaseLoss, TcpOutcome};
+pub use run::{OtherFrames, PHASES};
 pub use subject::{Stage, Subject};

@@ -18,7 +18,13 @@ pub struct Evacuation {
     pub gap_at_rest_ms: Option<u64>,
     /// The open TCP connection.
     pub tcp: TcpOutcome,
-    /// How long the guest stood still by QEMU's count, in ms.
+    /// The same over IPv6, and as broadcasts to the guest, if they were sent.
+    #[serde(default)]
+    pub others: Vec<PhaseLoss>,
+    /// What `tandem-host` says of the frames that it carried.
+    #[serde(default)]
+    pub carried: Option<Carried>,
+    /// How long the guest stood still by QEMU's count, or by the carry's, in ms.
     pub downtime_ms: u64,
     /// From the VF's registration in the guest until it could carry the traffic, in ms.
     pub vf_ready_ms: Option<f64>,
@@ -58,9 +64,35 @@ pub struct PhaseLoss {
     pub lost_to_guest: u64,
     /// Frames lost on their way from the guest.
     pub lost_from_guest: u64,
+    /// Arrivals beyond the first of the same frame, both ways.
+    #[serde(default)]
+    pub twice: u64,
+    /// Frames that arrived after one that was sent later, both ways.
+    #[serde(default)]
+    pub out_of_order: u64,
     /// The longest time between the sendings of two frames that arrived with none between them that did, of
     /// the worse direction, in ms.
     pub longest_gap_ms: u64,
+}
+
+/// What `tandem-host` says of the frames that it carried.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct Carried {
+    /// That were held, on both hosts.
+    pub held: u64,
+    /// That went to the other host.
+    pub carried: u64,
+    /// That were lost, as far as it knows.
+    pub lost: u64,
+    /// Out of order, as far as it knows.
+    pub late: u64,
+    /// The longest that one of them waited, in ms.
+    pub latest_ms: u64,
+    /// The most memory for them on one host, in bytes.
+    pub most_bytes: u64,
+    /// The stop was the carry's own.
+    pub stop_was_ours: bool,
 }
 
 impl PhaseLoss {
@@ -77,7 +109,12 @@ impl PhaseLoss {
     }
 
     pub(super) fn total(frames: &FrameReport) -> Self {
-        Self::add("all", &frames.to_guest.total, &frames.to_client.total)
+        Self::whole("all", frames)
+    }
+
+    /// Over the whole probe.
+    pub(super) fn whole(name: &str, frames: &FrameReport) -> Self {
+        Self::add(name, &frames.to_guest.total, &frames.to_client.total)
     }
 
     fn add(name: &str, to_guest: &crate::probe::Count, from_guest: &crate::probe::Count) -> Self {
@@ -86,6 +123,8 @@ impl PhaseLoss {
             sent: to_guest.sent + from_guest.sent,
             lost_to_guest: to_guest.lost,
             lost_from_guest: from_guest.lost,
+            twice: to_guest.duplicated + from_guest.duplicated,
+            out_of_order: to_guest.reordered + from_guest.reordered,
             longest_gap_ms: to_guest.longest_gap_ms.max(from_guest.longest_gap_ms),
         }
     }
@@ -97,6 +136,9 @@ impl PhaseLoss {
 pub struct TcpOutcome {
     /// The longest time either end waited for a record, in ms.
     pub stall_ms: u64,
+    /// Segments that either end's kernel sent again.
+    #[serde(default)]
+    pub sent_again: u64,
     /// Why it broke, if it did.
     pub broken: Option<String>,
 }

@@ -1,19 +1,20 @@
 //! One evacuation: probes run, the phases pass, what was lost is told.
 
 use std::fmt::Write as _;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use serde::Deserialize;
 use serde_json::json;
 
 use super::arrival::LinkMonitor;
 use super::capture::{EndedCapture, SwitchoverCapture};
-use super::report::{Evacuation, MeasuredSwitchover, PhaseLoss, TcpOutcome};
+use super::report::{Carried, Evacuation, MeasuredSwitchover, PhaseLoss, TcpOutcome};
 use super::subject::{HostPart, Subject};
 use crate::carried::CarriedMove;
-use crate::libvirt::{EVACUATION_LIMIT, host_program, tandem_host_of};
-use crate::net::{GUEST_V4, Host};
-use crate::probe::{FrameOptions, Pauses, ProbePair};
+use crate::net::{ALL_V4, GUEST_V4, GUEST_V6, Host};
+use crate::probe::{FrameOptions, FrameProbe, Pauses, ProbePair};
 use crate::tandem::STEP_LIMIT;
 use crate::{Lab, Mac, Vm};
 
@@ -25,6 +26,8 @@ const FAILBACK: &str = PHASES[2];
 const AT_REST: &str = "before";
 /// Before the phases and after them, and the end of each phase, so that what it caused late counts for it.
 const SETTLE: Duration = Duration::from_millis(500);
+/// Frames a second of those that go beside.
+const OTHERS_HZ: u32 = 100;
 /// Between two looks at the counters of a tap.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -40,9 +43,40 @@ const STATE: &str = "ip -d -s link; ip neigh; for bql in /sys/class/net/*/queues
 #[derive(Default)]
 struct Moved {
     downtime_ms: u64,
+    carried: Option<Carried>,
     vf_ready_ms: Option<f64>,
     /// Failover and failback.
     captures: Option<[EndedCapture; 2]>,
+}
+
+/// Frames that go beside the others, over another protocol or to another address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OtherFrames {
+    /// What they are.
+    pub name: &'static str,
+    address: IpAddr,
+}
+
+impl OtherFrames {
+    /// Over IPv6, and broadcasts to the guest.
+    pub const ALL: [Self; 2] = [
+        Self {
+            name: "IPv6",
+            address: IpAddr::V6(GUEST_V6),
+        },
+        Self {
+            name: "broadcast",
+            address: IpAddr::V4(ALL_V4),
+        },
+    ];
+
+    fn probe(&self, lab: &Lab, vm: &Vm) -> Result<FrameProbe> {
+        let seldom = FrameOptions {
+            rate_hz: OTHERS_HZ,
+            ..FrameOptions::default()
+        };
+        lab.probe_frames(vm, self.address, seldom)
+    }
 }
 
 impl Moved {
@@ -65,16 +99,25 @@ impl Subject {
         lab: &Lab,
         destination: &Host,
         options: FrameOptions,
+        others: &[OtherFrames],
     ) -> Result<Evacuation> {
         let mut probes = ProbePair::start(lab, self.vm(), GUEST_V4.into(), options)?;
+        let others = others
+            .iter()
+            .map(|one| Ok((one.name, one.probe(lab, self.vm())?)))
+            .collect::<Result<Vec<_>>>()?;
         self.begin()?;
         probes.frames.mark(AT_REST);
         std::thread::sleep(SETTLE);
         let moved = match self.host_part() {
-            HostPart::Nothing => Moved {
-                downtime_ms: self.migrate(lab, destination, &mut probes)?,
-                ..Moved::default()
-            },
+            HostPart::Nothing => {
+                let (downtime_ms, carried) = self.migrate(lab, destination, &mut probes)?;
+                Moved {
+                    downtime_ms,
+                    carried,
+                    ..Moved::default()
+                }
+            }
             HostPart::UnplugsAndPlugs => {
                 self.unplug_migrate_plug(lab, destination, &mut probes, options)?
             }
@@ -82,7 +125,12 @@ impl Subject {
         };
         probes.frames.mark("after");
         std::thread::sleep(SETTLE);
+        let sent_again = probes.sent_again()?;
         let (frames, stream) = probes.finish()?;
+        let others = others
+            .into_iter()
+            .map(|(name, probe)| Ok(PhaseLoss::whole(name, &probe.finish()?)))
+            .collect::<Result<_>>()?;
         let switchovers = self.take_switchovers()?;
         let pauses = moved.pauses(self.vm())?;
         Ok(Evacuation {
@@ -94,8 +142,11 @@ impl Subject {
             gap_at_rest_ms: PhaseLoss::of(&frames, AT_REST).map(|rest| rest.longest_gap_ms),
             tcp: TcpOutcome {
                 stall_ms: stream.longest_stall_ms(),
+                sent_again,
                 broken: stream.broken().map(str::to_owned),
             },
+            others,
+            carried: moved.carried,
             downtime_ms: moved.downtime_ms,
             vf_ready_ms: moved.vf_ready_ms,
             switchovers: MeasuredSwitchover::all(switchovers, pauses),
@@ -105,34 +156,35 @@ impl Subject {
         })
     }
 
-    fn migrate(&mut self, lab: &Lab, destination: &Host, probes: &mut ProbePair) -> Result<u64> {
+    fn migrate(
+        &mut self,
+        lab: &Lab,
+        destination: &Host,
+        probes: &mut ProbePair,
+    ) -> Result<(u64, Option<Carried>)> {
         probes.frames.mark(MIGRATION);
-        let downtime_ms = if self.case.system.is_carried() {
-            self.migrate_carried(lab, destination)?
+        let came_to = if self.case.system.is_carried() {
+            let (downtime_ms, carried) = self.migrate_carried(lab, destination)?;
+            (downtime_ms, Some(carried))
         } else {
-            self.vm_mut().migrate_to(destination)?.downtime_ms
+            (self.vm_mut().migrate_to(destination)?.downtime_ms, None)
         };
         std::thread::sleep(SETTLE);
         self.sends_again()?;
-        Ok(downtime_ms)
+        Ok(came_to)
     }
 
-    /// How long the guest stood still, in ms.
-    fn migrate_carried(&mut self, lab: &Lab, destination: &Host) -> Result<u64> {
+    /// How long the guest stood still, in ms, and what became of the frames for it.
+    fn migrate_carried(&mut self, lab: &Lab, destination: &Host) -> Result<(u64, Carried)> {
         self.moves += 1;
         let (qmp, number) = (self.qmp.clone(), self.moves);
         let mut carried = CarriedMove::new(self.vm(), &qmp, destination, lab.folder(), number)?;
         carried.carry(self.vm(), destination)?;
-        let words: Vec<_> = carried.words.iter().map(String::as_str).collect();
-        let ran = tandem_host_of(&host_program()?, &words, EVACUATION_LIMIT)?;
-        ensure!(ran.code == Some(0), "{ran:#?}");
-        let left = self.vm_mut().arrived(carried.waiting)?;
-        left.quit()?;
-        self.qmp = carried.qmp;
-        let report = ran.json()?;
-        let told = &report["carry"];
+        let (qmp, told) = carried.run(self.vm_mut())?;
+        self.qmp = qmp;
         ensure!(told["reason"].is_null(), "frames were not carried: {told}");
-        told["pause-ms"].as_u64().context("the carry's report")
+        let pause_ms = told["pause-ms"].as_u64().context("the carry's report")?;
+        Ok((pause_ms, Carried::deserialize(told)?))
     }
 
     /// The virtio NIC carries all there is now, and its frames have to leave QEMU. Its tap is new.
@@ -183,7 +235,7 @@ impl Subject {
         self.failed_over()?;
         let away = self.end(capture)?;
 
-        let downtime_ms = self.migrate(lab, destination, probes)?;
+        let (downtime_ms, carried) = self.migrate(lab, destination, probes)?;
 
         let vf = self.other_vf();
         let monitor = LinkMonitor::start(self.vm())?;
@@ -197,6 +249,7 @@ impl Subject {
         self.present_vf = vf;
         Ok(Moved {
             downtime_ms,
+            carried,
             vf_ready_ms: monitor.finish(self.vm())?,
             captures: away.zip(back).map(|(away, back)| [away, back]),
         })
@@ -235,7 +288,7 @@ impl Subject {
         Ok(Moved {
             downtime_ms: report.downtime_ms,
             vf_ready_ms: monitor.finish(self.vm())?,
-            captures: None,
+            ..Moved::default()
         })
     }
 

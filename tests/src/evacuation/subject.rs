@@ -11,6 +11,7 @@ use super::case::{Case, System};
 use super::peers;
 use crate::carried::CARRIED;
 use crate::command;
+use crate::libvirt::host_program;
 use crate::qemu::named_with_control;
 use crate::tandem::{Channel, Guest, STEP_LIMIT, Setup, switchover};
 use crate::{Host, Lab, Mac, Vm};
@@ -82,6 +83,8 @@ impl Subject {
         }
         let qmp = lab.folder().join("0.qmp");
         if case.system.is_carried() {
+            // Built before anything is measured.
+            host_program()?;
             setup.control = named_with_control(CARRIED, &qmp);
         }
         let guest = match case.system {

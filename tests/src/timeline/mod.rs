@@ -71,6 +71,8 @@ pub struct Phase {
     pub from_guest: Frames,
     /// Frames from the peer to the guest.
     pub to_guest: Frames,
+    /// Frames to the guest that were carried after it, if any were.
+    pub carried: Option<u64>,
     /// The longest time in which no frame arrived, of both directions.
     pub longest_gap_ms: u64,
 }
@@ -250,6 +252,7 @@ mod sample {
             end_ms: span_ms.1,
             from_guest: Frames { sent, lost: lost.0 },
             to_guest: Frames { sent, lost: lost.1 },
+            carried: (kind == PhaseKind::Migration).then_some(77),
             longest_gap_ms,
         }
     }

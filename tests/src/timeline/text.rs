@@ -69,32 +69,35 @@ pub fn render(timeline: &Timeline, colour: Colour) -> String {
 fn table(timeline: &Timeline, colour: Colour) -> Vec<String> {
     let mut rows = vec![
         format!(
-            "{:>66}{:>16}{:>13}",
+            "{:>64}{:>16}{:>10}",
             "guest → peer", "peer → guest", "longest"
         ),
         format!(
-            " #  {:14} {:>8}  {:23} {:>6} {:>6}   {:>6} {:>6}   {:>10}",
-            "phase", "took", "carried by", "sent", "lost", "sent", "lost", "gap"
+            " #  {:14} {:>8}  {:21} {:>6} {:>6}   {:>6} {:>6}   {:>7}   {:>7}",
+            "phase", "took", "active port", "sent", "lost", "sent", "lost", "gap", "carried"
         ),
     ];
     for (index, phase) in timeline.phases.iter().enumerate() {
         rows.push(format!(
-            "{:>2}  {:14} {:>8}  {:23} {}   {:>10}",
+            "{:>2}  {:14} {:>8}  {:21} {}   {:>7}   {:>7}",
             index + 1,
             shortened(&phase.name, 14),
             seconds(phase.end_ms.saturating_sub(phase.start_ms)),
             timeline.carriers_in(phase),
             both(phase.from_guest, phase.to_guest, colour),
             format!("{} ms", phase.longest_gap_ms),
+            phase
+                .carried
+                .map_or_else(String::new, |count| count.to_string()),
         ));
     }
     for (kind, label) in [
         (PhaseKind::Switchover, "switchover phases together"),
-        (PhaseKind::Migration, "migration's own: the floor"),
+        (PhaseKind::Migration, "migration's own"),
     ] {
         if timeline.has(kind) {
             let (from, to) = timeline.frames(kind);
-            rows.push(format!("    {label:48} {}", both(from, to, colour)));
+            rows.push(format!("    {label:46} {}", both(from, to, colour)));
         }
     }
     rows

@@ -1,8 +1,14 @@
 //! A guest with no more than a virtio NIC moves between two plain QEMUs, with its frames carried and without: each frame
 //! is counted in both directions.
 
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::thread;
+
 use anyhow::{Result, ensure};
-use tandem_lab::Lab;
+use aya::programs::{SchedClassifier, TcAttachType};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use tandem_lab::{Host, Lab};
 
 use tandem_lab::carried::{Disturbance, Move, Side, Stage, When};
 
@@ -11,8 +17,35 @@ const ROUNDS: usize = 2;
 /// Plain moves differ by so many frames, and a move that a kill has made plain may lose so many more.
 const SPREAD: u64 = 5;
 
+/// Neither host has anything of a carry, nor has the guest's tap.
+fn nothing_is_left(stage: &Stage<'_>) -> Result<()> {
+    let (host, tap) = stage.tap()?;
+    let programs = programs_on(host, tap)?;
+    ensure!(programs == 0, "{programs} programs are on the guest's tap");
+    stage.nothing_is_left()
+}
+
+/// Programs in front of that device, of both directions.
+fn programs_on(host: &Host, device: &str) -> Result<usize> {
+    let namespace = File::open(format!("/run/netns/{}", host.namespace().name()))?;
+    // The network is this thread's alone.
+    thread::scope(|scope| {
+        let looking = scope.spawn(|| {
+            let network = Some(LinkNameSpaceType::Network);
+            move_into_link_name_space(namespace.as_fd(), network)?;
+            let mut programs = 0;
+            for way in [TcAttachType::Ingress, TcAttachType::Egress] {
+                programs += SchedClassifier::query_tcx(device, way)?.1.len();
+            }
+            Ok(programs)
+        });
+        looking.join().expect("it does not panic")
+    })
+}
+
 fn carried_beside_plain(lab: &Lab) -> Result<()> {
     let mut stage = Stage::new(lab)?;
+    nothing_is_left(&stage)?;
     let mut lost_plain = Vec::new();
     for round in 1..=ROUNDS {
         let plain = stage.migrate(&Move::Plain)?;
@@ -43,6 +76,16 @@ fn carried_beside_plain(lab: &Lab) -> Result<()> {
                 "lost, twice, out of order {wrong:?}: {all}"
             );
         }
+        let missed = to_guest.lost
+            + carried
+                .others
+                .iter()
+                .map(|one| one.to_guest.total.lost)
+                .sum::<u64>();
+        ensure!(
+            told["lost"].as_u64() <= Some(missed),
+            "the guest missed {missed}, and more are told: {all}"
+        );
         for (what, frames) in ["IPv6", "broadcasts"].into_iter().zip(&carried.others) {
             let count = &frames.to_guest.total;
             ensure!(count.sent > count.lost, "no {what} came: {frames}");
@@ -54,7 +97,7 @@ fn carried_beside_plain(lab: &Lab) -> Result<()> {
                 count.duplicated
             );
         }
-        stage.nothing_is_left()?;
+        nothing_is_left(&stage)?;
     }
     eprintln!("plain lost {lost_plain:?}, in {ROUNDS} rounds each");
     ensure!(
@@ -92,7 +135,7 @@ fn qemu_stops_first(lab: &Lab) -> Result<()> {
                 "twice, out of order {wrong:?}: {all}"
             );
         }
-        stage.nothing_is_left()?;
+        nothing_is_left(&stage)?;
     }
     Ok(())
 }
@@ -131,7 +174,7 @@ fn halves_are_killed(lab: &Lab) -> Result<()> {
             // Nothing is lost but around the stop, which counts for one gap.
             let gaps = moved.frames.to_guest.losses.len();
             ensure!(gaps <= 5, "lost in {gaps} places: {all}");
-            stage.nothing_is_left()?;
+            nothing_is_left(&stage)?;
         }
     }
     let carried = stage.migrate(&Move::Carried)?;
@@ -149,7 +192,8 @@ fn halves_are_killed(lab: &Lab) -> Result<()> {
         "more than {most} are lost, or some came twice: {}",
         moved.frames
     );
-    stage.await_nothing_left()
+    stage.await_nothing_left()?;
+    nothing_is_left(&stage)
 }
 
 #[test]
@@ -199,5 +243,5 @@ fn disturbed(lab: &Lab) -> Result<()> {
         moved.frames,
         moved.report
     );
-    stage.nothing_is_left()
+    nothing_is_left(&stage)
 }

@@ -262,6 +262,8 @@ fn a_carried_guest_loses_nothing() {
     assert_eq!(rig.judge(sent), ([0, 0], [0, 0], 0));
     assert!(source.counts.carried > 0);
     assert_eq!(source.counts.confirmed, source.counts.carried);
+    let lost = [source.counts.abandoned, destination.counts.abandoned];
+    assert_eq!(lost, [0, 0], "counted as lost, and the guest has them");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 mod armed;
 mod boot;
+mod carry_costs;
 mod costs;
 mod evacuation;
 mod growth;
@@ -29,8 +30,14 @@ pub(crate) struct What {
     #[arg(long)]
     idle: bool,
     /// Evacuate guests of all systems, side by side
-    #[arg(long)]
+    #[arg(long, group = "moves")]
     evacuation: bool,
+    /// Evacuate guests with their frames carried and without, side by side
+    #[arg(long, group = "moves")]
+    carried: bool,
+    /// Measure what the halves of a carry cost this machine
+    #[arg(long)]
+    carry_costs: bool,
     /// Measure what each system's service costs a guest
     #[arg(long)]
     costs: bool,
@@ -71,7 +78,7 @@ pub(crate) struct Options {
     /// Rounds of each state with --tcp
     #[arg(long, value_name = "NUMBER", requires = "tcp")]
     tcp_rounds: Option<usize>,
-    /// With --idle, --evacuation, --costs, --growth, --tcp, --instructions, --boot, --armed or --watch: also write the page in tests/results
+    /// With --idle, --evacuation, --carried, --carry-costs, --costs, --growth, --tcp, --instructions, --boot, --armed or --watch: also write the page in tests/results
     #[arg(long)]
     write_results: bool,
     #[command(flatten)]
@@ -94,7 +101,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let page = options.write_results;
     let what = &options.what;
     if what.evacuation {
-        evacuation::run(&options.comparison, page)
+        evacuation::run(&options.comparison, &evacuation::EVACUATION, page)
+    } else if what.carried {
+        evacuation::run(&options.comparison, &evacuation::CARRIED, page)
+    } else if what.carry_costs {
+        carry_costs::run(page)
     } else if what.costs {
         costs::run(&options.costs, idle, page)
     } else if what.serve {

@@ -217,6 +217,10 @@ impl Source {
             return;
         }
         match self.phase {
+            // The guest is where the network brings it that itself.
+            Phase::Closing { .. } | Phase::Ended if self.committed && frame.is_group() => {
+                self.counts.left_to_the_network += 1;
+            }
             Phase::Closing { .. } | Phase::Ended => self.counts.abandoned += 1,
             Phase::Pass | Phase::Drain { .. } => self.back(frame),
             Phase::Hold { .. } | Phase::Stopping { .. } if !self.keeps(&frame) => {

@@ -233,8 +233,13 @@ impl World {
                 } else {
                     0
                 };
-            return hold(missing <= own, || {
+            hold(missing <= own, || {
                 format!("{missing} frames are lost; {source:?}; {destination:?}")
+            })?;
+            return hold(counted <= missing, || {
+                format!(
+                    "{missing} frames are lost, {counted} are counted; {source:?}; {destination:?}"
+                )
             });
         }
         hold(missing <= counted + outside, || {

@@ -1,10 +1,13 @@
 //! What `migrate` and `recover` do alike: run the evacuation and report.
 
+use std::path::Path;
+
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use super::outcome_text::{Folders, left, text_of};
 use super::progress_line::ProgressLine;
+use crate::control::tell_carry;
 use crate::evacuate::{Cause, CauseCode, Evacuation, Outcome, Verdict};
 use crate::execute::{RunEnd, Runner, Stops};
 use crate::words;
@@ -42,6 +45,7 @@ async fn report(
     if let Some(records) = &runner.records {
         records.folder().clone_into(&mut folders.records);
     }
+    let serve = runner.lease_client.socket().map(Path::to_owned);
     let mut line = ProgressLine::new();
     match runner.run(evacuation, stops()?, &mut line).await {
         RunEnd::Left { runs_on } => {
@@ -60,6 +64,11 @@ async fn report(
         RunEnd::With(mut outcome) => {
             warnings.append(&mut outcome.warnings);
             outcome.warnings = warnings;
+            if let (Some(serve), Some(carry)) = (serve, &outcome.carry)
+                && let Err(error) = tell_carry(&serve, carry.into()).await
+            {
+                tracing::warn!("the metrics lack this carry: {error}");
+            }
             if !json {
                 print!("{}", text_of(&spec, &outcome, &folders));
             }

@@ -30,6 +30,11 @@ impl LeaseClient {
         }
     }
 
+    /// Where it asks.
+    pub fn socket(&self) -> Option<&Path> {
+        self.socket.as_deref()
+    }
+
     /// Opens a guest's channel, and agrees with the guest on a version of the messages: nothing else is asked
     /// before. `domain` is the same each time.
     ///

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::carry::CarryFigures;
 use crate::report::DomainReport;
 
 /// Longest request in bytes, without its end.
@@ -32,6 +33,11 @@ pub enum Request {
         /// The domain.
         domain: String,
     },
+    /// A carry is over. Answered by [`Reply::Counted`].
+    Carried {
+        /// What it came to.
+        figures: CarryFigures,
+    },
 }
 
 /// One line of `serve`.
@@ -49,6 +55,8 @@ pub enum Reply {
     Current {},
     /// The channel is free.
     Leased {},
+    /// It is among the metrics.
+    Counted {},
     /// Another hypervisor is served here.
     OtherHost {
         /// Which.
@@ -83,6 +91,7 @@ impl Reply {
 
 #[cfg(test)]
 mod tests {
+    use super::super::carry::CarryEnd;
     use super::*;
 
     #[test]
@@ -106,6 +115,20 @@ mod tests {
                 r#"{"lease":{"domain":"g1"}}"#,
                 Request::Lease {
                     domain: "g1".to_owned(),
+                },
+            ),
+            (
+                r#"{"carried":{"figures":{"end":"cut-short","held":3,"carried":2,"lost":1,"latest-ms":5,"most-bytes":9}}}"#,
+                Request::Carried {
+                    figures: CarryFigures {
+                        end: CarryEnd::CutShort,
+                        held: 3,
+                        carried: 2,
+                        lost: 1,
+                        pause_ms: None,
+                        latest_ms: 5,
+                        most_bytes: 9,
+                    },
                 },
             ),
         ] {

@@ -4,15 +4,19 @@
 //! one asks for a lease first: `serve` hangs up, and leaves the guest alone for as long as the
 //! connection that asked stays open, so that a tool that was killed gives it back.
 
+mod carry;
 mod client;
 mod lease;
 mod message;
+mod tell;
 
 use std::path::PathBuf;
 
+pub use carry::{CarryEnd, CarryFigures};
 pub use client::{ControlError, Watching};
 pub use lease::LeaseClient;
 pub use message::{MAX_REPLY_BYTES, MAX_REQUEST_BYTES, Reply, Request, Shown};
+pub use tell::tell_carry;
 
 /// Where `serve` listens, unless told otherwise.
 pub fn default_socket() -> PathBuf {

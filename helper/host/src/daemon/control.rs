@@ -141,6 +141,10 @@ impl Answers {
             Ok(None) | Err(_) => return,
         };
         match request {
+            Request::Carried { figures } => {
+                self.registry.carried(&figures);
+                send(stream, &Reply::Counted {}).await;
+            }
             Request::Lease { domain } => self.lease(stream, &domain).await,
             Request::Status { uri, domain } => {
                 if self.is_ours(stream, &uri).await {

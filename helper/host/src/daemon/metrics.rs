@@ -6,7 +6,9 @@ use std::fmt::Write;
 use tandem_core::status::{BondStatus, Gap, Switchover, Traffic};
 use tandem_core::types::IfName;
 
+use super::carries::{Carries, CarrySums};
 use super::registry::{CAUSES, Known, Registry};
+use crate::control::CarryFigures;
 use crate::report::{ChannelUse, word};
 
 /// The label of all that the guest names and the domain's XML does not: the guest decides of no series.
@@ -60,9 +62,15 @@ enum Of {
     ByCause,
     /// Whether the hypervisor shows the VF of a bond of the domain's XML.
     HasVf,
+    /// Of all carries that ended alike.
+    Carries(fn(&CarrySums) -> u64),
+    /// Of the last carry, if it has it.
+    LastCarry(fn(&CarryFigures) -> Option<u64>),
+    /// The same in milliseconds, told in seconds.
+    LastCarryMs(fn(&CarryFigures) -> Option<u64>),
 }
 
-const FAMILIES: [Family; 19] = [
+const FAMILIES: [Family; 26] = [
     Family {
         name: "tandem_guest_answers",
         kind: Kind::Gauge,
@@ -191,6 +199,48 @@ const FAMILIES: [Family; 19] = [
         help: "Frames received on the old port after the last measured switchover.",
         of: Of::Last(|switchover| switchover.gap.map(|Gap { late_frames, .. }| late_frames)),
     },
+    Family {
+        name: "tandem_carries",
+        kind: Kind::Counter,
+        help: "Carries that have ended on this host, as their migrate told serve since it started, by how they ended.",
+        of: Of::Carries(|sums| sums.carries),
+    },
+    Family {
+        name: "tandem_carry_frames_held",
+        kind: Kind::Counter,
+        help: "Frames that these carries have held, on both hosts.",
+        of: Of::Carries(|sums| sums.held),
+    },
+    Family {
+        name: "tandem_carry_frames_carried",
+        kind: Kind::Counter,
+        help: "Frames that they have carried to the other host.",
+        of: Of::Carries(|sums| sums.carried),
+    },
+    Family {
+        name: "tandem_carry_frames_lost",
+        kind: Kind::Counter,
+        help: "Frames that they have lost.",
+        of: Of::Carries(|sums| sums.lost),
+    },
+    Family {
+        name: "tandem_carry_last_pause_seconds",
+        kind: Kind::Gauge,
+        help: "From the guest's stop until it was seen to run, in the last carry.",
+        of: Of::LastCarryMs(|last| last.pause_ms),
+    },
+    Family {
+        name: "tandem_carry_last_latest_frame_seconds",
+        kind: Kind::Gauge,
+        help: "The longest that a carried frame waited on both hosts, in the last carry.",
+        of: Of::LastCarryMs(|last| Some(last.latest_ms)),
+    },
+    Family {
+        name: "tandem_carry_last_memory_bytes",
+        kind: Kind::Gauge,
+        help: "The most memory for frames on one host, in the last carry.",
+        of: Of::LastCarry(|last| Some(last.most_bytes)),
+    },
 ];
 
 /// A family of metrics, for the reference.
@@ -224,6 +274,7 @@ impl Of {
             Self::Bond(_) | Self::HasVf => "domain, bond",
             Self::LastUs(_) | Self::Last(_) => "domain, bond, cause, to",
             Self::ByCause => "domain, bond, cause",
+            Self::Carries(_) | Self::LastCarry(_) | Self::LastCarryMs(_) => "end",
         }
     }
 }
@@ -231,6 +282,7 @@ impl Of {
 /// The whole text.
 pub(super) fn text(registry: &Registry) -> String {
     let mut text = String::new();
+    let carries = registry.carries();
     for family in &FAMILIES {
         // Writing to a String does not fail.
         let _ = writeln!(text, "# TYPE {} {}", family.name, family.kind.as_str());
@@ -239,6 +291,7 @@ pub(super) fn text(registry: &Registry) -> String {
         }
         let _ = writeln!(text, "# HELP {} {}", family.name, family.help);
         registry.each(|domain, known| family.samples(domain, known, &mut text));
+        family.samples_of_carries(&carries, &mut text);
     }
     text.push_str("# EOF\n");
     text
@@ -283,6 +336,7 @@ impl Family {
                     }
                 }
             }
+            Of::Carries(_) | Of::LastCarry(_) | Of::LastCarryMs(_) => {}
             Of::HasVf => {
                 for bond in &known.report.bonds {
                     let label = format!(",bond=\"{}\"", escaped(&bond.name));
@@ -304,6 +358,38 @@ impl Family {
                     }
                 }
             }
+        }
+    }
+}
+
+impl Family {
+    /// Of this host, and of no domain: a guest that was carried runs elsewhere.
+    fn samples_of_carries(&self, carries: &Carries, text: &mut String) {
+        let suffix = self.kind.suffix();
+        let mut sample = |end: &str, value: &str| {
+            let _ = writeln!(text, "{}{suffix}{{end=\"{end}\"}} {value}", self.name);
+        };
+        let last = |value: fn(&CarryFigures) -> Option<u64>| {
+            let last = carries.last.as_ref()?;
+            Some((word(&last.end), value(last)?))
+        };
+        match self.of {
+            Of::Carries(value) => {
+                for (end, sums) in carries.by_end() {
+                    sample(&word(&end), &value(sums).to_string());
+                }
+            }
+            Of::LastCarry(value) => {
+                if let Some((end, value)) = last(value) {
+                    sample(&end, &value.to_string());
+                }
+            }
+            Of::LastCarryMs(value) => {
+                if let Some((end, ms)) = last(value) {
+                    sample(&end, &seconds(ms.saturating_mul(1000)));
+                }
+            }
+            _ => {}
         }
     }
 }

@@ -12,6 +12,7 @@
 //! channel takes one client at a time: other tools ask for a lease of it (see [`crate::control`]),
 //! and the channel task hangs up for as long as they have it.
 
+mod carries;
 mod channel_task;
 mod claims;
 mod control;

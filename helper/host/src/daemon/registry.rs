@@ -13,7 +13,8 @@ use tandem_wire::reply::StatusReport;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::control::{Reply, Shown};
+use super::carries::Carries;
+use crate::control::{CarryFigures, Reply, Shown};
 use crate::report::{ChannelUse, DomainReport, EvacuationReport};
 
 /// All causes, in the order in which they are counted.
@@ -52,6 +53,7 @@ struct Inner {
     order: BTreeMap<u64, String>,
     sequence: u64,
     gone: usize,
+    carries: Carries,
 }
 
 #[derive(Debug)]
@@ -244,6 +246,19 @@ impl Registry {
             inner.touch(name);
             self.changed.send_replace(inner.sequence);
         }
+    }
+
+    /// A carry from this host is over. No domain's change: its guest is elsewhere by then.
+    pub(super) fn carried(&self, figures: &CarryFigures) {
+        let mut inner = self.inner();
+        inner.carries.add(figures);
+        // The file of metrics is written anew.
+        self.changed.send_replace(inner.sequence);
+    }
+
+    /// All carries that are over.
+    pub(super) fn carries(&self) -> Carries {
+        self.inner().carries
     }
 
     /// Learns of each change from now on.

@@ -26,6 +26,8 @@ pub(super) fn all(samples: &[Samples]) -> Vec<Claim> {
         claims.extend(kernel_alone(one, samples));
         claims.extend(not_over_the_floor(one, samples));
         claims.extend(carried(one, samples));
+        claims.extend(carried_and_told(one));
+        claims.extend(no_slower_than_the_floor(one, samples));
         claims.extend(gaps_are_true(one));
         claims.extend(at_its_rate(one));
     }
@@ -152,9 +154,10 @@ fn carried(samples: &Samples, all: &[Samples]) -> Option<Claim> {
     if !samples.case.system.is_carried() {
         return None;
     }
-    let (rounds, own) = (samples.rounds(), samples.of_phase(None, PhaseLoss::lost)?);
-    let whole = samples.evacuations.iter();
-    let whole = whole.filter(|one| one.total.lost() == 0).count();
+    let (rounds, whole) = (samples.rounds(), samples.whole());
+    let own = samples.of_phase(None, PhaseLoss::lost)?;
+    let twice = samples.of_phase(None, |loss| loss.twice)?;
+    let out_of_order = samples.of_phase(None, |loss| loss.out_of_order)?;
     let floor = all
         .iter()
         .find(|one| one.case.system == System::Floor && one.rate_hz == samples.rate_hz)
@@ -162,10 +165,62 @@ fn carried(samples: &Samples, all: &[Samples]) -> Option<Claim> {
     let beside = floor.map_or(String::new(), |floor| format!("; the floor lost {floor}"));
     Some(Claim {
         text: format!(
-            "{}: nothing lost at all in {whole} of {rounds} rounds (lost {own}){beside}",
+            "{}: nothing lost, twice or out of order in {whole} of {rounds} rounds (lost {own}, twice {twice}, out of order \
+             {out_of_order}){beside}",
             samples.name()
         ),
         holds: whole == rounds,
+    })
+}
+
+/// What `tandem-host` reports as lost is what the probes miss.
+fn carried_and_told(samples: &Samples) -> Option<Claim> {
+    let missed = |one: &Evacuation| {
+        let others = one.others.iter();
+        one.total.lost_to_guest + others.map(|other| other.lost_to_guest).sum::<u64>()
+    };
+    let told = samples.evacuations.iter();
+    let told = told.filter_map(|one| Some((missed(one), one.carried.as_ref()?.lost)));
+    let told: Vec<_> = told.collect();
+    let true_of = told.iter().filter(|(missed, told)| missed == told).count();
+    (!told.is_empty()).then(|| Claim {
+        text: format!(
+            "{}: as many frames as the probes miss are reported as lost in {true_of} of {} rounds",
+            samples.name(),
+            told.len()
+        ),
+        holds: true_of == told.len(),
+    })
+}
+
+/// What an open connection and the guest's own frames wait for is no longer than without a carry.
+fn no_slower_than_the_floor(samples: &Samples, all: &[Samples]) -> Option<Claim> {
+    if !samples.case.system.is_carried() {
+        return None;
+    }
+    let floor = all
+        .iter()
+        .find(|one| one.case.system == System::Floor && one.rate_hz == samples.rate_hz)?;
+    let figures = |samples: &Samples| {
+        let sent_again = samples.spread(|one| Some(one.tcp.sent_again as f64))?;
+        let stall_ms = samples.spread(|one| Some(one.tcp.stall_ms as f64))?;
+        let gap_ms = samples.of_phase(Some(PHASES[1]), |loss| loss.longest_gap_ms)?;
+        Some([sent_again, stall_ms, gap_ms])
+    };
+    let ([sent_again, stall_ms, gap_ms], beside) = (figures(samples)?, figures(floor)?);
+    Some(Claim {
+        text: format!(
+            "{}: TCP sent {sent_again} segments again, stalled for {stall_ms} ms, and the longest gap was {gap_ms} ms; the floor: \
+             {}, {} and {} ms",
+            samples.name(),
+            beside[0],
+            beside[1],
+            beside[2]
+        ),
+        holds: [sent_again, stall_ms, gap_ms]
+            .iter()
+            .zip(&beside)
+            .all(|(own, floor)| own.median <= floor.median),
     })
 }
 

@@ -70,6 +70,26 @@ impl Samples {
         way(0).zip(way(1))
     }
 
+    /// Of the frames of this name that went beside.
+    pub(super) fn of_others(
+        &self,
+        name: &str,
+        figure: impl Fn(&PhaseLoss) -> u64,
+    ) -> Option<Spread> {
+        self.spread(|one| {
+            let other = one.others.iter().find(|other| other.name == name)?;
+            Some(figure(other) as f64)
+        })
+    }
+
+    /// Evacuations with nothing lost, twice or out of order, whatever frames they were.
+    pub(super) fn whole(&self) -> usize {
+        let is_whole = |loss: &PhaseLoss| loss.lost() + loss.twice + loss.out_of_order == 0;
+        let whole =
+            |one: &&Evacuation| std::iter::once(&one.total).chain(&one.others).all(is_whole);
+        self.evacuations.iter().filter(whole).count()
+    }
+
     /// Evacuations that lost nothing outside the migration, and kept the TCP connection.
     pub(super) fn without_loss(&self) -> usize {
         let whole = |one: &&Evacuation| one.loss_outside_migration() == 0;
@@ -146,6 +166,8 @@ pub(super) mod tests {
             sent: 1000,
             lost_to_guest: lost,
             lost_from_guest: 0,
+            twice: 0,
+            out_of_order: 0,
             longest_gap_ms: lost + 1,
         };
         Evacuation {
@@ -158,8 +180,11 @@ pub(super) mod tests {
             gap_at_rest_ms: Some(14),
             tcp: TcpOutcome {
                 stall_ms: 200,
+                sent_again: 0,
                 broken: None,
             },
+            others: Vec::new(),
+            carried: None,
             downtime_ms: 100,
             vf_ready_ms: Some(12.6),
             switchovers: Vec::new(),

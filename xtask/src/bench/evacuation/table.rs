@@ -1,6 +1,6 @@
 //! Losses and gaps as a table.
 
-use tandem_lab::evacuation::{PHASES, PhaseLoss};
+use tandem_lab::evacuation::{Carried, OtherFrames, PHASES, PhaseLoss};
 
 use super::super::spread::Spread;
 use super::super::table::Table;
@@ -29,10 +29,6 @@ pub(super) fn losses(all: &[Samples]) -> Table {
     ]);
     let phases = PHASES.map(Some);
     for samples in all {
-        let cell = |spread: Option<Spread>| match spread {
-            Some(spread) => spread.to_string(),
-            None => "–".to_owned(),
-        };
         let mut row = vec![
             samples.case.system.title().to_owned(),
             samples.case.hardware(),
@@ -61,6 +57,71 @@ pub(super) fn losses(all: &[Samples]) -> Table {
     table
 }
 
+/// What became of the frames where they were carried, and where they were not.
+pub(super) fn carried(all: &[Samples]) -> Table {
+    let mut table = Table::new(&[
+        "system",
+        "VF, hot-plug",
+        "frames/s",
+        "rounds",
+        "lost: failover",
+        "migration",
+        "failback",
+        "in all",
+        "twice",
+        "out of order",
+        "IPv6: lost",
+        "twice",
+        "broadcasts: lost",
+        "twice",
+        "gap ms",
+        "TCP stall ms",
+        "TCP again",
+        "pause ms",
+        "latest ms",
+        "carried",
+    ]);
+    let [v6, broadcast] = OtherFrames::ALL.map(|one| one.name);
+    for samples in all {
+        let mut row = vec![
+            samples.case.system.title().to_owned(),
+            samples.case.hardware(),
+            samples.rate_hz.to_string(),
+            rounds(samples),
+        ];
+        let phases = PHASES.map(Some).into_iter().chain([None]);
+        let lost = phases.map(|phase| samples.of_phase(phase, PhaseLoss::lost));
+        let others = [v6, broadcast].into_iter().flat_map(|name| {
+            [
+                samples.of_others(name, |one| one.lost_to_guest),
+                samples.of_others(name, |one| one.twice),
+            ]
+        });
+        let carried = |figure: fn(&Carried) -> u64| {
+            samples.spread(|one| Some(figure(one.carried.as_ref()?) as f64))
+        };
+        let rest = [
+            samples.of_phase(Some(PHASES[1]), |loss| loss.longest_gap_ms),
+            samples.spread(|one| Some(one.tcp.stall_ms as f64)),
+            samples.spread(|one| Some(one.tcp.sent_again as f64)),
+            samples.spread(|one| Some(one.downtime_ms as f64)),
+            carried(|carried| carried.latest_ms),
+            carried(|carried| carried.carried),
+        ];
+        let wrong = [
+            samples.of_phase(None, |loss| loss.twice),
+            samples.of_phase(None, |loss| loss.out_of_order),
+        ];
+        row.extend(lost.chain(wrong).chain(others).chain(rest).map(cell));
+        table.rows.push(row);
+    }
+    table
+}
+
+fn cell(spread: Option<Spread>) -> String {
+    spread.map_or_else(|| "–".to_owned(), |spread| spread.to_string())
+}
+
 fn rounds(samples: &Samples) -> String {
     let done = samples.evacuations.len();
     match samples.failures.len() {
@@ -75,6 +136,32 @@ mod tests {
 
     use super::super::samples::tests::{samples, switchover};
     use super::*;
+
+    #[test]
+    fn what_is_carried_has_columns_of_its_own() {
+        let mut one = samples(System::FloorCarried, &[[0, 0, 0]]);
+        let evacuation = &mut one.evacuations[0];
+        evacuation.phases.remove(2);
+        evacuation.others = OtherFrames::ALL
+            .map(|other| PhaseLoss {
+                name: other.name.to_owned(),
+                lost_to_guest: 2,
+                twice: 3,
+                ..PhaseLoss::default()
+            })
+            .to_vec();
+        evacuation.carried = Some(Carried {
+            carried: 80,
+            latest_ms: 150,
+            ..Carried::default()
+        });
+        let table = carried(&[one]);
+        assert_eq!(
+            table.rows[0].join("|"),
+            "virtio alone, carried|no VF|1000|1|0|0|–|0|0|0|2|3|2|3|1|200|0|100|150|80"
+        );
+        assert_eq!(table.rows[0].len(), table.head.len());
+    }
 
     #[test]
     fn the_table_has_all_figures_in_columns() {

@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 use super::super::registry::{Attempts, Registry};
 use super::super::{http, metrics};
 use super::*;
+use crate::control::{CarryEnd, CarryFigures, tell_carry};
 use crate::files::{Lasts, Readers};
 use crate::hypervisor::{DomainFacts, DomainLook};
 use crate::report::{BondReport, ChannelUse, DomainReport, EvacuationReport};
@@ -61,6 +62,52 @@ const PLANNED: &str = r#"{"number":7,"at":2,"from":"vf","to":"standby","cause":"
     "gap":{"receive-us":5700,"transmit-us":2004700,"late-frames":1}}"#;
 const UNMEASURED: &str = r#"{"number":8,"at":3,"from":"standby","to":"vf","cause":"arrival"}"#;
 
+const FIGURES: CarryFigures = CarryFigures {
+    end: CarryEnd::Done,
+    held: 90,
+    carried: 90,
+    lost: 0,
+    pause_ms: Some(72),
+    latest_ms: 153,
+    most_bytes: 4096,
+};
+
+#[tokio::test]
+async fn a_carry_that_a_migrate_tells_of_is_in_the_file() {
+    let service = Service::new(folder(), &[]);
+    let request = Request::Carried { figures: FIGURES };
+    let mut told = service.ask(request).await;
+    assert_eq!(told.next().await.unwrap(), Reply::Counted {});
+    tell_carry(&service.socket(), FIGURES).await.unwrap();
+    let socket = service.socket();
+    let folder = service.ends().await;
+    let text = std::fs::read_to_string(folder.path().join("tandem.prom")).unwrap();
+    assert!(
+        text.contains("\ntandem_carries_total{end=\"done\"} 2\n"),
+        "{text}"
+    );
+    // Where none runs, there is nobody to tell.
+    tell_carry(&socket, FIGURES).await.unwrap();
+}
+
+#[test]
+fn no_number_of_another_host_is_too_big_to_be_added() {
+    let registry = Registry::new();
+    for _ in 0..2 {
+        registry.carried(&CarryFigures {
+            held: u64::MAX,
+            pause_ms: Some(u64::MAX),
+            ..FIGURES
+        });
+    }
+    let text = metrics::text(&registry);
+    let held = format!(
+        "tandem_carry_frames_held_total{{end=\"done\"}} {}\n",
+        u64::MAX
+    );
+    assert!(text.contains(&held), "{text}");
+}
+
 #[test]
 fn the_metrics_are_as_documented() {
     let registry = registry("g1");
@@ -76,6 +123,12 @@ fn the_metrics_are_as_documented() {
         status(&format!("{OLD},{PLANNED},{UNMEASURED}"), 8),
         100,
     );
+    registry.carried(&CarryFigures {
+        end: CarryEnd::CutShort,
+        lost: 7,
+        ..FIGURES
+    });
+    registry.carried(&FIGURES);
     let text = metrics::text(&registry);
     let golden = include_str!("metrics.golden");
     if std::env::var_os("UPDATE").is_some() {
