@@ -185,6 +185,7 @@ impl Conductor {
     /// end.
     pub(crate) async fn run(mut self, mut ended: oneshot::Receiver<bool>) -> CarryOutcome {
         let mut told = false;
+        let mut looked = Instant::now();
         if let Err(error) = self.source.set_max_downtime(&self.domain, NEVER_MS).await {
             self.reason.get_or_insert(error.to_string());
         }
@@ -193,7 +194,8 @@ impl Conductor {
                 break;
             }
             self.leave_stuck_halves().await;
-            let next = Instant::now() + self.look_after();
+            // However often a half says something.
+            let next = looked + self.look_after();
             let [source, destination] = &mut self.halves;
             tokio::select! {
                 word = source.told.recv(), if !source.gone => self.heard(Side::Source, word).await,
@@ -208,7 +210,10 @@ impl Conductor {
                         _ => self.ended_badly = true,
                     }
                 }
-                () = sleep_until(next) => self.look().await,
+                () = sleep_until(next) => {
+                    self.look().await;
+                    looked = Instant::now();
+                }
             }
         }
         self.last_duties().await;
