@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "everything in here is part of a test")]
 
 mod arrival;
+mod frames;
 mod halves;
 mod hold;
 mod network;

@@ -92,6 +92,14 @@ pub(crate) fn frame(to: Mac, from: Mac, number: u64) -> Frame {
     Frame::new(&bytes).expect("long enough")
 }
 
+/// As a guest leaves its tap whose driver takes every segment by itself.
+pub(crate) fn without_offloads(tap: &HoldTap) {
+    #[expect(unsafe_code, reason = "no crate in use has it as a safe call")]
+    // SAFETY: it takes the number itself.
+    let result = unsafe { libc::ioctl(tap.as_fd().as_raw_fd(), libc::TUNSETOFFLOAD, 0) };
+    assert_eq!(result, 0, "a tap's offloads can be turned off");
+}
+
 /// `None` if it is not one of the peer's.
 pub(crate) fn number_of(frame: &Frame) -> Option<u64> {
     let bytes = frame.ethernet();
@@ -122,4 +130,25 @@ pub(crate) fn wait_for(tap: &HoldTap) {
     };
     let mut one = [PollFd::from_borrowed_fd(tap.as_fd(), PollFlags::IN)];
     poll(&mut one, Some(&limit)).expect("poll");
+}
+
+/// TCP's 20,000 bytes in one, tagged with VLAN 5, their checksum and segments still to be made.
+pub(crate) fn aggregated() -> Frame {
+    const PAYLOAD: u16 = 20_000;
+    let mut bytes = vec![1, 1];
+    // Header's length, segment's length, where the checksum starts and goes.
+    for word in [18 + 20 + 20_u16, 1448, 18 + 20, 16] {
+        bytes.extend(word.to_le_bytes());
+    }
+    bytes.extend(GUEST);
+    bytes.extend(PEER);
+    bytes.extend([0x81, 0, 0, 5, 8, 0]);
+    bytes.extend([0x45, 0]);
+    bytes.extend((20 + 20 + PAYLOAD).to_be_bytes());
+    bytes.extend([0, 0, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+    bytes.extend([
+        0, 80, 0, 81, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x10, 1, 0, 0, 0, 0, 0,
+    ]);
+    bytes.resize(bytes.len() + usize::from(PAYLOAD), 7);
+    Frame::new(&bytes).expect("not too long")
 }

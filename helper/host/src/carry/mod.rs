@@ -18,6 +18,7 @@ pub mod fuzzing;
 mod half;
 mod moment;
 mod orphan;
+mod outbox;
 mod pace;
 mod place;
 mod prepared;
