@@ -33,7 +33,29 @@ impl Network {
         for device in ["br0", "peer", "port"] {
             ip(&format!("link set {device} up"));
         }
-        Self { guest }
+        let mut network = Self { guest };
+        network.forwards();
+        network
+    }
+
+    /// Waits until the bridge lets frames through: it turns its ports on some time after they are up.
+    fn forwards(&mut self) {
+        let peer = Injector::new("peer").expect("a packet socket");
+        let mut probe = frame(GUEST, PEER, 0).bytes().to_vec();
+        // No number, so that a second one counts for nothing.
+        probe[HEADER_BYTES + 12..][..2].copy_from_slice(&[0x88, 0xb5]);
+        let probe = Frame::new(&probe).expect("long enough");
+        until("the bridge forwards", || {
+            send(&peer, &probe);
+            let sent = Instant::now();
+            let mut came = false;
+            while !came && sent.elapsed() < Duration::from_millis(50) {
+                wait_for(&self.guest);
+                let mut read = std::iter::from_fn(|| self.guest.read().expect("the guest's tap"));
+                came = read.any(|frame| frame.source() == PEER);
+            }
+            came
+        });
     }
 
     /// The guest's process has headers of so many bytes from now on.
@@ -121,6 +143,15 @@ pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
         assert!(begun.elapsed() < LIMIT, "not so within {LIMIT:?}: {what}");
         thread::sleep(Duration::from_millis(1));
     }
+}
+
+pub(crate) fn is_readable(tap: &HoldTap) -> bool {
+    let mut one = [PollFd::from_borrowed_fd(tap.as_fd(), PollFlags::IN)];
+    let at_once = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    poll(&mut one, Some(&at_once)).expect("poll") > 0
 }
 
 pub(crate) fn wait_for(tap: &HoldTap) {
