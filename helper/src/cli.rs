@@ -228,6 +228,20 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    /// Whoever may name a NIC names it `--refresh`, say.
+    #[test]
+    fn a_nics_name_is_no_option_of_udevs_program() {
+        let rules = include_str!("../../udev-rules/10-tandem-unmanaged.rules");
+        let mut programs = rules.split("IMPORT{program}=\"/usr/bin/").skip(1);
+        let program = programs.next().unwrap().split_once('"').unwrap().0;
+        assert!(programs.next().is_none());
+        let line = program.replace("$name", "--refresh");
+        let Command::Udev(named) = Cli::try_parse_from(line.split(' ')).unwrap().command else {
+            panic!("not the command for udev");
+        };
+        assert!(!named.refresh && named.interface.is_some());
+    }
+
     #[test]
     fn bonds_and_macs_are_checked_here() {
         let parse = |line: &str| Cli::try_parse_from(line.split(' '));
@@ -238,10 +252,6 @@ mod tests {
         assert!(parse("tandem prepare-unplug --vf 52:54").is_err());
         assert!(parse("tandem status --timeout 0").is_err());
         assert!(parse("tandem status --timeout 5 --watch --json").is_ok());
-        let Command::Udev(named) = parse("tandem udev -- --refresh").unwrap().command else {
-            panic!("not the command for udev");
-        };
-        assert!(!named.refresh && named.interface.is_some());
         assert!(parse("tandem udev").is_err());
         assert!(parse("tandem setup --standby eth0 --vf eth1 --vf eth2 --write --force").is_ok());
         for wrong in [

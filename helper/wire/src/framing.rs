@@ -82,6 +82,17 @@ impl Decoder {
         self.line.is_empty() && !self.skipping
     }
 
+    /// How many bytes of half a line are held.
+    pub fn held_bytes(&self) -> usize {
+        self.line.len()
+    }
+
+    /// Forgets half a line, and passes over the rest of it.
+    pub fn pass_over(&mut self) {
+        self.skipping |= !self.line.is_empty();
+        self.discard();
+    }
+
     fn discard(&mut self) {
         self.line = Vec::new();
     }

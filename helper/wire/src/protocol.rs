@@ -70,4 +70,5 @@ pub const PORT_NAME: &str = "org.tandem.agent.0";
 pub const MAX_REQUEST_BYTES: usize = 64 * 1024;
 
 /// Longest line in bytes, without its end, that the host takes from a guest.
-pub const MAX_REPLY_BYTES: usize = 1024 * 1024;
+/// A status of 32 bonds with all the switchovers that are remembered fits in.
+pub const MAX_REPLY_BYTES: usize = 512 * 1024;

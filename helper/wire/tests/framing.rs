@@ -111,6 +111,19 @@ fn reset_forgets_half_a_line_and_a_skipped_one() {
 }
 
 /// Bytes in which the interesting ones are frequent.
+#[test]
+fn the_rest_of_a_line_that_was_given_up_is_passed_over() {
+    let mut decoder = Decoder::new(64);
+    assert_eq!(lines(&mut decoder, b"half a li", 4), []);
+    assert_eq!(decoder.held_bytes(), 9);
+    decoder.pass_over();
+    assert_eq!(decoder.held_bytes(), 0);
+    assert_eq!(lines(&mut decoder, b"ne\nwhole\n", 4), [text("whole")]);
+    // Between lines there is nothing to be given up.
+    decoder.pass_over();
+    assert_eq!(lines(&mut decoder, b"next\n", 4), [text("next")]);
+}
+
 fn hostile_bytes() -> impl Strategy<Value = Vec<u8>> {
     let byte = prop_oneof![
         3 => Just(b'\n'),

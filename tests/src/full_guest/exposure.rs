@@ -106,6 +106,9 @@ mod tests {
             if value("Type=") == Some("notify") {
                 assert!(value("WatchdogSec=").is_some(), "{}", service.unit);
             }
+            if value("Type=") == Some("oneshot") {
+                assert!(value("TimeoutStartSec=").is_some(), "{}", service.unit);
+            }
         }
         let lasting = SERVICES.map(|service| {
             let text = std::fs::read_to_string(install::source(service.file)).unwrap();

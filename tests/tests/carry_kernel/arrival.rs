@@ -2,7 +2,7 @@
 
 use tandem_carry_kernel::{Guarded, Injector, NotClosed, TapCopy};
 
-use crate::network::{GUEST, Network, PEER, frame, send, until};
+use crate::network::{GUEST, Network, PEER, frame, is_readable, send, until};
 
 /// In the tap's queue before, and while the hypervisor is asked each time.
 const FRAMES: u64 = 20;
@@ -20,8 +20,12 @@ fn gets(incoming: usize) -> Vec<u64> {
             send(&peer, &frame(GUEST, PEER, next));
         }
     };
+    let before = came();
     send_some();
-    until("the frames come", || came() >= FRAMES);
+    // The kernel brings them to the tap together, and a little later.
+    until("the frames come", || {
+        came() >= before + FRAMES && is_readable(&network.guest)
+    });
     let mut copy = TapCopy::of(&name).unwrap();
     let mut asked = 0;
     let closed = Guarded::close_before_arrival(&name, Some(&mut copy), MOST_BYTES, || {
@@ -49,7 +53,7 @@ fn gets(incoming: usize) -> Vec<u64> {
     // It passes again.
     send_some();
     let last = next;
-    until("the last frames come", || came() >= last);
+    until("the last frames come", || came() >= before + last);
     let mut got = Vec::new();
     until("the guest has them", || {
         got.extend(network.got());

@@ -23,27 +23,30 @@ use crate::peer::{BROADCAST, GROUP, Peer};
 const DEVICE_MS: u64 = 15;
 const RESUME_MS: u64 = 3;
 
-struct Rig {
+pub(crate) struct Rig {
     begun: Instant,
-    taps: [HoldTap; 2],
+    pub(crate) taps: [HoldTap; 2],
     limits: Limits,
-    source: Option<SourceHalf>,
-    destination: Option<DestinationHalf>,
+    pub(crate) source: Option<SourceHalf>,
+    pub(crate) destination: Option<DestinationHalf>,
     /// Which tap the guest reads.
-    at: Option<usize>,
+    pub(crate) at: Option<usize>,
     /// It gets to no frame, as on a busy machine, until then.
     stalled_until_ms: u64,
     got: Vec<u64>,
-    completes_ms: Option<u64>,
-    runs_ms: Option<u64>,
+    /// Bytes of the peer's frames that have no number, and the longest of them.
+    pub(crate) got_bytes: usize,
+    pub(crate) longest: usize,
+    pub(crate) completes_ms: Option<u64>,
+    pub(crate) runs_ms: Option<u64>,
     /// The network is not told when it runs there.
     silent: bool,
-    to_source: Vec<source::Input>,
+    pub(crate) to_source: Vec<source::Input>,
     to_destination: Vec<destination::Input>,
 }
 
 impl Rig {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(Limits::default().drain_ms, true)
     }
 
@@ -94,6 +97,8 @@ impl Rig {
             at: Some(0),
             stalled_until_ms: 0,
             got: Vec::new(),
+            got_bytes: 0,
+            longest: 0,
             completes_ms: None,
             runs_ms: None,
             silent: false,
@@ -134,6 +139,10 @@ impl Rig {
         while let Some(frame) = self.taps[at].read().unwrap() {
             // What the source's half gives to the network has a MAC of its own.
             let from_others = |frame: &Frame| frame.source() != GUEST;
+            if frame.source() == PEER && number_of(&frame).is_none() {
+                self.got_bytes += frame.ethernet().len();
+                self.longest = self.longest.max(frame.ethernet().len());
+            }
             self.got
                 .extend(number_of(&frame).filter(|_| from_others(&frame)));
         }
@@ -188,7 +197,7 @@ impl Rig {
         }
     }
 
-    fn run_until(&mut self, what: &str, done: impl Fn(&Self) -> bool) {
+    pub(crate) fn run_until(&mut self, what: &str, done: impl Fn(&Self) -> bool) {
         let begun = Instant::now();
         while !done(self) {
             assert!(begun.elapsed() < LIMIT, "waited too long: {what}");
@@ -196,13 +205,13 @@ impl Rig {
         }
     }
 
-    fn run_ms(&mut self, ms: u64) {
+    pub(crate) fn run_ms(&mut self, ms: u64) {
         let until = self.now_ms() + ms;
         self.run_until("time", |rig| rig.now_ms() >= until);
     }
 
     /// Frames that were never got, and those that came more than once, of each kind; and those out of order.
-    fn judge(&self, sent: [u64; 2]) -> ([u64; 2], [u64; 2], u64) {
+    pub(crate) fn judge(&self, sent: [u64; 2]) -> ([u64; 2], [u64; 2], u64) {
         let mut counts = BTreeMap::<u64, u64>::new();
         for number in &self.got {
             *counts.entry(*number).or_default() += 1;
@@ -234,7 +243,7 @@ impl Rig {
         self.runs_ms = Some(now_ms + DEVICE_MS + RESUME_MS);
     }
 
-    fn ended(&self) -> bool {
+    pub(crate) fn ended(&self) -> bool {
         let source = self
             .source
             .as_ref()

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use tandem_carry::Frame;
 use tandem_carry_kernel::{Hold, HoldTap, Injected, Injector, Mode, TapCopy};
 
-use crate::network::{GUEST, LIMIT, Network, PEER, frame, number_of, send, until, wait_for};
+use crate::network::{
+    GUEST, LIMIT, Network, PEER, aggregated, frame, number_of, send, until, wait_for,
+};
 
 /// Holds frames until there are some, then gives them back until the tap is open again. How many that were.
 fn hold_and_give_back(hold: &mut Hold, tap: &mut HoldTap, back: &Injector, given: &mut u64) -> u64 {
@@ -173,7 +175,7 @@ fn a_tap_of_another_network_is_not_copied() {
     let name = here.guest.name().to_owned();
     let copied = || TapCopy::of(&name).map(|copy| copy.queues());
     assert_eq!(copied().unwrap(), 1);
-    let there = std::thread::scope(|scope| {
+    let there = thread::scope(|scope| {
         let other = scope.spawn(|| {
             crate::network::enter();
             copied().map_err(|error| error.to_string())
@@ -203,25 +205,4 @@ fn of_peer(tap: &mut HoldTap) -> Frame {
         found.is_some()
     });
     found.expect("it was waited for")
-}
-
-/// TCP's 20,000 bytes in one, tagged with VLAN 5, their checksum and segments still to be made.
-fn aggregated() -> Frame {
-    const PAYLOAD: u16 = 20_000;
-    let mut bytes = vec![1, 1];
-    // Header's length, segment's length, where the checksum starts and goes.
-    for word in [18 + 20 + 20_u16, 1448, 18 + 20, 16] {
-        bytes.extend(word.to_le_bytes());
-    }
-    bytes.extend(GUEST);
-    bytes.extend(PEER);
-    bytes.extend([0x81, 0, 0, 5, 8, 0]);
-    bytes.extend([0x45, 0]);
-    bytes.extend((20 + 20 + PAYLOAD).to_be_bytes());
-    bytes.extend([0, 0, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
-    bytes.extend([
-        0, 80, 0, 81, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x10, 1, 0, 0, 0, 0, 0,
-    ]);
-    bytes.resize(bytes.len() + usize::from(PAYLOAD), 7);
-    Frame::new(&bytes).expect("not too long")
 }

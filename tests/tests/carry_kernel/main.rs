@@ -5,6 +5,7 @@
 
 mod arrival;
 mod attached;
+mod frames;
 mod halves;
 mod hold;
 mod network;

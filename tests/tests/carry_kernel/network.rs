@@ -33,7 +33,29 @@ impl Network {
         for device in ["br0", "peer", "port"] {
             ip(&format!("link set {device} up"));
         }
-        Self { guest }
+        let mut network = Self { guest };
+        network.forwards();
+        network
+    }
+
+    /// Waits until the bridge lets frames through: it turns its ports on some time after they are up.
+    fn forwards(&mut self) {
+        let peer = Injector::new("peer").expect("a packet socket");
+        let mut probe = frame(GUEST, PEER, 0).bytes().to_vec();
+        // No number, so that a second one counts for nothing.
+        probe[HEADER_BYTES + 12..][..2].copy_from_slice(&[0x88, 0xb5]);
+        let probe = Frame::new(&probe).expect("long enough");
+        until("the bridge forwards", || {
+            send(&peer, &probe);
+            let sent = Instant::now();
+            let mut came = false;
+            while !came && sent.elapsed() < Duration::from_millis(50) {
+                wait_for(&self.guest);
+                let mut read = std::iter::from_fn(|| self.guest.read().expect("the guest's tap"));
+                came = read.any(|frame| frame.source() == PEER);
+            }
+            came
+        });
     }
 
     /// The guest's process has headers of so many bytes from now on.
@@ -92,6 +114,14 @@ pub(crate) fn frame(to: Mac, from: Mac, number: u64) -> Frame {
     Frame::new(&bytes).expect("long enough")
 }
 
+/// As a guest leaves its tap whose driver takes every segment by itself.
+pub(crate) fn without_offloads(tap: &HoldTap) {
+    #[expect(unsafe_code, reason = "no crate in use has it as a safe call")]
+    // SAFETY: it takes the number itself.
+    let result = unsafe { libc::ioctl(tap.as_fd().as_raw_fd(), libc::TUNSETOFFLOAD, 0) };
+    assert_eq!(result, 0, "a tap's offloads can be turned off");
+}
+
 /// `None` if it is not one of the peer's.
 pub(crate) fn number_of(frame: &Frame) -> Option<u64> {
     let bytes = frame.ethernet();
@@ -115,6 +145,15 @@ pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
+pub(crate) fn is_readable(tap: &HoldTap) -> bool {
+    let mut one = [PollFd::from_borrowed_fd(tap.as_fd(), PollFlags::IN)];
+    let at_once = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    poll(&mut one, Some(&at_once)).expect("poll") > 0
+}
+
 pub(crate) fn wait_for(tap: &HoldTap) {
     let limit = Timespec {
         tv_sec: 0,
@@ -122,4 +161,25 @@ pub(crate) fn wait_for(tap: &HoldTap) {
     };
     let mut one = [PollFd::from_borrowed_fd(tap.as_fd(), PollFlags::IN)];
     poll(&mut one, Some(&limit)).expect("poll");
+}
+
+/// TCP's 20,000 bytes in one, tagged with VLAN 5, their checksum and segments still to be made.
+pub(crate) fn aggregated() -> Frame {
+    const PAYLOAD: u16 = 20_000;
+    let mut bytes = vec![1, 1];
+    // Header's length, segment's length, where the checksum starts and goes.
+    for word in [18 + 20 + 20_u16, 1448, 18 + 20, 16] {
+        bytes.extend(word.to_le_bytes());
+    }
+    bytes.extend(GUEST);
+    bytes.extend(PEER);
+    bytes.extend([0x81, 0, 0, 5, 8, 0]);
+    bytes.extend([0x45, 0]);
+    bytes.extend((20 + 20 + PAYLOAD).to_be_bytes());
+    bytes.extend([0, 0, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+    bytes.extend([
+        0, 80, 0, 81, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x10, 1, 0, 0, 0, 0, 0,
+    ]);
+    bytes.resize(bytes.len() + usize::from(PAYLOAD), 7);
+    Frame::new(&bytes).expect("not too long")
 }

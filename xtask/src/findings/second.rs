@@ -29,6 +29,105 @@ pub(super) const SECOND: &[Finding] = &[
         says: "is given up by TriggerLimitIntervalUSec",
         ..IN_A_FULL_GUEST
     },
+    // What one domain's XML takes, all others waited for.
+    Finding {
+        id: "H2",
+        test: "libvirt::parse::tests::the_thread_that_serves_everybody_reads_nothing",
+        edits: &[Edit {
+            file: "helper/host/src/libvirt/parse.rs",
+            mended: "    let done = tokio::task::spawn_blocking(move || {",
+            taken_out: "    let done = tokio::spawn(async move {",
+        }],
+        ..OF_THE_HOST
+    },
+    // A key that only a newer host knows had all of them refused, and the host wrote every one.
+    Finding {
+        id: "H3",
+        of: &["--test", "channel"],
+        test: "versions::what_a_later_host_says_besides_is_passed_over_and_told",
+        edits: &[Edit {
+            file: "helper/core/src/model/policy.rs",
+            mended: "pub struct BondPolicy {",
+            taken_out: "#[serde(deny_unknown_fields)]\npub struct BondPolicy {",
+        }],
+        ..OF_THE_GUEST
+    },
+    Finding {
+        id: "H3",
+        package: "tandem-wire",
+        of: &["--test", "versions"],
+        test: "of_a_policy_only_what_is_not_the_default_is_written",
+        edits: &[Edit {
+            file: "helper/wire/src/message.rs",
+            mended: "    map.retain(|key, value| defaults.get(key) != Some(value));\n",
+            taken_out: "",
+        }],
+        ..OF_THE_HOST
+    },
+    // Another version of the messages was refused, whatever else the guest spoke.
+    Finding {
+        id: "H3",
+        test: "agent::tests::versions::a_version_of_the_messages_is_agreed_on_or_both_are_named",
+        edits: &[Edit {
+            file: "helper/wire/src/reply.rs",
+            mended: "agree(self.protocols.unwrap_or(only), host)",
+            taken_out: "agree(only, host)",
+        }],
+        ..OF_THE_HOST
+    },
+    // A NIC's name was an option to the program that udev's rule runs.
+    Finding {
+        id: "M1",
+        test: "cli::tests::a_nics_name_is_no_option_of_udevs_program",
+        edits: &[Edit {
+            file: "udev-rules/10-tandem-unmanaged.rules",
+            mended: "tandem udev -- $name",
+            taken_out: "tandem udev $name",
+        }],
+        ..OF_THE_GUEST
+    },
+    // Root's small unit waited for as long as a pipe did.
+    Finding {
+        id: "M3",
+        edits: &[Edit {
+            file: "helper/systemd/tandem-refresh.service",
+            mended: "TimeoutStartSec=30s\n",
+            taken_out: "",
+        }],
+        ..OF_THE_UNITS
+    },
+    // Others could change what root writes.
+    Finding {
+        id: "M6",
+        test: "files::tests::a_folder_that_others_may_write_is_refused",
+        edits: &[Edit {
+            file: "helper/host/src/files.rs",
+            mended: "    if mode & others != 0 && mode & sticky == 0 {",
+            taken_out: "    if mode & others != 0 && mode & sticky == 0 && path.is_file() {",
+        }],
+        ..OF_THE_HOST
+    },
+    // Each guest could have a megabyte kept for a line that it never ended.
+    Finding {
+        id: "M7",
+        test: "agent::line_stream::tests::what_many_guests_begin_and_do_not_end_is_bounded",
+        edits: &[Edit {
+            file: "helper/host/src/agent/line_stream.rs",
+            mended: "            if !self.begun.hold(held) {",
+            taken_out: "            if !self.begun.hold(0) {",
+        }],
+        ..OF_THE_HOST
+    },
+    Finding {
+        id: "M7",
+        test: "agent::line_stream::tests::a_line_that_does_not_end_is_passed_over",
+        edits: &[Edit {
+            file: "helper/host/src/agent/line_stream.rs",
+            mended: "timeout_at(began + LINE, read)",
+            taken_out: "timeout_at(began + LINE * 1_000, read)",
+        }],
+        ..OF_THE_HOST
+    },
     // `serve` said nothing to its manager, and might take all memory.
     Finding {
         id: "M7",

@@ -31,6 +31,8 @@ pub struct Guarded {
     given: u64,
     /// Found the tap's queue full.
     stuck: Option<Frame>,
+    /// Frames that the tap does not take, however empty its queue is.
+    refused: u64,
 }
 
 impl Guarded {
@@ -42,6 +44,8 @@ impl Guarded {
         let tap = HoldTap::new()?;
         let injector = Injector::new(device)?;
         let queue = TapQueue::new(device)?;
+        let call = KernelError::call("following the offloads", device);
+        tap.follow(injector.offloads()).map_err(call)?;
         let hold = Hold::attach(device, &tap, mode)?;
         Ok(Self {
             hold: Some(hold),
@@ -55,6 +59,7 @@ impl Guarded {
             early: None,
             given: 0,
             stuck: None,
+            refused: 0,
         })
     }
 
@@ -63,9 +68,14 @@ impl Guarded {
         self.tap.own_mac()
     }
 
-    /// Frames that the hold itself has lost: its queue was full.
+    /// Frames that are lost here: the hold's queue was full, or the tap does not take them.
     pub const fn lost(&self) -> u64 {
-        self.lost
+        self.lost + self.refused
+    }
+
+    /// Of these, those that the tap does not take.
+    pub(crate) const fn refused(&self) -> u64 {
+        self.refused
     }
 
     /// The next held frame, and whether it came before the guest's own first one.
@@ -90,6 +100,10 @@ impl Guarded {
             && let Some(hold) = &self.hold
         {
             self.early = hold.early().map_err(io::Error::other)?;
+            if self.early.is_some() {
+                // Its driver has said by now what it takes.
+                self.tap.follow(self.injector.offloads())?;
+            }
         }
         Ok(self.early)
     }
@@ -112,6 +126,7 @@ impl Guarded {
     /// Holds from now on.
     pub(crate) fn hold(&mut self) -> io::Result<()> {
         self.draining = false;
+        self.tap.follow(self.injector.offloads())?;
         self.set_mode(Mode::Hold)
     }
 
@@ -135,10 +150,13 @@ impl Guarded {
         }
     }
 
-    /// Gives a frame to the tap, now or once its queue has room: [`Self::has_room`].
+    /// Gives a frame to the tap, now or once its queue has room: [`Self::has_room`]. Who sends frames may send any: one that
+    /// the tap does not take is lost alone.
     pub(crate) fn inject(&mut self, frame: Frame) -> io::Result<()> {
-        if self.injector.inject(&frame)? == Injected::Full {
-            self.stuck = Some(frame);
+        match self.injector.inject(&frame)? {
+            Injected::Done => {}
+            Injected::Full => self.stuck = Some(frame),
+            Injected::Refused => self.refused += 1,
         }
         Ok(())
     }

@@ -289,9 +289,14 @@ impl SourceHalf {
         wait(&self.tap, &self.link, deadline_ms, now_ms)
     }
 
-    /// Frames that the hold itself has lost, as its queue was full, and those that the tap did not take to the network.
+    /// Frames that the hold itself has lost, as its queue was full, and those that the tap did not take to the guest or the network.
     pub const fn lost(&self) -> u64 {
         self.tap.lost() + self.forwarding.in_vain()
+    }
+
+    /// Of these, those that the tap did not take to the guest.
+    pub const fn not_given_back(&self) -> u64 {
+        self.tap.refused()
     }
 
     /// Of these, those that the tap did not take to the network.
@@ -403,7 +408,7 @@ impl DestinationHalf {
         wait(&self.tap, &self.link, self.machine.next_deadline(), now_ms)
     }
 
-    /// Frames that the hold itself has lost: its queue was full.
+    /// Frames that the hold itself has lost, as its queue was full, and those that the tap did not take.
     pub const fn lost(&self) -> u64 {
         self.tap.lost()
     }

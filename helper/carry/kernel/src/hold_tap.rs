@@ -9,13 +9,14 @@ use rustix::net::{AddressFamily, SocketType, socket};
 use tandem_carry::{Frame, MAX_FRAME_BYTES, Mac};
 
 use crate::error::KernelError;
+use crate::offloads::Offloads;
 use crate::sys;
 
 /// The kernel puts a number in place of `%d`.
 const NAME: &str = "tdm%d";
 /// Frames that it takes until they are read. Each is a pointer in the kernel's ring.
 const QUEUE_FRAMES: libc::c_int = 10_000;
-/// What may stay aggregated.
+/// What may stay in one piece.
 const OFFLOADS: libc::c_uint =
     libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN;
 /// Since Linux 6.2.
@@ -51,9 +52,7 @@ impl HoldTap {
         let name = sys::name_of(&request);
         let call = |what| KernelError::call(what, &name);
         // What may be held whole need not be cut into segments.
-        sys::tell(&tap, libc::TUNSETOFFLOAD, OFFLOADS | UDP_OFFLOADS)
-            .or_else(|_| sys::tell(&tap, libc::TUNSETOFFLOAD, OFFLOADS))
-            .map_err(call("turning on the offloads"))?;
+        set_offloads(&tap, OFFLOADS | UDP_OFFLOADS).map_err(call("turning on the offloads"))?;
         let control = socket(AddressFamily::INET, SocketType::DGRAM, None)
             .map_err(|error| call("a control socket")(error.into()))?;
         let (own, ifindex) = bring_up(&control, &name)?;
@@ -69,6 +68,14 @@ impl HoldTap {
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Only what a tap with these takes in one piece is held in one.
+    ///
+    /// # Errors
+    /// If the kernel refuses it.
+    pub(crate) fn follow(&self, offloads: Offloads) -> io::Result<()> {
+        set_offloads(&self.tap, offloads.flags())
     }
 
     /// Its MAC, which the kernel has drawn.
@@ -105,6 +112,11 @@ impl AsFd for HoldTap {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.tap.as_fd()
     }
+}
+
+fn set_offloads(tap: &File, offloads: libc::c_uint) -> io::Result<()> {
+    sys::tell(tap, libc::TUNSETOFFLOAD, offloads)
+        .or_else(|_| sys::tell(tap, libc::TUNSETOFFLOAD, offloads & OFFLOADS))
 }
 
 /// Its queue gets its length while nothing uses it. Its MAC and ifindex.

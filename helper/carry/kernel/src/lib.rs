@@ -16,6 +16,7 @@ mod half;
 mod hold;
 mod hold_tap;
 mod inject;
+mod offloads;
 mod stream_io;
 mod sys;
 mod tap_queue;

@@ -58,6 +58,15 @@ pub(crate) fn tell(fd: impl AsFd, code: libc::Ioctl, value: libc::c_uint) -> io:
     checked(unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), code, libc::c_ulong::from(value)) })
 }
 
+/// A command of ethtool about a device; `data` is the command and what belongs to it, as long as the kernel reads and writes it.
+pub(crate) fn ethtool(fd: impl AsFd, device: &str, data: &mut [u8]) -> io::Result<()> {
+    /// `SIOCETHTOOL` (include/uapi/linux/sockios.h, 6.12).
+    const ETHTOOL: libc::Ioctl = 0x8946;
+    let mut request = request_for(device)?;
+    request.ifr_ifru.ifru_data = data.as_mut_ptr().cast();
+    ask(fd, ETHTOOL, &mut request)
+}
+
 /// A number that is asked for.
 pub(crate) fn number(fd: impl AsFd, code: libc::Ioctl) -> io::Result<libc::c_int> {
     let mut number: libc::c_int = 0;

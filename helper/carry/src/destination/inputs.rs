@@ -178,7 +178,7 @@ impl Destination {
     }
 
     fn leave_carried(&mut self) {
-        let left = self.giving.clear();
+        let left = self.first.clear() + self.giving.clear();
         self.counts.left_to_the_source += left;
         self.counts.left_carried += left;
     }
@@ -196,8 +196,11 @@ impl Destination {
         self.last_carried_ms = self.now_ms;
         if self.has_room(&frame) {
             self.remember(&frame);
-            self.giving.insert(self.left, number, self.now_ms, frame);
-            self.left += 1;
+            self.first.push(Waiting {
+                number,
+                since_ms: self.now_ms,
+                frame,
+            });
             self.measure();
         } else {
             self.counts.over_limit += 1;
@@ -241,9 +244,11 @@ impl Destination {
     }
 
     fn has_room(&self, frame: &Frame) -> bool {
-        let frames = self.giving.len() + self.natives.len();
-        let bytes = self.giving.bytes() + self.natives.bytes();
-        has_room(&self.limits, frames, bytes, frame)
+        has_room(&self.limits, self.pending(), self.bytes(), frame)
+    }
+
+    fn bytes(&self) -> usize {
+        self.first.bytes() + self.giving.bytes() + self.natives.bytes()
     }
 
     fn remember(&mut self, frame: &Frame) {
@@ -255,7 +260,7 @@ impl Destination {
     }
 
     fn measure(&mut self) {
-        let bytes = self.giving.bytes() + self.natives.bytes() + self.twins.bytes();
+        let bytes = self.bytes() + self.twins.bytes();
         self.counts.most_bytes = self.counts.most_bytes.max(bytes);
     }
 
@@ -304,7 +309,7 @@ impl Destination {
 
     fn finish(&mut self) {
         let nothing_comes = self.stream == Stream::Over || self.source_done;
-        if nothing_comes && self.giving.is_empty() {
+        if nothing_comes && self.first.is_empty() && self.giving.is_empty() {
             if let Some(number) = self.unacknowledged.take() {
                 self.say(Message::Ack { number });
             }
@@ -321,7 +326,7 @@ impl Destination {
     }
 
     fn end(&mut self) {
-        self.counts.abandoned += self.giving.clear() + self.natives.clear();
+        self.counts.abandoned += self.first.clear() + self.giving.clear() + self.natives.clear();
         self.twins.clear();
         self.phase = Phase::Ended;
         self.act(Action::Detach);

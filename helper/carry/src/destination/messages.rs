@@ -91,7 +91,7 @@ impl Destination {
         }
         if self.seen_paused {
             self.hold();
-        } else if self.giving.is_empty() {
+        } else if self.first.is_empty() && self.giving.is_empty() {
             self.open_at_once();
         }
     }

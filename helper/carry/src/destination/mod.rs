@@ -142,7 +142,8 @@ pub struct Destination {
     phase: Phase,
     stream: Stream,
     sync: Sync,
-    /// For the guest, in order.
+    /// For the guest, in order: what was left in the source's queue comes first.
+    first: Queue,
     giving: Queue,
     /// What the network brought, until it is known what of it is a twin. Numbered 1 if it may be one.
     natives: Queue,
@@ -167,8 +168,6 @@ pub struct Destination {
     unanswered: bool,
     /// The source has left all that is carried to this half.
     handed_over: bool,
-    /// How many of those that are to be given were left in the source's queue, at the front.
-    left: usize,
     /// It was seen paused here: by the carry's own stop.
     seen_paused: bool,
     /// Some carried frames are not among the twins, as there are too many.
@@ -186,6 +185,7 @@ impl Destination {
             phase: Phase::Closed,
             stream: Stream::Greeting,
             sync: Sync::NotAsked,
+            first: Queue::default(),
             giving: Queue::default(),
             natives: Queue::default(),
             twins: Twins::default(),
@@ -203,7 +203,6 @@ impl Destination {
             source_stopped: false,
             unanswered: false,
             handed_over: false,
-            left: 0,
             seen_paused: false,
             forgot_some: false,
             counts: Counts::default(),
@@ -226,7 +225,7 @@ impl Destination {
         if !self.gives() {
             return None;
         }
-        let waiting = self.giving.pop()?;
+        let waiting = self.first.pop().or_else(|| self.giving.pop())?;
         self.counts.injected += 1;
         if waiting.number != 0 {
             self.unacknowledged = Some(waiting.number);
@@ -281,7 +280,7 @@ impl Destination {
     /// How many frames are still in the machine, carried ones among them: when it is 0, every native one was given to the
     /// guest or dropped.
     pub fn pending(&self) -> usize {
-        self.natives.len() + self.giving.len()
+        self.natives.len() + self.first.len() + self.giving.len()
     }
 
     /// How it ended, once it has. A guest that the carry's own stop left paused is still resumed after that.

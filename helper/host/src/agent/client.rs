@@ -373,7 +373,7 @@ impl Agent {
 
     /// The next line that is a reply; events are kept, what can't be read is passed over.
     async fn message(&mut self) -> Result<Option<FromGuest>, AgentError> {
-        let Ok(line) = self.lines.line().await? else {
+        let Some(line) = self.lines.line().await? else {
             self.events_lost = true;
             return Ok(None);
         };

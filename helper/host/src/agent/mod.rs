@@ -3,6 +3,7 @@
 //! migration, or hostile. Every wait and every byte has a bound, and nothing it says is trusted to
 //! be true: what the host does is decided by what the hypervisor shows.
 
+mod begun;
 mod client;
 mod error;
 mod line_stream;

@@ -205,6 +205,7 @@ impl Conductor {
     /// end.
     pub(crate) async fn run(mut self, mut ended: oneshot::Receiver<bool>) -> CarryOutcome {
         let mut told = false;
+        let mut looked = Instant::now();
         if let Err(error) = self.source.set_max_downtime(&self.domain, NEVER_MS).await {
             self.reason.get_or_insert(error.to_string());
         }
@@ -213,7 +214,8 @@ impl Conductor {
                 break;
             }
             self.leave_stuck_halves().await;
-            let next = Instant::now() + self.look_after();
+            // However often a half says something.
+            let next = looked + self.look_after();
             let [source, destination] = &mut self.halves;
             tokio::select! {
                 word = source.told.recv(), if !source.gone => self.heard(Side::Source, word).await,
@@ -222,16 +224,15 @@ impl Conductor {
                 }
                 well = &mut ended, if !told => {
                     told = true;
-                    match well {
-                        Ok(true) => self.has_completed().await,
-                        // What that means, a look tells: the domain may have gone all the same.
-                        _ => self.ended_badly = true,
-                    }
+                    self.migration_ended(well == Ok(true)).await;
                 }
-                () = sleep_until(next) => self.look().await,
+                () = sleep_until(next) => {
+                    self.look().await;
+                    looked = Instant::now();
+                }
             }
         }
-        self.last_duties().await;
+        self.last_duties((!told).then_some(ended)).await;
         if self.stays {
             // For the next migration, which may have no carry.
             self.ease().await;

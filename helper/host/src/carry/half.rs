@@ -19,13 +19,14 @@ use tokio::runtime::Handle;
 
 use super::chunk::{Chunk, Chunks, MAX_BYTES};
 use super::orphan::Orphan;
+use super::outbox::Outbox;
 use super::privileges;
 use super::settings::HalfArguments;
 use super::words::{FromHalf, HalfReport, ProcessId, ToHalf, to_chunk, word_of};
 use crate::evacuate::Side;
 use crate::hypervisor::{DomainState, Host};
 
-/// Chunks that wait to be written, and words that wait to be read.
+/// Words that wait to be read.
 const QUEUE: usize = 64;
 /// An answer that takes longer is none.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -83,33 +84,33 @@ fn guard(arguments: &HalfArguments, orphan: Orphan) -> anyhow::Result<u8> {
     let (ours, stream) = UnixStream::pair()?;
     let (waker, wake) = UnixStream::pair()?;
     let (heard, words) = sync_channel(QUEUE);
-    let (out, chunks) = sync_channel(QUEUE);
-    let writer = spawn_bare(move || write_all(&chunks));
+    let out = Arc::new(Outbox::default());
+    let written = Arc::clone(&out);
+    let writer = spawn_bare(move || written.write_all(io::stdout().lock()));
     let reading = stream.try_clone()?;
     let asker = waker.try_clone()?;
     spawn_bare(move || listen(stream, heard, waker));
     let made = Half::new(arguments, ours, &orphan, || {
-        let asked = out.send(to_chunk(&FromHalf::AskGuest));
-        let told = words.recv_timeout(ANSWER);
-        asked.is_ok() && told == Ok(ToHalf::GuestIncoming)
+        out.tell(&FromHalf::AskGuest);
+        words.recv_timeout(ANSWER) == Ok(ToHalf::GuestIncoming)
     });
     let mut half = match made {
         Ok(half) => half,
         Err(error) => {
-            let _ = out.send(to_chunk(&FromHalf::Failed(format!("{error:#}"))));
-            drop(out);
+            out.tell(&FromHalf::Failed(format!("{error:#}")));
+            out.close();
             let _ = writer.join();
             return Err(error);
         }
     };
     privileges::drop_rest(orphan.uri())?;
-    let told = out.clone();
-    spawn_bare(move || hand_on(reading, &told));
+    let handed = Arc::clone(&out);
+    let stream = spawn_bare(move || hand_on(reading, &handed));
     wake.set_nonblocking(true)?;
     if let Ok(process) = ProcessId::here(std::process::id()) {
-        out.send(to_chunk(&FromHalf::Process(process)))?;
+        out.tell(&FromHalf::Process(process));
     }
-    out.send(to_chunk(&FromHalf::Ready))?;
+    out.tell(&FromHalf::Ready);
     let (answer, answers) = sync_channel(QUEUE);
     let ended = Loop {
         orphan,
@@ -126,8 +127,9 @@ fn guard(arguments: &HalfArguments, orphan: Orphan) -> anyhow::Result<u8> {
     let report = half.report();
     drop(half);
     ended?;
-    let _ = out.send(to_chunk(&FromHalf::Ended(report)));
-    drop(out);
+    out.tell(&FromHalf::Ended(report));
+    let _ = stream.join();
+    out.close();
     let _ = writer.join();
     Ok(0)
 }
@@ -149,7 +151,7 @@ struct Loop<'a> {
     answer: SyncSender<ToHalf>,
     asker: UnixStream,
     wake: UnixStream,
-    out: &'a SyncSender<Chunk>,
+    out: &'a Outbox,
 }
 
 impl Loop<'_> {
@@ -177,12 +179,12 @@ impl Loop<'_> {
                 if alone {
                     self.orphan.order(order);
                 } else {
-                    self.tell(&word);
+                    self.out.tell(&word);
                 }
             }
             if !agreed && half.has_agreed() {
                 agreed = true;
-                self.tell(&FromHalf::Agreed);
+                self.out.tell(&FromHalf::Agreed);
             }
             let limit = match (half.is_ended(), alone) {
                 (_, true) => Some(LAST_OF_ORPHAN),
@@ -243,11 +245,6 @@ impl Loop<'_> {
             let _ = asker.write_all(&[0]);
         });
         Ok(())
-    }
-
-    /// One who does not listen any more is noticed by the end of its words.
-    fn tell(&self, word: &FromHalf) {
-        let _ = self.out.send(to_chunk(word));
     }
 }
 
@@ -349,7 +346,7 @@ impl Half {
                     held: counts.held,
                     carried: counts.carried,
                     confirmed: counts.confirmed,
-                    given_back: counts.given_back,
+                    given_back: counts.given_back - half.not_given_back(),
                     forwarded: counts.forwarded - half.not_forwarded(),
                     lost: counts.over_limit + counts.abandoned + half.lost(),
                     left_in_queue: half.drain_end().left,
@@ -434,7 +431,7 @@ fn wait(
 }
 
 /// This half's bytes for the other one.
-fn hand_on(mut stream: UnixStream, out: &SyncSender<Chunk>) {
+fn hand_on(mut stream: UnixStream, out: &Outbox) {
     let mut buffer = vec![0; MAX_BYTES];
     loop {
         let bytes = match stream.read(&mut buffer) {
@@ -442,7 +439,7 @@ fn hand_on(mut stream: UnixStream, out: &SyncSender<Chunk>) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(_) => 0,
         };
-        if out.send(Chunk::Stream(buffer[..bytes].to_vec())).is_err() || bytes == 0 {
+        if !out.hand_on(buffer[..bytes].to_vec()) || bytes == 0 {
             return;
         }
     }
@@ -486,14 +483,4 @@ fn listen(mut stream: UnixStream, heard: SyncSender<ToHalf>, mut waker: UnixStre
     // Whoever sees the stream's end finds the words' end too.
     drop(heard);
     let _ = stream.shutdown(std::net::Shutdown::Write);
-}
-
-fn write_all(chunks: &Receiver<Chunk>) {
-    let mut output = io::stdout().lock();
-    while let Ok(chunk) = chunks.recv() {
-        let written = output.write_all(&chunk.to_bytes());
-        if written.and_then(|()| output.flush()).is_err() {
-            return;
-        }
-    }
 }

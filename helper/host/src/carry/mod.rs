@@ -19,6 +19,7 @@ pub mod fuzzing;
 mod half;
 mod moment;
 mod orphan;
+mod outbox;
 mod pace;
 mod place;
 mod prepared;

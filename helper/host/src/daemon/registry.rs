@@ -392,7 +392,6 @@ fn keep_attempts(before: Option<&EvacuationReport>, report: &mut DomainReport) {
     }
 }
 
-/// No more than a sane guest says. Of a long status the older switchovers and the parts of sources go.
 fn note_version(versions: &mut Vec<String>, version: &str) {
     let usual = |byte: u8| byte.is_ascii_alphanumeric() || b".+-".contains(&byte);
     let reads = (1..=MAX_VERSION_BYTES).contains(&version.len()) && version.bytes().all(usual);
@@ -401,6 +400,7 @@ fn note_version(versions: &mut Vec<String>, version: &str) {
     }
 }
 
+/// No more than a sane guest says. Of a long status the older switchovers and the parts of sources go.
 fn bounded(mut report: StatusReport, bytes: usize) -> Result<StatusReport, String> {
     let status = &mut report.status;
     if bytes > MAX_KEPT_BYTES {

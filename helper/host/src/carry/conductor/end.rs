@@ -1,5 +1,6 @@
 //! How a migration with a carry ends: it has completed or failed, the guest has left and arrived.
 
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
 use super::asked::asked;
@@ -10,6 +11,16 @@ use crate::evacuate::CarryOutcome;
 use crate::hypervisor::DomainState;
 
 impl Conductor {
+    /// Whoever asked for the migration says so.
+    pub(super) async fn migration_ended(&mut self, well: bool) {
+        if well {
+            self.has_completed().await;
+        } else {
+            // What that means, a look tells: the domain may have gone all the same.
+            self.ended_badly = true;
+        }
+    }
+
     pub(super) async fn has_completed(&mut self) {
         self.stopped_by_itself().await;
         self.completed = true;
@@ -98,8 +109,8 @@ impl Conductor {
         }
     }
 
-    /// Both halves are gone, and the guest may still stand still by our own stop.
-    pub(super) async fn last_duties(&mut self) {
+    /// Both halves are gone, and the guest may still stand still by our own stop. How the migration ended may be told only now.
+    pub(super) async fn last_duties(&mut self, mut ended: Option<oneshot::Receiver<bool>>) {
         let end = Instant::now() + LAST;
         while (self.stopped.is_some() || self.stop_unknown.is_some())
             && self.runs.is_none()
@@ -107,7 +118,17 @@ impl Conductor {
             && Instant::now() < end
         {
             self.look().await;
-            sleep_until(Instant::now() + self.look_after()).await;
+            let next = sleep_until(Instant::now() + self.look_after());
+            match &mut ended {
+                None => next.await,
+                Some(told) => tokio::select! {
+                    well = told => {
+                        ended = None;
+                        self.migration_ended(well == Ok(true)).await;
+                    }
+                    () = next => {}
+                },
+            }
         }
     }
 

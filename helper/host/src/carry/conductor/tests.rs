@@ -288,3 +288,18 @@ async fn a_half_that_takes_no_word_counts_as_gone() {
     sleep(Duration::from_secs(3)).await;
     assert_eq!(stage.hosts[1].facts().unpaused, 1);
 }
+
+/// Another host's half says words without end, and nothing else comes to pass in between.
+#[tokio::test(start_paused = true)]
+async fn a_half_that_never_ceases_to_talk_keeps_nobody_from_looking() {
+    let stage = Stage::stopped().await;
+    stage.hosts[0].facts().phase = JobPhase::Cancelled;
+    let talks = stage.says[1].clone();
+    tokio::spawn(async move {
+        while talks.send(FromHalf::Ready).await.is_ok() {
+            sleep(Duration::from_millis(1)).await;
+        }
+    });
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(stage.hosts[0].facts().unpaused, 1);
+}
