@@ -109,7 +109,7 @@ fn panel(
         };
         let top = TOP + ROW * index as f64;
         let class = match samples.case.system {
-            system if system.is_tandem() => "own",
+            system if system.is_tandem() || system.is_carried() => "own",
             tandem_lab::evacuation::System::Floor => "floor",
             _ => "peer",
         };
