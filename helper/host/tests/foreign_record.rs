@@ -223,10 +223,11 @@ fn recover_sets_back_what_a_carry_had_slowed_down() {
     let bench = Bench::new(|_| {
         let mut record = plain();
         record["stage"] = json!("migrating");
+        record["version"] = json!(3);
         record
     });
     let records = Records::open(&bench.path("records")).unwrap();
-    let progress = json!({"version": 2, "evacuation": "e", "domain": "A", "owner": null, "beat": 9,
+    let progress = json!({"version": 3, "evacuation": "e", "domain": "A", "owner": null, "beat": 9,
         "stage": "migrating", "migration-begun": true});
     let spec = json!({"domain": "A", "source-uri": "qemu:///system",
         "destination-uri": "qemu+ssh://b/system", "devices": [], "agent": "never",

@@ -222,16 +222,12 @@ impl Conductor {
                 }
                 well = &mut ended, if !told => {
                     told = true;
-                    match well {
-                        Ok(true) => self.has_completed().await,
-                        // What that means, a look tells: the domain may have gone all the same.
-                        _ => self.ended_badly = true,
-                    }
+                    self.has_ended(well == Ok(true)).await;
                 }
                 () = sleep_until(next) => self.look().await,
             }
         }
-        self.last_duties().await;
+        self.last_duties((!told).then_some(ended)).await;
         if self.stays {
             // For the next migration, which may have no carry.
             self.ease().await;

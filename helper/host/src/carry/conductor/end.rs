@@ -1,5 +1,6 @@
 //! How a migration with a carry ends: it has completed or failed, the guest has left and arrived.
 
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
 use super::asked::asked;
@@ -10,6 +11,16 @@ use crate::evacuate::CarryOutcome;
 use crate::hypervisor::DomainState;
 
 impl Conductor {
+    /// Whoever asked for the migration says how it ended.
+    pub(super) async fn has_ended(&mut self, well: bool) {
+        if well {
+            self.has_completed().await;
+        } else {
+            // What that means, a look tells: the domain may have gone all the same.
+            self.ended_badly = true;
+        }
+    }
+
     pub(super) async fn has_completed(&mut self) {
         self.stopped_by_itself().await;
         self.completed = true;
@@ -98,8 +109,8 @@ impl Conductor {
         }
     }
 
-    /// Both halves are gone, and the guest may still stand still by our own stop.
-    pub(super) async fn last_duties(&mut self) {
+    /// Both halves are gone, and the guest may still stand still by our own stop. `ended` is what was not heard before that.
+    pub(super) async fn last_duties(&mut self, mut ended: Option<oneshot::Receiver<bool>>) {
         let end = Instant::now() + LAST;
         while (self.stopped.is_some() || self.stop_unknown.is_some())
             && self.runs.is_none()
@@ -107,7 +118,21 @@ impl Conductor {
             && Instant::now() < end
         {
             self.look().await;
-            sleep_until(Instant::now() + self.look_after()).await;
+            let next = sleep_until(Instant::now() + self.look_after());
+            let heard = match &mut ended {
+                Some(ended) => tokio::select! {
+                    well = ended => Some(well == Ok(true)),
+                    () = next => None,
+                },
+                None => {
+                    next.await;
+                    None
+                }
+            };
+            if let Some(well) = heard {
+                ended = None;
+                self.has_ended(well).await;
+            }
         }
     }
 
