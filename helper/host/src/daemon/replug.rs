@@ -370,24 +370,9 @@ async fn begin(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::evacuate::{Side, Stage};
 
     fn record(evacuation: &str) -> Progress {
-        Progress {
-            version: Progress::VERSION,
-            evacuation: evacuation.to_owned(),
-            domain: "g1".to_owned(),
-            renamed: None,
-            owner: None,
-            beat: 7,
-            stage: Stage::Degraded,
-            migration_begun: true,
-            home: Some(Side::Destination),
-            bond: None,
-            more_bonds: Vec::new(),
-            let_go: 0,
-            lacking: 0,
-        }
+        Progress::degraded(evacuation, "g1")
     }
 
     /// What attempts of the next hours begin at, in s, if the record is another one each time and goes away between; and

@@ -50,6 +50,28 @@ pub struct Progress {
     pub lacking: u8,
 }
 
+#[cfg(test)]
+impl Progress {
+    /// The record of a domain that arrived and has not got its VF, for tests.
+    pub(crate) fn degraded(evacuation: &str, domain: &str) -> Self {
+        Self {
+            version: Self::VERSION,
+            evacuation: evacuation.to_owned(),
+            domain: domain.to_owned(),
+            renamed: None,
+            owner: None,
+            beat: 7,
+            stage: Stage::Degraded,
+            migration_begun: true,
+            home: Some(Side::Destination),
+            bond: None,
+            more_bonds: Vec::new(),
+            let_go: 0,
+            lacking: 0,
+        }
+    }
+}
+
 fn is_zero(number: &u8) -> bool {
     *number == 0
 }

@@ -81,19 +81,11 @@ mod tests {
         let lock = Lock::take(folder.path(), "domain", "g1").unwrap();
         let record = |owner: Option<Owner>, first_name: &str| Record {
             progress: Progress {
-                version: Progress::VERSION,
-                evacuation: "e".to_owned(),
-                domain: first_name.to_owned(),
-                renamed: None,
                 owner,
-                beat: 1,
                 stage: crate::evacuate::Stage::Claimed,
                 migration_begun: false,
                 home: None,
-                bond: None,
-                more_bonds: Vec::new(),
-                let_go: 0,
-                lacking: 0,
+                ..Progress::degraded("e", first_name)
             },
             spec: Spec {
                 domain: "g1".to_owned(),

@@ -16,21 +16,7 @@ const DEVICE: &str =
 
 /// What stands in the domain.
 fn record() -> Progress {
-    Progress {
-        version: Progress::VERSION,
-        evacuation: "e1".to_owned(),
-        domain: "g1".to_owned(),
-        renamed: None,
-        owner: None,
-        beat: 7,
-        stage: Stage::Degraded,
-        migration_begun: true,
-        home: Some(Side::Destination),
-        bond: None,
-        more_bonds: Vec::new(),
-        let_go: 0,
-        lacking: 0,
-    }
+    Progress::degraded("e1", "g1")
 }
 
 /// What this host keeps for itself.

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::*;
 use crate::daemon::Sources;
-use crate::evacuate::{Owner, Progress, Side, Stage};
+use crate::evacuate::{Owner, Progress};
 use crate::execute::Records;
 
 /// A whole hour: many attempts.
@@ -54,21 +54,7 @@ impl Two {
 }
 
 fn record(domain: &str) -> Progress {
-    Progress {
-        version: Progress::VERSION,
-        evacuation: "e1".to_owned(),
-        domain: domain.to_owned(),
-        renamed: None,
-        owner: None,
-        beat: 7,
-        stage: Stage::Degraded,
-        migration_begun: true,
-        home: Some(Side::Destination),
-        bond: None,
-        more_bonds: Vec::new(),
-        let_go: 0,
-        lacking: 0,
-    }
+    Progress::degraded("e1", domain)
 }
 
 /// As a client that may write the metadata of `g1` alone would have it.
