@@ -1,5 +1,4 @@
 //! How long an honest guest's answers get.
-#![expect(clippy::unwrap_used, reason = "a test may fail")]
 
 use serde_json::{Value, json};
 use tandem_core::Policy;

@@ -8,7 +8,7 @@ use crate::network::{GUEST, PEER, aggregated, frame, ip, send, without_offloads}
 use crate::peer::Peer;
 
 /// A bridge lets frames through that are longer by a VLAN's tag, whether they have one or not, and a tap takes none of those
-/// that have none (`is_skb_forwardable` of net/core/dev.c, `packet_snd` of net/packet/af_packet.c, 6.12).
+/// that have none (`is_skb_forwardable` of net/core/dev.c, `packet_snd` of `net/packet/af_packet.c`, 6.12).
 #[test]
 fn a_frame_that_no_tap_takes_costs_nothing_but_itself() {
     for stays in [false, true] {

@@ -19,7 +19,7 @@ const NAME_BYTES: usize = 32;
 /// Features that a kernel has at most, by far.
 const MOST: u32 = 1024;
 /// Names (`netdev_features_strings` of net/ethtool/common.c, 6.12), what a tap calls them, and the frames that want them
-/// (`VIRTIO_NET_HDR_GSO_…` of include/uapi/linux/virtio_net.h).
+/// (`VIRTIO_NET_HDR_GSO_TCPV4` and others, `include/uapi/linux/virtio_net.h`).
 const KNOWN: [(&str, libc::c_uint, u8); 3] = [
     ("tx-tcp-segmentation", libc::TUN_F_TSO4, 1),
     ("tx-tcp6-segmentation", libc::TUN_F_TSO6, 4),
