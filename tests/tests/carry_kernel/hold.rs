@@ -173,7 +173,7 @@ fn a_tap_of_another_network_is_not_copied() {
     let name = here.guest.name().to_owned();
     let copied = || TapCopy::of(&name).map(|copy| copy.queues());
     assert_eq!(copied().unwrap(), 1);
-    let there = std::thread::scope(|scope| {
+    let there = thread::scope(|scope| {
         let other = scope.spawn(|| {
             crate::network::enter();
             copied().map_err(|error| error.to_string())
