@@ -119,7 +119,7 @@ impl<'lab> Machine<'lab> {
             false => guest,
         };
         let guest = match self.dracut {
-            Some(network) => guest.dracut(network),
+            Some(network) => guest.dracut(network)?,
             None => guest,
         };
         let with_copy =

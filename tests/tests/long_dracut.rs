@@ -17,24 +17,12 @@ fn networkd_asks_and_goes_on() {
         "/etc/systemd/network/10-lan.network".to_owned(),
         LAN.to_owned(),
     );
-    run(
-        EarlyNetwork::Networkd,
-        Manager::Networkd,
-        &[file],
-        |machine, guest| goes_on(machine, guest),
-    )
-    .unwrap();
+    run(EarlyNetwork::Networkd, Manager::Networkd, &[file]).unwrap();
 }
 
 #[test]
 fn network_manager_asks_and_goes_on() {
-    run(
-        EarlyNetwork::NetworkManager,
-        Manager::NetworkManager,
-        &[],
-        |machine, guest| goes_on(machine, guest),
-    )
-    .unwrap();
+    run(EarlyNetwork::NetworkManager, Manager::NetworkManager, &[]).unwrap();
 }
 
 fn goes_on(machine: &Machine<'_>, guest: &Guest) -> Result<()> {
@@ -46,17 +34,12 @@ fn goes_on(machine: &Machine<'_>, guest: &Guest) -> Result<()> {
     machine.has_renewed(guest, &first)
 }
 
-fn run(
-    early: EarlyNetwork,
-    manager: Manager,
-    files: &[(String, String)],
-    story: impl Fn(&Machine<'_>, &Guest) -> Result<()>,
-) -> Result<()> {
+fn run(early: EarlyNetwork, manager: Manager, files: &[(String, String)]) -> Result<()> {
     let Some(lab) = Lab::for_test("dracut") else {
         return Ok(());
     };
     let machine = Machine::new(&lab, manager)?;
     let machine = machine.with_tandem().dracut(early);
     let guest = machine.boot(files)?;
-    story(&machine, &guest).with_context(|| said(&guest))
+    goes_on(&machine, &guest).with_context(|| said(&guest))
 }

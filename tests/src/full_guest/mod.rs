@@ -228,15 +228,15 @@ impl<'lab> FullGuest<'lab> {
     }
 
     /// dracut made its initramfs, in which the standby's network is asked for.
-    pub fn dracut(mut self, network: EarlyNetwork) -> Self {
+    pub fn dracut(mut self, network: EarlyNetwork) -> Result<Self> {
         self.dracut = Some(network);
         for (from, to) in install::DRACUT_FILES {
-            let data = std::fs::read(install::source(from)).unwrap_or_default();
-            self.add(to, data, false);
+            self = self.copy(&install::source(from), to)?;
         }
-        self.flavor(Flavor::Dracut)
+        Ok(self
+            .flavor(Flavor::Dracut)
             .kernel_parameter("rd.neednet=1")
-            .kernel_parameter("ip=dhcp")
+            .kernel_parameter("ip=dhcp"))
     }
 
     /// A system whose first boot is past: systemd makes no user at a boot (`ConditionNeedsUpdate=`,
