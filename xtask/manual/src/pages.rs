@@ -47,10 +47,12 @@ fn commands_in_blocks_are_taken() {
 #[test]
 fn options_in_the_text_exist() {
     /// Of cargo, of `cargo xtask`, whose commands in the pages a test of xtask's parses, of ifquery and of virsh.
-    const OTHERS: [&str; 25] = [
+    const OTHERS: [&str; 27] = [
         "--",
         "--armed",
         "--boot",
+        "--carried",
+        "--carry-costs",
         "--check",
         "--costs",
         "--evacuation",
