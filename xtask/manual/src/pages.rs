@@ -86,7 +86,9 @@ fn options_in_the_text_exist() {
     for page in pages() {
         let prose = readme::prose(&page.text);
         let spans = prose.split('`').skip(1).step_by(2);
-        for option in spans.flat_map(words).filter(|word| word.starts_with("--")) {
+        for word in spans.flat_map(words).filter(|word| word.starts_with("--")) {
+            // What follows is its value.
+            let option = word.split('=').next().unwrap_or_default().to_owned();
             let is_known = OTHERS.contains(&option.as_str()) || known.contains(&option);
             assert!(is_known, "{}: {option}", page.name);
             seen += 1;
