@@ -86,6 +86,11 @@ fn check(known: &Known, bonds: &mut BTreeSet<String>, versions: &mut BTreeSet<St
         samples.len()
     );
     for mut sample in samples {
+        // What this host has carried is no domain's, and nobody's to change: nothing was.
+        if sample.name.starts_with("tandem_carr") {
+            assert!(sample.labels.keys().all(|label| *label == "end") && sample.value == 0.0);
+            continue;
+        }
         assert_eq!(sample.labels.remove("domain").as_deref(), Some(DOMAIN));
         let is_its_own = sample.labels.get("bond").is_some_and(|bond| bond == BOND);
         // However often the guest names it.
