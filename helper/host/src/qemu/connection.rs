@@ -118,7 +118,7 @@ impl Connection {
 fn forward(readers: &Mutex<Vec<EventSender>>, unasked: Unasked) {
     match unasked {
         Unasked::Lost => send(readers, &DomainEvent::lost()),
-        Unasked::DomainEvent(event) => {
+        Unasked::Event(event) => {
             if let Some(kind) = meaning(&event) {
                 let domain = ONLY_DOMAIN;
                 send(readers, &DomainEvent { domain, kind });

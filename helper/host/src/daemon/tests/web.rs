@@ -7,7 +7,7 @@ use tandem_wire::reply::StatusReport;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::super::registry::{Attempts, Registry};
+use super::super::registry::{Registry, ReplugAttempts};
 use super::super::{http, metrics};
 use super::*;
 use crate::control::{CarryEnd, CarryFigures, tell_carry};
@@ -39,7 +39,7 @@ fn registry(domain: &str) -> Registry {
         last: None,
     });
     registry.show(report, false);
-    let attempts = Attempts {
+    let attempts = ReplugAttempts {
         count: 2,
         last: Some("the VF is in use".to_owned()),
     };
