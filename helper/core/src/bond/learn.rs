@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use crate::bond::choice::{Choice, guess_cause};
-use crate::bond::history::traffic::{Carrier, PendingSwitchover, Record, Seen};
+use crate::bond::history::traffic::{Carrier, PendingSwitchover, Seen, TrafficRecord};
 use crate::bond::memory::{Memory, prepared_until};
 use crate::bond::view::BondView;
 use crate::model::input::KnownVf;
@@ -167,7 +167,7 @@ impl Memory {
             fast_path.is_some_and(|fast_path| fast_path.ports.contains(&to.port));
         let armed_vf = fast_path.and_then(|fast_path| fast_path.armed_vf.as_ref());
         let redirected = armed_vf.is_some_and(|one| one.vf == from.port && one.standby == to.port);
-        self.traffic.push(Record {
+        self.traffic.push(TrafficRecord {
             from: from.port,
             to: to.port,
             stopped_at: gone

@@ -14,7 +14,7 @@ use tandem_core::status::{
     Switchover, SwitchoverCause, Traffic,
 };
 use tandem_core::types::{IfName, Ifindex, Time};
-use tandem_host::control::{Reply, Request, Watching};
+use tandem_host::control::{ControlReply, ControlRequest, Watching};
 use tandem_wire::event::{EventMessage, Pushed, Timestamp};
 use tandem_wire::message::{Call, Received, RequestLine};
 use tandem_wire::reply::{
@@ -72,7 +72,7 @@ fn watch_all(socket: &Path, seen: &Sender<Sight>) -> Result<()> {
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let request = Request::Watch {
+        let request = ControlRequest::Watch {
             uri: "simulated:///".to_owned(),
             domain: None,
         };
@@ -84,7 +84,7 @@ fn watch_all(socket: &Path, seen: &Sender<Sight>) -> Result<()> {
             }
         };
         loop {
-            if let Reply::Domain(shown) = watching.next().await?
+            if let ControlReply::Domain(shown) = watching.next().await?
                 && let Some(guest) = shown.report.guest
             {
                 let generation = guest.status.generation;

@@ -27,12 +27,12 @@ const MAX_EVENTS: usize = 256;
 /// Bytes of the lines of those events; as above.
 const MAX_EVENT_BYTES: usize = 256 * 1024;
 
-/// After this time without an answer a common start is asked for again, within [`Limits::sync`].
+/// After this time without an answer a common start is asked for again, within [`ChannelLimits::sync`].
 const SYNC_AGAIN: Duration = Duration::from_secs(2);
 
 /// How long a guest may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct ChannelLimits {
     /// To connect and to find a common start.
     pub sync: Duration,
     /// For a question.
@@ -41,7 +41,7 @@ pub struct Limits {
     pub command: Duration,
 }
 
-impl Default for Limits {
+impl Default for ChannelLimits {
     fn default() -> Self {
         Self {
             // The service may hold the channel for a few questions; others wait for their turn.
@@ -70,7 +70,7 @@ pub enum Heard {
 #[derive(Debug)]
 pub struct Agent {
     lines: LineStream,
-    limits: Limits,
+    limits: ChannelLimits,
     /// Requests and replies are in step.
     in_step: bool,
     last_id: u64,
@@ -85,7 +85,10 @@ impl Agent {
     ///
     /// # Errors
     /// If the socket can't be opened or is not the domain's, or the guest does not answer.
-    pub async fn connect(socket: &ChannelSocket, limits: Limits) -> Result<Self, AgentError> {
+    pub async fn connect(
+        socket: &ChannelSocket,
+        limits: ChannelLimits,
+    ) -> Result<Self, AgentError> {
         let deadline = Instant::now() + limits.sync;
         let lines = timeout_at(deadline, LineStream::open(socket)).await;
         let mut agent = Self {

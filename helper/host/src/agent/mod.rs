@@ -12,5 +12,5 @@ mod open;
 mod tests;
 
 pub use crate::words::printable;
-pub use client::{Agent, Heard, Limits};
+pub use client::{Agent, ChannelLimits, Heard};
 pub use error::AgentError;

@@ -9,17 +9,17 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinHandle;
 
-use super::{Agent, AgentError, Heard, Limits};
+use super::{Agent, AgentError, ChannelLimits, Heard};
 use crate::hypervisor::ChannelSocket;
 
 mod versions;
 
-const SHORT: Limits = Limits {
+const SHORT: ChannelLimits = ChannelLimits {
     sync: Duration::from_millis(200),
     question: Duration::from_millis(200),
     command: Duration::from_millis(200),
 };
-const PATIENT: Limits = Limits {
+const PATIENT: ChannelLimits = ChannelLimits {
     sync: Duration::from_secs(60),
     question: Duration::from_secs(60),
     command: Duration::from_secs(60),

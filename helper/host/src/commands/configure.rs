@@ -5,7 +5,7 @@ use clap::Args;
 use tandem_wire::reply::Configured;
 
 use super::{connect::Connect, exit, mac_form};
-use crate::agent::{AgentError, Limits};
+use crate::agent::{AgentError, ChannelLimits};
 use crate::control::LeaseClient;
 use crate::hypervisor::{HostError, Lack, Look, channel_of, policy_of};
 use crate::words::printable;
@@ -56,7 +56,7 @@ pub async fn configure(
     }
     let socket = channel_of(&look.facts)?;
     let asked = async {
-        let limits = Limits::default();
+        let limits = ChannelLimits::default();
         let mut agent = lease_client.connect(domain, &socket, limits).await?;
         agent.configure(policy).await
     };

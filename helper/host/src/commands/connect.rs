@@ -9,7 +9,7 @@ use crate::control::{self, LeaseClient};
 use crate::hypervisor::Host;
 use crate::libvirt::Virsh;
 use crate::qemu::Qemu;
-use crate::trust::{Origin, UriError, check_uri};
+use crate::trust::{UriError, UriOrigin, check_uri};
 
 /// How to reach the hypervisor.
 #[derive(Debug, Clone, Args)]
@@ -45,7 +45,7 @@ impl Connect {
     ///
     /// # Errors
     /// If it may not be opened.
-    pub fn other(&self, uri: &str, origin: Origin) -> Result<Arc<dyn Host>, UriError> {
+    pub fn other(&self, uri: &str, origin: UriOrigin) -> Result<Arc<dyn Host>, UriError> {
         check_uri(uri, origin)?;
         Ok(self.driver(uri))
     }
@@ -68,6 +68,6 @@ impl Connect {
 /// # Errors
 /// If it may not.
 pub(super) fn typed(uri: &str) -> Result<String, UriError> {
-    check_uri(uri, Origin::CommandLine)?;
+    check_uri(uri, UriOrigin::CommandLine)?;
     Ok(uri.to_owned())
 }

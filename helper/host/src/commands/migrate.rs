@@ -19,7 +19,7 @@ use crate::evacuate::{
 };
 use crate::execute::{Hosts, Lock, Records, Runner, random_name, this_process};
 use crate::hypervisor::{DomainLook, DomainState, HostError, MigrateOptions, Nic, NicKind};
-use crate::trust::Origin;
+use crate::trust::UriOrigin;
 use crate::words::{printable, quoted};
 use crate::xml::Bond;
 use crate::xml::domain::DomainXml;
@@ -146,7 +146,7 @@ async fn prepare(arguments: &args::Evacuation) -> anyhow::Result<Result<Prepared
         destination: arguments
             .common
             .connect
-            .other(&arguments.destination, Origin::CommandLine)?,
+            .other(&arguments.destination, UriOrigin::CommandLine)?,
     };
     let name = arguments.domain.as_str();
     let look = match source.look(name).await {

@@ -8,10 +8,12 @@ use anyhow::{Context as _, bail};
 use super::args;
 use super::spec::{bond_meant, choose_bonds, vf_of, vf_of_device, with_mac_of};
 use super::text_file::{NamedFile, read_all};
-use crate::evacuate::{AgentUse, Cause, CauseCode, Device, Progress, Record, Role, Side, Spec, Vf};
+use crate::evacuate::{
+    AgentUse, Cause, CauseCode, Device, DeviceRole, Progress, Record, Side, Spec, Vf,
+};
 use crate::execute::Hosts;
 use crate::hypervisor::{DomainLook, DomainState, Host, HostError, is_local_uri};
-use crate::trust::Origin;
+use crate::trust::UriOrigin;
 use crate::words::{printable, quoted};
 use crate::xml::device::read_device;
 
@@ -27,7 +29,7 @@ pub(super) async fn record(
 ) -> anyhow::Result<Result<(Record, Hosts), Cause>> {
     let name = arguments.domain.as_str();
     let connected = arguments.common.connect.uri.clone();
-    let open = |uri: &String| arguments.common.connect.other(uri, Origin::CommandLine);
+    let open = |uri: &String| arguments.common.connect.other(uri, UriOrigin::CommandLine);
     let (source_uri, destination_uri, hosts) = match (&arguments.source, &arguments.destination) {
         (Some(source), destination) => {
             let there = destination.as_ref().unwrap_or(&connected);
@@ -108,7 +110,7 @@ pub(super) async fn record(
 fn devices(found: &Progress, side: Side, look: &DomainLook) -> anyhow::Result<Vec<Device>> {
     let bonds = look.bonds.as_ref().ok().and_then(Option::as_ref);
     let device = |bond: Option<String>| Device {
-        role: Role::Vf { bond },
+        role: DeviceRole::Vf { bond },
         source: None,
         destination: None,
     };
@@ -203,7 +205,7 @@ pub(super) fn name_devices(
             None if unknown > 0 => {
                 unknown -= 1;
                 let mut device = Device {
-                    role: Role::LetGo,
+                    role: DeviceRole::LetGo,
                     source: None,
                     destination: None,
                 };

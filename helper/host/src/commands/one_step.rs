@@ -6,7 +6,7 @@ use tandem_core::status::Answer;
 use tandem_core::types::IfName;
 
 use super::args;
-use crate::agent::{Agent, Limits};
+use crate::agent::{Agent, ChannelLimits};
 use crate::control::LeaseClient;
 use crate::hypervisor::channel_of;
 
@@ -46,7 +46,7 @@ async fn agent(
     let look = host.look(name).await?;
     let socket = channel_of(&look.facts).with_context(|| arguments.common.connect.uri.clone())?;
     let agent = lease_client
-        .connect(name, &socket, Limits::default())
+        .connect(name, &socket, ChannelLimits::default())
         .await?;
     Ok((agent, bond))
 }

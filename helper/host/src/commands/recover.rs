@@ -11,7 +11,7 @@ use crate::evacuate::{
 };
 use crate::execute::{Hosts, Lock, Records, RecordsError, Runner, owner_is_dead, this_process};
 use crate::hypervisor::{DomainLook, DomainState, Host, MigrateOptions, Nic, is_local_uri};
-use crate::trust::{Origin, UriError, check_device};
+use crate::trust::{UriError, UriOrigin, check_device};
 use crate::words::printable;
 
 /// Finishes or undoes what another process left; returns the exit code.
@@ -243,9 +243,9 @@ fn way(
     typed: Option<&str>,
 ) -> Result<Option<Arc<dyn Host>>, UriError> {
     let (uri, origin) = match typed {
-        Some(uri) => (uri, Origin::CommandLine),
+        Some(uri) => (uri, UriOrigin::CommandLine),
         None if recorded.is_empty() => return Ok(None),
-        None => (recorded, Origin::OwnRecord),
+        None => (recorded, UriOrigin::OwnRecord),
     };
     connect.other(uri, origin).map(Some)
 }

@@ -7,7 +7,7 @@ use tandem_core::types::Mac;
 
 use super::args;
 use super::text_file::DeviceFile;
-use crate::evacuate::{AgentUse, Device, Role, Side, Spec, Vf, VfIdentity};
+use crate::evacuate::{AgentUse, Device, DeviceRole, Side, Spec, Vf, VfIdentity};
 use crate::hypervisor::{DomainFacts, Nic, is_local_uri};
 use crate::trust::{check_device, own_alias};
 use crate::words::{printable, quoted};
@@ -66,7 +66,7 @@ pub fn spec_of(
             vf_of_device(&text, &facts.nics, Some(nic))
         });
         devices.push(Device {
-            role: Role::LetGo,
+            role: DeviceRole::LetGo,
             source: Some(vf_of(nic, nic.xml.clone(), &facts.nics)),
             destination: file.transpose().context("--device")?,
         });
@@ -155,7 +155,7 @@ fn bond_devices(
         );
     }
     let device = |bond: Option<String>, nic: Option<&Nic>| Device {
-        role: Role::Vf { bond },
+        role: DeviceRole::Vf { bond },
         source: nic.map(|nic| vf_of(nic, nic.xml.clone(), nics)),
         destination: None,
     };

@@ -9,8 +9,8 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::connect::Connect;
-use crate::agent::{AgentError, Limits};
-use crate::control::{ControlError, LeaseClient, Reply, Request, Shown, Watching};
+use crate::agent::{AgentError, ChannelLimits};
+use crate::control::{ControlError, ControlReply, ControlRequest, LeaseClient, Shown, Watching};
 use crate::hypervisor::{DomainFacts, DomainLook, DomainState, Host, reachable};
 use crate::report::{ChannelUse, DomainReport, domain_text};
 
@@ -82,7 +82,7 @@ async fn from_serve(arguments: &StatusArgs) -> Result<Option<Vec<Shown>>, Contro
     if arguments.ask {
         return Ok(None);
     }
-    let request = Request::Status {
+    let request = ControlRequest::Status {
         uri: arguments.connect.open().uri().to_owned(),
         domain: arguments.domain.clone(),
     };
@@ -90,9 +90,9 @@ async fn from_serve(arguments: &StatusArgs) -> Result<Option<Vec<Shown>>, Contro
     let mut known = Vec::new();
     loop {
         match serve.next_within(PATIENCE).await? {
-            Reply::Domain(shown) => known.push(*shown),
-            Reply::Current {} => break,
-            Reply::OtherHost { .. } => return Ok(None),
+            ControlReply::Domain(shown) => known.push(*shown),
+            ControlReply::Current {} => break,
+            ControlReply::OtherHost { .. } => return Ok(None),
             _ => {}
         }
     }
@@ -130,7 +130,7 @@ async fn report(look: &DomainLook, lease_client: &LeaseClient) -> DomainReport {
 async fn ask(facts: &DomainFacts, lease_client: &LeaseClient) -> Result<StatusReport, String> {
     let socket = reachable(facts)?;
     let asked = async {
-        let limits = Limits::default();
+        let limits = ChannelLimits::default();
         let mut agent = lease_client.connect(&facts.name, &socket, limits).await?;
         agent.status().await
     };

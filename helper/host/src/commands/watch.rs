@@ -6,7 +6,7 @@ use clap::Args;
 use super::connect::Connect;
 use super::status;
 use crate::agent::printable;
-use crate::control::{Reply, Request, Watching};
+use crate::control::{ControlReply, ControlRequest, Watching};
 use crate::report::domain_text;
 
 /// `tandem-host watch`
@@ -27,7 +27,7 @@ pub struct WatchArgs {
 /// # Errors
 /// If no `serve` runs, or it ends.
 pub async fn run(arguments: &WatchArgs) -> Result<u8> {
-    let request = Request::Watch {
+    let request = ControlRequest::Watch {
         uri: arguments.connect.open().uri().to_owned(),
         domain: arguments.domain.clone(),
     };
@@ -54,16 +54,16 @@ fn printed(text: &str) -> std::io::Result<bool> {
     }
 }
 
-fn text_of(reply: &Reply, as_json: bool) -> Result<Option<String>> {
+fn text_of(reply: &ControlReply, as_json: bool) -> Result<Option<String>> {
     Ok(match reply {
-        Reply::Domain(shown) if as_json => Some(format!("{}\n", status::json(shown))),
-        Reply::Domain(shown) => Some(domain_text(&shown.report, Some(shown.age_ms))),
-        Reply::Gone { domain } if as_json => {
+        ControlReply::Domain(shown) if as_json => Some(format!("{}\n", status::json(shown))),
+        ControlReply::Domain(shown) => Some(domain_text(&shown.report, Some(shown.age_ms))),
+        ControlReply::Gone { domain } if as_json => {
             let gone = serde_json::json!({ "domain": domain, "state": "absent" });
             Some(format!("{gone}\n"))
         }
-        Reply::Gone { domain } => Some(format!("{}: gone\n", printable(domain))),
-        Reply::OtherHost { uri } => bail!(
+        ControlReply::Gone { domain } => Some(format!("{}: gone\n", printable(domain))),
+        ControlReply::OtherHost { uri } => bail!(
             "the `tandem-host serve` on this socket cares for {uri}; name that one by --connect, or \
              another socket by --serve-socket"
         ),

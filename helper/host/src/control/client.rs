@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::message::{MAX_REPLY_BYTES, Reply, Request};
+use super::message::{ControlReply, ControlRequest, MAX_REPLY_BYTES};
 
 /// `serve` takes a request within this, or something is wrong with it.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -72,7 +72,7 @@ impl Watching {
     ///
     /// # Errors
     /// If nobody listens, or not to us.
-    pub async fn ask(path: &Path, request: &Request) -> Result<Self, ControlError> {
+    pub async fn ask(path: &Path, request: &ControlRequest) -> Result<Self, ControlError> {
         let asked = async {
             let mut stream = UnixStream::connect(path).await?;
             let mut line = serde_json::to_vec(request)?;
@@ -98,7 +98,7 @@ impl Watching {
     ///
     /// # Errors
     /// If `serve` hung up, refused, or is of another version.
-    pub async fn next(&mut self) -> Result<Reply, ControlError> {
+    pub async fn next(&mut self) -> Result<ControlReply, ControlError> {
         loop {
             let mut rest = self.input.as_slice();
             let line = self.decoder.next_line(&mut rest);
@@ -109,7 +109,7 @@ impl Watching {
                 let line = line.map_err(|error| not_understood(error.to_string()))?;
                 let reply = serde_json::from_str(&line);
                 return match reply.map_err(|error| not_understood(error.to_string()))? {
-                    Reply::Error { message } => Err(ControlError::Refused { message }),
+                    ControlReply::Error { message } => Err(ControlError::Refused { message }),
                     reply => Ok(reply),
                 };
             }
@@ -124,7 +124,7 @@ impl Watching {
     ///
     /// # Errors
     /// As there, and if it takes longer.
-    pub async fn next_within(&mut self, limit: Duration) -> Result<Reply, ControlError> {
+    pub async fn next_within(&mut self, limit: Duration) -> Result<ControlReply, ControlError> {
         let reply = timeout(limit, self.next()).await;
         reply.map_err(|_| ControlError::Silent { limit })?
     }

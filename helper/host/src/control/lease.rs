@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 
 use super::client::{ControlError, Watching};
-use super::message::{Reply, Request};
-use crate::agent::{Agent, AgentError, Limits};
+use super::message::{ControlReply, ControlRequest};
+use crate::agent::{Agent, AgentError, ChannelLimits};
 use crate::hypervisor::ChannelSocket;
 
 /// How long to wait for `serve`, and for another tool that has the channel.
@@ -44,7 +44,7 @@ impl LeaseClient {
         &self,
         domain: &str,
         channel: &ChannelSocket,
-        limits: Limits,
+        limits: ChannelLimits,
     ) -> Result<Agent, AgentError> {
         self.hold(domain).await?;
         let mut agent = Agent::connect(channel, limits).await?;
@@ -80,9 +80,9 @@ impl LeaseClient {
 
 async fn take(socket: &Path, domain: &str) -> Result<Watching, ControlError> {
     let domain = domain.to_owned();
-    let mut connection = Watching::ask(socket, &Request::Lease { domain }).await?;
+    let mut connection = Watching::ask(socket, &ControlRequest::Lease { domain }).await?;
     match connection.next_within(PATIENCE).await? {
-        Reply::Leased {} => Ok(connection),
+        ControlReply::Leased {} => Ok(connection),
         other => Err(ControlError::NotUnderstood {
             reason: format!("{other:?} is no answer to `lease`"),
         }),

@@ -13,27 +13,27 @@ pub const MAX_REPLY_BYTES: usize = 1024 * 1024;
 /// One line to `serve`; one request a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Request {
-    /// What is known now. Ends with [`Reply::Current`].
+pub enum ControlRequest {
+    /// What is known now. Ends with [`ControlReply::Current`].
     Status {
         /// The hypervisor that is meant, as [`crate::hypervisor::Look::uri`].
         uri: String,
         /// Only this domain.
         domain: Option<String>,
     },
-    /// What is known now, then [`Reply::Current`], then each change.
+    /// What is known now, then [`ControlReply::Current`], then each change.
     Watch {
         /// The hypervisor that is meant.
         uri: String,
         /// Only this domain.
         domain: Option<String>,
     },
-    /// The domain's channel, until this connection ends. Answered by [`Reply::Leased`].
+    /// The domain's channel, until this connection ends. Answered by [`ControlReply::Leased`].
     Lease {
         /// The domain.
         domain: String,
     },
-    /// A carry is over. Answered by [`Reply::Counted`].
+    /// A carry is over. Answered by [`ControlReply::Counted`].
     Carried {
         /// What it came to.
         figures: CarryFigures,
@@ -43,7 +43,7 @@ pub enum Request {
 /// One line of `serve`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Reply {
+pub enum ControlReply {
     /// A domain as it is now.
     Domain(Box<Shown>),
     /// A domain does not run here any more.
@@ -80,7 +80,7 @@ pub struct Shown {
     pub report: DomainReport,
 }
 
-impl Reply {
+impl ControlReply {
     /// The line with its end.
     pub fn to_line(&self) -> Vec<u8> {
         let mut line = serde_json::to_vec(self).expect("its keys are all text");
@@ -99,27 +99,27 @@ mod tests {
         for (line, request) in [
             (
                 r#"{"status":{"uri":"a:///","domain":"g1"}}"#,
-                Request::Status {
+                ControlRequest::Status {
                     uri: "a:///".to_owned(),
                     domain: Some("g1".to_owned()),
                 },
             ),
             (
                 r#"{"watch":{"uri":"a:///"}}"#,
-                Request::Watch {
+                ControlRequest::Watch {
                     uri: "a:///".to_owned(),
                     domain: None,
                 },
             ),
             (
                 r#"{"lease":{"domain":"g1"}}"#,
-                Request::Lease {
+                ControlRequest::Lease {
                     domain: "g1".to_owned(),
                 },
             ),
             (
                 r#"{"carried":{"figures":{"end":"cut-short","held":3,"carried":2,"lost":1,"latest-ms":5,"most-bytes":9}}}"#,
-                Request::Carried {
+                ControlRequest::Carried {
                     figures: CarryFigures {
                         end: CarryEnd::CutShort,
                         held: 3,
@@ -132,11 +132,17 @@ mod tests {
                 },
             ),
         ] {
-            assert_eq!(serde_json::from_str::<Request>(line).unwrap(), request);
+            assert_eq!(
+                serde_json::from_str::<ControlRequest>(line).unwrap(),
+                request
+            );
         }
         for line in ["", "{}", r#"{"lease":{}}"#, r#"{"halt":{}}"#, "[]", "1"] {
-            assert!(serde_json::from_str::<Request>(line).is_err(), "{line}");
+            assert!(
+                serde_json::from_str::<ControlRequest>(line).is_err(),
+                "{line}"
+            );
         }
-        assert_eq!(Reply::Leased {}.to_line(), b"{\"leased\":{}}\n");
+        assert_eq!(ControlReply::Leased {}.to_line(), b"{\"leased\":{}}\n");
     }
 }

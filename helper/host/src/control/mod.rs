@@ -15,7 +15,7 @@ use std::path::PathBuf;
 pub use carry::{CarryEnd, CarryFigures};
 pub use client::{ControlError, Watching};
 pub use lease::LeaseClient;
-pub use message::{MAX_REPLY_BYTES, MAX_REQUEST_BYTES, Reply, Request, Shown};
+pub use message::{ControlReply, ControlRequest, MAX_REPLY_BYTES, MAX_REQUEST_BYTES, Shown};
 pub use tell::tell_carry;
 
 /// Where `serve` listens, unless told otherwise.

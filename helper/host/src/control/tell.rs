@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::carry::CarryFigures;
 use super::client::{ControlError, Watching};
-use super::message::{Reply, Request};
+use super::message::{ControlReply, ControlRequest};
 
 /// The evacuation is over by then: nobody waits for a `serve` that hangs.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -16,9 +16,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// If it does not count it.
 pub async fn tell_carry(socket: &Path, figures: CarryFigures) -> Result<(), ControlError> {
     let told = async {
-        let mut connection = Watching::ask(socket, &Request::Carried { figures }).await?;
+        let mut connection = Watching::ask(socket, &ControlRequest::Carried { figures }).await?;
         match connection.next().await? {
-            Reply::Counted {} => Ok(()),
+            ControlReply::Counted {} => Ok(()),
             other => Err(ControlError::NotUnderstood {
                 reason: format!("{other:?} is no answer to `carried`"),
             }),

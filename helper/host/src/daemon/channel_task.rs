@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use super::lease::ChannelLeases;
 use super::registry::Registry;
 use super::told::Told;
-use crate::agent::{Agent, AgentError, Limits};
+use crate::agent::{Agent, AgentError, ChannelLimits};
 use crate::hypervisor::ChannelSocket;
 use crate::report::ChannelUse;
 
@@ -176,7 +176,7 @@ impl ChannelTask {
         desired: &DesiredState,
         socket: &ChannelSocket,
     ) -> Result<Infallible, AgentError> {
-        let mut agent = Agent::connect(socket, Limits::default()).await?;
+        let mut agent = Agent::connect(socket, ChannelLimits::default()).await?;
         agent.info().await?;
         let configured = self.configured_for(desired);
         if configured.is_none_or(|configured| configured.lacks(desired)) {

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use super::lease::HostLeases;
 use super::options::ServeError;
 use super::registry::Registry;
-use crate::control::{MAX_REQUEST_BYTES, Reply, Request};
+use crate::control::{ControlReply, ControlRequest, MAX_REQUEST_BYTES};
 
 /// Most connections at once: leases of a host's whole evacuation, and some who watch.
 const MAX_CLIENTS: usize = 512;
@@ -114,7 +114,7 @@ impl ControlSocket {
             };
             let Ok(seat) = Arc::clone(&seats).try_acquire_owned() else {
                 let message = format!("{MAX_CLIENTS} clients are connected already");
-                let _ = stream.try_write(&Reply::Error { message }.to_line());
+                let _ = stream.try_write(&ControlReply::Error { message }.to_line());
                 continue;
             };
             let answers = answers.clone();
@@ -135,23 +135,23 @@ impl Answers {
         let request = match timeout(PATIENCE, request(stream)).await {
             Ok(Some(Ok(request))) => request,
             Ok(Some(Err(message))) => {
-                send(stream, &Reply::Error { message }).await;
+                send(stream, &ControlReply::Error { message }).await;
                 return;
             }
             Ok(None) | Err(_) => return,
         };
         match request {
-            Request::Carried { figures } => {
+            ControlRequest::Carried { figures } => {
                 self.registry.carried(&figures);
-                send(stream, &Reply::Counted {}).await;
+                send(stream, &ControlReply::Counted {}).await;
             }
-            Request::Lease { domain } => self.lease(stream, &domain).await,
-            Request::Status { uri, domain } => {
+            ControlRequest::Lease { domain } => self.lease(stream, &domain).await,
+            ControlRequest::Status { uri, domain } => {
                 if self.is_ours(stream, &uri).await {
                     self.now(stream, domain.as_deref()).await;
                 }
             }
-            Request::Watch { uri, domain } => {
+            ControlRequest::Watch { uri, domain } => {
                 if self.is_ours(stream, &uri).await {
                     self.watch(stream, domain.as_deref()).await;
                 }
@@ -164,7 +164,7 @@ impl Answers {
             return true;
         }
         let uri = self.uri.clone();
-        send(stream, &Reply::OtherHost { uri }).await;
+        send(stream, &ControlReply::OtherHost { uri }).await;
         false
     }
 
@@ -176,7 +176,7 @@ impl Answers {
             () = hung_up(stream) => return,
         };
         tracing::debug!("the channel of domain {domain} is leased");
-        if send(stream, &Reply::Leased {}).await {
+        if send(stream, &ControlReply::Leased {}).await {
             hung_up(stream).await;
         }
         drop(lease);
@@ -196,7 +196,7 @@ impl Answers {
                 return false;
             }
         }
-        send(stream, &Reply::Current {}).await
+        send(stream, &ControlReply::Current {}).await
     }
 
     async fn watch(&self, stream: &mut UnixStream, domain: Option<&str>) {
@@ -222,7 +222,7 @@ impl Answers {
 }
 
 /// The request, or what is wrong with it; `None` if the client hung up.
-async fn request(stream: &mut UnixStream) -> Option<Result<Request, String>> {
+async fn request(stream: &mut UnixStream) -> Option<Result<ControlRequest, String>> {
     let mut decoder = Decoder::new(MAX_REQUEST_BYTES);
     let mut bytes = [0; 1024];
     loop {
@@ -248,7 +248,7 @@ async fn hung_up(stream: &mut UnixStream) {
 }
 
 /// False if the client does not take it.
-async fn send(stream: &mut UnixStream, reply: &Reply) -> bool {
+async fn send(stream: &mut UnixStream, reply: &ControlReply) -> bool {
     let sent = timeout(PATIENCE, stream.write_all(&reply.to_line())).await;
     matches!(sent, Ok(Ok(())))
 }

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::carries::Carries;
-use crate::control::{CarryFigures, Reply, Shown};
+use crate::control::{CarryFigures, ControlReply, Shown};
 use crate::report::{ChannelUse, DomainReport, EvacuationReport};
 
 /// All causes, in the order in which they are counted.
@@ -87,7 +87,7 @@ pub(super) struct Counted {
 
 /// What became of the record of an evacuation.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Attempts {
+pub(super) struct ReplugAttempts {
     pub(super) count: u32,
     pub(super) last: Option<String>,
 }
@@ -221,7 +221,7 @@ impl Registry {
     }
 
     /// How the attempts to plug in the VF go.
-    pub(super) fn attempted(&self, name: &str, attempts: &Attempts) {
+    pub(super) fn attempted(&self, name: &str, attempts: &ReplugAttempts) {
         self.edit(name, |known| {
             let Some(evacuation) = &mut known.report.evacuation else {
                 return false;
@@ -272,7 +272,7 @@ impl Registry {
     }
 
     /// The first change after that number, of one domain or of any, with its own number.
-    pub(super) fn after(&self, sequence: u64, domain: Option<&str>) -> Option<(u64, Reply)> {
+    pub(super) fn after(&self, sequence: u64, domain: Option<&str>) -> Option<(u64, ControlReply)> {
         let inner = self.inner();
         let mut later = inner.order.range(sequence.checked_add(1)?..);
         let (sequence, name) = later.find(|(_, name)| domain.is_none_or(|one| one == *name))?;
@@ -289,7 +289,7 @@ impl Registry {
     }
 
     /// A domain that runs here.
-    pub(super) fn one(&self, name: &str) -> Option<Reply> {
+    pub(super) fn one(&self, name: &str) -> Option<ControlReply> {
         let inner = self.inner();
         let entry = inner.domains.get(name)?;
         entry.known.as_ref()?;
@@ -340,12 +340,12 @@ impl Inner {
     }
 }
 
-fn reply(name: &str, entry: &Entry) -> Reply {
+fn reply(name: &str, entry: &Entry) -> ControlReply {
     match &entry.known {
-        None => Reply::Gone {
+        None => ControlReply::Gone {
             domain: name.to_owned(),
         },
-        Some(known) => Reply::Domain(Box::new(Shown {
+        Some(known) => ControlReply::Domain(Box::new(Shown {
             age_ms: u64::try_from(known.heard.elapsed().as_millis()).unwrap_or(u64::MAX),
             report: known.report.clone(),
         })),

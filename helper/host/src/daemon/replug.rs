@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout};
 
 use super::lease::ChannelLeases;
 use super::options::Options;
-use super::registry::Attempts;
+use super::registry::ReplugAttempts;
 use super::sources;
 use super::told::Told;
 use crate::evacuate::{Device, Evacuation, Limits, Outcome, Progress, Verdict};
@@ -55,7 +55,7 @@ struct Plan {
     lacks: String,
     /// `None` while it is under way.
     at: Option<Instant>,
-    attempts: Attempts,
+    attempts: ReplugAttempts,
 }
 
 /// How an attempt ended.
@@ -129,7 +129,7 @@ impl Replug {
             evacuation: record.evacuation.clone(),
             lacks,
             at: Some(at),
-            attempts: Attempts::default(),
+            attempts: ReplugAttempts::default(),
         });
     }
 
@@ -208,7 +208,7 @@ impl Replug {
     }
 
     /// What was tried for the record that stands there; nothing without one.
-    pub(super) fn attempts(&self) -> Option<&Attempts> {
+    pub(super) fn attempts(&self) -> Option<&ReplugAttempts> {
         self.plan.as_ref().map(|plan| &plan.attempts)
     }
 }

@@ -2,7 +2,7 @@
 //! networks. The domain's metadata only says which evacuation it is, and of which bond.
 
 use super::options::Sources;
-use crate::evacuate::{AgentUse, Device, Progress, Record, Role, Side, Spec, Vf, VfIdentity};
+use crate::evacuate::{AgentUse, Device, DeviceRole, Progress, Record, Side, Spec, Vf, VfIdentity};
 use crate::execute::{Records, RecordsError};
 use crate::hypervisor::{DomainLook, Nic, is_local_uri, machine_of};
 use crate::qemu::URI_PREFIX;
@@ -118,7 +118,7 @@ fn by_file(
                 .map_err(|reason| format!("{}: {reason}", bond.name))?,
         };
         Ok(Device {
-            role: Role::Vf {
+            role: DeviceRole::Vf {
                 bond: Some(bond.name.to_string()),
             },
             source: None,

@@ -16,11 +16,11 @@ use super::domain_task::{DomainTask, desired_of, too_early};
 use super::lease::HostLeases;
 use super::manager::Manager;
 use super::options::Options;
-use super::registry::{Attempts, Registry};
+use super::registry::{Registry, ReplugAttempts};
 use super::replug;
 use crate::evacuate::Progress;
 use crate::hypervisor::{
-    ActiveDomain, DomainLook, DomainState, Event, EventKind, Events, Host, HostError,
+    ActiveDomain, DomainEvent, DomainLook, DomainState, EventKind, Events, Host, HostError,
 };
 use crate::report::DomainReport;
 use crate::words::{message, printable};
@@ -225,7 +225,7 @@ impl Supervisor {
         next.unwrap_or(now + self.options.interval)
     }
 
-    fn note(&mut self, event: &Event) {
+    fn note(&mut self, event: &DomainEvent) {
         let restarted = match event.kind {
             // A guest may have restarted unseen; the same bonds twice change nothing.
             EventKind::Lost | EventKind::Reboot => true,
@@ -433,7 +433,8 @@ impl Supervisor {
         let replug = &mut domain_task.replug;
         replug.follow(lacking, name, &look.facts.run_id);
         let attempts = replug.attempts();
-        if let Some(attempts) = attempts.filter(|attempts| **attempts != Attempts::default()) {
+        if let Some(attempts) = attempts.filter(|attempts| **attempts != ReplugAttempts::default())
+        {
             self.registry.attempted(name, attempts);
         }
     }

@@ -47,5 +47,5 @@ pub use machine::Start;
 pub use outcome::{DeviceOutcome, GuestVerdict, Leftover, Outcome, PhaseTime, Verdict};
 pub use phase::Phase;
 pub use progress::{Owner, PaceBefore, Progress, ProgressError, Record, Stage};
-pub use spec::{AgentUse, Device, MAX_DEVICES, Role, Side, Spec, SpecError, Vf, VfIdentity};
+pub use spec::{AgentUse, Device, DeviceRole, MAX_DEVICES, Side, Spec, SpecError, Vf, VfIdentity};
 pub use state::Evacuation;

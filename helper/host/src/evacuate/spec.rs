@@ -62,7 +62,7 @@ pub struct Spec {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Device {
     /// What it is to the guest.
-    pub role: Role,
+    pub role: DeviceRole,
     /// On the source; `None` if the domain has none now.
     pub source: Option<Vf>,
     /// On the destination; `None` if the operator agreed to end without.
@@ -72,7 +72,7 @@ pub struct Device {
 /// What a device is to the guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Role {
+pub enum DeviceRole {
     /// The VF of a bond.
     Vf {
         /// Its name; `None` if the guest has only one.
@@ -93,14 +93,14 @@ impl Device {
 
     /// It is the VF of a bond.
     pub fn is_of_bond(&self) -> bool {
-        matches!(self.role, Role::Vf { .. })
+        matches!(self.role, DeviceRole::Vf { .. })
     }
 
     /// Its bond, if that has a name here.
     pub fn bond(&self) -> Option<&str> {
         match &self.role {
-            Role::Vf { bond } => bond.as_deref(),
-            Role::LetGo => None,
+            DeviceRole::Vf { bond } => bond.as_deref(),
+            DeviceRole::LetGo => None,
         }
     }
 
@@ -171,7 +171,7 @@ impl From<SpecText> for Spec {
                 source_uri: one.source_uri,
                 destination_uri: one.destination_uri,
                 devices: vec![Device {
-                    role: Role::Vf { bond: one.bond },
+                    role: DeviceRole::Vf { bond: one.bond },
                     source: one.source_vf,
                     destination: one.destination_vf,
                 }],
@@ -200,7 +200,7 @@ impl From<Spec> for SpecText {
         match spec.devices.as_slice() {
             [
                 Device {
-                    role: Role::Vf { bond },
+                    role: DeviceRole::Vf { bond },
                     source,
                     destination,
                 },

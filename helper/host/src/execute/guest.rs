@@ -6,7 +6,7 @@ use tandem_core::status::{BondStatus, Status, Traffic};
 use tandem_core::types::IfName;
 use tokio::sync::Mutex;
 
-use crate::agent::{Agent, AgentError, Limits, printable};
+use crate::agent::{Agent, AgentError, ChannelLimits, printable};
 use crate::control::LeaseClient;
 use crate::evacuate::{Failure, FailureKind, GuestCall, GuestStatus, Reply, Spec};
 use crate::hypervisor::ChannelSocket;
@@ -89,7 +89,7 @@ impl Channel {
             return Err(Failure::new(FailureKind::AgentSilent, text));
         };
         let connected = lease_client
-            .connect(domain, &socket, Limits::default())
+            .connect(domain, &socket, ChannelLimits::default())
             .await;
         connected.map_err(|error| failure(&error))
     }

@@ -10,7 +10,7 @@ const QUEUE: usize = 1024;
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Event {
+pub struct DomainEvent {
     /// The domain; `None` for [`EventKind::Lost`] and what concerns all.
     pub domain: Option<String>,
     /// What happened.
@@ -72,14 +72,14 @@ pub enum Lifecycle {
 /// The reading end.
 #[derive(Debug)]
 pub struct Events {
-    queue: mpsc::Receiver<Event>,
+    queue: mpsc::Receiver<DomainEvent>,
     lost: Arc<AtomicBool>,
 }
 
 /// The driver's end.
 #[derive(Debug, Clone)]
 pub struct EventSender {
-    queue: mpsc::Sender<Event>,
+    queue: mpsc::Sender<DomainEvent>,
     lost: Arc<AtomicBool>,
 }
 
@@ -102,9 +102,9 @@ pub fn event_queue() -> (EventSender, Events) {
 
 impl Events {
     /// Waits for the next event. `None` once the driver is gone. Cancel-safe.
-    pub async fn next(&mut self) -> Option<Event> {
+    pub async fn next(&mut self) -> Option<DomainEvent> {
         if self.lost.swap(false, Ordering::AcqRel) {
-            return Some(Event::lost());
+            return Some(DomainEvent::lost());
         }
         self.queue.recv().await
     }
@@ -112,7 +112,7 @@ impl Events {
 
 impl EventSender {
     /// Adds an event; never waits. False once nobody reads any more.
-    pub fn send(&self, event: Event) -> bool {
+    pub fn send(&self, event: DomainEvent) -> bool {
         match self.queue.try_send(event) {
             Ok(()) => true,
             // The full queue keeps its reader awake, so the mark is seen.
@@ -130,7 +130,7 @@ impl EventSender {
     }
 }
 
-impl Event {
+impl DomainEvent {
     /// Events may be missing.
     pub fn lost() -> Self {
         Self {
@@ -156,11 +156,14 @@ mod tests {
     async fn an_overrun_is_told_and_what_was_kept_follows() {
         let (sender, mut events) = event_queue();
         for _ in 0..=QUEUE {
-            assert!(sender.send(Event::of("a", EventKind::Reboot)));
+            assert!(sender.send(DomainEvent::of("a", EventKind::Reboot)));
         }
-        assert_eq!(events.next().await, Some(Event::lost()));
+        assert_eq!(events.next().await, Some(DomainEvent::lost()));
         for _ in 0..QUEUE {
-            assert_eq!(events.next().await, Some(Event::of("a", EventKind::Reboot)));
+            assert_eq!(
+                events.next().await,
+                Some(DomainEvent::of("a", EventKind::Reboot))
+            );
         }
         drop(sender);
         assert_eq!(events.next().await, None);
@@ -171,6 +174,6 @@ mod tests {
         let (sender, events) = event_queue();
         drop(events);
         sender.closed().await;
-        assert!(!sender.send(Event::lost()));
+        assert!(!sender.send(DomainEvent::lost()));
     }
 }

@@ -18,7 +18,7 @@ pub use domain::{
     NicKind, Unmigratable, UnmigratableKind, VolumeDisk,
 };
 pub use error::{Answer, HostError};
-pub use events::{Event, EventKind, EventSender, Events, Lifecycle, event_queue};
+pub use events::{DomainEvent, EventKind, EventSender, Events, Lifecycle, event_queue};
 pub(crate) use guest::reachable;
 pub use guest::{Lack, channel_of, policy_of};
 pub use host::{Host, Look, MAX_PROGRESS_BYTES};

@@ -1,7 +1,7 @@
 //! Ways in for tests/fuzz to what reads virsh's words. Built with `--cfg fuzzing` only.
 
 use super::{channel, read, refusal};
-use crate::hypervisor::{AgentChannel, Event, HostError, JobFacts};
+use crate::hypervisor::{AgentChannel, DomainEvent, HostError, JobFacts};
 use crate::xml::domain::DomainXml;
 
 /// What was read of a text that virsh printed.
@@ -14,9 +14,9 @@ pub struct Printed {
     /// Figures of `domjobinfo`.
     pub job: Option<JobFacts>,
     /// Each line's event.
-    pub events: Vec<Event>,
+    pub events: Vec<DomainEvent>,
     /// The same, of a line that QEMU's monitor wrote.
-    pub monitor_events: Vec<Event>,
+    pub monitor_events: Vec<DomainEvent>,
     /// What each command's failure means.
     pub refusals: Vec<HostError>,
 }

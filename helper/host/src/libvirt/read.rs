@@ -1,7 +1,7 @@
 //! Reads what virsh prints. Pure; what is not known is passed over.
 
 use crate::hypervisor::{
-    ActiveDomain, DomainState, Event, EventKind, JobFacts, JobOperation, JobPhase, Lifecycle,
+    ActiveDomain, DomainEvent, DomainState, EventKind, JobFacts, JobOperation, JobPhase, Lifecycle,
 };
 
 /// The reason of `domstate` while a migration has stopped a domain's processors.
@@ -179,7 +179,7 @@ pub(super) fn copy_phase(text: &str) -> JobPhase {
 
 /// A line of `virsh event --all --loop --timestamp`:
 /// `2026-01-02 03:04:05.678+0000: event 'lifecycle' for domain 'g1': Started Booted`.
-pub(super) fn event(line: &str) -> Option<Event> {
+pub(super) fn event(line: &str) -> Option<DomainEvent> {
     let (_, rest) = line.split_once("event '")?;
     let (name, rest) = rest.split_once("' for domain '")?;
     // What follows the name never has a quote and a colon, but a name may.
@@ -196,7 +196,7 @@ pub(super) fn event(line: &str) -> Option<Event> {
         "lifecycle" => EventKind::Lifecycle(lifecycle(details)?),
         _ => return None,
     };
-    Some(Event::of(domain, kind))
+    Some(DomainEvent::of(domain, kind))
 }
 
 fn lifecycle(details: &str) -> Option<Lifecycle> {
@@ -214,10 +214,10 @@ fn lifecycle(details: &str) -> Option<Lifecycle> {
 /// A line of `virsh qemu-monitor-event --event VSERPORT_CHANGE --loop --timestamp`:
 /// `…: event VSERPORT_CHANGE for domain 'g1': {"open":true,"id":"channel0"}`. Which channel it is the
 /// domain's XML tells, so any that opens or closes is a reason to look.
-pub(super) fn monitor_event(line: &str) -> Option<Event> {
+pub(super) fn monitor_event(line: &str) -> Option<DomainEvent> {
     let (_, rest) = line.split_once(": event VSERPORT_CHANGE for domain '")?;
     let (domain, details) = rest.rsplit_once("': ")?;
     let details: serde_json::Value = serde_json::from_str(details).ok()?;
     let connected = details.get("open")?.as_bool()?;
-    Some(Event::of(domain, EventKind::Agent { connected }))
+    Some(DomainEvent::of(domain, EventKind::Agent { connected }))
 }

@@ -8,7 +8,8 @@ use tandem_core::types::PciAddress;
 use super::*;
 use crate::evacuate::{Failure, FailureKind};
 use crate::hypervisor::{
-    Event, EventKind, Host, JobOperation, Lifecycle, MAX_PROGRESS_BYTES, MigrateOptions, NicKind,
+    DomainEvent, EventKind, Host, JobOperation, Lifecycle, MAX_PROGRESS_BYTES, MigrateOptions,
+    NicKind,
 };
 use crate::xml::device::parse_device;
 use crate::xml::{BONDS_NAMESPACE, PROGRESS_NAMESPACE};
@@ -268,7 +269,7 @@ async fn a_source_of_events_that_ends_is_started_again() {
         fake("case \"$ALL\" in *' event '*) cat \"$HERE/events\" ;; *) exec sleep 60 ;; esac");
     fs::write(_folder.path().join("events"), EVENTS).unwrap();
     let mut events = virsh.events().await.unwrap();
-    let removed = Event::of(
+    let removed = DomainEvent::of(
         "g1",
         EventKind::DeviceRemoved {
             alias: "ua-vf0".into(),
@@ -279,7 +280,7 @@ async fn a_source_of_events_that_ends_is_started_again() {
     while seen < 2 {
         match events.next().await.unwrap() {
             event if event == removed => seen += 1,
-            event if event == Event::lost() => lost += 1,
+            event if event == DomainEvent::lost() => lost += 1,
             _ => {}
         }
     }
@@ -288,7 +289,7 @@ async fn a_source_of_events_that_ends_is_started_again() {
 
 #[test]
 fn captured_events_are_read() {
-    let events: Vec<Event> = EVENTS.lines().filter_map(read::event).collect();
+    let events: Vec<DomainEvent> = EVENTS.lines().filter_map(read::event).collect();
     let kinds: Vec<&EventKind> = events.iter().map(|event| &event.kind).collect();
     assert!(
         events
@@ -316,10 +317,13 @@ fn events_of_odd_names_and_unknown_ones() {
     let refused = EventKind::UnplugRefused {
         alias: "ua-vf0".into(),
     };
-    assert_eq!(read::event(line), Some(Event::of("a': b", refused)));
+    assert_eq!(read::event(line), Some(DomainEvent::of("a': b", refused)));
     let line = "x: event VSERPORT_CHANGE for domain 'g1': {\"open\":true,\"id\":\"channel0\"}";
     let opened = EventKind::Agent { connected: true };
-    assert_eq!(read::monitor_event(line), Some(Event::of("g1", opened)));
+    assert_eq!(
+        read::monitor_event(line),
+        Some(DomainEvent::of("g1", opened))
+    );
     for line in [
         "",
         "events received: 3",

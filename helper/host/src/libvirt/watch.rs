@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use super::read;
 use super::run::{Connection, OnDrop};
-use crate::hypervisor::{Event, EventSender};
+use crate::hypervisor::{DomainEvent, EventSender};
 
 /// Longest line that is read; longer ones are passed over.
 const MAX_LINE_BYTES: usize = 64 * 1024;
@@ -26,16 +26,16 @@ const END: Duration = Duration::from_secs(5);
 
 /// A source of events.
 #[derive(Clone, Copy)]
-struct Source {
+struct EventSource {
     arguments: &'static [&'static str],
-    read: fn(&str) -> Option<Event>,
+    read: fn(&str) -> Option<DomainEvent>,
 }
 
-const LIBVIRT: Source = Source {
+const LIBVIRT: EventSource = EventSource {
     arguments: &["event", "--all", "--loop", "--timestamp"],
     read: read::event,
 };
-const CHANNELS: Source = Source {
+const CHANNELS: EventSource = EventSource {
     arguments: &[
         "qemu-monitor-event",
         "--event=VSERPORT_CHANGE",
@@ -58,13 +58,13 @@ pub(super) fn start(connection: &Connection, sender: &EventSender) {
     }
 }
 
-async fn keep_watching(connection: &Connection, source: Source, sender: &EventSender) {
+async fn keep_watching(connection: &Connection, source: EventSource, sender: &EventSender) {
     let mut back_off = BACK_OFF;
     loop {
         let Watched { lasted, heard } = watch(connection, source, sender).await;
         if lasted || heard {
             // What comes from now on is missing, until another one has settled, which tells too.
-            sender.send(Event::lost());
+            sender.send(DomainEvent::lost());
         }
         back_off = if lasted {
             BACK_OFF
@@ -85,7 +85,7 @@ struct Watched {
 }
 
 /// Runs one virsh to its end.
-async fn watch(connection: &Connection, source: Source, sender: &EventSender) -> Watched {
+async fn watch(connection: &Connection, source: EventSource, sender: &EventSender) -> Watched {
     let name = source.arguments.first().copied().unwrap_or_default();
     let mut child = match connection.spawn(source.arguments, false, OnDrop::Killed) {
         Ok(child) => child,
@@ -118,7 +118,7 @@ async fn watch(connection: &Connection, source: Source, sender: &EventSender) ->
             },
             () = &mut settled, if !watched.lasted => {
                 watched.lasted = true;
-                sender.send(Event::lost());
+                sender.send(DomainEvent::lost());
             }
         }
     }
@@ -133,7 +133,7 @@ async fn watch(connection: &Connection, source: Source, sender: &EventSender) ->
     watched
 }
 
-fn forward(decoder: &mut Decoder, mut input: &[u8], source: Source, sender: &EventSender) {
+fn forward(decoder: &mut Decoder, mut input: &[u8], source: EventSource, sender: &EventSender) {
     while let Some(line) = decoder.next_line(&mut input) {
         match line {
             Ok(line) => {
@@ -143,7 +143,7 @@ fn forward(decoder: &mut Decoder, mut input: &[u8], source: Source, sender: &Eve
             }
             // Whatever it said is missing now.
             Err(_) => {
-                sender.send(Event::lost());
+                sender.send(DomainEvent::lost());
             }
         }
     }

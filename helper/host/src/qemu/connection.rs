@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::qmp::{Qmp, QmpError, QmpEvent, Unasked};
-use crate::hypervisor::{Event, EventKind, EventSender, HostError, Lifecycle};
+use crate::hypervisor::{DomainEvent, EventKind, EventSender, HostError, Lifecycle};
 
 /// Between two attempts to reach a QEMU whose events are wanted, doubled each time.
 const BACK_OFF: Duration = Duration::from_millis(500);
@@ -81,7 +81,7 @@ impl Connection {
         let readers = Arc::clone(&self.readers);
         let qmp = Qmp::connect(&self.socket, move |unasked| forward(&readers, unasked)).await?;
         // What happened while nobody was connected is unknown.
-        send(&self.readers, &Event::lost());
+        send(&self.readers, &DomainEvent::lost());
         let events = json!({ "capabilities": [{ "capability": "events", "state": true }] });
         // Without it a migration's end is found by asking only; a QEMU that migrates refuses it.
         let _ = qmp.execute("migrate-set-capabilities", events).await;
@@ -107,7 +107,7 @@ impl Connection {
             if let Ok(qmp) = self.open().await {
                 back_off = BACK_OFF;
                 qmp.closed().await;
-                send(&self.readers, &Event::lost());
+                send(&self.readers, &DomainEvent::lost());
             }
             sleep(back_off).await;
             back_off = (back_off * 2).min(MAX_BACK_OFF);
@@ -117,18 +117,18 @@ impl Connection {
 
 fn forward(readers: &Mutex<Vec<EventSender>>, unasked: Unasked) {
     match unasked {
-        Unasked::Lost => send(readers, &Event::lost()),
+        Unasked::Lost => send(readers, &DomainEvent::lost()),
         Unasked::Event(event) => {
             if let Some(kind) = meaning(&event) {
                 let domain = ONLY_DOMAIN;
-                send(readers, &Event { domain, kind });
+                send(readers, &DomainEvent { domain, kind });
             }
         }
     }
 }
 
 /// Sends to all readers and forgets those that are gone.
-fn send(readers: &Mutex<Vec<EventSender>>, event: &Event) {
+fn send(readers: &Mutex<Vec<EventSender>>, event: &DomainEvent) {
     lock(readers).retain(|reader| reader.send(event.clone()));
 }
 

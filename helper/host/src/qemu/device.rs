@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tandem_core::types::PciAddress;
 
 use super::Qemu;
-use super::device_text::{Device, read};
+use super::device_text::{DeviceText, read};
 use super::qmp::QmpError;
 use crate::hypervisor::{HostError, Nic};
 
@@ -36,7 +36,7 @@ impl Qemu {
 
     pub(super) async fn attach_device(&self, name: &str, text: &str) -> Result<(), HostError> {
         self.require(name).await?;
-        let Device { netdev, device } = self.parse(text)?;
+        let DeviceText { netdev, device } = self.parse(text)?;
         let id = device["id"].as_str().unwrap_or_default().to_owned();
         let there = || HostError::AlreadyThere {
             domain: name.to_owned(),
@@ -80,7 +80,7 @@ impl Qemu {
 
     /// QEMU does not tell what other processes use; a function in use is refused when it is attached.
     pub(super) fn check_pci_function(&self, text: &str) -> Result<(), HostError> {
-        let Device { device, .. } = self.parse(text)?;
+        let DeviceText { device, .. } = self.parse(text)?;
         let Some(host) = device.get("host").and_then(Value::as_str) else {
             return Ok(());
         };
@@ -102,7 +102,7 @@ impl Qemu {
         ))
     }
 
-    fn parse(&self, text: &str) -> Result<Device, HostError> {
+    fn parse(&self, text: &str) -> Result<DeviceText, HostError> {
         read(text).map_err(|reason| self.refused("the device's JSON", reason))
     }
 }

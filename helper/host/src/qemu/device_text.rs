@@ -4,13 +4,13 @@ use serde_json::{Map, Value};
 
 /// What it takes to plug in a device.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Device {
+pub(crate) struct DeviceText {
     pub(crate) netdev: Option<Map<String, Value>>,
     pub(crate) device: Map<String, Value>,
 }
 
 /// Reads `{"driver": …, "id": …}`, or the same as `device` beside `netdev`.
-pub(crate) fn read(text: &str) -> Result<Device, String> {
+pub(crate) fn read(text: &str) -> Result<DeviceText, String> {
     let value: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
     let Value::Object(mut map) = value else {
         return Err("it must be an object".to_owned());
@@ -34,5 +34,5 @@ pub(crate) fn read(text: &str) -> Result<Device, String> {
             return Err(format!("the device's `{name}` is missing; add it"));
         }
     }
-    Ok(Device { netdev, device })
+    Ok(DeviceText { netdev, device })
 }

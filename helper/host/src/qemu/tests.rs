@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::qmp::QmpEvent;
 use super::*;
-use crate::hypervisor::{DomainFacts, Event, EventKind, JobPhase, NicKind};
+use crate::hypervisor::{DomainEvent, DomainFacts, EventKind, JobPhase, NicKind};
 
 const GREETING: &str =
     "{\"QMP\": {\"version\": {\"qemu\": {\"major\": 10}}, \"capabilities\": [\"oob\"]}}\r\n";
@@ -243,13 +243,13 @@ async fn hostile_and_unknown_lines_harm_nobody() {
         Fake::new(move |_, _| format!("{noise}{}", returned(json!({ "status": "inmigrate" }))));
     let qemu = fake.qemu();
     let mut events = qemu.events().await.unwrap();
-    assert_eq!(events.next().await, Some(Event::lost()));
+    assert_eq!(events.next().await, Some(DomainEvent::lost()));
     let status = qemu.execute("query-status", json!({})).await.unwrap();
     assert_eq!(
         look::state(status["status"].as_str().unwrap()),
         DomainState::Incoming
     );
-    assert_eq!(events.next().await, Some(Event::lost()));
+    assert_eq!(events.next().await, Some(DomainEvent::lost()));
     let removed = EventKind::DeviceRemoved {
         alias: "vf0".to_owned(),
     };
@@ -276,10 +276,10 @@ async fn a_connection_that_breaks_is_made_anew() {
     });
     let qemu = fake.qemu();
     let mut events = qemu.events().await.unwrap();
-    assert_eq!(events.next().await, Some(Event::lost()));
+    assert_eq!(events.next().await, Some(DomainEvent::lost()));
     let error = qemu.look("vm1").await.unwrap_err();
     assert!(matches!(error, HostError::Unreachable { .. }), "{error}");
-    assert_eq!(events.next().await, Some(Event::lost()));
+    assert_eq!(events.next().await, Some(DomainEvent::lost()));
     let uuid = qemu.execute("query-uuid", json!({})).await.unwrap();
     assert_eq!(uuid["UUID"], "u");
 }

@@ -13,4 +13,4 @@ pub use device::{DeviceError, check_device};
 pub use file::{FileError, check_folder, read_own};
 pub(crate) use replug::own_alias;
 pub use replug::{Allowed, ReplugError, ReplugFile, default_file};
-pub use uri::{Origin, UriError, check_uri};
+pub use uri::{UriError, UriOrigin, check_uri};

@@ -30,7 +30,7 @@ const KEYS: [&str; 8] = [
 
 /// Who named a URI.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
+pub enum UriOrigin {
     /// Whoever runs this program.
     CommandLine,
     /// A record of this host.
@@ -53,14 +53,14 @@ pub struct UriError {
 ///
 /// # Errors
 /// If scheme, authority or query are none of those that may be opened.
-pub fn check_uri(uri: &str, origin: Origin) -> Result<(), UriError> {
+pub fn check_uri(uri: &str, origin: UriOrigin) -> Result<(), UriError> {
     check(uri, origin).map_err(|reason| UriError {
         uri: uri.to_owned(),
         reason,
     })
 }
 
-fn check(uri: &str, origin: Origin) -> Result<(), String> {
+fn check(uri: &str, origin: UriOrigin) -> Result<(), String> {
     if uri.len() > MAX_BYTES {
         return Err(format!("it is longer than {MAX_BYTES} bytes"));
     }
@@ -77,7 +77,7 @@ fn check(uri: &str, origin: Origin) -> Result<(), String> {
         return Err("it has no scheme".to_owned());
     };
     // libvirt's driver without a hypervisor: it reads one file of XML, and runs nothing.
-    if scheme == "test" && origin == Origin::CommandLine && !rest.contains('?') {
+    if scheme == "test" && origin == UriOrigin::CommandLine && !rest.contains('?') {
         return Ok(());
     }
     if !SCHEMES.contains(&scheme) {
@@ -147,12 +147,12 @@ mod tests {
             "qemu+tcp://[2001:db8::1]:16509/system",
             "qmp:/run/vm1/qmp.sock,agent=/run/vm1/agent.sock",
         ] {
-            for origin in [Origin::CommandLine, Origin::OwnRecord] {
+            for origin in [UriOrigin::CommandLine, UriOrigin::OwnRecord] {
                 assert_eq!(check_uri(uri, origin), Ok(()), "{uri}");
             }
         }
-        assert_eq!(check_uri("test:///a.xml", Origin::CommandLine), Ok(()));
-        assert!(check_uri("test:///a.xml", Origin::OwnRecord).is_err());
+        assert_eq!(check_uri("test:///a.xml", UriOrigin::CommandLine), Ok(()));
+        assert!(check_uri("test:///a.xml", UriOrigin::OwnRecord).is_err());
     }
 
     #[test]
@@ -180,11 +180,11 @@ mod tests {
             "/system",
             "",
         ] {
-            for origin in [Origin::CommandLine, Origin::OwnRecord] {
+            for origin in [UriOrigin::CommandLine, UriOrigin::OwnRecord] {
                 assert!(check_uri(uri, origin).is_err(), "{uri}");
             }
         }
         let long = format!("qmp:/{}", "a".repeat(MAX_BYTES));
-        assert!(check_uri(&long, Origin::CommandLine).is_err());
+        assert!(check_uri(&long, UriOrigin::CommandLine).is_err());
     }
 }

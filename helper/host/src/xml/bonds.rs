@@ -11,7 +11,7 @@ use tandem_core::types::{IfName, Mac};
 use super::bounds;
 use super::element::{Element, shown};
 use super::error::{Place, XmlError};
-use super::types::{Addressing, BONDS_NAMESPACE, Bond, Bonds, Port};
+use super::types::{Addressing, BONDS_NAMESPACE, Bond, BondDevice, Bonds};
 
 /// Longest `<bonds>` in bytes: what fits into one argument of a command
 /// (`MAX_ARG_STRLEN`, `include/uapi/linux/binfmts.h`, 6.12), with room for more white space.
@@ -257,9 +257,9 @@ fn addressing(
     }
 }
 
-fn read_port(node: Node<'_, '_>) -> Result<(Port, usize), XmlError> {
+fn read_port(node: Node<'_, '_>) -> Result<(BondDevice, usize), XmlError> {
     let element = Element::new(node, &["alias", "mac", "pci", "driver"])?.empty()?;
-    let port = Port {
+    let port = BondDevice {
         alias: element.read("alias", alias)?,
         guest: PortMatch {
             mac: element.read("mac", mac)?,
@@ -267,7 +267,7 @@ fn read_port(node: Node<'_, '_>) -> Result<(Port, usize), XmlError> {
             driver: element.text("driver").map(str::to_owned),
         },
     };
-    if port == Port::default() {
+    if port == BondDevice::default() {
         return Err(element.error("it names no device; give its mac, alias, pci or driver"));
     }
     Ok((port, element.offset()))

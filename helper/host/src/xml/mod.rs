@@ -23,5 +23,5 @@ pub(crate) mod write;
 pub use bonds::Document;
 pub use error::{Place, XmlError};
 pub use types::{
-    Addressing, BONDS_NAMESPACE, Bond, Bonds, CLAIM_NAMESPACE, PROGRESS_NAMESPACE, Port,
+    Addressing, BONDS_NAMESPACE, Bond, BondDevice, Bonds, CLAIM_NAMESPACE, PROGRESS_NAMESPACE,
 };

@@ -6,7 +6,7 @@ use tandem_core::policy::{AddressingPolicy, BondPolicy, Origin, PolicyError, Por
 use super::bonds::{BondPlaces, Document};
 use super::domain::is_virtio;
 use super::error::{Place, XmlError};
-use super::types::{Addressing, Bond, Bonds, Port};
+use super::types::{Addressing, Bond, BondDevice, Bonds};
 use crate::hypervisor::{Nic, NicKind};
 
 /// Linux' driver of every virtio NIC (`drivers/net/virtio_net.c`).
@@ -72,7 +72,8 @@ impl Bond {
     /// The guest of a domain that has `nics` may take that device for its VF: by alias, which the host turns into
     /// a MAC, by a MAC that it is told, or by what it sees.
     pub fn may_mean(&self, nic: &Nic, nics: &[Nic]) -> bool {
-        let by_sight = |port: &Port| port.guest.mac.is_none() && port.guest != PortMatch::default();
+        let by_sight =
+            |port: &BondDevice| port.guest.mac.is_none() && port.guest != PortMatch::default();
         let is_told = || self.policy(nics).vfs.iter().any(|vf| vf.mac == nic.mac);
         self.names(nic) || self.vfs.iter().any(by_sight) || (nic.mac.is_some() && is_told())
     }
@@ -218,7 +219,7 @@ impl Document {
 }
 
 /// The device that a port means: by alias if it has one, else by MAC.
-fn device_of<'nics>(port: &Port, nics: &[&'nics Nic]) -> Option<&'nics Nic> {
+fn device_of<'nics>(port: &BondDevice, nics: &[&'nics Nic]) -> Option<&'nics Nic> {
     let fits = |nic: &&Nic| match (&port.alias, port.guest.mac) {
         (Some(alias), _) => nic.alias == *alias,
         (None, Some(mac)) => nic.mac == Some(mac),
@@ -228,7 +229,7 @@ fn device_of<'nics>(port: &Port, nics: &[&'nics Nic]) -> Option<&'nics Nic> {
 }
 
 /// A standby stays what is written; without anything written it is its device's MAC.
-fn described(port: &Port, device: Option<&Nic>) -> PortMatch {
+fn described(port: &BondDevice, device: Option<&Nic>) -> PortMatch {
     if port.guest == PortMatch::default() {
         PortMatch {
             mac: device.and_then(|nic| nic.mac),

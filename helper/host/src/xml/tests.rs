@@ -314,7 +314,7 @@ fn addressings() -> impl Strategy<Value = AddressingPolicy> {
 
 /// The same bond as a policy has; what only a domain has, aliases, is left out.
 fn bond_of(policy: &BondPolicy) -> Bond {
-    let port = |guest: &PortMatch| Port {
+    let port = |guest: &PortMatch| BondDevice {
         alias: None,
         guest: guest.clone(),
     };

@@ -31,9 +31,9 @@ pub struct Bond {
     /// What a VF has to show, besides its carrier, before it gets the traffic.
     pub path_check: PathCheck,
     /// The paravirtual NIC.
-    pub standby: Port,
+    pub standby: BondDevice,
     /// Any of these is a VF, on this host or another; of several that are present, the first usable gets the traffic.
-    pub vfs: Vec<Port>,
+    pub vfs: Vec<BondDevice>,
     /// MTU of the bond in bytes; without it the standby's.
     pub mtu: Option<u32>,
     /// Where the bond's addresses come from.
@@ -44,7 +44,7 @@ pub struct Bond {
 
 /// `<standby>`, `<vf>`: a device of the domain, and how the guest recognises it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Port {
+pub struct BondDevice {
     /// `<alias name='…'/>` of the device; without it, the device is found by its MAC.
     pub alias: Option<String>,
     /// How the guest recognises it; may be empty if the alias names a device with a MAC.

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use tandem_core::link::Address;
 use tandem_core::policy::{MacPolicy, Ownership, PathCheck, Timing};
 
-use super::types::{Addressing, BONDS_NAMESPACE, Bond, Bonds, Port};
+use super::types::{Addressing, BONDS_NAMESPACE, Bond, BondDevice, Bonds};
 
 impl Bonds {
     /// A document of its own, which [`super::Document::parse`] reads back.
@@ -78,7 +78,7 @@ impl Bond {
     }
 }
 
-impl Port {
+impl BondDevice {
     fn tag(&self, name: &str) -> Tag {
         let mut tag = Tag::new(name);
         tag.add_some("alias", self.alias.as_ref());

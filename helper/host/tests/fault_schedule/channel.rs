@@ -26,7 +26,7 @@ pub(crate) struct Request {
     silent_ms: u64,
 }
 
-/// How long the caller waits (`tandem_host::agent::Limits`).
+/// How long the caller waits (`tandem_host::agent::ChannelLimits`).
 fn patience_ms(call: GuestCall) -> u64 {
     match call {
         GuestCall::PrepareUnplug(_) | GuestCall::Resume(_) => 15_000,

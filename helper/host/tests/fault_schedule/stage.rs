@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use tandem_host::evacuate::{
-    Action, ActionKind, Device, Evacuation, Failure, FailureKind, Input, Limits, Outcome, Owner,
-    Phase, Record, Reply, Role, Side, Spec, Start, Verdict,
+    Action, ActionKind, Device, DeviceRole, Evacuation, Failure, FailureKind, Input, Limits,
+    Outcome, Owner, Phase, Record, Reply, Side, Spec, Start, Verdict,
 };
 
 use crate::brief::{brief, brief_action};
@@ -143,8 +143,8 @@ impl Stage {
                 .enumerate()
                 .map(|(device, one)| Device {
                     role: match one.let_go {
-                        true => Role::LetGo,
-                        false => Role::Vf {
+                        true => DeviceRole::LetGo,
+                        false => DeviceRole::Vf {
                             bond: (device > 0).then(|| format!("bond{device}")),
                         },
                     },

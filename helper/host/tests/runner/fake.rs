@@ -189,7 +189,10 @@ impl Look for FakeHost {
         }))
     }
     fn events(&self) -> Answer<'_, Events> {
-        assert!(self.events.send(tandem_host::hypervisor::Event::lost()));
+        assert!(
+            self.events
+                .send(tandem_host::hypervisor::DomainEvent::lost())
+        );
         let stream = self.stream.lock().expect("no holder panics").take();
         ready(stream.ok_or_else(|| self.other("events")))
     }

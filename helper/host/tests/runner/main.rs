@@ -14,8 +14,8 @@ use std::sync::{Arc, Mutex};
 
 use tandem_host::carry::{CarrySettings, Place};
 use tandem_host::evacuate::{
-    AgentUse, CauseCode, Device, Evacuation, Limits, Outcome, Owner, Phase, Progress, Record, Role,
-    Side, Spec, Start, Verdict, Vf, VfIdentity,
+    AgentUse, CauseCode, Device, DeviceRole, Evacuation, Limits, Outcome, Owner, Phase, Progress,
+    Record, Side, Spec, Start, Verdict, Vf, VfIdentity,
 };
 use tandem_host::execute::{Hosts, Lock, Records, RunEnd, Runner, Watcher};
 use tandem_host::hypervisor::MigrateOptions;
@@ -74,7 +74,7 @@ fn start(agent: AgentUse, limits: Limits) -> Start {
             source_uri: "fake:///source".to_owned(),
             destination_uri: "fake:///destination".to_owned(),
             devices: vec![Device {
-                role: Role::Vf { bond: None },
+                role: DeviceRole::Vf { bond: None },
                 source: Some(vf(0)),
                 destination: Some(vf(1)),
             }],
@@ -275,19 +275,19 @@ async fn a_check_says_that_it_could_go_on() {
 
 /// Two VFs and a device of no bond, by the numbers of the fake hosts' devices.
 fn three_devices() -> Start {
-    let device = |role: Role, here: usize, there: usize| Device {
+    let device = |role: DeviceRole, here: usize, there: usize| Device {
         role,
         source: Some(vf(here)),
         destination: Some(vf(there)),
     };
-    let bond = |name: &str| Role::Vf {
+    let bond = |name: &str| DeviceRole::Vf {
         bond: Some(name.to_owned()),
     };
     let mut start = start(AgentUse::Never, Limits::default());
     start.spec.devices = vec![
         device(bond("bond0"), 0, 4),
         device(bond("bond1"), 1, 5),
-        device(Role::LetGo, 2, 6),
+        device(DeviceRole::LetGo, 2, 6),
     ];
     start
 }

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 
 use tandem_core::types::{IfName, Mac};
 use tandem_host::evacuate::{
-    Action, ActionKind, AgentUse, ClaimFact, Device, Evacuation, GuestCall, GuestStatus, Input,
-    Limits, Owner, Progress, Record, RecordFact, Reply, Role, Side, SideFacts, Spec, Vf,
-    VfIdentity,
+    Action, ActionKind, AgentUse, ClaimFact, Device, DeviceRole, Evacuation, GuestCall,
+    GuestStatus, Input, Limits, Owner, Progress, Record, RecordFact, Reply, Side, SideFacts, Spec,
+    Vf, VfIdentity,
 };
 use tandem_host::hypervisor::{DomainState, JobFacts, MAX_PROGRESS_BYTES, Nic, NicKind};
-use tandem_host::trust::{Allowed, Origin, ReplugFile, check_device, check_uri};
+use tandem_host::trust::{Allowed, ReplugFile, UriOrigin, check_device, check_uri};
 use tandem_host::xml::Document;
 
 use crate::harmless;
@@ -83,7 +83,7 @@ fn own_record(text: &str) {
 }
 
 fn harmless_if_taken(text: &str) {
-    match check_uri(text, Origin::OwnRecord) {
+    match check_uri(text, UriOrigin::OwnRecord) {
         Ok(()) => harmless::uri(text),
         Err(error) => is_printable(&error.to_string(), MAX_MESSAGE),
     }
@@ -170,7 +170,7 @@ fn recover(progress: Progress) {
         source_uri: "qemu:///system".to_owned(),
         destination_uri: "qemu+ssh://b/system".to_owned(),
         devices: vec![Device {
-            role: Role::Vf {
+            role: DeviceRole::Vf {
                 bond: Some("bond0".to_owned()),
             },
             source: Some(vf.clone()),

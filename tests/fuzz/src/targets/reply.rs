@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use serde::de::DeserializeOwned;
 use tandem_core::status::Answer;
-use tandem_host::control::{MAX_REPLY_BYTES, Reply};
+use tandem_host::control::{ControlReply, MAX_REPLY_BYTES};
 use tandem_host::daemon::fuzzing::Known;
 use tandem_host::hypervisor::{DomainFacts, DomainLook, DomainState};
 use tandem_host::report::domain_text;
@@ -123,9 +123,10 @@ fn check(known: &Known, bonds: &mut BTreeSet<String>, versions: &mut BTreeSet<St
         "{} bytes for a client",
         line.len()
     );
-    let reply: Reply = serde_json::from_slice(&line).expect("clients read what serve writes");
+    let reply: ControlReply =
+        serde_json::from_slice(&line).expect("clients read what serve writes");
     assert_eq!(reply.to_line(), line);
-    let Reply::Domain(shown) = reply else {
+    let ControlReply::Domain(shown) = reply else {
         panic!("it is a domain");
     };
     is_printable(&domain_text(&shown.report, Some(shown.age_ms)), MAX_SHOWN);

@@ -1,6 +1,6 @@
 //! Who connects to `serve`: requests of the control socket and their answers, and HTTP. The first byte chooses.
 
-use tandem_host::control::{MAX_REQUEST_BYTES, Reply, Request};
+use tandem_host::control::{ControlReply, ControlRequest, MAX_REQUEST_BYTES};
 use tandem_host::daemon::fuzzing::Known;
 use tandem_host::report::domain_text;
 use tandem_wire::framing::Decoder;
@@ -27,19 +27,22 @@ fn control(bytes: &[u8]) {
     while let Some(line) = decoder.next_line(&mut rest) {
         let Ok(line) = line else { continue };
         assert!(line.len() <= MAX_REQUEST_BYTES);
-        if let Ok(request) = serde_json::from_str::<Request>(&line) {
+        if let Ok(request) = serde_json::from_str::<ControlRequest>(&line) {
             let again = serde_json::to_string(&request).expect("it is JSON");
-            assert_eq!(serde_json::from_str::<Request>(&again).ok(), Some(request));
+            assert_eq!(
+                serde_json::from_str::<ControlRequest>(&again).ok(),
+                Some(request)
+            );
         }
     }
     for line in super::text(bytes).lines() {
-        let Ok(reply) = serde_json::from_str::<Reply>(line) else {
+        let Ok(reply) = serde_json::from_str::<ControlReply>(line) else {
             continue;
         };
-        let again: Reply =
+        let again: ControlReply =
             serde_json::from_slice(&reply.to_line()).expect("what is written is read");
         assert_eq!(again, reply);
-        if let Reply::Domain(shown) = reply {
+        if let ControlReply::Domain(shown) = reply {
             is_printable(&domain_text(&shown.report, Some(shown.age_ms)), MAX_SHOWN);
         }
     }

@@ -1,7 +1,7 @@
 //! What virsh prints, for each of its commands. The first line is also taken for a domain's name, which may be
 //! anything but a line's end.
 
-use tandem_host::hypervisor::{Event, EventKind};
+use tandem_host::hypervisor::{DomainEvent, EventKind};
 use tandem_host::libvirt::fuzzing::printed;
 
 use crate::shown::is_printable;
@@ -37,9 +37,13 @@ fn named(name: &str) {
     for names in printed(&list, "g1").names {
         assert_eq!(names, [name], "{name:?} is read as another");
     }
-    let of_it = |events: Vec<Event>, kind: EventKind| {
+    let of_it = |events: Vec<DomainEvent>, kind: EventKind| {
         let domain = Some(name.to_owned());
-        assert_eq!(events, [Event { domain, kind }], "an event of {name:?}");
+        assert_eq!(
+            events,
+            [DomainEvent { domain, kind }],
+            "an event of {name:?}"
+        );
     };
     let time = "2026-01-02 03:04:05.678+0000";
     let line = format!("{time}: event 'device-removed' for domain '{name}': ua-vf");

@@ -1,6 +1,6 @@
 //! How long a bond was without frames in a switchover, from the counters in the kernel.
 
-use crate::bond::history::traffic::{Record, TrafficMemory};
+use crate::bond::history::traffic::{TrafficMemory, TrafficRecord};
 use crate::model::fast_path::{Frames, PortFrames};
 use crate::model::status::{Gap, Switchover};
 use crate::model::types::{Ifindex, Time};
@@ -69,7 +69,7 @@ impl TrafficMemory {
     }
 }
 
-impl Record {
+impl TrafficRecord {
     /// Counters that were asked for then are of the switchover before.
     fn overtook(&self, asked_at: Time) -> bool {
         asked_at < self.switchover.at

@@ -43,19 +43,19 @@ pub(crate) struct NetworkMemory {
     had_route: bool,
     /// Since when there is none.
     routeless_since: Option<Time>,
-    leases: BTreeMap<IpAddr, Lease>,
+    leases: BTreeMap<IpAddr, DhcpLease>,
     /// When addresses were taken off a port of the bond, the last times.
     returns: BTreeMap<Ifindex, Vec<Time>>,
 }
 
 #[derive(Debug)]
-struct Lease {
+struct DhcpLease {
     ends_at: Time,
     /// How long it lasted when it was first seen, in ms.
     length_ms: u64,
 }
 
-impl Lease {
+impl DhcpLease {
     /// When it should have been renewed.
     fn due_at(&self) -> Time {
         let left_us = self.length_ms / LEFT_UNRENEWED * 1000;
@@ -109,7 +109,7 @@ impl NetworkMemory {
             .retain(|ip, _| expiries.iter().any(|expiry| expiry.ip == *ip));
         for expiry in expiries.iter().take(MAX_LEASES) {
             let left_ms = expiry.at.since_ms(now);
-            let lease = self.leases.entry(expiry.ip).or_insert(Lease {
+            let lease = self.leases.entry(expiry.ip).or_insert(DhcpLease {
                 ends_at: expiry.at,
                 length_ms: left_ms,
             });
@@ -175,7 +175,7 @@ impl NetworkMemory {
     /// show it.
     pub(crate) fn deadline(&self, now: Time) -> Option<Time> {
         let grace = |since: Time| since.plus_ms(GRACE_MS);
-        let leases = self.leases.values().map(Lease::due_at);
+        let leases = self.leases.values().map(DhcpLease::due_at);
         let ports = self.returns.keys();
         let all = self.addressless_since.into_iter();
         let all = all.chain(self.routeless_since).map(grace);

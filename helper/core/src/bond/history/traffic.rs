@@ -21,7 +21,7 @@ pub(crate) struct TrafficMemory {
     pub(crate) announcements_left: u8,
     announce_at: Time,
     pub(crate) settle_until: Option<Time>,
-    pub(crate) switchovers: Vec<Record>,
+    pub(crate) switchovers: Vec<TrafficRecord>,
     pub(crate) count: u64,
     /// The counters of the last switchover are still to be read.
     pub(crate) measuring: bool,
@@ -58,7 +58,7 @@ pub(crate) struct PendingSwitchover {
 }
 
 #[derive(Debug)]
-pub(crate) struct Record {
+pub(crate) struct TrafficRecord {
     /// The port that carried the traffic before.
     pub(crate) from: Ifindex,
     /// The port that carries it now.
@@ -225,12 +225,12 @@ impl TrafficMemory {
         (now.since_ms(at) < SAME_STORY_MS).then_some(reaction)
     }
 
-    fn last_from(&mut self, port: Ifindex) -> Option<&mut Record> {
+    fn last_from(&mut self, port: Ifindex) -> Option<&mut TrafficRecord> {
         let last = self.switchovers.last_mut();
         last.filter(|record| record.from == port)
     }
 
-    pub(crate) fn push(&mut self, record: Record) {
+    pub(crate) fn push(&mut self, record: TrafficRecord) {
         if self.switchovers.len() >= BondStatus::MAX_SWITCHOVERS {
             self.switchovers.remove(0);
         }

@@ -81,7 +81,7 @@ fn a_domain_without_a_bond_lets_a_device_go_without_a_guest() {
     ];
     let spec = spec_of(&args::parse_migrate(&words), &facts, None, &[], &[]).unwrap();
     assert_eq!((spec.devices.len(), spec.agent), (1, AgentUse::Never));
-    assert_eq!(spec.devices[0].role, Role::LetGo);
+    assert_eq!(spec.devices[0].role, DeviceRole::LetGo);
 }
 
 #[test]

@@ -6,10 +6,10 @@ use std::sync::atomic::Ordering;
 use super::*;
 use crate::daemon::Sources;
 use crate::evacuate::{
-    AgentUse, Device, Owner, Progress, Record, Role, Side, Spec, Stage, Vf, VfIdentity,
+    AgentUse, Device, DeviceRole, Owner, Progress, Record, Side, Spec, Stage, Vf, VfIdentity,
 };
 use crate::execute::{Lock, Records};
-use crate::hypervisor::{Event, EventKind};
+use crate::hypervisor::{DomainEvent, EventKind};
 
 const DEVICE: &str =
     "<interface type='network'><source network='vfs'/><alias name='ua-vf'/></interface>";
@@ -37,7 +37,7 @@ fn own(progress: &Progress) -> Record {
             source_uri: "qemu+ssh://a/system".to_owned(),
             destination_uri: "fake".to_owned(),
             devices: vec![Device {
-                role: Role::Vf { bond: None },
+                role: DeviceRole::Vf { bond: None },
                 source: Some(vf.clone()),
                 destination: Some(vf),
             }],
@@ -198,7 +198,7 @@ async fn of_two_devices_the_one_that_does_not_come_is_named() {
     kept.spec.devices = ["0", "1"]
         .map(|number| {
             let mut device = own(&record).spec.devices.remove(0);
-            device.role = Role::Vf {
+            device.role = DeviceRole::Vf {
                 bond: Some(format!("bond{number}")),
             };
             for vf in [&mut device.source, &mut device.destination] {
@@ -366,7 +366,7 @@ async fn a_record_that_comes_later_is_seen() {
     stage
         .service
         .fake
-        .happens(Event::of("g1", EventKind::MetadataChanged));
+        .happens(DomainEvent::of("g1", EventKind::MetadataChanged));
     seen(&mut watching, |shown| shown.report.evacuation.is_some()).await;
     seen(&mut watching, |shown| shown.report.evacuation.is_none()).await;
     assert_eq!(stage.attaches(), 1);

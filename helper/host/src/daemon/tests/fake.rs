@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::hypervisor::{
-    ActiveDomain, AgentChannel, Answer, ChannelSocket, Claim, DomainFacts, DomainLook, DomainState,
-    Event, EventSender, Events, Host, HostError, JobFacts, JobWhich, Look, MigrateOptions,
+    ActiveDomain, AgentChannel, Answer, ChannelSocket, Claim, DomainEvent, DomainFacts, DomainLook,
+    DomainState, EventSender, Events, Host, HostError, JobFacts, JobWhich, Look, MigrateOptions,
     Migration, Nic, event_queue,
 };
 use crate::xml::device::parse_device;
@@ -75,7 +75,7 @@ impl Fake {
         self.domains.lock().unwrap().get_mut(name).unwrap().1 = record;
     }
 
-    pub(super) fn happens(&self, event: Event) {
+    pub(super) fn happens(&self, event: DomainEvent) {
         let sender = self.sender.lock().unwrap();
         assert!(sender.as_ref().unwrap().send(event));
     }

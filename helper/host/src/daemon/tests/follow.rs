@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::*;
-use crate::hypervisor::{DomainState, Event, EventKind};
+use crate::hypervisor::{DomainEvent, DomainState, EventKind};
 use crate::report::ChannelUse;
 use crate::xml::device::parse_device;
 
@@ -12,7 +12,7 @@ async fn a_guest_is_configured_once_per_boot() {
     let folder = folder();
     let mut guest = Guest::new(&folder.path().join("g1"), Manner::Honest);
     let service = Service::new(folder, &[("g1", &guest)]);
-    let happens = |kind| service.fake.happens(Event::of("g1", kind));
+    let happens = |kind| service.fake.happens(DomainEvent::of("g1", kind));
     assert!(guest.configured_before_status().await, "at the start");
     guest.changes();
     assert!(!guest.configured_before_status().await, "same boot");
@@ -20,7 +20,7 @@ async fn a_guest_is_configured_once_per_boot() {
     assert!(guest.configured_before_status().await, "another boot");
     happens(EventKind::Agent { connected: true });
     assert!(guest.configured_before_status().await, "its service began");
-    service.fake.happens(Event::lost());
+    service.fake.happens(DomainEvent::lost());
     assert!(guest.configured_before_status().await, "events lost");
     service
         .fake
@@ -47,12 +47,12 @@ async fn bonds_that_come_later_are_handed_over_at_once() {
     service.fake.has_bonds.store(true, Ordering::Relaxed);
     service
         .fake
-        .happens(Event::of("g1", EventKind::MetadataChanged));
+        .happens(DomainEvent::of("g1", EventKind::MetadataChanged));
     assert!(guest.configured_before_status().await, "there are some");
     service.fake.has_bonds.store(false, Ordering::Relaxed);
     service
         .fake
-        .happens(Event::of("g1", EventKind::MetadataChanged));
+        .happens(DomainEvent::of("g1", EventKind::MetadataChanged));
     guest.changes();
     assert!(!guest.configured_before_status().await, "same boot");
     service.ends().await;
@@ -82,7 +82,7 @@ async fn a_vf_of_a_new_mac_that_comes_under_its_alias_is_told() {
         let nics = vf.into_iter().collect();
         service.fake.edit("g1", |facts| facts.nics = nics);
         let before = looks();
-        let changed = Event::of("g1", EventKind::MetadataChanged);
+        let changed = DomainEvent::of("g1", EventKind::MetadataChanged);
         service.fake.happens(changed);
         while looks() == before {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -103,25 +103,25 @@ async fn guests_come_and_go() {
     let guest = Guest::new(&folder.path().join("g1"), Manner::Honest);
     let service = Service::new(folder, &[]);
     let mut watching = service.watch("g1").await;
-    assert_eq!(watching.next().await.unwrap(), Reply::Current {});
+    assert_eq!(watching.next().await.unwrap(), ControlReply::Current {});
     for run_id in ["1", "2"] {
         service.fake.start("g1", &guest.socket, run_id);
         let started = EventKind::Lifecycle(crate::hypervisor::Lifecycle::Started);
-        service.fake.happens(Event::of("g1", started.clone()));
+        service.fake.happens(DomainEvent::of("g1", started.clone()));
         seen(&mut watching, |shown| generation(shown) == 1).await;
         // Its guest is not asked while it stands still.
         service
             .fake
             .edit("g1", |facts| facts.state = DomainState::Paused);
-        service.fake.happens(Event::of("g1", started.clone()));
+        service.fake.happens(DomainEvent::of("g1", started.clone()));
         let paused = |shown: &Shown| shown.report.channel == ChannelUse::None;
         let shown = seen(&mut watching, paused).await;
         assert_eq!(shown.report.guest, None);
         service
             .fake
             .edit("g1", |facts| facts.state = DomainState::ShutOff);
-        service.fake.happens(Event::of("g1", started));
-        let gone = Reply::Gone {
+        service.fake.happens(DomainEvent::of("g1", started));
+        let gone = ControlReply::Gone {
             domain: "g1".to_owned(),
         };
         while watching.next().await.unwrap() != gone {}
@@ -152,7 +152,7 @@ async fn a_guest_without_an_open_channel_is_not_asked() {
     open(&service.fake, true);
     service
         .fake
-        .happens(Event::of("g1", EventKind::Agent { connected: true }));
+        .happens(DomainEvent::of("g1", EventKind::Agent { connected: true }));
     seen(&mut watching, |shown| generation(shown) == 1).await;
     service.ends().await;
 }
@@ -167,7 +167,9 @@ async fn a_socket_that_two_domains_have_is_used_for_neither() {
     // Another domain names the same one, and wants to have its guest configured over it.
     service.fake.start("thief", &guest.socket, "1");
     let started = EventKind::Lifecycle(crate::hypervisor::Lifecycle::Started);
-    service.fake.happens(Event::of("thief", started.clone()));
+    service
+        .fake
+        .happens(DomainEvent::of("thief", started.clone()));
     let is_none = |shown: &Shown| shown.report.channel == ChannelUse::None;
     let shown = seen(&mut watching, is_none).await;
     let error = shown.report.guest_error.unwrap();
@@ -182,7 +184,7 @@ async fn a_socket_that_two_domains_have_is_used_for_neither() {
     service
         .fake
         .edit("thief", |facts| facts.state = DomainState::ShutOff);
-    service.fake.happens(Event::of("thief", started));
+    service.fake.happens(DomainEvent::of("thief", started));
     seen(&mut watching, |shown| {
         shown.report.channel == ChannelUse::Subscribed
     })
@@ -201,7 +203,7 @@ async fn a_restart_of_the_hypervisor_s_daemon_is_survived() {
     seen(&mut watching, |shown| generation(shown) == 1).await;
     // While the daemon is away the guest is still heard.
     service.fake.is_down.store(true, Ordering::Relaxed);
-    service.fake.happens(Event::lost());
+    service.fake.happens(DomainEvent::lost());
     tokio::time::sleep(Duration::from_secs(60)).await;
     let now = guest.changes();
     seen(&mut watching, |shown| generation(shown) == now).await;
@@ -248,7 +250,7 @@ async fn what_no_event_told_is_found_by_the_roll_call() {
     service.fake.start("g1", &guest.socket, "1");
     seen(&mut watching, |shown| generation(shown) == 1).await;
     service.fake.domains.lock().unwrap().clear();
-    let gone = Reply::Gone {
+    let gone = ControlReply::Gone {
         domain: "g1".to_owned(),
     };
     while watching.next().await.unwrap() != gone {}

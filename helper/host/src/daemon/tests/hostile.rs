@@ -61,7 +61,7 @@ async fn lies_harm_nobody() {
 
 #[tokio::test(start_paused = true)]
 async fn a_guest_that_makes_events_is_not_looked_at_all_the_time() {
-    use crate::hypervisor::{Event, EventKind};
+    use crate::hypervisor::{DomainEvent, EventKind};
     let folder = folder();
     let guest = Guest::new(&folder.path().join("g1"), Manner::Honest);
     let service = Service::new(folder, &[("g1", &guest)]);
@@ -69,7 +69,7 @@ async fn a_guest_that_makes_events_is_not_looked_at_all_the_time() {
     seen(&mut watching, |shown| generation(shown) == 1).await;
     for _ in 0..1200 {
         let opens = EventKind::Agent { connected: false };
-        service.fake.happens(Event::of("g1", opens));
+        service.fake.happens(DomainEvent::of("g1", opens));
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
     let looks = service
@@ -83,7 +83,7 @@ async fn a_guest_that_makes_events_is_not_looked_at_all_the_time() {
         .edit("g1", |facts| facts.reason = "unpaused".to_owned());
     service
         .fake
-        .happens(Event::of("g1", EventKind::MetadataChanged));
+        .happens(DomainEvent::of("g1", EventKind::MetadataChanged));
     let told = |shown: &Shown| shown.report.reason == "unpaused";
     tokio::time::timeout(PATIENCE, seen(&mut watching, told))
         .await
@@ -93,7 +93,7 @@ async fn a_guest_that_makes_events_is_not_looked_at_all_the_time() {
 
 #[tokio::test(start_paused = true)]
 async fn a_guest_that_floods_is_not_heard_sooner_because_it_restarts() {
-    use crate::hypervisor::{Event, EventKind};
+    use crate::hypervisor::{DomainEvent, EventKind};
     let folder = folder();
     let mut guest = Guest::new(&folder.path().join("g1"), Manner::Floods);
     let service = Service::new(folder, &[("g1", &guest)]);
@@ -101,7 +101,7 @@ async fn a_guest_that_floods_is_not_heard_sooner_because_it_restarts() {
         // It opens its port again and again.
         tokio::time::sleep(Duration::from_secs(1)).await;
         let opens = EventKind::Agent { connected: true };
-        service.fake.happens(Event::of("g1", opens));
+        service.fake.happens(DomainEvent::of("g1", opens));
     }
     let mut clients = 0;
     while let Ok(command) = guest.commands.try_recv() {
@@ -149,7 +149,7 @@ impl std::io::Write for Log {
 
 #[tokio::test(start_paused = true)]
 async fn a_guest_that_refuses_its_bonds_again_and_again_fills_no_log() {
-    use crate::hypervisor::{Event, EventKind};
+    use crate::hypervisor::{DomainEvent, EventKind};
     let log = Log::default();
     let to = log.clone();
     let lines = tracing_subscriber::fmt()
@@ -162,7 +162,7 @@ async fn a_guest_that_refuses_its_bonds_again_and_again_fills_no_log() {
     for _ in 0..600 {
         tokio::time::sleep(Duration::from_secs(1)).await;
         let opens = EventKind::Agent { connected: true };
-        service.fake.happens(Event::of("g1", opens));
+        service.fake.happens(DomainEvent::of("g1", opens));
     }
     let mut refused = 0;
     while let Ok(command) = guest.commands.try_recv() {
@@ -229,7 +229,7 @@ async fn a_channel_task_that_panics_is_begun_again() {
         })
     };
     let is = |name: &str, so: fn(&Shown) -> bool| match registry.one(name) {
-        Some(Reply::Domain(shown)) => so(&shown),
+        Some(ControlReply::Domain(shown)) => so(&shown),
         _ => false,
     };
     let mut changes = registry.subscribe();
@@ -280,7 +280,7 @@ fn little_is_kept_of_a_status_that_is_long() {
     let guest = |switchovers, reason| {
         let (report, bytes) = status(switchovers, reason);
         registry.guest("g1", report, bytes);
-        let Some(Reply::Domain(shown)) = registry.one("g1") else {
+        let Some(ControlReply::Domain(shown)) = registry.one("g1") else {
             unreachable!("it is shown");
         };
         shown.report

@@ -3,12 +3,12 @@
 use tokio::time::timeout;
 
 use super::*;
-use crate::agent::{Agent, AgentError, Limits};
+use crate::agent::{Agent, AgentError, ChannelLimits};
 use crate::control::LeaseClient;
 use crate::hypervisor::ChannelSocket;
 use crate::report::ChannelUse;
 
-const SHORT: Limits = Limits {
+const SHORT: ChannelLimits = ChannelLimits {
     sync: Duration::from_millis(300),
     question: Duration::from_secs(10),
     command: Duration::from_secs(10),
@@ -85,9 +85,9 @@ async fn leases_are_had_one_after_the_other_also_of_a_domain_that_comes_later() 
     let service = Service::new(folder, &[]);
     let first = service.lease("g1").await;
     let domain = "g1".to_owned();
-    let mut second = service.ask(Request::Lease { domain }).await;
+    let mut second = service.ask(ControlRequest::Lease { domain }).await;
     service.fake.start("g1", &guest.socket, "1");
-    service.fake.happens(crate::hypervisor::Event::lost());
+    service.fake.happens(crate::hypervisor::DomainEvent::lost());
     let mut watching = service.watch("g1").await;
     seen(&mut watching, |shown| {
         shown.report.channel == ChannelUse::Leased
@@ -97,7 +97,7 @@ async fn leases_are_had_one_after_the_other_also_of_a_domain_that_comes_later() 
     let waited = second.next_within(Duration::from_millis(200)).await;
     assert!(waited.is_err(), "{waited:?}");
     drop(first);
-    assert_eq!(second.next().await.unwrap(), Reply::Leased {});
+    assert_eq!(second.next().await.unwrap(), ControlReply::Leased {});
     assert!(guest.commands.try_recv().is_err(), "the guest was bothered");
     drop(second);
     seen(&mut watching, |shown| generation(shown) == 1).await;
@@ -112,7 +112,7 @@ async fn one_who_no_longer_waits_does_not_get_the_lease() {
     let service = Service::new(folder, &[("g1", &guest)]);
     let first = service.lease("g1").await;
     let domain = "g1".to_owned();
-    let second = service.ask(Request::Lease { domain }).await;
+    let second = service.ask(ControlRequest::Lease { domain }).await;
     drop(second);
     drop(first);
     let mut watching = service.watch("g1").await;
@@ -224,14 +224,14 @@ async fn nonsense_on_the_control_socket_is_refused() {
             "{answer}"
         );
     }
-    let other = Request::Status {
+    let other = ControlRequest::Status {
         uri: "other".to_owned(),
         domain: None,
     };
     let reply = service.ask(other).await.next().await.unwrap();
     assert_eq!(
         reply,
-        Reply::OtherHost {
+        ControlReply::OtherHost {
             uri: "fake".to_owned()
         }
     );

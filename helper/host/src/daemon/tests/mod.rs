@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::{Options, ServeError, serve};
-use crate::control::{Reply, Request, Shown, Watching};
+use crate::control::{ControlReply, ControlRequest, Shown, Watching};
 use crate::hypervisor::Host;
 use fake::Fake;
 use guest::{Guest, Manner};
@@ -72,7 +72,7 @@ impl Service {
         self.folder.path().join("serve.sock")
     }
 
-    async fn ask(&self, request: Request) -> Watching {
+    async fn ask(&self, request: ControlRequest) -> Watching {
         loop {
             // The service begins as a task of its own.
             match Watching::ask(&self.socket(), &request).await {
@@ -84,7 +84,7 @@ impl Service {
 
     /// All changes of a domain, beginning with what is known.
     async fn watch(&self, domain: &str) -> Watching {
-        self.ask(Request::Watch {
+        self.ask(ControlRequest::Watch {
             uri: "fake".to_owned(),
             domain: Some(domain.to_owned()),
         })
@@ -93,8 +93,8 @@ impl Service {
 
     async fn lease(&self, domain: &str) -> Watching {
         let domain = domain.to_owned();
-        let mut lease = self.ask(Request::Lease { domain }).await;
-        assert_eq!(lease.next().await.unwrap(), Reply::Leased {});
+        let mut lease = self.ask(ControlRequest::Lease { domain }).await;
+        assert_eq!(lease.next().await.unwrap(), ControlReply::Leased {});
         lease
     }
 
@@ -109,7 +109,7 @@ impl Service {
 async fn seen(watching: &mut Watching, so: impl Fn(&Shown) -> bool) -> Shown {
     loop {
         let reply = watching.next_within(LONG).await;
-        if let Reply::Domain(shown) = reply.expect("it was never so")
+        if let ControlReply::Domain(shown) = reply.expect("it was never so")
             && so(&shown)
         {
             return *shown;

@@ -7,7 +7,7 @@ use tandem_wire::reply::StatusReport;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::super::registry::{Attempts, Registry};
+use super::super::registry::{Registry, ReplugAttempts};
 use super::super::{http, metrics};
 use super::*;
 use crate::control::{CarryEnd, CarryFigures, tell_carry};
@@ -39,7 +39,7 @@ fn registry(domain: &str) -> Registry {
         last: None,
     });
     registry.show(report, false);
-    let attempts = Attempts {
+    let attempts = ReplugAttempts {
         count: 2,
         last: Some("the VF is in use".to_owned()),
     };
@@ -75,9 +75,9 @@ const FIGURES: CarryFigures = CarryFigures {
 #[tokio::test]
 async fn a_carry_that_a_migrate_tells_of_is_in_the_file() {
     let service = Service::new(folder(), &[]);
-    let request = Request::Carried { figures: FIGURES };
+    let request = ControlRequest::Carried { figures: FIGURES };
     let mut told = service.ask(request).await;
-    assert_eq!(told.next().await.unwrap(), Reply::Counted {});
+    assert_eq!(told.next().await.unwrap(), ControlReply::Counted {});
     tell_carry(&service.socket(), FIGURES).await.unwrap();
     let socket = service.socket();
     let folder = service.ends().await;
@@ -347,7 +347,7 @@ async fn those_who_never_ask_keep_nobody_out() {
 fn what_is_known_is_told_with_its_age() {
     let registry = registry("g1");
     registry.guest("g1", status(OLD, 6), 100);
-    let Some(Reply::Domain(shown)) = registry.one("g1") else {
+    let Some(ControlReply::Domain(shown)) = registry.one("g1") else {
         unreachable!("it is shown");
     };
     assert_eq!(shown.report.channel, ChannelUse::Subscribed);
@@ -362,7 +362,10 @@ fn what_is_known_is_told_with_its_age() {
         "{text}"
     );
     // What is written is read again.
-    let reply = Reply::Domain(shown);
+    let reply = ControlReply::Domain(shown);
     let line = reply.to_line();
-    assert_eq!(serde_json::from_slice::<Reply>(&line).unwrap(), reply);
+    assert_eq!(
+        serde_json::from_slice::<ControlReply>(&line).unwrap(),
+        reply
+    );
 }
