@@ -12,6 +12,7 @@ use crate::model::policy::{PathCheck, Policy};
 use crate::model::removal::RemovalStage;
 use crate::model::status::{Switchover, SwitchoverCause, Traffic};
 use crate::model::types::Time;
+use crate::world::identity::shown_permanent_mac;
 
 impl Memory {
     /// Returns what subscribers want to know of it.
@@ -55,7 +56,7 @@ impl Memory {
                 .any(|known| known.ifindex == vf.ifindex());
             let rewritten = vf
                 .mac
-                .filter(|mac| vf.link.permanent_mac.is_some_and(|now| now != *mac));
+                .filter(|mac| shown_permanent_mac(vf.link).is_some_and(|now| now != *mac));
             self.rewritten
                 .extend(rewritten.filter(|_| !is_known).map(|mac| KnownVf {
                     ifindex: vf.ifindex(),

@@ -181,6 +181,29 @@ fn one_that_was_seen_rewritten_first_is_not_rewritten_when_it_has_its_own_mac_ag
     assert_eq!(known, [VF_MAC]);
 }
 
+/// Zeros are no permanent MAC that somebody rewrote: what it is goes by its present one until a bond takes it.
+#[test]
+fn a_vf_without_a_permanent_mac_is_not_held_for_rewritten() {
+    let mut vf = nic(VF, "eth0", VF_MAC);
+    vf.permanent_mac = Some(Mac::ZERO);
+    let mut bare = vf.clone();
+    (bare.mac, bare.permanent_mac) = (None, None);
+    let mut machine = Machine::new(Time(1));
+    machine.handle(Time(1), Input::Policy(policy()));
+    machine.handle(Time(1), Input::Addressings(Vec::new()));
+    machine.handle(Time(1), Input::Links(Vec::from([vf])));
+    let shown = |machine: &Machine| machine.status().bonds[0].vf.clone().map(|vf| vf.ifindex);
+    assert_eq!(shown(&machine), Some(VF));
+    assert_eq!(machine.holds(), []);
+    machine.handle(Time(1), Input::Link(bare.clone()));
+    assert_eq!(shown(&machine), None);
+    while machine.next_output().is_some() {}
+    let status = machine.status().clone();
+    machine.handle(Time(1), Input::Link(bare));
+    assert_eq!(machine.next_output(), None);
+    assert_eq!(machine.status(), &status);
+}
+
 /// As it would be after a restart: the policy then makes no other VF of it.
 #[test]
 fn what_a_vf_was_recognised_as_stays_when_the_policy_leaves_it_out() {

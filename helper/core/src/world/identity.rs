@@ -19,11 +19,19 @@ pub(crate) struct Identity {
     joined: bool,
 }
 
+/// The permanent MAC that the kernel shows for a link; zeros or a multicast MAC are none.
+pub(crate) fn shown_permanent_mac(link: &Link) -> Option<Mac> {
+    unicast(link.permanent_mac)
+}
+
+fn unicast(mac: Option<Mac>) -> Option<Mac> {
+    mac.filter(|mac| mac.is_unicast())
+}
+
 impl Identity {
     pub(crate) fn of(link: &Link) -> Self {
-        let unicast = |mac: Option<Mac>| mac.filter(|mac| mac.is_unicast());
         Self {
-            permanent: unicast(link.permanent_mac),
+            permanent: shown_permanent_mac(link),
             before_bond: unicast(link.port.as_ref().and_then(|port| port.permanent_mac)),
             present: unicast(link.mac),
             joined: link.port.is_some(),

@@ -15,7 +15,7 @@ use crate::model::policy::{BondPolicy, Policy};
 use crate::model::removal::{Removal, RemovalStage};
 use crate::model::source::{CheckItem, Source, SourceHealth, SourceStatus};
 use crate::model::types::{IfName, Ifindex, Time};
-use crate::world::identity::Identity;
+use crate::world::identity::{Identity, shown_permanent_mac};
 
 /// Interfaces that are remembered; those beyond are ignored.
 pub(crate) const MAX_LINKS: usize = 16_384;
@@ -145,7 +145,7 @@ impl World {
         self.identified_links().filter_map(|(link, identity)| {
             let was_own = identity.has_joined() && !identity.has_the_bonds_mac();
             let mac = identity.mac().filter(|_| was_own)?;
-            let is_other = link.permanent_mac.is_some_and(|now| now != mac);
+            let is_other = shown_permanent_mac(link).is_some_and(|now| now != mac);
             let pci = link.pci.filter(|_| is_other)?;
             Some(KnownVf {
                 ifindex: link.ifindex,
