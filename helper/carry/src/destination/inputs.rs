@@ -38,6 +38,7 @@ impl Destination {
                 }
             }
             Input::Announced => {
+                self.announced = true;
                 self.arrived_ms.get_or_insert(self.now_ms);
                 self.leave_to_the_source();
                 self.hold();

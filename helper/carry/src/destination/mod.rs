@@ -158,6 +158,8 @@ pub struct Destination {
     runs_since_ms: Option<u64>,
     /// Since when it is known that the guest has come here.
     arrived_ms: Option<u64>,
+    /// It has sent something from here, which none does that stands still.
+    announced: bool,
     native_came: bool,
     last_carried_ms: u64,
     began_ms: Option<u64>,
@@ -196,6 +198,7 @@ impl Destination {
             may_resume: false,
             runs_since_ms: None,
             arrived_ms: None,
+            announced: false,
             native_came: false,
             last_carried_ms: 0,
             began_ms: None,
@@ -312,6 +315,10 @@ impl Destination {
     /// could take a frame.
     fn runs_until_ms(&self, held_since_ms: u64) -> u64 {
         match self.arrived_ms {
+            // Whoever would tell that it runs may be gone as well.
+            Some(arrived_ms) if self.announced && self.stream == Stream::Over => arrived_ms
+                .max(held_since_ms)
+                .saturating_add(self.limits.straggle_ms),
             Some(arrived_ms) => arrived_ms
                 .max(held_since_ms)
                 .saturating_add(self.limits.resume_ms),
