@@ -122,3 +122,24 @@ fn a_destination_that_nobody_tells_opens_once_the_guest_sends() {
     destination.handle(opens_ms, destination::Input::Dry);
     assert_eq!(destination.next_action(), Some(destination::Action::Open));
 }
+
+/// It has arrived all the same, and was cancelled too late: it runs at the source again, and never at both.
+#[test]
+fn a_guest_whose_migration_failed_is_never_resumed_where_it_went_to() {
+    for fails in [false, true] {
+        let mut destination = Destination::new(LIMITS);
+        let hello = Message::Hello { versions: VERSIONS };
+        destination.handle(1, destination::Input::Message(hello));
+        if fails {
+            destination.handle(2, destination::Input::MigrationFailed);
+        }
+        // That was under way meanwhile.
+        let stopped = Message::Stopped { ours: true };
+        destination.handle(3, destination::Input::Message(stopped));
+        destination.handle(4, destination::Input::StreamEnded);
+        destination.handle(5, destination::Input::GuestPaused);
+        let resumes = std::iter::from_fn(|| destination.next_action())
+            .any(|action| action == destination::Action::ResumeGuest);
+        assert_eq!(resumes, !fails);
+    }
+}

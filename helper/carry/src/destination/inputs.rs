@@ -25,9 +25,13 @@ impl Destination {
                 if self.stream == Stream::Over {
                     self.hold();
                 }
-                if self.may_resume {
+                if self.may_resume && !self.failed {
                     self.act(Action::ResumeGuest);
                 }
+            }
+            Input::MigrationFailed => {
+                self.failed = true;
+                self.actions.retain(|action| *action != Action::ResumeGuest);
             }
             Input::GuestRuns => {
                 self.leave_to_the_source();

@@ -30,6 +30,8 @@ pub enum Input {
     SourceDied,
     /// The migration is complete, and the guest stands paused here. It ran when the carry began.
     GuestPaused,
+    /// The hypervisor of the source says that the migration failed or was cancelled: the guest is not to run here, however it came.
+    MigrationFailed,
     /// The guest runs here: the hypervisor has said so, and says so when it is asked.
     GuestRuns,
     /// The guest has sent a frame through its tap here: from now on the network may bring its frames here.
@@ -155,6 +157,8 @@ pub struct Destination {
     says: VecDeque<Message>,
     unacknowledged: Option<u64>,
     may_resume: bool,
+    /// The migration came to nothing, and the guest stays at the source.
+    failed: bool,
     runs_since_ms: Option<u64>,
     /// Since when it is known that the guest has come here.
     arrived_ms: Option<u64>,
@@ -196,6 +200,7 @@ impl Destination {
             says: [Message::Hello { versions: VERSIONS }].into(),
             unacknowledged: None,
             may_resume: false,
+            failed: false,
             runs_since_ms: None,
             arrived_ms: None,
             announced: false,

@@ -376,6 +376,7 @@ const fn to_destination(word: ToHalf) -> Option<destination::Input> {
     match word {
         ToHalf::GuestPaused => Some(destination::Input::GuestPaused),
         ToHalf::GuestRuns => Some(destination::Input::GuestRuns),
+        ToHalf::MigrationFailed => Some(destination::Input::MigrationFailed),
         ToHalf::OtherHalfDied => Some(destination::Input::SourceDied),
         _ => None,
     }
