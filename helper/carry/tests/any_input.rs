@@ -84,6 +84,7 @@ fn destination_inputs() -> impl Strategy<Value = destination::Input> {
         1 => Just(Input::SourceDied),
         1 => Just(Input::GuestRuns),
         1 => Just(Input::Announced),
+        1 => Just(Input::MigrationFailed),
         6 => (frames(), any::<bool>()).prop_map(|(frame, early)| Input::Native { frame, early }),
         1 => Just(Input::Dry),
         1 => Just(Input::Opened),

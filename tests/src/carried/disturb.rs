@@ -74,7 +74,11 @@ impl Wrapper {
             symlink("/bin/cat", self.folder.join(name))?;
         }
         let at = self.folder.display();
-        self.script("through", &format!("{at}/in | \"$@\" | {at}/out"))
+        // The shell keeps no end of either: whoever started it would not hear that they end.
+        let script = format!(
+            "exec 3<&0 0</dev/null\n{at}/in <&3 | \"$@\" 3<&- | {at}/out 3<&- &\nexec 1>&- 3<&-\nwait"
+        );
+        self.script("through", &script)
     }
 
     /// The command that runs another one with a small limit.

@@ -85,7 +85,7 @@ fn a_hold_that_goes_leaves_the_tap_open() {
     let peer = Injector::new("peer").unwrap();
     send(&peer, &frame(GUEST, PEER, 1));
     until("the frame is held", || hold.held().unwrap() == 1);
-    assert_eq!(network.got(), []);
+    assert_eq!(network.got(), [0_u64; 0]);
     drop(hold);
     send(&peer, &frame(GUEST, PEER, 2));
     let mut got = Vec::new();
@@ -113,7 +113,7 @@ fn a_closed_tap_holds_from_the_guests_first_frame_on() {
     assert_eq!(hold.early().unwrap(), Some(0));
     let held = tap.read().unwrap().expect("a frame is held");
     assert_eq!(number_of(&held), Some(2));
-    assert_eq!(network.got(), []);
+    assert_eq!(network.got(), [0_u64; 0]);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "everything in here is part of a test")]
 
+mod alone;
 mod arrival;
 mod attached;
 mod frames;

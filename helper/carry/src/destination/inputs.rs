@@ -25,9 +25,13 @@ impl Destination {
                 if self.stream == Stream::Over {
                     self.hold();
                 }
-                if self.may_resume {
+                if self.may_resume && !self.failed {
                     self.act(Action::ResumeGuest);
                 }
+            }
+            Input::MigrationFailed => {
+                self.failed = true;
+                self.actions.retain(|action| *action != Action::ResumeGuest);
             }
             Input::GuestRuns => {
                 self.leave_to_the_source();
@@ -38,6 +42,7 @@ impl Destination {
                 }
             }
             Input::Announced => {
+                self.announced = true;
                 self.arrived_ms.get_or_insert(self.now_ms);
                 self.leave_to_the_source();
                 self.hold();

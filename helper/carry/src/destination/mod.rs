@@ -30,6 +30,8 @@ pub enum Input {
     SourceDied,
     /// The migration is complete, and the guest stands paused here. It ran when the carry began.
     GuestPaused,
+    /// The hypervisor of the source says that the migration failed or was cancelled: the guest is not to run here, however it came.
+    MigrationFailed,
     /// The guest runs here: the hypervisor has said so, and says so when it is asked.
     GuestRuns,
     /// The guest has sent a frame through its tap here: from now on the network may bring its frames here.
@@ -155,9 +157,13 @@ pub struct Destination {
     says: VecDeque<Message>,
     unacknowledged: Option<u64>,
     may_resume: bool,
+    /// The migration came to nothing, and the guest stays at the source.
+    failed: bool,
     runs_since_ms: Option<u64>,
     /// Since when it is known that the guest has come here.
     arrived_ms: Option<u64>,
+    /// It has sent something from here, which none does that stands still.
+    announced: bool,
     native_came: bool,
     last_carried_ms: u64,
     began_ms: Option<u64>,
@@ -194,8 +200,10 @@ impl Destination {
             says: [Message::Hello { versions: VERSIONS }].into(),
             unacknowledged: None,
             may_resume: false,
+            failed: false,
             runs_since_ms: None,
             arrived_ms: None,
+            announced: false,
             native_came: false,
             last_carried_ms: 0,
             began_ms: None,
@@ -312,6 +320,10 @@ impl Destination {
     /// could take a frame.
     fn runs_until_ms(&self, held_since_ms: u64) -> u64 {
         match self.arrived_ms {
+            // Whoever would tell that it runs may be gone as well.
+            Some(arrived_ms) if self.announced && self.stream == Stream::Over => arrived_ms
+                .max(held_since_ms)
+                .saturating_add(self.limits.straggle_ms),
             Some(arrived_ms) => arrived_ms
                 .max(held_since_ms)
                 .saturating_add(self.limits.resume_ms),

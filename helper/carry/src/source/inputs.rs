@@ -263,10 +263,16 @@ impl Source {
         let is_own = self.own.contains(&frame.source());
         self.counts.held += 1;
         self.counts.own += u64::from(is_own);
-        if is_own && self.is_stopped() {
+        if is_own && self.may_be_elsewhere() {
             self.heard_ms.get_or_insert(self.now_ms);
         }
         is_own
+    }
+
+    /// It stands still here, or nobody is left who would tell that at once: the guest's announcements may be over when it is known.
+    const fn may_be_elsewhere(&self) -> bool {
+        let untold = matches!(self.phase, Phase::Stopping { .. }) && !self.is_alone;
+        self.is_stopped() || self.stop_unknown || untold && matches!(self.stream, Stream::Over)
     }
 
     fn keeps(&self, frame: &Frame) -> bool {

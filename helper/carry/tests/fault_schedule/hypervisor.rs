@@ -79,6 +79,7 @@ impl World {
         self.note(|_| "the migration fails".into());
         self.hypervisor.failed = true;
         self.notice(Notice::Source(source::Input::MigrationFailed));
+        self.notice(Notice::Destination(destination::Input::MigrationFailed));
         if !self.hypervisor.stop_was_ordered && self.runs_at.is_none() {
             self.hypervisor.runs_ms = Some(self.now_ms + 3);
         }

@@ -17,6 +17,7 @@ use tandem_carry_kernel::{
 };
 use tokio::runtime::Handle;
 
+use super::asker::Asker;
 use super::chunk::{Chunk, Chunks, MAX_BYTES};
 use super::orphan::Orphan;
 use super::outbox::Outbox;
@@ -24,7 +25,7 @@ use super::privileges;
 use super::settings::HalfArguments;
 use super::words::{FromHalf, HalfReport, ProcessId, ToHalf, to_chunk, word_of};
 use crate::evacuate::Side;
-use crate::hypervisor::{DomainState, Host};
+use crate::hypervisor::Host;
 
 /// Words that wait to be read.
 const QUEUE: usize = 64;
@@ -88,7 +89,7 @@ fn guard(arguments: &HalfArguments, orphan: Orphan) -> anyhow::Result<u8> {
     let written = Arc::clone(&out);
     let writer = spawn_bare(move || written.write_all(io::stdout().lock()));
     let reading = stream.try_clone()?;
-    let asker = waker.try_clone()?;
+    let answered = waker.try_clone()?;
     spawn_bare(move || listen(stream, heard, waker));
     let made = Half::new(arguments, ours, &orphan, || {
         out.tell(&FromHalf::AskGuest);
@@ -111,21 +112,18 @@ fn guard(arguments: &HalfArguments, orphan: Orphan) -> anyhow::Result<u8> {
         out.tell(&FromHalf::Process(process));
     }
     out.tell(&FromHalf::Ready);
-    let (answer, answers) = sync_channel(QUEUE);
-    let ended = Loop {
-        orphan,
+    let mut turns = Loop {
+        asker: Asker::new(orphan, answered),
         begun: Instant::now(),
         words,
-        answers,
-        answer,
-        asker,
         wake,
         out: &out,
-    }
-    .run(&mut half);
+    };
+    let ended = turns.run(&mut half);
     // The tap is open from here on, and the other half sees the end of the stream.
     let report = half.report();
     drop(half);
+    drop(turns);
     ended?;
     out.tell(&FromHalf::Ended(report));
     let _ = stream.join();
@@ -143,41 +141,40 @@ fn spawn_bare(work: impl FnOnce() + Send + 'static) -> thread::JoinHandle<()> {
 }
 
 struct Loop<'a> {
-    orphan: Orphan,
+    /// Of this half's own hypervisor.
+    asker: Asker,
     begun: Instant,
     words: Receiver<ToHalf>,
-    /// What this half's own hypervisor says when it was asked, and what tells that there is an answer.
-    answers: Receiver<ToHalf>,
-    answer: SyncSender<ToHalf>,
-    asker: UnixStream,
+    /// Tells of words and answers.
     wake: UnixStream,
     out: &'a Outbox,
 }
 
 impl Loop<'_> {
-    fn run(mut self, half: &mut Half) -> anyhow::Result<()> {
+    fn run(&mut self, half: &mut Half) -> anyhow::Result<()> {
         let mut agreed = false;
         let mut end: Option<Instant> = None;
         let mut alone = false;
         loop {
             let mut words = Vec::new();
             alone = alone || self.hear(&mut words);
+            words.extend(self.asker.answers());
             if alone {
-                words.extend(self.orphan.look());
+                self.asker.look();
             }
-            words.extend(self.answers.try_iter());
             let now_ms = u64::try_from(self.begun.elapsed().as_millis())?;
             for order in half.turn(now_ms, words)? {
                 let word = match order {
                     Order::StopGuest => FromHalf::StopGuest,
                     Order::ResumeGuest => FromHalf::ResumeGuest,
                     Order::AskGuest => {
-                        self.ask_guest()?;
+                        // Whoever started this half does not know either, so far.
+                        self.asker.ask_guest();
                         FromHalf::AskGuest
                     }
                 };
                 if alone {
-                    self.orphan.order(order);
+                    self.asker.order(order);
                 } else {
                     self.out.tell(&word);
                 }
@@ -193,7 +190,7 @@ impl Loop<'_> {
             };
             if let Some(limit) = limit {
                 let at = *end.get_or_insert_with(|| Instant::now() + limit);
-                let is_over = half.is_over() && !(alone && self.orphan.is_busy());
+                let is_over = half.is_over() && !(alone && self.asker.is_busy());
                 // The stream ends with the starter, and may be all that was seen of that so far. What was said last, a look
                 // shows.
                 if is_over && !alone && self.hear(&mut Vec::new()) {
@@ -206,14 +203,11 @@ impl Loop<'_> {
                 }
             }
             let last_ms = end.map(|_| now_ms + 100);
-            let look_ms = alone.then(|| now_ms + Orphan::LOOK_MS);
+            let looks_in = self.asker.looks_in().filter(|_| alone);
+            // A part of a ms is one.
+            let look_ms = looks_in.map(|time| now_ms + 1 + u64::from(time.subsec_millis()));
             let until_ms = last_ms.into_iter().chain(look_ms).min();
-            wait(
-                &half.wait(now_ms),
-                (!alone).then_some(&self.wake),
-                until_ms,
-                now_ms,
-            )?;
+            wait(&half.wait(now_ms), &self.wake, until_ms, now_ms)?;
             while matches!(self.wake.read(&mut [0; QUEUE]), Ok(1..)) {}
         }
     }
@@ -227,24 +221,6 @@ impl Loop<'_> {
                 Err(TryRecvError::Disconnected) => return true,
             }
         }
-    }
-
-    /// Whoever started this half does not know either, so far. To ask may take long, and frames don't wait for it.
-    fn ask_guest(&self) -> io::Result<()> {
-        let state = self.orphan.state();
-        let answer = self.answer.clone();
-        let mut asker = self.asker.try_clone()?;
-        thread::spawn(move || {
-            let word = match state() {
-                Ok(DomainState::Paused) => ToHalf::GuestStopped,
-                Ok(DomainState::Running) => ToHalf::StopRefused,
-                _ => return,
-            };
-            // The half may be over.
-            let _ = answer.try_send(word);
-            let _ = asker.write_all(&[0]);
-        });
-        Ok(())
     }
 }
 
@@ -400,23 +376,19 @@ const fn to_destination(word: ToHalf) -> Option<destination::Input> {
     match word {
         ToHalf::GuestPaused => Some(destination::Input::GuestPaused),
         ToHalf::GuestRuns => Some(destination::Input::GuestRuns),
+        ToHalf::MigrationFailed => Some(destination::Input::MigrationFailed),
         ToHalf::OtherHalfDied => Some(destination::Input::SourceDied),
         _ => None,
     }
 }
 
-fn wait(
-    wait: &Wait<'_>,
-    wake: Option<&UnixStream>,
-    until_ms: Option<u64>,
-    now_ms: u64,
-) -> io::Result<()> {
+fn wait(wait: &Wait<'_>, wake: &UnixStream, until_ms: Option<u64>, now_ms: u64) -> io::Result<()> {
     let mut fds: Vec<PollFd<'_>> = wait
         .reads
         .iter()
         .map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN))
         .collect();
-    fds.extend(wake.map(|wake| PollFd::from_borrowed_fd(wake.as_fd(), PollFlags::IN)));
+    fds.push(PollFd::from_borrowed_fd(wake.as_fd(), PollFlags::IN));
     fds.extend(
         wait.writes
             .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::OUT)),

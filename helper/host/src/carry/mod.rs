@@ -10,6 +10,7 @@
 //! What the halves decide is in the package tandem-carry, what they ask of the kernel in tandem-carry-kernel. Nothing
 //! depends on any of it: whatever fails, the domain migrates as it would without.
 
+mod asker;
 mod check;
 mod chunk;
 mod conductor;

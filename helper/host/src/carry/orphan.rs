@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tandem_carry_kernel::Order;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::settings::HalfArguments;
@@ -19,7 +20,7 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// A stop that was asked for takes no longer.
 const STOP: Duration = Duration::from_millis(200);
 
-/// What it takes to ask the hypervisor of this half's side.
+/// What it takes to ask the hypervisor of this half's side. Each question waits for its answer.
 pub(super) struct Orphan {
     host: Arc<dyn Host>,
     handle: Handle,
@@ -27,7 +28,8 @@ pub(super) struct Orphan {
     domain: String,
     max_pause_ms: u64,
     full_speed: Option<u64>,
-    next: Instant,
+    /// Nothing more is asked, and no answer waited for.
+    ended: Arc<watch::Sender<bool>>,
     /// A stop that was asked for before is done by then, or was never asked for.
     stops_until: Option<Instant>,
     /// Nothing is left to be done there.
@@ -35,9 +37,6 @@ pub(super) struct Orphan {
 }
 
 impl Orphan {
-    /// Between two looks, in ms.
-    pub(super) const LOOK_MS: u64 = 5;
-
     pub(super) fn new(arguments: &HalfArguments, host: Arc<dyn Host>, handle: Handle) -> Self {
         Self {
             host,
@@ -46,7 +45,7 @@ impl Orphan {
             domain: arguments.domain.clone(),
             max_pause_ms: arguments.max_pause,
             full_speed: arguments.speed,
-            next: Instant::now(),
+            ended: Arc::new(watch::Sender::new(false)),
             stops_until: None,
             settled: false,
         }
@@ -62,30 +61,36 @@ impl Orphan {
         !self.settled
     }
 
-    /// What the hypervisor shows, if a look is due.
+    /// What ends each question that waits, and all that follow.
+    pub(super) fn ended(&self) -> Arc<watch::Sender<bool>> {
+        Arc::clone(&self.ended)
+    }
+
+    /// What the hypervisor shows.
     pub(super) fn look(&mut self) -> Option<ToHalf> {
-        if Instant::now() < self.next {
-            return None;
-        }
         let host = Arc::clone(&self.host);
         self.stops_until
             .get_or_insert_with(|| Instant::now() + STOP);
-        let word = match self.side {
+        match self.side {
             Side::Source => self.look_at_source(host.as_ref()),
             Side::Destination => self.look_at_destination(host.as_ref()),
-        };
-        self.next = Instant::now() + Duration::from_millis(Self::LOOK_MS);
-        word
+        }
     }
 
-    fn look_at_source(&mut self, host: &dyn Host) -> Option<ToHalf> {
-        if !self.settled {
-            let eased = self.ask(host.set_max_downtime(&self.domain, self.max_pause_ms));
-            let hurried = self
-                .full_speed
-                .map(|speed| self.ask(host.set_speed(&self.domain, speed)));
-            self.settled = eased.is_ok() && hurried.is_none_or(|hurried| hurried.is_ok());
+    /// Has a migration end by itself that nobody will order a stop for, until that is done.
+    pub(super) fn settle(&mut self) {
+        if self.side == Side::Destination || self.settled {
+            return;
         }
+        let host = self.host.as_ref();
+        let eased = self.ask(host.set_max_downtime(&self.domain, self.max_pause_ms));
+        let hurried = self
+            .full_speed
+            .map(|speed| self.ask(host.set_speed(&self.domain, speed)));
+        self.settled = eased.is_ok() && hurried.is_none_or(|hurried| hurried.is_ok());
+    }
+
+    fn look_at_source(&self, host: &dyn Host) -> Option<ToHalf> {
         let job = self.ask(host.job(&self.domain, JobWhich::Current));
         let phase = job.map(|job| job.phase).ok();
         match phase {
@@ -149,25 +154,30 @@ impl Orphan {
         self.ask(self.host.process(&self.domain)).ok().flatten()
     }
 
-    /// What asks for the domain's state, on whatever thread.
-    pub(super) fn state(&self) -> impl FnOnce() -> Result<DomainState, HostError> + Send + use<> {
-        let (host, handle) = (Arc::clone(&self.host), self.handle.clone());
-        let domain = self.domain.clone();
-        move || wait(&handle, host.as_ref(), host.state(&domain))
+    /// Whether the guest stands still on the source, of which whoever started this half does not know either.
+    pub(super) fn guest(&self) -> Option<ToHalf> {
+        match self.ask(self.host.state(&self.domain)).ok()? {
+            DomainState::Paused => Some(ToHalf::GuestStopped),
+            DomainState::Running => Some(ToHalf::StopRefused),
+            _ => None,
+        }
     }
 
     fn ask<T>(&self, answer: Answer<'_, T>) -> Result<T, HostError> {
-        wait(&self.handle, self.host.as_ref(), answer)
-    }
-}
-
-fn wait<T>(handle: &Handle, host: &dyn Host, answer: Answer<'_, T>) -> Result<T, HostError> {
-    let limited = async { timeout(LIMIT, answer).await };
-    handle.block_on(limited).unwrap_or_else(|_| {
-        Err(HostError::TimedOut {
-            host: host.uri().to_owned(),
-            what: "a carry's question".to_owned(),
-            limit: LIMIT,
+        let mut ended = self.ended.subscribe();
+        let limited = async {
+            tokio::select! {
+                biased;
+                _ = ended.wait_for(|ended| *ended) => None,
+                answered = timeout(LIMIT, answer) => answered.ok(),
+            }
+        };
+        self.handle.block_on(limited).unwrap_or_else(|| {
+            Err(HostError::TimedOut {
+                host: self.host.uri().to_owned(),
+                what: "a carry's question".to_owned(),
+                limit: LIMIT,
+            })
         })
-    })
+    }
 }

@@ -39,7 +39,9 @@ impl Conductor {
     pub(super) async fn has_failed(&mut self) {
         self.failed = true;
         self.failed_at = Some(Instant::now());
-        self.halves[0].tell(ToHalf::MigrationFailed).await;
+        for half in &mut self.halves {
+            half.tell(ToHalf::MigrationFailed).await;
+        }
         // Who had it stopped has died.
         self.resume_wanted |= self.source_command.is_empty();
         self.look_after_failure().await;

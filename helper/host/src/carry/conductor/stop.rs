@@ -98,9 +98,18 @@ impl Conductor {
     async fn may_resume_source(&self) -> bool {
         match asked(self.destination.state(&self.domain)).await {
             Some(DomainState::Absent | DomainState::ShutOff) => true,
-            Some(DomainState::Running | DomainState::Paused) => false,
+            Some(DomainState::Running) => false,
+            // All had come there when it was cancelled.
+            Some(DomainState::Paused) => self.job_failed && self.nobody_resumes_destination(),
             // It has not begun there, or can't be asked.
             Some(DomainState::Incoming) | None => self.job_failed,
         }
+    }
+    /// There is no half that would have the guest run there, or it has had time to read that the guest stays. One that is only cut
+    /// off may do so at any time.
+    fn nobody_resumes_destination(&self) -> bool {
+        let half = &self.halves[1];
+        let has_read = !half.gone && self.failed_at.is_some_and(|at| at.elapsed() >= RESUME);
+        self.alone || half.died() || self.reports[1].is_some() || has_read
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use tokio::sync::mpsc::{Receiver, Sender};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
@@ -230,6 +230,33 @@ async fn without_a_look_at_the_destination_nothing_is_resumed() {
     sleep(Duration::from_secs(5)).await;
     assert_eq!(stage.hosts[0].facts().unpaused, 1);
     stage.running.await.unwrap();
+}
+
+/// All had come to the destination when it was cancelled, and the guest is paused on both.
+#[tokio::test(start_paused = true)]
+async fn a_guest_that_arrived_before_the_cancel_runs_on_the_source_if_nobody_resumes_it_there() {
+    for is_cut_off in [false, true] {
+        let mut stage = Stage::stopped().await;
+        stage.hosts[1].facts().state = Some(DomainState::Paused);
+        if is_cut_off {
+            stage.says[1] = channel(1).0;
+            sleep(Duration::from_millis(1)).await;
+        }
+        stage.hosts[0].facts().phase = JobPhase::Cancelled;
+        sleep(Duration::from_millis(100)).await;
+        stage.says[0].send(FromHalf::ResumeGuest).await.unwrap();
+        sleep(Duration::from_millis(400)).await;
+        assert_eq!(
+            stage.hosts[0].facts().unpaused,
+            0,
+            "it may not have read that yet"
+        );
+        let told = has(&stage.words(Side::Destination), "migration-failed");
+        sleep(Duration::from_secs(5)).await;
+        let unpaused = [&stage.hosts[0], &stage.hosts[1]].map(|host| host.facts().unpaused);
+        assert_eq!(unpaused, [u32::from(!is_cut_off), 0]);
+        assert!(told || is_cut_off);
+    }
 }
 
 /// The source half waits behind a stream that nobody takes, and asks for nothing.
