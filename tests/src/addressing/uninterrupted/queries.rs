@@ -103,6 +103,6 @@ mod tests {
             failed: vec!["query 2: failed 5010".to_owned()],
         };
         assert_eq!(answers, expected);
-        assert!(read("ok\n").is_err());
+        assert!(read("ok 7 10.77.0.1\nfailed\n").is_err());
     }
 }
