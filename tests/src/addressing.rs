@@ -1,6 +1,8 @@
 //! A guest that gets its network as a cloud gives it, without Tandem and with it: one machine over several boots,
 //! and whether its network is where it should be.
 
+mod uninterrupted;
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

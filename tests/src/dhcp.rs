@@ -16,6 +16,8 @@ use crate::qemu::Mac;
 
 /// The shortest lease that dnsmasq gives.
 pub const LEASE: Duration = Duration::from_secs(120);
+/// A name that it knows.
+pub const NAME: &str = "server.example";
 const START_LIMIT: Duration = Duration::from_secs(30);
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -69,6 +71,7 @@ impl DhcpServer {
                 "--dhcp-range=fd77::1000,fd77::1fff,slaac,64,{}",
                 LEASE.as_secs()
             ))
+            .arg(format!("--host-record={NAME},{CLIENT_V4}"))
             .arg(format!("--dhcp-option=option:router,{CLIENT_V4}"))
             .arg(format!("--dhcp-option=option:dns-server,{CLIENT_V4}"))
             .arg(format!("--dhcp-option=option6:dns-server,[{CLIENT_V6}]"));

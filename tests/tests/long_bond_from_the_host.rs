@@ -60,10 +60,11 @@ fn is_configured(manager: Manager, files: &[(String, String)], words: &str) -> R
             "vfs": [{ "mac": setup.vf.to_string() }],
         });
         let bonds = json!({ "bonds": [&bond] });
-        guest
-            .channel()?
-            .call("tandem-configure", bonds, STEP_LIMIT)?;
-        machine.is_as_without_tandem(&guest, &plain, words)?;
+        machine.is_uninterrupted(&guest, &plain.address, "a bond from the host", || {
+            let mut channel = guest.channel()?;
+            channel.call("tandem-configure", bonds, STEP_LIMIT)?;
+            machine.is_as_without_tandem(&guest, &plain, words)
+        })?;
         let check = guest.tandem(&["check"])?;
         ensure!(check.success(), "`tandem check`: {}", check.text());
         machine.has_renewed(&guest, &machine.lease()?)?;
