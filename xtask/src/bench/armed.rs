@@ -70,7 +70,9 @@ pub(super) fn run(options: &ArmedOptions, page: bool) -> Result<()> {
         Ok::<_, anyhow::Error>(())
     };
     measure(&mut guest, false)?;
-    let load = "for _ in $(seq $(nproc)); do while :; do :; done & done; wait";
+    // The guest has no `nproc`.
+    let load =
+        "for _ in $(seq $(grep -c ^processor /proc/cpuinfo)); do while :; do :; done & done; wait";
     let load = guest.vm.spawn(&["sh", "-c", load], &[], "/dev/null")?;
     let busy = busy_share(&guest)?;
     ensure!(

@@ -284,12 +284,13 @@ fn a_trial_tells_a_dead_path_from_a_network_that_does_not_learn() {
     });
 }
 
-/// As [`with_a_neighbour`], by IPv6 alone.
+/// As [`with_a_neighbour`], by IPv6 alone. The neighbour has no other address, from which it would ask for the bond after 5 s
+/// and be known by that too (`ndisc_solicit`, `net/ipv6/ndisc.c`, 6.12).
 async fn with_a_neighbour_by_ipv6() -> (Ifindex, Ifindex, Ifindex) {
     let (bond, one, two) = assemble().await;
     ip_all(
         "link add br0 address 02:00:00:00:00:aa type bridge
-         link set br0 up
+         link set br0 addrgenmode none up
          link set one-far master br0
          link set two-far master br0
          -6 addr add 2001:db8::2/64 dev bond7 nodad
