@@ -160,6 +160,13 @@ pub(super) fn await_until(what: &str, is_so: impl Fn() -> Result<bool>) -> Resul
 
 /// The process of a program whose name ends so, with these words on its command line.
 pub(super) fn program_with(program: &str, words: &[&str]) -> Result<Option<Pid>> {
+    program_that(program, |line| {
+        words.iter().all(|word| line.contains(&word.as_bytes()))
+    })
+}
+
+/// The process of a program whose name ends so, with such words on its command line.
+pub(super) fn program_that(program: &str, is_it: impl Fn(&[&[u8]]) -> bool) -> Result<Option<Pid>> {
     for entry in fs::read_dir("/proc")? {
         let entry = entry?.path();
         let number = entry
@@ -170,10 +177,10 @@ pub(super) fn program_with(program: &str, words: &[&str]) -> Result<Option<Pid>>
         };
         let line: Vec<_> = line.split(|byte| *byte == 0).collect();
         // `ip netns exec` becomes it, and is not it yet.
-        let is_it = line
+        let is_program = line
             .first()
             .is_some_and(|name| name.ends_with(program.as_bytes()));
-        if is_it && words.iter().all(|word| line.contains(&word.as_bytes())) {
+        if is_program && is_it(&line) {
             return Ok(Pid::from_raw(number));
         }
     }
