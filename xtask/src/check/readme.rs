@@ -39,7 +39,10 @@ pub(super) fn check() -> Result<Report> {
     let mut findings = too_long(first);
     findings.extend(unexplained(page(&pages, REFERENCE)?)?);
     findings.extend(other_defaults(page(&pages, GUIDE)?)?);
-    let results = project::text(figures::RESULTS.as_ref())?.context("the results are not text")?;
+    let mut results = String::new();
+    for page in figures::RESULTS {
+        results += &project::text(page.as_ref())?.context("the results are not text")?;
+    }
     findings.extend(figures::others(first, &results));
     let mut installs = Vec::new();
     let (mut commands, mut requests) = (0, 0);

@@ -29,7 +29,7 @@ const ABOUT: &str = "A VF leaves the guest, the VM moves to another host, a VF w
     frames that arrived with none between them that did. *VF ready* is from the VF's registration until it can carry \
     traffic. Of the failover, by Tandem's own word: *lead* is from the warning to the moment at which the VF began to be \
     unregistered, *reaction* to the request for the switchover, *reported* the gap of the bond's unicast frames. *Carried*: `tandem-host \
-    migrate --carry` moves the VM, and holds and carries the frames for it, which `bench --carried` measures. *Tandem's kernel \
+    migrate --carry` moves the VM, and holds and carries the frames for it: [page of its own](carried.md). *Tandem's kernel \
     part alone*: the service stands still (SIGSTOP) while the VF is taken.";
 
 /// Systems that are measured at all rates.
