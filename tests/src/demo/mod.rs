@@ -12,6 +12,7 @@ use tandem_core::status::BondState;
 
 use crate::carried::{CARRIED, CarriedMove};
 use crate::command::progress;
+use crate::libvirt::host_program;
 use crate::net::GUEST_V4;
 use crate::probe::{FrameOptions, ProbePair};
 use crate::qemu::named_with_control;
@@ -59,6 +60,8 @@ pub fn run(
     let mut setup = setup.clone();
     if migration == Migration::Carried {
         setup.control = named_with_control(CARRIED, &lab.folder().join(CONTROL));
+        // Nobody shall wait for it while the VM moves.
+        host_program()?;
     }
     let setup = &setup;
     let (here, there) = (lab.host("a")?, lab.host("b")?);
