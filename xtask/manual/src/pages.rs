@@ -47,7 +47,7 @@ fn commands_in_blocks_are_taken() {
 #[test]
 fn options_in_the_text_exist() {
     /// Of cargo, of `cargo xtask`, whose commands in the pages a test of xtask's parses, of ifquery and of virsh.
-    const OTHERS: [&str; 27] = [
+    const OTHERS: [&str; 28] = [
         "--",
         "--armed",
         "--boot",
@@ -66,6 +66,7 @@ fn options_in_the_text_exist() {
         "--offline",
         "--only",
         "--package",
+        "--plain",
         "--postcopy-resume",
         "--release",
         "--silent-host",
