@@ -28,6 +28,10 @@ impl Conductor {
         if let Some(wakes_ms) = self.moment.and_then(|moment| moment.wakes_ms()) {
             sleep_until(self.begun + Duration::from_millis(wakes_ms)).await;
         }
+        // It may have gone meanwhile: its end is heard once this is over, and the guest has taken no harm yet.
+        if self.halves[1].told.is_closed() && !self.alone {
+            return self.halves[0].tell(ToHalf::StopRefused).await;
+        }
         let at = Instant::now();
         self.stop_asked = true;
         let (host, domain) = (Arc::clone(&self.source), self.domain.clone());

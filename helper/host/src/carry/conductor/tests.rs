@@ -269,6 +269,23 @@ async fn a_guest_whose_half_says_nothing_runs_again_after_its_migration_failed()
     assert_eq!(stage.hosts[0].facts().state, Some(DomainState::Running));
 }
 
+/// What was sent to it nobody would give, and the guest still takes what is given back.
+#[tokio::test(start_paused = true)]
+async fn a_guest_is_not_stopped_for_a_destination_that_went_while_its_moment_was_awaited() {
+    let mut stage = Stage::new(|conductor, _| {
+        let mut moment = Moment::new(0, 500);
+        moment.look(1, 400);
+        conductor.moment = Some(moment);
+    })
+    .await;
+    stage.says[0].send(FromHalf::StopGuest).await.unwrap();
+    sleep(Duration::from_millis(50)).await;
+    stage.says[1] = channel(1).0;
+    sleep(Duration::from_millis(200)).await;
+    assert!(has(&stage.words(Side::Source), "stop-refused"));
+    assert_eq!(stage.hosts[0].facts().state, Some(DomainState::Running));
+}
+
 /// Its stop comes, and the call's end does not; for a while the hypervisor tells nothing.
 #[tokio::test(start_paused = true)]
 async fn a_stop_that_comes_is_known_of_however_its_call_ends() {
