@@ -74,7 +74,8 @@ mod tests {
             let asset = by_target.get(*to).unwrap_or_else(|| panic!("no {to}"));
             let same = |path: &Path| path.canonicalize().unwrap();
             assert_eq!(same(&asset.source), same(&install::source(from)));
-            assert_eq!(asset.mode, "644");
+            let is_script = to.ends_with(".sh");
+            assert_eq!(asset.mode, if is_script { "755" } else { "644" }, "{to}");
         }
         let program = by_target["/usr/bin/tandem"];
         assert_eq!(program.source, Path::new("/built/tandem"));
