@@ -26,12 +26,7 @@ fn a_frame_that_no_tap_takes_costs_nothing_but_itself() {
         send(&long, &Frame::new(&bytes).unwrap());
         if stays {
             rig.run_ms(5);
-            rig.completes_ms = None;
-            rig.to_source.push(source::Input::MigrationFailed);
-            rig.run_until("it is to run here again", |rig| rig.runs_ms.is_some());
-            rig.runs_ms = None;
-            rig.at = Some(0);
-            rig.to_source.push(source::Input::GuestRuns);
+            rig.migration_fails();
         } else {
             rig.run_until("the guest runs at the destination", |rig| rig.at == Some(1));
         }

@@ -197,6 +197,16 @@ impl Rig {
         }
     }
 
+    /// The migration fails after the stop, and the guest runs on at the source.
+    pub(crate) fn migration_fails(&mut self) {
+        self.completes_ms = None;
+        self.to_source.push(source::Input::MigrationFailed);
+        self.run_until("it is to run here again", |rig| rig.runs_ms.is_some());
+        self.runs_ms = None;
+        self.at = Some(0);
+        self.to_source.push(source::Input::GuestRuns);
+    }
+
     pub(crate) fn run_until(&mut self, what: &str, done: impl Fn(&Self) -> bool) {
         let begun = Instant::now();
         while !done(self) {
@@ -283,12 +293,7 @@ fn a_migration_that_fails_after_the_stop_loses_nothing() {
     rig.to_source.push(source::Input::HoldWanted);
     rig.run_until("the guest stops", |rig| rig.at.is_none());
     rig.run_ms(10);
-    rig.completes_ms = None;
-    rig.to_source.push(source::Input::MigrationFailed);
-    rig.run_until("it is to run here again", |rig| rig.runs_ms.is_some());
-    rig.runs_ms = None;
-    rig.at = Some(0);
-    rig.to_source.push(source::Input::GuestRuns);
+    rig.migration_fails();
     rig.run_until("the carry ends", Rig::ended);
     rig.run_ms(100);
     let sent = peer.end();
