@@ -236,8 +236,12 @@ impl Site<'_> {
     fn migrate_carried(&mut self) -> Result<()> {
         let ran = self.start_carried()?.wait()?;
         ensure!(ran.code == Some(0), "tandem-host migrate --carry: {ran:?}");
-        let reason = &ran.json()?["carry"]["reason"];
-        ensure!(reason.is_null(), "not carried: {ran:?}");
+        let told = &ran.json()?["carry"];
+        ensure!(told["reason"].is_null(), "not carried: {ran:?}");
+        progress(&format!(
+            "stop was ours: {}, maybe lost: {}",
+            told["stop-was-ours"], told["maybe-lost"]
+        ));
         self.world.moved()
     }
 
