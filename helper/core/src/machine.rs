@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use crate::bond::context::Context;
 use crate::bond::history::attempts::DeviceMark;
-use crate::bond::memory::{InFlight, Memory};
+use crate::bond::memory::{Executing, Memory};
 use crate::bond::turn;
 use crate::bond::view::BondView;
 use crate::model::action::ActionKind;
@@ -334,7 +334,7 @@ impl Machine {
             return;
         };
         let memory = &mut self.bonds[index];
-        let asked = |busy: &&InFlight| matches!(busy.kind, ActionKind::ReadFrames { .. });
+        let asked = |busy: &&Executing| matches!(busy.kind, ActionKind::ReadFrames { .. });
         let Some(busy) = memory.in_flight.as_ref().filter(asked) else {
             return;
         };
@@ -353,7 +353,7 @@ impl Machine {
         let now = self.now;
         let world = &self.world;
         let memory = &mut self.bonds[index];
-        let Some(InFlight {
+        let Some(Executing {
             kind,
             text,
             issued_at,
@@ -439,7 +439,7 @@ impl Machine {
     fn expire(&mut self, assignments: &[Assignment]) {
         let now = self.now;
         for index in 0..self.bonds.len() {
-            let late = |busy: &InFlight| now >= busy.issued_at.plus_ms(ACTION_TIMEOUT_MS);
+            let late = |busy: &Executing| now >= busy.issued_at.plus_ms(ACTION_TIMEOUT_MS);
             self.bonds[index].expire_path(now);
             if self.bonds[index].in_flight.as_ref().is_some_and(late) {
                 self.finish(index, &Outcome::TimedOut);

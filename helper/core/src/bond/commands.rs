@@ -17,7 +17,7 @@ pub(crate) struct Commands(pub(crate) Vec<Open>);
 #[derive(Debug)]
 pub(crate) struct Open {
     pub(crate) id: CommandId,
-    pub(crate) task: Task,
+    pub(crate) awaited: Awaited,
     pub(crate) deadline: Time,
     /// Steps done so far, in words.
     pub(crate) done: Vec<String>,
@@ -25,7 +25,7 @@ pub(crate) struct Open {
 
 /// What an open command waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Task {
+pub(crate) enum Awaited {
     /// The traffic on the standby.
     Failover,
     /// The traffic on the VF.
@@ -46,14 +46,14 @@ impl Commands {
 
     /// The traffic is asked back onto the VF.
     pub(crate) fn failing_back(&self) -> bool {
-        self.0.iter().any(|open| open.task == Task::Failback)
+        self.0.iter().any(|open| open.awaited == Awaited::Failback)
     }
 
     /// An unplug is being prepared.
     pub(crate) fn preparing(&self) -> bool {
         self.0
             .iter()
-            .any(|open| matches!(open.task, Task::Prepare { .. }))
+            .any(|open| matches!(open.awaited, Awaited::Prepare { .. }))
     }
 
     /// When the first of them has to be answered at the latest.
@@ -70,25 +70,25 @@ impl Commands {
 
     pub(crate) fn note_announced(&mut self) {
         for open in &mut self.0 {
-            if let Task::Announce { sent } = &mut open.task {
+            if let Awaited::Announce { sent } = &mut open.awaited {
                 *sent = true;
             }
         }
     }
 
-    /// Ends the commands with such a task.
+    /// Ends the commands that wait for such a thing.
     pub(crate) fn end(
         &mut self,
-        which: impl Fn(&Task) -> bool,
+        which: impl Fn(&Awaited) -> bool,
         code: CommandErrorCode,
         message: String,
     ) -> Vec<Reply> {
         let error = CommandError::new(code, message);
-        let ended = self.0.extract_if(.., |open| which(&open.task));
+        let ended = self.0.extract_if(.., |open| which(&open.awaited));
         ended.map(|open| (open.id, Err(error.clone()))).collect()
     }
 
-    pub(crate) fn supersede(&mut self, obsolete: impl Fn(&Task) -> bool) -> Vec<Reply> {
+    pub(crate) fn supersede(&mut self, obsolete: impl Fn(&Awaited) -> bool) -> Vec<Reply> {
         let message = "a later command took its place; ask for the status";
         self.end(obsolete, CommandErrorCode::Superseded, message.into())
     }

@@ -27,7 +27,7 @@ const MTU_GRACE_MS: u64 = 1_000;
 
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
-    pub(crate) in_flight: Option<InFlight>,
+    pub(crate) in_flight: Option<Executing>,
     pub(crate) attempts: Attempts,
     pub(crate) traffic: TrafficMemory,
     pub(crate) vfs: VfMemory,
@@ -52,7 +52,7 @@ pub(crate) struct Memory {
 
 /// The action that the executor is busy with.
 #[derive(Debug)]
-pub(crate) struct InFlight {
+pub(crate) struct Executing {
     pub(crate) id: ActionId,
     pub(crate) kind: ActionKind,
     pub(crate) issued_at: Time,
@@ -171,7 +171,7 @@ impl Memory {
         if let ActionKind::SetPrimary { port, .. } = kind {
             self.traffic.requested(port);
         }
-        self.in_flight = Some(InFlight {
+        self.in_flight = Some(Executing {
             id,
             kind,
             issued_at: now,

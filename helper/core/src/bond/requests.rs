@@ -4,7 +4,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::bond::commands::{Open, Task};
+use crate::bond::commands::{Awaited, Open};
 use crate::bond::memory::Memory;
 use crate::bond::view::{BondView, Device, Port};
 use crate::model::action::ActionKind;
@@ -27,30 +27,34 @@ impl Memory {
         now: Time,
     ) -> Vec<Reply> {
         let mut replies = Vec::new();
-        let task = match request {
+        let awaited = match request {
             Request::Failover { .. } => {
                 self.operator_hold = true;
-                replies = self.commands.supersede(|task| *task == Task::Failback);
-                Task::Failover
+                replies = self
+                    .commands
+                    .supersede(|awaited| *awaited == Awaited::Failback);
+                Awaited::Failover
             }
             Request::Failback { .. } => {
                 self.operator_hold = false;
-                replies = self.commands.supersede(|task| *task == Task::Failover);
-                Task::Failback
+                replies = self
+                    .commands
+                    .supersede(|awaited| *awaited == Awaited::Failover);
+                Awaited::Failback
             }
-            Request::PrepareUnplug { vf, .. } => Task::Prepare {
+            Request::PrepareUnplug { vf, .. } => Awaited::Prepare {
                 vf: *vf,
                 targets: Vec::new(),
             },
             Request::Resume { .. } => return self.resume(policy, id),
             Request::Announce { .. } => {
                 self.traffic.announce(policy.timing.announcements, now);
-                Task::Announce { sent: false }
+                Awaited::Announce { sent: false }
             }
         };
         self.commands.0.push(Open {
             id,
-            task,
+            awaited,
             deadline: now.plus_ms(policy.timing.command_timeout_ms),
             done: Vec::new(),
         });
@@ -58,7 +62,7 @@ impl Memory {
     }
 
     fn resume(&mut self, policy: &BondPolicy, id: CommandId) -> Vec<Reply> {
-        let prepares = |task: &Task| matches!(task, Task::Prepare { .. });
+        let prepares = |awaited: &Awaited| matches!(awaited, Awaited::Prepare { .. });
         let mut replies = self.commands.supersede(prepares);
         let text = match core::mem::take(&mut self.prepared).len() {
             0 => "no VF was held",
@@ -97,15 +101,15 @@ impl Memory {
             return Some(Err(no_bond(view)));
         }
         if view.world.links_known() {
-            let ending = match &open.task {
-                Task::Failover => self.resolve_failover(view, open),
-                Task::Failback => self.resolve_failback(view, open),
-                Task::Prepare { vf, targets } if targets.is_empty() => {
+            let ending = match &open.awaited {
+                Awaited::Failover => self.resolve_failover(view, open),
+                Awaited::Failback => self.resolve_failback(view, open),
+                Awaited::Prepare { vf, targets } if targets.is_empty() => {
                     let vf = *vf;
                     self.begin_prepare(view, open, vf, now)
                 }
-                Task::Prepare { .. } => self.resolve_prepare(view, open),
-                Task::Announce { sent } => resolve_announce(view, open, *sent),
+                Awaited::Prepare { .. } => self.resolve_prepare(view, open),
+                Awaited::Announce { sent } => resolve_announce(view, open, *sent),
             };
             if ending.is_some() {
                 return ending;
@@ -149,7 +153,7 @@ impl Memory {
     }
 
     fn resolve_prepare(&mut self, view: &BondView<'_>, open: &mut Open) -> Ending {
-        let Task::Prepare { vf, targets } = &open.task else {
+        let Awaited::Prepare { vf, targets } = &open.awaited else {
             return None;
         };
         let (named, first) = (vf.is_some(), targets.first().copied());
@@ -230,20 +234,20 @@ impl Memory {
         let new = targets.iter().filter(|target| !self.holds(target.ifindex));
         let new: Vec<_> = new.copied().collect();
         self.prepared.extend(new);
-        open.task = Task::Prepare { vf: mac, targets };
+        open.awaited = Awaited::Prepare { vf: mac, targets };
         self.resolve_prepare(view, open)
     }
 
     /// The command's time is over. What it asked for is given up, so that the
     /// guest does not stay in a state nobody counts on.
     fn give_up(&mut self, view: &BondView<'_>, open: &Open) -> CommandError {
-        match &open.task {
-            Task::Failover => self.operator_hold = false,
-            Task::Prepare { targets, .. } => self.prepared.retain(|held| {
+        match &open.awaited {
+            Awaited::Failover => self.operator_hold = false,
+            Awaited::Prepare { targets, .. } => self.prepared.retain(|held| {
                 let mut targets = targets.iter();
                 !targets.any(|target| target.ifindex == held.ifindex)
             }),
-            Task::Failback | Task::Announce { .. } => {}
+            Awaited::Failback | Awaited::Announce { .. } => {}
         }
         let name = &view.policy.name;
         let after_ms = view.policy.timing.command_timeout_ms;

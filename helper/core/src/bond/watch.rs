@@ -3,7 +3,7 @@
 use alloc::format;
 use alloc::vec::Vec;
 
-use crate::bond::commands::Task;
+use crate::bond::commands::Awaited;
 use crate::bond::history::path::Ended;
 use crate::bond::history::vfs::LostPath;
 use crate::bond::memory::Memory;
@@ -88,7 +88,7 @@ impl Memory {
                         "{}: the VF had the traffic for a moment, and its path did not pass; ask for the status",
                         policy.name
                     );
-                    let is_failback = |task: &Task| *task == Task::Failback;
+                    let is_failback = |awaited: &Awaited| *awaited == Awaited::Failback;
                     let code = CommandErrorCode::Refused;
                     return self.commands.end(is_failback, code, message);
                 }

@@ -9,9 +9,9 @@ use crate::report::DomainReport;
 
 /// What is known of some domains.
 #[derive(Debug)]
-pub struct Known(Registry);
+pub struct KnownDomains(Registry);
 
-impl Known {
+impl KnownDomains {
     /// Nothing yet.
     pub fn nothing() -> Self {
         Self(Registry::new())

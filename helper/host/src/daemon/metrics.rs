@@ -7,7 +7,7 @@ use tandem_core::status::{BondStatus, Gap, Switchover, Traffic};
 use tandem_core::types::IfName;
 
 use super::carries::{Carries, CarrySums};
-use super::registry::{CAUSES, Known, Registry};
+use super::registry::{CAUSES, KnownDomain, Registry};
 use crate::control::CarryFigures;
 use crate::report::{ChannelUse, word};
 
@@ -49,9 +49,9 @@ impl Kind {
 
 enum Of {
     /// Value of a domain, if it has one.
-    Domain(fn(&Known) -> Option<u64>),
+    Domain(fn(&KnownDomain) -> Option<u64>),
     /// The same, with more labels.
-    DomainInfo(fn(&Known) -> Option<String>),
+    DomainInfo(fn(&KnownDomain) -> Option<String>),
     /// Value of a bond.
     Bond(fn(&BondStatus) -> u64),
     /// Microseconds of a bond's last switchover that has them, told in seconds.
@@ -298,7 +298,7 @@ pub(super) fn text(registry: &Registry) -> String {
 }
 
 impl Family {
-    fn samples(&self, domain: &str, known: &Known, text: &mut String) {
+    fn samples(&self, domain: &str, known: &KnownDomain, text: &mut String) {
         let suffix = self.kind.suffix();
         let domain = format!("domain=\"{}\"", escaped(domain));
         let mut sample = |labels: &str, value: &str| {
@@ -395,7 +395,7 @@ impl Family {
 }
 
 /// Labels, each with its bonds: one, or all others. A guest may claim one of them twice; the first counts.
-fn bonds(known: &Known) -> Vec<(String, Vec<&BondStatus>)> {
+fn bonds(known: &KnownDomain) -> Vec<(String, Vec<&BondStatus>)> {
     let guest = known.report.guest.iter();
     let mut names = BTreeSet::new();
     let mut bonds: Vec<(String, Vec<&BondStatus>)> = Vec::new();
@@ -413,7 +413,7 @@ fn bonds(known: &Known) -> Vec<(String, Vec<&BondStatus>)> {
 }
 
 /// A bond of the domain's XML by its name, and any other as one of the others.
-fn label(known: &Known, bond: &IfName) -> String {
+fn label(known: &KnownDomain, bond: &IfName) -> String {
     let mut own = known.report.bonds.iter().map(|bond| bond.name.as_str());
     let name = own.find(|name| *name == bond.as_str()).unwrap_or(OTHER);
     format!(",bond=\"{}\"", escaped(name))

@@ -60,12 +60,12 @@ struct Inner {
 struct Entry {
     sequence: u64,
     /// `None`: it has gone.
-    known: Option<Known>,
+    known: Option<KnownDomain>,
 }
 
 /// What is known of one domain.
 #[derive(Debug, Clone)]
-pub(super) struct Known {
+pub(super) struct KnownDomain {
     pub(super) report: DomainReport,
     /// When hypervisor or guest last said so.
     pub(super) heard: Instant,
@@ -137,7 +137,7 @@ impl Registry {
             let switchovers = std::mem::take(&mut old.switchovers);
             (switchovers, std::mem::take(&mut old.versions))
         });
-        let known = Known {
+        let known = KnownDomain {
             report,
             heard,
             switchovers,
@@ -234,7 +234,7 @@ impl Registry {
         });
     }
 
-    fn edit(&self, name: &str, edit: impl FnOnce(&mut Known) -> bool) {
+    fn edit(&self, name: &str, edit: impl FnOnce(&mut KnownDomain) -> bool) {
         let mut inner = self.inner();
         let Some(known) = inner.domains.get_mut(name) else {
             return;
@@ -297,7 +297,7 @@ impl Registry {
     }
 
     /// Calls `see` with everything known of each domain that runs here, by name.
-    pub(super) fn each(&self, mut see: impl FnMut(&str, &Known)) {
+    pub(super) fn each(&self, mut see: impl FnMut(&str, &KnownDomain)) {
         let inner = self.inner();
         for (name, entry) in &inner.domains {
             if let Some(known) = &entry.known {
@@ -308,7 +308,7 @@ impl Registry {
 }
 
 impl Inner {
-    fn set(&mut self, name: &str, known: Option<Known>) {
+    fn set(&mut self, name: &str, known: Option<KnownDomain>) {
         let was_gone = |entry: &Entry| entry.known.is_none();
         let before = self.domains.get(name);
         self.gone += usize::from(known.is_none());

@@ -119,7 +119,7 @@ pub enum GuestCall {
 
 /// What retries are counted for: an action without its particulars.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Task {
+pub(super) enum ActionKey {
     Observe(Side),
     Guest(GuestCall),
     Claim(Side),
@@ -139,24 +139,24 @@ pub(super) enum Task {
 }
 
 impl ActionKind {
-    pub(super) fn task(&self) -> Task {
+    pub(super) fn key(&self) -> ActionKey {
         match self {
-            Self::Observe { side } => Task::Observe(*side),
-            Self::Guest { call, .. } => Task::Guest(*call),
-            Self::Claim { side, .. } => Task::Claim(*side),
-            Self::Unclaim { side, .. } => Task::Unclaim(*side),
-            Self::Save { side, .. } => Task::Save(*side),
-            Self::Clear { side } => Task::Clear(*side),
-            Self::ClaimVf { device } => Task::ClaimVf(*device),
-            Self::CheckVf { device } => Task::CheckVf(*device),
-            Self::ReleaseVfs => Task::ReleaseVfs,
-            Self::Detach { device, .. } => Task::Detach(*device),
-            Self::Attach { side, device } => Task::Attach(*side, *device),
-            Self::Migrate => Task::Migrate,
-            Self::ResumeMemory => Task::ResumeMemory,
-            Self::Cancel => Task::Cancel,
-            Self::Unpause { side } => Task::Unpause(*side),
-            Self::Carry => Task::Carry,
+            Self::Observe { side } => ActionKey::Observe(*side),
+            Self::Guest { call, .. } => ActionKey::Guest(*call),
+            Self::Claim { side, .. } => ActionKey::Claim(*side),
+            Self::Unclaim { side, .. } => ActionKey::Unclaim(*side),
+            Self::Save { side, .. } => ActionKey::Save(*side),
+            Self::Clear { side } => ActionKey::Clear(*side),
+            Self::ClaimVf { device } => ActionKey::ClaimVf(*device),
+            Self::CheckVf { device } => ActionKey::CheckVf(*device),
+            Self::ReleaseVfs => ActionKey::ReleaseVfs,
+            Self::Detach { device, .. } => ActionKey::Detach(*device),
+            Self::Attach { side, device } => ActionKey::Attach(*side, *device),
+            Self::Migrate => ActionKey::Migrate,
+            Self::ResumeMemory => ActionKey::ResumeMemory,
+            Self::Cancel => ActionKey::Cancel,
+            Self::Unpause { side } => ActionKey::Unpause(*side),
+            Self::Carry => ActionKey::Carry,
         }
     }
 

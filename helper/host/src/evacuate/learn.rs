@@ -3,7 +3,7 @@
 use super::action::{ActionId, ActionKind};
 use super::carry::CarryNotes;
 use super::input::{Failure, FailureKind, RecordFact, Reply, SideFacts};
-use super::notes::{Beat, InFlight, Saved};
+use super::notes::{Beat, Issued, Saved};
 use super::phase::Phase;
 use super::spec::Side;
 use super::state::Evacuation;
@@ -13,7 +13,7 @@ impl Evacuation {
     pub(super) fn abort(&mut self) {
         self.notes.aborted = true;
         // The guest may be waited for; a host's answer matters more than the time.
-        let is_guest = |one: &InFlight| matches!(one.kind, ActionKind::Guest { .. });
+        let is_guest = |one: &Issued| matches!(one.kind, ActionKind::Guest { .. });
         if self.in_flight.as_ref().is_some_and(is_guest) {
             self.in_flight = None;
             self.outbox = None;
@@ -76,10 +76,10 @@ impl Evacuation {
     }
 
     /// Judges the end of an action.
-    pub(super) fn finish(&mut self, busy: InFlight, reply: Reply) {
+    pub(super) fn finish(&mut self, busy: Issued, reply: Reply) {
         let now_ms = self.now_ms;
         self.touched(busy.kind.touches());
-        let task = busy.kind.task();
+        let key = busy.kind.key();
         let reply = settled(&busy.kind, reply);
         match (&busy.kind, &reply) {
             (ActionKind::Observe { side }, Reply::Observed(facts)) => {
@@ -194,7 +194,7 @@ impl Evacuation {
                 _ => {}
             }
         }
-        let tries = self.tries.entry(task).or_default();
+        let tries = self.tries.entry(key).or_default();
         match reply {
             Reply::Failed(failure) => tries.failed(now_ms, failure, &self.limits),
             _ => tries.accepted(now_ms),

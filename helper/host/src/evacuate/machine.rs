@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::action::{Action, ActionId, ActionKind, Task};
+use super::action::{Action, ActionId, ActionKey, ActionKind};
 use super::carry::CarryNotes;
 use super::cause::{Cause, CauseCode, Obstacles};
 use super::conclude::conclude;
 use super::input::{Failure, FailureKind, Input, Reply};
 use super::limits::Limits;
-use super::notes::{DeviceNotes, InFlight, Notes, Recovery};
+use super::notes::{DeviceNotes, Issued, Notes, Recovery};
 use super::outcome::{Outcome, PhaseTime};
 use super::phase::Phase;
 use super::phases::{self, Step};
@@ -216,9 +216,9 @@ impl Evacuation {
     }
 
     fn expire(&mut self) {
-        let late = |busy: &mut InFlight| self.now_ms >= busy.issued_ms + self.limits.action_ms;
+        let late = |busy: &mut Issued| self.now_ms >= busy.issued_ms + self.limits.action_ms;
         if let Some(busy) = self.in_flight.take_if(late) {
-            let message = format!("no end of {:?} was told", busy.kind.task());
+            let message = format!("no end of {:?} was told", busy.kind.key());
             let failure = Failure::new(FailureKind::TimedOut, message);
             self.finish(busy, Reply::Failed(failure));
         }
@@ -245,7 +245,7 @@ impl Evacuation {
                 Step::End => self.end(),
             }
         }
-        let end_ms = |busy: &InFlight| busy.issued_ms + self.limits.action_ms;
+        let end_ms = |busy: &Issued| busy.issued_ms + self.limits.action_ms;
         self.deadline_ms = self.in_flight.as_ref().map(end_ms);
     }
 
@@ -280,7 +280,7 @@ impl Evacuation {
         }
         self.next_id += 1;
         let id = ActionId(self.next_id);
-        self.in_flight = Some(InFlight {
+        self.in_flight = Some(Issued {
             id,
             kind: kind.clone(),
             issued_ms: self.now_ms,
@@ -367,8 +367,8 @@ impl Evacuation {
         &self.views[&side]
     }
 
-    pub(super) fn tries(&self, task: Task) -> Tries {
-        self.tries.get(&task).cloned().unwrap_or_default()
+    pub(super) fn tries(&self, key: ActionKey) -> Tries {
+        self.tries.get(&key).cloned().unwrap_or_default()
     }
 
     pub(super) fn phase_times(&self) -> Vec<PhaseTime> {

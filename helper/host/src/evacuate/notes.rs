@@ -134,7 +134,7 @@ pub(super) struct Saved {
 
 /// An action whose end is waited for.
 #[derive(Debug)]
-pub(super) struct InFlight {
+pub(super) struct Issued {
     pub(super) id: ActionId,
     pub(super) kind: ActionKind,
     pub(super) issued_ms: u64,

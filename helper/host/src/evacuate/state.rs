@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::action::{Action, Task};
+use super::action::{Action, ActionKey};
 use super::limits::Limits;
-use super::notes::{InFlight, Notes, Saved};
+use super::notes::{Issued, Notes, Saved};
 use super::outcome::{Outcome, PhaseTime};
 use super::phase::Phase;
 use super::progress::Record;
@@ -23,9 +23,9 @@ pub struct Evacuation {
     pub(super) entered_ms: u64,
     pub(super) views: BTreeMap<Side, HostView>,
     pub(super) saved: BTreeMap<Side, Saved>,
-    pub(super) tries: BTreeMap<Task, Tries>,
+    pub(super) tries: BTreeMap<ActionKey, Tries>,
     pub(super) notes: Notes,
-    pub(super) in_flight: Option<InFlight>,
+    pub(super) in_flight: Option<Issued>,
     pub(super) outbox: Option<Action>,
     pub(super) next_id: u64,
     pub(super) deadline_ms: Option<u64>,

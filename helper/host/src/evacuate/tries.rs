@@ -3,7 +3,7 @@
 use super::input::Failure;
 use super::limits::Limits;
 
-/// What became of one task since the phase began.
+/// What became of the actions of one key since the phase began.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Tries {
     /// Failures since the last success.

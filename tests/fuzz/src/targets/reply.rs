@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use serde::de::DeserializeOwned;
 use tandem_core::status::Answer;
 use tandem_host::control::{ControlReply, MAX_REPLY_BYTES};
-use tandem_host::daemon::fuzzing::Known;
+use tandem_host::daemon::fuzzing::KnownDomains;
 use tandem_host::hypervisor::{DomainFacts, DomainLook, DomainState};
 use tandem_host::report::domain_text;
 use tandem_host::xml::Document;
@@ -31,7 +31,7 @@ const MAX_SHOWN: usize = 512 * 1024;
 
 pub(super) fn run(bytes: &[u8]) {
     let text = super::text(bytes);
-    let known = Known::nothing();
+    let known = KnownDomains::nothing();
     let bonds = Document::parse(BONDS).expect("they are bonds").bonds;
     known.show(&DomainLook {
         facts: DomainFacts {
@@ -77,7 +77,7 @@ pub(super) fn run(bytes: &[u8]) {
     assert!(versions.len() <= MAX_VERSIONS, "and of {versions:?}");
 }
 
-fn check(known: &Known, bonds: &mut BTreeSet<String>, versions: &mut BTreeSet<String>) {
+fn check(known: &KnownDomains, bonds: &mut BTreeSet<String>, versions: &mut BTreeSet<String>) {
     let metrics = known.metrics();
     let samples = open_metrics::read(&metrics);
     assert!(

@@ -1,7 +1,7 @@
 //! Who connects to `serve`: requests of the control socket and their answers, and HTTP. The first byte chooses.
 
 use tandem_host::control::{ControlReply, ControlRequest, MAX_REQUEST_BYTES};
-use tandem_host::daemon::fuzzing::Known;
+use tandem_host::daemon::fuzzing::KnownDomains;
 use tandem_host::report::domain_text;
 use tandem_wire::framing::Decoder;
 
@@ -49,7 +49,7 @@ fn control(bytes: &[u8]) {
 }
 
 fn http(head: &[u8]) {
-    let answer = Known::nothing().http(head);
+    let answer = KnownDomains::nothing().http(head);
     let answer = String::from_utf8(answer).expect("it is text");
     let (head_of, body) = answer.split_once("\r\n\r\n").expect("headers have an end");
     let mut lines = head_of.split("\r\n");

@@ -2,7 +2,7 @@
 
 use super::Step;
 use super::helpers::is_gone;
-use crate::evacuate::action::{ActionKind, Task};
+use crate::evacuate::action::{ActionKey, ActionKind};
 use crate::evacuate::carry::CarryNotes;
 use crate::evacuate::input::SideFacts;
 use crate::evacuate::spec::Side;
@@ -52,7 +52,7 @@ pub(super) fn resume(it: &Evacuation) -> Step {
     if it.now_ms < due_ms {
         return it.wait(side, due_ms);
     }
-    let due_ms = it.tries(Task::Unpause(side)).next_ms;
+    let due_ms = it.tries(ActionKey::Unpause(side)).next_ms;
     if it.now_ms < due_ms {
         return it.wait(side, due_ms);
     }

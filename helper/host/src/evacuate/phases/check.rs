@@ -2,7 +2,7 @@
 
 use super::helpers::{VF_FAILURES, is_gone};
 use super::{Next, Phase, Step};
-use crate::evacuate::action::{ActionKind, GuestCall, Task};
+use crate::evacuate::action::{ActionKey, ActionKind, GuestCall};
 use crate::evacuate::cause::{Cause, CauseCode};
 use crate::evacuate::input::{FailureKind, Namesake, RecordFact, SideFacts};
 use crate::evacuate::spec::{AgentUse, Side, VfIdentity};
@@ -175,7 +175,7 @@ fn no_vf_named(it: &Evacuation) -> Option<Cause> {
 /// What [`ActionKind::ClaimVf`] would find, for one who does not go that far.
 fn destination_vfs(it: &Evacuation, found: &mut Found) -> Result<(), Step> {
     let room = |device: usize| {
-        let tries = it.tries(Task::CheckVf(device));
+        let tries = it.tries(ActionKey::CheckVf(device));
         let wanted = it.record.spec.devices[device].destination.is_some();
         match tries.last {
             _ if tries.accepted_ms.is_some() || !wanted => Ok(()),
@@ -326,7 +326,7 @@ fn answers(it: &Evacuation, only_looks: bool) -> Result<bool, Step> {
         calls.push(GuestCall::Configure);
     }
     for call in calls {
-        let tries = it.tries(Task::Guest(call));
+        let tries = it.tries(ActionKey::Guest(call));
         if tries.accepted_ms.is_some() {
             continue;
         }
@@ -347,7 +347,7 @@ fn answers(it: &Evacuation, only_looks: bool) -> Result<bool, Step> {
 /// It told how its bonds are: well, or for long not. False if it is to be done without it.
 fn status(it: &Evacuation, only_looks: bool) -> Result<bool, Step> {
     let status = GuestCall::Status;
-    let tries = it.tries(Task::Guest(status));
+    let tries = it.tries(ActionKey::Guest(status));
     let told = tries.accepted_ms.is_some();
     let mut bonds = it.record.spec.of_bonds();
     if told && bonds.all(|device| is_ready(it, device, only_looks)) {

@@ -3,7 +3,7 @@
 use super::check::source_refuses;
 use super::helpers::VF_FAILURES;
 use super::{Next, Phase, Step, side_by_side};
-use crate::evacuate::action::{ActionKind, Task};
+use crate::evacuate::action::{ActionKey, ActionKind};
 use crate::evacuate::cause::{Cause, CauseCode};
 use crate::evacuate::progress::Stage;
 use crate::evacuate::spec::Side;
@@ -20,7 +20,7 @@ pub(super) fn next(it: &Evacuation) -> Next {
         return Ok(Step::Fail(cause));
     }
     it.claim(side, source)?;
-    if let Some(failure) = it.tries(Task::Save(side)).last {
+    if let Some(failure) = it.tries(ActionKey::Save(side)).last {
         let code = CauseCode::RecordNotWritten;
         return Ok(Step::Fail(Cause::new(code, failure.message)));
     }
@@ -30,7 +30,7 @@ pub(super) fn next(it: &Evacuation) -> Next {
 
 fn reserve(it: &Evacuation) -> Result<(), Step> {
     let room = |device: usize| {
-        let tries = it.tries(Task::ClaimVf(device));
+        let tries = it.tries(ActionKey::ClaimVf(device));
         let wanted = it.record.spec.devices[device].destination.is_some();
         match tries.last {
             _ if tries.accepted_ms.is_some() || !wanted => Ok(()),

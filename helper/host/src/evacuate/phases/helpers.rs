@@ -1,7 +1,7 @@
 //! What all phases ask.
 
 use super::Step;
-use crate::evacuate::action::{ActionKind, GuestCall, Task};
+use crate::evacuate::action::{ActionKey, ActionKind, GuestCall};
 use crate::evacuate::cause::{Cause, CauseCode};
 use crate::evacuate::input::SideFacts;
 use crate::evacuate::progress::{Progress, Record, Stage};
@@ -77,7 +77,7 @@ impl Evacuation {
 
     /// Does it, as soon as the wait after the last failure is over.
     pub(super) fn attempt(&self, kind: ActionKind) -> Step {
-        let due_ms = self.tries(kind.task()).next_ms;
+        let due_ms = self.tries(kind.key()).next_ms;
         if self.now_ms >= due_ms {
             Step::Do(kind)
         } else {
@@ -102,7 +102,7 @@ impl Evacuation {
     /// The guest is to be asked, and was not found silent in this phase.
     pub(super) fn asks_guest(&self, call: GuestCall) -> bool {
         self.record.spec.agent != AgentUse::Never
-            && self.tries(Task::Guest(call)).failures < AGENT_FAILURES
+            && self.tries(ActionKey::Guest(call)).failures < AGENT_FAILURES
     }
 
     /// The evacuation may go on without what the guest should do.
@@ -193,7 +193,7 @@ impl Evacuation {
         if self.is_saved(side, stage, record.progress.migration_begun) {
             return Ok(());
         }
-        let tries = self.tries(Task::Save(side));
+        let tries = self.tries(ActionKey::Save(side));
         if tries.failures >= RECORD_FAILURES
             && let Some(failure) = tries.last
         {

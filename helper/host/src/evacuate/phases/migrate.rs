@@ -2,7 +2,7 @@
 
 use super::helpers::is_gone;
 use super::{Next, Phase, Step, carry};
-use crate::evacuate::action::{ActionKind, Task};
+use crate::evacuate::action::{ActionKey, ActionKind};
 use crate::evacuate::cause::{Cause, CauseCode};
 use crate::evacuate::input::SideFacts;
 use crate::evacuate::progress::Stage;
@@ -104,11 +104,14 @@ fn is_over(it: &Evacuation) -> bool {
     if it.notes.migration_end.is_some() {
         return true;
     }
-    is_quiet(it) && it.tries(Task::Cancel).accepted_ms.is_some()
+    is_quiet(it) && it.tries(ActionKey::Cancel).accepted_ms.is_some()
 }
 
 fn is_quiet(it: &Evacuation) -> bool {
-    let begun_ms = it.tries(Task::Migrate).accepted_ms.unwrap_or(it.entered_ms);
+    let begun_ms = it
+        .tries(ActionKey::Migrate)
+        .accepted_ms
+        .unwrap_or(it.entered_ms);
     // One whose start timed out may still begin.
     let begun_ms = begun_ms.max(it.notes.doubt_until_ms);
     let quiet_ms = it.view(Side::Source).quiet_since_ms;
@@ -127,7 +130,7 @@ fn under_way(it: &Evacuation) -> Next {
     if cancelled_ms.is_some_and(|at| it.now_ms >= at + it.limits.unclear_ms) {
         return Ok(Step::End);
     }
-    let tries = it.tries(Task::Cancel);
+    let tries = it.tries(ActionKey::Cancel);
     let wanted = it.notes.aborted || late || is_quiet(it);
     if wanted && tries.accepted_ms.is_none() {
         return Ok(it.attempt(ActionKind::Cancel));

@@ -2,7 +2,7 @@
 
 use super::helpers::is_gone;
 use super::{Next, Phase, Step, side_by_side, verify};
-use crate::evacuate::action::{ActionKind, GuestCall, Task};
+use crate::evacuate::action::{ActionKey, ActionKind, GuestCall};
 use crate::evacuate::cause::{Cause, CauseCode};
 use crate::evacuate::input::{Failure, FailureKind, SideFacts};
 use crate::evacuate::progress::Stage;
@@ -14,7 +14,7 @@ use crate::hypervisor::{DomainState, JobPhase};
 /// The network learns where the guest is. The guest says so by itself too, so this is no must, and a guest
 /// that is silent, such as one that boots, does not keep its VFs waiting for long.
 pub(super) fn announce(it: &Evacuation) -> Next {
-    let tries = |device: usize| it.tries(Task::Guest(GuestCall::Announce(device)));
+    let tries = |device: usize| it.tries(ActionKey::Guest(GuestCall::Announce(device)));
     // One that says no of a bond is asked for the others all the same.
     let is_silence = |last: &Failure| last.kind != FailureKind::AgentRefused;
     let mut bonds = it.record.spec.of_bonds();
@@ -49,7 +49,7 @@ pub(super) fn next(it: &Evacuation) -> Next {
     if missing.is_empty() {
         return Ok(Step::Go(Phase::Verify));
     }
-    let failures = |device: usize| it.tries(Task::Attach(side, device)).failures;
+    let failures = |device: usize| it.tries(ActionKey::Attach(side, device)).failures;
     if late && missing.iter().any(|device| failures(*device) > 0) {
         it.is_certain()?;
     }
@@ -94,7 +94,7 @@ pub(super) fn resume_memory(it: &Evacuation, source: &SideFacts) -> Result<(), S
         return Ok(());
     }
     let ended = it.notes.migration_end.as_ref().map(|(_, at_ms)| *at_ms);
-    let begun = it.tries(Task::ResumeMemory).accepted_ms.is_some();
+    let begun = it.tries(ActionKey::ResumeMemory).accepted_ms.is_some();
     let due_ms = match ended {
         Some(at_ms) => at_ms + it.limits.resume_every_ms,
         // What was begun last has not said anything yet.

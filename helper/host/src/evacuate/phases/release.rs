@@ -2,7 +2,7 @@
 
 use super::helpers::is_there;
 use super::{Next, Phase, Step, carry};
-use crate::evacuate::action::{ActionKind, Task};
+use crate::evacuate::action::{ActionKey, ActionKind};
 use crate::evacuate::input::RecordFact;
 use crate::evacuate::progress::{Progress, Stage};
 use crate::evacuate::spec::Side;
@@ -57,9 +57,9 @@ fn vf_left_late(it: &Evacuation, home: Side) -> bool {
     };
     let is_ours = match &facts.record {
         RecordFact::Present(record) => it.is_of_this_evacuation(record),
-        _ => [Task::Clear(home), Task::Save(home)]
+        _ => [ActionKey::Clear(home), ActionKey::Save(home)]
             .iter()
-            .all(|task| it.tries(*task).failures == 0),
+            .all(|key| it.tries(*key).failures == 0),
     };
     let mut missing = it.missing(home).into_iter();
     let left = missing.any(|device| it.notes.devices[device].was_back);
@@ -67,7 +67,7 @@ fn vf_left_late(it: &Evacuation, home: Side) -> bool {
 }
 
 fn release_vf(it: &Evacuation) -> Result<(), Step> {
-    let tries = it.tries(Task::ReleaseVfs);
+    let tries = it.tries(ActionKey::ReleaseVfs);
     if !it.notes.vf_claimed || tries.failures >= FAILURES {
         return Ok(());
     }
@@ -76,7 +76,7 @@ fn release_vf(it: &Evacuation) -> Result<(), Step> {
 
 /// The domain runs without a device, which a recovery may plug in: nobody owns that now.
 fn keep(it: &Evacuation, home: Side) -> Result<(), Step> {
-    let tries = it.tries(Task::Save(home));
+    let tries = it.tries(ActionKey::Save(home));
     if tries.accepted_ms.is_some() || tries.failures >= FAILURES {
         return Ok(());
     }
@@ -110,7 +110,7 @@ fn is_seen_since(it: &Evacuation, side: Side, tries: &Tries) -> Result<(), Step>
 }
 
 fn clear(it: &Evacuation, side: Side, home: Side) -> Result<(), Step> {
-    let tries = it.tries(Task::Clear(side));
+    let tries = it.tries(ActionKey::Clear(side));
     if tries.accepted_ms.is_some() || tries.failures >= FAILURES {
         return Ok(());
     }

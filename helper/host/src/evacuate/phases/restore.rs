@@ -2,7 +2,7 @@
 
 use super::helpers::is_gone;
 use super::{Next, Phase, Step, side_by_side, verify};
-use crate::evacuate::action::{ActionKind, Task};
+use crate::evacuate::action::{ActionKey, ActionKind};
 use crate::evacuate::progress::Stage;
 use crate::evacuate::spec::Side;
 use crate::evacuate::state::Evacuation;
@@ -32,7 +32,7 @@ pub(super) fn next(it: &Evacuation) -> Next {
     }
     it.try_save(side, Stage::Restoring)?;
     let room = |device: usize| Err(it.attempt(ActionKind::Attach { side, device }));
-    let failures = |device: usize| it.tries(Task::Attach(side, device)).failures;
+    let failures = |device: usize| it.tries(ActionKey::Attach(side, device)).failures;
     let plugged = it.is_certain();
     let plugged = plugged.and_then(|()| side_by_side(missing.into_iter(), room, failures));
     verify::meanwhile(it, side, plugged)?;

@@ -9,7 +9,7 @@
 //! Of those who see each other the one whose token comes first waits for the others, who withdraw.
 
 use super::Step;
-use crate::evacuate::action::{ActionKind, Task};
+use crate::evacuate::action::{ActionKey, ActionKind};
 use crate::evacuate::cause::{Cause, CauseCode};
 use crate::evacuate::input::{ClaimFact, RecordFact, SideFacts};
 use crate::evacuate::progress::Owner;
@@ -54,7 +54,7 @@ impl Evacuation {
         if stands {
             return Ok(());
         }
-        let tries = self.tries(Task::Claim(side));
+        let tries = self.tries(ActionKey::Claim(side));
         if tries.accepted_ms.is_some() {
             let message = "somebody removed this process's claim from the domain's metadata";
             let code = CauseCode::RecordNotWritten;
@@ -114,7 +114,7 @@ impl Evacuation {
 
     /// `Err` once it failed too often.
     fn unclaim(&self, side: Side, token: &str) -> Result<Step, Step> {
-        let tries = self.tries(Task::Unclaim(side));
+        let tries = self.tries(ActionKey::Unclaim(side));
         give_up(tries.failures, tries.last.map(|failure| failure.message))?;
         let token = token.to_owned();
         Ok(self.attempt(ActionKind::Unclaim { side, token }))

@@ -2,7 +2,7 @@
 
 use super::helpers::{is_gone, is_there};
 use super::{Next, Phase, Step, carry, plug};
-use crate::evacuate::action::{ActionKind, Task};
+use crate::evacuate::action::{ActionKey, ActionKind};
 use crate::evacuate::cause::{Cause, CauseCode};
 use crate::evacuate::input::{RecordFact, SideFacts};
 use crate::evacuate::spec::Side;
@@ -29,7 +29,7 @@ pub(super) fn next(it: &Evacuation) -> Next {
         // It goes on without its owner; nothing may be written before it has ended. An owner
         // that lived would have cancelled it by then.
         let late = it.in_phase_ms() >= it.limits.migrate_ms;
-        if late && it.tries(Task::Cancel).accepted_ms.is_none() {
+        if late && it.tries(ActionKey::Cancel).accepted_ms.is_none() {
             return Ok(it.attempt(ActionKind::Cancel));
         }
         return Ok(wait(it, it.limits.migrate_ms + it.limits.unclear_ms));
@@ -44,7 +44,7 @@ pub(super) fn next(it: &Evacuation) -> Next {
     };
     is_free(it, side, facts)?;
     it.claim(side, facts)?;
-    let tries = it.tries(Task::Save(side));
+    let tries = it.tries(ActionKey::Save(side));
     if let Some(failure) = tries.last.filter(|_| tries.failures > 2) {
         let code = CauseCode::RecordNotWritten;
         return Ok(Step::Fail(Cause::new(code, failure.message)));

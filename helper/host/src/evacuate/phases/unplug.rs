@@ -2,7 +2,7 @@
 
 use super::helpers::is_gone;
 use super::{Next, Phase, Step, side_by_side};
-use crate::evacuate::action::{ActionKind, GuestCall, Task};
+use crate::evacuate::action::{ActionKey, ActionKind, GuestCall};
 use crate::evacuate::cause::{Cause, CauseCode};
 use crate::evacuate::input::FailureKind;
 use crate::evacuate::progress::Stage;
@@ -21,7 +21,7 @@ fn prepare_one(it: &Evacuation, device: usize) -> Result<(), Step> {
         return Ok(());
     }
     let call = GuestCall::PrepareUnplug(device);
-    let tries = it.tries(Task::Guest(call));
+    let tries = it.tries(ActionKey::Guest(call));
     let said_no = |kind| matches!(kind, FailureKind::AgentRefused | FailureKind::AgentHostile);
     if tries.accepted_ms.is_some() {
         return Ok(());
@@ -68,7 +68,7 @@ fn unplug_one(it: &Evacuation, device: usize) -> Result<(), Step> {
     let Some(nic) = it.vf_nic(Side::Source, device) else {
         return Ok(());
     };
-    let tries = it.tries(Task::Detach(device));
+    let tries = it.tries(ActionKey::Detach(device));
     let notes = &it.notes.devices[device];
     let spent = notes.unplug_requests >= it.limits.unplug_requests;
     let refused = notes.unplug_asked_ms.is_none();

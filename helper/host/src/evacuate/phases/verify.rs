@@ -2,7 +2,7 @@
 
 use super::helpers::is_there;
 use super::{Next, Phase, Step, side_by_side};
-use crate::evacuate::action::{GuestCall, Task};
+use crate::evacuate::action::{ActionKey, GuestCall};
 use crate::evacuate::input::FailureKind;
 use crate::evacuate::progress::Stage;
 use crate::evacuate::spec::Side;
@@ -36,7 +36,7 @@ pub(super) fn next(it: &Evacuation) -> Next {
         return Ok(Step::Go(Phase::Release));
     }
     side_by_side(bonds(), |device| resume(it, side, device), failures)?;
-    let tries = it.tries(Task::Guest(GuestCall::Status));
+    let tries = it.tries(ActionKey::Guest(GuestCall::Status));
     // Who wants to leave waits for one answer, and for no better one.
     let asked = tries.accepted_ms.is_some() || tries.failures > 0;
     let attached: Vec<usize> = bonds()
@@ -54,7 +54,7 @@ pub(super) fn next(it: &Evacuation) -> Next {
         return Ok(Step::Go(Phase::Release));
     }
     // A guest that booted anew has forgotten the bonds that the host gave it.
-    let configured = it.tries(Task::Guest(GuestCall::Configure)).accepted_ms;
+    let configured = it.tries(ActionKey::Guest(GuestCall::Configure)).accepted_ms;
     let lacks_bond = bonds().any(|device| guest(device).is_some_and(|guest| !guest.bond_known));
     if it.record.spec.configure && lacks_bond && configured.is_none_or(|at| at < told_ms) {
         return Ok(it.call(side, GuestCall::Configure));
@@ -74,7 +74,7 @@ pub(super) fn next(it: &Evacuation) -> Next {
 }
 
 fn resumed(it: &Evacuation, device: usize) -> Tries {
-    it.tries(Task::Guest(GuestCall::Resume(device)))
+    it.tries(ActionKey::Guest(GuestCall::Resume(device)))
 }
 
 /// It answered; a refusal too: its status tells whether it lacks the bond, as after a boot.
