@@ -8,7 +8,7 @@ use tandem_core::types::IfName;
 
 use super::carries::{Carries, CarrySums};
 use super::registry::{CAUSES, KnownDomain, Registry};
-use crate::control::CarryFigures;
+use crate::control::{CarryEnd, CarryFigures};
 use crate::report::{ChannelUse, word};
 
 /// The label of all that the guest names and the domain's XML does not: the guest decides of no series.
@@ -54,9 +54,7 @@ enum Of {
     DomainInfo(fn(&KnownDomain) -> Option<String>),
     /// Value of a bond.
     Bond(fn(&BondStatus) -> u64),
-    /// Microseconds of a bond's last switchover that has them, told in seconds.
-    LastUs(fn(&Switchover) -> Option<u64>),
-    /// Value of a bond's last measured switchover.
+    /// Value of a bond's last switchover that has it.
     Last(fn(&Switchover) -> Option<u64>),
     /// Switchovers by cause.
     ByCause,
@@ -66,181 +64,170 @@ enum Of {
     Carries(fn(&CarrySums) -> u64),
     /// Of the last carry, if it has it.
     LastCarry(fn(&CarryFigures) -> Option<u64>),
-    /// The same in milliseconds, told in seconds.
-    LastCarryMs(fn(&CarryFigures) -> Option<u64>),
+}
+
+/// One in seconds is given microseconds.
+const fn gauge(name: &'static str, help: &'static str, of: Of) -> Family {
+    Family {
+        name,
+        kind: Kind::Gauge,
+        help,
+        of,
+    }
+}
+
+const fn counter(name: &'static str, help: &'static str, of: Of) -> Family {
+    Family {
+        kind: Kind::Counter,
+        ..gauge(name, help, of)
+    }
 }
 
 const FAMILIES: [Family; 26] = [
-    Family {
-        name: "tandem_guest_answers",
-        kind: Kind::Gauge,
-        help: "1 if the guest answered when it was last asked.",
-        of: Of::Domain(|known| Some(known.report.guest.is_some().into())),
-    },
-    Family {
-        name: "tandem_guest_subscribed",
-        kind: Kind::Gauge,
-        help: "1 if serve is subscribed to the guest's events; 0 if its channel is down or lent to another tool.",
-        of: Of::Domain(|known| Some((known.report.channel == ChannelUse::Subscribed).into())),
-    },
-    Family {
-        name: "tandem_guest_configure_failed",
-        kind: Kind::Gauge,
-        help: "1 if the guest does not have the bonds of its domain's XML, or, being older, not every key of them.",
-        of: Of::Domain(|known| Some(known.report.configure_error.is_some().into())),
-    },
-    Family {
-        name: "tandem_guest_info",
-        kind: Kind::Gauge,
-        help: "Always 1; a label has the version of the guest's service.",
-        of: Of::DomainInfo(|known| {
+    gauge(
+        "tandem_guest_answers",
+        "1 if the guest answered when it was last asked.",
+        Of::Domain(|known| Some(known.report.guest.is_some().into())),
+    ),
+    gauge(
+        "tandem_guest_subscribed",
+        "1 if serve is subscribed to the guest's events; 0 if its channel is down or lent to another tool.",
+        Of::Domain(|known| Some((known.report.channel == ChannelUse::Subscribed).into())),
+    ),
+    gauge(
+        "tandem_guest_configure_failed",
+        "1 if the guest does not have the bonds of its domain's XML, or, being older, not every key of them.",
+        Of::Domain(|known| Some(known.report.configure_error.is_some().into())),
+    ),
+    gauge(
+        "tandem_guest_info",
+        "Always 1; a label has the version of the guest's service.",
+        Of::DomainInfo(|known| {
             let version = &known.report.guest.as_ref()?.version;
             let mut labels = known.versions.iter().map(String::as_str);
             let label = labels.find(|label| label == version).unwrap_or(OTHER);
             Some(format!("version=\"{label}\""))
         }),
-    },
-    Family {
-        name: "tandem_domain_degraded",
-        kind: Kind::Gauge,
-        help: "1 if the domain runs without one of its devices after an evacuation.",
-        of: Of::Domain(|known| {
+    ),
+    gauge(
+        "tandem_domain_degraded",
+        "1 if the domain runs without one of its devices after an evacuation.",
+        Of::Domain(|known| {
             let evacuation = known.report.evacuation.as_ref();
             Some(evacuation.is_some_and(|it| it.degraded).into())
         }),
-    },
-    Family {
-        name: "tandem_domain_devices_missing",
-        kind: Kind::Gauge,
-        help: "Devices of no bond that an evacuation let go and could not give back.",
-        of: Of::Domain(|known| {
+    ),
+    gauge(
+        "tandem_domain_devices_missing",
+        "Devices of no bond that an evacuation let go and could not give back.",
+        Of::Domain(|known| {
             let evacuation = known.report.evacuation.as_ref();
             Some(evacuation.map_or(0, |it| it.lacking).into())
         }),
-    },
-    Family {
-        name: "tandem_domain_evacuating",
-        kind: Kind::Gauge,
-        help: "1 if an evacuation of the domain has begun and not ended.",
-        of: Of::Domain(|known| {
+    ),
+    gauge(
+        "tandem_domain_evacuating",
+        "1 if an evacuation of the domain has begun and not ended.",
+        Of::Domain(|known| {
             let evacuation = known.report.evacuation.as_ref();
             Some(evacuation.is_some_and(|it| !it.degraded).into())
         }),
-    },
-    Family {
-        name: "tandem_domain_replug_attempts",
-        kind: Kind::Counter,
-        help: "Attempts of serve to plug in the VF of a domain that arrived without it.",
-        of: Of::Domain(|known| Some(known.attempts.into())),
-    },
-    Family {
-        name: "tandem_bond_vf_attached",
-        kind: Kind::Gauge,
-        help: "1 if the domain has the VF of this bond of its XML, as the hypervisor shows it.",
-        of: Of::HasVf,
-    },
-    Family {
-        name: "tandem_bond_on_vf",
-        kind: Kind::Gauge,
-        help: "1 if the VF carries the bond's traffic; 0 is degraded.",
-        of: Of::Bond(|bond| (bond.traffic == Traffic::Vf).into()),
-    },
-    Family {
-        name: "tandem_bond_on_standby",
-        kind: Kind::Gauge,
-        help: "1 if the standby carries the bond's traffic.",
-        of: Of::Bond(|bond| (bond.traffic == Traffic::Standby).into()),
-    },
-    Family {
-        name: "tandem_bond_problems",
-        kind: Kind::Gauge,
-        help: "Problems that the guest reports.",
-        of: Of::Bond(|bond| bond.problems.len() as u64),
-    },
-    Family {
-        name: "tandem_bond_switchovers",
-        kind: Kind::Counter,
-        help: "Switchovers since the guest's service started.",
-        of: Of::Bond(|bond| bond.switchover_count),
-    },
-    Family {
-        name: "tandem_bond_switchovers_seen",
-        kind: Kind::Counter,
-        help: "Switchovers that were reported to serve since it started, by cause.",
-        of: Of::ByCause,
-    },
-    Family {
-        name: "tandem_bond_last_switchover_receive_gap_seconds",
-        kind: Kind::Gauge,
-        help: "Time without frames received in the last measured switchover.",
-        of: Of::LastUs(|switchover| switchover.gap?.receive_us),
-    },
-    Family {
-        name: "tandem_bond_last_switchover_transmit_gap_seconds",
-        kind: Kind::Gauge,
-        help: "Time without frames sent in the last measured switchover.",
-        of: Of::LastUs(|switchover| switchover.gap?.transmit_us),
-    },
-    Family {
-        name: "tandem_bond_last_switchover_lead_seconds",
-        kind: Kind::Gauge,
-        help: "From the first warning until the VF's driver began to stop, in the last switchover that had one.",
-        of: Of::LastUs(|switchover| switchover.lead_us),
-    },
-    Family {
-        name: "tandem_bond_last_switchover_drain_seconds",
-        kind: Kind::Gauge,
-        help: "From the last measured switchover to the last frame received on the old port.",
-        of: Of::LastUs(|switchover| switchover.gap?.drain_us),
-    },
-    Family {
-        name: "tandem_bond_last_switchover_late_frames",
-        kind: Kind::Gauge,
-        help: "Frames received on the old port after the last measured switchover.",
-        of: Of::Last(|switchover| switchover.gap.map(|Gap { late_frames, .. }| late_frames)),
-    },
-    Family {
-        name: "tandem_carries",
-        kind: Kind::Counter,
-        help: "Carries that have ended on this host, as their migrate told serve since it started, by how they ended.",
-        of: Of::Carries(|sums| sums.carries),
-    },
-    Family {
-        name: "tandem_carry_frames_held",
-        kind: Kind::Counter,
-        help: "Frames that these carries have held, on both hosts.",
-        of: Of::Carries(|sums| sums.held),
-    },
-    Family {
-        name: "tandem_carry_frames_carried",
-        kind: Kind::Counter,
-        help: "Frames that they have carried to the other host.",
-        of: Of::Carries(|sums| sums.carried),
-    },
-    Family {
-        name: "tandem_carry_frames_lost",
-        kind: Kind::Counter,
-        help: "Frames that they have lost.",
-        of: Of::Carries(|sums| sums.lost),
-    },
-    Family {
-        name: "tandem_carry_last_pause_seconds",
-        kind: Kind::Gauge,
-        help: "From the guest's stop until it was seen to run, in the last carry.",
-        of: Of::LastCarryMs(|last| last.pause_ms),
-    },
-    Family {
-        name: "tandem_carry_last_latest_frame_seconds",
-        kind: Kind::Gauge,
-        help: "The longest that a carried frame waited on both hosts, in the last carry.",
-        of: Of::LastCarryMs(|last| Some(last.latest_ms)),
-    },
-    Family {
-        name: "tandem_carry_last_memory_bytes",
-        kind: Kind::Gauge,
-        help: "The most memory for frames on one host, in the last carry.",
-        of: Of::LastCarry(|last| Some(last.most_bytes)),
-    },
+    ),
+    counter(
+        "tandem_domain_replug_attempts",
+        "Attempts of serve to plug in the VF of a domain that arrived without it.",
+        Of::Domain(|known| Some(known.attempts.into())),
+    ),
+    gauge(
+        "tandem_bond_vf_attached",
+        "1 if the domain has the VF of this bond of its XML, as the hypervisor shows it.",
+        Of::HasVf,
+    ),
+    gauge(
+        "tandem_bond_on_vf",
+        "1 if the VF carries the bond's traffic; 0 is degraded.",
+        Of::Bond(|bond| (bond.traffic == Traffic::Vf).into()),
+    ),
+    gauge(
+        "tandem_bond_on_standby",
+        "1 if the standby carries the bond's traffic.",
+        Of::Bond(|bond| (bond.traffic == Traffic::Standby).into()),
+    ),
+    gauge(
+        "tandem_bond_problems",
+        "Problems that the guest reports.",
+        Of::Bond(|bond| bond.problems.len() as u64),
+    ),
+    counter(
+        "tandem_bond_switchovers",
+        "Switchovers since the guest's service started.",
+        Of::Bond(|bond| bond.switchover_count),
+    ),
+    counter(
+        "tandem_bond_switchovers_seen",
+        "Switchovers that were reported to serve since it started, by cause.",
+        Of::ByCause,
+    ),
+    gauge(
+        "tandem_bond_last_switchover_receive_gap_seconds",
+        "Time without frames received in the last measured switchover.",
+        Of::Last(|switchover| switchover.gap?.receive_us),
+    ),
+    gauge(
+        "tandem_bond_last_switchover_transmit_gap_seconds",
+        "Time without frames sent in the last measured switchover.",
+        Of::Last(|switchover| switchover.gap?.transmit_us),
+    ),
+    gauge(
+        "tandem_bond_last_switchover_lead_seconds",
+        "From the first warning until the VF's driver began to stop, in the last switchover that had one.",
+        Of::Last(|switchover| switchover.lead_us),
+    ),
+    gauge(
+        "tandem_bond_last_switchover_drain_seconds",
+        "From the last measured switchover to the last frame received on the old port.",
+        Of::Last(|switchover| switchover.gap?.drain_us),
+    ),
+    gauge(
+        "tandem_bond_last_switchover_late_frames",
+        "Frames received on the old port after the last measured switchover.",
+        Of::Last(|switchover| switchover.gap.map(|Gap { late_frames, .. }| late_frames)),
+    ),
+    counter(
+        "tandem_carries",
+        "Carries that have ended on this host, as their migrate told serve since it started, by how they ended.",
+        Of::Carries(|sums| sums.carries),
+    ),
+    counter(
+        "tandem_carry_frames_held",
+        "Frames that these carries have held, on both hosts.",
+        Of::Carries(|sums| sums.held),
+    ),
+    counter(
+        "tandem_carry_frames_carried",
+        "Frames that they have carried to the other host.",
+        Of::Carries(|sums| sums.carried),
+    ),
+    counter(
+        "tandem_carry_frames_lost",
+        "Frames that they have lost.",
+        Of::Carries(|sums| sums.lost),
+    ),
+    gauge(
+        "tandem_carry_last_pause_seconds",
+        "From the guest's stop until it was seen to run, in the last carry.",
+        Of::LastCarry(|last| last.pause_ms.map(us)),
+    ),
+    gauge(
+        "tandem_carry_last_latest_frame_seconds",
+        "The longest that a carried frame waited on both hosts, in the last carry.",
+        Of::LastCarry(|last| Some(us(last.latest_ms))),
+    ),
+    gauge(
+        "tandem_carry_last_memory_bytes",
+        "The most memory for frames on one host, in the last carry.",
+        Of::LastCarry(|last| Some(last.most_bytes)),
+    ),
 ];
 
 /// A family of metrics, for the reference.
@@ -272,9 +259,9 @@ impl Of {
             Self::Domain(_) => "domain",
             Self::DomainInfo(_) => "domain, version",
             Self::Bond(_) | Self::HasVf => "domain, bond",
-            Self::LastUs(_) | Self::Last(_) => "domain, bond, cause, to",
+            Self::Last(_) => "domain, bond, cause, to",
             Self::ByCause => "domain, bond, cause",
-            Self::Carries(_) | Self::LastCarry(_) | Self::LastCarryMs(_) => "end",
+            Self::Carries(_) | Self::LastCarry(_) => "end",
         }
     }
 }
@@ -286,7 +273,7 @@ pub(super) fn text(registry: &Registry) -> String {
     for family in &FAMILIES {
         // Writing to a String does not fail.
         let _ = writeln!(text, "# TYPE {} {}", family.name, family.kind.as_str());
-        if family.name.ends_with("_seconds") {
+        if family.is_in_seconds() {
             let _ = writeln!(text, "# UNIT {} seconds", family.name);
         }
         let _ = writeln!(text, "# HELP {} {}", family.name, family.help);
@@ -298,49 +285,54 @@ pub(super) fn text(registry: &Registry) -> String {
 }
 
 impl Family {
-    fn samples(&self, domain: &str, known: &KnownDomain, text: &mut String) {
+    fn is_in_seconds(&self) -> bool {
+        self.name.ends_with("_seconds")
+    }
+
+    fn sample(&self, labels: &str, value: u64, text: &mut String) {
         let suffix = self.kind.suffix();
+        let value = match self.is_in_seconds() {
+            true => format!("{}.{:06}", value / 1_000_000, value % 1_000_000),
+            false => value.to_string(),
+        };
+        let _ = writeln!(text, "{}{suffix}{{{labels}}} {value}", self.name);
+    }
+
+    fn samples(&self, domain: &str, known: &KnownDomain, text: &mut String) {
         let domain = format!("domain=\"{}\"", escaped(domain));
-        let mut sample = |labels: &str, value: &str| {
-            let _ = writeln!(text, "{}{suffix}{{{domain}{labels}}} {value}", self.name);
+        let mut sample = |labels: &str, value| {
+            self.sample(&format!("{domain}{labels}"), value, text);
         };
         match &self.of {
             Of::Domain(value) => {
                 if let Some(value) = value(known) {
-                    sample("", &value.to_string());
+                    sample("", value);
                 }
             }
             Of::DomainInfo(labels) => {
                 if let Some(labels) = labels(known) {
-                    sample(&format!(",{labels}"), "1");
+                    sample(&format!(",{labels}"), 1);
                 }
             }
             Of::Bond(value) => {
                 for (labels, bonds) in bonds(known) {
                     let sum = bonds.iter().map(|bond| value(bond));
                     let sum = sum.fold(0_u64, u64::saturating_add);
-                    sample(&labels, &sum.to_string());
-                }
-            }
-            Of::LastUs(value) => {
-                for (labels, bonds) in bonds(known) {
-                    if let Some((why, us)) = largest(&bonds, *value) {
-                        sample(&format!("{labels}{why}"), &seconds(us));
-                    }
+                    sample(&labels, sum);
                 }
             }
             Of::Last(value) => {
                 for (labels, bonds) in bonds(known) {
                     if let Some((why, value)) = largest(&bonds, *value) {
-                        sample(&format!("{labels}{why}"), &value.to_string());
+                        sample(&format!("{labels}{why}"), value);
                     }
                 }
             }
-            Of::Carries(_) | Of::LastCarry(_) | Of::LastCarryMs(_) => {}
+            Of::Carries(_) | Of::LastCarry(_) => {}
             Of::HasVf => {
                 for bond in &known.report.bonds {
                     let label = format!(",bond=\"{}\"", escaped(&bond.name));
-                    sample(&label, &u64::from(bond.vf.is_some()).to_string());
+                    sample(&label, bond.vf.is_some().into());
                 }
             }
             Of::ByCause => {
@@ -354,39 +346,29 @@ impl Family {
                 for (label, counts) in counts {
                     for (cause, count) in CAUSES.iter().zip(counts) {
                         let labels = format!("{label},cause=\"{}\"", word(cause));
-                        sample(&labels, &count.to_string());
+                        sample(&labels, count);
                     }
                 }
             }
         }
     }
-}
 
-impl Family {
     /// Of this host, and of no domain: a guest that was carried runs elsewhere.
     fn samples_of_carries(&self, carries: &Carries, text: &mut String) {
-        let suffix = self.kind.suffix();
-        let mut sample = |end: &str, value: &str| {
-            let _ = writeln!(text, "{}{suffix}{{end=\"{end}\"}} {value}", self.name);
-        };
-        let last = |value: fn(&CarryFigures) -> Option<u64>| {
-            let last = carries.last.as_ref()?;
-            Some((word(&last.end), value(last)?))
+        let mut sample = |end: &CarryEnd, value| {
+            self.sample(&format!("end=\"{}\"", word(end)), value, text);
         };
         match self.of {
             Of::Carries(value) => {
                 for (end, sums) in carries.by_end() {
-                    sample(&word(&end), &value(sums).to_string());
+                    sample(&end, value(sums));
                 }
             }
             Of::LastCarry(value) => {
-                if let Some((end, value)) = last(value) {
-                    sample(&end, &value.to_string());
-                }
-            }
-            Of::LastCarryMs(value) => {
-                if let Some((end, ms)) = last(value) {
-                    sample(&end, &seconds(ms.saturating_mul(1000)));
+                if let Some(last) = &carries.last
+                    && let Some(value) = value(last)
+                {
+                    sample(&last.end, value);
                 }
             }
             _ => {}
@@ -438,8 +420,8 @@ fn last(bond: &BondStatus, value: fn(&Switchover) -> Option<u64>) -> Option<(Str
     })
 }
 
-fn seconds(us: u64) -> String {
-    format!("{}.{:06}", us / 1_000_000, us % 1_000_000)
+fn us(ms: u64) -> u64 {
+    ms.saturating_mul(1000)
 }
 
 fn escaped(text: &str) -> String {
