@@ -36,6 +36,7 @@ pub mod run;
 pub mod runtime;
 pub mod service_manager;
 pub mod setup;
+mod socket_option;
 pub mod surroundings;
 pub mod system_files;
 pub mod udev_marks;

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 
 use libc::sock_filter;
 use tandem_core::types::{IfName, Ifindex};
@@ -17,6 +17,7 @@ use super::link::{IFLA_IFNAME, IFLA_INFO_KIND, IFLA_LINK, IFLA_LINKINFO};
 use super::message::{RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE};
 use super::route::{RT_TABLE_MAIN, RTA_OIF, RTN_UNICAST, UNREPORTED_PROTOCOLS};
 use super::traffic_control::SHARED_BLOCK;
+use crate::socket_option::attach_filter;
 
 /// Longest program that the kernel takes (`BPF_MAXINSNS`, `include/uapi/linux/bpf_common.h`, 6.12).
 const MAX_INSTRUCTIONS: usize = 4096;
@@ -168,31 +169,8 @@ impl Filter {
     }
 
     /// Attaches the filter to a socket; replaces the one before.
-    #[expect(unsafe_code, reason = "no crate in use offers SO_ATTACH_FILTER")]
     pub(crate) fn attach(&self, socket: impl AsFd) -> io::Result<()> {
-        let program = libc::sock_fprog {
-            len: u16::try_from(self.instructions.len())
-                .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?,
-            filter: self.instructions.as_ptr().cast_mut(),
-        };
-        let bytes = libc::socklen_t::try_from(size_of_val(&program))
-            .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-        // SAFETY: `program` and the instructions that it points to live through the
-        // call, which copies them and writes to neither.
-        let result = unsafe {
-            libc::setsockopt(
-                socket.as_fd().as_raw_fd(),
-                libc::SOL_SOCKET,
-                libc::SO_ATTACH_FILTER,
-                (&raw const program).cast(),
-                bytes,
-            )
-        };
-        if result == 0 {
-            Ok(())
-        } else {
-            Err(io::Error::last_os_error())
-        }
+        attach_filter(socket, &self.instructions)
     }
 
     fn finish(mut self, verdict: u32) -> Self {

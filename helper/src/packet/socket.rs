@@ -11,6 +11,7 @@ use super::frames::{
     ETHERTYPE_PROVIDER_VLAN, ETHERTYPE_VLAN, IPV6_HEADER_BYTES, IPV6_NEXT_HEADER_AT,
     NEIGHBOUR_ADVERTISEMENT, NEXT_HEADER_ICMPV6,
 };
+use crate::socket_option::{self, checked};
 
 /// Sends frames as they are. A full queue loses some, which is no failure as long
 /// as others get out: announcements are repeated.
@@ -54,7 +55,7 @@ pub(crate) enum Arrivals {
 /// them before (`ptype_all`, `sch_handle_ingress` and `rx_handler` in `__netif_receive_skb_core`, `net/core/dev.c`, 6.12).
 pub(crate) fn arrivals_socket(link: Ifindex, what: Arrivals) -> io::Result<OwnedFd> {
     let socket = unbound()?;
-    filter(&socket, &what.filter())?;
+    socket_option::attach_filter(&socket, &what.filter())?;
     ignore_outgoing(&socket)?;
     bind(&socket, link, ALL_PROTOCOLS)?;
     Ok(socket)
@@ -142,26 +143,6 @@ impl Arrivals {
     }
 }
 
-#[expect(unsafe_code, reason = "no crate in use has socket filters")]
-fn filter(socket: &OwnedFd, instructions: &[libc::sock_filter]) -> io::Result<()> {
-    let program = libc::sock_fprog {
-        len: instructions.len() as u16,
-        // The kernel only reads them.
-        filter: instructions.as_ptr().cast_mut(),
-    };
-    // SAFETY: `program` is a complete sock_fprog of the length given, and its instructions live until the call is over.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_ATTACH_FILTER,
-            (&raw const program).cast(),
-            size_of_val(&program) as libc::socklen_t,
-        )
-    };
-    checked(result)
-}
-
 #[expect(unsafe_code, reason = "no crate in use binds AF_PACKET sockets")]
 fn bind(socket: &OwnedFd, link: Ifindex, protocol: u16) -> io::Result<()> {
     let address = libc::sockaddr_ll {
@@ -186,26 +167,14 @@ fn bind(socket: &OwnedFd, link: Ifindex, protocol: u16) -> io::Result<()> {
 }
 
 /// Has a socket not see what its own link sends (`packet_rcv`'s `ignore_outgoing`, `net/packet/af_packet.c`, 6.12).
-#[expect(unsafe_code, reason = "no crate in use has PACKET_IGNORE_OUTGOING")]
 pub(crate) fn ignore_outgoing(socket: &OwnedFd) -> io::Result<()> {
     let on: libc::c_int = 1;
-    // SAFETY: `on` is an int of the length given, and setsockopt only reads it.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_PACKET,
-            libc::PACKET_IGNORE_OUTGOING,
-            (&raw const on).cast(),
-            size_of_val(&on) as libc::socklen_t,
-        )
-    };
-    checked(result)
+    socket_option::set(socket, libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, &on)
 }
 
 /// Has a link's NIC take in what is sent to this MAC too, for as long as the socket is
 /// open. Takes RTNL, here and when the socket is closed (`packet_mc_add`,
 /// `packet_flush_mclist`, `net/packet/af_packet.c`, 6.12).
-#[expect(unsafe_code, reason = "no crate in use has packet memberships")]
 pub(crate) fn take_in(socket: &OwnedFd, link: Ifindex, mac: [u8; 6]) -> io::Result<()> {
     let mut wanted = libc::packet_mreq {
         mr_ifindex: link.0.cast_signed(),
@@ -214,26 +183,12 @@ pub(crate) fn take_in(socket: &OwnedFd, link: Ifindex, mac: [u8; 6]) -> io::Resu
         mr_address: [0; 8],
     };
     wanted.mr_address[..mac.len()].copy_from_slice(&mac);
-    // SAFETY: `wanted` is a complete packet_mreq of the length given, and setsockopt
-    // only reads it.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_PACKET,
-            libc::PACKET_ADD_MEMBERSHIP,
-            (&raw const wanted).cast(),
-            size_of_val(&wanted) as libc::socklen_t,
-        )
-    };
-    checked(result)
-}
-
-fn checked(result: libc::c_int) -> io::Result<()> {
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    socket_option::set(
+        socket,
+        libc::SOL_PACKET,
+        libc::PACKET_ADD_MEMBERSHIP,
+        &wanted,
+    )
 }
 
 #[cfg(test)]

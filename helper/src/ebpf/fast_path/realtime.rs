@@ -3,6 +3,8 @@
 
 use std::{fs, io};
 
+use crate::socket_option::checked;
+
 /// Bytes of its stack that a thread of the fast path uses at most, and some more.
 const STACK_BYTES: usize = 32 * 1024;
 const PAGE_BYTES: usize = 4096;
@@ -90,14 +92,6 @@ fn lock(start: usize, bytes: usize) -> io::Result<()> {
             libc::MLOCK_ONFAULT,
         )
     })
-}
-
-fn checked(result: i32) -> io::Result<()> {
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
 }
 
 #[cfg(test)]
