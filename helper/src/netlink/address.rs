@@ -4,8 +4,8 @@
 
 use std::net::IpAddr;
 
+use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::AddressMessage;
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use tandem_core::link::Address;
 use tandem_core::types::Ifindex;
 
@@ -79,22 +79,14 @@ pub(crate) fn decode(payload: &[u8]) -> Option<Assigned> {
 pub(crate) fn dump<T>(
     requests: &mut Requests,
     link: Option<Ifindex>,
-    mut decode: impl FnMut(&[u8]) -> Option<T>,
+    decode: impl FnMut(&[u8]) -> Option<T>,
 ) -> Result<Vec<T>, RequestError> {
-    let mut found = Vec::new();
-    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+    requests.dump_both(decode, |family| {
         let mut message = AddressMessage::default();
         message.header.family = family;
         message.header.index = link.map_or(0, |link| link.0);
-        let request = RouteNetlinkMessage::GetAddress(message);
-        match requests.dump(&request, &mut decode) {
-            Ok(some) => found.extend(some),
-            // A filtered dump of a link that is gone, or that has no IPv6.
-            Err(error) if error.is_absent() => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(found)
+        RouteNetlinkMessage::GetAddress(message)
+    })
 }
 
 /// An address of either family, by its length.

@@ -11,7 +11,7 @@ use netlink_packet_core::{
     NLM_F_ACK, NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST,
     NetlinkSerializable,
 };
-use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
@@ -156,6 +156,24 @@ impl Requests {
         decode: impl FnMut(&[u8]) -> Option<T>,
     ) -> Result<Vec<T>, RequestError> {
         self.dump_raw(message.message_type(), &payload_of(message), decode)
+    }
+
+    /// As [`Requests::dump`], of IPv4 and IPv6.
+    pub(crate) fn dump_both<T>(
+        &mut self,
+        mut decode: impl FnMut(&[u8]) -> Option<T>,
+        message: impl Fn(AddressFamily) -> RouteNetlinkMessage,
+    ) -> Result<Vec<T>, RequestError> {
+        let mut found = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            match self.dump(&message(family), &mut decode) {
+                Ok(some) => found.extend(some),
+                // A dump of a link that is gone, or that has no IPv6.
+                Err(error) if error.is_absent() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(found)
     }
 
     /// As [`Requests::dump`], for messages that the library does not know.

@@ -166,20 +166,12 @@ fn leads_to(requests: &mut Requests, destination: Ipv4Addr) -> Result<bool, Requ
 pub(crate) fn dump<T>(
     requests: &mut Requests,
     link: Ifindex,
-    mut decode: impl FnMut(&[u8]) -> Option<T>,
+    decode: impl FnMut(&[u8]) -> Option<T>,
 ) -> Result<Vec<T>, RequestError> {
-    let mut found = Vec::new();
-    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+    requests.dump_both(decode, |family| {
         let mut message = RouteMessage::default();
         message.header.address_family = family;
         message.attributes.push(RouteAttribute::Oif(link.0));
-        let request = RouteNetlinkMessage::GetRoute(message);
-        match requests.dump(&request, &mut decode) {
-            Ok(some) => found.extend(some),
-            // The link is gone, or the kernel has no IPv6.
-            Err(error) if error.is_absent() => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(found)
+        RouteNetlinkMessage::GetRoute(message)
+    })
 }
