@@ -9,7 +9,7 @@ use tandem_lab::{Lab, Mac, Vm, command};
 
 use super::machine::Machine;
 use super::report::{Claim, Report};
-use super::spread::Spread;
+use super::spread::{Spread, show};
 use super::table::Table;
 
 /// What has to be known to read the table.
@@ -166,14 +166,13 @@ fn is_not_slower(rows: &[Row]) -> Claim {
         rows.next()?.spread(|boot| boot.network_s)
     };
     let (with, without) = (spread(true), spread(false));
-    let shown = |spread: Option<Spread>| spread.map_or_else(String::new, |spread| spread.show(1));
     let manager = rows.first().map(|row| format!("{:?}", row.manager));
     Claim {
         text: format!(
             "{}: boot is not slower: the median boot with Tandem has its network after {} s, without after {} s",
             manager.unwrap_or_default(),
-            shown(with),
-            shown(without)
+            show(with, 1),
+            show(without, 1)
         ),
         holds: with
             .zip(without)
@@ -204,16 +203,13 @@ impl Row {
 fn table(rows: &[Row]) -> Table {
     let mut table = Table::new(&["manager", "Tandem", "boots", "network, s", "all, s"]);
     for row in rows {
-        let show = |value: fn(&Boot) -> f64| {
-            let spread = row.spread(value);
-            spread.map_or_else(String::new, |spread| spread.show(1))
-        };
+        let s = |value: fn(&Boot) -> f64| show(row.spread(value), 1);
         table.rows.push(vec![
             format!("{:?}", row.manager),
             row.with().to_owned(),
             row.boots.len().to_string(),
-            show(|boot| boot.network_s),
-            show(|boot| boot.all_s),
+            s(|boot| boot.network_s),
+            s(|boot| boot.all_s),
         ]);
     }
     table

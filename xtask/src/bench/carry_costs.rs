@@ -12,7 +12,7 @@ use tandem_lab::command;
 
 use super::machine::Machine;
 use super::report::{Claim, Report};
-use super::spread::Spread;
+use super::spread::{Spread, show};
 use super::table::Table;
 
 /// Rounds of each form.
@@ -101,8 +101,7 @@ fn table(rounds: &[Vec<Figures>]) -> Table {
     for ((form, _), rounds) in FORMS.iter().zip(rounds) {
         let row = |figure: &dyn Fn(&Figures) -> Option<f64>, digits| {
             let values: Option<Vec<f64>> = rounds.iter().map(figure).collect();
-            let spread = values.and_then(Spread::of);
-            spread.map_or_else(|| "–".to_owned(), |spread| spread.show(digits))
+            show(values.and_then(Spread::of), digits)
         };
         let get = |one: &Figures, name: &str| one.get(name).copied();
         let us = |name: &'static str| {

@@ -10,7 +10,7 @@ use tandem_lab::{Lab, command};
 
 use super::machine::Machine;
 use super::report::{Claim, Report};
-use super::spread::Spread;
+use super::spread::{Spread, show};
 use super::table::Table;
 
 /// Every service that has costs: all of Tandem's cases run the same one.
@@ -104,26 +104,25 @@ fn table(costs: &Costs) -> Table {
     ]);
     let head = table.head.len();
     let mib = |bytes: u64| format!("{:.1}", bytes as f64 / f64::from(1 << 20));
-    let show = |samples: &mut dyn Iterator<Item = f64>, digits| {
-        Spread::of(samples).map_or("–".to_owned(), |one| one.show(digits))
-    };
     for (system, cost) in costs {
         let mut row = vec![name(*system).to_owned()];
         match cost {
             Err(_) => row.push("not measured".to_owned()),
             Ok(cost) => {
-                let wake_ups = |samples: &[f64]| show(&mut samples.iter().copied(), 0);
+                let all =
+                    |samples: &[f64], digits| show(Spread::of(samples.iter().copied()), digits);
                 let resident = cost.resident_kib.iter();
+                let resident = resident.map(|kib| *kib as f64 / 1024.0);
                 row.extend([
                     cost.installed_kib
                         .map_or("–".to_owned(), |kib| format!("{} MiB", mib(kib << 10))),
                     mib(cost.program_bytes),
-                    show(&mut resident.map(|kib| *kib as f64 / 1024.0), 1),
-                    wake_ups(&cost.wake_ups_per_minute),
+                    show(Spread::of(resident), 1),
+                    all(&cost.wake_ups_per_minute, 0),
                     format!("{:.1}", cost.signs_of_life_per_minute),
-                    wake_ups(&cost.unwatched_wake_ups_per_minute),
+                    all(&cost.unwatched_wake_ups_per_minute, 0),
                     cost.pairs.to_string(),
-                    show(&mut cost.cpu_ms_per_link.iter().copied(), 3),
+                    all(&cost.cpu_ms_per_link, 3),
                 ]);
             }
         }

@@ -10,7 +10,7 @@ use tandem_lab::{Lab, command};
 
 use super::machine::Machine;
 use super::report::{Claim, Report};
-use super::spread::Spread;
+use super::spread::{Spread, show};
 use super::table::Table;
 use guest::{Measured, Patient};
 
@@ -197,8 +197,7 @@ impl Point {
     }
 
     fn cells(&self) -> impl Iterator<Item = String> {
-        let values = self.values().into_iter();
-        values.map(|value| value.map_or("–".to_owned(), |value| value.show(1)))
+        self.values().into_iter().map(|value| show(value, 1))
     }
 
     fn line(&self) -> String {
@@ -217,7 +216,7 @@ impl Point {
         });
         for (name, value) in COLUMNS.iter().zip(self.values()) {
             let key = name.to_lowercase().replace(' ', "-").replace('µ', "u");
-            object[key] = json!(value.map(Spread::json));
+            object[key] = json!(value);
         }
         object
     }

@@ -10,6 +10,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use serde::Serialize;
 use serde_json::{Value, json};
 use tandem_lab::artifacts::cargo::{Profile, example};
 use tandem_lab::command;
@@ -26,7 +27,8 @@ const CHANGES: u32 = 1000;
 const CALM: Duration = Duration::from_secs(10);
 
 /// What a run showed.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
 struct Run {
     guests: u32,
     idle_resident_kib: u64,
@@ -73,7 +75,7 @@ pub(super) fn run(idle: Duration, profile: Profile) -> Result<()> {
         title: "What `tandem-host serve` costs a host",
         about: "Hypervisor and guests are simulated, the guests behind real sockets.".to_owned(),
         machine: Machine::without_guests()?,
-        figures: runs.iter().map(Run::json).collect(),
+        figures: json!(runs),
         table,
         claims: Vec::new(),
         picture: None,
@@ -174,19 +176,6 @@ impl Run {
             ms(self.latency_p99_us),
             ms(self.latency_max_us),
         ]
-    }
-
-    fn json(&self) -> Value {
-        json!({
-            "guests": self.guests,
-            "idle-resident-kib": self.idle_resident_kib,
-            "peak-resident-kib": self.peak_resident_kib,
-            "idle-cpu-s-per-min": self.idle_cpu_s_per_min,
-            "cpu-s-per-1000-changes": self.cpu_s_per_1000_changes,
-            "latency-median-us": self.latency_median_us,
-            "latency-p99-us": self.latency_p99_us,
-            "latency-max-us": self.latency_max_us,
-        })
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use serde_json::{Value, json};
+use serde::Serialize;
 
 /// Median and extremes.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(super) struct Spread {
     pub(super) median: f64,
     pub(super) min: f64,
@@ -35,17 +35,20 @@ impl Spread {
             false => format!("{median} ({min}..{max})"),
         }
     }
+}
 
-    pub(super) fn json(self) -> Value {
-        json!({ "median": self.median, "min": self.min, "max": self.max })
-    }
+/// With so many decimals; a dash for nothing.
+pub(super) fn show(spread: Option<Spread>, digits: usize) -> String {
+    spread.map_or_else(|| "–".to_owned(), |spread| spread.show(digits))
 }
 
 /// Median and quartiles, of what is measured so often that extremes say little.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(super) struct Quartiles {
+    #[serde(rename = "low-quartile")]
     pub(super) low: f64,
     pub(super) median: f64,
+    #[serde(rename = "high-quartile")]
     pub(super) high: f64,
 }
 
@@ -70,10 +73,6 @@ impl Quartiles {
     pub(super) fn show(self, digits: usize) -> String {
         let Self { low, median, high } = self;
         format!("{median:.digits$} [{low:.digits$}-{high:.digits$}]")
-    }
-
-    pub(super) fn json(self) -> Value {
-        json!({ "low-quartile": self.low, "median": self.median, "high-quartile": self.high })
     }
 }
 

@@ -16,7 +16,7 @@ use tandem_lab::{Lab, command};
 
 use super::machine::Machine;
 use super::report::{Claim, Report};
-use super::spread::Spread;
+use super::spread::{Spread, show};
 use super::table::Table;
 use super::tcp::inside;
 
@@ -259,18 +259,17 @@ fn table(rows: &[(&str, &Vec<Cost>)]) -> Table {
     ]);
     for (watch, costs) in rows {
         let ms = |value: fn(&Cost) -> f64| {
-            let spread = Spread::of(costs.iter().map(|cost| value(cost) / 1e3 / cost.seconds));
-            spread.map_or_else(String::new, |spread| spread.show(1))
+            let each = costs.iter().map(|cost| value(cost) / 1e3 / cost.seconds);
+            show(Spread::of(each), 1)
         };
-        let shares = Spread::of(shares(costs));
-        let tcp = Spread::of(costs.iter().map(|cost| cost.mib_per_s));
+        let tcp = costs.iter().map(|cost| cost.mib_per_s);
         table.rows.push(vec![
             (*watch).to_owned(),
             costs.len().to_string(),
             ms(|cost| cost.service_us),
             ms(|cost| cost.guest_us),
-            shares.map_or_else(String::new, |spread| spread.show(2)),
-            tcp.map_or_else(String::new, |spread| spread.show(1)),
+            show(Spread::of(shares(costs)), 2),
+            show(Spread::of(tcp), 1),
         ]);
     }
     table

@@ -43,6 +43,12 @@ fn bond_beside<'all>(samples: &Samples, all: &'all [Samples]) -> Option<&'all Sa
     })
 }
 
+/// A migration by itself, at the same rate, in the same run.
+fn floor_beside<'all>(samples: &Samples, all: &'all [Samples]) -> Option<&'all Samples> {
+    all.iter()
+        .find(|one| one.case.system == System::Floor && one.rate_hz == samples.rate_hz)
+}
+
 /// Its service and its programs were there all the time.
 fn is_whole_tandem(samples: &Samples) -> bool {
     matches!(
@@ -135,9 +141,7 @@ fn not_over_the_floor(samples: &Samples, all: &[Samples]) -> Option<Claim> {
             lost_beyond_the_stop(samples)?
         ))
     };
-    let floor = all
-        .iter()
-        .find(|one| one.case.system == System::Floor && one.rate_hz == samples.rate_hz)?;
+    let floor = floor_beside(samples, all)?;
     Some(Claim {
         text: format!(
             "{}: lost in all {}, the floor {}: at most {MOST_OF_THE_FLOOR} times that",
@@ -158,10 +162,8 @@ fn carried(samples: &Samples, all: &[Samples]) -> Option<Claim> {
     let own = samples.of_phase(None, PhaseLoss::lost)?;
     let twice = samples.of_phase(None, |loss| loss.twice)?;
     let out_of_order = samples.of_phase(None, |loss| loss.out_of_order)?;
-    let floor = all
-        .iter()
-        .find(|one| one.case.system == System::Floor && one.rate_hz == samples.rate_hz)
-        .and_then(|floor| floor.of_phase(None, PhaseLoss::lost));
+    let floor = floor_beside(samples, all);
+    let floor = floor.and_then(|floor| floor.of_phase(None, PhaseLoss::lost));
     let beside = floor.map_or(String::new(), |floor| format!("; the floor lost {floor}"));
     Some(Claim {
         text: format!(
@@ -198,9 +200,7 @@ fn no_slower_than_the_floor(samples: &Samples, all: &[Samples]) -> Option<Claim>
     if !samples.case.system.is_carried() {
         return None;
     }
-    let floor = all
-        .iter()
-        .find(|one| one.case.system == System::Floor && one.rate_hz == samples.rate_hz)?;
+    let floor = floor_beside(samples, all)?;
     let figures = |samples: &Samples| {
         let sent_again = samples.spread(|one| Some(one.tcp.sent_again as f64))?;
         let stall_ms = samples.spread(|one| Some(one.tcp.stall_ms as f64))?;

@@ -8,15 +8,7 @@ use super::samples::Samples;
 
 /// Losses and gaps of all cases.
 pub(super) fn losses(all: &[Samples]) -> Table {
-    let mut table = Table::new(&[
-        "system",
-        "VF, hot-plug",
-        "frames/s",
-        "rounds",
-        "lost: failover",
-        "migration",
-        "failback",
-        "in all",
+    let mut table = begun(&[
         "gap ms: failover",
         "migration",
         "failback",
@@ -27,31 +19,18 @@ pub(super) fn losses(all: &[Samples]) -> Table {
         "reported: in ms",
         "out ms",
     ]);
-    let phases = PHASES.map(Some);
     for samples in all {
-        let mut row = vec![
-            samples.case.system.title().to_owned(),
-            samples.case.hardware(),
-            samples.rate_hz.to_string(),
-            rounds(samples),
+        let mut row = row(samples);
+        let gaps = PHASES.map(|phase| samples.of_phase(Some(phase), |loss| loss.longest_gap_ms));
+        let rest = [
+            samples.spread(|one| Some(one.tcp.stall_ms as f64)),
+            samples.spread(|one| one.vf_ready_ms),
+            samples.reported_ms(|one| one.lead_us),
+            samples.reported_ms(|one| one.reaction_us),
+            samples.reported_ms(|one| one.gap?.receive_us),
+            samples.reported_ms(|one| one.gap?.transmit_us),
         ];
-        row.extend(
-            phases
-                .into_iter()
-                .chain([None])
-                .map(|phase| cell(samples.of_phase(phase, PhaseLoss::lost))),
-        );
-        row.extend(
-            phases
-                .into_iter()
-                .map(|phase| cell(samples.of_phase(phase, |loss| loss.longest_gap_ms))),
-        );
-        row.push(cell(samples.spread(|one| Some(one.tcp.stall_ms as f64))));
-        row.push(cell(samples.spread(|one| one.vf_ready_ms)));
-        row.push(cell(samples.reported_ms(|one| one.lead_us)));
-        row.push(cell(samples.reported_ms(|one| one.reaction_us)));
-        row.push(cell(samples.reported_ms(|one| one.gap?.receive_us)));
-        row.push(cell(samples.reported_ms(|one| one.gap?.transmit_us)));
+        row.extend(gaps.into_iter().chain(rest).map(cell));
         table.rows.push(row);
     }
     table
@@ -59,15 +38,7 @@ pub(super) fn losses(all: &[Samples]) -> Table {
 
 /// What became of the frames where they were carried, and where they were not.
 pub(super) fn carried(all: &[Samples]) -> Table {
-    let mut table = Table::new(&[
-        "system",
-        "VF, hot-plug",
-        "frames/s",
-        "rounds",
-        "lost: failover",
-        "migration",
-        "failback",
-        "in all",
+    let mut table = begun(&[
         "twice",
         "out of order",
         "IPv6: lost",
@@ -83,14 +54,7 @@ pub(super) fn carried(all: &[Samples]) -> Table {
     ]);
     let [v6, broadcast] = OtherFrames::ALL.map(|one| one.name);
     for samples in all {
-        let mut row = vec![
-            samples.case.system.title().to_owned(),
-            samples.case.hardware(),
-            samples.rate_hz.to_string(),
-            rounds(samples),
-        ];
-        let phases = PHASES.map(Some).into_iter().chain([None]);
-        let lost = phases.map(|phase| samples.of_phase(phase, PhaseLoss::lost));
+        let mut row = row(samples);
         let others = [v6, broadcast].into_iter().flat_map(|name| {
             [
                 samples.of_others(name, |one| one.lost_to_guest),
@@ -112,10 +76,39 @@ pub(super) fn carried(all: &[Samples]) -> Table {
             samples.of_phase(None, |loss| loss.twice),
             samples.of_phase(None, |loss| loss.out_of_order),
         ];
-        row.extend(lost.chain(wrong).chain(others).chain(rest).map(cell));
+        row.extend(wrong.into_iter().chain(others).chain(rest).map(cell));
         table.rows.push(row);
     }
     table
+}
+
+/// No row yet; each begins as [`row`] does, and these columns follow.
+fn begun(rest: &[&str]) -> Table {
+    let first = [
+        "system",
+        "VF, hot-plug",
+        "frames/s",
+        "rounds",
+        "lost: failover",
+        "migration",
+        "failback",
+        "in all",
+    ];
+    Table::new(&[&first[..], rest].concat())
+}
+
+/// Which case it is, and what was lost.
+fn row(samples: &Samples) -> Vec<String> {
+    let phases = PHASES.map(Some).into_iter().chain([None]);
+    let lost = phases.map(|phase| cell(samples.of_phase(phase, PhaseLoss::lost)));
+    let mut row = vec![
+        samples.case.system.title().to_owned(),
+        samples.case.hardware(),
+        samples.rate_hz.to_string(),
+        rounds(samples),
+    ];
+    row.extend(lost);
+    row
 }
 
 fn cell(spread: Option<Spread>) -> String {
