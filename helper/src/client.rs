@@ -203,10 +203,7 @@ impl Client {
 
     fn receive(&mut self, deadline: Option<Deadline>) -> Result<FromGuest, ClientError> {
         loop {
-            let mut rest = self.input.as_slice();
-            let line = self.decoder.next_line(&mut rest);
-            let taken = self.input.len() - rest.len();
-            self.input.drain(..taken);
+            let line = self.decoder.take_line(&mut self.input);
             if let Some(line) = line {
                 let line = line.map_err(ClientError::Damaged)?;
                 return FromGuest::parse(&harmless(&line)).map_err(ClientError::NotUnderstood);

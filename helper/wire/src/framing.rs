@@ -71,6 +71,15 @@ impl Decoder {
         None
     }
 
+    /// The same with bytes that are kept: those that it takes leave `input`.
+    pub fn take_line(&mut self, input: &mut Vec<u8>) -> Option<Result<String, FrameError>> {
+        let mut rest = input.as_slice();
+        let line = self.next_line(&mut rest);
+        let taken = input.len() - rest.len();
+        input.drain(..taken);
+        line
+    }
+
     /// Forgets half a line, as after a disconnect.
     pub fn reset(&mut self) {
         self.discard();

@@ -65,10 +65,7 @@ impl LineStream {
     /// begun too much. Cancel-safe: half a line is kept.
     pub(super) async fn line(&mut self) -> Result<Option<String>, AgentError> {
         loop {
-            let mut rest = self.input.as_slice();
-            let line = self.decoder.next_line(&mut rest);
-            let taken = self.input.len() - rest.len();
-            self.input.drain(..taken);
+            let line = self.decoder.take_line(&mut self.input);
             if self.input.is_empty() {
                 // Most guests are silent most of the time: nothing is kept for them meanwhile.
                 self.input = Vec::new();

@@ -100,10 +100,7 @@ impl Watching {
     /// If `serve` hung up, refused, or is of another version.
     pub async fn next(&mut self) -> Result<ControlReply, ControlError> {
         loop {
-            let mut rest = self.input.as_slice();
-            let line = self.decoder.next_line(&mut rest);
-            let taken = self.input.len() - rest.len();
-            self.input.drain(..taken);
+            let line = self.decoder.take_line(&mut self.input);
             let not_understood = |reason: String| ControlError::NotUnderstood { reason };
             if let Some(line) = line {
                 let line = line.map_err(|error| not_understood(error.to_string()))?;

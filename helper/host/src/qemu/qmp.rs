@@ -240,10 +240,7 @@ impl<R: AsyncRead + Unpin> Lines<R> {
     /// The next message, `Err` for a line that is none, `None` at the end. Cancel-safe.
     async fn next(&mut self) -> Option<Result<Incoming, ()>> {
         loop {
-            let mut rest = self.input.as_slice();
-            let line = self.decoder.next_line(&mut rest);
-            let taken = self.input.len() - rest.len();
-            self.input.drain(..taken);
+            let line = self.decoder.take_line(&mut self.input);
             if let Some(line) = line {
                 let parsed = line.map_err(|_| ());
                 return Some(parsed.and_then(|line| serde_json::from_str(&line).map_err(|_| ())));
