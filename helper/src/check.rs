@@ -35,6 +35,15 @@ pub struct Finding {
     /// What was looked at.
     pub name: &'static str,
     /// How it stands.
+    #[serde(flatten)]
+    pub verdict: Verdict,
+}
+
+/// How something stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Verdict {
+    /// Whether anything is wrong.
     pub level: Level,
     /// What was found.
     pub detail: String,
@@ -57,34 +66,38 @@ pub struct Report {
 /// Looks at everything. Changes nothing.
 pub fn check(system: &System, config_path: &Path) -> Report {
     let config = config::load(config_path);
-    let mut findings = vec![
-        setup::configuration(system, config_path, &config),
-        setup::nics(system, &config),
-        kernel::version(system),
-        kernel::bonding(system),
-        kernel::network_capabilities(system),
-        kernel::ebpf(system),
-        kernel::switchover(system),
-        setup::udev(system),
-        setup::user(system),
-        setup::service(system),
-        setup::given_back(system),
-        setup::addressing(system, &config),
-        setup::host_channel(system),
+    let looked_at = [
+        (
+            "configuration",
+            setup::configuration(system, config_path, &config),
+        ),
+        ("NICs", setup::nics(system, &config)),
+        ("kernel", kernel::version(system)),
+        ("bonding driver", kernel::bonding(system)),
+        ("network capabilities", kernel::network_capabilities(system)),
+        ("eBPF monitor", kernel::ebpf(system)),
+        ("fast-path programs", kernel::switchover(system)),
+        ("udev", setup::udev(system)),
+        ("user", setup::user(system)),
+        ("service", setup::service(system)),
+        ("given back", setup::given_back(system)),
+        ("addressing", setup::addressing(system, &config)),
+        ("host channel", setup::host_channel(system)),
     ];
+    let looked_at = looked_at.into_iter();
+    let mut findings: Vec<_> = looked_at.map(|(name, verdict)| verdict.of(name)).collect();
     findings.extend(network::findings(system, &config));
     let level = findings
         .iter()
-        .map(|finding| finding.level)
+        .map(|finding| finding.verdict.level)
         .max()
         .unwrap_or(Level::Ok);
     Report { level, findings }
 }
 
-impl Finding {
-    fn ok(name: &'static str, detail: impl Into<String>) -> Self {
+impl Verdict {
+    fn ok(detail: impl Into<String>) -> Self {
         Self {
-            name,
             level: Level::Ok,
             detail: detail.into(),
             consequence: "",
@@ -93,13 +106,11 @@ impl Finding {
     }
 
     fn degraded(
-        name: &'static str,
         detail: impl Into<String>,
         consequence: &'static str,
         remedy: &'static str,
     ) -> Self {
         Self {
-            name,
             level: Level::Degraded,
             detail: detail.into(),
             consequence,
@@ -107,15 +118,17 @@ impl Finding {
         }
     }
 
-    fn fatal(
-        name: &'static str,
-        detail: impl Into<String>,
-        consequence: &'static str,
-        remedy: &'static str,
-    ) -> Self {
+    fn fatal(detail: impl Into<String>, consequence: &'static str, remedy: &'static str) -> Self {
         Self {
             level: Level::Fatal,
-            ..Self::degraded(name, detail, consequence, remedy)
+            ..Self::degraded(detail, consequence, remedy)
+        }
+    }
+
+    fn of(self, name: &'static str) -> Finding {
+        Finding {
+            name,
+            verdict: self,
         }
     }
 }
@@ -123,16 +136,16 @@ impl Finding {
 /// The report for people.
 pub fn render(report: &Report) -> String {
     let mut text = String::new();
-    for finding in &report.findings {
-        let mark = match finding.level {
+    for Finding { name, verdict } in &report.findings {
+        let mark = match verdict.level {
             Level::Ok => "ok      ",
             Level::Degraded => "degraded",
             Level::Fatal => "FATAL   ",
         };
-        let _ = writeln!(text, "{mark}  {}: {}", finding.name, finding.detail);
-        if finding.level != Level::Ok {
-            let _ = writeln!(text, "          consequence: {}", finding.consequence);
-            let _ = writeln!(text, "          remedy: {}", finding.remedy);
+        let _ = writeln!(text, "{mark}  {name}: {}", verdict.detail);
+        if verdict.level != Level::Ok {
+            let _ = writeln!(text, "          consequence: {}", verdict.consequence);
+            let _ = writeln!(text, "          remedy: {}", verdict.remedy);
         }
     }
     text

@@ -2,7 +2,7 @@
 
 use rustix::thread::CapabilitySet;
 
-use super::Finding;
+use super::Verdict;
 use super::system::System;
 use crate::ebpf::Support;
 use crate::nics::bonding_lack;
@@ -12,30 +12,26 @@ const OLDEST: (u32, u32) = (6, 1);
 /// The first kernel on which traffic programs need no module (`tcx`, `kernel/bpf/tcx.c`).
 const WITH_TCX: (u32, u32) = (6, 6);
 
-pub(super) fn version(system: &System) -> Finding {
-    const NAME: &str = "kernel";
+pub(super) fn version(system: &System) -> Verdict {
     let release = format!("Linux {}", system.kernel_release);
     if system
         .kernel_version()
         .is_some_and(|version| version >= OLDEST)
     {
-        return Finding::ok(NAME, release);
+        return Verdict::ok(release);
     }
-    Finding::degraded(
-        NAME,
+    Verdict::degraded(
         release,
         "Tandem was never tried on it: an older kernel acknowledges bond options that it does not know",
         "use Linux 6.1 or later",
     )
 }
 
-pub(super) fn bonding(system: &System) -> Finding {
-    const NAME: &str = "bonding driver";
+pub(super) fn bonding(system: &System) -> Verdict {
     match bonding_lack(system) {
-        None if system.exists("/sys/class/net/bonding_masters") => Finding::ok(NAME, "loaded"),
-        None => Finding::ok(NAME, "available"),
-        Some(lack) => Finding::fatal(
-            NAME,
+        None if system.exists("/sys/class/net/bonding_masters") => Verdict::ok("loaded"),
+        None => Verdict::ok("available"),
+        Some(lack) => Verdict::fatal(
             lack,
             "no bond can be made, so the NICs are left to their network manager",
             "install the kernel's full set of modules (CONFIG_BONDING), or remove what forbids `bonding`",
@@ -43,44 +39,29 @@ pub(super) fn bonding(system: &System) -> Finding {
     }
 }
 
-pub(super) fn network_capabilities(system: &System) -> Finding {
-    const NAME: &str = "network capabilities";
+pub(super) fn network_capabilities(system: &System) -> Verdict {
     const REMEDY: &str = "run it as root or through tandem.service";
     let holder = system.holder();
     let missing = |name: &str| format!("{name} is missing; looked at: {}", holder.who);
     if !holder.capabilities.contains(CapabilitySet::NET_ADMIN) {
-        return Finding::fatal(
-            NAME,
-            missing("CAP_NET_ADMIN"),
-            "bonds can't be changed",
-            REMEDY,
-        );
+        return Verdict::fatal(missing("CAP_NET_ADMIN"), "bonds can't be changed", REMEDY);
     }
     if !holder.capabilities.contains(CapabilitySet::NET_RAW) {
-        return Finding::degraded(
-            NAME,
+        return Verdict::degraded(
             missing("CAP_NET_RAW"),
             "only the kernel's own announcements are sent after a switchover",
             REMEDY,
         );
     }
-    Finding::ok(
-        NAME,
-        format!("CAP_NET_ADMIN, CAP_NET_RAW of {}", holder.who),
-    )
+    Verdict::ok(format!("CAP_NET_ADMIN, CAP_NET_RAW of {}", holder.who))
 }
 
-pub(super) fn ebpf(system: &System) -> Finding {
-    const NAME: &str = "eBPF monitor";
+pub(super) fn ebpf(system: &System) -> Verdict {
     let obstacles = obstacles(system);
     if obstacles.is_empty() {
-        return Finding::ok(
-            NAME,
-            "kernel and capabilities are there; `tandem status` shows what loaded",
-        );
+        return Verdict::ok("kernel and capabilities are there; `tandem status` shows what loaded");
     }
-    Finding::degraded(
-        NAME,
+    Verdict::degraded(
         obstacles.join("; "),
         "no early warning of an unplug that the host does not announce",
         "do what the line above says, or let the host announce each unplug",
@@ -88,23 +69,16 @@ pub(super) fn ebpf(system: &System) -> Finding {
 }
 
 /// The fast path's programs: what counts frames, and redirects them when a VF is taken.
-pub(super) fn switchover(system: &System) -> Finding {
-    const NAME: &str = "fast-path programs";
+pub(super) fn switchover(system: &System) -> Verdict {
     const CONSEQUENCE: &str =
         "no fast path at an unplug that nobody announces, and no switchover is measured";
     let obstacles = obstacles(system);
     if !obstacles.is_empty() {
-        return Finding::degraded(
-            NAME,
-            obstacles.join("; "),
-            CONSEQUENCE,
-            "as for the eBPF monitor",
-        );
+        return Verdict::degraded(obstacles.join("; "), CONSEQUENCE, "as for the eBPF monitor");
     }
     let capabilities = system.holder().capabilities;
     if !capabilities.contains(CapabilitySet::NET_ADMIN) {
-        return Finding::degraded(
-            NAME,
+        return Verdict::degraded(
             "CAP_NET_ADMIN is missing",
             CONSEQUENCE,
             "as for the network capabilities",
@@ -123,8 +97,7 @@ pub(super) fn switchover(system: &System) -> Finding {
         .map(|(name, _)| *name)
         .collect();
     if !missing.is_empty() {
-        return Finding::degraded(
-            NAME,
+        return Verdict::degraded(
             format!(
                 "Linux {} has no tcx, and the kernel module {} is missing",
                 system.kernel_release,
@@ -139,7 +112,7 @@ pub(super) fn switchover(system: &System) -> Finding {
     } else {
         "sch_ingress and cls_bpf"
     };
-    Finding::ok(NAME, format!("they can be attached, by {way}"))
+    Verdict::ok(format!("they can be attached, by {way}"))
 }
 
 /// What keeps eBPF programs of whoever counts from working.

@@ -5,11 +5,9 @@ use tandem_core::status::ProblemCode;
 
 use super::setup::effective_policy;
 use super::system::System;
-use super::{Finding, Level};
+use super::{Finding, Level, Verdict};
 use crate::config::{Config, ConfigError};
 use crate::surroundings::{self, Concern};
-
-const NAME: &str = "network";
 
 /// One finding for each problem of the network; one if there is none.
 pub(super) fn findings(system: &System, config: &Result<Config, ConfigError>) -> Vec<Finding> {
@@ -18,18 +16,16 @@ pub(super) fn findings(system: &System, config: &Result<Config, ConfigError>) ->
         .map(|config| effective_policy(system, config));
     let policy = policy.unwrap_or_default();
     let told = system.told.iter().flatten().cloned();
-    let mut found: Vec<_> = told
-        .chain(around(system, &policy))
-        .filter_map(finding)
-        .collect();
+    let concerns = told.chain(around(system, &policy));
+    let mut found: Vec<_> = concerns.filter_map(verdict).collect();
     if found.is_empty() {
         let detail = match &system.told {
             Ok(_) => "no problem".to_owned(),
             Err(error) => format!("the service tells nothing: {error}"),
         };
-        found.push(Finding::ok(NAME, detail));
+        found.push(Verdict::ok(detail));
     }
-    found
+    found.into_iter().map(|one| one.of("network")).collect()
 }
 
 fn around(system: &System, policy: &Policy) -> Vec<Concern> {
@@ -38,7 +34,7 @@ fn around(system: &System, policy: &Policy) -> Vec<Concern> {
 }
 
 /// Problems of the bond itself are the status's.
-fn finding(concern: Concern) -> Option<Finding> {
+fn verdict(concern: Concern) -> Option<Verdict> {
     let Concern { bond, problem } = concern;
     let (level, consequence) = match problem.code {
         ProblemCode::NoAddress => (Level::Fatal, "nobody reaches the guest over the bond"),
@@ -69,8 +65,7 @@ fn finding(concern: Concern) -> Option<Finding> {
     let device = device
         .map(|device| format!(", {device}"))
         .unwrap_or_default();
-    Some(Finding {
-        name: NAME,
+    Some(Verdict {
         level,
         detail: format!("{bond}{device}: {}", problem.message),
         consequence,

@@ -9,7 +9,7 @@ use tandem_core::types::IfName;
 use tandem_core::{Role, role_of};
 use tandem_wire::PORT_NAME;
 
-use super::Finding;
+use super::Verdict;
 use super::system::System;
 use crate::config::{self, Config, ConfigError};
 use crate::managers;
@@ -28,13 +28,11 @@ pub(super) fn configuration(
     system: &System,
     path: &Path,
     config: &Result<Config, ConfigError>,
-) -> Finding {
-    const NAME: &str = "configuration";
+) -> Verdict {
     let config = match config {
         Ok(config) => config,
         Err(error) => {
-            return Finding::fatal(
-                NAME,
+            return Verdict::fatal(
                 error.to_string(),
                 "the service does not start; a running one keeps its old configuration",
                 "correct the line that is named",
@@ -52,8 +50,7 @@ pub(super) fn configuration(
         })
         .collect();
     if !taken.is_empty() {
-        return Finding::fatal(
-            NAME,
+        return Verdict::fatal(
             taken.join("; "),
             "the bond can't be made; its NICs are left as they are",
             "rename or remove that device, or give the bond another name in the line that is named",
@@ -66,14 +63,10 @@ pub(super) fn configuration(
             .iter()
             .map(|bond| bond.name.to_string())
             .collect();
-        return Finding::ok(
-            NAME,
-            format!("{} from {}", names.join(", "), path.display()),
-        );
+        return Verdict::ok(format!("{} from {}", names.join(", "), path.display()));
     }
     if !config.host_may.allows_bonds() {
-        return Finding::fatal(
-            NAME,
+        return Verdict::fatal(
             "no bond is defined, and the host may not define any (`host-may`)".to_string(),
             "there is nothing to take care of",
             "define a [[bond]], or let the host configure the guest",
@@ -86,10 +79,9 @@ pub(super) fn configuration(
                 .iter()
                 .map(|bond| bond.name.to_string())
                 .collect();
-            Finding::ok(NAME, format!("{} from the host", names.join(", ")))
+            Verdict::ok(format!("{} from the host", names.join(", ")))
         }
-        Ok(None) => Finding::degraded(
-            NAME,
+        Ok(None) => Verdict::degraded(
             format!(
                 "{} defines no bond and the host has sent none",
                 path.display()
@@ -97,8 +89,7 @@ pub(super) fn configuration(
             "nothing happens until the host configures the guest",
             "define a [[bond]], or send `tandem-configure` from the host",
         ),
-        Err(error) => Finding::degraded(
-            NAME,
+        Err(error) => Verdict::degraded(
             format!("{error:#}"),
             "the host's configuration is not used",
             "let the host configure the guest again",
@@ -114,17 +105,15 @@ fn is_other_device(system: &System, name: &IfName) -> bool {
 }
 
 /// The NICs that the bonds name.
-pub(super) fn nics(system: &System, config: &Result<Config, ConfigError>) -> Finding {
-    const NAME: &str = "NICs";
+pub(super) fn nics(system: &System, config: &Result<Config, ConfigError>) -> Verdict {
     let Ok(config) = config else {
-        return Finding::ok(NAME, "not looked for: the configuration is wrong");
+        return Verdict::ok("not looked for: the configuration is wrong");
     };
     let policy = effective_policy(system, config);
     let links = match &system.links {
         Ok(links) => links,
         Err(error) => {
-            return Finding::degraded(
-                NAME,
+            return Verdict::degraded(
                 error.as_str(),
                 "it is not known whether the NICs are there",
                 "run it as root",
@@ -146,18 +135,17 @@ pub(super) fn nics(system: &System, config: &Result<Config, ConfigError>) -> Fin
     };
     let detail = found.iter().map(text).collect::<Vec<_>>().join("; ");
     if found.is_empty() {
-        return Finding::ok(NAME, "no bond names any");
+        return Verdict::ok("no bond names any");
     }
     if found.iter().any(|(_, (standby, _))| standby.is_none()) {
-        return Finding::degraded(
-            NAME,
+        return Verdict::degraded(
             detail,
             "without its standby a bond is cut off when the VF leaves, and can't be made before one of its NICs comes",
             "compare `standby` with `ip -d link` (permaddr), or give the VM its virtio NIC",
         );
     }
     // A VF that is away is what all this is for.
-    Finding::ok(NAME, detail)
+    Verdict::ok(detail)
 }
 
 /// Standby and VF of a bond, where they are there.
@@ -188,11 +176,9 @@ pub(super) fn effective_policy(system: &System, config: &Config) -> Policy {
 }
 
 /// udev, and what keeps other network managers off the ports.
-pub(super) fn udev(system: &System) -> Finding {
-    const NAME: &str = "udev";
+pub(super) fn udev(system: &System) -> Verdict {
     if !system.exists("/run/udev/control") {
-        return Finding::degraded(
-            NAME,
+        return Verdict::degraded(
             "no udevd runs",
             "the kernel's own events are used; other network managers aren't kept off",
             "none is needed where no other network manager runs",
@@ -210,10 +196,9 @@ pub(super) fn udev(system: &System) -> Finding {
         missing.push(network);
     }
     if missing.is_empty() {
-        return Finding::ok(NAME, "running, with Tandem's rules");
+        return Verdict::ok("running, with Tandem's rules");
     }
-    Finding::degraded(
-        NAME,
+    Verdict::degraded(
         format!("running, without {}", missing.join(", ")),
         "NetworkManager or systemd-networkd may configure the ports, and nothing starts the service when its port or NIC appears",
         "install what is missing from udev-rules/, then `udevadm control --reload`",
@@ -221,16 +206,14 @@ pub(super) fn udev(system: &System) -> Finding {
 }
 
 /// The user of the unit.
-pub(super) fn user(system: &System) -> Finding {
-    const NAME: &str = "user";
+pub(super) fn user(system: &System) -> Verdict {
     if !system.has_systemd() {
-        return Finding::ok(NAME, "none is needed without systemd");
+        return Verdict::ok("none is needed without systemd");
     }
     if system.has_user(USER) {
-        return Finding::ok(NAME, format!("`{USER}`"));
+        return Verdict::ok(format!("`{USER}`"));
     }
-    Finding::fatal(
-        NAME,
+    Verdict::fatal(
         Obstacle::NoUser.to_string(),
         "the service can't start, so the NICs are left to their network manager",
         Obstacle::NoUser.remedy(),
@@ -238,17 +221,12 @@ pub(super) fn user(system: &System) -> Finding {
 }
 
 /// The unit, where systemd runs.
-pub(super) fn service(system: &System) -> Finding {
-    const NAME: &str = "service";
+pub(super) fn service(system: &System) -> Verdict {
     if !system.has_systemd() {
-        return Finding::ok(
-            NAME,
-            "systemd does not run here; start `tandem run` as you like",
-        );
+        return Verdict::ok("systemd does not run here; start `tandem run` as you like");
     }
     let fatal = |obstacle: &Obstacle| {
-        Finding::fatal(
-            NAME,
+        Verdict::fatal(
             obstacle.to_string(),
             "nothing starts the service, so the NICs are left to their network manager",
             obstacle.remedy(),
@@ -260,18 +238,16 @@ pub(super) fn service(system: &System) -> Finding {
         _ => {}
     }
     match &system.unit {
-        None => Finding::ok(NAME, format!("{UNIT} is enabled")),
+        None => Verdict::ok(format!("{UNIT} is enabled")),
         Some(unit) if unit.is_fine() => {
-            Finding::ok(NAME, format!("{UNIT} is enabled, and {}", unit.words()))
+            Verdict::ok(format!("{UNIT} is enabled, and {}", unit.words()))
         }
-        Some(unit) if unit.active == "inactive" && unit.result == "success" => Finding::degraded(
-            NAME,
+        Some(unit) if unit.active == "inactive" && unit.result == "success" => Verdict::degraded(
             format!("{UNIT} is enabled, and {}", unit.words()),
             "bonds stay as they are, and nobody moves the traffic when a VF leaves",
             "it starts with the next boot, or by `systemctl start tandem.service`",
         ),
-        Some(unit) => Finding::fatal(
-            NAME,
+        Some(unit) => Verdict::fatal(
             format!("{UNIT} {}", unit.words()),
             "NICs that are in no bond are left to their network manager",
             "`journalctl -u tandem` tells more; once it is mended, `systemctl restart tandem`",
@@ -280,17 +256,15 @@ pub(super) fn service(system: &System) -> Finding {
 }
 
 /// NICs that were given back.
-pub(super) fn given_back(system: &System) -> Finding {
-    const NAME: &str = "given back";
+pub(super) fn given_back(system: &System) -> Verdict {
     let bonds = nics::given_back(system);
     if bonds.is_empty() {
-        return Finding::ok(NAME, "no NIC");
+        return Verdict::ok("no NIC");
     }
     let texts = bonds
         .iter()
         .map(|(bond, reason)| format!("the NICs of {bond}: {reason}"));
-    Finding::fatal(
-        NAME,
+    Verdict::fatal(
         texts.collect::<Vec<_>>().join("; "),
         "they have the network that they would have without Tandem, and are not accelerated",
         Obstacle::GivenBack(String::new()).remedy(),
@@ -298,10 +272,9 @@ pub(super) fn given_back(system: &System) -> Finding {
 }
 
 /// Who gives the bonds their addresses.
-pub(super) fn addressing(system: &System, config: &Result<Config, ConfigError>) -> Finding {
-    const NAME: &str = "addressing";
+pub(super) fn addressing(system: &System, config: &Result<Config, ConfigError>) -> Verdict {
     let Ok(config) = config else {
-        return Finding::ok(NAME, "not looked at: the configuration is wrong");
+        return Verdict::ok("not looked at: the configuration is wrong");
     };
     let policy = effective_policy(system, config);
     let of_bond = |bond: &BondPolicy| match &bond.addressing {
@@ -317,18 +290,14 @@ pub(super) fn addressing(system: &System, config: &Result<Config, ConfigError>) 
         .iter()
         .map(|bond| format!("{}: {}", bond.name, of_bond(bond)));
     let detail = texts.collect::<Vec<_>>().join("; ");
-    Finding::ok(
-        NAME,
-        if detail.is_empty() {
-            "no bond"
-        } else {
-            &detail
-        },
-    )
+    Verdict::ok(if detail.is_empty() {
+        "no bond"
+    } else {
+        &detail
+    })
 }
 
-pub(super) fn host_channel(system: &System) -> Finding {
-    const NAME: &str = "host channel";
+pub(super) fn host_channel(system: &System) -> Verdict {
     const CONSEQUENCE: &str =
         "the host can neither ask nor be told anything; failover works all the same";
     let ports = std::fs::read_dir(system.path("/sys/class/virtio-ports"));
@@ -337,8 +306,7 @@ pub(super) fn host_channel(system: &System) -> Finding {
         name.is_ok_and(|name| name.trim() == PORT_NAME)
     });
     let Some(port) = port else {
-        return Finding::degraded(
-            NAME,
+        return Verdict::degraded(
             format!("no virtio-serial port {PORT_NAME}"),
             CONSEQUENCE,
             "give the VM a virtio-serial channel of that name",
@@ -349,8 +317,7 @@ pub(super) fn host_channel(system: &System) -> Finding {
     let node = match system.path(&device.to_string_lossy()).metadata() {
         Ok(node) => node,
         Err(error) => {
-            return Finding::degraded(
-                NAME,
+            return Verdict::degraded(
                 format!("{PORT_NAME} is there, and {shown} can't be opened: {error}"),
                 CONSEQUENCE,
                 "let devtmpfs or udev make the device",
@@ -365,20 +332,18 @@ pub(super) fn host_channel(system: &System) -> Finding {
         .map(|(pid, name)| format!("{name} (process {pid})"))
         .collect();
     if !others.is_empty() {
-        return Finding::degraded(
-            NAME,
+        return Verdict::degraded(
             format!("{shown} ({PORT_NAME}) is in use by {}", others.join(", ")),
             CONSEQUENCE,
             "stop that program; only one can have the port",
         );
     }
     if system.has_systemd() && system.user_id(USER).is_some_and(|user| user != node.uid()) {
-        return Finding::degraded(
-            NAME,
+        return Verdict::degraded(
             format!("{shown} ({PORT_NAME}) does not belong to the user `{USER}`"),
             CONSEQUENCE,
             "install udev-rules/60-tandem.rules, then `systemctl restart tandem`",
         );
     }
-    Finding::ok(NAME, format!("virtio-serial port {PORT_NAME}"))
+    Verdict::ok(format!("virtio-serial port {PORT_NAME}"))
 }

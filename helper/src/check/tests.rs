@@ -143,7 +143,7 @@ impl Fake {
             } else {
                 Level::Ok
             };
-            assert_eq!(finding.level, expected, "{finding:?}");
+            assert_eq!(finding.verdict.level, expected, "{finding:?}");
         }
         render(&report)
     }
@@ -169,10 +169,10 @@ fn an_empty_system_lacks_everything_and_says_so() {
             name if fine.contains(&name) => Level::Ok,
             _ => Level::Degraded,
         };
-        assert_eq!(finding.level, expected, "{finding:?}");
+        assert_eq!(finding.verdict.level, expected, "{finding:?}");
         assert_eq!(
-            finding.level == Level::Ok,
-            finding.consequence.is_empty() && finding.remedy.is_empty(),
+            finding.verdict.level == Level::Ok,
+            finding.verdict.consequence.is_empty() && finding.verdict.remedy.is_empty(),
             "{finding:?}"
         );
     }
@@ -251,8 +251,11 @@ fn the_capabilities_of_the_service_count_where_it_runs() {
     std::fs::remove_dir_all(fake.path("/proc/42")).unwrap();
     fake.process(41, &service, all - CapabilitySet::BPF, None);
     let report = fake.report();
-    let lacking = report.findings.iter().filter(|one| one.level != Level::Ok);
-    let lacking: Vec<_> = lacking.map(|one| (one.name, &one.detail)).collect();
+    let lacking = report
+        .findings
+        .iter()
+        .filter(|one| one.verdict.level != Level::Ok);
+    let lacking: Vec<_> = lacking.map(|one| (one.name, &one.verdict.detail)).collect();
     assert!(
         matches!(&lacking[..], [("eBPF monitor", monitor), ("fast-path programs", programs)]
             if monitor.contains("CAP_BPF") && programs.contains("CAP_BPF")),
