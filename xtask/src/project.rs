@@ -1,6 +1,6 @@
 //! The project's folder, its files, and cargo run in it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -55,8 +55,15 @@ pub(crate) fn files() -> Result<Vec<PathBuf>> {
         .collect())
 }
 
+/// The files that are wanted and are text, with their text.
+pub(crate) fn texts(wanted: impl Fn(&Path) -> bool) -> Result<Vec<(PathBuf, String)>> {
+    let wanted = files()?.into_iter().filter(|file| wanted(file));
+    let with_text = wanted.map(|file| Ok(text(&file)?.map(|text| (file, text))));
+    with_text.filter_map(Result::transpose).collect()
+}
+
 /// The text of a project's file, or nothing if it is not UTF-8.
-pub(crate) fn text(file: &std::path::Path) -> Result<Option<String>> {
+pub(crate) fn text(file: &Path) -> Result<Option<String>> {
     let path = cache::workspace_folder().join(file);
     let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
     Ok(String::from_utf8(bytes).ok())

@@ -26,21 +26,15 @@ type Module = Vec<String>;
 type Imports = BTreeMap<Module, BTreeSet<Module>>;
 
 pub(super) fn check() -> Result<Report> {
-    let files = project::files()?;
     let mut findings = Vec::new();
     let mut count = 0;
     for source in SOURCES {
-        let mut texts = BTreeMap::new();
-        for file in &files {
-            let Ok(inner) = file.strip_prefix(source) else {
-                continue;
-            };
-            if let Some(module) = module_of(inner)
-                && let Some(text) = project::text(file)?
-            {
-                texts.insert(module, text);
-            }
-        }
+        let module = |file: &Path| module_of(file.strip_prefix(source).ok()?);
+        let texts = project::texts(|file| module(file).is_some())?;
+        let texts: BTreeMap<Module, String> = texts
+            .into_iter()
+            .filter_map(|(file, text)| Some((module(&file)?, text)))
+            .collect();
         count += texts.len();
         let circles = circles(&imports(&texts)).into_iter();
         findings.extend(circles.map(|circle| format!("{source}: a circle of imports: {circle}")));

@@ -31,17 +31,10 @@ const REGISTRY_WORDS: [&str; 8] = [
 const RESERVED_NAMES: [&str; 3] = [".test", ".example", ".invalid"];
 
 pub(super) fn check() -> Result<Report> {
+    // Cargo writes its lock file, with the one registry that deny.toml allows.
+    let texts = project::texts(|file| file != Path::new("Cargo.lock"))?;
     let mut findings = Vec::new();
-    let mut count = 0;
-    for file in project::files()? {
-        // Cargo writes its lock file, with the one registry that deny.toml allows.
-        if file == Path::new("Cargo.lock") {
-            continue;
-        }
-        let Some(text) = project::text(&file)? else {
-            continue;
-        };
-        count += 1;
+    for (file, text) in &texts {
         for (index, line) in text.lines().enumerate() {
             findings.extend(
                 finding(line).map(|what| format!("{}:{}: {what}", file.display(), index + 1)),
@@ -49,7 +42,7 @@ pub(super) fn check() -> Result<Report> {
         }
     }
     Ok(Report {
-        looked_at: format!("{count} text files"),
+        looked_at: format!("{} text files", texts.len()),
         findings,
     })
 }

@@ -69,12 +69,10 @@ const BOUNDARIES: [Boundary; 8] = [
 pub(super) fn check() -> Result<Report> {
     let mut findings = Vec::new();
     let mut calls = 0;
-    for file in project::files()? {
-        if !file.starts_with(SERVICE) || file.extension().is_none_or(|extension| extension != "rs")
-        {
-            continue;
-        }
-        let text = project::text(&file)?.unwrap_or_default();
+    let is_source = |file: &Path| {
+        file.starts_with(SERVICE) && file.extension().is_some_and(|extension| extension == "rs")
+    };
+    for (file, text) in project::texts(is_source)? {
         for boundary in &BOUNDARIES {
             calls += text.matches(boundary.call).count();
             findings.extend(boundary.finding(&file, &text));

@@ -17,21 +17,13 @@ const REASON: &str = "Over 500 lines because ";
 const REASON_WITHIN_LINES: usize = 10;
 
 pub(super) fn check() -> Result<Report> {
-    let mut findings = Vec::new();
-    let mut count = 0;
-    for file in project::files()? {
-        if !is_source(&file) {
-            continue;
-        }
-        let Some(text) = project::text(&file)? else {
-            continue;
-        };
-        count += 1;
-        findings.extend(finding(&file, &text));
-    }
+    let sources = project::texts(is_source)?;
+    let findings = sources
+        .iter()
+        .filter_map(|(file, text)| finding(file, text));
     Ok(Report {
-        looked_at: format!("{count} source files"),
-        findings,
+        looked_at: format!("{} source files", sources.len()),
+        findings: findings.collect(),
     })
 }
 

@@ -219,17 +219,12 @@ mod tests {
 
     #[test]
     fn each_test_is_there() {
-        let sources = project::files().unwrap();
-        let sources = sources
-            .iter()
-            .filter(|file| file.extension().is_some_and(|kind| kind == "rs"));
-        let texts: Vec<String> = sources
-            .filter_map(|file| project::text(file).unwrap())
-            .collect();
+        let is_source = |file: &Path| file.extension().is_some_and(|kind| kind == "rs");
+        let texts = project::texts(is_source).unwrap();
         for finding in findings() {
             let name = finding.test.rsplit("::").next().unwrap();
             let head = format!("fn {name}() {{");
-            let is_there = texts.iter().any(|text| text.contains(&head));
+            let is_there = texts.iter().any(|(_, text)| text.contains(&head));
             assert!(is_there, "{}: no test {}", finding.id, finding.test);
         }
     }
