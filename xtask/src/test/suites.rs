@@ -4,7 +4,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
 use super::integration;
@@ -80,24 +80,15 @@ fn builds() -> Result<Vec<Suite>> {
         "test {WHOLE} --no-run --message-format=json-render-diagnostics"
     ));
     let doctests = cargo(&format!("test {WHOLE} --doc --no-fail-fast"));
-    let in_lane = |lane, suite: Suite| Suite { lane, ..suite };
     let setup = &["setup"];
-    let clippy = Work::Check(clippy);
-    let fetch = Work::Check(project::xtask(&["setup", "--guests"])?);
+    let fetch = project::xtask(&["setup", "--guests"])?;
     let fetched = "what guests boot from: kernels, busybox, Debian's root";
-    let docs = Work::Check(docs);
     let units = "each library's and program's own tests";
-    let examples = Work::Tests(doctests);
+    let examples = "the documentation's examples";
     Ok(vec![
-        in_lane(
-            Lane::Cargo,
-            suite("clippy", "no warning in any target", 15, setup, clippy),
-        ),
-        in_lane(Lane::Waiting, suite("fetch", fetched, 15, setup, fetch)),
-        in_lane(
-            Lane::Cargo,
-            suite("docs", "rustdoc warns of nothing", 10, setup, docs),
-        ),
+        check("clippy", "no warning in any target", setup, clippy).in_lane(Lane::Cargo),
+        check("fetch", fetched, setup, fetch).in_lane(Lane::Waiting),
+        check("docs", "rustdoc warns of nothing", setup, docs).in_lane(Lane::Cargo),
         suite(
             "build",
             "every test program builds",
@@ -106,13 +97,7 @@ fn builds() -> Result<Vec<Suite>> {
             Work::Build(build),
         ),
         suite("unit", units, 10, &["build"], Work::Units),
-        suite(
-            "doctest",
-            "the documentation's examples",
-            5,
-            &["build"],
-            examples,
-        ),
+        suite("doctest", examples, 5, &["build"], Work::Tests(doctests)),
     ])
 }
 
@@ -123,38 +108,19 @@ fn before_the_lab() -> Result<Vec<Suite>> {
         "build --release --package tandem-guest --bin tandem --message-format=json-render-diagnostics",
     );
     let fuzz = project::xtask(&["fuzz", "--seconds", "5"])?;
+    let parsers = "hostile bytes for every parser: what is known, and 5 s of what is not";
+    let packages = "both .deb, as lintian sees them; tandem-host from a dev build";
+    let shipped = "the guest service as it is shipped";
     Ok(vec![
-        suite(
-            "fuzz",
-            "hostile bytes for every parser: what is known, and 5 s of what is not",
-            20,
-            &["setup"],
-            Work::Check(fuzz),
-        ),
-        suite(
+        suite("fuzz", parsers, 20, &["setup"], Work::Check(fuzz)),
+        check(
             "ebpf",
             "the committed eBPF object is its source's",
-            15,
             &[],
-            Work::Check(ebpf),
+            ebpf,
         ),
-        suite(
-            "release",
-            "the guest service as it is shipped",
-            15,
-            &["setup"],
-            Work::Programs(release),
-        ),
-        Suite {
-            lane: Lane::Cargo,
-            ..suite(
-                "package",
-                "both .deb, as lintian sees them; tandem-host from a dev build",
-                15,
-                &["build", "release"],
-                Work::Check(package),
-            )
-        },
+        suite("release", shipped, 15, &["setup"], Work::Programs(release)),
+        check("package", packages, &["build", "release"], package).in_lane(Lane::Cargo),
     ])
 }
 
@@ -187,138 +153,96 @@ fn stories() -> Result<Vec<Suite>> {
         ),
     ];
     let suites = stories.into_iter().map(|(name, about, task, lane)| {
-        let work = Work::Check(project::xtask(task)?);
-        Ok(Suite {
-            is_lab: true,
-            lane,
-            ..suite(name, about, 15, &["release"], work)
-        })
+        Ok(check(name, about, &["release"], project::xtask(task)?).in_lab(lane))
     });
     suites.collect()
 }
 
 /// What takes so long that nobody wants it after each change; none longer than [`LONGEST_MINUTES`].
 fn long(suites: &[Suite]) -> Result<Vec<Suite>> {
-    let source_of = |name: &str| {
-        let mut suites = suites.iter();
-        let found = suites.find_map(|suite| match &suite.work {
-            Work::Integration(source) if suite.name == name => Some(source.clone()),
-            _ => None,
+    // Tests of other suites, which do more with such a variable.
+    let more = [
+        (
+            "long-sim",
+            "the simulation to 10,000,000 steps",
+            "core-sim",
+            ("TANDEM_SIM_STEPS", "10000000"),
+        ),
+        (
+            "long-fault-schedule",
+            "500,000 evacuations in which anything may fail",
+            "host-fault-schedule",
+            ("TANDEM_HOST_RUNS", "500000"),
+        ),
+        (
+            "long-never-worse",
+            "the rarer of what lab-never-worse breaks, and a boot for each",
+            "lab-never-worse",
+            ("TANDEM_NEVER_WORSE_EVERYTHING", "1"),
+        ),
+        (
+            "long-mixed-versions",
+            "guests and hosts of earlier commits with those of now, through whole evacuations",
+            "lab-plain-qemu",
+            ("TANDEM_MIXED_VERSIONS", "1"),
+        ),
+        (
+            "long-packaging",
+            "lab-packaging, and a boot after the installation and after the removal",
+            "lab-packaging",
+            ("TANDEM_PACKAGING_EVERYTHING", "1"),
+        ),
+        (
+            "long-situations",
+            "the situations that take long: what happens by chance, again and again",
+            "lab-situations",
+            ("TANDEM_LONG_SITUATIONS", "1"),
+        ),
+    ];
+    let mut long = Vec::new();
+    for (name, about, of, variable) in more {
+        let of = suites.iter().find(|suite| suite.name == of);
+        let of = of.with_context(|| format!("there is no suite for {name}"))?;
+        let Work::Integration(source) = &of.work else {
+            bail!("the suite for {name} has no tests");
+        };
+        let minutes = if of.is_lab { 60 } else { LONGEST_MINUTES };
+        let work = Work::Integration(source.clone());
+        long.push(Suite {
+            env: vec![variable],
+            is_lab: of.is_lab,
+            lane: if of.is_lab { Lane::Alone } else { Lane::Beside },
+            ..suite(name, about, minutes, of.needs, work)
         });
-        found.with_context(|| format!("there is no suite {name}"))
-    };
-    let mut long = vec![
-        Suite {
-            env: vec![("TANDEM_SIM_STEPS", "10000000")],
-            ..suite(
-                "long-sim",
-                "the simulation to 10,000,000 steps",
-                LONGEST_MINUTES,
-                &["build"],
-                Work::Integration(source_of("core-sim")?),
-            )
-        },
-        Suite {
-            env: vec![("TANDEM_HOST_RUNS", "500000")],
-            ..suite(
-                "long-fault-schedule",
-                "500,000 evacuations in which anything may fail",
-                LONGEST_MINUTES,
-                &["build"],
-                Work::Integration(source_of("host-fault-schedule")?),
-            )
-        },
-        suite(
+    }
+    let tasks: [(_, _, &[&str]); 3] = [
+        (
             "long-fuzz",
             "an hour of hostile bytes, a share for each parser",
-            LONGEST_MINUTES,
-            &["setup"],
-            Work::Check(project::xtask(&["fuzz", "--seconds", FUZZ_SECONDS])?),
+            &["fuzz", "--seconds", FUZZ_SECONDS],
         ),
-        suite(
+        (
             "long-findings",
             "each finding of the security review: its test fails without its mending",
-            LONGEST_MINUTES,
-            &["setup"],
-            Work::Check(project::xtask(&["findings"])?),
+            &["findings"],
         ),
-        suite(
+        (
             "long-findings-fuzz",
             "those that the fuzzer can meet: its corpora find them without their mendings",
-            LONGEST_MINUTES,
-            &["setup"],
-            Work::Check(project::xtask(&["findings", "--fuzz"])?),
+            &["findings", "--fuzz"],
         ),
-        Suite {
-            is_lab: true,
-            lane: Lane::Alone,
-            ..suite(
-                "long-soak",
-                "an hour of random faults for a guest and two libvirt hosts",
-                LONGEST_MINUTES,
-                &["build", "release", "fetch"],
-                Work::Check(project::xtask(&["soak", "--minutes", "60"])?),
-            )
-        },
-        Suite {
-            env: vec![("TANDEM_NEVER_WORSE_EVERYTHING", "1")],
-            is_lab: true,
-            lane: Lane::Alone,
-            ..suite(
-                "long-never-worse",
-                "the rarer of what lab-never-worse breaks, and a boot for each",
-                60,
-                &["build", "release", "fetch"],
-                Work::Integration(source_of("lab-never-worse")?),
-            )
-        },
-        Suite {
-            env: vec![("TANDEM_MIXED_VERSIONS", "1")],
-            is_lab: true,
-            lane: Lane::Alone,
-            ..suite(
-                "long-mixed-versions",
-                "guests and hosts of earlier commits with those of now, through whole evacuations",
-                60,
-                &["build", "release", "fetch"],
-                Work::Integration(source_of("lab-plain-qemu")?),
-            )
-        },
-        Suite {
-            env: vec![("TANDEM_PACKAGING_EVERYTHING", "1")],
-            is_lab: true,
-            lane: Lane::Alone,
-            ..suite(
-                "long-packaging",
-                "lab-packaging, and a boot after the installation and after the removal",
-                60,
-                &["build", "release", "fetch", "package"],
-                Work::Integration(source_of("lab-packaging")?),
-            )
-        },
-        Suite {
-            env: vec![("TANDEM_LONG_SITUATIONS", "1")],
-            is_lab: true,
-            lane: Lane::Alone,
-            ..suite(
-                "long-situations",
-                "the situations that take long: what happens by chance, again and again",
-                60,
-                &["build", "release", "fetch"],
-                Work::Integration(source_of("lab-situations")?),
-            )
-        },
-        Suite {
-            lane: Lane::Cargo,
-            ..suite(
-                "long-package",
-                "both .deb and both .rpm as they are shipped, as lintian and rpm see them",
-                60,
-                &["setup"],
-                Work::Check(project::xtask(&["package", "--check"])?),
-            )
-        },
     ];
+    for (name, about, arguments) in tasks {
+        let work = Work::Check(project::xtask(arguments)?);
+        long.push(suite(name, about, LONGEST_MINUTES, &["setup"], work));
+    }
+    let packages = "both .deb and both .rpm as they are shipped, as lintian and rpm see them";
+    let package = Work::Check(project::xtask(&["package", "--check"])?);
+    long.push(suite("long-package", packages, 60, &["setup"], package).in_lane(Lane::Cargo));
+    let faults = "an hour of random faults for a guest and two libvirt hosts";
+    let soak = Work::Check(project::xtask(&["soak", "--minutes", "60"])?);
+    let needs = &["build", "release", "fetch"];
+    long.push(suite("long-soak", faults, LONGEST_MINUTES, needs, soak).in_lab(Lane::Alone));
     let benches: [(_, _, &[&str]); 9] = [
         (
             "long-bench-evacuation",
@@ -368,19 +292,12 @@ fn long(suites: &[Suite]) -> Result<Vec<Suite>> {
     ];
     for (name, about, arguments) in benches {
         let work = Work::Check(project::xtask(arguments)?);
-        long.push(Suite {
-            is_lab: true,
-            lane: Lane::Alone,
-            ..suite(name, about, LONGEST_MINUTES, &["release"], work)
-        });
+        long.push(suite(name, about, LONGEST_MINUTES, &["release"], work).in_lab(Lane::Alone));
     }
-    Ok(long
-        .into_iter()
-        .map(|suite| Suite {
-            is_long: true,
-            ..suite
-        })
-        .collect())
+    for suite in &mut long {
+        suite.is_long = true;
+    }
+    Ok(long)
 }
 
 /// `cargo` with these arguments, none of which has a space in it.
@@ -411,6 +328,26 @@ fn suite(
         is_long: false,
         env: Vec::new(),
         work,
+    }
+}
+
+/// A command whose success is one check passed, within a quarter of an hour.
+fn check(name: &str, about: &str, needs: &'static [&'static str], command: Command) -> Suite {
+    suite(name, about, 15, needs, Work::Check(command))
+}
+
+impl Suite {
+    fn in_lane(self, lane: Lane) -> Self {
+        Self { lane, ..self }
+    }
+
+    fn in_lab(self, lane: Lane) -> Self {
+        let is_lab = true;
+        Self {
+            is_lab,
+            lane,
+            ..self
+        }
     }
 }
 
