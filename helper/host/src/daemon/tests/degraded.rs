@@ -9,7 +9,6 @@ use crate::evacuate::{
     AgentUse, Device, DeviceRole, Owner, Progress, Record, Side, Spec, Stage, Vf, VfIdentity,
 };
 use crate::execute::{Lock, Records};
-use crate::hypervisor::{DomainEvent, EventKind};
 
 const DEVICE: &str =
     "<interface type='network'><source network='vfs'/><alias name='ua-vf'/></interface>";
@@ -175,8 +174,7 @@ async fn a_device_that_was_let_go_and_not_given_back_is_counted() {
 async fn it_is_left_alone_while_a_tool_has_its_lock() {
     let stage = stage(&record(), 0);
     let lock = Lock::take(stage.state.path(), "domain", "g1").unwrap();
-    let mut watching = stage.service.watch("g1").await;
-    seen(&mut watching, |shown| generation(shown) == 1).await;
+    let mut watching = stage.service.watch_answering("g1").await;
     tokio::time::sleep(Duration::from_secs(3600)).await;
     assert_eq!(stage.attaches(), 0);
     drop(lock);
@@ -360,13 +358,9 @@ async fn it_may_be_turned_off() {
 async fn a_record_that_comes_later_is_seen() {
     let stage = stage(&record(), 0);
     stage.service.fake.record("g1", None);
-    let mut watching = stage.service.watch("g1").await;
-    seen(&mut watching, |shown| generation(shown) == 1).await;
+    let mut watching = stage.service.watch_answering("g1").await;
     stage.service.fake.record("g1", Some(record().to_text()));
-    stage
-        .service
-        .fake
-        .happens(DomainEvent::of("g1", EventKind::MetadataChanged));
+    stage.service.happens("g1", EventKind::MetadataChanged);
     seen(&mut watching, |shown| shown.report.evacuation.is_some()).await;
     seen(&mut watching, |shown| shown.report.evacuation.is_none()).await;
     assert_eq!(stage.attaches(), 1);

@@ -3,16 +3,14 @@
 use std::sync::atomic::Ordering;
 
 use super::*;
-use crate::hypervisor::{DomainEvent, DomainState, EventKind};
+use crate::hypervisor::DomainState;
 use crate::report::ChannelUse;
 use crate::xml::device::parse_device;
 
 #[tokio::test]
 async fn a_guest_is_configured_once_per_boot() {
-    let folder = folder();
-    let mut guest = Guest::new(&folder.path().join("g1"), Manner::Honest);
-    let service = Service::new(folder, &[("g1", &guest)]);
-    let happens = |kind| service.fake.happens(DomainEvent::of("g1", kind));
+    let (service, mut guest) = Service::of_one();
+    let happens = |kind| service.happens("g1", kind);
     assert!(guest.configured_before_status().await, "at the start");
     guest.changes();
     assert!(!guest.configured_before_status().await, "same boot");
@@ -45,14 +43,10 @@ async fn bonds_that_come_later_are_handed_over_at_once() {
     let service = Service::over(folder, fake, Options::default());
     assert!(!guest.configured_before_status().await, "there are none");
     service.fake.has_bonds.store(true, Ordering::Relaxed);
-    service
-        .fake
-        .happens(DomainEvent::of("g1", EventKind::MetadataChanged));
+    service.happens("g1", EventKind::MetadataChanged);
     assert!(guest.configured_before_status().await, "there are some");
     service.fake.has_bonds.store(false, Ordering::Relaxed);
-    service
-        .fake
-        .happens(DomainEvent::of("g1", EventKind::MetadataChanged));
+    service.happens("g1", EventKind::MetadataChanged);
     guest.changes();
     assert!(!guest.configured_before_status().await, "same boot");
     service.ends().await;
@@ -61,9 +55,7 @@ async fn bonds_that_come_later_are_handed_over_at_once() {
 /// An alias alone says nothing to the guest: the MAC of the device that has it does, once that is there.
 #[tokio::test]
 async fn a_vf_of_a_new_mac_that_comes_under_its_alias_is_told() {
-    let folder = folder();
-    let mut guest = Guest::new(&folder.path().join("g1"), Manner::Honest);
-    let service = Service::new(folder, &[("g1", &guest)]);
+    let (service, mut guest) = Service::of_one();
     assert!(guest.configured_before_status().await, "at the start");
     let looks = || service.fake.looks.load(Ordering::Relaxed);
     for (mac, is_told, why) in [
@@ -82,8 +74,7 @@ async fn a_vf_of_a_new_mac_that_comes_under_its_alias_is_told() {
         let nics = vf.into_iter().collect();
         service.fake.edit("g1", |facts| facts.nics = nics);
         let before = looks();
-        let changed = DomainEvent::of("g1", EventKind::MetadataChanged);
-        service.fake.happens(changed);
+        service.happens("g1", EventKind::MetadataChanged);
         while looks() == before {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -107,20 +98,20 @@ async fn guests_come_and_go() {
     for run_id in ["1", "2"] {
         service.fake.start("g1", &guest.socket, run_id);
         let started = EventKind::Lifecycle(crate::hypervisor::Lifecycle::Started);
-        service.fake.happens(DomainEvent::of("g1", started.clone()));
+        service.happens("g1", started.clone());
         seen(&mut watching, |shown| generation(shown) == 1).await;
         // Its guest is not asked while it stands still.
         service
             .fake
             .edit("g1", |facts| facts.state = DomainState::Paused);
-        service.fake.happens(DomainEvent::of("g1", started.clone()));
+        service.happens("g1", started.clone());
         let paused = |shown: &Shown| shown.report.channel == ChannelUse::None;
         let shown = seen(&mut watching, paused).await;
         assert_eq!(shown.report.guest, None);
         service
             .fake
             .edit("g1", |facts| facts.state = DomainState::ShutOff);
-        service.fake.happens(DomainEvent::of("g1", started));
+        service.happens("g1", started);
         let gone = ControlReply::Gone {
             domain: "g1".to_owned(),
         };
@@ -150,26 +141,19 @@ async fn a_guest_without_an_open_channel_is_not_asked() {
     assert!(error.contains("has not opened the channel"), "{error}");
     assert!(guest.commands.try_recv().is_err());
     open(&service.fake, true);
-    service
-        .fake
-        .happens(DomainEvent::of("g1", EventKind::Agent { connected: true }));
+    service.happens("g1", EventKind::Agent { connected: true });
     seen(&mut watching, |shown| generation(shown) == 1).await;
     service.ends().await;
 }
 
 #[tokio::test]
 async fn a_socket_that_two_domains_have_is_used_for_neither() {
-    let folder = folder();
-    let mut guest = Guest::new(&folder.path().join("g1"), Manner::Honest);
-    let service = Service::new(folder, &[("g1", &guest)]);
-    let mut watching = service.watch("g1").await;
-    seen(&mut watching, |shown| generation(shown) == 1).await;
+    let (service, mut guest) = Service::of_one();
+    let mut watching = service.watch_answering("g1").await;
     // Another domain names the same one, and wants to have its guest configured over it.
     service.fake.start("thief", &guest.socket, "1");
     let started = EventKind::Lifecycle(crate::hypervisor::Lifecycle::Started);
-    service
-        .fake
-        .happens(DomainEvent::of("thief", started.clone()));
+    service.happens("thief", started.clone());
     let is_none = |shown: &Shown| shown.report.channel == ChannelUse::None;
     let shown = seen(&mut watching, is_none).await;
     let error = shown.report.guest_error.unwrap();
@@ -184,7 +168,7 @@ async fn a_socket_that_two_domains_have_is_used_for_neither() {
     service
         .fake
         .edit("thief", |facts| facts.state = DomainState::ShutOff);
-    service.fake.happens(DomainEvent::of("thief", started));
+    service.happens("thief", started);
     seen(&mut watching, |shown| {
         shown.report.channel == ChannelUse::Subscribed
     })
@@ -199,8 +183,7 @@ async fn a_restart_of_the_hypervisor_s_daemon_is_survived() {
     // The usual round would look at this one first.
     let other = Guest::new(&folder.path().join("g0"), Manner::Honest);
     let service = Service::new(folder, &[("g0", &other), ("g1", &guest)]);
-    let mut watching = service.watch("g1").await;
-    seen(&mut watching, |shown| generation(shown) == 1).await;
+    let mut watching = service.watch_answering("g1").await;
     // While the daemon is away the guest is still heard.
     service.fake.is_down.store(true, Ordering::Relaxed);
     service.fake.happens(DomainEvent::lost());
@@ -228,8 +211,7 @@ async fn an_idle_host_is_hardly_asked() {
     let names: Vec<String> = (0..24).map(|number| format!("g{number}")).collect();
     let pairs: Vec<(&str, &Guest)> = names.iter().map(String::as_str).zip(&guests).collect();
     let service = Service::new(folder, &pairs);
-    let mut watching = service.watch("g23").await;
-    seen(&mut watching, |shown| generation(shown) == 1).await;
+    let _watching = service.watch_answering("g23").await;
     let counts = |service: &Service| {
         let count = |counter: &std::sync::atomic::AtomicUsize| counter.load(Ordering::Relaxed);
         (count(&service.fake.rolls), count(&service.fake.looks))

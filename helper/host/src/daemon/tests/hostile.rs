@@ -61,15 +61,11 @@ async fn lies_harm_nobody() {
 
 #[tokio::test(start_paused = true)]
 async fn a_guest_that_makes_events_is_not_looked_at_all_the_time() {
-    use crate::hypervisor::{DomainEvent, EventKind};
-    let folder = folder();
-    let guest = Guest::new(&folder.path().join("g1"), Manner::Honest);
-    let service = Service::new(folder, &[("g1", &guest)]);
-    let mut watching = service.watch("g1").await;
-    seen(&mut watching, |shown| generation(shown) == 1).await;
+    let (service, _guest) = Service::of_one();
+    let mut watching = service.watch_answering("g1").await;
     for _ in 0..1200 {
         let opens = EventKind::Agent { connected: false };
-        service.fake.happens(DomainEvent::of("g1", opens));
+        service.happens("g1", opens);
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
     let looks = service
@@ -81,9 +77,7 @@ async fn a_guest_that_makes_events_is_not_looked_at_all_the_time() {
     service
         .fake
         .edit("g1", |facts| facts.reason = "unpaused".to_owned());
-    service
-        .fake
-        .happens(DomainEvent::of("g1", EventKind::MetadataChanged));
+    service.happens("g1", EventKind::MetadataChanged);
     let told = |shown: &Shown| shown.report.reason == "unpaused";
     tokio::time::timeout(PATIENCE, seen(&mut watching, told))
         .await
@@ -93,7 +87,6 @@ async fn a_guest_that_makes_events_is_not_looked_at_all_the_time() {
 
 #[tokio::test(start_paused = true)]
 async fn a_guest_that_floods_is_not_heard_sooner_because_it_restarts() {
-    use crate::hypervisor::{DomainEvent, EventKind};
     let folder = folder();
     let mut guest = Guest::new(&folder.path().join("g1"), Manner::Floods);
     let service = Service::new(folder, &[("g1", &guest)]);
@@ -101,7 +94,7 @@ async fn a_guest_that_floods_is_not_heard_sooner_because_it_restarts() {
         // It opens its port again and again.
         tokio::time::sleep(Duration::from_secs(1)).await;
         let opens = EventKind::Agent { connected: true };
-        service.fake.happens(DomainEvent::of("g1", opens));
+        service.happens("g1", opens);
     }
     let mut clients = 0;
     while let Ok(command) = guest.commands.try_recv() {
@@ -149,7 +142,6 @@ impl std::io::Write for Log {
 
 #[tokio::test(start_paused = true)]
 async fn a_guest_that_refuses_its_bonds_again_and_again_fills_no_log() {
-    use crate::hypervisor::{DomainEvent, EventKind};
     let log = Log::default();
     let to = log.clone();
     let lines = tracing_subscriber::fmt()
@@ -162,7 +154,7 @@ async fn a_guest_that_refuses_its_bonds_again_and_again_fills_no_log() {
     for _ in 0..600 {
         tokio::time::sleep(Duration::from_secs(1)).await;
         let opens = EventKind::Agent { connected: true };
-        service.fake.happens(DomainEvent::of("g1", opens));
+        service.happens("g1", opens);
     }
     let mut refused = 0;
     while let Ok(command) = guest.commands.try_recv() {

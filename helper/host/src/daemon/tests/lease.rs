@@ -20,9 +20,7 @@ fn channel(guest: &Guest) -> ChannelSocket {
 
 #[tokio::test]
 async fn a_change_in_the_guest_reaches_who_watches() {
-    let folder = folder();
-    let guest = Guest::new(&folder.path().join("g1"), Manner::Honest);
-    let service = Service::new(folder, &[("g1", &guest)]);
+    let (service, guest) = Service::of_one();
     let mut watching = service.watch("g1").await;
     let shown = seen(&mut watching, |shown| generation(shown) == 1).await;
     assert_eq!(shown.report.channel, ChannelUse::Subscribed);
@@ -36,11 +34,8 @@ async fn a_change_in_the_guest_reaches_who_watches() {
 
 #[tokio::test]
 async fn a_leased_channel_is_left_alone_until_it_is_given_back() {
-    let folder = folder();
-    let mut guest = Guest::new(&folder.path().join("g1"), Manner::Honest);
-    let service = Service::new(folder, &[("g1", &guest)]);
-    let mut watching = service.watch("g1").await;
-    seen(&mut watching, |shown| generation(shown) == 1).await;
+    let (service, mut guest) = Service::of_one();
+    let mut watching = service.watch_answering("g1").await;
     // Without a lease there is no getting at it.
     let error = Agent::connect(&channel(&guest), SHORT).await.unwrap_err();
     assert!(matches!(error, AgentError::Silent { .. }), "{error}");
@@ -87,7 +82,7 @@ async fn leases_are_had_one_after_the_other_also_of_a_domain_that_comes_later() 
     let domain = "g1".to_owned();
     let mut second = service.ask(ControlRequest::Lease { domain }).await;
     service.fake.start("g1", &guest.socket, "1");
-    service.fake.happens(crate::hypervisor::DomainEvent::lost());
+    service.fake.happens(DomainEvent::lost());
     let mut watching = service.watch("g1").await;
     seen(&mut watching, |shown| {
         shown.report.channel == ChannelUse::Leased
@@ -107,16 +102,13 @@ async fn leases_are_had_one_after_the_other_also_of_a_domain_that_comes_later() 
 
 #[tokio::test]
 async fn one_who_no_longer_waits_does_not_get_the_lease() {
-    let folder = folder();
-    let guest = Guest::new(&folder.path().join("g1"), Manner::Honest);
-    let service = Service::new(folder, &[("g1", &guest)]);
+    let (service, _guest) = Service::of_one();
     let first = service.lease("g1").await;
     let domain = "g1".to_owned();
     let second = service.ask(ControlRequest::Lease { domain }).await;
     drop(second);
     drop(first);
-    let mut watching = service.watch("g1").await;
-    seen(&mut watching, |shown| generation(shown) == 1).await;
+    let _watching = service.watch_answering("g1").await;
     service.ends().await;
 }
 

@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 
 use super::{Options, ServeError, serve};
 use crate::control::{ControlReply, ControlRequest, Shown, Watching};
-use crate::hypervisor::Host;
+use crate::hypervisor::{DomainEvent, EventKind, Host};
 use fake::Fake;
 use guest::{Guest, Manner};
 
@@ -38,15 +38,18 @@ fn folder() -> tempfile::TempDir {
 impl Service {
     /// One for these guests, in the folder where they are.
     fn new(folder: tempfile::TempDir, guests: &[(&str, &Guest)]) -> Self {
-        Self::with(folder, guests, Options::default())
-    }
-
-    fn with(folder: tempfile::TempDir, guests: &[(&str, &Guest)], options: Options) -> Self {
         let domains: Vec<_> = guests
             .iter()
             .map(|(name, guest)| (*name, guest.socket.as_path()))
             .collect();
-        Self::over(folder, Fake::new(&domains), options)
+        Self::over(folder, Fake::new(&domains), Options::default())
+    }
+
+    /// One for an honest guest of the domain g1.
+    fn of_one() -> (Self, Guest) {
+        let folder = folder();
+        let guest = Guest::new(&folder.path().join("g1"), Manner::Honest);
+        (Self::new(folder, &[("g1", &guest)]), guest)
     }
 
     fn over(folder: tempfile::TempDir, fake: Arc<Fake>, options: Options) -> Self {
@@ -72,6 +75,11 @@ impl Service {
         self.folder.path().join("serve.sock")
     }
 
+    /// The hypervisor tells of a domain.
+    fn happens(&self, domain: &str, kind: EventKind) {
+        self.fake.happens(DomainEvent::of(domain, kind));
+    }
+
     async fn ask(&self, request: ControlRequest) -> Watching {
         loop {
             // The service begins as a task of its own.
@@ -89,6 +97,13 @@ impl Service {
             domain: Some(domain.to_owned()),
         })
         .await
+    }
+
+    /// All changes since its guest first answered.
+    async fn watch_answering(&self, domain: &str) -> Watching {
+        let mut watching = self.watch(domain).await;
+        seen(&mut watching, |shown| generation(shown) == 1).await;
+        watching
     }
 
     async fn lease(&self, domain: &str) -> Watching {
