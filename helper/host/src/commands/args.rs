@@ -8,8 +8,8 @@ use crate::commands::carry::Carry;
 use crate::commands::connect::{Connect, typed};
 use crate::commands::how::How;
 use crate::commands::text_file::NamedFile;
-use crate::evacuate::Limits;
-use crate::execute::{default_folder, default_records_folder};
+use crate::evacuate::{Cause, CauseCode, Limits};
+use crate::execute::{Lock, Records, RecordsError, default_folder, default_records_folder};
 
 /// What all commands share.
 #[derive(Debug, Clone, Args)]
@@ -26,6 +26,24 @@ pub struct Common {
     /// Print the report as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+impl Common {
+    /// Keeps every other evacuation of the domain on this host away.
+    pub(super) fn lock(&self, domain: &str) -> Result<Lock, Cause> {
+        Lock::take(&self.state_dir, "domain", domain)
+            .map_err(|error| Cause::new(CauseCode::Claimed, error.to_string()))
+    }
+
+    /// This host's own records.
+    pub(super) fn records(&self) -> Result<Records, Cause> {
+        Records::open(&self.records_dir).map_err(not_written)
+    }
+}
+
+/// Without a record, nothing that was begun could be finished after a kill.
+pub(super) fn not_written(error: RecordsError) -> Cause {
+    Cause::new(CauseCode::RecordNotWritten, error.to_string())
 }
 
 /// `tandem-host migrate`

@@ -7,27 +7,16 @@ use crate::evacuate::{AgentUse, Limits, Phase, Side, Spec};
 use crate::hypervisor::MigrateOptions;
 use crate::words::printable;
 
-/// What would be done, a line for each phase.
-pub(super) fn dry_run_text(
-    spec: &Spec,
-    limits: &Limits,
-    options: &MigrateOptions,
-    carry: &str,
-) -> String {
-    let steps = steps(spec, limits, options, carry).into_iter();
+/// A line for each phase.
+pub(super) fn dry_run_text(steps: &[(Phase, String)]) -> String {
+    let steps = steps.iter();
     let lines = steps.map(|(phase, what)| format!("{:<9} {what}\n", phase.as_str()));
     lines.collect()
 }
 
 /// The same for programs, with the spec itself.
-pub(super) fn dry_run_json(
-    spec: &Spec,
-    limits: &Limits,
-    options: &MigrateOptions,
-    carry: &str,
-    warnings: &[String],
-) -> Value {
-    let steps = steps(spec, limits, options, carry).into_iter();
+pub(super) fn dry_run_json(spec: &Spec, steps: &[(Phase, String)], warnings: &[String]) -> Value {
+    let steps = steps.iter();
     let steps = steps.map(|(phase, what)| json!({ "phase": phase, "does": what }));
     let mut plan = json!({ "spec": spec, "steps": steps.collect::<Vec<_>>() });
     if !warnings.is_empty() {
@@ -52,7 +41,8 @@ pub(super) fn carry_text(foreseen: Option<Result<Foreseen, String>>) -> String {
     }
 }
 
-fn steps(
+/// What would be done in each phase.
+pub(super) fn steps(
     spec: &Spec,
     limits: &Limits,
     options: &MigrateOptions,
@@ -183,8 +173,8 @@ mod tests {
             "configure": true, "yes-degraded": false}))
             .unwrap();
         let (limits, options) = Default::default();
-        let text = dry_run_text(&spec, &limits, &options, "frames are carried");
-        let json = dry_run_json(&spec, &limits, &options, "frames are carried", &[]);
+        let steps = steps(&spec, &limits, &options, "frames are carried");
+        let (text, json) = (dry_run_text(&steps), dry_run_json(&spec, &steps, &[]));
         assert_eq!(json.get("warnings"), None);
         assert_eq!(json["spec"]["domain"], "g1");
         let told = json["steps"].as_array().unwrap();
@@ -215,7 +205,8 @@ mod tests {
             "agent": "required", "reaches-destination-agent": true, "configure": true,
             "yes-degraded": false}))
         .unwrap();
-        let text = dry_run_text(&spec, &Limits::default(), &MigrateOptions::default(), "");
+        let (limits, options) = Default::default();
+        let text = dry_run_text(&steps(&spec, &limits, &options, ""));
         for (phase, seconds) in [
             ("prepare", 40),
             ("unplug", 180),

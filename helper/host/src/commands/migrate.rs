@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{anyhow, bail};
 
 use super::carry::OTHER_NAME;
-use super::dry_run::{carry_text, dry_run_json, dry_run_text};
+use super::dry_run::{carry_text, dry_run_json, dry_run_text, steps};
 use super::mac_form;
 use super::obstacles::obstacles;
 use super::spec::{from_their_networks, spec_of};
@@ -15,7 +15,7 @@ use super::unmigratable::{snapshots, unmigratable};
 use super::{args, exit, session};
 use crate::carry::{CarrySettings, foresee};
 use crate::evacuate::{
-    AgentUse, Cause, CauseCode, Device, Evacuation, Limits, Obstacles, PaceBefore, Spec, Start,
+    AgentUse, Cause, CauseCode, Evacuation, Limits, Obstacles, PaceBefore, Spec, Start,
 };
 use crate::execute::{Hosts, Lock, Records, Runner, random_name, this_process};
 use crate::hypervisor::{DomainLook, DomainState, HostError, MigrateOptions, Nic, NicKind};
@@ -25,6 +25,7 @@ use crate::xml::Bond;
 use crate::xml::domain::DomainXml;
 
 /// An evacuation, and what the source's look at the domain shows that stands in its way.
+#[derive(Clone)]
 struct Prepared {
     obstacles: Obstacles,
     hosts: Hosts,
@@ -44,46 +45,30 @@ struct Prepared {
 /// # Errors
 /// If nothing could be begun.
 pub async fn run(arguments: &args::Migrate) -> anyhow::Result<u8> {
+    session::or_refused(arguments.evacuation.common.json, evacuate(arguments).await)
+}
+
+async fn evacuate(arguments: &args::Migrate) -> anyhow::Result<u8> {
     let evacuation = &arguments.evacuation;
     let json = evacuation.common.json;
-    let prepared = match prepare(evacuation).await? {
-        Ok(prepared) => prepared,
-        Err(cause) => return session::refuse(json, cause.code, cause.message),
-    };
+    let prepared = prepare(evacuation).await?;
     if arguments.dry_run {
-        let (spec, limits) = (prepared.spec.clone(), prepared.limits.clone());
-        let options = prepared.options.clone();
+        let (runner, machine) = checked(evacuation, prepared.clone())?;
         let warnings = prepared.warnings.clone();
-        let (carry, hosts) = (prepared.carry.clone(), prepared.hosts.clone());
-        return match dry_run(evacuation, prepared).await? {
-            exit::READY => {
-                let carry = match (&carry, &hosts.source) {
-                    (Some(carry), Some(source)) => {
-                        Some(foresee(carry, source.as_ref(), &spec.domain).await)
-                    }
-                    _ => None,
-                };
-                let carry = carry_text(carry);
-                tell_steps(json, &spec, &limits, &options, &carry, &warnings)?;
-                Ok(exit::READY)
-            }
-            status => Ok(status),
-        };
-    }
-    let lock = match Lock::take(&evacuation.common.state_dir, "domain", &evacuation.domain) {
-        Ok(lock) => lock,
-        Err(error) => return session::refuse(json, CauseCode::Claimed, error.to_string()),
-    };
-    let machine = machine(&prepared, false)?;
-    // Before anything is begun: without it, nothing that was begun could be finished after a kill.
-    let records = Records::open(&evacuation.common.records_dir)
-        .and_then(|records| records.rehearse(machine.record()).map(|()| records));
-    let records = match records {
-        Ok(records) => records,
-        Err(error) => {
-            return session::refuse(json, CauseCode::RecordNotWritten, error.to_string());
+        // That all is well is left to be told by the plan.
+        let code = session::run_until_ready(runner, machine, json, warnings).await?;
+        if code == exit::READY {
+            tell_steps(json, &prepared).await?;
         }
-    };
+        return Ok(code);
+    }
+    let lock = evacuation.common.lock(&evacuation.domain)?;
+    let machine = machine(&prepared, false)?;
+    // Before anything is begun.
+    let records = evacuation.common.records()?;
+    records
+        .rehearse(machine.record())
+        .map_err(args::not_written)?;
     let warnings = prepared.warnings.clone();
     let runner = runner(evacuation, prepared, lock, Some(records));
     session::run(runner, machine, json, warnings).await
@@ -95,42 +80,29 @@ pub async fn run(arguments: &args::Migrate) -> anyhow::Result<u8> {
 /// If it could not be asked.
 pub async fn check(arguments: &args::Evacuation) -> anyhow::Result<u8> {
     let json = arguments.common.json;
-    match prepare(arguments).await? {
-        Ok(prepared) => {
-            let warnings = prepared.warnings.clone();
-            match checked(arguments, prepared)? {
-                Ok((runner, machine)) => session::run(runner, machine, json, warnings).await,
-                Err(cause) => session::refuse(json, cause.code, cause.message),
-            }
-        }
-        Err(cause) => session::refuse(json, cause.code, cause.message),
-    }
-}
-
-/// As [`check`]; that all is well is left to be told by the plan.
-async fn dry_run(arguments: &args::Evacuation, prepared: Prepared) -> anyhow::Result<u8> {
-    let json = arguments.common.json;
-    let warnings = prepared.warnings.clone();
-    match checked(arguments, prepared)? {
-        Ok((runner, machine)) => session::run_until_ready(runner, machine, json, warnings).await,
-        Err(cause) => session::refuse(json, cause.code, cause.message),
-    }
+    let run = async {
+        let prepared = prepare(arguments).await?;
+        let warnings = prepared.warnings.clone();
+        let (runner, machine) = checked(arguments, prepared)?;
+        session::run(runner, machine, json, warnings).await
+    };
+    session::or_refused(json, run.await)
 }
 
 fn checked(
     arguments: &args::Evacuation,
     prepared: Prepared,
-) -> anyhow::Result<Result<(Runner, Evacuation), Cause>> {
-    let lock = match Lock::take(&arguments.common.state_dir, "domain", &arguments.domain) {
-        Ok(lock) => lock,
-        Err(error) => return Ok(Err(Cause::new(CauseCode::Claimed, error.to_string()))),
-    };
+) -> anyhow::Result<(Runner, Evacuation)> {
+    let lock = arguments.common.lock(&arguments.domain)?;
     let machine = machine(&prepared, true)?;
-    Ok(Ok((runner(arguments, prepared, lock, None), machine)))
+    Ok((runner(arguments, prepared, lock, None), machine))
 }
 
-/// What can be known by one look at the source; or why it may not be begun.
-async fn prepare(arguments: &args::Evacuation) -> anyhow::Result<Result<Prepared, Cause>> {
+/// What can be known by one look at the source.
+///
+/// # Errors
+/// If it can't be, or the evacuation may not be begun: that is a [`Cause`].
+async fn prepare(arguments: &args::Evacuation) -> anyhow::Result<Prepared> {
     let vfs = read_all(&arguments.vf)?;
     let given_back = read_all(&arguments.device)?;
     let xml = arguments.xml.as_deref().map(read).transpose()?;
@@ -153,7 +125,7 @@ async fn prepare(arguments: &args::Evacuation) -> anyhow::Result<Result<Prepared
         Ok(look) => look,
         Err(error @ (HostError::Unreachable { .. } | HostError::TimedOut { .. })) => {
             let message = format!("the source can't be asked: {error}");
-            return Ok(Err(Cause::new(CauseCode::Unreachable, message)));
+            bail!(Cause::new(CauseCode::Unreachable, message));
         }
         Err(error) => return Err(error.into()),
     };
@@ -164,7 +136,7 @@ async fn prepare(arguments: &args::Evacuation) -> anyhow::Result<Result<Prepared
             printable(name),
             arguments.common.connect.uri
         );
-        return Ok(Err(Cause::new(CauseCode::NoSuchDomain, message)));
+        bail!(Cause::new(CauseCode::NoSuchDomain, message));
     }
     let bonds =
         bonds.map_err(|reason| anyhow!("the XML of domain {}: {reason}", printable(name)))?;
@@ -216,7 +188,7 @@ async fn prepare(arguments: &args::Evacuation) -> anyhow::Result<Result<Prepared
         let cause = Cause::new(CauseCode::NotBegun, error.to_string());
         found.certain.push(cause);
     }
-    let arriving: Vec<Nic> = spec.devices.iter().filter_map(Device::arriving).collect();
+    let arriving = spec.arriving();
     let policy = bonds.filter(|_| spec.agent != AgentUse::Never);
     let policy = policy.map(|bonds| bonds.policy_with(&facts.nics, &arriving));
     let policy = policy.transpose().unwrap_or_else(|error| {
@@ -237,7 +209,7 @@ async fn prepare(arguments: &args::Evacuation) -> anyhow::Result<Result<Prepared
         }),
         None => None,
     };
-    Ok(Ok(Prepared {
+    Ok(Prepared {
         obstacles: found,
         pace,
         hosts,
@@ -247,7 +219,7 @@ async fn prepare(arguments: &args::Evacuation) -> anyhow::Result<Result<Prepared
         carry,
         options,
         warnings,
-    }))
+    })
 }
 
 fn machine(prepared: &Prepared, check_only: bool) -> anyhow::Result<Evacuation> {
@@ -285,19 +257,19 @@ fn runner(
     }
 }
 
-fn tell_steps(
-    json: bool,
-    spec: &Spec,
-    limits: &Limits,
-    options: &MigrateOptions,
-    carry: &str,
-    warnings: &[String],
-) -> anyhow::Result<()> {
+async fn tell_steps(json: bool, prepared: &Prepared) -> anyhow::Result<()> {
+    let spec = &prepared.spec;
+    let carry = match (&prepared.carry, &prepared.hosts.source) {
+        (Some(carry), Some(source)) => Some(foresee(carry, source.as_ref(), &spec.domain).await),
+        _ => None,
+    };
+    let carry = carry_text(carry);
+    let steps = steps(spec, &prepared.limits, &prepared.options, &carry);
     if json {
-        let steps = dry_run_json(spec, limits, options, carry, warnings);
+        let steps = dry_run_json(spec, &steps, &prepared.warnings);
         println!("{}", serde_json::to_string_pretty(&steps)?);
     } else {
-        print!("{}", dry_run_text(spec, limits, options, carry));
+        print!("{}", dry_run_text(&steps));
     }
     Ok(())
 }

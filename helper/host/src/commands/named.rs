@@ -17,16 +17,16 @@ use crate::trust::UriOrigin;
 use crate::words::{printable, quoted};
 use crate::xml::device::read_device;
 
-/// The record that the command line makes of what was found in the domain; or why it is not enough.
+/// The record that the command line makes of what was found in the domain.
 ///
 /// # Errors
-/// If a host can't be asked, or the file is no VF.
+/// If that is not enough: that is a [`Cause`]; or a host can't be asked, or the file is no VF.
 pub(super) async fn record(
     arguments: &args::Recover,
     here: &Arc<dyn Host>,
     is_here: bool,
     found: Progress,
-) -> anyhow::Result<Result<(Record, Hosts), Cause>> {
+) -> anyhow::Result<(Record, Hosts)> {
     let name = arguments.domain.as_str();
     let connected = arguments.common.connect.uri.clone();
     let open = |uri: &String| arguments.common.connect.other(uri, UriOrigin::CommandLine);
@@ -54,10 +54,10 @@ pub(super) async fn record(
             };
             (String::new(), connected, hosts)
         }
-        (None, None) => return Ok(Err(begun_elsewhere(name, here.uri(), &found))),
+        (None, None) => bail!(begun_elsewhere(name, here.uri(), &found)),
     };
     if arguments.vf.is_empty() && !arguments.yes_degraded {
-        return Ok(Err(no_vf(arguments, &found)));
+        bail!(no_vf(arguments, &found));
     }
     let (side, look) = home(&hosts, [name; 2]).await?;
     let devices = devices(&found, side, &look)?;
@@ -87,7 +87,7 @@ pub(super) async fn record(
             printable(name),
             quoted(bond)
         );
-        return Ok(Err(Cause::new(CauseCode::NoVfNamed, message)));
+        bail!(Cause::new(CauseCode::NoVfNamed, message));
     }
     if usize::from(found.let_go) > arguments.device.len() && !arguments.yes_degraded {
         let message = format!(
@@ -96,14 +96,14 @@ pub(super) async fn record(
             printable(name),
             found.let_go
         );
-        return Ok(Err(Cause::new(CauseCode::NoVfNamed, message)));
+        bail!(Cause::new(CauseCode::NoVfNamed, message));
     }
     let record = Record {
         progress: found,
         spec,
         pace: None,
     };
-    Ok(Ok((record, hosts)))
+    Ok((record, hosts))
 }
 
 /// The bonds that the record names, or else the domain's only one; of several, those whose VF is there have it.

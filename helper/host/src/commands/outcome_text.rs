@@ -302,7 +302,7 @@ fn leftover_text(leftover: Leftover) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::dry_run::dry_run_text;
+    use super::super::dry_run::{dry_run_text, steps};
     use super::*;
     use crate::evacuate::{Cause, CauseCode};
     use serde_json::json;
@@ -404,8 +404,10 @@ mod tests {
         }
         let said = text_of(&spec("never", false), &outcome, &Folders::default());
         assert!(said.contains("guest     was not asked\n"), "{said}");
-        let planned =
-            |spec: &Spec| dry_run_text(spec, &Default::default(), &Default::default(), "");
+        let planned = |spec: &Spec| {
+            let (limits, options) = Default::default();
+            dry_run_text(&steps(spec, &limits, &options, ""))
+        };
         assert!(planned(&remote).contains("verify    by the domain's XML alone"));
         assert!(planned(&spec("required", true)).contains("verify    the guest uses it"));
     }

@@ -7,10 +7,10 @@ use anyhow::{Context as _, bail};
 use super::connect::Connect;
 use super::{args, named, session};
 use crate::evacuate::{
-    AgentUse, Cause, CauseCode, Device, Evacuation, Outcome, Progress, Record, Side, Verdict,
+    AgentUse, Cause, CauseCode, Evacuation, Outcome, Progress, Record, Side, Verdict,
 };
-use crate::execute::{Hosts, Lock, Records, RecordsError, Runner, owner_is_dead, this_process};
-use crate::hypervisor::{DomainLook, DomainState, Host, MigrateOptions, Nic, is_local_uri};
+use crate::execute::{Hosts, Records, RecordsError, Runner, owner_is_dead, this_process};
+use crate::hypervisor::{DomainLook, DomainState, Host, MigrateOptions, is_local_uri};
 use crate::trust::{UriError, UriOrigin, check_device};
 use crate::words::printable;
 
@@ -19,44 +19,34 @@ use crate::words::printable;
 /// # Errors
 /// If neither the domain nor this host's own record tells what there is to recover.
 pub async fn run(arguments: &args::Recover) -> anyhow::Result<u8> {
+    session::or_refused(arguments.common.json, recover(arguments).await)
+}
+
+async fn recover(arguments: &args::Recover) -> anyhow::Result<u8> {
     let name = arguments.domain.as_str();
     let json = arguments.common.json;
-    let lock = match Lock::take(&arguments.common.state_dir, "domain", name) {
-        Ok(lock) => lock,
-        Err(error) => return session::refuse(json, CauseCode::Claimed, error.to_string()),
-    };
+    let lock = arguments.common.lock(name)?;
     let here = arguments.common.connect.open();
     let look = here.look(name).await.map_err(anyhow::Error::from);
     let there = look.as_ref().ok().map(record_of).transpose();
     let found = there.as_ref().ok().cloned().flatten().flatten();
-    let records = match Records::open(&arguments.common.records_dir) {
-        Ok(records) => records,
-        Err(error) => {
-            return session::refuse(json, CauseCode::RecordNotWritten, error.to_string());
-        }
-    };
+    let records = arguments.common.records()?;
     let first = first_name(&records, name, found.as_ref());
     let own = first.and_then(|first| {
         let name = first.as_deref().unwrap_or(name);
         Ok((first.clone(), records.read(name)?))
     });
-    let (first, own) = match own {
-        Ok(own) => own,
-        Err(error) => {
-            let message = match error.is_newer() {
-                true => error.to_string(),
-                false => format!("{error}; look at it, and remove it if no newer program wrote it"),
-            };
-            return session::refuse(json, CauseCode::RecordUnreadable, message);
-        }
-    };
+    let (first, own) = own.map_err(|error| {
+        let message = match error.is_newer() {
+            true => error.to_string(),
+            false => format!("{error}; look at it, and remove it if no newer program wrote it"),
+        };
+        Cause::new(CauseCode::RecordUnreadable, message)
+    })?;
     let name = first.as_deref().unwrap_or(name);
     let (lock, _also) = match &first {
         None => (lock, None),
-        Some(first) => match Lock::take(&arguments.common.state_dir, "domain", first) {
-            Ok(first) => (first, Some(lock)),
-            Err(error) => return session::refuse(json, CauseCode::Claimed, error.to_string()),
-        },
+        Some(first) => (arguments.common.lock(first)?, Some(lock)),
     };
     let is_here = look
         .as_ref()
@@ -67,14 +57,8 @@ pub async fn run(arguments: &args::Recover) -> anyhow::Result<u8> {
         found.is_none_or(|found| found.evacuation == own.progress.evacuation)
     };
     let (record, hosts) = match (own.filter(is_it), found) {
-        (Some(own), _) => match with_named(own, arguments).await? {
-            Ok(both) => both,
-            Err(why) => return session::refuse(json, CauseCode::RecordUnreadable, why),
-        },
-        (None, Some(found)) => match named::record(arguments, &here, is_here, found).await? {
-            Ok(both) => both,
-            Err(cause) => return session::refuse(json, cause.code, cause.message),
-        },
+        (Some(own), _) => with_named(own, arguments).await?,
+        (None, Some(found)) => named::record(arguments, &here, is_here, found).await?,
         (None, None) => {
             look.and(there)
                 .with_context(|| format!("no record of domain {} is to be had", printable(name)))?;
@@ -93,12 +77,7 @@ pub async fn run(arguments: &args::Recover) -> anyhow::Result<u8> {
     }
     let policy = look.ok().and_then(|look| {
         let bonds = look.bonds.ok().flatten()?;
-        let arriving: Vec<Nic> = record
-            .spec
-            .devices
-            .iter()
-            .filter_map(Device::arriving)
-            .collect();
+        let arriving = record.spec.arriving();
         bonds.policy_with(&look.facts.nics, &arriving).ok()
     });
     let runner = Runner {
@@ -173,39 +152,33 @@ fn nothing(name: &str, json: bool) -> anyhow::Result<u8> {
     session::told(json, &Outcome::without_run(Verdict::Refused, cause))
 }
 
-/// This host's own record, with what the command line says instead; or why it is not acted on.
+/// This host's own record, with what the command line says instead.
+///
+/// # Errors
+/// If it is not acted on: that is a [`Cause`]; or what is named can't be read.
 async fn with_named(
     mut record: Record,
     arguments: &args::Recover,
-) -> anyhow::Result<Result<(Record, Hosts), String>> {
+) -> anyhow::Result<(Record, Hosts)> {
     let spec = &mut record.spec;
-    let ways = (
-        way(
-            &arguments.common.connect,
-            &spec.source_uri,
-            arguments.source.as_deref(),
-        ),
-        way(
-            &arguments.common.connect,
-            &spec.destination_uri,
-            arguments.destination.as_deref(),
-        ),
-    );
-    let refused = |error: &dyn std::error::Error| {
-        let why = format!("this host's own record: {error}; name --source, --destination and --vf");
-        Ok(Err(why))
+    let connect = &arguments.common.connect;
+    let source = way(connect, &spec.source_uri, arguments.source.as_deref());
+    let typed = arguments.destination.as_deref();
+    let destination = way(connect, &spec.destination_uri, typed);
+    let unreadable = |why: String| {
+        let message = format!("this host's own record{why}");
+        Cause::new(CauseCode::RecordUnreadable, message)
     };
-    let hosts = match ways {
-        (Ok(source), Ok(Some(destination))) => Hosts {
-            source,
-            destination,
-        },
-        (Ok(_), Ok(None)) => {
-            return Ok(Err(
-                "this host's own record names no destination; name it by --destination".to_owned(),
-            ));
-        }
-        (Err(error), _) | (_, Err(error)) => return refused(&error),
+    let refused = |error: &dyn std::error::Error| {
+        unreadable(format!(": {error}; name --source, --destination and --vf"))
+    };
+    let no_destination =
+        || unreadable(" names no destination; name it by --destination".to_owned());
+    let hosts = Hosts {
+        source: source.map_err(|error| refused(&error))?,
+        destination: destination
+            .map_err(|error| refused(&error))?
+            .ok_or_else(no_destination)?,
     };
     if let Some(uri) = &arguments.source {
         spec.source_uri.clone_from(uri);
@@ -223,9 +196,7 @@ async fn with_named(
         .iter()
         .filter_map(|one| one.destination.as_ref())
     {
-        if let Err(error) = check_device(&vf.device) {
-            return refused(&error);
-        }
+        check_device(&vf.device).map_err(|error| refused(&error))?;
     }
     if !arguments.vf.is_empty() || !arguments.device.is_empty() {
         let names = Side::BOTH.map(|side| spec.name(side));
@@ -233,7 +204,7 @@ async fn with_named(
         named::name_vfs(spec, side, &look, &arguments.vf)?;
         named::name_devices(spec, side, &look, &arguments.device, 0)?;
     }
-    Ok(Ok((record, hosts)))
+    Ok((record, hosts))
 }
 
 /// The way to a host: as it was typed, or else as it is recorded here; none if the domain had left it by then.

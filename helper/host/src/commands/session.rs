@@ -77,11 +77,16 @@ async fn report(
     }
 }
 
-/// Says why nothing was begun; returns the exit code.
-pub(super) fn refuse(json: bool, code: CauseCode, message: String) -> anyhow::Result<u8> {
-    eprintln!("refused: {}", words::message(&message));
-    let cause = Cause::new(code, message);
-    told(json, &Outcome::without_run(Verdict::Refused, cause))
+/// Says why nothing was begun, if the report has a code for it; returns the exit code.
+pub(super) fn or_refused(json: bool, ended: anyhow::Result<u8>) -> anyhow::Result<u8> {
+    match ended.map_err(anyhow::Error::downcast::<Cause>) {
+        Ok(code) => Ok(code),
+        Err(Err(error)) => Err(error),
+        Err(Ok(cause)) => {
+            eprintln!("refused: {}", words::message(&cause.message));
+            told(json, &Outcome::without_run(Verdict::Refused, cause))
+        }
+    }
 }
 
 /// Prints the report for programs, where that is wanted; returns the exit code.

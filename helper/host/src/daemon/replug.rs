@@ -11,9 +11,9 @@ use super::options::Options;
 use super::registry::ReplugAttempts;
 use super::sources;
 use super::told::Told;
-use crate::evacuate::{Device, Evacuation, Limits, Outcome, Progress, Verdict};
+use crate::evacuate::{Evacuation, Limits, Outcome, Progress, Verdict};
 use crate::execute::{Hosts, Lock, RunEnd, Runner, Stops, Watcher, owner_is_dead, this_process};
-use crate::hypervisor::{DomainLook, DomainState, Host, JobPhase, JobWhich, Nic};
+use crate::hypervisor::{DomainLook, DomainState, Host, JobPhase, JobWhich};
 use crate::words::{message, printable};
 
 /// Attempts at the same time; each may take minutes.
@@ -327,8 +327,7 @@ async fn begin(
     let lease = timeout(LEASE, channel_leases.lease()).await;
     let lease = lease.map_err(|_| not_begun("another tool has its channel".to_owned()))?;
     let policy = look.bonds.ok().flatten();
-    let devices = record.spec.devices.iter();
-    let arriving: Vec<Nic> = devices.filter_map(Device::arriving).collect();
+    let arriving = record.spec.arriving();
     let policy = policy.and_then(|bonds| bonds.policy_with(&facts.nics, &arriving).ok());
     let owner_is_dead = owner_is_dead(&record, &lock);
     let runner = Runner {

@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::input::{Failure, FailureKind};
 
 /// Why, for programs and for people.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "kebab-case")]
+#[error("{message}")]
 pub struct Cause {
     /// For programs.
     pub code: CauseCode,

@@ -330,6 +330,11 @@ pub enum SpecError {
 }
 
 impl Spec {
+    /// Each bond's VF of the destination as a device of the domain, as far as its description tells.
+    pub fn arriving(&self) -> Vec<Nic> {
+        self.devices.iter().filter_map(Device::arriving).collect()
+    }
+
     /// Checks what can be checked without a look at the hosts.
     ///
     /// # Errors
