@@ -1,6 +1,6 @@
 //! What an evacuation shall bring about, and how long each part may take.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tandem_core::types::{Mac, PciAddress};
 
 use crate::hypervisor::Nic;
@@ -34,11 +34,12 @@ pub const MAX_DEVICES: usize = 8;
 
 /// What shall be brought about. Kept in this host's own record, so that a recovery has it too.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "SpecText", into = "SpecText")]
+#[serde(remote = "Self", rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Spec {
     /// The domain's name.
     pub domain: String,
     /// Its name on the destination, if that is another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renamed: Option<String>,
     /// How this program reaches the source; empty if it does not, and the domain has left it.
     pub source_uri: String,
@@ -129,7 +130,7 @@ impl Device {
 #[serde(untagged)]
 enum SpecText {
     One(OneVf),
-    Several(Several),
+    Several(#[serde(with = "Spec")] Spec),
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -147,19 +148,17 @@ struct OneVf {
     yes_degraded: bool,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct Several {
-    domain: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    renamed: Option<String>,
-    source_uri: String,
-    destination_uri: String,
-    devices: Vec<Device>,
-    agent: AgentUse,
-    reaches_destination_agent: bool,
-    configure: bool,
-    yes_degraded: bool,
+// What is derived with `remote` are functions of [`Spec`] itself, for [`SpecText::Several`].
+impl Serialize for Spec {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        Serialize::serialize(&SpecText::from(self.clone()), to)
+    }
+}
+
+impl<'de> Deserialize<'de> for Spec {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        <SpecText as Deserialize>::deserialize(from).map(Self::from)
+    }
 }
 
 impl From<SpecText> for Spec {
@@ -180,17 +179,7 @@ impl From<SpecText> for Spec {
                 configure: one.configure,
                 yes_degraded: one.yes_degraded,
             },
-            SpecText::Several(several) => Self {
-                domain: several.domain,
-                renamed: several.renamed,
-                source_uri: several.source_uri,
-                destination_uri: several.destination_uri,
-                devices: several.devices,
-                agent: several.agent,
-                reaches_destination_agent: several.reaches_destination_agent,
-                configure: several.configure,
-                yes_degraded: several.yes_degraded,
-            },
+            SpecText::Several(several) => several,
         }
     }
 }
@@ -216,17 +205,7 @@ impl From<Spec> for SpecText {
                 configure: spec.configure,
                 yes_degraded: spec.yes_degraded,
             }),
-            _ => Self::Several(Several {
-                domain: spec.domain,
-                renamed: spec.renamed,
-                source_uri: spec.source_uri,
-                destination_uri: spec.destination_uri,
-                devices: spec.devices,
-                agent: spec.agent,
-                reaches_destination_agent: spec.reaches_destination_agent,
-                configure: spec.configure,
-                yes_degraded: spec.yes_degraded,
-            }),
+            _ => Self::Several(spec),
         }
     }
 }

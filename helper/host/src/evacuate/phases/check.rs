@@ -1,6 +1,6 @@
 //! Everything that can be known before the start. Changes nothing.
 
-use super::helpers::{VF_FAILURES, is_gone};
+use super::helpers::is_gone;
 use super::{Next, Phase, Step};
 use crate::evacuate::action::{ActionKey, ActionKind, GuestCall};
 use crate::evacuate::cause::{Cause, CauseCode};
@@ -174,19 +174,8 @@ fn no_vf_named(it: &Evacuation) -> Option<Cause> {
 
 /// What [`ActionKind::ClaimVf`] would find, for one who does not go that far.
 fn destination_vfs(it: &Evacuation, found: &mut Found) -> Result<(), Step> {
-    let room = |device: usize| {
-        let tries = it.tries(ActionKey::CheckVf(device));
-        let wanted = it.record.spec.devices[device].destination.is_some();
-        match tries.last {
-            _ if tries.accepted_ms.is_some() || !wanted => Ok(()),
-            Some(failure) if tries.failures >= VF_FAILURES || !failure.effect_unknown() => {
-                Err(Step::Fail(Cause::of_vf(&failure)))
-            }
-            _ => Err(it.attempt(ActionKind::CheckVf { device })),
-        }
-    };
     for device in it.devices() {
-        found.note(room(device))?;
+        found.note(it.room_for(device, ActionKind::CheckVf { device }))?;
     }
     Ok(())
 }

@@ -1,7 +1,6 @@
 //! The domain and the destination's devices are claimed.
 
 use super::check::source_refuses;
-use super::helpers::VF_FAILURES;
 use super::{Next, Phase, Step, side_by_side};
 use crate::evacuate::action::{ActionKey, ActionKind};
 use crate::evacuate::cause::{Cause, CauseCode};
@@ -29,16 +28,6 @@ pub(super) fn next(it: &Evacuation) -> Next {
 }
 
 fn reserve(it: &Evacuation) -> Result<(), Step> {
-    let room = |device: usize| {
-        let tries = it.tries(ActionKey::ClaimVf(device));
-        let wanted = it.record.spec.devices[device].destination.is_some();
-        match tries.last {
-            _ if tries.accepted_ms.is_some() || !wanted => Ok(()),
-            Some(failure) if tries.failures >= VF_FAILURES || !failure.effect_unknown() => {
-                Err(Step::Fail(Cause::of_vf(&failure)))
-            }
-            _ => Err(it.attempt(ActionKind::ClaimVf { device })),
-        }
-    };
+    let room = |device: usize| it.room_for(device, ActionKind::ClaimVf { device });
     side_by_side(it.devices(), room, |_| 0)
 }

@@ -13,7 +13,7 @@ use crate::words::printable;
 /// Failures after which the guest counts as silent.
 const AGENT_FAILURES: u32 = 2;
 /// Failures of a reservation, or of the look into it, that may be an accident.
-pub(super) const VF_FAILURES: u32 = 3;
+const VF_FAILURES: u32 = 3;
 /// Failures after which a record that helps but is not needed is not written.
 const RECORD_FAILURES: u32 = 3;
 
@@ -82,6 +82,19 @@ impl Evacuation {
             Step::Do(kind)
         } else {
             Step::WaitUntil(due_ms)
+        }
+    }
+
+    /// Claims the VF of a device that comes on the destination, or sees whether it could be claimed.
+    pub(super) fn room_for(&self, device: usize, kind: ActionKind) -> Result<(), Step> {
+        let tries = self.tries(kind.key());
+        let wanted = self.record.spec.devices[device].destination.is_some();
+        match tries.last {
+            _ if tries.accepted_ms.is_some() || !wanted => Ok(()),
+            Some(failure) if tries.failures >= VF_FAILURES || !failure.effect_unknown() => {
+                Err(Step::Fail(Cause::of_vf(&failure)))
+            }
+            _ => Err(self.attempt(kind)),
         }
     }
 
