@@ -1,7 +1,7 @@
 //! The eBPF monitor alone, on a real kernel: programs load with the service's capabilities, events
 //! arrive filtered, warnings come before the driver stops, and what is missing is said.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tandem_core::Input;
@@ -17,7 +17,6 @@ const LOG: &str = "/tmp/monitor.log";
 /// aya reads all of the kernel's types twice, and the guest is emulated.
 const START_LIMIT: Duration = Duration::from_secs(90);
 const EVENT_LIMIT: Duration = Duration::from_secs(60);
-const STEP: Duration = Duration::from_millis(200);
 const SIGCONT: i32 = 18;
 const SIGSTOP: i32 = 19;
 
@@ -62,35 +61,6 @@ impl Monitor {
         Ok(monitor)
     }
 
-    fn lines(&self) -> Result<Vec<String>> {
-        let text = String::from_utf8_lossy(&self.agent.read_file(LOG)?).into_owned();
-        // The last line may not be complete yet.
-        let complete = text.rfind('\n').map_or("", |end| &text[..end]);
-        Ok(complete.lines().map(str::to_owned).collect())
-    }
-
-    /// Waits until what is looked for is among the lines.
-    fn await_found<T>(
-        &self,
-        what: &str,
-        limit: Duration,
-        find: impl Fn(&[String]) -> Option<T>,
-    ) -> Result<T> {
-        let deadline = Instant::now() + limit;
-        loop {
-            let lines = self.lines()?;
-            if let Some(found) = find(&lines) {
-                return Ok(found);
-            }
-            ensure!(
-                Instant::now() < deadline,
-                "the monitor did not report {what}; it said:\n{}",
-                lines.join("\n")
-            );
-            std::thread::sleep(STEP);
-        }
-    }
-
     /// Waits for the first input that fits.
     fn await_input<T>(
         &self,
@@ -98,7 +68,7 @@ impl Monitor {
         limit: Duration,
         found: impl Fn(&Input) -> Option<T>,
     ) -> Result<T> {
-        self.await_found(what, limit, |lines| {
+        self.agent.await_lines(LOG, what, limit, |lines| {
             lines.iter().find_map(|line| found(&input(line)?))
         })
     }
@@ -120,13 +90,13 @@ impl Monitor {
     }
 
     fn removals(&self, device: PciAddress) -> Result<Vec<Removal>> {
-        Ok(removals_of(&self.lines()?, device))
+        Ok(removals_of(&self.agent.lines(LOG)?, device))
     }
 
     /// Waits for both signs that a driver stops: RTNL is taken, and the link is closed.
     fn await_driver_stopped(&self, device: PciAddress) -> Result<[Removal; 2]> {
         let what = format!("the end of {device}");
-        self.await_found(&what, EVENT_LIMIT, |lines| {
+        self.agent.await_lines(LOG, &what, EVENT_LIMIT, |lines| {
             let mut stopping = removals_of(lines, device)
                 .into_iter()
                 .filter(|removal| removal.stage == RemovalStage::DriverStopping);

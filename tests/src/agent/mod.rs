@@ -6,9 +6,9 @@ mod transport;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Child;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use crate::qemu::Console;
 use proto::{DATA_LIMIT_BYTES, Exit, Hex, Op, Outcome, Reply};
@@ -18,6 +18,9 @@ use transport::Transport;
 pub const COMMAND_LIMIT: Duration = Duration::from_secs(60);
 /// What the channel may take on top of a command's own time: a migration can lie in between.
 const CHANNEL_LIMIT: Duration = Duration::from_secs(60);
+
+/// Between two looks at a log.
+const LOG_STEP: Duration = Duration::from_millis(200);
 
 /// What a command left behind.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -219,6 +222,36 @@ impl Agent {
         let data = std::fs::read(host_path)
             .with_context(|| format!("cannot read {}", host_path.display()))?;
         self.write_file(path, &data, executable)
+    }
+
+    /// The complete lines of a program's log.
+    pub fn lines(&self, log: &str) -> Result<Vec<String>> {
+        let text = String::from_utf8_lossy(&self.read_file(log)?).into_owned();
+        let complete = text.rfind('\n').map_or("", |end| &text[..end]);
+        Ok(complete.lines().map(str::to_owned).collect())
+    }
+
+    /// Waits until what is looked for is among them.
+    pub fn await_lines<T>(
+        &self,
+        log: &str,
+        what: &str,
+        limit: Duration,
+        find: impl Fn(&[String]) -> Option<T>,
+    ) -> Result<T> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let lines = self.lines(log)?;
+            if let Some(found) = find(&lines) {
+                return Ok(found);
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "{what} did not come; {log} says:\n{}",
+                lines.join("\n")
+            );
+            std::thread::sleep(LOG_STEP);
+        }
     }
 
     /// Reads a file.

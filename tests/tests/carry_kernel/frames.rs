@@ -1,6 +1,6 @@
 //! Frames that not every tap takes.
 
-use tandem_carry::{Frame, HEADER_BYTES, source};
+use tandem_carry::{Frame, HEADER_BYTES};
 use tandem_carry_kernel::Injector;
 
 use crate::halves::Rig;
@@ -16,8 +16,7 @@ fn a_frame_that_no_tap_takes_costs_nothing_but_itself() {
         ip("link set peer mtu 1504");
         let peer = Peer::start();
         rig.run_ms(100);
-        rig.to_source.push(source::Input::HoldWanted);
-        rig.run_until("the guest stops", |rig| rig.at.is_none());
+        rig.holds_until_the_stop();
         let long = Injector::new("peer").unwrap();
         let mut bytes = frame(GUEST, PEER, 0).bytes().to_vec();
         // No number that counts.
@@ -28,12 +27,9 @@ fn a_frame_that_no_tap_takes_costs_nothing_but_itself() {
             rig.run_ms(5);
             rig.migration_fails();
         } else {
-            rig.run_until("the guest runs at the destination", |rig| rig.at == Some(1));
+            rig.arrives();
         }
-        rig.run_until("the carry ends", Rig::ended);
-        rig.run_ms(100);
-        let sent = peer.end();
-        rig.run_ms(100);
+        let sent = rig.ends(peer);
         assert_eq!(rig.judge(sent), ([0, 0], [0, 0], 0), "it stays: {stays}");
         let (source, destination) = (&rig.source, &rig.destination);
         let lost = [
@@ -51,15 +47,11 @@ fn a_guest_that_takes_no_segments_in_one_gets_them_one_by_one() {
     rig.taps.iter().for_each(without_offloads);
     let peer = Peer::start();
     rig.run_ms(100);
-    rig.to_source.push(source::Input::HoldWanted);
-    rig.run_until("the guest stops", |rig| rig.at.is_none());
+    rig.holds_until_the_stop();
     let many = aggregated();
     send(&Injector::new("peer").unwrap(), &many);
-    rig.run_until("the guest runs at the destination", |rig| rig.at == Some(1));
-    rig.run_until("the carry ends", Rig::ended);
-    rig.run_ms(100);
-    let sent = peer.end();
-    rig.run_ms(100);
+    rig.arrives();
+    let sent = rig.ends(peer);
     assert_eq!(rig.judge(sent), ([0, 0], [0, 0], 0));
     assert!(rig.got_bytes > many.ethernet().len(), "{}", rig.got_bytes);
     assert!(rig.longest <= 1518, "{}", rig.longest);

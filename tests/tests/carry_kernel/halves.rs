@@ -215,6 +215,25 @@ impl Rig {
         }
     }
 
+    /// The source holds, and has the guest stop.
+    pub(crate) fn holds_until_the_stop(&mut self) {
+        self.to_source.push(source::Input::HoldWanted);
+        self.run_until("the guest stops", |rig| rig.at.is_none());
+    }
+
+    pub(crate) fn arrives(&mut self) {
+        self.run_until("the guest runs at the destination", |rig| rig.at == Some(1));
+    }
+
+    /// The carry ends, and some time later the peer: what it has sent.
+    pub(crate) fn ends(&mut self, peer: Peer) -> [u64; 2] {
+        self.run_until("the carry ends", Self::ended);
+        self.run_ms(100);
+        let sent = peer.end();
+        self.run_ms(100);
+        sent
+    }
+
     pub(crate) fn run_ms(&mut self, ms: u64) {
         let until = self.now_ms() + ms;
         self.run_until("time", |rig| rig.now_ms() >= until);
@@ -269,11 +288,8 @@ fn a_carried_guest_loses_nothing() {
     let peer = Peer::start();
     rig.run_ms(200);
     rig.to_source.push(source::Input::HoldWanted);
-    rig.run_until("the guest runs at the destination", |rig| rig.at == Some(1));
-    rig.run_until("the carry ends", Rig::ended);
-    rig.run_ms(100);
-    let sent = peer.end();
-    rig.run_ms(100);
+    rig.arrives();
+    let sent = rig.ends(peer);
     let source = rig.source.as_ref().unwrap().machine.outcome().unwrap();
     let destination = rig.destination.as_ref().unwrap().machine.outcome().unwrap();
     println!("sent {sent:?}, {source:?}, {destination:?}");
@@ -290,14 +306,10 @@ fn a_migration_that_fails_after_the_stop_loses_nothing() {
     let mut rig = Rig::new();
     let peer = Peer::start();
     rig.run_ms(100);
-    rig.to_source.push(source::Input::HoldWanted);
-    rig.run_until("the guest stops", |rig| rig.at.is_none());
+    rig.holds_until_the_stop();
     rig.run_ms(10);
     rig.migration_fails();
-    rig.run_until("the carry ends", Rig::ended);
-    rig.run_ms(100);
-    let sent = peer.end();
-    rig.run_ms(100);
+    let sent = rig.ends(peer);
     let source = rig.source.as_ref().unwrap().machine.outcome().unwrap();
     println!("sent {sent:?}, {source:?}");
     assert_eq!(rig.judge(sent), ([0, 0], [0, 0], 0));
@@ -309,14 +321,13 @@ fn a_half_that_dies_leaves_its_tap_open() {
     for source_dies in [true, false] {
         let mut rig = Rig::new();
         rig.run_ms(50);
-        rig.to_source.push(source::Input::HoldWanted);
-        rig.run_until("the guest stops", |rig| rig.at.is_none());
+        rig.holds_until_the_stop();
         if source_dies {
             rig.source = None;
         } else {
             rig.destination = None;
         }
-        rig.run_until("the guest runs at the destination", |rig| rig.at == Some(1));
+        rig.arrives();
         rig.run_until("the other half ends", Rig::ended);
         let peer = Injector::new("peer").unwrap();
         for number in 1..=20 {
@@ -334,12 +345,11 @@ fn what_a_dead_destination_had_goes_to_the_guest_through_the_network() {
     let mut rig = Rig::new();
     let peer = Peer::start();
     rig.run_ms(200);
-    rig.to_source.push(source::Input::HoldWanted);
-    rig.run_until("the guest stops", |rig| rig.at.is_none());
+    rig.holds_until_the_stop();
     rig.run_ms(5);
     rig.destination = None;
     rig.to_source.push(source::Input::DestinationDied);
-    rig.run_until("the guest runs at the destination", |rig| rig.at == Some(1));
+    rig.arrives();
     rig.run_until("the source ends", Rig::ended);
     rig.run_ms(100);
     let sent = peer.end();
@@ -357,8 +367,7 @@ fn a_dead_source_is_followed_by_another() {
     let mut rig = Rig::new();
     let peer = Peer::start();
     rig.run_ms(200);
-    rig.to_source.push(source::Input::HoldWanted);
-    rig.run_until("the guest stops", |rig| rig.at.is_none());
+    rig.holds_until_the_stop();
     rig.run_ms(5);
     // What comes in the half's last turn, and while the kernel takes its hold off, dies with it.
     let first = peer.sent[0].load(Ordering::Relaxed);
@@ -366,7 +375,7 @@ fn a_dead_source_is_followed_by_another() {
     rig.source = None;
     let last = peer.sent[0].load(Ordering::Relaxed);
     rig.follow_up();
-    rig.run_until("the guest runs at the destination", |rig| rig.at == Some(1));
+    rig.arrives();
     rig.run_until("the halves end", Rig::ended);
     rig.run_ms(100);
     let sent = peer.end();
@@ -388,11 +397,8 @@ fn a_stop_that_nobody_ordered_loses_nothing() {
     let peer = Peer::start();
     rig.run_ms(200);
     rig.stop_by_itself();
-    rig.run_until("the guest runs at the destination", |rig| rig.at == Some(1));
-    rig.run_until("the carry ends", Rig::ended);
-    rig.run_ms(100);
-    let sent = peer.end();
-    rig.run_ms(100);
+    rig.arrives();
+    let sent = rig.ends(peer);
     let half = rig.source.as_ref().unwrap();
     let (source, drain) = (half.machine.outcome().unwrap(), half.drain_end());
     println!("sent {sent:?}, {source:?}, {drain:?}");
@@ -415,10 +421,7 @@ fn what_was_swept_comes_back_first_when_the_guest_stays() {
     rig.run_ms(5);
     rig.at = Some(0);
     rig.to_source.push(source::Input::GuestRuns);
-    rig.run_until("the carry ends", Rig::ended);
-    rig.run_ms(100);
-    let sent = peer.end();
-    rig.run_ms(100);
+    let sent = rig.ends(peer);
     let half = rig.source.as_ref().unwrap();
     let source = half.machine.outcome().unwrap();
     println!("sent {sent:?}, {source:?}");
@@ -435,15 +438,12 @@ fn the_copy_keeps_the_tap_until_the_network_has_learnt() {
     rig.run_ms(100);
     rig.silent = true;
     rig.to_source.push(source::Input::HoldWanted);
-    rig.run_until("the guest runs at the destination", |rig| rig.at == Some(1));
+    rig.arrives();
     let name = rig.taps[0].name().to_owned();
     rig.taps[0] = HoldTap::new().unwrap();
     rig.run_ms(300);
     rig.announce();
-    rig.run_until("the carry ends", Rig::ended);
-    rig.run_ms(100);
-    let sent = peer.end();
-    rig.run_ms(100);
+    let sent = rig.ends(peer);
     let source = rig.source.as_ref().unwrap().machine.outcome().unwrap();
     println!("sent {sent:?}, {source:?}");
     assert_eq!(source.cause, None);
@@ -465,9 +465,8 @@ fn what_the_guest_leaves_in_its_queue_is_waited_for_or_swept_or_counted() {
         for number in 1..=FRAMES {
             send(&peer, &frame(GUEST, PEER, number));
         }
-        rig.to_source.push(source::Input::HoldWanted);
-        rig.run_until("the guest stops", |rig| rig.at.is_none());
-        rig.run_until("the guest runs at the destination", |rig| rig.at == Some(1));
+        rig.holds_until_the_stop();
+        rig.arrives();
         rig.run_until("the carry ends", Rig::ended);
         assert_eq!(rig.judge([FRAMES, 0]), ([lost, 0], [0, 0], 0));
         let half = rig.source.as_ref().unwrap();

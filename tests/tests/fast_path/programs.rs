@@ -48,42 +48,13 @@ impl FastPaths {
         Ok(())
     }
 
-    fn lines(&self) -> Result<Vec<String>> {
-        let text = String::from_utf8_lossy(&self.agent.read_file(LOG)?).into_owned();
-        // The last line may not be complete yet.
-        let complete = text.rfind('\n').map_or("", |end| &text[..end]);
-        Ok(complete.lines().map(str::to_owned).collect())
-    }
-
-    /// Waits until what is looked for is among the lines.
-    fn await_in_lines(
-        &self,
-        what: &str,
-        limit: Duration,
-        find: impl Fn(&[String]) -> Option<String>,
-    ) -> Result<String> {
-        let deadline = Instant::now() + limit;
-        loop {
-            let lines = self.lines()?;
-            if let Some(found) = find(&lines) {
-                return Ok(found);
-            }
-            ensure!(
-                Instant::now() < deadline,
-                "{what} did not come; the program said:\n{}",
-                lines.join("\n")
-            );
-            std::thread::sleep(STEP);
-        }
-    }
-
     pub(crate) fn await_line(
         &self,
         what: &str,
         limit: Duration,
         wanted: impl Fn(&str) -> bool,
     ) -> Result<String> {
-        self.await_in_lines(what, limit, |lines| {
+        self.agent.await_lines(LOG, what, limit, |lines| {
             lines.iter().rev().find(|line| wanted(line)).cloned()
         })
     }
@@ -95,10 +66,15 @@ impl FastPaths {
         text: &str,
         limit: Duration,
     ) -> Result<String> {
-        self.await_in_lines(&format!("line {count} with `{text}`"), limit, |lines| {
-            let mut wanted = lines.iter().filter(|line| line.contains(text));
-            wanted.nth(count - 1).cloned()
-        })
+        self.agent.await_lines(
+            LOG,
+            &format!("line {count} with `{text}`"),
+            limit,
+            |lines| {
+                let mut wanted = lines.iter().filter(|line| line.contains(text));
+                wanted.nth(count - 1).cloned()
+            },
+        )
     }
 
     /// Gives a command and waits for its answer.
@@ -108,12 +84,13 @@ impl FastPaths {
             let answers = lines.iter().filter_map(|line| line.strip_prefix(&start));
             answers.map(str::to_owned).collect()
         };
-        let before = answers(&self.lines()?).len();
+        let before = answers(&self.agent.lines(LOG)?).len();
         self.agent.sh(&format!("echo '{command}' >{FIFO}"))?;
-        self.await_in_lines(&format!("an answer to `{command}`"), LIMIT, |lines| {
-            let mut answers = answers(lines);
-            answers.pop().filter(|_| answers.len() >= before)
-        })
+        self.agent
+            .await_lines(LOG, &format!("an answer to `{command}`"), LIMIT, |lines| {
+                let mut answers = answers(lines);
+                answers.pop().filter(|_| answers.len() >= before)
+            })
     }
 
     pub(crate) fn frames(&self, port: &str) -> Result<Frames> {
