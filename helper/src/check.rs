@@ -6,6 +6,7 @@ mod setup;
 mod system;
 #[cfg(test)]
 mod tests;
+mod verdict;
 
 use std::fmt::Write;
 use std::path::Path;
@@ -15,43 +16,7 @@ use serde::Serialize;
 use crate::config;
 
 pub use system::System;
-
-/// How bad a lack is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Level {
-    /// It is as it should be.
-    Ok,
-    /// Tandem works, with less.
-    Degraded,
-    /// Tandem can't do its work.
-    Fatal,
-}
-
-/// One thing that was looked at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Finding {
-    /// What was looked at.
-    pub name: &'static str,
-    /// How it stands.
-    #[serde(flatten)]
-    pub verdict: Verdict,
-}
-
-/// How something stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Verdict {
-    /// Whether anything is wrong.
-    pub level: Level,
-    /// What was found.
-    pub detail: String,
-    /// What follows from it; empty if nothing is wrong.
-    pub consequence: &'static str,
-    /// What to do; empty if nothing is wrong.
-    pub remedy: &'static str,
-}
+pub use verdict::{Finding, Level, Verdict};
 
 /// Everything that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -93,44 +58,6 @@ pub fn check(system: &System, config_path: &Path) -> Report {
         .max()
         .unwrap_or(Level::Ok);
     Report { level, findings }
-}
-
-impl Verdict {
-    fn ok(detail: impl Into<String>) -> Self {
-        Self {
-            level: Level::Ok,
-            detail: detail.into(),
-            consequence: "",
-            remedy: "",
-        }
-    }
-
-    fn degraded(
-        detail: impl Into<String>,
-        consequence: &'static str,
-        remedy: &'static str,
-    ) -> Self {
-        Self {
-            level: Level::Degraded,
-            detail: detail.into(),
-            consequence,
-            remedy,
-        }
-    }
-
-    fn fatal(detail: impl Into<String>, consequence: &'static str, remedy: &'static str) -> Self {
-        Self {
-            level: Level::Fatal,
-            ..Self::degraded(detail, consequence, remedy)
-        }
-    }
-
-    fn of(self, name: &'static str) -> Finding {
-        Finding {
-            name,
-            verdict: self,
-        }
-    }
 }
 
 /// The report for people.

@@ -1,6 +1,8 @@
 //! What a system shows of itself in files: modules, users, units, processes' folders.
 
 use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::runtime::read_bounded;
@@ -137,4 +139,13 @@ impl SystemFiles {
 pub(crate) fn text_of(path: &Path) -> String {
     let bytes = read_bounded(path, MAX_LIST_BYTES).ok().flatten();
     String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned()
+}
+
+/// A folder that everybody may look into, as systemd makes it.
+pub(crate) fn make_folder(folder: &Path) -> io::Result<()> {
+    if folder.exists() {
+        return Ok(());
+    }
+    fs::create_dir_all(folder)?;
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755))
 }

@@ -4,10 +4,15 @@
 use std::fs::File;
 use std::io::{Error, ErrorKind, Read as _, Result, Write as _};
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, fchmod, fstat, openat, renameat, unlinkat};
 use rustix::io::Errno;
+
+/// Where the socket of `serve` and the locks are: gone after a reboot, which ends all processes too.
+pub(crate) fn default_folder() -> PathBuf {
+    PathBuf::from("/run/tandem-host")
+}
 
 /// Who may read a file that is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

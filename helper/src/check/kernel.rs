@@ -2,8 +2,8 @@
 
 use rustix::thread::CapabilitySet;
 
-use super::Verdict;
 use super::system::System;
+use super::verdict::Verdict;
 use crate::ebpf::Support;
 use crate::nics::bonding_lack;
 

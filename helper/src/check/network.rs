@@ -5,7 +5,7 @@ use tandem_core::status::ProblemCode;
 
 use super::setup::effective_policy;
 use super::system::System;
-use super::{Finding, Level, Verdict};
+use super::verdict::{Finding, Level, Verdict};
 use crate::config::{Config, ConfigError};
 use crate::surroundings::{self, Concern};
 

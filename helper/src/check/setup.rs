@@ -9,8 +9,8 @@ use tandem_core::types::IfName;
 use tandem_core::{Role, role_of};
 use tandem_wire::PORT_NAME;
 
-use super::Verdict;
 use super::system::System;
+use super::verdict::Verdict;
 use crate::config::{self, Config, ConfigError};
 use crate::managers;
 use crate::networkd;

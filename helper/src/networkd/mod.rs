@@ -18,7 +18,7 @@ pub(crate) mod wait_online;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -32,6 +32,8 @@ use self::nic::Nic;
 use crate::nics::Readiness;
 use crate::programs::{run, state_of};
 use crate::system_files::{SystemFiles, text_of};
+
+pub(crate) use crate::system_files::make_folder;
 
 /// Where systemd-networkd looks (systemd.network(5)).
 pub(crate) const FOLDERS: &[&str] = &[
@@ -118,7 +120,8 @@ pub(crate) fn follow(policy: &Policy, readiness: &Readiness, links: &[Link]) -> 
         let error = format!("systemd-networkd is not told of all bonds: {error:#}");
         followed.done.push(error);
     }
-    let watched = refresh_path::follow(readiness.files());
+    let files = readiness.files();
+    let watched = refresh_path::follow(files, is_used(files));
     let watched = watched.unwrap_or_else(|error| vec![format!("{error:#}")]);
     followed.done.extend(watched);
     followed
@@ -384,15 +387,6 @@ fn write(path: &Path, wanted: &Wanted) -> io::Result<()> {
     file.write_all(wanted.text.as_bytes())?;
     readers::let_read(&file, source.mode(), source.gid())?;
     fs::rename(&temporary, path)
-}
-
-/// A folder that everybody may look into, as systemd makes it.
-pub(crate) fn make_folder(folder: &Path) -> io::Result<()> {
-    if folder.exists() {
-        return Ok(());
-    }
-    fs::create_dir_all(folder)?;
-    fs::set_permissions(folder, fs::Permissions::from_mode(0o755))
 }
 
 /// Has networkd read its files anew, if it runs. Before D-Bus is there it can't be asked; a restart keeps what it

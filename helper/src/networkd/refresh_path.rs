@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use crate::programs::run;
-use crate::system_files::{SystemFiles, text_of};
+use crate::system_files::{SystemFiles, make_folder, text_of};
 
 const UNIT: &str = "tandem-refresh.path";
 /// Where the unit is told of them.
@@ -19,9 +19,9 @@ const ENDING: &str = ".network.d";
 /// Most folders of that kind that are watched.
 const MAX_WATCHED: usize = 256;
 
-/// Writes or removes the drop-in, has systemd follow, and says what it did.
-pub(super) fn follow(files: &SystemFiles) -> Result<Vec<String>> {
-    let wanted = match super::is_used(files) {
+/// Writes the drop-in, or removes it where networkd is not used, has systemd follow, and says what it did.
+pub(super) fn follow(files: &SystemFiles, is_used: bool) -> Result<Vec<String>> {
+    let wanted = match is_used {
         true => drop_in(files),
         false => String::new(),
     };
@@ -34,7 +34,7 @@ pub(super) fn follow(files: &SystemFiles) -> Result<Vec<String>> {
             ErrorKind::NotFound => Ok(()),
             _ => Err(error),
         }),
-        false => super::make_folder(path.parent().unwrap_or(Path::new("/")))
+        false => make_folder(path.parent().unwrap_or(Path::new("/")))
             .and_then(|()| fs::write(&path, &wanted)),
     };
     written.with_context(|| format!("can't bring {} in order", path.display()))?;
@@ -76,6 +76,7 @@ fn is_plain(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::networkd::is_used;
     use crate::nics::testing::Folder;
 
     #[test]
@@ -84,7 +85,8 @@ mod tests {
         let wanted = "/etc/systemd/system/multi-user.target.wants/systemd-networkd.service";
         folder.write(wanted, "");
         let follow = || {
-            let said = follow(&folder.files()).unwrap();
+            let files = folder.files();
+            let said = follow(&files, is_used(&files)).unwrap();
             (said.len(), text_of(&folder.path(DROP_IN)))
         };
         assert_eq!(follow(), (0, String::new()));

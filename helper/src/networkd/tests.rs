@@ -1,3 +1,5 @@
+use std::os::unix::fs::PermissionsExt;
+
 use tandem_core::types::Ifindex;
 
 use super::*;

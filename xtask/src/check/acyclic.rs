@@ -98,7 +98,7 @@ fn file_of(module: &Module, path: &[String], is_file: impl Fn(&Module) -> bool) 
     Some(at)
 }
 
-/// All paths that a file's `use` declarations name, tests at its end left out.
+/// All paths that a file names, by `use` or in the middle of its code, tests at its end left out.
 fn used_paths(text: &str) -> Vec<Vec<String>> {
     let lines: Vec<&str> = text.lines().collect();
     let tests = lines.windows(2).position(|pair| {
@@ -121,11 +121,25 @@ fn used_paths(text: &str) -> Vec<Vec<String>> {
                     .is_none_or(char::is_whitespace)
             })
             .last();
-        if let (Some((_, start)), Some(tree)) = (start, declaration.strip_suffix(';')) {
-            expand(&[], tree.get(start..).unwrap_or_default(), &mut paths);
-        }
+        let code = match (start, declaration.strip_suffix(';')) {
+            (Some((at, start)), Some(tree)) => {
+                expand(&[], tree.get(start..).unwrap_or_default(), &mut paths);
+                &declaration[..at]
+            }
+            _ => declaration,
+        };
+        paths.extend(paths_in(code));
     }
     paths
+}
+
+/// Paths in the middle of code; how far something can be seen, as in `pub(in crate::a)`, imports nothing.
+fn paths_in(code: &str) -> Vec<Vec<String>> {
+    let code = code.replace("(in ", "(in_");
+    let words = code.split(|c: char| !(c.is_alphanumeric() || "_:$".contains(c)));
+    let names = |word: &str| word.split("::").map(str::to_owned).collect();
+    let paths = words.filter(|word| word.contains("::") && !word.starts_with(':'));
+    paths.map(names).collect()
 }
 
 /// Adds each path of a `use` tree such as `a::{b, c::d}`.
@@ -246,6 +260,23 @@ mod tests {
         let mut back = one_way;
         back[2].1 = "use crate::{\n    a::A,\n};\n";
         assert_eq!(circles_of(&back), ["crate::a -> crate::b -> crate::a"]);
+    }
+
+    #[test]
+    fn a_circle_is_found_without_a_use() {
+        let child = "use super::Step;\n\npub(in crate::a) fn next() -> Step {\n    todo!()\n}\n";
+        let calls = [
+            ("", "mod a;\n"),
+            (
+                "a",
+                "mod b;\n\npub(crate) fn step() -> Step {\n    b::next()\n}\n",
+            ),
+            ("a::b", child),
+        ];
+        assert_eq!(circles_of(&calls), ["crate::a -> crate::a::b -> crate::a"]);
+        let mut one_way = calls;
+        one_way[1].1 = "mod b;\n\npub(crate) struct Step;\n";
+        assert_eq!(circles_of(&one_way), Vec::<String>::new());
     }
 
     #[test]

@@ -9,7 +9,8 @@ use crate::commands::connect::{Connect, typed};
 use crate::commands::how::How;
 use crate::commands::text_file::NamedFile;
 use crate::evacuate::{Cause, CauseCode, Limits};
-use crate::execute::{Lock, Records, RecordsError, default_folder, default_records_folder};
+use crate::execute::{Lock, Records, RecordsError, default_records_folder};
+use crate::files::default_folder;
 
 /// What all commands share.
 #[derive(Debug, Clone, Args)]

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use crate::evacuate::{
     AgentUse, CarryOutcome, DeviceOutcome, GuestVerdict, Leftover, Outcome, Side, Spec, Verdict,
 };
-use crate::execute::{default_folder, default_records_folder};
+use crate::execute::default_records_folder;
+use crate::files::default_folder;
 use crate::words::{message, printable, quoted};
 
 /// Where a recovery finds locks and records.

@@ -10,7 +10,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::connect::Connect;
 use crate::daemon::{Options, Sources, serve};
-use crate::execute::{default_folder, default_records_folder};
+use crate::execute::default_records_folder;
+use crate::files::default_folder;
 use crate::trust::{ReplugFile, default_file};
 use crate::words::message;
 

@@ -12,6 +12,8 @@ mod tell;
 
 use std::path::PathBuf;
 
+use crate::files::default_folder;
+
 pub use carry::{CarryEnd, CarryFigures};
 pub use client::{ControlError, Watching};
 pub use lease::LeaseClient;
@@ -20,5 +22,5 @@ pub use tell::tell_carry;
 
 /// Where `serve` listens, unless told otherwise.
 pub fn default_socket() -> PathBuf {
-    crate::execute::default_folder().join("serve.sock")
+    default_folder().join("serve.sock")
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::execute::default_folder;
+use crate::files::default_folder;
 use crate::hypervisor::HostError;
 
 /// How to serve.

@@ -7,11 +7,6 @@ use std::path::{Path, PathBuf};
 
 use crate::words::printable;
 
-/// Where the files are: gone after a reboot, which ends all processes too.
-pub fn default_folder() -> PathBuf {
-    PathBuf::from("/run/tandem-host")
-}
-
 /// Why a lock is not to be had.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {

@@ -14,7 +14,7 @@ mod records;
 mod runner;
 
 pub use hosts::Hosts;
-pub use lock::{Lock, LockError, default_folder, file_of};
+pub use lock::{Lock, LockError, file_of};
 pub(crate) use owner::{is_of_this_machine, owner_is_dead, random_name, this_process};
 pub use records::{Records, RecordsError, default_records_folder};
 pub use runner::{RunEnd, Runner, Stops, Watcher};

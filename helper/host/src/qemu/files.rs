@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
-use super::Qemu;
 use crate::files::{self, Lasts, Readers};
 
 /// Ending of the file with `<bonds>`.
@@ -16,20 +15,6 @@ pub(super) const PROGRESS: &str = ".progress";
 /// Ending of the file with the claim on the domain. There is one at most: who writes it has this machine's lock,
 /// and no other machine can.
 pub(super) const CLAIM: &str = ".claim";
-
-impl Qemu {
-    pub(super) fn claim_file(&self) -> PathBuf {
-        beside(&self.socket, CLAIM)
-    }
-
-    pub(super) fn bonds_file(&self) -> PathBuf {
-        beside(&self.socket, BONDS)
-    }
-
-    pub(super) fn progress_file(&self) -> PathBuf {
-        beside(&self.socket, PROGRESS)
-    }
-}
 
 /// The process that listens on a socket, even if it serves another client now: this one does not wait for its turn.
 pub(super) fn listener(path: &Path) -> Result<i32> {

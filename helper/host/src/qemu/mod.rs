@@ -88,6 +88,18 @@ impl Qemu {
         })
     }
 
+    fn claim_file(&self) -> PathBuf {
+        files::beside(&self.socket, files::CLAIM)
+    }
+
+    fn bonds_file(&self) -> PathBuf {
+        files::beside(&self.socket, files::BONDS)
+    }
+
+    fn progress_file(&self) -> PathBuf {
+        files::beside(&self.socket, files::PROGRESS)
+    }
+
     /// The bonds of its file, if it is there; or what is wrong with them.
     fn bonds(&self) -> Result<Option<Bonds>, String> {
         let file = self.bonds_file();

@@ -134,7 +134,7 @@ pub(super) fn follow(
 fn is_to_serve(readiness: &Readiness, bond: &BondPolicy, standby: &Link) -> bool {
     let (files, name) = (readiness.files(), &bond.name);
     let is_anothers = networkd::serves(files, name)
-        || super::is_made_by_manager(files, name)
+        || super::network_manager::serves(files, name)
         || super::ifupdown::serves(files, name)
         || super::ifupdown::left_alone(files, name).is_some();
     bond.is_configured_as_standby()

@@ -21,6 +21,7 @@ use tandem_core::policy::{BondPolicy, Policy};
 use tandem_core::{IfName, role_of};
 
 use self::stanzas::{INTERFACES, Stanzas, Use};
+use crate::managers::network_manager;
 use crate::networkd::{self, Followed, carries, is_plain, make_folder};
 use crate::nics::Readiness;
 use crate::programs::{run, state_of};
@@ -210,7 +211,7 @@ fn decide(
 ) -> Decision {
     let files = readiness.files();
     let name = &bond.name;
-    let is_anothers = networkd::serves(files, name) || super::is_made_by_manager(files, name);
+    let is_anothers = networkd::serves(files, name) || network_manager::serves(files, name);
     if !bond.is_configured_as_standby() || is_anothers || !is_used(files) {
         return Decision::None;
     }

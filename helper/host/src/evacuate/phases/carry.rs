@@ -1,7 +1,7 @@
 //! The carry around a migration: begun before it, waited for after it, and needed by nothing.
 
-use super::Step;
 use super::helpers::is_gone;
+use super::step::Step;
 use crate::evacuate::action::{ActionKey, ActionKind};
 use crate::evacuate::carry::CarryNotes;
 use crate::evacuate::input::SideFacts;

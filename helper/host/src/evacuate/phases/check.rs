@@ -1,10 +1,11 @@
 //! Everything that can be known before the start. Changes nothing.
 
 use super::helpers::is_gone;
-use super::{Next, Phase, Step};
+use super::step::{Next, Step};
 use crate::evacuate::action::{ActionKey, ActionKind, GuestCall};
 use crate::evacuate::cause::{Cause, CauseCode};
 use crate::evacuate::input::{FailureKind, Namesake, RecordFact, SideFacts};
+use crate::evacuate::phase::Phase;
 use crate::evacuate::spec::{AgentUse, Side, VfIdentity};
 use crate::evacuate::state::Evacuation;
 use crate::evacuate::view::has_job;

@@ -1,9 +1,10 @@
 //! The domain and the destination's devices are claimed.
 
 use super::check::source_refuses;
-use super::{Next, Phase, Step, side_by_side};
+use super::step::{Next, Step, side_by_side};
 use crate::evacuate::action::{ActionKey, ActionKind};
 use crate::evacuate::cause::{Cause, CauseCode};
+use crate::evacuate::phase::Phase;
 use crate::evacuate::progress::Stage;
 use crate::evacuate::spec::Side;
 use crate::evacuate::state::Evacuation;

@@ -1,6 +1,6 @@
 //! What all phases ask.
 
-use super::Step;
+use super::step::Step;
 use crate::evacuate::action::{ActionKey, ActionKind, GuestCall};
 use crate::evacuate::cause::{Cause, CauseCode};
 use crate::evacuate::input::SideFacts;

@@ -1,10 +1,12 @@
 //! The hypervisor moves the domain. How that ended, a look at both hosts decides.
 
+use super::carry;
 use super::helpers::is_gone;
-use super::{Next, Phase, Step, carry};
+use super::step::{Next, Step};
 use crate::evacuate::action::{ActionKey, ActionKind};
 use crate::evacuate::cause::{Cause, CauseCode};
 use crate::evacuate::input::SideFacts;
+use crate::evacuate::phase::Phase;
 use crate::evacuate::progress::Stage;
 use crate::evacuate::spec::Side;
 use crate::evacuate::state::Evacuation;

@@ -1,10 +1,12 @@
 //! On the destination: from here on the domain stays there, whatever happens.
 
 use super::helpers::is_gone;
-use super::{Next, Phase, Step, side_by_side, verify};
+use super::step::{Next, Step, side_by_side};
+use super::verify;
 use crate::evacuate::action::{ActionKey, ActionKind, GuestCall};
 use crate::evacuate::cause::{Cause, CauseCode};
 use crate::evacuate::input::{Failure, FailureKind, SideFacts};
+use crate::evacuate::phase::Phase;
 use crate::evacuate::progress::Stage;
 use crate::evacuate::spec::Side;
 use crate::evacuate::state::Evacuation;

@@ -1,9 +1,11 @@
 //! A last look, for the report; then claims and record are removed.
 
+use super::carry;
 use super::helpers::is_there;
-use super::{Next, Phase, Step, carry};
+use super::step::{Next, Step};
 use crate::evacuate::action::{ActionKey, ActionKind};
 use crate::evacuate::input::RecordFact;
+use crate::evacuate::phase::Phase;
 use crate::evacuate::progress::{Progress, Stage};
 use crate::evacuate::spec::Side;
 use crate::evacuate::state::Evacuation;

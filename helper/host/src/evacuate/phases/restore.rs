@@ -1,8 +1,10 @@
 //! The domain stays on the source, and its devices are put back.
 
 use super::helpers::is_gone;
-use super::{Next, Phase, Step, side_by_side, verify};
+use super::step::{Next, Step, side_by_side};
+use super::verify;
 use crate::evacuate::action::{ActionKey, ActionKind};
+use crate::evacuate::phase::Phase;
 use crate::evacuate::progress::Stage;
 use crate::evacuate::spec::Side;
 use crate::evacuate::state::Evacuation;

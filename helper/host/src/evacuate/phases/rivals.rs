@@ -8,7 +8,7 @@
 //!
 //! Of those who see each other the one whose token comes first waits for the others, who withdraw.
 
-use super::Step;
+use super::step::Step;
 use crate::evacuate::action::{ActionKey, ActionKind};
 use crate::evacuate::cause::{Cause, CauseCode};
 use crate::evacuate::input::{ClaimFact, RecordFact, SideFacts};

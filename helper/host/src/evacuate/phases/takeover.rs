@@ -1,10 +1,12 @@
 //! A recovery makes sure that nobody else drives the evacuation, and finds out where it stands.
 
 use super::helpers::{is_gone, is_there};
-use super::{Next, Phase, Step, carry, plug};
+use super::step::{Next, Step};
+use super::{carry, plug};
 use crate::evacuate::action::{ActionKey, ActionKind};
 use crate::evacuate::cause::{Cause, CauseCode};
 use crate::evacuate::input::{RecordFact, SideFacts};
+use crate::evacuate::phase::Phase;
 use crate::evacuate::spec::Side;
 use crate::evacuate::state::Evacuation;
 use crate::evacuate::view::has_job;

@@ -1,10 +1,11 @@
 //! The guest lets go of its VFs, and all devices leave, side by side. Bounded, with the reason if one does not.
 
 use super::helpers::is_gone;
-use super::{Next, Phase, Step, side_by_side};
+use super::step::{Next, Step, side_by_side};
 use crate::evacuate::action::{ActionKey, ActionKind, GuestCall};
 use crate::evacuate::cause::{Cause, CauseCode};
 use crate::evacuate::input::FailureKind;
+use crate::evacuate::phase::Phase;
 use crate::evacuate::progress::Stage;
 use crate::evacuate::spec::Side;
 use crate::evacuate::state::Evacuation;

@@ -1,9 +1,10 @@
 //! The guest takes its VFs into use. What it says only goes into the report.
 
 use super::helpers::is_there;
-use super::{Next, Phase, Step, side_by_side};
+use super::step::{Next, Step, side_by_side};
 use crate::evacuate::action::{ActionKey, GuestCall};
 use crate::evacuate::input::FailureKind;
+use crate::evacuate::phase::Phase;
 use crate::evacuate::progress::Stage;
 use crate::evacuate::spec::Side;
 use crate::evacuate::state::Evacuation;
