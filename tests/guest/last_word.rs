@@ -16,10 +16,27 @@ const TCX_EGRESS: u32 = 47;
 const BEFORE: u32 = 1 << 3;
 /// `XDP_FLAGS_SKB_MODE`: whatever the driver can do.
 const GENERIC: u32 = 1 << 1;
+/// Instructions of two words: code, registers and offset, then a constant.
+type Program = &'static [[u32; 2]];
 /// `r0 = 0 (TC_ACT_OK); exit`: the frame goes on, and no other program sees it.
-const GO_ON: [u32; 4] = [0xb7, 0, 0x95, 0];
+const GO_ON: Program = &[[0xb7, 0], [0x95, 0]];
 /// The same with `XDP_PASS`.
-const PASS: [u32; 4] = [0xb7, 2, 0x95, 0];
+const PASS: Program = &[[0xb7, 2], [0x95, 0]];
+/// `XDP_PASS` for IPv4, ARP and IPv6, `XDP_DROP` for everything else.
+const PASS_IP: Program = &[
+    [0x1261, 0],           // r2 = data
+    [0x0004_1361, 0],      // r3 = data_end
+    [0xb7, 2],             // r0 = XDP_PASS
+    [0x24bf, 0],           // r4 = r2
+    [0x0407, 14],          // r4 += 14
+    [0x0005_342d, 0],      // if r4 > r3: exit
+    [0x000c_2569, 0],      // r5 = the frame's type
+    [0x0003_0515, 0x0008], // if it is IPv4: exit
+    [0x0002_0515, 0x0608], // if it is ARP: exit
+    [0x0001_0515, 0xdd86], // if it is IPv6: exit
+    [0xb7, 1],             // r0 = XDP_DROP
+    [0x95, 0],             // exit
+];
 
 /// The parts of `union bpf_attr` that both commands read, in words.
 type Attributes = [u32; 32];
@@ -28,10 +45,11 @@ type Attributes = [u32; 32];
 pub(crate) fn have(device: &str, place: &str) -> Result<()> {
     let ifindex = ifindex(device)?;
     let (kind, program, place, flags) = match place {
-        "in" => (SCHED_CLS, &GO_ON, TCX_INGRESS, BEFORE),
-        "out" => (SCHED_CLS, &GO_ON, TCX_EGRESS, BEFORE),
-        "xdp" => (XDP, &PASS, XDP_LINK, GENERIC),
-        _ => anyhow::bail!("`{place}` is none of in, out and xdp"),
+        "in" => (SCHED_CLS, GO_ON, TCX_INGRESS, BEFORE),
+        "out" => (SCHED_CLS, GO_ON, TCX_EGRESS, BEFORE),
+        "xdp" => (XDP, PASS, XDP_LINK, GENERIC),
+        "xdp-strict" => (XDP, PASS_IP, XDP_LINK, GENERIC),
+        _ => anyhow::bail!("`{place}` is none of in, out, xdp and xdp-strict"),
     };
     let program = load(kind, program)?;
     let mut create: Attributes = [0; 32];
@@ -51,12 +69,12 @@ pub(crate) fn ifindex(device: &str) -> Result<u32> {
 
 /// Loads a tc program after which no other sees a frame, which goes on.
 pub(crate) fn load_go_on() -> Result<RawFd> {
-    load(SCHED_CLS, &GO_ON)
+    load(SCHED_CLS, GO_ON)
 }
 
-fn load(kind: u32, program: &'static [u32; 4]) -> Result<RawFd> {
+fn load(kind: u32, program: Program) -> Result<RawFd> {
     let mut load: Attributes = [0; 32];
-    (load[0], load[1]) = (kind, 2);
+    (load[0], load[1]) = (kind, program.len() as u32);
     point(&mut load, 2, program.as_ptr().addr());
     point(&mut load, 4, c"GPL".as_ptr().addr());
     bpf(PROG_LOAD, &load).context("the program is refused")

@@ -22,7 +22,7 @@ fn main() -> ExitCode {
         Some("filter") => set_filter(),
         _ => Err(anyhow::anyhow!(
             "usage: lab-agent guest | lab-agent stdio | lab-agent relay SOCKET ADDRESS:PORT | \
-             lab-agent last-word DEVICE in|out|xdp | lab-agent filter DEVICE on|off"
+             lab-agent last-word DEVICE in|out|xdp|xdp-strict | lab-agent filter DEVICE on|off"
         )),
     };
     match served {

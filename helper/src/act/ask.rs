@@ -11,13 +11,13 @@ use tandem_core::path::PathAnswer;
 use tandem_core::types::{Ifindex, Mac};
 
 use super::announce::port_of;
-use super::broadcast::reaches;
+use super::broadcast::{Sender, reaches};
 use super::error::ActError;
 use super::link::present;
 use super::listen::{await_frame, send_once};
 use super::neighbours::{Asked, is_confirmed, to_ask};
 use crate::netlink::request::Requests;
-use crate::packet::frames::{arp_answer, solicited_answer};
+use crate::packet::frames::{VlanTag, arp_answer, solicited_answer};
 use crate::packet::socket::{Arrivals, arrivals_socket, take_in};
 
 /// How often each is asked; a network may lose a frame.
@@ -192,7 +192,7 @@ fn asked_on_both(
         };
         if arrived == Arrived::There
             || through.is_answered(asked, LAST_TRIES)?
-            || hears(first, second)?
+            || hears(first, second, tags_of(asked, neighbour))?
         {
             return Ok(PathAnswer::Answered);
         }
@@ -203,11 +203,18 @@ fn asked_on_both(
 
 /// A backup hears what the port that carries the traffic sends: where its host lets nobody send from there but the
 /// bond's MAC, that is all there is to see of it.
-fn hears(backup: &Link, active: &Link) -> io::Result<bool> {
-    match active.mac.filter(|_| is_active(active)) {
-        Some(mac) => reaches((active.ifindex, mac), backup.ifindex, TRIES),
-        None => Ok(false),
-    }
+fn hears(backup: &Link, active: &Link, tags: &[VlanTag]) -> io::Result<bool> {
+    let Some(mac) = active.mac.filter(|_| is_active(active)) else {
+        return Ok(false);
+    };
+    let port = active.ifindex;
+    reaches(Sender { port, mac, tags }, backup.ifindex, TRIES)
+}
+
+/// The VLANs in which a neighbour is.
+fn tags_of(asked: &[Asked], neighbour: IpAddr) -> &[VlanTag] {
+    let found = asked.iter().find(|one| one.ip == neighbour);
+    found.map_or(&[], |one| &one.tags)
 }
 
 /// A port through which neighbours are asked.

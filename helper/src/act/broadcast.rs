@@ -8,7 +8,7 @@ use tandem_core::types::{Ifindex, Mac};
 
 use super::listen::{await_frame, send_once};
 use crate::packet::frames::{
-    BROADCAST, ETHERTYPE_EXPERIMENTAL, number_by_chance, path_check, path_check_payload,
+    BROADCAST, ETHERTYPE_EXPERIMENTAL, VlanTag, number_by_chance, path_check, path_check_payload,
     path_check_to,
 };
 use crate::packet::socket::{Arrivals, arrivals_socket, packet_socket, transmit};
@@ -21,14 +21,22 @@ const TRY: Duration = Duration::from_millis(100);
 /// What the frames begin with.
 const MAGIC: [u8; 8] = *b"tandem\0p";
 
-/// Sends that many frames to all at most out of one port, from that MAC, until one arrives at the other.
-pub(super) fn reaches(sender: (Ifindex, Mac), to: Ifindex, tries: u32) -> io::Result<bool> {
+/// Out of which port frames go, from which MAC, and in which VLANs: a network may pass some and not others.
+#[derive(Clone, Copy)]
+pub(super) struct Sender<'a> {
+    pub(super) port: Ifindex,
+    pub(super) mac: Mac,
+    pub(super) tags: &'a [VlanTag],
+}
+
+/// Sends that many frames to all at most until one arrives at another port.
+pub(super) fn reaches(sender: Sender<'_>, to: Ifindex, tries: u32) -> io::Result<bool> {
     reaches_as(sender, to, BROADCAST, tries)
 }
 
 /// The same with frames for that MAC, which the other port takes in or not.
 pub(super) fn reaches_as(
-    sender: (Ifindex, Mac),
+    sender: Sender<'_>,
     to: Ifindex,
     as_mac: Mac,
     tries: u32,
@@ -37,17 +45,12 @@ pub(super) fn reaches_as(
     is_heard(sender, as_mac, &receiver, tries)
 }
 
-fn is_heard(
-    (from, mac): (Ifindex, Mac),
-    to: Mac,
-    receiver: &OwnedFd,
-    tries: u32,
-) -> io::Result<bool> {
+fn is_heard(sender: Sender<'_>, to: Mac, receiver: &OwnedFd, tries: u32) -> io::Result<bool> {
     let payload = payload();
-    let frame = path_check_to(to, mac, &payload);
-    let sender = packet_socket(from, 0)?;
+    let frame = path_check_to(to, sender.mac, sender.tags, &payload);
+    let socket = packet_socket(sender.port, 0)?;
     for _ in 0..tries {
-        send_once(&sender, &frame)?;
+        send_once(&socket, &frame)?;
         if arrives_within(receiver, &payload, TRY)? {
             return Ok(true);
         }
@@ -55,10 +58,10 @@ fn is_heard(
     Ok(false)
 }
 
-/// Shows the network that the bond is behind this port. What does not get out changes nothing: the port's own traffic
-/// leads back too.
-pub(super) fn lead_back((to, mac): (Ifindex, Mac)) {
-    let _ = transmit(to, &[path_check(mac, &MAGIC)]);
+/// Shows the network that the bond is behind this port, in these VLANs: switches learn a MAC in each VLAN for itself. What
+/// does not get out changes nothing: the port's own traffic leads back too.
+pub(super) fn lead_back(back: Sender<'_>) {
+    let _ = transmit(back.port, &[path_check(back.mac, back.tags, &MAGIC)]);
 }
 
 /// What makes these frames unlike all others.

@@ -25,7 +25,8 @@ pub(super) struct Asked {
     pub(super) ip: IpAddr,
     /// Its MAC, where it is known.
     mac: Option<Mac>,
-    tags: Vec<VlanTag>,
+    /// The VLANs in which it is, the outermost first.
+    pub(super) tags: Vec<VlanTag>,
     /// The MAC and address that the guest has there; the address is of the neighbour's family.
     own_mac: Mac,
     own_ip: IpAddr,

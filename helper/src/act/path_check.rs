@@ -9,11 +9,12 @@ use tandem_core::types::{IfName, Ifindex, Mac};
 
 use super::announce::port_of;
 use super::ask::{Arrived, Way, arrived, without};
-use super::broadcast::{TRIES, lead_back, reaches, reaches_as};
+use super::broadcast::{Sender, TRIES, lead_back, reaches, reaches_as};
 use super::error::ActError;
 use super::link::present;
 use super::neighbours::{Asked, to_ask};
 use crate::netlink::request::Requests;
+use crate::packet::frames::VlanTag;
 
 /// How often neighbours are asked.
 const ASK_TRIES: u32 = 2;
@@ -74,7 +75,7 @@ pub(super) fn check_path(
     };
     let fault = match proof {
         PathProof::Standby => {
-            let reached = reaches(vf.sender(), standby.port, TRIES).map_err(failed)?;
+            let reached = reaches(vf.sender(&[]), standby.port, TRIES).map_err(failed)?;
             (!reached).then(|| unheard(&vf, &standby))
         }
         PathProof::Neighbours => look()?,
@@ -87,7 +88,7 @@ pub(super) fn check_path(
     let Some(message) = fault else {
         return Ok(());
     };
-    lead_back(standby.sender());
+    lead_back(standby.sender(&[]));
     Err(ActError::Refused {
         errno: libc::ETIMEDOUT,
         message,
@@ -102,8 +103,13 @@ struct End<'a> {
 }
 
 impl End<'_> {
-    fn sender(&self) -> (Ifindex, Mac) {
-        (self.port, self.mac)
+    fn sender<'a>(&self, tags: &'a [VlanTag]) -> Sender<'a> {
+        self.sender_as(self.mac, tags)
+    }
+
+    fn sender_as<'a>(&self, mac: Mac, tags: &'a [VlanTag]) -> Sender<'a> {
+        let port = self.port;
+        Sender { port, mac, tags }
     }
 }
 
@@ -164,15 +170,17 @@ impl Path<'_> {
             return Ok(broken("others answer there, so this network is filtered"));
         }
         let mac = stranger.stranger.unwrap_or(vf.mac);
-        let gets_in = reaches(standby.sender(), vf.port, ASK_TRIES)?;
+        // All that follows is of the first network on which nobody answers.
+        let tags = &first.tags[..];
+        let gets_in = reaches(standby.sender(tags), vf.port, ASK_TRIES)?;
         // A PF gives its VF no unicast for another MAC, so that a VF that has the bond's alone can't be asked as anybody else.
         let is_own = [vf_link.mac, vf_link.permanent_mac].contains(&Some(mac));
         let gets_its_own_only =
-            gets_in && !is_own && !reaches_as(standby.sender(), vf.port, mac, ASK_TRIES)?;
+            gets_in && !is_own && !reaches_as(standby.sender(tags), vf.port, mac, ASK_TRIES)?;
         if gets_its_own_only {
             return Ok(Shown::AllThatShows);
         }
-        if reaches((vf.port, mac), standby.port, ASK_TRIES)? {
+        if reaches(vf.sender_as(mac, tags), standby.port, ASK_TRIES)? {
             // A solicitation has an address, and a network may let nobody ask from one that it does not know.
             if gets_in && first.ip.is_ipv6() {
                 let stranger = Way::as_stranger(standby_link, bond_mac, &missed)?;
@@ -190,14 +198,15 @@ impl Path<'_> {
             return Ok(broken("none of its frames gets out"));
         }
         // A host may let it send as the bond only.
-        let is_heard = reaches(vf.sender(), standby.port, ASK_TRIES)?;
-        lead_back(standby.sender());
+        let led_back = || (missed.iter()).for_each(|one| lead_back(standby.sender(&one.tags)));
+        let is_heard = reaches(vf.sender(tags), standby.port, ASK_TRIES)?;
+        led_back();
         let through = Way::as_guest(vf.port, &missed)?;
         let mut gets_out = false;
         for _ in 0..ASK_TRIES {
             through.ask(&missed)?;
             let found = arrived(&through, &through_standby, &missed, ASK_TRY)?;
-            lead_back(standby.sender());
+            led_back();
             match found {
                 Some((Arrived::There, _)) => return Ok(Shown::Whole),
                 Some((Arrived::Beside, _)) => gets_out = true,
@@ -218,9 +227,19 @@ impl Path<'_> {
         if stranger.is_answered(self.asked, ASK_TRIES)? {
             return Ok(None);
         }
-        let is_heard = reaches(vf.sender(), standby.port, TRIES)?;
-        lead_back(standby.sender());
-        Ok((!is_heard).then(|| unheard(vf, standby)))
+        let mut networks: Vec<_> = self.asked.iter().map(|one| &one.tags[..]).collect();
+        networks.dedup();
+        if networks.is_empty() {
+            networks.push(&[]);
+        }
+        for tags in networks {
+            let is_heard = reaches(vf.sender(tags), standby.port, TRIES)?;
+            lead_back(standby.sender(tags));
+            if is_heard {
+                return Ok(None);
+            }
+        }
+        Ok(Some(unheard(vf, standby)))
     }
 }
 

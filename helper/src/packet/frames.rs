@@ -86,13 +86,13 @@ pub(crate) fn reverse_arp(mac: Mac, tags: &[VlanTag]) -> Vec<u8> {
 }
 
 /// A broadcast that shows the way through the network; nobody answers it.
-pub(crate) fn path_check(mac: Mac, payload: &[u8]) -> Vec<u8> {
-    path_check_to(BROADCAST, mac, payload)
+pub(crate) fn path_check(mac: Mac, tags: &[VlanTag], payload: &[u8]) -> Vec<u8> {
+    path_check_to(BROADCAST, mac, tags, payload)
 }
 
 /// The same for one station.
-pub(crate) fn path_check_to(to: Mac, mac: Mac, payload: &[u8]) -> Vec<u8> {
-    let mut frame = ethernet(to, mac, &[], ETHERTYPE_EXPERIMENTAL);
+pub(crate) fn path_check_to(to: Mac, mac: Mac, tags: &[VlanTag], payload: &[u8]) -> Vec<u8> {
+    let mut frame = ethernet(to, mac, tags, ETHERTYPE_EXPERIMENTAL);
     frame.extend(payload);
     padded(frame)
 }
@@ -104,10 +104,8 @@ pub(crate) fn number_by_chance() -> u64 {
 
 /// What a frame of [`path_check`] carries, with its padding; `None` for all others.
 pub(crate) fn path_check_payload(frame: &[u8]) -> Option<&[u8]> {
-    let (header, payload) = frame.split_at_checked(14)?;
-    header
-        .ends_with(&ETHERTYPE_EXPERIMENTAL.to_be_bytes())
-        .then_some(payload)
+    let (ethertype, payload) = untagged(frame)?;
+    (ethertype == ETHERTYPE_EXPERIMENTAL).then_some(payload)
 }
 
 /// Asks the station that has `ip`, at `to`, for its MAC.

@@ -251,7 +251,7 @@ mod tests {
             let advertisement = neighbour_advertisement(mac, &tags, ip.to_ipv6_mapped(), false);
             let solicitation =
                 neighbour_solicitation(mac, None, &tags, ip.to_ipv6_mapped(), ip.to_ipv6_mapped());
-            let check = path_check(mac, &[0; 8]);
+            let check = path_check(mac, &tags, &[0; 8]);
             let frames = [request, reply, advertisement, solicitation, check];
             let passed = |what| frames.each_ref().map(|frame| passes(what, frame));
             assert_eq!(

@@ -108,7 +108,7 @@ impl Guest {
                     }
                     let traffic = PortTraffic {
                         port,
-                        sent: self.sent,
+                        sent: self.sent + u64::from(self.asked),
                         counted_by: self.counted_by,
                         passed_at: None,
                     };
@@ -208,7 +208,7 @@ impl Guest {
         };
         self.learn(Input::PortTraffic(PortTraffic {
             port,
-            sent: self.sent,
+            sent: self.sent + u64::from(self.asked),
             counted_by: self.counted_by,
             passed_at: Some(passed_at),
         }));
@@ -245,13 +245,25 @@ fn a_guest_at_rest_is_looked_at_every_ten_seconds_and_nobody_is_asked() {
 }
 
 #[test]
+fn a_question_is_no_reason_for_the_next_one() {
+    let mut guest = Guest::new(watching());
+    guest.run(30_000, 0);
+    guest.sent += 1;
+    guest.run(600_000, 0);
+    assert_eq!(guest.asked, 1);
+}
+
+#[test]
 fn a_few_frames_now_and_then_are_asked_about_as_seldom() {
     let mut guest = Guest::new(watching());
     guest.run(30_000, 0);
     let before = guest.looks;
+    let asked = guest.asked;
     guest.run(600_000, 1);
-    assert_eq!(guest.looks - before, 60);
-    assert!(guest.asked <= 61, "{}", guest.asked);
+    let asked = guest.asked - asked;
+    assert!((55..=61).contains(&asked), "{asked}");
+    // And one after each question.
+    assert_eq!(guest.looks - before, 60 + asked);
 }
 
 #[test]

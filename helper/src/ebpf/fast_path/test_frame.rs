@@ -99,7 +99,7 @@ impl Tester {
         let number = number_by_chance();
         lock(maps).begin_test(self.bond, number)?;
         let begun = Instant::now();
-        let frame = path_check_to(NEAREST_BRIDGE, Mac(self.mac), &number.to_ne_bytes());
+        let frame = path_check_to(NEAREST_BRIDGE, Mac(self.mac), &[], &number.to_ne_bytes());
         // How it fared is asked of the programs. That the bond was down once is told with the first frame after.
         if send(&self.socket, &frame, SendFlags::DONTWAIT) == Err(Errno::NETDOWN) {
             let _ = send(&self.socket, &frame, SendFlags::DONTWAIT);
@@ -335,7 +335,7 @@ mod tests {
     #[test]
     fn a_test_frame_goes_no_further_than_the_next_bridge_and_is_as_the_programs_read_it() {
         let number = 0x0102_0304_0506_0708_u64.to_ne_bytes();
-        let frame = path_check_to(NEAREST_BRIDGE, Mac([2, 0, 0, 0, 0, 7]), &number);
+        let frame = path_check_to(NEAREST_BRIDGE, Mac([2, 0, 0, 0, 0, 7]), &[], &number);
         assert_eq!(frame[..6], NEAREST_BRIDGE.0);
         assert_eq!(frame[6..12], [2, 0, 0, 0, 0, 7]);
         assert_eq!(frame[12..14], PATH_CHECK_ETHERTYPE);

@@ -64,6 +64,8 @@ struct Watched {
     wait_ms: u64,
     /// Looks at a port that sends all the time, if it does.
     go_on: Option<GoOn>,
+    /// A question was put through the port since the last look: what it sent is not the guest's.
+    has_asked: bool,
     /// Somebody has changed a chain since the last look.
     anew: bool,
     /// A neighbour was last asked about.
@@ -117,6 +119,7 @@ impl PathMemory {
                     look_at: now.plus_ms(wait_ms),
                     wait_ms,
                     go_on: None,
+                    has_asked: false,
                     anew: false,
                     asked_at: now,
                     alive_at: now,
@@ -239,6 +242,12 @@ impl PathMemory {
             if watched.look_at <= now {
                 watched.look_at = now.plus_ms(watched.wait_ms);
             }
+            // Of a port that sends all the time the next look is soon, and finds what the guest sends.
+            let is_compared = watched.counted.is_some() && watched.go_on.is_none();
+            if ended.asked == Some(watched.port) && is_compared {
+                watched.has_asked = true;
+                watched.look_at = now;
+            }
         }
         Some(Ended { untold })
     }
@@ -273,6 +282,11 @@ impl PathMemory {
             return;
         };
         let before = watched.counted.replace((found, now));
+        // Else each question would be the reason for the next one, in a guest that sends nothing itself.
+        if core::mem::take(&mut watched.has_asked) {
+            watched.look_at = now.plus_ms(watched.wait_ms);
+            return;
+        }
         let grown = before.and_then(|(before, at)| {
             let same = before.counted_by == found.counted_by;
             // Less than before: the counters began anew.
