@@ -11,7 +11,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use crate::libvirt::EVACUATION_LIMIT;
-use crate::{Lab, Vm};
+use crate::net::Namespace;
+use crate::{Host, Lab, Vm};
 
 /// Between two looks.
 const STEP: Duration = Duration::from_millis(2);
@@ -29,8 +30,12 @@ pub enum Disturbance {
     Frozen(Duration),
     /// A half may keep 4 KiB.
     SmallLimit,
+    /// The destination's QEMU dies once the guest stands still.
+    DestinationDies,
     /// So long after the guest has left, the switch still sends to the source.
     LearnsLate(Duration),
+    /// So long after the guest has left, the switch still sends to the source, and its bridge to the guest's tap.
+    StaysAtTap(Duration),
 }
 
 /// When something happens.
@@ -111,33 +116,42 @@ impl Wrapper {
     }
 }
 
-/// The switch sends what is for a guest to the host that it is on, wherever that guest is.
-pub(super) struct StaticEntry<'lab> {
-    lab: &'lab Lab,
-    entry: String,
-}
+/// Bridges that send what is for a guest the old way, wherever that guest is.
+pub(super) struct StaticEntries(Vec<(Namespace, String)>);
 
-impl<'lab> StaticEntry<'lab> {
-    pub(super) fn new(lab: &'lab Lab, mac: &str, host: &str) -> Result<Self> {
-        let entry = format!("{mac} dev to-{host} master");
-        // A static entry alone is moved by the first frame from elsewhere (`br_fdb_update` of net/bridge/br_fdb.c, Linux 6.12).
-        lab.switch()
-            .exec(&format!("bridge fdb replace {entry} static sticky"))?;
-        Ok(Self { lab, entry })
+impl StaticEntries {
+    /// On the switch, to that host.
+    pub(super) fn new(lab: &Lab, mac: &str, host: &str) -> Result<Self> {
+        let mut entries = Self(Vec::new());
+        entries.add(lab.switch(), mac, &format!("to-{host}"))?;
+        Ok(entries)
     }
 
-    /// Takes it away so long after the guest has left.
+    /// And on a host's own bridge, to that tap.
+    pub(super) fn and_at(mut self, host: &Host, mac: &str, tap: &str) -> Result<Self> {
+        self.add(host.namespace(), mac, tap)?;
+        Ok(self)
+    }
+
+    fn add(&mut self, bridge: &Namespace, mac: &str, port: &str) -> Result<()> {
+        let entry = format!("{mac} dev {port} master");
+        // A static entry alone is moved by the first frame from elsewhere (`br_fdb_update` of net/bridge/br_fdb.c, Linux 6.12).
+        bridge.exec(&format!("bridge fdb replace {entry} static sticky"))?;
+        self.0.push((bridge.clone(), entry));
+        Ok(())
+    }
+
+    /// Takes them away so long after the guest has left.
     pub(super) fn remove_after(self, vm: &Vm, late: Duration) -> Result<()> {
         await_until("the guest never leaves", || {
             let state = vm.qmp().execute("query-status", json!({}))?;
             Ok(state["status"] == "postmigrate")
         })?;
         thread::sleep(late);
-        let removed = self
-            .lab
-            .switch()
-            .exec(&format!("bridge fdb del {}", self.entry));
-        removed.map(drop)
+        for (bridge, entry) in self.0 {
+            bridge.exec(&format!("bridge fdb del {entry}"))?;
+        }
+        Ok(())
     }
 }
 
