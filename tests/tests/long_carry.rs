@@ -162,9 +162,10 @@ fn late(lab: &Lab) -> Result<()> {
     stage.await_nothing_left()
 }
 
-/// The kernel gives each flow a queue of the tap's, and QEMU reads them one by one.
+/// The kernel gives each flow one of the tap's queues, and another one as soon as the guest sends that flow by that: what waits in
+/// the first comes late then, so that order is not promised. That is so without a migration too.
 #[test]
-fn a_guest_with_two_queues_gets_each_flow_whole_and_in_order() {
+fn a_guest_with_two_queues_gets_each_flow_whole() {
     let Some(lab) = Lab::for_test("carry, two queues") else {
         return;
     };
@@ -173,27 +174,26 @@ fn a_guest_with_two_queues_gets_each_flow_whole_and_in_order() {
 
 fn two_queues(lab: &Lab) -> Result<()> {
     let mut stage = Stage::with_two_queues(lab)?;
-    for how in [Move::Carried, Move::OwnStop, Move::Carried] {
+    for how in [Move::Plain, Move::Carried, Move::OwnStop, Move::Carried] {
         let moved = stage.migrate(&how)?;
         let told = &moved.report["carry"];
-        let (unseen, late) = moved.told()?;
-        let mut wrong = Vec::new();
         let [v6, broadcasts] = &moved.others;
         let flows = [&moved.frames, v6, broadcasts].into_iter().chain(&moved.flows);
-        for frames in flows {
-            let count = &frames.to_guest.total;
-            ensure!(count.sent > count.lost, "nothing came: {frames}");
-            wrong.push([count.lost, count.duplicated, count.reordered]);
+        let counts: Vec<_> = flows
+            .map(|frames| &frames.to_guest.total)
+            .map(|count| [count.lost, count.duplicated, count.reordered])
+            .collect();
+        let all = format!("{how:?}: lost, twice, out of order {counts:?}; {told}");
+        eprintln!("{all}");
+        let [lost, twice] = [0, 1].map(|of| counts.iter().map(|flow| flow[of]).sum::<u64>());
+        if how == Move::Plain {
+            ensure!(lost > 0, "the frames don't tell: {all}");
+            continue;
         }
-        eprintln!("{how:?}: lost, twice, out of order {wrong:?}; {told}");
-        let all = format!("{how:?}: {wrong:?}\n{}", moved.report);
-        ensure!(told["reason"].is_null(), "it was not carried: {all}");
-        let sums = [0, 1, 2].map(|of| wrong.iter().map(|flow| flow[of]).sum::<u64>());
+        let (unseen, _) = moved.told()?;
         let told_lost = told["lost"].as_u64().unwrap_or_default();
-        ensure!(
-            sums[0] <= unseen + told_lost && sums[1] == 0 && sums[2] <= late,
-            "{all}"
-        );
+        ensure!(told["reason"].is_null(), "it was not carried: {all}");
+        ensure!(lost <= unseen + told_lost && twice == 0, "{all}");
         stage.await_nothing_left()?;
     }
     stage.uses_both_queues()

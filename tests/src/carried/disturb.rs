@@ -116,43 +116,45 @@ impl Wrapper {
     }
 }
 
-/// Bridges that send what is for a guest the old way, wherever that guest is.
+/// Bridges that send what is for a guest the old way, wherever that guest is, and how each is told of the new one.
 pub(super) struct StaticEntries(Vec<(Namespace, String)>);
 
 impl StaticEntries {
-    /// On the switch, to that host.
-    pub(super) fn new(lab: &Lab, mac: &str, host: &str) -> Result<Self> {
-        let mut entries = Self(Vec::new());
-        entries.add(lab.switch(), mac, &format!("to-{host}"))?;
-        Ok(entries)
+    /// On the switch, to the first of these hosts, and later to the other one: nothing is flooded in between.
+    pub(super) fn new(lab: &Lab, mac: &str, [here, there]: [&Host; 2]) -> Result<Self> {
+        let switch = lab.switch();
+        keep(switch, mac, &format!("to-{}", here.name()))?;
+        let moved = format!("replace {mac} dev to-{} master dynamic", there.name());
+        Ok(Self(vec![(switch.clone(), moved)]))
     }
 
     /// And on a host's own bridge, to that tap.
     pub(super) fn and_at(mut self, host: &Host, mac: &str, tap: &str) -> Result<Self> {
-        self.add(host.namespace(), mac, tap)?;
+        keep(host.namespace(), mac, tap)?;
+        let gone = format!("del {mac} dev {tap} master");
+        self.0.push((host.namespace().clone(), gone));
         Ok(self)
     }
 
-    fn add(&mut self, bridge: &Namespace, mac: &str, port: &str) -> Result<()> {
-        let entry = format!("{mac} dev {port} master");
-        // A static entry alone is moved by the first frame from elsewhere (`br_fdb_update` of net/bridge/br_fdb.c, Linux 6.12).
-        bridge.exec(&format!("bridge fdb replace {entry} static sticky"))?;
-        self.0.push((bridge.clone(), entry));
-        Ok(())
-    }
-
-    /// Takes them away so long after the guest has left.
+    /// Has them go so long after the guest has left.
     pub(super) fn remove_after(self, vm: &Vm, late: Duration) -> Result<()> {
         await_until("the guest never leaves", || {
             let state = vm.qmp().execute("query-status", json!({}))?;
             Ok(state["status"] == "postmigrate")
         })?;
         thread::sleep(late);
-        for (bridge, entry) in self.0 {
-            bridge.exec(&format!("bridge fdb del {entry}"))?;
+        for (bridge, change) in self.0 {
+            bridge.exec(&format!("bridge fdb {change}"))?;
         }
         Ok(())
     }
+}
+
+/// A static entry alone is moved by the first frame from elsewhere (`br_fdb_update` of net/bridge/br_fdb.c, Linux 6.12).
+fn keep(bridge: &Namespace, mac: &str, port: &str) -> Result<()> {
+    let entry = format!("{mac} dev {port} master static sticky");
+    bridge.exec(&format!("bridge fdb replace {entry}"))?;
+    Ok(())
 }
 
 /// Has a process stand still for so long.

@@ -168,7 +168,7 @@ impl<'lab> Stage<'lab> {
         }
         let mac = DomainSpec::new(CARRIED).standby.to_string();
         let here = &self.hosts[self.at];
-        let entries = || StaticEntries::new(self.lab, &mac, here.name());
+        let entries = || StaticEntries::new(self.lab, &mac, [here, there]);
         let static_entries = match how {
             Move::Disturbed(Disturbance::LearnsLate(late)) | Move::PlainLate(late) => {
                 Some((entries()?, *late))

@@ -4,6 +4,7 @@
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use super::domain::DOMAIN;
 use super::{Hypervisor, VfioGuest};
 use crate::Lab;
 use crate::artifacts::host_tools::{self, HostTool};
@@ -12,7 +13,7 @@ use crate::net::{ALL_V4, GUEST_V4};
 use crate::probe::{FrameOptions, FrameReport};
 
 /// Broadcasts a second: there are fewer of them in a network.
-const BROADCASTS_HZ: u32 = 50;
+const BROADCASTS_HZ: u32 = 20;
 
 /// Both hypervisors, and the guest on one of them.
 pub struct VhostStage<'lab> {
@@ -80,8 +81,10 @@ impl<'lab> VhostStage<'lab> {
         let ran = self.guest.evacuate(&words, &[there, here])?;
         let moved = (frames.finish()?, broadcasts.finish()?);
         ensure!(
-            ran.code == Some(code) && there.runs(super::domain::DOMAIN)?,
-            "{ran:#?}\n{}",
+            ran.code == Some(code) && there.runs(DOMAIN)?,
+            "{}\n{}\n{ran:#?}\n{}",
+            moved.0,
+            moved.1,
             there.log_tail()
         );
         self.at = 1 - self.at;
