@@ -96,7 +96,11 @@ impl<'lab> Stage<'lab> {
             rate_hz,
             ..FrameOptions::default()
         };
-        let (often, seldom) = (options(how.rate_hz()), options(OTHERS_HZ));
+        let seldom = options(OTHERS_HZ);
+        let often = match self.flows {
+            0 => options(how.rate_hz()),
+            _ => seldom,
+        };
         let probe = self.lab.probe_frames(&self.vm, GUEST_V4.into(), often)?;
         let v6 = self.lab.probe_frames(&self.vm, GUEST_V6.into(), seldom)?;
         let all = self.lab.probe_frames(&self.vm, ALL_V4.into(), seldom)?;
@@ -124,7 +128,7 @@ impl<'lab> Stage<'lab> {
     /// # Errors
     /// One has not.
     pub fn uses_both_queues(&self) -> Result<()> {
-        let lines = self.vm.sh("grep input /proc/interrupts")?;
+        let lines = self.vm.sh(r"grep 'input\.[0-9]' /proc/interrupts")?;
         let brought = |line: &str| {
             let mut columns = line.split_whitespace().skip(1);
             columns.any(|count| count.parse::<u64>().is_ok_and(|count| count > 100))
