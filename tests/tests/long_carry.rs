@@ -178,7 +178,9 @@ fn two_queues(lab: &Lab) -> Result<()> {
         let moved = stage.migrate(&how)?;
         let told = &moved.report["carry"];
         let [v6, broadcasts] = &moved.others;
-        let flows = [&moved.frames, v6, broadcasts].into_iter().chain(&moved.flows);
+        let flows = [&moved.frames, v6, broadcasts]
+            .into_iter()
+            .chain(&moved.flows);
         let counts: Vec<_> = flows
             .map(|frames| &frames.to_guest.total)
             .map(|count| [count.lost, count.duplicated, count.reordered])

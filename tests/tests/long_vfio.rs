@@ -71,7 +71,10 @@ fn carried_beside_plain(lab: &Lab) -> Result<()> {
         ensure!(told["reason"].is_null(), "it was not carried");
         ensure!(told["carried"].as_u64() > Some(0), "nothing was carried");
         let directions = [&moved.frames, &moved.broadcasts].map(|frames| &frames.to_guest.total);
-        for count in directions.into_iter().chain([&moved.frames.to_client.total]) {
+        for count in directions
+            .into_iter()
+            .chain([&moved.frames.to_client.total])
+        {
             let wrong = [count.lost, count.duplicated, count.reordered];
             ensure!(wrong == [0; 3], "lost, twice, out of order: {wrong:?}");
         }

@@ -10,8 +10,8 @@ use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 
 use super::disturb::{Disturbance, Side, StaticEntries, When, Wrapper};
-use super::moves::{Move, Moved};
 use super::disturb::{await_until, freeze, program_that, program_with};
+use super::moves::{Move, Moved};
 use super::{CARRIED, CarriedMove, uri_of};
 use crate::libvirt::{DomainSpec, EVACUATION_LIMIT, Ran, host_program, tandem_host_of};
 use crate::net::{ALL_V4, GUEST_V4, GUEST_V6};

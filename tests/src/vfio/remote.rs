@@ -79,7 +79,9 @@ fn run_for(mut stream: TcpStream) -> Result<()> {
     let output: OwnedFd = stream.into();
     let mut command = Command::new(program);
     command.args(arguments);
-    command.stdin(Stdio::from(input)).stdout(Stdio::from(output));
+    command
+        .stdin(Stdio::from(input))
+        .stdout(Stdio::from(output));
     let mut child = command
         .spawn()
         .with_context(|| format!("{program} can't be started"))?;

@@ -111,7 +111,9 @@ impl<'lab> VhostStage<'lab> {
         for hypervisor in &self.hypervisors {
             let script = "ip -brief link; bridge fdb show; ps -e -o args";
             let told = hypervisor.sh(script)?;
-            let left = ["tdm", "carry-half"].iter().find(|one| told.contains(**one));
+            let left = ["tdm", "carry-half"]
+                .iter()
+                .find(|one| told.contains(**one));
             ensure!(left.is_none(), "on {}: {told}", hypervisor.name());
         }
         Ok(())
