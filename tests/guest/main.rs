@@ -13,15 +13,20 @@ mod stream;
 
 use std::process::ExitCode;
 
+use tandem_lab::vfio::{relay, remote};
+
 fn main() -> ExitCode {
     let served = match std::env::args().nth(1).as_deref() {
         Some("guest") => port::serve_guest(),
         Some("stdio") => port::serve_stdio(),
-        Some("relay") => relay(),
+        Some("relay") => bring_socket(),
+        Some("serve-commands") => serve_commands(),
+        Some("command") => command(),
         Some("last-word") => have_last_word(),
         Some("filter") => set_filter(),
         _ => Err(anyhow::anyhow!(
             "usage: lab-agent guest | lab-agent stdio | lab-agent relay SOCKET ADDRESS:PORT | \
+             lab-agent serve-commands ADDRESS:PORT | lab-agent command ADDRESS:PORT WORDS | \
              lab-agent last-word DEVICE in|out|xdp|xdp-strict | lab-agent filter DEVICE on|off"
         )),
     };
@@ -34,12 +39,28 @@ fn main() -> ExitCode {
     }
 }
 
-fn relay() -> anyhow::Result<()> {
+fn bring_socket() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(2).collect();
     let [path, target, ..] = &arguments[..] else {
         anyhow::bail!("a relay takes a socket and an address");
     };
-    tandem_lab::vfio::relay::serve(path.as_ref(), target.parse()?)
+    relay::serve(path.as_ref(), target.parse()?)
+}
+
+fn serve_commands() -> anyhow::Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(2).collect();
+    let [at] = &arguments[..] else {
+        anyhow::bail!("an address is needed");
+    };
+    remote::serve(at.parse()?)
+}
+
+fn command() -> anyhow::Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(2).collect();
+    let [at, words @ ..] = &arguments[..] else {
+        anyhow::bail!("an address and a command are needed");
+    };
+    remote::run(at.parse()?, words)
 }
 
 fn set_filter() -> anyhow::Result<()> {

@@ -1,6 +1,7 @@
 //! A move between two plain QEMUs by `tandem-host`, with the guest's frames carried: both halves in the hosts' namespaces.
 
 mod disturb;
+mod moves;
 mod stage;
 
 use std::path::{Path, PathBuf};
@@ -13,7 +14,8 @@ use crate::qemu::named_with_control;
 use crate::{DOWNTIME_LIMIT_MS, Host, Vm, Waiting};
 
 pub use disturb::{Disturbance, Side, When};
-pub use stage::{Move, Moved, Stage};
+pub use moves::{Move, Moved};
+pub use stage::Stage;
 
 /// The name of the domain in both QEMUs.
 pub const CARRIED: &str = "g1";

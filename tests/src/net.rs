@@ -161,11 +161,12 @@ impl Host {
         &self.namespace
     }
 
-    /// Makes a tap on the host's bridge and gives its name.
-    pub fn add_tap(&self) -> Result<String> {
+    /// Makes a tap with so many queues on the host's bridge and gives its name.
+    pub fn add_tap(&self, queues: u8) -> Result<String> {
         let tap = format!("tap{}", self.next_tap.fetch_add(1, Ordering::Relaxed));
-        self.namespace
-            .ip(&["tuntap", "add", "dev", &tap, "mode", "tap"])?;
+        let mut words = vec!["tuntap", "add", "dev", &tap, "mode", "tap"];
+        words.extend((queues > 1).then_some("multi_queue"));
+        self.namespace.ip(&words)?;
         self.namespace
             .ip(&["link", "set", &tap, "master", "br0", "up"])?;
         Ok(tap)

@@ -101,6 +101,15 @@ impl Hardware {
         });
     }
 
+    /// Gives each virtio NIC of it two queues.
+    pub fn two_queues(&mut self) {
+        for nic in &mut self.nics {
+            if nic.model == NicModel::VirtioNet {
+                nic.two_queues();
+            }
+        }
+    }
+
     /// Adds a NIC that can leave, with the id `vf` (then `vf2`, …).
     pub fn add_vf(&mut self, model: NicModel, mac: Mac) {
         let leaving = self
@@ -150,7 +159,7 @@ impl Vm {
         let nics = hardware
             .nics
             .iter()
-            .map(|nic| Ok((nic.clone(), host.add_tap()?)))
+            .map(|nic| Ok((nic.clone(), host.add_tap(nic.queues())?)))
             .collect::<Result<Vec<_>>>()?;
         let accelerator = accel::detect()?;
         let mut kernel_parameters = boot::kernel_parameters(accelerator);
@@ -264,7 +273,7 @@ impl Vm {
         if self.position(&nic.id).is_ok() {
             bail!("the guest has a NIC `{}` already", nic.id);
         }
-        let tap = self.host.add_tap()?;
+        let tap = self.host.add_tap(nic.queues())?;
         self.qemu.plug_nic(&nic, &tap)?;
         self.spec.nics.push((nic, tap));
         Ok(())
@@ -282,8 +291,8 @@ impl Vm {
     /// Moves the running guest to another host. If that fails it goes on here.
     pub fn migrate_to(&mut self, host: &Host) -> Result<MigrationReport> {
         let mut spec = self.spec.clone();
-        for (_, tap) in &mut spec.nics {
-            *tap = host.add_tap()?;
+        for (nic, tap) in &mut spec.nics {
+            *tap = host.add_tap(nic.queues())?;
         }
         let (destination, report) = match self.try_migrate(host, &mut spec) {
             Ok(moved) => moved,
@@ -325,8 +334,8 @@ impl Vm {
     ) -> Result<Waiting> {
         let mut spec = self.spec.clone();
         spec.nics.retain(|(nic, _)| nic.id != without);
-        for (_, tap) in &mut spec.nics {
-            *tap = host.add_tap()?;
+        for (nic, tap) in &mut spec.nics {
+            *tap = host.add_tap(nic.queues())?;
         }
         spec.extra_arguments = extra_arguments;
         let (qemu, stream) = start(&self.lab, host, &mut spec, Start::Incoming)?;
@@ -426,7 +435,7 @@ impl Waiting {
     /// What it takes to plug a VF into the first root port there, under the id `vf`: `netdev` and `device`.
     pub fn vf(&self, model: NicModel, mac: Mac) -> Result<serde_json::Value> {
         let nic = vf("vf", model, mac, 0);
-        let tap = self.host.add_tap()?;
+        let tap = self.host.add_tap(nic.queues())?;
         Ok(serde_json::json!({ "netdev": nic.netdev(&tap), "device": nic.device() }))
     }
 }

@@ -103,6 +103,30 @@ fn a_destination_that_stands_still_for_long_costs_no_frame() {
     run("carry, frozen", &[(frozen, Cost::None)]);
 }
 
+/// Both halves wait for longer than they do for a guest that has arrived; its frames are fewer, as its sockets have no room for more.
+#[test]
+fn a_destination_that_stands_still_for_longer_than_it_is_waited_for_costs_no_frame() {
+    let frozen = Disturbance::Frozen(Duration::from_secs(15));
+    run("carry, frozen long", &[(frozen, Cost::None)]);
+}
+
+/// The guest goes on where it was.
+#[test]
+fn a_destination_that_dies_after_the_stop_costs_no_frame() {
+    let dies = Disturbance::DestinationDies;
+    run("carry, destination dies", &[(dies, Cost::None)]);
+}
+
+/// As one that a manager has set, for the tap of a guest and for its host: what still comes to the tap is carried on.
+#[test]
+fn entries_that_do_not_move_cost_no_frame_for_as_long_as_they_stay() {
+    let stays = |time| (Disturbance::StaysAtTap(time), Cost::None);
+    run(
+        "carry, static entries",
+        &[Duration::from_millis(500), Duration::from_secs(5)].map(stays),
+    );
+}
+
 #[test]
 fn what_a_limit_costs_is_counted() {
     run("carry, limit", &[(Disturbance::SmallLimit, Cost::AsTold)]);
@@ -136,6 +160,45 @@ fn late(lab: &Lab) -> Result<()> {
         moved.report
     );
     stage.await_nothing_left()
+}
+
+/// The kernel gives each flow one of the tap's queues, and another one as soon as the guest sends that flow by that: what waits in
+/// the first comes late then, so that order is not promised. That is so without a migration too.
+#[test]
+fn a_guest_with_two_queues_gets_each_flow_whole() {
+    let Some(lab) = Lab::for_test("carry, two queues") else {
+        return;
+    };
+    two_queues(&lab).unwrap_or_else(|error| panic!("{error:?}"));
+}
+
+fn two_queues(lab: &Lab) -> Result<()> {
+    let mut stage = Stage::with_two_queues(lab)?;
+    for how in [Move::Plain, Move::Carried, Move::OwnStop, Move::Carried] {
+        let moved = stage.migrate(&how)?;
+        let told = &moved.report["carry"];
+        let [v6, broadcasts] = &moved.others;
+        let flows = [&moved.frames, v6, broadcasts]
+            .into_iter()
+            .chain(&moved.flows);
+        let counts: Vec<_> = flows
+            .map(|frames| &frames.to_guest.total)
+            .map(|count| [count.lost, count.duplicated, count.reordered])
+            .collect();
+        let all = format!("{how:?}: lost, twice, out of order {counts:?}; {told}");
+        eprintln!("{all}");
+        let [lost, twice] = [0, 1].map(|of| counts.iter().map(|flow| flow[of]).sum::<u64>());
+        if how == Move::Plain {
+            ensure!(lost > 0, "the frames don't tell: {all}");
+            continue;
+        }
+        let (unseen, _) = moved.told()?;
+        let told_lost = told["lost"].as_u64().unwrap_or_default();
+        ensure!(told["reason"].is_null(), "it was not carried: {all}");
+        ensure!(lost <= unseen + told_lost && twice == 0, "{all}");
+        stage.await_nothing_left()?;
+    }
+    stage.uses_both_queues()
 }
 
 /// The switch to it is QEMU's own stop, whatever was held before.

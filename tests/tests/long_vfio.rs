@@ -47,6 +47,45 @@ fn a_vf_with_its_own_mac_is_used_again_after_a_rollback() {
     rolled_back(&lab, vfio::Form::OwnMac, false).unwrap();
 }
 
+/// Frames for a guest whose NIC vhost-net serves, a second.
+const VHOST_RATE_HZ: u32 = 200;
+/// Moves, there and back by turns.
+const ROUNDS: usize = 10;
+
+#[test]
+fn a_carried_guest_of_vhost_loses_no_frame() {
+    let Some(lab) = Lab::for_libvirt_test("vfio, vhost") else {
+        return;
+    };
+    carried_beside_plain(&lab).unwrap_or_else(|error| panic!("{error:?}"));
+}
+
+/// The hypervisor's kernel takes frames from the tap in batches, by a thread of its own.
+fn carried_beside_plain(lab: &Lab) -> Result<()> {
+    let mut stage = vfio::VhostStage::new(lab)?;
+    for round in 1..=ROUNDS {
+        let moved = stage.migrate(true, VHOST_RATE_HZ)?;
+        let told = &moved.report["carry"];
+        let all = format!("{}\n{}\n{told}", moved.frames, moved.broadcasts);
+        eprintln!("round {round}: {all}");
+        ensure!(told["reason"].is_null(), "it was not carried");
+        ensure!(told["carried"].as_u64() > Some(0), "nothing was carried");
+        let directions = [&moved.frames, &moved.broadcasts].map(|frames| &frames.to_guest.total);
+        for count in directions
+            .into_iter()
+            .chain([&moved.frames.to_client.total])
+        {
+            let wrong = [count.lost, count.duplicated, count.reordered];
+            ensure!(wrong == [0; 3], "lost, twice, out of order: {wrong:?}");
+        }
+    }
+    let plain = stage.migrate(false, VHOST_RATE_HZ)?;
+    let lost = plain.frames.to_guest.total.lost;
+    eprintln!("plain: lost {lost} of {}", plain.frames.to_guest.total.sent);
+    ensure!(lost > 0, "the frames don't tell: {}", plain.frames);
+    Ok(())
+}
+
 /// Its VF, and with `lets_go` a device of no bond, come back, or come on the other side, each time.
 fn rolled_back(lab: &Lab, form: vfio::Form, lets_go: bool) -> Result<()> {
     let (a, b, guest) = vfio::start(lab, form, lets_go)?;

@@ -11,7 +11,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use crate::libvirt::EVACUATION_LIMIT;
-use crate::{Lab, Vm};
+use crate::net::Namespace;
+use crate::{Host, Lab, Vm};
 
 /// Between two looks.
 const STEP: Duration = Duration::from_millis(2);
@@ -29,8 +30,12 @@ pub enum Disturbance {
     Frozen(Duration),
     /// A half may keep 4 KiB.
     SmallLimit,
+    /// The destination's QEMU dies once the guest stands still.
+    DestinationDies,
     /// So long after the guest has left, the switch still sends to the source.
     LearnsLate(Duration),
+    /// So long after the guest has left, the switch still sends to the source, and its bridge to the guest's tap.
+    StaysAtTap(Duration),
 }
 
 /// When something happens.
@@ -111,34 +116,45 @@ impl Wrapper {
     }
 }
 
-/// The switch sends what is for a guest to the host that it is on, wherever that guest is.
-pub(super) struct StaticEntry<'lab> {
-    lab: &'lab Lab,
-    entry: String,
-}
+/// Bridges that send what is for a guest the old way, wherever that guest is, and how each is told of the new one.
+pub(super) struct StaticEntries(Vec<(Namespace, String)>);
 
-impl<'lab> StaticEntry<'lab> {
-    pub(super) fn new(lab: &'lab Lab, mac: &str, host: &str) -> Result<Self> {
-        let entry = format!("{mac} dev to-{host} master");
-        // A static entry alone is moved by the first frame from elsewhere (`br_fdb_update` of net/bridge/br_fdb.c, Linux 6.12).
-        lab.switch()
-            .exec(&format!("bridge fdb replace {entry} static sticky"))?;
-        Ok(Self { lab, entry })
+impl StaticEntries {
+    /// On the switch, to the first of these hosts, and later to the other one: nothing is flooded in between.
+    pub(super) fn new(lab: &Lab, mac: &str, [here, there]: [&Host; 2]) -> Result<Self> {
+        let switch = lab.switch();
+        keep(switch, mac, &format!("to-{}", here.name()))?;
+        let moved = format!("replace {mac} dev to-{} master dynamic", there.name());
+        Ok(Self(vec![(switch.clone(), moved)]))
     }
 
-    /// Takes it away so long after the guest has left.
+    /// And on a host's own bridge, to that tap.
+    pub(super) fn and_at(mut self, host: &Host, mac: &str, tap: &str) -> Result<Self> {
+        keep(host.namespace(), mac, tap)?;
+        let gone = format!("del {mac} dev {tap} master");
+        self.0.push((host.namespace().clone(), gone));
+        Ok(self)
+    }
+
+    /// Has them go so long after the guest has left.
     pub(super) fn remove_after(self, vm: &Vm, late: Duration) -> Result<()> {
         await_until("the guest never leaves", || {
             let state = vm.qmp().execute("query-status", json!({}))?;
             Ok(state["status"] == "postmigrate")
         })?;
         thread::sleep(late);
-        let removed = self
-            .lab
-            .switch()
-            .exec(&format!("bridge fdb del {}", self.entry));
-        removed.map(drop)
+        for (bridge, change) in self.0 {
+            bridge.exec(&format!("bridge fdb {change}"))?;
+        }
+        Ok(())
     }
+}
+
+/// A static entry alone is moved by the first frame from elsewhere (`br_fdb_update` of net/bridge/br_fdb.c, Linux 6.12).
+fn keep(bridge: &Namespace, mac: &str, port: &str) -> Result<()> {
+    let entry = format!("{mac} dev {port} master static sticky");
+    bridge.exec(&format!("bridge fdb replace {entry}"))?;
+    Ok(())
 }
 
 /// Has a process stand still for so long.

@@ -9,76 +9,23 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 
-use super::disturb::{Disturbance, Side, StaticEntry, When, Wrapper};
+use super::disturb::{Disturbance, Side, StaticEntries, When, Wrapper};
 use super::disturb::{await_until, freeze, program_that, program_with};
+use super::moves::{Move, Moved};
 use super::{CARRIED, CarriedMove, uri_of};
 use crate::libvirt::{DomainSpec, EVACUATION_LIMIT, Ran, host_program, tandem_host_of};
 use crate::net::{ALL_V4, GUEST_V4, GUEST_V6};
-use crate::probe::{Count, FrameOptions, FrameReport};
+use crate::probe::{FrameOptions, FrameProbe};
 use crate::qemu::named_with_control;
 use crate::tandem::Guest;
 use crate::{Host, Lab, Vm};
 
-/// Frames a second in each direction.
-const RATE_HZ: u32 = 1_000;
-/// The same over IPv6, and with broadcasts.
+/// Frames a second in each direction over IPv6, and with broadcasts.
 const OTHERS_HZ: u32 = 100;
+/// More flows to a guest with several queues: the kernel gives each flow one of them by its addresses and ports.
+const FLOWS: usize = 6;
 /// Bytes per second that don't matter.
 const BANDWIDTH: u64 = 10 << 30;
-
-/// How the guest moves.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Move {
-    /// As any live migration.
-    Plain,
-    /// The same, and so long after the guest has left, the switch still sends to the source.
-    PlainLate(Duration),
-    /// Carried.
-    Carried,
-    /// Carried, and the memory follows the guest.
-    PostCopy,
-    /// Carried, while this goes wrong.
-    Disturbed(Disturbance),
-    /// Carried, and that half is killed then.
-    Killed(Side, When),
-    /// Carried, and QEMU is allowed so long a pause that it stops the guest before anything is held.
-    OwnStop,
-    /// Carried, and `migrate` is killed when the guest stands still on the source.
-    ToolKilled,
-}
-
-/// What one move came to.
-pub struct Moved {
-    /// Over IPv4.
-    pub frames: FrameReport,
-    /// The same over IPv6, and with broadcasts for the guest.
-    pub others: [FrameReport; 2],
-    /// What `migrate` said.
-    pub report: Value,
-}
-
-impl Moved {
-    /// To the guest and from it.
-    pub fn totals(&self) -> [&Count; 2] {
-        [&self.frames.to_guest.total, &self.frames.to_client.total]
-    }
-
-    /// What the report owns up to: frames that a QEMU which stopped by itself may have taken in vain, and those that a busy
-    /// machine brought after native ones.
-    ///
-    /// # Errors
-    /// The report has no such numbers, or impossible ones.
-    pub fn told(&self) -> Result<(u64, u64)> {
-        let told = &self.report["carry"];
-        let number = |name: &str| told[name].as_u64().context("the carry's report");
-        let (unseen, late) = (number("maybe-lost")?, number("late")?);
-        ensure!(
-            unseen <= 2 && (unseen == 0 || told["stop-was-ours"] == false),
-            "one queue's QEMU takes two frames: {told}"
-        );
-        Ok((unseen, late))
-    }
-}
 
 /// Both hosts, and the guest on one of them.
 pub struct Stage<'lab> {
@@ -90,6 +37,8 @@ pub struct Stage<'lab> {
     /// The QEMU's control socket of `tandem-host`.
     qmp: PathBuf,
     moves: usize,
+    /// More of them, each of a port of its own.
+    flows: usize,
 }
 
 impl<'lab> Stage<'lab> {
@@ -98,6 +47,18 @@ impl<'lab> Stage<'lab> {
     /// # Errors
     /// It does not boot.
     pub fn new(lab: &'lab Lab) -> Result<Self> {
+        Self::with(lab, 0)
+    }
+
+    /// The same with a NIC of two queues.
+    ///
+    /// # Errors
+    /// It does not boot, or does not use both.
+    pub fn with_two_queues(lab: &'lab Lab) -> Result<Self> {
+        Self::with(lab, FLOWS)
+    }
+
+    fn with(lab: &'lab Lab, flows: usize) -> Result<Self> {
         lab.client()?;
         let hosts = [lab.host("a")?, lab.host("b")?];
         let qmp = lab.folder().join("0.qmp");
@@ -106,7 +67,12 @@ impl<'lab> Stage<'lab> {
             .small_guest()
             .standby(standby)
             .without_channel()
-            .hardware(|hardware| hardware.extra_arguments = named_with_control(CARRIED, &qmp))
+            .hardware(|hardware| {
+                hardware.extra_arguments = named_with_control(CARRIED, &qmp);
+                if flows > 0 {
+                    hardware.two_queues();
+                }
+            })
             .boot(&hosts[0])?;
         let guest = Guest::new(vm, standby);
         guest.put_addresses_on_standby()?;
@@ -117,6 +83,7 @@ impl<'lab> Stage<'lab> {
             vm: guest.vm,
             qmp,
             moves: 0,
+            flows,
         })
     }
 
@@ -125,30 +92,22 @@ impl<'lab> Stage<'lab> {
     /// # Errors
     /// The move ended otherwise than such a move does.
     pub fn migrate(&mut self, how: &Move) -> Result<Moved> {
-        let options = FrameOptions {
-            rate_hz: RATE_HZ,
+        let options = |rate_hz| FrameOptions {
+            rate_hz,
             ..FrameOptions::default()
         };
-        let seldom = FrameOptions {
-            rate_hz: OTHERS_HZ,
-            ..FrameOptions::default()
+        let seldom = options(OTHERS_HZ);
+        let often = match self.flows {
+            0 => options(how.rate_hz()),
+            _ => seldom,
         };
-        let probe = self.lab.probe_frames(&self.vm, GUEST_V4.into(), options)?;
+        let probe = self.lab.probe_frames(&self.vm, GUEST_V4.into(), often)?;
         let v6 = self.lab.probe_frames(&self.vm, GUEST_V6.into(), seldom)?;
         let all = self.lab.probe_frames(&self.vm, ALL_V4.into(), seldom)?;
+        let flow = |_| self.lab.probe_frames(&self.vm, GUEST_V4.into(), seldom);
+        let flows: Vec<_> = (0..self.flows).map(flow).collect::<Result<_>>()?;
         let ran = self.run(how)?;
-        // A plain move ends without the VF that it was to have.
-        let code = match how {
-            Move::Plain | Move::PlainLate(_) => Some(12),
-            Move::ToolKilled => None,
-            Move::Disturbed(Disturbance::Cancelled(_)) => Some(11),
-            Move::Carried
-            | Move::PostCopy
-            | Move::Disturbed(_)
-            | Move::Killed(..)
-            | Move::OwnStop => Some(0),
-        };
-        ensure!(ran.code == code, "{ran:#?}");
+        ensure!(ran.code == how.code(), "{ran:#?}");
         let report = match how {
             Move::ToolKilled => Value::Null,
             _ => ran.json()?,
@@ -156,8 +115,27 @@ impl<'lab> Stage<'lab> {
         Ok(Moved {
             frames: probe.finish()?,
             others: [v6.finish()?, all.finish()?],
+            flows: flows
+                .into_iter()
+                .map(FrameProbe::finish)
+                .collect::<Result<_>>()?,
             report,
         })
+    }
+
+    /// Each of the guest's two queues has brought frames.
+    ///
+    /// # Errors
+    /// One has not.
+    pub fn uses_both_queues(&self) -> Result<()> {
+        let lines = self.vm.sh(r"grep 'input\.[0-9]' /proc/interrupts")?;
+        let brought = |line: &str| {
+            let mut columns = line.split_whitespace().skip(1);
+            columns.any(|count| count.parse::<u64>().is_ok_and(|count| count > 100))
+        };
+        let used = lines.lines().filter(|line| brought(line)).count();
+        ensure!(used == 2, "not two queues bring frames:\n{lines}");
+        Ok(())
     }
 
     fn run(&mut self, how: &Move) -> Result<Ran> {
@@ -192,11 +170,16 @@ impl<'lab> Stage<'lab> {
             }
             _ => {}
         }
-        let static_entry = match how {
+        let mac = DomainSpec::new(CARRIED).standby.to_string();
+        let here = &self.hosts[self.at];
+        let entries = || StaticEntries::new(self.lab, &mac, [here, there]);
+        let static_entries = match how {
             Move::Disturbed(Disturbance::LearnsLate(late)) | Move::PlainLate(late) => {
-                let mac = DomainSpec::new(CARRIED).standby.to_string();
-                let host = self.hosts[self.at].name();
-                Some((StaticEntry::new(self.lab, &mac, host)?, *late))
+                Some((entries()?, *late))
+            }
+            Move::Disturbed(Disturbance::StaysAtTap(late)) => {
+                let tap = self.vm.tap("standby")?;
+                Some((entries()?.and_at(here, &mac, tap)?, *late))
             }
             _ => None,
         };
@@ -228,7 +211,15 @@ impl<'lab> Stage<'lab> {
                     self.await_moment(When::Stopped)?;
                     freeze(waiting.process()?, *time)?;
                 }
-                Move::Disturbed(Disturbance::SmallLimit | Disturbance::LearnsLate(_)) => {}
+                Move::Disturbed(Disturbance::DestinationDies) => {
+                    self.await_moment(When::Stopped)?;
+                    kill_process(waiting.process()?, Signal::KILL)?;
+                }
+                Move::Disturbed(
+                    Disturbance::SmallLimit
+                    | Disturbance::LearnsLate(_)
+                    | Disturbance::StaysAtTap(_),
+                ) => {}
                 Move::Killed(Side::Source, when) => {
                     self.kill(&["carry-half", "source", &uri_of(&self.qmp)], *when)?;
                 }
@@ -238,12 +229,12 @@ impl<'lab> Stage<'lab> {
                 Move::OwnStop => self.allow_long_pause()?,
                 Move::ToolKilled => self.kill(&["migrate", &uri_of(&qmp)], When::Stopped)?,
             }
-            if let Some((entry, late)) = static_entry {
-                entry.remove_after(&self.vm, late)?;
+            if let Some((entries, late)) = static_entries {
+                entries.remove_after(&self.vm, late)?;
             }
             running.join().expect("it does not panic")
         })?;
-        if matches!(how, Move::Disturbed(Disturbance::Cancelled(_))) {
+        if how.stays() {
             self.vm.stayed(waiting)?;
             self.await_running()?;
             return Ok(ran);

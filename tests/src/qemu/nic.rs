@@ -3,6 +3,9 @@
 use serde_json::{Value, json};
 pub use tandem_core::types::Mac;
 
+/// QEMU's property of a virtio NIC that has several queues.
+const MANY_QUEUES: &str = "mq";
+
 /// A locally administered MAC address that ends in `last`, for tests.
 pub const fn test_mac(last: u8) -> Mac {
     Mac([0x02, 0x7a, 0x6e, 0x64, 0x6d, last])
@@ -91,13 +94,30 @@ impl Nic {
 
     /// The arguments of `-netdev` and of QMP's `netdev_add`, over a tap that exists.
     pub fn netdev(&self, tap: &str) -> Value {
-        json!({
+        let mut netdev = json!({
             "type": "tap",
             "id": self.netdev_id(),
             "ifname": tap,
             "script": "no",
             "downscript": "no",
-        })
+        });
+        if self.queues() > 1 {
+            netdev["queues"] = self.queues().into();
+        }
+        netdev
+    }
+
+    /// Two queues instead of one, each with an interrupt of its own in either direction, and two more for the rest.
+    pub(crate) fn two_queues(&mut self) {
+        let properties = [(MANY_QUEUES, json!(true)), ("vectors", json!(6))];
+        let properties = properties.map(|(name, value)| (name.to_owned(), value));
+        self.properties.extend(properties);
+    }
+
+    /// How many queues it and its tap have.
+    pub fn queues(&self) -> u8 {
+        let has_two = self.properties.iter().any(|(name, _)| name == MANY_QUEUES);
+        1 + u8::from(has_two)
     }
 
     /// QEMU's id of the network behind the device.

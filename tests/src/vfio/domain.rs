@@ -131,8 +131,8 @@ pub(super) fn let_go_xml(hypervisor: &Hypervisor) -> Result<String> {
     ))
 }
 
-/// The whole domain on a hypervisor, with its VF, and `more` devices.
-pub(super) fn xml(form: Form, more: &str, hypervisor: &Hypervisor) -> Result<String> {
+/// The whole domain on a hypervisor, with its VF if it has one, and `more` devices. Its virtio NIC is vhost's, or it is refused.
+pub(super) fn xml(form: Option<Form>, more: &str, hypervisor: &Hypervisor) -> Result<String> {
     let ports = "<controller type='pci' model='pcie-root-port'/>".repeat(ROOT_PORTS);
     let mut channels = String::new();
     for (socket, name) in [
@@ -152,20 +152,26 @@ pub(super) fn xml(form: Form, more: &str, hypervisor: &Hypervisor) -> Result<Str
 <initrd>{GUEST_INITRAMFS}</initrd><cmdline>{KERNEL_PARAMETERS}</cmdline></os><features><acpi/></features>
 <cpu mode='host-passthrough'/><devices><emulator>/usr/bin/qemu-system-x86_64</emulator>
 <controller type='pci' model='pcie-root'/>{ports}<controller type='usb' model='none'/>
-<interface type='bridge'><mac address='{STANDBY}'/><source bridge='br0'/><model type='virtio'/><rom enabled='no'/></interface>
+<interface type='bridge'><mac address='{STANDBY}'/><source bridge='br0'/><model type='virtio'/><driver name='vhost'/>
+<rom enabled='no'/></interface>
 {vf}{more}<serial type='file'><source path='/tmp/console.log'/><target port='0'/></serial>{channels}
 <memballoon model='none'/></devices></domain>",
-        bonds = form.bonds_xml(),
-        vf = form.device_xml(hypervisor)?,
+        bonds = form.map(Form::bonds_xml).unwrap_or_default(),
+        vf = match form {
+            Some(form) => form.device_xml(hypervisor)?,
+            None => String::new(),
+        },
     ))
 }
 
 /// The domain as the other hypervisor is to have it: without its VF, and with sockets in that one's folder.
 pub(super) fn for_other(live: &str, here: &Hypervisor, there: &Hypervisor) -> Result<String> {
     let folder = |one: &Hypervisor| format!("{}/", one.folder().display());
-    let mut xml = without(live, VF_ALIAS)?;
-    if xml.contains(LET_GO_ALIAS) {
-        xml = without(&xml, LET_GO_ALIAS)?;
+    let mut xml = live.to_owned();
+    for alias in [VF_ALIAS, LET_GO_ALIAS] {
+        if xml.contains(&format!("<alias name='{alias}'/>")) {
+            xml = without(&xml, alias)?;
+        }
     }
     Ok(xml.replace(&folder(here), &folder(there)))
 }

@@ -1,6 +1,7 @@
 //! The hypervisors' guest: it runs the product, and moves.
 
 use std::cell::RefCell;
+use std::net::Ipv4Addr;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -11,10 +12,11 @@ use tandem_wire::reply::StatusReport;
 
 use super::domain::{self, DOMAIN, Form};
 use super::hypervisor::{Hypervisor, Socket};
+use super::remote;
 use crate::Lab;
 use crate::agent::Agent;
 use crate::libvirt::{Ran, file, tandem_host};
-use crate::net::{CLIENT_V4, GUEST_V4};
+use crate::net::{CLIENT_V4, GUEST_V4, GUEST_V6};
 use crate::probe::{FrameOptions, FrameProbe};
 use crate::tandem::{self, PROGRAM};
 use crate::vm::GuestImage;
@@ -31,7 +33,8 @@ const LOOK_STEP: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct VfioGuest<'lab> {
     lab: &'lab Lab,
-    form: Form,
+    /// How it gets its VF, if it has one.
+    form: Option<Form>,
     lets_go: bool,
     agent: Agent,
     home: RefCell<String>,
@@ -48,18 +51,20 @@ impl<'lab> VfioGuest<'lab> {
             .image()
     }
 
-    /// Boots it, with a VF of that form, and starts the service, which has no configuration. With `lets_go` it has a
-    /// device of no bond too, which goes and comes with each evacuation.
+    /// Boots it, with a VF of that form, and starts the service, which has no configuration; without a form it has neither, and
+    /// its addresses on the virtio NIC. With `lets_go` it has a device of no bond too, which goes and comes with each evacuation.
     ///
     /// # Errors
     /// It does not come up.
     pub fn boot(
         lab: &'lab Lab,
         hypervisor: &Hypervisor,
-        form: Form,
+        form: Option<Form>,
         lets_go: bool,
     ) -> Result<Self> {
-        form.prepare(hypervisor)?;
+        if let Some(form) = form {
+            form.prepare(hypervisor)?;
+        }
         let more = match lets_go {
             true => domain::let_go_xml(hypervisor)?,
             false => String::new(),
@@ -77,6 +82,10 @@ impl<'lab> VfioGuest<'lab> {
         let console = || hypervisor.sh("cat /tmp/console.log").unwrap_or_default();
         let booted = guest.agent.ping(BOOT_LIMIT);
         booted.with_context(|| format!("the guest did not boot:\n{}", console()))?;
+        if form.is_none() {
+            guest.agent.sh(&addresses_script())?;
+            return Ok(guest);
+        }
         let log = [("TANDEM_LOG", "debug,aya=warn,aya_obj=warn")];
         guest.agent.spawn(&[PROGRAM, "run"], &log, tandem::LOG)?;
         let ask = format!("{PROGRAM} status --json >/dev/null");
@@ -108,12 +117,27 @@ impl<'lab> VfioGuest<'lab> {
         Ok(ran.stderr)
     }
 
-    /// The arguments of `tandem-host migrate` to the other hypervisor.
+    /// The arguments of `tandem-host migrate` to the other hypervisor, with each half of the carry on its own.
     ///
     /// # Errors
     /// libvirt does not tell what it takes.
     pub fn migrate_arguments(&self, here: &Hypervisor, there: &Hypervisor) -> Result<Vec<String>> {
-        self.form.prepare(there)?;
+        let mut words = self.plain_arguments(here, there)?;
+        let from = remote::tandem_host(self.lab, here)?;
+        let to = remote::tandem_host(self.lab, there)?;
+        words.extend(["--carry-from", &from, "--carry-to", &to].map(str::to_owned));
+        Ok(words)
+    }
+
+    /// The same without a word of the carry.
+    pub(super) fn plain_arguments(
+        &self,
+        here: &Hypervisor,
+        there: &Hypervisor,
+    ) -> Result<Vec<String>> {
+        if let Some(form) = self.form {
+            form.prepare(there)?;
+        }
         let live = here.virsh(&["dumpxml", DOMAIN, "--migratable"])?;
         let folder = self.lab.folder();
         let xml = file(
@@ -121,7 +145,6 @@ impl<'lab> VfioGuest<'lab> {
             "destination.xml",
             &domain::for_other(&live, here, there)?,
         )?;
-        let vf = file(folder, "vf.xml", &self.form.device_xml(there)?)?;
         let own = |name: &str| folder.join(name).display().to_string();
         let words = [
             "migrate",
@@ -139,11 +162,13 @@ impl<'lab> VfioGuest<'lab> {
             &own("records"),
             "--channel-folder",
             &folder.display().to_string(),
-            "--vf",
-            &vf,
             "--json",
         ];
         let mut words = words.map(str::to_owned).to_vec();
+        if let Some(form) = self.form {
+            let vf = file(folder, "vf.xml", &form.device_xml(there)?)?;
+            words.extend(["--vf".to_owned(), vf]);
+        }
         if self.lets_go {
             let device = file(folder, "device.xml", &domain::let_go_xml(there)?)?;
             words.extend([
@@ -196,8 +221,17 @@ impl<'lab> VfioGuest<'lab> {
     /// # Errors
     /// They can't be sent.
     pub fn probe_frames(&self, options: FrameOptions) -> Result<FrameProbe> {
+        self.probe_frames_to(GUEST_V4, options)
+    }
+
+    /// The same with frames for another address.
+    pub(super) fn probe_frames_to(
+        &self,
+        address: Ipv4Addr,
+        options: FrameOptions,
+    ) -> Result<FrameProbe> {
         self.lab
-            .probe_frames_of(&self.agent, GUEST_V4.into(), options)
+            .probe_frames_of(&self.agent, address.into(), options)
     }
 
     /// Its own status, with the moment of its clock that it was made at.
@@ -245,7 +279,7 @@ impl<'lab> VfioGuest<'lab> {
         let bond = self.await_accelerated()?.bonds.remove(0);
         // The programs act on one MAC for both ports, and this bond's changes with its port.
         let known: &[ProblemCode] = match self.form {
-            Form::Follow => &[ProblemCode::NotArmed],
+            Some(Form::Follow) => &[ProblemCode::NotArmed],
             _ => &[],
         };
         let codes = bond.problems.iter().map(|problem| problem.code);
@@ -274,6 +308,14 @@ impl<'lab> VfioGuest<'lab> {
             .sh(&script)
             .unwrap_or_else(|error| format!("{error:#}"))
     }
+}
+
+fn addresses_script() -> String {
+    let mac = domain::STANDBY;
+    format!(
+        "device=$(grep -l {mac} /sys/class/net/*/address | cut -d / -f 5) && ip link set $device up && \
+         ip address add {GUEST_V4}/24 dev $device && ip -6 address add {GUEST_V6}/64 dev $device nodad"
+    )
 }
 
 fn connect(hypervisor: &Hypervisor) -> Result<UnixStream> {

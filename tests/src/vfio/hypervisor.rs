@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use super::domain::UUID;
 use super::image;
 use super::relay::Relay;
+use super::remote;
 use crate::command::{self, Finished};
 use crate::libvirt::QEMU_CONFIG;
 use crate::qemu::NicModel;
@@ -27,6 +28,8 @@ const FIRST_ADDRESS: u8 = 101;
 /// Ports at which a hypervisor's `socat` serves libvirt's socket, and its guest's.
 const LIBVIRT_PORT: u16 = 9001;
 const MEMORY_MIB: u32 = 2048;
+/// Its own; the name that it has on this machine leads there too.
+const LIBVIRT_SOCKET: &str = "/run/libvirt/libvirt-sock";
 const LIBVIRTD_LOG: &str = "/tmp/libvirtd.log";
 
 /// A socket of the guest.
@@ -115,6 +118,7 @@ impl Hypervisor {
         hypervisor.set_up(uplink, pf)?;
         hypervisor.start_libvirtd(number)?;
         hypervisor.relay(lab)?;
+        remote::start(&hypervisor)?;
         hypervisor.await_libvirtd()?;
         Ok(hypervisor)
     }
@@ -126,7 +130,7 @@ impl Hypervisor {
             .find_interface(uplink)?
             .context("there is no uplink")?;
         let pf = self.vm.find_interface(pf)?.context("there is no PF")?;
-        let Self { name, address, .. } = self;
+        let Self { name, address, .. } = &*self;
         // The PF is up before there are VFs: otherwise they get no link.
         let script = format!(
             "hostname {name} && printf '127.0.0.1 localhost\\n10.77.0.101 a\\n10.77.0.102 b\\n' >/etc/hosts &&
@@ -135,8 +139,9 @@ impl Hypervisor {
              ip link set {pf} name pf0 && ip link set pf0 up &&
              [ -e /dev/kvm ] || {{ dmesg | tail -n 20; exit 1; }}
              echo 2 >/sys/class/net/pf0/device/sriov_numvfs &&
-             mkdir -p {} && cd /sys/class/net/pf0/device && basename $(readlink virtfn0) && basename $(readlink virtfn1)",
-            self.folder.display()
+             mkdir -p {folder} && ln -s {LIBVIRT_SOCKET} {libvirt} && cd /sys/class/net/pf0/device && basename $(readlink virtfn0) && basename $(readlink virtfn1)",
+            folder = self.folder.display(),
+            libvirt = self.socket("libvirt").display(),
         );
         let told = self.sh(&script)?;
         let mut vfs = told.split_whitespace().map(str::to_owned);
@@ -179,7 +184,7 @@ impl Hypervisor {
     fn relay(&mut self, lab: &Lab) -> Result<()> {
         let libvirt = (
             LIBVIRT_PORT,
-            PathBuf::from("/run/libvirt/libvirt-sock"),
+            PathBuf::from(LIBVIRT_SOCKET),
             self.socket("libvirt"),
         );
         let guest = Socket::ALL.map(|one| {
@@ -222,6 +227,10 @@ impl Hypervisor {
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    pub(super) const fn address(&self) -> Ipv4Addr {
+        self.address
     }
 
     /// The PCI address of its VF.

@@ -83,6 +83,9 @@ pub(super) fn of(lab: &Lab, guest: &GuestImage) -> Result<GuestImage> {
     }
     let agent = cargo::program("tandem-lab", "lab-agent", Profile::Dev)?;
     initramfs.executable(&format!("{PAYLOAD}/usr/sbin/lab-agent"), read(&agent)?);
+    // For a carry's half; it has the root image's libraries.
+    let program = cargo::program("tandem-host", "tandem-host", Profile::Dev)?;
+    initramfs.executable(&format!("{PAYLOAD}/usr/sbin/tandem-host"), read(&program)?);
     // The second half of the same script, by the root image's own shell.
     let inside = INIT.replacen("#!/bin/busybox sh", "#!/bin/sh", 1);
     initramfs.executable(&format!("{PAYLOAD}/usr/sbin/lab-init"), inside);

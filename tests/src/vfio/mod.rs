@@ -23,7 +23,9 @@ mod guest;
 mod hypervisor;
 mod image;
 pub mod relay;
+pub mod remote;
 mod story;
+mod vhost;
 
 pub use domain::{Form, NETWORK, VF_ALIAS};
 
@@ -33,3 +35,4 @@ pub const RATE_HZ: u32 = 20;
 pub use guest::VfioGuest;
 pub use hypervisor::Hypervisor;
 pub use story::{run as demo, start};
+pub use vhost::VhostStage;

@@ -33,7 +33,7 @@ pub fn start(
     progress("starting two emulated hypervisors with a PF each");
     let (a, b) = Hypervisor::pair(lab, &VfioGuest::image(lab)?)?;
     progress("booting their guest on a, with a VF by vfio-pci");
-    let guest = VfioGuest::boot(lab, &a, form, lets_go)?;
+    let guest = VfioGuest::boot(lab, &a, Some(form), lets_go)?;
     guest.configure(&a)?;
     guest.await_accelerated()?;
     guest.check(&a, &b)?;

@@ -13,8 +13,10 @@ use super::settings::CarrySettings;
 use crate::evacuate::CarryOutcome;
 use crate::hypervisor::{Host, JobWhich};
 
-/// The destination knows the domain's tap within this time after the migration began.
-const TAP: Duration = Duration::from_secs(10);
+/// The destination knows the domain's tap within this time after the migration began: a busy host takes long to start a QEMU, and
+/// until then the migration goes on slowly.
+const TAP: Duration = Duration::from_secs(120);
+const OVER: &str = "the migration was over before the halves stood ready";
 /// Between two questions for it.
 const TAP_LOOK: Duration = Duration::from_millis(20);
 
@@ -114,7 +116,7 @@ impl Prepared {
     }
 
     /// Follows the migration, which has been asked for, until the carry is over; `ended` tells how the migration ended.
-    pub(crate) async fn run(self, ended: oneshot::Receiver<bool>) -> CarryOutcome {
+    pub(crate) async fn run(self, mut ended: oneshot::Receiver<bool>) -> CarryOutcome {
         let Self {
             settings,
             source,
@@ -125,7 +127,13 @@ impl Prepared {
         let started = match how {
             How::Ready(conductor) => Ok(*conductor),
             How::Source(tap, pace) => {
-                start_late(&settings, tap, pace, &source, destination, &domain).await
+                match tap_there(destination.as_ref(), &domain, &mut ended).await {
+                    Ok(to) => {
+                        let taps = [tap, to];
+                        start_late(&settings, taps, pace, &source, destination, &domain).await
+                    }
+                    Err(reason) => Err((reason, pace)),
+                }
             }
         };
         match started {
@@ -158,24 +166,19 @@ async fn ease(source: &dyn Host, domain: &str, settings: &CarrySettings, mut pac
 
 async fn start_late(
     settings: &CarrySettings,
-    from: String,
+    taps: [String; 2],
     pace: Pace,
     source: &Arc<dyn Host>,
     destination: Arc<dyn Host>,
     domain: &str,
 ) -> Result<Conductor, (String, Pace)> {
-    let to = match tap_there(destination.as_ref(), domain).await {
-        Ok(to) => to,
-        Err(reason) => return Err((reason, pace)),
-    };
     let job = source.job(domain, JobWhich::Current).await;
     // A tap that is closed now would keep frames from a guest that has arrived.
     if !job.is_ok_and(|job| job.is_under_way()) {
-        let reason = "the migration was over before the halves stood ready".to_owned();
-        return Err((reason, pace));
+        return Err((OVER.to_owned(), pace));
     }
     let hosts = [Arc::clone(source), destination];
-    Conductor::start(settings, &[from, to], hosts, domain, pace).await
+    Conductor::start(settings, &taps, hosts, domain, pace).await
 }
 
 async fn pace_of(
@@ -187,11 +190,20 @@ async fn pace_of(
     pace.map_err(|error| error.to_string())
 }
 
-/// The tap of a domain that has one, on the destination once it has the domain.
-async fn tap_there(host: &dyn Host, domain: &str) -> Result<String, String> {
+/// The tap of a domain that has one, on the destination once it has the domain. No longer than the migration goes on, of which
+/// `ended` tells.
+pub(super) async fn tap_there(
+    host: &dyn Host,
+    domain: &str,
+    ended: &mut oneshot::Receiver<bool>,
+) -> Result<String, String> {
     let end = Instant::now() + TAP;
     loop {
-        match tap_of(host, domain).await {
+        let found = tokio::select! {
+            found = tap_of(host, domain) => found,
+            _ = &mut *ended => return Err(OVER.to_owned()),
+        };
+        match found {
             Err(reason) if Instant::now() >= end => return Err(reason),
             Err(_) => sleep(TAP_LOOK).await,
             found => return found,

@@ -8,6 +8,7 @@ use tokio::time::sleep;
 
 use super::*;
 use crate::carry::chunk::Chunk;
+use crate::carry::prepared::tap_there;
 use crate::evacuate::CarryOutcome;
 use crate::hypervisor::{
     ActiveDomain, Answer, Claim, DomainLook, Events, Look, MigrateOptions, Migration, Nic,
@@ -25,6 +26,8 @@ struct Facts {
     pause_takes: Duration,
     pause_fails: bool,
     unpaused: u32,
+    /// It has the domain's tap from then on.
+    tap_from: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
@@ -45,6 +48,13 @@ impl Fake {
 }
 
 impl Look for Fake {
+    fn taps<'a>(&'a self, _: &'a str) -> Answer<'a, Vec<String>> {
+        Box::pin(async {
+            let has = |from| Instant::now() >= from;
+            let has_it = self.facts().tap_from.is_some_and(has);
+            Ok(has_it.then(|| "vnet7".to_owned()).into_iter().collect())
+        })
+    }
     fn uri(&self) -> &'static str {
         "fake"
     }
@@ -346,4 +356,27 @@ async fn a_half_that_never_ceases_to_talk_keeps_nobody_from_looking() {
     });
     sleep(Duration::from_secs(5)).await;
     assert_eq!(stage.hosts[0].facts().unpaused, 1);
+}
+
+/// A busy host takes long to start the QEMU that the domain comes to.
+#[tokio::test(start_paused = true)]
+async fn a_destination_that_has_its_tap_late_is_waited_for() {
+    let host = Fake::default();
+    host.facts().tap_from = Some(Instant::now() + Duration::from_secs(100));
+    let (_tell, mut ended) = oneshot::channel();
+    let tap = tap_there(&host, "g1", &mut ended).await;
+    assert_eq!(tap, Ok("vnet7".to_owned()));
+}
+
+/// Or `migrate` would tell of a failure so much later.
+#[tokio::test(start_paused = true)]
+async fn a_migration_that_is_over_is_waited_for_no_longer() {
+    let begun = Instant::now();
+    for well in [false, true] {
+        let (tell, mut ended) = oneshot::channel();
+        tell.send(well).unwrap();
+        let tap = tap_there(&Fake::default(), "g1", &mut ended).await;
+        assert!(tap.unwrap_err().contains("was over"), "{well}");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(1));
 }
