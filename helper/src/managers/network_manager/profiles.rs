@@ -49,6 +49,12 @@ impl Profile {
         }
     }
 
+    /// It asks for its IPv4 address.
+    pub(super) fn is_leased(&self) -> bool {
+        let method = self.file.get(&["ipv4"], &["method"]);
+        method.is_none_or(|method| method == "auto")
+    }
+
     fn of_connection(&self, keys: &[&str]) -> Option<&str> {
         self.file.get(CONNECTION, keys)
     }
