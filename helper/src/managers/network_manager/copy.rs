@@ -44,7 +44,14 @@ const WIRED_METRIC: u32 = 100;
 pub(super) const HEADER: &str = "# Written by tandem, and again when it changes. Made from ";
 
 /// The bond's profile. `pins_iaid`: nobody has chosen by what DHCP clients identify the standby, so it is its name.
-pub(super) fn of_bond(bond: &BondPolicy, nic: &Nic, source: &Profile, pins_iaid: bool) -> String {
+/// `crosses`: the bond must not take in by itself what is still at work.
+pub(super) fn of_bond(
+    bond: &BondPolicy,
+    nic: &Nic,
+    source: &Profile,
+    pins_iaid: bool,
+    crosses: bool,
+) -> String {
     let name = &bond.name;
     let mut text = format!(
         "{HEADER}{}\n[connection]\nid=tandem {name}\nuuid={}\ntype=bond\ninterface-name={name}\n\
@@ -52,6 +59,9 @@ pub(super) fn of_bond(bond: &BondPolicy, nic: &Nic, source: &Profile, pins_iaid:
         source.source(),
         uuid_of_bond(name.as_str()),
     );
+    if !crosses {
+        text.push_str("autoconnect-slaves=1\n");
+    }
     for (key, value) in source.file.group(CONNECTION) {
         if !OWN.contains(&key) {
             let _ = writeln!(text, "{key}={value}");

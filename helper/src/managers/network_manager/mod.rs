@@ -81,8 +81,8 @@ struct Wanted {
     /// File names and texts.
     profiles: Vec<(String, String)>,
     standby: String,
-    /// The bond asks for an IPv4 address.
-    is_leased: bool,
+    /// The standby is at work, and the bond asks for an IPv4 address.
+    crosses: bool,
 }
 
 enum Decision {
@@ -166,7 +166,7 @@ fn write_profiles(
                     written.moved.push(Moved {
                         bond: name.clone(),
                         standby: wanted.standby,
-                        crosses: wanted.is_leased,
+                        crosses: wanted.crosses,
                     });
                     let source = &wanted.source;
                     let text =
@@ -246,14 +246,17 @@ fn decide(policy: &Policy, bond: &BondPolicy, readiness: &Readiness, links: &[Li
         return Decision::Leave(Some(format!("{} has no MAC", nic.name)));
     };
     let in_need = copy::in_need(bond, &nic).filter(|_| source.path.is_none());
-    let mine = copy::of_bond(bond, &nic, &source, pins_iaid);
+    let own = copy::uuid_of_standby(name);
+    let is_at_work = profiles::active_now(files, &nic).is_some_and(|profile| profile != own);
+    let crosses = is_at_work && source.is_leased();
+    let mine = copy::of_bond(bond, &nic, &source, pins_iaid, crosses);
     let texts = [Some(mine), Some(port), in_need];
     let names = file_names(name).into_iter().zip(texts);
     Decision::Write(Wanted {
         profiles: names
             .filter_map(|(name, text)| Some((name, text?)))
             .collect(),
-        is_leased: source.is_leased(),
+        crosses,
         source: source.source(),
         standby: nic.name,
     })

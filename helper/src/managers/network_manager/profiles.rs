@@ -180,7 +180,7 @@ fn any_of(patterns: &str, fits: impl Fn(&str) -> bool) -> Option<bool> {
 }
 
 /// The UUID of the profile that a running NetworkManager uses for the NIC.
-fn active_now(files: &SystemFiles, nic: &Nic) -> Option<String> {
+pub(super) fn active_now(files: &SystemFiles, nic: &Nic) -> Option<String> {
     let state = files.text(&format!("{DEVICES}/{}", nic.ifindex));
     let state = Keyfile::parse(&state);
     let uuid = state.get(&["device"], &["connection-uuid"])?;
