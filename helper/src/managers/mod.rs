@@ -39,10 +39,16 @@ pub(crate) fn is_made_by_manager(files: &SystemFiles, bond: &IfName) -> bool {
     network_manager::serves(files, bond)
 }
 
-/// Whether the manager that makes this bond can do so by now: it runs, and the standby has a carrier, without which it
-/// leaves NICs as they are.
+/// Whether the manager that makes this bond can do so by now: it runs and was told all, and the standby has a carrier,
+/// without which it leaves NICs as they are.
 pub(crate) fn can_make(files: &SystemFiles, standby: Option<&Link>) -> bool {
-    network_manager::has_started(files) && standby.is_some_and(|standby| standby.carrier)
+    let can = network_manager::has_started(files) && !is_told(files);
+    can && standby.is_some_and(|standby| standby.carrier)
+}
+
+/// Whether a manager is being told of a bond.
+pub(crate) fn is_told(files: &SystemFiles) -> bool {
+    network_manager::is_told(files)
 }
 
 /// Where the bond's configuration comes from, in words; nothing if no manager that Tandem instructs has it.
@@ -75,8 +81,7 @@ pub(crate) fn prospect(
     let source = network_manager::planned(files, bond, standby);
     if let Some(source) = source.map_err(|why| refusal("NetworkManager", why))? {
         return Ok(Some(format!(
-            "NetworkManager makes {bond} and configures it by {source}, with the lease that {name} has; \
-             without a reboot the address is away for a moment."
+            "NetworkManager makes {bond} and configures it by {source}, with the lease that {name} has."
         )));
     }
     let is_its = ifupdown::planned(files, bond, standby);

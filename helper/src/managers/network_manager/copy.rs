@@ -44,14 +44,24 @@ const WIRED_METRIC: u32 = 100;
 pub(super) const HEADER: &str = "# Written by tandem, and again when it changes. Made from ";
 
 /// The bond's profile. `pins_iaid`: nobody has chosen by what DHCP clients identify the standby, so it is its name.
-pub(super) fn of_bond(bond: &BondPolicy, nic: &Nic, source: &Profile, pins_iaid: bool) -> String {
+/// `crosses`: the bond must not take in by itself what is still at work.
+pub(super) fn of_bond(
+    bond: &BondPolicy,
+    nic: &Nic,
+    source: &Profile,
+    pins_iaid: bool,
+    crosses: bool,
+) -> String {
     let name = &bond.name;
     let mut text = format!(
         "{HEADER}{}\n[connection]\nid=tandem {name}\nuuid={}\ntype=bond\ninterface-name={name}\n\
-         autoconnect-priority={PRIORITY}\nautoconnect-slaves=1\n",
+         autoconnect-priority={PRIORITY}\n",
         source.source(),
-        uuid(&format!("bond {name}")),
+        uuid_of_bond(name.as_str()),
     );
+    if !crosses {
+        text.push_str("autoconnect-slaves=1\n");
+    }
     for (key, value) in source.file.group(CONNECTION) {
         if !OWN.contains(&key) {
             let _ = writeln!(text, "{key}={value}");
@@ -123,7 +133,7 @@ pub(super) fn of_standby(bond: &BondPolicy, nic: &Nic, source: &Profile) -> Opti
          master={}\nslave-type=bond\nautoconnect-priority={PRIORITY}\n\n[ethernet]\nmac-address={mac}\n",
         source.source(),
         uuid_of_standby(name.as_str()),
-        uuid(&format!("bond {name}")),
+        uuid_of_bond(name.as_str()),
     ))
 }
 
@@ -146,6 +156,11 @@ pub(super) fn in_need(bond: &BondPolicy, nic: &Nic) -> Option<String> {
          autoconnect-priority=-{PRIORITY}\n\n[ethernet]\nmac-address={mac}\n\n{AUTOMATIC}",
         uuid(&format!("in need {name}")),
     ))
+}
+
+/// By which NetworkManager knows the bond's profile.
+pub(super) fn uuid_of_bond(bond: &str) -> String {
+    uuid(&format!("bond {bond}"))
 }
 
 /// By which NetworkManager knows the standby's profile.

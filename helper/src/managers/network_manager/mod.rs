@@ -10,6 +10,7 @@
 //! root's that the service may read, because NetworkManager's folders are for root alone.
 
 mod copy;
+mod crossing;
 mod keyfile;
 mod managed;
 mod nic;
@@ -28,11 +29,12 @@ use tandem_core::IfName;
 use tandem_core::link::Link;
 use tandem_core::policy::{BondPolicy, Policy};
 
+use self::crossing::Crossing;
 use self::keyfile::{DEVICES, Keyfile, PREFIX, is_true};
 use self::nic::Nic;
 pub(crate) use self::nmcli::Nmcli;
 use self::profiles::Profile;
-use crate::networkd::{self, Followed, carries, is_plain, make_folder};
+use crate::networkd::{self, Followed, Moved, carries, is_plain, make_folder};
 use crate::nics::Readiness;
 use crate::programs::state_of;
 use crate::runtime;
@@ -79,6 +81,8 @@ struct Wanted {
     /// File names and texts.
     profiles: Vec<(String, String)>,
     standby: String,
+    /// The standby is at work, and the bond asks for an IPv4 address.
+    crosses: bool,
 }
 
 enum Decision {
@@ -112,15 +116,16 @@ pub(super) fn follow(
 pub(super) fn finish(files: &SystemFiles, followed: &Followed, nmcli: &mut Nmcli) -> Vec<String> {
     let moved = followed.network_manager.as_ref();
     let moved = moved.filter(|_| is_running(files));
-    moved.map(|moved| tell(nmcli, moved)).unwrap_or_default()
+    let told = moved.map(|moved| tell(files, nmcli, moved));
+    told.unwrap_or_default()
 }
 
 /// What became of the profiles.
 #[derive(Debug, Default)]
 struct Written {
     is_changed: bool,
-    /// Bonds that have some from now on, and their standbys.
-    moved: Vec<(IfName, String)>,
+    /// The standbys of bonds that have some from now on.
+    moved: Vec<Moved>,
 }
 
 fn write_profiles(
@@ -144,7 +149,11 @@ fn write_profiles(
             if had.is_some() {
                 let moved = follow_standby(policy, bond, readiness, links)?;
                 written.is_changed |= moved.is_some();
-                written.moved.extend(moved.map(|nic| (name.clone(), nic)));
+                written.moved.extend(moved.map(|standby| Moved {
+                    bond: name.clone(),
+                    standby,
+                    crosses: false,
+                }));
             }
             now.extend(had);
             continue;
@@ -154,7 +163,11 @@ fn write_profiles(
             Decision::Write(wanted) => {
                 written.is_changed |= write_all(files, &wanted)?;
                 if had.is_none() {
-                    written.moved.push((name.clone(), wanted.standby));
+                    written.moved.push(Moved {
+                        bond: name.clone(),
+                        standby: wanted.standby,
+                        crosses: wanted.crosses,
+                    });
                     let source = &wanted.source;
                     let text =
                         format!("NetworkManager is to make and configure {name} by {source}");
@@ -233,13 +246,17 @@ fn decide(policy: &Policy, bond: &BondPolicy, readiness: &Readiness, links: &[Li
         return Decision::Leave(Some(format!("{} has no MAC", nic.name)));
     };
     let in_need = copy::in_need(bond, &nic).filter(|_| source.path.is_none());
-    let mine = copy::of_bond(bond, &nic, &source, pins_iaid);
+    let own = copy::uuid_of_standby(name);
+    let is_at_work = profiles::active_now(files, &nic).is_some_and(|profile| profile != own);
+    let crosses = is_at_work && source.is_leased();
+    let mine = copy::of_bond(bond, &nic, &source, pins_iaid, crosses);
     let texts = [Some(mine), Some(port), in_need];
     let names = file_names(name).into_iter().zip(texts);
     Decision::Write(Wanted {
         profiles: names
             .filter_map(|(name, text)| Some((name, text?)))
             .collect(),
+        crosses,
         source: source.source(),
         standby: nic.name,
     })
@@ -377,27 +394,54 @@ fn remove_others(files: &SystemFiles, now: &Served) -> Result<bool> {
     Ok(is_changed)
 }
 
-/// Has a running NetworkManager read its profiles, and move these bonds' standbys: it does not leave a profile for a
-/// better one by itself.
-fn tell(nmcli: &mut Nmcli, moved: &[(IfName, String)]) -> Vec<String> {
+/// Has a running NetworkManager read its profiles, and move these standbys: it does not leave a profile for a better one
+/// by itself.
+fn tell(files: &SystemFiles, nmcli: &mut Nmcli, moved: &[Moved]) -> Vec<String> {
     if let Err(error) = nmcli.run(&["connection", "reload"]) {
         return vec![error];
     }
-    let told = moved.iter().map(|(bond, standby)| {
-        let uuid = copy::uuid_of_standby(bond.as_str());
-        let up = ["--wait", "0", "connection", "up", "uuid", &uuid];
-        let up = [&up[..], &["ifname", standby]].concat();
-        // It refuses one that was kept from it before.
-        let taken = nmcli.run(&up).or_else(|_| {
-            nmcli.run(&["device", "set", standby, "managed", "yes"])?;
-            nmcli.run(&up)
-        });
-        match taken {
-            Ok(()) => format!("NetworkManager is asked to take {standby} into {bond}"),
-            Err(error) => format!("NetworkManager does not take {standby} into {bond}: {error}"),
-        }
+    moved
+        .iter()
+        .flat_map(|moved| take(files, nmcli, moved))
+        .collect()
+}
+
+fn take(files: &SystemFiles, nmcli: &mut Nmcli, moved: &Moved) -> Vec<String> {
+    let (bond, standby) = (moved.bond.as_str(), &moved.standby);
+    let mut said = Vec::new();
+    let crossing = match moved.crosses {
+        true => Crossing::begin(files, nmcli, bond, standby),
+        false => Ok(None),
+    };
+    let crossing = crossing.unwrap_or_else(|error| {
+        said.push(format!(
+            "{standby} goes into {bond} without a network meanwhile: {error}"
+        ));
+        None
     });
-    told.collect()
+    let uuid = copy::uuid_of_standby(bond);
+    let up = ["--wait", "0", "connection", "up", "uuid", &uuid];
+    let up = [&up[..], &["ifname", standby]].concat();
+    // It refuses one that was kept from it before.
+    let taken = nmcli.run(&up).or_else(|_| {
+        nmcli.run(&["device", "set", standby, "managed", "yes"])?;
+        nmcli.run(&up)
+    });
+    said.push(match taken {
+        Ok(()) => format!("NetworkManager is asked to take {standby} into {bond}"),
+        Err(error) => format!("NetworkManager does not take {standby} into {bond}: {error}"),
+    });
+    if let Some(crossing) = crossing
+        && let Err(error) = crossing.end(nmcli)
+    {
+        said.push(format!("{bond} keeps what {standby} had: {error}"));
+    }
+    said
+}
+
+/// Whether it is being told to take a standby in: it has not failed yet.
+pub(super) fn is_told(files: &SystemFiles) -> bool {
+    crossing::is_under_way(files)
 }
 
 /// Has NetworkManager, if it runs, take or let go of an interface. Letting go, it leaves addresses and bonds as
