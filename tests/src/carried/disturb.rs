@@ -150,7 +150,7 @@ impl StaticEntries {
     }
 }
 
-/// A static entry alone is moved by the first frame from elsewhere (`br_fdb_update` of net/bridge/br_fdb.c, Linux 6.12).
+/// A static entry alone is moved by the first frame from elsewhere (`br_fdb_update` of `net/bridge/br_fdb.c`, Linux 6.12).
 fn keep(bridge: &Namespace, mac: &str, port: &str) -> Result<()> {
     let entry = format!("{mac} dev {port} master static sticky");
     bridge.exec(&format!("bridge fdb replace {entry}"))?;
