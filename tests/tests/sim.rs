@@ -246,7 +246,8 @@ fn stays_accelerated_for_a_day(network: &Quiet) {
     let of_standby = DAY_S / 60 + 10;
     let (most_looks, most_asked) = match (network.flow.sent_per_s, network.flow.has_neighbour) {
         (0, _) => (DAY_S / 10 + 10, 0),
-        (1, _) => (DAY_S / 10 + 10, DAY_S / 10 + 10),
+        // After each question the counters are read once more: what it sent is not the guest's.
+        (1, _) => (2 * DAY_S / 10 + 10, DAY_S / 10 + 10),
         // Who answers is asked three times in 2 s, who does not every 10 s.
         (_, true) if !network.is_dead => (2 * DAY_S + 10, 2 * DAY_S + 10),
         _ => (2 * DAY_S + 10, DAY_S / 10 + 10),
