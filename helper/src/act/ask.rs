@@ -319,7 +319,7 @@ impl Way {
 }
 
 /// The first of each network.
-fn firsts(asked: &[Asked]) -> Vec<Asked> {
+pub(super) fn firsts(asked: &[Asked]) -> Vec<Asked> {
     let mut firsts: Vec<Asked> = Vec::new();
     for one in asked {
         if !firsts.iter().any(|first| first.is_beside(one)) {

@@ -8,7 +8,7 @@ use tandem_core::link::Link;
 use tandem_core::types::{IfName, Ifindex, Mac};
 
 use super::announce::port_of;
-use super::ask::{Arrived, Way, arrived, without};
+use super::ask::{Arrived, Way, arrived, firsts, without};
 use super::broadcast::{Sender, TRIES, lead_back, reaches, reaches_as};
 use super::error::ActError;
 use super::link::present;
@@ -227,16 +227,18 @@ impl Path<'_> {
         if stranger.is_answered(self.asked, ASK_TRIES)? {
             return Ok(None);
         }
-        let mut networks: Vec<_> = self.asked.iter().map(|one| &one.tags[..]).collect();
-        networks.dedup();
+        let firsts = firsts(self.asked);
+        let mut networks: Vec<_> = firsts.iter().map(|one| &one.tags[..]).collect();
         if networks.is_empty() {
             networks.push(&[]);
         }
         for tags in networks {
-            let is_heard = reaches(vf.sender(tags), standby.port, TRIES)?;
-            lead_back(standby.sender(tags));
-            if is_heard {
-                return Ok(None);
+            for _ in 0..TRIES {
+                let is_heard = reaches(vf.sender(tags), standby.port, 1)?;
+                lead_back(standby.sender(tags));
+                if is_heard {
+                    return Ok(None);
+                }
             }
         }
         Ok(Some(unheard(vf, standby)))

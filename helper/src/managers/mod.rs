@@ -81,7 +81,8 @@ pub(crate) fn prospect(
     let source = network_manager::planned(files, bond, standby);
     if let Some(source) = source.map_err(|why| refusal("NetworkManager", why))? {
         return Ok(Some(format!(
-            "NetworkManager makes {bond} and configures it by {source}, with the lease that {name} has."
+            "NetworkManager makes {bond} and configures it by {source}, with the lease that {name} has; \
+             on a running guest IPv6 addresses are asked for anew."
         )));
     }
     let is_its = ifupdown::planned(files, bond, standby);

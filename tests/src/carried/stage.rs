@@ -53,7 +53,7 @@ impl<'lab> Stage<'lab> {
     /// The same with a NIC of two queues.
     ///
     /// # Errors
-    /// It does not boot, or does not use both.
+    /// It does not boot.
     pub fn with_two_queues(lab: &'lab Lab) -> Result<Self> {
         Self::with(lab, FLOWS)
     }

@@ -13,8 +13,8 @@ use crate::hypervisor::{Host, HostError};
 /// libvirt's least. QEMU sends a tenth of it, 25 pages, in each 100 ms (`BUFFER_DELAY` of migration/migration.h, QEMU 11.1),
 /// and less than a page goes within 1 ms. In bytes per second.
 const SLOWEST: u64 = 1 << 20;
-/// Until the halves stand ready and the first look has shown what is left: a guest is not over in that time, and a big one loses a
-/// second or two. In bytes per second.
+/// Until the halves stand ready and the first look has shown what is left, usually a second or two: a guest is not over in that
+/// time. In bytes per second.
 const AT_FIRST: u64 = 32 << 20;
 /// What is left is to last for so long, in ms.
 const LASTS_MS: u64 = 500;

@@ -15,7 +15,7 @@ use crate::hypervisor::{Host, JobWhich};
 
 /// The destination knows the domain's tap within this time after the migration began: a busy host takes long to start a QEMU, and
 /// until then the migration goes on slowly.
-const TAP: Duration = Duration::from_secs(120);
+const TAP: Duration = Duration::from_secs(60);
 const OVER: &str = "the migration was over before the halves stood ready";
 /// Between two questions for it.
 const TAP_LOOK: Duration = Duration::from_millis(20);

@@ -6,18 +6,25 @@
 //! what NetworkManager has applied alone, as the profile stays as it is and is applied anew in the end.
 
 use std::fs::{self, TryLockError};
+use std::io::{Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::time::{Duration, Instant};
 
 use super::copy;
 use super::nmcli::Nmcli;
+use crate::service_manager::needs_longer;
 use crate::system_files::SystemFiles;
 
-/// Locked while a standby crosses: an emulated guest's nmcli takes seconds each time, and what gives NICs back waits.
+/// Locked while a standby crosses: an emulated guest's nmcli takes seconds each time, and what gives NICs back waits. Has the
+/// bond's name until the bond is left its own configuration alone: who dies before leaves it to the next.
 const LOCK_PATH: &str = "/run/tandem-nics/network-manager.crossing";
 
 /// How long the bond's lease may take. Until then it keeps what the standby had.
 const LEASE_LIMIT: Duration = Duration::from_secs(30);
+/// The service manager is asked for so much more time for one bond: nmcli is run nine times.
+const CROSSING_LIMIT: Duration = Duration::from_secs(60);
+/// The routes that the bond has by what is applied come after those of the standby, which still has a port's way out.
+const LATER_METRIC: &str = "1000";
 /// Between two looks: nmcli has no command that waits for the lease of a device that is active.
 const LEASE_PAUSE: Duration = Duration::from_millis(500);
 
@@ -59,6 +66,7 @@ impl Held {
             ("ipv4.routes", list(&self.routes)),
             ("ipv4.dns", list(&self.servers)),
             ("ipv4.dns-search", list(&self.domains)),
+            ("ipv4.route-metric", LATER_METRIC.to_owned()),
             // The standby still answers for them.
             ("ipv4.dad-timeout", "0".to_owned()),
         ];
@@ -85,7 +93,7 @@ fn via_a_gateway(route: &str) -> Option<String> {
 pub(super) struct Crossing<'a> {
     bond: &'a str,
     /// Unlocked when it is closed.
-    _lock: Option<fs::File>,
+    mark: fs::File,
 }
 
 impl<'a> Crossing<'a> {
@@ -97,16 +105,23 @@ impl<'a> Crossing<'a> {
         bond: &'a str,
         standby: &str,
     ) -> Result<Option<Self>, String> {
+        // Another one's standby crosses, or it can't be noted that this one does.
+        let Ok(mut mark) = lock(files) else {
+            return Ok(None);
+        };
+        needs_longer(CROSSING_LIMIT);
         let show = ["--terse", "--escape", "no", "--fields", "IP4"];
         let shown = nmcli.ask(&[&show[..], &["device", "show", standby]].concat())?;
         let held = Held::parse(&shown);
         if held.addresses.is_empty() {
             return Ok(None);
         }
-        let crossing = Self {
-            bond,
-            _lock: lock(files).ok(),
-        };
+        let marked = mark.set_len(0);
+        let marked = marked.and_then(|()| mark.write_all(bond.as_bytes()));
+        if marked.is_err() {
+            return Ok(None);
+        }
+        let mut crossing = Self { bond, mark };
         // Without a port only what is set by hand is there at once, and told as up before the standby is told as down.
         let settings = held.settings();
         let mut words = vec!["device", "modify", bond, "ipv4.method", "manual"];
@@ -125,23 +140,63 @@ impl<'a> Crossing<'a> {
     }
 
     /// Waits for the bond's own lease, and leaves it that alone.
-    pub(super) fn end(self, nmcli: &mut Nmcli) -> Result<(), String> {
+    pub(super) fn end(mut self, nmcli: &mut Nmcli) -> Result<(), String> {
         let deadline = Instant::now() + LEASE_LIMIT;
         let show = ["--terse", "--fields", "DHCP4", "device", "show", self.bond];
-        while nmcli.ask(&show)?.trim().is_empty() && Instant::now() < deadline {
+        loop {
+            let leased = nmcli.ask(&show);
+            let has_lease = leased.is_ok_and(|lease| !lease.trim().is_empty());
+            if has_lease || nmcli.is_deaf() || Instant::now() >= deadline {
+                return self.applied_anew(nmcli);
+            }
             std::thread::sleep(LEASE_PAUSE);
         }
+    }
+
+    /// The standby was not taken in: no lease is to come.
+    pub(super) fn give_up(mut self, nmcli: &mut Nmcli) -> Result<(), String> {
         self.applied_anew(nmcli)
     }
 
-    fn applied_anew(&self, nmcli: &mut Nmcli) -> Result<(), String> {
-        nmcli.run(&["device", "reapply", self.bond])
+    fn applied_anew(&mut self, nmcli: &mut Nmcli) -> Result<(), String> {
+        reapply(&mut self.mark, self.bond, nmcli)
     }
+}
+
+fn reapply(mark: &mut fs::File, bond: &str, nmcli: &mut Nmcli) -> Result<(), String> {
+    nmcli.run(&["device", "reapply", bond])?;
+    let cleared = mark.set_len(0).and_then(|()| mark.rewind());
+    cleared.map_err(|error| format!("{LOCK_PATH}: {error}"))
+}
+
+/// Somebody is at it, or has not lived to end it.
+pub(super) fn is_left(files: &SystemFiles) -> bool {
+    !files.text(LOCK_PATH).is_empty()
+}
+
+/// Ends what somebody began and did not live to end: the bond gets what its profile says. Says so.
+pub(super) fn mend(files: &SystemFiles, nmcli: &mut Nmcli) -> Option<String> {
+    let mut mark = lock(files).ok()?;
+    let mut bond = String::new();
+    mark.read_to_string(&mut bond).ok()?;
+    if bond.is_empty() {
+        return None;
+    }
+    Some(match reapply(&mut mark, &bond, nmcli) {
+        Ok(()) => format!("{bond} has its own configuration alone again"),
+        // The bond may be gone, and a later one of this name has nothing of it.
+        Err(error) if !nmcli.is_deaf() => {
+            let _ = mark.set_len(0);
+            format!("{bond} keeps what its standby had: {error}")
+        }
+        Err(error) => format!("{bond} keeps what its standby had, until the next look: {error}"),
+    })
 }
 
 fn lock(files: &SystemFiles) -> std::io::Result<fs::File> {
     let mut options = fs::OpenOptions::new();
-    let options = options.write(true).create(true).truncate(false).mode(0o600);
+    let options = options.read(true).write(true);
+    let options = options.create(true).truncate(false).mode(0o600);
     let file = options.open(files.path(LOCK_PATH))?;
     file.try_lock()?;
     Ok(file)
@@ -168,12 +223,12 @@ mod tests {
         assert_eq!(
             held.settings().join(" "),
             "ipv4.addresses 10.77.0.110/24,10.78.0.2/32 ipv4.gateway 10.77.0.1 ipv4.routes 10.9.0.0/16 10.77.0.9 \
-             ipv4.dns 10.77.0.1,10.77.0.2 ipv4.dns-search example.org ipv4.dad-timeout 0"
+             ipv4.dns 10.77.0.1,10.77.0.2 ipv4.dns-search example.org ipv4.route-metric 1000 ipv4.dad-timeout 0"
         );
         assert_eq!(Held::parse("IP4.GATEWAY:\n"), Held::default());
         assert_eq!(
             Held::parse("IP4.ADDRESS[1]:10.0.0.1/8\n").settings().len(),
-            4
+            6
         );
     }
 
@@ -188,5 +243,20 @@ mod tests {
         assert!(is_under_way(&files));
         drop(locked);
         assert!(!is_under_way(&files));
+    }
+
+    #[test]
+    fn what_somebody_did_not_live_to_end_is_ended_by_the_next() {
+        let folder = crate::nics::testing::Folder::complete();
+        let files = folder.files();
+        assert_eq!(mend(&files, &mut Nmcli::of("true")), None);
+        folder.write(LOCK_PATH, "bond0");
+        let alive = lock(&files).unwrap();
+        assert_eq!(mend(&files, &mut Nmcli::of("true")), None);
+        drop(alive);
+        let said = mend(&files, &mut Nmcli::of("true"));
+        assert!(said.unwrap().starts_with("bond0 has its own"));
+        assert_eq!(files.text(LOCK_PATH), "");
+        assert_eq!(mend(&files, &mut Nmcli::of("true")), None);
     }
 }

@@ -115,9 +115,13 @@ pub(super) fn follow(
 /// Has a running NetworkManager know of what was written. Says what it did.
 pub(super) fn finish(files: &SystemFiles, followed: &Followed, nmcli: &mut Nmcli) -> Vec<String> {
     let moved = followed.network_manager.as_ref();
-    let moved = moved.filter(|_| is_running(files));
+    let is_to_do = moved.is_some() || crossing::is_left(files);
+    if !is_to_do || !is_running(files) {
+        return Vec::new();
+    }
+    let mended = crossing::mend(files, nmcli);
     let told = moved.map(|moved| tell(files, nmcli, moved));
-    told.unwrap_or_default()
+    mended.into_iter().chain(told.unwrap_or_default()).collect()
 }
 
 /// What became of the profiles.
@@ -158,7 +162,7 @@ fn write_profiles(
             now.extend(had);
             continue;
         }
-        match decide(policy, bond, readiness, links) {
+        match decide(policy, bond, readiness, links, had.is_none()) {
             Decision::Keep => now.extend(had),
             Decision::Write(wanted) => {
                 written.is_changed |= write_all(files, &wanted)?;
@@ -216,7 +220,13 @@ fn follow_standby(
     Ok(Some(standby.name.to_string()))
 }
 
-fn decide(policy: &Policy, bond: &BondPolicy, readiness: &Readiness, links: &[Link]) -> Decision {
+fn decide(
+    policy: &Policy,
+    bond: &BondPolicy,
+    readiness: &Readiness,
+    links: &[Link],
+    is_new: bool,
+) -> Decision {
     let files = readiness.files();
     if !bond.is_configured_as_standby() || !is_used(files) || networkd::serves(files, &bond.name) {
         return Decision::Leave(None);
@@ -248,7 +258,9 @@ fn decide(policy: &Policy, bond: &BondPolicy, readiness: &Readiness, links: &[Li
     let in_need = copy::in_need(bond, &nic).filter(|_| source.path.is_none());
     let own = copy::uuid_of_standby(name);
     let is_at_work = profiles::active_now(files, &nic).is_some_and(|profile| profile != own);
-    let crosses = is_at_work && source.is_leased();
+    // What an earlier NetworkManager noted is no work. Later looks find a bond that is to take its standby in by itself.
+    let can_cross = is_at_work && source.is_leased() && is_running(files);
+    let crosses = can_cross && (is_new || is_told(files));
     let mine = copy::of_bond(bond, &nic, &source, pins_iaid, crosses);
     let texts = [Some(mine), Some(port), in_need];
     let names = file_names(name).into_iter().zip(texts);
@@ -427,13 +439,16 @@ fn take(files: &SystemFiles, nmcli: &mut Nmcli, moved: &Moved) -> Vec<String> {
         nmcli.run(&["device", "set", standby, "managed", "yes"])?;
         nmcli.run(&up)
     });
+    let is_taken = taken.is_ok();
     said.push(match taken {
         Ok(()) => format!("NetworkManager is asked to take {standby} into {bond}"),
         Err(error) => format!("NetworkManager does not take {standby} into {bond}: {error}"),
     });
-    if let Some(crossing) = crossing
-        && let Err(error) = crossing.end(nmcli)
-    {
+    let ended = crossing.map(|crossing| match is_taken {
+        true => crossing.end(nmcli),
+        false => crossing.give_up(nmcli),
+    });
+    if let Some(Err(error)) = ended {
         said.push(format!("{bond} keeps what {standby} had: {error}"));
     }
     said

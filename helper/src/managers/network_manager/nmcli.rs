@@ -27,6 +27,20 @@ impl Default for Nmcli {
 }
 
 impl Nmcli {
+    /// It has hung, and is asked nothing more.
+    pub(super) const fn is_deaf(&self) -> bool {
+        self.deaf.is_some()
+    }
+
+    /// Another program in its place.
+    #[cfg(test)]
+    pub(super) fn of(program: &str) -> Self {
+        Self {
+            program: program.to_owned(),
+            ..Self::default()
+        }
+    }
+
     /// An error says that it failed, and what it said.
     pub(super) fn run(&mut self, arguments: &[&str]) -> Result<(), String> {
         self.ask(arguments).map(|_| ())

@@ -72,7 +72,7 @@ fn the_automatic_profile_becomes_the_bonds() {
         bond,
         "# Written by tandem, and again when it changes. Made from its automatic profile\n\
          [connection]\nid=tandem bond0\nuuid=4cd1973f-b0f4-868d-9f02-8fc941e65b9a\ntype=bond\n\
-         interface-name=bond0\nautoconnect-priority=999\n\n\
+         interface-name=bond0\nautoconnect-priority=999\nautoconnect-slaves=1\n\n\
          [ethernet]\ncloned-mac-address=52:54:00:00:00:01\n\n\
          [bond]\nmode=active-backup\nmiimon=100\nfail_over_mac=none\nprimary_reselect=failure\n\
          num_grat_arp=3\n\n\

@@ -362,10 +362,21 @@ async fn a_half_that_never_ceases_to_talk_keeps_nobody_from_looking() {
 #[tokio::test(start_paused = true)]
 async fn a_destination_that_has_its_tap_late_is_waited_for() {
     let host = Fake::default();
-    host.facts().tap_from = Some(Instant::now() + Duration::from_secs(100));
+    host.facts().tap_from = Some(Instant::now() + Duration::from_secs(50));
     let (_tell, mut ended) = oneshot::channel();
     let tap = tap_there(&host, "g1", &mut ended).await;
     assert_eq!(tap, Ok("vnet7".to_owned()));
+}
+
+/// Meanwhile the migration goes slowly.
+#[tokio::test(start_paused = true)]
+async fn a_destination_that_never_has_a_tap_is_given_up() {
+    let begun = Instant::now();
+    let (_tell, mut ended) = oneshot::channel();
+    let tap = tap_there(&Fake::default(), "g1", &mut ended).await;
+    assert!(tap.is_err(), "{tap:?}");
+    let waited = begun.elapsed().as_secs();
+    assert!((60..62).contains(&waited), "{waited} s");
 }
 
 /// Or `migrate` would tell of a failure so much later.
