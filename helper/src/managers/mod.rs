@@ -39,16 +39,10 @@ pub(crate) fn is_made_by_manager(files: &SystemFiles, bond: &IfName) -> bool {
     network_manager::serves(files, bond)
 }
 
-/// Whether the manager that makes this bond can do so by now: it runs and was told all, and the standby has a carrier,
-/// without which it leaves NICs as they are.
+/// Whether the manager that makes this bond can do so by now: it runs, and the standby has a carrier, without which it
+/// leaves NICs as they are.
 pub(crate) fn can_make(files: &SystemFiles, standby: Option<&Link>) -> bool {
-    let can = network_manager::has_started(files) && !is_told(files);
-    can && standby.is_some_and(|standby| standby.carrier)
-}
-
-/// Whether a manager is being told of a bond.
-pub(crate) fn is_told(files: &SystemFiles) -> bool {
-    network_manager::is_told(files)
+    network_manager::has_started(files) && standby.is_some_and(|standby| standby.carrier)
 }
 
 /// Where the bond's configuration comes from, in words; nothing if no manager that Tandem instructs has it.
@@ -82,7 +76,7 @@ pub(crate) fn prospect(
     if let Some(source) = source.map_err(|why| refusal("NetworkManager", why))? {
         return Ok(Some(format!(
             "NetworkManager makes {bond} and configures it by {source}, with the lease that {name} has; \
-             on a running guest IPv6 addresses are asked for anew."
+             without a reboot the address is away for a moment."
         )));
     }
     let is_its = ifupdown::planned(files, bond, standby);

@@ -95,15 +95,6 @@ enum Decision {
     Keep,
 }
 
-/// A standby that NetworkManager is to take in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Moved {
-    pub(crate) bond: IfName,
-    pub(crate) standby: String,
-    /// The bond is new and asks for an address: until it has one, what the standby has is all that there is.
-    pub(crate) crosses: bool,
-}
-
 /// What became of the bonds' files.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Followed {
@@ -113,8 +104,8 @@ pub(crate) struct Followed {
     pub(crate) done: Vec<String>,
     /// Why networkd configures a bond no longer, or not at all; the same each time as long as it is so.
     pub(crate) reasons: Vec<String>,
-    /// NetworkManager has other profiles to read, and moves these standbys then.
-    pub(crate) network_manager: Option<Vec<Moved>>,
+    /// NetworkManager has other profiles to read, and moves these bonds' standbys then.
+    pub(crate) network_manager: Option<Vec<(IfName, String)>>,
 }
 
 /// Writes the files of the bonds that networkd is to configure, removes those of others, and has networkd read

@@ -39,7 +39,7 @@ const AT_REST: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(200);
 /// How long udev may take for an interface's first event until it counts as one that never comes.
 const UDEV_LIMIT: Duration = Duration::from_secs(60);
-/// Between two looks whether that has come, or a manager was told all: no change of a link tells.
+/// Between two looks whether that has come: no change of a link tells.
 const UDEV_PAUSE: Duration = Duration::from_secs(1);
 /// How long the service may take to say what is wrong.
 const STATUS_LIMIT: Duration = Duration::from_secs(2);
@@ -114,8 +114,8 @@ pub fn watch(config: &Path) -> Result<()> {
             return Ok(());
         }
         std::thread::sleep(PAUSE);
-        let untold = (waits_for_udev || managers::is_told(&files)).then_some(UDEV_PAUSE);
-        changes.wait(next.limit.into_iter().chain(left).chain(untold).min())?;
+        let udev = waits_for_udev.then_some(UDEV_PAUSE);
+        changes.wait(next.limit.into_iter().chain(left).chain(udev).min())?;
     }
 }
 

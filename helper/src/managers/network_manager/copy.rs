@@ -44,24 +44,14 @@ const WIRED_METRIC: u32 = 100;
 pub(super) const HEADER: &str = "# Written by tandem, and again when it changes. Made from ";
 
 /// The bond's profile. `pins_iaid`: nobody has chosen by what DHCP clients identify the standby, so it is its name.
-/// `crosses`: the bond must not take in by itself what is still at work.
-pub(super) fn of_bond(
-    bond: &BondPolicy,
-    nic: &Nic,
-    source: &Profile,
-    pins_iaid: bool,
-    crosses: bool,
-) -> String {
+pub(super) fn of_bond(bond: &BondPolicy, nic: &Nic, source: &Profile, pins_iaid: bool) -> String {
     let name = &bond.name;
     let mut text = format!(
         "{HEADER}{}\n[connection]\nid=tandem {name}\nuuid={}\ntype=bond\ninterface-name={name}\n\
-         autoconnect-priority={PRIORITY}\n",
+         autoconnect-priority={PRIORITY}\nautoconnect-slaves=1\n",
         source.source(),
-        uuid_of_bond(name.as_str()),
+        uuid(&format!("bond {name}")),
     );
-    if !crosses {
-        text.push_str("autoconnect-slaves=1\n");
-    }
     for (key, value) in source.file.group(CONNECTION) {
         if !OWN.contains(&key) {
             let _ = writeln!(text, "{key}={value}");
@@ -133,7 +123,7 @@ pub(super) fn of_standby(bond: &BondPolicy, nic: &Nic, source: &Profile) -> Opti
          master={}\nslave-type=bond\nautoconnect-priority={PRIORITY}\n\n[ethernet]\nmac-address={mac}\n",
         source.source(),
         uuid_of_standby(name.as_str()),
-        uuid_of_bond(name.as_str()),
+        uuid(&format!("bond {name}")),
     ))
 }
 
@@ -156,11 +146,6 @@ pub(super) fn in_need(bond: &BondPolicy, nic: &Nic) -> Option<String> {
          autoconnect-priority=-{PRIORITY}\n\n[ethernet]\nmac-address={mac}\n\n{AUTOMATIC}",
         uuid(&format!("in need {name}")),
     ))
-}
-
-/// By which NetworkManager knows the bond's profile.
-pub(super) fn uuid_of_bond(bond: &str) -> String {
-    uuid(&format!("bond {bond}"))
 }
 
 /// By which NetworkManager knows the standby's profile.

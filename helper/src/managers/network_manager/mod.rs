@@ -10,7 +10,6 @@
 //! root's that the service may read, because NetworkManager's folders are for root alone.
 
 mod copy;
-mod crossing;
 mod keyfile;
 mod managed;
 mod nic;
@@ -29,12 +28,11 @@ use tandem_core::IfName;
 use tandem_core::link::Link;
 use tandem_core::policy::{BondPolicy, Policy};
 
-use self::crossing::Crossing;
 use self::keyfile::{DEVICES, Keyfile, PREFIX, is_true};
 use self::nic::Nic;
 pub(crate) use self::nmcli::Nmcli;
 use self::profiles::Profile;
-use crate::networkd::{self, Followed, Moved, carries, is_plain, make_folder};
+use crate::networkd::{self, Followed, carries, is_plain, make_folder};
 use crate::nics::Readiness;
 use crate::programs::state_of;
 use crate::runtime;
@@ -81,8 +79,6 @@ struct Wanted {
     /// File names and texts.
     profiles: Vec<(String, String)>,
     standby: String,
-    /// The standby is at work, and the bond asks for an IPv4 address.
-    crosses: bool,
 }
 
 enum Decision {
@@ -115,21 +111,16 @@ pub(super) fn follow(
 /// Has a running NetworkManager know of what was written. Says what it did.
 pub(super) fn finish(files: &SystemFiles, followed: &Followed, nmcli: &mut Nmcli) -> Vec<String> {
     let moved = followed.network_manager.as_ref();
-    let is_to_do = moved.is_some() || crossing::is_left(files);
-    if !is_to_do || !is_running(files) {
-        return Vec::new();
-    }
-    let mended = crossing::mend(files, nmcli);
-    let told = moved.map(|moved| tell(files, nmcli, moved));
-    mended.into_iter().chain(told.unwrap_or_default()).collect()
+    let moved = moved.filter(|_| is_running(files));
+    moved.map(|moved| tell(nmcli, moved)).unwrap_or_default()
 }
 
 /// What became of the profiles.
 #[derive(Debug, Default)]
 struct Written {
     is_changed: bool,
-    /// The standbys of bonds that have some from now on.
-    moved: Vec<Moved>,
+    /// Bonds that have some from now on, and their standbys.
+    moved: Vec<(IfName, String)>,
 }
 
 fn write_profiles(
@@ -153,25 +144,17 @@ fn write_profiles(
             if had.is_some() {
                 let moved = follow_standby(policy, bond, readiness, links)?;
                 written.is_changed |= moved.is_some();
-                written.moved.extend(moved.map(|standby| Moved {
-                    bond: name.clone(),
-                    standby,
-                    crosses: false,
-                }));
+                written.moved.extend(moved.map(|nic| (name.clone(), nic)));
             }
             now.extend(had);
             continue;
         }
-        match decide(policy, bond, readiness, links, had.is_none()) {
+        match decide(policy, bond, readiness, links) {
             Decision::Keep => now.extend(had),
             Decision::Write(wanted) => {
                 written.is_changed |= write_all(files, &wanted)?;
                 if had.is_none() {
-                    written.moved.push(Moved {
-                        bond: name.clone(),
-                        standby: wanted.standby,
-                        crosses: wanted.crosses,
-                    });
+                    written.moved.push((name.clone(), wanted.standby));
                     let source = &wanted.source;
                     let text =
                         format!("NetworkManager is to make and configure {name} by {source}");
@@ -220,13 +203,7 @@ fn follow_standby(
     Ok(Some(standby.name.to_string()))
 }
 
-fn decide(
-    policy: &Policy,
-    bond: &BondPolicy,
-    readiness: &Readiness,
-    links: &[Link],
-    is_new: bool,
-) -> Decision {
+fn decide(policy: &Policy, bond: &BondPolicy, readiness: &Readiness, links: &[Link]) -> Decision {
     let files = readiness.files();
     if !bond.is_configured_as_standby() || !is_used(files) || networkd::serves(files, &bond.name) {
         return Decision::Leave(None);
@@ -256,19 +233,13 @@ fn decide(
         return Decision::Leave(Some(format!("{} has no MAC", nic.name)));
     };
     let in_need = copy::in_need(bond, &nic).filter(|_| source.path.is_none());
-    let own = copy::uuid_of_standby(name);
-    let is_at_work = profiles::active_now(files, &nic).is_some_and(|profile| profile != own);
-    // What an earlier NetworkManager noted is no work. Later looks find a bond that is to take its standby in by itself.
-    let can_cross = is_at_work && source.is_leased() && is_running(files);
-    let crosses = can_cross && (is_new || is_told(files));
-    let mine = copy::of_bond(bond, &nic, &source, pins_iaid, crosses);
+    let mine = copy::of_bond(bond, &nic, &source, pins_iaid);
     let texts = [Some(mine), Some(port), in_need];
     let names = file_names(name).into_iter().zip(texts);
     Decision::Write(Wanted {
         profiles: names
             .filter_map(|(name, text)| Some((name, text?)))
             .collect(),
-        crosses,
         source: source.source(),
         standby: nic.name,
     })
@@ -406,57 +377,27 @@ fn remove_others(files: &SystemFiles, now: &Served) -> Result<bool> {
     Ok(is_changed)
 }
 
-/// Has a running NetworkManager read its profiles, and move these standbys: it does not leave a profile for a better one
-/// by itself.
-fn tell(files: &SystemFiles, nmcli: &mut Nmcli, moved: &[Moved]) -> Vec<String> {
+/// Has a running NetworkManager read its profiles, and move these bonds' standbys: it does not leave a profile for a
+/// better one by itself.
+fn tell(nmcli: &mut Nmcli, moved: &[(IfName, String)]) -> Vec<String> {
     if let Err(error) = nmcli.run(&["connection", "reload"]) {
         return vec![error];
     }
-    moved
-        .iter()
-        .flat_map(|moved| take(files, nmcli, moved))
-        .collect()
-}
-
-fn take(files: &SystemFiles, nmcli: &mut Nmcli, moved: &Moved) -> Vec<String> {
-    let (bond, standby) = (moved.bond.as_str(), &moved.standby);
-    let mut said = Vec::new();
-    let crossing = match moved.crosses {
-        true => Crossing::begin(files, nmcli, bond, standby),
-        false => Ok(None),
-    };
-    let crossing = crossing.unwrap_or_else(|error| {
-        said.push(format!(
-            "{standby} goes into {bond} without a network meanwhile: {error}"
-        ));
-        None
+    let told = moved.iter().map(|(bond, standby)| {
+        let uuid = copy::uuid_of_standby(bond.as_str());
+        let up = ["--wait", "0", "connection", "up", "uuid", &uuid];
+        let up = [&up[..], &["ifname", standby]].concat();
+        // It refuses one that was kept from it before.
+        let taken = nmcli.run(&up).or_else(|_| {
+            nmcli.run(&["device", "set", standby, "managed", "yes"])?;
+            nmcli.run(&up)
+        });
+        match taken {
+            Ok(()) => format!("NetworkManager is asked to take {standby} into {bond}"),
+            Err(error) => format!("NetworkManager does not take {standby} into {bond}: {error}"),
+        }
     });
-    let uuid = copy::uuid_of_standby(bond);
-    let up = ["--wait", "0", "connection", "up", "uuid", &uuid];
-    let up = [&up[..], &["ifname", standby]].concat();
-    // It refuses one that was kept from it before.
-    let taken = nmcli.run(&up).or_else(|_| {
-        nmcli.run(&["device", "set", standby, "managed", "yes"])?;
-        nmcli.run(&up)
-    });
-    let is_taken = taken.is_ok();
-    said.push(match taken {
-        Ok(()) => format!("NetworkManager is asked to take {standby} into {bond}"),
-        Err(error) => format!("NetworkManager does not take {standby} into {bond}: {error}"),
-    });
-    let ended = crossing.map(|crossing| match is_taken {
-        true => crossing.end(nmcli),
-        false => crossing.give_up(nmcli),
-    });
-    if let Some(Err(error)) = ended {
-        said.push(format!("{bond} keeps what {standby} had: {error}"));
-    }
-    said
-}
-
-/// Whether it is being told to take a standby in: it has not failed yet.
-pub(super) fn is_told(files: &SystemFiles) -> bool {
-    crossing::is_under_way(files)
+    told.collect()
 }
 
 /// Has NetworkManager, if it runs, take or let go of an interface. Letting go, it leaves addresses and bonds as

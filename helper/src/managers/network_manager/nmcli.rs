@@ -27,34 +27,15 @@ impl Default for Nmcli {
 }
 
 impl Nmcli {
-    /// It has hung, and is asked nothing more.
-    pub(super) const fn is_deaf(&self) -> bool {
-        self.deaf.is_some()
-    }
-
-    /// Another program in its place.
-    #[cfg(test)]
-    pub(super) fn of(program: &str) -> Self {
-        Self {
-            program: program.to_owned(),
-            ..Self::default()
-        }
-    }
-
     /// An error says that it failed, and what it said.
     pub(super) fn run(&mut self, arguments: &[&str]) -> Result<(), String> {
-        self.ask(arguments).map(|_| ())
-    }
-
-    /// The same with what it said where it did not fail.
-    pub(super) fn ask(&mut self, arguments: &[&str]) -> Result<String, String> {
         if let Some(why) = &self.deaf {
             return Err(why.clone());
         }
         let said = ask_within(self.limit, &self.program, arguments);
         let said = said.inspect_err(|why| self.deaf = Some(why.clone()))?;
         if said.code == Some(0) {
-            return Ok(said.output);
+            return Ok(());
         }
         let (words, errors) = (arguments.join(" "), said.errors.trim());
         let why = format!("{} {words}: {errors}", self.program);
@@ -70,8 +51,6 @@ mod tests {
 
     use super::super::tell;
     use super::*;
-    use crate::networkd::Moved;
-    use crate::system_files::SystemFiles;
 
     /// A program in nmcli's place, which notes what it is asked to bring up and then does this.
     fn nmcli(folder: &tempfile::TempDir, then: &str, limit: Duration) -> Nmcli {
@@ -92,12 +71,8 @@ mod tests {
     fn told(then: &str, limit: Duration) -> (usize, Vec<String>) {
         let folder = tempfile::tempdir().unwrap();
         let mut nmcli = nmcli(&folder, then, limit);
-        let moved = ["bond0", "bond1"].map(|bond| Moved {
-            bond: bond.parse().unwrap(),
-            standby: format!("of-{bond}"),
-            crosses: false,
-        });
-        let said = tell(&SystemFiles::this(), &mut nmcli, &moved);
+        let moved = ["bond0", "bond1"].map(|bond| (bond.parse().unwrap(), format!("of-{bond}")));
+        let said = tell(&mut nmcli, &moved);
         let log = fs::read_to_string(folder.path().join("log")).unwrap_or_default();
         (log.lines().count(), said)
     }
