@@ -31,9 +31,7 @@ use self::matching::Fit;
 use self::nic::Nic;
 use crate::nics::Readiness;
 use crate::programs::{run, state_of};
-use crate::system_files::{SystemFiles, text_of};
-
-pub(crate) use crate::system_files::make_folder;
+use crate::system_files::{SystemFiles, make_folder, text_of};
 
 /// Where systemd-networkd looks (systemd.network(5)).
 pub(crate) const FOLDERS: &[&str] = &[

@@ -14,10 +14,10 @@ use tandem_core::link::{Link, LinkKind};
 use tandem_core::policy::{BondPolicy, Policy};
 use tandem_core::{IfName, role_of};
 
-use crate::networkd::{self, Followed, carries, is_plain, make_folder};
+use crate::networkd::{self, Followed, carries, is_plain};
 use crate::nics::Readiness;
 use crate::programs::{run, state_of};
-use crate::system_files::SystemFiles;
+use crate::system_files::{SystemFiles, make_folder};
 
 const UNIT: &str = "dhcpcd.service";
 const CONFIG: &str = "/etc/dhcpcd.conf";

@@ -22,11 +22,11 @@ use tandem_core::{IfName, role_of};
 
 use self::stanzas::{INTERFACES, Stanzas, Use};
 use crate::managers::network_manager;
-use crate::networkd::{self, Followed, carries, is_plain, make_folder};
+use crate::networkd::{self, Followed, carries, is_plain};
 use crate::nics::Readiness;
 use crate::programs::{run, state_of};
 use crate::runtime;
-use crate::system_files::SystemFiles;
+use crate::system_files::{SystemFiles, make_folder};
 
 const UNIT: &str = "networking.service";
 /// Stanzas that do nothing, for the ports.

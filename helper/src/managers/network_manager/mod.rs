@@ -32,11 +32,11 @@ use self::keyfile::{DEVICES, Keyfile, PREFIX, is_true};
 use self::nic::Nic;
 pub(crate) use self::nmcli::Nmcli;
 use self::profiles::Profile;
-use crate::networkd::{self, Followed, carries, is_plain, make_folder};
+use crate::networkd::{self, Followed, carries, is_plain};
 use crate::nics::Readiness;
 use crate::programs::state_of;
 use crate::runtime;
-use crate::system_files::{SystemFiles, text_of};
+use crate::system_files::{SystemFiles, make_folder, text_of};
 use crate::udev_state;
 
 const UNIT: &str = "NetworkManager.service";
