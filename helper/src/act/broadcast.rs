@@ -41,17 +41,34 @@ pub(super) fn reaches_as(
     as_mac: Mac,
     tries: u32,
 ) -> io::Result<bool> {
-    let receiver = arrivals_socket(to, Arrivals::OfType(ETHERTYPE_EXPERIMENTAL))?;
-    is_heard(sender, as_mac, &receiver, tries)
+    is_heard(sender, as_mac, to, tries, || {})
 }
 
-fn is_heard(sender: Sender<'_>, to: Mac, receiver: &OwnedFd, tries: u32) -> io::Result<bool> {
+/// As [`reaches`], to the port of `back`; after each frame the network is led back there.
+pub(super) fn reaches_and_leads_back(
+    sender: Sender<'_>,
+    back: Sender<'_>,
+    tries: u32,
+) -> io::Result<bool> {
+    is_heard(sender, BROADCAST, back.port, tries, || lead_back(back))
+}
+
+fn is_heard(
+    sender: Sender<'_>,
+    as_mac: Mac,
+    to: Ifindex,
+    tries: u32,
+    after_each: impl Fn(),
+) -> io::Result<bool> {
+    let receiver = arrivals_socket(to, Arrivals::OfType(ETHERTYPE_EXPERIMENTAL))?;
     let payload = payload();
-    let frame = path_check_to(to, sender.mac, sender.tags, &payload);
+    let frame = path_check_to(as_mac, sender.mac, sender.tags, &payload);
     let socket = packet_socket(sender.port, 0)?;
     for _ in 0..tries {
         send_once(&socket, &frame)?;
-        if arrives_within(receiver, &payload, TRY)? {
+        let arrives = arrives_within(&receiver, &payload, TRY)?;
+        after_each();
+        if arrives {
             return Ok(true);
         }
     }

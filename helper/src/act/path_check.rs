@@ -9,7 +9,7 @@ use tandem_core::types::{IfName, Ifindex, Mac};
 
 use super::announce::port_of;
 use super::ask::{Arrived, Way, arrived, firsts, without};
-use super::broadcast::{Sender, TRIES, lead_back, reaches, reaches_as};
+use super::broadcast::{Sender, TRIES, lead_back, reaches, reaches_and_leads_back, reaches_as};
 use super::error::ActError;
 use super::link::present;
 use super::neighbours::{Asked, to_ask};
@@ -233,12 +233,8 @@ impl Path<'_> {
             networks.push(&[]);
         }
         for tags in networks {
-            for _ in 0..TRIES {
-                let is_heard = reaches(vf.sender(tags), standby.port, 1)?;
-                lead_back(standby.sender(tags));
-                if is_heard {
-                    return Ok(None);
-                }
+            if reaches_and_leads_back(vf.sender(tags), standby.sender(tags), TRIES)? {
+                return Ok(None);
             }
         }
         Ok(Some(unheard(vf, standby)))
