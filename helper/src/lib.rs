@@ -25,6 +25,7 @@ pub mod logging;
 mod managers;
 mod netlink;
 pub mod networkd;
+pub mod nic_watch;
 pub mod nics;
 pub mod observe;
 mod packet;

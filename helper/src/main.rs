@@ -7,7 +7,7 @@ use clap::Parser;
 use tandem_guest::check::{self, Level};
 use tandem_guest::cli::{CheckArgs, Cli, Command, RunArgs, UdevArgs, exit};
 use tandem_guest::config::ConfigError;
-use tandem_guest::nics::watch;
+use tandem_guest::nic_watch;
 use tandem_guest::{ask, heap, initramfs, logging, replay, run, setup, udev_marks};
 
 fn main() -> ExitCode {
@@ -58,7 +58,7 @@ fn serve(arguments: RunArgs) -> Result<()> {
 
 fn mark(arguments: &UdevArgs) -> Result<()> {
     if arguments.watch {
-        return watch::watch(&arguments.config);
+        return nic_watch::watch(&arguments.config);
     }
     let lines = match &arguments.interface {
         Some(interface) => udev_marks::properties(interface, &arguments.config)?,

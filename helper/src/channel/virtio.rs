@@ -224,7 +224,7 @@ mod tests {
     use tandem_core::{Machine, Output, Time};
     use tandem_wire::message::ReplyTo;
 
-    use crate::channel::ChannelInput;
+    use crate::channel::input::ChannelInput;
 
     #[test]
     fn a_port_is_found_by_its_name() {

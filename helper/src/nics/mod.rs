@@ -1,17 +1,15 @@
 //! Whether the NICs of a bond may be taken from their network manager: only where the service can do its work.
 //!
 //! A NIC that is marked and that nobody takes care of is a guest without a network. So [`Readiness`] looks
-//! before each mark, [`watch`] gives NICs back that were marked for nothing, and a bond that has a port keeps
+//! before each mark, [`crate::nic_watch`] gives NICs back that were marked for nothing, and a bond that has a port keeps
 //! its NICs whatever else is wrong: nobody may tear it while the service is away.
 
 mod bonding;
-mod changes;
 mod obstacle;
 pub(crate) mod sysctls;
 #[cfg(test)]
 pub(crate) mod testing;
 mod unit;
-pub mod watch;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -44,7 +42,7 @@ pub fn given_back(files: &SystemFiles) -> GivenBack {
 ///
 /// # Errors
 /// The folder can't be made, or the file not written: this needs root.
-fn remember(bonds: &GivenBack) -> Result<()> {
+pub(crate) fn remember(bonds: &GivenBack) -> Result<()> {
     let path = Path::new(GIVEN_BACK_PATH);
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)?;

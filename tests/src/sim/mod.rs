@@ -3,6 +3,7 @@
 //! design's invariants checked after each step. And the stories told with it.
 //! The contract suite holds the fake kernel against a real one.
 
+mod born;
 pub mod chaos;
 pub mod contract;
 pub mod fake;

@@ -1,14 +1,15 @@
 //! What must be true: always, and once everything has calmed down.
 
+use tandem_core::Ifindex;
 use tandem_core::fast_path::ArmedVf;
 use tandem_core::link::{Address, BondMode, FailOverMac, Link, LinkKind, PrimaryReselect};
 use tandem_core::policy::{
     AddressingPolicy, BondPolicy, MacPolicy, Ownership, PathCheck, PortMatch,
 };
 use tandem_core::status::{BondStatus, Held, Problem, ProblemCode, SwitchoverCause, Traffic};
-use tandem_core::{Ifindex, Mac};
 
 use super::Stage;
+use super::born::{self, fits};
 
 /// What must be true of the kernel at every moment, whatever the service has yet to learn.
 /// Returns what is not, in words.
@@ -73,12 +74,18 @@ pub fn faults_when_calm(stage: &Stage) -> Vec<String> {
 }
 
 fn judged(stage: &Stage, faults_of: impl Fn(&Judge<'_>) -> Vec<String>) -> Vec<String> {
-    let mut links = stage.kernel.dump_links();
-    // A NIC is what was plugged in, whatever its driver made of its MAC.
-    for link in &mut links {
-        let nic = stage.kernel.nic(link.ifindex);
-        link.permanent_mac = nic.map(|(spec, _)| spec.mac);
+    let faults = faults_among(stage, &born::links(stage), &faults_of);
+    match born::links_as_shown(stage).filter(|_| !faults.is_empty()) {
+        Some(links) => faults_among(stage, &links, &faults_of),
+        None => faults,
     }
+}
+
+fn faults_among(
+    stage: &Stage,
+    links: &[Link],
+    faults_of: impl Fn(&Judge<'_>) -> Vec<String>,
+) -> Vec<String> {
     let Some(machine) = &stage.machine else {
         return Vec::new();
     };
@@ -87,7 +94,7 @@ fn judged(stage: &Stage, faults_of: impl Fn(&Judge<'_>) -> Vec<String>) -> Vec<S
     for (policy, bond) in stage.policy().bonds.iter().zip(&status.bonds) {
         let judge = Judge {
             stage,
-            links: &links,
+            links,
             policy,
             status: bond,
         };
@@ -475,15 +482,4 @@ impl Judge<'_> {
     fn is_standby(&self, link: &Link) -> bool {
         fits(&self.policy.standby, link)
     }
-}
-
-fn fits(port: &PortMatch, link: &Link) -> bool {
-    let mac: Option<Mac> = link.permanent_mac;
-    link.kind == LinkKind::Physical
-        && port.mac.is_none_or(|wanted| mac == Some(wanted))
-        && port.pci.is_none_or(|pci| link.pci == Some(pci))
-        && port
-            .driver
-            .as_ref()
-            .is_none_or(|driver| link.driver.as_ref() == Some(driver))
 }

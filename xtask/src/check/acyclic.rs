@@ -1,6 +1,6 @@
 //! No file of a package imports another one in a circle, directly or over others: whoever reads a folder can
-//! begin at one end. `cargo modules dependencies --acyclic` (crates.io, cargo-modules 0.27) compiles rust-analyzer
-//! first, and a type is in a circle with its own constructor there; paths in the text tell as much of files.
+//! begin at one end. Paths in code count as well, which public tools do not read, or only by compiling rust-analyzer
+//! (`cargo modules dependencies --acyclic`, crates.io, cargo-modules 0.27: a type is in a circle with its own constructor).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -11,7 +11,7 @@ use super::Report;
 use crate::project;
 
 /// Folders whose files are looked at, each a package's.
-const SOURCES: [&str; 6] = [
+pub(super) const SOURCES: [&str; 6] = [
     "helper/carry/src",
     "helper/carry/kernel/src",
     "helper/core/src",

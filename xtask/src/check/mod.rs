@@ -1,4 +1,4 @@
-//! Checks of the project itself that need no compiler. Each prints what it looked at, and fails naming
+//! Checks of the project itself, which compile nothing of it. Each prints what it looked at, and fails naming
 //! every place that breaks the rule.
 
 mod acyclic;
@@ -6,6 +6,7 @@ mod addresses;
 mod advisories;
 mod architecture;
 mod boundaries;
+mod cycles;
 mod deny;
 mod purity;
 mod readme;
@@ -25,6 +26,8 @@ pub(crate) enum Check {
     Purity,
     /// No file of core, wire, carry, guest or host imports another in a circle
     Acyclic,
+    /// The same, by a public tool that is built first
+    Cycles,
     /// Only `act/` changes the kernel, only `run.rs` drives the machine
     Boundaries,
     /// What README.md and docs/ show is run, their links lead somewhere, their lists are complete
@@ -45,6 +48,7 @@ pub(crate) fn run(check: Check) -> Result<()> {
         Check::Architecture => architecture::check()?,
         Check::Acyclic => acyclic::check()?,
         Check::Boundaries => boundaries::check()?,
+        Check::Cycles => return cycles::check(),
         Check::Deny => return deny::check(),
     };
     println!("looked at {}", report.looked_at);

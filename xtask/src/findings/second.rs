@@ -256,9 +256,9 @@ pub(super) const SECOND: &[Finding] = &[
     },
     Finding {
         id: "D5",
-        test: "nics::watch::tests::what_the_service_says_of_a_bond_is_a_short_line",
+        test: "nic_watch::tests::what_the_service_says_of_a_bond_is_a_short_line",
         edits: &[Edit {
-            file: "helper/src/nics/watch.rs",
+            file: "helper/src/nic_watch/mod.rs",
             mended: "    Some(shortened(&said, MAX_WORDS))",
             taken_out: "    Some(shortened(&said, MAX_WORDS * 100))",
         }],

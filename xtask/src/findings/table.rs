@@ -435,7 +435,7 @@ pub(super) const FIRST: &[Finding] = &[
         id: "L6",
         test: "daemon::tests::lease::of_two_services_that_start_together_one_has_the_socket",
         edits: &[Edit {
-            file: "helper/host/src/daemon/control.rs",
+            file: "helper/host/src/daemon/control_socket.rs",
             mended: "        lock.try_lock().map_err(",
             taken_out: "        Ok::<(), TryLockError>(()).map_err(",
         }],

@@ -67,7 +67,10 @@ fn checks() -> Result<Vec<Suite>> {
         // The last one builds what it checks with.
         let minutes = if *check == Check::Deny { 15 } else { 5 };
         let about = about.unwrap_or_default();
-        suites.push(suite(value.get_name(), &about, minutes, &[], work));
+        suites.push(Suite {
+            is_long: *check == Check::Cycles,
+            ..suite(value.get_name(), &about, minutes, &[], work)
+        });
     }
     Ok(suites)
 }

@@ -70,13 +70,13 @@ fn a_dump_replaces_and_links_are_bounded() {
     let mut world = world_with_vf(Time(10));
     world.replace_links(Time(20), Vec::new());
     assert!(world.link(VF).is_none());
-    for index in 0..crate::world::MAX_LINKS + 10 {
+    for index in 0..crate::world::picture::MAX_LINKS + 10 {
         let index = u32::try_from(index).unwrap();
         let mut link = nic(VF, "enp2s0", VF_MAC);
         link.ifindex = Ifindex(index);
         world.put_link(Time(30), link);
     }
-    assert_eq!(world.links().count(), crate::world::MAX_LINKS);
+    assert_eq!(world.links().count(), crate::world::picture::MAX_LINKS);
 }
 
 #[test]

@@ -5,8 +5,8 @@ use alloc::vec::Vec;
 use crate::model::link::{Link, LinkKind};
 use crate::model::policy::{BondPolicy, Policy, PortMatch};
 use crate::model::types::{Ifindex, Mac};
-use crate::world::World;
 use crate::world::identity::Identity;
+use crate::world::picture::World;
 
 /// What a NIC is to a bond.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -15,7 +15,7 @@
 mod carries;
 mod channel_task;
 mod claims;
-mod control;
+mod control_socket;
 mod domain_task;
 #[cfg(fuzzing)]
 pub mod fuzzing;
@@ -41,7 +41,7 @@ use tokio::task::JoinSet;
 
 use crate::files::{Lasts, Readers, replace};
 use crate::hypervisor::Host;
-use control::{Answers, ControlSocket};
+use control_socket::{Answers, ControlSocket};
 use lease::HostLeases;
 pub use metrics::{Metric, metrics};
 pub use options::{Options, ServeError, Sources};

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tandem_core::types::{Mac, PciAddress};
 
 use super::socket::ChannelSocket;
-use crate::xml::Bonds;
+use crate::xml::types::Bonds;
 
 /// A domain as its hypervisor describes it now.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use super::domain::{ActiveDomain, Claim, DomainLook, DomainState, Nic, VolumeDis
 use super::error::{Answer, HostError};
 use super::events::Events;
 use super::migration::{JobFacts, JobWhich, MigrateOptions, Migration};
-use crate::xml::Bonds;
+use crate::xml::types::Bonds;
 
 /// What a hypervisor shows: a libvirt URI's, or a plain QEMU's behind its QMP socket.
 ///

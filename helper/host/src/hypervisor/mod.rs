@@ -4,7 +4,7 @@
 //! event only means that it is time to look again.
 
 mod departed_host;
-mod domain;
+pub(crate) mod domain;
 mod error;
 mod events;
 mod guest;

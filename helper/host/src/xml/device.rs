@@ -7,7 +7,7 @@ use super::bonds;
 use super::domain::{hostdev, interface};
 use super::error::XmlError;
 use super::node::attribute_of;
-use crate::hypervisor::{Nic, NicKind};
+use crate::hypervisor::domain::{Nic, NicKind};
 
 /// Most nodes of a device's XML, comments and white space counted.
 const MAX_NODES: u32 = 10_000;

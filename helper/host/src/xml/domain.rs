@@ -10,7 +10,7 @@ use super::error::XmlError;
 use super::node::{attribute_of, child, text_of};
 use super::types::{BONDS_NAMESPACE, CLAIM_NAMESPACE, PROGRESS_NAMESPACE};
 use super::unmigratable;
-use crate::hypervisor::{Claim, FileDisk, Nic, NicKind, Unmigratable, VolumeDisk};
+use crate::hypervisor::domain::{Claim, FileDisk, Nic, NicKind, Unmigratable, VolumeDisk};
 
 /// Longest domain XML in bytes; a domain of a thousand devices has half of it.
 pub const MAX_BYTES: usize = 1 << 20;

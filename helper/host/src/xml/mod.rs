@@ -16,7 +16,7 @@ mod node;
 mod policy;
 #[cfg(test)]
 mod tests;
-mod types;
+pub(crate) mod types;
 mod unmigratable;
 pub(crate) mod write;
 

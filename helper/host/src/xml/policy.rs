@@ -7,7 +7,7 @@ use super::bonds::{BondPlaces, Document};
 use super::domain::is_virtio;
 use super::error::{Place, XmlError};
 use super::types::{Addressing, Bond, BondDevice, Bonds};
-use crate::hypervisor::{Nic, NicKind};
+use crate::hypervisor::domain::{Nic, NicKind};
 
 /// Linux' driver of every virtio NIC (`drivers/net/virtio_net.c`).
 const VIRTIO_DRIVER: &str = "virtio_net";

@@ -9,7 +9,7 @@
 use roxmltree::Node;
 
 use super::node::{attribute_of, child};
-use crate::hypervisor::{Unmigratable, UnmigratableKind as Kind};
+use crate::hypervisor::domain::{Unmigratable, UnmigratableKind as Kind};
 
 /// Longest name of a device that is told, in characters.
 const MAX_NAME: usize = 64;

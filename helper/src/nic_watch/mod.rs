@@ -4,6 +4,8 @@
 //! befalls the service. It ends once each bond has a port. Where NICs were given back it stays until the
 //! service has done its work after all, or nothing would start it: then they are taken again.
 
+mod changes;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -16,12 +18,12 @@ use tandem_wire::Call;
 use tandem_wire::reply::StatusReport;
 use tandem_wire::words::shortened;
 
-use super::changes::Changes;
-use super::{GivenBack, Obstacle, UNIT, UnitState, given_back, remember};
+use self::changes::Changes;
 use crate::client::Client;
 use crate::managers;
 use crate::networkd;
 use crate::networkd::wait_online::{WaitOnline, Waits};
+use crate::nics::{GivenBack, Obstacle, UNIT, UnitState, given_back, remember};
 use crate::runtime::SOCKET_PATH;
 use crate::system_files::SystemFiles;
 use crate::udev_marks::{Marks, Situation};
