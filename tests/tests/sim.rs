@@ -18,7 +18,7 @@ const RUNS: u64 = 680;
 const STEPS: u64 = 240;
 
 /// Seeds that broke a promise once, or that the oracle judged wrongly.
-const BROKE_ONCE: [u64; 21] = [
+const BROKE_ONCE: [u64; 22] = [
     // A VF to which its driver gave the bond's MAC was taken for another VF that has the standby's.
     8_850_055_554_841_577_095,
     12_272_642_098_318_195_619,
@@ -50,6 +50,8 @@ const BROKE_ONCE: [u64; 21] = [
     2_631_310_351_101_581_867,
     // The oracle: the driver of a foreign port had given it a VF's MAC, and the service began anew after that.
     12_655_017_681_807_040_773,
+    // The oracle: the standby came back with an XDP program, and the VF in the bond had no carrier.
+    10_486_700_464_853_857_932,
 ];
 
 #[test]

@@ -26,12 +26,12 @@ mod path_check;
 pub(crate) use nexthop::NextHop;
 
 use std::future::Future;
+use std::pin::Pin;
 use std::time::Duration;
 
 use tandem_core::Input;
 use tandem_core::action::{Action, ActionId, ActionKind, Asking};
 use tandem_core::input::{Outcome, Source};
-use tokio::task::JoinHandle;
 
 use crate::ebpf::fast_path::FastPaths;
 use crate::netlink::request::Requests;
@@ -94,11 +94,16 @@ impl Executor {
             _ => None,
         };
         let work = looks.ok_or_else(|| {
-            tokio::task::spawn_blocking(move || {
+            let is_question = matches!(kind, ActionKind::AskPath { .. });
+            let work = move || {
                 let mut inputs = Vec::new();
                 let result = carry_out(id, &kind, fast_paths.as_ref(), &mut inputs);
                 (result, inputs)
-            })
+            };
+            match is_question {
+                true => on_its_own(work),
+                false => pooled(work),
+            }
         });
         async move {
             let (outcome, learnt) = match work {
@@ -124,8 +129,26 @@ impl Default for Executor {
     }
 }
 
+/// On a thread that others use after it: it is woken to wait for them, and to end.
+fn pooled(work: impl FnOnce() -> Done + Send + 'static) -> Work {
+    let work = tokio::task::spawn_blocking(work);
+    Box::pin(async { work.await.map_err(|error| error.to_string()) })
+}
+
+/// On a thread that ends with it: that wakes a guest at rest no more often than the work does.
+fn on_its_own(work: impl FnOnce() -> Done + Send + 'static) -> Work {
+    let (done, ended) = tokio::sync::oneshot::channel();
+    let thread = std::thread::Builder::new().name("tandem-ask".to_owned());
+    // Nobody waits any more once the limit is over.
+    let started = thread.spawn(move || done.send(work()).is_ok());
+    Box::pin(async {
+        started.map_err(|error| format!("no thread for it: {error}"))?;
+        ended.await.map_err(|_| "it panicked".to_owned())
+    })
+}
+
 /// Waits for an action, but not longer than the limit.
-async fn outcome_within(limit: Duration, work: JoinHandle<Done>) -> (Outcome, Vec<Input>) {
+async fn outcome_within(limit: Duration, work: Work) -> (Outcome, Vec<Input>) {
     match tokio::time::timeout(limit, work).await {
         Ok(Ok((Ok(()), inputs))) => (Outcome::Accepted, inputs),
         Ok(Ok((Err(error), inputs))) => (error.into_outcome(), inputs),
@@ -139,6 +162,9 @@ async fn outcome_within(limit: Duration, work: JoinHandle<Done>) -> (Outcome, Ve
 
 /// How an action ended, and what was learnt in passing.
 type Done = (Result<(), ActError>, Vec<Input>);
+
+/// An action under way. An error says that it ended abnormally.
+type Work = Pin<Box<dyn Future<Output = Result<Done, String>> + Send>>;
 
 fn carry_out(
     id: ActionId,

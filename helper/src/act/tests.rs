@@ -237,12 +237,23 @@ fn tells_what_has_to_be_read_again() {
 /// A driver that holds the kernel's lock must not hold the service.
 #[tokio::test(flavor = "current_thread")]
 async fn an_action_ends_in_bounded_time() {
-    let (release, held) = std::sync::mpsc::channel::<()>();
-    let work = tokio::task::spawn_blocking(move || {
-        let _ = held.recv();
-        (Ok(()), Vec::new())
-    });
-    let outcome = outcome_within(Duration::from_millis(1), work).await;
-    assert_eq!(outcome, (Outcome::TimedOut, Vec::new()));
-    drop(release);
+    for start in [pooled, on_its_own] {
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let work = start(Box::new(move || {
+            let _ = held.recv();
+            (Ok(()), Vec::new())
+        }));
+        let outcome = outcome_within(Duration::from_millis(1), work).await;
+        assert_eq!(outcome, (Outcome::TimedOut, Vec::new()));
+        drop(release);
+    }
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn an_action_that_panics_has_failed() {
+    for start in [pooled, on_its_own] {
+        let work = start(Box::new(|| panic!("a defect")));
+        let (outcome, _) = outcome_within(LIMIT, work).await;
+        assert!(matches!(outcome, Outcome::Failed { .. }), "{outcome:?}");
+    }
 }

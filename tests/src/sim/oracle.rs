@@ -175,7 +175,10 @@ impl Judge<'_> {
             .links
             .iter()
             .any(|link| link.controller.is_some() && link.controller == self.status.ifindex);
-        let concerns = self.policy.addressing.inherits() || is_empty;
+        // A VF that is a port already keeps the bond's addresses, though it has lost its carrier, where the standby has come
+        // back with a program of somebody's.
+        let waits = self.policy.addressing.inherits() && standby.occupant.is_none();
+        let concerns = is_empty || waits;
         (ours && concerns && cut_off).then(|| format!("the guest is cut off: {standby:?}"))
     }
 

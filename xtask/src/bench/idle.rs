@@ -19,11 +19,11 @@ const MAX_BINARY_BYTES: u64 = 8 << 20;
 /// Most resident memory with eBPF loaded, in KiB.
 const MAX_RESIDENT_KIB: u64 = 16 << 10;
 /// At rest the service looks this often whether the bond's VF sends, in s. It wakes up once for that.
-const LOOK_INTERVAL_S: u64 = 10;
+const LOOK_INTERVAL_S: u64 = 15;
 /// So often it asks through the standby, in s.
 const QUESTION_INTERVAL_S: u64 = 60;
-/// Most wake-ups for one question.
-const QUESTION_WAKE_UPS: u64 = 3;
+/// Most wake-ups for one question: for its answer, and for its end.
+const QUESTION_WAKE_UPS: u64 = 2;
 
 /// At most a frame is sent in so long, in s.
 const FRAME_INTERVAL_S: u64 = 10;

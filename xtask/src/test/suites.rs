@@ -166,12 +166,6 @@ fn long(suites: &[Suite]) -> Result<Vec<Suite>> {
     // Tests of other suites, which do more with such a variable.
     let more = [
         (
-            "long-sim",
-            "the simulation to 10,000,000 steps",
-            "core-sim",
-            ("TANDEM_SIM_STEPS", "10000000"),
-        ),
-        (
             "long-fault-schedule",
             "500,000 evacuations in which anything may fail",
             "host-fault-schedule",
@@ -202,7 +196,18 @@ fn long(suites: &[Suite]) -> Result<Vec<Suite>> {
             ("TANDEM_LONG_SITUATIONS", "1"),
         ),
     ];
-    let mut long = Vec::new();
+    let steps = "the simulation to 10,000,000 steps";
+    let sim = cargo("test --profile simulation --package tandem-lab --test sim -- --nocapture");
+    let mut long = vec![Suite {
+        env: vec![("TANDEM_SIM_STEPS", "10000000")],
+        ..suite(
+            "long-sim",
+            steps,
+            LONGEST_MINUTES,
+            &["setup"],
+            Work::Tests(sim),
+        )
+    }];
     for (name, about, of, variable) in more {
         let of = suites.iter().find(|suite| suite.name == of);
         let of = of.with_context(|| format!("there is no suite for {name}"))?;

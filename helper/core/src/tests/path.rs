@@ -42,6 +42,8 @@ struct Guest {
     going_on: Option<(ActionId, Ifindex, Time)>,
     standbys_answer: PathAnswer,
     asked_standby: u32,
+    /// Of these questions, those that went out through the VF too.
+    asked_through_both: u32,
     /// At most so many frames were sent for that.
     standby_frames: u32,
     /// Questions end without an answer.
@@ -73,6 +75,7 @@ impl Guest {
             going_on: None,
             standbys_answer: PathAnswer::Answered,
             asked_standby: 0,
+            asked_through_both: 0,
             standby_frames: 0,
             fails: false,
             is_lost: false,
@@ -108,7 +111,7 @@ impl Guest {
                     }
                     let traffic = PortTraffic {
                         port,
-                        sent: self.sent + u64::from(self.asked),
+                        sent: self.sent + u64::from(self.asked + self.asked_through_both),
                         counted_by: self.counted_by,
                         passed_at: None,
                     };
@@ -129,7 +132,10 @@ impl Guest {
                         (&mut self.asked_standby, self.standbys_answer)
                     };
                     *asked += 1;
+                    let is_through_both =
+                        matches!(answer, PathAnswer::Silent | PathAnswer::Lost { .. });
                     if !of_vf {
+                        self.asked_through_both += u32::from(is_through_both);
                         self.standby_frames += if how == Asking::Briefly { 2 } else { 41 };
                     }
                     if self.is_lost {
@@ -208,7 +214,7 @@ impl Guest {
         };
         self.learn(Input::PortTraffic(PortTraffic {
             port,
-            sent: self.sent + u64::from(self.asked),
+            sent: self.sent + u64::from(self.asked + self.asked_through_both),
             counted_by: self.counted_by,
             passed_at: Some(passed_at),
         }));
@@ -230,12 +236,12 @@ impl Guest {
 }
 
 #[test]
-fn a_guest_at_rest_is_looked_at_every_ten_seconds_and_nobody_is_asked() {
+fn a_guest_at_rest_is_looked_at_every_15_seconds_and_nobody_is_asked() {
     let mut guest = Guest::new(watching());
     guest.run(30_000, 0);
     let before = guest.looks;
     guest.run(600_000, 0);
-    assert_eq!((guest.looks - before, guest.asked), (60, 0));
+    assert_eq!((guest.looks - before, guest.asked), (40, 0));
     // The looks are when the standby is asked about too: nothing else wakes the guest.
     assert!(
         (9..=11).contains(&guest.asked_standby),
@@ -261,9 +267,9 @@ fn a_few_frames_now_and_then_are_asked_about_as_seldom() {
     let asked = guest.asked;
     guest.run(600_000, 1);
     let asked = guest.asked - asked;
-    assert!((55..=61).contains(&asked), "{asked}");
+    assert!((37..=41).contains(&asked), "{asked}");
     // And one after each question.
-    assert_eq!(guest.looks - before, 60 + asked);
+    assert_eq!(guest.looks - before, 40 + asked);
 }
 
 #[test]
@@ -382,6 +388,19 @@ fn a_vf_alone_keeps_the_traffic_whatever_its_path() {
 }
 
 #[test]
+fn a_standby_of_which_nobody_knows_wakes_a_guest_at_rest_no_more_often() {
+    let mut guest = Guest::new(watching());
+    guest.standbys_answer = PathAnswer::Silent;
+    guest.run(30_000, 0);
+    let (looks, asked) = (guest.looks, guest.asked_standby);
+    // Each question goes out through the VF too, and is none of the guest's frames.
+    guest.run(1_200_000, 0);
+    let (looks, asked) = (guest.looks - looks, guest.asked_standby - asked);
+    assert_eq!((asked, guest.asked), (20, 0));
+    assert_eq!(looks, 80 + asked);
+}
+
+#[test]
 fn a_standby_that_hears_nothing_is_told_once_that_is_sure_and_until_it_hears() {
     let mut guest = Guest::new(watching());
     guest.standbys_answer = PathAnswer::Lost {
@@ -416,7 +435,7 @@ fn a_standby_is_asked_about_though_questions_about_the_vf_take_long() {
     let mut guest = Guest::new(watching());
     guest.question_ms = 300;
     guest.standbys_answer = lost();
-    guest.run(30_000, 1_000);
+    guest.run(40_000, 1_000);
     assert_eq!(guest.problems(), [ProblemCode::StandbyDeaf]);
     assert_eq!(guest.asked_standby, 2, "and no more often than it should");
 }

@@ -8,8 +8,9 @@ use crate::model::action::{ActionKind, Asking, GoOn};
 use crate::model::path::{PathAnswer, PortTraffic};
 use crate::model::types::{ActionId, Ifindex, Time};
 
-/// Time between two looks at a port that sends nothing, in ms.
-const REST_MS: u64 = 10_000;
+/// Time between two looks at a port that sends nothing, in ms. With [`STANDBY_MS`] a bond at rest wakes the service once in
+/// 10 s: for 4 looks, the answer to a question and its end, in 60 s.
+const REST_MS: u64 = 15_000;
 /// Time between two questions through the standby, in ms: before a failover one should know that it leads somewhere.
 const STANDBY_MS: u64 = 60_000;
 /// Questions in a row that have to stay unanswered on the standby before it counts as deaf.
@@ -244,8 +245,11 @@ impl PathMemory {
             }
             // Of a port that sends all the time the next look is soon, and finds what the guest sends.
             let is_compared = watched.counted.is_some() && watched.go_on.is_none();
-            if ended.asked == Some(watched.port) && is_compared {
-                watched.has_asked = true;
+            if ended.asked.is_some() {
+                watched.has_asked |= ended.asked == Some(watched.port);
+                watched.has_asked &= is_compared;
+            }
+            if ended.asked.is_some() && watched.has_asked {
                 watched.look_at = now;
             }
         }
@@ -367,6 +371,8 @@ impl Watched {
             _ => 0,
         };
         self.other_silent_at = now;
+        // Who stays silent there is asked through the port that is watched too.
+        self.has_asked |= matches!(answer, PathAnswer::Silent | PathAnswer::Lost { .. });
         let wait_ms = match answer {
             PathAnswer::Lost { neighbour } => {
                 self.other_misses = self.other_misses.saturating_add(1);
