@@ -30,7 +30,7 @@ pub struct PastPrograms {
 /// The commit is not in this clone (a shallow one has too few), or it can't be built.
 pub fn programs_of(commit: &str) -> Result<PastPrograms> {
     let folder = Cache::open()?.folder(&format!("programs-of-{commit}"), |folder| {
-        build(commit, folder)
+        build(commit, folder, "debug", &["tandem", "tandem-host"])
     })?;
     Ok(PastPrograms {
         guest: folder.join("tandem"),
@@ -38,7 +38,19 @@ pub fn programs_of(commit: &str) -> Result<PastPrograms> {
     })
 }
 
-fn build(commit: &str, folder: &Path) -> Result<()> {
+/// The guest's service of that commit as it was shipped, built once and kept in the lab's cache.
+///
+/// # Errors
+/// As for [`programs_of`].
+pub fn guest_as_shipped(commit: &str) -> Result<PathBuf> {
+    let name = format!("guest-of-{commit}");
+    let folder = Cache::open()?.folder(&name, |folder| {
+        build(commit, folder, "release", &["tandem"])
+    })?;
+    Ok(folder.join("tandem"))
+}
+
+fn build(commit: &str, folder: &Path, profile: &str, programs: &[&str]) -> Result<()> {
     let (source, target) = (folder.join("source"), folder.join("target"));
     fs::create_dir_all(&source).context("cannot create the sources' folder")?;
     let archive = folder.join("source.tar");
@@ -55,15 +67,17 @@ fn build(commit: &str, folder: &Path) -> Result<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
     build.current_dir(&source);
-    build.args(["build", "--locked"]);
-    build.args(["--package", "tandem-guest", "--bin", "tandem"]);
-    build.args(["--package", "tandem-host", "--bin", "tandem-host"]);
+    build.args(["build", "--locked", "--workspace"]);
+    build.args(programs.iter().flat_map(|program| ["--bin", program]));
+    if profile == "release" {
+        build.arg("--release");
+    }
     build.arg("--target-dir").arg(&target);
     command::step(&format!("building the programs of {commit}"), None, || {
         command::run_shown(&mut build, BUILD_LIMIT)
     })?;
-    for program in ["tandem", "tandem-host"] {
-        let built = target.join("debug").join(program);
+    for program in programs {
+        let built = target.join(profile).join(program);
         ensure!(built.is_file(), "commit {commit} has no program {program}");
         fs::rename(built, folder.join(program)).context("cannot keep the program")?;
     }

@@ -6,9 +6,10 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tandem_core::status::BondState;
 use tandem_lab::Lab;
+use tandem_lab::artifacts::past;
 use tandem_lab::command;
 use tandem_lab::tandem::switchover::is_armed;
-use tandem_lab::tandem::{Guest, Setup};
+use tandem_lab::tandem::{Guest, PROGRAM, Setup};
 
 use super::machine::Machine;
 use super::report::Report;
@@ -19,13 +20,16 @@ use super::table::Table;
 const ROUNDS: usize = 5;
 /// How long it is looked whether the load runs.
 const LOOK: Duration = Duration::from_secs(2);
+/// A loop for each processor, for as long as the file is there. The guest has no `nproc`.
+const LOAD: &str = "for _ in $(seq $(grep -c ^processor /proc/cpuinfo)); do \
+     while [ -e /run/busy ]; do :; done & done; wait";
 /// SIGTERM (signal(7)).
 const TERMINATE: i32 = 15;
 
 /// What has to be known to read the table.
 const ABOUT: &str = "By this machine's clock, from the moment the service is started, or the VF is plugged in, until the \
     status in the guest says that the VF carries the traffic and the fast path is armed; it is asked for some times a \
-    second. *A start* includes loading the kernel programs, *a VF* the PCI hot-plug, its driver and the time that a \
+    second. *Before* is the program of an earlier commit. *A start* includes loading the kernel programs, *a VF* the PCI hot-plug, its driver and the time that a \
     VF has to hold its carrier (`hold-ms`). Each of a *busy* guest's processors has an endless loop beside all else.";
 
 /// What the options of `cargo xtask bench --armed` are.
@@ -34,6 +38,9 @@ pub(super) struct ArmedOptions {
     /// Rounds of each row with --armed
     #[arg(long, value_name = "NUMBER", requires = "armed")]
     armed_rounds: Option<usize>,
+    /// With --armed: the guest's program of this earlier commit too
+    #[arg(long, value_name = "COMMIT", requires = "armed")]
+    armed_before: Option<String>,
 }
 
 /// What a time begins with.
@@ -44,6 +51,7 @@ enum Since {
 }
 
 struct Row {
+    program: &'static str,
     since: Since,
     busy: bool,
     /// In seconds.
@@ -57,36 +65,15 @@ pub(super) fn run(options: &ArmedOptions, page: bool) -> Result<()> {
     let setup = Setup::new()?;
     let mut guest = setup.boot(&lab, &lab.host("a")?)?;
     await_armed(&guest)?;
-    let mut rows = Vec::new();
-    let mut measure = |guest: &mut Guest, busy| {
-        for since in [Since::Start, Since::Vf] {
-            let times_s = (0..rounds).map(|_| since.time_s(guest, &setup));
-            rows.push(Row {
-                since,
-                busy,
-                times_s: times_s.collect::<Result<_>>()?,
-            });
-        }
-        Ok::<_, anyhow::Error>(())
-    };
-    measure(&mut guest, false)?;
-    // The guest has no `nproc`.
-    let load =
-        "for _ in $(seq $(grep -c ^processor /proc/cpuinfo)); do while :; do :; done & done; wait";
-    let load = guest.vm.spawn(&["sh", "-c", load], &[], "/dev/null")?;
-    let busy = busy_share(&guest)?;
-    ensure!(
-        busy > 0.9,
-        "the load takes {busy:.2} of the processors only"
-    );
-    measure(&mut guest, true)?;
-    let busy = busy_share(&guest)?;
-    ensure!(
-        busy > 0.9,
-        "the load took {busy:.2} of the processors at the end"
-    );
-    // The loops go with the guest.
-    guest.vm.signal(load, 9)?;
+    let mut rows = measure(&mut guest, &setup, "this", rounds)?;
+    if let Some(commit) = &options.armed_before {
+        let before = past::guest_as_shipped(commit)?;
+        guest.end_service(TERMINATE)?;
+        guest.vm.push_file(&before, PROGRAM, true)?;
+        guest.start(&[])?;
+        await_armed(&guest)?;
+        rows.extend(measure(&mut guest, &setup, "before", rounds)?);
+    }
     let report = Report {
         name: "armed",
         title: "Until a VF is armed",
@@ -98,6 +85,50 @@ pub(super) fn run(options: &ArmedOptions, page: bool) -> Result<()> {
         picture: None,
     };
     report.publish(page)
+}
+
+/// In an idle guest, and in a busy one.
+fn measure(
+    guest: &mut Guest,
+    setup: &Setup,
+    program: &'static str,
+    rounds: usize,
+) -> Result<Vec<Row>> {
+    let mut rows = rows(guest, setup, program, rounds, false)?;
+    guest.vm.sh("touch /run/busy")?;
+    guest.vm.spawn(&["sh", "-c", LOAD], &[], "/dev/null")?;
+    let busy = busy_share(guest)?;
+    ensure!(
+        busy > 0.9,
+        "the load takes {busy:.2} of the processors only"
+    );
+    rows.extend(self::rows(guest, setup, program, rounds, true)?);
+    let busy = busy_share(guest)?;
+    ensure!(
+        busy > 0.9,
+        "the load took {busy:.2} of the processors at the end"
+    );
+    guest.vm.sh("rm /run/busy")?;
+    Ok(rows)
+}
+
+fn rows(
+    guest: &mut Guest,
+    setup: &Setup,
+    program: &'static str,
+    rounds: usize,
+    busy: bool,
+) -> Result<Vec<Row>> {
+    let row = |since: Since| {
+        let times_s = (0..rounds).map(|_| since.time_s(guest, setup));
+        Ok(Row {
+            program,
+            since,
+            busy,
+            times_s: times_s.collect::<Result<_>>()?,
+        })
+    };
+    [Since::Start, Since::Vf].into_iter().map(row).collect()
 }
 
 /// The part of their time that the guest's processors do something.
@@ -163,15 +194,16 @@ impl Row {
     }
 
     fn json(&self) -> Value {
-        json!({ "from": self.since.name(), "load": self.load(), "seconds": self.times_s })
+        json!({ "program": self.program, "from": self.since.name(), "load": self.load(), "seconds": self.times_s })
     }
 }
 
 fn table(rows: &[Row]) -> Table {
-    let mut table = Table::new(&["from", "guest", "rounds", "armed after, s"]);
+    let mut table = Table::new(&["program", "from", "guest", "rounds", "armed after, s"]);
     for row in rows {
         let spread = Spread::of(row.times_s.iter().copied());
         table.rows.push(vec![
+            row.program.to_owned(),
             row.since.name().to_owned(),
             row.load().to_owned(),
             row.times_s.len().to_string(),
