@@ -72,7 +72,10 @@ fn only(taps: Vec<String>, uri: &str) -> Result<String, String> {
         .map(|[tap]| tap)
         .map_err(|taps| match taps.len() {
             0 => format!("the domain has no tap on {uri}"),
-            many => format!("the domain has {many} taps on {uri}: only one can be held so far"),
+            many => format!(
+                "the domain has {many} taps on {uri} ({}), and the frames of one alone can be carried",
+                taps.join(", ")
+            ),
         })
 }
 
@@ -161,7 +164,7 @@ mod tests {
         let reason = taps(&["vnet0", "vnet1"]).unwrap_err();
         assert_eq!(
             reason,
-            "the domain has 2 taps on u: only one can be held so far"
+            "the domain has 2 taps on u (vnet0, vnet1), and the frames of one alone can be carried"
         );
         assert_eq!(taps(&[]).unwrap_err(), "the domain has no tap on u");
     }
