@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt as _;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
@@ -183,14 +184,23 @@ pub fn step<T>(
 
 /// Of a file, or of all files in a folder; those that come and go meanwhile do not matter.
 fn size_bytes(path: &std::path::Path) -> u64 {
+    let device = path.symlink_metadata().map(|about| about.dev());
+    device.map_or(0, |device| size_on(path, device))
+}
+
+/// Of what is on that device alone: a folder that is open can't be unmounted, and a root file system's `/proc` has to be.
+fn size_on(path: &std::path::Path, device: u64) -> u64 {
     let Ok(about) = path.symlink_metadata() else {
         return 0;
     };
+    if about.dev() != device {
+        return 0;
+    }
     if !about.is_dir() {
         return about.len();
     }
     let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
-    entries.map(|entry| size_bytes(&entry.path())).sum()
+    entries.map(|entry| size_on(&entry.path(), device)).sum()
 }
 
 fn shown(command: &Command) -> String {
@@ -199,4 +209,23 @@ fn shown(command: &Command) -> String {
         .map(OsStr::to_string_lossy)
         .collect::<Vec<_>>()
         .join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_size_is_of_one_file_system() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("inner")).unwrap();
+        for name in ["file", "inner/file"] {
+            fs::write(folder.path().join(name), [0; 100]).unwrap();
+        }
+        assert_eq!(size_bytes(folder.path()), 200);
+        let other = fs::metadata("/proc").unwrap().dev();
+        assert_eq!(size_on(folder.path(), other), 0);
+    }
 }

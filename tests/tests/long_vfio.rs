@@ -48,7 +48,7 @@ fn a_vf_with_its_own_mac_is_used_again_after_a_rollback() {
 }
 
 /// Frames for a guest whose NIC vhost-net serves, a second.
-const VHOST_RATE_HZ: u32 = 200;
+const VHOST_RATE_HZ: u32 = 100;
 /// Moves, there and back by turns.
 const ROUNDS: usize = 10;
 

@@ -168,6 +168,27 @@ fn a_copy_reads_what_is_left_in_the_queue() {
     }
 }
 
+/// As libvirt opens a tap, so that QEMU has it before it has set that itself: the queue of a guest that is coming in is emptied then.
+#[test]
+fn a_copy_of_a_tap_whose_reader_waits_does_not_wait() {
+    let network = Network::new();
+    rustix::fs::fcntl_setfl(network.guest.as_fd(), rustix::fs::OFlags::RDWR).unwrap();
+    let mut copy = TapCopy::of(network.guest.name()).unwrap();
+    let peer = Injector::new("peer").unwrap();
+    send(&peer, &frame(GUEST, PEER, 7));
+    let mut read = Vec::new();
+    until("the frame is read", || {
+        let more = std::iter::from_fn(|| copy.read().unwrap());
+        read.extend(more.filter(|frame| frame.source() == PEER));
+        !read.is_empty()
+    });
+    assert_eq!(number_of(&read[0]), Some(7));
+    assert_eq!(
+        copy.read().unwrap().filter(|frame| frame.source() == PEER),
+        None
+    );
+}
+
 /// Its name says nothing: each host has a `tap0`.
 #[test]
 fn a_tap_of_another_network_is_not_copied() {

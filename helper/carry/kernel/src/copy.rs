@@ -5,12 +5,12 @@
 use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use rustix::fs::{OFlags, fcntl_getfl, fstat};
-use rustix::io::Errno;
+use rustix::fs::fstat;
+use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev2};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use tandem_carry::{Frame, HEADER_BYTES, MAX_FRAME_BYTES, Mac};
 
@@ -22,6 +22,9 @@ const MOST_QUEUES: usize = 256;
 
 /// Frames that a tap's queues have at most, for all that they are emptied for (`txqueuelen` of a tap is 1,000 unless it is raised).
 const MOST_FRAMES: usize = 1_000_000;
+
+/// A tap is no file with places in it (`preadv2(2)`).
+const NO_OFFSET: u64 = u64::MAX;
 
 /// All queues of one guest's tap.
 #[derive(Debug)]
@@ -94,8 +97,8 @@ impl TapCopy {
         let start = self.header_bytes.saturating_sub(HEADER_BYTES);
         let mut queues = self.queues.iter();
         let mut next = queues.next();
-        while let Some(mut queue) = next {
-            match queue.read(&mut self.buffer[before..]) {
+        while let Some(queue) = next {
+            match read_now(queue, &mut self.buffer[before..]) {
                 Ok(0) => next = queues.next(),
                 Ok(bytes) => {
                     if start > 0 {
@@ -151,7 +154,7 @@ impl TapCopy {
     /// Gives a frame to the network in the guest's place, with this source MAC: with the true one, the network would believe that
     /// whoever sent it is here.
     pub(crate) fn forward(&mut self, frame: &Frame, source: Mac) -> Forwarded {
-        let Some(queue) = self.queues.first_mut() else {
+        let Some(queue) = self.queues.first() else {
             return Forwarded::Refused;
         };
         let (header, ethernet) = frame.bytes().split_at(HEADER_BYTES);
@@ -168,7 +171,7 @@ impl TapCopy {
         for part in [to, &source, &rest[6..]] {
             self.buffer.extend_from_slice(part);
         }
-        let written = queue.write(&self.buffer);
+        let written = write_now(queue, &self.buffer);
         self.buffer
             .resize(MAX_FRAME_BYTES + 1 + self.header_bytes, 0);
         match written {
@@ -235,16 +238,35 @@ fn copy(device: &str, pid: i32, fd: i32) -> io::Result<Option<(File, usize)>> {
     if flags & libc::IFF_TAP == 0 || flags & libc::IFF_NO_PI == 0 {
         return Err(io::Error::other("it is read in another way than a guest's"));
     }
-    // The flag is the process's own file's too, so it is not for us to change.
-    if !fcntl_getfl(&tap)?.contains(OFlags::NONBLOCK) {
-        return Err(io::Error::other("whoever reads it would wait"));
-    }
     let header_bytes = if flags & libc::IFF_VNET_HDR == 0 {
         0
     } else {
         usize::try_from(sys::number(&tap, libc::TUNGETVNETHDRSZ)?).map_err(io::Error::other)?
     };
     Ok(Some((File::from(tap), header_bytes)))
+}
+
+/// Never waits: libvirt opens a tap so that a reader does, until QEMU says otherwise, and the flag is that process's own file's too, so
+/// it is not for us to change.
+fn read_now(queue: &File, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut buffers = [IoSliceMut::new(buffer)];
+    Ok(preadv2(
+        queue,
+        &mut buffers,
+        NO_OFFSET,
+        ReadWriteFlags::NOWAIT,
+    )?)
+}
+
+/// Never waits either.
+fn write_now(queue: &File, bytes: &[u8]) -> io::Result<usize> {
+    let buffers = [IoSlice::new(bytes)];
+    Ok(pwritev2(
+        queue,
+        &buffers,
+        NO_OFFSET,
+        ReadWriteFlags::NOWAIT,
+    )?)
 }
 
 /// True if the tap is in this thread's network namespace.

@@ -136,3 +136,26 @@ fn a_virsh_that_cannot_read_the_device_is_named() {
     assert_eq!(hosts.names("here/devices"), ["net0", "ua-vf0"]);
     assert_eq!(hosts.names("here/metadata"), ["bonds"]);
 }
+
+/// Each bond has a standby of its own, and frames of several taps are not carried: whoever looks before is told so, and whoever
+/// migrates.
+#[test]
+fn two_standbys_are_moved_and_the_report_says_why_nothing_is_carried() {
+    let reason = "the domain has 2 taps on qemu:///system (vnet0, vnet1), and the frames of one alone can be carried";
+    let taps = [("TAPS", "vnet0 vnet1")];
+    let hosts = Hosts::new(2, &[]);
+    let told = hosts.migrate(2, &["--dry-run"], &taps);
+    assert_eq!(told.code, Some(0), "{:#}", told.report);
+    let steps = told.report["steps"].as_array().unwrap();
+    let migrate = steps.iter().find(|step| step["phase"] == "migrate");
+    let does = migrate.unwrap()["does"].as_str().unwrap();
+    assert!(
+        does.ends_with(&format!("frames are not carried: {reason}")),
+        "{does}"
+    );
+    let ended = hosts.migrate(2, &[], &taps);
+    assert_eq!(ended.code, Some(0), "{:#}", ended.report);
+    let carry = &ended.report["carry"];
+    assert_eq!(carry["reason"], reason, "{:#}", ended.report);
+    assert_eq!(carry["carried"], 0, "{:#}", ended.report);
+}

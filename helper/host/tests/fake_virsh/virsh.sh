@@ -48,6 +48,13 @@ answer() {
     domstate) cat "$host/state" ;;
     dominfo) printf 'State:          running\nPersistent:     no\n' ;;
     domjobinfo) printf 'Job type:         0\n' ;;
+    domstats)
+        number=0
+        for tap in ${TAPS:-}; do
+            printf 'net.%s.name=%s\n' "$number" "$tap"
+            number=$((number + 1))
+        done
+        ;;
     dumpxml)
         printf "<domain id='1'><name>$(name)</name><uuid>$UUID</uuid><metadata>"
         cat "$host"/metadata/* 2>/dev/null
@@ -96,7 +103,7 @@ fi
 [ -z "$NO_SESSION" ] || exit 1
 # It reads commands, as virsh does without one.
 echo() { printf '%s' "$*"; }
-for command in domstate dominfo domjobinfo dumpxml list nodedev snapshot; do
+for command in domstate domstats dominfo domjobinfo dumpxml list nodedev snapshot; do
     eval "$command() { answer $command \"\$@\"; }"
 done
 while IFS= read -r line; do
