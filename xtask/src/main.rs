@@ -36,7 +36,7 @@ enum Task {
     /// Carry out a situation: a text such as those in tests/situations
     Lab(lab::Options),
     /// Measure: the idle service, evacuations beside other systems, how costs grow, what TCP pays
-    Bench(bench::Options),
+    Bench(Box<bench::Options>),
     /// Build the kernel programs and write the object that is committed
     Ebpf(ebpf::Options),
     /// Hostile bytes for every parser: what is in tests/fuzz/corpus, and what libFuzzer makes of it
