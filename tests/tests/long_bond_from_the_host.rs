@@ -60,20 +60,12 @@ fn is_configured(manager: Manager, files: &[(String, String)], words: &str) -> R
             "vfs": [{ "mac": setup.vf.to_string() }],
         });
         let bonds = json!({ "bonds": [&bond] });
-        let change = || {
+        machine.is_uninterrupted(&guest, &plain.address, "a bond from the host", || {
             let mut channel = guest.channel()?;
             channel.call("tandem-configure", bonds, STEP_LIMIT)?;
             drop(channel);
             machine.is_as_without_tandem(&guest, &plain, words)
-        };
-        match manager {
-            // Without the standby's address meanwhile, DNS queries fail, and its scripts are told `down`.
-            Manager::NetworkManager => change()?,
-            _ => {
-                let what = "a bond from the host";
-                machine.is_uninterrupted(&guest, &plain.address, what, change)?;
-            }
-        }
+        })?;
         let check = guest.tandem(&["check"])?;
         ensure!(check.success(), "`tandem check`: {}", check.text());
         machine.has_renewed(&guest, &machine.lease()?)?;

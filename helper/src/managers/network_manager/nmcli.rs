@@ -1,17 +1,24 @@
 //! nmcli, by which NetworkManager is told something.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::programs::{LIMIT, ask_within};
 
 /// What nmcli ends with where NetworkManager has not answered in time (nmcli(1), 1.52).
 const TIMEOUT_EXPIRED: i32 = 3;
+/// How long one may take that tells something: more than the bus lets NetworkManager take (25 s, `GDBusConnection`), as a
+/// slow guest's nmcli takes seconds to begin.
+const TELL_LIMIT: Duration = Duration::from_secs(30);
+/// How long nmcli is to wait for a device, in seconds: less than that.
+pub(super) const WAIT: &str = "25";
 
 /// One that hangs is waited for once: whoever has this asks nothing more of it.
 #[derive(Debug)]
 pub(crate) struct Nmcli {
     program: String,
     limit: Duration,
+    /// When all has to be told.
+    until: Option<Instant>,
     /// Why nothing more is asked.
     deaf: Option<String>,
 }
@@ -21,21 +28,46 @@ impl Default for Nmcli {
         Self {
             program: "nmcli".to_owned(),
             limit: LIMIT,
+            until: None,
             deaf: None,
         }
     }
 }
 
 impl Nmcli {
+    /// From here on each may take longer, and all together so long.
+    pub(super) fn is_told_within(&mut self, limit: Duration) {
+        self.limit = TELL_LIMIT;
+        self.until = Some(Instant::now() + limit);
+    }
+
+    /// Another program in its place.
+    #[cfg(test)]
+    pub(super) fn of(program: &str) -> Self {
+        Self {
+            program: program.to_owned(),
+            ..Self::default()
+        }
+    }
+
     /// An error says that it failed, and what it said.
     pub(super) fn run(&mut self, arguments: &[&str]) -> Result<(), String> {
+        self.ask(arguments).map(|_| ())
+    }
+
+    /// The same with what it said where it did not fail.
+    pub(super) fn ask(&mut self, arguments: &[&str]) -> Result<String, String> {
         if let Some(why) = &self.deaf {
             return Err(why.clone());
         }
-        let said = ask_within(self.limit, &self.program, arguments);
+        let left = self
+            .until
+            .map(|until| until.saturating_duration_since(Instant::now()));
+        let limit = left.map_or(self.limit, |left| left.min(self.limit));
+        let said = ask_within(limit, &self.program, arguments);
         let said = said.inspect_err(|why| self.deaf = Some(why.clone()))?;
         if said.code == Some(0) {
-            return Ok(());
+            return Ok(said.output);
         }
         let (words, errors) = (arguments.join(" "), said.errors.trim());
         let why = format!("{} {words}: {errors}", self.program);
@@ -51,6 +83,8 @@ mod tests {
 
     use super::super::tell;
     use super::*;
+    use crate::networkd::Moved;
+    use crate::system_files::SystemFiles;
 
     /// A program in nmcli's place, which notes what it is asked to bring up and then does this.
     fn nmcli(folder: &tempfile::TempDir, then: &str, limit: Duration) -> Nmcli {
@@ -71,8 +105,12 @@ mod tests {
     fn told(then: &str, limit: Duration) -> (usize, Vec<String>) {
         let folder = tempfile::tempdir().unwrap();
         let mut nmcli = nmcli(&folder, then, limit);
-        let moved = ["bond0", "bond1"].map(|bond| (bond.parse().unwrap(), format!("of-{bond}")));
-        let said = tell(&mut nmcli, &moved);
+        let moved = ["bond0", "bond1"].map(|bond| Moved {
+            bond: bond.parse().unwrap(),
+            standby: format!("of-{bond}"),
+            crosses: false,
+        });
+        let said = tell(&SystemFiles::this(), &mut nmcli, &moved);
         let log = fs::read_to_string(folder.path().join("log")).unwrap_or_default();
         (log.lines().count(), said)
     }

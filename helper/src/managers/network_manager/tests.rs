@@ -248,7 +248,10 @@ fn another_standby_of_a_bond_that_carries_is_taken_in() {
         follow(&config.unwrap().policy, &readiness, &links, &mut followed);
         assert_eq!(followed.done, Vec::<String>::new());
         let moved = followed.network_manager.unwrap_or_default();
-        moved.into_iter().map(|(_, nic)| nic).collect::<Vec<_>>()
+        moved
+            .into_iter()
+            .map(|moved| moved.standby)
+            .collect::<Vec<_>>()
     };
     // udev may still rename it.
     assert_eq!(moved(), Vec::<String>::new());
