@@ -78,58 +78,42 @@ impl Nmcli {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::os::unix::fs::PermissionsExt;
-
-    use super::super::tell;
     use super::*;
-    use crate::networkd::Moved;
-    use crate::system_files::SystemFiles;
 
-    /// A program in nmcli's place, which notes what it is asked to bring up and then does this.
-    fn nmcli(folder: &tempfile::TempDir, then: &str, limit: Duration) -> Nmcli {
-        let program = folder.path().join("nmcli");
-        let text = format!(
-            "#!/bin/sh\ntest \"$2\" = reload && exit 0\necho asked >>{}/log\n{then}\n",
-            folder.path().display()
-        );
-        fs::write(&program, text).unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-        Nmcli {
-            program: program.to_str().unwrap().to_owned(),
-            limit,
-            deaf: None,
-        }
-    }
-
-    fn told(then: &str, limit: Duration) -> (usize, Vec<String>) {
-        let folder = tempfile::tempdir().unwrap();
-        let mut nmcli = nmcli(&folder, then, limit);
-        let moved = ["bond0", "bond1"].map(|bond| Moved {
-            bond: bond.parse().unwrap(),
-            standby: format!("of-{bond}"),
-            crosses: false,
-        });
-        let said = tell(&SystemFiles::this(), &mut nmcli, &moved);
-        let log = fs::read_to_string(folder.path().join("log")).unwrap_or_default();
-        (log.lines().count(), said)
+    /// What a shell says that is asked this twice.
+    fn asked_twice(nmcli: &mut Nmcli, script: &str) -> [Result<String, String>; 2] {
+        [(); 2].map(|()| nmcli.ask(&["-c", script]))
     }
 
     #[test]
     fn one_that_hangs_is_asked_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log");
+        let asked = |nmcli: &mut Nmcli, then: &str| {
+            let _ = std::fs::remove_file(&log);
+            let script = format!("echo asked >>{}; {then}", log.display());
+            let [first, second] = asked_twice(nmcli, &script);
+            let count = std::fs::read_to_string(&log).unwrap_or_default();
+            assert!(first.is_err() && first == second, "{first:?} {second:?}");
+            (count.lines().count(), first.unwrap_err())
+        };
         // Of nmcli's own timeout.
-        let (asked, said) = told("echo no answer >&2; exit 3", Duration::from_secs(60));
-        assert_eq!(asked, 1, "{said:?}");
-        assert!(said[1].ends_with(": no answer"), "{said:?}");
-        // And one that is killed.
-        let (asked, said) = told("exec sleep 1000", Duration::from_secs(1));
-        assert!(asked <= 1 && said[1].contains("not done in"), "{said:?}");
+        let (count, said) = asked(&mut Nmcli::of("sh"), "echo no answer >&2; exit 3");
+        assert!(count == 1 && said.ends_with(": no answer"), "{said}");
+        // And one that is killed, by its own limit or by that of all.
+        let mut hasty = Nmcli::of("sh");
+        hasty.limit = Duration::from_secs(1);
+        let (count, said) = asked(&mut hasty, "exec sleep 1000");
+        assert!(count <= 1 && said.contains("not done in"), "{said}");
+        let mut late = Nmcli::of("sh");
+        late.is_told_within(Duration::from_millis(1500));
+        let (count, said) = asked(&mut late, "exec sleep 1000");
+        assert!(count <= 1 && said.contains("not done in"), "{said}");
     }
 
     #[test]
     fn one_that_refuses_is_asked_again() {
-        let (asked, said) = told("echo refused >&2; exit 4", Duration::from_secs(60));
-        assert_eq!(asked, 4, "{said:?}");
-        assert!(said[0].ends_with(": refused"), "{said:?}");
+        let [first, second] = asked_twice(&mut Nmcli::of("sh"), "date +%N >&2; exit 4");
+        assert!(first.is_err() && second.is_err() && first != second);
     }
 }

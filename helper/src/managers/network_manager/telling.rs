@@ -231,3 +231,171 @@ fn take(nmcli: &mut Nmcli, moved: &Moved) -> Result<(), String> {
     });
     taken.map_err(|error| format!("it does not take {standby} into {bond}: {error}"))
 }
+
+/// The standbys that are still to be moved.
+#[cfg(test)]
+pub(super) fn pending_standbys(files: &SystemFiles) -> Vec<String> {
+    let moved = Pending::load(files).unwrap_or_default().moved;
+    moved.into_iter().map(|moved| moved.standby).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::nics::testing::Folder;
+
+    const LOG: &str = "/log";
+    const PROGRAM: &str = "/nmcli";
+
+    /// A standby that crosses, and a NetworkManager that does this when it is told something (`$*`).
+    fn guest(then: &str) -> Folder {
+        let folder = Folder::complete();
+        let moved = Moved {
+            bond: "bond0".parse().unwrap(),
+            standby: "eth0".to_owned(),
+            crosses: true,
+        };
+        folder.write(LOCK_PATH, "");
+        note(&folder.files(), Some(moved)).unwrap();
+        let text = format!(
+            "#!/bin/sh\necho \"$*\" >>{log}\ncase \"$*\" in\n\
+             *IP4*) echo 'IP4.ADDRESS[1]:10.77.0.110/24' ;;\n\
+             *DHCP4*) echo 'DHCP4.OPTION[1]:ip_address = 10.77.0.110' ;;\n{then}\nesac\n",
+            log = folder.path(LOG).display()
+        );
+        folder.write(PROGRAM, &text);
+        let executable = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(folder.path(PROGRAM), executable).unwrap();
+        folder
+    }
+
+    /// What is said to a look, and what it told.
+    fn look(folder: &Folder) -> (Vec<String>, Vec<String>) {
+        folder.write(LOG, "");
+        let mut nmcli = Nmcli::of(folder.path(PROGRAM).to_str().unwrap());
+        let said = go_on(&folder.files(), &mut nmcli);
+        let told = folder.files().text(LOG);
+        (said, told.lines().map(str::to_owned).collect())
+    }
+
+    /// As if the pause were over.
+    fn pause(files: &SystemFiles) {
+        let mut pending = Pending::load(files).unwrap();
+        assert!(pending.not_before > now() && !is_due(files));
+        pending.not_before = 0;
+        pending.store(files).unwrap();
+        assert!(is_due(files));
+    }
+
+    #[test]
+    fn a_bond_has_what_its_standby_has_before_that_is_a_port() {
+        let folder = guest("");
+        let (said, told) = look(&folder);
+        let begins = [
+            "--terse --escape no --fields IP4 device show eth0",
+            "connection load /run/NetworkManager/system-connections/tandem-bond0.nmconnection",
+            "--wait 25 device modify bond0 ipv4.method manual ipv4.addresses 10.77.0.110/24",
+            "--wait 25 device modify bond0 ipv4.method auto",
+            "connection reload",
+            "--wait 0 connection up uuid ",
+            "--terse --fields DHCP4 device show bond0",
+            "--wait 25 device reapply bond0",
+        ];
+        assert_eq!(told.len(), begins.len(), "{told:?}");
+        for (told, begin) in told.iter().zip(begins) {
+            assert!(told.starts_with(begin), "{told}");
+        }
+        assert_eq!(said, ["NetworkManager is asked to take eth0 into bond0"]);
+        assert!(!is_pending(&folder.files()));
+        assert_eq!(look(&folder), (vec![], vec![]));
+    }
+
+    #[test]
+    fn what_failed_is_told_again_and_the_last_time_without_a_crossing() {
+        let folder = guest("*modify*) echo no >&2; exit 1 ;;");
+        for _ in 1..TRIES {
+            let (said, told) = look(&folder);
+            // The standby stays as it is.
+            let is_moved = |told: &String| told.contains("reload") || told.contains("ifname eth0");
+            assert!(!told.iter().any(is_moved), "{told:?}");
+            assert!(
+                said[0].contains("it is told again") && said[0].ends_with(": no"),
+                "{said:?}"
+            );
+            assert_eq!(look(&folder), (vec![], vec![]));
+            pause(&folder.files());
+        }
+        let (said, told) = look(&folder);
+        assert_eq!(said, ["NetworkManager is asked to take eth0 into bond0"]);
+        assert!(
+            told[0] == "connection reload" && told[2].ends_with("reapply bond0"),
+            "{told:?}"
+        );
+        assert!(!is_pending(&folder.files()));
+    }
+
+    #[test]
+    fn what_never_works_is_given_up() {
+        let folder = guest("*reload) exit 1 ;;");
+        for _ in 1..TRIES {
+            assert!(look(&folder).0[0].contains("it is told again"));
+            pause(&folder.files());
+        }
+        assert!(look(&folder).0[0].contains("it is told no more"));
+        assert!(!is_pending(&folder.files()));
+    }
+
+    #[test]
+    fn what_somebody_did_not_live_to_tell_the_next_look_tells_and_ends() {
+        let folder = guest("");
+        let files = folder.files();
+        // Its standby is a port already.
+        folder.link("../bond0", "/sys/class/net/eth0/master");
+        let begun = take_up(&files).unwrap().unwrap();
+        assert_eq!(begun.tries, 1);
+        pause(&files);
+        let alive = lock_telling(&files).unwrap();
+        assert_eq!(look(&folder), (vec![], vec![]));
+        assert!(!is_due(&files));
+        drop(alive);
+        let (_, told) = look(&folder);
+        assert_eq!(told[0], "connection reload");
+        assert!(
+            told[1].contains("DHCP4") && told[2].ends_with("reapply bond0"),
+            "{told:?}"
+        );
+        assert!(!is_pending(&files));
+    }
+
+    #[test]
+    fn whoever_dies_each_time_is_not_followed_for_ever() {
+        let folder = guest("");
+        let files = folder.files();
+        for _ in 0..TRIES {
+            assert!(take_up(&files).unwrap().is_some());
+            pause(&files);
+        }
+        assert_eq!(take_up(&files).unwrap(), None);
+        assert!(!is_pending(&files));
+    }
+
+    #[test]
+    fn what_comes_while_something_is_told_is_told_then() {
+        let folder = guest("");
+        let (files, path) = (folder.files(), folder.path(PENDING_PATH));
+        let new = Pending {
+            moved: Pending::load(&files).unwrap().moved,
+            ..Pending::default()
+        };
+        let new = serde_json::to_string(&new).unwrap();
+        let noted = format!("*reapply*) echo '{new}' >{} ;;", path.display());
+        let text = files
+            .text(PROGRAM)
+            .replace("\nesac", &format!("{noted}\nesac"));
+        folder.write(PROGRAM, &text);
+        look(&folder);
+        assert!(is_due(&files));
+    }
+}
