@@ -7,8 +7,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::copy;
 use super::nmcli::{Nmcli, WAIT};
+use super::{copy, path_of_bond};
 
 /// How long the bond's lease may take. Until then it keeps what the standby had.
 const LEASE_LIMIT: Duration = Duration::from_secs(30);
@@ -86,7 +86,7 @@ pub(super) fn begin(nmcli: &mut Nmcli, bond: &str, standby: &str) -> Result<(), 
     if held.addresses.is_empty() {
         return Ok(());
     }
-    nmcli.run(&["connection", "load", &super::path_of_bond(bond)])?;
+    nmcli.run(&["connection", "load", &path_of_bond(bond)])?;
     // Without a port only what is set by hand is there at once, and told as up before the standby is told as down.
     let settings = held.settings();
     let modify = ["--wait", WAIT, "device", "modify", bond, "ipv4.method"];

@@ -116,11 +116,14 @@ pub(super) fn finish(files: &SystemFiles, nmcli: &mut Nmcli) -> Vec<String> {
     if !telling::is_due(files) {
         return Vec::new();
     }
-    if !is_running(files) {
-        telling::forget(files);
-        return Vec::new();
+    match state(files).as_str() {
+        // It reads all by itself when it is started.
+        "inactive" | "failed" => telling::forget(files),
+        "activating" | "deactivating" => {}
+        // Also where systemd does not answer.
+        _ => return telling::go_on(files, nmcli),
     }
-    telling::go_on(files, nmcli)
+    Vec::new()
 }
 
 fn write_profiles(
@@ -316,7 +319,14 @@ pub(super) fn has_started(files: &SystemFiles) -> bool {
 
 /// It can be asked.
 fn is_running(files: &SystemFiles) -> bool {
-    files.root == Path::new("/") && state_of(UNIT) == "active"
+    state(files) == "active"
+}
+
+fn state(files: &SystemFiles) -> String {
+    match files.root == Path::new("/") {
+        true => state_of(UNIT),
+        false => "inactive".to_owned(),
+    }
 }
 
 /// The service's start, the NICs' watch and what follows a change may all be at the bonds. Locked until it is closed.
@@ -377,8 +387,8 @@ fn write(path: &Path, text: &str) -> std::io::Result<()> {
     fs::rename(&temporary, path)
 }
 
-/// Removes the profiles of bonds that are not served. A standby's without the bond stays:
-/// what it replaces NetworkManager makes only when it meets a NIC.
+/// Removes the profiles of bonds that are not served. A standby's without the bond stays: what it replaces NetworkManager
+/// makes only when it meets a NIC.
 fn remove_others(files: &SystemFiles, now: &Served) -> Result<()> {
     let bonds = now.keys();
     let wanted: Vec<_> = bonds.flat_map(|bond| file_names(bond.as_str())).collect();

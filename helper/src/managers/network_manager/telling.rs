@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use tandem_core::IfName;
 
 use super::nmcli::Nmcli;
-use super::{copy, crossing, lock};
+use super::{copy, crossing, lock, path_of_bond};
 use crate::runtime;
 use crate::service_manager::needs_longer;
 use crate::system_files::SystemFiles;
@@ -94,7 +94,7 @@ pub(super) fn is_due(files: &SystemFiles) -> bool {
     Pending::load(files).is_some_and(|pending| pending.not_before <= now()) && is_free()
 }
 
-/// A NetworkManager that starts reads all by itself.
+/// Nothing is to be told any more.
 pub(super) fn forget(files: &SystemFiles) {
     let _ = fs::remove_file(files.path(PENDING_PATH));
 }
@@ -155,6 +155,9 @@ fn take_up(files: &SystemFiles) -> Result<Option<Pending>> {
         forget(files);
         return Ok(None);
     }
+    // Others have been taken back since.
+    let has_profile = |moved: &Moved| files.exists(&path_of_bond(moved.bond.as_str()));
+    pending.moved.retain(has_profile);
     pending.tries += 1;
     pending.put_off(now);
     pending.store(files)?;
@@ -258,6 +261,7 @@ mod tests {
             crosses: true,
         };
         folder.write(LOCK_PATH, "");
+        folder.write(&path_of_bond("bond0"), "");
         note(&folder.files(), Some(moved)).unwrap();
         let text = format!(
             "#!/bin/sh\necho \"$*\" >>{log}\ncase \"$*\" in\n\
@@ -345,6 +349,16 @@ mod tests {
         }
         assert!(look(&folder).0[0].contains("it is told no more"));
         assert!(!is_pending(&folder.files()));
+    }
+
+    #[test]
+    fn a_bond_that_was_taken_back_is_moved_no_more() {
+        let folder = guest("");
+        folder.remove(&path_of_bond("bond0"));
+        assert_eq!(
+            look(&folder),
+            (vec![], vec!["connection reload".to_owned()])
+        );
     }
 
     #[test]
