@@ -24,9 +24,8 @@ const FRAMES: FrameOptions = FrameOptions {
     payload_bytes: 64,
 };
 
-/// One frame in so many may be lost from outside while a NIC becomes a port. A guest without its address for a while loses
-/// some in ten.
-const LOST_AT_MOST_ONE_IN: u64 = 50;
+/// So many frames from outside may be lost while a NIC becomes a port: a second's. networkd takes it down for that.
+const MAX_LOST: u64 = 50;
 
 /// What was seen while a guest was changed.
 struct Seen {
@@ -38,7 +37,7 @@ struct Seen {
 
 impl Machine<'_> {
     /// Changes the guest, which has its network at this address before and after, and holds that no connection from
-    /// outside breaks, hardly a frame from there is lost, no DNS query fails and no dispatcher is told of an interface that is
+    /// outside breaks, few frames from there are lost, no DNS query fails and no dispatcher is told of an interface that is
     /// down, but for those of the ports that networkd and NetworkManager can't but tell.
     pub fn is_uninterrupted(
         &self,
@@ -72,10 +71,9 @@ impl Machine<'_> {
             "DNS queries failed: {seen}; {}",
             seen.answers.failed.join("; ")
         );
-        let frames = &seen.from_outside;
         ensure!(
-            frames.sent > 0 && frames.lost * LOST_AT_MOST_ONE_IN <= frames.sent,
-            "frames lost: {seen}"
+            seen.from_outside.sent > MAX_LOST && seen.from_outside.lost <= MAX_LOST,
+            "frames from outside lost: {seen}"
         );
         // A NIC that is up is taken into no bond (`bond_enslave`, drivers/net/bonding/bond_main.c, 6.12), and networkd
         // tells what the kernel tells it. NetworkManager tells what leaves its profile (`_set_state_full`,
