@@ -14,8 +14,12 @@ use super::{copy, path_of_bond};
 const LEASE_LIMIT: Duration = Duration::from_secs(30);
 /// The routes that the bond has by what is applied come after those of the standby, which still has a port's way out.
 const LATER_METRIC: &str = "1000";
-/// Between two looks: nmcli has no command that waits for the lease of a device that is active.
-const LEASE_PAUSE: Duration = Duration::from_millis(500);
+/// How long the bond may take until it is up with what the standby has.
+const UP_LIMIT: Duration = Duration::from_secs(15);
+/// Between two looks: nmcli has no command that waits for these.
+const PAUSE: Duration = Duration::from_millis(500);
+/// What it shows of one that is up.
+const CONNECTED: &str = "GENERAL.STATE:100";
 
 /// The IPv4 configuration that a NIC has.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -102,23 +106,40 @@ pub(super) fn begin(nmcli: &mut Nmcli, bond: &str, standby: &str) -> Result<(), 
     nmcli
         .run(&by_hand)
         .or_else(|_| nmcli.run(&up).and_then(|()| nmcli.run(&by_hand)))?;
+    // That takes NetworkManager a moment. Where it does not, the standby is told as down before.
+    let is_connected = |state: &str| state.starts_with(CONNECTED);
+    shows(nmcli, bond, "GENERAL.STATE", UP_LIMIT, is_connected)?;
     // From here on it asks for a lease as soon as there is a port.
     nmcli.run(&[&modify[..], &["auto"]].concat())
 }
 
 /// Waits for the bond's own lease, and leaves it that alone. `anyway`: also without a lease.
 pub(super) fn end(nmcli: &mut Nmcli, bond: &str, anyway: bool) -> Result<(), String> {
-    let deadline = Instant::now() + LEASE_LIMIT;
-    let show = ["--terse", "--fields", "DHCP4", "device", "show", bond];
-    while !anyway && nmcli.ask(&show)?.trim().is_empty() {
-        if Instant::now() >= deadline {
-            return Err(format!(
-                "{bond} has no lease and keeps what its standby had"
-            ));
-        }
-        std::thread::sleep(LEASE_PAUSE);
+    let has_lease = |lease: &str| !lease.is_empty();
+    if !anyway && !shows(nmcli, bond, "DHCP4", LEASE_LIMIT, has_lease)? {
+        let text = format!("{bond} has no lease and keeps what its standby had");
+        return Err(text);
     }
     nmcli.run(&["--wait", WAIT, "device", "reapply", bond])
+}
+
+/// Whether NetworkManager shows this of a bond in time.
+fn shows(
+    nmcli: &mut Nmcli,
+    bond: &str,
+    fields: &str,
+    limit: Duration,
+    is_wanted: impl Fn(&str) -> bool,
+) -> Result<bool, String> {
+    let deadline = Instant::now() + limit;
+    let show = ["--terse", "--fields", fields, "device", "show", bond];
+    while !is_wanted(nmcli.ask(&show)?.trim()) {
+        if Instant::now() >= deadline {
+            return Ok(false);
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Ok(true)
 }
 
 #[cfg(test)]

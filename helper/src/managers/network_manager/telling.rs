@@ -266,6 +266,7 @@ mod tests {
         let text = format!(
             "#!/bin/sh\necho \"$*\" >>{log}\ncase \"$*\" in\n\
              *IP4*) echo 'IP4.ADDRESS[1]:10.77.0.110/24' ;;\n\
+             *STATE*) echo 'GENERAL.STATE:100 (connected)' ;;\n\
              *DHCP4*) echo 'DHCP4.OPTION[1]:ip_address = 10.77.0.110' ;;\n{then}\nesac\n",
             log = folder.path(LOG).display()
         );
@@ -301,6 +302,7 @@ mod tests {
             "--terse --escape no --fields IP4 device show eth0",
             "connection load /run/NetworkManager/system-connections/tandem-bond0.nmconnection",
             "--wait 25 device modify bond0 ipv4.method manual ipv4.addresses 10.77.0.110/24",
+            "--terse --fields GENERAL.STATE device show bond0",
             "--wait 25 device modify bond0 ipv4.method auto",
             "connection reload",
             "--wait 0 connection up uuid ",
