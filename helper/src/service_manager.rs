@@ -68,6 +68,12 @@ fn line(status: &Status) -> String {
     parts.join("; ").replace(char::is_control, " ")
 }
 
+/// The start goes on, and takes up to so much longer from now on (`EXTEND_TIMEOUT_USEC` of `sd_notify(3)`).
+pub(crate) fn needs_longer(time: Duration) {
+    let time = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
+    send(&[NotifyState::ExtendTimeoutUsec(time)]);
+}
+
 fn send(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::warn!(%error, "the service manager can't be told");

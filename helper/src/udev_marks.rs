@@ -260,7 +260,7 @@ impl Marks {
                     .insert(link.ifindex, (wanted, Instant::now()));
             }
         }
-        done.extend(managers::finish(readiness.files(), &followed, &mut nmcli));
+        done.extend(managers::finish(readiness.files(), &mut nmcli));
         failed.map(|()| done)
     }
 

@@ -68,8 +68,10 @@ fn made_by(profile: &str) -> String {
 
 /// Without a boot: NetworkManager had the standby, and has the bond now.
 fn starts_on_a_running_guest(machine: &Machine<'_>, guest: &Guest, plain: &Lease) -> Result<()> {
-    guest.vm.sh(&format!("systemctl enable --now {UNIT}"))?;
-    let is_so = machine.is_as_without_tandem(guest, plain, &made_by(AUTOMATIC));
+    let is_so = machine.is_uninterrupted(guest, &plain.address, "its start", || {
+        guest.vm.sh(&format!("systemctl enable --now {UNIT}"))?;
+        machine.is_as_without_tandem(guest, plain, &made_by(AUTOMATIC))
+    });
     is_so.context("on a running guest")
 }
 

@@ -1,6 +1,8 @@
 //! The host gives a running guest its bond, and whoever had configured the standby configures the bond. Tandem is
 //! installed and nothing of it configured; DHCPv4, DHCPv6, router advertisements and DNS from outside.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use tandem_lab::Lab;
@@ -10,11 +12,34 @@ use tandem_lab::tandem::{BOND, CONFIG, STEP_LIMIT};
 
 /// As the image names the standby.
 const STANDBY: &str = "enp0s4";
+/// An nmcli that hangs once before the bond has anything, and kills once whoever is about to leave the bond its own
+/// lease alone.
+const BAD_NMCLI: &str = "mv /usr/bin/nmcli /usr/bin/nmcli.good
+cat >/usr/bin/nmcli <<'END'
+#!/bin/sh
+case \"$*\" in
+*'device modify'*) mkdir /run/lab-hung 2>/dev/null && exec sleep 1000 ;;
+*'device reapply'*) mkdir /run/lab-killed 2>/dev/null && kill -9 $PPID && exit 1 ;;
+esac
+exec nmcli.good \"$@\"
+END
+chmod 755 /usr/bin/nmcli";
+/// How long NetworkManager may take to be told again and again.
+const TELLING_LIMIT: Duration = Duration::from_secs(300);
+/// It did, and NetworkManager was told all.
+const TOLD_AGAIN: &str =
+    "ls -d /run/lab-hung /run/lab-killed && test ! -e /run/tandem-nics/network-manager-told.json";
 
 #[test]
 fn network_manager_configures_a_bond_from_the_host() {
     let words = "NetworkManager, as its automatic profile";
-    is_configured(Manager::NetworkManager, &[], words).unwrap();
+    is_configured(Manager::NetworkManager, &[], words, "true", "true").unwrap();
+}
+
+#[test]
+fn network_manager_is_told_again() {
+    let words = "NetworkManager, as its automatic profile";
+    is_configured(Manager::NetworkManager, &[], words, BAD_NMCLI, TOLD_AGAIN).unwrap();
 }
 
 #[test]
@@ -23,7 +48,7 @@ fn ifupdown_configures_a_bond_from_the_host() {
         format!("auto {STANDBY}\niface {STANDBY} inet dhcp\niface {STANDBY} inet6 auto\n");
     let file = ("/etc/network/interfaces.d/lan".to_owned(), stanzas);
     let words = format!("ifupdown, as /etc/network/interfaces says of {STANDBY}");
-    is_configured(Manager::Ifupdown, &[file], &words).unwrap();
+    is_configured(Manager::Ifupdown, &[file], &words, "true", "true").unwrap();
 }
 
 #[test]
@@ -34,10 +59,17 @@ fn networkd_configures_a_bond_from_the_host() {
     );
     let file = (format!("/etc/systemd/network/{name}"), text);
     let words = format!("systemd-networkd, as {name}");
-    is_configured(Manager::Networkd, &[file], &words).unwrap();
+    is_configured(Manager::Networkd, &[file], &words, "true", "true").unwrap();
 }
 
-fn is_configured(manager: Manager, files: &[(String, String)], words: &str) -> Result<()> {
+/// `before` is done before the host gives the bond, and `after` succeeds once all is done.
+fn is_configured(
+    manager: Manager,
+    files: &[(String, String)],
+    words: &str,
+    before: &str,
+    after: &str,
+) -> Result<()> {
     let Some(lab) = Lab::for_test("a bond from the host") else {
         return Ok(());
     };
@@ -54,26 +86,20 @@ fn is_configured(manager: Manager, files: &[(String, String)], words: &str) -> R
             plain.address
         );
         guest.vm.wait_sh(&address, STEP_LIMIT)?;
+        guest.vm.sh(before)?;
         let bond = json!({
             "name": BOND,
             "standby": { "mac": setup.standby.to_string() },
             "vfs": [{ "mac": setup.vf.to_string() }],
         });
         let bonds = json!({ "bonds": [&bond] });
-        let change = || {
+        machine.is_uninterrupted(&guest, &plain.address, "a bond from the host", || {
             let mut channel = guest.channel()?;
             channel.call("tandem-configure", bonds, STEP_LIMIT)?;
             drop(channel);
+            guest.vm.wait_sh(after, TELLING_LIMIT)?;
             machine.is_as_without_tandem(&guest, &plain, words)
-        };
-        match manager {
-            // Without the standby's address meanwhile, DNS queries fail, and its scripts are told `down`.
-            Manager::NetworkManager => change()?,
-            _ => {
-                let what = "a bond from the host";
-                machine.is_uninterrupted(&guest, &plain.address, what, change)?;
-            }
-        }
+        })?;
         let check = guest.tandem(&["check"])?;
         ensure!(check.success(), "`tandem check`: {}", check.text());
         machine.has_renewed(&guest, &machine.lease()?)?;

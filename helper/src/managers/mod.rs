@@ -39,10 +39,16 @@ pub(crate) fn is_made_by_manager(files: &SystemFiles, bond: &IfName) -> bool {
     network_manager::serves(files, bond)
 }
 
-/// Whether the manager that makes this bond can do so by now: it runs, and the standby has a carrier, without which it
-/// leaves NICs as they are.
+/// Whether the manager that makes this bond can do so by now: it runs and was told all, and the standby has a carrier,
+/// without which it leaves NICs as they are.
 pub(crate) fn can_make(files: &SystemFiles, standby: Option<&Link>) -> bool {
-    network_manager::has_started(files) && standby.is_some_and(|standby| standby.carrier)
+    let can = network_manager::has_started(files) && !is_told(files);
+    can && standby.is_some_and(|standby| standby.carrier)
+}
+
+/// Whether a manager is still to be told something.
+pub(crate) fn is_told(files: &SystemFiles) -> bool {
+    network_manager::is_told(files)
 }
 
 /// Where the bond's configuration comes from, in words; nothing if no manager that Tandem instructs has it.
@@ -76,7 +82,7 @@ pub(crate) fn prospect(
     if let Some(source) = source.map_err(|why| refusal("NetworkManager", why))? {
         return Ok(Some(format!(
             "NetworkManager makes {bond} and configures it by {source}, with the lease that {name} has; \
-             without a reboot the address is away for a moment."
+             on a running guest IPv6 addresses are asked for anew."
         )));
     }
     let is_its = ifupdown::planned(files, bond, standby);
@@ -111,8 +117,8 @@ pub(crate) fn follow(policy: &Policy, readiness: &Readiness, links: &[Link]) -> 
 
 /// Has NetworkManager make its bonds, and says what it did. It has to know before which NICs are Tandem's, or it would
 /// configure a VF that is in the bond already.
-pub(crate) fn finish(files: &SystemFiles, followed: &Followed, nmcli: &mut Nmcli) -> Vec<String> {
-    network_manager::finish(files, followed, nmcli)
+pub(crate) fn finish(files: &SystemFiles, nmcli: &mut Nmcli) -> Vec<String> {
+    network_manager::finish(files, nmcli)
 }
 
 /// The policy as the machine is to follow it: a bond that its manager makes, or may make as it is undecided yet, is

@@ -102,8 +102,6 @@ pub(crate) struct Followed {
     pub(crate) done: Vec<String>,
     /// Why networkd configures a bond no longer, or not at all; the same each time as long as it is so.
     pub(crate) reasons: Vec<String>,
-    /// NetworkManager has other profiles to read, and moves these bonds' standbys then.
-    pub(crate) network_manager: Option<Vec<(IfName, String)>>,
 }
 
 /// Writes the files of the bonds that networkd is to configure, removes those of others, and has networkd read

@@ -41,7 +41,7 @@ const AT_REST: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(200);
 /// How long udev may take for an interface's first event until it counts as one that never comes.
 const UDEV_LIMIT: Duration = Duration::from_secs(60);
-/// Between two looks whether that has come: no change of a link tells.
+/// Between two looks whether that has come, or a manager was told all: no change of a link tells.
 const UDEV_PAUSE: Duration = Duration::from_secs(1);
 /// How long the service may take to say what is wrong.
 const STATUS_LIMIT: Duration = Duration::from_secs(2);
@@ -96,7 +96,9 @@ pub fn watch(config: &Path) -> Result<()> {
         say(wait_online.follow(&files, &waits)?);
         let waits_for_udev = marks.waits_for_udev() || waits.is_any_managed.is_none();
         let is_early = waits_for_udev && began.elapsed() < UDEV_LIMIT;
-        let is_over = next.is_over && !is_early;
+        // What a manager did not do it is told again.
+        let is_telling = managers::is_told(&files);
+        let is_over = next.is_over && !is_early && !is_telling;
         // What has changed since the look may have another name, or need another mark.
         if wait_online.is_due() || is_over && changes.wait(Some(Duration::ZERO))? {
             std::thread::sleep(PAUSE);
@@ -109,15 +111,16 @@ pub fn watch(config: &Path) -> Result<()> {
             let is_given_back = now_given_back.contains_key(&bond.policy.name);
             bond.in_place || is_given_back && bond.obstacle.is_none()
         };
-        let rests =
-            bonds.iter().all(is_settled) && UnitState::ask().is_some_and(|unit| !unit.goes_on());
+        let rests = !is_telling
+            && bonds.iter().all(is_settled)
+            && UnitState::ask().is_some_and(|unit| !unit.goes_on());
         let left = rest.left(rests, Instant::now());
         if left.is_some_and(|left| left.is_zero()) {
             return Ok(());
         }
         std::thread::sleep(PAUSE);
-        let udev = waits_for_udev.then_some(UDEV_PAUSE);
-        changes.wait(next.limit.into_iter().chain(left).chain(udev).min())?;
+        let unheard = (waits_for_udev || is_telling).then_some(UDEV_PAUSE);
+        changes.wait(next.limit.into_iter().chain(left).chain(unheard).min())?;
     }
 }
 

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 
 use anyhow::{Context, Result, ensure};
 
-use self::downs::Downs;
+use self::downs::{AFTER_THE_BOND, Downs};
 use self::queries::{Answers, Queries};
 use super::Machine;
 use crate::command;
@@ -24,6 +24,9 @@ const FRAMES: FrameOptions = FrameOptions {
     payload_bytes: 64,
 };
 
+/// So many frames from outside may be lost while a NIC becomes a port: a second's. networkd takes it down for that.
+const MAX_LOST: u64 = 50;
+
 /// What was seen while a guest was changed.
 struct Seen {
     from_outside: Count,
@@ -34,8 +37,8 @@ struct Seen {
 
 impl Machine<'_> {
     /// Changes the guest, which has its network at this address before and after, and holds that no connection from
-    /// outside breaks, no DNS query fails and no dispatcher is told of an interface that is down, but for networkd's of
-    /// the ports. How many frames from outside are lost is told.
+    /// outside breaks, few frames from there are lost, no DNS query fails and no dispatcher is told of an interface that is
+    /// down, but for those of the ports that networkd and NetworkManager can't but tell.
     pub fn is_uninterrupted(
         &self,
         guest: &Guest,
@@ -44,6 +47,8 @@ impl Machine<'_> {
         change: impl FnOnce() -> Result<()>,
     ) -> Result<()> {
         let address: IpAddr = address.parse().context(address.to_owned())?;
+        // A bond has its MAC too.
+        let standby = guest.vm.wait_interface(self.setup.standby, STEP_LIMIT)?;
         let downs = Downs::watch(self.manager, guest)?;
         let queries = Queries::start(self.manager, guest)?;
         let stream = self.lab.probe_stream(&guest.vm, address)?;
@@ -66,14 +71,24 @@ impl Machine<'_> {
             "DNS queries failed: {seen}; {}",
             seen.answers.failed.join("; ")
         );
+        ensure!(
+            seen.from_outside.sent > MAX_LOST && seen.from_outside.lost <= MAX_LOST,
+            "frames from outside lost: {seen}"
+        );
         // A NIC that is up is taken into no bond (`bond_enslave`, drivers/net/bonding/bond_main.c, 6.12), and networkd
-        // tells what the kernel tells it: of its ports that is told here, and not held.
-        let is_of_a_port = |down: &String| {
-            let name = down.split(' ').next();
-            self.manager == Manager::Networkd && name.is_some_and(|name| ports.contains(name))
+        // tells what the kernel tells it. NetworkManager tells what leaves its profile (`_set_state_full`,
+        // src/core/devices/nm-device.c, 1.52), as a NIC does that becomes a port; the standby only with the bond up.
+        let is_told_of_ports = |down: &String| {
+            let name = down.split(' ').next().unwrap_or_default();
+            ports.contains(name)
+                && match self.manager {
+                    Manager::Networkd => true,
+                    Manager::NetworkManager => name != standby || down.ends_with(AFTER_THE_BOND),
+                    Manager::Ifupdown | Manager::Dhcpcd => false,
+                }
         };
         ensure!(
-            seen.downs.iter().all(is_of_a_port),
+            seen.downs.iter().all(is_told_of_ports),
             "a dispatcher was told: {seen}"
         );
         Ok(())

@@ -91,7 +91,7 @@ pub(super) const SECOND: &[Finding] = &[
         id: "M3",
         edits: &[Edit {
             file: "helper/systemd/tandem-refresh.service",
-            mended: "TimeoutStartSec=30s\n",
+            mended: "TimeoutStartSec=2min\n",
             taken_out: "",
         }],
         ..OF_THE_UNITS

@@ -50,7 +50,7 @@ pub(super) fn of_bond(bond: &BondPolicy, nic: &Nic, source: &Profile, pins_iaid:
         "{HEADER}{}\n[connection]\nid=tandem {name}\nuuid={}\ntype=bond\ninterface-name={name}\n\
          autoconnect-priority={PRIORITY}\nautoconnect-slaves=1\n",
         source.source(),
-        uuid(&format!("bond {name}")),
+        uuid_of_bond(name.as_str()),
     );
     for (key, value) in source.file.group(CONNECTION) {
         if !OWN.contains(&key) {
@@ -123,7 +123,7 @@ pub(super) fn of_standby(bond: &BondPolicy, nic: &Nic, source: &Profile) -> Opti
          master={}\nslave-type=bond\nautoconnect-priority={PRIORITY}\n\n[ethernet]\nmac-address={mac}\n",
         source.source(),
         uuid_of_standby(name.as_str()),
-        uuid(&format!("bond {name}")),
+        uuid_of_bond(name.as_str()),
     ))
 }
 
@@ -146,6 +146,11 @@ pub(super) fn in_need(bond: &BondPolicy, nic: &Nic) -> Option<String> {
          autoconnect-priority=-{PRIORITY}\n\n[ethernet]\nmac-address={mac}\n\n{AUTOMATIC}",
         uuid(&format!("in need {name}")),
     ))
+}
+
+/// By which NetworkManager knows the bond's profile.
+pub(super) fn uuid_of_bond(bond: &str) -> String {
+    uuid(&format!("bond {bond}"))
 }
 
 /// By which NetworkManager knows the standby's profile.

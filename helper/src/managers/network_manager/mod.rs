@@ -10,11 +10,13 @@
 //! root's that the service may read, because NetworkManager's folders are for root alone.
 
 mod copy;
+mod crossing;
 mod keyfile;
 mod managed;
 mod nic;
 mod nmcli;
 mod profiles;
+mod telling;
 
 use std::collections::BTreeMap;
 use std::fs::{self, TryLockError};
@@ -32,6 +34,7 @@ use self::keyfile::{DEVICES, Keyfile, PREFIX, is_true};
 use self::nic::Nic;
 pub(crate) use self::nmcli::Nmcli;
 use self::profiles::Profile;
+use self::telling::Moved;
 use crate::networkd::{self, Followed, carries, is_plain};
 use crate::nics::Readiness;
 use crate::programs::state_of;
@@ -79,6 +82,8 @@ struct Wanted {
     /// File names and texts.
     profiles: Vec<(String, String)>,
     standby: String,
+    /// The standby is at work, and the bond asks for an IPv4 address.
+    crosses: bool,
 }
 
 enum Decision {
@@ -100,27 +105,25 @@ pub(super) fn follow(
     if !is_used(files) && !files.exists(SERVED_PATH) {
         return;
     }
-    let mut written = Written::default();
-    if let Err(error) = write_profiles(policy, readiness, links, followed, &mut written) {
+    if let Err(error) = write_profiles(policy, readiness, links, followed) {
         let error = format!("NetworkManager is not told of all bonds: {error:#}");
         followed.done.push(error);
     }
-    followed.network_manager = written.is_changed.then_some(written.moved);
 }
 
 /// Has a running NetworkManager know of what was written. Says what it did.
-pub(super) fn finish(files: &SystemFiles, followed: &Followed, nmcli: &mut Nmcli) -> Vec<String> {
-    let moved = followed.network_manager.as_ref();
-    let moved = moved.filter(|_| is_running(files));
-    moved.map(|moved| tell(nmcli, moved)).unwrap_or_default()
-}
-
-/// What became of the profiles.
-#[derive(Debug, Default)]
-struct Written {
-    is_changed: bool,
-    /// Bonds that have some from now on, and their standbys.
-    moved: Vec<(IfName, String)>,
+pub(super) fn finish(files: &SystemFiles, nmcli: &mut Nmcli) -> Vec<String> {
+    if !telling::is_due(files) {
+        return Vec::new();
+    }
+    match state(files).as_str() {
+        // It reads all by itself when it is started.
+        "inactive" | "failed" => telling::forget(files),
+        "activating" | "deactivating" => {}
+        // Also where systemd does not answer.
+        _ => return telling::go_on(files, nmcli),
+    }
+    Vec::new()
 }
 
 fn write_profiles(
@@ -128,7 +131,6 @@ fn write_profiles(
     readiness: &Readiness,
     links: &[Link],
     followed: &mut Followed,
-    written: &mut Written,
 ) -> Result<()> {
     let files = readiness.files();
     let _lock = lock(files)?;
@@ -142,9 +144,7 @@ fn write_profiles(
         // It has taken its course: NetworkManager would take away what it has given the bond.
         if carries(name, links) {
             if had.is_some() {
-                let moved = follow_standby(policy, bond, readiness, links)?;
-                written.is_changed |= moved.is_some();
-                written.moved.extend(moved.map(|nic| (name.clone(), nic)));
+                follow_standby(policy, bond, readiness, links)?;
             }
             now.extend(had);
             continue;
@@ -152,9 +152,16 @@ fn write_profiles(
         match decide(policy, bond, readiness, links) {
             Decision::Keep => now.extend(had),
             Decision::Write(wanted) => {
-                written.is_changed |= write_all(files, &wanted)?;
                 if had.is_none() {
-                    written.moved.push((name.clone(), wanted.standby));
+                    let moved = Moved {
+                        bond: name.clone(),
+                        standby: wanted.standby.clone(),
+                        crosses: wanted.crosses,
+                    };
+                    telling::note(files, Some(moved))?;
+                }
+                write_all(files, &wanted)?;
+                if had.is_none() {
                     let source = &wanted.source;
                     let text =
                         format!("NetworkManager is to make and configure {name} by {source}");
@@ -167,7 +174,7 @@ fn write_profiles(
                 .extend(why.map(|why| format!("NetworkManager does not configure {name}: {why}"))),
         }
     }
-    written.is_changed |= remove_others(files, &now)?;
+    remove_others(files, &now)?;
     if now != before {
         runtime::store_for_service(&files.path(SERVED_PATH), &now)?;
         let bonds = before.keys().chain(now.keys());
@@ -177,17 +184,16 @@ fn write_profiles(
     Ok(())
 }
 
-/// Of a bond that carries, the standby's profile alone follows a configuration that names another NIC. Its name, if
-/// NetworkManager is to take it in.
+/// Of a bond that carries, the standby's profile alone follows a configuration that names another NIC.
 fn follow_standby(
     policy: &Policy,
     bond: &BondPolicy,
     readiness: &Readiness,
     links: &[Link],
-) -> Result<Option<String>> {
+) -> Result<()> {
     let files = readiness.files();
     let Some(standby) = networkd::standby_of(policy, bond, links) else {
-        return Ok(None);
+        return Ok(());
     };
     let [_, file, _] = file_names(bond.name.as_str());
     let path = files.path(FOLDER).join(file);
@@ -196,11 +202,16 @@ fn follow_standby(
     let is_new = wanted.as_ref().is_some_and(|wanted| *wanted != present);
     // A port has had its present MAC from the bond, where it is not known by its permanent one.
     if !is_new || standby.controller.is_some() || !udev_state::has_handled(files, standby) {
-        return Ok(None);
+        return Ok(());
     }
+    let moved = Moved {
+        bond: bond.name.clone(),
+        standby: standby.name.to_string(),
+        crosses: false,
+    };
+    telling::note(files, Some(moved))?;
     write(&path, &wanted.unwrap_or_default())
-        .with_context(|| format!("can't write {}", path.display()))?;
-    Ok(Some(standby.name.to_string()))
+        .with_context(|| format!("can't write {}", path.display()))
 }
 
 fn decide(policy: &Policy, bond: &BondPolicy, readiness: &Readiness, links: &[Link]) -> Decision {
@@ -233,6 +244,10 @@ fn decide(policy: &Policy, bond: &BondPolicy, readiness: &Readiness, links: &[Li
         return Decision::Leave(Some(format!("{} has no MAC", nic.name)));
     };
     let in_need = copy::in_need(bond, &nic).filter(|_| source.path.is_none());
+    let own = copy::uuid_of_standby(name);
+    let is_at_work = profiles::active_now(files, &nic).is_some_and(|profile| profile != own);
+    // What an earlier NetworkManager noted is no work.
+    let crosses = is_at_work && source.is_leased() && is_running(files);
     let mine = copy::of_bond(bond, &nic, &source, pins_iaid);
     let texts = [Some(mine), Some(port), in_need];
     let names = file_names(name).into_iter().zip(texts);
@@ -240,6 +255,7 @@ fn decide(policy: &Policy, bond: &BondPolicy, readiness: &Readiness, links: &[Li
         profiles: names
             .filter_map(|(name, text)| Some((name, text?)))
             .collect(),
+        crosses,
         source: source.source(),
         standby: nic.name,
     })
@@ -280,6 +296,12 @@ pub(super) fn ignores(files: &SystemFiles, link: &Link) -> bool {
     managed.is_some_and(|managed| !is_true(managed))
 }
 
+/// The file of a bond's own profile.
+fn path_of_bond(bond: &str) -> String {
+    let [file, _, _] = file_names(bond);
+    format!("{FOLDER}/{file}")
+}
+
 /// The files of a bond's profiles: its own, the standby's, and that of the standby without the bond.
 fn file_names(bond: &str) -> [String; 3] {
     ["", "-standby", IN_NEED].map(|what| format!("{PREFIX}{bond}{what}{ENDING}"))
@@ -297,7 +319,14 @@ pub(super) fn has_started(files: &SystemFiles) -> bool {
 
 /// It can be asked.
 fn is_running(files: &SystemFiles) -> bool {
-    files.root == Path::new("/") && state_of(UNIT) == "active"
+    state(files) == "active"
+}
+
+fn state(files: &SystemFiles) -> String {
+    match files.root == Path::new("/") {
+        true => state_of(UNIT),
+        false => "inactive".to_owned(),
+    }
 }
 
 /// The service's start, the NICs' watch and what follows a change may all be at the bonds. Locked until it is closed.
@@ -330,20 +359,18 @@ fn lock_file(path: &Path) -> std::io::Result<fs::File> {
     }
 }
 
-/// Whether something was written.
-fn write_all(files: &SystemFiles, wanted: &Wanted) -> Result<bool> {
+fn write_all(files: &SystemFiles, wanted: &Wanted) -> Result<()> {
     let folder = files.path(FOLDER);
-    let mut is_changed = false;
     for (name, text) in &wanted.profiles {
         let path = folder.join(name);
         if text_of(&path) == *text {
             continue;
         }
+        telling::note(files, None)?;
         let written = make_folder(&folder).and_then(|()| write(&path, text));
         written.with_context(|| format!("can't write {}", path.display()))?;
-        is_changed = true;
     }
-    Ok(is_changed)
+    Ok(())
 }
 
 /// Whole or not at all; NetworkManager reads only what is for root alone.
@@ -360,44 +387,25 @@ fn write(path: &Path, text: &str) -> std::io::Result<()> {
     fs::rename(&temporary, path)
 }
 
-/// Removes the profiles of bonds that are not served. Whether there were some. A standby's without the bond stays:
-/// what it replaces NetworkManager makes only when it meets a NIC.
-fn remove_others(files: &SystemFiles, now: &Served) -> Result<bool> {
+/// Removes the profiles of bonds that are not served. A standby's without the bond stays: what it replaces NetworkManager
+/// makes only when it meets a NIC.
+fn remove_others(files: &SystemFiles, now: &Served) -> Result<()> {
     let bonds = now.keys();
     let wanted: Vec<_> = bonds.flat_map(|bond| file_names(bond.as_str())).collect();
     let present = keyfile::files_in(files, &[FOLDER], ENDING);
-    let mut is_changed = false;
     for (name, path) in present {
         let is_others = name.starts_with(PREFIX) && !wanted.contains(&name);
         if is_others && !name.ends_with(&format!("{IN_NEED}{ENDING}")) {
+            telling::note(files, None)?;
             fs::remove_file(&path).with_context(|| format!("can't remove {}", path.display()))?;
-            is_changed = true;
         }
     }
-    Ok(is_changed)
+    Ok(())
 }
 
-/// Has a running NetworkManager read its profiles, and move these bonds' standbys: it does not leave a profile for a
-/// better one by itself.
-fn tell(nmcli: &mut Nmcli, moved: &[(IfName, String)]) -> Vec<String> {
-    if let Err(error) = nmcli.run(&["connection", "reload"]) {
-        return vec![error];
-    }
-    let told = moved.iter().map(|(bond, standby)| {
-        let uuid = copy::uuid_of_standby(bond.as_str());
-        let up = ["--wait", "0", "connection", "up", "uuid", &uuid];
-        let up = [&up[..], &["ifname", standby]].concat();
-        // It refuses one that was kept from it before.
-        let taken = nmcli.run(&up).or_else(|_| {
-            nmcli.run(&["device", "set", standby, "managed", "yes"])?;
-            nmcli.run(&up)
-        });
-        match taken {
-            Ok(()) => format!("NetworkManager is asked to take {standby} into {bond}"),
-            Err(error) => format!("NetworkManager does not take {standby} into {bond}: {error}"),
-        }
-    });
-    told.collect()
+/// Whether it is still to be told of profiles: it has not failed yet.
+pub(super) fn is_told(files: &SystemFiles) -> bool {
+    telling::is_pending(files)
 }
 
 /// Has NetworkManager, if it runs, take or let go of an interface. Letting go, it leaves addresses and bonds as

@@ -1,17 +1,24 @@
 //! nmcli, by which NetworkManager is told something.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::programs::{LIMIT, ask_within};
 
 /// What nmcli ends with where NetworkManager has not answered in time (nmcli(1), 1.52).
 const TIMEOUT_EXPIRED: i32 = 3;
+/// How long one may take that tells something: more than the bus lets NetworkManager take (25 s, `GDBusConnection`), as a
+/// slow guest's nmcli takes seconds to begin.
+const TELL_LIMIT: Duration = Duration::from_secs(30);
+/// How long nmcli is to wait for a device, in seconds: less than that.
+pub(super) const WAIT: &str = "25";
 
 /// One that hangs is waited for once: whoever has this asks nothing more of it.
 #[derive(Debug)]
 pub(crate) struct Nmcli {
     program: String,
     limit: Duration,
+    /// When all has to be told.
+    until: Option<Instant>,
     /// Why nothing more is asked.
     deaf: Option<String>,
 }
@@ -21,21 +28,46 @@ impl Default for Nmcli {
         Self {
             program: "nmcli".to_owned(),
             limit: LIMIT,
+            until: None,
             deaf: None,
         }
     }
 }
 
 impl Nmcli {
+    /// From here on each may take longer, and all together so long.
+    pub(super) fn is_told_within(&mut self, limit: Duration) {
+        self.limit = TELL_LIMIT;
+        self.until = Some(Instant::now() + limit);
+    }
+
+    /// Another program in its place.
+    #[cfg(test)]
+    pub(super) fn of(program: &str) -> Self {
+        Self {
+            program: program.to_owned(),
+            ..Self::default()
+        }
+    }
+
     /// An error says that it failed, and what it said.
     pub(super) fn run(&mut self, arguments: &[&str]) -> Result<(), String> {
+        self.ask(arguments).map(|_| ())
+    }
+
+    /// The same with what it said where it did not fail.
+    pub(super) fn ask(&mut self, arguments: &[&str]) -> Result<String, String> {
         if let Some(why) = &self.deaf {
             return Err(why.clone());
         }
-        let said = ask_within(self.limit, &self.program, arguments);
+        let left = self
+            .until
+            .map(|until| until.saturating_duration_since(Instant::now()));
+        let limit = left.map_or(self.limit, |left| left.min(self.limit));
+        let said = ask_within(limit, &self.program, arguments);
         let said = said.inspect_err(|why| self.deaf = Some(why.clone()))?;
         if said.code == Some(0) {
-            return Ok(());
+            return Ok(said.output);
         }
         let (words, errors) = (arguments.join(" "), said.errors.trim());
         let why = format!("{} {words}: {errors}", self.program);
@@ -46,52 +78,42 @@ impl Nmcli {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::os::unix::fs::PermissionsExt;
-
-    use super::super::tell;
     use super::*;
 
-    /// A program in nmcli's place, which notes what it is asked to bring up and then does this.
-    fn nmcli(folder: &tempfile::TempDir, then: &str, limit: Duration) -> Nmcli {
-        let program = folder.path().join("nmcli");
-        let text = format!(
-            "#!/bin/sh\ntest \"$2\" = reload && exit 0\necho asked >>{}/log\n{then}\n",
-            folder.path().display()
-        );
-        fs::write(&program, text).unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-        Nmcli {
-            program: program.to_str().unwrap().to_owned(),
-            limit,
-            deaf: None,
-        }
-    }
-
-    fn told(then: &str, limit: Duration) -> (usize, Vec<String>) {
-        let folder = tempfile::tempdir().unwrap();
-        let mut nmcli = nmcli(&folder, then, limit);
-        let moved = ["bond0", "bond1"].map(|bond| (bond.parse().unwrap(), format!("of-{bond}")));
-        let said = tell(&mut nmcli, &moved);
-        let log = fs::read_to_string(folder.path().join("log")).unwrap_or_default();
-        (log.lines().count(), said)
+    /// What a shell says that is asked this twice.
+    fn asked_twice(nmcli: &mut Nmcli, script: &str) -> [Result<String, String>; 2] {
+        [(); 2].map(|()| nmcli.ask(&["-c", script]))
     }
 
     #[test]
     fn one_that_hangs_is_asked_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log");
+        let asked = |nmcli: &mut Nmcli, then: &str| {
+            let _ = std::fs::remove_file(&log);
+            let script = format!("echo asked >>{}; {then}", log.display());
+            let [first, second] = asked_twice(nmcli, &script);
+            let count = std::fs::read_to_string(&log).unwrap_or_default();
+            assert!(first.is_err() && first == second, "{first:?} {second:?}");
+            (count.lines().count(), first.unwrap_err())
+        };
         // Of nmcli's own timeout.
-        let (asked, said) = told("echo no answer >&2; exit 3", Duration::from_secs(60));
-        assert_eq!(asked, 1, "{said:?}");
-        assert!(said[1].ends_with(": no answer"), "{said:?}");
-        // And one that is killed.
-        let (asked, said) = told("exec sleep 1000", Duration::from_secs(1));
-        assert!(asked <= 1 && said[1].contains("not done in"), "{said:?}");
+        let (count, said) = asked(&mut Nmcli::of("sh"), "echo no answer >&2; exit 3");
+        assert!(count == 1 && said.ends_with(": no answer"), "{said}");
+        // And one that is killed, by its own limit or by that of all.
+        let mut hasty = Nmcli::of("sh");
+        hasty.limit = Duration::from_secs(1);
+        let (count, said) = asked(&mut hasty, "exec sleep 1000");
+        assert!(count <= 1 && said.contains("not done in"), "{said}");
+        let mut late = Nmcli::of("sh");
+        late.is_told_within(Duration::from_millis(1500));
+        let (count, said) = asked(&mut late, "exec sleep 1000");
+        assert!(count <= 1 && said.contains("not done in"), "{said}");
     }
 
     #[test]
     fn one_that_refuses_is_asked_again() {
-        let (asked, said) = told("echo refused >&2; exit 4", Duration::from_secs(60));
-        assert_eq!(asked, 4, "{said:?}");
-        assert!(said[0].ends_with(": refused"), "{said:?}");
+        let [first, second] = asked_twice(&mut Nmcli::of("sh"), "date +%N >&2; exit 4");
+        assert!(first.is_err() && second.is_err() && first != second);
     }
 }

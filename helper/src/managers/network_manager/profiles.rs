@@ -49,6 +49,12 @@ impl Profile {
         }
     }
 
+    /// It asks for its IPv4 address.
+    pub(super) fn is_leased(&self) -> bool {
+        let method = self.file.get(&["ipv4"], &["method"]);
+        method.is_none_or(|method| method == "auto")
+    }
+
     fn of_connection(&self, keys: &[&str]) -> Option<&str> {
         self.file.get(CONNECTION, keys)
     }
@@ -174,7 +180,7 @@ fn any_of(patterns: &str, fits: impl Fn(&str) -> bool) -> Option<bool> {
 }
 
 /// The UUID of the profile that a running NetworkManager uses for the NIC.
-fn active_now(files: &SystemFiles, nic: &Nic) -> Option<String> {
+pub(super) fn active_now(files: &SystemFiles, nic: &Nic) -> Option<String> {
     let state = files.text(&format!("{DEVICES}/{}", nic.ifindex));
     let state = Keyfile::parse(&state);
     let uuid = state.get(&["device"], &["connection-uuid"])?;

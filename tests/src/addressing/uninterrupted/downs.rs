@@ -30,8 +30,10 @@ case \"$2\" in down) echo \"$1 $2 down\" ;; *) echo \"$1 $2\" ;; esac >>/run/lab
 END
 chmod 755 /etc/NetworkManager/dispatcher.d/90-lab
 systemctl -q is-active lab-dispatcher || systemd-run -q --unit=lab-dispatcher --service-type=dbus \
-    --property=BusName=org.freedesktop.nm_dispatcher /usr/libexec/nm-dispatcher --persist
-nmcli connection add type dummy ifname labdummy0 con-name labdummy0 autoconnect no \
+    --property=BusName=org.freedesktop.nm_dispatcher /usr/libexec/nm-dispatcher --persist";
+/// A link that is up and down.
+const OF_NETWORK_MANAGER: &str =
+    "nmcli connection add type dummy ifname labdummy0 con-name labdummy0 autoconnect no \
     ipv4.method disabled ipv6.method disabled
 nmcli connection up labdummy0
 nmcli connection delete labdummy0";
@@ -44,6 +46,8 @@ ip link add labdummy0 type dummy
 ifup -i /run/lab-interfaces labdummy0
 ifdown -i /run/lab-interfaces labdummy0
 ip link delete labdummy0";
+/// What an event ends with that NetworkManager tells when it has told that the bond is up.
+pub(super) const AFTER_THE_BOND: &str = ", the bond is up";
 /// A link that is up and down.
 const OF_NETWORKD: &str = "ip link add labdummy0 type dummy
 ip link set labdummy0 up
@@ -70,14 +74,13 @@ impl Downs {
     pub(super) fn watch(manager: Manager, guest: &Guest) -> Result<Self> {
         let vm = &guest.vm;
         let script = match manager {
-            Manager::NetworkManager => NETWORK_MANAGER,
-            Manager::Ifupdown => IFUPDOWN,
+            Manager::NetworkManager => [NETWORK_MANAGER, OF_NETWORK_MANAGER].join("\n"),
+            Manager::Ifupdown => IFUPDOWN.to_owned(),
             Manager::Dhcpcd => bail!("dhcpcd's hooks are not watched"),
             Manager::Networkd => return Self::listen(guest),
         };
         vm.sh(&format!(": >{LOG}\nset -e\n{script}"))?;
-        let noted = vm.wait_sh(&format!("grep '^{DUMMY} .*down$' {LOG}"), STEP_LIMIT);
-        noted.with_context(|| format!("{manager:?} tells no script that {DUMMY} is down"))?;
+        wait_noted(manager, guest)?;
         vm.sh(&format!(": >{LOG}"))?;
         Ok(Self::Scripts(manager))
     }
@@ -108,13 +111,12 @@ impl Downs {
             Self::Scripts(manager) => {
                 if manager == Manager::NetworkManager {
                     // They run one after the other, this one last.
-                    vm.wait_sh(&format!("grep -x '{BOND} up' {LOG}"), STEP_LIMIT)?;
+                    vm.sh(&format!("set -e\n{OF_NETWORK_MANAGER}"))?;
+                    wait_noted(manager, guest)?;
                     // At a later boot nobody would run it.
                     vm.sh("rm /etc/NetworkManager/dispatcher.d/90-lab")?;
                 }
-                let noted = log(guest)?;
-                let noted = noted.lines().filter_map(|line| line.strip_suffix(" down"));
-                Ok(noted.map(str::to_owned).collect())
+                Ok(noted_downs(&log(guest)?))
             }
             Self::Signals { monitor, said, up } => {
                 vm.signal(monitor, Signal::TERM.as_raw())?;
@@ -125,6 +127,28 @@ impl Downs {
             }
         }
     }
+}
+
+fn wait_noted(manager: Manager, guest: &Guest) -> Result<()> {
+    let noted = format!("grep '^{DUMMY} .*down$' {LOG}");
+    let noted = guest.vm.wait_sh(&noted, STEP_LIMIT);
+    noted.with_context(|| format!("{manager:?} tells no script that {DUMMY} is down"))?;
+    Ok(())
+}
+
+/// The events that scripts noted as down, but for the link that is there for that.
+fn noted_downs(log: &str) -> Vec<String> {
+    let (mut is_bond_up, mut downs) = (false, Vec::new());
+    for line in log.lines() {
+        is_bond_up |= line == format!("{BOND} up");
+        if let Some(event) = line.strip_suffix(" down")
+            && !event.starts_with(DUMMY)
+        {
+            let when = if is_bond_up { AFTER_THE_BOND } else { "" };
+            downs.push(format!("{event}{when}"));
+        }
+    }
+    downs
 }
 
 fn log(guest: &Guest) -> Result<String> {
@@ -166,6 +190,12 @@ mod tests {
             "{{\"type\":\"signal\",\"path\":\"/org/freedesktop/network1/link/{label}\",\"payload\":{{\"type\":\"sa{{sv}}as\",\
              \"data\":[\"org.freedesktop.network1.Link\",{{\"OperationalState\":{{\"type\":\"s\",\"data\":\"{state}\"}}}},[]]}}}}\n"
         )
+    }
+
+    #[test]
+    fn what_scripts_note_before_the_bond_is_up_and_after() {
+        let log = "eth1 down down\nbond0 reapply\nbond0 up\neth0 down down\neth0 up\nlabdummy0 down down\n";
+        assert_eq!(noted_downs(log), ["eth1 down", "eth0 down, the bond is up"]);
     }
 
     #[test]
