@@ -7,8 +7,9 @@
 
 use std::time::{Duration, Instant};
 
+use super::copy;
 use super::nmcli::{Nmcli, WAIT};
-use super::{copy, path_of_bond};
+use super::profile_files::path_of_bond;
 
 /// How long the bond's lease may take. Until then it keeps what the standby had.
 const LEASE_LIMIT: Duration = Duration::from_secs(30);

@@ -15,15 +15,15 @@ mod keyfile;
 mod managed;
 mod nic;
 mod nmcli;
+mod profile_files;
 mod profiles;
 mod telling;
 
 use std::collections::BTreeMap;
-use std::fs::{self, TryLockError};
+use std::fs;
 use std::io::Write;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use tandem_core::IfName;
@@ -33,6 +33,8 @@ use tandem_core::policy::{BondPolicy, Policy};
 use self::keyfile::{DEVICES, Keyfile, PREFIX, is_true};
 use self::nic::Nic;
 pub(crate) use self::nmcli::Nmcli;
+pub(super) use self::profile_files::lock;
+use self::profile_files::{ENDING, FOLDER, IN_NEED, file_names};
 use self::profiles::Profile;
 use self::telling::Moved;
 use crate::networkd::{self, Followed, carries, is_plain};
@@ -45,18 +47,8 @@ use crate::udev_state;
 const UNIT: &str = "NetworkManager.service";
 /// NetworkManager's own folder; there while it runs.
 const OWN_FOLDER: &str = "/run/NetworkManager";
-/// Where profiles are that are gone at the next boot.
-const FOLDER: &str = "/run/NetworkManager/system-connections";
-const ENDING: &str = ".nmconnection";
-/// The name of the standby's profile without the bond ends so.
-const IN_NEED: &str = "-in-need";
 /// The bonds that have profiles, and what these were made from.
 const SERVED_PATH: &str = "/run/tandem-nics/network-manager.json";
-
-/// Who has this writes a few files meanwhile, and waits for nobody.
-const LOCK_PATH: &str = "/run/tandem-nics/network-manager.lock";
-const LOCK_LIMIT: Duration = Duration::from_secs(2);
-const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 type Served = BTreeMap<IfName, String>;
 
@@ -296,17 +288,6 @@ pub(super) fn ignores(files: &SystemFiles, link: &Link) -> bool {
     managed.is_some_and(|managed| !is_true(managed))
 }
 
-/// The file of a bond's own profile.
-fn path_of_bond(bond: &str) -> String {
-    let [file, _, _] = file_names(bond);
-    format!("{FOLDER}/{file}")
-}
-
-/// The files of a bond's profiles: its own, the standby's, and that of the standby without the bond.
-fn file_names(bond: &str) -> [String; 3] {
-    ["", "-standby", IN_NEED].map(|what| format!("{PREFIX}{bond}{what}{ENDING}"))
-}
-
 /// NetworkManager is started by systemd, or runs.
 pub(super) fn is_used(files: &SystemFiles) -> bool {
     files.is_wanted(UNIT) || files.runs(UNIT)
@@ -326,36 +307,6 @@ fn state(files: &SystemFiles) -> String {
     match files.root == Path::new("/") {
         true => state_of(UNIT),
         false => "inactive".to_owned(),
-    }
-}
-
-/// The service's start, the NICs' watch and what follows a change may all be at the bonds. Locked until it is closed.
-pub(super) fn lock(files: &SystemFiles) -> Result<fs::File> {
-    let path = files.path(LOCK_PATH);
-    lock_file(&path).with_context(|| format!("can't lock {}", path.display()))
-}
-
-fn lock_file(path: &Path) -> std::io::Result<fs::File> {
-    make_folder(path.parent().unwrap_or(Path::new("/")))?;
-    let mut options = fs::OpenOptions::new();
-    let file = options
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)?;
-    // Who can open it can lock it, whatever it may do with it (flock(2)). An earlier version let everybody.
-    file.set_permissions(fs::Permissions::from_mode(0o600))?;
-    let deadline = Instant::now() + LOCK_LIMIT;
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
-                // The kernel tells nobody who has a limit that a lock is free.
-                std::thread::sleep(LOCK_PAUSE);
-            }
-            Err(error) => return Err(error.into()),
-        }
     }
 }
 

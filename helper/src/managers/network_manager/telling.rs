@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use tandem_core::IfName;
 
 use super::nmcli::Nmcli;
-use super::{copy, crossing, lock, path_of_bond};
+use super::profile_files::{lock, path_of_bond};
+use super::{copy, crossing};
 use crate::runtime;
 use crate::service_manager::needs_longer;
 use crate::system_files::SystemFiles;

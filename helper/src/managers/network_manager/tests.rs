@@ -5,6 +5,7 @@ use tandem_core::types::Ifindex;
 
 use tandem_core::link::LinkKind;
 
+use super::profile_files::LOCK_PATH;
 use super::*;
 use crate::config;
 use crate::nics::testing::Folder;
