@@ -216,7 +216,7 @@ pub(super) const SECOND: &[Finding] = &[
         id: "D3",
         test: "managers::network_manager::tests::the_automatic_profile_becomes_the_bonds",
         edits: &[Edit {
-            file: "helper/src/managers/network_manager/mod.rs",
+            file: "helper/src/managers/network_manager/profile_files.rs",
             mended: "    file.set_permissions(fs::Permissions::from_mode(0o600))?;\n",
             taken_out: "",
         }],
