@@ -22,6 +22,7 @@ use crate::managers::{self, Nmcli, decided};
 use crate::networkd::{Followed, standby_of};
 use crate::nics::{Obstacle, Readiness, sysctls};
 use crate::observe::once;
+use crate::programs::run;
 use crate::runtime::read_bounded;
 use crate::system_files::SystemFiles;
 use crate::udev_state;
@@ -36,6 +37,8 @@ const LOOK_PAUSE: Duration = Duration::from_millis(100);
 const UDEV_LIMIT: Duration = Duration::from_secs(10);
 /// All property names begin so.
 const PREFIX: &str = "TANDEM_";
+/// Runs [`crate::nic_watch`].
+const WATCH_UNIT: &str = "tandem-nics.service";
 
 /// What an interface is to Tandem.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -177,10 +180,20 @@ pub fn refresh(config: &Path) -> Result<Vec<String>> {
         done.extend(Marks::default().refresh(&situation)?);
         // Nobody tells of one that the host gave meanwhile.
         if Situation::now(config)?.policy == situation.policy {
+            done.extend(watch_what_is_told(situation.readiness.files()));
             return Ok(done);
         }
         deadline = Instant::now();
     }
+}
+
+/// What a manager did not do yet it is told again by the watch, which no NIC's mark may have started.
+fn watch_what_is_told(files: &SystemFiles) -> Option<String> {
+    if !managers::is_told(files) {
+        return None;
+    }
+    let started = run("systemctl", &["start", "--no-block", WATCH_UNIT]);
+    started.err()
 }
 
 /// Keeps the marks at udev in order.
@@ -260,7 +273,8 @@ impl Marks {
                     .insert(link.ifindex, (wanted, Instant::now()));
             }
         }
-        done.extend(managers::finish(readiness.files(), &mut nmcli));
+        // One that hung above may answer by now.
+        done.extend(managers::finish(readiness.files(), &mut Nmcli::default()));
         failed.map(|()| done)
     }
 

@@ -1,4 +1,5 @@
-//! The main job on a real kernel: the VF leaves, the VM moves, another VF arrives, the connection lives.
+//! The main job on a real kernel: the VF leaves, the VM moves, another VF arrives, the connection lives. All of it on the other
+//! kernels: suites `long-evacuation-on-6-1` and `long-evacuation-on-7-3`.
 
 use tandem_lab::demo::{HostManners, MOST_LOST, Migration};
 use tandem_lab::probe::FrameOptions;
@@ -73,11 +74,6 @@ fn igb_on_linux_6_1() {
     evacuate(&on(Kernel::V6_1).unwrap(), HostManners::Asks).unwrap();
 }
 
-#[test]
-fn igb_on_linux_7_3() {
-    evacuate(&on(Kernel::V7_3).unwrap(), HostManners::Asks).unwrap();
-}
-
 /// No tcx yet: the fast-path programs are attached by clsact.
 #[test]
 fn a_silent_host_on_linux_6_1() {
@@ -90,14 +86,8 @@ fn a_silent_host_on_linux_7_3() {
 }
 
 #[test]
-fn a_silent_host_with_an_e1000e_over_native_hot_plug_on_linux_6_1() {
-    let setup = with_e1000e_over_native_hot_plug(on(Kernel::V6_1).unwrap());
-    evacuate(&setup, HostManners::Silent).unwrap();
-}
-
-#[test]
-fn a_silent_host_with_an_e1000e_over_native_hot_plug_on_linux_7_3() {
-    let setup = with_e1000e_over_native_hot_plug(on(Kernel::V7_3).unwrap());
+fn a_silent_host_with_an_e1000e_over_native_hot_plug() {
+    let setup = with_e1000e_over_native_hot_plug(Setup::new().unwrap());
     evacuate(&setup, HostManners::Silent).unwrap();
 }
 

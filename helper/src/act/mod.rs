@@ -27,6 +27,8 @@ pub(crate) use nexthop::NextHop;
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tandem_core::Input;
@@ -41,12 +43,15 @@ use link::present;
 
 /// Longest time that an action may take.
 pub const LIMIT: Duration = Duration::from_secs(5);
+/// Threads at most that end with the question that they put: the kernel may keep one beyond its limit.
+const MOST_OWN_THREADS: usize = 8;
 
 /// Carries out actions, each within a time limit.
 #[derive(Clone)]
 pub struct Executor {
     limit: Duration,
     fast_paths: Option<FastPaths>,
+    own_threads: Arc<AtomicUsize>,
 }
 
 impl Executor {
@@ -55,6 +60,7 @@ impl Executor {
         Self {
             limit: LIMIT,
             fast_paths: None,
+            own_threads: Arc::default(),
         }
     }
 
@@ -101,7 +107,7 @@ impl Executor {
                 (result, inputs)
             };
             match is_question {
-                true => on_its_own(work),
+                true => on_its_own(&self.own_threads, work),
                 false => pooled(work),
             }
         });
@@ -135,14 +141,32 @@ fn pooled(work: impl FnOnce() -> Done + Send + 'static) -> Work {
     Box::pin(async { work.await.map_err(|error| error.to_string()) })
 }
 
-/// On a thread that ends with it: that wakes a guest at rest no more often than the work does.
-fn on_its_own(work: impl FnOnce() -> Done + Send + 'static) -> Work {
+/// On a thread that ends with it: that wakes a guest at rest no more often than the work does. `threads` are those that there are.
+fn on_its_own(threads: &Arc<AtomicUsize>, work: impl FnOnce() -> Done + Send + 'static) -> Work {
+    /// Given back when the thread ends, whatever ends it.
+    struct Place(Arc<AtomicUsize>);
+    impl Drop for Place {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
     let (done, ended) = tokio::sync::oneshot::channel();
+    let is_free = threads.fetch_add(1, Ordering::Relaxed) < MOST_OWN_THREADS;
+    let place = Place(Arc::clone(threads));
     let thread = std::thread::Builder::new().name("tandem-ask".to_owned());
-    // Nobody waits any more once the limit is over.
-    let started = thread.spawn(move || done.send(work()).is_ok());
+    let work = move || {
+        let _place = place;
+        // Nobody waits any more once the limit is over.
+        done.send(work()).is_ok()
+    };
+    let started = match is_free {
+        true => thread
+            .spawn(work)
+            .map_err(|error| format!("no thread for it: {error}")),
+        false => Err("the kernel holds earlier ones back".to_owned()),
+    };
     Box::pin(async {
-        started.map_err(|error| format!("no thread for it: {error}"))?;
+        started?;
         ended.await.map_err(|_| "it panicked".to_owned())
     })
 }

@@ -235,9 +235,17 @@ fn tells_what_has_to_be_read_again() {
 }
 
 /// A driver that holds the kernel's lock must not hold the service.
+type AnyWork = Box<dyn FnOnce() -> Done + Send>;
+
+/// Both ways to carry out an action.
+const WAYS: [fn(AnyWork) -> Work; 2] = [
+    |work| pooled(work),
+    |work| on_its_own(&Arc::default(), work),
+];
+
 #[tokio::test(flavor = "current_thread")]
 async fn an_action_ends_in_bounded_time() {
-    for start in [pooled, on_its_own] {
+    for start in WAYS {
         let (release, held) = std::sync::mpsc::channel::<()>();
         let work = start(Box::new(move || {
             let _ = held.recv();
@@ -250,8 +258,32 @@ async fn an_action_ends_in_bounded_time() {
 }
 
 #[tokio::test(flavor = "current_thread")]
+async fn questions_that_the_kernel_keeps_leave_no_more_threads_than_a_few() {
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let held = Arc::new(std::sync::Mutex::new(held));
+    let threads = Arc::default();
+    let kept: Vec<_> = (0..MOST_OWN_THREADS)
+        .map(|_| {
+            let held = Arc::clone(&held);
+            on_its_own(&threads, move || {
+                let _ = held.lock().map(|held| held.recv());
+                (Ok(()), Vec::new())
+            })
+        })
+        .collect();
+    let ask = || on_its_own(&threads, || (Ok(()), Vec::new()));
+    let (outcome, _) = outcome_within(LIMIT, ask()).await;
+    assert!(matches!(outcome, Outcome::Failed { .. }), "{outcome:?}");
+    drop(release);
+    for work in kept {
+        let (outcome, _) = outcome_within(LIMIT, work).await;
+        assert_eq!(outcome, Outcome::Accepted);
+    }
+}
+
+#[tokio::test(flavor = "current_thread")]
 async fn an_action_that_panics_has_failed() {
-    for start in [pooled, on_its_own] {
+    for start in WAYS {
         let work = start(Box::new(|| panic!("a defect")));
         let (outcome, _) = outcome_within(LIMIT, work).await;
         assert!(matches!(outcome, Outcome::Failed { .. }), "{outcome:?}");

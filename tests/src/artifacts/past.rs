@@ -43,6 +43,12 @@ pub fn programs_of(commit: &str) -> Result<PastPrograms> {
 /// # Errors
 /// As for [`programs_of`].
 pub fn guest_as_shipped(commit: &str) -> Result<PathBuf> {
+    let mut name = Command::new("git");
+    name.current_dir(cache::workspace_folder());
+    name.args(["rev-parse", "--verify", "--short"]);
+    name.arg(format!("{commit}^{{commit}}"));
+    let said = command::run(&mut name, READ_LIMIT)?.stdout;
+    let commit = said.trim();
     let name = format!("guest-of-{commit}");
     let folder = Cache::open()?.folder(&name, |folder| {
         build(commit, folder, "release", &["tandem"])

@@ -1,5 +1,5 @@
-//! The bond's upper devices, a VLAN and a macvlan, while the fast path runs; on each kernel, so that the older way
-//! of attaching programs (a `clsact` queueing discipline, before Linux 6.6) is among them.
+//! The bond's upper devices, a VLAN and a macvlan, while the fast path runs; also with the older way of attaching programs (a
+//! `clsact` queueing discipline, before Linux 6.6), and on Linux 7.3 by the suite `long-fast-path-on-7-3`.
 //!
 //! The other end of the traffic is a guest too: the lab's client has the kernel of this machine, which may know no
 //! VLANs.
@@ -34,11 +34,6 @@ fn the_fast_path_carries_what_is_on_top_of_the_bond() -> Result<()> {
 #[test]
 fn the_fast_path_carries_what_is_on_top_of_the_bond_on_6_1() -> Result<()> {
     fast_path_on(Kernel::V6_1)
-}
-
-#[test]
-fn the_fast_path_carries_what_is_on_top_of_the_bond_on_7_3() -> Result<()> {
-    fast_path_on(Kernel::V7_3)
 }
 
 /// A guest at the other end, with the VLAN.

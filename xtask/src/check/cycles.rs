@@ -33,7 +33,7 @@ pub(super) fn check() -> Result<()> {
     std::fs::write(&file, text + "use crate::bond::Turn;\n").context("cannot write a circle")?;
     let (is_acyclic, found) = cycles(&program, &folder)?;
     ensure!(
-        !is_acyclic,
+        !is_acyclic && found.contains("core::world"),
         "{} does not find a circle that is there:\n{found}",
         TOOL.name
     );

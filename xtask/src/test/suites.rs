@@ -64,8 +64,11 @@ fn checks() -> Result<Vec<Suite>> {
             .context("a check without a name")?;
         let about = value.get_help().map(ToString::to_string);
         let work = Work::Check(project::xtask(&["check", value.get_name()])?);
-        // The last one builds what it checks with.
-        let minutes = if *check == Check::Deny { 15 } else { 5 };
+        // These build what they check with.
+        let minutes = match check {
+            Check::Deny | Check::Cycles => 25,
+            _ => 5,
+        };
         let about = about.unwrap_or_default();
         suites.push(Suite {
             is_long: *check == Check::Cycles,
@@ -188,6 +191,24 @@ fn long(suites: &[Suite]) -> Result<Vec<Suite>> {
             "lab-packaging, and a boot after the installation and after the removal",
             "lab-packaging",
             ("TANDEM_PACKAGING_EVERYTHING", "1"),
+        ),
+        (
+            "long-evacuation-on-6-1",
+            "lab-evacuation on Linux 6.1",
+            "lab-evacuation",
+            ("LAB_KERNEL_VERSION", "6.1"),
+        ),
+        (
+            "long-evacuation-on-7-3",
+            "lab-evacuation on Linux 7.3",
+            "lab-evacuation",
+            ("LAB_KERNEL_VERSION", "7.3"),
+        ),
+        (
+            "long-fast-path-on-7-3",
+            "lab-fast-path on Linux 7.3",
+            "lab-fast-path",
+            ("LAB_KERNEL_VERSION", "7.3"),
         ),
         (
             "long-situations",

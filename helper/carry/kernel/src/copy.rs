@@ -9,7 +9,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use rustix::fs::{OFlags, fcntl_getfl, fstat};
+use rustix::fs::fstat;
 use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev2};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use tandem_carry::{Frame, HEADER_BYTES, MAX_FRAME_BYTES, Mac};
@@ -250,29 +250,23 @@ fn copy(device: &str, pid: i32, fd: i32) -> io::Result<Option<(File, usize)>> {
 /// it is not for us to change.
 fn read_now(queue: &File, buffer: &mut [u8]) -> io::Result<usize> {
     let mut buffers = [IoSliceMut::new(buffer)];
-    now(queue, |flags| {
-        preadv2(queue, &mut buffers, NO_OFFSET, flags)
-    })
+    Ok(preadv2(
+        queue,
+        &mut buffers,
+        NO_OFFSET,
+        ReadWriteFlags::NOWAIT,
+    )?)
 }
 
 /// Never waits either.
 fn write_now(queue: &File, bytes: &[u8]) -> io::Result<usize> {
     let buffers = [IoSlice::new(bytes)];
-    now(queue, |flags| pwritev2(queue, &buffers, NO_OFFSET, flags))
-}
-
-/// Before Linux 6.4 a tap does not take [`ReadWriteFlags::NOWAIT`] (`FMODE_NOWAIT`, `tun_chr_open`, `drivers/net/tun.c`): there
-/// whoever has it open has to have said that nobody waits.
-fn now(
-    queue: &File,
-    mut pass: impl FnMut(ReadWriteFlags) -> Result<usize, Errno>,
-) -> io::Result<usize> {
-    match pass(ReadWriteFlags::NOWAIT) {
-        Err(Errno::OPNOTSUPP) if fcntl_getfl(queue)?.contains(OFlags::NONBLOCK) => {
-            Ok(pass(ReadWriteFlags::empty())?)
-        }
-        passed => Ok(passed?),
-    }
+    Ok(pwritev2(
+        queue,
+        &buffers,
+        NO_OFFSET,
+        ReadWriteFlags::NOWAIT,
+    )?)
 }
 
 /// True if the tap is in this thread's network namespace.

@@ -275,7 +275,7 @@ pub struct Timing {
     /// Each loss of carrier doubles the hold time, up to this, in ms.
     pub hold_max_ms: u64,
     /// A VF that carries the traffic and whose path is dead although its carrier is there is left within this time,
-    /// in ms; 0: it is not looked after. One that sends less than two frames a second is left within 12 s.
+    /// in ms; 0: it is not looked after. One that sends less than two frames a second is left within 17 s.
     #[serde(skip_serializing_if = "is_usual_health")]
     #[cfg_attr(feature = "schema", schemars(extend("default" = 2_000)))]
     pub health_ms: u64,

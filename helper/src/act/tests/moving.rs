@@ -292,7 +292,7 @@ fn there_is_no_moment_without_a_route() {
         wait_until_local("old", &["1::2"]);
         let (old, new) = (ifindex("old"), ifindex("new"));
 
-        let stop = std::sync::Arc::new(AtomicBool::new(false));
+        let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let prober = std::thread::spawn(move || {
             let mut rounds = 0;

@@ -12,7 +12,7 @@ use super::nmcli::{Nmcli, WAIT};
 use super::profile_files::path_of_bond;
 
 /// How long the bond's lease may take. Until then it keeps what the standby had.
-const LEASE_LIMIT: Duration = Duration::from_secs(30);
+const LEASE_LIMIT: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 30 });
 /// The routes that the bond has by what is applied come after those of the standby, which still has a port's way out.
 const LATER_METRIC: &str = "1000";
 /// How long the bond may take until it is up with what the standby has.
@@ -114,10 +114,10 @@ pub(super) fn begin(nmcli: &mut Nmcli, bond: &str, standby: &str) -> Result<(), 
     nmcli.run(&[&modify[..], &["auto"]].concat())
 }
 
-/// Waits for the bond's own lease, and leaves it that alone. `anyway`: also without a lease.
-pub(super) fn end(nmcli: &mut Nmcli, bond: &str, anyway: bool) -> Result<(), String> {
+/// Waits for the bond's own lease, and leaves it that alone. Without one it keeps what its standby had, and goes on asking.
+pub(super) fn end(nmcli: &mut Nmcli, bond: &str) -> Result<(), String> {
     let has_lease = |lease: &str| !lease.is_empty();
-    if !anyway && !shows(nmcli, bond, "DHCP4", LEASE_LIMIT, has_lease)? {
+    if !shows(nmcli, bond, "DHCP4", LEASE_LIMIT, has_lease)? {
         let text = format!("{bond} has no lease and keeps what its standby had");
         return Err(text);
     }

@@ -49,6 +49,9 @@ struct Pending {
     tries: u32,
     /// In seconds of `CLOCK_BOOTTIME`.
     not_before: u64,
+    /// What is noted while something is told makes another one of it.
+    #[serde(default)]
+    notes: u32,
 }
 
 impl Pending {
@@ -71,22 +74,21 @@ impl Pending {
     }
 }
 
-/// Notes that there are profiles to be read, and a standby to be moved. For who has [`lock`].
+/// Notes that there are profiles to be read, and a standby to be moved, which has all tries before it. For who has [`lock`].
 pub(super) fn note(files: &SystemFiles, moved: Option<Moved>) -> Result<()> {
-    let mut pending = Pending {
-        moved: Pending::load(files).unwrap_or_default().moved,
-        ..Pending::default()
-    };
+    let mut pending = Pending::load(files).unwrap_or_default();
+    pending.notes = pending.notes.wrapping_add(1);
     if let Some(moved) = moved {
         pending.moved.retain(|other| other.bond != moved.bond);
         pending.moved.push(moved);
+        (pending.tries, pending.not_before) = (0, 0);
     }
     pending.store(files)
 }
 
 /// Something is being told, or will be.
 pub(super) fn is_pending(files: &SystemFiles) -> bool {
-    files.exists(PENDING_PATH)
+    Pending::load(files).is_some()
 }
 
 /// Something is to be told now, and nobody is at it.
@@ -161,7 +163,8 @@ fn take_up(files: &SystemFiles) -> Result<Option<Pending>> {
     pending.moved.retain(has_profile);
     pending.tries += 1;
     pending.put_off(now);
-    pending.store(files)?;
+    // A try that can't be counted would be made for ever.
+    pending.store(files).inspect_err(|_| forget(files))?;
     Ok(Some(pending))
 }
 
@@ -199,18 +202,20 @@ fn tell(
     }
     nmcli.run(&["connection", "reload"])?;
     let mut told = Ok(());
+    // What fails of one bond leaves none of the others half done.
     for moved in &pending.moved {
+        let mut ended = Ok(());
         if !is_port(files, moved) {
-            let taken = take(nmcli, moved);
-            said.extend(taken.is_ok().then(|| {
+            ended = take(nmcli, moved);
+            said.extend(ended.is_ok().then(|| {
                 let Moved { bond, standby, .. } = moved;
                 format!("NetworkManager is asked to take {standby} into {bond}")
             }));
-            told = told.and(taken);
         }
         if moved.crosses {
-            told = told.and_then(|()| crossing::end(nmcli, moved.bond.as_str(), is_last));
+            ended = ended.and_then(|()| crossing::end(nmcli, moved.bond.as_str()));
         }
+        told = told.and(ended);
     }
     told
 }
@@ -337,10 +342,66 @@ mod tests {
         let (said, told) = look(&folder);
         assert_eq!(said, ["NetworkManager is asked to take eth0 into bond0"]);
         assert!(
-            told[0] == "connection reload" && told[2].ends_with("reapply bond0"),
+            told[0] == "connection reload" && told[3].ends_with("reapply bond0"),
             "{told:?}"
         );
         assert!(!is_pending(&folder.files()));
+    }
+
+    #[test]
+    fn a_bond_without_a_lease_keeps_what_its_standby_had() {
+        let folder = guest("");
+        let text = folder.files().text(PROGRAM).replace("DHCP4.OPTION", "");
+        folder.write(
+            PROGRAM,
+            &text.replace("echo '[1]:ip_address = 10.77.0.110'", "true"),
+        );
+        for tries in 1..=TRIES {
+            let (said, told) = look(&folder);
+            let is_anew = |told: &String| told.contains("reapply");
+            assert!(!told.iter().any(is_anew), "{told:?}");
+            assert!(
+                said.iter().any(|text| text.contains("bond0 has no lease")),
+                "{said:?}"
+            );
+            if tries < TRIES {
+                pause(&folder.files());
+            }
+        }
+        assert!(!is_pending(&folder.files()));
+    }
+
+    #[test]
+    fn one_bond_that_is_not_taken_keeps_no_other_half_done() {
+        let folder = guest("*' uuid '*' ifname eth0') exit 1 ;;");
+        let files = folder.files();
+        let other = Moved {
+            bond: "bond1".parse().unwrap(),
+            standby: "eth1".to_owned(),
+            crosses: true,
+        };
+        folder.write(&path_of_bond("bond1"), "");
+        note(&files, Some(other)).unwrap();
+        let (said, told) = look(&folder);
+        assert!(
+            told.iter().any(|told| told.ends_with("reapply bond1")),
+            "{told:?}"
+        );
+        assert!(
+            !told.iter().any(|told| told.ends_with("reapply bond0")),
+            "{told:?}"
+        );
+        assert!(
+            said.last().unwrap().contains("it is told again"),
+            "{said:?}"
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_nothing_to_tell() {
+        let folder = guest("");
+        folder.write(PENDING_PATH, "{");
+        assert!(!is_pending(&folder.files()) && !is_due(&folder.files()));
     }
 
     #[test]
