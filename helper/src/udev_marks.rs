@@ -22,7 +22,6 @@ use crate::managers::{self, Nmcli, decided};
 use crate::networkd::{Followed, standby_of};
 use crate::nics::{Obstacle, Readiness, sysctls};
 use crate::observe::once;
-use crate::programs::run;
 use crate::runtime::read_bounded;
 use crate::system_files::SystemFiles;
 use crate::udev_state;
@@ -37,8 +36,6 @@ const LOOK_PAUSE: Duration = Duration::from_millis(100);
 const UDEV_LIMIT: Duration = Duration::from_secs(10);
 /// All property names begin so.
 const PREFIX: &str = "TANDEM_";
-/// Runs [`crate::nic_watch`].
-const WATCH_UNIT: &str = "tandem-nics.service";
 
 /// What an interface is to Tandem.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -169,8 +166,7 @@ impl Situation {
 /// # Errors
 /// As [`Marks::refresh`], or the kernel does not answer.
 pub fn refresh(config: &Path) -> Result<Vec<String>> {
-    let mut deadline = Instant::now() + DECISION_LIMIT;
-    let mut done = Vec::new();
+    let (mut deadline, mut done) = (Instant::now() + DECISION_LIMIT, Vec::new());
     loop {
         let situation = Situation::now(config)?;
         if Instant::now() < deadline && situation.has_undecided() {
@@ -179,21 +175,12 @@ pub fn refresh(config: &Path) -> Result<Vec<String>> {
         }
         done.extend(Marks::default().refresh(&situation)?);
         // Nobody tells of one that the host gave meanwhile.
+        let files = situation.readiness.files();
         if Situation::now(config)?.policy == situation.policy {
-            done.extend(watch_what_is_told(situation.readiness.files()));
-            return Ok(done);
+            return Ok([done, managers::watch_what_is_told(files)].concat());
         }
         deadline = Instant::now();
     }
-}
-
-/// What a manager did not do yet it is told again by the watch, which no NIC's mark may have started.
-fn watch_what_is_told(files: &SystemFiles) -> Option<String> {
-    if !managers::is_told(files) {
-        return None;
-    }
-    let started = run("systemctl", &["start", "--no-block", WATCH_UNIT]);
-    started.err()
 }
 
 /// Keeps the marks at udev in order.
@@ -273,8 +260,7 @@ impl Marks {
                     .insert(link.ifindex, (wanted, Instant::now()));
             }
         }
-        // One that hung above may answer by now.
-        done.extend(managers::finish(readiness.files(), &mut Nmcli::default()));
+        done.extend(managers::finish(readiness.files()));
         failed.map(|()| done)
     }
 

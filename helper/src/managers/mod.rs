@@ -16,9 +16,13 @@ use tandem_core::policy::{AddressingPolicy, Ownership, Policy};
 
 use crate::networkd::{self, Followed};
 use crate::nics::Readiness;
+use crate::programs::run;
 use crate::system_files::SystemFiles;
 
 use decided::Bonds;
+
+/// Runs [`crate::nic_watch`].
+const WATCH_UNIT: &str = "tandem-nics.service";
 pub(crate) use network_manager::{Nmcli, tell_managed};
 
 /// Whether a manager that Tandem instructs configures this bond.
@@ -117,8 +121,16 @@ pub(crate) fn follow(policy: &Policy, readiness: &Readiness, links: &[Link]) -> 
 
 /// Has NetworkManager make its bonds, and says what it did. It has to know before which NICs are Tandem's, or it would
 /// configure a VF that is in the bond already.
-pub(crate) fn finish(files: &SystemFiles, nmcli: &mut Nmcli) -> Vec<String> {
-    network_manager::finish(files, nmcli)
+pub(crate) fn finish(files: &SystemFiles) -> Vec<String> {
+    // One that hung before may answer by now.
+    network_manager::finish(files, &mut Nmcli::default())
+}
+
+/// What a manager did not do yet it is told again by the watch, which no NIC's mark may have started. Says what kept it from that.
+pub(crate) fn watch_what_is_told(files: &SystemFiles) -> Vec<String> {
+    let start = || run("systemctl", &["start", "--no-block", WATCH_UNIT]);
+    let failed = is_told(files).then(start).and_then(Result::err);
+    failed.into_iter().collect()
 }
 
 /// The policy as the machine is to follow it: a bond that its manager makes, or may make as it is undecided yet, is
