@@ -69,11 +69,6 @@ fn e1000e_over_native_hot_plug() {
     evacuate(&setup, HostManners::Asks).unwrap();
 }
 
-#[test]
-fn igb_on_linux_6_1() {
-    evacuate(&on(Kernel::V6_1).unwrap(), HostManners::Asks).unwrap();
-}
-
 /// No tcx yet: the fast-path programs are attached by clsact.
 #[test]
 fn a_silent_host_on_linux_6_1() {

@@ -1,5 +1,5 @@
-//! The bond's upper devices, a VLAN and a macvlan, while the fast path runs; also with the older way of attaching programs (a
-//! `clsact` queueing discipline, before Linux 6.6), and on Linux 7.3 by the suite `long-fast-path-on-7-3`.
+//! The bond's upper devices, a VLAN and a macvlan, while the fast path runs. With the older way of attaching programs (a
+//! `clsact` queueing discipline, before Linux 6.6): suite `long-fast-path-on-6-1`.
 //!
 //! The other end of the traffic is a guest too: the lab's client has the kernel of this machine, which may know no
 //! VLANs.
@@ -29,11 +29,6 @@ const GUEST_ON_MACVLAN: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 3);
 #[test]
 fn the_fast_path_carries_what_is_on_top_of_the_bond() -> Result<()> {
     fast_path_on(Kernel::from_environment()?)
-}
-
-#[test]
-fn the_fast_path_carries_what_is_on_top_of_the_bond_on_6_1() -> Result<()> {
-    fast_path_on(Kernel::V6_1)
 }
 
 /// A guest at the other end, with the VLAN.

@@ -205,6 +205,12 @@ fn long(suites: &[Suite]) -> Result<Vec<Suite>> {
             ("LAB_KERNEL_VERSION", "7.3"),
         ),
         (
+            "long-fast-path-on-6-1",
+            "lab-fast-path on Linux 6.1",
+            "lab-fast-path",
+            ("LAB_KERNEL_VERSION", "6.1"),
+        ),
+        (
             "long-fast-path-on-7-3",
             "lab-fast-path on Linux 7.3",
             "lab-fast-path",
