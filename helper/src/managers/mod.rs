@@ -20,10 +20,10 @@ use crate::programs::run;
 use crate::system_files::SystemFiles;
 
 use decided::Bonds;
+pub(crate) use network_manager::{Nmcli, tell_managed};
 
 /// Runs [`crate::nic_watch`].
 const WATCH_UNIT: &str = "tandem-nics.service";
-pub(crate) use network_manager::{Nmcli, tell_managed};
 
 /// Whether a manager that Tandem instructs configures this bond.
 pub(crate) fn serves(files: &SystemFiles, bond: &IfName) -> bool {

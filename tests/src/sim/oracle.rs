@@ -75,7 +75,10 @@ pub fn faults_when_calm(stage: &Stage) -> Vec<String> {
 
 fn judged(stage: &Stage, faults_of: impl Fn(&Judge<'_>) -> Vec<String>) -> Vec<String> {
     let faults = faults_among(stage, &born::links(stage), &faults_of);
-    match born::links_as_shown(stage).filter(|_| !faults.is_empty()) {
+    if faults.is_empty() {
+        return faults;
+    }
+    match born::links_as_shown(stage) {
         Some(links) => faults_among(stage, &links, &faults_of),
         None => faults,
     }

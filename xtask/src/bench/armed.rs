@@ -29,8 +29,8 @@ const TERMINATE: i32 = 15;
 /// What has to be known to read the table.
 const ABOUT: &str = "By this machine's clock, from the moment the service is started, or the VF is plugged in, until the \
     status in the guest says that the VF carries the traffic and the fast path is armed; it is asked for some times a \
-    second. *Before* is the program of an earlier commit. *A start* includes loading the kernel programs, *a VF* the PCI hot-plug, its driver and the time that a \
-    VF has to hold its carrier (`hold-ms`). Each of a *busy* guest's processors has an endless loop beside all else.";
+    second. *Before* is the program of an earlier commit. *A start* includes loading the kernel programs, *a VF* the PCI \
+    hot-plug, its driver and the time that a VF has to hold its carrier (`hold-ms`). Each of a *busy* guest's processors has an endless loop beside all else.";
 
 /// What the options of `cargo xtask bench --armed` are.
 #[derive(Debug, clap::Args)]

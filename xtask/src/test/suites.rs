@@ -218,7 +218,7 @@ fn long(suites: &[Suite]) -> Result<Vec<Suite>> {
         ),
         (
             "long-situations",
-            "the situations that take long: what happens by chance, again and again",
+            "the situations that take long, such as what happens by chance, again and again",
             "lab-situations",
             ("TANDEM_LONG_SITUATIONS", "1"),
         ),

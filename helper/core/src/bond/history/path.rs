@@ -246,11 +246,11 @@ impl PathMemory {
             // Of a port that sends all the time the next look is soon, and finds what the guest sends.
             let is_compared = watched.counted.is_some() && watched.go_on.is_none();
             if ended.asked.is_some() {
-                watched.has_asked |= ended.asked == Some(watched.port);
-                watched.has_asked &= is_compared;
-            }
-            if ended.asked.is_some() && watched.has_asked {
-                watched.look_at = now;
+                let has_asked = watched.has_asked || ended.asked == Some(watched.port);
+                watched.has_asked = has_asked && is_compared;
+                if watched.has_asked {
+                    watched.look_at = now;
+                }
             }
         }
         Some(Ended { untold })
