@@ -11,6 +11,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tandem_carry::Limits;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -458,5 +459,10 @@ impl Conductor {
 fn source_command(settings: &CarrySettings, tap: &str, domain: &str, pace: &Pace) -> Vec<String> {
     let mut command = settings.command(Side::Source, tap, domain);
     command.extend(["--speed".to_owned(), pace.full().to_string()]);
+    let hold_ms = pace.hold_ms();
+    // A half of a former version knows no other than the usual.
+    if hold_ms != Limits::default().hold_ms {
+        command.extend(["--hold-limit".to_owned(), hold_ms.to_string()]);
+    }
     command
 }

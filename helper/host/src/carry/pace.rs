@@ -8,6 +8,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tandem_carry::Limits;
+
 use crate::hypervisor::{Host, HostError};
 
 /// libvirt's least. QEMU sends a tenth of it, 25 pages, in each 100 ms (`BUFFER_DELAY` of migration/migration.h, QEMU 11.1),
@@ -20,6 +22,10 @@ const AT_FIRST: u64 = 32 << 20;
 const LASTS_MS: u64 = 500;
 /// From here on, at the speed that was had so far, in ms.
 const NEAR_MS: u64 = 1_000;
+/// How much longer a command may take near the end of a migration than at its beginning.
+const BUSIER: u64 = 4;
+/// The longest that frames are held from a guest that runs, in ms.
+pub(super) const HOLD_MS: u64 = 20_000;
 
 /// The speed of one migration, in bytes per second.
 #[derive(Debug)]
@@ -31,6 +37,8 @@ pub(super) struct Pace {
     now: u64,
     /// How long the last change took.
     took: Duration,
+    /// The longest that anything asked of the hypervisor for it has taken.
+    slowest: Duration,
 }
 
 impl Pace {
@@ -40,6 +48,7 @@ impl Pace {
         domain: &str,
         limit_mib_s: Option<u64>,
     ) -> Result<Self, HostError> {
+        let asked = Instant::now();
         let speed = source.speed(domain).await?;
         let full = limit_mib_s.map_or(speed, |limit| limit.saturating_mul(1 << 20));
         Ok(Self {
@@ -48,6 +57,7 @@ impl Pace {
             full,
             now: full,
             took: Duration::ZERO,
+            slowest: asked.elapsed(),
         })
     }
 
@@ -72,6 +82,11 @@ impl Pace {
         self.took
     }
 
+    /// How long a source holds frames for a guest's stop, in ms.
+    pub(super) fn hold_ms(&self) -> u64 {
+        hold_ms(self.slowest)
+    }
+
     /// How fast it may copy once nobody slows it down.
     pub(super) const fn full(&self) -> u64 {
         self.full
@@ -87,6 +102,7 @@ impl Pace {
             let begun = Instant::now();
             self.source.set_speed(&self.domain, speed).await?;
             self.took = begun.elapsed();
+            self.slowest = self.slowest.max(self.took);
             self.now = speed;
         }
         Ok(())
@@ -99,9 +115,26 @@ fn slowed(rest: u64, rate: u64) -> Option<u64> {
     (is_near || rate == 0).then(|| (rest.saturating_mul(1000) / LASTS_MS).max(SLOWEST))
 }
 
+/// Two things are asked of the hypervisor meanwhile, the speed and the stop, after the tap's queue was waited for; a busy one
+/// takes a multiple of what it took for anything before.
+fn hold_ms(slowest: Duration) -> u64 {
+    let slowest_ms = u64::try_from(slowest.as_millis()).unwrap_or(u64::MAX);
+    let usual_ms = Limits::default().hold_ms;
+    let commands_ms = slowest_ms.saturating_mul(2 * BUSIER);
+    let enough_ms = (usual_ms / 2).saturating_add(commands_ms);
+    enough_ms.clamp(usual_ms, HOLD_MS)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_slow_hypervisor_has_longer_to_stop_the_guest() {
+        assert_eq!(hold_ms(Duration::from_millis(20)), 2_000);
+        assert_eq!(hold_ms(Duration::from_millis(700)), 6_600);
+        assert_eq!(hold_ms(Duration::from_secs(60)), HOLD_MS);
+    }
 
     #[test]
     fn the_nearer_the_end_the_slower() {

@@ -3,6 +3,7 @@
 use tandem_carry::Limits;
 use tandem_core::types::Mac;
 
+use super::pace::HOLD_MS;
 use super::place::{self, Place};
 use crate::evacuate::Side;
 
@@ -60,6 +61,9 @@ pub struct HalfArguments {
     /// How fast the migration may copy once it is not slowed down for the carry, in bytes per second
     #[arg(long, value_name = "BYTES_PER_S")]
     pub speed: Option<u64>,
+    /// The longest that the source holds frames from a guest that still runs, in ms
+    #[arg(long, value_name = "MS", default_value_t = Limits::default().hold_ms, value_parser = clap::value_parser!(u64).range(1..=HOLD_MS))]
+    pub hold_limit: u64,
     /// Only say whether a half could do its work, with the tap, or if none is named with one of its own
     #[arg(long)]
     pub check: bool,
@@ -78,6 +82,7 @@ impl HalfArguments {
     pub(super) fn limits(&self) -> Limits {
         Limits {
             bytes: self.limit,
+            hold_ms: self.hold_limit,
             drain_ms: DRAIN_MS,
             resume_ms: RESUME_MS,
             straggle_ms: STRAGGLE_MS,
