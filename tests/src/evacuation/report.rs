@@ -67,9 +67,12 @@ pub struct PhaseLoss {
     /// Arrivals beyond the first of the same frame, both ways.
     #[serde(default)]
     pub twice: u64,
-    /// Frames that arrived after one that was sent later, both ways.
+    /// Frames that arrived in the guest after one that was sent later.
     #[serde(default)]
-    pub out_of_order: u64,
+    pub late_to_guest: u64,
+    /// The same of those from the guest.
+    #[serde(default)]
+    pub late_from_guest: u64,
     /// The longest time between the sendings of two frames that arrived with none between them that did, of
     /// the worse direction, in ms.
     pub longest_gap_ms: u64,
@@ -101,6 +104,11 @@ impl PhaseLoss {
         self.lost_to_guest + self.lost_from_guest
     }
 
+    /// Frames out of order, both ways.
+    pub fn out_of_order(&self) -> u64 {
+        self.late_to_guest + self.late_from_guest
+    }
+
     /// The phase of that name, or the whole.
     pub(super) fn of(frames: &FrameReport, name: &str) -> Option<Self> {
         let to_guest = frames.to_guest.phase(name)?;
@@ -124,7 +132,8 @@ impl PhaseLoss {
             lost_to_guest: to_guest.lost,
             lost_from_guest: from_guest.lost,
             twice: to_guest.duplicated + from_guest.duplicated,
-            out_of_order: to_guest.reordered + from_guest.reordered,
+            late_to_guest: to_guest.reordered,
+            late_from_guest: from_guest.reordered,
             longest_gap_ms: to_guest.longest_gap_ms.max(from_guest.longest_gap_ms),
         }
     }

@@ -16,14 +16,19 @@ pub(super) fn links(stage: &Stage) -> Vec<Link> {
     links
 }
 
-/// The same where foreign NICs are what they show, if that is something else: one that was in the bond, to which its
-/// driver gave the MAC of a VF, and that the bond let go, is that VF for whoever has not seen it before.
-pub(super) fn links_as_shown(stage: &Stage) -> Option<Vec<Link>> {
+/// The same where foreign NICs are what the service found, if that is something else: one that was in the bond, to which its
+/// driver gave the MAC of a VF, and that the bond let go, is that VF for a service that begins after that. One that has seen it
+/// before knows better.
+pub(super) fn links_as_found(stage: &Stage) -> Option<Vec<Link>> {
     let mut links = links(stage);
     let mut is_other = false;
-    for (link, shown) in links.iter_mut().zip(stage.kernel.dump_links()) {
-        if !is_described(stage, link) && link.permanent_mac != shown.permanent_mac {
-            link.permanent_mac = shown.permanent_mac;
+    for link in &mut links {
+        let found = stage.found_macs.get(&link.ifindex);
+        if let Some(found) = found
+            && !is_described(stage, link)
+            && link.permanent_mac != *found
+        {
+            link.permanent_mac = *found;
             is_other = true;
         }
     }

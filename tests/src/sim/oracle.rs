@@ -78,7 +78,7 @@ fn judged(stage: &Stage, faults_of: impl Fn(&Judge<'_>) -> Vec<String>) -> Vec<S
     if faults.is_empty() {
         return faults;
     }
-    match born::links_as_shown(stage) {
+    match born::links_as_found(stage) {
         Some(links) => faults_among(stage, &links, &faults_of),
         None => faults,
     }

@@ -12,6 +12,7 @@ use tandem_core::action::{Action, ActionId, ActionKind};
 use tandem_core::input::{Command, CommandId, Hold, Outcome, Request, Source};
 use tandem_core::link::{Addressing, Link};
 use tandem_core::policy::Policy;
+use tandem_core::types::Mac;
 use tandem_core::{Ifindex, Input, Machine, Output, Time};
 
 use super::fake::FakeKernel;
@@ -128,6 +129,8 @@ pub struct Stage {
     queue: BTreeMap<(Time, u64), Item>,
     sequence: u64,
     links: BTreeMap<Ifindex, Link>,
+    /// The permanent MACs that the service which runs now has found when it began.
+    pub(super) found_macs: BTreeMap<Ifindex, Option<Mac>>,
     addressings: BTreeMap<Ifindex, Addressing>,
     outstanding: BTreeMap<ActionId, (Time, ActionKind)>,
     /// Sources of which the service has yet to read everything anew.
@@ -162,6 +165,7 @@ impl Stage {
             queue: BTreeMap::new(),
             sequence: 0,
             links: BTreeMap::new(),
+            found_macs: BTreeMap::new(),
             addressings: BTreeMap::new(),
             outstanding: BTreeMap::new(),
             unread: BTreeSet::new(),
@@ -179,8 +183,10 @@ impl Stage {
     pub fn start_service(&mut self) {
         self.stop_service();
         self.links.clear();
+        self.found_macs.clear();
         self.addressings.clear();
         for link in self.kernel.dump_links() {
+            self.found_macs.insert(link.ifindex, link.permanent_mac);
             self.links.insert(link.ifindex, link);
         }
         for one in self.kernel.dump_addressings() {

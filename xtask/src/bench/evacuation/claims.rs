@@ -161,7 +161,7 @@ fn carried(samples: &Samples, all: &[Samples]) -> Option<Claim> {
     let (rounds, whole) = (samples.rounds(), samples.whole());
     let own = samples.of_phase(None, PhaseLoss::lost)?;
     let twice = samples.of_phase(None, |loss| loss.twice)?;
-    let out_of_order = samples.of_phase(None, |loss| loss.out_of_order)?;
+    let out_of_order = samples.of_phase(None, |loss| loss.out_of_order())?;
     let floor = floor_beside(samples, all);
     let floor = floor.and_then(|floor| floor.of_phase(None, PhaseLoss::lost));
     let beside = floor.map_or(String::new(), |floor| format!("; the floor lost {floor}"));

@@ -312,10 +312,12 @@ fn told(evacuation: &Evacuation) -> String {
     let phases: Vec<_> = phases
         .map(|phase| {
             format!(
-                "{} {} in {} ms",
+                "{} {} in {} ms, late {} and {}",
                 phase.name,
                 phase.lost(),
-                phase.longest_gap_ms
+                phase.longest_gap_ms,
+                phase.late_to_guest,
+                phase.late_from_guest
             )
         })
         .collect();
@@ -323,7 +325,7 @@ fn told(evacuation: &Evacuation) -> String {
     let wrong: Vec<_> = whole
         .map(|one| {
             let (lost, twice) = (one.lost(), one.twice);
-            format!("{} {lost} {twice} {}", one.name, one.out_of_order)
+            format!("{} {lost} {twice} {}", one.name, one.out_of_order())
         })
         .collect();
     let carried = evacuation.carried.as_ref();

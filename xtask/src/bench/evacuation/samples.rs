@@ -84,7 +84,7 @@ impl Samples {
 
     /// Evacuations with nothing lost, twice or out of order, whatever frames they were.
     pub(super) fn whole(&self) -> usize {
-        let is_whole = |loss: &PhaseLoss| loss.lost() + loss.twice + loss.out_of_order == 0;
+        let is_whole = |loss: &PhaseLoss| loss.lost() + loss.twice + loss.out_of_order() == 0;
         let whole =
             |one: &&Evacuation| std::iter::once(&one.total).chain(&one.others).all(is_whole);
         self.evacuations.iter().filter(whole).count()
@@ -167,7 +167,8 @@ pub(super) mod tests {
             lost_to_guest: lost,
             lost_from_guest: 0,
             twice: 0,
-            out_of_order: 0,
+            late_to_guest: 0,
+            late_from_guest: 0,
             longest_gap_ms: lost + 1,
         };
         Evacuation {

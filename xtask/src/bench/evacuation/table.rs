@@ -74,7 +74,7 @@ pub(super) fn carried(all: &[Samples]) -> Table {
         ];
         let wrong = [
             samples.of_phase(None, |loss| loss.twice),
-            samples.of_phase(None, |loss| loss.out_of_order),
+            samples.of_phase(None, |loss| loss.out_of_order()),
         ];
         row.extend(wrong.into_iter().chain(others).chain(rest).map(cell));
         table.rows.push(row);
