@@ -20,8 +20,11 @@ const SLOWEST: u64 = 1 << 20;
 const AT_FIRST: u64 = 32 << 20;
 /// What is left is to last for so long, in ms.
 const LASTS_MS: u64 = 500;
-/// From here on, at the speed that was had so far, in ms.
-const NEAR_MS: u64 = 1_000;
+/// And for so many changes of the speed: on a busy host each takes a while, and nothing is seen meanwhile. At most so long, in ms.
+const LASTS_CHANGES: u64 = 4;
+const LASTS_MOST_MS: u64 = 3_000;
+/// From here on, at the speed that was had so far: so often as long as it is to last then.
+const NEAR: u64 = 2;
 /// How much longer a command may take near the end of a migration than at its beginning.
 const BUSIER: u64 = 4;
 /// The longest that frames are held from a guest that runs, in ms.
@@ -68,7 +71,7 @@ impl Pace {
 
     /// So many bytes are left, and so many went in a second at most.
     pub(super) async fn follow(&mut self, rest: u64, rate: u64) -> Result<(), HostError> {
-        let wanted = slowed(rest, rate).unwrap_or(self.full);
+        let wanted = slowed(rest, rate, self.slowest).unwrap_or(self.full);
         self.set(wanted.min(self.full)).await
     }
 
@@ -109,10 +112,15 @@ impl Pace {
     }
 }
 
-/// If it is near its end, or it is not known yet how fast it goes.
-fn slowed(rest: u64, rate: u64) -> Option<u64> {
-    let is_near = u128::from(rest) * 1000 <= u128::from(rate) * u128::from(NEAR_MS);
-    (is_near || rate == 0).then(|| (rest.saturating_mul(1000) / LASTS_MS).max(SLOWEST))
+/// If it is near its end, or it is not known yet how fast it goes. No part of what libvirt takes for one step: a change costs time.
+fn slowed(rest: u64, rate: u64, takes: Duration) -> Option<u64> {
+    let takes_ms = u64::try_from(takes.as_millis()).unwrap_or(u64::MAX);
+    let lasts_ms = takes_ms.saturating_mul(LASTS_CHANGES);
+    let lasts_ms = lasts_ms.clamp(LASTS_MS, LASTS_MOST_MS);
+    let near_ms = lasts_ms.saturating_mul(NEAR);
+    let is_near = u128::from(rest) * 1000 <= u128::from(rate) * u128::from(near_ms);
+    let steps = rest.saturating_mul(1000) / lasts_ms / SLOWEST;
+    (is_near || rate == 0).then(|| steps.max(1).saturating_mul(SLOWEST))
 }
 
 /// Two things are asked of the hypervisor meanwhile, the speed and the stop, after the tap's queue was waited for; a busy one
@@ -129,6 +137,8 @@ fn hold_ms(slowest: Duration) -> u64 {
 mod tests {
     use super::*;
 
+    const MIB: u64 = 1 << 20;
+
     #[test]
     fn a_slow_hypervisor_has_longer_to_stop_the_guest() {
         assert_eq!(hold_ms(Duration::from_millis(20)), 2_000);
@@ -138,11 +148,30 @@ mod tests {
 
     #[test]
     fn the_nearer_the_end_the_slower() {
-        const MIB: u64 = 1 << 20;
+        let slowed = |rest, rate| slowed(rest, rate, Duration::from_millis(100));
         assert_eq!(slowed(101 * MIB, 100 * MIB), None, "it is not near");
         assert_eq!(slowed(100 * MIB, 100 * MIB), Some(200 * MIB));
         assert_eq!(slowed(4 * MIB, 100 * MIB), Some(8 * MIB));
         assert_eq!(slowed(0, 100 * MIB), Some(SLOWEST));
         assert_eq!(slowed(100 * MIB, 0), Some(200 * MIB));
+    }
+
+    /// It would be over before the next look.
+    #[test]
+    fn the_longer_a_change_takes_the_sooner_it_is_slow() {
+        let slowed = |rest, ms| slowed(rest, 100 * MIB, Duration::from_millis(ms));
+        assert_eq!(slowed(401 * MIB, 500), None);
+        assert_eq!(slowed(400 * MIB, 500), Some(200 * MIB));
+        assert_eq!(slowed(2 * MIB, 500), Some(MIB));
+        assert_eq!(slowed(601 * MIB, 60_000), None, "no longer than that");
+        assert_eq!(slowed(600 * MIB, 60_000), Some(200 * MIB));
+    }
+
+    #[test]
+    fn nothing_is_changed_for_less_than_a_step() {
+        let slowed = |rest| slowed(rest, 100 * MIB, Duration::ZERO);
+        assert_eq!(slowed(MIB), Some(2 * MIB));
+        assert_eq!(slowed(MIB - 1), Some(MIB));
+        assert_eq!(slowed(MIB / 2), Some(MIB));
     }
 }
