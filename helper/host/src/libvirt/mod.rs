@@ -1,9 +1,9 @@
 //! libvirt through its own client `virsh`: nothing of libvirt is linked, and only
 //! outputs that libvirt keeps stable are read.
 //!
-//! One process that stays answers the questions (`session.rs`); each change is a short process of its own. All of them
-//! in the C locale, without a shell, with a bound on time and output, and killed if nobody waits for them any more. Two
-//! long ones report events.
+//! One process that stays answers the questions and makes the changes that a carry can't wait for (`session.rs`); each
+//! other change is a short process of its own. All of them in the C locale, without a shell, with a bound on time and
+//! output, and killed if nobody waits for them any more. Two long ones report events.
 //!
 //! libvirt's limits that its users have to know:
 //! * While a migration runs, libvirt takes no change of the domain: metadata can't be

@@ -5,7 +5,7 @@
 //! two marks that nobody else knows, so no domain's XML can pretend to be the end of it.
 //!
 //! A session that hangs, floods or loses its connection is killed, and the next question begins another one. Where none
-//! is to be had each question is a process of its own, as every change is: there the exit status counts.
+//! is to be had each question is a process of its own, as almost every change is: there the exit status counts.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};
@@ -26,8 +26,10 @@ const REST: Duration = Duration::from_secs(30);
 /// Domains whose UUIDs are remembered.
 const MOST_UUIDS: usize = 4096;
 
-/// Commands that change nothing, so that one whose answer got lost may be asked again.
-const QUESTIONS: [&str; 7] = [
+/// Commands that may be given again where their answer got lost. Those of the second row change what a carry has to change
+/// within milliseconds, and given twice they come to the same: libvirt takes the stop of a domain that is paused
+/// (`qemuDomainSuspend` of src/qemu/qemu_driver.c, libvirt 11.3).
+const QUESTIONS: [&str; 11] = [
     "domstate",
     "dominfo",
     "domjobinfo",
@@ -35,14 +37,18 @@ const QUESTIONS: [&str; 7] = [
     "list",
     "nodedev-dumpxml",
     "snapshot-list",
+    "migrate-getspeed",
+    "migrate-setspeed",
+    "migrate-setmaxdowntime",
+    "suspend",
 ];
 
-/// It is a question.
+/// It may be given again.
 pub(super) fn is_question(command: &str) -> bool {
     QUESTIONS.contains(&command)
 }
 
-/// It is a question without a word of anybody else's.
+/// It is one, without a word of anybody else's.
 pub(super) fn can_ask(arguments: &[&str]) -> bool {
     let Some((command, options)) = arguments.split_first() else {
         return false;
@@ -50,7 +56,7 @@ pub(super) fn can_ask(arguments: &[&str]) -> bool {
     is_question(command) && options.iter().all(|option| is_fixed(option))
 }
 
-/// A flag of this program's, a domain's UUID, or the name that libvirt gives a PCI function.
+/// A flag of this program's, a domain's UUID, the name that libvirt gives a PCI function, or a number.
 fn is_fixed(option: &str) -> bool {
     let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
     let Some((name, value)) = option.split_once('=') else {
@@ -63,6 +69,7 @@ fn is_fixed(option: &str) -> bool {
             let number = value.strip_prefix("pci_");
             number.is_some_and(|number| number.bytes().all(|byte| hex(byte) || byte == b'_'))
         }
+        "--bandwidth" | "--downtime" => value.bytes().all(|byte| byte.is_ascii_digit()),
         _ => false,
     }
 }
@@ -263,6 +270,8 @@ mod tests {
             &["domstate", domain, "--reason"][..],
             &["list", "--all", "--uuid", "--name"],
             &["nodedev-dumpxml", "--device=pci_0000_3b_02_1"],
+            &["migrate-setspeed", domain, "--bandwidth=32"],
+            &["suspend", domain],
         ] {
             assert!(can_ask(good), "{good:?}");
         }
@@ -271,6 +280,7 @@ mod tests {
         for bad in [
             &["metadata", domain][..],
             &["destroy", domain],
+            &["migrate-setspeed", domain, "--bandwidth=32;destroy"],
             &["dumpxml", "--domain=g1"],
             &["dumpxml", &quoted],
             &["dumpxml", &longer],

@@ -129,7 +129,7 @@ pub struct Stage {
     queue: BTreeMap<(Time, u64), Item>,
     sequence: u64,
     links: BTreeMap<Ifindex, Link>,
-    /// The permanent MACs that the service which runs now has found when it began.
+    /// The permanent MACs with which the service that runs now has first heard of NICs.
     pub(super) found_macs: BTreeMap<Ifindex, Option<Mac>>,
     addressings: BTreeMap<Ifindex, Addressing>,
     outstanding: BTreeMap<ActionId, (Time, ActionKind)>,
@@ -186,7 +186,6 @@ impl Stage {
         self.found_macs.clear();
         self.addressings.clear();
         for link in self.kernel.dump_links() {
-            self.found_macs.insert(link.ifindex, link.permanent_mac);
             self.links.insert(link.ifindex, link);
         }
         for one in self.kernel.dump_addressings() {
@@ -272,6 +271,7 @@ impl Stage {
     /// Hands an input in at once.
     pub fn feed(&mut self, input: Input) {
         self.note(Happened::Heard(input.clone()));
+        self.note_macs(&input);
         match &input {
             Input::Lost(source) => {
                 self.unread.insert(*source);
@@ -296,6 +296,18 @@ impl Stage {
             self.violations.push(text);
         }
         self.fetch();
+    }
+
+    fn note_macs(&mut self, input: &Input) {
+        let told = match input {
+            Input::Links(links) => links.as_slice(),
+            Input::Link(link) => std::slice::from_ref(link),
+            _ => return,
+        };
+        for link in told {
+            let mac = link.permanent_mac;
+            self.found_macs.entry(link.ifindex).or_insert(mac);
+        }
     }
 
     /// Hands an input in later.
