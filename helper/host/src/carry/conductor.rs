@@ -216,7 +216,7 @@ impl Conductor {
             }
             self.leave_stuck_halves().await;
             // However often a half says something.
-            let next = looked + self.look_after();
+            let next = self.next_look(looked);
             let [source, destination] = &mut self.halves;
             tokio::select! {
                 word = source.told.recv(), if !source.gone => self.heard(Side::Source, word).await,
@@ -239,6 +239,23 @@ impl Conductor {
             self.ease().await;
         }
         self.outcome()
+    }
+
+    /// After the last one; none between it and the moment of the hold would be late for that.
+    fn next_look(&self, looked: Instant) -> Instant {
+        let next = looked + self.look_after();
+        match self.moment.filter(|_| self.awaits_its_end()) {
+            Some(moment) => {
+                let due = Duration::from_millis(moment.due_ms(self.raise_ms()));
+                next.min(looked.max(self.begun + due))
+            }
+            None => next,
+        }
+    }
+
+    /// How long it takes to raise the speed, in ms.
+    fn raise_ms(&self) -> u64 {
+        u64::try_from(self.pace.takes().as_millis()).unwrap_or(u64::MAX)
     }
 
     fn look_after(&self) -> Duration {
@@ -438,15 +455,19 @@ impl Conductor {
 
     /// So much is left, which goes within the pause that may be.
     async fn near(&mut self, rest: u64) {
-        let now_ms = self.since_begun_ms();
+        let (now_ms, raise_ms) = (self.since_begun_ms(), self.raise_ms());
         let moment = self.moment.get_or_insert(Moment::new(now_ms, rest));
         moment.look(now_ms, rest);
-        let raise_ms = u64::try_from(self.pace.takes().as_millis()).unwrap_or(u64::MAX);
         // At this speed it may be over before the next look.
         let ends_soon = self.pace.lasts_ms(rest) < MOST_MS + raise_ms;
         if ends_soon || now_ms >= moment.due_ms(raise_ms) {
             self.hold_wanted = true;
+            let sleeps = moment.sleeps();
             self.halves[0].tell(ToHalf::HoldWanted).await;
+            if sleeps {
+                // While the guest empties its tap's queue.
+                self.release_pace().await;
+            }
         }
     }
 

@@ -28,7 +28,7 @@ const MOST_UUIDS: usize = 4096;
 
 /// Commands that may be given again where their answer got lost. Those of the second row change what a carry has to change
 /// within milliseconds, and given twice they come to the same: libvirt takes the stop of a domain that is paused
-/// (`qemuDomainSuspend` of src/qemu/qemu_driver.c, libvirt 11.3).
+/// (`qemuDomainSuspend` of `src/qemu/qemu_driver.c`, libvirt 11.3).
 const QUESTIONS: [&str; 11] = [
     "domstate",
     "dominfo",
