@@ -109,6 +109,11 @@ pub(crate) fn ignoring(files: &SystemFiles, bond: &Link) -> Option<&'static str>
     is_ignored.then_some("NetworkManager")
 }
 
+/// Whether a bond may still have what its standby had, beside its own lease, and nobody waits any more to end that.
+pub(crate) fn has_left(files: &SystemFiles, bond: &IfName) -> bool {
+    network_manager::has_left(files, bond)
+}
+
 /// Instructs the managers, but for what [`finish`] does. This needs root.
 pub(crate) fn follow(policy: &Policy, readiness: &Readiness, links: &[Link]) -> Followed {
     let mut followed = networkd::follow(policy, readiness, links);

@@ -125,8 +125,17 @@ pub(super) fn begin(nmcli: &mut Nmcli, bond: &str, standby: &str) -> Result<(), 
 
 /// Waits for the bond's own lease, and leaves it that alone. Without one it keeps what its standby had, and goes on asking.
 pub(super) fn end(nmcli: &mut Nmcli, bond: &str) -> Result<(), String> {
+    end_within(nmcli, bond, LEASE_LIMIT)
+}
+
+/// The same without a wait.
+pub(super) fn end_now(nmcli: &mut Nmcli, bond: &str) -> Result<(), String> {
+    end_within(nmcli, bond, Duration::ZERO)
+}
+
+fn end_within(nmcli: &mut Nmcli, bond: &str, limit: Duration) -> Result<(), String> {
     let has_lease = |lease: &str| !lease.is_empty();
-    if !shows(nmcli, bond, "DHCP4", LEASE_LIMIT, has_lease)? {
+    if !shows(nmcli, bond, "DHCP4", limit, has_lease)? {
         let text = format!("{bond} has no lease and keeps what its standby had");
         return Err(text);
     }

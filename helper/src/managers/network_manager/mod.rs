@@ -37,6 +37,7 @@ pub(super) use self::profile_files::lock;
 use self::profile_files::{ENDING, FOLDER, IN_NEED, file_names};
 use self::profiles::Profile;
 use self::telling::Moved;
+pub(super) use self::telling::has_left;
 use crate::networkd::{self, Followed, carries, is_plain};
 use crate::nics::Readiness;
 use crate::programs::state_of;
