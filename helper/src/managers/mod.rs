@@ -9,6 +9,7 @@ pub(crate) mod decided;
 mod dhcpcd;
 mod ifupdown;
 mod network_manager;
+mod teller;
 
 use tandem_core::IfName;
 use tandem_core::link::Link;
@@ -21,6 +22,7 @@ use crate::system_files::SystemFiles;
 
 use decided::Bonds;
 pub(crate) use network_manager::{Nmcli, tell_managed};
+pub(crate) use teller::Teller;
 
 /// Runs [`crate::nic_watch`].
 const WATCH_UNIT: &str = "tandem-nics.service";

@@ -114,7 +114,7 @@ pub(in crate::managers) fn has_left(files: &SystemFiles, bond: &IfName) -> bool 
 }
 
 /// Something is to be told now, and nobody is at it.
-pub(super) fn is_due(files: &SystemFiles) -> bool {
+pub(in crate::managers) fn is_due(files: &SystemFiles) -> bool {
     let is_free = || matches!(lock_telling(files), Ok(Some(_)));
     Pending::load(files).is_some_and(|pending| pending.not_before <= now()) && is_free()
 }
