@@ -2,7 +2,7 @@
 
 use std::thread::{Builder, JoinHandle};
 
-use super::{finish, network_manager};
+use super::network_manager::{self, Nmcli};
 use crate::system_files::SystemFiles;
 
 /// Tells one thing at a time. What its process does not live to tell is told by a later look.
@@ -14,7 +14,9 @@ pub(crate) struct Teller {
 impl Teller {
     /// Begins with what is due, unless it is at something, and gives what was said by what has ended.
     pub(crate) fn go_on(&mut self, files: &SystemFiles) -> Vec<String> {
-        self.go_on_by(files, finish)
+        self.go_on_by(files, |files| {
+            network_manager::finish(files, &mut Nmcli::default())
+        })
     }
 
     /// It is at something, or has not given what was said.
