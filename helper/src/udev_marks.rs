@@ -161,7 +161,7 @@ impl Situation {
 }
 
 /// Brings the marks in order once, and says what it did. Waits a moment for udev where that decides who makes a bond:
-/// a manager that is told at its start makes it without a detour.
+/// a manager that is told at its start makes it without a detour. Of a bond that the host gives meanwhile nobody tells.
 ///
 /// # Errors
 /// As [`Marks::refresh`], or the kernel does not answer.
@@ -173,9 +173,10 @@ pub fn refresh(config: &Path) -> Result<Vec<String>> {
             std::thread::sleep(LOOK_PAUSE);
             continue;
         }
-        done.extend(Marks::default().refresh(&situation)?);
-        // Nobody tells of one that the host gave meanwhile.
+        let marked = Marks::default().refresh(&situation);
         let files = situation.readiness.files();
+        let told = managers::finish(files);
+        done.extend([marked?, told].concat());
         if Situation::now(config)?.policy == situation.policy {
             return Ok([done, managers::watch_what_is_told(files)].concat());
         }
@@ -200,7 +201,7 @@ impl Marks {
     /// event. Under a wrong configuration only what is in use in a bond stays marked.
     ///
     /// NetworkManager reads `NM_UNMANAGED` only when it meets a device (1.52), so it is told of those it has
-    /// already: it would take a VF out of the bond to try its own connection again.
+    /// already: it would take a VF out of the bond to try its own connection again. [`managers::finish`] is left to do.
     ///
     /// # Errors
     /// sysfs can't be written.
@@ -260,7 +261,6 @@ impl Marks {
                     .insert(link.ifindex, (wanted, Instant::now()));
             }
         }
-        done.extend(managers::finish(readiness.files()));
         failed.map(|()| done)
     }
 

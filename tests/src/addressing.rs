@@ -1,6 +1,7 @@
 //! A guest that gets its network as a cloud gives it, without Tandem and with it: one machine over several boots,
 //! and whether its network is where it should be.
 
+mod changes;
 mod uninterrupted;
 
 use std::path::{Path, PathBuf};
@@ -38,6 +39,7 @@ pub struct Machine<'lab> {
     installed: Installed,
     initramfs_asks: bool,
     dracut: Option<EarlyNetwork>,
+    route_metric: u32,
     /// Files of this machine that are put there at the first boot.
     copies: Vec<(PathBuf, String)>,
     /// What Tandem is configured with.
@@ -58,6 +60,7 @@ impl<'lab> Machine<'lab> {
             installed: Installed::NotEnabled,
             initramfs_asks: false,
             dracut: None,
+            route_metric: 100,
             copies: Vec::new(),
             setup: Setup::new()?,
             server: DhcpServer::start(lab)?,
@@ -85,6 +88,12 @@ impl<'lab> Machine<'lab> {
     /// [`FullGuest::dracut`].
     pub fn dracut(mut self, network: EarlyNetwork) -> Self {
         self.dracut = Some(network);
+        self
+    }
+
+    /// The IPv4 default route is to have this metric.
+    pub fn route_metric(mut self, metric: u32) -> Self {
+        self.route_metric = metric;
         self
     }
 
@@ -180,7 +189,8 @@ impl<'lab> Machine<'lab> {
         // As the file of networkd and NetworkManager's automatic profile have it, and dhcpcd, with the interface's
         // number; dhclient says nothing of itself.
         let is_classic = self.manager == Manager::Ifupdown;
-        let is_dhcp = routes.contains(" proto dhcp ") && routes.contains(" metric 100");
+        let metric = format!(" metric {}", self.route_metric);
+        let is_dhcp = routes.contains(" proto dhcp ") && routes.contains(&metric);
         ensure!(
             routes.contains(&format!("via {CLIENT_V4} ")) && is_dhcp != is_classic,
             "not the lease's route, as the standby would have it: {routes}"

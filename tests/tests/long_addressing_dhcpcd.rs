@@ -2,7 +2,6 @@
 //! advertisements and DNS from outside, Tandem with nothing but the MACs configured.
 
 use anyhow::{Context, Result, ensure};
-use tandem_core::status::BondState;
 use tandem_lab::Lab;
 use tandem_lab::addressing::{Machine, said};
 use tandem_lab::dhcp::Lease;
@@ -38,8 +37,10 @@ fn dhcpcd_configures_the_bond_as_it_would_the_standby() {
                 let is_so = is_as_without_tandem(&machine, guest, &plain);
                 is_so.with_context(|| format!("after `{command}`"))?;
             }
-            vfs_come_and_go(&machine, guest, &plain)?;
-            machine.has_renewed(guest, &machine.lease()?)
+            machine.vfs_come_and_go(guest, &plain, WORDS)?;
+            machine.outlives_kills(guest, &plain, WORDS)?;
+            machine.lives_without_the_service(guest, &plain, WORDS)?;
+            is_as_without_tandem(&machine, guest, &plain).context("in the end")
         };
         steps(&mut guest).with_context(|| said(&guest))?;
         guest.vm.sh("sync")?;
@@ -66,16 +67,6 @@ fn is_as_without_tandem(machine: &Machine<'_>, guest: &Guest, plain: &Lease) -> 
     ))?;
     ensure!(on_ports.is_empty(), "a port has an address: {on_ports}");
     Ok(())
-}
-
-fn vfs_come_and_go(machine: &Machine<'_>, guest: &mut Guest, plain: &Lease) -> Result<()> {
-    guest.vm.unplug_vf()?;
-    guest.await_state(&mut guest.channel()?, BondState::Standby)?;
-    machine.has_network(guest, BOND, &plain.address)?;
-    guest
-        .vm
-        .plug_vf(machine.setup.model, machine.setup.later_vfs[0])?;
-    is_as_without_tandem(machine, guest, plain).context("with a VF that has another MAC")
 }
 
 /// What is put on a port moves to the bond, and is told when it comes again and again.

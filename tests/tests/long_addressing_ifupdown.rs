@@ -32,20 +32,22 @@ fn ifupdown_configures_the_bond_as_it_would_the_standby() {
             ),
             (INTERFACES.to_owned(), STANZAS.to_owned()),
         ];
-        let guest = machine.boot(&files)?;
+        let mut guest = machine.boot(&files)?;
         let plain = machine.lease()?;
         machine.has_network(&guest, STANDBY, &plain.address)?;
-        let steps = || -> Result<()> {
+        let steps = |guest: &mut Guest| -> Result<()> {
             // Without a boot: ifupdown had the standby, and has the bond now.
             guest.vm.sh("systemctl enable --now tandem.service")?;
-            let is_so = machine.is_as_without_tandem(&guest, &plain, WORDS);
+            let is_so = machine.is_as_without_tandem(guest, &plain, WORDS);
             is_so.context("on a running guest")?;
-            machine.has_renewed(&guest, &machine.lease()?)?;
+            machine.lives_without_the_service(guest, &plain, WORDS)?;
             guest.vm.sh("systemctl restart networking.service")?;
-            let is_so = machine.is_as_without_tandem(&guest, &plain, WORDS);
-            is_so.context("after a restart of networking")
+            let is_so = machine.is_as_without_tandem(guest, &plain, WORDS);
+            is_so.context("after a restart of networking")?;
+            machine.vfs_come_and_go(guest, &plain, WORDS)?;
+            machine.outlives_kills(guest, &plain, WORDS)
         };
-        steps().with_context(|| said(&guest))?;
+        steps(&mut guest).with_context(|| said(&guest))?;
         guest.vm.sh("sync")?;
         drop(guest);
 

@@ -2,7 +2,6 @@
 //! router advertisements and DNS from outside, Tandem with nothing but the MACs configured.
 
 use anyhow::{Context, Result, ensure};
-use tandem_core::status::BondState;
 use tandem_lab::Lab;
 use tandem_lab::addressing::{Machine, said};
 use tandem_lab::dhcp::Lease;
@@ -39,16 +38,15 @@ fn network_manager_configures_the_bond_as_it_would_the_standby() {
                 "systemctl restart NetworkManager",
             ];
             is_disturbed_by(&of_network_manager, &machine, guest, &plain)?;
-            let lease = machine.lease()?;
             let of_others = [
                 "udevadm trigger --action=change --subsystem-match=net && udevadm settle",
                 "systemctl restart tandem",
             ];
             is_disturbed_by(&of_others, &machine, guest, &plain)?;
-            vfs_come_and_go(&machine, guest, &plain)?;
-            // NetworkManager renews it, whether the service is there or not.
-            guest.vm.sh(&format!("systemctl stop {UNIT}"))?;
-            machine.has_renewed(guest, &lease)
+            let words = made_by(AUTOMATIC);
+            machine.vfs_come_and_go(guest, &plain, &words)?;
+            machine.outlives_kills(guest, &plain, &words)?;
+            machine.lives_without_the_service(guest, &plain, &words)
         };
         steps(&mut guest).with_context(|| said(&guest))?;
 
@@ -88,18 +86,6 @@ fn is_disturbed_by(
             .with_context(|| format!("after `{command}`"))?;
     }
     Ok(())
-}
-
-/// The address stays where it is.
-fn vfs_come_and_go(machine: &Machine<'_>, guest: &mut Guest, plain: &Lease) -> Result<()> {
-    guest.vm.unplug_vf()?;
-    guest.await_state(&mut guest.channel()?, BondState::Standby)?;
-    machine.has_network(guest, BOND, &plain.address)?;
-    guest
-        .vm
-        .plug_vf(machine.setup.model, machine.setup.later_vfs[0])?;
-    let is_so = machine.is_as_without_tandem(guest, plain, &made_by(AUTOMATIC));
-    is_so.context("with a VF that has another MAC")
 }
 
 fn has_a_profile_from_now_on(machine: &Machine<'_>, guest: &Guest) -> Result<()> {

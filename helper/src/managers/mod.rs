@@ -9,6 +9,7 @@ pub(crate) mod decided;
 mod dhcpcd;
 mod ifupdown;
 mod network_manager;
+mod teller;
 
 use tandem_core::IfName;
 use tandem_core::link::Link;
@@ -21,6 +22,7 @@ use crate::system_files::SystemFiles;
 
 use decided::Bonds;
 pub(crate) use network_manager::{Nmcli, tell_managed};
+pub(crate) use teller::Teller;
 
 /// Runs [`crate::nic_watch`].
 const WATCH_UNIT: &str = "tandem-nics.service";
@@ -107,6 +109,11 @@ pub(crate) fn ignoring(files: &SystemFiles, bond: &Link) -> Option<&'static str>
     }
     let is_ignored = is_made_by_manager(files, &bond.name) && network_manager::ignores(files, bond);
     is_ignored.then_some("NetworkManager")
+}
+
+/// Whether a bond may still have what its standby had, beside its own lease, and nobody waits any more to end that.
+pub(crate) fn has_left(files: &SystemFiles, bond: &IfName) -> bool {
+    network_manager::has_left(files, bond)
 }
 
 /// Instructs the managers, but for what [`finish`] does. This needs root.

@@ -5,6 +5,7 @@
 //! service has done its work after all, or nothing would start it: then they are taken again.
 
 mod changes;
+mod rest;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,8 +20,9 @@ use tandem_wire::reply::StatusReport;
 use tandem_wire::words::shortened;
 
 use self::changes::Changes;
+use self::rest::Rest;
 use crate::client::Client;
-use crate::managers;
+use crate::managers::{self, Teller};
 use crate::networkd;
 use crate::networkd::wait_online::{WaitOnline, Waits};
 use crate::nics::{GivenBack, Obstacle, UNIT, UnitState, given_back, remember};
@@ -34,9 +36,6 @@ use crate::{act, logging};
 pub const PATIENCE: Duration = Duration::from_secs(15);
 /// How long a manager may take that makes the bond itself: until then it has the guest's network in its hands.
 const PATIENCE_WITH_MANAGERS: Duration = Duration::from_secs(30);
-/// How long a service that nothing starts has to be so: one that is restarted is, for a moment, and would find this
-/// still there and be without it soon after.
-const AT_REST: Duration = Duration::from_secs(10);
 /// Between two looks: a storm of changes costs one.
 const PAUSE: Duration = Duration::from_millis(200);
 /// How long udev may take for an interface's first event until it counts as one that never comes.
@@ -59,6 +58,7 @@ pub fn watch(config: &Path) -> Result<()> {
     let mut marks = Marks::default();
     let mut wait_online = WaitOnline::default();
     let mut rest = Rest::default();
+    let mut teller = Teller::default();
     let began = Instant::now();
     // Started anew, the service has a new chance.
     if !given_back(&files).is_empty() {
@@ -74,7 +74,9 @@ pub fn watch(config: &Path) -> Result<()> {
                     UNIT,
                     &format!("the NICs are left to their network manager: {reason}"),
                 );
-                say(marks.refresh(&situation)?);
+                let marked = marks.refresh(&situation);
+                say(teller.finish(&files));
+                say(marked?);
                 return Ok(());
             }
         };
@@ -91,13 +93,16 @@ pub fn watch(config: &Path) -> Result<()> {
             remember(&now_given_back)?;
             situation.readiness.given_back.clone_from(&now_given_back);
         }
-        say(marks.refresh(&situation)?);
+        let marked = marks.refresh(&situation);
+        // Beside this: bonds that nobody makes wait for nothing.
+        say(teller.go_on(&files));
+        say(marked?);
         let waits = waits(&situation);
         say(wait_online.follow(&files, &waits)?);
         let waits_for_udev = marks.waits_for_udev() || waits.is_any_managed.is_none();
         let is_early = waits_for_udev && began.elapsed() < UDEV_LIMIT;
         // What a manager did not do it is told again.
-        let is_telling = managers::is_told(&files);
+        let is_telling = managers::is_told(&files) || teller.is_at_work();
         let is_over = next.is_over && !is_early && !is_telling;
         // What has changed since the look may have another name, or need another mark.
         if wait_online.is_due() || is_over && changes.wait(Some(Duration::ZERO))? {
@@ -121,21 +126,6 @@ pub fn watch(config: &Path) -> Result<()> {
         std::thread::sleep(PAUSE);
         let unheard = (waits_for_udev || is_telling).then_some(UDEV_PAUSE);
         changes.wait(next.limit.into_iter().chain(left).chain(unheard).min())?;
-    }
-}
-
-/// Since when nothing would start the service.
-#[derive(Debug, Default)]
-struct Rest {
-    since: Option<Instant>,
-}
-
-impl Rest {
-    /// How long it has to go on being so; nothing if something would start it.
-    fn left(&mut self, rests: bool, now: Instant) -> Option<Duration> {
-        self.since = rests.then(|| self.since.unwrap_or(now));
-        let since = self.since?;
-        Some(AT_REST.saturating_sub(now.saturating_duration_since(since)))
     }
 }
 
@@ -381,17 +371,6 @@ mod tests {
 
     fn reasons(text: &str) -> GivenBack {
         [("bond0".parse().unwrap(), text.to_owned())].into()
-    }
-
-    #[test]
-    fn a_service_that_is_restarted_does_not_rest() {
-        let (mut rest, start) = (Rest::default(), Instant::now());
-        assert_eq!(rest.left(true, start), Some(AT_REST));
-        assert_eq!(rest.left(true, start + AT_REST / 2), Some(AT_REST / 2));
-        assert_eq!(rest.left(false, start + AT_REST / 2), None);
-        let again = start + AT_REST;
-        assert_eq!(rest.left(true, again), Some(AT_REST));
-        assert_eq!(rest.left(true, again + AT_REST), Some(Duration::ZERO));
     }
 
     #[test]

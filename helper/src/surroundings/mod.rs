@@ -54,6 +54,7 @@ pub fn concerns(
         let found = [
             device.and_then(|device| ignored(files, bond, device)),
             device.and_then(|device| left_by_the_initramfs(files, device, permanent)),
+            device.and_then(|device| left_from_the_standby(files, device, permanent)),
             wait_online::named(files, &ports).map(|port| {
                 let message = format!(
                     "{} waits for {port}, a port of {}, which gets no address",
@@ -122,6 +123,24 @@ fn left_by_the_initramfs(
     let here = |ip: &IpAddr| permanent.contains(&(device.ifindex, *ip));
     let ip = leased.into_iter().find(here)?;
     let message = format!("the initramfs got {ip} by DHCP, and nobody renews its lease");
+    Some(problem(ProblemCode::LeaseUnrenewed, &device.name, message))
+}
+
+/// NetworkManager was given the address for a moment, and gives each that it leases an end.
+fn left_from_the_standby(
+    files: &SystemFiles,
+    device: &Link,
+    permanent: &[(Ifindex, IpAddr)],
+) -> Option<Problem> {
+    let is_here = |(on, ip): &&(Ifindex, IpAddr)| *on == device.ifindex && ip.is_ipv4();
+    let (_, ip) = permanent.iter().find(is_here)?;
+    if !managers::has_left(files, &device.name) {
+        return None;
+    }
+    let message = format!(
+        "it still has {ip}, as its standby had it, which ends with no lease; once it has one of its own, \
+         `systemctl start tandem-refresh` leaves it that alone"
+    );
     Some(problem(ProblemCode::LeaseUnrenewed, &device.name, message))
 }
 

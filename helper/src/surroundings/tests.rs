@@ -112,6 +112,29 @@ fn a_lease_of_the_initramfs_that_nobody_renews_is_told() {
 }
 
 #[test]
+fn what_a_bond_keeps_of_its_standby_is_told() {
+    let folder = Folder::complete();
+    let told = |tries: u32| {
+        let moved = r#"{"bond": "bond0", "standby": "eth0", "crosses": true}"#;
+        folder.write(
+            "/run/tandem-nics/network-manager-told.json",
+            &format!(r#"{{"moved": [{moved}], "tries": {tries}, "not_before": 0}}"#),
+        );
+        said(&folder, true, &[ADDRESS])
+    };
+    // It is still told.
+    assert_eq!(told(3), []);
+    let found = told(4);
+    assert!(
+        matches!(&found[..], [(ProblemCode::LeaseUnrenewed, text)]
+            if text.contains("192.0.2.5") && text.contains("tandem-refresh")),
+        "{found:?}"
+    );
+    // Somebody has ended it.
+    assert_eq!(said(&folder, true, &[]), []);
+}
+
+#[test]
 fn a_device_without_a_driver_is_told_where_a_vf_is_missed() {
     let folder = Folder::complete();
     let device = "/sys/bus/pci/devices/0000:06:00.0";

@@ -80,9 +80,13 @@ pub(super) fn follow(
     let mut bonds = Bonds::new();
     for bond in &policy.bonds {
         let kept = bonds_before.get(&bond.name);
+        let is_there = |name: &&IfName| links.iter().any(|link| link.name == **name);
         let standby = match networkd::standby_of(policy, bond, links) {
-            // It has taken its course until the next boot, or the standby is not there now.
-            _ if kept.is_some() && carries(&bond.name, links) => kept.cloned(),
+            // It has taken its course until the next boot. udev may have renamed the standby after the first look.
+            Some(standby) if kept.is_some() && carries(&bond.name, links) => {
+                kept.filter(is_there).or(Some(&standby.name)).cloned()
+            }
+            // The standby is not there now.
             None => kept.cloned(),
             Some(standby) => is_to_serve(readiness, bond, standby).then(|| standby.name.clone()),
         };

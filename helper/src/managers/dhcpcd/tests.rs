@@ -114,3 +114,21 @@ fn a_bond_that_carries_traffic_stays_its() {
     assert!(text.contains("bond0=eth0") && changed.is_empty(), "{text}");
     assert_eq!(follows(&folder, &[nic(2, "eth0")]).0, "");
 }
+
+#[test]
+fn what_the_file_says_of_a_standby_is_the_bonds_where_udev_renamed_it_late() {
+    let folder = guest("interface enp0s4\nmetric 50\n");
+    let (text, _) = follows(&folder, &[nic(2, "eth0")]);
+    assert!(text.contains("\ninterface enp0s4\n"), "{text}");
+    let bond = Link::named(Ifindex(4), "bond0".parse().unwrap(), LinkKind::Bond);
+    let port = Link {
+        controller: Some(Ifindex(4)),
+        ..nic(2, "enp0s4")
+    };
+    let (text, changed) = follows(&folder, &[port, bond]);
+    assert_eq!(
+        text,
+        "# Written by tandem: bond0=enp0s4\ndenyinterfaces enp0s4 eth0\ninterface bond0\nmetric 50\n"
+    );
+    assert_eq!(changed, Vec::<String>::new());
+}

@@ -13,8 +13,6 @@ use super::profile_files::path_of_bond;
 
 /// How long the bond's lease may take. Until then it keeps what the standby had.
 const LEASE_LIMIT: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 30 });
-/// The routes that the bond has by what is applied come after those of the standby, which still has a port's way out.
-const LATER_METRIC: &str = "1000";
 /// How long the bond may take until it is up with what the standby has.
 const UP_LIMIT: Duration = Duration::from_secs(15);
 /// Between two looks: nmcli has no command that waits for these.
@@ -30,6 +28,8 @@ struct Held {
     routes: Vec<String>,
     servers: Vec<String>,
     domains: Vec<String>,
+    /// The greatest metric of all of its routes.
+    metric: u32,
 }
 
 impl Held {
@@ -42,7 +42,11 @@ impl Held {
             match key {
                 "IP4.ADDRESS" => held.addresses.push(value),
                 "IP4.GATEWAY" => held.gateway = value,
-                "IP4.ROUTE" => held.routes.extend(via_a_gateway(&value)),
+                "IP4.ROUTE" => {
+                    held.routes.extend(via_a_gateway(&value));
+                    let metric = part(&value, "mt").and_then(|metric| metric.parse().ok());
+                    held.metric = held.metric.max(metric.unwrap_or_default());
+                }
                 "IP4.DNS" => held.servers.push(value),
                 "IP4.DOMAIN" => held.domains.push(value),
                 _ => {}
@@ -54,13 +58,16 @@ impl Held {
     /// For `nmcli device modify`.
     fn settings(&self) -> Vec<String> {
         let list = |values: &[String]| values.join(",");
+        // The routes that the bond has by it come after those of the standby, which still has a port's way out, and
+        // before those of others, that come after the standby's.
+        let later = self.metric.saturating_add(1);
         let pairs = [
             ("ipv4.addresses", list(&self.addresses)),
             ("ipv4.gateway", self.gateway.clone()),
             ("ipv4.routes", list(&self.routes)),
             ("ipv4.dns", list(&self.servers)),
             ("ipv4.dns-search", list(&self.domains)),
-            ("ipv4.route-metric", LATER_METRIC.to_owned()),
+            ("ipv4.route-metric", later.to_string()),
             // The standby still answers for them.
             ("ipv4.dad-timeout", "0".to_owned()),
         ];
@@ -73,13 +80,15 @@ impl Held {
 
 /// A route besides the default one and those to neighbours, from `dst = …, nh = …, mt = …`.
 fn via_a_gateway(route: &str) -> Option<String> {
-    let value = |wanted: &str| {
-        let mut entries = route.split(',').filter_map(|entry| entry.split_once('='));
-        let found = entries.find(|(key, _)| key.trim() == wanted);
-        found.map(|(_, value)| value.trim())
-    };
-    let (to, gateway) = (value("dst")?, value("nh")?);
+    let (to, gateway) = (part(route, "dst")?, part(route, "nh")?);
     (to != "0.0.0.0/0" && gateway != "0.0.0.0").then(|| format!("{to} {gateway}"))
+}
+
+/// What `KEY = …` says in a route.
+fn part<'a>(route: &'a str, wanted: &str) -> Option<&'a str> {
+    let mut entries = route.split(',').filter_map(|entry| entry.split_once('='));
+    let found = entries.find(|(key, _)| key.trim() == wanted);
+    found.map(|(_, value)| value.trim())
 }
 
 /// Gives the bond what the standby has; nothing where that is no address. NetworkManager knows the bond's profile alone
@@ -116,8 +125,17 @@ pub(super) fn begin(nmcli: &mut Nmcli, bond: &str, standby: &str) -> Result<(), 
 
 /// Waits for the bond's own lease, and leaves it that alone. Without one it keeps what its standby had, and goes on asking.
 pub(super) fn end(nmcli: &mut Nmcli, bond: &str) -> Result<(), String> {
+    end_within(nmcli, bond, LEASE_LIMIT)
+}
+
+/// The same without a wait.
+pub(super) fn end_now(nmcli: &mut Nmcli, bond: &str) -> Result<(), String> {
+    end_within(nmcli, bond, Duration::ZERO)
+}
+
+fn end_within(nmcli: &mut Nmcli, bond: &str, limit: Duration) -> Result<(), String> {
     let has_lease = |lease: &str| !lease.is_empty();
-    if !shows(nmcli, bond, "DHCP4", LEASE_LIMIT, has_lease)? {
+    if !shows(nmcli, bond, "DHCP4", limit, has_lease)? {
         let text = format!("{bond} has no lease and keeps what its standby had");
         return Err(text);
     }
@@ -158,8 +176,14 @@ mod tests {
         assert_eq!(
             held.settings().join(" "),
             "ipv4.addresses 10.77.0.110/24,10.78.0.2/32 ipv4.gateway 10.77.0.1 ipv4.routes 10.9.0.0/16 10.77.0.9 \
-             ipv4.dns 10.77.0.1,10.77.0.2 ipv4.dns-search example.org ipv4.route-metric 1000 ipv4.dad-timeout 0"
+             ipv4.dns 10.77.0.1,10.77.0.2 ipv4.dns-search example.org ipv4.route-metric 101 ipv4.dad-timeout 0"
         );
+        // Of a profile with a metric of its own: the standby's come first as long as it has them.
+        for (metric, later) in [("2000", "2001"), ("4294967295", "4294967295")] {
+            let held = Held::parse(&shown.replace("mt = 100", &format!("mt = {metric}")));
+            let metric = format!(" ipv4.route-metric {later} ");
+            assert!(held.settings().join(" ").contains(&metric), "{held:?}");
+        }
         assert_eq!(Held::parse("IP4.GATEWAY:\n"), Held::default());
         assert_eq!(
             Held::parse("IP4.ADDRESS[1]:10.0.0.1/8\n").settings().len(),

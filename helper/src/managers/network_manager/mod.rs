@@ -37,6 +37,7 @@ pub(super) use self::profile_files::lock;
 use self::profile_files::{ENDING, FOLDER, IN_NEED, file_names};
 use self::profiles::Profile;
 use self::telling::Moved;
+pub(super) use self::telling::{has_left, is_due};
 use crate::networkd::{self, Followed, carries, is_plain};
 use crate::nics::Readiness;
 use crate::programs::state_of;
@@ -105,7 +106,7 @@ pub(super) fn follow(
 
 /// Has a running NetworkManager know of what was written. Says what it did.
 pub(super) fn finish(files: &SystemFiles, nmcli: &mut Nmcli) -> Vec<String> {
-    if !telling::is_due(files) {
+    if !is_due(files) {
         return Vec::new();
     }
     match state(files).as_str() {

@@ -23,7 +23,8 @@ use crate::system_files::SystemFiles;
 const PENDING_PATH: &str = "/run/tandem-nics/network-manager-told.json";
 /// Locked by who tells it.
 const LOCK_PATH: &str = "/run/tandem-nics/network-manager-told.lock";
-/// How often it is told. The last time no bond crosses: what it costs then is better than no bond.
+/// How often it is told. The last time no bond crosses: what it costs then is better than no bond. Later looks only
+/// leave bonds their own lease.
 const TRIES: u32 = 3;
 /// After the first one that failed; after the second it is twice that.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -61,11 +62,24 @@ impl Pending {
     }
 
     fn store(&self, files: &SystemFiles) -> Result<()> {
-        runtime::store(&files.path(PENDING_PATH), self)
+        runtime::store_for_service(&files.path(PENDING_PATH), self)
     }
 
     fn is_last(&self) -> bool {
-        self.tries >= TRIES
+        self.tries == TRIES
+    }
+
+    /// Its last one is over: bonds are left that may still have what their standbys had.
+    fn is_over(&self) -> bool {
+        self.tries > TRIES
+    }
+
+    /// The last one is over. Nothing if no bond is left so.
+    fn over(mut self, files: &SystemFiles) -> Option<Self> {
+        self.tries = TRIES + 1;
+        let is_left = |moved: &Moved| moved.crosses && has_profile(files, moved);
+        self.moved.retain(is_left);
+        (!self.moved.is_empty()).then_some(self)
     }
 
     /// To be told again after a pause.
@@ -78,21 +92,29 @@ impl Pending {
 pub(super) fn note(files: &SystemFiles, moved: Option<Moved>) -> Result<()> {
     let mut pending = Pending::load(files).unwrap_or_default();
     pending.notes = pending.notes.wrapping_add(1);
+    if moved.is_some() || pending.is_over() {
+        (pending.tries, pending.not_before) = (0, 0);
+    }
     if let Some(moved) = moved {
         pending.moved.retain(|other| other.bond != moved.bond);
         pending.moved.push(moved);
-        (pending.tries, pending.not_before) = (0, 0);
     }
     pending.store(files)
 }
 
 /// Something is being told, or will be.
 pub(super) fn is_pending(files: &SystemFiles) -> bool {
-    Pending::load(files).is_some()
+    Pending::load(files).is_some_and(|pending| !pending.is_over())
+}
+
+/// Whether a bond may still have what its standby had, and nobody waits any more for its own lease to end that.
+pub(in crate::managers) fn has_left(files: &SystemFiles, bond: &IfName) -> bool {
+    let over = Pending::load(files).filter(Pending::is_over);
+    over.is_some_and(|over| over.moved.iter().any(|moved| moved.bond == *bond))
 }
 
 /// Something is to be told now, and nobody is at it.
-pub(super) fn is_due(files: &SystemFiles) -> bool {
+pub(in crate::managers) fn is_due(files: &SystemFiles) -> bool {
     let is_free = || matches!(lock_telling(files), Ok(Some(_)));
     Pending::load(files).is_some_and(|pending| pending.not_before <= now()) && is_free()
 }
@@ -122,19 +144,29 @@ fn tell_pending(files: &SystemFiles, nmcli: &mut Nmcli, said: &mut Vec<String>) 
     };
     needs_longer(TRY_LIMIT + START_LIMIT);
     nmcli.is_told_within(TRY_LIMIT);
-    let told = tell(files, nmcli, &pending, said);
+    let told = match pending.is_over() {
+        true => leave_leases(nmcli, &pending),
+        false => tell(files, nmcli, &pending, said),
+    };
     let _lock = lock(files)?;
     // Something else may have come meanwhile.
     let is_same = Pending::load(files).as_ref() == Some(&pending);
-    if is_same && (told.is_ok() || pending.is_last()) {
-        forget(files);
-    } else if is_same {
-        let mut later = pending.clone();
-        later.put_off(now());
-        later.store(files)?;
+    let is_told_no_more = pending.tries >= TRIES;
+    let later = match is_told_no_more {
+        _ if told.is_ok() => None,
+        true => pending.over(files),
+        false => Some(pending),
+    };
+    match later {
+        _ if !is_same => {}
+        None => forget(files),
+        Some(mut later) => {
+            later.put_off(now());
+            later.store(files)?;
+        }
     }
     if let Err(error) = told {
-        let what = match is_same && pending.is_last() {
+        let what = match is_same && is_told_no_more {
             true => "it is told no more",
             false => "it is told again",
         };
@@ -153,19 +185,26 @@ fn take_up(files: &SystemFiles) -> Result<Option<Pending>> {
     let Some(mut pending) = pending else {
         return Ok(None);
     };
-    // Its last one was killed.
-    if pending.is_last() {
-        forget(files);
-        return Ok(None);
+    // Or its last one was killed.
+    if pending.tries >= TRIES {
+        let Some(over) = pending.over(files) else {
+            forget(files);
+            return Ok(None);
+        };
+        pending = over;
+    } else {
+        // Others have been taken back since.
+        pending.moved.retain(|moved| has_profile(files, moved));
+        pending.tries += 1;
     }
-    // Others have been taken back since.
-    let has_profile = |moved: &Moved| files.exists(&path_of_bond(moved.bond.as_str()));
-    pending.moved.retain(has_profile);
-    pending.tries += 1;
     pending.put_off(now);
     // A try that can't be counted would be made for ever.
     pending.store(files).inspect_err(|_| forget(files))?;
     Ok(Some(pending))
+}
+
+fn has_profile(files: &SystemFiles, moved: &Moved) -> bool {
+    files.exists(&path_of_bond(moved.bond.as_str()))
 }
 
 fn now() -> u64 {
@@ -220,6 +259,15 @@ fn tell(
     told
 }
 
+/// Leaves bonds that have a lease of their own that alone. One look: nobody waits for the others' any more.
+fn leave_leases(nmcli: &mut Nmcli, over: &Pending) -> Result<(), String> {
+    let mut left = Ok(());
+    for moved in &over.moved {
+        left = left.and(crossing::end_now(nmcli, moved.bond.as_str()));
+    }
+    left
+}
+
 fn is_port(files: &SystemFiles, moved: &Moved) -> bool {
     let controller = files.path(&format!("/sys/class/net/{}/master", moved.standby));
     let controller = fs::read_link(controller).unwrap_or_default();
@@ -249,231 +297,4 @@ pub(super) fn pending_standbys(files: &SystemFiles) -> Vec<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
-    use super::*;
-    use crate::nics::testing::Folder;
-
-    const LOG: &str = "/log";
-    const PROGRAM: &str = "/nmcli";
-
-    /// A standby that crosses, and a NetworkManager that does this when it is told something (`$*`).
-    fn guest(then: &str) -> Folder {
-        let folder = Folder::complete();
-        let moved = Moved {
-            bond: "bond0".parse().unwrap(),
-            standby: "eth0".to_owned(),
-            crosses: true,
-        };
-        folder.write(LOCK_PATH, "");
-        folder.write(&path_of_bond("bond0"), "");
-        note(&folder.files(), Some(moved)).unwrap();
-        let text = format!(
-            "#!/bin/sh\necho \"$*\" >>{log}\ncase \"$*\" in\n\
-             *IP4*) echo 'IP4.ADDRESS[1]:10.77.0.110/24' ;;\n\
-             *STATE*) echo 'GENERAL.STATE:100 (connected)' ;;\n\
-             *DHCP4*) echo 'DHCP4.OPTION[1]:ip_address = 10.77.0.110' ;;\n{then}\nesac\n",
-            log = folder.path(LOG).display()
-        );
-        folder.write(PROGRAM, &text);
-        let executable = fs::Permissions::from_mode(0o755);
-        fs::set_permissions(folder.path(PROGRAM), executable).unwrap();
-        folder
-    }
-
-    /// What is said to a look, and what it told.
-    fn look(folder: &Folder) -> (Vec<String>, Vec<String>) {
-        folder.write(LOG, "");
-        let mut nmcli = Nmcli::of(folder.path(PROGRAM).to_str().unwrap());
-        let said = go_on(&folder.files(), &mut nmcli);
-        let told = folder.files().text(LOG);
-        (said, told.lines().map(str::to_owned).collect())
-    }
-
-    /// As if the pause were over.
-    fn pause(files: &SystemFiles) {
-        let mut pending = Pending::load(files).unwrap();
-        assert!(pending.not_before > now() && !is_due(files));
-        pending.not_before = 0;
-        pending.store(files).unwrap();
-        assert!(is_due(files));
-    }
-
-    #[test]
-    fn a_bond_has_what_its_standby_has_before_that_is_a_port() {
-        let folder = guest("");
-        let (said, told) = look(&folder);
-        let begins = [
-            "--terse --escape no --fields IP4 device show eth0",
-            "connection load /run/NetworkManager/system-connections/tandem-bond0.nmconnection",
-            "--wait 25 device modify bond0 ipv4.method manual ipv4.addresses 10.77.0.110/24",
-            "--terse --fields GENERAL.STATE device show bond0",
-            "--wait 25 device modify bond0 ipv4.method auto",
-            "connection reload",
-            "--wait 0 connection up uuid ",
-            "--terse --fields DHCP4 device show bond0",
-            "--wait 25 device reapply bond0",
-        ];
-        assert_eq!(told.len(), begins.len(), "{told:?}");
-        for (told, begin) in told.iter().zip(begins) {
-            assert!(told.starts_with(begin), "{told}");
-        }
-        assert_eq!(said, ["NetworkManager is asked to take eth0 into bond0"]);
-        assert!(!is_pending(&folder.files()));
-        assert_eq!(look(&folder), (vec![], vec![]));
-    }
-
-    #[test]
-    fn what_failed_is_told_again_and_the_last_time_without_a_crossing() {
-        let folder = guest("*modify*) echo no >&2; exit 1 ;;");
-        for _ in 1..TRIES {
-            let (said, told) = look(&folder);
-            // The standby stays as it is.
-            let is_moved = |told: &String| told.contains("reload") || told.contains("ifname eth0");
-            assert!(!told.iter().any(is_moved), "{told:?}");
-            assert!(
-                said[0].contains("it is told again") && said[0].ends_with(": no"),
-                "{said:?}"
-            );
-            assert_eq!(look(&folder), (vec![], vec![]));
-            pause(&folder.files());
-        }
-        let (said, told) = look(&folder);
-        assert_eq!(said, ["NetworkManager is asked to take eth0 into bond0"]);
-        assert!(
-            told[0] == "connection reload" && told[3].ends_with("reapply bond0"),
-            "{told:?}"
-        );
-        assert!(!is_pending(&folder.files()));
-    }
-
-    #[test]
-    fn a_bond_without_a_lease_keeps_what_its_standby_had() {
-        let folder = guest("");
-        let text = folder.files().text(PROGRAM).replace("DHCP4.OPTION", "");
-        folder.write(
-            PROGRAM,
-            &text.replace("echo '[1]:ip_address = 10.77.0.110'", "true"),
-        );
-        for tries in 1..=TRIES {
-            let (said, told) = look(&folder);
-            let is_anew = |told: &String| told.contains("reapply");
-            assert!(!told.iter().any(is_anew), "{told:?}");
-            assert!(
-                said.iter().any(|text| text.contains("bond0 has no lease")),
-                "{said:?}"
-            );
-            if tries < TRIES {
-                pause(&folder.files());
-            }
-        }
-        assert!(!is_pending(&folder.files()));
-    }
-
-    #[test]
-    fn one_bond_that_is_not_taken_keeps_no_other_half_done() {
-        let folder = guest("*' uuid '*' ifname eth0') exit 1 ;;");
-        let files = folder.files();
-        let other = Moved {
-            bond: "bond1".parse().unwrap(),
-            standby: "eth1".to_owned(),
-            crosses: true,
-        };
-        folder.write(&path_of_bond("bond1"), "");
-        note(&files, Some(other)).unwrap();
-        let (said, told) = look(&folder);
-        assert!(
-            told.iter().any(|told| told.ends_with("reapply bond1")),
-            "{told:?}"
-        );
-        assert!(
-            !told.iter().any(|told| told.ends_with("reapply bond0")),
-            "{told:?}"
-        );
-        assert!(
-            said.last().unwrap().contains("it is told again"),
-            "{said:?}"
-        );
-    }
-
-    #[test]
-    fn what_cannot_be_read_is_nothing_to_tell() {
-        let folder = guest("");
-        folder.write(PENDING_PATH, "{");
-        assert!(!is_pending(&folder.files()) && !is_due(&folder.files()));
-    }
-
-    #[test]
-    fn what_never_works_is_given_up() {
-        let folder = guest("*reload) exit 1 ;;");
-        for _ in 1..TRIES {
-            assert!(look(&folder).0[0].contains("it is told again"));
-            pause(&folder.files());
-        }
-        assert!(look(&folder).0[0].contains("it is told no more"));
-        assert!(!is_pending(&folder.files()));
-    }
-
-    #[test]
-    fn a_bond_that_was_taken_back_is_moved_no_more() {
-        let folder = guest("");
-        folder.remove(&path_of_bond("bond0"));
-        assert_eq!(
-            look(&folder),
-            (vec![], vec!["connection reload".to_owned()])
-        );
-    }
-
-    #[test]
-    fn what_somebody_did_not_live_to_tell_the_next_look_tells_and_ends() {
-        let folder = guest("");
-        let files = folder.files();
-        // Its standby is a port already.
-        folder.link("../bond0", "/sys/class/net/eth0/master");
-        let begun = take_up(&files).unwrap().unwrap();
-        assert_eq!(begun.tries, 1);
-        pause(&files);
-        let alive = lock_telling(&files).unwrap();
-        assert_eq!(look(&folder), (vec![], vec![]));
-        assert!(!is_due(&files));
-        drop(alive);
-        let (_, told) = look(&folder);
-        assert_eq!(told[0], "connection reload");
-        assert!(
-            told[1].contains("DHCP4") && told[2].ends_with("reapply bond0"),
-            "{told:?}"
-        );
-        assert!(!is_pending(&files));
-    }
-
-    #[test]
-    fn whoever_dies_each_time_is_not_followed_for_ever() {
-        let folder = guest("");
-        let files = folder.files();
-        for _ in 0..TRIES {
-            assert!(take_up(&files).unwrap().is_some());
-            pause(&files);
-        }
-        assert_eq!(take_up(&files).unwrap(), None);
-        assert!(!is_pending(&files));
-    }
-
-    #[test]
-    fn what_comes_while_something_is_told_is_told_then() {
-        let folder = guest("");
-        let (files, path) = (folder.files(), folder.path(PENDING_PATH));
-        let new = Pending {
-            moved: Pending::load(&files).unwrap().moved,
-            ..Pending::default()
-        };
-        let new = serde_json::to_string(&new).unwrap();
-        let noted = format!("*reapply*) echo '{new}' >{} ;;", path.display());
-        let text = files
-            .text(PROGRAM)
-            .replace("\nesac", &format!("{noted}\nesac"));
-        folder.write(PROGRAM, &text);
-        look(&folder);
-        assert!(is_due(&files));
-    }
-}
+mod tests;
