@@ -20,6 +20,14 @@ const GENERIC: u32 = 1 << 1;
 type Program = &'static [[u32; 2]];
 /// `r0 = 0 (TC_ACT_OK); exit`: the frame goes on, and no other program sees it.
 const GO_ON: Program = &[[0xb7, 0], [0x95, 0]];
+/// `TCX_DROP` for a frame with a VLAN's tag, `TCX_NEXT` for all others.
+const NO_VLANS: Program = &[
+    [0x0014_1261, 0],    // r2 = the frame has a tag
+    [0xb7, 0xffff_ffff], // r0 = TCX_NEXT
+    [0x0001_0215, 0],    // if it has none: exit
+    [0xb7, 2],           // r0 = TCX_DROP
+    [0x95, 0],           // exit
+];
 /// The same with `XDP_PASS`.
 const PASS: Program = &[[0xb7, 2], [0x95, 0]];
 /// `XDP_PASS` for IPv4, ARP and IPv6, `XDP_DROP` for everything else.
@@ -47,9 +55,13 @@ pub(crate) fn have(device: &str, place: &str) -> Result<()> {
     let (kind, program, place, flags) = match place {
         "in" => (SCHED_CLS, GO_ON, TCX_INGRESS, BEFORE),
         "out" => (SCHED_CLS, GO_ON, TCX_EGRESS, BEFORE),
+        "no-vlans-in" => (SCHED_CLS, NO_VLANS, TCX_INGRESS, BEFORE),
+        "no-vlans-out" => (SCHED_CLS, NO_VLANS, TCX_EGRESS, BEFORE),
         "xdp" => (XDP, PASS, XDP_LINK, GENERIC),
         "xdp-strict" => (XDP, PASS_IP, XDP_LINK, GENERIC),
-        _ => anyhow::bail!("`{place}` is none of in, out, xdp and xdp-strict"),
+        _ => anyhow::bail!(
+            "`{place}` is none of in, out, no-vlans-in, no-vlans-out, xdp and xdp-strict"
+        ),
     };
     let program = load(kind, program)?;
     let mut create: Attributes = [0; 32];

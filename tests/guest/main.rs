@@ -27,7 +27,7 @@ fn main() -> ExitCode {
         _ => Err(anyhow::anyhow!(
             "usage: lab-agent guest | lab-agent stdio | lab-agent relay SOCKET ADDRESS:PORT | \
              lab-agent serve-commands ADDRESS:PORT | lab-agent command ADDRESS:PORT WORDS | \
-             lab-agent last-word DEVICE in|out|xdp|xdp-strict | lab-agent filter DEVICE on|off"
+             lab-agent last-word DEVICE in|out|no-vlans-in|no-vlans-out|xdp|xdp-strict | lab-agent filter DEVICE on|off"
         )),
     };
     match served {

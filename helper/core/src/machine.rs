@@ -403,8 +403,10 @@ impl Machine {
         let mut events = Vec::new();
         let mut bonds = Vec::new();
         let mut deadlines = Vec::new();
+        let mut may_be_freed_untold = false;
         for (index, memory) in self.bonds.iter_mut().enumerate() {
             let view = BondView::new(&self.world, &self.policy.bonds[index], index, &assignments);
+            may_be_freed_untold |= view.may_be_freed_untold();
             let turn = turn(&view, memory, now);
             events.extend(turn.events);
             self.outbox.reply(turn.replies);
@@ -428,6 +430,8 @@ impl Machine {
             self.world.settle(vf);
         }
         let outbox = &mut self.outbox;
+        self.readings
+            .repeat(Source::Links, may_be_freed_untold, now);
         self.readings
             .start(now, |source| outbox.act(ActionKind::Observe { source }));
         deadlines.extend(self.readings.deadline().filter(|at| *at > now));

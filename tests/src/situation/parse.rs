@@ -19,7 +19,7 @@ const MOST_HZ: u32 = 2000;
 const LONGEST: Duration = Duration::from_secs(300);
 
 /// Every step with what follows it, as an error shows them.
-const STEPS: [&str; 21] = [
+const STEPS: [&str; 22] = [
     "config",
     "boot",
     "service",
@@ -33,6 +33,7 @@ const STEPS: [&str; 21] = [
     "tandem",
     "host",
     "client",
+    "peer",
     "refused",
     "wait",
     "probe, mark, end",
@@ -164,6 +165,7 @@ fn step(line: &str) -> Parsed<Step> {
         "tandem" => run(Place::Tandem),
         "host" => run(Place::Host),
         "client" => run(Place::Client),
+        "peer" => run(Place::Peer),
         "refused" => {
             let (place, line) = rest.split_once(' ').unwrap_or((rest, ""));
             command(one_of(place, &PLACES)?, line, false)
@@ -206,11 +208,12 @@ const PORTS: [(&str, Port); 3] = [
     ("second", Port::Second),
     ("standby", Port::Standby),
 ];
-const PLACES: [(&str, Place); 4] = [
+const PLACES: [(&str, Place); 5] = [
     ("guest", Place::Guest),
     ("tandem", Place::Tandem),
     ("host", Place::Host),
     ("client", Place::Client),
+    ("peer", Place::Peer),
 ];
 
 fn one_of<T: Copy>(word: &str, allowed: &[(&str, T)]) -> Parsed<T> {

@@ -1,5 +1,6 @@
 //! Carries a situation out in the lab.
 
+use std::cell::OnceCell;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::{Duration, Instant};
 
@@ -9,16 +10,19 @@ use tandem_core::Status;
 use tandem_core::status::Held;
 
 use super::step::{Boot, Lost, Place, Port, State, Step, Verb, Way};
+use crate::artifacts::cargo::{self, Profile};
 use crate::command::progress;
 use crate::net::{CLIENT_V4, GUEST_V4, GUEST_V6, Host};
 use crate::probe::{Count, Direction, FrameOptions, FrameProbe, FrameReport};
 use crate::tandem::{BOND, Guest, PROGRAM, STEP_LIMIT, Setup, switchover};
-use crate::{Lab, Mac, Nic, Slot, Vm};
+use crate::{Lab, Mac, Nic, Slot, Vm, test_mac};
 
 /// Between two looks at a state that has to stay.
 const LOOK: Duration = Duration::from_millis(500);
 /// The first has the first VF.
 const SECOND_ROOT_PORT: u8 = 1;
+const PEER: Mac = test_mac(9);
+const PEER_MEMORY_MIB: u32 = 256;
 const SIGTERM: i32 = 15;
 const SIGCONT: i32 = 18;
 const SIGSTOP: i32 = 19;
@@ -46,6 +50,7 @@ struct Stage<'lab> {
     setup: Setup,
     hosts: [Host; 2],
     guest: Option<Guest>,
+    peer: OnceCell<Vm>,
     /// The MAC of the VF that is plugged in, or was last.
     vf: Mac,
     probe: Option<FrameProbe>,
@@ -68,6 +73,7 @@ impl<'lab> Stage<'lab> {
             lab,
             hosts: [lab.host("a")?, lab.host("b")?],
             guest: None,
+            peer: OnceCell::new(),
             vf: setup.vf,
             setup,
             probe: None,
@@ -252,10 +258,21 @@ impl<'lab> Stage<'lab> {
             Place::Guest => shell(&guest.vm, &in_guest()?, line),
             Place::Tandem => shell(&guest.vm, &in_guest()?, &format!("{PROGRAM} {line}")),
             Place::Client => shell(self.lab.client()?.agent(), &addresses, line),
+            Place::Peer => {
+                let peer = self.peer()?;
+                let nic = peer.wait_interface(PEER, STEP_LIMIT)?;
+                shell(peer, &format!("NIC={nic} {addresses}"), line)
+            }
             Place::Host => {
+                let agent = cargo::program("tandem-lab", "lab-agent", Profile::Dev)?
+                    .display()
+                    .to_string();
                 let tap = |port| guest.vm.tap(id(port)).unwrap_or_default();
                 let (vf, standby) = (tap(Port::Vf), tap(Port::Standby));
-                let devices = format!("TAP_VF={vf} TAP_STANDBY={standby} VF_MAC={}", self.vf);
+                let devices = format!(
+                    "TAP_VF={vf} TAP_STANDBY={standby} VF_MAC={} LAB_AGENT={agent}",
+                    self.vf
+                );
                 let script = format!("{devices} {addresses}; {line}");
                 guest.vm.host().namespace().exec(&script)
             }
@@ -272,6 +289,22 @@ impl<'lab> Stage<'lab> {
                 Ok(())
             }
         }
+    }
+
+    /// Booted when it is first asked for something: this machine's kernel may know no VLANs.
+    fn peer(&self) -> Result<&Vm> {
+        if let Some(peer) = self.peer.get() {
+            return Ok(peer);
+        }
+        let peer = self
+            .lab
+            .small_guest()
+            .kernel(self.setup.kernel)
+            .standby(PEER)
+            .memory_mib(PEER_MEMORY_MIB)
+            .without_channel()
+            .boot(&self.hosts[1])?;
+        Ok(self.peer.get_or_init(|| peer))
     }
 
     /// The guest's names of its NICs; none for one that is not there.

@@ -100,6 +100,8 @@ pub(super) enum Place {
     Host,
     /// At the other end of the traffic.
     Client,
+    /// On a machine of its own behind the switch, with a kernel of the guests'.
+    Peer,
 }
 
 /// A bound on frames lost.

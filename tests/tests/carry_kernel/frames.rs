@@ -3,8 +3,9 @@
 use tandem_carry::{Frame, HEADER_BYTES};
 use tandem_carry_kernel::Injector;
 
+use crate::guest_tap::without_offloads;
 use crate::halves::Rig;
-use crate::network::{GUEST, PEER, aggregated, frame, ip, send, without_offloads};
+use crate::network::{GUEST, PEER, aggregated, frame, ip, send};
 use crate::peer::Peer;
 
 /// A bridge lets frames through that are longer by a VLAN's tag, whether they have one or not, and a tap takes none of those

@@ -5,17 +5,17 @@
 //!  tap - brb -----+
 //! ```
 
-use std::collections::BTreeMap;
-use std::os::fd::AsFd;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use tandem_carry::{Destination, Frame, Limits, Source, destination, source};
 use tandem_carry_kernel::{
-    DestinationHalf, Guarded, HoldTap, Injector, Mode, Order, SourceHalf, StreamIo, TapCopy,
+    DestinationHalf, Guarded, Injector, Mode, Order, SourceHalf, StreamIo, TapCopy,
 };
 
+use crate::guest_tap::GuestTap;
 use crate::network::{GUEST, LIMIT, PEER, enter, frame, ip, number_of, send, wait_for};
 use crate::peer::{BROADCAST, GROUP, Peer};
 
@@ -25,7 +25,7 @@ const RESUME_MS: u64 = 3;
 
 pub(crate) struct Rig {
     begun: Instant,
-    pub(crate) taps: [HoldTap; 2],
+    pub(crate) taps: [GuestTap; 2],
     limits: Limits,
     pub(crate) source: Option<SourceHalf>,
     pub(crate) destination: Option<DestinationHalf>,
@@ -33,7 +33,11 @@ pub(crate) struct Rig {
     pub(crate) at: Option<usize>,
     /// It gets to no frame, as on a busy machine, until then.
     stalled_until_ms: u64,
-    got: Vec<u64>,
+    pub(crate) got: Vec<u64>,
+    /// What the guest sends for a frame with that number, by the queue that has brought it.
+    pub(crate) answer: Option<fn(u64) -> Frame>,
+    /// Which queue of which tap has brought frames.
+    pub(crate) brought: BTreeSet<(usize, usize)>,
     /// Bytes of the peer's frames that have no number, and the longest of them.
     pub(crate) got_bytes: usize,
     pub(crate) longest: usize,
@@ -47,12 +51,16 @@ pub(crate) struct Rig {
 
 impl Rig {
     pub(crate) fn new() -> Self {
-        Self::with(Limits::default().drain_ms, true)
+        Self::with_queues(1)
     }
 
-    fn with(drain_ms: u64, sweeps: bool) -> Self {
+    pub(crate) fn with_queues(queues: usize) -> Self {
+        Self::with(Limits::default().drain_ms, true, queues)
+    }
+
+    fn with(drain_ms: u64, sweeps: bool, queues: usize) -> Self {
         enter();
-        let taps = [HoldTap::new().unwrap(), HoldTap::new().unwrap()];
+        let taps = [GuestTap::new(queues), GuestTap::new(queues)];
         ip("link add sw type bridge");
         for (bridge, tap) in ["bra", "brb"].into_iter().zip(&taps) {
             ip(&format!("link add {bridge} type bridge"));
@@ -97,6 +105,8 @@ impl Rig {
             at: Some(0),
             stalled_until_ms: 0,
             got: Vec::new(),
+            answer: None,
+            brought: BTreeSet::new(),
             got_bytes: 0,
             longest: 0,
             completes_ms: None,
@@ -129,22 +139,28 @@ impl Rig {
     fn announce(&mut self) {
         let announcement = frame(BROADCAST, GUEST, 0);
         let at = self.at.expect("the guest runs");
-        rustix::io::write(self.taps[at].as_fd(), announcement.bytes()).expect("the guest sends");
+        self.taps[at].write(0, &announcement);
     }
 
     fn guest_reads(&mut self) {
         let Some(at) = self.at.filter(|_| self.now_ms() >= self.stalled_until_ms) else {
             return;
         };
-        while let Some(frame) = self.taps[at].read().unwrap() {
+        while let Some((queue, frame)) = self.taps[at].read() {
             // What the source's half gives to the network has a MAC of its own.
             let from_others = |frame: &Frame| frame.source() != GUEST;
             if frame.source() == PEER && number_of(&frame).is_none() {
                 self.got_bytes += frame.ethernet().len();
                 self.longest = self.longest.max(frame.ethernet().len());
             }
-            self.got
-                .extend(number_of(&frame).filter(|_| from_others(&frame)));
+            let Some(number) = number_of(&frame).filter(|_| from_others(&frame)) else {
+                continue;
+            };
+            self.got.push(number);
+            self.brought.insert((at, queue));
+            if let Some(answer) = self.answer {
+                self.taps[at].write(queue, &answer(number));
+            }
         }
     }
 
@@ -263,7 +279,7 @@ impl Rig {
     }
 
     /// The guest reads nothing any more by nobody's order, and the half hears of it later.
-    fn stop_by_itself(&mut self) {
+    pub(crate) fn stop_by_itself(&mut self) {
         self.at = None;
         self.run_ms(10);
         self.to_source.push(source::Input::GuestStopped);
@@ -440,7 +456,7 @@ fn the_copy_keeps_the_tap_until_the_network_has_learnt() {
     rig.to_source.push(source::Input::HoldWanted);
     rig.arrives();
     let name = rig.taps[0].name().to_owned();
-    rig.taps[0] = HoldTap::new().unwrap();
+    rig.taps[0] = GuestTap::new(1);
     rig.run_ms(300);
     rig.announce();
     let sent = rig.ends(peer);
@@ -458,7 +474,7 @@ fn the_copy_keeps_the_tap_until_the_network_has_learnt() {
 fn what_the_guest_leaves_in_its_queue_is_waited_for_or_swept_or_counted() {
     const FRAMES: u64 = 30;
     for (drain_ms, sweeps, lost) in [(5, true, 0), (5, false, FRAMES), (10_000, false, 0)] {
-        let mut rig = Rig::with(drain_ms, sweeps);
+        let mut rig = Rig::with(drain_ms, sweeps, 1);
         rig.run_ms(50);
         rig.stalled_until_ms = rig.now_ms() + 60;
         let peer = Injector::new("peer").unwrap();

@@ -114,18 +114,18 @@ pub(crate) fn frame(to: Mac, from: Mac, number: u64) -> Frame {
     Frame::new(&bytes).expect("long enough")
 }
 
-/// As a guest leaves its tap whose driver takes every segment by itself.
-pub(crate) fn without_offloads(tap: &HoldTap) {
-    #[expect(unsafe_code, reason = "no crate in use has it as a safe call")]
-    // SAFETY: it takes the number itself.
-    let result = unsafe { libc::ioctl(tap.as_fd().as_raw_fd(), libc::TUNSETOFFLOAD, 0) };
-    assert_eq!(result, 0, "a tap's offloads can be turned off");
-}
-
 /// `None` if it is not one of the peer's.
 pub(crate) fn number_of(frame: &Frame) -> Option<u64> {
     let bytes = frame.ethernet();
-    (bytes[12..14] == ETHERTYPE).then(|| u64::from_be_bytes(bytes[14..22].try_into().unwrap()))
+    let at = match [bytes[12], bytes[13]] {
+        ETHERTYPE => 14,
+        // After the headers of IPv4 and UDP; what a kernel sends by itself has others.
+        [8, 0] if bytes.get(23) == Some(&17) => 14 + 20 + 8,
+        _ => return None,
+    };
+    Some(u64::from_be_bytes(
+        bytes.get(at..at + 8)?.try_into().unwrap(),
+    ))
 }
 
 pub(crate) fn send(peer: &Injector, frame: &Frame) {
@@ -154,7 +154,7 @@ pub(crate) fn is_readable(tap: &HoldTap) -> bool {
     poll(&mut one, Some(&at_once)).expect("poll") > 0
 }
 
-pub(crate) fn wait_for(tap: &HoldTap) {
+pub(crate) fn wait_for(tap: &impl AsFd) {
     let limit = Timespec {
         tv_sec: 0,
         tv_nsec: 1_000_000,

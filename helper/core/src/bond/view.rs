@@ -4,7 +4,7 @@
 use alloc::vec::Vec;
 
 use crate::model::action::{ActionKind, PathProof};
-use crate::model::link::{Addressing, BondFacts, BondMode, Link, LinkKind};
+use crate::model::link::{Addressing, BondFacts, BondMode, Link, LinkKind, Occupant};
 use crate::model::policy::{BondPolicy, MacPolicy};
 use crate::model::status::Traffic;
 use crate::model::types::{Ifindex, Mac};
@@ -212,6 +212,15 @@ impl<'a> BondView<'a> {
     pub(crate) fn standby_is_unread(&self) -> bool {
         let waiting = self.standby.as_ref().filter(|port| !port.enslaved);
         waiting.is_some_and(|port| !self.world.addressing_is_complete(port.ifindex()))
+    }
+
+    /// An XDP program keeps a NIC out of the bond: of one that a BPF link held the kernel tells nobody that it is gone
+    /// (`bpf_xdp_link_release` of net/core/dev.c, 6.12).
+    pub(crate) fn may_be_freed_untold(&self) -> bool {
+        let by_xdp = |port: &Port<'_>| {
+            !port.enslaved && !port.taken && port.link.occupant == Some(Occupant::Xdp)
+        };
+        self.nics().any(by_xdp)
     }
 
     /// A NIC of this bond by its index.

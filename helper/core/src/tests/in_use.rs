@@ -7,6 +7,7 @@ use crate::machine::Machine;
 use crate::model::action::{Action, ActionKind};
 use crate::model::input::{Input, Outcome};
 use crate::model::output::Output;
+use crate::model::source::Source;
 use crate::model::status::{BondState, Held, ProblemCode, Traffic};
 use crate::model::types::{ActionId, Time};
 
@@ -184,6 +185,47 @@ fn a_vf_below_a_vlan_waits_and_the_standby_carries_the_traffic() {
     assert_eq!(bond.state, BondState::Standby);
     assert_eq!(bond.vf.as_ref().unwrap().held, Some(Held::InUse));
     assert_eq!(problems(&machine), [ProblemCode::NicInUse]);
+}
+
+/// Nobody tells of an XDP program that a BPF link held when it goes, as of all else.
+#[test]
+fn a_nic_with_an_xdp_program_is_looked_at_now_and_then_and_no_other() {
+    let look = ActionKind::Observe {
+        source: Source::Links,
+    };
+    let mut looked_at = Vec::new();
+    let mut last = None;
+    for occupant in [vlan(), Some(Occupant::Xdp)] {
+        let mut machine = started(policy(), Vec::from([standby(occupant)]));
+        kinds(&mut machine);
+        while let Some(now) = machine
+            .next_deadline()
+            .filter(|at| *at <= NOW.plus_ms(90_000))
+        {
+            machine.handle(now, Input::Tick);
+            while let Some(output) = machine.next_output() {
+                if let Output::Act(Action { id: action, kind }) = output {
+                    assert_eq!(kind, look);
+                    looked_at.push(now);
+                    let outcome = Outcome::Accepted;
+                    machine.handle(now, Input::Done { action, outcome });
+                }
+            }
+        }
+        last = Some(machine);
+    }
+    assert_eq!(
+        looked_at,
+        [30_000, 60_000, 90_000].map(|ms| NOW.plus_ms(ms))
+    );
+    let mut machine = last.unwrap();
+    let now = NOW.plus_ms(90_000);
+    machine.handle(now, Input::Links(Vec::from([standby(None)])));
+    let kinds = kinds(&mut machine);
+    assert!(
+        matches!(kinds[..], [ActionKind::CreateBond { .. }]),
+        "{kinds:?}"
+    );
 }
 
 #[test]

@@ -11,6 +11,9 @@ use crate::model::types::{ActionId, Time};
 const CALM_AFTER_MS: u64 = 10_000;
 /// A reading that is not reported as done for so long has failed, in ms.
 const READING_TIMEOUT_MS: u64 = 30_000;
+/// Time between two readings of a source of which something may change without a word, in ms: with its end a reading wakes
+/// the service twice, and a bond at rest may once in 10 s.
+const UNTOLD_MS: u64 = 30_000;
 
 /// Readings that are due or under way.
 #[derive(Debug, Default)]
@@ -22,6 +25,8 @@ struct Reading {
     in_flight: Option<(ActionId, Time)>,
     not_before: Time,
     backoff: Backoff,
+    /// When it is due again though nothing asks for it.
+    repeat_at: Option<Time>,
 }
 
 impl Readings {
@@ -36,8 +41,20 @@ impl Readings {
             in_flight: None,
             not_before: Time(0),
             backoff: Backoff::new(100, 5_000),
+            repeat_at: None,
         });
         reading.due = true;
+    }
+
+    /// Has a source that was read before read now and then, for as long as something of it may change without a word.
+    pub(crate) fn repeat(&mut self, source: Source, is_wanted: bool, now: Time) {
+        let Some(reading) = self.0.get_mut(&source) else {
+            return;
+        };
+        let is_up = reading.repeat_at.is_some_and(|at| at <= now);
+        reading.due |= is_wanted && is_up && reading.in_flight.is_none();
+        let next_at = reading.repeat_at.filter(|_| is_wanted && !is_up);
+        reading.repeat_at = is_wanted.then(|| next_at.unwrap_or(now.plus_ms(UNTOLD_MS)));
     }
 
     /// Asks for a reading unless one is due or under way.
@@ -94,7 +111,8 @@ impl Readings {
                 Some((_, since)) => Some(since.plus_ms(READING_TIMEOUT_MS)),
                 None => reading.due.then_some(reading.not_before),
             });
-        all.min()
+        let repeated = self.0.values().filter_map(|reading| reading.repeat_at);
+        all.chain(repeated).min()
     }
 }
 

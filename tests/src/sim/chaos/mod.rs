@@ -216,6 +216,10 @@ impl Chaos {
         self.stage.lose_everything();
         // Each look at what flows costs a test its time.
         let flow = std::mem::replace(&mut self.stage.kernel.flow, Flow::IDLE);
+        if (self.steps / STEPS_PER_ROUND).is_multiple_of(2) {
+            self.stage.run_ms(1_000);
+            self.stage.change(FakeKernel::drop_xdp);
+        }
         self.stage.run_ms(CALM_MS);
         self.stage.kernel.flow = flow;
         self.stage.run_ms(FLOW_MS);

@@ -292,6 +292,15 @@ impl FakeKernel {
         }
     }
 
+    /// Whoever had attached XDP programs to NICs ends.
+    pub fn drop_xdp(&mut self) {
+        for device in self.devices.values_mut() {
+            if let Kind::Nic(nic) = &mut device.kind {
+                nic.occupant.take_if(|one| *one == Occupant::Xdp);
+            }
+        }
+    }
+
     /// Since when something lies on a NIC for all to see; of one that was a port, since it is none any more.
     pub fn occupied_since(&self, nic: Ifindex) -> Option<Time> {
         match &self.devices.get(&nic)?.kind {

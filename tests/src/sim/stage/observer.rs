@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use tandem_core::input::Source;
-use tandem_core::link::Addressing;
+use tandem_core::link::{Addressing, Link, Occupant};
 use tandem_core::{Ifindex, Input};
 
 use super::{Item, Stage};
@@ -15,7 +15,11 @@ impl Stage {
         let addressings: BTreeMap<_, _> = map(self.kernel.dump_addressings(), |one| one.ifindex);
         let mut events = Vec::new();
         for (index, link) in &links {
-            if self.links.get(index) != Some(link) {
+            let before = self.links.get(index);
+            if before.is_some_and(|before| is_untold(before, link)) {
+                // Whoever looks at it sees it.
+                self.unread.insert(Source::Links);
+            } else if before != Some(link) {
                 events.push((Source::Links, Input::Link(link.clone())));
             }
         }
@@ -66,6 +70,16 @@ impl Stage {
         }
         self.enqueue(soon.plus_ms(delay_ms), Item::Input(epoch, event));
     }
+}
+
+/// Nothing but an XDP program has gone, as one that a BPF link held: the kernel tells nobody of that (`bpf_xdp_link_release`
+/// of net/core/dev.c, 6.12).
+fn is_untold(before: &Link, after: &Link) -> bool {
+    let freed = Link {
+        occupant: None,
+        ..before.clone()
+    };
+    before.occupant == Some(Occupant::Xdp) && freed == *after
 }
 
 fn map<T>(items: Vec<T>, key: impl Fn(&T) -> Ifindex) -> BTreeMap<Ifindex, T> {
