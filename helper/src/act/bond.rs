@@ -80,7 +80,7 @@ pub(super) fn set_options(
 ///
 /// Where the bond delivers the frames of all ports, the switchover was prepared for, and the network is told with it: a port
 /// that is left takes in nothing any more for stations behind a bridge that the bond is in, as the kernel has only the active
-/// one take in all (`bond_hw_addr_swap` of drivers/net/bonding/bond_main.c, 6.12).
+/// one take in all (`bond_hw_addr_swap` of `drivers/net/bonding/bond_main.c`, 6.12).
 pub(super) fn set_primary(
     requests: &mut Requests,
     bond: Ifindex,
