@@ -201,7 +201,7 @@ impl Marks {
     /// event. Under a wrong configuration only what is in use in a bond stays marked.
     ///
     /// NetworkManager reads `NM_UNMANAGED` only when it meets a device (1.52), so it is told of those it has
-    /// already: it would take a VF out of the bond to try its own connection again. [`managers::finish`] is left to do.
+    /// already: it would take a VF out of the bond to try its own connection again. `managers::finish` is left to do.
     ///
     /// # Errors
     /// sysfs can't be written.

@@ -212,15 +212,25 @@ fn now() -> u64 {
     now.tv_sec.try_into().unwrap_or_default()
 }
 
+/// Nobody else tells meanwhile.
+struct Telling(fs::File);
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        // A process that begins in this moment has a copy of the descriptor, which would keep the lock.
+        let _ = self.0.unlock();
+    }
+}
+
 /// Nothing if somebody else has it.
-fn lock_telling(files: &SystemFiles) -> Result<Option<fs::File>> {
+fn lock_telling(files: &SystemFiles) -> Result<Option<Telling>> {
     let path = files.path(LOCK_PATH);
     let context = || format!("can't lock {}", path.display());
     let mut options = fs::OpenOptions::new();
     let options = options.write(true).create(true).truncate(false);
     let file = options.mode(0o600).open(&path).with_context(context)?;
     match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
+        Ok(()) => Ok(Some(Telling(file))),
         Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(error)) => Err(error).with_context(context),
     }
