@@ -51,6 +51,28 @@ pub(super) fn announce(
     })
 }
 
+/// An announcement that only has to be sent: the one that is due after a switchover may be some ms late, and nothing
+/// depends on this one.
+pub(super) struct Prepared {
+    port: Ifindex,
+    frames: Vec<Vec<u8>>,
+}
+
+impl Prepared {
+    /// Of the bond through one of its ports, or nothing if that can't be told.
+    pub(super) fn new(requests: &mut Requests, bond: Ifindex, port: Ifindex) -> Option<Self> {
+        let frames = all_frames_of(requests, bond);
+        let told = frames.inspect_err(|error| tracing::debug!(%error, "announced later"));
+        told.ok().map(|frames| Self { port, frames })
+    }
+
+    pub(super) fn send(self) {
+        if let Err(error) = transmit(self.port, &self.frames) {
+            tracing::debug!(%error, "announced later");
+        }
+    }
+}
+
 /// The link, if it is a port of the bond: the bond's MAC on a link that is not its
 /// own would lead its traffic astray.
 pub(super) fn port_of(

@@ -7,9 +7,10 @@ use netlink_packet_route::link::{
 };
 use rtnetlink::{LinkBond, LinkMessageBuilder};
 use tandem_core::action::BondOptions;
-use tandem_core::link::{FailOverMac, Link, LinkKind, PrimaryReselect};
+use tandem_core::link::{BondFacts, FailOverMac, Link, LinkKind, PrimaryReselect};
 use tandem_core::types::{IfName, Ifindex, Mac};
 
+use super::announce::Prepared;
 use super::error::ActError;
 use super::link::{change, present};
 use crate::ebpf::fast_path::make_room;
@@ -76,21 +77,38 @@ pub(super) fn set_options(
 /// Makes a port the primary: that moves the traffic at once, in one step under the
 /// kernel's lock, and holds when ports come and go, which setting the active port
 /// would not.
+///
+/// Where the bond delivers the frames of all ports, the switchover was prepared for, and the network is told with it: a port
+/// that is left takes in nothing any more for stations behind a bridge that the bond is in, as the kernel has only the active
+/// one take in all (`bond_hw_addr_swap` of `drivers/net/bonding/bond_main.c`, 6.12).
 pub(super) fn set_primary(
     requests: &mut Requests,
     bond: Ifindex,
     port: Ifindex,
 ) -> Result<(), ActError> {
-    let bond_name = present(requests, bond)?.name;
+    let bond_link = present(requests, bond)?;
     let port_link = present(requests, port)?;
     // An index that is no port of the bond would clear the primary instead.
     if port_link.controller != Some(bond) {
         return Err(ActError::Refused {
             errno: libc::EINVAL,
-            message: format!("{} is no port of {bond_name}", port_link.name),
+            message: format!("{} is no port of {}", port_link.name, bond_link.name),
         });
     }
-    Ok(change(requests, make_primary(bond, port))?)
+    let is_prepared_for = |facts: &BondFacts| {
+        // A MAC that follows the port is not yet what it will be.
+        let stays = facts.fail_over_mac == FailOverMac::None;
+        stays && facts.all_ports_active && facts.active != Some(port)
+    };
+    let announcements = match bond_link.bond.as_ref().is_some_and(is_prepared_for) {
+        true => Prepared::new(requests, bond, port),
+        false => None,
+    };
+    change(requests, make_primary(bond, port))?;
+    if let Some(announcements) = announcements {
+        announcements.send();
+    }
+    Ok(())
 }
 
 fn with_options(

@@ -50,7 +50,8 @@ pub enum ActionKind {
     Enslave { port: Ifindex, bond: Ifindex },
     /// Take a port out of its bond and leave it down.
     Release { port: Ifindex, bond: Ifindex },
-    /// Move the traffic: make a port the primary, and the kernel moves it at once.
+    /// Move the traffic: make a port the primary, and the kernel moves it at once. Where the bond delivers the frames of all
+    /// ports by then, the network is told with it, as an [`Self::Announce`] that follows comes some ms later.
     SetPrimary { bond: Ifindex, port: Ifindex },
     /// Move all addresses (IPv6 link-local ones excepted) and configured routes,
     /// with their lifetimes, metrics and flags, without a moment in which a

@@ -8,6 +8,8 @@ use super::on_the_wire::{arrived, listen};
 use super::*;
 use crate::netlink::link;
 use crate::observe::testing::forget_module;
+use crate::packet::frames::reverse_arp;
+use crate::packet::socket::transmit;
 
 const PORTS: &str = "link set lo up
     link add one address 02:00:00:00:00:01 type veth peer name one-far
@@ -253,6 +255,37 @@ fn announcements_of_a_bond_and_its_vlan_leave_through_the_port_named() {
                 // The kernel's own announcement of a new active port may be among them.
                 assert!(frames.iter().filter(|frame| arp(frame)).count() >= 2);
             }
+        }
+    });
+}
+
+/// The kernel itself tells of the bond's addresses then, and of no station that a bridge has learnt.
+#[test]
+#[ignore = "needs the bonding driver; the suite lab-executor runs it"]
+fn a_prepared_switchover_is_announced_with_it() {
+    in_namespace_async(|| async {
+        let (bond, one, two) = assemble().await;
+        ip_all(
+            "link add br0 address 02:aa:00:00:00:04 type bridge
+             link add tap1 type veth peer name tap1-peer
+             link set tap1 up
+             link set tap1-peer up
+             link set bond7 master br0
+             link set tap1 master br0
+             link set br0 up",
+        );
+        let station = reverse_arp("02:aa:00:00:00:06".parse().unwrap(), &[]);
+        transmit(ifindex("tap1-peer"), std::slice::from_ref(&station)).unwrap();
+        for (port, far, is_prepared) in [(two, "two-far", false), (one, "one-far", true)] {
+            let options = BondOptions {
+                all_ports_active: Some(is_prepared),
+                ..BondOptions::default()
+            };
+            accepted(ActionKind::SetBondOptions { bond, options }).await;
+            let listener = listen(ifindex(far));
+            accepted(ActionKind::SetPrimary { bond, port }).await;
+            let frames = arrived(&listener, [0x02, 0xaa, 0x00]);
+            assert_eq!(frames.contains(&station), is_prepared, "{far}: {frames:?}");
         }
     });
 }
