@@ -110,6 +110,13 @@ fn a_destination_that_stands_still_for_longer_than_it_is_waited_for_costs_no_fra
     run("carry, frozen long", &[(frozen, Cost::None)]);
 }
 
+/// Nobody opens the tap meanwhile: what comes waits in front of it, and the guest is resumed by `migrate`.
+#[test]
+fn a_destination_s_half_that_stands_still_for_seconds_costs_no_more_than_a_plain_migration() {
+    let frozen = Disturbance::HalfFrozen(Side::Destination, Duration::from_secs(3));
+    run("carry, half frozen", &[(frozen, Cost::AsPlain)]);
+}
+
 /// The guest goes on where it was.
 #[test]
 fn a_destination_that_dies_after_the_stop_costs_no_frame() {

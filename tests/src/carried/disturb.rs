@@ -28,6 +28,8 @@ pub enum Disturbance {
     Cut(Side, When),
     /// The destination's QEMU stands still for a while once the guest does.
     Frozen(Duration),
+    /// A half's process stands still for a while once the guest does.
+    HalfFrozen(Side, Duration),
     /// A half may keep 4 KiB.
     SmallLimit,
     /// The destination's QEMU dies once the guest stands still.

@@ -39,7 +39,11 @@ pub enum Move {
 impl Move {
     pub(super) const fn rate_hz(&self) -> u32 {
         match self {
-            Self::Disturbed(Disturbance::Frozen(time)) if time.as_secs() >= LONG_S => SELDOM_HZ,
+            Self::Disturbed(Disturbance::Frozen(time) | Disturbance::HalfFrozen(_, time))
+                if time.as_secs() >= LONG_S =>
+            {
+                SELDOM_HZ
+            }
             _ => RATE_HZ,
         }
     }

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use rustix::process::{Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use super::disturb::{Disturbance, Side, StaticEntries, When, Wrapper};
@@ -211,6 +211,15 @@ impl<'lab> Stage<'lab> {
                     self.await_moment(When::Stopped)?;
                     freeze(waiting.process()?, *time)?;
                 }
+                Move::Disturbed(Disturbance::HalfFrozen(side, time)) => {
+                    let (half, qmp) = match side {
+                        Side::Source => ("source", &self.qmp),
+                        Side::Destination => ("destination", &qmp),
+                    };
+                    let half =
+                        self.await_process(&["carry-half", half, &uri_of(qmp)], When::Stopped)?;
+                    freeze(half, *time)?;
+                }
                 Move::Disturbed(Disturbance::DestinationDies) => {
                     self.await_moment(When::Stopped)?;
                     kill_process(waiting.process()?, Signal::KILL)?;
@@ -283,10 +292,15 @@ impl<'lab> Stage<'lab> {
 
     /// Kills the `tandem-host` whose command line has these words.
     fn kill(&self, words: &[&str], when: When) -> Result<()> {
+        let process = self.await_process(words, when)?;
+        Ok(kill_process(process, Signal::KILL)?)
+    }
+
+    /// The same process, once that moment has come.
+    fn await_process(&self, words: &[&str], when: When) -> Result<Pid> {
         self.await_moment(when)?;
         let process = program_with("tandem-host", words)?;
-        let process = process.with_context(|| format!("{words:?} does not run"))?;
-        Ok(kill_process(process, Signal::KILL)?)
+        process.with_context(|| format!("{words:?} does not run"))
     }
 
     /// The process of a half has no right left but that of finding its hypervisor, and gains none.
