@@ -2,7 +2,7 @@
 //! for one tap. Each has one writer, but for the mode.
 
 /// How many words there are.
-pub const CARRY_WORDS: u32 = 7;
+pub const CARRY_WORDS: u32 = 8;
 
 /// Index of the mode: one of [`CARRY_DRAIN`], [`CARRY_HOLD`], [`CARRY_CLOSED`]. Written by the process; the program at
 /// the guest's frames makes a closed tap hold.
@@ -19,6 +19,14 @@ pub const CARRY_HOLD_TAP: u32 = 4;
 pub const CARRY_CLOSED_TO: u32 = 5;
 /// Index of how many frames have passed. Written by the program.
 pub const CARRY_PASSED: u32 = 6;
+/// Index of when the process last had a turn, in ns of `CLOCK_MONOTONIC`. Written by it, before it attaches the programs and at least
+/// every [`CARRY_BEAT_NS`].
+pub const CARRY_BEAT: u32 = 7;
+
+/// The process says so often that it works, in ns.
+pub const CARRY_BEAT_NS: u64 = 1_000_000_000;
+/// Where it has not said so for this long, in ns, every frame passes: a process that stands still keeps nothing from the guest.
+pub const CARRY_LEASE_NS: u64 = 5 * CARRY_BEAT_NS;
 
 /// Frames pass as soon as nothing is held, and are held behind what is until then: also how a tap is open.
 pub const CARRY_DRAIN: u64 = 0;

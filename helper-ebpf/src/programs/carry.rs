@@ -1,5 +1,7 @@
 //! A carry's hold: in front of a tap's queue, frames go into another tap instead, from which its process reads them.
 //!
+//! A process that has had no turn for [`CARRY_LEASE_NS`] holds nothing: frames pass, and what it has held comes late, if ever.
+//!
 //! In [`CARRY_DRAIN`] a frame passes only while nothing is held, so that none overtakes one that has yet to be given
 //! back. The count of held frames is raised before the frame leaves for the other tap, and that of given ones after it
 //! was given: whoever sees both equal sees a moment in which nothing was held.
@@ -8,14 +10,14 @@ use core::arch::asm;
 
 use aya_ebpf::{
     bindings::TC_ACT_SHOT,
-    helpers::bpf_redirect,
+    helpers::{bpf_ktime_get_ns, bpf_redirect},
     macros::{classifier, map},
     maps::Array,
     programs::TcContext,
 };
 use tandem_ebpf::{
-    CARRY_CLOSED, CARRY_CLOSED_TO, CARRY_DRAIN, CARRY_EARLY, CARRY_GIVEN, CARRY_HELD, CARRY_HOLD,
-    CARRY_HOLD_TAP, CARRY_MODE, CARRY_PASSED, CARRY_WORDS,
+    CARRY_BEAT, CARRY_CLOSED, CARRY_CLOSED_TO, CARRY_DRAIN, CARRY_EARLY, CARRY_GIVEN, CARRY_HELD,
+    CARRY_HOLD, CARRY_HOLD_TAP, CARRY_LEASE_NS, CARRY_MODE, CARRY_PASSED, CARRY_WORDS,
 };
 
 use super::port::PASS;
@@ -67,25 +69,27 @@ impl Word {
 /// On a tap's egress: frames for the guest, in front of the tap's queue.
 #[classifier]
 fn carry_egress(_ctx: TcContext) -> i32 {
-    let (Some(mode), Some(held), Some(given), Some(passed), Some(tap)) = (
+    let (Some(mode), Some(held), Some(given), Some(passed), Some(beat), Some(tap)) = (
         Word::of(CARRY_MODE),
         Word::of(CARRY_HELD),
         Word::of(CARRY_GIVEN),
         Word::of(CARRY_PASSED),
+        Word::of(CARRY_BEAT),
         Word::of(CARRY_HOLD_TAP),
     ) else {
         return PASS;
     };
     let mode = mode.get();
+    let is_open = mode == CARRY_DRAIN && held.get() == given.get();
+    if is_open || has_lapsed(beat) {
+        passed.count();
+        return PASS;
+    }
     if mode == CARRY_CLOSED {
         if let Some(dropped) = Word::of(CARRY_CLOSED_TO) {
             dropped.count();
         }
         return TC_ACT_SHOT;
-    }
-    if mode == CARRY_DRAIN && held.get() == given.get() {
-        passed.count();
-        return PASS;
     }
     held.count();
     #[expect(unsafe_code, reason = "kernel helper")]
@@ -93,6 +97,16 @@ fn carry_egress(_ctx: TcContext) -> i32 {
     unsafe {
         bpf_redirect(tap.get() as u32, 0) as i32
     }
+}
+
+/// The process stands still, and nobody would give the frame back.
+#[inline(always)]
+fn has_lapsed(beat: Word) -> bool {
+    #[expect(unsafe_code, reason = "kernel helper")]
+    // SAFETY: it takes and changes nothing.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    // The beat may be of a moment after that.
+    now_ns.saturating_sub(beat.get()) > CARRY_LEASE_NS
 }
 
 /// On a tap's ingress: the guest's own frames. With the first of them the network learns that the guest is here.

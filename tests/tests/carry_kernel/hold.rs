@@ -14,6 +14,7 @@ use crate::network::{
 /// Holds frames until there are some, then gives them back until the tap is open again. How many that were.
 fn hold_and_give_back(hold: &mut Hold, tap: &mut HoldTap, back: &Injector, given: &mut u64) -> u64 {
     let before = *given;
+    hold.beat().unwrap();
     hold.set_mode(Mode::Hold).unwrap();
     let begun = Instant::now();
     while hold.held().unwrap() < before + 20 {
@@ -29,6 +30,7 @@ fn hold_and_give_back(hold: &mut Hold, tap: &mut HoldTap, back: &Injector, given
             *given += 1;
             hold.set_given(*given).unwrap();
         }
+        hold.beat().unwrap();
         if hold.held().unwrap() == *given {
             return *given - before;
         }
@@ -94,6 +96,32 @@ fn a_hold_that_goes_leaves_the_tap_open() {
         !got.is_empty()
     });
     assert_eq!(got, [2]);
+}
+
+/// As one that is stopped, or that its host has no time for.
+#[test]
+fn a_process_that_stands_still_keeps_nothing_from_the_guest_after_a_while() {
+    for mode in [Mode::Hold, Mode::Closed] {
+        let mut network = Network::new();
+        let tap = HoldTap::new().unwrap();
+        let mut hold = network.hold(&tap, mode);
+        let peer = Injector::new("peer").unwrap();
+        let kept = |hold: &Hold| hold.held().unwrap() + hold.closed_to().unwrap();
+        let mut number = 0;
+        until("a frame passes", || {
+            number += 1;
+            send(&peer, &frame(GUEST, PEER, number));
+            thread::sleep(Duration::from_millis(20));
+            hold.passed().unwrap() > 0
+        });
+        assert!(kept(&hold) > 50, "{mode:?}: none was kept before");
+        until("the guest gets it", || !network.got().is_empty());
+        // It goes on.
+        hold.beat().unwrap();
+        let before = kept(&hold);
+        send(&peer, &frame(GUEST, PEER, number + 1));
+        until("one is kept again", || kept(&hold) == before + 1);
+    }
 }
 
 #[test]

@@ -15,6 +15,8 @@ use crate::tap_queue::TapQueue;
 /// frame is on its way into that queue for microseconds. In ms.
 const MISSING_MS: u64 = 20;
 
+const BEAT_MS: u64 = tandem_ebpf::CARRY_BEAT_NS / 1_000_000;
+
 /// A guest's tap, what holds frames in front of it, and what gives them back.
 #[derive(Debug)]
 pub struct Guarded {
@@ -135,6 +137,19 @@ impl Guarded {
         self.draining = true;
         self.last_read_ms = now_ms;
         self.set_mode(Mode::Drain)
+    }
+
+    /// Whoever gives the frames back works. Due at least every [`BEAT_MS`] while there is a hold.
+    pub(crate) fn beat(&mut self) -> io::Result<()> {
+        match &mut self.hold {
+            Some(hold) => hold.beat().map_err(io::Error::other),
+            None => Ok(()),
+        }
+    }
+
+    /// How soon the next one is due, in ms.
+    pub(crate) fn beats_in_ms(&self) -> Option<u64> {
+        self.hold.as_ref().map(|_| BEAT_MS)
     }
 
     /// Takes the hold off.

@@ -162,6 +162,7 @@ impl SourceHalf {
             forwarding,
         } = self;
         let mut orders = Vec::new();
+        tap.beat()?;
         for input in learnt {
             machine.handle(now_ms, input);
         }
@@ -356,6 +357,7 @@ impl DestinationHalf {
             announced,
         } = self;
         let mut orders = Vec::new();
+        tap.beat()?;
         for input in learnt {
             machine.handle(now_ms, input);
         }
@@ -456,9 +458,11 @@ fn wait<'a>(
 ) -> Wait<'a> {
     let (reads, writes) = link.waits();
     let busy_ms = tap.is_busy().then(|| now_ms + BUSY_MS);
+    let beat_ms = tap.beats_in_ms().map(|ms| now_ms + ms);
+    let due_ms = deadline_ms.into_iter().chain(busy_ms).chain(beat_ms);
     Wait {
         reads: reads.into_iter().chain([tap.as_fd()]).collect(),
         writes,
-        until_ms: deadline_ms.into_iter().chain(busy_ms).min(),
+        until_ms: due_ms.min(),
     }
 }

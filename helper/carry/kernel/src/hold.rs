@@ -7,8 +7,8 @@ use aya::programs::{
 };
 use aya::{Ebpf, EbpfLoader};
 use tandem_ebpf::{
-    CARRY_CLOSED, CARRY_CLOSED_TO, CARRY_DRAIN, CARRY_EARLY, CARRY_GIVEN, CARRY_HELD, CARRY_HOLD,
-    CARRY_HOLD_TAP, CARRY_MODE, CARRY_PASSED,
+    CARRY_BEAT, CARRY_CLOSED, CARRY_CLOSED_TO, CARRY_DRAIN, CARRY_EARLY, CARRY_GIVEN, CARRY_HELD,
+    CARRY_HOLD, CARRY_HOLD_TAP, CARRY_MODE, CARRY_PASSED,
 };
 
 use crate::error::KernelError;
@@ -52,7 +52,12 @@ impl Hold {
             .take_map(MAP)
             .ok_or_else(|| KernelError::Object(format!("it has no map {MAP}")))?;
         let mut words = Array::try_from(map).map_err(|error| object_error(&error))?;
-        for (index, value) in [(CARRY_HOLD_TAP, tap.ifindex()), (CARRY_MODE, mode.word())] {
+        let first = [
+            (CARRY_HOLD_TAP, tap.ifindex()),
+            (CARRY_MODE, mode.word()),
+            (CARRY_BEAT, monotonic_ns()),
+        ];
+        for (index, value) in first {
             words
                 .set(index, value, 0)
                 .map_err(|error| object_error(&error))?;
@@ -72,6 +77,14 @@ impl Hold {
     /// If the kernel refuses it.
     pub fn set_mode(&mut self, mode: Mode) -> Result<(), KernelError> {
         self.set(CARRY_MODE, mode.word())
+    }
+
+    /// This process works: without that, at least every [`tandem_ebpf::CARRY_BEAT_NS`], all frames pass after a while.
+    ///
+    /// # Errors
+    /// If the kernel refuses it.
+    pub fn beat(&mut self) -> Result<(), KernelError> {
+        self.set(CARRY_BEAT, monotonic_ns())
     }
 
     /// Tells how many of the held frames this process is done with. In [`Mode::Drain`] the tap is open once they are all.
@@ -123,6 +136,13 @@ impl Hold {
         let word = self.words.get(&index, 0);
         word.map_err(|error| KernelError::Object(error.to_string()))
     }
+}
+
+/// The clock of `bpf_ktime_get_ns`.
+fn monotonic_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let at = u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000;
+    at + u64::try_from(now.tv_nsec).unwrap_or(0)
 }
 
 impl std::fmt::Debug for Hold {
