@@ -15,6 +15,7 @@ use crate::tap_queue::TapQueue;
 /// frame is on its way into that queue for microseconds. In ms.
 const MISSING_MS: u64 = 20;
 
+/// So often the programs are told that this process works, in ms.
 const BEAT_MS: u64 = tandem_ebpf::CARRY_BEAT_NS / 1_000_000;
 
 /// A guest's tap, what holds frames in front of it, and what gives them back.

@@ -20,7 +20,7 @@ use self::asked::{ASK, asked};
 use self::begin::{begin, begin_alone};
 use super::convergence::{Convergence, Verdict};
 use super::moment::{MOST_MS, Moment};
-use super::pace::Pace;
+use super::pace::{Pace, as_ms};
 use super::relay::{HalfProcess, start_alone};
 use super::settings::CarrySettings;
 use super::words::{FromHalf, HalfReport, ToHalf};
@@ -246,16 +246,11 @@ impl Conductor {
         let next = looked + self.look_after();
         match self.moment.filter(|_| self.awaits_its_end()) {
             Some(moment) => {
-                let due = Duration::from_millis(moment.due_ms(self.raise_ms()));
+                let due = Duration::from_millis(moment.due_ms(self.pace.takes_ms()));
                 next.min(looked.max(self.begun + due))
             }
             None => next,
         }
-    }
-
-    /// How long it takes to raise the speed, in ms.
-    fn raise_ms(&self) -> u64 {
-        u64::try_from(self.pace.takes().as_millis()).unwrap_or(u64::MAX)
     }
 
     fn look_after(&self) -> Duration {
@@ -455,7 +450,7 @@ impl Conductor {
 
     /// So much is left, which goes within the pause that may be.
     async fn near(&mut self, rest: u64) {
-        let (now_ms, raise_ms) = (self.since_begun_ms(), self.raise_ms());
+        let (now_ms, raise_ms) = (self.since_begun_ms(), self.pace.takes_ms());
         let moment = self.moment.get_or_insert(Moment::new(now_ms, rest));
         moment.look(now_ms, rest);
         // At this speed it may be over before the next look.
@@ -472,7 +467,7 @@ impl Conductor {
     }
 
     fn since_begun_ms(&self) -> u64 {
-        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+        as_ms(self.begun.elapsed())
     }
 }
 

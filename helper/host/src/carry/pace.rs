@@ -23,7 +23,7 @@ const LASTS_MS: u64 = 500;
 /// And for so many changes of the speed: on a busy host each takes a while, and nothing is seen meanwhile. At most so long, in ms.
 const LASTS_CHANGES: u64 = 4;
 const LASTS_MOST_MS: u64 = 3_000;
-/// From here on, at the speed that was had so far: so often as long as it is to last then.
+/// It is slowed down once what is left goes in so many times that, at the speed that was had so far.
 const NEAR: u64 = 2;
 /// How much longer a command may take near the end of a migration than at its beginning.
 const BUSIER: u64 = 4;
@@ -80,9 +80,9 @@ impl Pace {
         rest.saturating_mul(1000) / self.now.max(1)
     }
 
-    /// How long it takes to change it, as far as was seen.
-    pub(super) const fn takes(&self) -> Duration {
-        self.took
+    /// How long it takes to change it, as far as was seen, in ms.
+    pub(super) fn takes_ms(&self) -> u64 {
+        as_ms(self.took)
     }
 
     /// How long a source holds frames for a guest's stop, in ms.
@@ -112,10 +112,14 @@ impl Pace {
     }
 }
 
+/// A time in whole ms.
+pub(super) fn as_ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// If it is near its end, or it is not known yet how fast it goes. No part of what libvirt takes for one step: a change costs time.
 fn slowed(rest: u64, rate: u64, takes: Duration) -> Option<u64> {
-    let takes_ms = u64::try_from(takes.as_millis()).unwrap_or(u64::MAX);
-    let lasts_ms = takes_ms.saturating_mul(LASTS_CHANGES);
+    let lasts_ms = as_ms(takes).saturating_mul(LASTS_CHANGES);
     let lasts_ms = lasts_ms.clamp(LASTS_MS, LASTS_MOST_MS);
     let near_ms = lasts_ms.saturating_mul(NEAR);
     let is_near = u128::from(rest) * 1000 <= u128::from(rate) * u128::from(near_ms);
@@ -126,9 +130,8 @@ fn slowed(rest: u64, rate: u64, takes: Duration) -> Option<u64> {
 /// Two things are asked of the hypervisor meanwhile, the speed and the stop, after the tap's queue was waited for; a busy one
 /// takes a multiple of what it took for anything before.
 fn hold_ms(slowest: Duration) -> u64 {
-    let slowest_ms = u64::try_from(slowest.as_millis()).unwrap_or(u64::MAX);
     let usual_ms = Limits::default().hold_ms;
-    let commands_ms = slowest_ms.saturating_mul(2 * BUSIER);
+    let commands_ms = as_ms(slowest).saturating_mul(2 * BUSIER);
     let enough_ms = (usual_ms / 2).saturating_add(commands_ms);
     enough_ms.clamp(usual_ms, HOLD_MS)
 }

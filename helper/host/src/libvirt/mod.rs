@@ -141,7 +141,7 @@ impl Virsh {
         input: Option<&str>,
     ) -> Result<String, HostError> {
         if input.is_none()
-            && session::is_question(command)
+            && session::is_repeatable(command)
             && let Some(answer) = self.asked(name, command, arguments).await?
         {
             return Ok(answer);

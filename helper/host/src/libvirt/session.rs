@@ -29,7 +29,7 @@ const MOST_UUIDS: usize = 4096;
 /// Commands that may be given again where their answer got lost. Those of the second row change what a carry has to change
 /// within milliseconds, and given twice they come to the same: libvirt takes the stop of a domain that is paused
 /// (`qemuDomainSuspend` of `src/qemu/qemu_driver.c`, libvirt 11.3).
-const QUESTIONS: [&str; 11] = [
+const REPEATABLE: [&str; 11] = [
     "domstate",
     "dominfo",
     "domjobinfo",
@@ -44,16 +44,16 @@ const QUESTIONS: [&str; 11] = [
 ];
 
 /// It may be given again.
-pub(super) fn is_question(command: &str) -> bool {
-    QUESTIONS.contains(&command)
+pub(super) fn is_repeatable(command: &str) -> bool {
+    REPEATABLE.contains(&command)
 }
 
-/// It is one, without a word of anybody else's.
+/// It may, and has no word of anybody else's.
 pub(super) fn can_ask(arguments: &[&str]) -> bool {
     let Some((command, options)) = arguments.split_first() else {
         return false;
     };
-    is_question(command) && options.iter().all(|option| is_fixed(option))
+    is_repeatable(command) && options.iter().all(|option| is_fixed(option))
 }
 
 /// A flag of this program's, a domain's UUID, the name that libvirt gives a PCI function, or a number.
