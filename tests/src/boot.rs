@@ -151,6 +151,11 @@ pub(crate) fn kernel_parameters(accelerator: Accelerator) -> Vec<String> {
         // (`timer_irq_works`, arch/x86/kernel/apic/io_apic.c, 6.12). An emulated CPU that gets no time
         // meanwhile misses them, and the guest panics: "IO-APIC + timer doesn't work".
         parameters.push("no_timer_check".to_owned());
+        // Nor does such a CPU read its clocks in time, so the kernel's watchdog calls a sound TSC unstable
+        // (`clocksource_watchdog`, kernel/time/clocksource.c, 6.12) and patches its code while it runs. Once a
+        // guest's oops in `tick_irq_enter`, 5 s after its start, lay where that leads. An emulator's TSC is one
+        // for all CPUs.
+        parameters.push("tsc=reliable".to_owned());
     }
     parameters
 }
