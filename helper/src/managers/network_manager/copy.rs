@@ -6,9 +6,11 @@ use std::fmt::Write as _;
 use siphasher::sip::SipHasher24;
 use tandem_core::policy::{BondPolicy, MacPolicy};
 
+use super::managed::{Configuration, Setting};
 use super::nic::Nic;
 use super::profiles::{AUTOMATIC, CONNECTION, Profile, WIRED};
 use crate::networkd::iaid;
+use crate::system_files::SystemFiles;
 
 /// Of `[connection]`, what the bond's profile has of its own.
 const OWN: &[&str] = &[
@@ -43,8 +45,31 @@ const WIRED_METRIC: u32 = 100;
 /// What a profile begins with; what it was made from follows.
 pub(super) const HEADER: &str = "# Written by tandem, and again when it changes. Made from ";
 
-/// The bond's profile. `pins_iaid`: nobody has chosen by what DHCP clients identify the standby, so it is its name.
-pub(super) fn of_bond(bond: &BondPolicy, nic: &Nic, source: &Profile, pins_iaid: bool) -> String {
+/// What NetworkManager.conf gives profiles for the standby, by [`IP_GROUPS`]. It may do so for wired NICs alone.
+pub(super) struct Defaults([Vec<Setting>; 2]);
+
+impl Defaults {
+    /// An error where it can't be told whom they are for.
+    pub(super) fn read(files: &SystemFiles, nic: &Nic) -> Result<Self, String> {
+        let configuration = Configuration::read(files);
+        let [v4, v6] = IP_GROUPS.map(|family| configuration.defaults(nic, family));
+        Ok(Self([v4?, v6?]))
+    }
+
+    fn of(&self, group: &str) -> &[Setting] {
+        let known = IP_GROUPS.iter().zip(&self.0);
+        let found = known.into_iter().find(|(name, _)| **name == group);
+        found.map_or(&[], |(_, settings)| settings)
+    }
+}
+
+/// The bond's profile.
+pub(super) fn of_bond(
+    bond: &BondPolicy,
+    nic: &Nic,
+    source: &Profile,
+    defaults: &Defaults,
+) -> String {
     let name = &bond.name;
     let mut text = format!(
         "{HEADER}{}\n[connection]\nid=tandem {name}\nuuid={}\ntype=bond\ninterface-name={name}\n\
@@ -68,12 +93,20 @@ pub(super) fn of_bond(bond: &BondPolicy, nic: &Nic, source: &Profile, pins_iaid:
     }
     text.push_str(&options(bond));
     // What a bond would have otherwise, where the group says nothing of it.
-    let asks_as_the_standby = |text: &mut String, entries: &[(String, String)]| {
-        let has = |wanted: &str| entries.iter().any(|(key, _)| key == wanted);
+    let asks_as_the_standby = |text: &mut String, group: &str, entries: &[Setting]| {
+        let is_among = |known: &[Setting], wanted: &str| known.iter().any(|(key, _)| key == wanted);
+        let defaults = defaults.of(group);
+        for (key, value) in defaults {
+            if !is_among(entries, key) {
+                let _ = writeln!(text, "{key}={value}");
+            }
+        }
+        let has = |wanted: &str| is_among(entries, wanted) || is_among(defaults, wanted);
         if !has(METRIC) {
             let _ = writeln!(text, "{METRIC}={WIRED_METRIC}");
         }
-        if pins_iaid && !has(IAID) {
+        // Where nobody has chosen by what its DHCP client identifies the standby, it is its name.
+        if !has(IAID) {
             // As `nm_utils_create_dhcp_iaid` derives it from the interface's name (NetworkManager, 1.52).
             let _ = writeln!(text, "{IAID}={}", iaid::of_bytes(nic.name.as_bytes()));
         }
@@ -89,7 +122,7 @@ pub(super) fn of_bond(bond: &BondPolicy, nic: &Nic, source: &Profile, pins_iaid:
         if !IP_GROUPS.contains(&group) {
             continue;
         }
-        asks_as_the_standby(&mut text, entries);
+        asks_as_the_standby(&mut text, group, entries);
     }
     // A profile that says nothing of a family asks for it (`nm_connection_normalize`, NetworkManager, 1.52).
     for group in IP_GROUPS {
@@ -97,7 +130,7 @@ pub(super) fn of_bond(bond: &BondPolicy, nic: &Nic, source: &Profile, pins_iaid:
             continue;
         }
         let _ = write!(text, "\n[{group}]\nmethod=auto\n");
-        asks_as_the_standby(&mut text, &[]);
+        asks_as_the_standby(&mut text, group, &[]);
     }
     text
 }

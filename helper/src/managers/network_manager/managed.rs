@@ -14,6 +14,9 @@ const MAIN: &str = "/etc/NetworkManager/NetworkManager.conf";
 /// MACs of NICs whose automatic profile somebody deleted.
 const NO_AUTO_DEFAULT: &str = "/var/lib/NetworkManager/no-auto-default.state";
 
+/// A key and its value.
+pub(super) type Setting = (String, String);
+
 /// All of its configuration, in the order in which later files override earlier ones.
 pub(super) struct Configuration(Vec<Keyfile>);
 
@@ -46,13 +49,39 @@ impl Configuration {
         value
     }
 
-    /// Some file says something of this key, whatever its group.
-    pub(super) fn mentions(&self, wanted: &str) -> bool {
-        let mut entries = self.0.iter().flat_map(|file| {
-            file.groups()
-                .flat_map(|(_, entries)| entries.iter().map(|(key, _)| key.as_str()))
-        });
-        entries.any(|key| key == wanted)
+    /// What profiles for this NIC that say nothing of it have of a family's settings (`ipv4`), each key once; an
+    /// error where it can't be told whom they are for ("CONNECTION SECTION" of NetworkManager.conf(5)).
+    pub(super) fn defaults(&self, nic: &Nic, family: &str) -> Result<Vec<Setting>, String> {
+        let mut defaults: Vec<Setting> = Vec::new();
+        // Files read later come first; in each, `[connection]` comes after those with more of a name.
+        for file in self.0.iter().rev() {
+            let is_one = |name: &str| name.starts_with("connection");
+            let sections = file.groups().filter(|(name, _)| is_one(name));
+            let (plain, named): (Vec<_>, Vec<_>) =
+                sections.partition(|(name, _)| *name == "connection");
+            for (section, entries) in named.into_iter().chain(plain) {
+                let value = |key: &str| {
+                    let found = entries.iter().find(|(found, _)| found == key);
+                    found.map(|(_, value)| value.as_str())
+                };
+                let devices = value("match-device").map_or(Ok(true), |devices| fits(devices, nic));
+                if !devices.map_err(|what| format!("[{section}]: {what}"))? {
+                    continue;
+                }
+                for (key, value) in entries {
+                    let key = key.split_once('.').filter(|(of, _)| *of == family);
+                    if let Some((_, key)) = key
+                        && !defaults.iter().any(|(known, _)| known == key)
+                    {
+                        defaults.push((key.to_owned(), value.clone()));
+                    }
+                }
+                if value("stop-match").is_some_and(is_true) {
+                    return Ok(defaults);
+                }
+            }
+        }
+        Ok(defaults)
     }
 
     /// NetworkManager manages this NIC; an error where that can't be told.
@@ -192,6 +221,39 @@ mod tests {
             assert_eq!(manages(text), Ok(expected), "{text}");
         }
         assert!(manages("[keyfile]\nunmanaged-devices=s390-subchannels:0\n").is_err());
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_sections_that_fit() {
+        let folder = Folder::new();
+        let of = |family: &str| {
+            let defaults =
+                Configuration::read(&folder.files()).defaults(&Nic::named("eth0"), family)?;
+            let texts = defaults.iter().map(|(key, value)| format!("{key}={value}"));
+            Ok::<_, String>(texts.collect::<Vec<_>>().join(" "))
+        };
+        folder.write(
+            MAIN,
+            "[connection]\nipv4.route-metric=55\nipv4.dhcp-timeout=90\nipv6.ip6-privacy=0\n\
+             [connection-wifi]\nmatch-device=type:wifi\nipv4.route-metric=600\n\
+             [connection-wired]\nmatch-device=type:ethernet\nipv4.route-metric=50\n",
+        );
+        assert_eq!(of("ipv4").unwrap(), "route-metric=50 dhcp-timeout=90");
+        assert_eq!(of("ipv6").unwrap(), "ip6-privacy=0");
+        // A file that is read later comes first, and may be the last that is asked.
+        folder.write(
+            "/etc/NetworkManager/conf.d/10.conf",
+            "[connection]\nipv4.route-metric=7\nstop-match=yes\n",
+        );
+        assert_eq!(of("ipv4").unwrap(), "route-metric=7");
+        folder.write(
+            "/etc/NetworkManager/conf.d/20.conf",
+            "[connection-x]\nmatch-device=s390-subchannels:0\nipv4.route-metric=1\n",
+        );
+        assert_eq!(
+            of("ipv4").unwrap_err(),
+            "[connection-x]: `s390-subchannels:0` is not known here"
+        );
     }
 
     #[test]

@@ -232,7 +232,10 @@ fn decide(policy: &Policy, bond: &BondPolicy, readiness: &Readiness, links: &[Li
         Err(why) => return Decision::Leave(Some(why)),
     };
     let name = bond.name.as_str();
-    let pins_iaid = !profiles::chooses_iaid(files);
+    let defaults = match copy::Defaults::read(files, &nic) {
+        Ok(defaults) => defaults,
+        Err(why) => return Decision::Leave(Some(why)),
+    };
     let Some(port) = copy::of_standby(bond, &nic, &source) else {
         return Decision::Leave(Some(format!("{} has no MAC", nic.name)));
     };
@@ -241,7 +244,7 @@ fn decide(policy: &Policy, bond: &BondPolicy, readiness: &Readiness, links: &[Li
     let is_at_work = profiles::active_now(files, &nic).is_some_and(|profile| profile != own);
     // What an earlier NetworkManager noted is no work.
     let crosses = is_at_work && source.is_leased() && is_running(files);
-    let mine = copy::of_bond(bond, &nic, &source, pins_iaid);
+    let mine = copy::of_bond(bond, &nic, &source, &defaults);
     let texts = [Some(mine), Some(port), in_need];
     let names = file_names(name).into_iter().zip(texts);
     Decision::Write(Wanted {

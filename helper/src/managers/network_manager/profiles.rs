@@ -201,11 +201,3 @@ fn more_than_addresses(profile: &Profile) -> Option<&'static str> {
     let is_other = cloned.is_some_and(|mac| !is_settled(mac));
     is_other.then_some("another MAC for it")
 }
-
-/// The administrator chose by what DHCP clients identify interfaces.
-pub(super) fn chooses_iaid(files: &SystemFiles) -> bool {
-    let configuration = Configuration::read(files);
-    ["ipv4.dhcp-iaid", "ipv6.dhcp-iaid"]
-        .iter()
-        .any(|key| configuration.mentions(key))
-}

@@ -154,6 +154,19 @@ fn the_profile_that_fits_best_becomes_the_bonds() {
     );
     assert!(text.contains("\naddress1=192.0.2.5/24,192.0.2.1\nroute-metric=7\n"));
     assert!(!text.contains("[user]") && !text.contains("uuid=cloud"));
+    // What wired NICs have by default a bond has not: it gets what the profile leaves open.
+    let conf = "/etc/NetworkManager/conf.d/10.conf";
+    folder.write(
+        conf,
+        "[connection-x]\nmatch-device=type:ethernet\nipv4.route-metric=50\nipv4.may-fail=false\nipv6.dhcp-iaid=9\n",
+    );
+    let text = bond();
+    let asks =
+        "address1=192.0.2.5/24,192.0.2.1\nroute-metric=7\nmay-fail=false\ndhcp-iaid=726689589\n";
+    assert!(text.contains(asks), "{text}");
+    let asks = "method=disabled\ndhcp-iaid=9\nroute-metric=100\n";
+    assert!(text.contains(asks), "{text}");
+    folder.remove(conf);
     // What NetworkManager has up now comes before all others.
     folder.write(
         "/run/NetworkManager/devices/2",
