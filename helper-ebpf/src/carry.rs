@@ -25,7 +25,8 @@ pub const CARRY_BEAT: u32 = 7;
 
 /// The process says so often that it works, in ns.
 pub const CARRY_BEAT_NS: u64 = 1_000_000_000;
-/// Where it has not said so for this long, in ns, every frame passes: a process that stands still keeps nothing from the guest.
+/// Where it has not said so for this long, in ns, every frame passes at a tap that is not closed: a process that stands still keeps
+/// nothing from the guest.
 pub const CARRY_LEASE_NS: u64 = 5 * CARRY_BEAT_NS;
 
 /// Frames pass as soon as nothing is held, and are held behind what is until then: also how a tap is open.

@@ -176,7 +176,8 @@ pub fn refresh(config: &Path) -> Result<Vec<String>> {
         let marked = Marks::default().refresh(&situation);
         let files = situation.readiness.files();
         let told = managers::finish(files);
-        done.extend([marked?, told].concat());
+        let marked = marked.with_context(|| format!("told meanwhile: {told:?}"))?;
+        done.extend([marked, told].concat());
         if Situation::now(config)?.policy == situation.policy {
             return Ok([done, managers::watch_what_is_told(files)].concat());
         }

@@ -1,6 +1,7 @@
 //! A carry's hold: in front of a tap's queue, frames go into another tap instead, from which its process reads them.
 //!
-//! A process that has had no turn for [`CARRY_LEASE_NS`] holds nothing: frames pass, and what it has held comes late, if ever.
+//! A process that has had no turn for [`CARRY_LEASE_NS`] holds nothing: frames pass, and what it has held comes late, if ever. A tap
+//! that is closed stays so until the guest's first frame.
 //!
 //! In [`CARRY_DRAIN`] a frame passes only while nothing is held, so that none overtakes one that has yet to be given
 //! back. The count of held frames is raised before the frame leaves for the other tap, and that of given ones after it
@@ -80,16 +81,17 @@ fn carry_egress(_ctx: TcContext) -> i32 {
         return PASS;
     };
     let mode = mode.get();
-    let is_open = mode == CARRY_DRAIN && held.get() == given.get();
-    if is_open || has_lapsed(beat) {
-        passed.count();
-        return PASS;
-    }
+    // However long its process stands still: what came before the guest has, it gets twice.
     if mode == CARRY_CLOSED {
         if let Some(dropped) = Word::of(CARRY_CLOSED_TO) {
             dropped.count();
         }
         return TC_ACT_SHOT;
+    }
+    let is_open = mode == CARRY_DRAIN && held.get() == given.get();
+    if is_open || has_lapsed(beat) {
+        passed.count();
+        return PASS;
     }
     held.count();
     #[expect(unsafe_code, reason = "kernel helper")]

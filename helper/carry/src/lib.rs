@@ -38,7 +38,7 @@ mod twins;
 
 pub use destination::Destination;
 pub use frame::{Frame, HEADER_BYTES, MAX_FRAME_BYTES, MIN_FRAME_BYTES, Mac};
-pub use limits::{Limits, MAX_OWN_MACS};
+pub use limits::{ANSWER_MS, Limits, MAX_OWN_MACS};
 pub use message::{CarryCause, Message, NoCommonVersion, VERSIONS, Versions, agree};
 pub use source::Source;
 pub use stream::{Decoder, MAX_MESSAGE_BYTES, StreamError};

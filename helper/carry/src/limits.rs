@@ -3,6 +3,9 @@
 /// A guest's own MACs that a source is told at most.
 pub const MAX_OWN_MACS: usize = 16;
 
+/// How long the source waits for the answer whether the guest stands still, in ms: frames are held meanwhile.
+pub const ANSWER_MS: u64 = 2_000;
+
 /// The bounds of one half. What exceeds them is counted, never silent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -11,7 +14,8 @@ pub struct Limits {
     pub frames: usize,
     /// Bytes of them, in the same way.
     pub bytes: usize,
-    /// From the hold to the guest's stop, in ms: all the while the guest runs and hears nothing.
+    /// From the hold to the guest's stop, in ms: all the while the guest runs and hears nothing. Whether it has stopped is asked then,
+    /// and the answer waited for as long again, or for [`ANSWER_MS`].
     pub hold_ms: u64,
     /// How long the source waits for its tap's queue to be empty before it has the guest stopped, in ms.
     pub drain_ms: u64,
@@ -29,6 +33,11 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// How long the answer whether the guest stands still is waited for, in ms.
+    pub(crate) fn answer_ms(&self) -> u64 {
+        self.hold_ms.min(ANSWER_MS)
+    }
+
     /// Until when the other half's next word is waited for, in ms, if that is due since `since_ms`: so long after what
     /// last went over the stream, which may be slow, and at most so long after it was due.
     pub(crate) fn waited_until_ms(

@@ -78,7 +78,7 @@ pub(super) fn set_options(
 /// kernel's lock, and holds when ports come and go, which setting the active port
 /// would not.
 ///
-/// Where the bond delivers the frames of all ports, the switchover was prepared for, and the network is told with it: a port
+/// Where the bond delivers the frames of all ports, what tells the network is prepared first, and told with the switchover: a port
 /// that is left takes in nothing any more for stations behind a bridge that the bond is in, as the kernel has only the active
 /// one take in all (`bond_hw_addr_swap` of `drivers/net/bonding/bond_main.c`, 6.12).
 pub(super) fn set_primary(
@@ -95,12 +95,12 @@ pub(super) fn set_primary(
             message: format!("{} is no port of {}", port_link.name, bond_link.name),
         });
     }
-    let is_prepared_for = |facts: &BondFacts| {
+    let is_told_with_it = |facts: &BondFacts| {
         // A MAC that follows the port is not yet what it will be.
         let stays = facts.fail_over_mac == FailOverMac::None;
         stays && facts.all_ports_active && facts.active != Some(port)
     };
-    let announcements = match bond_link.bond.as_ref().is_some_and(is_prepared_for) {
+    let announcements = match bond_link.bond.as_ref().is_some_and(is_told_with_it) {
         true => Prepared::new(requests, bond, port),
         false => None,
     };

@@ -52,16 +52,23 @@ const MAX_WORDS: usize = 200;
 /// # Errors
 /// The kernel does not answer, or this is not root.
 pub fn watch(config: &Path) -> Result<()> {
-    let changes = Changes::open().context("can't listen to the kernel's links")?;
+    let mut teller = Teller::default();
     let files = SystemFiles::this();
+    let watched = watch_and_tell(config, &files, &mut teller);
+    // A try that ends with this process would count as one.
+    say(teller.finish(&files));
+    watched
+}
+
+fn watch_and_tell(config: &Path, files: &SystemFiles, teller: &mut Teller) -> Result<()> {
+    let changes = Changes::open().context("can't listen to the kernel's links")?;
     let mut waiting = Waiting::default();
     let mut marks = Marks::default();
     let mut wait_online = WaitOnline::default();
     let mut rest = Rest::default();
-    let mut teller = Teller::default();
     let began = Instant::now();
     // Started anew, the service has a new chance.
-    if !given_back(&files).is_empty() {
+    if !given_back(files).is_empty() {
         remember(&GivenBack::new())?;
     }
     loop {
@@ -74,9 +81,7 @@ pub fn watch(config: &Path) -> Result<()> {
                     UNIT,
                     &format!("the NICs are left to their network manager: {reason}"),
                 );
-                let marked = marks.refresh(&situation);
-                say(teller.finish(&files));
-                say(marked?);
+                say(marks.refresh(&situation)?);
                 return Ok(());
             }
         };
@@ -95,14 +100,14 @@ pub fn watch(config: &Path) -> Result<()> {
         }
         let marked = marks.refresh(&situation);
         // Beside this: bonds that nobody makes wait for nothing.
-        say(teller.go_on(&files));
+        say(teller.go_on(files));
         say(marked?);
         let waits = waits(&situation);
-        say(wait_online.follow(&files, &waits)?);
+        say(wait_online.follow(files, &waits)?);
         let waits_for_udev = marks.waits_for_udev() || waits.is_any_managed.is_none();
         let is_early = waits_for_udev && began.elapsed() < UDEV_LIMIT;
         // What a manager did not do it is told again.
-        let is_telling = managers::is_told(&files) || teller.is_at_work();
+        let is_telling = managers::is_told(files) || teller.is_at_work();
         let is_over = next.is_over && !is_early && !is_telling;
         // What has changed since the look may have another name, or need another mark.
         if wait_online.is_due() || is_over && changes.wait(Some(Duration::ZERO))? {

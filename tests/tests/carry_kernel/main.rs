@@ -10,6 +10,7 @@ mod frames;
 mod guest_tap;
 mod halves;
 mod hold;
+mod lapsed;
 mod network;
 mod peer;
 mod queues;

@@ -22,6 +22,11 @@ pub(crate) struct Peer {
 
 impl Peer {
     pub(crate) fn start() -> Self {
+        Self::every(Duration::from_micros(200))
+    }
+
+    /// One to the guest so often.
+    pub(crate) fn every(pause: Duration) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let sent: Arc<[AtomicU64; 2]> = Arc::default();
         let (told, count) = (Arc::clone(&stop), Arc::clone(&sent));
@@ -38,7 +43,7 @@ impl Peer {
                 round += 1;
                 count[0].store(numbers[0], Ordering::Relaxed);
                 count[1].store(numbers[1], Ordering::Relaxed);
-                thread::sleep(Duration::from_micros(200));
+                thread::sleep(pause);
             }
         });
         Self { stop, sent, thread }

@@ -14,6 +14,8 @@ use crate::hold::Mode;
 
 /// A guest that runs takes what it is given back within this time, or it is lost.
 const GIVES: Duration = Duration::from_secs(2);
+/// How often a queue is emptied before an answer that comes in time: [`tandem_ebpf::CARRY_LEASE_NS`].
+const TRIES: usize = 3;
 /// Between two looks at a full queue.
 const LOOK: Duration = Duration::from_millis(1);
 
@@ -38,6 +40,9 @@ pub enum NotClosed {
     /// It was given back.
     #[error("the guest had arrived before the half stood ready")]
     HasArrived,
+    /// It was given back.
+    #[error("the hypervisor takes too long to say whether the guest has arrived")]
+    TooSlow,
 }
 
 impl Guarded {
@@ -54,21 +59,38 @@ impl Guarded {
         mut is_incoming: impl FnMut() -> bool,
     ) -> Result<Closed, NotClosed> {
         let mut tap = Self::new(device, Mode::Hold)?;
+        // And whether all frames were kept until the answer, since the last one.
         let mut is_coming = |tap: &mut Self| {
+            let is_late = tap.beat()?;
+            let comes = is_incoming();
+            let has_lapsed = tap.beat()? || is_late;
             // Its first frame tells, too.
-            Ok::<_, io::Error>(is_incoming() && tap.announced()?.is_none())
+            Ok::<_, io::Error>((comes && tap.announced()?.is_none(), !has_lapsed))
         };
+        let mut copy = copy;
         let mut queue = VecDeque::new();
-        if is_coming(&mut tap)? {
-            queue = copy.map_or_else(|| Ok(VecDeque::new()), |copy| copy.take_all(most_bytes))?;
-            if is_coming(&mut tap)? {
+        let (mut comes, _) = is_coming(&mut tap)?;
+        for _ in 0..TRIES {
+            if !comes {
+                break;
+            }
+            if let Some(copy) = copy.as_deref_mut() {
+                queue.extend(copy.take_all(most_bytes)?);
+            }
+            let kept_all;
+            (comes, kept_all) = is_coming(&mut tap)?;
+            // Those that were not kept are in the queue.
+            if comes && kept_all {
                 tap.close()?;
                 let emptied = queue.len() as u64;
                 return Ok(Closed { tap, emptied });
             }
         }
         tap.give_back(queue)?;
-        Err(NotClosed::HasArrived)
+        match comes {
+            true => Err(NotClosed::TooSlow),
+            false => Err(NotClosed::HasArrived),
+        }
     }
 
     /// Gives the guest what was in its queue, then what was held, and lets go of the tap.
@@ -76,6 +98,7 @@ impl Guarded {
         let begun = Instant::now();
         let mut drains = false;
         loop {
+            self.beat()?;
             let now_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
             while self.has_room()?
                 && let Some(frame) = frames.pop_front()

@@ -140,11 +140,12 @@ impl Guarded {
         self.set_mode(Mode::Drain)
     }
 
-    /// Whoever gives the frames back works. Due at least every [`BEAT_MS`] while there is a hold.
-    pub(crate) fn beat(&mut self) -> io::Result<()> {
+    /// Whoever gives the frames back works. Due at least every [`BEAT_MS`] while there is a hold. True if that comes so late that
+    /// frames may have passed the hold.
+    pub(crate) fn beat(&mut self) -> io::Result<bool> {
         match &mut self.hold {
             Some(hold) => hold.beat().map_err(io::Error::other),
-            None => Ok(()),
+            None => Ok(false),
         }
     }
 

@@ -162,7 +162,7 @@ impl SourceHalf {
             forwarding,
         } = self;
         let mut orders = Vec::new();
-        tap.beat()?;
+        let has_lapsed = tap.beat()?;
         for input in learnt {
             machine.handle(now_ms, input);
         }
@@ -170,6 +170,9 @@ impl SourceHalf {
             machine.handle(now_ms, source::Input::StreamEnded);
         }
         read_source(machine, tap, now_ms)?;
+        if has_lapsed && sweeps_until_ms.is_none() && machine.is_stopped() {
+            ended.left += read_passed(machine, tap, copy.as_mut(), now_ms)?;
+        }
         let looks = matches!(drain, Drain::Ahead | Drain::Awaited);
         if looks && tap.in_queue() == 0 && *drain == Drain::Awaited {
             *drain = Drain::Empty;
@@ -438,6 +441,26 @@ fn sweep(machine: &mut Source, copy: Option<&mut TapCopy>, now_ms: u64) -> io::R
         machine.handle(now_ms, source::Input::Left(frame));
     }
     Ok(())
+}
+
+/// Frames that passed the hold while this process stood still, behind a guest that does so too: they come after those that were
+/// held until then. Gives how many can't be read, and are lost.
+fn read_passed(
+    machine: &mut Source,
+    tap: &mut Guarded,
+    copy: Option<&mut TapCopy>,
+    now_ms: u64,
+) -> io::Result<u64> {
+    let Some(copy) = copy else {
+        return Ok(tap.in_queue());
+    };
+    for _ in 0..TURN_FRAMES {
+        let Some(frame) = copy.read()? else {
+            break;
+        };
+        machine.handle(now_ms, source::Input::Frame(frame));
+    }
+    Ok(0)
 }
 
 fn read_destination(machine: &mut Destination, tap: &mut Guarded, now_ms: u64) -> io::Result<()> {

@@ -8,7 +8,7 @@ use aya::programs::{
 use aya::{Ebpf, EbpfLoader};
 use tandem_ebpf::{
     CARRY_BEAT, CARRY_CLOSED, CARRY_CLOSED_TO, CARRY_DRAIN, CARRY_EARLY, CARRY_GIVEN, CARRY_HELD,
-    CARRY_HOLD, CARRY_HOLD_TAP, CARRY_MODE, CARRY_PASSED,
+    CARRY_HOLD, CARRY_HOLD_TAP, CARRY_LEASE_NS, CARRY_MODE, CARRY_PASSED,
 };
 
 use crate::error::KernelError;
@@ -18,6 +18,9 @@ use crate::hold_tap::HoldTap;
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../../helper-ebpf/tandem.bpf.o");
 /// The map that both share.
 const MAP: &str = "CARRY";
+
+/// A process that has not said for so long that it works holds nothing, in ms.
+pub const LEASE_MS: u64 = CARRY_LEASE_NS / 1_000_000;
 
 /// What becomes of a frame for the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +36,7 @@ pub enum Mode {
 /// The programs on one tap. They go when this is dropped, or with the process.
 pub struct Hold {
     words: Array<MapData, u64>,
+    beat_ns: u64,
     _links: [SchedClassifierLink; 2],
 }
 
@@ -52,10 +56,11 @@ impl Hold {
             .take_map(MAP)
             .ok_or_else(|| KernelError::Object(format!("it has no map {MAP}")))?;
         let mut words = Array::try_from(map).map_err(|error| object_error(&error))?;
+        let beat_ns = monotonic_ns();
         let first = [
             (CARRY_HOLD_TAP, tap.ifindex()),
             (CARRY_MODE, mode.word()),
-            (CARRY_BEAT, monotonic_ns()),
+            (CARRY_BEAT, beat_ns),
         ];
         for (index, value) in first {
             words
@@ -67,6 +72,7 @@ impl Hold {
         let egress = attach(&mut ebpf, "carry_egress", device, TcAttachType::Egress)?;
         Ok(Self {
             words,
+            beat_ns,
             _links: [ingress, egress],
         })
     }
@@ -79,12 +85,17 @@ impl Hold {
         self.set(CARRY_MODE, mode.word())
     }
 
-    /// This process works: without that, at least every [`tandem_ebpf::CARRY_BEAT_NS`], all frames pass after a while.
+    /// This process works: without that, at least every [`tandem_ebpf::CARRY_BEAT_NS`], all frames pass after a while. True if
+    /// some may have passed so since the last time.
     ///
     /// # Errors
     /// If the kernel refuses it.
-    pub fn beat(&mut self) -> Result<(), KernelError> {
-        self.set(CARRY_BEAT, monotonic_ns())
+    pub fn beat(&mut self) -> Result<bool, KernelError> {
+        let now_ns = monotonic_ns();
+        self.set(CARRY_BEAT, now_ns)?;
+        let lapsed = now_ns.saturating_sub(self.beat_ns) > CARRY_LEASE_NS;
+        self.beat_ns = now_ns;
+        Ok(lapsed)
     }
 
     /// Tells how many of the held frames this process is done with. In [`Mode::Drain`] the tap is open once they are all.

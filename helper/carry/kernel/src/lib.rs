@@ -26,7 +26,7 @@ pub use copy::TapCopy;
 pub use error::KernelError;
 pub use guarded::Guarded;
 pub use half::{DestinationHalf, DrainEnd, Order, SourceHalf, Wait};
-pub use hold::{Hold, Mode};
+pub use hold::{Hold, LEASE_MS, Mode};
 pub use hold_tap::HoldTap;
 pub use inject::{Injected, Injector};
 pub use stream_io::StreamIo;

@@ -338,6 +338,7 @@ impl Destination {
         Some(
             began_ms
                 .saturating_add(limits.hold_ms)
+                .saturating_add(limits.answer_ms())
                 .saturating_add(limits.forward_ms)
                 .saturating_add(limits.resume_ms),
         )

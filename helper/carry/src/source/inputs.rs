@@ -66,7 +66,7 @@ impl Source {
         let due = |since_ms: u64, ms: u64| now_ms >= since_ms.saturating_add(ms);
         match self.phase {
             Phase::Hold { since_ms } if due(since_ms, self.limits.drain_ms) => self.order_stop(),
-            Phase::Stopping { since_ms } if due(since_ms, self.limits.hold_ms) => {
+            Phase::Stopping { since_ms } if due(since_ms, self.stop_limit_ms()) => {
                 self.look_for_stop();
             }
             Phase::Stopped { since_ms } => {

@@ -347,13 +347,21 @@ impl Source {
         })
     }
 
+    /// How long the guest's stop is waited for, or where that was asked for, the answer, in ms.
+    fn stop_limit_ms(&self) -> u64 {
+        match self.stop_asked {
+            true => self.limits.answer_ms(),
+            false => self.limits.hold_ms,
+        }
+    }
+
     /// When [`Input::Tick`] is due at the latest, in ms.
     pub fn next_deadline(&self) -> Option<u64> {
         let limits = &self.limits;
         let phase = match self.phase {
             Phase::Pass | Phase::Ended => None,
             Phase::Hold { since_ms } => Some(since_ms.saturating_add(limits.drain_ms)),
-            Phase::Stopping { since_ms } => Some(since_ms.saturating_add(limits.hold_ms)),
+            Phase::Stopping { since_ms } => Some(since_ms.saturating_add(self.stop_limit_ms())),
             Phase::Stopped { since_ms } => {
                 let last = since_ms.saturating_add(limits.forward_ms);
                 let sooner = if self.has_no_destination() {
@@ -414,7 +422,8 @@ impl Source {
         }
     }
 
-    const fn is_stopped(&self) -> bool {
+    /// The guest stands still here, and what comes for it is not given back.
+    pub const fn is_stopped(&self) -> bool {
         matches!(self.phase, Phase::Stopped { .. })
     }
 

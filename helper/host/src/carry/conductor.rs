@@ -387,6 +387,10 @@ impl Conductor {
             }
         }
         if self.failed {
+            // A stop that came now would be of a guest that shall run.
+            if let Some(stopping) = self.stopping.take() {
+                stopping.abort();
+            }
             match asked(self.source.state(&self.domain)).await {
                 Some(DomainState::Running) => {
                     self.stays = true;

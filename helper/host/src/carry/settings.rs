@@ -82,7 +82,11 @@ impl HalfArguments {
     pub(super) fn limits(&self) -> Limits {
         Limits {
             bytes: self.limit,
-            hold_ms: self.hold_limit,
+            // The destination is not told how long the source holds, and does not end before it.
+            hold_ms: match self.side {
+                Side::Source => self.hold_limit,
+                Side::Destination => HOLD_MS,
+            },
             drain_ms: DRAIN_MS,
             resume_ms: RESUME_MS,
             straggle_ms: STRAGGLE_MS,

@@ -141,7 +141,7 @@ impl Virsh {
         input: Option<&str>,
     ) -> Result<String, HostError> {
         if input.is_none()
-            && session::is_repeatable(command)
+            && session::is_for_sessions(command)
             && let Some(answer) = self.asked(name, command, arguments).await?
         {
             return Ok(answer);

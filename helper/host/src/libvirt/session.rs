@@ -26,10 +26,9 @@ const REST: Duration = Duration::from_secs(30);
 /// Domains whose UUIDs are remembered.
 const MOST_UUIDS: usize = 4096;
 
-/// Commands that may be given again where their answer got lost. Those of the second row change what a carry has to change
-/// within milliseconds, and given twice they come to the same: libvirt takes the stop of a domain that is paused
-/// (`qemuDomainSuspend` of `src/qemu/qemu_driver.c`, libvirt 11.3).
-const REPEATABLE: [&str; 11] = [
+/// Commands that may be given again where their answer got lost. The last three change what a carry has to change within
+/// milliseconds, and given twice they come to the same.
+const REPEATABLE: [&str; 10] = [
     "domstate",
     "dominfo",
     "domjobinfo",
@@ -40,12 +39,13 @@ const REPEATABLE: [&str; 11] = [
     "migrate-getspeed",
     "migrate-setspeed",
     "migrate-setmaxdowntime",
-    "suspend",
 ];
+/// One that has no time to lose either, and is given once: whoever had the guest run on meanwhile would find it stopped again.
+const ONCE: &str = "suspend";
 
-/// It may be given again.
-pub(super) fn is_repeatable(command: &str) -> bool {
-    REPEATABLE.contains(&command)
+/// A session may be given it.
+pub(super) fn is_for_sessions(command: &str) -> bool {
+    command == ONCE || REPEATABLE.contains(&command)
 }
 
 /// It may, and has no word of anybody else's.
@@ -53,7 +53,7 @@ pub(super) fn can_ask(arguments: &[&str]) -> bool {
     let Some((command, options)) = arguments.split_first() else {
         return false;
     };
-    is_repeatable(command) && options.iter().all(|option| is_fixed(option))
+    is_for_sessions(command) && options.iter().all(|option| is_fixed(option))
 }
 
 /// A flag of this program's, a domain's UUID, the name that libvirt gives a PCI function, or a number.
@@ -110,31 +110,36 @@ impl Sessions {
     }
 
     /// Asks over a session that is there, or a new one; `None` if none is to be had. Dropped before its end, the
-    /// session is killed.
+    /// session is killed. What is given once fails with the connection.
     pub(super) async fn ask(
         &self,
         connection: &Connection,
         arguments: &[&str],
     ) -> Option<Finished> {
+        let once = arguments.first() == Some(&ONCE);
         let known = locked(&self.idle).pop();
-        if let Some(session) = known
-            && let Some(finished) = self.asked(session, arguments).await
-        {
-            return Some(finished);
+        if let Some(session) = known {
+            match self.asked(session, arguments).await {
+                None if once => return Some(unknown()),
+                None => {}
+                finished => return finished,
+            }
         }
         // None was there, or it had lost its connection meanwhile.
         let rests_until = *locked(&self.rests_until);
         if rests_until.is_some_and(|until| Instant::now() < until) {
             return None;
         }
-        let finished = match Session::start(connection) {
+        let started = Session::start(connection);
+        let was_given = once && started.is_ok();
+        let finished = match started {
             Ok(session) => self.asked(session, arguments).await,
             Err(_) => None,
         };
         if finished.is_none() {
             *locked(&self.rests_until) = Some(Instant::now() + REST);
         }
-        finished
+        finished.or_else(|| was_given.then(unknown))
     }
 
     async fn asked(&self, mut session: Session, arguments: &[&str]) -> Option<Finished> {
@@ -147,6 +152,15 @@ impl Sessions {
             idle.push(session);
         }
         Some(finished)
+    }
+}
+
+/// The end of a command that was given, and whose answer never came.
+fn unknown() -> Finished {
+    Finished {
+        success: false,
+        stdout: String::new(),
+        stderr: "error: Disconnected from the hypervisor before it answered\n".to_owned(),
     }
 }
 

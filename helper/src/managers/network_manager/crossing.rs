@@ -59,7 +59,7 @@ impl Held {
     fn settings(&self) -> Vec<String> {
         let list = |values: &[String]| values.join(",");
         // The routes that the bond has by it come after those of the standby, which still has a port's way out, and
-        // before those of others, that come after the standby's.
+        // before those of others, that come after the standby's; but for a NIC whose metric is the next.
         let later = self.metric.saturating_add(1);
         let pairs = [
             ("ipv4.addresses", list(&self.addresses)),

@@ -14,6 +14,37 @@ const MAIN: &str = "/etc/NetworkManager/NetworkManager.conf";
 /// MACs of NICs whose automatic profile somebody deleted.
 const NO_AUTO_DEFAULT: &str = "/var/lib/NetworkManager/no-auto-default.state";
 
+/// Its section of defaults for all profiles; others have more of a name.
+const PLAIN: &str = "connection";
+/// Of IPv4's and IPv6's settings, those that take a default from there.
+const HAVE_DEFAULTS: &[&str] = &[
+    "addr-gen-mode",
+    "dad-timeout",
+    "dhcp-client-id",
+    "dhcp-dscp",
+    "dhcp-duid",
+    "dhcp-hostname-flags",
+    "dhcp-iaid",
+    "dhcp-ipv6-only-preferred",
+    "dhcp-send-hostname",
+    "dhcp-send-release",
+    "dhcp-timeout",
+    "dhcp-vendor-class-identifier",
+    "dns-priority",
+    "forwarding",
+    "ip6-privacy",
+    "link-local",
+    "mtu",
+    "ra-timeout",
+    "replace-local-rule",
+    "required-timeout",
+    "route-metric",
+    "route-table",
+    "routed-dns",
+    "temp-preferred-lifetime",
+    "temp-valid-lifetime",
+];
+
 /// A key and its value.
 pub(super) type Setting = (String, String);
 
@@ -50,38 +81,63 @@ impl Configuration {
     }
 
     /// What profiles for this NIC that say nothing of it have of a family's settings (`ipv4`), each key once; an
-    /// error where it can't be told whom they are for ("CONNECTION SECTION" of NetworkManager.conf(5)).
+    /// error where it can't be told whom they are for.
     pub(super) fn defaults(&self, nic: &Nic, family: &str) -> Result<Vec<Setting>, String> {
         let mut defaults: Vec<Setting> = Vec::new();
-        // Files read later come first; in each, `[connection]` comes after those with more of a name.
-        for file in self.0.iter().rev() {
-            let is_one = |name: &str| name.starts_with("connection");
-            let sections = file.groups().filter(|(name, _)| is_one(name));
-            let (plain, named): (Vec<_>, Vec<_>) =
-                sections.partition(|(name, _)| *name == "connection");
-            for (section, entries) in named.into_iter().chain(plain) {
-                let value = |key: &str| {
-                    let found = entries.iter().find(|(found, _)| found == key);
-                    found.map(|(_, value)| value.as_str())
-                };
-                let devices = value("match-device").map_or(Ok(true), |devices| fits(devices, nic));
-                if !devices.map_err(|what| format!("[{section}]: {what}"))? {
-                    continue;
+        for (section, entries) in self.sections() {
+            let of_family = |(key, value): &Setting| {
+                let (of, key) = key.split_once('.')?;
+                let is_one = of == family && HAVE_DEFAULTS.contains(&key);
+                is_one.then(|| (key.to_owned(), value.clone()))
+            };
+            let mut settings = entries.iter().filter_map(of_family).peekable();
+            let is_last = value_of(&entries, "stop-match").is_some_and(is_true);
+            if settings.peek().is_none() && !is_last {
+                continue;
+            }
+            let devices = value_of(&entries, "match-device");
+            let is_for_it = devices.map_or(Ok(true), |devices| fits(devices, nic));
+            if !is_for_it.map_err(|what| format!("[{section}]: {what}"))? {
+                continue;
+            }
+            for (key, value) in settings {
+                if !defaults.iter().any(|(known, _)| *known == key) {
+                    defaults.push((key, value));
                 }
-                for (key, value) in entries {
-                    let key = key.split_once('.').filter(|(of, _)| *of == family);
-                    if let Some((_, key)) = key
-                        && !defaults.iter().any(|(known, _)| known == key)
-                    {
-                        defaults.push((key.to_owned(), value.clone()));
-                    }
-                }
-                if value("stop-match").is_some_and(is_true) {
-                    return Ok(defaults);
-                }
+            }
+            if is_last {
+                break;
             }
         }
         Ok(defaults)
+    }
+
+    /// Its `[connection…]` sections, those of one name as one, in the order in which they are asked: later files' first,
+    /// in each file's own order, and last the one with no more of a name ("CONNECTION SECTION" of
+    /// NetworkManager.conf(5), `_sort_groups_cmp` of src/core/nm-config.c, 1.52).
+    fn sections(&self) -> Vec<(&str, Vec<Setting>)> {
+        let mut merged: Vec<(&str, Vec<Setting>)> = Vec::new();
+        for file in &self.0 {
+            let groups: Vec<_> = file.groups().collect();
+            for (name, entries) in groups.into_iter().rev() {
+                if !name.starts_with(PLAIN) {
+                    continue;
+                }
+                let known = merged.iter().position(|(known, _)| *known == name);
+                let index = known.unwrap_or_else(|| {
+                    merged.push((name, Vec::new()));
+                    merged.len() - 1
+                });
+                let settings = &mut merged[index].1;
+                for (key, value) in entries {
+                    settings.retain(|(known, _)| known != key);
+                    settings.push((key.clone(), value.clone()));
+                }
+            }
+        }
+        merged.reverse();
+        merged.sort_by_key(|(name, _)| *name == PLAIN);
+        merged
     }
 
     /// NetworkManager manages this NIC; an error where that can't be told.
@@ -96,14 +152,10 @@ impl Configuration {
         }
         for file in &self.0 {
             for (group, entries) in file.groups().filter(|(name, _)| name.starts_with("device")) {
-                let value = |key: &str| {
-                    let found = entries.iter().find(|(found, _)| found == key);
-                    found.map(|(_, value)| value.as_str())
-                };
-                if value("managed").is_none_or(is_true) {
+                if value_of(entries, "managed").is_none_or(is_true) {
                     continue;
                 }
-                match value("match-device").map(|devices| fits(devices, nic)) {
+                match value_of(entries, "match-device").map(|devices| fits(devices, nic)) {
                     None => return Ok(false),
                     Some(Ok(false)) => {}
                     Some(Ok(true)) => return Ok(false),
@@ -135,6 +187,11 @@ impl Configuration {
             .any(|mac| nic.is_mac(mac.trim_start_matches("mac:")));
         Ok(!is_deleted && !fits(&refused, nic)?)
     }
+}
+
+fn value_of<'a>(entries: &'a [Setting], key: &str) -> Option<&'a str> {
+    let found = entries.iter().find(|(found, _)| found == key);
+    found.map(|(_, value)| value.as_str())
 }
 
 /// Whether a list of devices has this NIC ("Device List Format" of NetworkManager.conf(5)).
@@ -240,16 +297,26 @@ mod tests {
         );
         assert_eq!(of("ipv4").unwrap(), "route-metric=50 dhcp-timeout=90");
         assert_eq!(of("ipv6").unwrap(), "ip6-privacy=0");
-        // A file that is read later comes first, and may be the last that is asked.
+        // Files that are read later come first, but for `[connection]`, which is one for all and the last.
+        let local = "/etc/NetworkManager/conf.d/10.conf";
         folder.write(
-            "/etc/NetworkManager/conf.d/10.conf",
-            "[connection]\nipv4.route-metric=7\nstop-match=yes\n",
+            local,
+            "[connection]\nipv4.route-metric=7\nipv4.dns=192.0.2.1\n[connection-x]\nipv4.dad-timeout=8\n",
         );
-        assert_eq!(of("ipv4").unwrap(), "route-metric=7");
-        folder.write(
-            "/etc/NetworkManager/conf.d/20.conf",
-            "[connection-x]\nmatch-device=s390-subchannels:0\nipv4.route-metric=1\n",
+        assert_eq!(
+            of("ipv4").unwrap(),
+            "dad-timeout=8 route-metric=50 dhcp-timeout=90"
         );
+        folder.write(local, "[connection-x]\nmatch-device=eth0\nstop-match=1\n");
+        assert_eq!(of("ipv4").unwrap(), "");
+        // Sections of one name are one.
+        folder.write(local, "[connection-wired]\nmatch-device=type:wifi\n");
+        assert_eq!(of("ipv4").unwrap(), "route-metric=55 dhcp-timeout=90");
+        // What is not known here matters where it is about addresses.
+        let unknown = "[connection-x]\nmatch-device=s390-subchannels:0\n";
+        folder.write(local, &format!("{unknown}connection.mdns=2\n"));
+        assert_eq!(of("ipv4").unwrap(), "route-metric=50 dhcp-timeout=90");
+        folder.write(local, &format!("{unknown}ipv4.route-metric=1\n"));
         assert_eq!(
             of("ipv4").unwrap_err(),
             "[connection-x]: `s390-subchannels:0` is not known here"

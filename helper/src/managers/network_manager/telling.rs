@@ -92,7 +92,8 @@ impl Pending {
 pub(super) fn note(files: &SystemFiles, moved: Option<Moved>) -> Result<()> {
     let mut pending = Pending::load(files).unwrap_or_default();
     pending.notes = pending.notes.wrapping_add(1);
-    if moved.is_some() || pending.is_over() {
+    // What comes while the last try is under way would not be told by it.
+    if moved.is_some() || pending.tries >= TRIES {
         (pending.tries, pending.not_before) = (0, 0);
     }
     if let Some(moved) = moved {
@@ -151,7 +152,7 @@ fn tell_pending(files: &SystemFiles, nmcli: &mut Nmcli, said: &mut Vec<String>) 
     let _lock = lock(files)?;
     // Something else may have come meanwhile.
     let is_same = Pending::load(files).as_ref() == Some(&pending);
-    let is_told_no_more = pending.tries >= TRIES;
+    let (is_over, is_told_no_more) = (pending.is_over(), pending.tries >= TRIES);
     let later = match is_told_no_more {
         _ if told.is_ok() => None,
         true => pending.over(files),
@@ -166,7 +167,7 @@ fn tell_pending(files: &SystemFiles, nmcli: &mut Nmcli, said: &mut Vec<String>) 
         }
     }
     if let Err(error) = told {
-        let what = match is_same && is_told_no_more {
+        let what = match is_same && is_told_no_more && !is_over {
             true => "it is told no more",
             false => "it is told again",
         };

@@ -158,11 +158,11 @@ fn the_profile_that_fits_best_becomes_the_bonds() {
     let conf = "/etc/NetworkManager/conf.d/10.conf";
     folder.write(
         conf,
-        "[connection-x]\nmatch-device=type:ethernet\nipv4.route-metric=50\nipv4.may-fail=false\nipv6.dhcp-iaid=9\n",
+        "[connection-x]\nmatch-device=type:ethernet\nipv4.route-metric=50\nipv4.dad-timeout=5\nipv6.dhcp-iaid=9\n",
     );
     let text = bond();
     let asks =
-        "address1=192.0.2.5/24,192.0.2.1\nroute-metric=7\nmay-fail=false\ndhcp-iaid=726689589\n";
+        "address1=192.0.2.5/24,192.0.2.1\nroute-metric=7\ndad-timeout=5\ndhcp-iaid=726689589\n";
     assert!(text.contains(asks), "{text}");
     let asks = "method=disabled\ndhcp-iaid=9\nroute-metric=100\n";
     assert!(text.contains(asks), "{text}");

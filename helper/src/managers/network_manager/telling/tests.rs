@@ -97,6 +97,23 @@ fn what_failed_is_told_again_and_the_last_time_without_a_crossing() {
 }
 
 #[test]
+fn what_is_noted_during_the_last_try_is_told() {
+    let folder = guest("*modify*) echo no >&2; exit 1 ;;");
+    let files = folder.files();
+    for _ in 1..TRIES {
+        look(&folder);
+        pause(&files);
+    }
+    // The last one has begun, and somebody else writes a profile meanwhile.
+    let begun = take_up(&files).unwrap().unwrap();
+    assert!(begun.is_last());
+    note(&files, None).unwrap();
+    assert!(is_due(&files));
+    let (_, told) = look(&folder);
+    assert!(!told.is_empty());
+}
+
+#[test]
 fn a_bond_without_a_lease_keeps_what_its_standby_had_until_it_has_one() {
     let folder = guest("");
     let (files, bond) = (folder.files(), "bond0".parse().unwrap());
