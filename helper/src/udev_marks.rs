@@ -154,9 +154,8 @@ impl Situation {
     fn has_undecided(&self) -> bool {
         let undecided =
             |policy| decided::waiting_for_udev(policy, self.readiness.files(), &self.links);
-        self.policy
-            .as_ref()
-            .is_ok_and(|policy| !undecided(policy).is_empty())
+        let policy = self.policy.as_ref();
+        policy.is_ok_and(|policy| !undecided(policy).is_empty())
     }
 }
 
