@@ -152,7 +152,7 @@ fn bond_section(
     }
     if let Some(deadline) = bond.next_deadline.filter(|deadline| *deadline > now) {
         let seconds = deadline.since_ms(now).div_ceil(1000);
-        page.item("next", &format!("retry or timeout in {seconds} s"));
+        page.item("next", &format!("look in {seconds} s"));
     }
     for problem in &bond.problems {
         problem_item(page, problem, style);

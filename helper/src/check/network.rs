@@ -21,7 +21,7 @@ pub(super) fn findings(system: &System, config: &Result<Config, ConfigError>) ->
     if found.is_empty() {
         let detail = match &system.told {
             Ok(_) => "no problem".to_owned(),
-            Err(error) => format!("the service tells nothing: {error}"),
+            Err(error) => format!("not looked at: {error}"),
         };
         found.push(Verdict::ok(detail));
     }

@@ -24,6 +24,10 @@ const UDEV_FOLDERS: &[&str] = &[
     "/usr/lib/udev/rules.d",
     "/lib/udev/rules.d",
 ];
+/// Gives the port of the channel to the service's user.
+const CHANNEL_RULES: &str = "60-tandem.rules";
+
+/// The bonds that are defined.
 pub(super) fn configuration(
     system: &System,
     path: &Path,
@@ -87,7 +91,7 @@ pub(super) fn configuration(
                 path.display()
             ),
             "nothing happens until the host configures the guest",
-            "define a [[bond]], or send `tandem-configure` from the host",
+            "`tandem setup --write`, or let the host define bonds",
         ),
         Err(error) => Verdict::degraded(
             format!("{error:#}"),
@@ -144,8 +148,27 @@ pub(super) fn nics(system: &System, config: &Result<Config, ConfigError>) -> Ver
             "compare `standby` with `ip -d link` (permaddr), or give the VM its virtio NIC",
         );
     }
-    // A VF that is away is what all this is for.
-    Verdict::ok(detail)
+    // A VF that is away is what all this is for; or its MAC is written wrongly.
+    let is_any_away = found.iter().any(|(_, (_, vf))| vf.is_none());
+    match others(&policy, links).as_slice() {
+        others if others.is_empty() || !is_any_away => Verdict::ok(detail),
+        others => Verdict::ok(format!("{detail} (in no bond: {})", others.join(", "))),
+    }
+}
+
+/// NICs on PCI that are in no bond, and could be a VF.
+fn others(policy: &Policy, links: &[Link]) -> Vec<String> {
+    let is_one = |link: &&Link| {
+        let is_nic = link.kind == LinkKind::Physical && link.pci.is_some();
+        let is_virtio = link.driver.as_deref() == Some("virtio_net");
+        is_nic && !is_virtio && link.controller.is_none() && role_of(link, policy).is_none()
+    };
+    let named = |link: &Link| {
+        let mac = link.permanent_mac.or(link.mac);
+        let mac = mac.map(|mac| format!(" {mac}"));
+        format!("{}{}", link.name, mac.unwrap_or_default())
+    };
+    links.iter().filter(is_one).map(named).collect()
 }
 
 /// Standby and VF of a bond, where they are there.
@@ -184,7 +207,7 @@ pub(super) fn udev(system: &System) -> Verdict {
             "none is needed where no other network manager runs",
         );
     }
-    let rules = ["10-tandem-unmanaged.rules", "60-tandem.rules"];
+    let rules = ["10-tandem-unmanaged.rules", CHANNEL_RULES];
     let mut missing: Vec<_> = rules
         .into_iter()
         .filter(|rule| system.find(UDEV_FOLDERS, rule).is_none())
@@ -278,10 +301,12 @@ pub(super) fn addressing(system: &System, config: &Result<Config, ConfigError>) 
     };
     let policy = effective_policy(system, config);
     let of_bond = |bond: &BondPolicy| match &bond.addressing {
-        AddressingPolicy::Auto | AddressingPolicy::Inherit => {
+        AddressingPolicy::Auto => {
             let manager = managers::told(system, &bond.name);
+            let manager = manager.or_else(|| prospect(system, &policy, bond));
             manager.unwrap_or_else(|| "what the standby has moves to the bond".to_owned())
         }
+        AddressingPolicy::Inherit => "what the standby has moves to the bond".to_owned(),
         AddressingPolicy::Static { .. } => "as configured".to_owned(),
         AddressingPolicy::None => "another network manager".to_owned(),
     };
@@ -295,6 +320,14 @@ pub(super) fn addressing(system: &System, config: &Result<Config, ConfigError>) 
     } else {
         &detail
     })
+}
+
+/// What the service will have done with a standby that is in no bond yet, or why it can't.
+fn prospect(system: &System, policy: &Policy, bond: &BondPolicy) -> Option<String> {
+    let links = system.links.as_deref().unwrap_or_default();
+    let (standby, _) = nics_of(bond, policy, links);
+    let standby = standby.filter(|link| link.controller.is_none())?;
+    managers::prospect(system, &bond.name, standby).unwrap_or_else(Some)
 }
 
 pub(super) fn host_channel(system: &System) -> Verdict {
@@ -339,10 +372,20 @@ pub(super) fn host_channel(system: &System) -> Verdict {
         );
     }
     if system.has_systemd() && system.user_id(USER).is_some_and(|user| user != node.uid()) {
+        let has_rules = system.find(UDEV_FOLDERS, CHANNEL_RULES).is_some();
+        if has_rules && system.told.is_err() {
+            return Verdict::ok(format!(
+                "virtio-serial port {PORT_NAME}, which the service takes when it starts"
+            ));
+        }
+        let remedy = match has_rules {
+            true => "`systemctl restart tandem`",
+            false => "install 60-tandem.rules, then `systemctl restart tandem`",
+        };
         return Verdict::degraded(
             format!("{shown} ({PORT_NAME}) does not belong to the user `{USER}`"),
             CONSEQUENCE,
-            "install udev-rules/60-tandem.rules, then `systemctl restart tandem`",
+            remedy,
         );
     }
     Verdict::ok(format!("virtio-serial port {PORT_NAME}"))

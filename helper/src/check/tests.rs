@@ -382,11 +382,53 @@ fn a_bond_without_its_standby_is_told_and_one_without_a_vf_is_fine() {
     fake.system.links = Ok(nics);
     let text = fake.only("", Level::Ok);
     assert!(text.contains("standby eth1, VF absent"), "{text}");
+    assert!(!text.contains("in no bond"), "{text}");
+    // Whose MAC may be written wrongly.
+    let mut other = complete_nics()[1].clone();
+    other.mac = Some("52:54:00:00:00:09".parse().unwrap());
+    other.pci = Some("0000:01:00.0".parse().unwrap());
+    fake.system.links.as_mut().unwrap().push(other);
+    let text = fake.only("", Level::Ok);
+    assert!(
+        text.contains("VF absent (in no bond: eth2 52:54:00:00:00:09)"),
+        "{text}"
+    );
     fake.system.links = Ok(Vec::new());
     let text = fake.only("NICs", Level::Degraded);
     assert!(text.contains("bond0: standby absent, VF absent"), "{text}");
     fake.system.links = Err("no".to_owned());
     fake.only("NICs", Level::Degraded);
+}
+
+fn complete_nics() -> Vec<Link> {
+    Fake::complete().system.links.unwrap()
+}
+
+/// As right after the package's installation.
+#[test]
+fn what_the_service_does_when_it_starts_is_told_as_that() {
+    let mut fake = Fake::complete();
+    fake.system.told = Err("tandem is not running".to_owned());
+    let owner = std::fs::metadata(fake.folder.path()).unwrap().uid();
+    fake.passwd(owner + 1);
+    let text = fake.only("", Level::Ok);
+    assert!(
+        text.contains("which the service takes when it starts"),
+        "{text}"
+    );
+    assert!(text.contains("bond0: what the standby has moves to the bond"));
+    fake.write(
+        "/etc/systemd/network/20-lan.network",
+        "[Match]\nName=eth1\n[Network]\nDHCP=yes\n",
+    );
+    fake.write(
+        "/etc/systemd/system/multi-user.target.wants/systemd-networkd.service",
+        "",
+    );
+    fake.write("/run/udev/data/n1", "I:1\n");
+    let text = fake.only("", Level::Ok);
+    let configured = "bond0: systemd-networkd configures bond0 by 20-lan.network";
+    assert!(text.contains(configured), "{text}");
 }
 
 #[test]

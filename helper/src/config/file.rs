@@ -83,8 +83,8 @@ struct FileBond {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema, serde::Serialize))]
 #[serde(rename_all = "kebab-case")]
 enum Addressing {
-    /// As the standby would get them without Tandem: where systemd-networkd would configure the standby, it
-    /// configures the bond by the same file, with the same lease; else as `inherit`.
+    /// As the standby would get them without Tandem: whoever would configure the standby, of systemd-networkd,
+    /// NetworkManager, ifupdown and dhcpcd, configures the bond, with the same lease; where none would, as `inherit`.
     #[default]
     Auto,
     /// The addresses and routes of the standby move to the bond; where it has none, those of the VF.

@@ -88,7 +88,7 @@ pub(crate) fn prospect(
     if let Some(source) = source.map_err(|why| refusal("NetworkManager", why))? {
         return Ok(Some(format!(
             "NetworkManager makes {bond} and configures it by {source}, with the lease that {name} has; \
-             on a running guest IPv6 addresses are asked for anew."
+             on a running guest IPv6 addresses are asked for anew, and may be others."
         )));
     }
     let is_its = ifupdown::planned(files, bond, standby);

@@ -51,6 +51,23 @@ pub fn permanent_addresses() -> Result<Vec<(Ifindex, IpAddr)>, OnceError> {
     Ok(found)
 }
 
+/// Addresses by which others reach this machine, with their interfaces: those of a link alone are left out.
+///
+/// # Errors
+/// The kernel does not answer.
+pub fn addresses() -> Result<Vec<(Ifindex, IpAddr)>, OnceError> {
+    let found = address::dump(&mut Requests::open()?, None, |payload| {
+        let assigned = address::decode(payload)?;
+        let ip = assigned.address.ip;
+        let is_of_link = match ip {
+            IpAddr::V4(ip) => ip.is_link_local() || ip.is_loopback(),
+            IpAddr::V6(ip) => ip.is_unicast_link_local() || ip.is_loopback(),
+        };
+        (!is_of_link).then_some((assigned.ifindex, ip))
+    })?;
+    Ok(found)
+}
+
 /// All links of the network namespace.
 ///
 /// # Errors

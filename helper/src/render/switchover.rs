@@ -35,7 +35,8 @@ pub(super) fn switchover_text(switchover: &Switchover) -> String {
 
 /// How long there were no frames.
 pub(super) fn gap_text(gap: &Gap) -> String {
-    let ms = |us: Option<u64>| us.map_or("?".to_owned(), |us| format!("{} ms", milliseconds(us)));
+    let unknown = || "not measured".to_owned();
+    let ms = |us: Option<u64>| us.map_or_else(unknown, |us| format!("{} ms", milliseconds(us)));
     let late = match (gap.late_frames, gap.drain_us) {
         (0, _) => String::new(),
         (1, _) => ", 1 late frame".to_owned(),

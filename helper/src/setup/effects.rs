@@ -1,13 +1,21 @@
 //! What becomes of the present network configuration once a pair is a bond.
 
+use std::net::IpAddr;
+
 use tandem_core::link::Link;
+use tandem_core::types::Ifindex;
 
 use super::propose::Pair;
 use crate::managers;
 use crate::system_files::SystemFiles;
 
 /// In sentences.
-pub(super) fn of(files: &SystemFiles, links: &[Link], pair: &Pair) -> Vec<String> {
+pub(super) fn of(
+    files: &SystemFiles,
+    links: &[Link],
+    addresses: &[(Ifindex, IpAddr)],
+    pair: &Pair,
+) -> Vec<String> {
     let (bond, standby) = (&pair.bond, &pair.standby.name);
     if pair.is_anothers {
         return vec![format!(
@@ -28,5 +36,15 @@ pub(super) fn of(files: &SystemFiles, links: &[Link], pair: &Pair) -> Vec<String
         ),
         Err(why) => format!("{why} See \"Addresses\" in the guide."),
     };
-    vec![ports, configured]
+    let lost = pair.vfs.iter().filter_map(|vf| {
+        let link = links.iter().find(|link| link.name == vf.name)?;
+        let own = addresses.iter().filter(|(of, _)| *of == link.ifindex);
+        let own: Vec<_> = own.map(|(_, ip)| ip.to_string()).collect();
+        let own = (!own.is_empty()).then(|| own.join(" and "))?;
+        Some(format!(
+            "{} loses its own {own}: who is logged in by that loses the session; use an address of {standby}.",
+            vf.name
+        ))
+    });
+    [ports, configured].into_iter().chain(lost).collect()
 }

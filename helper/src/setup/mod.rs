@@ -68,8 +68,9 @@ pub fn setup(arguments: &SetupArgs) -> Result<u8> {
         );
     }
     if arguments.dry_run || arguments.write {
+        let addresses = once::addresses()?;
         for pair in &proposal.pairs {
-            for line in effects::of(&files, &links, pair) {
+            for line in effects::of(&files, &links, &addresses, pair) {
                 let _ = writeln!(text, "# {line}");
             }
         }
@@ -83,7 +84,7 @@ pub fn setup(arguments: &SetupArgs) -> Result<u8> {
     if arguments.write {
         write(&arguments.config, &file, arguments.force)?;
         print(&format!(
-            "{text}# Written: {shown}. Next: `systemctl restart tandem`, or the next boot; then `tandem status`.\n\n{file}"
+            "{text}# Written: {shown}. Next: `systemctl restart tandem`, which starts it too, or the next boot; then `tandem status`.\n\n{file}"
         ))?;
         return Ok(exit::OK);
     }

@@ -93,7 +93,7 @@ pub struct Proposal {
 
 const SAME_MAC: &str = "they have the same MAC";
 const ONLY_ONES: &str =
-    "they are the only ones left; make sure that both are in the same network segment";
+    "there are no others that could be a pair; make sure that both are in the same network segment";
 const CHOSEN: &str = "as you say";
 
 /// Finds the NICs that belong together.

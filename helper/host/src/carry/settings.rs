@@ -61,7 +61,8 @@ pub struct HalfArguments {
     /// How fast the migration may copy once it is not slowed down for the carry, in bytes per second
     #[arg(long, value_name = "BYTES_PER_S")]
     pub speed: Option<u64>,
-    /// The longest that the source holds frames from a guest that still runs, in ms
+    /// The longest that the source holds frames from a guest that still runs, in ms; at most 2000 more while it asks whether the
+    /// guest has stopped
     #[arg(long, value_name = "MS", default_value_t = Limits::default().hold_ms, value_parser = clap::value_parser!(u64).range(1..=HOLD_MS))]
     pub hold_limit: u64,
     /// Only say whether a half could do its work, with the tap, or if none is named with one of its own
