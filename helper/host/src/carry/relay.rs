@@ -231,6 +231,8 @@ fn spawn(words: &[String]) -> Result<Child, String> {
         .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
+        // A terminal's interrupt is for this process, which then undoes all in order.
+        .process_group(0)
         .spawn()
         .map_err(|error| format!("{program} can't be started: {error}"))
 }

@@ -305,7 +305,8 @@ async fn begin(
     }
     let job = host.job(name, JobWhich::Current).await;
     let job = job.map_err(|error| not_begun(error.to_string()))?;
-    if job.phase != JobPhase::None || facts.reason.starts_with("post-copy") {
+    // A QEMU that the guest came to tells of that for ever (`query-migrate`, QEMU 11.1).
+    if job.is_under_way() || facts.reason.starts_with("post-copy") {
         return Err(not_begun("a job of the hypervisor goes on".to_owned()));
     }
     let Some(sources) = &options.replug else {

@@ -34,6 +34,15 @@ impl ActionContext {
         }
     }
 
+    /// The evacuation has ended, maybe before the migration that a carry waited for: nothing of it is left.
+    pub(super) async fn leave_carry(&self) {
+        let prepared = self.prepared_carry.lock().expect("no holder panics").take();
+        if let Some(prepared) = prepared {
+            let reason = "the evacuation ended before its migration".to_owned();
+            prepared.give_up(reason).await;
+        }
+    }
+
     /// The migration that a carry waits for was not begun: nothing of the carry is left.
     pub(super) async fn give_up_carry(&self, why: &str) {
         let prepared = self.prepared_carry.lock().expect("no holder panics").take();

@@ -133,6 +133,9 @@ impl Runner {
             // Whatever it holds is let go of by then.
             let _ = listener.await;
         }
+        if matches!(ended, RunEnd::With(_)) {
+            context.leave_carry().await;
+        }
         if evacuation.is_over()
             && context.wrote.load(Ordering::Relaxed)
             && let Some(records) = &context.records

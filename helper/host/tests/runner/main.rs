@@ -475,20 +475,25 @@ async fn a_migration_is_not_slowed_down_for_a_carry_that_can_not_be() {
 /// What a carry sets for its migration is set back when that never begins: the domain's next one has no carry, perhaps.
 #[tokio::test]
 async fn limits_of_a_carry_go_with_a_migration_that_does_not_begin() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let carry = carry_by(&["sh", "-c", r#"printf '\002\000\000\000\007"ready"'"#]);
-    let start = start(AgentUse::Never, Limits::default());
-    let refuse = |pair: &mut Pair| pair.migration_is_refused = true;
-    let story = run_with(folder, start, Some(carry), refuse, &mut Nosy::default()).await;
-    {
-        let pair = story.pair.lock().expect("no holder panics");
-        assert_eq!(
-            (pair.speed, pair.max_downtime_ms),
-            (Some(FULL_SPEED), Some(321))
-        );
+    let at_once = Nosy {
+        shows: 0,
+        ..stops(1)
+    };
+    for mut watcher in [Nosy::default(), at_once] {
+        let is_refused = watcher.stops == 0;
+        let folder = tempfile::tempdir().expect("a folder");
+        let carry = carry_by(&["sh", "-c", r#"printf '\002\000\000\000\007"ready"'"#]);
+        let start = start(AgentUse::Never, Limits::default());
+        let refuse = |pair: &mut Pair| pair.migration_is_refused = is_refused;
+        let story = run_with(folder, start, Some(carry), refuse, &mut watcher).await;
+        let limits = {
+            let pair = story.pair.lock().expect("no holder panics");
+            (pair.speed, pair.max_downtime_ms)
+        };
+        assert_eq!(limits, (Some(FULL_SPEED), Some(321)), "{:?}", story.done());
+        let carry = story.outcome().and_then(|outcome| outcome.carry.clone());
+        let reason = carry.and_then(|carry| carry.reason).unwrap_or_default();
+        assert_eq!(reason.contains("did not begin"), is_refused, "{reason}");
+        story.check(0, 1);
     }
-    let carry = story.outcome().and_then(|outcome| outcome.carry.clone());
-    let reason = carry.and_then(|carry| carry.reason).unwrap_or_default();
-    assert!(reason.contains("did not begin"), "{reason}");
-    story.check(0, 1);
 }
