@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
 use serde::Serialize;
@@ -75,13 +75,18 @@ fn bounded(file: File, max_bytes: u64) -> io::Result<Option<Vec<u8>>> {
     Ok(fits.then_some(bytes))
 }
 
+/// What takes a file's place once it is whole: each process has its own.
+pub(crate) fn temporary(path: &Path) -> PathBuf {
+    path.with_extension(format!("new-{}", std::process::id()))
+}
+
 /// Writes a file, whole or not at all.
 ///
 /// # Errors
 /// The folder is missing or not writable.
 pub fn store<T: Serialize>(path: &Path, value: &T) -> Result<()> {
     let context = || format!("can't write {}", path.display());
-    let temporary = path.with_extension("new");
+    let temporary = temporary(path);
     let mut file = OpenOptions::new()
         .write(true)
         .create(true)

@@ -48,7 +48,7 @@ pub(super) fn configuration(
         .filter(|(bond, _)| is_other_device(system, &bond.name))
         .map(|(bond, place)| {
             format!(
-                "{place}: key `name`: {} is the name of a device that is no bond",
+                "{place}: key `name`: {} is the name of a device that is no active-backup bond",
                 bond.name
             )
         })
@@ -101,11 +101,12 @@ pub(super) fn configuration(
     }
 }
 
-/// A device of that name exists and is of another kind (a bond has a folder `bonding`
+/// A device of that name exists and is of another kind or mode (a bond has a folder `bonding`
 /// in sysfs, `drivers/net/bonding/bond_sysfs.c`, 6.12).
 fn is_other_device(system: &System, name: &IfName) -> bool {
     let device = format!("/sys/class/net/{name}");
-    system.exists(&device) && !system.exists(&format!("{device}/bonding"))
+    let is_bond = system.exists(&format!("{device}/bonding"));
+    system.exists(&device) && (!is_bond || nics::is_of_another_mode(system, name))
 }
 
 /// The NICs that the bonds name.

@@ -56,6 +56,12 @@ pub(crate) fn ports(files: &SystemFiles, bond: &IfName) -> Vec<String> {
     list.split_whitespace().map(str::to_owned).collect()
 }
 
+/// The bond is one of another mode (`mode`, Documentation/networking/bonding.rst, 6.12), which the service leaves alone.
+pub(crate) fn is_of_another_mode(files: &SystemFiles, bond: &IfName) -> bool {
+    let mode = files.text(&format!("/sys/class/net/{bond}/bonding/mode"));
+    !mode.is_empty() && !mode.starts_with("active-backup")
+}
+
 /// What decides whether NICs are taken, looked at once.
 #[derive(Debug, Clone)]
 pub struct Readiness {
@@ -83,6 +89,7 @@ impl Readiness {
     pub fn reason_to_leave(&self, bond: &BondPolicy, nic: &IfName) -> Option<Obstacle> {
         let ports = ports(&self.files, &bond.name);
         let is_in_place = match bond.ownership {
+            _ if is_of_another_mode(&self.files, &bond.name) => false,
             Ownership::Create => !ports.is_empty(),
             Ownership::Adopt => ports.iter().any(|port| port == nic.as_str()),
         };
@@ -101,7 +108,7 @@ impl Readiness {
 
     /// The bond has a port: the service did its work.
     pub fn is_in_place(&self, bond: &IfName) -> bool {
-        !ports(&self.files, bond).is_empty()
+        !ports(&self.files, bond).is_empty() && !is_of_another_mode(&self.files, bond)
     }
 }
 
@@ -144,6 +151,10 @@ mod tests {
         folder.write("/sys/class/net/bond0/bonding/slaves", "\n");
         assert_eq!(leaves(&folder, "eth1"), Some(Obstacle::NoUser));
         folder.write("/sys/class/net/bond0/bonding/slaves", "eth0\n");
+        let mode = "/sys/class/net/bond0/bonding/mode";
+        folder.write(mode, "802.3ad 4\n");
+        assert_eq!(leaves(&folder, "eth1"), Some(Obstacle::NoUser));
+        folder.write(mode, "active-backup 1\n");
         assert_eq!(leaves(&folder, "eth1"), None);
 
         // Made by another manager: what is no port is not kept from it.

@@ -93,7 +93,10 @@ impl UnitState {
             .is_restarted()
             .then(|| format!("started again {} times", self.restarts));
         let parts: Vec<_> = [result, ended, restarts].into_iter().flatten().collect();
-        format!("fails: {}", parts.join(", "))
+        match parts.is_empty() {
+            true => "is being stopped".to_owned(),
+            false => format!("fails: {}", parts.join(", ")),
+        }
     }
 }
 

@@ -283,7 +283,7 @@ fn store(files: &SystemFiles, path: &str, text: &str) -> Result<()> {
     let path = files.path(path);
     let write = || {
         make_folder(path.parent().unwrap_or(Path::new("/")))?;
-        let temporary = path.with_extension("new");
+        let temporary = runtime::temporary(&path);
         fs::write(&temporary, text)?;
         fs::set_permissions(&temporary, fs::Permissions::from_mode(0o644))?;
         fs::rename(&temporary, &path)
