@@ -5,17 +5,21 @@
 //! prints udev properties; `tandem udev --refresh` has udev look again at interfaces whose properties no
 //! longer fit.
 
+mod mark;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use tandem_core::link::{Link, LinkKind};
-use tandem_core::policy::{AddressingPolicy, Ownership, Policy};
+use tandem_core::policy::Policy;
 use tandem_core::types::Ifindex;
-use tandem_core::{IfName, Role, role_of};
+use tandem_core::{IfName, role_of};
 
+pub use self::mark::Mark;
+use self::mark::{PREFIX, unmanaged_property};
 use crate::agent_port;
 use crate::config::{self, Config, HOST_POLICY_PATH};
 use crate::managers::{self, Nmcli, decided};
@@ -34,91 +38,30 @@ const DECISION_LIMIT: Duration = Duration::from_secs(5);
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
 /// How long udev may take to handle an event.
 const UDEV_LIMIT: Duration = Duration::from_secs(10);
-/// All property names begin so.
-const PREFIX: &str = "TANDEM_";
-
-/// What an interface is to Tandem.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mark {
-    bond: IfName,
-    role: &'static str,
-    unmanaged: bool,
-    /// Its appearance starts the service.
-    starts: bool,
-}
-
-impl Mark {
-    /// The mark of a link; `None` if the policy does not speak of it.
-    ///
-    /// Ports belong to Tandem where it can take care of them. A bond that another manager made keeps its
-    /// manager, and so does its standby, which that manager may have put there; its VF has to be kept from
-    /// being configured on its own.
-    pub fn of(link: &Link, policy: &Policy, readiness: &Readiness) -> Option<Self> {
-        if link.kind == LinkKind::Bond {
-            let bond = policy.bonds.iter().find(|bond| bond.name == link.name)?;
-            let configured_here = match bond.addressing {
-                AddressingPolicy::Auto => !managers::serves(readiness.files(), &bond.name),
-                AddressingPolicy::Inherit | AddressingPolicy::Static { .. } => true,
-                AddressingPolicy::None => false,
-            };
-            // Also if its NICs were given back: Tandem made it, so it is no other manager's.
-            let is_made_here = readiness.obstacle.is_none() || readiness.is_in_place(&bond.name);
-            return Some(Self {
-                bond: bond.name.clone(),
-                role: "bond",
-                unmanaged: bond.ownership == Ownership::Create && configured_here && is_made_here,
-                starts: false,
-            });
-        }
-        let (bond, role) = role_of(link, policy)?;
-        let (role, is_tandems) = match role {
-            Role::Standby => {
-                let is_managers = managers::is_made_by_manager(readiness.files(), &bond.name);
-                let is_ours = bond.ownership == Ownership::Create && !is_managers;
-                ("standby", is_ours)
-            }
-            Role::Vf(_) => ("vf", true),
-        };
-        Some(Self {
-            bond: bond.name.clone(),
-            role,
-            unmanaged: is_tandems
-                && readiness.reason_to_leave(bond, &link.name).is_none()
-                && managers::left_alone(readiness.files(), &bond.name).is_none(),
-            starts: readiness.obstacle.is_none(),
-        })
-    }
-
-    /// The properties, as udev's `IMPORT{program}` reads them.
-    pub fn properties(&self) -> Vec<String> {
-        vec![
-            format!("{PREFIX}BOND={}", self.bond),
-            format!("{PREFIX}ROLE={}", self.role),
-            unmanaged_property(self.unmanaged),
-            format!("{PREFIX}START={}", u8::from(self.starts)),
-        ]
-    }
-}
-
-fn unmanaged_property(unmanaged: bool) -> String {
-    format!("{PREFIX}UNMANAGED={}", u8::from(unmanaged))
-}
 
 /// The properties of the interface of this name; none if it is gone or not Tandem's.
 ///
 /// # Errors
-/// The configuration is wrong, or the kernel does not answer. Then udev's rule leaves an interface unmarked
-/// unless it is in use in a bond.
+/// The configuration is wrong or names it no more, or the kernel does not answer. Then udev's rule leaves an interface
+/// unmarked unless it is in use in a bond.
 pub fn properties(name: &IfName, config: &Path) -> Result<Vec<String>> {
     let config = config::load(config)?;
     let policy = effective(&config)?;
-    if policy.bonds.is_empty() {
+    let Some(link) = once::link_named(name)? else {
         return Ok(Vec::new());
+    };
+    let files = SystemFiles::this();
+    let readiness = Readiness::look(&files, &Ok(config));
+    if let Some(mark) = Mark::of(&link, &policy, &readiness) {
+        return Ok(mark.properties());
     }
-    let link = once::link_named(name)?;
-    let readiness = Readiness::look(&SystemFiles::this(), &Ok(config));
-    let mark = link.and_then(|link| Mark::of(&link, &policy, &readiness));
-    Ok(mark.map(|mark| mark.properties()).unwrap_or_default())
+    let present = present_properties(&udev_state::entry_of(&files, &link));
+    if present.is_some_and(|present| present.contains(&unmanaged_property(true))) {
+        bail!(
+            "{name} is in the configuration no more; in a bond that carries traffic its mark stays"
+        );
+    }
+    Ok(Vec::new())
 }
 
 /// What decides the marks, looked at once.
@@ -234,16 +177,14 @@ impl Marks {
                 None if is_other => BTreeSet::new(),
                 None => continue,
             };
-            let wanted: BTreeSet<String> = match &situation.policy {
-                Ok(policy) => Mark::of(link, policy, readiness)
-                    .iter()
-                    .flat_map(Mark::properties)
-                    .collect(),
-                // As the rule does where the program fails.
-                Err(_) if link.controller.is_some() || readiness.is_in_place(&link.name) => {
-                    continue;
-                }
-                Err(_) => BTreeSet::new(),
+            let is_in_use = link.controller.is_some() || readiness.is_in_place(&link.name);
+            let mark = situation.policy.as_ref();
+            let wanted: BTreeSet<String> = match mark.map(|it| Mark::of(link, it, readiness)) {
+                Ok(Some(mark)) => mark.properties().into_iter().collect(),
+                // As the rule does: a manager would tear a bond that goes on without the policy.
+                Ok(None) if is_in_use && present.contains(&unmanaged_property(true)) => continue,
+                Err(_) if is_in_use => continue,
+                Ok(None) | Err(_) => BTreeSet::new(),
             };
             if present == wanted {
                 self.announced.remove(&link.ifindex);

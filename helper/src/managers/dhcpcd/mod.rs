@@ -14,6 +14,7 @@ use tandem_core::link::{Link, LinkKind};
 use tandem_core::policy::{BondPolicy, Policy};
 use tandem_core::{IfName, role_of};
 
+use crate::managers;
 use crate::networkd::{self, Followed, carries, is_plain};
 use crate::nics::Readiness;
 use crate::programs::{run, state_of};
@@ -92,6 +93,8 @@ pub(super) fn follow(
         };
         bonds.extend(standby.map(|standby| (bond.name.clone(), standby)));
     }
+    let kept = managers::without_policy(&bonds_before, policy, links);
+    bonds.extend(kept.map(|(bond, standby)| (bond.clone(), standby.clone())));
     let is_port = |link: &&Link| {
         let role = role_of(link, policy).filter(|_| link.kind == LinkKind::Physical);
         role.is_some_and(|(bond, _)| bonds.contains_key(&bond.name)) && is_plain(&link.name)

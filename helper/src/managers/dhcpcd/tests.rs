@@ -110,8 +110,14 @@ fn a_bond_that_carries_traffic_stays_its() {
         controller: Some(Ifindex(4)),
         ..nic(2, "eth0")
     };
-    let (text, changed) = follows(&folder, &[port, bond]);
+    let links = [port, bond];
+    let (text, changed) = follows(&folder, &links);
     assert!(text.contains("bond0=eth0") && changed.is_empty(), "{text}");
+    // Nor does a configuration that names it no more end it.
+    folder.write("/etc/tandem/tandem.toml", "");
+    let (text, changed) = follows(&folder, &links);
+    assert!(text.contains("bond0=eth0") && changed.is_empty(), "{text}");
+    assert!(text.contains("denyinterfaces eth0"), "{text}");
     assert_eq!(follows(&folder, &[nic(2, "eth0")]).0, "");
 }
 

@@ -155,4 +155,18 @@ fn it_gets_nics_back_but_not_from_a_bond_that_carries() {
     folder.write(INTERFACES, "");
     assert!(follows(&folder, &bonded()).0.is_some());
     assert!(follows(&folder, &nics()).0.is_none());
+
+    // Nor does a configuration that names it no more end it.
+    let folder = guest(DHCP);
+    follows(&folder, &nics());
+    folder.write("/etc/tandem/tandem.toml", "");
+    let config = config::load(&folder.path("/etc/tandem/tandem.toml")).unwrap();
+    let bonds_with = |links: &[Link]| {
+        let readiness = Readiness::look(&folder.files(), &Ok(config.clone()));
+        let mut followed = Followed::default();
+        follow(&config.policy, &readiness, links, &mut followed);
+        folder.files().text(BONDS_PATH)
+    };
+    assert_eq!(bonds_with(&bonded()), "bond0=eth0\n");
+    assert_eq!(bonds_with(&nics()), "");
 }

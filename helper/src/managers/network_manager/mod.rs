@@ -38,6 +38,7 @@ use self::profile_files::{ENDING, FOLDER, IN_NEED, file_names};
 use self::profiles::Profile;
 use self::telling::Moved;
 pub(super) use self::telling::{has_left, is_due};
+use crate::managers;
 use crate::networkd::{self, Followed, carries, is_plain};
 use crate::nics::Readiness;
 use crate::programs::state_of;
@@ -167,6 +168,8 @@ fn write_profiles(
                 .extend(why.map(|why| format!("NetworkManager does not configure {name}: {why}"))),
         }
     }
+    let kept = managers::without_policy(&before, policy, links);
+    now.extend(kept.map(|(bond, source)| (bond.clone(), source.clone())));
     remove_others(files, &now)?;
     if now != before {
         runtime::store_for_service(&files.path(SERVED_PATH), &now)?;

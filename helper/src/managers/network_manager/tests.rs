@@ -229,6 +229,13 @@ fn profiles_come_and_go_with_what_they_depend_on_but_not_under_a_bond_that_carri
         ..standby()
     };
     assert!(present(&[port.clone(), link(3, "bond0", LinkKind::Bond)]));
+    // Nor does a configuration that names it no more take them away.
+    let none = tempfile::NamedTempFile::new().unwrap();
+    let config = config::load(none.path()).unwrap();
+    let readiness = Readiness::look(&folder.files(), &Ok(config.clone()));
+    let bond = [port.clone(), link(3, "bond0", LinkKind::Bond)];
+    follow(&config.policy, &readiness, &bond, &mut Followed::default());
+    assert!(folder.files().exists(BOND) && folder.files().exists(PORT));
     assert!(!present(&[standby()]));
     folder.remove(crate::nics::GIVEN_BACK_PATH);
     // Made by Tandem before: it stays so until the next boot.
