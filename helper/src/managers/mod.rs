@@ -11,8 +11,6 @@ mod ifupdown;
 mod network_manager;
 mod teller;
 
-use std::collections::BTreeMap;
-
 use tandem_core::IfName;
 use tandem_core::link::Link;
 use tandem_core::policy::{AddressingPolicy, Ownership, Policy};
@@ -52,18 +50,6 @@ pub(crate) fn is_made_by_manager(files: &SystemFiles, bond: &IfName) -> bool {
 pub(crate) fn can_make(files: &SystemFiles, standby: Option<&Link>) -> bool {
     let can = network_manager::has_started(files) && !is_told(files);
     can && standby.is_some_and(|standby| standby.carrier)
-}
-
-/// Of the bonds that a manager configures, those that carry and that the policy no longer names: they go on as they are
-/// until the next boot.
-fn without_policy<'a, T>(
-    before: &'a BTreeMap<IfName, T>,
-    policy: &'a Policy,
-    links: &'a [Link],
-) -> impl Iterator<Item = (&'a IfName, &'a T)> {
-    let is_named = |bond: &IfName| policy.bonds.iter().any(|named| named.name == *bond);
-    let goes_on = move |bond: &IfName| !is_named(bond) && networkd::carries(bond, links);
-    before.iter().filter(move |(bond, _)| goes_on(bond))
 }
 
 /// Whether a manager is still to be told something.

@@ -188,6 +188,18 @@ fn bond_of(name: &str) -> Option<IfName> {
         .ok()
 }
 
+/// Of the bonds that a manager configures, those that carry and that the policy no longer names: they go on as they are
+/// until the next boot.
+pub(crate) fn without_policy<'a, T>(
+    before: &'a BTreeMap<IfName, T>,
+    policy: &'a Policy,
+    links: &'a [Link],
+) -> impl Iterator<Item = (&'a IfName, &'a T)> {
+    let is_named = |bond: &IfName| policy.bonds.iter().any(|named| named.name == *bond);
+    let goes_on = move |bond: &IfName| !is_named(bond) && carries(bond, links);
+    before.iter().filter(move |(bond, _)| goes_on(bond))
+}
+
 /// The bond is there and has a port.
 pub(crate) fn carries(bond: &IfName, links: &[Link]) -> bool {
     let mut bonds = links

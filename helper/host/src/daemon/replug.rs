@@ -13,7 +13,7 @@ use super::sources;
 use super::told::Told;
 use crate::evacuate::{Evacuation, Limits, Outcome, Progress, Verdict};
 use crate::execute::{Hosts, Lock, RunEnd, Runner, Stops, Watcher, owner_is_dead, this_process};
-use crate::hypervisor::{DomainLook, DomainState, Host, JobPhase, JobWhich};
+use crate::hypervisor::{DomainLook, DomainState, Host, JobWhich};
 use crate::words::{message, printable};
 
 /// Attempts at the same time; each may take minutes.

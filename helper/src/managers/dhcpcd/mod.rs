@@ -14,7 +14,6 @@ use tandem_core::link::{Link, LinkKind};
 use tandem_core::policy::{BondPolicy, Policy};
 use tandem_core::{IfName, role_of};
 
-use crate::managers;
 use crate::networkd::{self, Followed, carries, is_plain};
 use crate::nics::Readiness;
 use crate::programs::{run, state_of};
@@ -93,7 +92,7 @@ pub(super) fn follow(
         };
         bonds.extend(standby.map(|standby| (bond.name.clone(), standby)));
     }
-    let kept = managers::without_policy(&bonds_before, policy, links);
+    let kept = networkd::without_policy(&bonds_before, policy, links);
     bonds.extend(kept.map(|(bond, standby)| (bond.clone(), standby.clone())));
     let is_port = |link: &&Link| {
         let role = role_of(link, policy).filter(|_| link.kind == LinkKind::Physical);

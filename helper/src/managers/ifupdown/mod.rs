@@ -21,7 +21,7 @@ use tandem_core::policy::{BondPolicy, Policy};
 use tandem_core::{IfName, role_of};
 
 use self::stanzas::{INTERFACES, Stanzas, Use};
-use crate::managers::{self, network_manager};
+use crate::managers::network_manager;
 use crate::networkd::{self, Followed, carries, is_plain};
 use crate::nics::Readiness;
 use crate::programs::{run, state_of};
@@ -166,7 +166,7 @@ fn follow_stanzas(
             Decision::None => {}
         }
     }
-    let kept = managers::without_policy(&before, policy, links);
+    let kept = networkd::without_policy(&before, policy, links);
     now.extend(kept.map(|(bond, standby)| (bond.clone(), standby.clone())));
     let system = System::of(files);
     let gone = before.iter().filter(|(bond, _)| !now.contains_key(*bond));

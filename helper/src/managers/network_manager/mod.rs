@@ -38,7 +38,6 @@ use self::profile_files::{ENDING, FOLDER, IN_NEED, file_names};
 use self::profiles::Profile;
 use self::telling::Moved;
 pub(super) use self::telling::{has_left, is_due};
-use crate::managers;
 use crate::networkd::{self, Followed, carries, is_plain};
 use crate::nics::Readiness;
 use crate::programs::state_of;
@@ -168,7 +167,7 @@ fn write_profiles(
                 .extend(why.map(|why| format!("NetworkManager does not configure {name}: {why}"))),
         }
     }
-    let kept = managers::without_policy(&before, policy, links);
+    let kept = networkd::without_policy(&before, policy, links);
     now.extend(kept.map(|(bond, source)| (bond.clone(), source.clone())));
     remove_others(files, &now)?;
     if now != before {
