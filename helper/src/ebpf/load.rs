@@ -24,7 +24,7 @@ use super::{
 /// Characters of the verifier's message that a reason keeps.
 const REASON_CHARS: usize = 300;
 
-/// The loaded object. [`super::paths::Paths`] attaches its programs when they are needed; with
+/// The loaded object. [`super::fast_path`] attaches its programs when they are needed; with
 /// the monitor it goes away.
 pub(super) type Programs = Arc<Mutex<Option<Ebpf>>>;
 
