@@ -51,9 +51,11 @@ pub fn properties(name: &IfName, config: &Path) -> Result<Vec<String>> {
         return Ok(Vec::new());
     };
     let files = SystemFiles::this();
-    let readiness = Readiness::look(&files, &Ok(config));
-    if let Some(mark) = Mark::of(&link, &policy, &readiness) {
-        return Ok(mark.properties());
+    if !policy.bonds.is_empty() {
+        let readiness = Readiness::look(&files, &Ok(config));
+        if let Some(mark) = Mark::of(&link, &policy, &readiness) {
+            return Ok(mark.properties());
+        }
     }
     let present = present_properties(&udev_state::entry_of(&files, &link));
     if present.is_some_and(|present| present.contains(&unmanaged_property(true))) {

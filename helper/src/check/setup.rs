@@ -151,10 +151,11 @@ pub(super) fn nics(system: &System, config: &Result<Config, ConfigError>) -> Ver
     }
     // A VF that is away is what all this is for; or its MAC is written wrongly.
     let is_any_away = found.iter().any(|(_, (_, vf))| vf.is_none());
-    match others(&policy, links).as_slice() {
-        others if others.is_empty() || !is_any_away => Verdict::ok(detail),
-        others => Verdict::ok(format!("{detail} (in no bond: {})", others.join(", "))),
+    let others = others(&policy, links);
+    if is_any_away && !others.is_empty() {
+        return Verdict::ok(format!("{detail} (in no bond: {})", others.join(", ")));
     }
+    Verdict::ok(detail)
 }
 
 /// NICs on PCI that are in no bond, and could be a VF.

@@ -431,16 +431,10 @@ fn read_source(machine: &mut Source, tap: &mut Guarded, now_ms: u64) -> io::Resu
 
 /// All that the guest has left in the tap's queue.
 fn sweep(machine: &mut Source, copy: Option<&mut TapCopy>, now_ms: u64) -> io::Result<()> {
-    let Some(copy) = copy else {
-        return Ok(());
-    };
-    for _ in 0..TURN_FRAMES {
-        let Some(frame) = copy.read()? else {
-            break;
-        };
-        machine.handle(now_ms, source::Input::Left(frame));
+    match copy {
+        Some(copy) => read_queue(machine, copy, source::Input::Left, now_ms),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// Frames that passed the hold while this process stood still, behind a guest that does so too: they come after those that were
@@ -451,16 +445,26 @@ fn read_passed(
     copy: Option<&mut TapCopy>,
     now_ms: u64,
 ) -> io::Result<u64> {
-    let Some(copy) = copy else {
-        return Ok(tap.in_queue());
-    };
+    match copy {
+        Some(copy) => read_queue(machine, copy, source::Input::Frame, now_ms).map(|()| 0),
+        None => Ok(tap.in_queue()),
+    }
+}
+
+/// What waits in the tap's queue, as an input each.
+fn read_queue(
+    machine: &mut Source,
+    copy: &mut TapCopy,
+    input: fn(Frame) -> source::Input,
+    now_ms: u64,
+) -> io::Result<()> {
     for _ in 0..TURN_FRAMES {
         let Some(frame) = copy.read()? else {
             break;
         };
-        machine.handle(now_ms, source::Input::Frame(frame));
+        machine.handle(now_ms, input(frame));
     }
-    Ok(0)
+    Ok(())
 }
 
 fn read_destination(machine: &mut Destination, tap: &mut Guarded, now_ms: u64) -> io::Result<()> {

@@ -4,7 +4,7 @@ use tokio::sync::oneshot;
 
 use super::calls::ActionContext;
 use crate::carry::Prepared;
-use crate::evacuate::{Failure, FailureKind, Input, Reply};
+use crate::evacuate::{CarryOutcome, Failure, FailureKind, Input, Reply};
 
 impl ActionContext {
     /// All that can be had before the migration is there when it returns, or there is no carry.
@@ -36,20 +36,21 @@ impl ActionContext {
 
     /// The evacuation has ended, maybe before the migration that a carry waited for: nothing of it is left.
     pub(super) async fn leave_carry(&self) {
-        let prepared = self.prepared_carry.lock().expect("no holder panics").take();
-        if let Some(prepared) = prepared {
-            let reason = "the evacuation ended before its migration".to_owned();
-            prepared.give_up(reason).await;
-        }
+        self.end_prepared("the evacuation ended before its migration")
+            .await;
     }
 
     /// The migration that a carry waits for was not begun: nothing of the carry is left.
     pub(super) async fn give_up_carry(&self, why: &str) {
-        let prepared = self.prepared_carry.lock().expect("no holder panics").take();
-        if let Some(prepared) = prepared {
-            let reason = format!("the migration did not begin: {why}");
-            let outcome = Box::new(prepared.give_up(reason).await);
-            let _ = self.inputs.send(Input::Carried(outcome)).await;
+        let reason = format!("the migration did not begin: {why}");
+        if let Some(outcome) = self.end_prepared(&reason).await {
+            let _ = self.inputs.send(Input::Carried(Box::new(outcome))).await;
         }
+    }
+
+    /// What came of a carry that waits for its migration, if there is one.
+    async fn end_prepared(&self, reason: &str) -> Option<CarryOutcome> {
+        let prepared = self.prepared_carry.lock().expect("no holder panics").take();
+        Some(prepared?.give_up(reason.to_owned()).await)
     }
 }

@@ -152,8 +152,8 @@ fn tell_pending(files: &SystemFiles, nmcli: &mut Nmcli, said: &mut Vec<String>) 
     let _lock = lock(files)?;
     // Something else may have come meanwhile.
     let is_same = Pending::load(files).as_ref() == Some(&pending);
-    let (is_over, is_told_no_more) = (pending.is_over(), pending.tries >= TRIES);
-    let later = match is_told_no_more {
+    let was_last = pending.is_last();
+    let later = match pending.tries >= TRIES {
         _ if told.is_ok() => None,
         true => pending.over(files),
         false => Some(pending),
@@ -167,7 +167,7 @@ fn tell_pending(files: &SystemFiles, nmcli: &mut Nmcli, said: &mut Vec<String>) 
         }
     }
     if let Err(error) = told {
-        let what = match is_same && is_told_no_more && !is_over {
+        let what = match is_same && was_last {
             true => "it is told no more",
             false => "it is told again",
         };
